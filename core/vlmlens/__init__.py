@@ -1,0 +1,57 @@
+"""vlmlens looks inside vision-language models.
+
+It runs a model on images and prompts, keeps the activations of any layer, and answers questions
+about them. Importing this package is cheap; torch is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmlens._version import __version__
+
+if TYPE_CHECKING:
+    from vlmlens.api import load, run
+    from vlmlens.errors import VlmlensError
+    from vlmlens.hookspecs import hookimpl
+    from vlmlens.runs import Run
+    from vlmlens.samples import Sample
+    from vlmlens.tokens import Column, Selector
+
+__all__ = [
+    "Column",
+    "Run",
+    "Sample",
+    "Selector",
+    "VlmlensError",
+    "__version__",
+    "hookimpl",
+    "load",
+    "run",
+]
+
+_HOMES = {
+    "Column": "vlmlens.tokens",
+    "Run": "vlmlens.runs",
+    "Sample": "vlmlens.samples",
+    "Selector": "vlmlens.tokens",
+    "VlmlensError": "vlmlens.errors",
+    "hookimpl": "vlmlens.hookspecs",
+    "load": "vlmlens.api",
+    "run": "vlmlens.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that `import vlmlens` stays cheap."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlmlens' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,36 @@
+"""The interfaces that plugins implement. Stable; see docs/plugins.md.
+
+Importing this package imports neither torch nor transformers.
+"""
+
+from vlmlens.abc.adapter import (
+    Batch,
+    ForwardOutput,
+    LoadRequest,
+    Logits,
+    ModelAdapter,
+    Readout,
+)
+from vlmlens.abc.analysis import Analysis, AnalysisContext
+from vlmlens.abc.dataset import Dataset
+from vlmlens.abc.extractor import Extractor
+from vlmlens.abc.options import Options
+from vlmlens.abc.storage import ColumnBlock, ColumnInfo, ColumnStore, Values
+
+__all__ = [
+    "Analysis",
+    "AnalysisContext",
+    "Batch",
+    "ColumnBlock",
+    "ColumnInfo",
+    "ColumnStore",
+    "Dataset",
+    "Extractor",
+    "ForwardOutput",
+    "LoadRequest",
+    "Logits",
+    "ModelAdapter",
+    "Options",
+    "Readout",
+    "Values",
+]

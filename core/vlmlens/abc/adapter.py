@@ -1,0 +1,218 @@
+"""ModelAdapter: what makes one family of vision-language models speak our interface.
+
+An adapter answers six questions: load, skeleton, sites, encode, forward/generate, readout.
+Families with a native transformers class start from
+`vlmlens.transformers.TransformersAdapter`, which answers most of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from vlmlens.abc import options as base
+from vlmlens.sites import Axis, Site, SiteMap
+from vlmlens.tokens import AxisLayout, TokenLayout
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmlens.samples import Sample
+    from vlmlens.tracing import Edit, Trace
+
+Logits = Literal["none", "last", "all"]
+"""Which positions' logits a forward pass computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What to load, and how.
+
+    Args:
+        model: Hub id or folder; None: the adapter's default checkpoint.
+        revision: Branch, tag or commit of a hub checkpoint.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best one there is).
+        device_map: Passed to transformers ("auto" spreads over devices), instead of `device`.
+        dtype: "auto" (the checkpoint's; on a CPU float16 becomes float32), "float32",
+            "bfloat16" or "float16".
+        attention: transformers' attention implementation: "sdpa", "eager", ...; None: its default.
+        trust_remote_code: Run code that comes with the checkpoint.
+        options: The adapter's own options.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    device_map: str | None = None
+    dtype: str = "auto"
+    attention: str | None = None
+    trust_remote_code: bool = False
+    options: base.Options = field(default_factory=base.Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Encoded samples, ready for one forward pass.
+
+    Args:
+        samples: The samples, in row order.
+        inputs: Keyword arguments of the model's forward, on the model's device.
+        layouts: Per axis, which rows of a flattened activation belong to which sample.
+    """
+
+    samples: tuple[Sample, ...]
+    inputs: Mapping[str, Any]
+    layouts: Mapping[Axis, AxisLayout]
+
+    def layout(self, i: int, axis: Axis = Axis.LLM) -> TokenLayout:
+        """The token layout of sample `i` on an axis."""
+        return self.layouts[axis].samples[i]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOutput:
+    """What a forward pass gives beside traced activations.
+
+    Args:
+        logits: "last": float `[samples, vocabulary]` after each sample's last token; "all":
+            `[samples, positions, vocabulary]`, padded as the batch is; "none": None.
+    """
+
+    logits: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """How the language model reads its last residual stream: final norm, then unembedding.
+
+    Args:
+        norm: `[..., width] -> [..., width]`.
+        unembed: `[..., width] -> [..., vocabulary]` raw logits, with the family's scaling or
+            soft cap.
+        site: The site whose activation, put through both, gives the model's own logits.
+    """
+
+    norm: Callable[[torch.Tensor], torch.Tensor]
+    unembed: Callable[[torch.Tensor], torch.Tensor]
+    site: str
+
+    def __call__(self, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
+        """Logits `[..., vocabulary]` in float32 of a residual stream `[..., width]`."""
+        return self.unembed(self.norm(hidden) if norm else hidden).float()
+
+
+class ModelAdapter(ABC):
+    """A loaded vision-language model behind the common interface. Made by `load`."""
+
+    Options: ClassVar[type[base.Options]] = base.Options
+
+    @classmethod
+    @abstractmethod
+    def load(cls, request: LoadRequest) -> Self:
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointNotFound: Nothing at that id or folder.
+            CheckpointGated: Access must be asked for first.
+            MissingDependency: The family needs a package that is not installed.
+        """
+
+    @classmethod
+    @abstractmethod
+    def skeleton(cls, request: LoadRequest) -> Self:
+        """The same adapter over a module tree on the meta device, from the config alone.
+
+        `sites` works on it; nothing that computes does.
+        """
+
+    @property
+    @abstractmethod
+    def module(self) -> torch.nn.Module:
+        """The model itself; site paths are relative to it."""
+
+    @property
+    @abstractmethod
+    def sites(self) -> SiteMap:
+        """The model's sites."""
+
+    @abstractmethod
+    def encode(self, samples: Sequence[Sample], *, answers: Sequence[str] | None = None) -> Batch:
+        """One padded batch. Batching never changes a sample's activations.
+
+        Args:
+            samples: At least one.
+            answers: Per sample, a continuation to append after the prompt, as the model itself
+                would write it (for scoring); its tokens have kind ANSWER.
+
+        Raises:
+            DataError: A sample has images (or none) where the family cannot take that.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
+        """One pass without gradients; only the wanted logits are computed."""
+
+    @abstractmethod
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[str]:
+        """Greedy continuation per sample, as text without special tokens."""
+
+    def readout(self) -> Readout | None:
+        """Final norm and unembedding; None where the family has none (CLIP)."""
+        return None
+
+    @abstractmethod
+    def answer_ids(self, answer: str) -> list[int]:
+        """Token ids that the model would write for this answer right after a prompt."""
+
+    @abstractmethod
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What determines the numbers, JSON-ready.
+
+        Checkpoint, revision, dtype, attention, image backend, versions: goes into the run and
+        into the fingerprint of its columns.
+        """
+
+    @property
+    def dtype(self) -> str:
+        """The type in which it computes, a key of `vlmlens.abc.storage.DTYPES`."""
+        return "float32"
+
+    def widths(self) -> Mapping[str, int]:
+        """Output width per module path, as far as the configuration tells; for display."""
+        return {}
+
+    def trace(
+        self,
+        batch: Batch,
+        sites: Iterable[str | Site],
+        *,
+        logits: Logits = "none",
+        edits: Mapping[str, Edit] | None = None,
+    ) -> Trace:
+        """One pass that keeps the raw activations of some sites.
+
+        Args:
+            batch: From `encode`.
+            sites: Sites or patterns.
+            logits: Which logits to compute too.
+            edits: Per site pattern, a function that maps the activation to what replaces it.
+
+        Returns:
+            Activations by site name, as the modules gave them, and the logits.
+
+        Raises:
+            SiteNotFound: A pattern matches nothing.
+            SiteSilent: A site gave no activation in this pass.
+        """
+        from vlmlens.tracing import trace_forward
+
+        return trace_forward(self, batch, sites, logits=logits, edits=edits or {})

@@ -1,0 +1,219 @@
+"""Everything vlmlens raises on purpose, as one tree.
+
+::
+
+    VlmlensError
+    ├── SpecError                    a run spec, an option or a command-line value
+    ├── PluginError                  a plugin cannot be used
+    │   ├── UnknownPlugin            nothing of that name is installed
+    │   ├── BrokenPlugin             its import or its manifest failed
+    │   ├── MissingDependency        a module it needs is not installed
+    │   ├── WrongApiVersion          written for another plugin API
+    │   └── AmbiguousPlugin          two distributions claim the name
+    ├── CompositionError             parts that do not fit together
+    ├── CheckpointError              weights that cannot be had
+    │   ├── CheckpointNotFound
+    │   └── CheckpointGated
+    ├── SiteError                    a place in the model
+    │   ├── SiteSyntaxError
+    │   ├── SiteNotFound             matches nothing
+    │   ├── SiteSilent               matched, and gave no activation in a pass
+    │   └── SiteShapeError           its activation is not what its axis promises
+    ├── SelectorError                token positions that do not exist or do not parse
+    ├── DataError                    samples
+    │   ├── DataNotFound
+    │   ├── ManifestError            a table with missing or wrong columns
+    │   ├── ImageError               a file that is missing or cannot be read
+    │   ├── DuplicateSample
+    │   └── MissingAnnotation        labels, choices or images that an analysis needs
+    ├── StoreError                   a storage backend
+    │   ├── StoreLocked              another process writes to it
+    │   ├── StoreCorrupt
+    │   ├── StoreFull
+    │   ├── ColumnNotFound
+    │   └── FingerprintMismatch      rows made under other conditions
+    ├── RunError                     a run folder
+    │   ├── RunExists
+    │   └── RunNotFound
+    └── ReadoutError                 norm and unembedding do not give the model's own logits
+
+Every error carries its `subject` (what it is about, as the user gave it) and a `hint` (what to
+do). The command line prints message and hint and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VlmlensError(Exception):
+    """Base of all errors that vlmlens raises on purpose.
+
+    Args:
+        message: One sentence: what was given and what was expected.
+        subject: What the error is about, as the user gave it.
+        hint: What to do.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, subject: object = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class SpecError(VlmlensError):
+    """A run spec, an option or a command-line value is wrong."""
+
+
+class PluginError(VlmlensError):
+    """A plugin cannot be used."""
+
+
+class UnknownPlugin(PluginError):
+    """No installed plugin has that name."""
+
+
+class BrokenPlugin(PluginError):
+    """A plugin's import or manifest failed."""
+
+
+class MissingDependency(PluginError):
+    """A plugin needs a module that is not installed."""
+
+
+class WrongApiVersion(PluginError):
+    """A plugin was written for another version of the plugin API."""
+
+
+class AmbiguousPlugin(PluginError):
+    """Two distributions claim the same plugin name."""
+
+
+class CompositionError(VlmlensError):
+    """Adapter, analysis, extractor and storage do not fit together."""
+
+
+class CheckpointError(VlmlensError):
+    """A checkpoint cannot be loaded."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """No checkpoint at that hub id or folder."""
+
+
+class CheckpointGated(CheckpointError):
+    """The checkpoint's owner asks users to accept terms first."""
+
+
+class SiteError(VlmlensError):
+    """A place in the model."""
+
+
+class SiteSyntaxError(SiteError):
+    """A site pattern does not parse."""
+
+
+class SiteNotFound(SiteError):
+    """A site pattern matches nothing in the model."""
+
+
+class SiteSilent(SiteError):
+    """A site exists and gave no activation (or several) in a forward pass."""
+
+
+class SiteShapeError(SiteError):
+    """A site's activation has not the rows that its axis promises."""
+
+
+class SelectorError(VlmlensError):
+    """A selector does not parse, or selects no position of a sample."""
+
+
+class DataError(VlmlensError):
+    """Samples."""
+
+
+class DataNotFound(DataError):
+    """No data at that path or name."""
+
+
+class ManifestError(DataError):
+    """A manifest lacks columns or holds values of the wrong kind."""
+
+
+class ImageError(DataError):
+    """An image file is missing or cannot be read."""
+
+
+class DuplicateSample(DataError):
+    """Two samples have the same id."""
+
+
+class MissingAnnotation(DataError):
+    """Samples lack labels, choices or images that an analysis needs."""
+
+
+class StoreError(VlmlensError):
+    """A storage backend."""
+
+
+class StoreLocked(StoreError):
+    """Another process writes to the store."""
+
+
+class StoreCorrupt(StoreError):
+    """The store's content contradicts itself."""
+
+
+class StoreFull(StoreError):
+    """No space is left for the store."""
+
+
+class ColumnNotFound(StoreError):
+    """The store has no such column."""
+
+
+class FingerprintMismatch(StoreError):
+    """The store's rows were made under other conditions than the run asks for."""
+
+
+class RunError(VlmlensError):
+    """A run folder."""
+
+
+class RunExists(RunError):
+    """The output folder already holds another run."""
+
+
+class RunNotFound(RunError):
+    """The folder holds no run."""
+
+
+class ReadoutError(VlmlensError):
+    """Final norm and unembedding do not reproduce the model's own logits."""
+
+
+def nearest(name: str, names: Iterable[str], *, n: int = 5) -> list[str]:
+    """The names that look most like `name`, best first.
+
+    >>> nearest("llm.blok.3", ["llm.block.3", "vision.block.3", "projector"], n=1)
+    ['llm.block.3']
+    """
+    return difflib.get_close_matches(name, list(names), n=n, cutoff=0.4)
+
+
+def did_you_mean(name: str, names: Iterable[str], *, n: int = 3) -> str:
+    """A hint that lists the nearest names, or an empty string where nothing is near.
+
+    >>> did_you_mean("lmbd", ["lmdb", "sqlite"])
+    'Did you mean lmdb?'
+    """
+    close = nearest(name, names, n=n)
+    return f"Did you mean {' or '.join(close)}?" if close else ""

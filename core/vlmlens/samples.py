@@ -1,0 +1,173 @@
+"""Sample: one example that a model is run on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.errors import DuplicateSample, ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
+"""What Pillow raises for a damaged file; a broken PNG is a SyntaxError to it."""
+
+Attribute = str | int | float | bool | None
+"""A value that a dataset knows of a sample beside its label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example: image(s) or none, a prompt, and what is known about it.
+
+    Args:
+        id: Unique within a run; rows of columns are keyed by it.
+        prompt: The user's text, without any chat template.
+        images: Paths of image files or Pillow images, in the order in which the prompt sees them.
+        label: The right answer, or the class.
+        choices: The answers to choose from, where the question is closed.
+        group: Samples of one group (say, of one image) never stand on both sides of a split.
+            Defaults, for analyses, to the image.
+        task: The question's type; analyses report per task.
+        attributes: Anything else that the dataset knows, by name.
+    """
+
+    id: str
+    prompt: str
+    images: tuple[str | Image, ...] = ()
+    label: str | None = None
+    choices: tuple[str, ...] = ()
+    group: str | None = None
+    task: str | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+
+    def open_images(self) -> list[Image]:
+        """The images as upright RGB Pillow images.
+
+        Raises:
+            ImageError: A file is missing or is not a readable image.
+        """
+        return [_open(image, self.id) for image in self.images]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sample as JSON-ready data; Pillow images are named by their content."""
+        return {
+            "id": self.id,
+            "prompt": self.prompt,
+            "images": [_image_name(image) for image in self.images],
+            "label": self.label,
+            "choices": list(self.choices),
+            "group": self.group,
+            "task": self.task,
+            "attributes": dict(self.attributes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Sample:
+        """The inverse of `to_dict`."""
+        return cls(
+            id=data["id"],
+            prompt=data["prompt"],
+            images=tuple(data.get("images", ())),
+            label=data.get("label"),
+            choices=tuple(data.get("choices", ())),
+            group=data.get("group"),
+            task=data.get("task"),
+            attributes=MappingProxyType(dict(data.get("attributes", {}))),
+        )
+
+    def fingerprint(self) -> str:
+        """A digest of what the model sees of the sample: its prompt and its images' bytes."""
+        parts = [self.prompt, *(_image_digest(image) for image in self.images)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    @property
+    def split_group(self) -> str:
+        """The group for splits: `group`, else the images, else the sample's own id."""
+        if self.group is not None:
+            return self.group
+        return "|".join(_image_name(image) for image in self.images) or self.id
+
+
+def check_unique(samples: Iterable[Sample]) -> None:
+    """Raise `DuplicateSample` where two samples share an id."""
+    twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
+    if twice:
+        raise DuplicateSample(
+            f"{len(twice)} sample ids occur more than once, for example {twice[0]!r}.",
+            subject=twice[0],
+            hint="Give every row an id of its own, or leave the id column out.",
+        )
+
+
+def check_images(samples: Sequence[Sample]) -> None:
+    """Raise `ImageError` where an image file does not exist, before anything heavy starts."""
+    paths = {image for sample in samples for image in sample.images if isinstance(image, str)}
+    missing = sorted(path for path in paths if not Path(path).is_file())
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ImageError(
+            f"{len(missing)} image files do not exist: {shown}.",
+            subject=missing[0],
+            hint="Relative paths are read from the manifest's folder.",
+        )
+
+
+def _open(image: str | Image, sample_id: str) -> Image:
+    from PIL import Image as PILImage
+
+    try:
+        if not isinstance(image, str):
+            return _rgb(image)
+        with PILImage.open(image) as opened:
+            return _rgb(opened)
+    except (*_UNREADABLE, PILImage.DecompressionBombError) as error:
+        name = image if isinstance(image, str) else "in memory"
+        raise ImageError(
+            f"Sample {sample_id!r}: the image {name!r} cannot be read ({error}).",
+            subject=name,
+            hint="Replace the file or remove the sample.",
+        ) from error
+
+
+def _rgb(image: Image) -> Image:
+    """The image upright, with 8 bits per channel; 16-bit grey keeps its upper byte."""
+    import numpy as np
+    from PIL import Image as PILImage
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        upright = PILImage.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    elif upright.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no agreed range; convert it to 8 bit")
+    elif "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return upright.convert("RGB")
+
+
+def _image_name(image: str | Image) -> str:
+    return image if isinstance(image, str) else f"sha256:{_image_digest(image)}"
+
+
+def _image_digest(image: str | Image) -> str:
+    if isinstance(image, str):
+        check_images([Sample("", "", (image,))])
+        stat = Path(image).stat()
+        return _file_digest(image, stat.st_mtime_ns, stat.st_size)
+    rgb = _rgb(image)
+    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
+
+
+@lru_cache(maxsize=100_000)
+def _file_digest(path: str, mtime_ns: int, size: int) -> str:
+    del mtime_ns, size  # part of the cache key: a changed file is read again
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

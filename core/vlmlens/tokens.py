@@ -1,0 +1,292 @@
+"""Token layouts (which rows of an activation mean what), selectors, and pooling.
+
+A layout says, for one sample on one axis, which rows of a module's flattened output
+`[rows, width]` belong to it, and what each row stands for. Padding belongs to no sample, so it can
+never be pooled in. A selector keeps some of a sample's rows, and may pool them to one:
+
+=====================  ================================================================
+`last`, `first`        the last (first) row
+`image`                the image's rows; `text`: the prompt's; `special`: CLS, separators
+`all`                  every row
+`[3:9]`, `[-1]`        rows by position, as Python slices; also `image[3:9]`, `text[-1]`
+`image.mean`           pooled: `.mean` or `.max` after any of these
+`mean`, `max`          short for `all.mean`, `all.max`
+=====================  ================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmlens.errors import SelectorError, SiteShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmlens.sites import Site
+
+Ints = npt.NDArray[np.int64]
+
+
+class TokenKind(IntEnum):
+    """What a row stands for."""
+
+    TEXT = 0
+    IMAGE = 1
+    SPECIAL = 2
+    ANSWER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGrid:
+    """Where in the sample's images each image row lies; one entry per image row, in row order.
+
+    Args:
+        image: int64 `[n]`, number of the image in the sample.
+        view: `[n]`, which view of it: "image", "global", "tile 0", ...
+        row: int64 `[n]`, row in the view's grid; `col` likewise.
+        rows: int64 `[n]`, the grid's number of rows; `cols` likewise.
+        box: float32 `[n, 4]`, (left, top, right, bottom) in fractions of the original image's
+            width and height; may lie outside 0..1 where the model pads, NaN for rows that stand
+            for no region.
+    """
+
+    image: Ints
+    view: tuple[str, ...]
+    row: Ints
+    col: Ints
+    rows: Ints
+    cols: Ints
+    box: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLayout:
+    """One sample's rows on one axis, in reading order.
+
+    Args:
+        rows: int64 `[n]`, row numbers in the module's output flattened to `[rows, width]`.
+        kinds: uint8 `[n]`, a `TokenKind` per row.
+        token_ids: int64 `[n]` on the language model's axis, else None.
+        patches: the patch grid of the rows of kind IMAGE, where the family has one.
+    """
+
+    rows: Ints
+    kinds: npt.NDArray[np.uint8]
+    token_ids: Ints | None = None
+    patches: PatchGrid | None = None
+
+    def positions(self, kind: TokenKind) -> Ints:
+        """int64 `[k]`: which of the sample's rows are of that kind."""
+        return np.flatnonzero(self.kinds == kind)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisLayout:
+    """The layouts of a batch on one axis.
+
+    Args:
+        total: Rows of a module's flattened output on this axis, padding included.
+        samples: A layout per sample of the batch.
+    """
+
+    total: int
+    samples: Sequence[TokenLayout]
+
+
+Pool = Literal["mean", "max"]
+_KINDS: Mapping[str, TokenKind] = {
+    "image": TokenKind.IMAGE,
+    "text": TokenKind.TEXT,
+    "special": TokenKind.SPECIAL,
+    "answer": TokenKind.ANSWER,
+}
+_INT = "-?[0-9]{1,9}"
+_SELECTOR = re.compile(
+    r"(?P<kind>all|image|text|special|answer)?"
+    rf"(?:\[(?P<slice>{_INT}|(?:{_INT})?:(?:{_INT})?)\])?"
+    r"(?:\.(?P<pool>mean|max))?"
+)
+_SHORT = {"last": "all[-1]", "first": "all[0]", "mean": "all.mean", "max": "all.max"}
+_LONG = {long: short for short, long in _SHORT.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which rows of a sample are kept, and how they are pooled. Made by `Selector.parse`."""
+
+    kind: TokenKind | None = None
+    index: int | slice | None = field(default=None, hash=False)
+    pool: Pool | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """Read a selector.
+
+        Raises:
+            SelectorError: It does not parse.
+
+        >>> Selector.parse("image.mean").ragged
+        False
+        >>> str(Selector.parse("all[-1]"))
+        'last'
+        """
+        match = _SELECTOR.fullmatch(_SHORT.get(text, text))
+        if match is None or not (match["kind"] or match["slice"]):
+            raise SelectorError(
+                f"{text!r} is not a selector.",
+                subject=text,
+                hint="Examples: last, image, image.mean, text[-4:].mean, all, [3:9].",
+            )
+        kind = _KINDS.get(match["kind"] or "all")
+        pool: Pool | None = {"mean": "mean", "max": "max"}.get(match["pool"] or "")  # type: ignore[assignment]
+        return cls(kind=kind, index=_index(match["slice"]), pool=pool)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the number of kept rows depends on the sample."""
+        return self.pool is None and not isinstance(self.index, int)
+
+    def __str__(self) -> str:
+        kind = "all" if self.kind is None else self.kind.name.lower()
+        pool = f".{self.pool}" if self.pool else ""
+        text = f"{kind}{_index_text(self.index)}{pool}"
+        if text in _LONG:
+            return _LONG[text]
+        return text.removeprefix("all") if text.startswith("all[") else text
+
+    def rows(self, layout: TokenLayout) -> Ints:
+        """int64 `[k]`: the kept rows of the sample, as rows of the flattened output.
+
+        Raises:
+            SelectorError: The sample has none of them.
+        """
+        rows = layout.rows if self.kind is None else layout.rows[layout.kinds == self.kind]
+        if isinstance(self.index, int):
+            inside = -len(rows) <= self.index < len(rows)
+            rows = rows[[self.index]] if inside else rows[:0]
+        elif self.index is not None:
+            rows = rows[self.index]
+        if not len(rows):
+            raise SelectorError(
+                f"The selector {str(self)!r} keeps no token of a sample with {len(layout)} tokens.",
+                subject=str(self),
+                hint="A sample without an image has no image tokens; pick another selector.",
+            )
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One site with one selector: what is stored, and the unit of every analysis.
+
+    >>> column = Column.parse("llm.block.14/last")
+    >>> column.site, str(column.selector), str(column)
+    ('llm.block.14', 'last', 'llm.block.14/last')
+    """
+
+    site: str
+    selector: Selector
+
+    @classmethod
+    def parse(cls, text: str) -> Column:
+        """Read `SITE/SELECTOR`.
+
+        Raises:
+            SelectorError: There is no selector, or it does not parse.
+        """
+        site, slash, selector = text.partition("/")
+        if not slash:
+            raise SelectorError(
+                f"{text!r} is no column: it has no selector.",
+                subject=text,
+                hint=f"Write {text}/last, for example.",
+            )
+        return cls(site, Selector.parse(selector))
+
+    def __str__(self) -> str:
+        return f"{self.site}/{self.selector}"
+
+
+def select(
+    activation: torch.Tensor, selector: Selector, layout: AxisLayout, site: Site
+) -> list[torch.Tensor] | torch.Tensor:
+    """The selected (and pooled) rows of every sample of a batch.
+
+    Args:
+        activation: A module's output, `[..., width]`; its leading dimensions are flattened.
+        selector: What to keep.
+        layout: The batch's layout on the site's axis.
+        site: Named in errors.
+
+    Returns:
+        `[samples, width]`, or, for a ragged selector, a list of `[k_i, width]`. Means are taken
+        in float32 (float64 in its own precision) and given back in the activation's dtype.
+
+    Raises:
+        SiteShapeError: The activation has not `layout.total` rows.
+        SelectorError: A sample has no such token.
+    """
+    import torch
+
+    rows = math.prod(activation.shape[:-1]) if activation.ndim else 0
+    if rows != layout.total:
+        raise SiteShapeError(
+            f"The site {site.name!r} gave {tuple(activation.shape)}: {rows} rows, "
+            f"where the {site.axis.value} axis has {layout.total}.",
+            subject=site.name,
+            hint="It is pooled or reshaped inside the model; choose a block instead.",
+        )
+    flat = activation.reshape(rows, activation.shape[-1])
+    kept = [selector.rows(sample) for sample in layout.samples]
+    counts = [len(rows) for rows in kept]
+    index = torch.from_numpy(np.concatenate(kept)).to(flat.device)
+    chosen = flat.index_select(0, index)
+    if selector.ragged:
+        return list(chosen.split(counts))
+    if selector.pool is None:
+        return chosen
+    return _pool(chosen, counts, selector.pool)
+
+
+def _pool(chosen: torch.Tensor, counts: Sequence[int], pool: Pool) -> torch.Tensor:
+    import torch
+
+    blocks = chosen.split(list(counts))
+    if pool == "max":
+        return torch.stack([block.amax(0) for block in blocks])
+    precise = torch.promote_types(chosen.dtype, torch.float32)
+    return torch.stack([block.mean(0, dtype=precise) for block in blocks]).to(chosen.dtype)
+
+
+def _index(text: str | None) -> int | slice | None:
+    if text is None:
+        return None
+    if ":" not in text:
+        return int(text)
+    low, high = text.split(":")
+    return slice(int(low) if low else None, int(high) if high else None)
+
+
+def _index_text(index: int | slice | None) -> str:
+    if index is None:
+        return ""
+    if isinstance(index, int):
+        return f"[{index}]"
+    low = "" if index.start is None else index.start
+    high = "" if index.stop is None else index.stop
+    return f"[{low}:{high}]"

@@ -1,0 +1,79 @@
+"""Token-level work on encoded tensors: kinds of positions, appended answers, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vlmlens.tokens import TokenKind
+
+
+def token_kinds(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    image_token_id: int,
+    special_ids: AbstractSet[int],
+    answer_lengths: Sequence[int] = (),
+) -> npt.NDArray[np.uint8]:
+    """uint8 `[samples, positions]`: a `TokenKind` per position; padding is SPECIAL.
+
+    Args:
+        input_ids: int64 `[samples, positions]`.
+        attention_mask: `[samples, positions]`, 0 at padding.
+        image_token_id: The id of image positions.
+        special_ids: Ids that stand for neither text nor image.
+        answer_lengths: Per sample, how many of its last tokens are an appended answer.
+    """
+    ids = input_ids.cpu().numpy()
+    mask = attention_mask.cpu().numpy().astype(bool)
+    kinds = np.full(ids.shape, TokenKind.TEXT, np.uint8)
+    kinds[np.isin(ids, sorted(special_ids)) | ~mask] = TokenKind.SPECIAL
+    kinds[(ids == image_token_id) & mask] = TokenKind.IMAGE
+    for i, length in enumerate(answer_lengths):
+        kinds[i, np.flatnonzero(mask[i])[-length:]] = TokenKind.ANSWER
+    return kinds
+
+
+def append_answers(
+    inputs: Mapping[str, Any], answers: Sequence[Sequence[int]], pad_token_id: int, *, side: str
+) -> dict[str, Any]:
+    """The inputs with answer tokens after each sample's prompt, padded anew.
+
+    Every tensor that is aligned with the tokens grows; type ids of answers are 0, as for text.
+
+    Args:
+        inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
+        answers: Token ids per sample, at least one each.
+        pad_token_id: Fills `input_ids`.
+        side: "left" or "right".
+    """
+    mask = inputs["attention_mask"].bool()
+    grown = dict(inputs)
+    for name, value in inputs.items():
+        if not (isinstance(value, torch.Tensor) and value.shape == mask.shape):
+            continue
+        rows = [
+            torch.cat([row[keep], _continuation(name, answer, row)])
+            for row, keep, answer in zip(value, mask, answers, strict=True)
+        ]
+        grown[name] = pad_rows(rows, pad_token_id if name == "input_ids" else 0, side=side)
+    return grown
+
+
+def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Tensor:
+    """Rows of different lengths as one tensor `[rows, longest]`."""
+    return torch.nn.utils.rnn.pad_sequence(
+        list(rows), batch_first=True, padding_value=fill, padding_side=side
+    )
+
+
+def _continuation(name: str, answer: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    if name == "input_ids":
+        return torch.tensor(list(answer), dtype=like.dtype)
+    fill = 1 if name == "attention_mask" else 0
+    return torch.full((len(answer),), fill, dtype=like.dtype)

@@ -1,0 +1,131 @@
+"""Building token layouts and patch grids out of encoded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class CropGeometry:
+    """How an image was resized and placed before it was cut into patches, all in pixels.
+
+    Args:
+        width: Width of the whole image after resizing; `height` likewise.
+        left: Left edge of the model's input in the resized image (negative where it is padded);
+            `top` likewise.
+    """
+
+    width: int
+    height: int
+    left: int = 0
+    top: int = 0
+
+
+def grid_patches(
+    image: int,
+    rows: int,
+    cols: int,
+    patch: tuple[float, float],
+    geometry: CropGeometry,
+    view: str = "image",
+) -> PatchGrid:
+    """A raster of `rows x cols` patches over one image.
+
+    Args:
+        image: Number of the image in its sample.
+        rows: Rows of the grid.
+        cols: Columns of the grid.
+        patch: (height, width) of a patch in resized pixels.
+        geometry: How the image was resized and placed.
+        view: Name of the view.
+    """
+    row, col = (a.ravel() for a in np.mgrid[0:rows, 0:cols])
+    left = (geometry.left + col * patch[1]) / geometry.width
+    top = (geometry.top + row * patch[0]) / geometry.height
+    right = (geometry.left + (col + 1) * patch[1]) / geometry.width
+    bottom = (geometry.top + (row + 1) * patch[0]) / geometry.height
+    n = rows * cols
+    return PatchGrid(
+        image=np.full(n, image, np.int64),
+        view=(view,) * n,
+        row=row.astype(np.int64),
+        col=col.astype(np.int64),
+        rows=np.full(n, rows, np.int64),
+        cols=np.full(n, cols, np.int64),
+        box=np.stack([left, top, right, bottom], 1).astype(np.float32),
+    )
+
+
+def joined(grids: Sequence[PatchGrid]) -> PatchGrid | None:
+    """The grids of a sample's images, one after the other; None where there is none."""
+    if not grids:
+        return None
+    return PatchGrid(
+        image=np.concatenate([g.image for g in grids]),
+        view=tuple(name for g in grids for name in g.view),
+        row=np.concatenate([g.row for g in grids]),
+        col=np.concatenate([g.col for g in grids]),
+        rows=np.concatenate([g.rows for g in grids]),
+        cols=np.concatenate([g.cols for g in grids]),
+        box=np.concatenate([g.box for g in grids]),
+    )
+
+
+def tower_layout(
+    images_per_sample: Sequence[int],
+    patches: int,
+    grids: Sequence[PatchGrid | None],
+    *,
+    special: int = 0,
+) -> AxisLayout:
+    """The layout of a module whose output is `[images, special + patches, width]`.
+
+    Args:
+        images_per_sample: How many images each sample has.
+        patches: Patch tokens per image.
+        grids: The patch grid of each sample.
+        special: Tokens before the patches (1 for a CLS token).
+    """
+    length = special + patches
+    kinds_of_one = np.full(length, TokenKind.IMAGE, np.uint8)
+    kinds_of_one[:special] = TokenKind.SPECIAL
+    layouts, first = [], 0
+    for count, grid in zip(images_per_sample, grids, strict=True):
+        rows = np.arange(first * length, (first + count) * length, dtype=np.int64)
+        layouts.append(TokenLayout(rows, np.tile(kinds_of_one, count), patches=grid))
+        first += count
+    return AxisLayout(first * length, layouts)
+
+
+def sequence_layout(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    kinds: npt.NDArray[np.uint8],
+    grids: Sequence[PatchGrid | None],
+) -> AxisLayout:
+    """The layout of the language model's sequence `[samples, positions, width]`.
+
+    Args:
+        input_ids: int64 `[samples, positions]`.
+        attention_mask: `[samples, positions]`, 0 at padding.
+        kinds: uint8 `[samples, positions]`, a `TokenKind` per position.
+        grids: The patch grid of each sample's image tokens.
+    """
+    ids = input_ids.cpu().numpy()
+    mask = attention_mask.cpu().numpy().astype(bool)
+    positions = ids.shape[1]
+    layouts = []
+    for i, grid in enumerate(grids):
+        where = np.flatnonzero(mask[i])
+        layouts.append(TokenLayout(where + i * positions, kinds[i, where], ids[i, where], grid))
+    return AxisLayout(ids.size, layouts)

@@ -1,0 +1,165 @@
+"""Loading a checkpoint through transformers, with errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vlmlens.errors import CheckpointError, CheckpointGated, CheckpointNotFound, SpecError
+
+if TYPE_CHECKING:
+    from vlmlens.abc.adapter import LoadRequest
+
+_WHOLE_FILE = 64 * 2**20
+_SLICE = 2**20
+_SLICES = 16
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises:
+        SpecError: torch cannot use that device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SpecError(
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}).",
+            subject=name,
+            hint="Use --device cpu, or see `vlmlens doctor`.",
+        ) from error
+    return device
+
+
+def pick_dtype(name: str, config: Any, device: torch.device) -> torch.dtype | str:
+    """The dtype to load with: the asked one, or the checkpoint's own.
+
+    float16 is not computed on a CPU: there it is about 200 times slower than float32, so "auto"
+    takes float32 for a float16 checkpoint, and asking for float16 is refused.
+
+    Raises:
+        SpecError: float16 on a CPU.
+    """
+    if name == "auto":
+        own = getattr(config, "dtype", None)
+        if own is None:
+            return "auto"
+        half_on_cpu = own == torch.float16 and device.type == "cpu"
+        return torch.float32 if half_on_cpu else torch.zeros(0, dtype=own).dtype
+    if name == "float16" and device.type == "cpu":
+        raise SpecError(
+            "float16 is not computed on a CPU.",
+            subject=name,
+            hint="Use --dtype float32 or bfloat16.",
+        )
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def hub_arguments(request: LoadRequest) -> dict[str, Any]:
+    """The keyword arguments that every `from_pretrained` call gets."""
+    arguments: dict[str, Any] = {"trust_remote_code": request.trust_remote_code}
+    if request.revision is not None:
+        arguments["revision"] = request.revision
+    return arguments
+
+
+@contextmanager
+def explained(model: str) -> Iterator[None]:
+    """Turn the hub's and transformers' complaints about a checkpoint into our errors."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise _explain(model, error) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars off our standard error."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+def checkpoint_identity(model: str, config: Any) -> dict[str, Any]:
+    """What tells this checkpoint from any other: the hub commit, or a digest of the folder."""
+    folder = Path(model)
+    if folder.is_dir():
+        return {"checkpoint": folder.name, "digest": _folder_digest(folder)}
+    return {"checkpoint": model, "revision": getattr(config, "_commit_hash", None)}
+
+
+def _explain(model: str, error: Exception) -> CheckpointError:
+    text = str(error)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    if "gated" in text.lower():
+        return CheckpointGated(
+            f"The checkpoint {model!r} is gated.",
+            subject=model,
+            hint=f"Accept its terms at https://huggingface.co/{model}, then set HF_TOKEN or run "
+            "`hf auth login`.",
+        )
+    if _looks_local(model):
+        if not Path(model).is_dir():
+            return CheckpointNotFound(
+                f"The checkpoint folder {model!r} does not exist.", subject=model
+            )
+        return CheckpointNotFound(
+            f"The folder {model!r} holds no checkpoint that loads: {first}",
+            subject=model,
+            hint="It needs config.json, the weights, and the processor's files.",
+        )
+    offline = os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "TRUE", "ON", "YES"}
+    hint = (
+        "HF_HUB_OFFLINE is set: only checkpoints in the local cache can be used."
+        if offline
+        else "Check the spelling and the network; a private checkpoint needs HF_TOKEN."
+    )
+    return CheckpointNotFound(
+        f"The checkpoint {model!r} cannot be loaded: {first}", subject=model, hint=hint
+    )
+
+
+def _looks_local(model: str) -> bool:
+    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".safetensors", ".bin", ".json", ".jinja", ".txt", ".model"}:
+            digest.update(json.dumps([path.name, path.stat().st_size]).encode())
+            digest.update(_file_sample(path))
+    return digest.hexdigest()[:32]
+
+
+def _file_sample(path: Path) -> bytes:
+    """The whole file, or, above 64 MiB, sixteen slices of it spread evenly from start to end."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _WHOLE_FILE:
+            return file.read()
+        digest = hashlib.sha256()
+        for i in range(_SLICES):
+            file.seek((size - _SLICE) * i // (_SLICES - 1))
+            digest.update(file.read(_SLICE))
+        return digest.digest()
