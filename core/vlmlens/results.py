@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -51,6 +51,11 @@ class Table:
     name: str
     title: str
     columns: Mapping[str, Sequence[Cell]]
+
+    def __post_init__(self) -> None:
+        lengths = {header: len(values) for header, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns of table {self.name!r} differ in length: {lengths}")
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -106,6 +111,14 @@ class Figure:
     texts: Sequence[Sequence[str]] = ()
     y_range: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        wide = [series.name for series in self.series if len(series.y) != len(self.x)]
+        rows = [*self.cells, *self.texts]
+        if wide or any(len(row) != len(self.x) for row in rows):
+            raise ValueError(f"figure {self.name!r}: {wide or 'cells'} do not match its x")
+        if self.kind == "heatmap" and len(self.cells) != len(self.y):
+            raise ValueError(f"figure {self.name!r}: {len(self.cells)} rows of cells, y differs")
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -131,13 +144,9 @@ class Result:
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
-        """The inverse of `to_dict`."""
+        """A result from its JSON form, which `vlmlens.report.files.to_json` writes."""
         return cls(
             analysis=data["analysis"],
             title=data["title"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,10 @@ class Sample:
     group: str | None = None
     task: str | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        paths = (os.fspath(i) if isinstance(i, os.PathLike) else i for i in self.images)
+        object.__setattr__(self, "images", tuple(paths))
 
     def open_images(self) -> list[Image]:
         """The images as upright RGB Pillow images.

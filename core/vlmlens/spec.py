@@ -67,11 +67,13 @@ class RunSpec(BaseModel):
     @field_validator("analysis", mode="before")
     @classmethod
     def _names_are_enough(cls, value: Any) -> Any:
-        """Accept a list of names, and a null for no options."""
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return {name: {} for name in value}
+        """Accept a name, a list of names (each with options or not), and null for no options."""
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, list | tuple):
+            return dict(pair for item in value for pair in _named_options(item))
         if isinstance(value, Mapping):
-            return {name: options or {} for name, options in value.items()}
+            return {name: {} if options is None else options for name, options in value.items()}
         return value
 
     @field_validator("prompt", "sites", mode="before")
@@ -90,7 +92,7 @@ def make_spec(values: Mapping[str, Any]) -> RunSpec:
     Raises:
         SpecError: Unknown keys (with the nearest known ones) or values of the wrong kind.
     """
-    return validated(RunSpec, values, where="the run spec")
+    return validated(RunSpec, values, where="The run spec")
 
 
 def validated(model: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -107,15 +109,7 @@ def validated(model: type[T], values: Mapping[str, Any], *, where: str) -> T:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = list(model.model_fields)
-        if first["type"] == "extra_forbidden":
-            hint = did_you_mean(key, known) or f"Known: {', '.join(known) or 'none'}."
-            raise SpecError(f"{where} has no {key!r}.", subject=key, hint=hint) from error
-        raise SpecError(
-            f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}.", subject=key
-        ) from error
+        raise _spec_error(model, values, error.errors(include_url=False)[0], where) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -125,13 +119,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"The run file {path} is no YAML: {error}", subject=str(path)) from error
+        complaint = " ".join(str(error).split())
+        raise SpecError(
+            f"The run file {path} is no YAML: {complaint}.", subject=str(path)
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -153,28 +150,28 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     {'analysis': {'probe': {'folds': 10}}}
     """
     path, equals, text = assignment.partition("=")
-    if not equals or not path.strip():
+    parts = [part.strip() for part in path.split(".")]
+    if not equals or not all(parts):
         raise SpecError(
             f"--set {assignment!r} is no assignment.",
             subject=assignment,
             hint="Write --set analysis.probe.folds=10.",
         )
-    *parents, last = path.strip().split(".")
     target = values
-    for parent in parents:
+    for parent in parts[:-1]:
         child = target.get(parent)
-        if isinstance(child, list) and all(isinstance(item, str) for item in child):
-            child = {item: {} for item in child}
+        if target is values and parent == "analysis" and isinstance(child, list | str):
+            child = RunSpec._names_are_enough(child)
         if child is None:
             child = {}
         if not isinstance(child, dict):
-            raise SpecError(f"--set {assignment!r}: {parent!r} holds {child!r}.", subject=path)
+            raise SpecError(
+                f"--set {assignment!r}: {parent!r} holds {child!r}, which has no parts.",
+                subject=path,
+            )
         target[parent] = child
         target = child
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"--set {assignment!r}: the value is no YAML.", subject=path) from error
+    target[parts[-1]] = _value(assignment, text)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,3 +182,83 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, where YAML's last one would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key, _ in node.value:
+            name = getattr(key, "value", None)
+            if name in seen and name != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} occurs twice", key.start_mark
+                )
+            seen.append(name)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _value(assignment: str, text: str) -> Any:
+    """The YAML value of an assignment; a prompt that ends in a colon stays text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            f"--set {assignment!r}: the value is no YAML.",
+            subject=assignment,
+            hint="Put text with special characters in quotes inside the quotes of the shell.",
+        ) from error
+    if isinstance(value, dict) and not text.lstrip().startswith("{"):
+        return text.strip()
+    return value
+
+
+def _named_options(item: Any) -> list[tuple[str, Any]]:
+    if isinstance(item, str):
+        return [(item, {})]
+    if isinstance(item, Mapping):
+        return [(name, {} if options is None else options) for name, options in item.items()]
+    raise ValueError(f"{item!r} is no name of an analysis")
+
+
+def _spec_error(
+    model: type[BaseModel], values: Mapping[str, Any], problem: Any, where: str
+) -> SpecError:
+    """The sentence for one complaint of pydantic."""
+    place = _place(values, problem)
+    key = ".".join(str(part) for part in place)
+    known = _fields_at(model, place[:-1])
+    if problem["type"] == "extra_forbidden":
+        near = did_you_mean(str(place[-1]), known)
+        hint = near or f"Known: {', '.join(known) or 'none'}."
+        return SpecError(f"{where} has no {key!r}.", subject=key, hint=hint)
+    if problem["type"] == "missing":
+        return SpecError(f"{where} lacks {key!r}, which has no default.", subject=key)
+    complaint = problem["msg"].removeprefix("Value error, ")
+    complaint = complaint[:1].lower() + complaint[1:]
+    given = f"{key} = {problem['input']!r}: " if key else ""
+    return SpecError(f"{where}: {given}{complaint}.", subject=key)
+
+
+def _place(values: Any, problem: Any) -> list[str | int]:
+    """Where the mistake is, without the names of union members that pydantic appends."""
+    place: list[str | int] = []
+    for part in problem["loc"]:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return [*place, part] if problem["type"] == "missing" else place
+        place.append(part)
+    return place
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the model at a place inside `model`."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

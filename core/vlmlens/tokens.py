@@ -70,6 +70,18 @@ class PatchGrid:
     def __len__(self) -> int:
         return len(self.view)
 
+    def take(self, rows: Ints) -> PatchGrid:
+        """The entries of some image rows, in that order."""
+        return PatchGrid(
+            image=self.image[rows],
+            view=tuple(self.view[i] for i in rows),
+            row=self.row[rows],
+            col=self.col[rows],
+            rows=self.rows[rows],
+            cols=self.cols[rows],
+            box=self.box[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLayout:

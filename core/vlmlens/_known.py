@@ -1,0 +1,68 @@
+"""First-party plugins that are distributions of their own, installed or not.
+
+So that `--adapter llava` without its distribution says what is missing, and does not answer with
+names that look alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmlens.manifest import PluginKind
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPlugin:
+    """A plugin that the vlmlens project maintains outside the `vlmlens` distribution.
+
+    Args:
+        kind: What it is.
+        name: Its name once installed.
+        aliases: Other spellings, beside `-` for `_` and upper case, which are always equal.
+    """
+
+    kind: PluginKind
+    name: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def distribution(self) -> str:
+        """The distribution that brings it.
+
+        >>> KnownPlugin(PluginKind.ADAPTER, "aya_vision").distribution
+        'vlmlens-adapter-aya-vision'
+        """
+        return f"vlmlens-{self.kind.value}-{self.name.replace('_', '-')}"
+
+    @property
+    def install_hint(self) -> str:
+        """What to do to have it."""
+        return (
+            f"It comes with the distribution {self.distribution}, which is not installed in this "
+            "environment."
+        )
+
+
+def _adapter(name: str, *aliases: str) -> KnownPlugin:
+    return KnownPlugin(PluginKind.ADAPTER, name, aliases)
+
+
+KNOWN = (
+    _adapter("aya_vision", "aya", "ayavision"),
+    _adapter("blip2", "blip_2"),
+    _adapter("clip"),
+    _adapter("cogvlm", "cog_vlm"),
+    _adapter("glamm"),
+    _adapter("internlm_xcomposer", "internlm", "xcomposer"),
+    _adapter("internvl", "intern_vl"),
+    _adapter("janus"),
+    _adapter("llava"),
+    _adapter("llavanext", "llava_next"),
+    _adapter("minicpm", "minicpm_v", "minicpmv"),
+    _adapter("molmo"),
+    _adapter("paligemma", "pali_gemma"),
+    _adapter("pixtral"),
+    _adapter("plm", "perception_lm"),
+    _adapter("qwen2vl", "qwen", "qwen2_vl"),
+)
+"""The adapters of VLM-Lens, one distribution each."""

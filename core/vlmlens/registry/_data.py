@@ -1,0 +1,111 @@
+"""Which dataset plugin reads what the user gave as `--data`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.registry._entry import Entry, Status, normal, same_distribution
+
+if TYPE_CHECKING:
+    from vlmlens.registry._registry import Registry
+
+_log = logging.getLogger("vlmlens")
+_FILE_SOURCE = re.compile(r"(?P<plugin>.+\.py:\w+)(?::(?P<source>.*))?")
+
+
+def dataset_for(registry: Registry, data: str) -> tuple[Manifest, str]:
+    """The dataset plugin for `--data`, and the source that it is given.
+
+    See `Registry.dataset_for`.
+    """
+    entries = registry.entries(PluginKind.DATASET)
+    if match := _FILE_SOURCE.fullmatch(data):
+        manifest = registry.find(PluginKind.DATASET, match["plugin"])
+        return manifest, match["source"] or ""
+    if named := _named(entries, data):
+        plugin, source = named
+        return registry.find(PluginKind.DATASET, plugin), source
+    if not Path(data).expanduser().exists():
+        raise _not_found(entries, data)
+    path = str(Path(data).expanduser())
+    return _only_reader(registry, entries, path), path
+
+
+def _named(entries: list[Entry], data: str) -> tuple[str, str] | None:
+    """(plugin name, source) of `NAME:SOURCE` or `DISTRIBUTION:NAME:SOURCE`."""
+    head, colon, rest = data.partition(":")
+    if not colon:
+        return None
+    if any(normal(head) in entry.names for entry in entries):
+        return head, rest
+    name, colon, source = rest.partition(":")
+    owned = [entry for entry in entries if same_distribution(entry.distribution, head)]
+    if colon and any(normal(name) in entry.names for entry in owned):
+        return f"{head}:{name}", source
+    return None
+
+
+def _only_reader(registry: Registry, entries: list[Entry], path: str) -> Manifest:
+    readers = [found for entry in entries if (found := _reader(registry, entry, path))]
+    if len(readers) == 1:
+        return readers[0]
+    if readers:
+        names = sorted(manifest.name for manifest in readers)
+        raise AmbiguousPlugin(
+            f"{path!r} can be read by several datasets: {', '.join(names)}.",
+            subject=path,
+            hint=f"Say which: --data {names[0]}:{path}",
+        )
+    known = [f"{entry.name} ({entry.manifest.help})" for entry in entries if entry.manifest]
+    raise DataNotFound(
+        f"No installed dataset reads {path!r}.",
+        subject=path,
+        hint=f"There are: {'; '.join(known) or 'none'}. To force one: --data NAME:{path}",
+    )
+
+
+def _reader(registry: Registry, entry: Entry, path: str) -> Manifest | None:
+    """The entry's manifest where it reads the path; one that fails is reported and left out."""
+    if entry.manifest is None or entry.status not in (Status.OK, Status.AMBIGUOUS):
+        return None
+    try:
+        reads = registry.load(entry.manifest).reads(path)
+    except PluginError as error:
+        _log.warning("Not asked whether it reads %s: %s", path, error)
+        return None
+    except Exception as error:  # noqa: BLE001 - a third party's code
+        _log.warning("The dataset %s failed on %s: %r", entry.name, path, error)
+        return None
+    return entry.manifest if reads else None
+
+
+def _not_found(entries: list[Entry], data: str) -> DataNotFound:
+    names = [entry.name for entry in entries]
+    head, colon, _ = data.partition(":")
+    if normal(head) in {name for entry in entries for name in entry.names}:
+        hint = f"The dataset {head} needs a source: --data {head}:SOURCE"
+    elif colon and (suggestion := did_you_mean(head, names)):
+        hint = suggestion
+    else:
+        hint = _near_files(Path(data).expanduser()) or (
+            f"Datasets by name: {', '.join(f'{name}:...' for name in names) or 'none'}."
+        )
+    return DataNotFound(
+        f"{data!r} is neither a path that exists nor DATASET:SOURCE of an installed dataset.",
+        subject=data,
+        hint=hint,
+    )
+
+
+def _near_files(path: Path) -> str:
+    """A hint with like-named neighbours, or ""."""
+    if not path.parent.is_dir():
+        return f"The folder {str(path.parent)!r} does not exist either."
+    close = nearest(path.name, (found.name for found in path.parent.iterdir()), n=3)
+    found = " or ".join(str(path.parent / name) for name in close)
+    return f"Did you mean {found}?" if close else ""

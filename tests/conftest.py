@@ -1,0 +1,46 @@
+"""What all tests share: an own cache folder, no hub, one thread per process, the demo model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+_OWN_CACHE = tempfile.TemporaryDirectory(prefix="vlmlens-tests-", ignore_cleanup_errors=True)
+os.environ.setdefault("VLMLENS_CACHE", _OWN_CACHE.name)
+os.environ.setdefault("MPLCONFIGDIR", _OWN_CACHE.name)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if TYPE_CHECKING:
+    from vlmlens.abc import ModelAdapter
+    from vlmlens.samples import Sample
+
+
+@pytest.fixture(scope="session")
+def vlm() -> ModelAdapter:
+    """The demo model, loaded once."""
+    import torch
+
+    import vlmlens
+
+    torch.set_num_threads(1)
+    return vlmlens.load("demo", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def scenes() -> list[Sample]:
+    """Five questions about each of eight demo scenes; prompts of different lengths."""
+    from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
+
+    return DemoDataset("scenes", DemoOptions(scenes=8)).samples([])
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
