@@ -1,0 +1,36 @@
+"""The conformance kit: what every plugin of a kind must do, as tests to subclass.
+
+::
+
+    from vlmlens.testing import StorageTests
+
+    class TestMyStore(StorageTests):
+        manifest = MY_MANIFEST
+
+Importing this package imports none of the kits' own needs; a kit is imported when it is named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmlens.testing._checks import CheckFailed, CheckResult
+    from vlmlens.testing.dataset import DatasetTests
+    from vlmlens.testing.storage import StorageTests
+
+__all__ = ["CheckFailed", "CheckResult", "DatasetTests", "StorageTests"]
+
+_HOMES = {
+    "CheckFailed": "vlmlens.testing._checks",
+    "CheckResult": "vlmlens.testing._checks",
+    "DatasetTests": "vlmlens.testing.dataset",
+    "StorageTests": "vlmlens.testing.storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

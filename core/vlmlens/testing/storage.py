@@ -1,0 +1,385 @@
+"""StorageTests: what every storage backend must do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlmlens.abc.storage import DTYPES, ColumnBlock, ColumnStore, Mode, Values
+from vlmlens.errors import ColumnNotFound, StoreError, StoreLocked
+from vlmlens.manifest import Manifest
+from vlmlens.testing._checks import CheckFailed, Checks, expect, expect_error, skip
+from vlmlens.testing._stores import (
+    block,
+    expect_same,
+    expect_same_array,
+    numbered,
+    open_target,
+    ragged,
+    select,
+    values,
+)
+
+
+class StorageTests(Checks):
+    """The conformance kit of storage backends.
+
+    Subclass it as `Test...` and give `manifest`; override `location` where the backend does not
+    live in a folder, and `options` where it needs some. The manifest's `offers` say what is
+    checked: "ragged" (several rows per sample) and "durable" (what `write` acknowledged is there
+    for other processes, whatever becomes of the writer).
+    """
+
+    manifest: ClassVar[Manifest]
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    def location(self, folder: Path) -> str:
+        """Where a store in an empty folder of its own is."""
+        return str(folder / "columns")
+
+    def open(self, folder: Path, mode: Mode = "a") -> ColumnStore:
+        """Open the store of a folder; each call gives a new handle on the same store."""
+        return open_target(self.manifest.target, self.location(folder), mode, self.options)
+
+    def check_round_trip(self, folder: Path) -> None:
+        """Every dtype comes back bit for bit, from the writer and after reopening."""
+        given = {dtype: values(i, dtype, rows=20, width=7) for i, dtype in enumerate(DTYPES)}
+        ids = tuple(f"s{i}" for i in range(20))
+        with self.open(folder) as store:
+            store.write(ColumnBlock(ids, given))
+            for dtype, wanted in given.items():
+                expect_same(store.read(dtype), wanted, f"{dtype}, by the writer")
+        with self.open(folder, "r") as store:
+            for dtype, wanted in given.items():
+                expect_same(store.read(dtype), wanted, f"{dtype}, reopened")
+
+    def check_ragged(self, folder: Path) -> None:
+        """Samples with several rows come back with their lengths, in any order."""
+        self._needs("ragged")
+        given = ragged(1, (3, 1, 4, 2), "bfloat16")
+        with self.open(folder) as store:
+            store.write(block("abcd", x=given))
+            expect_same(store.read("x"), given, "ragged, all")
+            expect_same(store.read("x", ["c", "a"]), select(given, [2, 0]), "ragged, some")
+            expect_same(store.read("x", []), select(given, []), "ragged, none")
+            parts = list(store.iterate("x"))
+        expect([name for name, _ in parts] == list("abcd"), "iterate: other ids")
+        for (name, found), wanted in zip(parts, given.per_sample(), strict=True):
+            expect_same_array(found, wanted, f"iterate, sample {name}")
+
+    def check_order(self, folder: Path) -> None:
+        """`ids` and `iterate` keep the written order, `read` the asked one."""
+        first, second = values(1, rows=4), values(2, rows=2)
+        with self.open(folder) as store:
+            store.write(block("zaqb", x=first))
+            store.write(block("cA", x=second))
+            everything = Values(np.concatenate([first.array, second.array]), "float32")
+            expect(store.ids("x") == list("zaqbcA"), f"ids: {store.ids('x')}")
+            expect_same(store.read("x"), everything, "all")
+            for asked in ("Acbqaz", "zaqbcA", "bAz", "a", "", "zz", "zaqb", "aqbc"):
+                wanted = select(everything, ["zaqbcA".index(name) for name in asked])
+                expect_same(store.read("x", list(asked)), wanted, f"read {asked!r}")
+            parts = list(store.iterate("x"))
+        expect([name for name, _ in parts] == list("zaqbcA"), "iterate: other order")
+        for (name, found), wanted_array in zip(parts, everything.per_sample(), strict=True):
+            expect_same_array(found, wanted_array, f"iterate, sample {name}")
+
+    def check_append(self, folder: Path) -> None:
+        """Later blocks add samples, and columns for samples that are there."""
+        with self.open(folder) as store:
+            store.write(block("ab", z=values(1, rows=2)))
+        with self.open(folder) as store:
+            store.write(block("c", z=values(2, rows=1)))
+            store.write(block("cb", y=values(3, "int64", rows=2, width=2)))
+            found = [(c.name, c.dtype, c.width, c.ragged, c.samples) for c in store.columns()]
+            wanted = [("z", "float32", 4, False, 3), ("y", "int64", 2, False, 2)]
+            expect(found == wanted, f"columns: {found}, not {wanted}")
+            expect(store.ids("y") == ["c", "b"], "ids of the later column")
+            expect_same(store.read("z", ["c"]), values(2, rows=1), "a later sample")
+            expect_same(store.read("y"), values(3, "int64", rows=2, width=2), "a later column")
+
+    def check_atomicity(self, folder: Path) -> None:
+        """A block of which one column is refused leaves no trace."""
+        with self.open(folder) as store:
+            store.write(block("a", x=values(1, rows=1), y=values(1, rows=1)))
+            bad = block(
+                "b", new=values(2, rows=1), x=values(2, rows=1), y=values(2, rows=1, width=9)
+            )
+            before = self._content(store)
+            expect_error(StoreError, lambda: store.write(bad), "Another width")
+            expect(self._content(store) == before, "A refused block left something behind.")
+            store.write(block("b", x=values(2, rows=1)))
+        with self.open(folder, "r") as store:
+            expect(store.ids("x") == ["a", "b"], "A block after a refused one is not there.")
+
+    def check_nothing_overwritten(self, folder: Path) -> None:
+        """A sample that has one of the columns is refused, and keeps its value."""
+        with self.open(folder) as store:
+            store.write(block("ab", x=values(1, rows=2)))
+            before = self._content(store)
+            again = block("cb", y=values(3, rows=2), x=values(2, rows=2))
+            error = expect_error(StoreError, lambda: store.write(again), "Writing a sample again")
+            expect("'b'" in str(error), f"The error does not name the sample: {error}")
+            expect(self._content(store) == before, "A sample was overwritten.")
+
+    def check_bad_blocks(self, folder: Path) -> None:
+        """Blocks that contradict themselves are refused."""
+        x = values(1, rows=2)
+        bad = {
+            "An id twice": block("aa", x=x),
+            "Fewer values than ids": block("abc", x=x),
+            "An unknown dtype": block("ab", x=Values(x.array, "float8")),
+            "Another numpy type": block("ab", x=Values(x.array.astype("<f8"), "float32")),
+            "Big-endian bits": block("ab", x=Values(x.array.astype(">f4"), "float32")),
+            "Three axes": block("ab", x=Values(x.array[:, None], "float32")),
+            "Wrong lengths": block("ab", x=Values(x.array, "float32", (1, 2))),
+        }
+        with self.open(folder) as store:
+            for what, given in bad.items():
+                expect_error(StoreError, partial(store.write, given), what)
+            expect(store.columns() == [], "A refused block left something behind.")
+
+    def check_other_form(self, folder: Path) -> None:
+        """A column keeps its dtype, width and raggedness."""
+        with self.open(folder) as store:
+            store.write(block("a", x=values(1, rows=1)))
+            bad = {
+                "Another dtype": values(2, "float16", rows=1),
+                "Another width": values(2, rows=1, width=5),
+                "Ragged rows": ragged(2, (1,)),
+            }
+            for what, given in bad.items():
+                expect_error(StoreError, partial(store.write, block("b", x=given)), what)
+            expect(store.ids("x") == ["a"], "A refused block left something behind.")
+
+    def check_unknown_names(self, folder: Path) -> None:
+        """Unknown columns and samples are errors that name them, and what is near."""
+        with self.open(folder) as store:
+            store.write(block("ab", **{"llm.block.3/last": values(1, rows=2)}))
+            for action in (store.ids, store.read, lambda name: next(store.iterate(name))):
+                wrong = partial(action, "llm.blok.3/last")
+                error = expect_error(ColumnNotFound, wrong, "An unknown column")
+                expect("llm.block.3/last" in str(error), f"The error names nothing near: {error}")
+            error = expect_error(
+                StoreError, lambda: store.read("llm.block.3/last", ["a", "q"]), "A missing sample"
+            )
+            expect("'q'" in str(error), f"The error does not name the sample: {error}")
+
+    def check_names(self, folder: Path) -> None:
+        """Names and ids may be long, empty, and in any script."""
+        ids = (
+            "",
+            "a b/c\\d\n",
+            "漢字 🦉 é",
+            "x" * 5000,
+            "x" * 4999 + "y",
+            "e\u0301",
+            "\x00",
+            "1",
+            "01",
+        )
+        names = ("llm.block.3/last", "層/最後", "p" * 5000, "p" * 4999 + "q")
+        given = {name: values(i, rows=len(ids)) for i, name in enumerate(names)}
+        with self.open(folder) as store:
+            store.write(ColumnBlock(ids, given))
+        with self.open(folder, "r") as store:
+            expect([c.name for c in store.columns()] == list(names), "column names")
+            for name, wanted in given.items():
+                expect(store.ids(name) == list(ids), f"ids of {name[:20]!r}")
+                back = store.read(name, ids[::-1])
+                expect_same(back, select(wanted, range(len(ids))[::-1]), f"values of {name[:20]!r}")
+
+    def check_empty(self, folder: Path) -> None:
+        """An empty store has no columns, no meta, and can be opened for reading."""
+        with self.open(folder) as store:
+            self._expect_empty(store)
+        with self.open(folder, "r") as store:
+            self._expect_empty(store)
+
+    def check_meta(self, folder: Path) -> None:
+        """The JSON record is replaced as a whole and survives reopening."""
+        record = {"fingerprint": "é漢", "versions": {"torch": [2, 13]}, "none": None, "x": 0.1}
+        with self.open(folder) as store:
+            store.set_meta({"old": 1})
+            store.set_meta(record)
+            store.write(block("a", x=values(1, rows=1)))
+            expect(store.get_meta() == record, "meta, by the writer")
+            store.get_meta()["none"] = "changed"
+            expect_error(StoreError, lambda: store.set_meta({"x": {1, 2}}), "Meta that is no JSON")
+        with self.open(folder, "r") as store:
+            expect(store.get_meta() == record, "meta, reopened")
+
+    def check_missing_store(self, folder: Path) -> None:
+        """Opening for reading makes nothing."""
+        for _ in range(2):
+            expect_error(StoreError, lambda: self.open(folder, "r"), "Opening a store that is not")
+
+    def check_read_only(self, folder: Path) -> None:
+        """A store opened for reading writes nothing."""
+        self.open(folder).close()
+        with self.open(folder, "r") as store:
+            given = block("a", x=values(1, rows=1))
+            expect_error(StoreError, lambda: store.write(given), "Writing in mode 'r'")
+            expect_error(StoreError, lambda: store.set_meta({}), "Setting meta in mode 'r'")
+            expect(store.columns() == [], "Mode 'r' wrote.")
+
+    def check_reader_follows(self, folder: Path) -> None:
+        """A store opened for reading sees what is written after it was opened."""
+        with self.open(folder) as writer, self.open(folder, "r") as reader:
+            for number in range(3):
+                writer.write(block([str(number)], x=values(number, rows=1)))
+                expect_same(reader.read("x", [str(number)]), values(number, rows=1), "a new sample")
+            writer.close()
+            expect(reader.ids("x") == ["0", "1", "2"], "ids after the writer was closed")
+
+    def check_second_writer(self, folder: Path) -> None:
+        """One writer at a time; closing makes room for the next."""
+        with self.open(folder) as first:
+            expect_error(StoreLocked, lambda: self.open(folder), "A second writer")
+            first.write(block("a", x=values(1, rows=1)))
+        self.open(folder).close()
+
+    def check_close(self, folder: Path) -> None:
+        """Closing twice is fine, and closes nobody else's handle."""
+        first = self.open(folder)
+        with self.open(folder, "r") as other:
+            first.close()
+            first.close()
+            with self.open(folder) as second:
+                second.write(block("a", x=values(1, rows=1)))
+                first.close()
+                expect(other.ids("x") == ["a"], "ids seen by another handle")
+
+    def check_copies(self, folder: Path) -> None:
+        """The store shares no memory with what it was given or gave."""
+        wanted, mine = values(1, rows=2), values(1, rows=2)
+        with self.open(folder) as store:
+            store.write(block("ab", x=mine))
+            mine.array[:] = 0
+            for ids in (None, ["a"], ["a", "b"]):
+                store.read("x", ids).array[:] = 0
+            for _, array in store.iterate("x"):
+                array[:] = 0
+            expect_same(store.read("x"), wanted, "after changing arrays outside")
+
+    def check_strided(self, folder: Path) -> None:
+        """Arrays that are transposed, reversed or strided are stored as they read."""
+        base = values(1, rows=8, width=8).array
+        given = {"t": base.T, "r": base[::-1], "s": base[:, ::2]}
+        with self.open(folder) as store:
+            for name, array in given.items():
+                store.write(block("abcdefgh", **{name: Values(array, "float32")}))
+                expect_same_array(store.read(name).array, np.ascontiguousarray(array), name)
+
+    def check_random_sequences(self, folder: Path) -> None:
+        """Random writes, reads and reopenings agree with a dictionary (needs Hypothesis)."""
+        try:
+            from vlmlens.testing._store_machine import run_machine
+        except ImportError as error:
+            raise skip(f"Hypothesis is not installed: {error}") from error
+        run_machine(self, folder)
+
+    def check_other_process_locked(self, folder: Path) -> None:
+        """Another process's writer is refused, and the error names the one that writes."""
+        self._needs("durable")
+        with self._process("write", folder) as writer:
+            self._wait_for(writer, 0)
+            error = expect_error(StoreLocked, lambda: self.open(folder), "A second writer")
+            expect(str(writer.pid) in str(error), f"The error names no process: {error}")
+
+    def check_concurrent_readers(self, folder: Path) -> None:
+        """Processes read whole blocks while another one writes."""
+        self._needs("durable")
+        self.open(folder).close()
+        with (
+            self._process("read", folder) as one,
+            self._process("read", folder) as two,
+            self.open(folder) as store,
+        ):
+            for reader in (one, two):
+                self._wait_for(reader, 0)
+            for number in range(20):
+                store.write(numbered(number))
+            for reader in (one, two):
+                seen = self._rest(reader)
+                expect(reader.returncode == 0, "A reader failed; see its traceback.")
+                expect(seen[-1:] == ["20"], f"A reader saw {seen[-1:]} of 20 blocks.")
+
+    def check_killed_writer(self, folder: Path) -> None:
+        """After `kill -9` every acknowledged block is there, whole, and writing goes on."""
+        self._needs("durable")
+        for acknowledged in (0, 7, 31):
+            place = folder / str(acknowledged)
+            place.mkdir()
+            with self._process("write", place) as writer:
+                self._wait_for(writer, acknowledged)
+                writer.kill()
+                rest = self._rest(writer)
+            last = int(rest[-1]) if rest else acknowledged
+            with self.open(place) as store:
+                samples = {column.samples for column in store.columns()}
+                whole = max(samples) // len(numbered(0).ids)
+                expect(len(samples) == 1, f"A half block: {samples} samples.")
+                expect(whole in (last + 1, last + 2), f"{last + 1} blocks written, {whole} there.")
+                store.write(numbered(whole))
+                for number in range(whole + 1):
+                    for name, wanted in numbered(number).columns.items():
+                        expect_same(store.read(name, numbered(number).ids), wanted, name)
+
+    def _expect_empty(self, store: ColumnStore) -> None:
+        expect(store.columns() == [], "columns of an empty store")
+        expect(store.get_meta() == {}, "meta of an empty store")
+        expect_error(ColumnNotFound, partial(store.read, "x"), "An empty store's column")
+
+    def _needs(self, offer: str) -> None:
+        if offer not in self.manifest.offers:
+            raise skip(f"{self.manifest.name} does not offer {offer!r}.")
+
+    def _content(self, store: ColumnStore) -> list[object]:
+        return [(c, store.ids(c.name), store.read(c.name).array.tobytes()) for c in store.columns()]
+
+    @contextmanager
+    def _process(self, action: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+        """A process that reads or writes; killed at the end."""
+        arguments = [self.manifest.target, self.location(folder), json.dumps(dict(self.options))]
+        process = subprocess.Popen(  # noqa: S603  our own module
+            [sys.executable, "-m", "vlmlens.testing._store_process", action, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(timeout=60)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _wait_for(self, process: subprocess.Popen[str], number: int) -> None:
+        """Read lines until one says that number."""
+        assert process.stdout is not None
+        while line := process.stdout.readline():
+            if int(line) >= number:
+                return
+        raise CheckFailed("The other process failed; see its traceback.")
+
+    def _rest(self, process: subprocess.Popen[str]) -> list[str]:
+        """End a process's input, and take what it still says."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        rest = process.stdout.read().split()
+        process.wait(timeout=60)
+        return rest

@@ -1,0 +1,1 @@
+"""Storage backends that ship with vlmlens: `lmdb` (the default) and `memory`."""

@@ -1,0 +1,194 @@
+"""Format version 1 on disk: keys, records, and the index that is made of them.
+
+docs/storage-format.md describes the format for other programs.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.abc.storage import DTYPES
+from vlmlens.errors import StoreCorrupt
+from vlmlens_plugins.storage._blocks import Form
+
+if TYPE_CHECKING:
+    from lmdb import Transaction
+
+FORMAT = "vlmlens-columns"
+VERSION = 1
+META_KEY = b"meta"
+
+
+def column_key(column: int) -> bytes:
+    """Key of a column's record."""
+    return b"c" + struct.pack(">I", column)
+
+
+def header_key(chunk: int) -> bytes:
+    """Key of a chunk's header."""
+    return b"h" + struct.pack(">I", chunk)
+
+
+def value_key(column: int, chunk: int) -> bytes:
+    """Key of a column's values in a chunk; one column's chunks lie side by side."""
+    return b"v" + struct.pack(">II", column, chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's record."""
+
+    number: int
+    name: str
+    form: Form
+
+    def to_record(self) -> dict[str, Any]:
+        """The record as JSON-ready data."""
+        return {"number": self.number, "name": self.name, **self.form._asdict()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Column:
+        """The inverse of `to_record`."""
+        form = Form(record["dtype"], record["width"], record["ragged"])
+        DTYPES[form.dtype]
+        return cls(record["number"], record["name"], form)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a chunk's header says of one column's values.
+
+    Args:
+        crc32: `zlib.crc32` of the value.
+        lengths: Rows per sample, where the column is ragged.
+    """
+
+    crc32: int
+    lengths: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk's header: which samples it holds, and which columns' values of them."""
+
+    number: int
+    ids: tuple[str, ...]
+    pieces: Mapping[int, Piece]
+
+    def to_record(self) -> dict[str, Any]:
+        """The header as JSON-ready data; columns with the same lengths share one list."""
+        lengths = list(dict.fromkeys(p.lengths for p in self.pieces.values() if p.lengths))
+        place = {item: i for i, item in enumerate(lengths)}
+        columns = [
+            {"number": number, "crc32": piece.crc32, "lengths": place.get(piece.lengths or ())}
+            for number, piece in self.pieces.items()
+        ]
+        return {"ids": self.ids, "lengths": lengths, "columns": columns}
+
+    @classmethod
+    def from_record(cls, number: int, record: Mapping[str, Any]) -> Chunk:
+        """The inverse of `to_record`."""
+        lengths = [tuple(item) for item in record["lengths"]]
+        pieces = {
+            entry["number"]: Piece(
+                entry["crc32"], None if entry["lengths"] is None else lengths[entry["lengths"]]
+            )
+            for entry in record["columns"]
+        }
+        return cls(number, tuple(record["ids"]), pieces)
+
+
+class Index:
+    """Columns and chunks of a store, read once and kept up with what is added.
+
+    Records are only ever added, and numbered from 0 without gaps.
+    """
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Column] = {}
+        self.chunks: list[Chunk] = []
+        self._of_column: list[list[Chunk]] = []
+        self._samples: list[int] = []
+        self._places: dict[str, tuple[tuple[int, int], ...]] = {}
+
+    def refresh(self, txn: Transaction[Any]) -> None:
+        """Add the records that a transaction sees and the index lacks.
+
+        Raises:
+            StoreCorrupt: A record cannot be understood.
+        """
+        for number, record in _records(txn, column_key, len(self.columns), "column"):
+            self._add_column(number, record)
+        for number, record in _records(txn, header_key, len(self.chunks), "chunk"):
+            self._add_chunk(number, record)
+
+    def forms(self) -> dict[str, Form]:
+        """Every column's form by name."""
+        return {name: column.form for name, column in self.columns.items()}
+
+    def chunks_of(self, column: Column) -> Sequence[Chunk]:
+        """The chunks that hold values of a column, in written order; grows with the index."""
+        return self._of_column[column.number]
+
+    def samples(self, column: Column) -> int:
+        """Number of samples that have a column."""
+        return self._samples[column.number]
+
+    def place(self, column: Column, sample: str) -> tuple[Chunk, int] | None:
+        """The chunk that holds a sample's values in a column, and the sample's position in it."""
+        for number, position in self._places.get(sample, ()):
+            if column.number in self.chunks[number].pieces:
+                return self.chunks[number], position
+        return None
+
+    def _add_column(self, number: int, record: Mapping[str, Any]) -> None:
+        try:
+            column = Column.from_record(record)
+        except (KeyError, TypeError) as error:
+            raise _corrupt("column", number) from error
+        if column.number != number or column.name in self.columns:
+            raise _corrupt("column", number)
+        self.columns[column.name] = column
+        self._of_column.append([])
+        self._samples.append(0)
+
+    def _add_chunk(self, number: int, record: Mapping[str, Any]) -> None:
+        try:
+            chunk = Chunk.from_record(number, record)
+        except (KeyError, TypeError, IndexError) as error:
+            raise _corrupt("chunk", number) from error
+        if not all(column in range(len(self._of_column)) for column in chunk.pieces):
+            raise _corrupt("chunk", number)
+        self.chunks.append(chunk)
+        for column in chunk.pieces:
+            self._of_column[column].append(chunk)
+            self._samples[column] += len(chunk.ids)
+        for position, sample in enumerate(chunk.ids):
+            self._places[sample] = (*self._places.get(sample, ()), (number, position))
+
+
+def _records(
+    txn: Transaction[Any], key: Any, start: int, what: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    number = start
+    while (value := txn.get(key(number))) is not None:
+        try:
+            record = json.loads(bytes(value))
+        except ValueError as error:
+            raise _corrupt(what, number) from error
+        if not isinstance(record, dict):
+            raise _corrupt(what, number)
+        yield number, record
+        number += 1
+
+
+def _corrupt(what: str, number: int) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"The record of {what} {number} is damaged.",
+        subject=number,
+        hint="Copy the store again from its source, or extract again with --fresh.",
+    )

@@ -1,0 +1,324 @@
+"""LmdbStore: one LMDB environment per run. docs/storage-format.md describes the format."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from pydantic import Field
+
+from vlmlens.abc.options import Options as PluginOptions
+from vlmlens.abc.storage import (
+    DTYPES,
+    Array,
+    ColumnBlock,
+    ColumnInfo,
+    ColumnStore,
+    Mode,
+    Values,
+)
+from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
+from vlmlens_plugins.storage import _layout as layout
+from vlmlens_plugins.storage._blocks import (
+    Form,
+    check_block,
+    find_column,
+    in_own_type,
+    read_only,
+    to_json,
+)
+from vlmlens_plugins.storage._chunks import split_block
+from vlmlens_plugins.storage._environment import DATA_FILE, FULL, Environment
+from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
+from vlmlens_plugins.storage._reading import ReadPlan, gather, plan_read
+from vlmlens_plugins.storage._registry import Lease, lease
+
+if TYPE_CHECKING:
+    from lmdb import Transaction
+
+
+class LmdbOptions(PluginOptions):
+    """Options of the LMDB store."""
+
+    sync: bool = Field(
+        True,
+        description="Wait for the disk at each write. Without it a power cut may lose the last "
+        "rows or damage the store; a killed process loses nothing either way.",
+    )
+    map_size: int | None = Field(
+        None,
+        ge=1 << 16,
+        description="First size of the memory map in bytes; it grows by itself. "
+        "Default: 1 TiB of address space, or 64 MiB where that is limited.",
+    )
+
+
+class LmdbStore(ColumnStore):
+    """Columns in an LMDB environment: durable, one writer, any number of readers.
+
+    Made by `open`. Stores of one folder share one handle per process.
+    """
+
+    Options = LmdbOptions
+
+    def __init__(self, share: Lease, mode: Mode) -> None:
+        self._share: Lease | None = share
+        self._mode = mode
+
+    @classmethod
+    def open(cls, location: str, *, mode: Mode, options: PluginOptions) -> Self:
+        """Open the environment in a folder, given as a path or as `lmdb:///path`.
+
+        Raises:
+            StoreLocked: Another store writes to it.
+            StoreCorrupt: The file is damaged, or is no LMDB file.
+            StoreError: There is none (mode "r"), or another program or a newer vlmlens wrote it.
+        """
+        chosen = LmdbOptions.model_validate(options.model_dump())
+        folder = folder_of(location)
+        _prepare(folder, mode)
+        try:
+            share = lease(folder, writer=mode == "a", map_size=chosen.map_size, sync=chosen.sync)
+        except OSError as error:
+            raise _from_os(folder, error) from error
+        store = cls(share, mode)
+        try:
+            store._check_format()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def write(self, block: ColumnBlock) -> None:
+        """See `ColumnStore.write`. Very large blocks are stored as several chunks, together."""
+        environment = self._writable()
+
+        def work(txn: Transaction[bytes], index: Index) -> None:
+            check_block(
+                block,
+                index.forms(),
+                lambda name, sample: index.place(index.columns[name], sample) is not None,
+            )
+            if block.ids and block.columns:
+                _put_block(txn, index, block)
+
+        environment.write(work)
+
+    def columns(self) -> list[ColumnInfo]:
+        """See `ColumnStore.columns`."""
+
+        def plan(index: Index) -> list[ColumnInfo]:
+            return [
+                ColumnInfo(column.name, *column.form, samples=index.samples(column))
+                for column in index.columns.values()
+            ]
+
+        with self._environment.snapshot(plan) as (_, infos):
+            return infos
+
+    def ids(self, column: str) -> list[str]:
+        """See `ColumnStore.ids`."""
+
+        def plan(index: Index) -> list[str]:
+            chunks = index.chunks_of(find_column(column, index.columns))
+            return [sample for chunk in chunks for sample in chunk.ids]
+
+        with self._environment.snapshot(plan) as (_, ids):
+            return ids
+
+    def read(self, column: str, ids: Sequence[str] | None = None) -> Values:
+        """See `ColumnStore.read`.
+
+        Raises:
+            ColumnNotFound: No such column.
+            StoreError: A sample has no value in it.
+            StoreCorrupt: A chunk's checksum is wrong.
+        """
+        environment = self._environment
+        plan = environment.snapshot(lambda index: plan_read(index, column, ids))
+        with plan as (txn, found):
+            array = gather(found, lambda chunk: _load(environment, txn, found.column, chunk))
+        return Values(array, found.column.form.dtype, found.lengths)
+
+    def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
+        """See `ColumnStore.iterate`; holds one chunk at a time."""
+        environment = self._environment
+
+        def chunks(index: Index) -> ReadPlan:
+            return plan_read(index, column, None)
+
+        with environment.snapshot(chunks) as (_, plan):
+            pass
+        for move in plan.moves:
+            with environment.snapshot(lambda _: None) as (txn, _):
+                array = _load(environment, txn, plan.column, move.chunk).copy()
+            piece = move.chunk.pieces[plan.column.number]
+            values = in_own_type(array, plan.column.form.dtype)
+            ends = np.cumsum(piece.lengths or (1,) * len(values))[:-1]
+            yield from zip(move.chunk.ids, np.split(values, ends), strict=True)
+
+    def get_meta(self) -> dict[str, Any]:
+        """See `ColumnStore.get_meta`."""
+        with self._environment.snapshot(lambda _: None) as (txn, _):
+            record = _read_record(txn)
+        return cast(dict[str, Any], record["meta"]) if record else {}
+
+    def set_meta(self, meta: Mapping[str, Any]) -> None:
+        """See `ColumnStore.set_meta`."""
+        value = _record(meta)
+        self._writable().write(lambda txn, _: txn.put(layout.META_KEY, value))
+
+    def close(self) -> None:
+        """See `ColumnStore.close`."""
+        share, self._share = self._share, None
+        if share is not None:
+            share.give_back()
+
+    @property
+    def _environment(self) -> Environment:
+        if self._share is None:
+            raise StoreError("The store is closed.")
+        return self._share.environment
+
+    def _writable(self) -> Environment:
+        if self._mode != "a":
+            raise read_only()
+        return self._environment
+
+    def _check_format(self) -> None:
+        environment = self._environment
+        with environment.snapshot(lambda _: None) as (txn, _):
+            record, empty = _read_record(txn), not txn.stat()["entries"]
+        if record is not None:
+            _check_version(environment.folder, record)
+        elif not empty:
+            raise _foreign(environment.folder)
+        elif self._mode == "a":
+            self.set_meta({})
+
+
+def folder_of(location: str) -> str:
+    """The folder that a location names: itself, or the path of `lmdb:///path`.
+
+    Raises:
+        StoreError: The URI names a host, or no path.
+
+    >>> folder_of("lmdb:///data/my%20run/columns")
+    '/data/my run/columns'
+    """
+    if not location.startswith("lmdb:"):
+        return location
+    parts = urlsplit(location)
+    if parts.netloc or not parts.path.startswith("/"):
+        raise StoreError(
+            f"{location!r} names no folder.", subject=location, hint="Write lmdb:///path/to/folder."
+        )
+    return unquote(parts.path)
+
+
+def _prepare(folder: str, mode: Mode) -> None:
+    if mode == "r" and not Path(folder, DATA_FILE).is_file():
+        raise StoreError(
+            f"No store in {folder}.", subject=folder, hint="Give the folder of a run's columns."
+        )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _from_os(folder, error) from error
+
+
+def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> None:
+    numbers = _put_columns(txn, index, block)
+    number = len(index.chunks)
+    for ids, columns in split_block(block):
+        pieces: dict[int, Piece] = {}
+        for name, values in columns.items():
+            array = np.ascontiguousarray(values.array)
+            raw = array.reshape(-1).view(np.uint8).data if array.size else b""
+            txn.put(layout.value_key(numbers[name], number), cast(bytes, raw))
+            pieces[numbers[name]] = Piece(zlib.crc32(raw), values.lengths)
+        header = Chunk(number, ids, pieces).to_record()
+        txn.put(layout.header_key(number), to_json(header))
+        number += 1
+
+
+def _put_columns(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> dict[str, int]:
+    numbers = {name: column.number for name, column in index.columns.items()}
+    for name, values in block.columns.items():
+        if name not in numbers:
+            numbers[name] = len(numbers)
+            column = Column(numbers[name], name, Form.of(values))
+            txn.put(layout.column_key(column.number), to_json(column.to_record()))
+    return numbers
+
+
+def _load(
+    environment: Environment, txn: Transaction[memoryview], column: Column, chunk: Chunk
+) -> Array:
+    """A view of a chunk's rows, good while the transaction is open."""
+    raw = txn.get(layout.value_key(column.number, chunk.number))
+    dtype, piece = DTYPES[column.form.dtype], chunk.pieces[column.number]
+    rows = len(chunk.ids) if piece.lengths is None else sum(piece.lengths)
+    if raw is None or len(raw) != rows * column.form.width * dtype.itemsize:
+        raise _damaged(environment.folder, column, chunk)
+    place = (column.number, chunk.number)
+    if place not in environment.verified:
+        if zlib.crc32(raw) != piece.crc32:
+            raise _damaged(environment.folder, column, chunk)
+        environment.verified.add(place)
+    return np.frombuffer(raw, dtype).reshape(rows, column.form.width)
+
+
+def _record(meta: Mapping[str, Any]) -> bytes:
+    return to_json({"format": layout.FORMAT, "version": layout.VERSION, "meta": dict(meta)})
+
+
+def _read_record(txn: Transaction[memoryview]) -> dict[str, Any] | None:
+    value = txn.get(layout.META_KEY)
+    if value is None:
+        return None
+    try:
+        record = json.loads(bytes(value))
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _check_version(folder: str, record: Mapping[str, Any]) -> None:
+    version = record.get("version")
+    if record.get("format") != layout.FORMAT or not isinstance(version, int):
+        raise _foreign(folder)
+    if version > layout.VERSION:
+        raise StoreError(
+            f"The store {folder} has format version {version}; this vlmlens reads up to "
+            f"{layout.VERSION}.",
+            subject=folder,
+            hint="Update vlmlens: pip install --upgrade vlmlens.",
+        )
+
+
+def _foreign(folder: str) -> StoreError:
+    return StoreError(
+        f"The LMDB database in {folder} is not one of vlmlens's.",
+        subject=folder,
+        hint="Give an empty folder, or that of a run's columns.",
+    )
+
+
+def _damaged(folder: str, column: Column, chunk: Chunk) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"Column {column.name!r}, chunk {chunk.number} ({len(chunk.ids)} samples from "
+        f"{chunk.ids[0]!r}) of the store {folder} is damaged.",
+        subject=column.name,
+        hint="Copy the store again from its source, or extract again with --fresh.",
+    )
+
+
+def _from_os(folder: str, error: OSError) -> StoreError:
+    kind = StoreFull if error.errno in FULL else StoreError
+    return kind(f"The store {folder} cannot be opened: {error.strerror}.", subject=folder)
