@@ -1,0 +1,1 @@
+"""Datasets: a folder of images, and tables of samples."""

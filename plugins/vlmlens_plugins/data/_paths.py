@@ -1,0 +1,43 @@
+"""Paths that come from data: they stay in their folder unless the user says otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vlmlens.errors import DataError, DataNotFound, did_you_mean
+
+ALLOW_OUTSIDE = "--set options.dataset.allow_outside=true"
+
+
+def existing(source: str) -> Path:
+    """The user's path, made absolute without following links.
+
+    Raises:
+        DataNotFound: There is nothing; names the nearest neighbours.
+    """
+    path = Path(source).expanduser().absolute()
+    if path.exists():
+        return path
+    beside = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, beside) or "Check the path; it is read from where you are."
+    raise DataNotFound(f"There is no file or folder {source!r}.", subject=source, hint=hint)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, with all its links followed, lies in the folder, links followed too."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def check_inside(path: Path, folder: Path, *, where: str, given: str) -> None:
+    """Refuse a path that leaves its folder.
+
+    Raises:
+        DataError: It does; says how to allow it.
+    """
+    if not is_inside(path, folder):
+        raise DataError(
+            f"{where}: {given!r} leads out of the folder {str(folder)!r}.",
+            subject=given,
+            hint=f"Move the file there, or trust the data with {ALLOW_OUTSIDE}.",
+        )
