@@ -1,0 +1,72 @@
+"""A handful of samples for the page: small pictures with their questions and right answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vlmlens.errors import ImageError
+from vlmlens.report._markup import Markup, join, tag
+from vlmlens.report._text import clean, cut, one_line
+from vlmlens.samples import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SIDE = 192
+_CARDS = 12
+_LONGEST_PROMPT = 300
+
+
+def draw_samples(samples: Sequence[Sample]) -> Markup:
+    """Cards of the first samples; questions on the same images share a card."""
+    cards: dict[tuple[object, ...], list[Sample]] = {}
+    for sample in samples:
+        key = tuple(image if isinstance(image, str) else id(image) for image in sample.images)
+        cards.setdefault(key or (sample.id, None), []).append(sample)
+    drawn = [_card(group) for group in list(cards.values())[:_CARDS]]
+    return tag("div", *drawn, class_="samples")
+
+
+def thumbnail(image: Image) -> str:
+    """The image as a `data:` URI, at most 192 pixels a side: PNG where it is small, else JPEG."""
+    small = image.convert("RGB")
+    small.thumbnail((_SIDE, _SIDE))
+    kind = "PNG" if max(image.size) <= 96 else "JPEG"
+    buffer = io.BytesIO()
+    small.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{data}"
+
+
+def _card(group: Sequence[Sample]) -> Markup:
+    first = group[0]
+    pictures = _pictures(first)
+    questions = [_question(sample) for sample in group]
+    return tag("article", tag("div", pictures, class_="pictures"), tag("ul", *questions))
+
+
+def _pictures(sample: Sample) -> Markup:
+    try:
+        images = sample.open_images()
+    except ImageError as error:
+        return tag("p", f"No picture: {clean(error.message)}", class_="muted")
+    if not images:
+        return tag("p", "no image", class_="muted")
+    return join([_picture(image, one_line(sample.id)) for image in images[:4]])
+
+
+def _picture(image: Image, name: str) -> Markup:
+    look = "pixels" if max(image.size) <= 96 else None
+    return tag("img", src=thumbnail(image), alt=f"image of sample {name}", class_=look)
+
+
+def _question(sample: Sample) -> Markup:
+    parts = [tag("span", cut(clean(sample.prompt), _LONGEST_PROMPT), class_="prompt")]
+    if sample.label is not None:
+        parts.append(tag("b", cut(clean(sample.label), 80)))
+    if sample.task:
+        parts.append(tag("small", cut(one_line(sample.task), 40)))
+    return tag("li", join(parts, " "))

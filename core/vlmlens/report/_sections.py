@@ -1,0 +1,126 @@
+"""The sections of the page that are made from results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vlmlens.report._figure import draw_figures
+from vlmlens.report._markup import Markup, join, tag
+from vlmlens.report._table import draw_table, table_element
+from vlmlens.report._text import clean, one_line, show, slug
+from vlmlens.report._theme import verdict_look
+from vlmlens.report.files import file_names
+from vlmlens.results import Cell, Finding, Result, Table, Verdict
+
+
+def anchors(results: Sequence[Result]) -> list[str]:
+    """An element id per result, each different."""
+    return [f"analysis-{index}-{slug(item.analysis)}" for index, item in enumerate(results)]
+
+
+def chip(verdict: Verdict) -> Markup:
+    """A verdict with its symbol."""
+    symbol, look, _ = verdict_look(verdict)
+    return tag("span", tag("i", symbol, aria_hidden="true"), verdict.value, class_=f"chip {look}")
+
+
+def findings(results: Sequence[Result], names: Sequence[str]) -> Markup:
+    """One sentence per finding, grouped by analysis."""
+    if not any(item.findings for item in results):
+        return tag("p", "No analysis found anything to report.", class_="muted")
+    groups = []
+    for item, name in zip(results, names, strict=True):
+        if item.findings:
+            heading = tag("h3", tag("a", one_line(item.title), href=f"#{name}"))
+            groups.append(
+                join([heading, tag("ul", *map(_finding, item.findings), class_="findings")])
+            )
+    return join(groups)
+
+
+def glance(results: Sequence[Result]) -> Markup:
+    """Verdicts by subject and analysis; empty where there is less than two of either."""
+    by_subject: dict[str, dict[int, Verdict]] = {}
+    for index, item in enumerate(results):
+        for finding in item.findings:
+            if finding.subject and finding.verdict is not Verdict.INFO:
+                by_subject.setdefault(finding.subject, {}).setdefault(index, finding.verdict)
+    used = [i for i in range(len(results)) if any(i in row for row in by_subject.values())]
+    if len(used) < 2 or len(by_subject) < 2:
+        return Markup("")
+    headers = [tag("th", one_line(results[i].title), scope="col") for i in used]
+    rows = [_glance_row(subject, row, used) for subject, row in by_subject.items()]
+    head = tag("thead", tag("tr", tag("th", "subject", scope="col"), *headers))
+    table = tag("table", tag("caption", "Verdicts at a glance"), head, tag("tbody", *rows))
+    region = {"tabindex": "0", "role": "region", "aria_label": "Verdicts at a glance"}
+    return join([tag("h3", "At a glance"), tag("div", table, class_="scroll glance", **region)])
+
+
+def analysis(result: Result, name: str, max_rows: int) -> Markup:
+    """Figures and tables of one result."""
+    tables = zip(result.tables, file_names(result, result.tables, "parquet"), strict=True)
+    parts = [
+        tag("h2", one_line(result.title)),
+        draw_figures(result.figures, file_names(result, result.figures, "svg")),
+        *(draw_table(table, file, max_rows) for table, file in tables),
+        _values(result.findings),
+    ]
+    return tag("section", *parts, id=name)
+
+
+def notes(results: Sequence[Result]) -> Markup:
+    """How the numbers were made, and the options of each analysis."""
+    parts = []
+    for item in results:
+        lines = [tag("p", clean(note)) for note in item.notes]
+        options = [_pair(key, _option(value)) for key, value in item.options.items()]
+        if lines or options:
+            listed = tag("dl", *options, class_="inline") if options else ""
+            parts.append(join([tag("h3", one_line(item.title)), *lines, listed]))
+    return join(parts)
+
+
+def facts_list(facts: Mapping[str, Cell | Mapping[str, Cell]]) -> Markup:
+    """Facts as a list of terms; groups under a heading each."""
+    alone = [_pair(k, show(v)) for k, v in facts.items() if not isinstance(v, Mapping)]
+    parts = [tag("dl", *alone)] if alone else []
+    for name, group in facts.items():
+        if isinstance(group, Mapping):
+            pairs = [_pair(key, show(value)) for key, value in group.items()]
+            parts.append(tag("div", tag("h3", one_line(name)), tag("dl", *pairs)))
+    return tag("div", *parts, class_="facts") if parts else Markup("")
+
+
+def _finding(finding: Finding) -> Markup:
+    return tag("li", chip(finding.verdict), tag("p", clean(finding.text)))
+
+
+def _glance_row(subject: str, row: Mapping[int, Verdict], used: Sequence[int]) -> Markup:
+    cells = [tag("td", chip(row[i]) if i in row else "-") for i in used]
+    return tag("tr", tag("th", one_line(subject), scope="row"), *cells)
+
+
+def _values(found: Sequence[Finding]) -> Markup:
+    """The numbers behind the findings as one table."""
+    keys = list(dict.fromkeys(key for finding in found for key in finding.values))
+    if not keys:
+        return Markup("")
+    columns: dict[str, list[Cell]] = {"subject": [], "verdict": []}
+    columns.update({key: [] for key in keys if key not in columns})
+    for finding in found:
+        row = {**finding.values, "subject": finding.subject, "verdict": finding.verdict.value}
+        for key, column in columns.items():
+            column.append(row.get(key))
+    title = "Numbers behind the findings"
+    table = table_element(Table("values", title, columns), len(found))
+    region = {"tabindex": "0", "role": "region", "aria_label": title}
+    inner = tag("div", table, class_="scroll", **region)
+    return tag("details", tag("summary", title), inner, class_="table")
+
+
+def _option(value: object) -> str:
+    return show(value) if isinstance(value, str | int | float | bool | None) else one_line(value)
+
+
+def _pair(key: str, value: str) -> Markup:
+    return tag("div", tag("dt", one_line(key)), tag("dd", value))

@@ -1,0 +1,112 @@
+"""Text from data made fit to show: control characters, numbers, file names, widths, cuts."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Any
+
+from vlmlens.results import Cell
+
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ufffe\uffff]"
+)
+_NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+_MAX_NAME = 80
+
+
+def clean(text: object) -> str:
+    r"""Text in which nothing can steer a terminal, break XML, or turn the reading direction.
+
+    Control characters, direction marks and lone surrogates become visible escapes.
+
+    >>> clean("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return _UNSAFE.sub(_escaped, str(text))
+
+
+def one_line(text: object) -> str:
+    r"""`clean` text on one line; line breaks and tabs become visible escapes.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def scalar(value: Any) -> Any:
+    """A numpy scalar as its Python value; everything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float; None where it is missing, NaN or infinite."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def show(value: Cell) -> str:
+    """A table cell for people.
+
+    >>> [show(value) for value in (0.91234, 1e-5, 12, 250.0, None, True, "a")]
+    ['0.912', '1.0e-05', '12', '250', '-', 'yes', 'a']
+    """
+    value = scalar(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _show_float(value)
+    return one_line(value)
+
+
+def _show_float(value: float) -> str:
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+    if value == int(value) and abs(value) < 1e6:
+        return f"{value:.0f}" if value else "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:.1e}"
+
+
+def slug(name: str) -> str:
+    """A part of a file name: letters, digits, hyphens and underscores, never empty.
+
+    >>> slug("../../etc/passwd"), slug("layer accuracy"), slug("")
+    ('etc-passwd', 'layer-accuracy', 'unnamed')
+    """
+    return _NOT_NAME.sub("-", name).strip("-")[:_MAX_NAME].strip("-") or "unnamed"
+
+
+def width(text: str, size: float, *, mono: bool = False) -> float:
+    """About how wide the text is at a font size, in the same unit; wide characters count double."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    unit = 0.605 if mono else 0.54
+    return size * (unit * (len(text) - wide) + 1.05 * wide)
+
+
+def cut(text: str, length: int) -> str:
+    """At most `length` characters, the end given by an ellipsis where something is lost."""
+    return text if len(text) <= length else text[: max(length - 1, 1)] + "…"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "row"), plural(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

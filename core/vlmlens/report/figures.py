@@ -1,0 +1,233 @@
+"""Figures as SVG files for papers, by matplotlib.
+
+A paper needs fixed colours, exact sizes and text that stays text, so these files are made apart
+from the page's own figures. The same figure gives the same bytes. No pyplot, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vlmlens.report._heatmap import cell_texts
+from vlmlens.report._labels import grouped, shortened
+from vlmlens.report._scale import limits
+from vlmlens.report._text import cut, finite, one_line
+from vlmlens.report._theme import RAMP_LIGHT, SERIES_LIGHT, ink, level, ramp
+from vlmlens.results import Figure, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+_MARKERS = "os^D"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vlmlens",
+    "font.size": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.0,
+}
+_LONGEST_TEXT = 16
+_LONGEST_LABEL = 40
+_REFERENCE = "#333333"
+_LETTER = 0.07
+"""Inches per letter."""
+
+
+def figure_svg(figure: Figure) -> bytes:
+    """The figure as an SVG file. Text is never read as TeX, whatever it holds."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Paper
+
+    with rc_context(_STYLE), _quiet_fonts():  # type: ignore[arg-type]
+        paper = Paper(figsize=_size(figure), layout="constrained")
+        FigureCanvasSVG(paper)
+        axes = paper.add_subplot()
+        _draw(figure, axes)
+        axes.set_title(one_line(figure.title), parse_math=False, loc="left")
+        axes.set_xlabel(cut(one_line(figure.x_label), _LONGEST_LABEL), parse_math=False)
+        axes.set_ylabel(cut(one_line(figure.y_label), _LONGEST_LABEL), parse_math=False)
+        sink = io.BytesIO()
+        paper.savefig(sink, format="svg", metadata={"Date": None, "Creator": "vlmlens"})
+    return sink.getvalue()
+
+
+@contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Text stays text in the file, so a letter that the measuring font lacks is no defect."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _size(figure: Figure) -> tuple[float, float]:
+    """Width and height in inches."""
+    each = 0.75 if figure.kind == "bar" else 0.24
+    wide, high = max(4.5, min(each * len(figure.x) + 2.2, 14.0)), 2.6
+    if figure.kind == "heatmap":
+        texts = max((len(text) for row in cell_texts(figure) for text in row), default=0)
+        cell = 0.12 + 0.065 * min(texts, _LONGEST_TEXT)
+        rows = _LETTER * max((len(row) for row in _row_labels(figure)), default=0)
+        wide, high = (
+            max(3.5, 1.6 + rows + cell * len(figure.x)),
+            max(1.5, 0.8 + 0.17 * len(figure.y)),
+        )
+    return wide, high + _LETTER * _lines(_tick_labels(figure.x), _slot(figure, wide))
+
+
+def _slot(figure: Figure, wide: float) -> float:
+    """About how many inches a position of the horizontal axis has."""
+    return (wide - 2.0) / max(len(figure.x), 1)
+
+
+def _lines(labels: Sequence[str], slot: float) -> int:
+    """How many letters the labels reach down."""
+    longest = max((len(label) for label in labels), default=0)
+    return longest if _slanted(labels, slot) else 5
+
+
+def _slanted(labels: Sequence[str], slot: float) -> bool:
+    stacked = any("\n" in label for label in labels)
+    return not stacked and any(len(label) * _LETTER > slot for label in labels)
+
+
+def _tick_labels(labels: Sequence[str]) -> list[str]:
+    r"""Labels of the ticks: layers by number, with their common name once below the middle.
+
+    >>> _tick_labels(["llm.block.0/last", "llm.block.1/last", "llm.block.2/last"])
+    ['0', '1\nllm.block\nlast', '2']
+    """
+    found = grouped(labels)
+    if found is None:
+        return [cut(label, _LONGEST_LABEL) for label in shortened(labels)]
+    ticks: list[str] = []
+    for group in found:
+        below = f"\n{group.name}\n{group.detail}".rstrip()
+        if not group.numbers:
+            ticks.append(f"\n\n{below}")
+            continue
+        step = max(1, len(group.numbers) // 8)
+        middle = (len(group.numbers) - 1) // 2 // step * step
+        for place, number in enumerate(group.numbers):
+            shown = str(number) if place % step == 0 else ""
+            ticks.append(shown + (below if place == middle else ""))
+    return ticks
+
+
+def _draw(figure: Figure, axes: Axes) -> None:
+    _label_positions(figure, axes)
+    if figure.kind == "heatmap":
+        _heatmap(figure, axes)
+        return
+    for index, item in enumerate(figure.series):
+        colour = _REFERENCE if item.dashed else SERIES_LIGHT[index % len(SERIES_LIGHT)]
+        if figure.kind == "line":
+            _line(index, item, colour, axes)
+        else:
+            _bars(index, item, colour, figure, axes)
+    axes.set_ylim(*limits(figure))
+    axes.grid(axis="y", linewidth=0.4, alpha=0.6)
+    axes.set_axisbelow(True)
+    _legend(figure, axes)
+
+
+def _label_positions(figure: Figure, axes: Axes) -> None:
+    labels = _tick_labels(figure.x)
+    slanted = _slanted(labels, _slot(figure, _size(figure)[0]))
+    turn = 90 if slanted else 0
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, rotation=turn)
+
+
+def _line(index: int, item: Series, colour: str, axes: Axes) -> None:
+    places = range(len(item.y))
+    axes.plot(
+        places,
+        _numbers(item.y),
+        color=colour,
+        linewidth=1.2,
+        linestyle="--" if item.dashed else "-",
+        marker="" if item.dashed else _MARKERS[index % len(_MARKERS)],
+        markersize=3,
+        label=str(index),
+    )
+    if item.low is not None and item.high is not None:
+        low, high = _numbers(item.low), _numbers(item.high)
+        axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _bars(index: int, item: Series, colour: str, figure: Figure, axes: Axes) -> None:
+    count = len(item.y)
+    if item.dashed:
+        lows, highs = [i - 0.44 for i in range(count)], [i + 0.44 for i in range(count)]
+        axes.hlines(_numbers(item.y), lows, highs, colour, "--", label=str(index), linewidth=1.2)
+        return
+    solid = [i for i, other in enumerate(figure.series) if not other.dashed]
+    thick = 0.8 / len(solid)
+    shift = (solid.index(index) - (len(solid) - 1) / 2) * thick
+    places = [place + shift for place in range(count)]
+    axes.bar(places, _numbers(item.y), thick * 0.9, color=colour, label=str(index))
+    if item.low is not None and item.high is not None:
+        low, high = _numbers(item.low), _numbers(item.high)
+        axes.vlines(places, low, high, _REFERENCE, linewidth=0.8)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Names are set afterwards: matplotlib hides a label that begins with an underscore."""
+    if not figure.series:
+        return
+    found = axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7
+    ).get_texts()
+    for text in found:
+        _set(text, figure.series[int(text.get_text())].name)
+
+
+def _set(text: Text, content: str) -> None:
+    text.set_parse_math(False)
+    text.set_text(one_line(content))
+
+
+def _row_labels(figure: Figure) -> list[str]:
+    return [cut(label, _LONGEST_LABEL) for label in shortened(figure.y)]
+
+
+def _heatmap(figure: Figure, axes: Axes) -> None:
+    from matplotlib.colors import ListedColormap
+
+    low, high = limits(figure)
+    numbers = [_numbers(row) for row in figure.cells]
+    if not numbers or not figure.x:
+        return
+    colours = ListedColormap(ramp(RAMP_LIGHT))
+    image = axes.imshow(numbers, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    rows = _row_labels(figure)
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    _heatmap_texts(figure, axes, (low, high))
+
+
+def _heatmap_texts(figure: Figure, axes: Axes, ends: tuple[float, float]) -> None:
+    inks = [ink(colour) for colour in ramp(RAMP_LIGHT)]
+    for i, row in enumerate(cell_texts(figure)):
+        for j, content in enumerate(row):
+            value = finite(figure.cells[i][j])
+            colour = "black" if value is None else inks[level(value, *ends)]
+            shown = cut(content, _LONGEST_TEXT)
+            axes.text(
+                j, i, shown, ha="center", va="center", color=colour, parse_math=False,
+                fontsize=6.5, family="monospace",
+            )  # fmt: skip
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    """The values with NaN for what is missing, which matplotlib leaves out."""
+    numbers = [finite(value) for value in values]
+    return [float("nan") if number is None else number for number in numbers]

@@ -1,0 +1,162 @@
+"""Results as files: complete JSON, tables as Parquet, figures as SVG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmlens._files import write_bytes
+from vlmlens.errors import RunError
+from vlmlens.report._text import clean, scalar, slug
+from vlmlens.results import Figure, Result, Table
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_INT64 = 2**63
+
+
+def write_result(result: Result, folder: Path) -> list[Path]:
+    """Write one result; files of an earlier result of the same analysis are replaced.
+
+    Args:
+        result: What to write.
+        folder: Made where missing. No file is written anywhere else, whatever the names.
+
+    Returns:
+        `<analysis>.json`, which is complete by itself and is written first, so that a figure that
+        cannot be drawn costs no numbers; then `<analysis>.<table>.parquet` and
+        `<analysis>.<figure>.svg`.
+
+    Raises:
+        ValueError: Two tables or two figures have the same file name.
+        TypeError: The options hold something that JSON has no form for.
+    """
+    from vlmlens.report.figures import figure_svg
+
+    text = to_json(result)
+    tables = file_names(result, result.tables, "parquet")
+    figures = file_names(result, result.figures, "svg")
+    folder.mkdir(parents=True, exist_ok=True)
+    first = f"{slug(result.analysis)}.json"
+    write_bytes(folder / first, text.encode())
+    for table, name in zip(result.tables, tables, strict=True):
+        write_bytes(folder / name, _parquet(table))
+    for figure, name in zip(result.figures, figures, strict=True):
+        write_bytes(folder / name, figure_svg(figure))
+    _remove_stale(folder, slug(result.analysis), {*tables, *figures})
+    return [folder / name for name in (first, *tables, *figures)]
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The results that `write_result` wrote to a folder, by name of the analysis.
+
+    Raises:
+        RunError: A file is not a result; names the file.
+    """
+    return [_read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def to_json(result: Result) -> str:
+    """The result as strict JSON: NaN and infinity become null, numpy scalars numbers."""
+    return json.dumps(plain(result), indent=1, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Dicts, lists, strings, finite numbers, booleans and None from anything a result holds.
+
+    Raises:
+        TypeError: There is no such form for it.
+    """
+    value = scalar(value)
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    return _plain_container(value)
+
+
+def _plain_container(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Set):
+        return [plain(item) for item in sorted(value)]
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    raise TypeError(f"a result holds {value!r} of {type(value).__name__}, which JSON has not")
+
+
+def file_names(result: Result, items: Sequence[Table] | Sequence[Figure], suffix: str) -> list[str]:
+    """The file names of a result's tables (`parquet`) or figures (`svg`).
+
+    Names come from plugins and sometimes from data, so each is reduced to letters, digits,
+    hyphens and underscores: it can name no other folder.
+
+    Raises:
+        ValueError: Two are the same.
+    """
+    names = [f"{slug(result.analysis)}.{slug(item.name)}.{suffix}" for item in items]
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError(f"{result.analysis}: two results would share a file: {sorted(names)}")
+    return names
+
+
+def _read(path: Path) -> Result:
+    try:
+        return Result.from_dict(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} holds no result ({type(error).__name__}: {error}).",
+            subject=str(path),
+            hint="Remove the file and run the analysis again.",
+        ) from error
+
+
+def _remove_stale(folder: Path, analysis: str, kept: set[str]) -> None:
+    for suffix in ("parquet", "svg"):
+        for path in folder.glob(f"{analysis}.*.{suffix}"):
+            if path.name not in kept:
+                path.unlink()
+
+
+def _parquet(table: Table) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {clean(name): _array(values) for name, values in table.columns.items()}
+    sink = pyarrow.BufferOutputStream()
+    data = pyarrow.table(columns).replace_schema_metadata({"title": clean(table.title)})
+    pyarrow.parquet.write_table(data, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _array(values: Sequence[Any]) -> pyarrow.Array:
+    """One Arrow type per column, chosen by what is in it; mixed columns become text."""
+    import pyarrow
+
+    items = [scalar(value) for value in values]
+    present = [item for item in items if item is not None]
+    convert, kind = _column_type(present)
+    made = [None if item is None else convert(item) for item in items]
+    return pyarrow.array(made, type=pyarrow.type_for_alias(kind))
+
+
+def _column_type(present: Sequence[Any]) -> tuple[Callable[[Any], Any], str]:
+    if present and all(isinstance(item, bool) for item in present):
+        return bool, "bool"
+    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in present)
+    if present and numbers:
+        small = all(isinstance(item, int) and -_INT64 <= item < _INT64 for item in present)
+        return (int, "int64") if small else (float, "float64")
+    return clean, "string"

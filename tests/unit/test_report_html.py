@@ -1,0 +1,299 @@
+"""The HTML page: what it says, in which order, and that data stays text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import runpy
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlmlens.report import _markup, html
+from vlmlens.report._figure import draw_figures
+from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
+from vlmlens.samples import Sample
+
+EXAMPLES = runpy.run_path(str(Path(__file__).with_name("test_report_examples.py")))
+EVIL = """'"><script>x()</script><img src=x onerror="x()"></style></title>&lt;b&gt;"""
+
+
+class Page(HTMLParser):
+    """Elements, attributes and texts of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.raw: dict[str, str] = {}
+        self.stack: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in {"img", "meta", "br"}:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] in {"script", "style"}:
+            self.raw[self.stack[-1]] = data
+        else:
+            self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def render(results: list[Result] | None = None, **options: Any) -> str:
+    values = {"title": "demo", "facts": EXAMPLES["FACTS"], "spec_yaml": EXAMPLES["SPEC"], **options}
+    return html.render(EXAMPLES["examples"]() if results is None else results, **values)
+
+
+def evil_result(evil: str) -> Result:
+    series = [
+        Series(evil, [0.1, None], [0.0, None], [0.2, None]),
+        Series(evil, [0.3, 0.3], dashed=True),
+    ]
+    figures = [
+        Figure("line", evil, "line", [evil, "b"], evil, evil, series),
+        Figure("bar", evil, "bar", [evil, "b"], evil, evil, series),
+        Figure(
+            "heat", evil, "heatmap", [evil], evil, evil, y=[evil], cells=[[0.5]], texts=[[evil]]
+        ),
+    ]
+    table = Table(evil, evil, {evil: [evil], "n": [1.5]})
+    finding = Finding(evil, Verdict.ENCODED, evil, {evil: evil})
+    return Result(evil, evil, [finding], [table], figures, {evil: evil}, [evil], [evil])
+
+
+def evil_page(evil: str) -> str:
+    sample = Sample(evil, evil, (Image.new("RGB", (8, 8)),), evil, task=evil)
+    missing = Sample("m", evil, (f"/nowhere/{evil}.png",))
+    results = [evil_result(evil), evil_result(evil)]
+    return render(
+        results, title=evil, facts={evil: evil, "g" + evil: {evil: evil}}, spec_yaml=evil,
+        warnings=[evil], samples=[sample, missing], reproduce=evil,
+    )  # fmt: skip
+
+
+def is_harmless(source: str) -> bool:
+    page = Page(source)
+    handlers = [
+        key for _, attributes in page.elements for key in attributes if key.startswith("on")
+    ]
+    pictures = [item.get("src") or "" for item in page.all("img")]
+    own = len(page.all("script")) == len(page.all("style")) == 1
+    return own and not handlers and all(src.startswith("data:image/") for src in pictures)
+
+
+def test_data_stays_text() -> None:
+    source = evil_page(EVIL)
+    assert is_harmless(source)
+    page = Page(source)
+    assert page.stack == []
+    assert sum(EVIL in text for text in page.texts) > 40
+
+
+def test_the_check_sees_a_missing_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_markup, "escape", lambda value, quote: value)
+    with pytest.raises((AssertionError, IndexError)):
+        assert is_harmless(evil_page(EVIL))
+
+
+def test_findings_come_first_each_with_its_verdict() -> None:
+    results = EXAMPLES["examples"]()
+    source = render(results)
+    text = " ".join(Page(source).texts)
+    for result in results:
+        for finding in result.findings:
+            assert text.index(finding.text) < source.index("<figure")
+            assert finding.verdict.value in text
+    assert source.index('id="found"') < source.index('id="warnings"') < source.index("<figure")
+    assert source.index("<figure") < source.index("Method") < source.index("The exact spec")
+
+
+def test_glance_has_a_row_per_subject() -> None:
+    source = render()
+    glance = source[source.index("At a glance") : source.index('id="warnings"')]
+    assert glance.count('scope="row"') == 6
+    assert glance.count("ignores the image") == 1
+    assert "Where the answer forms" not in glance
+    assert "At a glance" not in render(EXAMPLES["examples"]()[:1])
+
+
+def test_the_page_loads_nothing() -> None:
+    source = render(samples=EXAMPLES["samples"]())
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", source)
+    assert addresses
+    assert all(item.startswith(("data:image/", "#")) for item in addresses)
+    assert "http:" not in source
+    assert "https:" not in source
+
+
+def test_policy_allows_only_its_own_style_and_script() -> None:
+    page = Page(render())
+    policy = next(item["content"] for item in page.all("meta") if "http-equiv" in item) or ""
+    for name in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(page.raw[name].encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not [key for _, attributes in page.elements for key in attributes if key == "style"]
+
+
+def test_long_tables_are_cut_with_a_note() -> None:
+    source = render(max_rows=50)
+    assert "The first 50 of 480 rows; all of them are in " in source
+    assert "logit-lens.tokens.parquet" in source
+    assert "of 6 rows" not in source
+
+
+def test_tables_and_figures_are_accessible() -> None:
+    page = Page(render(samples=EXAMPLES["samples"]()))
+    assert all("scope" in item for item in page.all("th"))
+    assert all("alt" in item for item in page.all("img"))
+    drawn = [item for item in page.all("svg") if "aria-hidden" not in item]
+    assert drawn
+    assert all(item["role"] == "img" and item["aria-label"] for item in drawn)
+    assert len(page.all("h1")) == 1
+    identities = [item["id"] for _, item in page.elements if "id" in item]
+    assert len(set(identities)) == len(identities)
+    links = {(item["href"] or "").removeprefix("#") for item in page.all("a")}
+    assert links <= set(identities)
+
+
+def test_gaps_break_a_line() -> None:
+    figure = Figure(
+        "f", "F", "line", list("abcd"), series=[Series("s", [1, None, float("nan"), 2])]
+    )
+    source = render([Result("a", "A", figures=[figure])])
+    assert source.count('class="mark"') == 2 * 2 + 1, "two points in two sizes, one in the legend"
+    assert "nan" not in source[source.index("<figure") : source.index("</figure>")]
+
+
+VALUES = st.one_of(st.floats(-1e12, 1e12), st.none(), st.just(float("nan")), st.just(float("inf")))
+LABELS = st.one_of(st.text(max_size=40), st.integers(0, 40).map("llm.block.{}/last".format))
+
+
+@st.composite
+def figures(draw: st.DrawFn) -> Figure:
+    kind = draw(st.sampled_from(["line", "bar", "heatmap"]))
+    x = draw(st.lists(LABELS, max_size=25))
+    row = st.lists(VALUES, min_size=len(x), max_size=len(x))
+    if kind == "heatmap":
+        y = draw(st.lists(LABELS, max_size=5))
+        return Figure("f", "F", kind, x, y=y, cells=[draw(row) for _ in y])
+    some = st.one_of(st.none(), row)
+    made = st.builds(Series, st.text(), row, low=some, high=some, dashed=st.booleans())
+    return Figure("f", "F", kind, x, "x", "y", draw(st.lists(made, max_size=10)))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(figures(), max_size=3))
+def test_any_figure_is_drawn_with_finite_numbers(drawn: list[Figure]) -> None:
+    page = Page(draw_figures(drawn, ["f.svg"] * len(drawn)))
+    assert page.stack == []
+    assert len(page.all("figure")) == len(drawn)
+    places = ("x", "y", "x1", "x2", "y1", "y2", "width", "height", "d", "transform", "viewbox")
+    for _, attributes in page.elements:
+        numbers = " ".join(attributes[key] or "" for key in places if key in attributes)
+        assert "nan" not in numbers
+        assert "inf" not in numbers
+        assert not numbers.startswith("-") or "height" not in attributes
+
+
+def test_layers_are_named_once_and_numbered() -> None:
+    figure = EXAMPLES["probe"]().figures[0]
+    source = render([Result("a", "A", figures=[figure])])
+    drawn = source[source.index('class="wide"') : source.index('class="narrow"')]
+    assert re.findall(r'class="group"[^>]*>(?:<title>[^<]*</title>)?([^<]+)', drawn) == [
+        "vision.block", "projector", "llm.block",
+    ]  # fmt: skip
+    assert "<title>vision.block.3/image.mean</title>3<" in drawn
+
+
+def test_heat_map_texts_contrast_in_light_and_dark() -> None:
+    from vlmlens.report import _theme
+
+    for stops in (_theme.RAMP_LIGHT, _theme.RAMP_DARK):
+        for colour in _theme.ramp(stops):
+            assert contrast(colour, _theme.ink(colour)) >= 4.5
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2 contrast ratio."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_samples_on_one_image_share_a_card() -> None:
+    source = render(samples=EXAMPLES["samples"](3))
+    assert source.count("<article>") == 3
+    assert source.count("Color of the main object:") == 3
+
+
+def test_an_image_that_is_gone_is_said() -> None:
+    source = render(samples=[Sample("a", "What?", ("/nowhere/a.png",))])
+    assert "No picture: " in source
+
+
+def test_large_pictures_become_small() -> None:
+    noise = Image.effect_noise((1500, 900), 80)
+    source = render(samples=[Sample("a", "What?", (noise,))])
+    assert "data:image/jpeg" in source
+    assert len(source) - len(render()) < 60_000
+
+
+def test_a_run_without_results_is_a_page() -> None:
+    assert "No analysis found anything" in render([])
+    figure = Figure("f", "F", "bar", [])
+    assert "Nothing to draw" in render([Result("a", "A", figures=[figure])])
+
+
+def test_write_report(tmp_path: Path) -> None:
+    path = html.write_report(
+        tmp_path / "run" / "report.html",
+        EXAMPLES["examples"](),
+        title="t",
+        facts={},
+        spec_yaml="a: 1",
+    )
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert [item.name for item in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_demo_report_is_quick_and_small() -> None:
+    start = time.process_time()
+    source = render(samples=EXAMPLES["samples"](12))
+    assert time.process_time() - start < 2.0
+    assert len(source.encode()) < 3_000_000
+
+
+def test_imports_are_light() -> None:
+    code = (
+        "import sys, vlmlens.report, vlmlens.report.html, vlmlens.report.files,"
+        " vlmlens.report.terminal, vlmlens.report.figures\n"
+        "heavy = {'matplotlib', 'pyarrow', 'rich', 'PIL', 'torch'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
