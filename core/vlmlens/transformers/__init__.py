@@ -4,6 +4,6 @@ A family subclasses `TransformersAdapter`, names its sites, and says how its ima
 """
 
 from vlmlens.transformers.adapter import TransformersAdapter
-from vlmlens.transformers.layouts import CropGeometry, grid_patches, tower_layout
+from vlmlens.transformers.layouts import CropGeometry, PlacedImage, grid_patches, tower_layout
 
-__all__ = ["CropGeometry", "TransformersAdapter", "grid_patches", "tower_layout"]
+__all__ = ["CropGeometry", "PlacedImage", "TransformersAdapter", "grid_patches", "tower_layout"]

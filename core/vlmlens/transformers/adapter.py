@@ -20,7 +20,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers.encoding import append_answers, token_kinds
-from vlmlens.transformers.layouts import joined, sequence_layout
+from vlmlens.transformers.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.transformers.loading import (
     checkpoint_identity,
     explained,
@@ -153,8 +153,7 @@ class TransformersAdapter(ModelAdapter):
         appended = [self.answer_ids(answer) for answer in answers] if answers else None
         if appended:
             inputs = append_answers(inputs, appended, self.pad_token_id, side=self.padding_side)
-        sizes = [[(image.height, image.width) for image in group] for group in images]
-        layouts = self._layouts(inputs, sizes, [len(ids) for ids in appended or ()])
+        layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
         placed = {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
@@ -182,38 +181,36 @@ class TransformersAdapter(ModelAdapter):
         return dict(encoded)
 
     @abstractmethod
-    def patch_grid(self, image: int, size: tuple[int, int]) -> PatchGrid:
-        """Where the image tokens of one image lie in it, in token order.
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        """Where the tokens of one image lie in it, in the order of the sequence.
 
-        Args:
-            image: The image's number in its sample.
-            size: (height, width) of the original image, in pixels.
+        One entry per position that holds the image token's id. Separators that share that id
+        have a NaN box; they count as special tokens, not as image tokens.
         """
 
     @abstractmethod
     def image_layouts(
-        self, counts: Sequence[int], grids: Sequence[PatchGrid | None]
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
     ) -> Mapping[Axis, AxisLayout]:
         """The layouts of the vision and the projector axis.
 
         Args:
-            counts: Images per sample.
-            grids: The patch grid of each sample's images together.
+            images: The images of each sample.
+            grids: The patch grid of each sample's images together, as `patch_grid` gave them.
         """
 
     def _layouts(
         self,
         inputs: Mapping[str, Any],
-        sizes: Sequence[Sequence[tuple[int, int]]],
-        answer_lengths: Sequence[int],
+        images: Sequence[Sequence[PlacedImage]],
+        answers: Sequence[Sequence[int]],
     ) -> dict[Axis, AxisLayout]:
-        grids = [
-            joined([self.patch_grid(i, size) for i, size in enumerate(group)]) for group in sizes
-        ]
+        grids = [joined([self.patch_grid(image) for image in group]) for group in images]
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        lengths = [len(answer) for answer in answers]
+        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, lengths)
         layouts = {Axis.LLM: sequence_layout(ids, mask, kinds, grids)}
-        layouts.update(self.image_layouts([len(group) for group in sizes], grids))
+        layouts.update(self.image_layouts(images, grids))
         return layouts
 
     @cached_property

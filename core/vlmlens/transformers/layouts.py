@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,40 @@ class CropGeometry:
     height: int
     left: int = 0
     top: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """One image of a batch, as far as layouts depend on it.
+
+    Args:
+        sample: Number of its sample in the batch.
+        image: Its number in the sample.
+        index: Its number in the batch.
+        height: Height of the original image in pixels; `width` likewise.
+        inputs: The encoded batch, for what the processor says of each image.
+    """
+
+    sample: int
+    image: int
+    index: int
+    height: int
+    width: int
+    inputs: Mapping[str, Any]
+
+
+def placed_images(
+    images: Sequence[Sequence[Any]], inputs: Mapping[str, Any]
+) -> list[list[PlacedImage]]:
+    """The images of each sample, numbered."""
+    numbers = itertools.count()
+    return [
+        [
+            PlacedImage(sample, i, next(numbers), image.height, image.width, inputs)
+            for i, image in enumerate(group)
+        ]
+        for sample, group in enumerate(images)
+    ]
 
 
 def grid_patches(
@@ -127,5 +162,24 @@ def sequence_layout(
     layouts = []
     for i, grid in enumerate(grids):
         where = np.flatnonzero(mask[i])
-        layouts.append(TokenLayout(where + i * positions, kinds[i, where], ids[i, where], grid))
+        found = kinds[i, where]
+        regions = _without_separators(grid, found)
+        layouts.append(TokenLayout(where + i * positions, found, ids[i, where], regions))
     return AxisLayout(ids.size, layouts)
+
+
+def _without_separators(grid: PatchGrid | None, kinds: npt.NDArray[np.uint8]) -> PatchGrid | None:
+    """Mark image positions that stand for no region as special, in place, and drop them.
+
+    Raises:
+        ValueError: The grid has another number of tokens than the sequence.
+    """
+    where = np.flatnonzero(kinds == TokenKind.IMAGE)
+    if len(where) != (0 if grid is None else len(grid)):
+        tokens = 0 if grid is None else len(grid)
+        raise ValueError(f"the sequence has {len(where)} image tokens, the patch grid {tokens}")
+    if grid is None:
+        return None
+    region = ~np.isnan(grid.box).any(1)
+    kinds[where[~region]] = TokenKind.SPECIAL
+    return grid if region.all() else grid.take(np.flatnonzero(region))

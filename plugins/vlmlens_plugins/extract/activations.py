@@ -1,0 +1,120 @@
+"""The activations extractor: module outputs of one forward pass, selected and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+
+from vlmlens.abc import Batch, Extractor, Values
+from vlmlens.abc.storage import DTYPES
+from vlmlens.errors import MissingAnnotation, SiteNotFound
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Site
+from vlmlens.tokens import Column, Selector, TokenKind, select
+from vlmlens.tracing import check_axis, hooked
+
+DEFAULT_SITES = ("vision.block.*", "projector", "llm.block.*")
+_IMAGE_AXES = (Axis.VISION, Axis.PROJECTOR)
+DEFAULT_SELECTORS = {
+    Axis.VISION: "image.mean",
+    Axis.PROJECTOR: "image.mean",
+    Axis.LLM: "last",
+    Axis.SAMPLE: "last",
+}
+
+
+class ActivationExtractor(Extractor):
+    """Columns of module outputs.
+
+    A pattern without a selector takes the default of its side: `image.mean` before the language
+    model, `last` inside it. Values keep the dtype in which the model computes.
+    """
+
+    def columns(self) -> list[str]:
+        """See `Extractor.columns`."""
+        return list(self._columns)
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """See `Extractor.check`: columns of the image's tokens need samples with images."""
+        of_images = [
+            name
+            for name, (site, column) in self._columns.items()
+            if site.axis in _IMAGE_AXES or column.selector.kind == TokenKind.IMAGE
+        ]
+        without = [sample.id for sample in samples if not sample.images]
+        if of_images and without:
+            raise MissingAnnotation(
+                f"The column {of_images[0]!r} needs images, and {len(without)} of {len(samples)} "
+                f"samples have none, for example {without[0]!r}.",
+                subject=of_images[0],
+                hint="Choose language-side columns with --sites 'llm.block.*/last'.",
+            )
+
+    def extract(self, batch: Batch) -> Mapping[str, Values]:
+        """See `Extractor.extract`."""
+        by_site: dict[str, list[str]] = {}
+        for name, (site, _) in self._columns.items():
+            check_axis(site, batch.layouts)
+            by_site.setdefault(site.name, []).append(name)
+        values: dict[str, Values] = {}
+
+        def visit(site: Site, activation: torch.Tensor) -> None:
+            layout = batch.layouts[site.axis]
+            for name in by_site[site.name]:
+                selector = self._columns[name][1].selector
+                values[name] = to_values(select(activation, selector, layout, site))
+
+        sites = {site.name: site for site, _ in self._columns.values()}
+        with torch.inference_mode(), hooked(self.vlm.module, sites.values(), visit):
+            self.vlm.forward(batch, logits="all" if self._wants_head else "none")
+        return {name: values[name] for name in self._columns}
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[Site, Column]]:
+        columns: dict[str, tuple[Site, Column]] = {}
+        for pattern in self.requested or self._default_patterns():
+            for site, column in self._expanded(pattern):
+                columns.setdefault(str(column), (site, column))
+        return columns
+
+    def _expanded(self, pattern: str) -> list[tuple[Site, Column]]:
+        path, slash, selector = pattern.partition("/")
+        sites = self.vlm.sites.resolve(path)
+        return [
+            (site, Column(site.name, Selector.parse(selector if slash else _default(site))))
+            for site in sites
+        ]
+
+    def _default_patterns(self) -> Sequence[str]:
+        canonical = self.vlm.sites.canonical
+        patterns = [p for p in DEFAULT_SITES if any(n.startswith(p.rstrip("*")) for n in canonical)]
+        if not patterns:
+            raise SiteNotFound(
+                "The model has none of the default sites.",
+                subject=", ".join(DEFAULT_SITES),
+                hint="Name sites with --sites; `vlmlens sites` lists them.",
+            )
+        return patterns
+
+    @property
+    def _wants_head(self) -> bool:
+        return any(site.name.startswith("llm.head") for site, _ in self._columns.values())
+
+
+def to_values(selected: torch.Tensor | list[torch.Tensor]) -> Values:
+    """Selected rows as the bits that a store keeps."""
+    lengths = None
+    if isinstance(selected, list):
+        lengths = tuple(len(rows) for rows in selected)
+        selected = torch.cat(selected)
+    dtype = str(selected.dtype).removeprefix("torch.")
+    host = selected.detach().to("cpu").contiguous()
+    if dtype == "bfloat16":
+        host = host.view(torch.uint16)
+    return Values(host.numpy().astype(DTYPES[dtype], copy=False), dtype, lengths)
+
+
+def _default(site: Site) -> str:
+    return DEFAULT_SELECTORS[site.axis]
