@@ -1,0 +1,97 @@
+"""Commands that plugins add by the hook `vlmlens_commands`: Typer apps and plain click commands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlmlens.cli._options import installed
+
+if TYPE_CHECKING:
+    import click
+
+_log = logging.getLogger("vlmlens")
+_UNPARSED = typer.Argument(metavar="[ARGUMENTS]...")
+
+
+def extra_commands(taken: Collection[str]) -> dict[str, Any]:
+    """The commands of plugins by name; what is unusable is reported and left out.
+
+    Args:
+        taken: Names of built-in commands, which no plugin replaces.
+    """
+    from vlmlens.registry import call_hook
+
+    commands: dict[str, Any] = {}
+    for offered in call_hook(installed().hooks(), "vlmlens_commands"):
+        for name, command in _items(offered):
+            if name in taken or name in commands:
+                _log.warning("The extra command %r is left out: the name is taken.", name)
+            elif made := _made(name, command):
+                commands[name] = made
+    return commands
+
+
+def _items(offered: Any) -> list[tuple[str, Any]]:
+    if isinstance(offered, Mapping):
+        return list(offered.items())
+    _log.warning("vlmlens_commands has to return commands by name, not %r.", offered)
+    return []
+
+
+def _made(name: str, command: Any) -> Any:
+    import click
+
+    try:
+        if isinstance(command, typer.Typer):
+            made: Any = typer.main.get_command(command)
+            made.name = name
+            return made
+        if isinstance(command, click.Command):
+            return _bridge(name, command)
+    except Exception as error:  # noqa: BLE001 - a third party's code
+        _log.warning("The extra command %r is left out: %r", name, error)
+        return None
+    kind = type(command).__name__
+    _log.warning("The extra command %r is a %s, not a Typer app or click command.", name, kind)
+    return None
+
+
+def _bridge(name: str, command: click.Command) -> Any:
+    """A command of Typer's click that hands all its arguments to one of the real click."""
+    bridge = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+    @bridge.command(
+        name,
+        help=command.help,
+        short_help=command.get_short_help_str(80),
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    )
+    def forward(arguments: Annotated[list[str] | None, _UNPARSED] = None) -> None:
+        _invoke(name, command, list(arguments or ()))
+
+    return typer.main.get_command(bridge)
+
+
+def _invoke(name: str, command: click.Command, arguments: list[str]) -> None:
+    """Run a click command; its exit codes become Typer's.
+
+    Context and invocation are taken apart, because `Command.main` does not tell a returned number
+    from an exit code.
+    """
+    import click
+
+    try:
+        with command.make_context(f"vlmlens {name}", arguments) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as error:
+        raise typer.Exit(error.exit_code) from error
+    except click.ClickException as error:
+        error.show()
+        raise typer.Exit(error.exit_code) from error
+    except click.Abort as error:
+        raise typer.Abort from error

@@ -1,0 +1,73 @@
+"""What the user is told on stderr: warnings, errors, and how to go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+
+import typer
+
+from vlmlens.cli._output import Output
+from vlmlens.errors import VlmlensError
+
+INTERRUPTED = 130
+
+
+class WarningLines(logging.Handler):
+    """Shows log records of vlmlens as lines on whatever stderr is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say("warning", record.getMessage(), "yellow")
+
+
+def show_warnings() -> None:
+    """Send the log of vlmlens to stderr; calling it again changes nothing."""
+    log = logging.getLogger("vlmlens")
+    log.propagate = False
+    if not any(isinstance(handler, WarningLines) for handler in log.handlers):
+        log.addHandler(WarningLines(logging.WARNING))
+
+
+def say(word: str, message: str, colour: str) -> None:
+    """One line on stderr that begins with a coloured word."""
+    plain = "NO_COLOR" in os.environ
+    head = f"{word}:" if plain else typer.style(f"{word}:", fg=colour, bold=True)
+    typer.echo(f"{head} {message}", err=True)
+
+
+def report(error: BaseException, output: Output) -> int:
+    """Tell the user about an error.
+
+    Returns:
+        The exit code: 2 for what the user can repair, 130 after Ctrl-C, 1 for a bug.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        say("interrupted", output.resume_hint or "Nothing is left half written.", "yellow")
+        return INTERRUPTED
+    if isinstance(error, VlmlensError):
+        _expected(error, output)
+        return error.exit_code
+    traceback.print_exception(error, file=sys.stderr)
+    say("error", f"{type(error).__name__}: {error}", "red")
+    say("hint", "This is a bug in vlmlens or in a plugin: please report the lines above.", "cyan")
+    _document(error, str(error), "", output)
+    return 1
+
+
+def _expected(error: VlmlensError, output: Output) -> None:
+    if output.debug:
+        traceback.print_exception(error, file=sys.stderr)
+    say("error", error.message, "red")
+    if error.hint:
+        say("hint", error.hint, "cyan")
+    _document(error, error.message, error.hint, output)
+
+
+def _document(error: BaseException, message: str, hint: str, output: Output) -> None:
+    if output.json:
+        fields = {"type": type(error).__name__, "message": message, "hint": hint}
+        typer.echo(json.dumps({"error": fields}, indent=2))

@@ -1,0 +1,247 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from vlmlens.cli._output import Output, current
+from vlmlens.errors import SpecError
+from vlmlens.manifest import PluginKind
+
+if TYPE_CHECKING:
+    from vlmlens.registry import Registry
+    from vlmlens.spec import RunSpec
+
+
+@cache
+def installed() -> Registry:
+    """The plugins of this environment."""
+    from vlmlens.registry import Registry
+
+    return Registry.default()
+
+
+@dataclass(frozen=True)
+class SpecFlags:
+    """What the user gave of a run spec.
+
+    Args:
+        values: Spec values by name, only those given.
+        config: A run file.
+        assignments: `--set` values, in order.
+    """
+
+    values: Mapping[str, Any]
+    config: str | None
+    assignments: tuple[str, ...]
+
+    def spec(self, base: Mapping[str, Any] | None = None) -> RunSpec:
+        """The checked spec: flags over run file over `base`, `--set` over all.
+
+        Raises:
+            SpecError: The file, a key or a value is wrong.
+        """
+        from vlmlens.spec import assign, make_spec, merged, read_yaml
+
+        below = dict(base or {})
+        if self.config is not None:
+            below = merged(below, read_yaml(self.config))
+        values = merged(below, self._given(below))
+        if "analysis" in self.values:
+            values["analysis"] = self._given(below)["analysis"]
+        for assignment in self.assignments:
+            assign(values, assignment)
+        return make_spec(values)
+
+    def only(self, *keys: str, command: str) -> None:
+        """Raise where `--set` assigns something that the command does not use.
+
+        Raises:
+            SpecError: Another key.
+        """
+        for assignment in self.assignments:
+            if re.split(r"[.=]", assignment.strip(), maxsplit=1)[0] not in keys:
+                raise SpecError(
+                    f"`vlmlens {command}` does not use --set {assignment!r}.",
+                    subject=assignment,
+                    hint=f"It takes {' and '.join(keys)}; the rest is as the run was made.",
+                )
+
+    def _given(self, below: Mapping[str, Any]) -> dict[str, Any]:
+        """The flags' values; an analysis chosen by flag keeps the run file's options for it."""
+        given = dict(self.values)
+        if "analysis" in given:
+            options = below.get("analysis")
+            known = options if isinstance(options, Mapping) else {}
+            given["analysis"] = {name: known.get(name) for name in given["analysis"]}
+        return given
+
+
+def _names(kind: PluginKind) -> Callable[[str], list[str]]:
+    """Tab completion over the names of a kind of plugin."""
+
+    def complete(incomplete: str) -> list[str]:
+        names = {entry.name for entry in installed().entries(kind)}
+        return sorted(name for name in names if name.startswith(incomplete))
+
+    return complete
+
+
+def _plugin(flag: str, kind: PluginKind, text: str) -> Any:
+    return Option(flag, metavar="NAME", help=text, autocompletion=_names(kind))
+
+
+_Adapter = Annotated[
+    str | None, _plugin("--adapter", PluginKind.ADAPTER, "Model family, or FILE.py:Class.")
+]
+_Model = Annotated[str | None, Option(metavar="ID", help="Checkpoint: hub id or folder.")]
+_Revision = Annotated[
+    str | None, Option(metavar="NAME", help="Branch, tag or commit of a hub checkpoint.")
+]
+_Device = Annotated[str | None, Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps or auto.")]
+_DeviceMap = Annotated[
+    str | None, Option(metavar="MAP", help="Spread the model, for example 'auto'.")
+]
+_Dtype = Annotated[str | None, Option(metavar="TYPE", help="auto, float32, bfloat16 or float16.")]
+_Attention = Annotated[
+    str | None, Option(metavar="NAME", help="sdpa, eager, flash_attention_2, ...")
+]
+_Trust = Annotated[
+    bool | None,
+    Option("--trust-remote-code", help="Run code that comes with the checkpoint."),
+]
+_Data = Annotated[str | None, Option(metavar="DATA", help="Path, or DATASET:SOURCE.")]
+_Prompt = Annotated[
+    list[str] | None, Option(metavar="TEXT", help="Prompt to ask of each image; repeatable.")
+]
+_Sites = Annotated[
+    list[str] | None,
+    Option(metavar="SITE", help="Site or column (SITE/SELECTOR) to keep; repeatable."),
+]
+_Analysis = Annotated[
+    list[str] | None, _plugin("--analysis", PluginKind.ANALYSIS, "Analysis; repeatable.")
+]
+_Storage = Annotated[str | None, _plugin("--storage", PluginKind.STORAGE, "Where columns live.")]
+_Extractor = Annotated[
+    str | None, _plugin("--extractor", PluginKind.EXTRACTOR, "How columns are made.")
+]
+_BatchSize = Annotated[int | None, Option(metavar="N", help="Samples per forward pass.")]
+_Limit = Annotated[int | None, Option(metavar="N", help="Use the first N samples only.")]
+_Seed = Annotated[int | None, Option(metavar="N", help="Seed of everything random.")]
+_Out = Annotated[str | None, Option(metavar="FOLDER", help="Run folder.")]
+_Config = Annotated[
+    str | None, Option("--config", "-c", metavar="FILE", help="Run file (YAML); flags go over it.")
+]
+_Set = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="Any value, as analysis.probe.folds=10; repeatable."),
+]
+
+
+def model_flags(
+    adapter: _Adapter = None,
+    model: _Model = None,
+    revision: _Revision = None,
+    trust_remote_code: _Trust = None,
+    config: _Config = None,
+    set_: _Set = None,
+) -> SpecFlags:
+    """Options of a command that needs a model's structure only."""
+    return _flags(locals())
+
+
+def analysis_flags(
+    analysis: _Analysis = None,
+    seed: _Seed = None,
+    config: _Config = None,
+    set_: _Set = None,
+) -> SpecFlags:
+    """Options of a command that analyses what is stored."""
+    return _flags(locals())
+
+
+def spec_flags(
+    adapter: _Adapter = None,
+    model: _Model = None,
+    data: _Data = None,
+    prompt: _Prompt = None,
+    sites: _Sites = None,
+    analysis: _Analysis = None,
+    storage: _Storage = None,
+    extractor: _Extractor = None,
+    device: _Device = None,
+    dtype: _Dtype = None,
+    device_map: _DeviceMap = None,
+    attention: _Attention = None,
+    batch_size: _BatchSize = None,
+    limit: _Limit = None,
+    seed: _Seed = None,
+    revision: _Revision = None,
+    trust_remote_code: _Trust = None,
+    out: _Out = None,
+    config: _Config = None,
+    set_: _Set = None,
+) -> SpecFlags:
+    """Options of a command that composes a whole run."""
+    return _flags(locals())
+
+
+def output_flags(
+    json: Annotated[bool, Option("--json", help="Print data as one JSON document.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, no notes.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> Output:
+    """Options of every command."""
+    output = Output(json=json, quiet=quiet, debug=debug)
+    current.set(output)
+    return output
+
+
+def shares(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of other functions.
+
+    Args:
+        makers: By parameter name of the command: the function whose parameters become options,
+            and whose result the command is given.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        shared = {
+            name: inspect.signature(maker, eval_str=True).parameters
+            for name, maker in makers.items()
+        }
+
+        own_only = {name: parameter for name, parameter in own.items() if name not in makers}
+
+        @wraps(command)
+        def wrapper(**given: Any) -> None:
+            for name, maker in makers.items():
+                given[name] = maker(**{key: given.pop(key) for key in shared[name]})
+            command(**given)
+
+        groups = {**{name: shared[name] for name in makers}, "": own_only}
+        order = sorted(groups, key=lambda name: (name == "output", name == ""))
+        parameters = [
+            parameter.replace(kind=parameter.KEYWORD_ONLY)
+            for name in order
+            for parameter in groups[name].values()
+        ]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _flags(given: Mapping[str, Any]) -> SpecFlags:
+    values = {key: value for key, value in given.items() if value not in (None, [])}
+    assignments = tuple(values.pop("set_", ()))
+    return SpecFlags(values, values.pop("config", None), assignments)

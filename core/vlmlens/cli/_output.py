@@ -1,0 +1,138 @@
+"""Output: data on stdout (for people or as JSON), everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vlmlens.cli._progress import RichObserver
+
+PIPE_WIDTH = 200
+"""Characters per line where stdout is no terminal: tables are not cut for a narrow screen."""
+
+
+@dataclass
+class Output:
+    """How one command talks.
+
+    Args:
+        json: Data as one JSON document.
+        quiet: Neither progress nor notes; warnings and errors only.
+        debug: Tracebacks of expected errors too.
+        resume_hint: What Ctrl-C tells the user.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    resume_hint: str = ""
+
+    def data(self, document: Any, *renderables: Any) -> None:
+        """Print what the command was asked for: `document` as JSON, else `renderables`."""
+        if self.json:
+            typer.echo(to_json(document))
+            return
+        console = stdout()
+        for renderable in renderables:
+            console.print(renderable)
+
+    def message(self, *renderables: Any) -> None:
+        """Print something on stderr, unless quiet."""
+        if not self.quiet:
+            for renderable in renderables:
+                stderr().print(renderable)
+
+    def observer(self) -> RichObserver:
+        """An observer to be used as a context manager."""
+        from vlmlens.cli._progress import RichObserver
+
+        return RichObserver(stderr(), quiet=self.quiet)
+
+
+current: ContextVar[Output] = ContextVar("output")
+"""The output of the command that is running, for those who report its errors."""
+
+
+def stdout() -> Console:
+    """A console that prints text as it is: `[3:9]` is a selector, not markup."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """The same on stderr."""
+    return _console(stderr=True)
+
+
+def table(*headers: str, title: str | None = None, rows: Iterable[Iterable[Any]]) -> Table:
+    """A plain table; long cells are folded, never cut."""
+    from rich.table import Table
+
+    made = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        show_header=any(headers),
+    )
+    for header in headers:
+        made.add_column(header, overflow="fold", header_style="bold")
+    for row in rows:
+        made.add_row(*("" if cell is None else str(cell) for cell in row))
+    return made
+
+
+def to_json(document: Any) -> str:
+    """A valid JSON document; numbers that JSON lacks (NaN, infinities) become null."""
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def size(count: float) -> str:
+    """Bytes for people.
+
+    >>> size(2_500_000)
+    '2.4 MiB'
+    """
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(math.log(count, 1024)), len(units) - 1) if count >= 1 else 0
+    return f"{count / 1024**power:.{1 if power else 0}f} {units[power]}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return [_plain(item) for item in items]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    to_list: Callable[[], Any] | None = getattr(value, "tolist", None)
+    return _plain(to_list()) if to_list else str(value)
+
+
+@cache
+def _console(*, stderr: bool) -> Console:
+    """Consoles are shared: bars and messages must not draw over each other."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console

@@ -1,0 +1,45 @@
+"""A composed run, shown before anything heavy starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.cli._output import size
+
+if TYPE_CHECKING:
+    from vlmlens.runner import Estimate, Plan
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON-ready data."""
+    return {
+        "spec": plan.spec.model_dump(mode="json"),
+        "samples": len(plan.samples),
+        "columns": list(plan.columns),
+        "analyses": list(plan.analyses),
+        "left_out": dict(plan.left_out),
+        "estimate": plan.estimate.to_dict(),
+    }
+
+
+def plan_lines(plan: Plan) -> str:
+    """The plan for people."""
+    spec = plan.spec
+    model = f"{spec.adapter} {spec.model}" if spec.model else spec.adapter
+    lines = [
+        f"model      {model}",
+        f"data       {spec.data}: {len(plan.samples)} samples",
+        f"analyses   {', '.join(plan.analyses) or 'none'}",
+        f"storage    {spec.storage}: {estimate_line(plan.estimate)}",
+    ]
+    return "\n".join(lines)
+
+
+def estimate_line(estimate: Estimate) -> str:
+    """The cost of a run in one line."""
+    unknown = sum(1 for count in estimate.columns.values() if count is None)
+    more = f", without {unknown} columns of unknown width" if unknown else ""
+    return (
+        f"{len(estimate.columns)} columns, {size(estimate.bytes)}{more} "
+        f"({size(estimate.free_bytes)} free)"
+    )

@@ -1,0 +1,118 @@
+"""RichObserver: progress bars on a terminal, one line per stage elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vlmlens.results import Result
+
+
+class RateColumn(ProgressColumn):
+    """Steps per second, once there are some."""
+
+    def render(self, task: Task) -> Text:
+        """The text of one bar."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+class RichObserver:
+    """Shows how a run goes; used as a context manager.
+
+    Args:
+        console: On stderr.
+        quiet: Show warnings only.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._bars = _bars(console) if console.is_terminal and not quiet else None
+        self._task: TaskID | None = None
+        self._name: str | None = None
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars:
+            self._end_stage(complete=error is None)
+            self._bars.stop()
+
+    def stage(self, name: str, total: int | None) -> None:
+        """Begin a bar, or print the stage's line; the same stage again tells its total."""
+        if self._bars and self._task is not None and name == self._name:
+            self._bars.update(self._task, total=total)
+        elif self._bars:
+            self._end_stage(complete=True)
+            self._task = self._bars.add_task(name, total=total)
+        elif not self._quiet and name != self._name:
+            self._console.print(f"{name} ({total})" if total else name)
+        self._name = name
+
+    def advance(self, done: int) -> None:
+        """Move the bar."""
+        if self._bars and self._task is not None:
+            self._bars.update(self._task, completed=done)
+
+    def note(self, message: str) -> None:
+        """Print a line, unless quiet."""
+        if not self._quiet:
+            self._console.print(message)
+
+    def warn(self, message: str) -> None:
+        """Print a warning; the same one only once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._console.print(Text.assemble(("warning: ", "bold yellow"), message))
+
+    def result(self, result: Result) -> None:
+        """Say that an analysis is done; its findings are printed at the end."""
+        self.note(f"{result.title}: {len(result.findings)} findings")
+
+    def _end_stage(self, *, complete: bool) -> None:
+        if self._bars is None or self._task is None:
+            return
+        task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+        if complete:
+            total = task.total if task.total is not None else max(task.completed, 1)
+            self._bars.update(self._task, total=total, completed=total)
+        self._bars.stop_task(self._task)
+        self._task = None
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

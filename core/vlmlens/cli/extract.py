@@ -1,0 +1,26 @@
+"""`vlmlens extract`: columns now, analyses later."""
+
+from __future__ import annotations
+
+from vlmlens.cli._options import SpecFlags, output_flags, shares, spec_flags
+from vlmlens.cli._output import Output
+from vlmlens.cli.run import DryRun, Mode, carry_out
+
+
+@shares(flags=spec_flags, output=output_flags)
+def extract(flags: SpecFlags, output: Output, resume: Mode = None, dry_run: DryRun = False) -> None:
+    """Run a model and keep its activations.
+
+    `vlmlens analyze` does the rest later, loading the model only where an analysis needs it.
+    """
+    made = carry_out(flags, output, resume, dry_run, command="extract")
+    if made is None:
+        return
+    with made.store() as store:
+        columns = [column.name for column in store.columns()]
+    document = {"run": str(made.path), "samples": len(made.samples), "columns": columns}
+    output.data(
+        document,
+        f"run     {made.path}: {len(columns)} columns of {len(made.samples)} samples",
+        f"next    vlmlens analyze {made.path}",
+    )

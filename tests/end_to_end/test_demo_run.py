@@ -1,0 +1,140 @@
+"""`vlmlens run`, as a newcomer runs it: the analyses find what was planted in the demo model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from vlmlens import Run
+from vlmlens.results import Result, Table, Verdict
+
+pytestmark = pytest.mark.slow
+
+USED = ("color", "shape", "number", "presence")
+IGNORED = "surface"
+ABSENT = "photographer@color"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("newcomer")
+    command = [sys.executable, "-m", "vlmlens", "run", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert Path(printed["run"]) == Path("runs/demo-001")
+    return Run(folder / printed["run"])
+
+
+def by_row(table: Table) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows()]
+
+
+def findings(result: Result, subject: str) -> list[Verdict]:
+    return [f.verdict for f in result.findings if f.subject == subject]
+
+
+def best(run: Run, target: str, side: str) -> dict[str, Any]:
+    rows = by_row(run.results["probe"].tables[0])
+    chosen = [r for r in rows if r["target"] == target and r["column"].startswith(side)]
+    assert chosen, f"{target} was not probed on {side}"
+    return max(chosen, key=lambda row: row["accuracy"])
+
+
+@pytest.mark.parametrize("target", [*USED, IGNORED])
+def test_what_is_drawn_is_encoded_by_the_vision_tower(run: Run, target: str) -> None:
+    row = best(run, target, "vision.block")
+    if target == "presence":
+        # Whether an object is there depends on the question, which the tower never sees.
+        assert row["verdict"] != Verdict.ENCODED
+    else:
+        assert row["verdict"] == Verdict.ENCODED
+
+
+def test_the_ignored_attribute_is_seen(run: Run) -> None:
+    assert best(run, IGNORED, "vision.block")["accuracy"] >= 0.95
+
+
+def test_presence_is_encoded_where_question_and_image_meet(run: Run) -> None:
+    row = best(run, "presence", "llm.block")
+    assert row["verdict"] == Verdict.ENCODED
+    assert row["accuracy"] >= 0.9
+
+
+def test_the_absent_label_is_encoded_nowhere(run: Run) -> None:
+    rows = [r for r in by_row(run.results["probe"].tables[0]) if r["target"] == ABSENT]
+    assert len(rows) == 11
+    assert all(row["verdict"] != Verdict.ENCODED for row in rows)
+    assert Verdict.ENCODED not in findings(run.results["probe"], ABSENT)
+    assert Verdict.NOT_ENCODED in findings(run.results["probe"], ABSENT)
+
+
+def test_the_blind_test_tells_used_from_ignored(run: Run) -> None:
+    result = run.results["blind-test"]
+    for task in USED:
+        assert findings(result, task) == [Verdict.USES_IMAGE], task
+    assert findings(result, IGNORED) == [Verdict.IGNORES_IMAGE]
+
+
+def test_the_answer_forms_over_depth(run: Run) -> None:
+    """On early blocks the final answer is far from top-1, and it settles before the end."""
+    result = run.results["logit-lens"]
+    text = " ".join(finding.text for finding in result.findings)
+    for task in (*USED, IGNORED):
+        assert task in text
+    layers = [table for table in result.tables if "layer" in "".join(table.columns)]
+    assert layers
+
+
+def test_everything_lies_in_the_run_folder(run: Run) -> None:
+    assert run.info["state"] == "finished"
+    assert run.info["summary"]["samples"] == 3000
+    names = {path.name for path in run.path.iterdir()}
+    assert {"run.json", "spec.yaml", "samples.jsonl", "columns", "results", "report.html"} <= names
+    for analysis, result in run.results.items():
+        data = json.loads((run.path / "results" / f"{analysis}.json").read_text())
+        assert data["analysis"] == analysis
+        for table in result.tables:
+            stored = pq.read_table(run.path / "results" / f"{analysis}.{table.name}.parquet")
+            assert stored.num_rows == len(table)
+        for figure in result.figures:
+            svg = run.path / "results" / f"{analysis}.{figure.name}.svg"
+            assert "<svg" in svg.read_text()[:2000]
+
+
+def test_the_report_states_every_finding_and_needs_no_network(run: Run) -> None:
+    page = run.report_path.read_text()
+    assert page.index("What was found") < page.index("<svg")
+    for result in run.results.values():
+        assert result.findings
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_columns_are_whole(run: Run) -> None:
+    assert len(run.activations) == 11
+    matrix = run.activations["llm.block.5/last"]
+    assert matrix.shape == (3000, 128)
+    assert np.isfinite(matrix).all()
+
+
+def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
+    before = run.results["logit-lens"]
+    command = [
+        sys.executable,
+        "-m",
+        "vlmlens",
+        "analyze",
+        str(run.path),
+        "--analysis",
+        "logit-lens",
+    ]
+    subprocess.run([*command, "-q"], check=True)
+    assert run.results["logit-lens"] == before

@@ -1,0 +1,60 @@
+"""A run killed with SIGKILL goes on where it stopped, bit for bit."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlmlens import Run
+
+COMMAND = [sys.executable, "-m", "vlmlens", "extract", "--limit", "300", "--batch-size", "4", "-q"]
+SAMPLES = 300
+
+
+def stored(run: Path) -> int:
+    """Rows that a reader in another process sees right now."""
+    try:
+        with Run(run).store() as store:
+            return min((column.samples for column in store.columns()), default=0)
+    except Exception:  # the store does not exist yet
+        return 0
+
+
+def kill_after(run: Path, rows: int) -> int:
+    mode = ["--resume"] if run.exists() else []
+    process = subprocess.Popen([*COMMAND, "--out", str(run), *mode])
+    deadline = time.monotonic() + 120
+    while stored(run) < rows and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return stored(run)
+
+
+@pytest.mark.slow
+def test_killed_twice_and_resumed(tmp_path: Path) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    first = kill_after(broken, 40)
+    assert 40 <= first < SAMPLES
+    assert first % 4 == 0, "a batch is stored whole or not at all"
+    assert Run(broken).info["state"] == "running"
+    second = kill_after(broken, first + 40)
+    assert first + 40 <= second < SAMPLES
+    subprocess.run([*COMMAND, "--out", str(broken), "--resume"], check=True)
+    subprocess.run([*COMMAND, "--out", str(whole)], check=True)
+    resumed, reference = Run(broken), Run(whole)
+    assert resumed.info["state"] == "finished"
+    assert list(resumed.activations) == list(reference.activations)
+    for name in reference.activations:
+        assert resumed.activations[name].shape == (SAMPLES, 128)
+        assert np.array_equal(resumed.activations[name], reference.activations[name]), name
+    with resumed.store() as store:
+        ids = store.ids("llm.block.0/last")
+    assert sorted(ids) == sorted({sample.id for sample in reference.samples}), "nothing twice"

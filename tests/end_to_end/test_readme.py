@@ -1,0 +1,61 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_two_commands_stand_where_ci_reads_them() -> None:
+    commands = re.findall(r"^    (pip install -c constraints.txt .*)$", README, re.MULTILINE)
+    assert commands == [
+        "pip install -c constraints.txt . && vlmlens run",
+        "pip install -c constraints.txt -r requirements-dev.txt && pytest",
+    ]
+
+
+def test_a_whole_run_takes_less_than_ten_lines_of_python() -> None:
+    lines = [line for line in BLOCKS[0].splitlines() if line.strip()]
+    assert "vlmlens.run(" in BLOCKS[0]
+    assert len(lines) < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_python_blocks_run(block: str, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 160), (90, 140, 60)).save(tmp_path / "photo.png")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_linked_pages_and_pictures_exist() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert "docs/images/report.png" in links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_named_commands_exist() -> None:
+    import typer.main
+
+    from vlmlens.cli import app
+
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    used = set(re.findall(r"^vlmlens ([a-z]+)", README, re.MULTILINE))
+    assert used <= known
