@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-_OWN_CACHE = tempfile.TemporaryDirectory(prefix="vlmlens-tests-", ignore_cleanup_errors=True)
-os.environ.setdefault("VLMLENS_CACHE", _OWN_CACHE.name)
-os.environ.setdefault("MPLCONFIGDIR", _OWN_CACHE.name)
+_OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
+atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
+os.environ.setdefault("VLMLENS_CACHE", _OWN_CACHE)
+os.environ.setdefault("MPLCONFIGDIR", _OWN_CACHE)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,4 +1,4 @@
-"""Composing a run: parts are chosen, samples read, and checked as far as possible without weights."""
+"""Composing a run: choose its parts, read its samples, check what needs no weights."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.storage import DTYPES
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError, StoreFull
+from vlmlens.errors import SpecError, StoreFull
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import Observer, SilentObserver
 from vlmlens.samples import Sample, check_images, check_unique
 from vlmlens.sites import SiteMap
-from vlmlens.spec import DEFAULT_ANALYSES, DEMO_DATA, RunSpec, merged
+from vlmlens.spec import DEMO_DATA, RunSpec
+from vlmlens.suitability import Asked, asked_analyses, suitable
 from vlmlens.tokens import Column
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class Plan:
         samples: The samples, in order.
         columns: The columns that extraction will give.
         analyses: The analyses in the order in which they run.
+        suggested: Options of analyses that the data suggests.
         left_out: Default analyses that do not suit this run, and why.
         estimate: What it will store.
         load: Loads the model with its weights.
@@ -84,6 +87,7 @@ class Plan:
     samples: list[Sample]
     columns: list[str]
     analyses: Mapping[str, Analysis]
+    suggested: Asked
     left_out: Mapping[str, str]
     estimate: Estimate
     load: Loader
@@ -96,6 +100,7 @@ def compose(
     *,
     observer: Observer | None = None,
     analyse: bool = True,
+    must_fit: bool = True,
 ) -> Plan:
     """Choose the parts of a run and check that they fit, without loading weights.
 
@@ -104,6 +109,7 @@ def compose(
         registry: The installed plugins.
         observer: Told which default analyses are left out.
         analyse: False for extraction alone: no analysis is composed.
+        must_fit: False to plan what the disk cannot hold, for an estimate.
 
     Raises:
         PluginError: A part is not installed or cannot be used.
@@ -119,9 +125,10 @@ def compose(
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
     dataset, samples = read_samples(spec, registry)
-    asked = _asked_analyses(spec, dataset) if analyse else {}
-    analyses = {name: _make_analysis(registry, name, options) for name, options in asked.items()}
-    left_out = _drop_unfit(spec, registry, adapter, samples, analyses)
+    suggested = dataset.suggests.get("analysis", {})
+    asked = asked_analyses(spec.analysis, suggested) if analyse else {}
+    suit = partial(suitable, registry, adapter=adapter, samples=samples, strict=bool(spec.analysis))
+    analyses, left_out = suit(asked, columns=())
 
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
@@ -130,7 +137,8 @@ def compose(
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
     on_skeleton.check(samples)
-    left_out |= _check_columns(spec, analyses, samples, columns)
+    analyses, unfit = suit({name: asked[name] for name in analyses}, columns=columns)
+    left_out |= unfit
     for name, why in left_out.items():
         observer.warn(f"{name} is left out: {why}")
 
@@ -141,13 +149,15 @@ def compose(
         }
     )
     estimate = _estimate(composed, skeleton, samples, columns)
-    _check_fits(estimate)
+    if must_fit:
+        _check_fits(estimate)
     return Plan(
         spec=composed,
         registry=registry,
         samples=samples,
         columns=columns,
         analyses=analyses,
+        suggested=suggested,
         left_out=left_out,
         estimate=estimate,
         load=lambda: adapter_class.load(request),
@@ -180,27 +190,6 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
     )
 
 
-def make_analyses(
-    registry: Registry,
-    asked: Mapping[str, Mapping[str, Any]],
-    samples: Sequence[Sample],
-    columns: Sequence[str],
-    adapter: Manifest,
-) -> dict[str, Analysis]:
-    """Analyses by name, checked against samples, columns and adapter.
-
-    Raises:
-        PluginError, SpecError, MissingAnnotation, CompositionError: As `compose`.
-    """
-    made = {}
-    for name, options in asked.items():
-        analysis = _make_analysis(registry, name, options)
-        _check_needs(registry, name, adapter, samples)
-        analysis.check(samples, columns)
-        made[name] = analysis
-    return made
-
-
 def open_sites(
     spec: RunSpec, registry: Registry
 ) -> tuple[SiteMap, Mapping[str, int], Mapping[str, str]]:
@@ -222,84 +211,6 @@ def _data(spec: RunSpec) -> str:
         subject="data",
         hint="Give --data: a folder of images, a .jsonl, .csv or .parquet file, or demo:scenes.",
     )
-
-
-def _asked_analyses(spec: RunSpec, dataset: Manifest) -> dict[str, dict[str, Any]]:
-    """The analyses with their options; where the user gave none, the dataset's suggestions."""
-    asked = spec.analysis or {name: {} for name in DEFAULT_ANALYSES}
-    suggested = dataset.suggests.get("analysis", {})
-    return {name: merged(suggested.get(name, {}), options) for name, options in asked.items()}
-
-
-def _make_analysis(registry: Registry, name: str, options: Mapping[str, Any]) -> Analysis:
-    manifest = registry.find(PluginKind.ANALYSIS, name)
-    analysis: Analysis = registry.load(manifest)(registry.options(manifest, options))
-    return analysis
-
-
-def _drop_unfit(
-    spec: RunSpec,
-    registry: Registry,
-    adapter: Manifest,
-    samples: Sequence[Sample],
-    analyses: dict[str, Analysis],
-) -> dict[str, str]:
-    """Take out default analyses that cannot work here; asked ones raise."""
-    left_out = {}
-    for name, analysis in list(analyses.items()):
-        try:
-            _check_needs(registry, name, adapter, samples)
-            analysis.check(samples, ())
-        except (CompositionError, MissingAnnotation) as error:
-            if spec.analysis:
-                raise
-            del analyses[name]
-            left_out[name] = error.message
-    return left_out
-
-
-def _check_columns(
-    spec: RunSpec,
-    analyses: dict[str, Analysis],
-    samples: Sequence[Sample],
-    columns: Sequence[str],
-) -> dict[str, str]:
-    left_out = {}
-    for name, analysis in list(analyses.items()):
-        try:
-            analysis.check(samples, columns)
-        except (CompositionError, MissingAnnotation) as error:
-            if spec.analysis:
-                raise
-            del analyses[name]
-            left_out[name] = error.message
-    return left_out
-
-
-def _check_needs(
-    registry: Registry, name: str, adapter: Manifest, samples: Sequence[Sample]
-) -> None:
-    needs = registry.find(PluginKind.ANALYSIS, name).needs
-    held = {
-        "labels": any(sample.label is not None for sample in samples),
-        "choices": any(sample.choices for sample in samples),
-        "images": any(sample.images for sample in samples),
-        "model": True,
-    }
-    for need in sorted(needs):
-        if need in held and not held[need]:
-            raise MissingAnnotation(
-                f"The analysis {name!r} needs {need}, and no sample has any.",
-                subject=name,
-                hint="Add them to the data, or leave the analysis out.",
-            )
-        if need not in held and need not in adapter.offers:
-            raise CompositionError(
-                f"The analysis {name!r} needs {need!r}, which the adapter {adapter.name!r} does "
-                f"not offer (it offers {', '.join(sorted(adapter.offers)) or 'nothing'}).",
-                subject=name,
-                hint="Leave the analysis out, or choose another adapter.",
-            )
 
 
 def _extractor_maker(

@@ -18,9 +18,10 @@ from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
 from vlmlens.errors import FingerprintMismatch, RunExists
 from vlmlens.manifest import PluginKind
 from vlmlens.observer import Observer, SilentObserver
-from vlmlens.plan import Estimate, Plan, compose, load_request, make_analyses, open_sites
+from vlmlens.plan import Estimate, Plan, compose, load_request, open_sites
 from vlmlens.registry import Registry, call_hook
 from vlmlens.runs import Run
+from vlmlens.suitability import asked_analyses, suitable
 
 if TYPE_CHECKING:
     import pluggy
@@ -138,7 +139,7 @@ def analyze(
 
     Args:
         run: An extracted run.
-        analyses: Analyses by name with their options.
+        analyses: Analyses by name with their options; empty: the default ones that suit.
         registry: The installed plugins.
         observer: Told how it goes.
         seed: Instead of the run's own.
@@ -151,7 +152,10 @@ def analyze(
     samples = run.samples
     with run.store() as store:
         columns = [column.name for column in store.columns()]
-    made = make_analyses(registry, analyses, samples, columns, adapter)
+    asked = asked_analyses(analyses, run.info.get("suggested", {}))
+    made, left_out = suitable(
+        registry, asked, adapter=adapter, samples=samples, columns=columns, strict=bool(analyses)
+    )
 
     def load() -> ModelAdapter:
         adapter_class: type[ModelAdapter] = registry.load(adapter)
@@ -159,6 +163,8 @@ def analyze(
 
     job = _Job(run, registry.hooks(), load, _Watch(observer or SilentObserver()))
     job.warnings = list(run.info.get("warnings", ()))
+    for name, why in left_out.items():
+        job.warn(f"{name} is left out: {why}")
     with _state_kept(job):
         chosen = spec.seed if seed is None else seed
         results = _analyse(job, made, samples, spec.batch_size, chosen)
@@ -173,6 +179,7 @@ def _open_run(plan: Plan, mode: RunMode) -> Run:
         "python": platform.python_version(),
         "started": _now(),
         "columns": plan.columns,
+        "suggested": dict(plan.suggested),
     }
     path = Path(plan.spec.out) if plan.spec.out else _next_folder(plan.spec.adapter)
     spec = plan.spec.model_copy(update={"out": str(path)})

@@ -21,10 +21,11 @@ from vlmlens.errors import (
     UnknownPlugin,
 )
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.plan import Plan, compose, make_analyses, open_sites
+from vlmlens.plan import Plan, compose, open_sites
 from vlmlens.registry import Registry
 from vlmlens.results import Result
 from vlmlens.spec import make_spec
+from vlmlens.suitability import suitable
 
 
 class Told:
@@ -147,7 +148,14 @@ def test_what_the_adapter_does_not_offer() -> None:
     registry = Registry.default()
     samples = plan(analyse=False).samples
     with pytest.raises(CompositionError, match="needs 'readout', which the adapter 'bare'"):
-        make_analyses(registry, {"logit-lens": {}}, samples, [], bare)
+        suitable(
+            registry, {"logit-lens": {}}, adapter=bare, samples=samples, columns=[], strict=True
+        )
+    made, left_out = suitable(
+        registry, {"logit-lens": {}}, adapter=bare, samples=samples, columns=[], strict=False
+    )
+    assert made == {}
+    assert "readout" in left_out["logit-lens"]
 
 
 def test_analyses_see_the_columns() -> None:
@@ -174,6 +182,10 @@ def test_what_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     plan(analyse=False)
     with pytest.raises(StoreFull, match=r"0\.1 GB are free"):
         plan(limit=None, sites=["llm.block.*/all"], analyse=False)
+    huge = make_spec({"sites": ["llm.block.*/all"]})
+    told = compose(huge, Registry.default(), analyse=False, must_fit=False).estimate
+    assert not told.fits
+    assert told.bytes > 70 * 2**20
 
 
 def test_sites_from_the_config_alone() -> None:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmlens.errors import RunError
 from vlmlens._files import write_bytes
+from vlmlens.errors import RunError
 from vlmlens.report import files
 from vlmlens.report._text import clean, one_line, slug
 from vlmlens.report.figures import figure_svg

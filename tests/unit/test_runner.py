@@ -11,10 +11,16 @@ import pytest
 
 import vlmlens
 from vlmlens import Run
-from vlmlens.errors import ColumnNotFound, FingerprintMismatch, RunExists, RunNotFound
+from vlmlens.errors import (
+    ColumnNotFound,
+    CompositionError,
+    FingerprintMismatch,
+    RunExists,
+    RunNotFound,
+)
 from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
+from vlmlens.runner import analyze, execute
 from vlmlens.spec import make_spec, read_yaml
 
 
@@ -175,6 +181,21 @@ def test_lifecycle_events_come_in_order(tmp_path: Path, registry: Registry) -> N
         "logit-lens",
         ("finished", ["samples", "seconds"]),
     ]
+
+
+def test_analysing_later_takes_what_suits(tmp_path: Path) -> None:
+    run = extract(tmp_path / "r", limit=100)
+    results = analyze(run, {}, Registry.default(), seed=3)
+    assert [result.analysis for result in results] == ["probe", "logit-lens", "blind-test"]
+    assert results[0].options["targets"] == ["label", "photographer@color"], "as the data suggests"
+    assert set(run.results) == {"probe", "logit-lens", "blind-test"}
+    assert run.report_path.is_file()
+    only_vision = extract(tmp_path / "v", limit=100, sites=["vision.block.-1"])
+    results = analyze(only_vision, {}, Registry.default())
+    assert [result.analysis for result in results] == ["probe", "blind-test"]
+    assert any("logit-lens is left out" in line for line in only_vision.info["warnings"])
+    with pytest.raises(CompositionError):
+        analyze(only_vision, {"logit-lens": {}}, Registry.default())
 
 
 def test_other_conditions_are_refused(tmp_path: Path) -> None:

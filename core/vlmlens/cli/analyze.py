@@ -23,15 +23,13 @@ def analyze(
     """
     from vlmlens import runner
     from vlmlens.runs import Run
-    from vlmlens.spec import DEFAULT_ANALYSES
 
     registry = installed()
     made = Run(run, registry=registry)
     flags.only("analysis", "seed", command="analyze")
     spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
-    analyses = spec.analysis or {name: {} for name in DEFAULT_ANALYSES}
     with output.observer() as observer:
-        results = runner.analyze(made, analyses, registry, observer=observer, seed=spec.seed)
+        results = runner.analyze(made, spec.analysis, registry, observer=observer, seed=spec.seed)
     if output.json:
         output.data(run_document(made, results))
         return

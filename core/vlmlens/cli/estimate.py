@@ -16,7 +16,9 @@ def estimate(flags: SpecFlags, output: Output) -> None:
     from vlmlens import runner
 
     with output.observer() as observer:
-        plan = runner.compose(flags.spec(), installed(), observer=observer)
+        plan = runner.compose(
+            flags.spec(), installed(), observer=observer, analyse=False, must_fit=False
+        )
     found = plan.estimate
     rows = [
         (name, "unknown" if count is None else size(count)) for name, count in found.columns.items()

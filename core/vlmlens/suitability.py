@@ -1,0 +1,102 @@
+"""Which analyses suit a run: what they need, against what samples, columns and adapter hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.errors import CompositionError, MissingAnnotation, PluginError
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.samples import Sample
+from vlmlens.spec import DEFAULT_ANALYSES, merged
+
+if TYPE_CHECKING:
+    from vlmlens.abc.analysis import Analysis
+    from vlmlens.registry import Registry
+
+Asked = Mapping[str, Mapping[str, Any]]
+
+
+def asked_analyses(by_user: Asked, suggested: Asked) -> dict[str, dict[str, Any]]:
+    """The analyses with their options: the user's, else the default ones.
+
+    Args:
+        by_user: What the user asked for; empty for the default.
+        suggested: Options that the data suggests, which apply where the user gave none.
+    """
+    asked = by_user or {name: {} for name in DEFAULT_ANALYSES}
+    return {name: merged(suggested.get(name, {}), options) for name, options in asked.items()}
+
+
+def suitable(
+    registry: Registry,
+    asked: Asked,
+    *,
+    adapter: Manifest,
+    samples: Sequence[Sample],
+    columns: Sequence[str],
+    strict: bool,
+) -> tuple[dict[str, Analysis], dict[str, str]]:
+    """The analyses that suit, ready to run, and why the others do not.
+
+    Args:
+        registry: The installed plugins.
+        asked: Analyses with their options.
+        adapter: What the model offers.
+        samples: The run's samples.
+        columns: Names of its columns; empty while they are not known.
+        strict: Raise for one that does not suit (the user named it) instead of leaving it out.
+
+    Raises:
+        SpecError: An option that an analysis does not have.
+        PluginError, MissingAnnotation, CompositionError: Strict, and one does not suit.
+    """
+    made: dict[str, Analysis] = {}
+    left_out: dict[str, str] = {}
+    for name, options in asked.items():
+        try:
+            made[name] = _make(registry, name, options, adapter, samples, columns)
+        except (PluginError, CompositionError, MissingAnnotation) as error:
+            if strict:
+                raise
+            left_out[name] = error.message
+    return made, left_out
+
+
+def _make(
+    registry: Registry,
+    name: str,
+    options: Mapping[str, Any],
+    adapter: Manifest,
+    samples: Sequence[Sample],
+    columns: Sequence[str],
+) -> Analysis:
+    manifest = registry.find(PluginKind.ANALYSIS, name)
+    analysis: Analysis = registry.load(manifest)(registry.options(manifest, options))
+    _check_needs(manifest, adapter, samples)
+    analysis.check(samples, columns)
+    return analysis
+
+
+def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample]) -> None:
+    held = {
+        "labels": any(sample.label is not None for sample in samples),
+        "choices": any(sample.choices for sample in samples),
+        "images": any(sample.images for sample in samples),
+        "model": True,
+    }
+    for need in sorted(analysis.needs):
+        if need in held and not held[need]:
+            raise MissingAnnotation(
+                f"The analysis {analysis.name!r} needs {need}, and no sample has any.",
+                subject=analysis.name,
+                hint="Add them to the data, or leave the analysis out.",
+            )
+        if need not in held and need not in adapter.offers:
+            raise CompositionError(
+                f"The analysis {analysis.name!r} needs {need!r}, which the adapter "
+                f"{adapter.name!r} does not offer (it offers "
+                f"{', '.join(sorted(adapter.offers)) or 'nothing'}).",
+                subject=analysis.name,
+                hint="Leave the analysis out, or choose another adapter.",
+            )
