@@ -1,0 +1,91 @@
+"""How probable a model holds answers: by choice, or by the first token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vlmlens.abc import ModelAdapter
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis
+from vlmlens.tokens import TokenKind
+
+Floats = npt.NDArray[np.float64]
+_ROWS = 1024
+
+
+class AnswerScorer:
+    """Scores the answers of one model; remembers how it would write each choice.
+
+    Args:
+        vlm: A loaded model.
+    """
+
+    def __init__(self, vlm: ModelAdapter) -> None:
+        self._vlm = vlm
+        self._ids: dict[str, list[int]] = {}
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """The answer's tokens."""
+        if answer not in self._ids:
+            self._ids[answer] = self._vlm.answer_ids(answer)
+        return self._ids[answer]
+
+    def choices(self, samples: Sequence[Sample]) -> list[Floats]:
+        """Per sample, float64 `[choices]`: log-probabilities of its choices, summed over tokens.
+
+        Samples whose choices are distinct single tokens share one pass over the last position;
+        for the others every choice is appended to the prompt and its tokens are scored.
+        """
+        scores: dict[int, Floats] = {}
+        short = [i for i, sample in enumerate(samples) if self._single(sample.choices)]
+        if short:
+            rows = self.first_token([samples[i] for i in short])
+            for i, row in zip(short, rows, strict=True):
+                scores[i] = row[[self.answer_ids(choice)[0] for choice in samples[i].choices]]
+        long = [i for i in range(len(samples)) if i not in scores]
+        pairs = [(samples[i], choice) for i in long for choice in samples[i].choices]
+        values = iter(self._continuations(pairs, max(1, len(samples))))
+        for i in long:
+            scores[i] = np.array([next(values) for _ in samples[i].choices])
+        return [scores[i] for i in range(len(samples))]
+
+    def first_token(self, samples: Sequence[Sample]) -> Floats:
+        """float64 `[samples, vocabulary]`: log-probabilities of the first answer token."""
+        output = self._vlm.forward(self._vlm.encode(samples), logits="last").logits
+        assert output is not None  # noqa: S101
+        logs: Floats = output.double().log_softmax(-1).cpu().numpy()
+        return logs
+
+    def _single(self, choices: Sequence[str]) -> bool:
+        ids = [self.answer_ids(choice) for choice in choices]
+        return all(len(tokens) == 1 for tokens in ids) and len({t[0] for t in ids}) == len(ids)
+
+    def _continuations(self, pairs: Sequence[tuple[Sample, str]], size: int) -> list[float]:
+        values: list[float] = []
+        for start in range(0, len(pairs), size):
+            values += self._score(pairs[start : start + size])
+        return values
+
+    def _score(self, pairs: Sequence[tuple[Sample, str]]) -> list[float]:
+        """Log-probabilities of continuations; halves the batch where all logits would not fit."""
+        batch = self._vlm.encode([s for s, _ in pairs], answers=[answer for _, answer in pairs])
+        axis = batch.layouts[Axis.LLM]
+        if axis.total > _ROWS and len(pairs) > 1:
+            half = len(pairs) // 2
+            return self._score(pairs[:half]) + self._score(pairs[half:])
+        output = self._vlm.forward(batch, logits="all").logits
+        assert output is not None  # noqa: S101
+        flat = output.flatten(0, 1)
+        scores = []
+        for layout in axis.samples:
+            where = layout.positions(TokenKind.ANSWER)
+            assert layout.token_ids is not None  # noqa: S101
+            before = torch.from_numpy(layout.rows[where - 1]).to(flat.device)
+            tokens = torch.from_numpy(layout.token_ids[where]).to(flat.device)
+            logs = flat[before].double().log_softmax(-1)
+            scores.append(float(logs.gather(1, tokens[:, None]).sum()))
+        return scores

@@ -1,0 +1,91 @@
+"""The blind test: the same questions with the image and with a blank one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from vlmlens.abc import Analysis, AnalysisContext, Options
+from vlmlens.errors import MissingAnnotation
+from vlmlens.results import Result
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._scoring import AnswerScorer
+from vlmlens_plugins.analysis.blind_test import report
+from vlmlens_plugins.analysis.blind_test.answers import Interviewer, TaskAnswers
+from vlmlens_plugins.analysis.blind_test.options import BlindOptions
+from vlmlens_plugins.analysis.blind_test.scores import score_tasks
+
+
+class BlindTest(Analysis):
+    """Whether answers depend on the image, task by task; see `scores.judge` for the rule."""
+
+    Options: ClassVar[type[Options]] = BlindOptions
+    options: BlindOptions
+
+    def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
+        """See `Analysis.check`."""
+        del columns
+        if not any(sample.images for sample in samples):
+            raise MissingAnnotation(
+                "The blind test needs images, and no sample has one.",
+                subject="images",
+                hint="Give the table an image column, or leave blind-test out.",
+            )
+
+    def run(self, context: AnalysisContext) -> Result:
+        """See `Analysis.run`."""
+        self.check(context.samples, ())
+        warnings = self._warnings(context.samples)
+        for message in warnings:
+            context.warn(message)
+        tasks = self._ask(context, [sample for sample in context.samples if sample.images])
+        scores = score_tasks(tasks, self.options, context.seed)
+        return Result(
+            analysis="blind-test",
+            title="Whether the model looks at the image",
+            findings=report.findings(scores),
+            tables=report.tables(tasks, scores),
+            figures=report.figures(tasks, scores),
+            options=self.options.model_dump(mode="json"),
+            notes=report.notes(self.options),
+            warnings=warnings,
+        )
+
+    def _ask(self, context: AnalysisContext, samples: Sequence[Sample]) -> list[TaskAnswers]:
+        by_task: dict[str, list[Sample]] = {}
+        for sample in samples:
+            by_task.setdefault(sample.task or "all samples", []).append(sample)
+        vlm = context.model()
+        done = 0
+
+        def tick(more: int) -> None:
+            nonlocal done
+            done += more
+            context.progress(done, len(samples))
+
+        interviewer = Interviewer(
+            AnswerScorer(vlm),
+            blank=self.options.blank,
+            batch_size=context.batch_size,
+            seed=context.seed,
+            token_text=lambda token: vlm.decode([token]),
+            tick=tick,
+        )
+        return [interviewer.ask(task, members) for task, members in by_task.items()]
+
+    def _warnings(self, samples: Sequence[Sample]) -> list[str]:
+        warnings = []
+        without = sum(not sample.images for sample in samples)
+        if without:
+            warnings.append(f"{without} samples have no image and were left out.")
+        foreign = [
+            sample.id
+            for sample in samples
+            if sample.choices and sample.label is not None and sample.label not in sample.choices
+        ]
+        if foreign:
+            warnings.append(
+                f"{len(foreign)} labels are none of their sample's choices (for example of "
+                f"{foreign[0]!r}); they count as never answered right."
+            )
+        return warnings

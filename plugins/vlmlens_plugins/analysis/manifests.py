@@ -1,0 +1,33 @@
+"""Manifests of the built-in analyses."""
+
+from __future__ import annotations
+
+from vlmlens.manifest import Manifest, PluginKind
+
+PROBE = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="probe",
+    target="vlmlens_plugins.analysis.probe:Probe",
+    help="What each layer encodes: probes against shuffled-label controls and the majority.",
+    needs=frozenset({"labels"}),
+    requires=("torch", "sklearn"),
+)
+
+LOGIT_LENS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="logit-lens",
+    target="vlmlens_plugins.analysis.logit_lens:LogitLens",
+    help="Where the answer forms: every language block read by the final norm and unembedding.",
+    needs=frozenset({"readout"}),
+    requires=("torch",),
+    aliases=("lens",),
+)
+
+BLIND_TEST = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="blind-test",
+    target="vlmlens_plugins.analysis.blind_test:BlindTest",
+    help="Whether the answers depend on the image: the same questions with a blank one.",
+    needs=frozenset({"model", "images"}),
+    requires=("torch",),
+)

@@ -1,0 +1,138 @@
+"""Many two-layer perceptrons at once: all folds and all label shufflings, with early stopping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MlpSettings:
+    """How the perceptrons are trained.
+
+    Args:
+        hidden: Hidden units (ReLU).
+        epochs: Most full-batch steps of Adam.
+        patience: Steps without a lower loss on the stopping rows before a fit is finished.
+        learning_rate: Adam's.
+        decay: Weight decay (AdamW's).
+        seed: Seed of the initial weights.
+    """
+
+    hidden: int = 64
+    epochs: int = 300
+    patience: int = 20
+    learning_rate: float = 0.01
+    decay: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MlpFits:
+    """Fitted perceptrons.
+
+    Args:
+        parameters: First weights `[folds, features, fits, hidden]`, first bias
+            `[folds, 1, fits, hidden]`, second weights `[folds, fits, hidden, classes]`, second
+            bias `[folds, 1, fits, classes]`.
+        epochs: int64 `[folds, fits]`, the step whose weights were kept.
+    """
+
+    parameters: tuple[Tensor, Tensor, Tensor, Tensor]
+    epochs: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        """Boolean `[folds, fits]`: true; training ends by early stopping or after `epochs`."""
+        return torch.ones_like(self.epochs, dtype=torch.bool)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """int64 `[folds, rows, fits]`: the predicted classes of `x` `[folds, rows, features]`."""
+        with torch.no_grad():
+            return _logits(self.parameters, x).argmax(-1)
+
+
+def fit_mlp(
+    x: Tensor, y: Tensor, used: Tensor, stopping: Tensor, *, classes: int, settings: MlpSettings
+) -> MlpFits:
+    """Train `folds x fits` perceptrons that share their rows fold by fold.
+
+    Args:
+        x: float `[folds, rows, features]`, already standardized.
+        y: int64 `[folds, rows, fits]`, class numbers.
+        used: bool `[folds, rows]`, the training rows.
+        stopping: bool `[folds, rows]`, training rows that only decide when to stop.
+        classes: Number of classes.
+        settings: How.
+    """
+    parameters = _initial(x, y.shape[2], classes, settings)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.decay, foreach=False
+    )
+    learn = _mean_weights(used & ~stopping, x.dtype)
+    watch = _mean_weights(stopping, x.dtype)
+    best = _Best(tuple(p.detach().clone() for p in parameters))
+    for epoch in range(settings.epochs):
+        loss = torch.nn.functional.cross_entropy(
+            _logits(parameters, x).movedim(-1, 1), y, reduction="none"
+        )
+        best.offer(epoch, (loss.detach() * watch).sum(1), parameters)
+        if best.stale(epoch) > settings.patience:
+            break
+        optimizer.zero_grad()
+        (loss * learn).sum().backward()
+        optimizer.step()
+    first, bias, second, out = best.parameters
+    return MlpFits((first, bias, second, out), best.epoch)
+
+
+class _Best:
+    """The parameters with the lowest loss on the stopping rows, fit by fit."""
+
+    def __init__(self, parameters: tuple[Tensor, ...]) -> None:
+        self.parameters = parameters
+        self.loss = torch.full(parameters[1].shape[:1] + parameters[1].shape[2:3], torch.inf)
+        self.loss = self.loss.to(parameters[0])
+        self.epoch = torch.zeros_like(self.loss, dtype=torch.int64)
+
+    def offer(self, epoch: int, loss: Tensor, parameters: tuple[Tensor, ...]) -> None:
+        better = loss < self.loss
+        self.loss = torch.where(better, loss, self.loss)
+        self.epoch = torch.where(better, epoch, self.epoch)
+        of_fit = better[:, None, :, None]
+        along = (of_fit, of_fit, better[:, :, None, None], of_fit)
+        self.parameters = tuple(
+            torch.where(mask, new.detach(), old)
+            for mask, new, old in zip(along, parameters, self.parameters, strict=True)
+        )
+
+    def stale(self, epoch: int) -> int:
+        return epoch - int(self.epoch.max())
+
+
+def _initial(
+    x: Tensor, fits: int, classes: int, settings: MlpSettings
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """He's initialization; every fold starts alike."""
+    draw = torch.Generator().manual_seed(settings.seed)
+    features, hidden = x.shape[2], settings.hidden
+    first = torch.randn(features, fits, hidden, generator=draw) * (2 / features) ** 0.5
+    second = torch.randn(fits, hidden, classes, generator=draw) * (1 / hidden) ** 0.5
+    shapes = (first, torch.zeros(1, fits, hidden), second, torch.zeros(1, fits, classes))
+    made = [p.to(x).repeat(x.shape[0], 1, 1, 1).requires_grad_() for p in shapes]
+    return made[0], made[1], made[2], made[3]
+
+
+def _logits(parameters: tuple[Tensor, Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """`[folds, rows, fits, classes]`."""
+    first, bias, second, out = parameters
+    folds, rows, _ = x.shape
+    hidden = (x @ first.flatten(2)).view(folds, rows, *first.shape[2:]) + bias
+    return (hidden.relu().movedim(2, 1) @ second).movedim(1, 2) + out
+
+
+def _mean_weights(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    weights = rows.to(dtype)
+    return (weights / weights.sum(1, keepdim=True).clamp(min=1))[..., None]

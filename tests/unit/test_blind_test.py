@@ -1,0 +1,271 @@
+"""The blind test: scoring against plain forward passes, planted answers, verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlmlens.abc import AnalysisContext, Options
+from vlmlens.errors import MissingAnnotation
+from vlmlens.report.files import to_json
+from vlmlens.results import Result, Verdict
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis import _scoring as scoring_module
+from vlmlens_plugins.analysis._scoring import AnswerScorer
+from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
+from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers
+from vlmlens_plugins.analysis.blind_test.blanks import blanked, image_sizes
+from vlmlens_plugins.analysis.blind_test.scores import score_tasks, swap_test
+from vlmlens_plugins.storage.memory import MemoryStore
+
+OPTIONS = BlindOptions(draws=2000, resamples=500)
+
+
+def run(vlm: Any, samples: list[Sample], **options: Any) -> tuple[Result, list[str]]:
+    warnings: list[str] = []
+    done: list[tuple[int, int]] = []
+    analysis = BlindTest(BlindOptions(draws=1000, resamples=200, **options))
+    with MemoryStore.open("blind-test", mode="a", options=Options()) as store:
+        context = AnalysisContext(
+            samples,
+            store,
+            lambda: vlm,
+            batch_size=7,
+            progress=lambda *steps: done.append(steps),
+            warn=warnings.append,
+        )
+        result = analysis.run(context)
+    with_images = sum(bool(sample.images) for sample in samples)
+    assert done[-1] == (with_images, with_images)
+    return result, warnings
+
+
+def plain_score(vlm: Any, sample: Sample, answer: str) -> float:
+    """Log-probability of an answer, one sample, token by token, from all logits."""
+    ids = vlm.answer_ids(answer)
+    inputs = dict(vlm.encode([sample]).inputs)
+    total = 0.0
+    for token in ids:
+        with torch.inference_mode():
+            logits = vlm.module(**inputs).logits[0, -1].double().log_softmax(-1)
+        total += float(logits[token])
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[token]])], 1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return total
+
+
+def test_choices_of_one_token_are_scored_right(vlm: Any, scenes: list[Sample]) -> None:
+    found = AnswerScorer(vlm).choices(scenes[:5])
+    for sample, scores in zip(scenes[:5], found, strict=True):
+        expected = [plain_score(vlm, sample, choice) for choice in sample.choices]
+        np.testing.assert_allclose(scores, expected, atol=1e-3)
+
+
+def test_choices_of_several_tokens_are_scored_right(vlm: Any, scenes: list[Sample]) -> None:
+    choices = ("red cube", "a blue sphere", "no")
+    samples = [replace(scenes[i], choices=choices) for i in (0, 3, 4)]
+    assert max(len(vlm.answer_ids(choice)) for choice in choices) > 1
+    mixed = [*samples, scenes[1]]
+    found = AnswerScorer(vlm).choices(mixed)
+    for sample, scores in zip(mixed, found, strict=True):
+        expected = [plain_score(vlm, sample, choice) for choice in sample.choices]
+        np.testing.assert_allclose(scores, expected, atol=2e-3)
+
+
+def test_a_small_budget_for_logits_does_not_change_the_scores(
+    vlm: Any, scenes: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [replace(scenes[i], choices=("red cube", "a blue sphere")) for i in (0, 3, 4)]
+    whole = AnswerScorer(vlm).choices(samples)
+    monkeypatch.setattr(scoring_module, "_ROWS", 1)
+    np.testing.assert_allclose(AnswerScorer(vlm).choices(samples), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("blank", ["gray", "black", "white", "noise"])
+def test_blanks_have_the_size_of_the_image_and_show_nothing(blank: Any, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (30, 20), (255, 0, 0))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    sample = Sample("s", "?", images=(str(tmp_path / "turned.jpg"), Image.new("RGB", (30, 20))))
+    assert image_sizes(sample) == [image.size for image in sample.open_images()]
+    first, second = blanked(sample, blank, 0).open_images()
+    assert (first.size, second.size) == ((20, 30), (30, 20))
+    deviation = np.asarray(first).std()
+    assert deviation > 50 if blank == "noise" else deviation == 0
+
+
+def test_noise_is_seeded_per_sample() -> None:
+    sample = Sample("s", "?", images=(Image.new("RGB", (8, 8)),))
+
+    def pixels(identifier: str, seed: int) -> bytes:
+        return blanked(replace(sample, id=identifier), "noise", seed).open_images()[0].tobytes()
+
+    assert pixels("a", 0) == pixels("a", 0)
+    assert len({pixels("a", 0), pixels("b", 0), pixels("a", 1)}) == 3
+
+
+def test_without_images_only_text_is_left() -> None:
+    sample = Sample("s", "?", images=(Image.new("RGB", (8, 8)),))
+    assert blanked(sample, "none", 0).images == ()
+
+
+@pytest.mark.parametrize("blank", ["gray", "noise", "none"])
+def test_answers_on_the_demo_model_equal_plain_passes(
+    blank: Any, vlm: Any, scenes: list[Sample]
+) -> None:
+    result, warnings = run(vlm, scenes, blank=blank)
+    assert not warnings
+    rows = result.table("blind-answers").rows()
+    names = list(result.table("blind-answers").columns)
+    by_id = {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+    for sample in scenes[:6]:
+        p, q = (
+            np.array([plain_score(vlm, s, c) for c in sample.choices])
+            for s in (sample, blanked(sample, blank, 0))
+        )
+        p, q = (np.exp(v) / np.exp(v).sum() for v in (p, q))
+        row = by_id[sample.id]
+        assert row["answer_image"] == sample.choices[p.argmax()]
+        assert row["probability_blank"] == pytest.approx(q.max(), abs=1e-3)
+        assert row["total_variation"] == pytest.approx(np.abs(p - q).sum() / 2, abs=1e-3)
+        assert row["flipped"] == (p.argmax() != q.argmax())
+
+
+def test_open_questions_are_compared_by_their_first_token(vlm: Any, scenes: list[Sample]) -> None:
+    bare = [replace(sample, choices=()) for sample in scenes]
+    result, _ = run(vlm, bare)
+    tasks = result.table("blind-tasks")
+    assert tasks.columns["chance"] == [None] * 5
+    closed, _ = run(vlm, scenes)
+    color = {r[0]: r for r in closed.table("blind-answers").rows() if r[1] == "color"}
+    for row in result.table("blind-answers").rows():
+        if row[1] == "color":
+            assert str(row[3]).strip() == color[row[0]][3]
+            assert row[4] is None
+    assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
+
+
+def test_samples_without_an_image_are_left_out_and_labels_that_are_no_choice_named(
+    vlm: Any, scenes: list[Sample]
+) -> None:
+    odd = replace(scenes[0], id="odd", label="turquoise")
+    result, warnings = run(vlm, [*scenes[:4], odd, replace(scenes[1], id="bare", images=())])
+    assert len(warnings) == 2
+    assert "1 samples have no image" in warnings[0]
+    assert "'odd'" in warnings[1]
+    assert "bare" not in result.table("blind-answers").columns["sample"]
+
+
+def test_no_image_at_all_is_an_error_at_once() -> None:
+    with pytest.raises(MissingAnnotation, match="needs images"):
+        BlindTest(OPTIONS).check([Sample("a", "?")], [])
+
+
+def planted(image: Any, blank: Any, labels: Any, task: str = "t", groups: Any = None) -> Any:
+    """Answers of a made-up model; distributions over two choices."""
+    image, blank = (np.stack([1 - np.asarray(v), np.asarray(v)], 1) for v in (image, blank))
+    n = len(image)
+    groups = range(n) if groups is None else groups
+    samples = tuple(
+        Sample(
+            f"{i}",
+            "?",
+            choices=("no", "yes"),
+            group=str(group),
+            label=None if labels is None else ("no", "yes")[int(labels[i])],
+        )
+        for i, group in enumerate(groups)
+    )
+    known = labels is not None
+    truth = np.asarray(labels) if known else np.full(n, -1)
+    picks = image.argmax(1), blank.argmax(1)
+    return TaskAnswers(
+        task,
+        samples,
+        ("no", "yes"),
+        image,
+        blank,
+        np.abs(image - blank).sum(1) / 2,
+        np.zeros(n),
+        *picks,
+        np.full(n, known),
+        picks[0] == truth,
+        picks[1] == truth,
+        open=False,
+    )
+
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 2, 200)
+SEEING = np.where(TRUTH == 1, 0.95, 0.05)
+RANDOM = RNG.choice([0.1, 0.9], 200)
+
+
+@pytest.mark.parametrize(
+    ("image", "blank", "labels", "verdict"),
+    [
+        (SEEING, np.full(200, 0.6), TRUTH, Verdict.USES_IMAGE),
+        (np.full(200, 0.79), np.full(200, 0.8), TRUTH, Verdict.IGNORES_IMAGE),
+        (RANDOM, np.full(200, 0.6), TRUTH, Verdict.INCONCLUSIVE),
+        (SEEING, np.full(200, 0.9), None, Verdict.USES_IMAGE),
+        (np.full(200, 0.7), np.full(200, 0.9), TRUTH, Verdict.INCONCLUSIVE),
+        (np.full(200, 0.79), np.full(200, 0.8), None, Verdict.IGNORES_IMAGE),
+    ],
+)
+def test_verdicts_on_planted_answers(image: Any, blank: Any, labels: Any, verdict: Verdict) -> None:
+    (score,) = score_tasks([planted(image, blank, labels)], OPTIONS, 0)
+    assert score.verdict is verdict
+
+
+def test_few_samples_do_not_show_that_an_image_is_used() -> None:
+    answers = planted([0.9, 0.1, 0.9], [0.6, 0.6, 0.6], [1, 0, 1])
+    (score,) = score_tasks([answers], OPTIONS, 0)
+    assert score.verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_gain_p_equals_the_exact_mcnemar_test() -> None:
+    """9 samples gain, 2 lose: one-sided binomial tail."""
+    truth = np.ones(50, int)
+    blank, image = np.full(50, 0.9), np.full(50, 0.9)
+    blank[:9], image[9:11] = 0.1, 0.1
+    (score,) = score_tasks([planted(image, blank, truth)], BlindOptions(draws=50_000), 0)
+    exact = sum(math.comb(11, k) for k in range(9, 12)) / 2**11
+    assert score.accuracy is not None
+    assert score.accuracy.p == pytest.approx(exact, abs=0.004)
+
+
+def test_the_swap_test_holds_its_level_and_notices_a_shift() -> None:
+    rng = np.random.default_rng(1)
+    p = [swap_test(planted(*rng.random((2, 40)), None, f"{i}"), 1000, 0)[1] for i in range(200)]
+    assert 0.01 <= np.mean(np.array(p) <= 0.05) <= 0.1
+    shifted = planted(rng.random(40) * 0.5 + 0.5, rng.random(40) * 0.5, None)
+    assert swap_test(shifted, 1000, 0)[1] < 0.01
+
+
+def test_groups_are_swapped_as_one() -> None:
+    """Forty copies of three independent pairs are three pairs, not 120."""
+    image, blank = np.repeat([0.9, 0.8, 0.9], 40), np.repeat([0.2, 0.3, 0.2], 40)
+    grouped = planted(image, blank, None, groups=np.repeat(range(3), 40))
+    assert swap_test(grouped, 1000, 0)[1] > 0.2
+    assert swap_test(planted(image, blank, None), 1000, 0)[1] < 0.01
+
+
+def test_p_values_are_corrected_over_tasks() -> None:
+    truth = np.ones(50, int)
+    blank, image = np.full(50, 0.9), np.full(50, 0.9)
+    blank[:9], image[9:11] = 0.1, 0.1
+    tasks = [planted(image, blank, truth, f"t{i}") for i in range(4)]
+    (alone,) = score_tasks(tasks[:1], OPTIONS, 0)
+    several = score_tasks(tasks, OPTIONS, 0)
+    assert alone.accuracy is not None
+    assert several[0].accuracy is not None
+    assert several[0].accuracy.corrected > 2 * alone.accuracy.corrected

@@ -1,0 +1,183 @@
+"""The logit lens on the demo model, against the model's own logits and plain computations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vlmlens.abc import AnalysisContext, ColumnBlock, Options, Readout, Values
+from vlmlens.errors import CompositionError, MissingAnnotation, ReadoutError
+from vlmlens.report.files import to_json
+from vlmlens.results import Result
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.logit_lens import LensOptions, LogitLens
+from vlmlens_plugins.analysis.logit_lens import readings as readings_module
+from vlmlens_plugins.analysis.logit_lens.readings import read_layer, settling, top_tokens
+from vlmlens_plugins.storage.memory import MemoryStore, forget
+
+
+@pytest.fixture(scope="module")
+def hidden(vlm: Any, scenes: list[Sample]) -> dict[str, Any]:
+    trace = vlm.trace(vlm.encode(scenes), ["llm.block.*"], logits="last")
+    columns = {f"{site}/last": trace.select(f"{site}/last").numpy() for site in trace}
+    return {"columns": columns, "logits": trace.logits}
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryStore]:
+    forget("lens-test")
+    with MemoryStore.open("lens-test", mode="a", options=Options()) as opened:
+        yield opened
+
+
+def run(vlm: Any, scenes: list[Sample], columns: Any, store: Any, **options: Any) -> Result:
+    ids = tuple(sample.id for sample in scenes)
+    store.write(ColumnBlock(ids, {n: Values(x, "float32") for n, x in columns.items()}))
+    analysis = LogitLens(LensOptions(**options))
+    analysis.check(scenes, list(columns))
+    return analysis.run(AnalysisContext(scenes, store, lambda: vlm))
+
+
+def test_readings_equal_a_plain_computation(vlm: Any, hidden: Any) -> None:
+    readout = vlm.readout()
+    x = hidden["columns"]["llm.block.2/last"]
+    answers = hidden["logits"].argmax(-1).numpy()
+    labels = np.array([-1, *range(5, 4 + len(x))])
+    found = read_layer(readout, x, answers, labels, k=4, norm=True)
+    with torch.inference_mode():
+        logits = vlm.module.lm_head(vlm.module.model.language_model.norm(torch.tensor(x)))
+    p = logits.double().softmax(-1).numpy()
+    for i in range(len(x)):
+        order = np.argsort(-p[i])
+        assert found.top[i].tolist() == order[:4].tolist()
+        np.testing.assert_allclose(found.top_probability[i], p[i][order[:4]], rtol=1e-4)
+        assert found.entropy[i] == pytest.approx(-(p[i] * np.log(p[i])).sum(), rel=1e-4)
+        assert found.answer_probability[i] == pytest.approx(p[i][answers[i]], rel=1e-4)
+        assert found.answer_rank[i] == 1 + (p[i] > p[i][answers[i]]).sum()
+        if i:
+            assert found.label_rank[i] == 1 + (p[i] > p[i][labels[i]]).sum()
+    assert np.isnan(found.label_probability[0])
+    assert found.label_rank[0] == 0
+
+
+def test_chunks_do_not_change_the_numbers(
+    vlm: Any, hidden: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = hidden["columns"]["llm.block.1/last"]
+    answers = np.zeros(len(x), np.int64)
+    whole = read_layer(vlm.readout(), x, answers, answers, k=3, norm=True)
+    monkeypatch.setattr(readings_module, "_ELEMENTS", 1)
+    parts = read_layer(vlm.readout(), x, answers, answers, k=3, norm=True)
+    np.testing.assert_allclose(whole.entropy, parts.entropy, rtol=1e-4)
+    np.testing.assert_array_equal(whole.top, parts.top)
+
+
+def test_without_the_norm_the_head_alone_reads(vlm: Any, hidden: Any) -> None:
+    x = hidden["columns"]["llm.block.1/last"]
+    zeros = np.zeros(len(x), np.int64)
+    found = read_layer(vlm.readout(), x, zeros, zeros, k=1, norm=False)
+    with torch.inference_mode():
+        plain = vlm.module.lm_head(torch.tensor(x)).softmax(-1)
+    np.testing.assert_allclose(found.top_probability[:, 0], plain.amax(-1), rtol=1e-4)
+
+
+def test_settling_equals_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    top, answers = rng.integers(0, 2, (5, 200)), rng.integers(0, 2, 200)
+    for i, found in enumerate(settling(top, answers)):
+        stays = [all(top[j, i] == answers[i] for j in range(layer, 5)) for layer in range(5)]
+        assert found == (stays.index(True) if any(stays) else 5)
+
+
+def test_the_answer_is_what_the_model_itself_says(vlm: Any, hidden: Any) -> None:
+    answers = top_tokens(vlm.readout(), hidden["columns"]["llm.block.5/last"])
+    assert answers.tolist() == hidden["logits"].argmax(-1).tolist()
+
+
+def test_a_run_reports_every_task_and_layer(
+    vlm: Any, scenes: list[Sample], hidden: Any, store: Any
+) -> None:
+    result = run(vlm, scenes, hidden["columns"], store, k=3, samples=1)
+    tasks = ["color", "shape", "number", "presence", "surface"]
+    assert [finding.subject for finding in result.findings] == tasks
+    table = result.table("lens-layers")
+    assert len(table) == 5 * 6
+    last = [row for row in table.rows() if row[1] == "llm.block.5/last"]
+    names = list(table.columns)
+    for row in last:
+        values = dict(zip(names, row, strict=True))
+        assert values["agreement"] == 1
+        assert values["answer_rank"] == 1
+        assert values["settled_by_here"] == 1
+    tokens = result.table("lens-tokens")
+    assert len(tokens) == 5 * 6 * 3
+    assert [figure.kind for figure in result.figures] == ["line", "heatmap"] * 5
+    heat = result.figures[1]
+    assert np.array(heat.cells).shape == np.array(heat.texts).shape == (6, 3)
+    assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
+
+
+def test_without_the_norm_it_is_said(
+    vlm: Any, scenes: list[Sample], hidden: Any, store: Any
+) -> None:
+    result = run(vlm, scenes, hidden["columns"], store, norm=False)
+    assert "WITHOUT the norm" in result.notes[0]
+    assert result.findings
+
+
+@pytest.mark.parametrize("mistake", ["rows", "scale", "width"])
+def test_columns_of_another_model_or_order_are_caught(
+    mistake: str, vlm: Any, scenes: list[Sample], hidden: Any, store: Any
+) -> None:
+    columns = dict(hidden["columns"])
+    x = columns["llm.block.5/last"]
+    columns["llm.block.5/last"] = {
+        "rows": np.roll(x, 1, 0),
+        "scale": columns["llm.block.4/last"],
+        "width": vlm.module.model.language_model.norm(torch.tensor(x)).detach().numpy() + 0.1,
+    }[mistake]
+    with pytest.raises(ReadoutError, match="does not give the model's own logits") as caught:
+        run(vlm, scenes, columns, store)
+    assert caught.value.subject == "llm.block.5"
+
+
+def test_an_adapter_whose_readout_forgets_the_norm_is_caught(
+    vlm: Any, scenes: list[Sample], hidden: Any, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = vlm.readout()
+    wrong = Readout(norm=lambda h: h, unembed=right.unembed, site=right.site)
+    monkeypatch.setattr(vlm, "readout", lambda: wrong)
+    with pytest.raises(ReadoutError, match="off by"):
+        run(vlm, scenes, hidden["columns"], store)
+
+
+def test_a_model_without_a_readout_is_an_error(
+    vlm: Any, scenes: list[Sample], hidden: Any, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vlm, "readout", lambda: None)
+    with pytest.raises(ReadoutError, match="no final norm"):
+        run(vlm, scenes, hidden["columns"], store)
+
+
+def test_the_last_block_must_be_stored(
+    vlm: Any, scenes: list[Sample], hidden: Any, store: Any
+) -> None:
+    columns = {name: x for name, x in hidden["columns"].items() if "5" not in name}
+    with pytest.raises(CompositionError, match=r"llm\.block\.5/last"):
+        run(vlm, scenes, columns, store)
+
+
+def test_unfit_columns_and_unknown_samples_are_errors(scenes: list[Sample]) -> None:
+    lens = LogitLens(LensOptions(columns=["vision.block.*"]))
+    with pytest.raises(CompositionError, match="cannot read"):
+        lens.check(scenes, ["vision.block.0/image.mean"])
+    with pytest.raises(CompositionError, match="No stored column"):
+        LogitLens(LensOptions()).check(scenes, ["vision.block.0/image.mean"])
+    with pytest.raises(MissingAnnotation, match="no sample 'nobody'"):
+        LogitLens(LensOptions(samples=["nobody"])).check(scenes, [])
+    LogitLens(LensOptions(samples=[scenes[0].id])).check(scenes, [])
