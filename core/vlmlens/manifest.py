@@ -73,6 +73,8 @@ class Manifest:
         needs: What it relies on: an analysis's "labels", "choices", "images", "model", "readout".
         requires: Modules that must be importable before `target` is imported.
         checkpoints: An adapter's known checkpoints.
+        checks: A tuple of conformance tests to run with `vlmlens plugins check`, as
+            `package.module:NAME`.
         suggests: Run-spec values that apply where the user gives none.
     """
 
@@ -86,4 +88,5 @@ class Manifest:
     needs: frozenset[str] = frozenset()
     requires: tuple[str, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    checks: str | None = None
     suggests: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlmlens.testing._checks import CheckFailed, CheckResult
+    from vlmlens.testing.adapter import AdapterTests
     from vlmlens.testing.dataset import DatasetTests
     from vlmlens.testing.storage import StorageTests
 
-__all__ = ["CheckFailed", "CheckResult", "DatasetTests", "StorageTests"]
+__all__ = ["AdapterTests", "CheckFailed", "CheckResult", "DatasetTests", "StorageTests"]
 
 _HOMES = {
     "CheckFailed": "vlmlens.testing._checks",
     "CheckResult": "vlmlens.testing._checks",
+    "AdapterTests": "vlmlens.testing.adapter",
     "DatasetTests": "vlmlens.testing.dataset",
     "StorageTests": "vlmlens.testing.storage",
 }

@@ -4,6 +4,23 @@ A family subclasses `TransformersAdapter`, names its sites, and says how its ima
 """
 
 from vlmlens.transformers.adapter import TransformersAdapter
-from vlmlens.transformers.layouts import CropGeometry, PlacedImage, grid_patches, tower_layout
+from vlmlens.transformers.layouts import (
+    CropGeometry,
+    PlacedImage,
+    grid_patches,
+    joined,
+    tower_layout,
+)
+from vlmlens.transformers.raster import LLAVA_SITES, RasterAdapter, crop_geometry
 
-__all__ = ["CropGeometry", "PlacedImage", "TransformersAdapter", "grid_patches", "tower_layout"]
+__all__ = [
+    "LLAVA_SITES",
+    "CropGeometry",
+    "PlacedImage",
+    "RasterAdapter",
+    "TransformersAdapter",
+    "crop_geometry",
+    "grid_patches",
+    "joined",
+    "tower_layout",
+]

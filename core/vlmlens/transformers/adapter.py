@@ -29,6 +29,7 @@ from vlmlens.transformers.loading import (
     pick_dtype,
     quiet,
 )
+from vlmlens.transformers.processors import image_backend, load_processor
 
 
 class TransformersAdapter(ModelAdapter):
@@ -44,7 +45,6 @@ class TransformersAdapter(ModelAdapter):
     auto_class: ClassVar[str] = "AutoModelForImageTextToText"
     templates: ClassVar[Sequence[SiteTemplate]] = ()
     renames: ClassVar[Sequence[Rename]] = ()
-    padding_side: ClassVar[str] = "left"
     default_model: ClassVar[str | None] = None
 
     def __init__(self, module: Any, request: LoadRequest) -> None:
@@ -109,7 +109,7 @@ class TransformersAdapter(ModelAdapter):
         """The checkpoint's processor, loaded on first use."""
         model = self.model_name(self.request)
         with explained(model):
-            return transformers.AutoProcessor.from_pretrained(model, **hub_arguments(self.request))
+            return load_processor(model, hub_arguments(self.request))
 
     @property
     def tokenizer(self) -> Any:
@@ -121,6 +121,11 @@ class TransformersAdapter(ModelAdapter):
         """See `ModelAdapter.sites`."""
         paths = [name for name, _ in self.module.named_modules()]
         return SiteMap(self.templates, paths, self.renames)
+
+    @property
+    def padding_side(self) -> str:
+        """Where short rows are filled up; "right" where positions are counted from the left."""
+        return "left"
 
     @property
     def image_token_id(self) -> int:
@@ -314,6 +319,7 @@ class TransformersAdapter(ModelAdapter):
             "device": self.device.type,
             "attention": getattr(self.config, "_attn_implementation", None),
             "image_processor": type(self.processor.image_processor).__name__,
+            "image_backend": image_backend(self.processor.image_processor),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }

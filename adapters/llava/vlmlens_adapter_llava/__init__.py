@@ -1,0 +1,1 @@
+"""LLaVA for vlmlens."""

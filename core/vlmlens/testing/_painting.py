@@ -1,0 +1,120 @@
+"""Finding out where image tokens look: paint a cell, see which tokens change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vlmlens.abc.adapter import ModelAdapter
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis
+from vlmlens.tokens import PatchGrid, TokenKind
+
+Cell = tuple[float, float, float, float]
+_THRESHOLD = 1e-4
+
+
+def still(vlm: ModelAdapter) -> ModelAdapter:
+    """Make vision and language blocks pass their input on, by zeroing all their weights."""
+    import torch
+
+    with torch.no_grad():
+        for name, site in vlm.sites.canonical.items():
+            if ".block." in name:
+                for parameter in vlm.module.get_submodule(site.path).parameters():
+                    parameter.zero_()
+    return vlm
+
+
+def paint_cells(
+    vlm: ModelAdapter, plain: Image.Image, axis: Axis
+) -> tuple[PatchGrid, list[tuple[Cell, Image.Image]]]:
+    """The patch grid of a picture on an axis, and the picture with one cell painted, for some."""
+    grid = vlm.encode([Sample("p", "?", (plain,))]).layouts[axis].samples[0].patches
+    if grid is None:
+        raise AssertionError(f"the {axis.value} axis has no patch grid")
+    n = len(grid)
+    cells = []
+    for i in sorted({0, n // 3, n // 2, 2 * n // 3, n - 1}):
+        left, top, right, bottom = (float(v) for v in np.clip(grid.box[i], 0, 1))
+        if right - left <= 0 or bottom - top <= 0:
+            continue
+        cells.append(((left, top, right, bottom), _painted(plain, (left, top, right, bottom))))
+    return grid, cells
+
+
+def changed_tokens(
+    vlm: ModelAdapter, plain: Image.Image, painted: Image.Image, site: str | None, axis: Axis
+) -> list[int]:
+    """Numbers of the image tokens that differ between two pictures at a site."""
+    if site is None:
+        raise AssertionError(f"no site to look at on the {axis.value} axis")
+    rows = []
+    for image in (plain, painted):
+        batch = vlm.encode([Sample("p", "?", (image,))])
+        trace = vlm.trace(batch, [site])
+        layout = batch.layouts[axis].samples[0]
+        flat = trace[site].reshape(-1, trace[site].shape[-1])
+        rows.append(flat[layout.rows[layout.kinds == TokenKind.IMAGE]].float())
+    moved = (rows[0] - rows[1]).norm(dim=1)
+    return [i for i, distance in enumerate(moved.tolist()) if distance > _THRESHOLD]
+
+
+def painted_is_changed(grid: PatchGrid, cell: Cell, changed: list[int]) -> str:
+    """What is wrong with the tokens that changed; empty where they are the right ones.
+
+    Every token whose box covers most of the cell must change, and no token farther from the cell
+    than one box may, since resizing spreads a cell over its neighbours at most.
+    """
+    if not changed:
+        return f"painting {_text(cell)} changes no token"
+    missing = [i for i in range(len(grid)) if _covers(grid.box[i], cell) and i not in changed]
+    if missing:
+        return f"painting {_text(cell)} leaves token {missing[0]} ({_text(grid.box[missing[0]])})"
+    far = [i for i in changed if _far(grid.box[i], cell)]
+    return (
+        f"painting {_text(cell)} changes token {far[0]} ({_text(grid.box[far[0]])})" if far else ""
+    )
+
+
+def _painted(plain: Image.Image, cell: Cell) -> Image.Image:
+    width, height = plain.size
+    left, top, right, bottom = cell
+    box = (
+        round(left * width),
+        round(top * height),
+        max(round(right * width) - 1, round(left * width)),
+        max(round(bottom * height) - 1, round(top * height)),
+    )
+    image = plain.copy()
+    middle = plain.getpixel(((box[0] + box[2]) // 2, (box[1] + box[3]) // 2))
+    colour = tuple(0 if value > 127 else 255 for value in _rgb(middle))
+    ImageDraw.Draw(image).rectangle(box, fill=colour)
+    return image
+
+
+def _rgb(pixel: Any) -> tuple[int, int, int]:
+    if not isinstance(pixel, tuple):
+        raise TypeError("the picture is not RGB")
+    return pixel[0], pixel[1], pixel[2]
+
+
+def _covers(box: Any, cell: Cell) -> bool:
+    """Whether the cell's middle lies well inside the box."""
+    x, y = (cell[0] + cell[2]) / 2, (cell[1] + cell[3]) / 2
+    width, height = box[2] - box[0], box[3] - box[1]
+    inside_x = box[0] + 0.1 * width < x < box[2] - 0.1 * width
+    return bool(inside_x and box[1] + 0.1 * height < y < box[3] - 0.1 * height)
+
+
+def _far(box: Any, cell: Cell) -> bool:
+    width, height = box[2] - box[0], box[3] - box[1]
+    apart_x = max(box[0] - cell[2], cell[0] - box[2])
+    apart_y = max(box[1] - cell[3], cell[1] - box[3])
+    return bool(apart_x > width or apart_y > height)
+
+
+def _text(box: Any) -> str:
+    return "(" + ", ".join(f"{float(value):.2f}" for value in box) + ")"

@@ -1,0 +1,438 @@
+"""AdapterTests: what every adapter must do, on a tiny checkpoint of its family's real classes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.manifest import Manifest
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Site
+from vlmlens.testing._checks import Checks, expect, expect_error, skip
+from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
+from vlmlens.testing.tiny import picture
+from vlmlens.tokens import TokenKind
+
+if TYPE_CHECKING:
+    import torch
+
+SIZES = ((64, 48), (40, 88), (64, 64))
+"""(width, height) of the pictures that the checks show."""
+
+
+class AdapterTests(Checks):
+    """The conformance kit of adapters.
+
+    Subclass it as `Test...`, give `manifest`, and implement `build`, which makes a tiny checkpoint
+    (see `vlmlens.testing.tiny`). A family of several architectures has a subclass for each.
+
+    Args:
+        manifest: The adapter's; its `offers` are checked to be true.
+        tolerance: Largest difference between a padded batch and a single sample, relative to the
+            largest activation of the site.
+        mask_matters: Smallest difference, on the same scale, that ignoring the attention mask must
+            make; it shows that the tolerance means something.
+    """
+
+    manifest: ClassVar[Manifest]
+    tolerance: ClassVar[float] = 2e-5
+    mask_matters: ClassVar[float] = 1e-3
+    _built: ClassVar[dict[type, Path]] = {}
+    _loaded: ClassVar[dict[type, ModelAdapter]] = {}
+
+    def build(self, folder: Path) -> None:
+        """Write a tiny checkpoint: config, weights, tokenizer, processor."""
+        raise NotImplementedError("implement build")
+
+    # ------------------------------------------------------------------ parts
+
+    @property
+    def adapter(self) -> type[ModelAdapter]:
+        """The adapter class."""
+        module, _, name = self.manifest.target.partition(":")
+        found: type[ModelAdapter] = getattr(import_module(module), name)
+        return found
+
+    @property
+    def checkpoint(self) -> Path:
+        """The tiny checkpoint, built once per class."""
+        cls = type(self)
+        if cls not in self._built:
+            folder = Path(tempfile.mkdtemp(prefix="vlmlens-tiny-"))
+            _remove_at_exit(folder)
+            self.build(folder)
+            self._built[cls] = folder
+        return self._built[cls]
+
+    @property
+    def vlm(self) -> ModelAdapter:
+        """The loaded tiny model, in float32 on the CPU, once per class."""
+        cls = type(self)
+        if cls not in self._loaded:
+            self._loaded[cls] = self.load()
+        return self._loaded[cls]
+
+    def load(self, **settings: Any) -> ModelAdapter:
+        """A fresh instance of the tiny model."""
+        chosen = {"device": "cpu", "dtype": "float32", **settings}
+        return self.adapter.load(LoadRequest(model=str(self.checkpoint), **chosen))
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """One picture each, of different shapes, with prompts of different lengths."""
+        prompts = ("What is this?", "Name the colour of the largest thing, please:", "Hm?")
+        return [
+            Sample(f"s{i}", prompt, (picture(*size, seed=i),))
+            for i, (prompt, size) in enumerate(zip(prompts, SIZES, strict=True))
+        ]
+
+    def offers(self, what: str) -> bool:
+        """Whether the manifest says that the family can do this."""
+        return what in self.manifest.offers
+
+    def _needs(self, what: str) -> None:
+        if not self.offers(what):
+            raise skip(f"{self.manifest.name} does not offer {what!r}")
+
+    # ------------------------------------------------------------------ loading and sites
+
+    def check_skeleton_is_the_loaded_tree(self, folder: Path) -> None:
+        """From the config alone: the same modules and sites, and no weight in memory."""
+        del folder
+        skeleton = self.adapter.skeleton(LoadRequest(model=str(self.checkpoint), device="cpu"))
+        expect(skeleton.sites.modules == self.vlm.sites.modules, "the module trees differ")
+        same = dict(skeleton.sites.canonical) == dict(self.vlm.sites.canonical)
+        expect(same, "the canonical sites differ")
+        real = [n for n, p in skeleton.module.named_parameters() if p.device.type != "meta"]
+        expect(not real, f"the skeleton holds weights: {real[:3]}")
+
+    def check_sites_resolve_and_fire(self, folder: Path) -> None:
+        """Every canonical site gives an activation with the rows of its axis."""
+        del folder
+        names = list(self.vlm.sites.canonical)
+        for wanted in ("vision.block.0", "projector", "llm.block.0"):
+            if self.offers("readout") or wanted == "vision.block.0":
+                expect(wanted in names, f"there is no {wanted}")
+        batch = self.vlm.encode(self.samples)
+        trace = self.vlm.trace(batch, names, logits="all" if self.offers("readout") else "none")
+        for name in names:
+            site, tensor = trace.sites[name], trace[name]
+            rows = tensor.reshape(-1, tensor.shape[-1]).shape[0]
+            total = batch.layouts[site.axis].total
+            expect(rows == total, f"{name} gives {rows} rows, its axis has {total}")
+
+    def check_widths_are_true(self, folder: Path) -> None:
+        """`widths` says the width of every canonical site, from the config alone."""
+        del folder
+        skeleton = self.adapter.skeleton(LoadRequest(model=str(self.checkpoint), device="cpu"))
+        widths = skeleton.widths()
+        sites = list(self.vlm.sites.canonical.values())
+        logits = "all" if self.offers("readout") else "none"
+        trace = self.vlm.trace(self.vlm.encode(self.samples[:1]), sites, logits=logits)  # type: ignore[arg-type]
+        for site in sites:
+            found = trace[site.name].shape[-1]
+            expect(widths.get(site.path) == found, f"{site}: {widths.get(site.path)}, not {found}")
+
+    def check_determinism(self, folder: Path) -> None:
+        """The same batch gives the same bits twice, and after loading again."""
+        del folder
+        first = self._activations(self.vlm, self.samples)
+        for again in (self.vlm, self.load()):
+            second = self._activations(again, self.samples)
+            for name, tensor in first.items():
+                expect(bool((tensor == second[name]).all()), f"{name} differs between two passes")
+
+    def check_bfloat16(self, folder: Path) -> None:
+        """It loads and computes in bfloat16."""
+        del folder
+        half = self.load(dtype="bfloat16")
+        expect(half.dtype == "bfloat16", f"it computes in {half.dtype}")
+        for name, tensor in self._activations(half, self.samples[:1]).items():
+            expect(str(tensor.dtype) == "torch.bfloat16", f"{name} is {tensor.dtype}")
+            expect(bool(tensor.isfinite().all()), f"{name} is not finite")
+
+    def check_description(self, folder: Path) -> None:
+        """`describe` is JSON and tells one checkpoint from another."""
+        del folder
+        import json
+
+        said = self.vlm.describe()
+        json.dumps(said)
+        for key in ("dtype", "digest", "transformers", "torch", "image_backend"):
+            expect(bool(said.get(key)), f"describe() lacks {key!r}")
+
+    # ------------------------------------------------------------------ numbers
+
+    def check_batch_equals_single(self, folder: Path) -> None:
+        """Several samples of different shapes and lengths give what each gives alone."""
+        del folder
+        self._compare_with_single(self.samples)
+
+    def check_the_mask_matters(self, folder: Path) -> None:
+        """Control: the same comparison fails if the attention mask is ignored."""
+        del folder
+        self._needs("readout")
+        import torch
+
+        batch = self.vlm.encode(self.samples)
+        mask = batch.inputs["attention_mask"]
+        expect(not bool(mask.all()), "no sample of the batch is padded")
+        right = self.vlm.forward(batch, logits="last").logits
+        blind = _replaced(batch, attention_mask=torch.ones_like(mask))
+        wrong = self.vlm.forward(blind, logits="last").logits
+        expect(right is not None and wrong is not None, "no logits")
+        moved = _distance(right, wrong)
+        expect(moved > self.mask_matters, f"ignoring the mask moves the logits by {moved:.1e} only")
+
+    def check_columns_equal_hidden_states(self, folder: Path) -> None:
+        """Language blocks equal transformers' own hidden states of a single sample.
+
+        The last entry of `hidden_states` is normed already and is left out.
+        """
+        del folder
+        self._needs("readout")
+        import torch
+
+        for sample in self.samples:
+            batch = self.vlm.encode([sample])
+            expect(bool(batch.inputs["attention_mask"].all()), "a single sample is padded")
+            with torch.inference_mode():
+                output = self.vlm.module(**batch.inputs, output_hidden_states=True)
+            blocks = self._blocks()
+            trace = self.vlm.trace(batch, blocks)
+            for i, site in enumerate(blocks[:-1]):
+                far = _distance(output.hidden_states[i + 1], trace[site.name])
+                expect(far <= self.tolerance, f"{site} is {far:.1e} away from hidden_states")
+
+    def check_lens_identity(self, folder: Path) -> None:
+        """Final norm and unembedding at the last block give the model's own logits."""
+        del folder
+        self._needs("readout")
+        readout = self.vlm.readout()
+        expect(readout is not None, "it offers 'readout' and has none")
+        assert readout is not None
+        trace = self.vlm.trace(self.vlm.encode(self.samples), [readout.site], logits="last")
+        hidden = trace.select(f"{readout.site}/last")
+        assert not isinstance(hidden, list)
+        far = _distance(trace.logits, readout(hidden))
+        expect(far <= self.tolerance, f"the lens is {far:.1e} away from the logits")
+        far = _distance(trace.logits, readout(hidden, norm=False))
+        expect(far > self.mask_matters, "leaving the norm out changes nothing")
+
+    # ------------------------------------------------------------------ images
+
+    def check_layout_is_where_the_image_is(self, folder: Path) -> None:
+        """Painting a cell of the image changes the tokens whose boxes hold it, and no far ones.
+
+        The vision blocks and language blocks are made to pass their input on, so that each token
+        sees its own patch only.
+        """
+        del folder
+        self._needs("patch-grid")
+        vlm = still(self.load())
+        axes = [axis for axis in (Axis.LLM, Axis.PROJECTOR) if self._probe_site(vlm, axis)]
+        for width, height in SIZES:
+            plain = picture(width, height)
+            for axis in axes:
+                site = self._probe_site(vlm, axis)
+                grid, cells = paint_cells(vlm, plain, axis)
+                for cell, painted in cells:
+                    changed = changed_tokens(vlm, plain, painted, site, axis)
+                    problem = painted_is_changed(grid, cell, changed)
+                    expect(not problem, f"{width} x {height}, {axis.value} axis: {problem}")
+
+    def check_the_image_matters(self, folder: Path) -> None:
+        """Another picture gives other logits (or other image features)."""
+        del folder
+        one, other = (
+            self.samples[0],
+            Sample("o", self.samples[0].prompt, (picture(64, 48, seed=2),)),
+        )
+        first = self._activations(self.vlm, [one])
+        second = self._activations(self.vlm, [other])
+        name = list(first)[-1] if self.offers("readout") else "vision.block.0/image.mean"
+        moved = _distance(first[name], second[name])
+        expect(moved > self.mask_matters, f"another picture moves {name} by {moved:.1e} only")
+
+    def check_several_images(self, folder: Path) -> None:
+        """Two images in a sample, beside one image: as alone; or a clear refusal."""
+        del folder
+        two = Sample("two", "Compare them:", (picture(64, 48), picture(40, 88, seed=1)))
+        if not self.offers("several-images"):
+            expect_error(Exception, lambda: self.vlm.encode([two]), "two images in a sample")
+            return
+        layout = self.vlm.encode([two]).layout(0)
+        if layout.patches is not None:
+            expect(set(layout.patches.image.tolist()) == {0, 1}, "the grid lacks an image")
+        self._compare_with_single([self.samples[1], two])
+
+    def check_text_only(self, folder: Path) -> None:
+        """A sample without an image, beside one with it: as alone; or a clear refusal."""
+        del folder
+        none = Sample("none", "Hello, who are you?")
+        if not self.offers("text-only"):
+            expect_error(Exception, lambda: self.vlm.encode([none]), "a sample without image")
+            return
+        self._compare_with_single([self.samples[0], none], self._blocks())
+        self._compare_with_single([none, Sample("n2", "Hm?")], self._blocks())
+
+    # ------------------------------------------------------------------ language
+
+    def check_layout_names_the_tokens(self, folder: Path) -> None:
+        """Every sample's own rows, in order: the prompt is in its text; padding is nowhere."""
+        del folder
+        batch = self.vlm.encode(self.samples)
+        ids = batch.inputs["input_ids"]
+        flat, mask = ids.flatten().tolist(), batch.inputs["attention_mask"].flatten().tolist()
+        seen: set[int] = set()
+        for i, sample in enumerate(self.samples):
+            layout = batch.layout(i)
+            expect(not seen & set(layout.rows.tolist()), "two samples share rows")
+            seen |= set(layout.rows.tolist())
+            assert layout.token_ids is not None
+            if batch.layouts[Axis.LLM].total == len(flat):
+                expect(all(mask[row] for row in layout.rows), "a padding row belongs to a sample")
+                own = [flat[row] for row in layout.rows]
+                expect(own == layout.token_ids.tolist(), "token_ids are not those of the rows")
+            text = self.vlm.decode(layout.token_ids[layout.kinds == TokenKind.TEXT].tolist())
+            expect(sample.prompt in text, f"{sample.prompt!r} is not in {text!r}")
+
+    def check_no_doubled_specials(self, folder: Path) -> None:
+        """The beginning-of-text token stands at most once."""
+        del folder
+        tokenizer: Any = getattr(self.vlm, "tokenizer", None)
+        bos = getattr(tokenizer, "bos_token_id", None)
+        if bos is None:
+            raise skip("the tokenizer has no beginning-of-text token")
+        layout = self.vlm.encode(self.samples[:1]).layout(0)
+        assert layout.token_ids is not None
+        found = int((layout.token_ids == bos).sum())
+        allowed = 2 if bos == tokenizer.eos_token_id else 1
+        expect(found <= allowed, f"it stands {found} times")
+
+    def check_generate(self, folder: Path) -> None:
+        """Greedy text begins with the most probable next token, batched or not."""
+        del folder
+        self._needs("generate")
+        batch = self.vlm.encode(self.samples)
+        texts = self.vlm.generate(batch, max_new_tokens=4)
+        expect(len(texts) == len(self.samples), "another number of texts than samples")
+        alone = [self.vlm.generate(self.vlm.encode([s]), max_new_tokens=4)[0] for s in self.samples]
+        expect(texts == alone, f"batched {texts}, alone {alone}")
+
+    def check_answers(self, folder: Path) -> None:
+        """An appended answer stands after the prompt; the position before it predicts it."""
+        del folder
+        self._needs("readout")
+        batch = self.vlm.encode(self.samples, answers=["yes", "perhaps", "n"])
+        plain = self.vlm.forward(self.vlm.encode(self.samples), logits="last").logits
+        logits = self.vlm.forward(batch, logits="all").logits
+        assert plain is not None
+        assert logits is not None
+        flat = logits.flatten(0, 1)
+        for i, answer in enumerate(("yes", "perhaps", "n")):
+            layout = batch.layout(i)
+            where = layout.positions(TokenKind.ANSWER)
+            assert layout.token_ids is not None
+            written = layout.token_ids[where].tolist()
+            expect(written == self.vlm.answer_ids(answer), f"{answer!r} became {written}")
+            expect(int(where[-1]) == len(layout) - 1, "the answer is not at the end")
+            far = _distance(flat[int(layout.rows[where[0] - 1])], plain[i])
+            expect(far <= self.tolerance, f"the prediction of {answer!r} is {far:.1e} off")
+
+    # ------------------------------------------------------------------ helpers
+
+    def _blocks(self) -> list[Site]:
+        return [
+            site
+            for name, site in self.vlm.sites.canonical.items()
+            if name.startswith("llm.block.") and name.count(".") == 2
+        ]
+
+    def _columns(self, vlm: ModelAdapter) -> list[str]:
+        """Columns on every axis, pooled and whole."""
+        names = [name for name in vlm.sites.canonical if ".block." in name or name == "projector"]
+        columns = []
+        for name in names:
+            axis = vlm.sites.canonical[name].axis
+            pooled = "last" if axis is Axis.LLM else "image.mean"
+            columns += [f"{name}/{pooled}", f"{name}/all"]
+        return columns
+
+    def _activations(self, vlm: ModelAdapter, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        import torch
+
+        columns = self._columns(vlm)
+        trace = vlm.trace(vlm.encode(samples), [name.partition("/")[0] for name in columns])
+        found = {}
+        for name in columns:
+            rows = trace.select(name)
+            found[name] = torch.cat(rows) if isinstance(rows, list) else rows
+        return found
+
+    def _compare_with_single(
+        self, samples: Sequence[Sample], sites: Sequence[Site] | None = None
+    ) -> None:
+        import torch
+
+        names = (
+            [s.name for s in sites]
+            if sites
+            else [n.partition("/")[0] for n in self._columns(self.vlm)]
+        )
+        names = list(dict.fromkeys(names))
+        together = self.vlm.trace(self.vlm.encode(samples), names)
+        for i, sample in enumerate(samples):
+            single = self.vlm.trace(self.vlm.encode([sample]), names)
+            for name in names:
+                batched, alone = together.select(f"{name}/all"), single.select(f"{name}/all")
+                assert isinstance(batched, list)
+                assert isinstance(alone, list)
+                same = batched[i].shape == alone[0].shape
+                expect(same, f"{name}, {sample.id}: {batched[i].shape} and {alone[0].shape}")
+                far = _distance(alone[0], batched[i])
+                expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
+        if self.offers("readout"):
+            logits = self.vlm.forward(self.vlm.encode(samples), logits="last").logits
+            ones = [self.vlm.forward(self.vlm.encode([s]), logits="last").logits for s in samples]
+            far = _distance(torch.cat([one for one in ones if one is not None]), logits)
+            expect(far <= self.tolerance, f"the logits are {far:.1e} away from alone")
+
+    def _probe_site(self, vlm: ModelAdapter, axis: Axis) -> str | None:
+        """Where to look for changed tokens on an axis."""
+        name = "projector" if axis is Axis.PROJECTOR else "llm.block.0"
+        return name if name in vlm.sites.canonical else None
+
+
+def _replaced(batch: Any, **inputs: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(batch, inputs={**batch.inputs, **inputs})
+
+
+def _distance(expected: Any, found: Any) -> float:
+    """Largest difference, relative to the largest expected value (at least 1)."""
+    a, b = expected.float().cpu().numpy(), found.float().cpu().numpy()
+    if a.shape != b.shape:
+        return float("inf")
+    return float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
+
+
+def _remove_at_exit(folder: Path) -> None:
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)

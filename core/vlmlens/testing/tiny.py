@@ -1,0 +1,99 @@
+"""Tiny checkpoints of real classes for tests: a byte tokenizer, lively weights, pictures.
+
+Library initialisation (standard deviation 0.02) leaves a tiny model almost linear: masks and
+images hardly move its numbers, and tests of them pass without meaning anything. `wake` draws the
+weights anew, large enough that everything matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+_EMBEDDINGS = ("embed_tokens", "shared", "wte", "query_tokens", "token_embedding")
+
+
+def byte_tokenizer(
+    specials: Sequence[str],
+    *,
+    bos: str | None = None,
+    eos: str | None = None,
+    pad: str | None = None,
+    unk: str | None = None,
+    add_bos: bool = False,
+    named: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Any:
+    """A fast tokenizer of 256 bytes and some special tokens; it encodes any text.
+
+    Args:
+        specials: Special tokens, in order after the bytes.
+        bos: Which of them begins a text.
+        eos: Which of them ends it.
+        pad: Which of them fills up.
+        unk: Which of them stands for the unknown.
+        add_bos: Whether `bos` is put before every text.
+        named: More special tokens by attribute name, such as {"image_token": "<image>"}.
+        settings: Passed to `PreTrainedTokenizerFast`.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in specials]
+    )
+    if add_bos and bos is not None:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
+        )
+    roles = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk}
+    given: dict[str, Any] = {role: token for role, token in roles.items() if token is not None}
+    if named:
+        given["extra_special_tokens"] = dict(named)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **given, **settings)
+
+
+def wake(model: Any, *, seed: int = 1) -> Any:
+    """Draw every matrix of a model anew, so that masks, images and layers matter; in place.
+
+    Embeddings get standard deviation 0.5, other matrices 1.2 / sqrt(inputs).
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    model = model.to(torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                embedding = any(part in name for part in _EMBEDDINGS)
+                scale = 0.5 if embedding else 1.2 / max(parameter[0].numel(), 1) ** 0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model
+
+
+def save(folder: Path, model: Any, *parts: Any) -> Path:
+    """Save a woken model and its processor, or tokenizer and image processor."""
+    for part in (wake(model), *parts):
+        part.save_pretrained(folder)
+    return folder
+
+
+def picture(width: int, height: int, *, seed: int = 0) -> Image.Image:
+    """A picture with structure in every corner; other seeds look different."""
+    ground = [(200, 30, 40), (20, 180, 60), (40, 60, 220), (220, 200, 40)][seed % 4]
+    image = Image.new("RGB", (width, height), ground)
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((width // 4, height // 4, width // 2, height // 2), fill=(255, 255, 255))
+    pen.ellipse(
+        (width // 2, height // 2, width - 2, height - 2), fill=(10 + 20 * seed % 200, 9, 90)
+    )
+    pen.line((0, 0, width, height), fill=(0, 0, 0), width=2)
+    pen.line((0, height, width, 0), fill=(90, 200, 255), width=1)
+    return image

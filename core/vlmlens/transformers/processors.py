@@ -1,0 +1,134 @@
+"""Loading processors, also where torchvision is missing.
+
+transformers refuses some processors without torchvision only because they carry a video
+processor. Images need none of it: then the processor is loaded with its Pillow image processor
+and a video processor that is never called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.utils.hub import cached_file
+
+from vlmlens.errors import MissingDependency
+
+_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_COPIED = ("merge_size", "slice_mode", "downsample_mode", "patch_size", "temporal_patch_size")
+
+
+def load_processor(model: str, arguments: Mapping[str, Any]) -> Any:
+    """A checkpoint's processor.
+
+    Args:
+        model: Hub id or folder.
+        arguments: For every `from_pretrained`.
+
+    Raises:
+        MissingDependency: The family's images cannot be processed without torchvision.
+        OSError: The checkpoint has no processor.
+    """
+    try:
+        return transformers.AutoProcessor.from_pretrained(model, **arguments)
+    except (ImportError, ValueError) as error:
+        if "orchvision" not in str(error) or importlib.util.find_spec("torchvision"):
+            raise
+    return _image_only(processor_class(model, arguments)).from_pretrained(model, **arguments)
+
+
+def processor_class(model: str, arguments: Mapping[str, Any]) -> type[Any]:
+    """The processor class that a checkpoint names, else that of its model type."""
+    from transformers.models.auto.auto_mappings import PROCESSOR_MAPPING_NAMES
+
+    name = next(filter(None, (_named(model, file, arguments) for file in _NAMED_IN)), None)
+    if name is None:
+        config = transformers.AutoConfig.from_pretrained(model, **arguments)
+        name = PROCESSOR_MAPPING_NAMES[config.model_type]
+    found: type[Any] = getattr(transformers, name)
+    return found
+
+
+def image_backend(image_processor: Any) -> str:
+    """What makes the pixel values, "torchvision" or "pil"; they differ slightly between the two."""
+    name = type(image_processor).__name__
+    return "pil" if name.endswith("Pil") or not _has_torchvision() else "torchvision"
+
+
+def _has_torchvision() -> bool:
+    return importlib.util.find_spec("torchvision") is not None
+
+
+def _named(model: str, file: str, arguments: Mapping[str, Any]) -> str | None:
+    path = cached_file(
+        model,
+        file,
+        revision=arguments.get("revision"),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return None
+    name = json.loads(Path(path).read_text(encoding="utf-8")).get("processor_class")
+    return name if isinstance(name, str) else None
+
+
+def _image_only(base: type[Any]) -> type[Any]:
+    """A processor class whose video processor is never called and needs no torchvision."""
+    if getattr(base, "is_dummy", False):
+        raise _needs_torchvision(base.__name__)
+    from transformers.video_processing_utils import VideoProcessorMixin
+
+    class NoVideo(VideoProcessorMixin):
+        model_input_names: list[str] = []  # noqa: RUF012
+
+    class ImageOnly(base):  # type: ignore[misc]
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+            if name == "video_processor":
+                return None
+            return super().check_argument_for_proper_class(name, argument)
+
+        @classmethod
+        def _get_arguments_from_pretrained(
+            cls, path: str, processor_dict: Any = None, **kwargs: Any
+        ) -> list[Any]:
+            del processor_dict
+            kwargs.pop("subfolder", None)
+            parts: dict[str, Any] = {}
+            for name in cls.get_attributes():
+                if name == "tokenizer":
+                    parts[name] = transformers.AutoTokenizer.from_pretrained(path, **kwargs)
+                elif name == "image_processor":
+                    parts[name] = _pillow_processor(path, kwargs)
+                elif name == "video_processor":
+                    parts[name] = NoVideo()
+            for name in _COPIED:
+                if "video_processor" in parts and hasattr(parts["image_processor"], name):
+                    value = getattr(parts["image_processor"], name)
+                    setattr(parts["video_processor"], name, value)
+            return [parts[name] for name in cls.get_attributes()]
+
+    ImageOnly.__name__ = base.__name__
+    return ImageOnly
+
+
+def _pillow_processor(path: str, kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(path, **kwargs)
+    except (ImportError, ValueError) as error:
+        if "orchvision" in str(error):
+            raise _needs_torchvision(path) from error
+        raise
+
+
+def _needs_torchvision(subject: str) -> MissingDependency:
+    return MissingDependency(
+        f"{subject}: this family's images are processed with torchvision, which is not installed.",
+        subject=subject,
+        hint="pip install torchvision, in the version that fits the installed torch.",
+    )

@@ -1,0 +1,85 @@
+"""RasterAdapter: families whose images become one square raster of patches each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.transformers.adapter import TransformersAdapter
+from vlmlens.transformers.layouts import CropGeometry, PlacedImage, grid_patches, tower_layout
+
+LLAVA_SITES: Sequence[SiteTemplate] = (
+    SiteTemplate("vision.block.{i}", ("model.vision_tower.encoder.layers.{i}",), Axis.VISION),
+    SiteTemplate("projector", ("model.multi_modal_projector",), Axis.PROJECTOR),
+    SiteTemplate("llm.embed", ("model.language_model.embed_tokens",), Axis.LLM),
+    SiteTemplate("llm.block.{i}", ("model.language_model.layers.{i}",), Axis.LLM),
+    SiteTemplate("llm.norm", ("model.language_model.norm",), Axis.LLM),
+    SiteTemplate("llm.head", ("lm_head",), Axis.LLM),
+)
+"""Sites of transformers' LLaVA-shaped models: a tower, a projector, a language model."""
+
+
+class RasterAdapter(TransformersAdapter):
+    """Each image becomes one square raster, whose tokens the language model sees in order."""
+
+    templates: ClassVar[Sequence[SiteTemplate]] = LLAVA_SITES
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in resized pixels."""
+        return int(self.config.vision_config.patch_size)
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of the raster."""
+        return int(self.config.vision_config.image_size) // self.patch
+
+    @property
+    def tower_special(self) -> int:
+        """Tokens before the patches in the vision tower: 1 where it has a CLS token."""
+        return int(self.config.vision_config.model_type == "clip_vision_model")
+
+    def geometry(self, image: PlacedImage) -> CropGeometry:
+        """How the processor resizes and places an image."""
+        return crop_geometry(self.processor.image_processor, image.height, image.width)
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        """See `TransformersAdapter.patch_grid`."""
+        patch, side = self.patch, self.side
+        return grid_patches(image.image, side, side, (patch, patch), self.geometry(image))
+
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.image_layouts`."""
+        counts, patches = [len(group) for group in images], self.side**2
+        return {
+            Axis.VISION: tower_layout(counts, patches, grids, special=self.tower_special),
+            Axis.PROJECTOR: tower_layout(counts, patches, grids),
+        }
+
+
+def crop_geometry(image_processor: Any, height: int, width: int) -> CropGeometry:
+    """The geometry of a processor that scales the shorter side or squashes, then may crop.
+
+    Args:
+        image_processor: With `size`, and `crop_size` where it crops the middle.
+        height: Of the original image, in pixels.
+        width: Likewise.
+    """
+    size = image_processor.size
+    if "shortest_edge" in size:
+        short = size["shortest_edge"]
+        if height < width:
+            new_height, new_width = short, int(short * width / height)
+        else:
+            new_height, new_width = int(short * height / width), short
+    else:
+        new_height, new_width = size["height"], size["width"]
+    if not getattr(image_processor, "do_center_crop", False):
+        return CropGeometry(new_width, new_height)
+    crop = image_processor.crop_size
+    left, top = (new_width - crop["width"]) // 2, (new_height - crop["height"]) // 2
+    return CropGeometry(new_width, new_height, left=left, top=top)

@@ -1,0 +1,103 @@
+"""The demo's held-out scenes as samples, drawn on first use and kept in the cache folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from vlmlens.abc import Dataset, Options
+from vlmlens.errors import DataNotFound
+from vlmlens.samples import Sample
+from vlmlens_plugins.demo.questions import Question, questions
+from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
+
+
+class DemoOptions(Options):
+    """Options of `demo:scenes`."""
+
+    scenes: int = Field(600, ge=1, description="How many held-out scenes.")
+    seed: int = Field(0, ge=0, description="Seed of the scenes.")
+
+
+class DemoDataset(Dataset):
+    """Five questions about each of the held-out scenes, which the demo model never saw."""
+
+    Options: ClassVar[type[Options]] = DemoOptions
+    options: DemoOptions
+
+    def samples(self, prompts: Sequence[str]) -> list[Sample]:
+        """See `Dataset.samples`; prompts of the user's replace the questions, without labels."""
+        if self.source != "scenes":
+            raise DataNotFound(
+                f"The demo has no data named {self.source!r}.",
+                subject=self.source,
+                hint="Use demo:scenes.",
+            )
+        folder = self._folder()
+        samples = []
+        for i in range(self.options.scenes):
+            scene = make_scene(i, split="heldout", seed=self.options.seed)
+            image = _drawn(scene, folder)
+            samples += _free(scene, image, prompts) if prompts else _asked(scene, image)
+        return samples
+
+    def _folder(self) -> Path:
+        folder = cache_folder() / f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def cache_folder() -> Path:
+    """Where vlmlens keeps what it can make again: VLMLENS_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("VLMLENS_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vlmlens"
+
+
+def _drawn(scene: Scene, folder: Path) -> str:
+    """The scene's PNG file; drawn where it is not there yet, complete or not at all."""
+    path = folder / f"{scene.id}.png"
+    if not path.exists():
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            draw(scene).save(file, format="PNG")
+        Path(name).replace(path)
+    return str(path)
+
+
+def _asked(scene: Scene, image: str) -> list[Sample]:
+    return [_sample(scene, image, question) for question in questions(scene)]
+
+
+def _sample(scene: Scene, image: str, question: Question) -> Sample:
+    return Sample(
+        id=f"{scene.id}/{question.task}",
+        prompt=question.prompt,
+        images=(image,),
+        label=question.label,
+        choices=tuple(question.choices),
+        group=scene.id,
+        task=question.task,
+        attributes=scene.attributes(),
+    )
+
+
+def _free(scene: Scene, image: str, prompts: Sequence[str]) -> list[Sample]:
+    return [
+        Sample(
+            id=f"{scene.id}#{k}",
+            prompt=prompt,
+            images=(image,),
+            group=scene.id,
+            task=prompt,
+            attributes=scene.attributes(),
+        )
+        for k, prompt in enumerate(prompts)
+    ]

@@ -1,0 +1,20 @@
+"""What the demo offers: a model family of one checkpoint, and its scenes."""
+
+from vlmlens.manifest import Checkpoint, Manifest, PluginKind
+
+ADAPTER = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="demo",
+    target="vlmlens_plugins.demo.adapter:DemoAdapter",
+    help="The embedded LLaVA of a few million parameters, trained on drawn scenes.",
+    offers=frozenset({"generate", "readout", "text-only", "several-images", "patch-grid"}),
+    checkpoints=(Checkpoint("embedded", parameters=0.003, licence="Apache-2.0"),),
+)
+
+DATASET = Manifest(
+    kind=PluginKind.DATASET,
+    name="demo",
+    target="vlmlens_plugins.demo.dataset:DemoDataset",
+    help="Drawn scenes with known attributes, generated on first use (demo:scenes).",
+    suggests={"analysis": {"probe": {"targets": ["label", "photographer@color"]}}},
+)
