@@ -30,12 +30,14 @@ class Finding:
         verdict: The answer in short.
         subject: What it is about: a task, a column.
         values: The numbers behind the sentence, by name.
+        scope: The part of the model that it holds for, where it is not all of it.
     """
 
     text: str
     verdict: Verdict = Verdict.INFO
     subject: str = ""
     values: Mapping[str, Cell] = field(default_factory=dict)
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)

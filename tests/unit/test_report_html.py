@@ -124,6 +124,19 @@ def test_findings_come_first_each_with_its_verdict() -> None:
     assert source.index("<figure") < source.index("Method") < source.index("The exact spec")
 
 
+def test_glance_says_where_a_verdict_holds() -> None:
+    both = [
+        Finding("a", Verdict.NOT_ENCODED, "presence", scope="vision side"),
+        Finding("b", Verdict.ENCODED, "presence", scope="language side"),
+        Finding("c", Verdict.ENCODED, "color"),
+    ]
+    other = Result("x", "X", [Finding("d", Verdict.USES_IMAGE, "color")])
+    page = render([Result("probe", "P", both), other])
+    row = page[page.index('scope="row">presence') :]
+    row = row[: row.index("</tr>")]
+    assert row.index("not encoded") < row.index("vision side") < row.index("language side")
+
+
 def test_glance_has_a_row_per_subject() -> None:
     source = render()
     glance = source[source.index("At a glance") : source.index('id="warnings"')]

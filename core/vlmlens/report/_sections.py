@@ -40,11 +40,12 @@ def findings(results: Sequence[Result], names: Sequence[str]) -> Markup:
 
 def glance(results: Sequence[Result]) -> Markup:
     """Verdicts by subject and analysis; empty where there is less than two of either."""
-    by_subject: dict[str, dict[int, Verdict]] = {}
+    by_subject: dict[str, dict[int, list[Finding]]] = {}
     for index, item in enumerate(results):
         for finding in item.findings:
             if finding.subject and finding.verdict is not Verdict.INFO:
-                by_subject.setdefault(finding.subject, {}).setdefault(index, finding.verdict)
+                row = by_subject.setdefault(finding.subject, {})
+                row.setdefault(index, []).append(finding)
     used = [i for i in range(len(results)) if any(i in row for row in by_subject.values())]
     if len(used) < 2 or len(by_subject) < 2:
         return Markup("")
@@ -95,9 +96,15 @@ def _finding(finding: Finding) -> Markup:
     return tag("li", chip(finding.verdict), tag("p", clean(finding.text)))
 
 
-def _glance_row(subject: str, row: Mapping[int, Verdict], used: Sequence[int]) -> Markup:
-    cells = [tag("td", chip(row[i]) if i in row else "-") for i in used]
+def _glance_row(subject: str, row: Mapping[int, Sequence[Finding]], used: Sequence[int]) -> Markup:
+    cells = [tag("td", *(_short(f) for f in row[i])) if i in row else tag("td", "-") for i in used]
     return tag("tr", tag("th", one_line(subject), scope="row"), *cells)
+
+
+def _short(finding: Finding) -> Markup:
+    """A verdict with the part of the model that it holds for."""
+    scope = tag("small", f" {one_line(finding.scope)}") if finding.scope else ""
+    return tag("div", chip(finding.verdict), scope)
 
 
 def _values(found: Sequence[Finding]) -> Markup:

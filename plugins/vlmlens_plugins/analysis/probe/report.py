@@ -88,16 +88,14 @@ def _of_target(item: Probed, options: ProbeOptions) -> list[Finding]:
         by_side.setdefault(side_of(score.column), []).append(score)
     verdicts = {overall(scores)[0] for scores in by_side.values()}
     if len(verdicts) == 1:
-        where = "" if len(by_side) > 1 else f" on the {next(iter(by_side))}"
-        return [_finding(item.target, item.scores, where, options)]
-    return [
-        _finding(item.target, scores, f" on the {side.value}", options)
-        for side, scores in by_side.items()
-    ]
+        side = "" if len(by_side) > 1 else next(iter(by_side)).value
+        return [_finding(item.target, item.scores, side, options)]
+    return [_finding(item.target, scores, side.value, options) for side, scores in by_side.items()]
 
 
-def _finding(target: Target, scores: Sequence[Score], where: str, options: ProbeOptions) -> Finding:
+def _finding(target: Target, scores: Sequence[Score], side: str, options: ProbeOptions) -> Finding:
     verdict, best = overall(scores)
+    where = f" on the {side}" if side else ""
     least = least_gap(best.majority, options)
     closing = {
         Verdict.ENCODED: "",
@@ -113,7 +111,7 @@ def _finding(target: Target, scores: Sequence[Score], where: str, options: Probe
         f"p = {best.corrected:.2g}{closing})."
     )
     values: dict[str, Cell] = {**_row(target, best), "least_gap": least, "columns": len(scores)}
-    return Finding(text, verdict, target.name, values)
+    return Finding(text, verdict, target.name, values, scope=side)
 
 
 def _row(target: Target, score: Score) -> dict[str, Cell]:
