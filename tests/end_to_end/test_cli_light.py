@@ -124,7 +124,7 @@ def test_plugins_list_and_show() -> None:
 @pytest.mark.parametrize(
     ("args", "kind", "says"),
     [
-        (("run", "--adapter", "llava"), "UnknownPlugin", "vlmlens-adapter-llava"),
+        (("run", "--adapter", "glamm"), "UnknownPlugin", "vlmlens-adapter-glamm"),
         (("run", "--adapter", "dmeo"), "UnknownPlugin", "Did you mean demo"),
         (("run", "--storage", "lmbd"), "UnknownPlugin", "Did you mean lmdb?"),
         (("run", "--batch-size", "0"), "SpecError", "batch_size = 0"),
@@ -137,7 +137,7 @@ def test_plugins_list_and_show() -> None:
         (("show", "no-such-run"), "RunNotFound", "no-such-run"),
         (("analyze", "no-such-run"), "RunNotFound", "no-such-run"),
         (("plugins", "show", "porbe"), "UnknownPlugin", "Did you mean probe"),
-        (("sites", "--adapter", "clip"), "UnknownPlugin", "vlmlens-adapter-clip"),
+        (("sites", "--adapter", "cogvlm"), "UnknownPlugin", "vlmlens-adapter-cogvlm"),
     ],
 )
 def test_mistakes(args: tuple[str, ...], kind: str, says: str) -> None:
@@ -152,7 +152,7 @@ def test_mistakes(args: tuple[str, ...], kind: str, says: str) -> None:
 
 
 def test_debug_shows_where_it_happened() -> None:
-    done = vlmlens("run", "--adapter", "llava", "--debug")
+    done = vlmlens("run", "--adapter", "glamm", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stdout == ""

@@ -54,7 +54,7 @@ def test_linked_pages_and_pictures_exist() -> None:
 def test_named_commands_exist() -> None:
     import typer.main
 
-    from vlmlens.cli import app
+    from vlmlens.cli._app import app
 
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     used = set(re.findall(r"^vlmlens ([a-z]+)", README, re.MULTILINE))
