@@ -68,9 +68,10 @@ class Manifest:
         help: One line.
         api_version: The plugin API that it was written for.
         aliases: Other names that it answers to.
-        offers: What others may rely on: an adapter's "generate", "readout", ...; a storage's
-            "ragged", ...
-        needs: What it relies on: an analysis's "labels", "choices", "images", "model", "readout".
+        offers: What others may rely on: an adapter's "generate", "readout", "choice-scores",
+            ...; a storage's "ragged", ...
+        needs: What it relies on: an analysis's "labels", "choices", "images", "answers" (the
+            model writes, or there are choices to compare), "model", "readout".
         requires: Modules that must be importable before `target` is imported.
         checkpoints: An adapter's known checkpoints.
         checks: A tuple of conformance tests to run with `vlmlens plugins check`, as

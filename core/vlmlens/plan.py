@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.storage import DTYPES
-from vlmlens.errors import SpecError, StoreFull
+from vlmlens.errors import SiteShapeError, SpecError, StoreFull
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import Observer, SilentObserver
 from vlmlens.samples import Sample, check_images, check_unique
@@ -227,26 +227,32 @@ def _estimate(
     item = DTYPES[skeleton.dtype].itemsize
     widths = skeleton.widths()
     sizes: dict[str, int | None] = {}
-    lengths: dict[str, float] = {}
+    lengths: dict[str, float | None] = {}
     for name in columns:
         column = Column.parse(name)
         site = skeleton.sites.resolve(column.site)[0]
         width = widths.get(site.path)
-        rows = 1.0
+        rows: float | None = 1.0
         if column.selector.ragged:
             key = f"{site.axis}/{column.selector}"
-            lengths[key] = lengths.get(key) or _mean_rows(skeleton, samples, column, site.axis)
+            if key not in lengths:
+                lengths[key] = _mean_rows(skeleton, samples, column, site.axis)
             rows = lengths[key]
-        sizes[name] = None if width is None else round(len(samples) * rows * width * item)
+        unknown = width is None or rows is None
+        sizes[name] = None if unknown else round(len(samples) * (rows or 0) * (width or 0) * item)
     free = shutil.disk_usage(_existing(Path(spec.out or "."))).free
     return Estimate(len(samples), sizes, sum(size or 0 for size in sizes.values()), free)
 
 
 def _mean_rows(
     skeleton: ModelAdapter, samples: Sequence[Sample], column: Column, axis: Any
-) -> float:
+) -> float | None:
+    """Mean number of kept rows; None where it takes the weights to tell."""
     some = samples[:_PROBED_FOR_LENGTH]
-    layouts = skeleton.encode(some).layouts[axis].samples
+    try:
+        layouts = skeleton.encode(some).layouts[axis].samples
+    except SiteShapeError:
+        return None
     return sum(len(column.selector.rows(layout)) for layout in layouts) / len(some)
 
 

@@ -34,13 +34,15 @@ class Axis(StrEnum):
     """What the rows of a site's activation stand for.
 
     `vision`: the vision tower's tokens; `projector`: the tokens that the connector hands to the
-    language model; `llm`: positions of the language model's sequence; `sample`: one row per
-    sample (pooled outputs).
+    language model; `llm`: positions of the language model's sequence (in an encoder-decoder, the
+    decoder's; in a family of two towers, the text tower's); `encoder`: positions of an
+    encoder-decoder's encoder; `sample`: one row per sample (pooled outputs).
     """
 
     VISION = "vision"
     PROJECTOR = "projector"
     LLM = "llm"
+    ENCODER = "encoder"
     SAMPLE = "sample"
 
 
@@ -138,12 +140,34 @@ class SiteMap:
         """
         text, call = _split_call(pattern)
         parts = parse_pattern(text)
-        sites = self._match(parts) or self._renamed(text)
+        sites = self._match(parts) or self._renamed(text)[1]
         if not sites:
             raise self._not_found(pattern)
         if call is not None:
             sites = [replace(site, name=f"{site.name}#{call}", call=call) for site in sites]
         return sites
+
+    def renamed(self, pattern: str) -> str | None:
+        """What a legacy path (or a pattern of them) is called now.
+
+        Returns:
+            The pattern that `resolve` takes for it; None where no rename is needed, or none helps.
+
+        Raises:
+            SiteSyntaxError: The pattern does not parse.
+
+        >>> moved = Rename("^layers", "model.layers")
+        >>> tree = SiteMap([], ["model", "model.layers.0"], [moved])
+        >>> tree.renamed("layers.*"), tree.renamed("model.layers.*")
+        ('model.layers.*', None)
+        """
+        text, call = _split_call(pattern)
+        if self._match(parse_pattern(text)):
+            return None
+        new, sites = self._renamed(text)
+        if not sites:
+            return None
+        return new if call is None else f"{new}#{call}"
 
     def resolve_all(self, patterns: Iterable[str]) -> list[Site]:
         """The sites of several patterns, each once, in the order of the patterns."""
@@ -244,16 +268,16 @@ class SiteMap:
                 best, shared = site.axis, common
         return best
 
-    def _renamed(self, text: str) -> list[Site]:
-        """The sites of a legacy path: the renames apply one on top of the other."""
+    def _renamed(self, text: str) -> tuple[str, list[Site]]:
+        """A legacy path's new form and sites: the renames apply one on top of the other."""
         for rename in self._renames:
             new = re.sub(rename.pattern, rename.replacement, text)
             if new != text:
                 text = new
                 sites = self._match(parse_pattern(text))
                 if sites:
-                    return sites
-        return []
+                    return text, sites
+        return text, []
 
     def _not_found(self, pattern: str) -> SiteNotFound:
         close = nearest(pattern, [*self.canonical, *self._modules])

@@ -83,8 +83,16 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
         "labels": any(sample.label is not None for sample in samples),
         "choices": any(sample.choices for sample in samples),
         "images": any(sample.images for sample in samples),
+        "answers": _can_answer(adapter, samples),
         "model": True,
     }
+    if "answers" in analysis.needs and not held["answers"]:
+        raise MissingAnnotation(
+            f"The analysis {analysis.name!r} needs answers: the adapter {adapter.name!r} only "
+            "compares choices, and a sample has neither choices nor a label.",
+            subject=analysis.name,
+            hint="Give the data a column of choices, or labels, or leave the analysis out.",
+        )
     for need in sorted(analysis.needs):
         if need in held and not held[need]:
             raise MissingAnnotation(
@@ -100,3 +108,10 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
                 subject=analysis.name,
                 hint="Leave the analysis out, or choose another adapter.",
             )
+
+
+def _can_answer(adapter: Manifest, samples: Sequence[Sample]) -> bool:
+    """Whether every question can be answered: by a model that writes, or out of choices."""
+    if "choice-scores" not in adapter.offers or "generate" in adapter.offers:
+        return True
+    return all(sample.choices or sample.label is not None for sample in samples)

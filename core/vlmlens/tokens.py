@@ -114,10 +114,17 @@ class AxisLayout:
     Args:
         total: Rows of a module's flattened output on this axis, padding included.
         samples: A layout per sample of the batch.
+        others: The axis at other resolutions, told apart by their totals: for modules after
+            patches were merged on the way, or before they are pooled.
     """
 
     total: int
     samples: Sequence[TokenLayout]
+    others: Sequence[AxisLayout] = ()
+
+    def at(self, rows: int) -> AxisLayout | None:
+        """The layout of an output with so many rows; None where none has that many."""
+        return next((one for one in (self, *self.others) if one.total == rows), None)
 
 
 Pool = Literal["mean", "max"]
@@ -250,13 +257,14 @@ def select(
         in float32 (float64 in its own precision) and given back in the activation's dtype.
 
     Raises:
-        SiteShapeError: The activation has not `layout.total` rows.
+        SiteShapeError: The activation has neither `layout.total` rows nor another layout's.
         SelectorError: A sample has no such token.
     """
     import torch
 
     rows = math.prod(activation.shape[:-1]) if activation.ndim else 0
-    if rows != layout.total:
+    found = layout.at(rows)
+    if found is None:
         raise SiteShapeError(
             f"The site {site.name!r} gave {tuple(activation.shape)}: {rows} rows, "
             f"where the {site.axis.value} axis has {layout.total}.",
@@ -264,7 +272,7 @@ def select(
             hint="It is pooled or reshaped inside the model; choose a block instead.",
         )
     flat = activation.reshape(rows, activation.shape[-1])
-    kept = [selector.rows(sample) for sample in layout.samples]
+    kept = [selector.rows(sample) for sample in found.samples]
     counts = [len(rows) for rows in kept]
     index = torch.from_numpy(np.concatenate(kept)).to(flat.device)
     chosen = flat.index_select(0, index)

@@ -1,7 +1,8 @@
 """Reading and editing activations in one forward pass: the only module that registers hooks.
 
 Modules give tensors, or tuples and model outputs whose first tensor is the activation (a decoder
-layer's hidden states, an attention's output); `activation_of` is the one place that unwraps them.
+layer's hidden states, an attention's output), or a list of tensors, one per image, which are read
+as one; `activation_of` is the one place that unwraps them.
 """
 
 from __future__ import annotations
@@ -172,10 +173,43 @@ def trace_forward(
     return trace
 
 
+def first_call(
+    module: torch.nn.Module, path: str, run: Callable[[], object]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+    """What a submodule is called with first in a pass, which is stopped there.
+
+    Args:
+        module: The model.
+        path: Of the submodule.
+        run: Starts a forward pass.
+
+    Returns:
+        Its positional and its keyword arguments; None where the pass ends without calling it.
+    """
+
+    def stop(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        del module
+        raise _Reached(args, kwargs)
+
+    handle = module.get_submodule(path).register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.args[0], reached.args[1]
+    finally:
+        handle.remove()
+    return None
+
+
+class _Reached(BaseException):
+    """Stops a pass; no handler of errors on the way may take it for one."""
+
+
 def activation_of(output: Any, site: Site) -> torch.Tensor:
     """The activation in a module's output.
 
-    That is the tensor itself, or the first tensor in a tuple, list or model output.
+    That is the tensor itself, or the first tensor in a tuple, list or model output. A list of
+    `[rows, width]` tensors of one width (a piece per image) is put together to one.
 
     Raises:
         SiteSilent: There is no tensor in it.
@@ -184,6 +218,8 @@ def activation_of(output: Any, site: Site) -> torch.Tensor:
         return output
     if isinstance(output, Mapping):
         output = tuple(output.values())
+    if _in_pieces(output):
+        return torch.cat(output)
     if isinstance(output, (tuple, list)):
         for item in output:
             if isinstance(item, torch.Tensor):
@@ -216,11 +252,22 @@ def _replaced(output: Any, site: Site, edit: Edit) -> Any:
         )
     if output is before:
         return after
+    if _in_pieces(output):
+        return list(after.split([len(piece) for piece in output]))
     if isinstance(output, Mapping):
         key = next(name for name, value in output.items() if value is before)
         output[key] = after  # type: ignore[index]
         return output
     return type(output)(after if item is before else item for item in output)
+
+
+def _in_pieces(output: Any) -> bool:
+    if not isinstance(output, list) or not output:
+        return False
+    return (
+        all(isinstance(piece, torch.Tensor) and piece.ndim == 2 for piece in output)
+        and len({piece.shape[-1] for piece in output}) == 1
+    )
 
 
 def _resolved(vlm: ModelAdapter, item: str | Site) -> list[Site]:

@@ -157,10 +157,20 @@ def test_dry_run_and_estimate_write_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def _hears_ctrl_c() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vlmlens", "extract", "--limit", "300", "--batch-size", "2"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hears_ctrl_c,  # noqa: PLW1509
     ) as process:
         assert process.stderr is not None
         line = "-"

@@ -83,14 +83,15 @@ def test_the_blind_test_tells_used_from_ignored(run: Run) -> None:
     assert findings(result, IGNORED) == [Verdict.IGNORES_IMAGE]
 
 
-def test_the_answer_forms_over_depth(run: Run) -> None:
-    """On early blocks the final answer is far from top-1, and it settles before the end."""
+@pytest.mark.parametrize("task", [*USED, IGNORED])
+def test_the_answer_forms_over_depth(run: Run, task: str) -> None:
+    """The final answer's probability grows from block to block, and is settled at the last."""
     result = run.results["logit-lens"]
-    text = " ".join(finding.text for finding in result.findings)
-    for task in (*USED, IGNORED):
-        assert task in text
-    layers = [table for table in result.tables if "layer" in "".join(table.columns)]
-    assert layers
+    rows = [row for row in by_row(result.table("lens-layers")) if row["task"] == task]
+    assert [row["column"] for row in rows] == [f"llm.block.{i}/last" for i in range(6)]
+    assert rows[0]["answer_probability"] < 0.9 * rows[-1]["answer_probability"]
+    assert rows[0]["agreement"] < rows[-1]["agreement"] == 1
+    assert any(task in finding.text for finding in result.findings)
 
 
 def test_everything_lies_in_the_run_folder(run: Run) -> None:

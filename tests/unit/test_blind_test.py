@@ -15,9 +15,12 @@ from PIL import Image
 
 from vlmlens.abc import AnalysisContext, Options
 from vlmlens.errors import MissingAnnotation
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.registry import Registry
 from vlmlens.report.files import to_json
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
+from vlmlens.suitability import suitable
 from vlmlens_plugins.analysis import _scoring as scoring_module
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
@@ -269,3 +272,68 @@ def test_p_values_are_corrected_over_tasks() -> None:
     assert alone.accuracy is not None
     assert several[0].accuracy is not None
     assert several[0].accuracy.corrected > 2 * alone.accuracy.corrected
+
+
+class Comparing:
+    """Compares choices by a rule that looks at the image's first pixel; writes nothing."""
+
+    def choice_scores(self, samples: list[Sample]) -> list[list[float]]:
+        rows = []
+        for sample in samples:
+            red = sample.open_images()[0].getpixel((0, 0))[0] > 128
+            p = [0.9 if ("red" in choice) == red else 0.1 for choice in sample.choices]
+            rows.append(np.log(np.array(p) / sum(p)).tolist())
+        return rows
+
+
+def painted(i: int, **more: Any) -> Sample:
+    color = (220, 0, 0) if i % 2 else (0, 0, 220)
+    image = Image.new("RGB", (8, 8), color)
+    label = ("blue", "red")[i % 2]
+    return Sample(f"s{i}", "a photo of", (image,), label=label, group=f"{i}", **more)
+
+
+def test_a_model_that_compares_choices_is_asked_by_similarity() -> None:
+    samples = [painted(i, choices=("blue", "red", "reddish")) for i in range(24)]
+    result, warnings = run(Comparing(), samples)
+    assert not warnings
+    assert result.findings[0].verdict is Verdict.USES_IMAGE
+    assert any("writes nothing" in note for note in result.notes)
+    row = next(iter(result.table("blind-answers").rows()))
+    assert row[3] == "blue"
+    assert row[4] == pytest.approx(0.9 / 1.1)
+
+
+def test_labels_stand_in_where_such_a_model_has_no_choices() -> None:
+    samples = [painted(i) for i in range(24)]
+    result, warnings = run(Comparing(), samples)
+    assert "24 samples have no choices" in warnings[0]
+    assert result.findings[0].verdict is Verdict.USES_IMAGE
+    assert result.table("blind-tasks").columns["chance"] == [0.5]
+
+
+def test_one_label_alone_is_nothing_to_choose_from() -> None:
+    with pytest.raises(MissingAnnotation, match="1 labels"):
+        run(Comparing(), [painted(2 * i) for i in range(4)])
+
+
+@pytest.mark.parametrize(
+    ("offers", "sample", "suits"),
+    [
+        ({"choice-scores"}, painted(0), True),
+        ({"choice-scores"}, replace(painted(0), label=None), False),
+        ({"choice-scores"}, replace(painted(0), label=None, choices=("a", "b")), True),
+        ({"choice-scores", "generate"}, replace(painted(0), label=None), True),
+        (set(), replace(painted(0), label=None), True),
+    ],
+)
+def test_open_questions_need_a_model_that_writes(
+    offers: set[str], sample: Sample, suits: bool
+) -> None:
+    adapter = Manifest(PluginKind.ADAPTER, "it", "it:It", "", offers=frozenset(offers))
+    made, left_out = suitable(
+        Registry.default(), {"blind-test": {}}, adapter=adapter, samples=[sample], columns=(),
+        strict=False,
+    )  # fmt: skip
+    assert bool(made) is suits
+    assert suits or "only compares choices" in left_out["blind-test"]

@@ -55,6 +55,11 @@ def header(entry):
     return f'{{"ids": [], "lengths": [], "columns": [{entry}]}}'.encode()
 
 
+def _without_coverage():
+    """The environment of a child that may become another user, who cannot write coverage data."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def in_process(code, *arguments):
     """Run code in a fresh interpreter that has this one's modules, and give its output."""
     head = """
@@ -69,7 +74,8 @@ def in_process(code, *arguments):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(head) + textwrap.dedent(code)]
         + [str(argument) for argument in arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=_without_coverage()
+        | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -458,6 +464,8 @@ class TestHandles:
                 file.chmod(0o444)
             out = in_process(
                 """
+                with open_store(sys.argv[2]):
+                    pass  # imports everything while this user can still read it
                 if os.getuid() == 0:
                     os.setuid(65534)
                 with open_store(sys.argv[1], "r") as store:
@@ -468,6 +476,7 @@ class TestHandles:
                     print(error)
                 """,
                 columns,
+                Path(place) / "other",
             )
             columns.chmod(0o755)
         assert "cannot be opened: Permission denied" in out

@@ -255,8 +255,17 @@ def test_unknown_names_the_nearest_and_the_installed(site: Site) -> None:
 def test_known_but_not_installed(name: str) -> None:
     with pytest.raises(UnknownPlugin, match="is not installed") as caught:
         Registry().find(PluginKind.ADAPTER, name)
-    assert "vlmlens-adapter-" in caught.value.hint
-    assert "pip install" not in caught.value.hint
+    hint = caught.value.hint
+    assert "vlmlens-adapter-" in hint
+    assert ("pip install ./adapters/" in hint) != ("not written yet" in hint)
+
+
+def test_known_adapters_are_written_where_the_hint_says_so() -> None:
+    root = Path(__file__).parents[2]
+    if not (root / "adapters").is_dir():
+        pytest.skip("the tests do not lie in a checkout")
+    there = {known.name: (root / known.folder / "pyproject.toml").is_file() for known in KNOWN}
+    assert there == {known.name: known.written for known in KNOWN}
 
 
 def test_known_adapters_are_those_of_vlm_lens_and_no_name_twice() -> None:

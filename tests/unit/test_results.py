@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vlmlens.report.files import to_json
 from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
 
-CELL = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+CELL = st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=5)
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 FINDING = st.builds(
     Finding,

@@ -335,3 +335,15 @@ def test_every_path_of_any_tree_is_a_site(paths: list[str]) -> None:
     for path in paths:
         assert path in {site.path for site in sites.resolve(path)}
         assert path in {site.path for site in sites.resolve(sites.canonical_name(path))}
+
+
+def test_renamed_says_what_a_legacy_path_became() -> None:
+    renames = [Rename(r"^language_model\.", ""), Rename(r"^decoder\.", "model.")]
+    sites = SiteMap(TEMPLATES, tree(1, 3), renames)
+    assert sites.renamed("language_model.decoder.layers.*.mlp") == "model.layers.*.mlp"
+    assert sites.renamed("decoder.norm#1") == "model.norm#1"
+    assert sites.renamed("model.norm") is None
+    assert sites.renamed("llm.block.*") is None
+    assert sites.renamed("decoder.nothing") is None
+    with pytest.raises(SiteSyntaxError):
+        sites.renamed("a..b")

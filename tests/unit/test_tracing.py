@@ -10,7 +10,7 @@ from torch import nn
 
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError
 from vlmlens.sites import Axis, Site
-from vlmlens.tracing import activation_of, check_axis, hooked
+from vlmlens.tracing import activation_of, check_axis, first_call, hooked
 
 
 class Pair(nn.Module):
@@ -146,3 +146,19 @@ def test_knocking_out_the_image_changes_the_answer(vlm: Any, scenes: Any) -> Non
     assert (plain - cut).abs().max() > 1
     same = vlm.trace(batch, [], logits="last", edits={"projector": lambda t: t}).logits
     assert torch.equal(same, plain)
+
+
+def test_first_call_stops_the_pass_and_leaves_no_hook() -> None:
+    parts = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    ran: list[int] = []
+    parts[1].register_forward_hook(lambda *_: ran.append(1))
+    given = torch.ones(5, 3)
+    call = first_call(parts, "1", lambda: parts(given))
+    assert call is not None
+    assert torch.equal(call[0][0], parts[0](given))
+    assert not ran
+    assert not parts[1]._forward_pre_hooks
+    assert first_call(parts, "1", lambda: parts[0](given)) is None
+    with pytest.raises(RuntimeError):
+        first_call(parts, "1", lambda: parts(torch.ones(5, 9)))
+    assert not parts[1]._forward_pre_hooks

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 import vlmlens
 from vlmlens.abc import LoadRequest
 from vlmlens.errors import (
+    CheckpointError,
     CheckpointGated,
     CheckpointNotFound,
     DataError,
@@ -231,3 +232,17 @@ def test_large_files_are_sampled_from_end_to_end(tmp_path: Path, monkeypatch: An
         path.write_bytes(content)
         digests.add(loading._folder_digest(tmp_path))
     assert len(digests) == 2
+
+
+def test_missing_weights_are_an_error_that_lists_them(tmp_path: Path) -> None:
+    """transformers alone would draw them at random and go on."""
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "copy"
+    shutil.copytree(CHECKPOINT, copy)
+    weights = load_file(copy / "model.safetensors")
+    lost = next(name for name in weights if "layers.3.mlp.down_proj" in name)
+    del weights[lost]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights .*layers\.3\.mlp\.down_proj"):
+        vlmlens.load("demo", str(copy))

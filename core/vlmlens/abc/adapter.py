@@ -165,6 +165,22 @@ class ModelAdapter(ABC):
         """Final norm and unembedding; None where the family has none (CLIP)."""
         return None
 
+    def choice_scores(self, samples: Sequence[Sample]) -> list[list[float]] | None:
+        """Log-probabilities of each sample's choices, where the family compares them to the image.
+
+        For families that write no text (CLIP); their manifest offers "choice-scores". Asked about
+        no samples, they answer with an empty list.
+
+        Args:
+            samples: With choices.
+
+        Returns:
+            Per sample, one natural logarithm per choice; their exponentials sum to 1. None where
+            the family writes answers: then the tokens it would write are scored.
+        """
+        del samples
+        return None
+
     @abstractmethod
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids that the model would write for this answer right after a prompt."""

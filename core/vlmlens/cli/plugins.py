@@ -1,8 +1,8 @@
-"""`vlmlens plugins list|show`: what is installed, and what is wrong with it."""
+"""`vlmlens plugins list|show|check`: what is installed, and what is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,9 @@ from vlmlens.registry import Entry, Status
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+    from vlmlens.testing import CheckResult
+    from vlmlens.testing.run import Report
 
 app = typer.Typer(help="What is installed, and what is wrong with it.", no_args_is_help=True)
 Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
@@ -50,6 +53,67 @@ def show(
     shown = [_details(each, name) for each in installed().kinds_of(name, kind)]
     document = {"plugins": shown}
     output.data(document, *(part for details in shown for part in _rendered(details)))
+
+
+@app.command()
+@shares(output=output_flags)
+def check(
+    name: Annotated[str, Argument(help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")],
+    output: Output,
+    kind: Kind = None,
+    model: Annotated[
+        str | None,
+        Option(metavar="ID", help="Check an adapter on this checkpoint: hub id or folder."),
+    ] = None,
+    device: Annotated[
+        str, Option(metavar="DEVICE", help="Where an adapter computes: cpu, cuda or auto.")
+    ] = "cpu",
+) -> None:
+    """Run a plugin's conformance checks; exit code 1 if one fails.
+
+    An adapter is checked on tiny checkpoints that are made for it, or on --model, in float32.
+    """
+    from vlmlens.testing.run import find_suites, run_suites
+
+    suites = find_suites(installed(), name, kind, model=model, device=device)
+    with output.observer() as observer:
+        reports = run_suites(suites, observer)
+    output.data(check_document(reports), *(part for each in reports for part in _checked(each)))
+    if any(report.counts["failed"] for report in reports):
+        raise typer.Exit(1)
+
+
+def check_document(reports: Sequence[Report]) -> dict[str, Any]:
+    """Reports of checks as JSON-ready data."""
+    return {
+        "suites": [
+            {
+                "kind": report.suite.manifest.kind.value,
+                "plugin": report.suite.manifest.name,
+                "suite": report.suite.checks.__name__,
+                "on": report.suite.subject,
+                "description": report.description,
+                **report.counts,
+                "checks": [asdict(result) for result in report.results],
+            }
+            for report in reports
+        ]
+    }
+
+
+def _checked(report: Report) -> Iterator[Any]:
+    suite, counts = report.suite, report.counts
+    where = f" on {suite.subject}" if suite.subject else ""
+    yield f"{suite.manifest.kind.value} {suite.manifest.name}, {suite.checks.__name__}{where}"
+    if report.description:
+        yield table("", "", rows=report.description.items())
+    rows = [(each.name, _outcome(each), " ".join(each.detail.split())) for each in report.results]
+    yield table("check", "outcome", "detail", rows=rows)
+    yield ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "\n"
+
+
+def _outcome(result: CheckResult) -> str:
+    return "FAILED" if result.outcome == "failed" else result.outcome
 
 
 def entry_document(entry: Entry) -> dict[str, Any]:

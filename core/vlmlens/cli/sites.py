@@ -13,6 +13,8 @@ from vlmlens.cli._output import Output, table
 if TYPE_CHECKING:
     from vlmlens.sites import Site, SiteMap
 
+_FIELDS = ("given", "became", "site", "path", "class", "width", "axis")
+
 
 @shares(flags=model_flags, output=output_flags)
 def sites(
@@ -25,30 +27,43 @@ def sites(
 ) -> None:
     """List the sites of a model.
 
-    They are read from its configuration; no weights are loaded.
+    They are read from its configuration; no weights are loaded. Module paths of older versions of
+    transformers are taken too, and what they became is shown.
     """
     from vlmlens import runner
 
     tree, widths, classes = runner.open_sites(flags.spec(), installed())
+    moved = {given: tree.renamed(given) for given in pattern or ()}
     chosen = _chosen(tree, pattern or [], every=every)
-    rows = list(_rows(chosen, widths, classes))
-    headers = ("site", "path", "class", "width", "axis")
-    output.data({"sites": rows}, table(*headers, rows=(list(row.values()) for row in rows)))
+    rows = list(_rows(chosen, moved, widths, classes))
+    hidden = set() if any(moved.values()) else {"given", "became"}
+    headers = [name for name in _FIELDS if name not in hidden]
+    output.data(
+        {"sites": rows}, table(*headers, rows=([row[name] for name in headers] for row in rows))
+    )
 
 
-def _chosen(tree: SiteMap, patterns: list[str], *, every: bool) -> list[Site]:
+def _chosen(tree: SiteMap, patterns: list[str], *, every: bool) -> dict[Site, str | None]:
+    """The sites, each with the first pattern that asked for it."""
     if patterns:
-        return tree.resolve_all(patterns)
+        asked = ((site, given) for given in reversed(patterns) for site in tree.resolve(given))
+        first = dict(asked)
+        return {site: first[site] for site in tree.resolve_all(patterns)}
     if every:
-        return tree.resolve_all(tree.modules)
-    return list(tree.canonical.values())
+        return dict.fromkeys(tree.resolve_all(tree.modules))
+    return dict.fromkeys(tree.canonical.values())
 
 
 def _rows(
-    chosen: list[Site], widths: Mapping[str, int], classes: Mapping[str, str]
+    chosen: Mapping[Site, str | None],
+    moved: Mapping[str, str | None],
+    widths: Mapping[str, int],
+    classes: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
-    for site in chosen:
+    for site, given in chosen.items():
         yield {
+            "given": given,
+            "became": moved.get(given or ""),
             "site": site.name,
             "path": site.path,
             "class": classes.get(site.path),

@@ -97,8 +97,12 @@ class Registry:
         Raises:
             UnknownPlugin: No kind has such a plugin.
         """
+        from vlmlens.registry._target import file_kinds, is_file
+
         if kind is not None:
             return [kind]
+        if is_file(name):
+            return file_kinds(name)
         found = [each for each in PluginKind if self._claimants(each, name)]
         if found:
             return found

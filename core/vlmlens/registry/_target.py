@@ -67,6 +67,28 @@ def file_manifest(kind: PluginKind, name: str) -> Manifest:
     return _manifest_of(_checked(found, kind, name), kind, name)
 
 
+def file_kinds(name: str) -> list[PluginKind]:
+    """The kinds that the class of `FILE.py:Class` can serve as.
+
+    Raises:
+        UnknownPlugin: There is no such file or class.
+        BrokenPlugin: Importing the file failed, or the class is of no kind.
+        MissingDependency: The file imports a module that is not installed.
+    """
+    problems: list[BrokenPlugin] = []
+    found = []
+    for kind in PluginKind:
+        try:
+            file_manifest(kind, name)
+        except BrokenPlugin as problem:
+            problems.append(problem)
+        else:
+            found.append(kind)
+    if not found:
+        raise problems[0]
+    return found
+
+
 def _import_file(kind: PluginKind, path: Path, name: str) -> ModuleType:
     """The file as a module of its own; imported again only once it has changed."""
     identity = f"{path.resolve()}|{path.stat().st_mtime_ns}"
@@ -107,6 +129,8 @@ def _offers(cls: type[Any], kind: PluginKind) -> frozenset[str]:
         return frozenset({"ragged"})
     if kind is not PluginKind.ADAPTER:
         return frozenset()
+    if cls.choice_scores is not _interface(kind).choice_scores:
+        return frozenset({"choice-scores"})
     own_readout = cls.readout is not _interface(kind).readout
     return frozenset({"generate", "readout"} if own_readout else {"generate"})
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array, ColumnBlock, ColumnStore, Mode, Values
+from vlmlens.manifest import PluginKind
+from vlmlens.registry._target import file_manifest, is_file
 from vlmlens.testing._checks import expect
 
 SPECIAL_BITS = {
@@ -24,7 +26,9 @@ SPECIAL_BITS = {
 def open_target(
     target: str, location: str, mode: Mode, options: Mapping[str, Any] | None = None
 ) -> ColumnStore:
-    """Open a store by its manifest's target."""
+    """Open a store by its manifest's target, or by `FILE.py:Class`."""
+    if is_file(target):
+        target = file_manifest(PluginKind.STORAGE, target).target
     module, _, name = target.partition(":")
     store: type[ColumnStore] = getattr(importlib.import_module(module), name)
     return store.open(location, mode=mode, options=store.Options(**(options or {})))

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 SIZES = ((64, 48), (40, 88), (64, 64))
 """(width, height) of the pictures that the checks show."""
 
+_PROBES = {
+    Axis.LLM: "llm.block.0",
+    Axis.PROJECTOR: "projector",
+    Axis.VISION: "vision.block.0",
+}
+
 
 class AdapterTests(Checks):
     """The conformance kit of adapters.
@@ -42,11 +49,15 @@ class AdapterTests(Checks):
             largest activation of the site.
         mask_matters: Smallest difference, on the same scale, that ignoring the attention mask must
             make; it shows that the tolerance means something.
+        model: A checkpoint, hub id or folder, to check instead of the tiny one.
+        device: Where it computes.
     """
 
     manifest: ClassVar[Manifest]
     tolerance: ClassVar[float] = 2e-5
     mask_matters: ClassVar[float] = 1e-3
+    model: ClassVar[str | None] = None
+    device: ClassVar[str] = "cpu"
     _built: ClassVar[dict[type, Path]] = {}
     _loaded: ClassVar[dict[type, ModelAdapter]] = {}
 
@@ -65,7 +76,9 @@ class AdapterTests(Checks):
 
     @property
     def checkpoint(self) -> Path:
-        """The tiny checkpoint, built once per class."""
+        """The tiny checkpoint, built once per class, or the one that is to be checked."""
+        if self.model is not None:
+            return Path(self.model)
         cls = type(self)
         if cls not in self._built:
             folder = Path(tempfile.mkdtemp(prefix="vlmlens-tiny-"))
@@ -76,15 +89,15 @@ class AdapterTests(Checks):
 
     @property
     def vlm(self) -> ModelAdapter:
-        """The loaded tiny model, in float32 on the CPU, once per class."""
+        """The loaded model, in float32, once per class."""
         cls = type(self)
         if cls not in self._loaded:
             self._loaded[cls] = self.load()
         return self._loaded[cls]
 
     def load(self, **settings: Any) -> ModelAdapter:
-        """A fresh instance of the tiny model."""
-        chosen = {"device": "cpu", "dtype": "float32", **settings}
+        """A fresh instance of the model."""
+        chosen = {"device": self.device, "dtype": "float32", **settings}
         return self.adapter.load(LoadRequest(model=str(self.checkpoint), **chosen))
 
     @cached_property
@@ -95,6 +108,11 @@ class AdapterTests(Checks):
             Sample(f"s{i}", prompt, (picture(*size, seed=i),))
             for i, (prompt, size) in enumerate(zip(prompts, SIZES, strict=True))
         ]
+
+    def hidden_states(self, output: Any) -> Sequence[torch.Tensor]:
+        """The language model's hidden states in transformers' own output, embeddings first."""
+        states: Sequence[torch.Tensor] = output.hidden_states
+        return states
 
     def offers(self, what: str) -> bool:
         """Whether the manifest says that the family can do this."""
@@ -128,8 +146,9 @@ class AdapterTests(Checks):
         for name in names:
             site, tensor = trace.sites[name], trace[name]
             rows = tensor.reshape(-1, tensor.shape[-1]).shape[0]
-            total = batch.layouts[site.axis].total
-            expect(rows == total, f"{name} gives {rows} rows, its axis has {total}")
+            layout = batch.layouts[site.axis]
+            known = layout.at(rows) is not None
+            expect(known, f"{name} gives {rows} rows, its axis has {layout.total}")
 
     def check_widths_are_true(self, folder: Path) -> None:
         """`widths` says the width of every canonical site, from the config alone."""
@@ -168,8 +187,10 @@ class AdapterTests(Checks):
 
         said = self.vlm.describe()
         json.dumps(said)
-        for key in ("dtype", "digest", "transformers", "torch", "image_backend"):
+        for key in ("dtype", "transformers", "torch", "image_backend"):
             expect(bool(said.get(key)), f"describe() lacks {key!r}")
+        told_apart = said.get("digest") or said.get("revision")
+        expect(bool(told_apart), "describe() has neither 'digest' nor 'revision'")
 
     # ------------------------------------------------------------------ numbers
 
@@ -211,7 +232,7 @@ class AdapterTests(Checks):
             blocks = self._blocks()
             trace = self.vlm.trace(batch, blocks)
             for i, site in enumerate(blocks[:-1]):
-                far = _distance(output.hidden_states[i + 1], trace[site.name])
+                far = _distance(self.hidden_states(output)[i + 1], trace[site.name])
                 expect(far <= self.tolerance, f"{site} is {far:.1e} away from hidden_states")
 
     def check_lens_identity(self, folder: Path) -> None:
@@ -238,9 +259,13 @@ class AdapterTests(Checks):
         sees its own patch only.
         """
         del folder
-        self._needs("patch-grid")
         vlm = still(self.load())
-        axes = [axis for axis in (Axis.LLM, Axis.PROJECTOR) if self._probe_site(vlm, axis)]
+        fine = vlm.encode(self.samples[:1]).layouts[Axis.VISION].samples[0].patches
+        has = {Axis.VISION: fine is not None}
+        known = [axis for axis in _PROBES if has.get(axis, self.offers("patch-grid"))]
+        axes = [axis for axis in known if self._probe_site(vlm, axis)]
+        if not axes:
+            raise skip("no axis has a patch grid")
         for width, height in SIZES:
             plain = picture(width, height)
             for axis in axes:
@@ -292,15 +317,16 @@ class AdapterTests(Checks):
         """Every sample's own rows, in order: the prompt is in its text; padding is nowhere."""
         del folder
         batch = self.vlm.encode(self.samples)
+        axis = Axis.ENCODER if Axis.ENCODER in batch.layouts else Axis.LLM
         ids = batch.inputs["input_ids"]
         flat, mask = ids.flatten().tolist(), batch.inputs["attention_mask"].flatten().tolist()
         seen: set[int] = set()
         for i, sample in enumerate(self.samples):
-            layout = batch.layout(i)
+            layout = batch.layout(i, axis)
             expect(not seen & set(layout.rows.tolist()), "two samples share rows")
             seen |= set(layout.rows.tolist())
             assert layout.token_ids is not None
-            if batch.layouts[Axis.LLM].total == len(flat):
+            if batch.layouts[axis].total == len(flat):
                 expect(all(mask[row] for row in layout.rows), "a padding row belongs to a sample")
                 own = [flat[row] for row in layout.rows]
                 expect(own == layout.token_ids.tolist(), "token_ids are not those of the rows")
@@ -350,7 +376,32 @@ class AdapterTests(Checks):
             far = _distance(flat[int(layout.rows[where[0] - 1])], plain[i])
             expect(far <= self.tolerance, f"the prediction of {answer!r} is {far:.1e} off")
 
+    def check_choice_scores(self, folder: Path) -> None:
+        """Where choices are compared: probabilities, the same in a batch, moved by the image."""
+        del folder
+        choices = ("red", "a green thing", "blue")
+        samples = [replace(sample, choices=choices) for sample in self.samples]
+        if not self.offers("choice-scores"):
+            compared = self.vlm.choice_scores(samples)
+            expect(compared is None, "it compares choices, and does not offer 'choice-scores'")
+            return
+        expect(self.vlm.choice_scores(()) == [], "it does not answer to no samples")
+        together = self._scores(samples)
+        expect(bool(np.allclose(np.exp(together).sum(1), 1)), "probabilities do not sum to 1")
+        far = np.abs(together - np.concatenate([self._scores([one]) for one in samples])).max()
+        expect(far <= self.tolerance * 10, f"choices are scored {far:.1e} away from alone")
+        turned = [
+            replace(one, images=samples[i - 1].images, id=one.id) for i, one in enumerate(samples)
+        ]
+        moved = np.abs(together - self._scores(turned)).max()
+        expect(moved > self.mask_matters, f"another picture moves the scores by {moved:.1e} only")
+
     # ------------------------------------------------------------------ helpers
+
+    def _scores(self, samples: Sequence[Sample]) -> Any:
+        scores = self.vlm.choice_scores(samples)
+        expect(scores is not None, "it offers 'choice-scores' and gives none")
+        return np.array(scores)
 
     def _blocks(self) -> list[Site]:
         return [
@@ -410,13 +461,11 @@ class AdapterTests(Checks):
 
     def _probe_site(self, vlm: ModelAdapter, axis: Axis) -> str | None:
         """Where to look for changed tokens on an axis."""
-        name = "projector" if axis is Axis.PROJECTOR else "llm.block.0"
+        name = _PROBES[axis]
         return name if name in vlm.sites.canonical else None
 
 
 def _replaced(batch: Any, **inputs: Any) -> Any:
-    from dataclasses import replace
-
     return replace(batch, inputs={**batch.inputs, **inputs})
 
 

@@ -24,6 +24,7 @@ def byte_tokenizer(
     pad: str | None = None,
     unk: str | None = None,
     add_bos: bool = False,
+    add_eos: bool = False,
     named: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Any:
@@ -36,6 +37,7 @@ def byte_tokenizer(
         pad: Which of them fills up.
         unk: Which of them stands for the unknown.
         add_bos: Whether `bos` is put before every text.
+        add_eos: Whether `eos` is put after every text.
         named: More special tokens by attribute name, such as {"image_token": "<image>"}.
         settings: Passed to `PreTrainedTokenizerFast`.
     """
@@ -49,9 +51,11 @@ def byte_tokenizer(
     backend.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in specials]
     )
-    if add_bos and bos is not None:
+    ends = [bos if add_bos else None, eos if add_eos else None]
+    if any(ends):
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
+            single=" ".join(filter(None, [ends[0], "$A", ends[1]])),
+            special_tokens=[(token, backend.token_to_id(token)) for token in set(ends) if token],
         )
     roles = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk}
     given: dict[str, Any] = {role: token for role, token in roles.items() if token is not None}
@@ -73,15 +77,24 @@ def wake(model: Any, *, seed: int = 1) -> Any:
         for name, parameter in model.named_parameters():
             if parameter.dim() >= 2:
                 embedding = any(part in name for part in _EMBEDDINGS)
-                scale = 0.5 if embedding else 1.2 / max(parameter[0].numel(), 1) ** 0.5
+                scale = 0.5 if embedding else 1.2 / max(_inputs(name, parameter), 1) ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     return model
 
 
+def _inputs(name: str, parameter: Any) -> int:
+    """How many numbers each output is a sum over; experts come as `[experts, outputs, inputs]`."""
+    experts = ".experts." in name and parameter.dim() == 3
+    return int(parameter.shape[-1] if experts else parameter[0].numel())
+
+
 def save(folder: Path, model: Any, *parts: Any) -> Path:
     """Save a woken model and its processor, or tokenizer and image processor."""
-    for part in (wake(model), *parts):
-        part.save_pretrained(folder)
+    from vlmlens.transformers.loading import quiet
+
+    with quiet():
+        for part in (wake(model), *parts):
+            part.save_pretrained(folder)
     return folder
 
 

@@ -9,18 +9,33 @@ from vlmlens.transformers.layouts import (
     PlacedImage,
     grid_patches,
     joined,
+    packed_layout,
+    raster_layout,
     tower_layout,
 )
-from vlmlens.transformers.raster import LLAVA_SITES, RasterAdapter, crop_geometry
+from vlmlens.transformers.raster import (
+    LLAVA_RENAMES,
+    LLAVA_SITES,
+    SIGLIP_SITES,
+    RasterAdapter,
+    crop_geometry,
+)
+from vlmlens.transformers.tiles import best_canvas, tiled_patches
 
 __all__ = [
+    "LLAVA_RENAMES",
     "LLAVA_SITES",
+    "SIGLIP_SITES",
     "CropGeometry",
     "PlacedImage",
     "RasterAdapter",
     "TransformersAdapter",
+    "best_canvas",
     "crop_geometry",
     "grid_patches",
     "joined",
+    "packed_layout",
+    "raster_layout",
+    "tiled_patches",
     "tower_layout",
 ]

@@ -101,18 +101,19 @@ def grid_patches(
     )
 
 
-def joined(grids: Sequence[PatchGrid]) -> PatchGrid | None:
-    """The grids of a sample's images, one after the other; None where there is none."""
-    if not grids:
+def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
+    """The grids of a sample's images, one after the other; None where there or in one is none."""
+    known = [grid for grid in grids if grid is not None]
+    if not known or len(known) < len(grids):
         return None
     return PatchGrid(
-        image=np.concatenate([g.image for g in grids]),
-        view=tuple(name for g in grids for name in g.view),
-        row=np.concatenate([g.row for g in grids]),
-        col=np.concatenate([g.col for g in grids]),
-        rows=np.concatenate([g.rows for g in grids]),
-        cols=np.concatenate([g.cols for g in grids]),
-        box=np.concatenate([g.box for g in grids]),
+        image=np.concatenate([g.image for g in known]),
+        view=tuple(name for g in known for name in g.view),
+        row=np.concatenate([g.row for g in known]),
+        col=np.concatenate([g.col for g in known]),
+        rows=np.concatenate([g.rows for g in known]),
+        cols=np.concatenate([g.cols for g in known]),
+        box=np.concatenate([g.box for g in known]),
     )
 
 
@@ -142,11 +143,49 @@ def tower_layout(
     return AxisLayout(first * length, layouts)
 
 
+def packed_layout(
+    rows: Sequence[Sequence[npt.NDArray[np.int64]]], grids: Sequence[PatchGrid | None]
+) -> AxisLayout:
+    """The layout of a module whose output is `[patches of all images, width]`.
+
+    Args:
+        rows: Per sample and image, int64 `[patches]`: where each patch, in raster order, stands
+            among the image's rows.
+        grids: The patch grid of each sample, in raster order.
+    """
+    layouts, first = [], 0
+    for group, grid in zip(rows, grids, strict=True):
+        placed = [np.zeros(0, np.int64)]
+        for order in group:
+            placed.append(first + order)
+            first += len(order)
+        own = np.concatenate(placed)
+        kinds = np.full(len(own), TokenKind.IMAGE, np.uint8)
+        layouts.append(TokenLayout(own, kinds, patches=grid))
+    return AxisLayout(first, layouts)
+
+
+def raster_layout(grids: Sequence[PatchGrid | None]) -> AxisLayout:
+    """The layout of a module that gives the image tokens of all samples as their grids list them.
+
+    Args:
+        grids: The patch grid of each sample; None where it has no image.
+    """
+    counts = [0 if grid is None else len(grid) for grid in grids]
+    return packed_layout([[np.arange(count, dtype=np.int64)] for count in counts], grids)
+
+
+def sample_layout(samples: int) -> AxisLayout:
+    """The layout of a pooled output `[samples, width]`: one row of kind SPECIAL per sample."""
+    kind = np.full(1, TokenKind.SPECIAL, np.uint8)
+    return AxisLayout(samples, [TokenLayout(np.array([i]), kind) for i in range(samples)])
+
+
 def sequence_layout(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     kinds: npt.NDArray[np.uint8],
-    grids: Sequence[PatchGrid | None],
+    grids: Sequence[PatchGrid | None] | None,
 ) -> AxisLayout:
     """The layout of the language model's sequence `[samples, positions, width]`.
 
@@ -154,16 +193,17 @@ def sequence_layout(
         input_ids: int64 `[samples, positions]`.
         attention_mask: `[samples, positions]`, 0 at padding.
         kinds: uint8 `[samples, positions]`, a `TokenKind` per position.
-        grids: The patch grid of each sample's image tokens.
+        grids: The patch grid of each sample's image tokens; None where image tokens stand for no
+            place in the image (learned queries).
     """
     ids = input_ids.cpu().numpy()
     mask = attention_mask.cpu().numpy().astype(bool)
     positions = ids.shape[1]
     layouts = []
-    for i, grid in enumerate(grids):
+    for i in range(len(ids)):
         where = np.flatnonzero(mask[i])
         found = kinds[i, where]
-        regions = _without_separators(grid, found)
+        regions = None if grids is None else _without_separators(grids[i], found)
         layouts.append(TokenLayout(where + i * positions, found, ids[i, where], regions))
     return AxisLayout(ids.size, layouts)
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlmlens.errors import CheckpointError, CheckpointGated, CheckpointNotFound, SpecError
+from vlmlens.errors import (
+    CheckpointError,
+    CheckpointGated,
+    CheckpointNotFound,
+    MissingDependency,
+    SpecError,
+)
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import LoadRequest
@@ -82,8 +88,26 @@ def explained(model: str) -> Iterator[None]:
     """Turn the hub's and transformers' complaints about a checkpoint into our errors."""
     try:
         yield
+    except ImportError as error:
+        raise MissingDependency(
+            f"The checkpoint {model!r} needs a package that is not installed: "
+            f"{' '.join(str(error).split())}",
+            subject=model,
+        ) from error
     except (OSError, ValueError) as error:
         raise _explain(model, error) from error
+
+
+def check_complete(model: str, missing: Collection[str]) -> None:
+    """Raise `CheckpointError` where a checkpoint lacks weights, which lists them."""
+    if missing:
+        names = sorted(missing)
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise CheckpointError(
+            f"The checkpoint {model!r} lacks {len(names)} weights of its model: {shown}.",
+            subject=model,
+            hint="It belongs to another class, or is incomplete; choose another adapter or file.",
+        )
 
 
 @contextmanager

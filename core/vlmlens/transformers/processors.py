@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,15 @@ _NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_con
 _COPIED = ("merge_size", "slice_mode", "downsample_mode", "patch_size", "temporal_patch_size")
 
 
-def load_processor(model: str, arguments: Mapping[str, Any]) -> Any:
+def load_processor(
+    model: str, arguments: Mapping[str, Any], images: type[Any] | None = None
+) -> Any:
     """A checkpoint's processor.
 
     Args:
         model: Hub id or folder.
         arguments: For every `from_pretrained`.
+        images: The image processor class to use without torchvision, where transformers has none.
 
     Raises:
         MissingDependency: The family's images cannot be processed without torchvision.
@@ -39,7 +44,8 @@ def load_processor(model: str, arguments: Mapping[str, Any]) -> Any:
     except (ImportError, ValueError) as error:
         if "orchvision" not in str(error) or importlib.util.find_spec("torchvision"):
             raise
-    return _image_only(processor_class(model, arguments)).from_pretrained(model, **arguments)
+    found = _image_only(processor_class(model, arguments), images)
+    return found.from_pretrained(model, **arguments)
 
 
 def processor_class(model: str, arguments: Mapping[str, Any]) -> type[Any]:
@@ -50,18 +56,52 @@ def processor_class(model: str, arguments: Mapping[str, Any]) -> type[Any]:
     if name is None:
         config = transformers.AutoConfig.from_pretrained(model, **arguments)
         name = PROCESSOR_MAPPING_NAMES[config.model_type]
-    found: type[Any] = getattr(transformers, name)
-    return found
+    return transformers_class(name)
 
 
 def image_backend(image_processor: Any) -> str:
-    """What makes the pixel values, "torchvision" or "pil"; they differ slightly between the two."""
+    """What makes the pixel values, such as "torchvision" or "pil"; they differ slightly."""
+    backend = getattr(image_processor, "backend", None)
+    if isinstance(backend, str):
+        return backend
     name = type(image_processor).__name__
     return "pil" if name.endswith("Pil") or not _has_torchvision() else "torchvision"
 
 
 def _has_torchvision() -> bool:
     return importlib.util.find_spec("torchvision") is not None
+
+
+def transformers_class(name: str) -> type[Any]:
+    """A processor class of transformers, also one that it withholds without torchvision.
+
+    Some processor modules import a helper of their torchvision image processor that the Pillow one
+    has too: they are lent the Pillow module while they are imported. Where there is none, the
+    result is transformers' placeholder, as before.
+    """
+    found: type[Any] = getattr(transformers, name)
+    package, _, module = found.__module__.rpartition(".")
+    family = module.removeprefix("processing_")
+    wanted = f"{package}.image_processing_{family}"
+    twin = f"{package}.image_processing_pil_{family}"
+    if not getattr(found, "is_dummy", False) or importlib.util.find_spec(twin) is None:
+        return found
+    with _lent(wanted, twin):
+        real: type[Any] = getattr(importlib.import_module(found.__module__), found.__name__)
+    return real
+
+
+@contextmanager
+def _lent(name: str, twin: str) -> Iterator[None]:
+    """Let a module that is not imported yet be found as another one."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = importlib.import_module(twin)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _named(model: str, file: str, arguments: Mapping[str, Any]) -> str | None:
@@ -78,7 +118,7 @@ def _named(model: str, file: str, arguments: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _image_only(base: type[Any]) -> type[Any]:
+def _image_only(base: type[Any], images: type[Any] | None) -> type[Any]:
     """A processor class whose video processor is never called and needs no torchvision."""
     if getattr(base, "is_dummy", False):
         raise _needs_torchvision(base.__name__)
@@ -89,7 +129,7 @@ def _image_only(base: type[Any]) -> type[Any]:
 
     class ImageOnly(base):  # type: ignore[misc]
         def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
-            if name == "video_processor":
+            if name == "video_processor" or (images and name == "image_processor"):
                 return None
             return super().check_argument_for_proper_class(name, argument)
 
@@ -104,7 +144,8 @@ def _image_only(base: type[Any]) -> type[Any]:
                 if name == "tokenizer":
                     parts[name] = transformers.AutoTokenizer.from_pretrained(path, **kwargs)
                 elif name == "image_processor":
-                    parts[name] = _pillow_processor(path, kwargs)
+                    make = images.from_pretrained if images else _pillow_processor
+                    parts[name] = make(path, **kwargs)
                 elif name == "video_processor":
                     parts[name] = NoVideo()
             for name in _COPIED:
@@ -117,7 +158,7 @@ def _image_only(base: type[Any]) -> type[Any]:
     return ImageOnly
 
 
-def _pillow_processor(path: str, kwargs: Mapping[str, Any]) -> Any:
+def _pillow_processor(path: str, **kwargs: Any) -> Any:
     try:
         return transformers.AutoImageProcessor.from_pretrained(path, **kwargs)
     except (ImportError, ValueError) as error:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers.adapter import TransformersAdapter
 from vlmlens.transformers.layouts import CropGeometry, PlacedImage, grid_patches, tower_layout
 
 LLAVA_SITES: Sequence[SiteTemplate] = (
-    SiteTemplate("vision.block.{i}", ("model.vision_tower.encoder.layers.{i}",), Axis.VISION),
+    SiteTemplate(
+        "vision.block.{i}",
+        (
+            "model.vision_tower.encoder.layers.{i}",
+            "model.vision_tower.vision_model.encoder.layers.{i}",
+        ),
+        Axis.VISION,
+    ),
     SiteTemplate("projector", ("model.multi_modal_projector",), Axis.PROJECTOR),
     SiteTemplate("llm.embed", ("model.language_model.embed_tokens",), Axis.LLM),
     SiteTemplate("llm.block.{i}", ("model.language_model.layers.{i}",), Axis.LLM),
@@ -19,6 +26,25 @@ LLAVA_SITES: Sequence[SiteTemplate] = (
     SiteTemplate("llm.head", ("lm_head",), Axis.LLM),
 )
 """Sites of transformers' LLaVA-shaped models: a tower, a projector, a language model."""
+
+SIGLIP_SITES: Sequence[SiteTemplate] = (
+    LLAVA_SITES[0],
+    SiteTemplate(
+        "vision.norm",
+        ("model.vision_tower.post_layernorm", "model.vision_tower.vision_model.post_layernorm"),
+        Axis.VISION,
+    ),
+    *LLAVA_SITES[1:],
+)
+"""The same with a SigLIP tower, whose final norm sees every patch (CLIP's sees CLS only)."""
+
+LLAVA_RENAMES: Sequence[Rename] = (
+    Rename(r"^language_model\.lm_head", "lm_head"),
+    Rename(r"^language_model\.model(?=\.|$)", "model.language_model"),
+    Rename(r"^(vision_tower|multi_modal_projector)(?=\.|$)", r"model.\1"),
+    Rename(r"^model\.vision_tower\.vision_model(?=\.|$)", "model.vision_tower"),
+)
+"""What moved in LLaVA-shaped models: below `model` in 4.52, `vision_model` away in 5."""
 
 
 class RasterAdapter(TransformersAdapter):

@@ -11,7 +11,8 @@ from vlmlens.errors import CompositionError, SelectorError, SiteError, did_you_m
 from vlmlens.sites import SiteMap
 from vlmlens.tokens import Column
 
-_INSIDE = {"embed": 0, "block": 1, "norm": 2, "head": 3}
+_INSIDE = {"encoder": -1, "embed": 0, "block": 1, "norm": 2, "head": 3}
+_SIDES = ("vision", "qformer", "projector", "llm", "text")
 
 
 class Side(StrEnum):
@@ -25,14 +26,15 @@ class Side(StrEnum):
 def side_of(column: str) -> Side:
     """The side of a column, by the first part of its site's name.
 
-    The projector, which hands image tokens to the language model, counts as vision.
+    Q-Former and projector, which hand image tokens to the language model, count as vision.
 
     >>> side_of("projector/image.mean").value
     'vision side'
     """
     head = column.partition("/")[0].split(".")[0]
-    sides = {"vision": Side.VISION, "projector": Side.VISION, "llm": Side.LANGUAGE}
-    return sides.get(head, Side.OTHER)
+    if head not in _SIDES:
+        return Side.OTHER
+    return Side.LANGUAGE if head in ("llm", "text") else Side.VISION
 
 
 def in_order(columns: Iterable[str]) -> list[str]:
@@ -98,7 +100,7 @@ def _hint(pattern: str, columns: Sequence[str]) -> str:
 def _order(column: str) -> tuple[Any, ...]:
     site, _, selector = column.partition("/")
     parts = site.split(".")
-    rank = {"vision": 0, "projector": 1, "llm": 2}.get(parts[0], 3)
+    rank = _SIDES.index(parts[0]) if parts[0] in _SIDES else len(_SIDES)
     inside = _INSIDE.get(parts[1], 1) if len(parts) > 1 else 0
     natural = [(int(text), "") if text.isdigit() else (-1, text) for text in re.split(r"\W", site)]
     return rank, inside, natural, selector

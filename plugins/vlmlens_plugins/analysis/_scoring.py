@@ -34,12 +34,21 @@ class AnswerScorer:
             self._ids[answer] = self._vlm.answer_ids(answer)
         return self._ids[answer]
 
+    @property
+    def by_choice(self) -> bool:
+        """Whether the model compares choices and writes nothing."""
+        return self._vlm.choice_scores(()) is not None
+
     def choices(self, samples: Sequence[Sample]) -> list[Floats]:
         """Per sample, float64 `[choices]`: log-probabilities of its choices, summed over tokens.
 
-        Samples whose choices are distinct single tokens share one pass over the last position;
-        for the others every choice is appended to the prompt and its tokens are scored.
+        A model that compares choices gives them itself. Else, samples whose choices are distinct
+        single tokens share one pass over the last position; for the others every choice is
+        appended to the prompt and its tokens are scored.
         """
+        compared = self._vlm.choice_scores(samples)
+        if compared is not None:
+            return [np.asarray(logs, np.float64) for logs in compared]
         scores: dict[int, Floats] = {}
         short = [i for i, sample in enumerate(samples) if self._single(sample.choices)]
         if short:

@@ -28,6 +28,6 @@ BLIND_TEST = Manifest(
     name="blind-test",
     target="vlmlens_plugins.analysis.blind_test:BlindTest",
     help="Whether the answers depend on the image: the same questions with a blank one.",
-    needs=frozenset({"model", "images"}),
+    needs=frozenset({"model", "images", "answers"}),
     requires=("torch",),
 )

@@ -12,15 +12,22 @@ from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import MissingAnnotation, SiteNotFound
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
-from vlmlens.tokens import Column, Selector, TokenKind, select
+from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select
 from vlmlens.tracing import check_axis, hooked
 
-DEFAULT_SITES = ("vision.block.*", "projector", "llm.block.*")
+DEFAULT_SITES = (
+    "vision.block.*",
+    "projector",
+    "llm.encoder.block.*",
+    "llm.block.*",
+    "text.block.*",
+)
 _IMAGE_AXES = (Axis.VISION, Axis.PROJECTOR)
 DEFAULT_SELECTORS = {
     Axis.VISION: "image.mean",
     Axis.PROJECTOR: "image.mean",
     Axis.LLM: "last",
+    Axis.ENCODER: "last",
     Axis.SAMPLE: "last",
 }
 
@@ -55,13 +62,15 @@ class ActivationExtractor(Extractor):
     def extract(self, batch: Batch) -> Mapping[str, Values]:
         """See `Extractor.extract`."""
         by_site: dict[str, list[str]] = {}
+        layouts: dict[Axis, AxisLayout] = {}  # asked for now: some take a pass of their own
         for name, (site, _) in self._columns.items():
             check_axis(site, batch.layouts)
+            layouts.setdefault(site.axis, batch.layouts[site.axis])
             by_site.setdefault(site.name, []).append(name)
         values: dict[str, Values] = {}
 
         def visit(site: Site, activation: torch.Tensor) -> None:
-            layout = batch.layouts[site.axis]
+            layout = layouts[site.axis]
             for name in by_site[site.name]:
                 selector = self._columns[name][1].selector
                 values[name] = to_values(select(activation, selector, layout, site))

@@ -9,6 +9,7 @@ LMDB = Manifest(
     help="One LMDB environment per run: crash-safe, one writer, many readers.",
     offers=frozenset({"ragged", "durable"}),
     requires=("lmdb",),
+    checks="vlmlens_plugins.storage.checks:LMDB_CHECKS",
 )
 
 MEMORY = Manifest(
@@ -17,4 +18,5 @@ MEMORY = Manifest(
     target="vlmlens_plugins.storage.memory:MemoryStore",
     help="In this process's memory: for tests and short looks; gone when the process ends.",
     offers=frozenset({"ragged"}),
+    checks="vlmlens_plugins.storage.checks:MEMORY_CHECKS",
 )

@@ -12,6 +12,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import report
 from vlmlens_plugins.analysis.blind_test.answers import Interviewer, TaskAnswers
+from vlmlens_plugins.analysis.blind_test.choices import samples_by_task, with_choices
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 from vlmlens_plugins.analysis.blind_test.scores import score_tasks
 
@@ -36,9 +37,14 @@ class BlindTest(Analysis):
         """See `Analysis.run`."""
         self.check(context.samples, ())
         warnings = self._warnings(context.samples)
+        samples = [sample for sample in context.samples if sample.images]
+        scorer = AnswerScorer(context.model())
+        if scorer.by_choice:
+            samples, more = with_choices(samples)
+            warnings += more
         for message in warnings:
             context.warn(message)
-        tasks = self._ask(context, [sample for sample in context.samples if sample.images])
+        tasks = self._ask(context, scorer, samples)
         scores = score_tasks(tasks, self.options, context.seed)
         return Result(
             analysis="blind-test",
@@ -47,14 +53,14 @@ class BlindTest(Analysis):
             tables=report.tables(tasks, scores),
             figures=report.figures(tasks, scores),
             options=self.options.model_dump(mode="json"),
-            notes=report.notes(self.options),
+            notes=report.notes(self.options, by_choice=scorer.by_choice),
             warnings=warnings,
         )
 
-    def _ask(self, context: AnalysisContext, samples: Sequence[Sample]) -> list[TaskAnswers]:
-        by_task: dict[str, list[Sample]] = {}
-        for sample in samples:
-            by_task.setdefault(sample.task or "all samples", []).append(sample)
+    def _ask(
+        self, context: AnalysisContext, scorer: AnswerScorer, samples: Sequence[Sample]
+    ) -> list[TaskAnswers]:
+        by_task = samples_by_task(samples)
         vlm = context.model()
         done = 0
 
@@ -64,7 +70,7 @@ class BlindTest(Analysis):
             context.progress(done, len(samples))
 
         interviewer = Interviewer(
-            AnswerScorer(vlm),
+            scorer,
             blank=self.options.blank,
             batch_size=context.batch_size,
             seed=context.seed,

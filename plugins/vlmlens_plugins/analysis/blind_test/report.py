@@ -43,8 +43,24 @@ def figures(tasks: Sequence[TaskAnswers], scores: Sequence[TaskScore]) -> list[F
     return [*([accuracy] if accuracy else []), *distributions]
 
 
-def notes(options: BlindOptions) -> list[str]:
-    """How the numbers were made."""
+_WRITTEN = (
+    "Choices are compared by the log-probability of their tokens after the prompt, summed, and "
+    "normalized over the choices; without choices, the distribution of the first token counts."
+)
+_COMPARED = (
+    "The model writes nothing: each choice, after the prompt, is a text, and the similarities of "
+    "these texts to the image, at the model's own temperature, are normalized over the choices. "
+    "The blank image is compared with the same texts."
+)
+
+
+def notes(options: BlindOptions, *, by_choice: bool = False) -> list[str]:
+    """How the numbers were made.
+
+    Args:
+        options: Of the test.
+        by_choice: Whether the model compared choices instead of writing.
+    """
     blank = (
         "no image at all"
         if options.blank == "none"
@@ -52,8 +68,7 @@ def notes(options: BlindOptions) -> list[str]:
     )
     return [
         f"Every question is asked twice: with its image, and with {blank}.",
-        "Choices are compared by the log-probability of their tokens after the prompt, summed, and "
-        "normalized over the choices; without choices, the distribution of the first token counts.",
+        _COMPARED if by_choice else _WRITTEN,
         "Distances between the two answers to a question: total variation and Jensen-Shannon "
         "distance (base 2), averaged over samples. A flip is another most probable answer. "
         "Intervals are 95 % percentile bootstraps over groups.",

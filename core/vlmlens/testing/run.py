@@ -1,0 +1,228 @@
+"""Running a plugin's conformance checks without pytest: `vlmlens plugins check`."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.errors import BrokenPlugin, PluginError, SpecError
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.testing._checks import CheckResult, Checks
+
+if TYPE_CHECKING:
+    from vlmlens.observer import Observer
+    from vlmlens.registry import Registry
+
+TINY = "tiny checkpoint"
+"""What an adapter's checks run on where no checkpoint is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One set of checks for one plugin.
+
+    Args:
+        manifest: The plugin's.
+        checks: The checks.
+        subject: What they run on, for people.
+    """
+
+    manifest: Manifest
+    checks: type[Checks]
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a suite went.
+
+    Args:
+        suite: What was run.
+        results: One per check.
+        description: What an adapter says of a named checkpoint; empty otherwise.
+    """
+
+    suite: Suite
+    results: Sequence[CheckResult]
+    description: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many checks had each outcome."""
+        found = Counter(result.outcome for result in self.results)
+        return {"passed": found["passed"], "skipped": found["skipped"], "failed": found["failed"]}
+
+
+def find_suites(
+    registry: Registry,
+    name: str,
+    kind: PluginKind | None = None,
+    *,
+    model: str | None = None,
+    device: str = "cpu",
+) -> list[Suite]:
+    """The suites of a plugin.
+
+    They are those that its manifest names; else those that stand beside the class in its module;
+    else the kit of its kind, where that needs nothing more.
+
+    Args:
+        registry: What is installed.
+        name: Name, alias, `DISTRIBUTION:NAME` or `FILE.py:Class`.
+        kind: Of the plugin; None: every kind that has one of that name.
+        model: A checkpoint for the adapter's checks, instead of the tiny one.
+        device: Where an adapter's checks compute.
+
+    Raises:
+        PluginError: There is no such plugin, it cannot be imported, or it has no checks.
+        CheckpointError: There is no such checkpoint.
+        SpecError: A checkpoint is named for something that is no adapter.
+    """
+    kinds = registry.kinds_of(name, kind)
+    if model is not None:
+        kinds = [each for each in kinds if each is PluginKind.ADAPTER]
+        if not kinds:
+            raise SpecError(f"{name!r} is no adapter, and takes no checkpoint.", subject=model)
+    found = [suite for each in kinds for suite in _of_plugin(registry, each, name, model, device)]
+    if not found:
+        raise PluginError(
+            f"{name!r} has no conformance checks that can be run like this.",
+            subject=name,
+            hint="A manifest names them by `checks`, as package.module:NAME; an adapter's also run "
+            "on a checkpoint: --model.",
+        )
+    return found
+
+
+def run_suites(suites: Sequence[Suite], observer: Observer) -> list[Report]:
+    """Run suites, one check after the other; no failure stops another check."""
+    return [_run(suite, observer) for suite in suites]
+
+
+def _run(suite: Suite, observer: Observer) -> Report:
+    checks = suite.checks()
+    names = suite.checks.checks()
+    observer.stage(suite.checks.__name__, len(names))
+    results = []
+    for done, name in enumerate(names, start=1):
+        results.append(checks.run_check(name))
+        observer.advance(done)
+    return Report(suite, results, _description(checks))
+
+
+def _description(checks: Any) -> dict[str, Any]:
+    """What the adapter says of a named checkpoint; empty where it did not load."""
+    if getattr(checks, "model", None) is None:
+        return {}
+    try:
+        return dict(checks.vlm.describe())
+    except Exception:  # noqa: BLE001  every check has told it already
+        return {}
+
+
+def _of_plugin(
+    registry: Registry, kind: PluginKind, name: str, model: str | None, device: str
+) -> list[Suite]:
+    manifest = registry.find(kind, name)
+    plugin = registry.load(manifest)
+    classes = _bound(_classes(manifest, plugin, model), manifest, name)
+    if kind is not PluginKind.ADAPTER:
+        return [Suite(manifest, each) for each in classes]
+    if model is None:
+        chosen, subject = classes, TINY
+    else:
+        chosen, subject = _fitting(classes, plugin, model), model
+    placed = [_derived(each, model=model, device=device) for each in _bound(chosen, manifest, name)]
+    return [Suite(manifest, each, subject) for each in placed]
+
+
+def _classes(manifest: Manifest, plugin: type[Any], model: str | None) -> list[type[Checks]]:
+    if manifest.checks is not None:
+        return _named(manifest)
+    module = importlib.import_module(plugin.__module__)
+    return _defined_in(module) or _kit(manifest.kind, model)
+
+
+def _named(manifest: Manifest) -> list[type[Checks]]:
+    module, _, attribute = str(manifest.checks).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BrokenPlugin(
+            f"The checks of {manifest.name!r} cannot be had: {error}", subject=manifest.checks
+        ) from error
+    if not isinstance(found, tuple) or not all(map(_is_suite, found)):
+        raise BrokenPlugin(
+            f"{manifest.checks!r} is no tuple of classes of checks.",
+            subject=manifest.checks,
+            hint="Expected: subclasses of AdapterTests or StorageTests of vlmlens.testing.",
+        )
+    return list(found)
+
+
+def _defined_in(module: ModuleType) -> list[type[Checks]]:
+    own = [
+        each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__
+    ]
+    return [each for each in own if _is_suite(each)]
+
+
+def _kit(kind: PluginKind, model: str | None) -> list[type[Checks]]:
+    if kind is PluginKind.STORAGE:
+        from vlmlens.testing.storage import StorageTests
+
+        return [StorageTests]
+    if kind is PluginKind.ADAPTER and model is not None:
+        from vlmlens.testing.adapter import AdapterTests
+
+        return [AdapterTests]
+    return []
+
+
+def _is_suite(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, Checks)
+
+
+def _bound(
+    classes: Sequence[type[Checks]], manifest: Manifest, name: str
+) -> Sequence[type[Checks]]:
+    """The suites with the plugin's manifest, where they lack one or come from a file."""
+    from vlmlens.registry._target import is_file
+
+    if is_file(name) and manifest.kind is PluginKind.STORAGE:
+        path, _, attribute = name.rpartition(":")
+        manifest = replace(manifest, target=f"{Path(path).expanduser().resolve()}:{attribute}")
+    return [
+        _derived(each, manifest=manifest)
+        if is_file(name) or not hasattr(each, "manifest")
+        else each
+        for each in classes
+    ]
+
+
+def _fitting(
+    classes: Sequence[type[Checks]], plugin: type[Any], model: str
+) -> Sequence[type[Checks]]:
+    """The suites whose tiny checkpoint is of the same class of model; else what all share."""
+    from vlmlens.abc.adapter import LoadRequest
+
+    wanted = type(plugin.skeleton(LoadRequest(model=model, device="cpu")).module)
+    if len(classes) == 1:
+        return classes
+
+    def fits(each: Any) -> bool:
+        request = LoadRequest(model=str(each().checkpoint), device="cpu")
+        return type(plugin.skeleton(request).module) is wanted
+
+    shared = next(c for c in classes[0].__mro__ if all(issubclass(each, c) for each in classes))
+    return [each for each in classes if fits(each)] or [shared]
+
+
+def _derived(cls: type[Checks], **values: Any) -> type[Checks]:
+    made: type[Checks] = type(cls.__name__, (cls,), {**values, "__module__": cls.__module__})
+    return made

@@ -1,0 +1,47 @@
+"""What to choose from, for models that compare choices instead of writing an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vlmlens.errors import MissingAnnotation
+from vlmlens.samples import Sample
+
+
+def samples_by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each task, in order."""
+    by_task: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_task.setdefault(sample.task or "all samples", []).append(sample)
+    return by_task
+
+
+def with_choices(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
+    """The samples, each with choices: its own, else the labels of its task; and what to warn of.
+
+    Raises:
+        MissingAnnotation: A task lacks choices and has fewer than two labels.
+    """
+    labels = {task: _labels(task, members) for task, members in samples_by_task(samples).items()}
+    closed = [
+        sample if sample.choices else replace(sample, choices=labels[sample.task or "all samples"])
+        for sample in samples
+    ]
+    bare = sum(not sample.choices for sample in samples)
+    said = (
+        f"{bare} samples have no choices, and the model only compares choices: it chose among the "
+        "labels of their task."
+    )
+    return closed, [said] if bare else []
+
+
+def _labels(task: str, samples: Sequence[Sample]) -> tuple[str, ...]:
+    labels = tuple(sorted({sample.label for sample in samples if sample.label is not None}))
+    if len(labels) < 2 and not all(sample.choices for sample in samples):
+        raise MissingAnnotation(
+            f"{task}: the model only compares choices; there are none, and {len(labels)} labels.",
+            subject=task,
+            hint="Give the data a column of choices, or labels of two kinds at least.",
+        )
+    return labels

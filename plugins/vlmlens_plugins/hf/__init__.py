@@ -1,0 +1,1 @@
+"""The generic adapter: any checkpoint of transformers' image-text-to-text classes."""

@@ -1,0 +1,169 @@
+"""Any image-text-to-text checkpoint that transformers loads, without knowledge of its family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from vlmlens.abc.adapter import Batch, ForwardOutput, Logits, Readout
+from vlmlens.errors import CheckpointError
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, SiteMap
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind
+from vlmlens.transformers import TransformersAdapter
+from vlmlens.transformers.encoding import token_kinds
+from vlmlens.transformers.layouts import PlacedImage, sequence_layout
+from vlmlens_plugins.hf._rows import (
+    Entry,
+    LazyLayouts,
+    entry_of,
+    projector_layout,
+    uncertain,
+    vision_layout,
+)
+from vlmlens_plugins.hf._tree import find_templates
+
+NOTE = (
+    "generic adapter: sites were found by looking at the module tree; image tokens have no place "
+    "in the image"
+)
+
+
+class GenericAdapter(TransformersAdapter):
+    """SmolVLM, Idefics, Gemma 3, GLM-4V, ... : what `get_encoder` and `get_decoder` find.
+
+    Image positions of the language model are those that hold the image token's id. Which rows of
+    the vision tower and of the connector belong to which sample is found out by experiment when
+    such a site is used; where it is not certain, using it is an error.
+    """
+
+    @classmethod
+    def check_config(cls, config: Any) -> None:
+        """Refuse encoder-decoders, whose two sequences the generic layout cannot tell apart.
+
+        Raises:
+            CheckpointError: The checkpoint is one.
+        """
+        if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+            raise CheckpointError(
+                f"{type(config).__name__} is an encoder-decoder, which the generic adapter does "
+                "not know.",
+                subject=config.model_type,
+                hint="It takes an adapter of the family.",
+            )
+
+    @cached_property
+    def sites(self) -> SiteMap:
+        """See `ModelAdapter.sites`."""
+        paths = [name for name, _ in self.module.named_modules()]
+        return SiteMap(find_templates(self.module), paths, self.renames)
+
+    def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `TransformersAdapter.process`.
+
+        Raises:
+            CheckpointError: The checkpoint has no chat template.
+        """
+        if not getattr(self.processor, "chat_template", None):
+            raise CheckpointError(
+                "The checkpoint has no chat template, so that prompts cannot be written.",
+                subject=self.model_name(self.request),
+                hint="Use an instruction-tuned checkpoint, or an adapter of its family.",
+            )
+        return super().process(prompts, images)
+
+    def encode(self, samples: Sequence[Sample], *, answers: Sequence[str] | None = None) -> Batch:
+        """See `ModelAdapter.encode`; vision layouts are found out when they are asked for."""
+        batch = super().encode(samples, answers=answers)
+        makers = {
+            Axis.VISION: partial(self._vision_layout, batch),
+            Axis.PROJECTOR: partial(self._projector_layout, batch),
+        }
+        return replace(batch, layouts=LazyLayouts(batch.layouts, makers))
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
+        """None: where image tokens lie in the image is not known."""
+        del image
+        return None
+
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """None yet; see `encode`."""
+        del images, grids
+        return {}
+
+    def sequence_layouts(
+        self,
+        inputs: Mapping[str, Any],
+        grids: Sequence[PatchGrid | None],
+        answer_lengths: Sequence[int],
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.sequence_layouts`."""
+        del grids
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        return {Axis.LLM: sequence_layout(ids, mask, kinds, None)}
+
+    def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
+        """See `ModelAdapter.forward`."""
+        if logits == "none" and not hasattr(self._module, "model"):
+            super().forward(batch, logits="last")
+            return ForwardOutput(None)
+        return super().forward(batch, logits=logits)
+
+    def readout(self) -> Readout | None:
+        """See `ModelAdapter.readout`; None where the final norm or the head was not found."""
+        found = {"llm.block.0", "llm.norm", "llm.head"} <= set(self.sites.canonical)
+        return super().readout() if found else None
+
+    def scale_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """The scaling and the soft cap that the text configuration names."""
+        config = self.config.get_text_config()
+        logits = logits * (getattr(config, "logit_scale", None) or 1)
+        logits = logits / (getattr(config, "logits_scaling", None) or 1)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def describe(self) -> dict[str, Any]:
+        """See `ModelAdapter.describe`."""
+        return {**super().describe(), "note": NOTE}
+
+    # ------------------------------------------------------------------ rows of the vision side
+
+    def _vision_layout(self, batch: Batch) -> AxisLayout:
+        self._demand_weights()
+
+        def encode(sample: Sample) -> Mapping[str, Any]:
+            return super(GenericAdapter, self).encode([sample]).inputs
+
+        return vision_layout(batch.samples, batch.inputs, encode, self._enter)
+
+    def _enter(self, inputs: Mapping[str, Any]) -> Entry:
+        block = self.sites.canonical["vision.block.0"].path
+        return entry_of(self.module, block, partial(self._run, inputs))
+
+    def _projector_layout(self, batch: Batch) -> AxisLayout:
+        self._demand_weights()
+        decoder = next(n for n, m in self.module.named_modules() if m is self._module.get_decoder())
+        samples = batch.layouts[Axis.LLM].samples
+        return projector_layout(
+            self.module,
+            self.sites.canonical["projector"],
+            decoder,
+            partial(self._run, batch.inputs),
+            [len(layout.positions(TokenKind.IMAGE)) for layout in samples],
+            batch.inputs["input_ids"] == self.image_token_id,
+        )
+
+    def _run(self, inputs: Mapping[str, Any]) -> None:
+        with torch.inference_mode():
+            self._module(**inputs, use_cache=False)
+
+    def _demand_weights(self) -> None:
+        if self._module.device.type == "meta":
+            raise uncertain("that takes the weights, and none are loaded.")

@@ -1,0 +1,16 @@
+"""The card of the generic adapter."""
+
+from __future__ import annotations
+
+from vlmlens.manifest import Manifest, PluginKind
+
+HF = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="hf",
+    target="vlmlens_plugins.hf.adapter:GenericAdapter",
+    help="Generic: any AutoModelForImageTextToText checkpoint; sites by looking at its modules.",
+    aliases=("generic", "transformers"),
+    offers=frozenset({"generate", "readout"}),
+    requires=("torch", "transformers"),
+    checks="vlmlens_plugins.hf.checks:CHECKS",
+)
