@@ -1,0 +1,1 @@
+"""Aya Vision for vlmlens."""
