@@ -1,0 +1,20 @@
+"""What the BLIP-2 adapter offers."""
+
+from vlmlens.manifest import Checkpoint, Manifest, PluginKind
+
+MANIFEST = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="blip2",
+    target="vlmlens_adapter_blip2.adapter:Blip2Adapter",
+    help="BLIP-2 with OPT or Flan-T5; one image per sample.",
+    offers=frozenset({"generate", "readout"}),
+    checkpoints=(
+        Checkpoint("Salesforce/blip2-opt-2.7b", parameters=3.7, licence="MIT"),
+        Checkpoint("Salesforce/blip2-opt-2.7b-coco", parameters=3.7, licence="MIT"),
+        Checkpoint("Salesforce/blip2-opt-6.7b", parameters=7.7, licence="MIT"),
+        Checkpoint("Salesforce/blip2-opt-6.7b-coco", parameters=7.7, licence="MIT"),
+        Checkpoint("Salesforce/blip2-flan-t5-xl", parameters=3.9, licence="MIT"),
+        Checkpoint("Salesforce/blip2-flan-t5-xxl", parameters=12, licence="MIT"),
+    ),
+    checks="vlmlens_adapter_blip2.checks:CHECKS",
+)
