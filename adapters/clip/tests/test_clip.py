@@ -1,0 +1,303 @@
+"""CLIP, SigLIP, SigLIP 2: the conformance kit, and the traps of families that write nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation
+from vlmlens.plan import compose
+from vlmlens.registry import Registry
+from vlmlens.runner import execute
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis
+from vlmlens.spec import RunSpec
+from vlmlens.testing.tiny import picture
+from vlmlens.tokens import PatchGrid, TokenKind
+from vlmlens.transformers import CropGeometry, PlacedImage, grid_patches
+from vlmlens_adapter_clip.adapter import ClipAdapter
+from vlmlens_adapter_clip.checks import ClipChecks, Siglip2Checks, SiglipChecks
+
+ALL = pytest.mark.parametrize("kit", [ClipChecks, SiglipChecks, Siglip2Checks])
+CHOICES = ("red", "a green thing", "blue")
+
+
+class TestClip(ClipChecks):
+    pass
+
+
+class TestSiglip(SiglipChecks):
+    pass
+
+
+class TestSiglip2(Siglip2Checks):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("vision_model.encoder.layers.1.mlp.fc1", "vision.block.1.mlp.fc1"),
+        ("text_model.encoder.layers.1.self_attn.k_proj", "text.block.1.self_attn.k_proj"),
+        ("text_model.final_layer_norm", "text.norm"),
+        ("vision_model.post_layernorm", "vision.pooled"),
+        ("visual_projection", "vision.projection"),
+        ("text_projection", "text.projection"),
+    ],
+)
+def test_paths_of_vlm_lens(path: str, name: str) -> None:
+    (site,) = ClipChecks().vlm.sites.resolve(path)
+    assert (site.name, site.path) == (name, path)
+
+
+# ---------------------------------------------------------------------- texts
+
+
+class LeftPadded(ClipAdapter):
+    @property
+    def padding_side(self) -> str:
+        return "left"
+
+
+class BarelyFilled(ClipAdapter):
+    """Fills SigLIP's texts up to the longest of a batch only."""
+
+    def process_texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        inputs = super().process_texts(texts)
+        longest = int((inputs["input_ids"] != self.pad_token_id).sum(1).max())
+        return {name: value[:, :longest] for name, value in inputs.items()}
+
+
+class Masked(ClipAdapter):
+    """Hides the filling from SigLIP."""
+
+    def process_texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        inputs = super().process_texts(texts)
+        return {**inputs, "attention_mask": (inputs["input_ids"] != self.pad_token_id).long()}
+
+
+def test_left_padding_is_caught() -> None:
+    cls = type("Left", (ClipChecks,), {"adapter": LeftPadded})
+    result = cls().run_check("batch_equals_single")
+    assert result.outcome == "failed"
+    assert "text.block.0" in result.detail
+
+
+@pytest.mark.parametrize("mistake", [BarelyFilled, Masked])
+def test_siglip_texts_are_filled_up_and_the_filling_is_seen(mistake: type[ClipAdapter]) -> None:
+    kit = type("Wrong", (SiglipChecks,), {"adapter": mistake})()
+    right, wrong = (
+        vlm.trace(vlm.encode(kit.samples), ["text.projection"])["text.projection"]
+        for vlm in (SiglipChecks().vlm, kit.vlm)
+    )
+    assert (right - wrong).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kit", [SiglipChecks, Siglip2Checks])
+def test_last_is_the_position_that_siglip_reads(kit: Any) -> None:
+    vlm = kit().vlm
+    trace = vlm.trace(vlm.encode(kit().samples), ["text.norm", "text.projection"])
+    head = vlm.module.get_submodule("text_model.head")
+    torch.testing.assert_close(head(trace.select("text.norm/last")), trace["text.projection"])
+
+
+def test_last_is_the_position_that_clip_reads() -> None:
+    vlm, samples = ClipChecks().vlm, ClipChecks().samples
+    trace = vlm.trace(vlm.encode(samples), ["text.norm", "text.projection"])
+    head = vlm.module.get_submodule("text_projection")
+    torch.testing.assert_close(head(trace.select("text.norm/last")), trace["text.projection"])
+
+
+@ALL
+def test_long_texts_are_cut_and_that_is_said_once(
+    kit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    vlm = kit().load()
+    long = replace(kit().samples[0], prompt="a very long text " * 20)
+    with caplog.at_level(logging.WARNING, logger="vlmlens"):
+        layouts = [vlm.encode([kit().samples[1], long]).layout(1) for _ in range(2)]
+    longest = vlm.config.text_config.max_position_embeddings
+    assert [record.getMessage()[:7] for record in caplog.records] == ["1 texts"]
+    assert str(longest) in caplog.text
+    assert len(layouts[0]) == longest
+    assert layouts[0].token_ids[-1] == vlm.tokenizer.eos_token_id
+    assert layouts[0].kinds[-1] == TokenKind.SPECIAL
+
+
+# ---------------------------------------------------------------------- images
+
+
+class Squashed(ClipAdapter):
+    """Takes SigLIP 2's raster for the square one that its position table has."""
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        right = super().patch_grid(image)
+        return grid_patches(image.image, 4, 4, (1, 1), CropGeometry(4, 4)).take(
+            torch.arange(16).numpy()[: len(right)]
+        )
+
+
+def test_a_wrong_raster_is_caught() -> None:
+    cls = type("Wrong", (Siglip2Checks,), {"adapter": Squashed})
+    result = cls().run_check("layout_is_where_the_image_is")
+    assert result.outcome == "failed"
+
+
+def test_naflex_rasters_have_the_shape_of_the_image() -> None:
+    batch = Siglip2Checks().vlm.encode(Siglip2Checks().samples)
+    shapes = batch.inputs["spatial_shapes"].tolist()
+    assert len({tuple(shape) for shape in shapes}) == 3
+    for i, (rows, cols) in enumerate(shapes):
+        layout = batch.layout(i, Axis.VISION)
+        assert layout.patches is not None
+        assert len(layout) == rows * cols == len(layout.patches)
+        assert layout.rows[0] == 20 * i
+
+
+@ALL
+@pytest.mark.parametrize("images", [(), (picture(32, 32), picture(32, 32))])
+def test_every_sample_needs_exactly_one_image(kit: Any, images: Any) -> None:
+    odd = Sample("odd", "?", images, choices=CHOICES)
+    for refuse in (kit().vlm.encode, kit().vlm.choice_scores):
+        with pytest.raises(DataError, match=f"'odd' has {len(images)} images"):
+            refuse([odd])
+
+
+# ---------------------------------------------------------------------- similarity
+
+
+@ALL
+def test_choice_scores_are_the_softmax_of_transformers_own_similarities(kit: Any) -> None:
+    vlm = kit().vlm
+    samples = [replace(sample, choices=CHOICES) for sample in kit().samples]
+    for sample, scores in zip(samples, vlm.choice_scores(samples), strict=True):
+        texts = vlm.process_texts([f"{sample.prompt} {choice}" for choice in CHOICES])
+        pixels = vlm.encode([sample]).inputs
+        with torch.inference_mode():
+            output = vlm.module(**{**pixels, **texts})
+        expected = output.logits_per_image[0].log_softmax(0)
+        torch.testing.assert_close(torch.tensor(scores), expected, atol=1e-4, rtol=1e-4)
+
+
+class Unnormalized(ClipAdapter):
+    def choice_scores(self, samples: Sequence[Sample]) -> list[list[float]]:
+        return [[score - 1 for score in scores] for scores in super().choice_scores(samples)]
+
+
+class Blindfolded(ClipAdapter):
+    def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
+        return [[picture(32, 32)] for _ in samples]
+
+
+@pytest.mark.parametrize("mistake", [Unnormalized, Blindfolded])
+def test_wrong_scores_are_caught(mistake: type[ClipAdapter]) -> None:
+    cls = type("Wrong", (ClipChecks,), {"adapter": mistake})
+    assert cls().run_check("choice_scores").outcome == "failed"
+
+
+def test_scores_that_the_manifest_does_not_offer_are_caught() -> None:
+    silent = replace(ClipChecks.manifest, offers=frozenset())
+    cls = type("Silent", (ClipChecks,), {"manifest": silent})
+    assert "does not offer" in cls().run_check("choice_scores").detail
+
+
+@ALL
+def test_projections_are_what_is_compared(kit: Any) -> None:
+    vlm = kit().vlm
+    batch = vlm.encode(kit().samples)
+    trace = vlm.trace(batch, ["vision.projection", "text.projection"])
+    image, text = (
+        torch.nn.functional.normalize(trace.select(f"{side}.projection/last"), dim=-1)
+        for side in ("vision", "text")
+    )
+    with torch.inference_mode():
+        output = vlm.module(**batch.inputs)
+    torch.testing.assert_close(image, output.image_embeds)
+    torch.testing.assert_close(text, output.text_embeds)
+
+
+@ALL
+def test_an_empty_prompt_leaves_the_choice_alone(kit: Any) -> None:
+    vlm = kit().vlm
+    bare = replace(kit().samples[0], prompt="", choices=("a red thing", "a blue thing"))
+    split = replace(bare, prompt="a", choices=("red thing", "blue thing"))
+    assert vlm.choice_scores([bare]) == vlm.choice_scores([split])
+
+
+@ALL
+def test_what_needs_a_language_model_says_that_there_is_none(kit: Any) -> None:
+    vlm = kit().vlm
+    batch = vlm.encode(kit().samples)
+    for call in (
+        lambda: vlm.forward(batch, logits="last"),
+        lambda: vlm.generate(batch, max_new_tokens=1),
+        lambda: vlm.answer_ids("yes"),
+        lambda: vlm.encode(kit().samples, answers=["a", "b", "c"]),
+    ):
+        with pytest.raises(CompositionError, match="no language model head"):
+            call()
+    assert vlm.readout() is None
+
+
+# ---------------------------------------------------------------------- composition
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four pictures of two labels, in sub-folders."""
+    for i in range(4):
+        folder = tmp_path / "photos" / ("reddish", "greenish")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(40, 30, seed=i).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def _spec(data: Path, **more: Any) -> RunSpec:
+    return RunSpec(
+        adapter="siglip", model=str(ClipChecks().checkpoint), data=str(data),
+        prompt=["a photo of something"], **more,
+    )  # fmt: skip
+
+
+def test_the_logit_lens_says_why_it_cannot(photos: Path) -> None:
+    with pytest.raises(CompositionError, match="needs 'readout', which the adapter 'clip'"):
+        compose(_spec(photos, analysis={"logit-lens": {}}), Registry.default())
+
+
+def test_the_blind_test_compares_choices_and_needs_some(photos: Path, tmp_path: Path) -> None:
+    plan = compose(_spec(photos, analysis={"blind-test": {}}), Registry.default())
+    assert list(plan.analyses) == ["blind-test"]
+    table = tmp_path / "bare.jsonl"
+    table.write_text('{"image": "photos/reddish/0.png", "prompt": "a photo"}\n')
+    with pytest.raises(MissingAnnotation, match="neither choices nor a label"):
+        compose(_spec(table, analysis={"blind-test": {}}), Registry.default())
+
+
+def test_a_run_probes_and_tests_blindly_by_similarity(photos: Path, tmp_path: Path) -> None:
+    done = execute(compose(
+        _spec(photos, analysis={"blind-test": {}}, out=str(tmp_path / "run")), Registry.default()
+    ))  # fmt: skip
+    result = done.results["blind-test"]
+    assert any("writes nothing" in note for note in result.notes)
+    assert "4 samples have no choices" in result.warnings[0]
+    vlm = ClipChecks().vlm
+    table = result.table("blind-answers").columns
+    for name, given, probability in zip(
+        table["sample"], table["answer_image"], table["probability_image"], strict=True
+    ):
+        sample = next(one for one in done.samples if one.id == name)
+        closed = replace(sample, choices=("greenish", "reddish"))
+        (scores,) = vlm.choice_scores([closed]) or [[]]
+        assert given == closed.choices[scores.index(max(scores))]
+        assert probability == pytest.approx(math.exp(max(scores)), abs=1e-5)
+    with done.store() as store:
+        columns = [info.name for info in store.columns()]
+    assert columns[0].startswith("vision.block.0/")
+    assert "text.block.1/last" in columns

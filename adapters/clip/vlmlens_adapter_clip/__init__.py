@@ -1,0 +1,1 @@
+"""CLIP, SigLIP and SigLIP 2 for vlmlens."""

@@ -1,0 +1,264 @@
+"""CLIP, SigLIP and SigLIP 2: an image tower beside a text tower, compared by similarity.
+
+The llm axis holds the text tower's positions; pooled outputs and the two projections into the
+common space have one row per sample. Nothing here writes text, so there is no readout and nothing
+to generate: questions are answered by comparing their choices to the image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import torch
+
+from vlmlens.abc.adapter import Batch, ForwardOutput, Logits, Readout
+from vlmlens.errors import CompositionError
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, SiteMap, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
+from vlmlens.transformers import CropGeometry, PlacedImage, RasterAdapter, grid_patches
+from vlmlens.transformers.encoding import token_kinds
+from vlmlens.transformers.layouts import sample_layout, sequence_layout
+
+_CHUNK, _REMEMBERED = 64, 10_000
+_BLOCKS = SiteTemplate("vision.block.{i}", ("vision_model.encoder.layers.{i}",), Axis.VISION)
+_TEXT = (
+    SiteTemplate("text.embed", ("text_model.embeddings",), Axis.LLM),
+    SiteTemplate("text.block.{i}", ("text_model.encoder.layers.{i}",), Axis.LLM),
+    SiteTemplate("text.norm", ("text_model.final_layer_norm",), Axis.LLM),
+)
+CLIP_SITES: Sequence[SiteTemplate] = (
+    _BLOCKS,
+    SiteTemplate("vision.pooled", ("vision_model.post_layernorm",), Axis.SAMPLE),
+    SiteTemplate("vision.projection", ("visual_projection",), Axis.SAMPLE),
+    *_TEXT,
+    SiteTemplate("text.projection", ("text_projection",), Axis.SAMPLE),
+)
+"""CLIP: the vision tower's final norm sees the pooled CLS token only."""
+SIGLIP_SITES: Sequence[SiteTemplate] = (
+    _BLOCKS,
+    SiteTemplate("vision.norm", ("vision_model.post_layernorm",), Axis.VISION),
+    SiteTemplate("vision.projection", ("vision_model.head",), Axis.SAMPLE),
+    *_TEXT,
+    SiteTemplate("text.projection", ("text_model.head",), Axis.SAMPLE),
+)
+"""SigLIP: an attention head pools the vision tower, straight into the common space."""
+
+
+class ClipAdapter(RasterAdapter):
+    """`CLIPModel`, `SiglipModel` and `Siglip2Model` (NaFlex: images keep their shape)."""
+
+    auto_class: ClassVar[str] = "AutoModel"
+    images_per_sample: ClassVar[int | None] = 1
+    _told_of_cuts = False
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is CLIP: causal text, read at its end token; else SigLIP."""
+        return str(self.config.model_type) == "clip"
+
+    @property
+    def is_naflex(self) -> bool:
+        """Whether the vision tower takes images of any shape, as rows of patches."""
+        return str(self.config.model_type) == "siglip2"
+
+    @cached_property
+    def sites(self) -> SiteMap:
+        """See `ModelAdapter.sites`."""
+        paths = [name for name, _ in self.module.named_modules()]
+        return SiteMap(CLIP_SITES if self.is_clip else SIGLIP_SITES, paths)
+
+    @property
+    def padding_side(self) -> str:
+        """Right: positions are counted from the left."""
+        return "right"
+
+    @property
+    def image_token_id(self) -> int:
+        """No token stands for the image."""
+        return -1
+
+    # ------------------------------------------------------------------ encode
+
+    def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `TransformersAdapter.process`."""
+        return {**self.process_texts(prompts), **self._process_images(images)}
+
+    def process_texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The text tower's inputs; texts that are too long are cut, which is said once.
+
+        SigLIP was trained on texts filled up to its full length, whose last position, filling or
+        not, is read: there the filling counts as text that the model sees.
+        """
+        longest = int(self.config.text_config.max_position_embeddings)
+        self._tell_of_cuts(texts, longest)
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True if self.is_clip else "max_length",
+            truncation=True,
+            max_length=longest,
+            padding_side=self.padding_side,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        mask = encoded["attention_mask"]
+        return {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": mask if self.is_clip else torch.ones_like(mask),
+        }
+
+    def _process_images(self, images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        flat = [image for group in images for image in group]
+        return dict(self.processor.image_processor(images=flat, return_tensors="pt"))
+
+    def _tell_of_cuts(self, texts: Sequence[str], longest: int) -> None:
+        if self._told_of_cuts:
+            return
+        whole = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        cut = sum(len(ids) > longest for ids in whole)
+        if cut:
+            self._told_of_cuts = True
+            logging.getLogger("vlmlens").warning(
+                "%d texts of a batch are longer than the %d tokens of %s and are cut there; "
+                "this is said once.",
+                cut,
+                longest,
+                type(self._module).__name__,
+            )
+
+    def sequence_layouts(
+        self,
+        inputs: Mapping[str, Any],
+        grids: Sequence[PatchGrid | None],
+        answer_lengths: Sequence[int],
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.sequence_layouts`: the text tower's positions."""
+        del grids
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        return {Axis.LLM: sequence_layout(ids, mask, kinds, None)}
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        """See `TransformersAdapter.patch_grid`: of the vision tower's tokens."""
+        if not self.is_naflex:
+            return super().patch_grid(image)
+        rows, cols = (int(n) for n in image.inputs["spatial_shapes"][image.index])
+        return grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
+
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.image_layouts`."""
+        tower = (
+            _filled_up([group[0] for group in images], grids)
+            if self.is_naflex
+            else super().image_layouts(images, grids)[Axis.VISION]
+        )
+        return {Axis.VISION: tower, Axis.SAMPLE: sample_layout(len(images))}
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
+        """See `ModelAdapter.forward`; there are no logits.
+
+        Raises:
+            CompositionError: Logits are wanted.
+        """
+        if logits != "none":
+            self._writes_nothing()
+        with torch.inference_mode():
+            self._module(**batch.inputs)
+        return ForwardOutput(None)
+
+    def choice_scores(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """See `ModelAdapter.choice_scores`: each choice, after the prompt, is a text.
+
+        Radford et al., "Learning Transferable Visual Models From Natural Language Supervision"
+        (2021), section 3.1.2: the softmax over the texts of their cosine similarities to the
+        image, at the temperature that the model learned. SigLIP's bias cancels out.
+        """
+        if not samples:
+            return []
+        images = self._embedded_images(samples)
+        texts = [[f"{sample.prompt} {c}".strip() for c in sample.choices] for sample in samples]
+        embedded = self._embedded_texts([text for group in texts for text in group])
+        scale = self._module.logit_scale.exp().double()
+        scores = []
+        for image, group in zip(images, texts, strict=True):
+            logits = scale * (torch.stack([embedded[text] for text in group]) @ image)
+            scores.append(logits.log_softmax(0).tolist())
+        return scores
+
+    def _embedded_images(self, samples: Sequence[Sample]) -> torch.Tensor:
+        inputs = self._process_images(self.open_images(samples))
+        with torch.inference_mode():
+            return _embedding(self._module.get_image_features(**self._placed(inputs)))
+
+    def _embedded_texts(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
+        """The embedding of each text; those of the last calls are remembered."""
+        known = {text: self._texts[text] for text in texts if text in self._texts}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        for start in range(0, len(new), _CHUNK):
+            part = new[start : start + _CHUNK]
+            inputs = self._placed(self.process_texts(part))
+            with torch.inference_mode():
+                rows = _embedding(self._module.get_text_features(**inputs))
+            known.update(zip(part, rows, strict=True))
+        if len(self._texts) + len(new) > _REMEMBERED:
+            self._texts.clear()
+        self._texts.update({text: known[text] for text in new[:_REMEMBERED]})
+        return known
+
+    @cached_property
+    def _texts(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[str]:
+        """Raises `CompositionError`: nothing here writes text."""
+        self._writes_nothing()
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Raises `CompositionError`: nothing here writes text."""
+        self._writes_nothing()
+
+    def readout(self) -> Readout | None:
+        """None: there is no unembedding."""
+        return None
+
+    def _writes_nothing(self) -> NoReturn:
+        raise CompositionError(
+            f"{type(self._module).__name__} has no language model head: it gives no logits and "
+            "writes no text.",
+            subject=type(self._module).__name__,
+            hint="Compare choices to the image with choice_scores.",
+        )
+
+    def block_widths(self) -> Mapping[str, int]:
+        """See `TransformersAdapter.block_widths`."""
+        own = {} if self.is_clip else {"vision_model.head": self.config.vision_config.hidden_size}
+        return {**super().block_widths(), **own}
+
+
+def _filled_up(images: Sequence[PlacedImage], grids: Sequence[PatchGrid | None]) -> AxisLayout:
+    """The layout of images as rows of patches that are filled up to one length."""
+    length = images[0].inputs["pixel_values"].shape[1]
+    layouts = []
+    for image, grid in zip(images, grids, strict=True):
+        rows = image.index * length + np.arange(0 if grid is None else len(grid), dtype=np.int64)
+        kinds = np.full(len(rows), TokenKind.IMAGE, np.uint8)
+        layouts.append(TokenLayout(rows, kinds, patches=grid))
+    return AxisLayout(len(images) * length, layouts)
+
+
+def _embedding(features: Any) -> torch.Tensor:
+    """Unit vectors in float64; older versions of transformers give the tensor itself."""
+    tensor = getattr(features, "pooler_output", features).double()
+    unit: torch.Tensor = tensor / tensor.norm(dim=-1, keepdim=True)
+    return unit
