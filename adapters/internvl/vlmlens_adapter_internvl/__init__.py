@@ -1,0 +1,1 @@
+"""InternVL for vlmlens."""
