@@ -1,0 +1,1 @@
+"""LLaVA-NeXT for vlmlens."""

@@ -1,0 +1,128 @@
+"""LLaVA-NeXT: an image squashed into one square, then the same image in tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import numpy as np
+from transformers.image_processing_utils import select_best_resolution
+
+from vlmlens.sites import Axis, Rename
+from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.transformers import (
+    LLAVA_RENAMES,
+    CropGeometry,
+    PlacedImage,
+    RasterAdapter,
+    grid_patches,
+    joined,
+    tower_layout,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The tiled view of one image, in pixels: the image, scaled into the middle of a canvas."""
+
+    height: int
+    width: int
+    geometry: CropGeometry
+
+
+class LlavaNextAdapter(RasterAdapter):
+    """`LlavaNextForConditionalGeneration`."""
+
+    renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        """See `TransformersAdapter.patch_grid`: the global view, then the tiles without padding.
+
+        Every row of the tiles ends in a newline feature.
+        """
+        canvas, patch = self.canvas(image), self.patch
+        height, width = canvas.height // patch, canvas.width // patch
+        top, left = _padding(image, height, width)
+        geometry = CropGeometry(
+            canvas.geometry.width,
+            canvas.geometry.height,
+            left=canvas.geometry.left + left * patch,
+            top=canvas.geometry.top + top * patch,
+        )
+        rows, cols = height - 2 * top, width - 2 * left
+        tiles = grid_patches(image.image, rows, cols, (patch, patch), geometry, "tiles")
+        views = [self.global_grid(image), _with_newlines(tiles, image.image, rows, cols)]
+        return cast(PatchGrid, joined(views))
+
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.image_layouts`: tile after tile, the global one first."""
+        del grids
+        tiles = [[grid for image in group for grid in self.tile_grids(image)] for group in images]
+        counts, together = [len(group) for group in tiles], [joined(group) for group in tiles]
+        patches = self.side**2
+        return {
+            Axis.VISION: tower_layout(counts, patches, together, special=self.tower_special),
+            Axis.PROJECTOR: tower_layout(counts, patches, together),
+        }
+
+    def global_grid(self, image: PlacedImage) -> PatchGrid:
+        """The grid of the whole image, squashed into one square."""
+        side = self.side
+        return grid_patches(image.image, side, side, (1, 1), CropGeometry(side, side), "global")
+
+    def tile_grids(self, image: PlacedImage) -> list[PatchGrid]:
+        """The grid of every tile that the vision tower sees, padding included."""
+        canvas, patch, side = self.canvas(image), self.patch, self.side
+        grids, edge = [self.global_grid(image)], side * patch
+        for top in range(0, canvas.height, edge):
+            for left in range(0, canvas.width, edge):
+                geometry = CropGeometry(
+                    canvas.geometry.width,
+                    canvas.geometry.height,
+                    left=canvas.geometry.left + left,
+                    top=canvas.geometry.top + top,
+                )
+                view = f"tile {len(grids) - 1}"
+                grids.append(grid_patches(image.image, side, side, (patch, patch), geometry, view))
+        return grids
+
+    def canvas(self, image: PlacedImage) -> Canvas:
+        """How the image lies in the best of the checkpoint's resolutions."""
+        pinpoints = self.config.image_grid_pinpoints
+        height, width = select_best_resolution((image.height, image.width), pinpoints)
+        across, down = width / image.width, height / image.height
+        if across < down:
+            new_height, new_width = min(math.ceil(image.height * across), height), width
+        else:
+            new_height, new_width = height, min(math.ceil(image.width * down), width)
+        left, top = (width - new_width) // 2, (height - new_height) // 2
+        return Canvas(height, width, CropGeometry(new_width, new_height, left=-left, top=-top))
+
+
+def _padding(image: PlacedImage, height: int, width: int) -> tuple[int, int]:
+    """Rows at the top and columns at the left that the model takes off the tiles as padding.
+
+    It counts them in patches and from the aspect ratio alone, so that a patch at the edge may lie
+    partly in the padding. Rounding: `unpad_image` in transformers' LLaVA-NeXT.
+    """
+    if image.width / image.height > width / height:
+        return (height - int(round(image.height * (width / image.width), 7))) // 2, 0
+    return 0, (width - int(round(image.width * (height / image.height), 7))) // 2
+
+
+def _with_newlines(grid: PatchGrid, image: int, rows: int, cols: int) -> PatchGrid:
+    """The grid with one entry more at each row's end, whose box is NaN."""
+    ends = np.arange(1, rows + 1) * cols
+    return PatchGrid(
+        image=np.insert(grid.image, ends, image),
+        view=tuple(name for row in range(rows) for name in (*grid.view[:cols], "newline")),
+        row=np.insert(grid.row, ends, np.arange(rows)),
+        col=np.insert(grid.col, ends, cols),
+        rows=np.insert(grid.rows, ends, rows),
+        cols=np.insert(grid.cols, ends, cols),
+        box=np.insert(grid.box, ends, np.float32(np.nan), axis=0),
+    )
