@@ -1,0 +1,18 @@
+"""What the MiniCPM-V adapter offers."""
+
+from vlmlens.manifest import Checkpoint, Manifest, PluginKind
+
+MANIFEST = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="minicpm",
+    target="vlmlens_adapter_minicpm.adapter:MiniCpmAdapter",
+    help="MiniCPM-V 4.6 and 4.7.",
+    aliases=("minicpm-v",),
+    offers=frozenset({"generate", "readout", "patch-grid", "text-only", "several-images"}),
+    checkpoints=(
+        Checkpoint("openbmb/MiniCPM-V-4.6", parameters=1.3),
+        Checkpoint("openbmb/MiniCPM-V-4.7-1B"),
+        Checkpoint("openbmb/MiniCPM-V-4.7-35B-A3B", parameters=35),
+    ),
+    checks="vlmlens_adapter_minicpm.checks:CHECKS",
+)
