@@ -1,0 +1,1 @@
+"""Molmo for vlmlens."""
