@@ -1,0 +1,1 @@
+"""Pixtral for vlmlens."""
