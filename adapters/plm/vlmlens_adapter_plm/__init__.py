@@ -1,0 +1,1 @@
+"""PerceptionLM for vlmlens."""
