@@ -1,0 +1,147 @@
+"""Qwen-VL: a vision tower over packed patches, a merger of 2 x 2 patches, a Qwen decoder.
+
+The tower sees the patches of all images of a batch as one sequence, in which the four patches of
+a merged token stand together; Qwen2.5-VL moreover puts whole windows of merged tokens together,
+and undoes that only after the merger. Layouts give the rows back per sample, in raster order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from vlmlens.abc.options import Options
+from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.transformers import (
+    CropGeometry,
+    PlacedImage,
+    TransformersAdapter,
+    grid_patches,
+    joined,
+    packed_layout,
+)
+from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
+
+_BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
+
+
+class QwenVLOptions(Options):
+    """How large the images may be."""
+
+    min_pixels: int | None = Field(
+        default=None, ge=1, description="Scale smaller images up to this area; else as checkpoint."
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=1, description="Scale larger images down to this area; else as checkpoint."
+    )
+
+
+class QwenVLAdapter(TransformersAdapter):
+    """`Qwen2VL`, `Qwen2_5_VL`, `Qwen3VL` and `Qwen3VLMoeForConditionalGeneration`.
+
+    Qwen3-VL adds `vision.deepstack.{i}` to the image positions of what `llm.block.{i}` gives,
+    between the blocks: the next block's input is the sum.
+    """
+
+    Options: ClassVar[type[Options]] = QwenVLOptions
+    templates: ClassVar[Sequence[SiteTemplate]] = (
+        SiteTemplate("vision.block.{i}", ("model.visual.blocks.{i}",), Axis.VISION),
+        SiteTemplate(
+            "vision.norm", ("model.visual.merger.ln_q", "model.visual.merger.norm"), Axis.VISION
+        ),
+        SiteTemplate(
+            "vision.deepstack.{i}", ("model.visual.deepstack_merger_list.{i}",), Axis.PROJECTOR
+        ),
+        SiteTemplate("projector", ("model.visual.merger",), Axis.PROJECTOR),
+        SiteTemplate("llm.embed", ("model.language_model.embed_tokens",), Axis.LLM),
+        SiteTemplate("llm.block.{i}", ("model.language_model.layers.{i}",), Axis.LLM),
+        SiteTemplate("llm.norm", ("model.language_model.norm",), Axis.LLM),
+        SiteTemplate("llm.head", ("lm_head",), Axis.LLM),
+    )
+    renames: ClassVar[Sequence[Rename]] = (
+        Rename(r"^visual(?=\.|$)", "model.visual"),
+        Rename(
+            r"^model\.(layers|norm|embed_tokens|rotary_emb)(?=\.|$)", r"model.language_model.\1"
+        ),
+    )
+
+    @cached_property
+    def sites(self) -> SiteMap:
+        """See `ModelAdapter.sites`; without what Qwen2.5-VL computes before it sorts by window.
+
+        The rows of those modules are in another order than those of the vision blocks.
+        """
+        hidden = _BEFORE_WINDOWS if self.window else ()
+        paths = [name for name, _ in self.module.named_modules() if not name.startswith(hidden)]
+        return SiteMap(self.templates, paths, self.renames)
+
+    @cached_property
+    def processor(self) -> Any:
+        """The checkpoint's processor, with the image sizes that the options ask for."""
+        processor, options = super().processor, self.request.options
+        if isinstance(options, QwenVLOptions):
+            images = processor.image_processor
+            images.size = type(images.size)(
+                shortest_edge=options.min_pixels or images.size["shortest_edge"],
+                longest_edge=options.max_pixels or images.size["longest_edge"],
+            )
+        return processor
+
+    @property
+    def merge(self) -> int:
+        """Patches along each side of a merged token."""
+        return int(self.config.vision_config.spatial_merge_size)
+
+    @property
+    def window(self) -> int:
+        """Merged tokens along each side of a window; 0 where there are no windows."""
+        vision = self.config.vision_config
+        pixels = getattr(vision, "window_size", 0)
+        return int(pixels) // self.merge // int(vision.patch_size)
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        """See `TransformersAdapter.patch_grid`: the merged tokens of the whole image."""
+        rows, cols = _patches(image)
+        return _raster(image, rows // self.merge, cols // self.merge)
+
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.image_layouts`; the tower's grid is finer than the merger's."""
+        merge, window = self.merge, self.window
+        shapes = [[_patches(image) for image in group] for group in images]
+        merged = [[merged_rows(r // merge, c // merge, window) for r, c in g] for g in shapes]
+        patches = [[patch_rows(r, c, merge, window) for r, c in g] for g in shapes]
+        fine = [joined([_raster(image, *_patches(image)) for image in group]) for group in images]
+        return {
+            Axis.VISION: packed_layout(patches, fine),
+            Axis.PROJECTOR: packed_layout(merged, grids),
+        }
+
+    def block_widths(self) -> Mapping[str, int]:
+        """See `TransformersAdapter.block_widths`; Qwen2-VL calls its tower's width `embed_dim`."""
+        vision = self.config.vision_config
+        width = int(getattr(vision, "embed_dim", vision.hidden_size))
+        tower = [site for site in self.sites.canonical.values() if site.axis is Axis.VISION]
+        return {**super().block_widths(), **{site.path: width for site in tower}}
+
+    def describe(self) -> dict[str, Any]:
+        """See `ModelAdapter.describe`; with the smallest and largest area of an image."""
+        size = self.processor.image_processor.size
+        pixels = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+        return {**super().describe(), **pixels}
+
+
+def _patches(image: PlacedImage) -> tuple[int, int]:
+    """Rows and columns of an image's patches before they are merged."""
+    _, rows, cols = image.inputs["image_grid_thw"][image.index].tolist()
+    return rows, cols
+
+
+def _raster(image: PlacedImage, rows: int, cols: int) -> PatchGrid:
+    """A grid of `rows x cols` cells over the whole image."""
+    return grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
