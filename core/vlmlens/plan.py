@@ -185,6 +185,7 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
         device_map=spec.device_map,
         dtype=spec.dtype,
         attention=spec.attention,
+        quantization=spec.quantization,
         trust_remote_code=spec.trust_remote_code,
         options=registry.options(adapter, spec.options.adapter),
     )

@@ -45,6 +45,9 @@ class RunSpec(BaseModel):
         "auto", description="Compute type; auto is the checkpoint's, float32 for float16 on CPU."
     )
     attention: str | None = Field(None, description="sdpa, eager, flash_attention_2, ...")
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        None, description="Load quantized by bitsandbytes: 4bit or 8bit."
+    )
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint.")
     data: str | None = Field(None, description="Path, or DATASET:SOURCE.")
     prompt: list[str] = Field(default_factory=list, description="Prompts to ask of each image.")

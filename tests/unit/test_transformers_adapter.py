@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from vlmlens.errors import (
     CheckpointNotFound,
     DataError,
     ImageError,
+    MissingDependency,
     SpecError,
 )
 from vlmlens.samples import Sample
@@ -246,3 +248,17 @@ def test_missing_weights_are_an_error_that_lists_them(tmp_path: Path) -> None:
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks 1 weights .*layers\.3\.mlp\.down_proj"):
         vlmlens.load("demo", str(copy))
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_quantized_loading(bits: str) -> None:
+    """Where bitsandbytes is installed it is used, else the error says what to install."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        for make in (DemoAdapter.load, DemoAdapter.skeleton):
+            with pytest.raises(MissingDependency, match="bitsandbytes") as caught:
+                make(LoadRequest(device="cpu", quantization=bits))
+            assert "vlmlens[quantization]" in caught.value.hint
+        return
+    quantized = vlmlens.load("demo", device="cpu", quantization=bits)
+    assert quantized.module.is_quantized
+    assert quantized.describe()["quantization"] == bits

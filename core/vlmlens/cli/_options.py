@@ -113,6 +113,9 @@ _Dtype = Annotated[str | None, Option(metavar="TYPE", help="auto, float32, bfloa
 _Attention = Annotated[
     str | None, Option(metavar="NAME", help="sdpa, eager, flash_attention_2, ...")
 ]
+_Quantization = Annotated[
+    str | None, Option(metavar="BITS", help="Load quantized by bitsandbytes: 4bit or 8bit.")
+]
 _Trust = Annotated[
     bool | None,
     Option("--trust-remote-code", help="Run code that comes with the checkpoint."),
@@ -180,6 +183,7 @@ def spec_flags(
     dtype: _Dtype = None,
     device_map: _DeviceMap = None,
     attention: _Attention = None,
+    quantization: _Quantization = None,
     batch_size: _BatchSize = None,
     limit: _Limit = None,
     seed: _Seed = None,

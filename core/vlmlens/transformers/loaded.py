@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
-from vlmlens.errors import SpecError
+from vlmlens.errors import CheckpointError, SpecError
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.transformers.loading import (
     check_complete,
@@ -19,6 +19,7 @@ from vlmlens.transformers.loading import (
     hub_arguments,
     pick_device,
     pick_dtype,
+    quantization_config,
     quiet,
 )
 from vlmlens.transformers.processors import image_backend, load_processor
@@ -53,12 +54,21 @@ class LoadedModel(ModelAdapter):
             config = cls.read_config(model, arguments)
             cls.check_config(config)
             arguments["dtype"] = pick_dtype(request.dtype, config, device)
+            if request.quantization is not None:
+                arguments["quantization_config"] = quantization_config(request.quantization)
+                arguments["device_map"] = {"": device}
             if request.device_map is not None:
                 arguments["device_map"] = request.device_map
             if request.attention is not None:
                 arguments["attn_implementation"] = request.attention
             module = cls.read_module(model, config, arguments)
-        if request.device_map is None:
+        if request.quantization is not None and not getattr(module, "is_quantized", False):
+            raise CheckpointError(
+                f"The checkpoint {model!r} was not quantized to {request.quantization}.",
+                subject=model,
+                hint="Its layout cannot be quantized while loading; leave --quantization out.",
+            )
+        if "device_map" not in arguments:
             module = module.to(device)
         return cls(module.eval().requires_grad_(False), request)
 
@@ -66,6 +76,8 @@ class LoadedModel(ModelAdapter):
     def skeleton(cls, request: LoadRequest) -> Self:
         """See `ModelAdapter.skeleton`."""
         model = cls.model_name(request)
+        if request.quantization is not None:
+            quantization_config(request.quantization)
         with explained(model):
             config = cls.read_config(model, hub_arguments(request))
             cls.check_config(config)
@@ -176,6 +188,7 @@ class LoadedModel(ModelAdapter):
             "dtype": self.dtype,
             "device": self.device.type,
             "attention": getattr(self.config, "_attn_implementation", None),
+            "quantization": self.request.quantization,
             "image_processor": type(self.processor.image_processor).__name__,
             "image_backend": image_backend(self.processor.image_processor),
             "torch": torch.__version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Collection, Iterator
@@ -96,6 +97,27 @@ def explained(model: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError) as error:
         raise _explain(model, error) from error
+
+
+def quantization_config(name: str) -> Any:
+    """A bitsandbytes config of transformers for "4bit" or "8bit".
+
+    Raises:
+        MissingDependency: bitsandbytes or accelerate is not installed.
+        SpecError: Another name.
+    """
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(
+                f"Quantized loading needs {package}, which is not installed.",
+                subject=package,
+                hint="pip install 'vlmlens[quantization]'",
+            )
+    if name not in {"4bit", "8bit"}:
+        raise SpecError(f"There is no quantization {name!r}.", subject=name, hint="4bit or 8bit.")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=name == "4bit", load_in_8bit=name == "8bit")
 
 
 def check_complete(model: str, missing: Collection[str]) -> None:
