@@ -12,7 +12,7 @@ import pytest
 from vlmlens.abc import Batch, ModelAdapter
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.adapter import _distance
+from vlmlens.testing.adapter import distance
 from vlmlens.tokens import PatchGrid
 from vlmlens.transformers import PlacedImage
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
@@ -105,5 +105,5 @@ def test_expected_failures_are_shown_and_outlive_nothing() -> None:
 def test_distance_is_relative_to_the_scale() -> None:
     import torch
 
-    assert _distance(torch.tensor([100.0]), torch.tensor([101.0])) == pytest.approx(0.01)
-    assert _distance(torch.zeros(2), torch.zeros(3)) == float("inf")
+    assert distance(torch.tensor([100.0]), torch.tensor([101.0])) == pytest.approx(0.01)
+    assert distance(torch.zeros(2), torch.zeros(3)) == float("inf")

@@ -11,7 +11,7 @@ import torch
 from vlmlens.errors import SiteSilent
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
-from vlmlens.testing.adapter import AdapterTests, _distance
+from vlmlens.testing.adapter import AdapterTests, distance
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers import PlacedImage
@@ -117,7 +117,7 @@ def test_an_edit_of_the_projector_reaches_the_language_model() -> None:
     plain = vlm.trace(batch, ["projector"], logits="last")
     gone = vlm.trace(batch, ["projector"], logits="last", edits={"projector": torch.zeros_like})
     assert not gone["projector"].any()
-    assert _distance(plain.logits, gone.logits) > 1e-2
+    assert distance(plain.logits, gone.logits) > 1e-2
 
 
 def test_padding_by_a_whole_chunk_changes_nothing() -> None:
@@ -133,7 +133,7 @@ def test_padding_by_a_whole_chunk_changes_nothing() -> None:
     shifted = vlm.forward(replace(batch, inputs=padded), logits="all").logits
     assert plain is not None
     assert shifted is not None
-    assert _distance(plain, shifted[:, 64:]) < 2e-6
+    assert distance(plain, shifted[:, 64:]) < 2e-6
 
 
 def test_dropped_type_ids_are_an_error() -> None:

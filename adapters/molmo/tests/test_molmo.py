@@ -19,7 +19,7 @@ import torch
 
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
-from vlmlens.testing.adapter import _distance
+from vlmlens.testing.adapter import distance
 from vlmlens.testing.tiny import picture
 from vlmlens_adapter_molmo.adapter import Molmo2Adapter, pooled_patches
 from vlmlens_adapter_molmo.checks import Molmo2Checks, Molmo2OlmoChecks
@@ -161,7 +161,7 @@ def test_dropped_type_ids_fail_silently_and_are_never_dropped() -> None:
     kept = vlm.forward(batch, logits="last").logits
     inputs = {name: value for name, value in batch.inputs.items() if name != "mm_token_type_ids"}
     dropped = vlm.forward(replace(batch, inputs=inputs), logits="last").logits
-    assert _distance(kept, dropped) > 0.05
+    assert distance(kept, dropped) > 0.05
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from vlmlens.abc import Batch, ModelAdapter
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
-from vlmlens.testing.adapter import _distance, _replaced
+from vlmlens.testing.adapter import distance, replaced
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 from vlmlens.transformers import TransformersAdapter
@@ -87,8 +87,8 @@ def test_dropping_the_types_moves_the_numbers(
     assert "token_type_ids" in batch.inputs
     wrong = type("Dropping", (kit,), {"adapter": DropsTheTypes})().load(attention=attention)
     expected = last_logits(right, batch)
-    assert _distance(expected, last_logits(wrong, wrong.encode(tests.samples))) > 1e-2
-    assert _distance(expected, last_logits(right, right.encode(tests.samples))) == 0
+    assert distance(expected, last_logits(wrong, wrong.encode(tests.samples))) > 1e-2
+    assert distance(expected, last_logits(right, right.encode(tests.samples))) == 0
 
 
 @BOTH
@@ -102,13 +102,13 @@ def test_the_prefix_sees_itself_and_not_the_answer(kit: type[PaliGemmaChecks]) -
     first, second = (tests.vlm.forward(b, logits="all").logits for b in (one, other))
     assert first is not None
     assert second is not None
-    assert _distance(first[:, :-1], second[:, :-1]) == 0
-    assert _distance(first[:, -1], second[:, -1]) > 1e-3
+    assert distance(first[:, :-1], second[:, :-1]) == 0
+    assert distance(first[:, -1], second[:, -1]) > 1e-3
     reworded = tests.vlm.encode([Sample("w", sample.prompt[:-1] + "!", sample.images)])
     plain = tests.vlm.encode([sample])
     block = "llm.block.0"
     begin, changed = (tests.vlm.trace(b, [block])[block][:, 0] for b in (plain, reworded))
-    assert _distance(begin, changed) > 1e-4
+    assert distance(begin, changed) > 1e-4
 
 
 @BOTH
@@ -162,8 +162,8 @@ def test_padding_has_no_type_of_its_own(kit: type[PaliGemmaChecks]) -> None:
     padding = batch.inputs["attention_mask"] == 0
     assert bool(padding.any())
     types = batch.inputs["token_type_ids"].masked_fill(padding, 1)
-    other = last_logits(tests.vlm, _replaced(batch, token_type_ids=types))
-    assert _distance(last_logits(tests.vlm, batch), other) <= tests.tolerance
+    other = last_logits(tests.vlm, replaced(batch, token_type_ids=types))
+    assert distance(last_logits(tests.vlm, batch), other) <= tests.tolerance
 
 
 @pytest.mark.parametrize(

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from vlmlens.abc.adapter import LoadRequest, ModelAdapter
-from vlmlens.manifest import Manifest
+from vlmlens.abc.adapter import LoadRequest
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Site
-from vlmlens.testing._checks import Checks, expect, expect_error, skip
+from vlmlens.sites import Axis
+from vlmlens.testing._adapter_suite import PROBES, SIZES, AdapterSuite, distance, replaced
+from vlmlens.testing._checks import expect, expect_error, skip
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 
-if TYPE_CHECKING:
-    import torch
-
-SIZES = ((64, 48), (40, 88), (64, 64))
-"""(width, height) of the pictures that the checks show."""
-
-_PROBES = {
-    Axis.LLM: "llm.block.0",
-    Axis.PROJECTOR: "projector",
-    Axis.VISION: "vision.block.0",
-}
+__all__ = ["AdapterTests", "distance", "replaced"]
 
 
-class AdapterTests(Checks):
+class AdapterTests(AdapterSuite):
     """The conformance kit of adapters.
 
     Subclass it as `Test...`, give `manifest`, and implement `build`, which makes a tiny checkpoint
@@ -52,75 +35,6 @@ class AdapterTests(Checks):
         model: A checkpoint, hub id or folder, to check instead of the tiny one.
         device: Where it computes.
     """
-
-    manifest: ClassVar[Manifest]
-    tolerance: ClassVar[float] = 2e-5
-    mask_matters: ClassVar[float] = 1e-3
-    model: ClassVar[str | None] = None
-    device: ClassVar[str] = "cpu"
-    _built: ClassVar[dict[type, Path]] = {}
-    _loaded: ClassVar[dict[type, ModelAdapter]] = {}
-
-    def build(self, folder: Path) -> None:
-        """Write a tiny checkpoint: config, weights, tokenizer, processor."""
-        raise NotImplementedError("implement build")
-
-    # ------------------------------------------------------------------ parts
-
-    @property
-    def adapter(self) -> type[ModelAdapter]:
-        """The adapter class."""
-        module, _, name = self.manifest.target.partition(":")
-        found: type[ModelAdapter] = getattr(import_module(module), name)
-        return found
-
-    @property
-    def checkpoint(self) -> Path:
-        """The tiny checkpoint, built once per class, or the one that is to be checked."""
-        if self.model is not None:
-            return Path(self.model)
-        cls = type(self)
-        if cls not in self._built:
-            folder = Path(tempfile.mkdtemp(prefix="vlmlens-tiny-"))
-            _remove_at_exit(folder)
-            self.build(folder)
-            self._built[cls] = folder
-        return self._built[cls]
-
-    @property
-    def vlm(self) -> ModelAdapter:
-        """The loaded model, in float32, once per class."""
-        cls = type(self)
-        if cls not in self._loaded:
-            self._loaded[cls] = self.load()
-        return self._loaded[cls]
-
-    def load(self, **settings: Any) -> ModelAdapter:
-        """A fresh instance of the model."""
-        chosen = {"device": self.device, "dtype": "float32", **settings}
-        return self.adapter.load(LoadRequest(model=str(self.checkpoint), **chosen))
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        """One picture each, of different shapes, with prompts of different lengths."""
-        prompts = ("What is this?", "Name the colour of the largest thing, please:", "Hm?")
-        return [
-            Sample(f"s{i}", prompt, (picture(*size, seed=i),))
-            for i, (prompt, size) in enumerate(zip(prompts, SIZES, strict=True))
-        ]
-
-    def hidden_states(self, output: Any) -> Sequence[torch.Tensor]:
-        """The language model's hidden states in transformers' own output, embeddings first."""
-        states: Sequence[torch.Tensor] = output.hidden_states
-        return states
-
-    def offers(self, what: str) -> bool:
-        """Whether the manifest says that the family can do this."""
-        return what in self.manifest.offers
-
-    def _needs(self, what: str) -> None:
-        if not self.offers(what):
-            raise skip(f"{self.manifest.name} does not offer {what!r}")
 
     # ------------------------------------------------------------------ loading and sites
 
@@ -209,10 +123,10 @@ class AdapterTests(Checks):
         mask = batch.inputs["attention_mask"]
         expect(not bool(mask.all()), "no sample of the batch is padded")
         right = self.vlm.forward(batch, logits="last").logits
-        blind = _replaced(batch, attention_mask=torch.ones_like(mask))
+        blind = replaced(batch, attention_mask=torch.ones_like(mask))
         wrong = self.vlm.forward(blind, logits="last").logits
         expect(right is not None and wrong is not None, "no logits")
-        moved = _distance(right, wrong)
+        moved = distance(right, wrong)
         expect(moved > self.mask_matters, f"ignoring the mask moves the logits by {moved:.1e} only")
 
     def check_columns_equal_hidden_states(self, folder: Path) -> None:
@@ -232,7 +146,7 @@ class AdapterTests(Checks):
             blocks = self._blocks()
             trace = self.vlm.trace(batch, blocks)
             for i, site in enumerate(blocks[:-1]):
-                far = _distance(self.hidden_states(output)[i + 1], trace[site.name])
+                far = distance(self.hidden_states(output)[i + 1], trace[site.name])
                 expect(far <= self.tolerance, f"{site} is {far:.1e} away from hidden_states")
 
     def check_lens_identity(self, folder: Path) -> None:
@@ -245,9 +159,9 @@ class AdapterTests(Checks):
         trace = self.vlm.trace(self.vlm.encode(self.samples), [readout.site], logits="last")
         hidden = trace.select(f"{readout.site}/last")
         assert not isinstance(hidden, list)
-        far = _distance(trace.logits, readout(hidden))
+        far = distance(trace.logits, readout(hidden))
         expect(far <= self.tolerance, f"the lens is {far:.1e} away from the logits")
-        far = _distance(trace.logits, readout(hidden, norm=False))
+        far = distance(trace.logits, readout(hidden, norm=False))
         expect(far > self.mask_matters, "leaving the norm out changes nothing")
 
     # ------------------------------------------------------------------ images
@@ -262,7 +176,7 @@ class AdapterTests(Checks):
         vlm = still(self.load())
         fine = vlm.encode(self.samples[:1]).layouts[Axis.VISION].samples[0].patches
         has = {Axis.VISION: fine is not None}
-        known = [axis for axis in _PROBES if has.get(axis, self.offers("patch-grid"))]
+        known = [axis for axis in PROBES if has.get(axis, self.offers("patch-grid"))]
         axes = [axis for axis in known if self._probe_site(vlm, axis)]
         if not axes:
             raise skip("no axis has a patch grid")
@@ -286,7 +200,7 @@ class AdapterTests(Checks):
         first = self._activations(self.vlm, [one])
         second = self._activations(self.vlm, [other])
         name = list(first)[-1] if self.offers("readout") else "vision.block.0/image.mean"
-        moved = _distance(first[name], second[name])
+        moved = distance(first[name], second[name])
         expect(moved > self.mask_matters, f"another picture moves {name} by {moved:.1e} only")
 
     def check_several_images(self, folder: Path) -> None:
@@ -373,7 +287,7 @@ class AdapterTests(Checks):
             written = layout.token_ids[where].tolist()
             expect(written == self.vlm.answer_ids(answer), f"{answer!r} became {written}")
             expect(int(where[-1]) == len(layout) - 1, "the answer is not at the end")
-            far = _distance(flat[int(layout.rows[where[0] - 1])], plain[i])
+            far = distance(flat[int(layout.rows[where[0] - 1])], plain[i])
             expect(far <= self.tolerance, f"the prediction of {answer!r} is {far:.1e} off")
 
     def check_choice_scores(self, folder: Path) -> None:
@@ -395,93 +309,3 @@ class AdapterTests(Checks):
         ]
         moved = np.abs(together - self._scores(turned)).max()
         expect(moved > self.mask_matters, f"another picture moves the scores by {moved:.1e} only")
-
-    # ------------------------------------------------------------------ helpers
-
-    def _scores(self, samples: Sequence[Sample]) -> Any:
-        scores = self.vlm.choice_scores(samples)
-        expect(scores is not None, "it offers 'choice-scores' and gives none")
-        return np.array(scores)
-
-    def _blocks(self) -> list[Site]:
-        return [
-            site
-            for name, site in self.vlm.sites.canonical.items()
-            if name.startswith("llm.block.") and name.count(".") == 2
-        ]
-
-    def _columns(self, vlm: ModelAdapter) -> list[str]:
-        """Columns on every axis, pooled and whole."""
-        names = [name for name in vlm.sites.canonical if ".block." in name or name == "projector"]
-        columns = []
-        for name in names:
-            axis = vlm.sites.canonical[name].axis
-            pooled = "last" if axis is Axis.LLM else "image.mean"
-            columns += [f"{name}/{pooled}", f"{name}/all"]
-        return columns
-
-    def _activations(self, vlm: ModelAdapter, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        import torch
-
-        columns = self._columns(vlm)
-        trace = vlm.trace(vlm.encode(samples), [name.partition("/")[0] for name in columns])
-        found = {}
-        for name in columns:
-            rows = trace.select(name)
-            found[name] = torch.cat(rows) if isinstance(rows, list) else rows
-        return found
-
-    def _compare_with_single(
-        self, samples: Sequence[Sample], sites: Sequence[Site] | None = None
-    ) -> None:
-        import torch
-
-        names = (
-            [s.name for s in sites]
-            if sites
-            else [n.partition("/")[0] for n in self._columns(self.vlm)]
-        )
-        names = list(dict.fromkeys(names))
-        together = self.vlm.trace(self.vlm.encode(samples), names)
-        for i, sample in enumerate(samples):
-            single = self.vlm.trace(self.vlm.encode([sample]), names)
-            for name in names:
-                batched, alone = together.select(f"{name}/all"), single.select(f"{name}/all")
-                assert isinstance(batched, list)
-                assert isinstance(alone, list)
-                same = batched[i].shape == alone[0].shape
-                expect(same, f"{name}, {sample.id}: {batched[i].shape} and {alone[0].shape}")
-                far = _distance(alone[0], batched[i])
-                expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
-        if self.offers("readout"):
-            logits = self.vlm.forward(self.vlm.encode(samples), logits="last").logits
-            ones = [self.vlm.forward(self.vlm.encode([s]), logits="last").logits for s in samples]
-            far = _distance(torch.cat([one for one in ones if one is not None]), logits)
-            expect(far <= self.tolerance, f"the logits are {far:.1e} away from alone")
-
-    def _probe_site(self, vlm: ModelAdapter, axis: Axis) -> str | None:
-        """Where to look for changed tokens on an axis."""
-        name = _PROBES[axis]
-        return name if name in vlm.sites.canonical else None
-
-
-def _replaced(batch: Any, **inputs: Any) -> Any:
-    return replace(batch, inputs={**batch.inputs, **inputs})
-
-
-def _distance(expected: Any, found: Any) -> float:
-    """Largest difference, relative to the largest expected value (at least 1)."""
-    a, b = expected.float().cpu().numpy(), found.float().cpu().numpy()
-    if a.shape != b.shape:
-        return float("inf")
-    return float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
-
-
-def _remove_at_exit(folder: Path) -> None:
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
