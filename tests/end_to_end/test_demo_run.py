@@ -85,12 +85,16 @@ def test_the_blind_test_tells_used_from_ignored(run: Run) -> None:
 
 @pytest.mark.parametrize("task", [*USED, IGNORED])
 def test_the_answer_forms_over_depth(run: Run, task: str) -> None:
-    """The final answer's probability grows from block to block, and is settled at the last."""
+    """The final answer gains probability over the blocks; what is seen is not top-1 at once.
+
+    The answer that ignores the image is the same for all: it is top-1 from the first block on.
+    """
     result = run.results["logit-lens"]
     rows = [row for row in by_row(result.table("lens-layers")) if row["task"] == task]
     assert [row["column"] for row in rows] == [f"llm.block.{i}/last" for i in range(6)]
     assert rows[0]["answer_probability"] < 0.9 * rows[-1]["answer_probability"]
-    assert rows[0]["agreement"] < rows[-1]["agreement"] == 1
+    assert rows[-1]["agreement"] == 1
+    assert rows[0]["agreement"] < 1 or task == IGNORED
     assert any(task in finding.text for finding in result.findings)
 
 

@@ -464,8 +464,9 @@ class TestHandles:
                 file.chmod(0o444)
             out = in_process(
                 """
-                with open_store(sys.argv[2]):
-                    pass  # imports everything while this user can still read it
+                with open_store(sys.argv[2]) as store:  # imports all while this user may read it
+                    store.write(numbered(0))
+                    expect_same(store.read("b/all"), numbered(0).columns["b/all"], "own")
                 if os.getuid() == 0:
                     os.setuid(65534)
                 with open_store(sys.argv[1], "r") as store:
