@@ -262,3 +262,12 @@ def test_quantized_loading(bits: str) -> None:
     quantized = vlmlens.load("demo", device="cpu", quantization=bits)
     assert quantized.module.is_quantized
     assert quantized.describe()["quantization"] == bits
+
+
+def test_device_map_and_attention_are_passed_on(vlm: Any, scenes: list[Sample]) -> None:
+    pytest.importorskip("accelerate")
+    spread = vlmlens.load("demo", device_map="auto", attention="eager")
+    assert spread.describe()["attention"] == "eager"
+    eager = spread.forward(spread.encode(scenes[:2]), logits="last").logits.cpu()
+    sdpa = vlm.forward(vlm.encode(scenes[:2]), logits="last").logits
+    torch.testing.assert_close(eager, sdpa, rtol=1e-4, atol=1e-4)
