@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "Plan", "analyze", "compose", "execute", "open_sites"]
 
+_KEPT = ("model",)
+"""What a resumed run keeps of run.json where it extracts nothing new."""
+
 RunMode = Literal["new", "resume", "fresh"]
 
 
@@ -193,6 +196,7 @@ def _open_run(plan: Plan, mode: RunMode) -> Run:
             )
         if mode == "resume":
             _check_same_samples(old, plan.samples)
+            info = {**{key: old.info[key] for key in _KEPT if key in old.info}, **info}
         else:
             old.clear()
     run = Run.create(path, spec, info, registry=plan.registry)

@@ -157,6 +157,21 @@ def test_open_questions_are_compared_by_their_first_token(vlm: Any, scenes: list
     assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
 
 
+def test_labels_that_are_classes_are_not_taken_for_answers(vlm: Any, scenes: list[Sample]) -> None:
+    """Folders of a photo set: no answer is ever "normal", which says nothing about the model."""
+    members = [s for s in scenes if s.task == "color"]
+    open_ones = [
+        replace(s, choices=(), label=("normal", "defect")[i % 2]) for i, s in enumerate(members)
+    ]
+    result, warnings = run(vlm, open_ones)
+    assert any("taken for classes" in line for line in warnings)
+    assert "accuracy" not in result.findings[0].text
+    right = [replace(s, choices=()) for s in members]
+    result, warnings = run(vlm, right)
+    assert not warnings
+    assert "accuracy" in result.findings[0].text
+
+
 def test_samples_without_an_image_are_left_out_and_labels_that_are_no_choice_named(
     vlm: Any, scenes: list[Sample]
 ) -> None:

@@ -88,6 +88,7 @@ def test_resuming_a_finished_run_stores_nothing_twice(tmp_path: Path) -> None:
     before = run.activations["llm.block.5/last"]
     again = execute(plan(run.path), mode="resume", extract_only=True)
     assert np.array_equal(again.activations["llm.block.5/last"], before)
+    assert again.info["model"]["dtype"] == "float32", "what made the rows is still known"
 
 
 def test_resuming_adds_samples_and_columns(tmp_path: Path) -> None:

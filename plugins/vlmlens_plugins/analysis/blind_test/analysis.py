@@ -11,7 +11,11 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import report
-from vlmlens_plugins.analysis.blind_test.answers import Interviewer, TaskAnswers
+from vlmlens_plugins.analysis.blind_test.answers import (
+    Interviewer,
+    TaskAnswers,
+    without_class_labels,
+)
 from vlmlens_plugins.analysis.blind_test.choices import samples_by_task, with_choices
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 from vlmlens_plugins.analysis.blind_test.scores import score_tasks
@@ -44,7 +48,10 @@ class BlindTest(Analysis):
             warnings += more
         for message in warnings:
             context.warn(message)
-        tasks = self._ask(context, scorer, samples)
+        tasks, more = without_class_labels(self._ask(context, scorer, samples))
+        for message in more:
+            context.warn(message)
+        warnings += more
         scores = score_tasks(tasks, self.options, context.seed)
         return Result(
             analysis="blind-test",

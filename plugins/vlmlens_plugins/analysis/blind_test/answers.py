@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,26 @@ class TaskAnswers:
     right_image: Bools
     right_blank: Bools
     open: bool
+
+
+def without_class_labels(tasks: Sequence[TaskAnswers]) -> tuple[list[TaskAnswers], list[str]]:
+    """The tasks without labels that are no answers, and what to tell the user.
+
+    Labels of an open question may be classes (the folders of a photo set). Where no answer, with
+    the image or blind, ever equals one, an accuracy of 0 would say nothing about the model.
+    """
+    kept, messages = [], []
+    for task in tasks:
+        right = task.right_image | task.right_blank
+        if task.open and task.labelled.any() and not right[task.labelled].any():
+            messages.append(
+                f"{task.task}: no answer equals a label, with the image or without; the labels "
+                "are taken for classes, and accuracy is left out."
+            )
+            kept.append(replace(task, labelled=np.zeros_like(task.labelled)))
+        else:
+            kept.append(task)
+    return kept, messages
 
 
 class Interviewer:
