@@ -60,11 +60,6 @@ class Blip2Adapter(RasterAdapter):
         """Right for Flan-T5, whose relative positions would count left padding in."""
         return "right" if self.has_encoder else "left"
 
-    @property
-    def tower_special(self) -> int:
-        """The ViT's CLS token."""
-        return 1
-
     @cached_property
     def processor(self) -> Any:
         """The checkpoint's processor, which reads `content` of an image token that may be a str."""

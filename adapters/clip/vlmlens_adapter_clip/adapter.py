@@ -21,8 +21,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens.transformers import CropGeometry, PlacedImage, RasterAdapter, grid_patches
-from vlmlens.transformers.encoding import token_kinds
-from vlmlens.transformers.layouts import sample_layout, sequence_layout
+from vlmlens.transformers.layouts import sample_layout
 
 _CHUNK, _REMEMBERED = 64, 10_000
 _BLOCKS = SiteTemplate("vision.block.{i}", ("vision_model.encoder.layers.{i}",), Axis.VISION)
@@ -54,6 +53,7 @@ class ClipAdapter(RasterAdapter):
 
     auto_class: ClassVar[str] = "AutoModel"
     images_per_sample: ClassVar[int | None] = 1
+    image_tokens_placed: ClassVar[bool] = False
     _told_of_cuts = False
 
     @property
@@ -129,18 +129,6 @@ class ClipAdapter(RasterAdapter):
                 longest,
                 type(self._module).__name__,
             )
-
-    def sequence_layouts(
-        self,
-        inputs: Mapping[str, Any],
-        grids: Sequence[PatchGrid | None],
-        answer_lengths: Sequence[int],
-    ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.sequence_layouts`: the text tower's positions."""
-        del grids
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
-        return {Axis.LLM: sequence_layout(ids, mask, kinds, None)}
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`: of the vision tower's tokens."""

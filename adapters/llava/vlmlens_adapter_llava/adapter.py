@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from vlmlens.sites import Rename
-from vlmlens.transformers import RasterAdapter
+from vlmlens.transformers import LLAVA_RENAMES, RasterAdapter
 
 
 class LlavaAdapter(RasterAdapter):
     """`LlavaForConditionalGeneration`: the tower's CLS token does not reach the projector."""
 
-    renames: ClassVar[Sequence[Rename]] = (
-        Rename(r"^language_model\.lm_head", "lm_head"),
-        Rename(r"^language_model\.model(?=\.|$)", "model.language_model"),
-        Rename(r"^vision_tower\.vision_model(?=\.|$)", "model.vision_tower"),
-        Rename(r"^(vision_tower|multi_modal_projector)(?=\.|$)", r"model.\1"),
-    )
+    renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES

@@ -32,6 +32,8 @@ class TransformersAdapter(LoadedModel):
 
     images_per_sample: ClassVar[int | None] = None
     """How many images every sample must have; None: any number, none included."""
+    image_tokens_placed: ClassVar[bool] = True
+    """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
     """What the processor is asked for; None where it cannot stack images of several shapes."""
 
@@ -112,7 +114,7 @@ class TransformersAdapter(LoadedModel):
 
         One entry per position that holds the image token's id. Separators that share that id
         have a NaN box; they count as special tokens, not as image tokens. None where it is not
-        known; `sequence_layouts` must then not ask for it.
+        known; then `image_tokens_placed` is False.
         """
 
     @abstractmethod
@@ -146,7 +148,7 @@ class TransformersAdapter(LoadedModel):
     ) -> Mapping[Axis, AxisLayout]:
         """The layouts of the language side: one sequence that holds image, prompt and answer.
 
-        Families override it whose image tokens stand for no place, or that have two sequences.
+        Families override it that have two sequences.
 
         Args:
             inputs: The encoded batch.
@@ -155,7 +157,8 @@ class TransformersAdapter(LoadedModel):
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
-        return {Axis.LLM: sequence_layout(ids, mask, kinds, grids)}
+        known = grids if self.image_tokens_placed else None
+        return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
 
     @cached_property
     def special_ids(self) -> frozenset[int]:

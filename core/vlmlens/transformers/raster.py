@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from vlmlens.sites import Axis, Rename, SiteTemplate
@@ -62,10 +63,11 @@ class RasterAdapter(TransformersAdapter):
         """Patches along a side of the raster."""
         return int(self.config.vision_config.image_size) // self.patch
 
-    @property
+    @cached_property
     def tower_special(self) -> int:
         """Tokens before the patches in the vision tower: 1 where it has a CLS token."""
-        return int(self.config.vision_config.model_type == "clip_vision_model")
+        parameters = (name for name, _ in self.module.named_parameters())
+        return int(any(name.endswith("embeddings.class_embedding") for name in parameters))
 
     def geometry(self, image: PlacedImage) -> CropGeometry:
         """How the processor resizes and places an image."""

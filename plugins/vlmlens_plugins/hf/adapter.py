@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,8 +15,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind
 from vlmlens.transformers import TransformersAdapter
-from vlmlens.transformers.encoding import token_kinds
-from vlmlens.transformers.layouts import PlacedImage, sequence_layout
+from vlmlens.transformers.layouts import PlacedImage
 from vlmlens_plugins.hf._rows import (
     Entry,
     LazyLayouts,
@@ -40,6 +39,8 @@ class GenericAdapter(TransformersAdapter):
     the vision tower and of the connector belong to which sample is found out by experiment when
     such a site is used; where it is not certain, using it is an error.
     """
+
+    image_tokens_placed: ClassVar[bool] = False
 
     @classmethod
     def check_config(cls, config: Any) -> None:
@@ -96,18 +97,6 @@ class GenericAdapter(TransformersAdapter):
         """None yet; see `encode`."""
         del images, grids
         return {}
-
-    def sequence_layouts(
-        self,
-        inputs: Mapping[str, Any],
-        grids: Sequence[PatchGrid | None],
-        answer_lengths: Sequence[int],
-    ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.sequence_layouts`."""
-        del grids
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
-        return {Axis.LLM: sequence_layout(ids, mask, kinds, None)}
 
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
         """See `ModelAdapter.forward`."""
