@@ -451,7 +451,7 @@ class TestHandles:
             """,
             tmp_path,
         )
-        assert out.split() == ["True"] * 5
+        assert out.replace("\n", "") == "True" * 5  # two processes write to it
 
     def test_folder_that_may_not_be_written(self):
         with tempfile.TemporaryDirectory() as place:

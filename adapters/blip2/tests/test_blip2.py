@@ -193,7 +193,7 @@ def test_last_logits_are_the_last_of_all(kit: Any) -> None:
 @BOTH
 def test_generation_goes_on_from_an_answer(kit: Any) -> None:
     vlm, sample = kit().vlm, kit().samples[0]
-    text = vlm.generate(vlm.encode([sample], answers=["yes"]), max_new_tokens=1)[0]
+    text = vlm.generate(vlm.encode([sample], answers=["yes"]), max_new_tokens=1)[0].text
     logits = vlm.forward(vlm.encode([sample], answers=["yes"]), logits="last").logits
     assert text == vlm.tokenizer.decode(logits.argmax(-1), skip_special_tokens=True)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import AddedToken
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Logits
+from vlmlens.abc.adapter import Batch, ForwardOutput, Generation, Logits
 from vlmlens.errors import CheckpointError, CompositionError
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
@@ -164,7 +164,7 @@ class Blip2Adapter(RasterAdapter):
         last = [int(layout.rows[-1]) for layout in batch.layouts[Axis.LLM].samples]
         return ForwardOutput(output.flatten(0, 1)[last])
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[str]:
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`.
 
         Raises:
@@ -183,9 +183,7 @@ class Blip2Adapter(RasterAdapter):
                 do_sample=False,
                 pad_token_id=self.pad_token_id,
             )
-        new = ids[:, written.shape[1] :]
-        texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return texts
+        return self.written(ids[:, written.shape[1] :])
 
     # ------------------------------------------------------------------ readout
 

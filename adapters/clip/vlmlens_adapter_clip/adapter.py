@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import torch
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Logits, Readout
+from vlmlens.abc.adapter import Batch, ForwardOutput, Generation, Logits, Readout
 from vlmlens.errors import CompositionError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap, SiteTemplate
@@ -208,7 +208,7 @@ class ClipAdapter(RasterAdapter):
     def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value.to(self.device) for name, value in inputs.items()}
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[str]:
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """Raises `CompositionError`: nothing here writes text."""
         self._writes_nothing()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.samples import Sample
+from vlmlens.transformers.weights import StoredTensor
 from vlmlens_adapter_internvl import keys
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_internvl.tiling import best_canvas
@@ -176,9 +178,10 @@ def test_the_tie_rule_of_tiles_matters() -> None:
 def test_an_ungrouped_split_of_internlm2_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows in the order all queries, all keys, all values are another model."""
 
-    def plain(tensor: torch.Tensor, config: Any) -> tuple[torch.Tensor, ...]:
-        keys_wide = config.num_key_value_heads * config.head_dim
-        return tensor.split([len(tensor) - 2 * keys_wide, keys_wide, keys_wide])
+    def plain(tensor: StoredTensor, config: Any) -> tuple[StoredTensor, ...]:
+        rows, wide = tensor.shape[0], config.num_key_value_heads * config.head_dim
+        cuts = (0, rows - 2 * wide, rows - wide, rows)
+        return tuple(tensor.rows(a, b) for a, b in pairwise(cuts))
 
     monkeypatch.setattr(keys, "_ungrouped", plain)
     wrong = InternVLAdapter.load(LoadRequest(model=str(DATA / "internlm2"), device="cpu"))

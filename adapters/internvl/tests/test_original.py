@@ -15,10 +15,8 @@ from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointError, CheckpointNotFound, DataError
 from vlmlens.samples import Sample
 from vlmlens.testing.tiny import picture
-from vlmlens_adapter_internvl import original
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_internvl.checks import OriginalInternLM2Checks, OriginalQwen2Checks
-from vlmlens_adapter_internvl.keys import native_weights
 from vlmlens_adapter_internvl.sentencepiece import read_sentencepiece
 from vlmlens_adapter_internvl.tokenizer import load_tokenizer
 
@@ -213,30 +211,6 @@ def test_a_pickle_is_never_run(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="more than tensors"):
         load(checkpoint)
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
-def test_weights_stay_on_disk_until_they_are_placed(tmp_path: Path, kind: str) -> None:
-    """Renamed and split weights are still pages of the checkpoint's file, not memory of ours."""
-    if not Path("/proc/self/maps").exists():
-        pytest.skip("the system does not tell what lies where in memory")
-    write = save_file if kind.endswith("safetensors") else torch.save
-    write({"vision_model.encoder.layers.0.attn.qkv.weight": torch.rand(384, 128)}, tmp_path / kind)
-    ((key, tensor),) = original._stored(tmp_path / kind)
-    parts = dict(native_weights(key, tensor, None))
-    assert sorted(name.rsplit(".", 2)[1] for name in parts) == ["k_proj", "q_proj", "v_proj"]
-    assert {file_behind(part) for part in parts.values()} == {str(tmp_path / kind)}
-    assert file_behind(tensor.clone()) == ""
-
-
-def file_behind(tensor: torch.Tensor) -> str:
-    """The file that a tensor's memory is mapped from; empty where there is none."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        place, *_, name = [*line.split(maxsplit=5), ""][:6]
-        low, _, high = place.partition("-")
-        if int(low, 16) <= tensor.data_ptr() < int(high, 16):
-            return name if name.startswith("/") else ""
-    return ""
 
 
 # ---------------------------------------------------------------------- prompts

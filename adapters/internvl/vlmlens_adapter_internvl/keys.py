@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import torch
+from vlmlens.transformers.weights import StoredTensor, concatenated
 
 _RENAMES = (
     (r"^vision_model\.embeddings\.class_embedding$", "{vision}embeddings.cls_token"),
@@ -39,20 +39,21 @@ _RENAMES = (
 
 
 def native_weights(
-    name: str, tensor: torch.Tensor, text_config: Any
-) -> Iterator[tuple[str, torch.Tensor]]:
+    name: str, tensor: StoredTensor, text_config: Any
+) -> Iterator[tuple[str, StoredTensor]]:
     """What one tensor of the original layout becomes; unknown names stay as they are.
 
     Args:
         name: Its name in the checkpoint.
-        tensor: Its value; views of it are given back where possible.
+        tensor: Its value.
         text_config: The language model's config, for the number of heads.
     """
     if name.endswith(".rotary_emb.inv_freq"):
         return
     renamed = native_name(name)
     if ".attention.qkv." in renamed:
-        parts = tensor.chunk(3)
+        third = tensor.shape[0] // 3
+        parts = tuple(tensor.rows(i * third, (i + 1) * third) for i in range(3))
     elif ".self_attn.wqkv." in renamed:
         parts = _ungrouped(tensor, text_config)
     else:
@@ -69,13 +70,17 @@ def native_name(name: str) -> str:
     return name
 
 
-def _ungrouped(fused: torch.Tensor, text_config: Any) -> tuple[torch.Tensor, ...]:
+def _ungrouped(fused: StoredTensor, text_config: Any) -> tuple[StoredTensor, ...]:
     """Query, key and value rows of InternLM2's fused matrix.
 
     Per key-value head its rows hold the query heads that share it, then the key, then the value.
     """
     groups = int(text_config.num_key_value_heads)
     shared = int(text_config.num_attention_heads) // groups
-    by_group = fused.unflatten(0, (groups, shared + 2, -1))
-    cuts = (slice(0, shared), slice(shared, shared + 1), slice(shared + 1, None))
-    return tuple(by_group[:, cut].flatten(0, 2) for cut in cuts)
+    head = fused.shape[0] // (groups * (shared + 2))
+    step = (shared + 2) * head
+    cuts = ((0, shared * head), (shared * head, step - head), (step - head, step))
+    return tuple(
+        concatenated([fused.rows(i * step + a, i * step + b) for i in range(groups)])
+        for a, b in cuts
+    )

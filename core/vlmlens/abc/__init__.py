@@ -6,6 +6,7 @@ Importing this package imports neither torch nor transformers.
 from vlmlens.abc.adapter import (
     Batch,
     ForwardOutput,
+    Generation,
     LoadRequest,
     Logits,
     ModelAdapter,
@@ -27,6 +28,7 @@ __all__ = [
     "Dataset",
     "Extractor",
     "ForwardOutput",
+    "Generation",
     "LoadRequest",
     "Logits",
     "ModelAdapter",

@@ -17,6 +17,8 @@ from vlmlens.sites import Axis, Site, SiteMap
 from vlmlens.tokens import AxisLayout, TokenLayout
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from vlmlens.samples import Sample
@@ -86,6 +88,22 @@ class ForwardOutput:
     """
 
     logits: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """What a model wrote after one sample.
+
+    Args:
+        text: Without special tokens.
+        token_ids: With special tokens, up to the one that ends it.
+        masks: bool `[objects, height, width]` in pixels of the sample's image, where the family
+            draws what it names (GLaMM); else None.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    masks: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +178,8 @@ class ModelAdapter(ABC):
         """One pass without gradients; only the wanted logits are computed."""
 
     @abstractmethod
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[str]:
-        """Greedy continuation per sample, as text without special tokens."""
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
+        """Greedy continuation per sample."""
 
     def readout(self) -> Readout | None:
         """Final norm and unembedding; None where the family has none (CLIP)."""

@@ -265,9 +265,10 @@ class AdapterTests(AdapterSuite):
         del folder
         self._needs("generate")
         batch = self.vlm.encode(self.samples)
-        texts = self.vlm.generate(batch, max_new_tokens=4)
+        texts = [one.text for one in self.vlm.generate(batch, max_new_tokens=4)]
         expect(len(texts) == len(self.samples), "another number of texts than samples")
-        alone = [self.vlm.generate(self.vlm.encode([s]), max_new_tokens=4)[0] for s in self.samples]
+        batches = [self.vlm.encode([sample]) for sample in self.samples]
+        alone = [self.vlm.generate(single, max_new_tokens=4)[0].text for single in batches]
         expect(texts == alone, f"batched {texts}, alone {alone}")
 
     def check_answers(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Logits, Readout
+from vlmlens.abc.adapter import Batch, ForwardOutput, Generation, Logits, Readout
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -195,7 +195,7 @@ class TransformersAdapter(LoadedModel):
         wanted = logits == "last" and self.padding_side == "left"
         return wanted and "logits_to_keep" in accepted
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[str]:
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`."""
         with torch.inference_mode():
             ids = self._module.generate(
@@ -204,9 +204,18 @@ class TransformersAdapter(LoadedModel):
                 do_sample=False,
                 pad_token_id=self.pad_token_id,
             )
-        new = ids[:, batch.inputs["input_ids"].shape[1] :]
-        texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return texts
+        return self.written(ids[:, batch.inputs["input_ids"].shape[1] :])
+
+    def written(self, new: torch.Tensor) -> list[Generation]:
+        """Generated token ids as text.
+
+        Args:
+            new: int64 `[samples, steps]`; what stands after a token that ends a text is padding.
+        """
+        ends = _end_ids(self._module.generation_config)
+        rows = [_until_end(row, ends) for row in new.tolist()]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [Generation(text, tuple(row)) for text, row in zip(texts, rows, strict=True)]
 
     # ------------------------------------------------------------------ readout
 
@@ -253,6 +262,19 @@ class TransformersAdapter(LoadedModel):
         """See `ModelAdapter.decode`."""
         text: str = self.tokenizer.decode(list(token_ids))
         return text
+
+
+def _end_ids(settings: Any) -> set[int]:
+    ends = settings.eos_token_id
+    if ends is None:
+        return set()
+    return {ends} if isinstance(ends, int) else set(ends)
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    """The ids up to the first that ends a text, with it."""
+    found = next((i + 1 for i, number in enumerate(ids) if number in ends), len(ids))
+    return ids[:found]
 
 
 def _content(prompt: str, images: Sequence[Any]) -> list[dict[str, Any]]:

@@ -82,10 +82,20 @@ class LoadedModel(ModelAdapter):
             config = cls.read_config(model, hub_arguments(request))
             cls.check_config(config)
             with torch.device("meta"):
-                module = getattr(transformers, cls.auto_class).from_config(
-                    config, trust_remote_code=request.trust_remote_code
-                )
+                module = cls.empty_module(config, request)
         return cls(module, request)
+
+    @classmethod
+    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
+        """The model of a config, without a checkpoint; a family with its own class extends it.
+
+        Args:
+            config: From `read_config`.
+            request: What is to be loaded.
+        """
+        return getattr(transformers, cls.auto_class).from_config(
+            config, trust_remote_code=request.trust_remote_code
+        )
 
     @classmethod
     def check_config(cls, config: Any) -> None:

@@ -1,0 +1,283 @@
+"""Weights of checkpoints in a layout of their own: kept on disk, renamed, checked, then placed.
+
+For families whose class is not transformers' own, or whose files name and cut weights another way.
+No file is unpickled beyond tensors, and no code of a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers.utils.hub import cached_file
+
+from vlmlens.errors import CheckpointError
+
+_INDEXED = ("model.safetensors", "pytorch_model.bin")
+_LISTED = 40
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor of a checkpoint that is read where it is indexed, each time anew.
+
+    Args:
+        shape: Its shape.
+        dtype: Its dtype.
+        read: Reads what an index selects.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[Any], torch.Tensor]
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """The numbers that an index selects; `[...]` is all of them."""
+        return self.read(index)
+
+    def rows(self, start: int, stop: int) -> StoredTensor:
+        """The rows from `start` up to `stop`; nothing else is read."""
+        shape = (len(range(self.shape[0])[start:stop]), *self.shape[1:])
+        return StoredTensor(shape, self.dtype, lambda index: self.read(slice(start, stop))[index])
+
+    def made(
+        self, make: Callable[[torch.Tensor], torch.Tensor], shape: Sequence[int] | None = None
+    ) -> StoredTensor:
+        """What a function makes of the whole tensor.
+
+        Args:
+            make: Called when the result is read.
+            shape: Of the result, where it differs.
+        """
+        found = self.shape if shape is None else tuple(shape)
+        return StoredTensor(found, self.dtype, lambda index: make(self[...])[index])
+
+
+def stacked(tensors: Sequence[StoredTensor]) -> StoredTensor:
+    """Tensors of one shape on top of each other, `[len(tensors), ...]`."""
+    first = tensors[0]
+    return StoredTensor(
+        (len(tensors), *first.shape),
+        first.dtype,
+        lambda index: torch.stack([tensor[...] for tensor in tensors])[index],
+    )
+
+
+def concatenated(tensors: Sequence[StoredTensor], dim: int = 0) -> StoredTensor:
+    """Tensors one after the other along a dimension."""
+    first = tensors[0]
+    shape = list(first.shape)
+    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
+    return StoredTensor(
+        tuple(shape),
+        first.dtype,
+        lambda index: torch.cat([tensor[...] for tensor in tensors], dim)[index],
+    )
+
+
+def stored_weights(model: str, arguments: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint by its name there; nothing of it is read yet.
+
+    Args:
+        model: Hub id or folder.
+        arguments: For `from_pretrained`; the revision is taken of it.
+
+    Raises:
+        CheckpointError: It has no weights, or a file holds more than tensors.
+    """
+    weights: dict[str, StoredTensor] = {}
+    for file in _files(model, arguments):
+        weights.update(_pickled(file) if file.suffix == ".bin" else _mapped(file))
+    return weights
+
+
+def place_weights(
+    module_class: type[Any],
+    config: Any,
+    weights: Mapping[str, StoredTensor],
+    model: str,
+    arguments: Mapping[str, Any],
+) -> Any:
+    """A transformers model with these weights, each read once and straight into its place.
+
+    Args:
+        module_class: The `PreTrainedModel` subclass.
+        config: Of the model.
+        weights: By the names of its state dict.
+        model: Hub id or folder, named in errors.
+        arguments: For `from_pretrained`: dtype, device map, attention, quantization.
+
+    Raises:
+        CheckpointError: Weights are missing, left over, or of another shape; it lists them.
+    """
+    check_fit(module_class, config, weights, model)
+    settings = {k: v for k, v in arguments.items() if k not in {"revision", "trust_remote_code"}}
+    if settings.get("dtype") == "auto":
+        settings["dtype"] = next(t.dtype for t in weights.values() if t.dtype.is_floating_point)
+    return module_class.from_pretrained(None, config=config, state_dict=dict(weights), **settings)
+
+
+def renamed(
+    weights: Mapping[str, StoredTensor],
+    renames: Iterable[tuple[str, str]],
+    ignored: Iterable[str] = (),
+) -> dict[str, StoredTensor]:
+    """Weights under the names of the model's state dict.
+
+    Args:
+        weights: By the names of the checkpoint.
+        renames: Regular expressions and what replaces their first match, applied in order.
+        ignored: Regular expressions; weights whose name matches one are left out.
+    """
+    rules = [(re.compile(pattern), replacement) for pattern, replacement in renames]
+    unwanted = [re.compile(pattern) for pattern in ignored]
+    found = {}
+    for stored, tensor in weights.items():
+        if any(pattern.search(stored) for pattern in unwanted):
+            continue
+        name = stored
+        for pattern, replacement in rules:
+            name = pattern.sub(replacement, name, count=1)
+        found[name] = tensor
+    return found
+
+
+def check_fit(module_class: type[Any], config: Any, weights: Mapping[str, Any], model: str) -> None:
+    """Compare weights with the state dict that a model of this config has.
+
+    Raises:
+        CheckpointError: Weights are missing, left over, or of another shape; it lists them.
+    """
+    with torch.device("meta"):
+        module = module_class(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    tied = set(getattr(module, "all_tied_weights_keys", None) or ())
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = [
+        f"{name} {shapes[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    problems = {
+        "missing": sorted(set(expected) - set(shapes) - tied),
+        "left over": sorted(set(shapes) - set(expected)),
+        "of another shape": wrong,
+    }
+    told = [f"{what}: {_list(names)}" for what, names in problems.items() if names]
+    if told:
+        raise CheckpointError(
+            f"The weights of {model!r} do not fit its config. " + "; ".join(told) + ".",
+            subject=model,
+            hint="The files are incomplete, or of another architecture.",
+        )
+
+
+def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's config.json as it is, without the class that it may name.
+
+    Raises:
+        OSError: There is none.
+    """
+    revision = arguments.get("revision")
+    said, _ = transformers.PreTrainedConfig.get_config_dict(model, revision=revision)
+    return dict(said)
+
+
+def checkpoint_file(
+    model: str, file: str, arguments: Mapping[str, Any], *, needed: bool = False
+) -> Path | None:
+    """Where a file of a checkpoint lies on this machine; fetched from the hub if it must be.
+
+    Args:
+        model: Hub id or folder.
+        file: Its name in the checkpoint.
+        arguments: For `from_pretrained`; the revision is taken of it.
+        needed: Whether its absence is an error.
+
+    Raises:
+        OSError: It is needed, and not there.
+    """
+    path = cached_file(
+        model,
+        file,
+        revision=arguments.get("revision"),
+        _raise_exceptions_for_missing_entries=needed,
+    )
+    return None if path is None else Path(path)
+
+
+def _files(model: str, arguments: Mapping[str, Any]) -> list[Path]:
+    """The weight files, safetensors where there are any."""
+    for name in _INDEXED:
+        index = checkpoint_file(model, f"{name}.index.json", arguments)
+        if index is not None:
+            shards = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            found = [_shard(model, shard, arguments) for shard in sorted(shards)]
+            return [file for file in found if file is not None]
+        whole = checkpoint_file(model, name, arguments)
+        if whole is not None:
+            return [whole]
+    raise CheckpointError(
+        f"{model!r} has no weights.", subject=model, hint=f"It needs {' or '.join(_INDEXED)}."
+    )
+
+
+def _shard(model: str, name: str, arguments: Mapping[str, Any]) -> Path | None:
+    if Path(name).name != name:
+        raise CheckpointError(
+            f"The index of {model!r} names {name!r}, which is not a file beside it.",
+            subject=model,
+        )
+    return checkpoint_file(model, name, arguments, needed=True)
+
+
+def _mapped(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, read by position, so that no page stays mapped."""
+    opened: Any = safe_open(file, framework="pt", backend="pread")
+    return {name: _stored(opened, name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+
+
+def _stored(opened: Any, name: str) -> StoredTensor:
+    found = opened.get_slice(name)
+    dtype = _DTYPES.get(found.get_dtype())
+    if dtype is None:
+        raise CheckpointError(f"{name} is stored as {found.get_dtype()}, which is not known.")
+
+    def read(index: Any) -> torch.Tensor:
+        tensor: torch.Tensor = opened.get_tensor(name) if index is ... else found[index]
+        return tensor
+
+    return StoredTensor(tuple(found.get_shape()), dtype, read)
+
+
+def _pickled(file: Path) -> dict[str, StoredTensor]:
+    try:
+        tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{file.name} holds more than tensors, and is not opened.",
+            subject=str(file),
+            hint="It could run code; use a checkpoint with safetensors.",
+        ) from error
+    return {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, tensor.__getitem__)
+        for name, tensor in tensors.items()
+    }
+
+
+def _list(names: list[str]) -> str:
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

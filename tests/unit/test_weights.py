@@ -1,0 +1,228 @@
+"""Weights in a layout of their own: lazily read, renamed, checked, placed without a copy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from vlmlens.errors import CheckpointError
+from vlmlens.transformers.weights import (
+    StoredTensor,
+    check_fit,
+    concatenated,
+    place_weights,
+    read_config_json,
+    renamed,
+    stacked,
+    stored_weights,
+)
+
+KINDS = ("model.safetensors", "pytorch_model.bin")
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], kind: str = KINDS[0]) -> Path:
+    folder.mkdir(exist_ok=True)
+    save = save_file if kind.endswith("safetensors") else torch.save
+    save(weights, folder / kind)  # type: ignore[operator]
+    return folder
+
+
+def tiny() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=2,
+        num_attention_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_are_read_where_they_are_indexed(tmp_path: Path, kind: str) -> None:
+    values = {
+        "a": torch.arange(12.0).reshape(4, 3),
+        "b": torch.tensor([1, 2]),
+        "half": torch.rand(2, 2, dtype=torch.bfloat16),
+        "one": torch.tensor(3.0),
+        "none": torch.zeros(0, 3),
+    }
+    found = stored_weights(str(write(tmp_path, values, kind)), {})
+    assert {name: tensor.shape for name, tensor in found.items()} == {
+        name: tuple(value.shape) for name, value in values.items()
+    }
+    for name, value in values.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name][...], value)
+    assert torch.equal(found["a"].rows(1, 3)[...], values["a"][1:3])
+    assert torch.equal(found["a"].rows(1, 3)[:, 1], values["a"][1:3, 1])
+    assert found["a"].rows(2, 9).shape == (2, 3)
+    turned = found["a"].made(torch.t, (3, 4))
+    assert turned.shape == (3, 4)
+    assert torch.equal(turned[...], values["a"].T)
+
+
+def test_tensors_are_put_together_when_they_are_read(tmp_path: Path) -> None:
+    parts = {name: torch.rand(2, 3) for name in "ab"}
+    found = list(stored_weights(str(write(tmp_path, parts)), {}).values())
+    assert stacked(found).shape == (2, 2, 3)
+    assert torch.equal(stacked(found)[...], torch.stack(list(parts.values())))
+    for dim, shape in ((0, (4, 3)), (1, (2, 6))):
+        assert concatenated(found, dim).shape == shape
+        assert torch.equal(concatenated(found, dim)[...], torch.cat(list(parts.values()), dim))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_are_one_checkpoint(tmp_path: Path, kind: str) -> None:
+    model = LlamaForCausalLM(tiny())
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    stem, _, end = kind.partition(".")
+    index: dict[str, str] = {}
+    for i, names in enumerate((list(weights)[::2], list(weights)[1::2])):
+        shard = f"{stem}-{i + 1:05}-of-00002.{end}"
+        write(tmp_path, {name: weights[name] for name in names}, shard)
+        index |= dict.fromkeys(names, shard)
+    (tmp_path / f"{kind}.index.json").write_text(json.dumps({"weight_map": index}))
+    found = stored_weights(str(tmp_path), {})
+    loaded = place_weights(LlamaForCausalLM, tiny(), found, "tiny", {"dtype": "auto"})
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_dtype_is_that_asked_for(tmp_path: Path) -> None:
+    folder = write(tmp_path, LlamaForCausalLM(tiny()).state_dict())
+    found = stored_weights(str(folder), {})
+    for dtype in (torch.float32, torch.bfloat16):
+        settings = {"dtype": dtype, "attn_implementation": "eager"}
+        module = place_weights(LlamaForCausalLM, tiny(), found, "tiny", settings)
+        assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+        assert module.config._attn_implementation == "eager"
+
+
+def stored(*shape: int) -> StoredTensor:
+    return StoredTensor(shape, torch.float32, torch.zeros(shape).__getitem__)
+
+
+def test_what_does_not_fit_is_listed() -> None:
+    right = {n: stored(*t.shape) for n, t in LlamaForCausalLM(tiny()).state_dict().items()}
+    check_fit(LlamaForCausalLM, tiny(), right, "tiny")
+    lacking = {n: t for n, t in right.items() if n != "model.norm.weight"}
+    with pytest.raises(CheckpointError, match=r"'tiny'.*missing: model\.norm\.weight\."):
+        check_fit(LlamaForCausalLM, tiny(), lacking, "tiny")
+    with pytest.raises(CheckpointError, match=r"left over: adapter\.weight\."):
+        check_fit(LlamaForCausalLM, tiny(), right | {"adapter.weight": stored(3)}, "tiny")
+    with pytest.raises(CheckpointError, match=r"norm\.weight \(9,\) instead of \(8,\)"):
+        check_fit(LlamaForCausalLM, tiny(), right | {"model.norm.weight": stored(9)}, "tiny")
+    many = right | {f"x.{i}": stored(1) for i in range(99)}
+    with pytest.raises(CheckpointError, match="and 59 more"):
+        check_fit(LlamaForCausalLM, tiny(), many, "tiny")
+
+
+def test_a_tied_head_may_be_missing() -> None:
+    config = tiny()
+    config.tie_word_embeddings = True
+    weights = {n: stored(*t.shape) for n, t in LlamaForCausalLM(config).state_dict().items()}
+    check_fit(LlamaForCausalLM, config, {**weights}, "tiny")
+    del weights["lm_head.weight"]
+    check_fit(LlamaForCausalLM, config, weights, "tiny")
+
+
+def test_renames_apply_in_order_and_once() -> None:
+    weights = {"a.a.w": stored(1), "b.inv_freq": stored(2), "c": stored(3)}
+    found = renamed(weights, [(r"^a\.", "x."), (r"^x\.a", "y")], [r"inv_freq$"])
+    assert {name: tensor.shape for name, tensor in found.items()} == {"y.w": (1,), "c": (3,)}
+
+
+class Planted:
+    """Would create a file if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    torch.save({"w": Planted(tmp_path / "ran")}, tmp_path / KINDS[1])
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        stored_weights(str(tmp_path), {})
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_index_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", {"w": torch.zeros(1)})
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    index = {"weight_map": {"w": "../elsewhere/model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="not a file beside it"):
+        stored_weights(str(folder), {})
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"x": "evil.py"}}')
+    assert read_config_json(str(tmp_path), {})["model_type"] == "own"
+    with pytest.raises(CheckpointError, match="has no weights"):
+        stored_weights(str(tmp_path), {})
+
+
+MEASURE = """
+    import sys
+    from pathlib import Path
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from vlmlens.transformers.weights import place_weights, renamed, stacked, stored_weights
+
+    def resident(what):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+    small = LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+    LlamaForCausalLM.from_pretrained(
+        None, config=small, state_dict=LlamaForCausalLM(small).state_dict()
+    )
+    config = LlamaConfig.from_pretrained(sys.argv[1])
+    found = stored_weights(sys.argv[1], {})
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    if sys.argv[2] == "whole":
+        held = {name: tensor[...] for name, tensor in found.items()}
+        found = {name: tensor.made(lambda _, name=name: held[name].clone())
+                 for name, tensor in found.items()}
+    else:
+        found = {name: stacked([tensor]).made(lambda whole: whole[0], tensor.shape)
+                 for name, tensor in found.items()}
+    model = place_weights(LlamaForCausalLM, config, found, "big", {"dtype": config.dtype})
+    size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    print((resident("VmHWM") - before) / size)
+"""
+
+
+def test_loading_takes_little_more_memory_than_the_weights(tmp_path: Path) -> None:
+    """Also where each weight is made anew; the control holds all of them first.
+
+    A small model is loaded before, so that what transformers imports is not counted.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the system does not tell its peak of memory")
+    config = LlamaConfig(
+        vocab_size=2000, hidden_size=1024, intermediate_size=2048, num_hidden_layers=24,
+        num_attention_heads=8, tie_word_embeddings=False, dtype="bfloat16",
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        shapes = LlamaForCausalLM(config).state_dict()
+    zeros = {name: torch.zeros(t.shape, dtype=torch.bfloat16) for name, t in shapes.items()}
+    write(tmp_path, zeros)
+    ratios = {}
+    for way in ("lazily", "whole"):
+        command = [sys.executable, "-c", textwrap.dedent(MEASURE), str(tmp_path), way]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        ratios[way] = float(done.stdout)
+    assert ratios["lazily"] <= 1.15
+    assert ratios["whole"] > 1.5
