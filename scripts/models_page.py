@@ -43,7 +43,7 @@ def page_with(text: str) -> str:
 
 
 def _files() -> Iterator[Path]:
-    yield from sorted((ROOT / "adapters").glob("*/vlmlens_adapter_*/manifest.py"))
+    yield from sorted((ROOT / "adapters").glob("*/vlmlens_adapter_*/**/manifest.py"))
 
 
 def _in_file(path: Path) -> list[Manifest]:

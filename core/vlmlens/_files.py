@@ -1,4 +1,4 @@
-"""Writing small files so that a reader sees the old or the new content, never half of it."""
+"""Small files, written so that a reader never sees half of one, and the cache folder."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Replace a file's content by strict JSON."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """Where vlmlens keeps what it can make again: VLMLENS_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("VLMLENS_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vlmlens"

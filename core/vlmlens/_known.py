@@ -19,13 +19,11 @@ class KnownPlugin:
         kind: What it is.
         name: Its name once installed.
         aliases: Other spellings, beside `-` for `_` and upper case, which are always equal.
-        written: Whether the repository has it yet.
     """
 
     kind: PluginKind
     name: str
     aliases: tuple[str, ...] = ()
-    written: bool = True
 
     @property
     def folder(self) -> str:
@@ -44,33 +42,28 @@ class KnownPlugin:
     @property
     def install_hint(self) -> str:
         """What to do to have it."""
-        if not self.written:
-            return (
-                f"The distribution that will bring it, {self.distribution}, is planned and not "
-                "written yet."
-            )
         return (
             f"In a checkout of the vlmlens repository: pip install ./{self.folder} (nothing is "
             f"published yet; once it is: pip install {self.distribution})."
         )
 
 
-def _adapter(name: str, *aliases: str, written: bool = True) -> KnownPlugin:
-    return KnownPlugin(PluginKind.ADAPTER, name, aliases, written)
+def _adapter(name: str, *aliases: str) -> KnownPlugin:
+    return KnownPlugin(PluginKind.ADAPTER, name, aliases)
 
 
 KNOWN = (
     _adapter("aya_vision", "aya", "ayavision"),
     _adapter("blip2", "blip_2"),
     _adapter("clip"),
-    _adapter("cogvlm", "cog_vlm", written=False),
-    _adapter("glamm", written=False),
-    _adapter("internlm_xcomposer", "internlm", "xcomposer", written=False),
+    _adapter("cogvlm", "cog_vlm"),
+    _adapter("glamm"),
+    _adapter("internlm_xcomposer", "internlm", "xcomposer"),
     _adapter("internvl", "intern_vl"),
     _adapter("janus"),
     _adapter("llava"),
     _adapter("llavanext", "llava_next"),
-    _adapter("minicpm", "minicpm_v", "minicpmv"),
+    _adapter("minicpm", "minicpm_o", "minicpm_v", "minicpmv"),
     _adapter("molmo"),
     _adapter("paligemma", "pali_gemma"),
     _adapter("pixtral"),

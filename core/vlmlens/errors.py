@@ -35,6 +35,7 @@
     ├── RunError                     a run folder
     │   ├── RunExists
     │   └── RunNotFound
+    ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
 
 Every error carries its `subject` (what it is about, as the user gave it) and a `hint` (what to
@@ -194,6 +195,10 @@ class RunExists(RunError):
 
 class RunNotFound(RunError):
     """The folder holds no run."""
+
+
+class OutOfMemory(VlmlensError):
+    """A batch does not fit in memory."""
 
 
 class ReadoutError(VlmlensError):

@@ -69,9 +69,10 @@ class Manifest:
         api_version: The plugin API that it was written for.
         aliases: Other names that it answers to.
         offers: What others may rely on: an adapter's "generate", "readout", "choice-scores",
-            ...; a storage's "ragged", ...
+            ...; a storage's "ragged", ...; an extractor's "activations" (its columns are what
+            modules gave).
         needs: What it relies on: an analysis's "labels", "choices", "images", "answers" (the
-            model writes, or there are choices to compare), "model", "readout".
+            model writes, or there are choices to compare), "model", "readout", "activations".
         requires: Modules that must be importable before `target` is imported.
         checkpoints: An adapter's known checkpoints.
         checks: A tuple of conformance tests to run with `vlmlens plugins check`, as

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.storage import DTYPES
-from vlmlens.errors import SiteShapeError, SpecError, StoreFull
+from vlmlens.errors import CompositionError, SiteShapeError, SpecError, StoreFull
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import Observer, SilentObserver
-from vlmlens.samples import Sample, check_images, check_unique
+from vlmlens.samples import Sample, check_unique
+from vlmlens.screening import BadSample, bad_images_error, bad_samples, summary, without
 from vlmlens.sites import SiteMap
 from vlmlens.spec import DEMO_DATA, RunSpec
 from vlmlens.suitability import Asked, asked_analyses, suitable
-from vlmlens.tokens import Column
+from vlmlens.tokens import Column, TokenKind
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _PROBED_FOR_LENGTH = 4
 _RESERVE = 64 * 2**20
+_WORTH_A_STAGE = 500
 
 Loader = Callable[[], ModelAdapter]
 
@@ -80,6 +82,8 @@ class Plan:
         estimate: What it will store.
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
+        skipped: Samples that were left out, since their images cannot be used.
+        notes: What was guessed or translated on the way from the user's words to the spec.
     """
 
     spec: RunSpec
@@ -92,6 +96,19 @@ class Plan:
     estimate: Estimate
     load: Loader
     extractor: Callable[[ModelAdapter], Extractor]
+    skipped: Sequence[BadSample] = ()
+    notes: Sequence[str] = ()
+
+    def without(self, columns: Collection[str]) -> Plan:
+        """The plan with fewer columns; its analyses stay."""
+        if not columns:
+            return self
+        kept = [name for name in self.columns if name not in columns]
+        manifest = self.registry.find(PluginKind.EXTRACTOR, self.spec.extractor)
+        spec = self.spec.model_copy(update={"sites": kept})
+        return replace(
+            self, columns=kept, extractor=_extractor_maker(spec, self.registry, manifest)
+        )
 
 
 def compose(
@@ -101,20 +118,23 @@ def compose(
     observer: Observer | None = None,
     analyse: bool = True,
     must_fit: bool = True,
+    notes: Sequence[str] = (),
 ) -> Plan:
     """Choose the parts of a run and check that they fit, without loading weights.
 
     Args:
         spec: What the user asked for.
         registry: The installed plugins.
-        observer: Told which default analyses are left out.
+        observer: Told of guesses, of samples and of default analyses that are left out.
         analyse: False for extraction alone: no analysis is composed.
         must_fit: False to plan what the disk cannot hold, for an estimate.
+        notes: What is known already of how the spec came about.
 
     Raises:
         PluginError: A part is not installed or cannot be used.
         SpecError: An option that a part does not have.
         DataError: Samples are missing, malformed, or lack what an analysis needs.
+        ImageError: Images cannot be used, and `on_bad_sample` is "stop"; lists them.
         SiteError: A site pattern matches nothing.
         CompositionError: Parts that do not fit together.
         StoreFull: The columns cannot fit on the disk.
@@ -124,11 +144,16 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    dataset, samples = read_samples(spec, registry)
+    dataset, samples, guesses = read_samples(spec, registry)
+    notes = [*notes, *guesses]
+    for note in notes:
+        observer.note(note)
     suggested = dataset.suggests.get("analysis", {})
     asked = asked_analyses(spec.analysis, suggested) if analyse else {}
-    suit = partial(suitable, registry, adapter=adapter, samples=samples, strict=bool(spec.analysis))
-    analyses, left_out = suit(asked, columns=())
+    suit = partial(
+        suitable, registry, adapter=adapter, extractor=extractor, strict=bool(spec.analysis)
+    )
+    analyses, left_out = suit(asked, samples=samples, columns=())
 
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
@@ -136,8 +161,11 @@ def compose(
     skeleton = adapter_class.skeleton(request)
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
+    samples, skipped = _usable(spec, samples, skeleton, observer)
     on_skeleton.check(samples)
-    analyses, unfit = suit({name: asked[name] for name in analyses}, columns=columns)
+    _check_generation(spec, adapter, columns)
+    asked_still = {name: asked[name] for name in analyses}
+    analyses, unfit = suit(asked_still, samples=samples, columns=columns)
     left_out |= unfit
     for name, why in left_out.items():
         observer.warn(f"{name} is left out: {why}")
@@ -162,18 +190,39 @@ def compose(
         estimate=estimate,
         load=lambda: adapter_class.load(request),
         extractor=make_extractor,
+        skipped=skipped,
+        notes=notes,
     )
 
 
-def read_samples(spec: RunSpec, registry: Registry) -> tuple[Manifest, list[Sample]]:
-    """The dataset plugin of a spec and its samples, unique and with their image files there."""
+def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
+    """Raise where nothing is written, or cannot be, that a column or the user asks for."""
+    if spec.generate is not None:
+        if "generate" not in adapter.offers:
+            raise CompositionError(
+                f"The adapter {adapter.name!r} writes no text, and --generate asks for it.",
+                subject=adapter.name,
+                hint="Leave --generate out.",
+            )
+        return
+    for name in columns:
+        selector = Column.parse(name).selector
+        if selector.steps or selector.kind == TokenKind.ANSWER:
+            raise CompositionError(
+                f"The column {name!r} is about what the model writes, and it writes nothing.",
+                subject=name,
+                hint="Let it write with --generate N.",
+            )
+
+
+def read_samples(spec: RunSpec, registry: Registry) -> tuple[Manifest, list[Sample], Sequence[str]]:
+    """The dataset plugin of a spec, its samples with unique ids, and what it had to guess."""
     manifest, source = registry.dataset_for(_data(spec))
     options = registry.options(manifest, spec.options.dataset)
     dataset: Dataset = registry.load(manifest)(source, options)
     samples = dataset.samples(spec.prompt)[: spec.limit]
     check_unique(samples)
-    check_images(samples)
-    return manifest, samples
+    return manifest, samples, dataset.notes
 
 
 def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRequest:
@@ -200,6 +249,34 @@ def open_sites(
     skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
     return skeleton.sites, skeleton.widths(), classes
+
+
+def _usable(
+    spec: RunSpec, samples: list[Sample], skeleton: ModelAdapter, observer: Observer
+) -> tuple[list[Sample], Sequence[BadSample]]:
+    """The samples whose images can be used, and the others where the user wants them skipped.
+
+    Raises:
+        ImageError: There are others, and they are not to be skipped, or none is left.
+    """
+    images = len(
+        {image if isinstance(image, str) else id(image) for s in samples for image in s.images}
+    )
+    if images >= _WORTH_A_STAGE:
+        observer.stage("check images", images)
+    bad = bad_samples(
+        samples,
+        max_pixels=spec.max_pixels,
+        encode=skeleton.encode,
+        advance=observer.advance if images >= _WORTH_A_STAGE else None,
+    )
+    if not bad:
+        return samples, ()
+    if spec.on_bad_sample == "stop":
+        raise bad_images_error(bad, len(samples))
+    kept = without(samples, bad)
+    observer.warn(f"{summary(bad, len(samples))}\nThey are skipped.")
+    return kept, bad
 
 
 def _data(spec: RunSpec) -> str:
@@ -237,7 +314,7 @@ def _estimate(
         if column.selector.ragged:
             key = f"{site.axis}/{column.selector}"
             if key not in lengths:
-                lengths[key] = _mean_rows(skeleton, samples, column, site.axis)
+                lengths[key] = _mean_rows(skeleton, samples, column, site.axis, spec.generate)
             rows = lengths[key]
         unknown = width is None or rows is None
         sizes[name] = None if unknown else round(len(samples) * (rows or 0) * (width or 0) * item)
@@ -246,12 +323,17 @@ def _estimate(
 
 
 def _mean_rows(
-    skeleton: ModelAdapter, samples: Sequence[Sample], column: Column, axis: Any
+    skeleton: ModelAdapter,
+    samples: Sequence[Sample],
+    column: Column,
+    axis: Any,
+    generate: int | None,
 ) -> float | None:
-    """Mean number of kept rows; None where it takes the weights to tell."""
+    """Mean number of kept rows, at most where some are generated; None where weights tell."""
     some = samples[:_PROBED_FOR_LENGTH]
+    answers = None if generate is None else [(0,) * generate for _ in some]
     try:
-        layouts = skeleton.encode(some).layouts[axis].samples
+        layouts = skeleton.encode(some, answers=answers).layouts[axis].samples
     except SiteShapeError:
         return None
     return sum(len(column.selector.rows(layout)) for layout in layouts) / len(some)

@@ -14,26 +14,28 @@ from typing import TYPE_CHECKING, Any, Literal
 from vlmlens._version import __version__
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.analysis import AnalysisContext
-from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
+from vlmlens.abc.storage import ColumnStore
 from vlmlens.errors import FingerprintMismatch, RunExists
+from vlmlens.generated import GeneratedTexts
 from vlmlens.manifest import PluginKind
 from vlmlens.observer import Observer, SilentObserver
 from vlmlens.plan import Estimate, Plan, compose, load_request, open_sites
 from vlmlens.registry import Registry, call_hook
 from vlmlens.runs import Run
+from vlmlens.spec import RunSpec
 from vlmlens.suitability import asked_analyses, suitable
+from vlmlens.trial import silent_columns
 
 if TYPE_CHECKING:
     import pluggy
 
     from vlmlens.abc.analysis import Analysis
-    from vlmlens.abc.extractor import Extractor
     from vlmlens.results import Result
     from vlmlens.samples import Sample
 
 __all__ = ["Estimate", "Plan", "analyze", "compose", "execute", "open_sites"]
 
-_KEPT = ("model",)
+_KEPT = ("model", "without_rows")
 """What a resumed run keeps of run.json where it extracts nothing new."""
 
 RunMode = Literal["new", "resume", "fresh"]
@@ -125,7 +127,7 @@ def execute(
         job.hook("vlmlens_run_started")
         _extract(job, plan)
         if not extract_only:
-            _analyse(job, plan.analyses, plan.samples, plan.spec.batch_size, plan.spec.seed)
+            _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
         _finish(job, len(plan.samples))
     return run
 
@@ -157,7 +159,13 @@ def analyze(
         columns = [column.name for column in store.columns()]
     asked = asked_analyses(analyses, run.info.get("suggested", {}))
     made, left_out = suitable(
-        registry, asked, adapter=adapter, samples=samples, columns=columns, strict=bool(analyses)
+        registry,
+        asked,
+        adapter=adapter,
+        samples=samples,
+        columns=columns,
+        strict=bool(analyses),
+        extractor=registry.find(PluginKind.EXTRACTOR, spec.extractor),
     )
 
     def load() -> ModelAdapter:
@@ -170,7 +178,7 @@ def analyze(
         job.warn(f"{name} is left out: {why}")
     with _state_kept(job):
         chosen = spec.seed if seed is None else seed
-        results = _analyse(job, made, samples, spec.batch_size, chosen)
+        results = _analyse(job, made, samples, spec.samples_at_once, chosen)
         _finish(job, len(samples))
     return results
 
@@ -183,6 +191,7 @@ def _open_run(plan: Plan, mode: RunMode) -> Run:
         "started": _now(),
         "columns": plan.columns,
         "suggested": dict(plan.suggested),
+        "notes": list(plan.notes),
     }
     path = Path(plan.spec.out) if plan.spec.out else _next_folder(plan.spec.adapter)
     spec = plan.spec.model_copy(update={"out": str(path)})
@@ -196,11 +205,13 @@ def _open_run(plan: Plan, mode: RunMode) -> Run:
             )
         if mode == "resume":
             _check_same_samples(old, plan.samples)
+            _check_same_extractor(old.spec, plan.spec)
             info = {**{key: old.info[key] for key in _KEPT if key in old.info}, **info}
         else:
             old.clear()
     run = Run.create(path, spec, info, registry=plan.registry)
     run.write_samples(plan.samples)
+    run.write_skipped(plan.skipped)
     return run
 
 
@@ -229,6 +240,18 @@ def _check_same_samples(old: Run, samples: Sequence[Sample]) -> None:
             )
 
 
+def _check_same_extractor(old: RunSpec, new: RunSpec) -> None:
+    before = (old.extractor, old.options.extractor)
+    now = (new.extractor, new.options.extractor)
+    if before != now:
+        raise FingerprintMismatch(
+            f"The run's columns were made by {before[0]!r} with {before[1] or 'no options'}, not "
+            f"by {now[0]!r} with {now[1] or 'no options'}.",
+            subject="extractor",
+            hint="Start over with --fresh, or write to another folder with --out.",
+        )
+
+
 @contextmanager
 def _state_kept(job: _Job) -> Iterator[None]:
     """Leave run.json saying how it ended."""
@@ -247,53 +270,50 @@ def _state_kept(job: _Job) -> Iterator[None]:
 
 def _extract(job: _Job, plan: Plan) -> None:
     with job.run.store(mode="a") as store:
+        plan = plan.without(job.run.info.get("without_rows", {}))
+        job.run.update(columns=plan.columns)
         missing = _missing(store, plan.columns, plan.samples)
         if not any(missing):
             job.watch.observer.note("Every column is stored already.")
             return
         vlm = job.model()
+        if silent := silent_columns(plan, vlm):
+            plan = plan.without(silent)
+            job.run.update(without_rows=silent, columns=plan.columns)
+            job.warn(f"{len(silent)} columns of modules that give no rows are left out.")
+            missing = _missing(store, plan.columns, plan.samples)
         _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor})
         job.run.update(model=vlm.describe())
         with job.watch.stage("extract", len(plan.samples)):
-            _run_batches(job, plan, store, vlm, missing)
+            _run_units(job, plan, store, vlm, missing)
 
 
-def _run_batches(
+def _run_units(
     job: _Job, plan: Plan, store: ColumnStore, vlm: ModelAdapter, missing: list[tuple[str, ...]]
 ) -> None:
-    extractor = plan.extractor(vlm)
-    size, total = plan.spec.batch_size, len(plan.samples)
-    start = time.perf_counter()
-    for first in range(0, total, size):
-        lacking = missing[first : first + size]
-        if any(lacking):
-            _run_batch(extractor, vlm, store, plan.samples[first : first + size], lacking)
-        done = min(first + size, total)
+    from vlmlens.extraction import Extraction
+
+    total, start = len(plan.samples), time.perf_counter()
+    spec = plan.spec
+    extraction = Extraction(
+        vlm,
+        plan.extractor(vlm),
+        plan.samples,
+        spec.batch_size,
+        spec.share_prefix,
+        job.warn,
+        generate=spec.generate,
+        texts=GeneratedTexts(job.run.path),
+    )
+
+    def advance(done: int) -> None:
         job.watch.observer.advance(done)
         elapsed = time.perf_counter() - start
         job.hook("vlmlens_batch_done", done=done, total=total, seconds=elapsed)
 
-
-def _run_batch(
-    extractor: Extractor,
-    vlm: ModelAdapter,
-    store: ColumnStore,
-    samples: Sequence[Sample],
-    lacking: Sequence[tuple[str, ...]],
-) -> None:
-    """One forward pass; stores what each sample lacks.
-
-    Batches are cut from the whole sample list, so that a resumed run repeats the composition, and
-    with it every bit, of an uninterrupted one.
-    """
-    values = extractor.extract(vlm.encode(samples))
-    for columns in sorted(set(lacking) - {()}):
-        rows = [i for i, names in enumerate(lacking) if names == columns]
-        chosen: dict[str, Values] = {
-            name: values[name] if len(rows) == len(samples) else values[name].take(rows)
-            for name in columns
-        }
-        store.write(ColumnBlock(tuple(samples[i].id for i in rows), chosen))
+    extraction.run(store, missing, advance)
+    if extraction.shared:
+        job.run.update(shared_beginnings=extraction.shared)
 
 
 def _missing(
@@ -371,7 +391,11 @@ def _finish(job: _Job, samples: int) -> None:
     from vlmlens.report.of_run import write_run_report
 
     run = job.run
-    summary = {"samples": samples, "seconds": dict(job.watch.seconds)}
+    summary = {
+        "samples": samples,
+        "skipped": len(run.skipped),
+        "seconds": dict(job.watch.seconds),
+    }
     run.update(state="finished", finished=_now(), summary=summary, warnings=job.warnings)
     if run.results:
         with job.watch.stage("report"):

@@ -5,7 +5,9 @@
     run.json        state, model, versions, timings
     spec.yaml       the composed spec; `vlmlens run -c spec.yaml` repeats the run
     samples.jsonl   the samples in order
-    columns/        the store
+    skipped.jsonl   samples that were left out, each with the reason; where there are any
+    columns/        the store; where --storage names a place, the key of the store there
+    generated.jsonl what the model wrote, where it was asked to
     results/        a JSON file per analysis, tables as Parquet, figures as SVG
     report.html     the report
 """
@@ -13,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._files import write_json, write_text
-from vlmlens.errors import RunNotFound
+from vlmlens.errors import RunNotFound, StoreError
+from vlmlens.generated import GeneratedTexts
 from vlmlens.samples import Sample
+from vlmlens.screening import BadSample
 from vlmlens.spec import RunSpec, make_spec, read_yaml
 
 if TYPE_CHECKING:
@@ -29,7 +34,16 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.results import Result
 
-_OWN = ("run.json", "spec.yaml", "samples.jsonl", "report.html", "columns", "results")
+_OWN = (
+    "run.json",
+    "spec.yaml",
+    "samples.jsonl",
+    "skipped.jsonl",
+    "generated.jsonl",
+    "report.html",
+    "columns",
+    "results",
+)
 
 
 class Run:
@@ -97,15 +111,68 @@ class Run:
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         write_text(self.path / "samples.jsonl", "".join(lines))
 
-    def store(self, *, mode: Mode = "r") -> ColumnStore:
-        """The run's columns; use as a context manager."""
-        from vlmlens.manifest import PluginKind
+    @property
+    def skipped(self) -> list[BadSample]:
+        """The samples that were left out, since their images cannot be used."""
+        path = self.path / "skipped.jsonl"
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8") as lines:
+            return [BadSample(**json.loads(line)) for line in lines]
 
-        registry = self.registry
-        manifest = registry.find(PluginKind.STORAGE, self.spec.storage)
-        backend: type[ColumnStore] = registry.load(manifest)
-        options = registry.options(manifest, self.spec.options.storage)
-        return backend.open(str(self.path / "columns"), mode=mode, options=options)
+    def write_skipped(self, skipped: Sequence[BadSample]) -> None:
+        """Write skipped.jsonl, or remove it where nothing was left out."""
+        path = self.path / "skipped.jsonl"
+        if not skipped:
+            path.unlink(missing_ok=True)
+            return
+        lines = [json.dumps(bad.to_dict(), ensure_ascii=False) + "\n" for bad in skipped]
+        write_text(path, "".join(lines))
+
+    def store(self, *, mode: Mode = "r") -> ColumnStore:
+        """The run's columns; use as a context manager.
+
+        Raises:
+            StoreError: They cannot be opened, or (mode "a") are those of another run.
+        """
+        from vlmlens.stores import open_named
+
+        spec, place = self.spec, str(self.path / "columns")
+        options = spec.options.storage
+        store = open_named(self.registry, spec.storage, place, mode=mode, options=options)
+        if mode == "a":
+            try:
+                self._claim(store)
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def _claim(self, store: ColumnStore) -> None:
+        """Make a store outside the run's folder this run's own, and tell it of the samples.
+
+        Rows are keyed by sample id, and another run may have other samples of the same ids.
+        """
+        from vlmlens.manifest import PluginKind
+        from vlmlens.stores import is_uri
+
+        spec = self.spec
+        if is_uri(spec.storage):
+            path, meta = self.path / "columns" / "key.json", store.get_meta()
+            known = json.loads(path.read_text(encoding="utf-8"))["key"] if path.exists() else None
+            if "run_key" not in meta and not store.columns():
+                known = known or secrets.token_hex(16)
+                path.parent.mkdir(exist_ok=True)
+                write_json(path, {"key": known, "storage": spec.storage})
+                store.set_meta({**meta, "run_key": known})
+            elif meta.get("run_key") != known or known is None:
+                raise StoreError(
+                    f"The store {spec.storage} holds the columns of another run.",
+                    subject=spec.storage,
+                    hint="Remove it, or name another place with --storage.",
+                )
+        if "samples" in self.registry.find(PluginKind.STORAGE, spec.storage).offers:
+            store.describe(self.samples, model=spec.model or "", adapter=spec.adapter)
 
     @property
     def registry(self) -> Registry:
@@ -120,6 +187,11 @@ class Run:
     def activations(self) -> Activations:
         """The columns by name, as arrays in sample order."""
         return Activations(self)
+
+    @property
+    def generated(self) -> dict[str, str]:
+        """What the model wrote after each sample, by sample id (`--generate`)."""
+        return {name: record["text"] for name, record in GeneratedTexts(self.path).read().items()}
 
     @property
     def results(self) -> dict[str, Result]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from vlmlens.errors import DuplicateSample, ImageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
 """What Pillow raises for a damaged file; a broken PNG is a SyntaxError to it."""
 
 Attribute = str | int | float | bool | None
@@ -90,8 +90,10 @@ class Sample:
         )
 
     def fingerprint(self) -> str:
-        """A digest of what the model sees of the sample: its prompt and its images' bytes."""
+        """A digest of what the model sees of the sample: prompt, images' bytes, and boxes."""
         parts = [self.prompt, *(_image_digest(image) for image in self.images)]
+        if "boxes" in self.attributes:
+            parts.append(json.dumps(self.attributes["boxes"]))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     @property
@@ -113,17 +115,10 @@ def check_unique(samples: Iterable[Sample]) -> None:
         )
 
 
-def check_images(samples: Sequence[Sample]) -> None:
-    """Raise `ImageError` where an image file does not exist, before anything heavy starts."""
-    paths = {image for sample in samples for image in sample.images if isinstance(image, str)}
-    missing = sorted(path for path in paths if not Path(path).is_file())
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ImageError(
-            f"{len(missing)} image files do not exist: {shown}.",
-            subject=missing[0],
-            hint="Relative paths are read from the manifest's folder.",
-        )
+def check_mode(mode: str) -> None:
+    """Raise `ValueError` for a Pillow mode whose pixels cannot be made 8 bit without guessing."""
+    if mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no agreed range; convert it to 8 bit")
 
 
 def _open(image: str | Image, sample_id: str) -> Image:
@@ -134,7 +129,7 @@ def _open(image: str | Image, sample_id: str) -> Image:
             return _rgb(image)
         with PILImage.open(image) as opened:
             return _rgb(opened)
-    except (*_UNREADABLE, PILImage.DecompressionBombError) as error:
+    except (*UNREADABLE, PILImage.DecompressionBombError) as error:
         name = image if isinstance(image, str) else "in memory"
         raise ImageError(
             f"Sample {sample_id!r}: the image {name!r} cannot be read ({error}).",
@@ -152,9 +147,8 @@ def _rgb(image: Image) -> Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
         upright = PILImage.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    elif upright.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no agreed range; convert it to 8 bit")
-    elif "transparency" in upright.info:
+    check_mode(upright.mode)
+    if "transparency" in upright.info:
         upright = upright.convert("RGBA")
     return upright.convert("RGB")
 
@@ -165,7 +159,12 @@ def _image_name(image: str | Image) -> str:
 
 def _image_digest(image: str | Image) -> str:
     if isinstance(image, str):
-        check_images([Sample("", "", (image,))])
+        if not Path(image).is_file():
+            raise ImageError(
+                f"The image file {image!r} does not exist.",
+                subject=image,
+                hint="Relative paths are read from the manifest's folder.",
+            )
         stat = Path(image).stat()
         return _file_digest(image, stat.st_mtime_ns, stat.st_size)
     rgb = _rgb(image)

@@ -3,7 +3,9 @@
 A site's canonical name is the same in every family: `vision.block.15`, `projector`,
 `llm.block.14`, `llm.norm`, `llm.head`. Whatever follows a canonical name goes on in the module
 tree (`llm.block.14.mlp.down_proj`), and a raw module path is a site too
-(`model.language_model.layers.14`). A pattern names several sites at once:
+(`model.language_model.layers.14`). One more name is the same in every family: `attn` after a
+block is its self-attention, whatever that module is called (`llm.block.14.attn`). A pattern names
+several sites at once:
 
 =============  =============================================================
 `*`            any one part (`vision.block.*`, `llm.block.*.mlp`)
@@ -11,6 +13,7 @@ tree (`llm.block.14.mlp.down_proj`), and a raw module path is a site too
 `-1`           counted from the end (`llm.block.-1` is the last block)
 `{a,b}`        either part (`llm.block.3.{mlp,self_attn}`)
 `NAME#k`       the k-th call (from 0) of a module that runs more than once per pass
+`re:...`       module paths, of today or older, by regular expression, from end to end
 =============  =============================================================
 
 A pattern that matches nothing is an error that lists the nearest names.
@@ -25,8 +28,13 @@ from enum import StrEnum
 from functools import cached_property
 
 from vlmlens.errors import SiteNotFound, SiteSyntaxError, nearest
+from vlmlens.expressions import PREFIX, paths_matching
 
 _PART = re.compile(r"\*|-[1-9][0-9]{0,8}|[0-9]{1,9}-[0-9]{1,9}|\w+|\{\w+(?:,\w+)*\}")
+_ATTENTION = "attn"
+_ATTENTION_MODULES = frozenset(
+    {"attn", "self_attn", "self_attention", "attention", "SelfAttention"}
+)
 _CALL = re.compile(r"#([0-9]{1,9})\Z")
 
 
@@ -139,8 +147,11 @@ class SiteMap:
         ['model.layers.0.mlp']
         """
         text, call = _split_call(pattern)
-        parts = parse_pattern(text)
-        sites = self._match(parts) or self._renamed(text)[1]
+        if text.startswith(PREFIX):
+            paths = paths_matching(text, self._modules, self._renames)
+            sites = [self._site_of(path) for path in paths]
+        else:
+            sites = self._match(parse_pattern(text)) or self._renamed(text)[1]
         if not sites:
             raise self._not_found(pattern)
         if call is not None:
@@ -162,7 +173,7 @@ class SiteMap:
         ('model.layers.*', None)
         """
         text, call = _split_call(pattern)
-        if self._match(parse_pattern(text)):
+        if text.startswith(PREFIX) or self._match(parse_pattern(text)):
             return None
         new, sites = self._renamed(text)
         if not sites:
@@ -230,6 +241,12 @@ class SiteMap:
     def _below(self, head: Site, rest: Sequence[str]) -> list[Site]:
         if not rest:
             return [head]
+        names = rest[0].strip("{}").split(",")
+        attention = self._attention_in(head) if _ATTENTION in names else None
+        if attention is not None:
+            others = [name for name in names if name != _ATTENTION]
+            more = self._below(head, ["{" + ",".join(others) + "}", *rest[1:]]) if others else []
+            return [*self._below(attention, rest[1:]), *more]
         depth = head.path.count(".") + 1
         prefix = head.path + "."
         paths = [
@@ -242,6 +259,18 @@ class SiteMap:
             Site(f"{head.name}.{tail}", tails[tail], head.axis, index=head.index, call=head.call)
             for tail in _filter(list(tails), rest)
         ]
+
+    def _attention_in(self, head: Site) -> Site | None:
+        """The self-attention of a block, where one module is called so and none above it."""
+        if head.index is None:
+            return None
+        inside = (path for path in self._modules if path.startswith(head.path + "."))
+        found = [path for path in inside if path.rpartition(".")[2] in _ATTENTION_MODULES]
+        depth = min((path.count(".") for path in found), default=0)
+        found = [path for path in found if path.count(".") == depth]
+        if len(found) != 1:
+            return None
+        return replace(head, name=f"{head.name}.{_ATTENTION}", path=found[0])
 
     def _match_modules(self, parts: Sequence[str]) -> list[Site]:
         same_depth = [path for path in self._modules if path.count(".") + 1 == len(parts)]
@@ -280,7 +309,7 @@ class SiteMap:
         return text, []
 
     def _not_found(self, pattern: str) -> SiteNotFound:
-        close = nearest(pattern, [*self.canonical, *self._modules])
+        close = nearest(pattern.removeprefix(PREFIX), [*self.canonical, *self._modules])
         listed = ", ".join(close) if close else ", ".join(list(self.canonical)[:5])
         return SiteNotFound(
             f"No site of this model matches {pattern!r}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +15,12 @@ T = TypeVar("T", bound=BaseModel)
 
 DEFAULT_ANALYSES = ("probe", "logit-lens", "blind-test")
 """The analyses of a run whose user names none."""
+
+SAMPLES_AT_ONCE = 16
+"""Samples per pass of analyses that run the model, where `batch_size` is "auto"."""
+
+MAX_PIXELS = 178_956_970
+"""Where Pillow refuses an image as a decompression bomb: twice its `MAX_IMAGE_PIXELS`."""
 
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
@@ -59,8 +65,22 @@ class RunSpec(BaseModel):
     analysis: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Analyses by name, each with its options."
     )
-    batch_size: int = Field(16, ge=1, description="Samples per forward pass.")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Samples per forward pass; auto: by tokens, halved where memory ends."
+    )
+    share_prefix: bool = Field(
+        True, description="Run what questions on the same image have in common once, where exact."
+    )
+    generate: int | None = Field(
+        None, ge=1, description="Let the model write up to N tokens, and keep what it wrote."
+    )
     limit: int | None = Field(None, ge=1, description="Use the first N samples only.")
+    on_bad_sample: Literal["stop", "skip"] = Field(
+        "stop", description="Where images cannot be used: stop with their list, or skip them."
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, description="Images of more pixels cannot be used; Pillow's own limit."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     out: str | None = Field(None, description="Run folder; default: runs/ADAPTER-NUMBER.")
     options: PluginOptions = Field(
@@ -83,6 +103,11 @@ class RunSpec(BaseModel):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @property
+    def samples_at_once(self) -> int:
+        """Samples per pass for what runs the model beside extraction."""
+        return SAMPLES_AT_ONCE if self.batch_size == "auto" else self.batch_size
 
     def to_yaml(self) -> str:
         """The spec as YAML that `read_spec` reads back."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Asked = Mapping[str, Mapping[str, Any]]
 
+_ACTIVATIONS = "activations"
+
 
 def asked_analyses(by_user: Asked, suggested: Asked) -> dict[str, dict[str, Any]]:
     """The analyses with their options: the user's, else the default ones.
@@ -36,6 +38,7 @@ def suitable(
     samples: Sequence[Sample],
     columns: Sequence[str],
     strict: bool,
+    extractor: Manifest | None = None,
 ) -> tuple[dict[str, Analysis], dict[str, str]]:
     """The analyses that suit, ready to run, and why the others do not.
 
@@ -46,6 +49,7 @@ def suitable(
         samples: The run's samples.
         columns: Names of its columns; empty while they are not known.
         strict: Raise for one that does not suit (the user named it) instead of leaving it out.
+        extractor: What makes the columns; None: it is taken to give activations.
 
     Raises:
         SpecError: An option that an analysis does not have.
@@ -55,7 +59,9 @@ def suitable(
     left_out: dict[str, str] = {}
     for name, options in asked.items():
         try:
-            made[name] = _make(registry, name, options, adapter, samples, columns)
+            manifest = registry.find(PluginKind.ANALYSIS, name)
+            _check_columns(manifest, extractor)
+            made[name] = _make(registry, manifest, options, adapter, samples, columns)
         except (PluginError, CompositionError, MissingAnnotation) as error:
             if strict:
                 raise
@@ -65,17 +71,29 @@ def suitable(
 
 def _make(
     registry: Registry,
-    name: str,
+    manifest: Manifest,
     options: Mapping[str, Any],
     adapter: Manifest,
     samples: Sequence[Sample],
     columns: Sequence[str],
 ) -> Analysis:
-    manifest = registry.find(PluginKind.ANALYSIS, name)
     analysis: Analysis = registry.load(manifest)(registry.options(manifest, options))
     _check_needs(manifest, adapter, samples)
     analysis.check(samples, columns)
     return analysis
+
+
+def _check_columns(analysis: Manifest, extractor: Manifest | None) -> None:
+    """Raise where an analysis reads activations, and the columns are something else."""
+    if extractor is None or _ACTIVATIONS not in analysis.needs:
+        return
+    if _ACTIVATIONS not in extractor.offers:
+        raise CompositionError(
+            f"The analysis {analysis.name!r} reads activations, which the extractor "
+            f"{extractor.name!r} does not give.",
+            subject=analysis.name,
+            hint="Leave the analysis out, or use --extractor activations.",
+        )
 
 
 def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample]) -> None:
@@ -85,6 +103,7 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
         "images": any(sample.images for sample in samples),
         "answers": _can_answer(adapter, samples),
         "model": True,
+        _ACTIVATIONS: True,
     }
     if "answers" in analysis.needs and not held["answers"]:
         raise MissingAnnotation(

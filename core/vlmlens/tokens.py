@@ -7,7 +7,9 @@ never be pooled in. A selector keeps some of a sample's rows, and may pool them 
 =====================  ================================================================
 `last`, `first`        the last (first) row
 `image`                the image's rows; `text`: the prompt's; `special`: CLS, separators
-`all`                  every row
+`all`                  every row of the prompt
+`steps`                the rows from which a generated answer was written, one per step; `answer`:
+                       the rows of its tokens (both with `--generate`, and of appended answers)
 `[3:9]`, `[-1]`        rows by position, as Python slices; also `image[3:9]`, `text[-1]`
 `image.mean`           pooled: `.mean` or `.max` after any of these
 `mean`, `max`          short for `all.mean`, `all.max`
@@ -136,7 +138,7 @@ _KINDS: Mapping[str, TokenKind] = {
 }
 _INT = "-?[0-9]{1,9}"
 _SELECTOR = re.compile(
-    r"(?P<kind>all|image|text|special|answer)?"
+    r"(?P<kind>all|image|text|special|answer|steps)?"
     rf"(?:\[(?P<slice>{_INT}|(?:{_INT})?:(?:{_INT})?)\])?"
     r"(?:\.(?P<pool>mean|max))?"
 )
@@ -146,11 +148,19 @@ _LONG = {long: short for short, long in _SHORT.items()}
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which rows of a sample are kept, and how they are pooled. Made by `Selector.parse`."""
+    """Which rows of a sample are kept, and how they are pooled. Made by `Selector.parse`.
+
+    Args:
+        kind: Rows of that kind; None: all of the prompt.
+        index: Which of them.
+        pool: How they are pooled.
+        steps: Instead the rows before those of the answer's tokens: what each was written from.
+    """
 
     kind: TokenKind | None = None
     index: int | slice | None = field(default=None, hash=False)
     pool: Pool | None = None
+    steps: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Selector:
@@ -173,7 +183,8 @@ class Selector:
             )
         kind = _KINDS.get(match["kind"] or "all")
         pool: Pool | None = {"mean": "mean", "max": "max"}.get(match["pool"] or "")  # type: ignore[assignment]
-        return cls(kind=kind, index=_index(match["slice"]), pool=pool)
+        steps = match["kind"] == "steps"
+        return cls(kind=kind, index=_index(match["slice"]), pool=pool, steps=steps)
 
     @property
     def ragged(self) -> bool:
@@ -181,7 +192,7 @@ class Selector:
         return self.pool is None and not isinstance(self.index, int)
 
     def __str__(self) -> str:
-        kind = "all" if self.kind is None else self.kind.name.lower()
+        kind = "steps" if self.steps else "all" if self.kind is None else self.kind.name.lower()
         pool = f".{self.pool}" if self.pool else ""
         text = f"{kind}{_index_text(self.index)}{pool}"
         if text in _LONG:
@@ -194,7 +205,7 @@ class Selector:
         Raises:
             SelectorError: The sample has none of them.
         """
-        rows = layout.rows if self.kind is None else layout.rows[layout.kinds == self.kind]
+        rows = layout.rows[self._of_kind(layout)]
         if isinstance(self.index, int):
             inside = -len(rows) <= self.index < len(rows)
             rows = rows[[self.index]] if inside else rows[:0]
@@ -204,9 +215,17 @@ class Selector:
             raise SelectorError(
                 f"The selector {str(self)!r} keeps no token of a sample with {len(layout)} tokens.",
                 subject=str(self),
-                hint="A sample without an image has no image tokens; pick another selector.",
+                hint="A sample without an image has no image tokens, one without an answer no "
+                "answer and no steps (--generate); pick another selector.",
             )
         return rows
+
+    def _of_kind(self, layout: TokenLayout) -> Ints | npt.NDArray[np.bool_]:
+        if self.steps:
+            return layout.positions(TokenKind.ANSWER) - 1
+        if self.kind is None:
+            return layout.kinds != TokenKind.ANSWER
+        return layout.kinds == self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +299,18 @@ def select(
         return list(chosen.split(counts))
     if selector.pool is None:
         return chosen
-    return _pool(chosen, counts, selector.pool)
+    return pooled(chosen.split(counts), selector.pool)
 
 
-def _pool(chosen: torch.Tensor, counts: Sequence[int], pool: Pool) -> torch.Tensor:
+def pooled(blocks: Sequence[torch.Tensor], pool: Pool) -> torch.Tensor:
+    """`[blocks, width]`: each block `[rows, width]` pooled to a row, means in float32 or better."""
     import torch
 
-    blocks = chosen.split(list(counts))
     if pool == "max":
         return torch.stack([block.amax(0) for block in blocks])
-    precise = torch.promote_types(chosen.dtype, torch.float32)
-    return torch.stack([block.mean(0, dtype=precise) for block in blocks]).to(chosen.dtype)
+    dtype = blocks[0].dtype
+    precise = torch.promote_types(dtype, torch.float32)
+    return torch.stack([block.mean(0, dtype=precise) for block in blocks]).to(dtype)
 
 
 def _index(text: str | None) -> int | slice | None:

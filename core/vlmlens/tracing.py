@@ -27,6 +27,9 @@ Edit: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 Visit: TypeAlias = Callable[[Site, torch.Tensor], None]
 """Called with a site and its activation, while the pass runs."""
 
+Part: TypeAlias = Callable[[Any, Site], torch.Tensor]
+"""Takes the wanted tensor out of a module's output; raises `SiteSilent` where there is none."""
+
 
 @dataclass(slots=True)
 class Trace(Mapping[str, torch.Tensor]):
@@ -74,6 +77,8 @@ class _Hooks:
     visit: Visit
     wanted: Mapping[str, Sequence[Site]]
     edits: Mapping[str, Sequence[tuple[Site, Edit]]]
+    part: Part
+    stop_after: int | None = None
     calls: Counter[str] = field(default_factory=Counter)
     seen: set[str] = field(default_factory=set)
 
@@ -88,7 +93,9 @@ class _Hooks:
             for site in self.wanted.get(path, ()):
                 if site.call in (None, call):
                     self.seen.add(site.name)
-                    self.visit(site, activation_of(edited, site))
+                    self.visit(site, self.part(edited, site))
+            if len(self.seen) == self.stop_after:
+                raise _Done
             return edited if path in self.edits else None
 
         return run
@@ -97,7 +104,7 @@ class _Hooks:
         for site, edit in self.edits.get(path, ()):
             if site.call in (None, call):
                 self.seen.add(site.name)
-                output = _replaced(output, site, edit)
+                output = replaced_activation(output, site, edit)
         return output
 
     def check(self) -> None:
@@ -118,6 +125,9 @@ def hooked(
     sites: Iterable[Site],
     visit: Visit,
     edits: Sequence[tuple[Site, Edit]] = (),
+    *,
+    stop: bool = False,
+    part: Part | None = None,
 ) -> Iterator[None]:
     """Run `visit` on the activations of `sites`, and `edits`, during one forward pass.
 
@@ -128,6 +138,10 @@ def hooked(
         sites: What to read. Reads see edits of the same module.
         visit: Called once per site, in forward order.
         edits: What to replace.
+        stop: End the pass once every site was seen: what follows is not computed, and whatever
+            the block would do after the pass is skipped. A module that would run once more is
+            not noticed then; run the first batch without.
+        part: Which tensor of a module's output is read; None: the activation.
 
     Raises:
         SiteSilent: On leaving without another error: a site gave no activation, or its module
@@ -139,13 +153,18 @@ def hooked(
     by_path: dict[str, list[tuple[Site, Edit]]] = {}
     for site, edit in edits:
         by_path.setdefault(site.path, []).append((site, edit))
-    hooks = _Hooks(visit, wanted, by_path)
+    names = {site.name for group in wanted.values() for site in group}
+    names |= {site.name for site, _ in edits}
+    hooks = _Hooks(visit, wanted, by_path, part or activation_of, len(names) if stop else None)
+    # First of all hooks: transformers captures hidden states by hooks that must see edits.
     handles = [
-        module.get_submodule(path).register_forward_hook(hooks.hook(path))
+        module.get_submodule(path).register_forward_hook(hooks.hook(path), prepend=True)
         for path in {**wanted, **by_path}
     ]
     try:
         yield
+    except _Done:
+        pass
     finally:
         for handle in handles:
             handle.remove()
@@ -201,6 +220,10 @@ def first_call(
     return None
 
 
+class _Done(BaseException):
+    """Ends a pass that has given all that was wanted."""
+
+
 class _Reached(BaseException):
     """Stops a pass; no handler of errors on the way may take it for one."""
 
@@ -241,7 +264,12 @@ def check_axis(site: Site, known: Iterable[Axis]) -> None:
         )
 
 
-def _replaced(output: Any, site: Site, edit: Edit) -> Any:
+def replaced_activation(output: Any, site: Site, edit: Edit) -> Any:
+    """A module's output with its activation edited, in the form in which it came.
+
+    Raises:
+        VlmlensError: The edit changes the shape.
+    """
     before = activation_of(output, site)
     after = edit(before)
     if after.shape != before.shape:

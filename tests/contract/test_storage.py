@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from vlmlens.testing import StorageTests
-from vlmlens_plugins.storage.manifests import LMDB, MEMORY
+from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SQLITE, ZARR
 
 
 class TestLmdb(StorageTests):
@@ -15,6 +16,23 @@ class TestLmdbSmallMap(StorageTests):
 
     manifest = LMDB
     options = MappingProxyType({"map_size": 1 << 16, "sync": False})
+
+
+class TestSqlite(StorageTests):
+    manifest = SQLITE
+
+
+class TestZarr(StorageTests):
+    manifest = ZARR
+
+
+class TestZarrObjects(StorageTests):
+    """Through fsspec, as in an object store; its memory ends with the process."""
+
+    manifest = replace(ZARR, offers=ZARR.offers - {"durable"})
+
+    def location(self, folder):
+        return f"zarr+memory://{folder}/x"
 
 
 class TestMemory(StorageTests):

@@ -13,8 +13,8 @@ import pytest
 
 from vlmlens import Run
 
-COMMAND = [sys.executable, "-m", "vlmlens", "extract", "--limit", "300", "--batch-size", "4", "-q"]
-SAMPLES = 300
+COMMAND = [sys.executable, "-m", "vlmlens", "extract", "--limit", "1500", "--batch-size", "4", "-q"]
+SAMPLES = 1500
 
 
 def stored(run: Path) -> int:

@@ -149,6 +149,10 @@ class TestDamage:
         data[data.index(wanted) + 1000] ^= 4
         (folder / "data.mdb").write_bytes(data)
         with open_store(folder, "r") as store:
+            problems = [(chunk.column, chunk.first, chunk.problem) for chunk in store.verify()]
+            assert [name for *name, problem in problems if problem] == [["a/last", "sample 1.0"]]
+            assert len(problems) == 7
+        with open_store(folder, "r", check=True) as store:
             for action in (store.read, lambda name: list(store.iterate(name))):
                 with pytest.raises(StoreCorrupt, match=r"'a/last', chunk 1 .*'sample 1\.0'"):
                     action("a/last")
@@ -322,7 +326,7 @@ class TestChunks:
         assert [columns["y"].lengths for _, columns in parts] == [(1, 0), (9,), (1, 1), (2,)]
 
     def test_stored_parts_read_as_one(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(split_block, "__defaults__", (1000,))
+        monkeypatch.setattr(split_block, "__defaults__", (1000, None))
         given = numbered(0)
         with open_store(tmp_path) as store:
             store.write(given)
@@ -363,7 +367,7 @@ class TestHandles:
         assert folder_of("runs/x/columns") == "runs/x/columns"
         assert folder_of("lmdb:///a%20b/c") == "/a b/c"
         for wrong in ("lmdb://host/a", "lmdb:", "lmdb:a"):
-            with pytest.raises(StoreError, match="names no folder"):
+            with pytest.raises(StoreError, match="names no place on this machine"):
                 folder_of(wrong)
 
     def test_one_handle_whatever_the_path(self, tmp_path, monkeypatch):

@@ -30,8 +30,14 @@ class AyaVisionAdapter(RasterAdapter):
     The projector reads the last tower block; `vision.norm` runs, and nothing reads it.
     """
 
+    shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = SIGLIP_SITES
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
+
+    @property
+    def image_mark(self) -> str:
+        """See `TransformersAdapter.image_mark`."""
+        return str(self.processor.image_token)
 
     @property
     def joined_side(self) -> int:

@@ -31,6 +31,7 @@ from vlmlens_adapter_internvl.tokenizer import load_tokenizer
 class InternVLAdapter(TransformersAdapter):
     """`InternVLForConditionalGeneration`."""
 
+    shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.vision_tower.encoder.layer.{i}",), Axis.VISION),
         *LLAVA_SITES[1:],

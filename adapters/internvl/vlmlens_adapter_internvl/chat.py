@@ -61,8 +61,8 @@ class ChatProcessor:
         """
         del settings
         if not tokenize:
-            text, _ = _parts(conversations[0])
-            return _prompt(text, [])
+            text, images = _parts(conversations[0])
+            return _prompt(text, [IMAGE_CONTEXT for _ in images])
         parts = [_parts(message) for (message,) in conversations]
         images = [image for _, group in parts for image in group]
         pixels = self._pixels(images) if images else {}

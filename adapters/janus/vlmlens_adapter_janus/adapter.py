@@ -18,6 +18,7 @@ class JanusAdapter(RasterAdapter):
     pooled vector that nothing reads. The site is the first call.
     """
 
+    shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", (f"{_TOWER}.encoder.layers.{{i}}",), Axis.VISION),
         SiteTemplate("vision.norm", (f"{_TOWER}.post_layernorm",), Axis.VISION, call=0),

@@ -12,4 +12,5 @@ from vlmlens.transformers import LLAVA_RENAMES, RasterAdapter
 class LlavaAdapter(RasterAdapter):
     """`LlavaForConditionalGeneration`: the tower's CLS token does not reach the projector."""
 
+    shares_prefix: ClassVar[bool] = True
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES

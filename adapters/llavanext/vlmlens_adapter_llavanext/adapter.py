@@ -35,6 +35,7 @@ class Canvas:
 class LlavaNextAdapter(RasterAdapter):
     """`LlavaNextForConditionalGeneration`."""
 
+    shares_prefix: ClassVar[bool] = True
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:

@@ -1,1 +1,1 @@
-"""MiniCPM-V for vlmlens."""
+"""MiniCPM-V and MiniCPM-o for vlmlens."""

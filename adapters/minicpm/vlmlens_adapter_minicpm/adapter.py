@@ -1,22 +1,28 @@
-"""MiniCPM-V 4.6 and 4.7: an overview and slices, whose patches are merged on the way and after."""
+"""MiniCPM-V of every generation; itself 4.6 and 4.7, which transformers has.
+
+An image becomes an overview and slices, whose patches are merged on the way and after.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from vlmlens.abc.adapter import LoadRequest
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers import (
     SIGLIP_SITES,
-    CropGeometry,
     PlacedImage,
     TransformersAdapter,
-    grid_patches,
     joined,
     raster_layout,
 )
+from vlmlens.transformers.loading import explained, quiet
+from vlmlens.transformers.weights import read_config_json
+from vlmlens_adapter_minicpm.older.config import generation_of
+from vlmlens_adapter_minicpm.views import sliced_views
 
 
 class MiniCpmAdapter(TransformersAdapter):
@@ -24,6 +30,9 @@ class MiniCpmAdapter(TransformersAdapter):
 
     The tower merges 2 x 2 patches after one of its blocks (unless the checkpoint keeps four times
     the tokens), the connector once more: later blocks have a quarter of the rows.
+
+    Checkpoints of older generations are read by its subclasses, which `load` and `skeleton` choose
+    by the config.
     """
 
     templates: ClassVar[Sequence[SiteTemplate]] = (
@@ -36,6 +45,33 @@ class MiniCpmAdapter(TransformersAdapter):
         Rename(r"^llm\.model(?=\.|$)", "model.language_model"),
         Rename(r"^vpm(?=\.|$)", "model.vision_tower"),
     )
+
+    @classmethod
+    def load(cls, request: LoadRequest) -> Self:
+        """See `ModelAdapter.load`."""
+        chosen = cls._chosen(request)
+        return super().load(request) if chosen is cls else chosen.load(request)
+
+    @classmethod
+    def skeleton(cls, request: LoadRequest) -> Self:
+        """See `ModelAdapter.skeleton`."""
+        chosen = cls._chosen(request)
+        return super().skeleton(request) if chosen is cls else chosen.skeleton(request)
+
+    @classmethod
+    def _chosen(cls, request: LoadRequest) -> type[Self]:
+        """The class that reads a checkpoint: this one, or a subclass for its generation.
+
+        Raises:
+            CheckpointError: No class does.
+        """
+        from vlmlens_adapter_minicpm.older.adapter import GENERATIONS
+
+        model = cls.model_name(request)
+        with explained(model), quiet():
+            generation = generation_of(read_config_json(model, cls.arguments(request)), model)
+        older = None if generation is None else GENERATIONS[generation]
+        return older if older is not None and issubclass(older, cls) else cls
 
     @property
     def merged(self) -> int:
@@ -72,28 +108,8 @@ class MiniCpmAdapter(TransformersAdapter):
         }
         whole = settings.find_best_resize(size, allow_upscale=slices is None, **arguments)
         cell = merged * settings.patch_size
-        views = list(_sliced(image.image, whole, (1, 1), cell, "global"))
+        views = list(sliced_views(image.image, whole, (1, 1), cell, "global"))
         if slices is not None:
             canvas = settings.get_refine_size(size, slices, allow_upscale=True, **arguments)
-            views += _sliced(image.image, canvas, slices, cell, "tile {}")
+            views += sliced_views(image.image, canvas, slices, cell, "tile {}")
         return joined(views)
-
-
-def _sliced(
-    image: int, canvas: Sequence[int], slices: Sequence[int], cell: int, name: str
-) -> Iterator[PatchGrid]:
-    """The views of an image that is squashed onto a canvas and cut, by rows.
-
-    Args:
-        image: Number of the image in its sample.
-        canvas: (height, width) in pixels.
-        slices: (rows, columns) of views.
-        cell: Side of a token in pixels.
-        name: Of a view, with its number.
-    """
-    height, width = (size // cell for size in canvas)
-    rows, cols = height // slices[0], width // slices[1]
-    for number in range(slices[0] * slices[1]):
-        row, col = divmod(number, slices[1])
-        placed = CropGeometry(width, height, left=col * cols, top=row * rows)
-        yield grid_patches(image, rows, cols, (1, 1), placed, name.format(number))

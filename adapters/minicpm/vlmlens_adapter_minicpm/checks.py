@@ -10,6 +10,7 @@ from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
 from vlmlens.testing.tiny import byte_tokenizer, save
 from vlmlens_adapter_minicpm.manifest import MANIFEST
+from vlmlens_adapter_minicpm.older import checks as older
 
 _NAMED = {
     "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
@@ -106,4 +107,4 @@ class MiniCpmFineChecks(MiniCpm47Checks):
     mode: ClassVar[str] = "4x"
 
 
-CHECKS = (MiniCpm46Checks, MiniCpm47Checks, MiniCpmFineChecks)
+CHECKS = (MiniCpm46Checks, MiniCpm47Checks, MiniCpmFineChecks, *older.CHECKS)

@@ -20,6 +20,8 @@ from vlmlens.transformers import (
     raster_layout,
     tower_layout,
 )
+from vlmlens.transformers.weights import read_config_json
+from vlmlens_adapter_molmo.generations import check_generation
 from vlmlens_adapter_molmo.images import Canvas, Molmo2Images, canvas_of, pooled
 
 
@@ -47,6 +49,12 @@ class Molmo2Adapter(TransformersAdapter):
         ),
     )
     image_processor_class: ClassVar[type[Any] | None] = Molmo2Images
+
+    @classmethod
+    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `TransformersAdapter.read_config`; the first Molmo has an adapter of its own."""
+        check_generation(read_config_json(model, arguments), "molmo2", model)
+        return super().read_config(model, arguments)
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
         """See `TransformersAdapter.patch_grid`: the small view, then all crops as one grid."""

@@ -30,6 +30,7 @@ _BLOCK = SiteTemplate(
 class PixtralAdapter(TransformersAdapter):
     """`LlavaForConditionalGeneration` with a `PixtralVisionModel`."""
 
+    shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (_BLOCK, *LLAVA_SITES[1:])
     renames: ClassVar[Sequence[Rename]] = (*LLAVA_RENAMES, *mistral.RENAMES)
 

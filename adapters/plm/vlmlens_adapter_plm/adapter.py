@@ -30,6 +30,7 @@ _TIMM = "model.vision_tower.timm_model"
 class PlmAdapter(TransformersAdapter):
     """`PerceptionLMForConditionalGeneration`: tiles of all samples are one batch of the tower."""
 
+    shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", (f"{_TIMM}.blocks.{{i}}",), Axis.VISION),
         SiteTemplate("vision.norm", (f"{_TIMM}.norm",), Axis.VISION),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 
 from vlmlens.abc.options import Options
@@ -48,6 +49,7 @@ class QwenVLAdapter(TransformersAdapter):
     """
 
     Options: ClassVar[type[Options]] = QwenVLOptions
+    shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.visual.blocks.{i}",), Axis.VISION),
         SiteTemplate(
@@ -121,6 +123,11 @@ class QwenVLAdapter(TransformersAdapter):
             Axis.VISION: packed_layout(patches, fine),
             Axis.PROJECTOR: packed_layout(merged, grids),
         }
+
+    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
+        """See `TransformersAdapter.tail_positions`: text goes on after an image's largest side."""
+        moved = self._module.model.rope_deltas.to(places.device)
+        return (places + moved).expand(3, -1, -1)
 
     def block_widths(self) -> Mapping[str, int]:
         """See `TransformersAdapter.block_widths`; Qwen2-VL calls its tower's width `embed_dim`."""

@@ -10,18 +10,20 @@ from vlmlens.abc.adapter import (
     LoadRequest,
     Logits,
     ModelAdapter,
+    Pass,
     Readout,
 )
 from vlmlens.abc.analysis import Analysis, AnalysisContext
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.extractor import Extractor
 from vlmlens.abc.options import Options
-from vlmlens.abc.storage import ColumnBlock, ColumnInfo, ColumnStore, Values
+from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
 
 __all__ = [
     "Analysis",
     "AnalysisContext",
     "Batch",
+    "ChunkCheck",
     "ColumnBlock",
     "ColumnInfo",
     "ColumnStore",
@@ -33,6 +35,7 @@ __all__ = [
     "Logits",
     "ModelAdapter",
     "Options",
+    "Pass",
     "Readout",
     "Values",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from vlmlens.abc import options as base
 from vlmlens.sites import Axis, Site, SiteMap
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from vlmlens.samples import Sample
     from vlmlens.tracing import Edit, Trace
+
+Answer: TypeAlias = "str | Sequence[int]"
+"""A continuation of a prompt: as text, or as the token ids that a model wrote."""
 
 Logits = Literal["none", "last", "all"]
 """Which positions' logits a forward pass computes."""
@@ -57,6 +60,20 @@ class LoadRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """One of the passes that together give a batch's activations.
+
+    Args:
+        axes: Whose modules run in it. The rows of an axis that runs in several passes are those
+            of its passes, one after the other.
+        run: Runs it; told whether the unembedding is to run too.
+    """
+
+    axes: frozenset[Axis]
+    run: Callable[[bool], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Encoded samples, ready for one forward pass.
 
@@ -64,11 +81,14 @@ class Batch:
         samples: The samples, in row order.
         inputs: Keyword arguments of the model's forward, on the model's device.
         layouts: Per axis, which rows of a flattened activation belong to which sample.
+        passes: Where several passes give the activations, because samples share rows that are
+            computed once (`ModelAdapter.encode_shared`); empty: one `forward`.
     """
 
     samples: tuple[Sample, ...]
     inputs: Mapping[str, Any]
     layouts: Mapping[Axis, AxisLayout]
+    passes: tuple[Pass, ...] = ()
 
     def layout(self, i: int, axis: Axis = Axis.LLM) -> TokenLayout:
         """The token layout of sample `i` on an axis."""
@@ -115,11 +135,14 @@ class Readout:
         unembed: `[..., width] -> [..., vocabulary]` raw logits, with the family's scaling or
             soft cap.
         site: The site whose activation, put through both, gives the model's own logits.
+        some: `unembed` for a part of the vocabulary, a slice or int64 token ids:
+            `[..., width] -> [..., tokens]`; None where only all of it can be computed.
     """
 
     norm: Callable[[torch.Tensor], torch.Tensor]
     unembed: Callable[[torch.Tensor], torch.Tensor]
     site: str
+    some: Callable[[torch.Tensor, slice | torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
         """Logits `[..., vocabulary]` in float32 of a residual stream `[..., width]`."""
@@ -161,17 +184,35 @@ class ModelAdapter(ABC):
         """The model's sites."""
 
     @abstractmethod
-    def encode(self, samples: Sequence[Sample], *, answers: Sequence[str] | None = None) -> Batch:
+    def encode(
+        self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
+    ) -> Batch:
         """One padded batch. Batching never changes a sample's activations.
 
         Args:
             samples: At least one.
             answers: Per sample, a continuation to append after the prompt, as the model itself
-                would write it (for scoring); its tokens have kind ANSWER.
+                would write it (for scoring), or did write it; its tokens have kind ANSWER.
 
         Raises:
             DataError: A sample has images (or none) where the family cannot take that.
         """
+
+    def encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+        """One batch in which what samples on the same images have in common is computed once.
+
+        Activations equal those of `encode` up to rounding; samples then share rows in the layouts.
+        Such a batch is for reading activations: `forward` and `generate` do not take it.
+
+        Args:
+            groups: Samples with equal images, at least one group of at least one.
+
+        Returns:
+            None where the family, or these samples, do not allow it: where the model is not
+            causal, or the images do not come before what differs.
+        """
+        del groups
+        return None
 
     @abstractmethod
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:

@@ -22,6 +22,8 @@ class Dataset(ABC):
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
+    notes: Sequence[str] = ()
+    """What `samples` had to guess, for people: shown, and kept in the run."""
 
     def __init__(self, source: str, options: base.Options) -> None:
         self.source = source

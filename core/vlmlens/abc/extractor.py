@@ -24,6 +24,8 @@ class Extractor(ABC):
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
+    takes_passes: ClassVar[bool] = False
+    """Whether `extract` takes batches of several passes (`Batch.passes`)."""
 
     def __init__(self, vlm: ModelAdapter, columns: Sequence[str], options: base.Options) -> None:
         self.vlm = vlm

@@ -8,15 +8,19 @@ together or not at all, so that a killed run can go on where it stopped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import options as base
+from vlmlens.errors import StoreError
+
+if TYPE_CHECKING:
+    from vlmlens.samples import Sample
 
 Mode = Literal["r", "a"]
 Array = npt.NDArray[Any]
@@ -115,6 +119,25 @@ class ColumnBlock:
     columns: Mapping[str, Values]
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkCheck:
+    """What `ColumnStore.verify` found of one stored chunk.
+
+    Args:
+        column: The column that it belongs to.
+        first: Id of its first sample.
+        samples: Number of samples in it.
+        bytes: Size of its values.
+        problem: What is wrong with it; empty where it is sound.
+    """
+
+    column: str
+    first: str
+    samples: int
+    bytes: int
+    problem: str = ""
+
+
 class ColumnStore(ABC):
     """A storage backend. Open with `open`, use as a context manager.
 
@@ -175,6 +198,43 @@ class ColumnStore(ABC):
     @abstractmethod
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace the JSON record, in one transaction."""
+
+    def verify(self) -> Iterator[ChunkCheck]:
+        """Read everything and check it; a damaged chunk does not keep the others from the check.
+
+        This default reads every column once. A backend that keeps checksums overrides it.
+        """
+        for info in self.columns():
+            ids, size, problem = self.ids(info.name), 0, ""
+            try:
+                for _, array in self.iterate(info.name):
+                    size += array.nbytes
+            except StoreError as error:
+                problem = error.message
+            yield ChunkCheck(info.name, ids[0] if ids else "", len(ids), size, problem)
+
+    def samples(self) -> list[Sample]:
+        """What the store itself knows of its samples; empty where only their run does."""
+        from vlmlens.samples import Sample
+
+        return [Sample.from_dict(record) for record in self.get_meta().get("samples", ())]
+
+    def describe(self, samples: Iterable[Sample], *, model: str = "", adapter: str = "") -> None:
+        """Keep what the samples are, so that the store can be used without its run.
+
+        This default keeps them in the record. A backend that has a better place overrides it; one
+        whose manifest offers "samples" is told of them by every run.
+
+        Args:
+            samples: Replace what is known of samples with the same ids.
+            model: The checkpoint, as the user named it.
+            adapter: The adapter's name.
+        """
+        meta = self.get_meta()
+        known = {record["id"]: record for record in meta.get("samples", ())}
+        known.update((sample.id, sample.to_dict()) for sample in samples)
+        about = {"model": model, "adapter": adapter}
+        self.set_meta({**meta, **about, "samples": list(known.values())})
 
     @abstractmethod
     def close(self) -> None:

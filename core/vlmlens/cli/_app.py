@@ -13,11 +13,14 @@ from vlmlens.cli._output import Output, current
 from vlmlens.cli.analyze import analyze
 from vlmlens.cli.doctor import doctor
 from vlmlens.cli.estimate import estimate
+from vlmlens.cli.export import export
 from vlmlens.cli.extract import extract
+from vlmlens.cli.import_ import import_
 from vlmlens.cli.plugins import app as plugins
 from vlmlens.cli.run import run
 from vlmlens.cli.show import show
 from vlmlens.cli.sites import sites
+from vlmlens.cli.verify import verify
 from vlmlens.cli.version import version
 
 # Usage errors, `--help` and the like are Typer's own to print. The base of its usage errors has no
@@ -29,7 +32,8 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 
 _BUILT_IN = (
-    "run", "extract", "analyze", "sites", "show", "plugins", "estimate", "doctor", "version",
+    "run", "extract", "analyze", "sites", "show", "export", "import", "verify", "plugins",
+    "estimate", "doctor", "version",
 )  # fmt: skip
 
 
@@ -80,6 +84,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, extract, analyze, sites, show, estimate, doctor, version):
+for command in (run, extract, analyze, sites, show, export, verify, estimate, doctor, version):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(plugins, name="plugins")

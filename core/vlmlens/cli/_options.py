@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, cached_property, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -48,17 +48,26 @@ class SpecFlags:
         Raises:
             SpecError: The file, a key or a value is wrong.
         """
-        from vlmlens.spec import assign, make_spec, merged, read_yaml
+        from vlmlens.spec import assign, make_spec, merged
 
-        below = dict(base or {})
-        if self.config is not None:
-            below = merged(below, read_yaml(self.config))
+        below = merged(dict(base or {}), self._file[0])
         values = merged(below, self._given(below))
         if "analysis" in self.values:
             values["analysis"] = self._given(below)["analysis"]
         for assignment in self.assignments:
             assign(values, assignment)
         return make_spec(values)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run file was taken to mean, where it is one of VLM-Lens."""
+        return self._file[1]
+
+    @cached_property
+    def _file(self) -> tuple[dict[str, Any], list[str]]:
+        from vlmlens.foreign import read_run_file
+
+        return ({}, []) if self.config is None else read_run_file(self.config)
 
     def only(self, *keys: str, command: str) -> None:
         """Raise where `--set` assigns something that the command does not use.
@@ -135,8 +144,25 @@ _Storage = Annotated[str | None, _plugin("--storage", PluginKind.STORAGE, "Where
 _Extractor = Annotated[
     str | None, _plugin("--extractor", PluginKind.EXTRACTOR, "How columns are made.")
 ]
-_BatchSize = Annotated[int | None, Option(metavar="N", help="Samples per forward pass.")]
+_BatchSize = Annotated[
+    str | None, Option(metavar="N", help="Samples per forward pass, or auto (by tokens).")
+]
+_SharePrefix = Annotated[
+    bool | None,
+    Option(
+        "--share-prefix/--no-share-prefix",
+        help="Run what questions on the same image have in common once, where that is exact.",
+    ),
+]
+_Generate = Annotated[
+    int | None,
+    Option(metavar="N", help="Let the model write up to N tokens (selectors: steps, answer)."),
+]
 _Limit = Annotated[int | None, Option(metavar="N", help="Use the first N samples only.")]
+_OnBadSample = Annotated[
+    str | None,
+    Option(metavar="DO", help="Where images cannot be used: stop with their list, or skip them."),
+]
 _Seed = Annotated[int | None, Option(metavar="N", help="Seed of everything random.")]
 _Out = Annotated[str | None, Option(metavar="FOLDER", help="Run folder.")]
 _Config = Annotated[
@@ -185,7 +211,10 @@ def spec_flags(
     attention: _Attention = None,
     quantization: _Quantization = None,
     batch_size: _BatchSize = None,
+    share_prefix: _SharePrefix = None,
+    generate: _Generate = None,
     limit: _Limit = None,
+    on_bad_sample: _OnBadSample = None,
     seed: _Seed = None,
     revision: _Revision = None,
     trust_remote_code: _Trust = None,
@@ -247,5 +276,8 @@ def shares(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
 
 def _flags(given: Mapping[str, Any]) -> SpecFlags:
     values = {key: value for key, value in given.items() if value not in (None, [])}
+    size = str(values.get("batch_size", ""))
+    if size.lstrip("-").isdecimal():
+        values["batch_size"] = int(size)
     assignments = tuple(values.pop("set_", ()))
     return SpecFlags(values, values.pop("config", None), assignments)

@@ -15,6 +15,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     return {
         "spec": plan.spec.model_dump(mode="json"),
         "samples": len(plan.samples),
+        "skipped": [bad.to_dict() for bad in plan.skipped],
+        "notes": list(plan.notes),
         "columns": list(plan.columns),
         "analyses": list(plan.analyses),
         "left_out": dict(plan.left_out),
@@ -26,9 +28,10 @@ def plan_lines(plan: Plan) -> str:
     """The plan for people."""
     spec = plan.spec
     model = f"{spec.adapter} {spec.model}" if spec.model else spec.adapter
+    skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
     lines = [
         f"model      {model}",
-        f"data       {spec.data}: {len(plan.samples)} samples",
+        f"data       {spec.data}: {len(plan.samples)} samples{skipped}",
         f"analyses   {', '.join(plan.analyses) or 'none'}",
         f"storage    {spec.storage}: {estimate_line(plan.estimate)}",
     ]

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens.cli._options import installed
-from vlmlens.errors import RunNotFound, StoreError, VlmlensError
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.errors import RunNotFound
 
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore
@@ -15,13 +14,16 @@ if TYPE_CHECKING:
 
 
 def stored_run(where: str) -> Run | None:
-    """The run in a folder, or None where the folder is none.
+    """The run in a folder, or None where there is a store or a URI.
 
     Raises:
         RunNotFound: There is nothing at all.
     """
     from vlmlens.runs import Run
+    from vlmlens.stores import is_uri
 
+    if is_uri(where):
+        return None
     if not Path(where).exists():
         raise RunNotFound(f"There is no {where!r}.", subject=where, hint="Give a run's folder.")
     try:
@@ -36,27 +38,6 @@ def open_store(where: str, run: Run | None, storage: str | None) -> ColumnStore:
     Raises:
         StoreError: No storage plugin reads it.
     """
-    if run is not None:
-        return run.store()
-    registry = installed()
-    if storage is not None:
-        return _open(registry.find(PluginKind.STORAGE, storage), where)
-    refusals = []
-    for entry in registry.entries(PluginKind.STORAGE):
-        if entry.manifest is None:
-            continue
-        try:
-            return _open(entry.manifest, where)
-        except VlmlensError as error:
-            refusals.append(f"{entry.name}: {error.message}")
-    raise StoreError(
-        f"{where!r} is neither a run nor a store that an installed backend reads.",
-        subject=where,
-        hint="; ".join(refusals),
-    )
+    from vlmlens.stores import open_found
 
-
-def _open(manifest: Manifest, where: str) -> ColumnStore:
-    registry = installed()
-    backend: type[ColumnStore] = registry.load(manifest)
-    return backend.open(where, mode="r", options=registry.options(manifest, {}))
+    return run.store() if run is not None else open_found(installed(), where, storage)

@@ -8,28 +8,39 @@ from typer import Argument
 
 from vlmlens.cli._options import SpecFlags, analysis_flags, installed, output_flags, shares
 from vlmlens.cli._output import Output
+from vlmlens.cli._stores import stored_run
 from vlmlens.cli.run import print_findings, run_document
 
 
 @shares(flags=analysis_flags, output=output_flags)
 def analyze(
-    run: Annotated[str, Argument(metavar="RUN", help="Folder of an extracted run.")],
+    run: Annotated[
+        str,
+        Argument(metavar="RUN_OR_STORE", help="Folder of an extracted run, or a database."),
+    ],
     flags: SpecFlags,
     output: Output,
 ) -> None:
-    """Analyse what a run has stored.
+    """Analyse what a run has stored, or a database of VLM-Lens.
 
-    The model is loaded only where an analysis needs it.
+    The model is loaded only where an analysis needs it. A database FILE has none; its results go
+    to the folder FILE.vlmlens beside it.
     """
     from vlmlens import runner
-    from vlmlens.runs import Run
+    from vlmlens.databases import analyze_stored, has_model, run_beside
 
     registry = installed()
-    made = Run(run, registry=registry)
-    flags.only("analysis", "seed", command="analyze")
-    spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
+    made = stored_run(run)
     with output.observer() as observer:
-        results = runner.analyze(made, spec.analysis, registry, observer=observer, seed=spec.seed)
+        if made is None:
+            flags.only("analysis", "seed", "options", command="analyze")
+            spec = flags.spec()
+            made = run_beside(run, registry, spec.options.storage)
+        else:
+            flags.only("analysis", "seed", command="analyze")
+            spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
+        work = runner.analyze if has_model(made) else analyze_stored
+        results = work(made, spec.analysis, registry, observer=observer, seed=spec.seed)
     if output.json:
         output.data(run_document(made, results))
         return

@@ -17,7 +17,12 @@ def estimate(flags: SpecFlags, output: Output) -> None:
 
     with output.observer() as observer:
         plan = runner.compose(
-            flags.spec(), installed(), observer=observer, analyse=False, must_fit=False
+            flags.spec(),
+            installed(),
+            observer=observer,
+            analyse=False,
+            must_fit=False,
+            notes=flags.notes,
         )
     found = plan.estimate
     rows = [

@@ -56,7 +56,13 @@ def carry_out(
     only_extract = command == "extract"
     registry = installed()
     with output.observer() as observer:
-        plan = runner.compose(flags.spec(), registry, observer=observer, analyse=not only_extract)
+        plan = runner.compose(
+            flags.spec(),
+            registry,
+            observer=observer,
+            analyse=not only_extract,
+            notes=flags.notes,
+        )
         if not dry_run:
             output.message(plan_lines(plan))
             registry.hooks().register(_ResumeHint(output, command))

@@ -63,8 +63,8 @@ class Registry:
 
         Args:
             kind: What it has to be.
-            name: A name or an alias (case, `-` and `_` do not matter), `DISTRIBUTION:NAME`, or
-                `FILE.py:Class`.
+            name: A name or an alias (case, `-` and `_` do not matter), `DISTRIBUTION:NAME`,
+                `FILE.py:Class`, or, of a storage, a URI whose scheme is its name (up to a `+`).
 
         Raises:
             UnknownPlugin: Nothing of that name is installed.
@@ -75,6 +75,8 @@ class Registry:
         """
         from vlmlens.registry._target import file_manifest, is_file
 
+        if kind is PluginKind.STORAGE and "://" in name:
+            name = name.partition("://")[0].partition("+")[0]
         if is_file(name):
             return file_manifest(kind, name)
         found = self._claimants(kind, name)

@@ -6,7 +6,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
@@ -21,6 +22,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._checks import Checks, expect, skip
 from vlmlens.testing.tiny import picture
+from vlmlens.tokens import Selector
 
 if TYPE_CHECKING:
     import torch
@@ -119,6 +121,15 @@ class AdapterSuite(Checks):
             if name.startswith("llm.block.") and name.count(".") == 2
         ]
 
+    def _edited_blocks(self) -> list[Site]:
+        """The first, and the last two, of the vision blocks and of the language blocks."""
+        chosen: list[Site] = []
+        for side in ("vision", "llm"):
+            names = (n for n in self.vlm.sites.canonical if n.startswith(f"{side}.block."))
+            blocks = [self.vlm.sites.canonical[n] for n in names if n.count(".") == 2]
+            chosen += {site.name: site for site in [*blocks[:1], *blocks[-2:]]}.values()
+        return chosen
+
     def _columns(self, vlm: ModelAdapter) -> list[str]:
         """Columns on every axis, pooled and whole."""
         names = [name for name in vlm.sites.canonical if ".block." in name or name == "projector"]
@@ -139,6 +150,23 @@ class AdapterSuite(Checks):
             rows = trace.select(name)
             found[name] = torch.cat(rows) if isinstance(rows, list) else rows
         return found
+
+    def _questions(self, image: Any) -> list[Sample]:
+        """Questions of different lengths on one picture."""
+        prompts = [sample.prompt for sample in self.samples]
+        return [Sample(f"q{i}", prompt, (image,)) for i, prompt in enumerate(prompts)]
+
+    def _in_passes(self, batch: Any, *, stop: bool) -> dict[str, Any]:
+        from vlmlens.parts import select_in_passes
+
+        sites = self.vlm.sites.canonical
+        columns = {}
+        for name in self._columns(self.vlm):
+            site, _, selector = name.partition("/")
+            columns[name] = (sites[site], Selector.parse(selector))
+        axes = {site.axis for site, _ in columns.values()}
+        layouts = {axis: batch.layouts[axis] for axis in axes}
+        return select_in_passes(self.vlm, batch, columns, layouts, stop=stop)
 
     def _compare_with_single(
         self, samples: Sequence[Sample], sites: Sequence[Site] | None = None
@@ -184,6 +212,28 @@ def distance(expected: Any, found: Any) -> float:
     if a.shape != b.shape:
         return float("inf")
     return float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
+
+
+def halved(activation: Any) -> Any:
+    """An edit: half of it."""
+    return activation * 0.5
+
+
+@contextmanager
+def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
+    """Let a module give the edited activation by itself, without any hook."""
+    from vlmlens.tracing import replaced_activation
+
+    forward = module.forward
+
+    def edited(*args: Any, **kwargs: Any) -> Any:
+        return replaced_activation(forward(*args, **kwargs), site, edit)
+
+    module.forward = edited
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 def _remove_at_exit(folder: Path) -> None:

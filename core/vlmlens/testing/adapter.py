@@ -11,7 +11,15 @@ import numpy as np
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
-from vlmlens.testing._adapter_suite import PROBES, SIZES, AdapterSuite, distance, replaced
+from vlmlens.testing._adapter_suite import (
+    PROBES,
+    SIZES,
+    AdapterSuite,
+    distance,
+    forward_replaced,
+    halved,
+    replaced,
+)
 from vlmlens.testing._checks import expect, expect_error, skip
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
 from vlmlens.testing.tiny import picture
@@ -149,6 +157,22 @@ class AdapterTests(AdapterSuite):
                 far = distance(self.hidden_states(output)[i + 1], trace[site.name])
                 expect(far <= self.tolerance, f"{site} is {far:.1e} away from hidden_states")
 
+    def check_edits_reach_everything(self, folder: Path) -> None:
+        """An edit changes the logits as much as a module that gives the edited tensor itself."""
+        del folder
+        self._needs("readout")
+        batch = self.vlm.encode(self.samples[:1])
+        plain = self.vlm.forward(batch, logits="last").logits
+        moved = 0.0
+        for site in self._edited_blocks():
+            edited = self.vlm.trace(batch, [], logits="last", edits={site.name: halved}).logits
+            with forward_replaced(self.vlm.module.get_submodule(site.path), site, halved):
+                rebuilt = self.vlm.forward(batch, logits="last").logits
+            far = distance(rebuilt, edited)
+            expect(far <= self.tolerance, f"an edit at {site} leaves the logits {far:.1e} off")
+            moved = max(moved, distance(plain, edited))
+        expect(moved > self.mask_matters, "no edit moves the logits")
+
     def check_lens_identity(self, folder: Path) -> None:
         """Final norm and unembedding at the last block give the model's own logits."""
         del folder
@@ -214,6 +238,25 @@ class AdapterTests(AdapterSuite):
         if layout.patches is not None:
             expect(set(layout.patches.image.tolist()) == {0, 1}, "the grid lacks an image")
         self._compare_with_single([self.samples[1], two])
+
+    def check_shared_beginnings(self, folder: Path) -> None:
+        """Questions on the same images, their common beginning run once: as each alone."""
+        del folder
+        groups = [self._questions(picture(*SIZES[0])), self._questions(picture(*SIZES[0], seed=1))]
+        batch = self.vlm.encode_shared(groups)
+        if batch is None:
+            raise skip("samples on the same images do not share what is computed")
+        expect(len(batch) == 6, f"6 samples became {len(batch)}")
+        together = self._in_passes(batch, stop=False)
+        again = self._in_passes(self.vlm.encode_shared(groups), stop=True)
+        samples = [sample for group in groups for sample in group]
+        for i, sample in enumerate(samples):
+            single = self._activations(self.vlm, [sample])
+            for name, alone in single.items():
+                shared, stopped = together[name][i], again[name][i]
+                far = distance(alone, shared.reshape(alone.shape))
+                expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
+                expect(bool((shared == stopped).all()), f"{name} differs where the pass is stopped")
 
     def check_text_only(self, folder: Path) -> None:
         """A sample without an image, beside one with it: as alone; or a clear refusal."""

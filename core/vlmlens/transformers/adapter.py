@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+import transformers
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Generation, Logits, Readout
+from vlmlens.abc.adapter import Answer, Batch, ForwardOutput, Generation, Logits, Pass, Readout
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -22,6 +23,7 @@ from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers.encoding import append_answers, token_kinds
 from vlmlens.transformers.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.transformers.loaded import LoadedModel
+from vlmlens.transformers.shared import Beginnings, beginnings, owned, shared_rows
 
 
 class TransformersAdapter(LoadedModel):
@@ -36,11 +38,19 @@ class TransformersAdapter(LoadedModel):
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
     """What the processor is asked for; None where it cannot stack images of several shapes."""
+    shares_prefix: ClassVar[bool] = False
+    """Whether samples on the same images may share their beginning: no token of the language
+    model sees a later one, and images stand before the question."""
 
     @property
     def padding_side(self) -> str:
         """Where short rows are filled up; "right" where positions are counted from the left."""
         return "left"
+
+    @property
+    def image_mark(self) -> str:
+        """What stands for an image in the templated text, before the processor sees it."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
 
     @property
     def image_token_id(self) -> int:
@@ -49,21 +59,89 @@ class TransformersAdapter(LoadedModel):
 
     # ------------------------------------------------------------------ encode
 
-    def encode(self, samples: Sequence[Sample], *, answers: Sequence[str] | None = None) -> Batch:
+    def encode(
+        self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
+    ) -> Batch:
         """See `ModelAdapter.encode`."""
         if not samples:
             raise DataError("There is no sample to encode.", hint="Give at least one.")
         images = self.open_images(samples)
         inputs = self.process([sample.prompt for sample in samples], images)
-        appended = [self.answer_ids(answer) for answer in answers] if answers else None
+        appended = [self._written_ids(answer) for answer in answers] if answers else None
         if appended:
             inputs = self.with_answers(inputs, appended)
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
-        placed = {
+        return Batch(tuple(samples), self._placed(inputs), layouts)
+
+    def encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+        """See `ModelAdapter.encode_shared`."""
+        if not self.shares_prefix or not all(group[0].images for group in groups):
+            return None
+        begin = beginnings(self, groups)
+        if begin is None or not self._sees_all(begin.prefix + begin.longest):
+            return None
+        firsts = placed_images([group[0].open_images() for group in groups], begin.inputs)
+        grids = [joined([self.patch_grid(image) for image in group]) for group in firsts]
+        ids, mask = begin.whole(self.pad_token_id)
+        whole = {**begin.inputs, "input_ids": ids, "attention_mask": mask}
+        of_samples = [grids[owner] for owner in begin.owners]
+        layouts = {
+            axis: owned(layout, begin.owners)
+            for axis, layout in self.image_layouts(firsts, grids).items()
+        }
+        sequence = self.sequence_layouts(whole, of_samples, ())
+        layouts |= {axis: shared_rows(layout, begin) for axis, layout in sequence.items()}
+        samples = tuple(sample for group in groups for sample in group)
+        inputs = self._placed(begin.inputs)
+        return Batch(samples, inputs, layouts, self._passes(begin, inputs))
+
+    def _passes(self, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
+        cache = transformers.DynamicCache()
+
+        def first(head: bool) -> None:
+            model = self._module if head else self._module.model
+            model(**inputs, past_key_values=cache, use_cache=True)
+
+        def then(head: bool) -> None:
+            ids, places, sees = begin.packed_tails(self.pad_token_id)
+            hidden = torch.finfo(self._module.dtype).min
+            mask = torch.zeros(sees.shape, dtype=self._module.dtype).masked_fill(~sees, hidden)
+            tails = {"input_ids": ids, "attention_mask": mask}
+            tails["position_ids"] = self.tail_positions(places + begin.prefix)
+            model = self._module if head else self._module.model
+            model(**self._placed(tails), past_key_values=cache, use_cache=True)
+
+        language = frozenset({Axis.LLM})
+        return Pass(frozenset(Axis), first), Pass(language, then)
+
+    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
+        """Position ids of what follows shared beginnings.
+
+        Args:
+            places: int64 `[groups, positions]`: how many tokens stand before each in its sample.
+        """
+        return places
+
+    def _sees_all(self, length: int) -> bool:
+        """Whether a token sees all before it in a sample of that length, by a mask of our own."""
+        text = self.config.get_text_config()
+        windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        narrow = any(window is not None and window < length for window in windows)
+        return text._attn_implementation in {"sdpa", "eager"} and not narrow
+
+    def prompt_text(self, sample: Sample) -> str:
+        """A sample's prompt in the chat template, as text, each image as its placeholder."""
+        message = {"role": "user", "content": _content(sample.prompt, sample.images)}
+        text = self.processor.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+
+    def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
         }
-        return Batch(tuple(samples), placed, layouts)
 
     def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
         """Each sample's images, as many as the family takes.
@@ -229,10 +307,25 @@ class TransformersAdapter(LoadedModel):
             norm=lambda hidden: norm(_like(hidden, norm)),
             unembed=lambda hidden: self.scale_logits(head(_like(hidden, head))),
             site=max(blocks, key=lambda name: int(name.rpartition(".")[2])),
+            some=self._unembed_some(head),
         )
 
+    def _unembed_some(
+        self, head: torch.nn.Module
+    ) -> Callable[[torch.Tensor, slice | torch.Tensor], torch.Tensor] | None:
+        """See `Readout.some`; None where the head is no plain linear layer, or is not loaded."""
+        if type(head) is not torch.nn.Linear or head.weight.is_meta:
+            return None
+
+        def some(hidden: torch.Tensor, tokens: slice | torch.Tensor) -> torch.Tensor:
+            bias = None if head.bias is None else head.bias[tokens]
+            part = torch.nn.functional.linear(_like(hidden, head), head.weight[tokens], bias)
+            return self.scale_logits(part)
+
+        return some
+
     def scale_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """What the family does to the head's output before it calls it logits."""
+        """What the family does to the head's output before it calls it logits, one by one."""
         return logits
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -253,6 +346,9 @@ class TransformersAdapter(LoadedModel):
         if after[: len(before)] == before:
             return after[len(before) :]
         return self._plain_ids(text)
+
+    def _written_ids(self, answer: Answer) -> list[int]:
+        return self.answer_ids(answer) if isinstance(answer, str) else list(answer)
 
     def _plain_ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -48,7 +48,7 @@ class LoadedModel(ModelAdapter):
     def load(cls, request: LoadRequest) -> Self:
         """See `ModelAdapter.load`."""
         model = cls.model_name(request)
-        arguments = hub_arguments(request)
+        arguments = cls.arguments(request)
         device = pick_device(request.device)
         with explained(model), quiet():
             config = cls.read_config(model, arguments)
@@ -79,11 +79,21 @@ class LoadedModel(ModelAdapter):
         if request.quantization is not None:
             quantization_config(request.quantization)
         with explained(model):
-            config = cls.read_config(model, hub_arguments(request))
+            config = cls.read_config(model, cls.arguments(request))
             cls.check_config(config)
+            if request.attention is not None:
+                config._attn_implementation = request.attention
             with torch.device("meta"):
                 module = cls.empty_module(config, request)
         return cls(module, request)
+
+    @classmethod
+    def arguments(cls, request: LoadRequest) -> dict[str, Any]:
+        """What `read_config` and `read_module` are given, for every `from_pretrained`.
+
+        A family whose options say what is to be read adds them, and takes them out again.
+        """
+        return hub_arguments(request)
 
     @classmethod
     def empty_module(cls, config: Any, request: LoadRequest) -> Any:

@@ -8,13 +8,17 @@ checkpoints of several families were trained. Needs the package sentencepiece.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
 
 from vlmlens.errors import CheckpointError, MissingDependency
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def piece_tokenizer(
@@ -57,6 +61,16 @@ def piece_tokenizer(
     class PieceTokenizer(SentencePieceBackend):
         model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
 
+        def convert_tokens_to_string(self, tokens: list[str]) -> str:
+            text: str = super().convert_tokens_to_string(_with_bytes_read(tokens))
+            return text
+
+        def _convert_id_to_token(self, index: int) -> str:
+            """Empty for an id that only the model's head has, as fast tokenizers read it."""
+            known = 0 <= index < self.sp_model.get_piece_size()
+            piece: str = self.sp_model.IdToPiece(index) if known else ""
+            return piece
+
     make: type[Any] = PieceTokenizer
     roles = {"bos_token": bos, "eos_token": eos, "unk_token": unk, "pad_token": pad or unk}
     try:
@@ -78,3 +92,14 @@ def piece_tokenizer(
                 f"{file.name} gives {name!r} the id {found}, not {number}.", subject=str(file)
             )
     return tokenizer
+
+
+def _with_bytes_read(tokens: list[str]) -> list[str]:
+    """The tokens, with runs of byte pieces (`<0xE4>`) as the text that they spell in UTF-8."""
+    read: list[str] = []
+    for is_byte, run in groupby(tokens, lambda token: _BYTE.fullmatch(token) is not None):
+        if is_byte:
+            read.append(bytes(int(token[3:5], 16) for token in run).decode("utf-8", "replace"))
+        else:
+            read.extend(run)
+    return read

@@ -69,11 +69,15 @@ class StoredTensor:
 def stacked(tensors: Sequence[StoredTensor]) -> StoredTensor:
     """Tensors of one shape on top of each other, `[len(tensors), ...]`."""
     first = tensors[0]
-    return StoredTensor(
-        (len(tensors), *first.shape),
-        first.dtype,
-        lambda index: torch.stack([tensor[...] for tensor in tensors])[index],
-    )
+    shape = (len(tensors), *first.shape)
+
+    def read(index: Any) -> torch.Tensor:
+        whole = torch.empty(shape, dtype=first.dtype)
+        for place, tensor in enumerate(tensors):
+            whole[place] = tensor[...]
+        return whole[index]
+
+    return StoredTensor(shape, first.dtype, read)
 
 
 def concatenated(tensors: Sequence[StoredTensor], dim: int = 0) -> StoredTensor:
@@ -81,11 +85,15 @@ def concatenated(tensors: Sequence[StoredTensor], dim: int = 0) -> StoredTensor:
     first = tensors[0]
     shape = list(first.shape)
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
-    return StoredTensor(
-        tuple(shape),
-        first.dtype,
-        lambda index: torch.cat([tensor[...] for tensor in tensors], dim)[index],
-    )
+
+    def read(index: Any) -> torch.Tensor:
+        whole, start = torch.empty(shape, dtype=first.dtype), 0
+        for tensor in tensors:
+            whole.narrow(dim, start, tensor.shape[dim]).copy_(tensor[...])
+            start += tensor.shape[dim]
+        return whole[index]
+
+    return StoredTensor(tuple(shape), first.dtype, read)
 
 
 def stored_weights(model: str, arguments: Mapping[str, Any]) -> dict[str, StoredTensor]:

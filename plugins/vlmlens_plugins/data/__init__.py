@@ -1,1 +1,1 @@
-"""Datasets: a folder of images, and tables of samples."""
+"""Datasets: a folder of images, tables of samples, and what the package `datasets` loads."""

@@ -1,4 +1,4 @@
-"""The cards of the datasets `images` and `table`."""
+"""The cards of the datasets `images`, `table` and `hf`."""
 
 from __future__ import annotations
 
@@ -18,4 +18,13 @@ TABLE = Manifest(
     target="vlmlens_plugins.data.table:Table",
     help="A JSONL, CSV, TSV or Parquet table of images, prompts and labels.",
     aliases=("jsonl", "csv", "tsv", "parquet"),
+)
+
+HF = Manifest(
+    kind=PluginKind.DATASET,
+    name="hf",
+    target="vlmlens_plugins.data.hf:HubDataset",
+    help="ORG/NAME[:SPLIT] of the Hugging Face hub, or on disk (pip install vlmlens[hf-data]).",
+    aliases=("huggingface", "datasets"),
+    requires=("datasets",),
 )

@@ -15,6 +15,7 @@ CHECKPOINT = Path(__file__).with_name("checkpoint")
 class DemoAdapter(RasterAdapter):
     """LLaVA: a CLIP tower whose CLS token is left out, a two-layer projector, a Llama."""
 
+    shares_prefix: ClassVar[bool] = True
     default_model: ClassVar[str | None] = str(CHECKPOINT)
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.embed", ("model.vision_tower.pre_layrnorm",), Axis.VISION),

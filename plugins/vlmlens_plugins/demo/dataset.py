@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from vlmlens._files import cache_folder
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound
 from vlmlens.samples import Sample
@@ -50,15 +51,6 @@ class DemoDataset(Dataset):
         folder = cache_folder() / f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-def cache_folder() -> Path:
-    """Where vlmlens keeps what it can make again: VLMLENS_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("VLMLENS_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vlmlens"
 
 
 def _drawn(scene: Scene, folder: Path) -> str:

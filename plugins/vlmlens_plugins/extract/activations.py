@@ -10,6 +10,7 @@ import torch
 from vlmlens.abc import Batch, Extractor, Values
 from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import MissingAnnotation, SiteNotFound
+from vlmlens.parts import select_in_passes
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select
@@ -37,7 +38,14 @@ class ActivationExtractor(Extractor):
 
     A pattern without a selector takes the default of its side: `image.mean` before the language
     model, `last` inside it. Values keep the dtype in which the model computes.
+
+    The first pass runs to its end, so that a module that runs more often than its site says is
+    found out; later ones stop after the last wanted site.
     """
+
+    _seen_whole = False
+
+    takes_passes = True
 
     def columns(self) -> list[str]:
         """See `Extractor.columns`."""
@@ -61,24 +69,47 @@ class ActivationExtractor(Extractor):
 
     def extract(self, batch: Batch) -> Mapping[str, Values]:
         """See `Extractor.extract`."""
-        by_site: dict[str, list[str]] = {}
         layouts: dict[Axis, AxisLayout] = {}  # asked for now: some take a pass of their own
-        for name, (site, _) in self._columns.items():
+        for site, _ in self._columns.values():
             check_axis(site, batch.layouts)
             layouts.setdefault(site.axis, batch.layouts[site.axis])
-            by_site.setdefault(site.name, []).append(name)
+        if batch.passes:
+            chosen = {name: (site, c.selector) for name, (site, c) in self._columns.items()}
+            found = select_in_passes(self.vlm, batch, chosen, layouts, stop=self._stop)
+            values = {name: to_values(selected) for name, selected in found.items()}
+        else:
+            values = self._at_once(batch, layouts)
+        self._seen_whole = True
+        return {name: values[name] for name in self._columns}
+
+    def _at_once(self, batch: Batch, layouts: Mapping[Axis, AxisLayout]) -> dict[str, Values]:
         values: dict[str, Values] = {}
 
         def visit(site: Site, activation: torch.Tensor) -> None:
             layout = layouts[site.axis]
-            for name in by_site[site.name]:
+            for name in self._of_site[site.name]:
                 selector = self._columns[name][1].selector
                 values[name] = to_values(select(activation, selector, layout, site))
 
-        sites = {site.name: site for site, _ in self._columns.values()}
-        with torch.inference_mode(), hooked(self.vlm.module, sites.values(), visit):
+        with torch.inference_mode(), hooked(self.vlm.module, self._sites, visit, stop=self._stop):
             self.vlm.forward(batch, logits="all" if self._wants_head else "none")
-        return {name: values[name] for name in self._columns}
+        return values
+
+    @property
+    def _stop(self) -> bool:
+        return self._seen_whole and not self._wants_head
+
+    @cached_property
+    def _sites(self) -> list[Site]:
+        return list({site.name: site for site, _ in self._columns.values()}.values())
+
+    @cached_property
+    def _of_site(self) -> Mapping[str, list[str]]:
+        """The columns of each site."""
+        columns: dict[str, list[str]] = {}
+        for name, (site, _) in self._columns.items():
+            columns.setdefault(site.name, []).append(name)
+        return columns
 
     @cached_property
     def _columns(self) -> dict[str, tuple[Site, Column]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Logits, Readout
+from vlmlens.abc.adapter import Answer, Batch, ForwardOutput, Logits, Readout
 from vlmlens.errors import CheckpointError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap
@@ -77,7 +77,9 @@ class GenericAdapter(TransformersAdapter):
             )
         return super().process(prompts, images)
 
-    def encode(self, samples: Sequence[Sample], *, answers: Sequence[str] | None = None) -> Batch:
+    def encode(
+        self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
+    ) -> Batch:
         """See `ModelAdapter.encode`; vision layouts are found out when they are asked for."""
         batch = super().encode(samples, answers=answers)
         makers = {

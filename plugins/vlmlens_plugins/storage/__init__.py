@@ -1,1 +1,1 @@
-"""Storage backends that ship with vlmlens: `lmdb` (the default) and `memory`."""
+"""Storage backends that ship with vlmlens: `lmdb` (the default), `sqlite`, `zarr`, `memory`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -98,6 +99,12 @@ def row_lengths(values: Values) -> Sequence[int]:
 def in_own_type(array: Array, dtype: str) -> Array:
     """Carried bits as numbers: `Values.numpy` for a bare array."""
     return Values(array, dtype).numpy()
+
+
+def crc32_of(array: Array) -> int:
+    """`zlib.crc32` of an array's bytes in C order."""
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b""
+    return zlib.crc32(raw)
 
 
 def read_only() -> StoreError:

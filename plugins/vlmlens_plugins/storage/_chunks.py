@@ -18,17 +18,22 @@ VALUE_LIMIT = (1 << 32) - 1
 
 
 def split_block(
-    block: ColumnBlock, limit: int = CHUNK_BYTES
+    block: ColumnBlock, limit: int = CHUNK_BYTES, largest: int | None = None
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Values]]]:
     """Consecutive parts (ids, columns) of a block, none with a value above `limit` bytes.
 
     A single sample above the limit is a part of its own.
 
+    Args:
+        block: What to cut.
+        limit: In bytes of one column.
+        largest: What a single sample may have in a column.
+
     Raises:
-        StoreError: A single sample has more bytes than LMDB keeps in a value.
+        StoreError: A single sample has more bytes than `largest`.
     """
     sizes = _sample_sizes(block)
-    if sizes.max() > VALUE_LIMIT:
+    if largest is not None and sizes.max() > largest:
         sample = block.ids[int(sizes.max(axis=0).argmax())]
         raise StoreError(
             f"Sample {sample!r} has {sizes.max()} bytes in one column; LMDB keeps 4 GiB.",

@@ -6,9 +6,7 @@ memory map grows by closing and opening again while no transaction runs.
 
 from __future__ import annotations
 
-import errno
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import lmdb
 from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
 from vlmlens_plugins.storage._layout import Index
 from vlmlens_plugins.storage._locks import Gate
+from vlmlens_plugins.storage._space import full, no_room
 
 if TYPE_CHECKING:
     from lmdb import Transaction
@@ -30,9 +29,6 @@ P = TypeVar("P")
 DATA_FILE = "data.mdb"
 LARGE_MAP = 1 << 40
 SMALL_MAP = 1 << 26
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""System errors that say that a file cannot grow."""
-
 _NO_SPACE = ("No space left", "quota exceeded", "File too large")
 _DAMAGED = (
     lmdb.CorruptedError,
@@ -116,7 +112,7 @@ class Environment:
         try:
             with self._env.begin(write=True) as txn:
                 with self._index_lock:
-                    self._index.refresh(txn)
+                    self._index.refresh(txn, txn.id() - 1)
                 return work(txn, self._index)
         finally:
             self._gate.leave()
@@ -137,7 +133,7 @@ class Environment:
             with self._index_lock:
                 txn = self._env.begin(buffers=True)
                 try:
-                    self._index.refresh(txn)
+                    self._index.refresh(txn, txn.id())
                     return txn, plan(self._index)
                 except BaseException:
                     txn.abort()
@@ -207,23 +203,11 @@ class Environment:
         if isinstance(error, _DAMAGED):
             return StoreCorrupt(text, subject=self.folder)
         if any(sign in str(error) for sign in _NO_SPACE) or self._is_full():
-            return StoreFull(
-                f"No space is left for the store {self.folder}; what was stored before is there.",
-                subject=self.folder,
-                hint="Free some disk space and run the same command again.",
-            )
+            return full(self.folder)
         return StoreError(text, subject=self.folder)
 
     def _is_full(self) -> bool:
-        """Whether more cannot be written: LMDB reports a short write as an I/O error."""
-        if self._readonly:
-            return False
-        try:
-            with tempfile.TemporaryFile(dir=self.folder) as probe:
-                os.posix_fallocate(probe.fileno(), self._file_size(), SMALL_MAP)
-        except OSError as error:
-            return error.errno in FULL
-        return False
+        return not self._readonly and no_room(self.folder, self._file_size(), SMALL_MAP)
 
 
 def _may_write(folder: str) -> bool:

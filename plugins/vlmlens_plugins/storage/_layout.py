@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.abc.storage import DTYPES
+from vlmlens.abc.storage import DTYPES, Values
 from vlmlens.errors import StoreCorrupt
 from vlmlens_plugins.storage._blocks import Form
 
@@ -46,6 +46,11 @@ class Column:
     name: str
     form: Form
 
+    @classmethod
+    def of(cls, number: int, name: str, values: Values) -> Column:
+        """The column that some values would begin."""
+        return cls(number, name, Form.of(values))
+
     def to_record(self) -> dict[str, Any]:
         """The record as JSON-ready data."""
         return {"number": self.number, "name": self.name, **self.form._asdict()}
@@ -78,6 +83,11 @@ class Chunk:
     number: int
     ids: tuple[str, ...]
     pieces: Mapping[int, Piece]
+
+    def rows(self, column: int) -> int:
+        """Number of a column's rows in it."""
+        lengths = self.pieces[column].lengths
+        return len(self.ids) if lengths is None else sum(lengths)
 
     def to_record(self) -> dict[str, Any]:
         """The header as JSON-ready data; columns with the same lengths share one list."""
@@ -113,18 +123,28 @@ class Index:
         self.chunks: list[Chunk] = []
         self._of_column: list[list[Chunk]] = []
         self._samples: list[int] = []
+        self._rows: list[int] = []
+        self._first_rows: dict[tuple[int, int], int] = {}
         self._places: dict[str, tuple[tuple[int, int], ...]] = {}
+        self._seen = -1
 
-    def refresh(self, txn: Transaction[Any]) -> None:
+    def refresh(self, txn: Transaction[Any], state: int) -> None:
         """Add the records that a transaction sees and the index lacks.
+
+        Args:
+            txn: The transaction.
+            state: Number of the last write that it sees.
 
         Raises:
             StoreCorrupt: A record cannot be understood.
         """
+        if state == self._seen:
+            return
         for number, record in _records(txn, column_key, len(self.columns), "column"):
-            self._add_column(number, record)
+            self.add_column(number, record)
         for number, record in _records(txn, header_key, len(self.chunks), "chunk"):
-            self._add_chunk(number, record)
+            self.add_chunk(number, record)
+        self._seen = state
 
     def forms(self) -> dict[str, Form]:
         """Every column's form by name."""
@@ -138,6 +158,14 @@ class Index:
         """Number of samples that have a column."""
         return self._samples[column.number]
 
+    def rows(self, column: int) -> int:
+        """Number of rows of a column in all chunks; 0 for one that is not there."""
+        return self._rows[column] if column < len(self._rows) else 0
+
+    def first_row(self, column: Column, chunk: Chunk) -> int:
+        """Number of a column's rows in the chunks before this one."""
+        return self._first_rows[column.number, chunk.number]
+
     def place(self, column: Column, sample: str) -> tuple[Chunk, int] | None:
         """The chunk that holds a sample's values in a column, and the sample's position in it."""
         for number, position in self._places.get(sample, ()):
@@ -145,7 +173,12 @@ class Index:
                 return self.chunks[number], position
         return None
 
-    def _add_column(self, number: int, record: Mapping[str, Any]) -> None:
+    def add_column(self, number: int, record: Mapping[str, Any]) -> None:
+        """Add a column's record.
+
+        Raises:
+            StoreCorrupt: It cannot be understood, or has another number.
+        """
         try:
             column = Column.from_record(record)
         except (KeyError, TypeError) as error:
@@ -155,8 +188,14 @@ class Index:
         self.columns[column.name] = column
         self._of_column.append([])
         self._samples.append(0)
+        self._rows.append(0)
 
-    def _add_chunk(self, number: int, record: Mapping[str, Any]) -> None:
+    def add_chunk(self, number: int, record: Mapping[str, Any]) -> None:
+        """Add a chunk's header.
+
+        Raises:
+            StoreCorrupt: It cannot be understood, or names columns that are not there.
+        """
         try:
             chunk = Chunk.from_record(number, record)
         except (KeyError, TypeError, IndexError) as error:
@@ -167,6 +206,8 @@ class Index:
         for column in chunk.pieces:
             self._of_column[column].append(chunk)
             self._samples[column] += len(chunk.ids)
+            self._first_rows[column, number] = self._rows[column]
+            self._rows[column] += chunk.rows(column)
         for position, sample in enumerate(chunk.ids):
             self._places[sample] = (*self._places.get(sample, ()), (number, position))
 

@@ -17,23 +17,26 @@ LOCK_FILE = "writer.lock"
 
 
 class WriterLock:
-    """The right to write to a folder, held until `release` or the process ends.
+    """The right to write to a store, held until `release` or the process ends.
+
+    Args:
+        file: The file whose lock is the right.
+        store: The store, for the message.
 
     Raises:
         StoreLocked: Another process has it; names the process and its host.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._file = os.open(Path(folder, LOCK_FILE), os.O_RDWR | os.O_CREAT, 0o644)
+    def __init__(self, file: Path, store: str) -> None:
+        self._file = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
             os.ftruncate(self._file, 0)
-            os.pwrite(self._file, owner, 0)
+            os.pwrite(self._file, own_name(), 0)
         except BlockingIOError as error:
             owner = os.pread(self._file, 4096, 0)
             os.close(self._file)
-            raise _locked(folder, owner) from error
+            raise locked(store, owner) from error
         except BaseException:
             os.close(self._file)
             raise
@@ -59,14 +62,16 @@ class Gate:
     def enter(self) -> None:
         """Go in with others."""
         with self._state:
-            self._state.wait_for(lambda: self._waiting == 0)
+            while self._waiting:
+                self._state.wait()
             self._inside += 1
 
     def leave(self) -> None:
         """Go out."""
         with self._state:
             self._inside -= 1
-            self._state.notify_all()
+            if self._waiting:
+                self._state.notify_all()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -81,14 +86,26 @@ class Gate:
                 self._state.notify_all()
 
 
-def _locked(folder: str, owner: bytes) -> StoreLocked:
+def own_name() -> bytes:
+    """What a lock says of this process."""
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+
+
+def locked(store: str, owner: bytes, hint: str = "") -> StoreLocked:
+    """The error for a store that has a writer.
+
+    Args:
+        store: Its name.
+        owner: What the writer's lock says.
+        hint: What to do, where it is more than the usual.
+    """
     try:
         known = json.loads(owner)
         who = f"Process {known['pid']} on {known['host']}"
     except (ValueError, KeyError, TypeError):
         who = "Another process"
     return StoreLocked(
-        f"{who} writes to the store {folder}.",
-        subject=folder,
-        hint="Wait for it or stop it; or give --out another folder.",
+        f"{who} writes to the store {store}.",
+        subject=store,
+        hint=hint or "Wait for it or stop it; or give --out another folder.",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from vlmlens_plugins.storage._blocks import find_column, missing_sample
 from vlmlens_plugins.storage._layout import Chunk, Column, Index
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """Samples of one chunk and where they go.
 
     Args:
@@ -27,8 +26,7 @@ class Move:
     targets: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadPlan:
+class ReadPlan(NamedTuple):
     """What a read will do.
 
     Args:
@@ -74,19 +72,23 @@ def gather(plan: ReadPlan, load: Callable[[Chunk], Array]) -> Array:
     out = np.empty((rows, plan.column.form.width), DTYPES[plan.column.form.dtype])
     starts = None if plan.lengths is None else _starts(plan.lengths)
     for move in plan.moves:
-        array = load(move.chunk)
-        if move.sources is None:
-            first = move.targets[0] if starts is None else starts[move.targets[0]]
-            out[first : first + len(array)] = array
-        elif starts is None:
-            out[move.targets] = array[move.sources]
-        else:
-            places = _starts(_lengths(plan.column, move.chunk))
-            for source, target in zip(move.sources, move.targets, strict=True):
-                out[starts[target] : starts[target + 1]] = array[
-                    places[source] : places[source + 1]
-                ]
+        _carry(out, starts, plan.column, move, load(move.chunk))
     return out
+
+
+def _carry(out: Array, starts: Array | None, column: Column, move: Move, array: Array) -> None:
+    """Put a chunk's rows where they go."""
+    if move.sources is None:
+        first = move.targets[0] if starts is None else starts[move.targets[0]]
+        out[first : first + len(array)] = array
+    elif len(move.sources) == 1 and starts is None:
+        out[move.targets[0]] = array[move.sources[0]]
+    elif starts is None:
+        out[move.targets] = array[move.sources]
+    else:
+        places = _starts(_lengths(column, move.chunk))
+        for source, target in zip(move.sources, move.targets, strict=True):
+            out[starts[target] : starts[target + 1]] = array[places[source] : places[source + 1]]
 
 
 def _plan_all(column: Column, chunks: Sequence[Chunk]) -> ReadPlan:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlmlens.errors import StoreError
 from vlmlens_plugins.storage._environment import DATA_FILE, Environment
-from vlmlens_plugins.storage._locks import WriterLock
+from vlmlens_plugins.storage._locks import LOCK_FILE, WriterLock
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def lease(folder: str, *, writer: bool, map_size: int | None, sync: bool) -> Lea
     """
     key = str(Path(folder).resolve())
     with _lock:
-        lock = WriterLock(key) if writer else None
+        lock = WriterLock(Path(key, LOCK_FILE), key) if writer else None
         try:
             entry = _entry(key, map_size, sync)
             if writer:

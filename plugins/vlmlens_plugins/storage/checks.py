@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import StorageTests
-from vlmlens_plugins.storage.manifests import LMDB, MEMORY
+from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SQLITE, ZARR
 
 
 class LmdbChecks(StorageTests):
@@ -24,6 +26,28 @@ class LmdbSmallMapChecks(StorageTests):
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({"map_size": 1 << 16, "sync": False})
 
 
+class SqliteChecks(StorageTests):
+    """SQLite as users get it."""
+
+    manifest: ClassVar[Manifest] = SQLITE
+
+
+class ZarrChecks(StorageTests):
+    """Zarr in a local folder."""
+
+    manifest: ClassVar[Manifest] = ZARR
+
+
+class ZarrObjectChecks(StorageTests):
+    """Zarr through fsspec, as in an object store; what is there ends with the process."""
+
+    manifest: ClassVar[Manifest] = replace(ZARR, offers=ZARR.offers - {"durable"})
+
+    def location(self, folder: Path) -> str:
+        """A place in fsspec's memory."""
+        return f"zarr+memory://{folder}/columns"
+
+
 class MemoryChecks(StorageTests):
     """Memory."""
 
@@ -31,4 +55,6 @@ class MemoryChecks(StorageTests):
 
 
 LMDB_CHECKS = (LmdbChecks, LmdbSmallMapChecks)
+SQLITE_CHECKS = (SqliteChecks,)
+ZARR_CHECKS = (ZarrChecks, ZarrObjectChecks)
 MEMORY_CHECKS = (MemoryChecks,)

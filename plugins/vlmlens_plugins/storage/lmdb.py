@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,7 @@ from vlmlens.abc.options import Options as PluginOptions
 from vlmlens.abc.storage import (
     DTYPES,
     Array,
+    ChunkCheck,
     ColumnBlock,
     ColumnInfo,
     ColumnStore,
@@ -25,21 +26,26 @@ from vlmlens.abc.storage import (
 from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
 from vlmlens_plugins.storage import _layout as layout
 from vlmlens_plugins.storage._blocks import (
-    Form,
     check_block,
+    crc32_of,
     find_column,
     in_own_type,
     read_only,
     to_json,
 )
-from vlmlens_plugins.storage._chunks import split_block
-from vlmlens_plugins.storage._environment import DATA_FILE, FULL, Environment
+from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
+from vlmlens_plugins.storage._environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
+from vlmlens_plugins.storage._locations import local_path
+from vlmlens_plugins.storage._mounts import network_of
 from vlmlens_plugins.storage._reading import ReadPlan, gather, plan_read
 from vlmlens_plugins.storage._registry import Lease, lease
+from vlmlens_plugins.storage._space import FULL
 
 if TYPE_CHECKING:
     from lmdb import Transaction
+
+_log = logging.getLogger("vlmlens")
 
 
 class LmdbOptions(PluginOptions):
@@ -49,6 +55,14 @@ class LmdbOptions(PluginOptions):
         True,
         description="Wait for the disk at each write. Without it a power cut may lose the last "
         "rows or damage the store; a killed process loses nothing either way.",
+    )
+    check: bool = Field(
+        False,
+        description="Compare every checksum when a process first reads a chunk, which halves the "
+        "speed of that reading. Default: its size; `vlmlens verify` compares all checksums.",
+    )
+    force_network: bool = Field(
+        False, description="Write also where the folder is on a network file system."
     )
     map_size: int | None = Field(
         None,
@@ -66,9 +80,10 @@ class LmdbStore(ColumnStore):
 
     Options = LmdbOptions
 
-    def __init__(self, share: Lease, mode: Mode) -> None:
+    def __init__(self, share: Lease, mode: Mode, *, checks: bool) -> None:
         self._share: Lease | None = share
         self._mode = mode
+        self._checks = checks
 
     @classmethod
     def open(cls, location: str, *, mode: Mode, options: PluginOptions) -> Self:
@@ -81,12 +96,14 @@ class LmdbStore(ColumnStore):
         """
         chosen = LmdbOptions.model_validate(options.model_dump())
         folder = folder_of(location)
+        if not chosen.force_network:
+            _check_local(folder, mode)
         _prepare(folder, mode)
         try:
             share = lease(folder, writer=mode == "a", map_size=chosen.map_size, sync=chosen.sync)
         except OSError as error:
             raise _from_os(folder, error) from error
-        store = cls(share, mode)
+        store = cls(share, mode, checks=chosen.check)
         try:
             store._check_format()
         except BaseException:
@@ -142,7 +159,7 @@ class LmdbStore(ColumnStore):
         environment = self._environment
         plan = environment.snapshot(lambda index: plan_read(index, column, ids))
         with plan as (txn, found):
-            array = gather(found, lambda chunk: _load(environment, txn, found.column, chunk))
+            array = gather(found, lambda chunk: self._load(environment, txn, found.column, chunk))
         return Values(array, found.column.form.dtype, found.lengths)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
@@ -156,11 +173,31 @@ class LmdbStore(ColumnStore):
             pass
         for move in plan.moves:
             with environment.snapshot(lambda _: None) as (txn, _):
-                array = _load(environment, txn, plan.column, move.chunk).copy()
+                array = self._load(environment, txn, plan.column, move.chunk).copy()
             piece = move.chunk.pieces[plan.column.number]
             values = in_own_type(array, plan.column.form.dtype)
             ends = np.cumsum(piece.lengths or (1,) * len(values))[:-1]
             yield from zip(move.chunk.ids, np.split(values, ends), strict=True)
+
+    def verify(self) -> Iterator[ChunkCheck]:
+        """See `ColumnStore.verify`."""
+        environment = self._environment
+
+        def chunks(index: Index) -> list[tuple[Column, Chunk]]:
+            return [(c, chunk) for c in index.columns.values() for chunk in index.chunks_of(c)]
+
+        with environment.snapshot(chunks) as (_, every):
+            pass
+        for column, chunk in every:
+            size, problem = 0, ""
+            try:
+                with environment.snapshot(lambda _: None) as (txn, _):
+                    array = _view(environment, txn, column, chunk)
+                    _check(environment, column, chunk, array)
+                    size = array.nbytes
+            except StoreError as error:
+                problem = error.message
+            yield ChunkCheck(column.name, chunk.ids[0], len(chunk.ids), size, problem)
 
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
@@ -178,6 +215,17 @@ class LmdbStore(ColumnStore):
         share, self._share = self._share, None
         if share is not None:
             share.give_back()
+
+    def _load(
+        self, environment: Environment, txn: Transaction[memoryview], column: Column, chunk: Chunk
+    ) -> Array:
+        """A view of a chunk's rows, good while the transaction is open."""
+        array = _view(environment, txn, column, chunk)
+        place = (column.number, chunk.number)
+        if self._checks and place not in environment.verified:
+            _check(environment, column, chunk, array)
+            environment.verified.add(place)
+        return array
 
     @property
     def _environment(self) -> Environment:
@@ -206,19 +254,31 @@ def folder_of(location: str) -> str:
     """The folder that a location names: itself, or the path of `lmdb:///path`.
 
     Raises:
-        StoreError: The URI names a host, or no path.
-
-    >>> folder_of("lmdb:///data/my%20run/columns")
-    '/data/my run/columns'
+        StoreError: The URI names no place on this machine.
     """
-    if not location.startswith("lmdb:"):
-        return location
-    parts = urlsplit(location)
-    if parts.netloc or not parts.path.startswith("/"):
-        raise StoreError(
-            f"{location!r} names no folder.", subject=location, hint="Write lmdb:///path/to/folder."
+    return local_path(location, "lmdb", "lmdb:///path/to/folder")
+
+
+def _check_local(folder: str, mode: Mode) -> None:
+    """Refuse to write on a network file system; reading a finished store there is no danger."""
+    kind = network_of(folder)
+    if kind is None:
+        return
+    if mode == "r":
+        _log.warning(
+            "%s lies on a network file system (%s): read it while nobody writes to it only.",
+            folder,
+            kind,
         )
-    return unquote(parts.path)
+        return
+    raise StoreError(
+        f"The folder {folder} lies on a network file system ({kind}), where LMDB cannot keep "
+        "writers and readers apart and may damage the store.",
+        subject=folder,
+        hint="Write to a local disk with --out and copy the run when it is finished, use "
+        "--storage zarr, or, where a single process on one host uses it, say "
+        "--set options.storage.force_network=true.",
+    )
 
 
 def _prepare(folder: str, mode: Mode) -> None:
@@ -235,7 +295,7 @@ def _prepare(folder: str, mode: Mode) -> None:
 def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> None:
     numbers = _put_columns(txn, index, block)
     number = len(index.chunks)
-    for ids, columns in split_block(block):
+    for ids, columns in split_block(block, largest=VALUE_LIMIT):
         pieces: dict[int, Piece] = {}
         for name, values in columns.items():
             array = np.ascontiguousarray(values.array)
@@ -252,26 +312,26 @@ def _put_columns(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> d
     for name, values in block.columns.items():
         if name not in numbers:
             numbers[name] = len(numbers)
-            column = Column(numbers[name], name, Form.of(values))
+            column = Column.of(numbers[name], name, values)
             txn.put(layout.column_key(column.number), to_json(column.to_record()))
     return numbers
 
 
-def _load(
+def _view(
     environment: Environment, txn: Transaction[memoryview], column: Column, chunk: Chunk
 ) -> Array:
     """A view of a chunk's rows, good while the transaction is open."""
     raw = txn.get(layout.value_key(column.number, chunk.number))
-    dtype, piece = DTYPES[column.form.dtype], chunk.pieces[column.number]
-    rows = len(chunk.ids) if piece.lengths is None else sum(piece.lengths)
+    dtype = DTYPES[column.form.dtype]
+    rows = chunk.rows(column.number)
     if raw is None or len(raw) != rows * column.form.width * dtype.itemsize:
         raise _damaged(environment.folder, column, chunk)
-    place = (column.number, chunk.number)
-    if place not in environment.verified:
-        if zlib.crc32(raw) != piece.crc32:
-            raise _damaged(environment.folder, column, chunk)
-        environment.verified.add(place)
     return np.frombuffer(raw, dtype).reshape(rows, column.form.width)
+
+
+def _check(environment: Environment, column: Column, chunk: Chunk, array: Array) -> None:
+    if crc32_of(array) != chunk.pieces[column.number].crc32:
+        raise _damaged(environment.folder, column, chunk)
 
 
 def _record(meta: Mapping[str, Any]) -> bytes:

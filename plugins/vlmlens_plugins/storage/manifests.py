@@ -12,6 +12,26 @@ LMDB = Manifest(
     checks="vlmlens_plugins.storage.checks:LMDB_CHECKS",
 )
 
+SQLITE = Manifest(
+    kind=PluginKind.STORAGE,
+    name="sqlite",
+    target="vlmlens_plugins.storage.sqlite:SqliteStore",
+    help="One SQLite file with VLM-Lens's table, so that its probe reads it; reads its databases.",
+    offers=frozenset({"ragged", "durable", "samples"}),
+    aliases=("db", "sqlite3"),
+    checks="vlmlens_plugins.storage.checks:SQLITE_CHECKS",
+)
+
+ZARR = Manifest(
+    kind=PluginKind.STORAGE,
+    name="zarr",
+    target="vlmlens_plugins.storage.zarr:ZarrStore",
+    help="Zarr v3 arrays in a folder or an object store: a column is an array. Needs the extra.",
+    offers=frozenset({"ragged", "durable"}),
+    requires=("zarr", "fsspec"),
+    checks="vlmlens_plugins.storage.checks:ZARR_CHECKS",
+)
+
 MEMORY = Manifest(
     kind=PluginKind.STORAGE,
     name="memory",

@@ -1,0 +1,1 @@
+"""CogVLM for vlmlens."""

@@ -1,0 +1,1 @@
+"""GLaMM for vlmlens."""

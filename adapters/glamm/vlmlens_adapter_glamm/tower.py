@@ -1,0 +1,90 @@
+"""The CLIP tower of a checkpoint; its weights do not lie in the checkpoint, but on their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmlens.errors import CheckpointError, CheckpointNotFound
+from vlmlens.transformers.loading import explained
+from vlmlens.transformers.weights import StoredTensor, checkpoint_file, stored_weights
+
+_KNOWN: Mapping[str, Mapping[str, Any]] = {
+    "openai/clip-vit-large-patch14-336": {
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "num_channels": 3, "image_size": 336, "patch_size": 14,
+        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    },
+}  # fmt: skip
+"""The tower of the published checkpoints: its sites can be listed without its files."""
+
+_HINT = "Name its folder: --set options.adapter.vision_tower=FOLDER."
+
+
+def tower_of(said: Mapping[str, Any], model: str, chosen: str | None) -> str:
+    """Hub id or folder of a checkpoint's vision tower.
+
+    A name that is a folder inside the checkpoint's folder means that one.
+
+    Args:
+        said: The checkpoint's config.json. Upstream takes `vision_tower` when it loads a trained
+            checkpoint, and writes `mm_vision_tower` before.
+        model: Hub id or folder of the checkpoint.
+        chosen: What the user named instead.
+
+    Raises:
+        CheckpointError: Nothing names one.
+    """
+    name = chosen or said.get("vision_tower") or said.get("mm_vision_tower")
+    if not isinstance(name, str):
+        raise CheckpointError(
+            f"The config of {model!r} names no vision tower.", subject=model, hint=_HINT
+        )
+    inside = Path(model) / name
+    return str(inside) if not Path(name).is_absolute() and inside.is_dir() else name
+
+
+def tower_config(tower: str, model: str) -> Mapping[str, Any]:
+    """What the config.json of a vision tower says.
+
+    Args:
+        tower: Hub id or folder.
+        model: Hub id or folder of the checkpoint, named in errors.
+
+    Raises:
+        CheckpointNotFound: It cannot be had.
+    """
+    if tower in _KNOWN:
+        return _KNOWN[tower]
+    if not Path(tower).is_dir() and tower.count("/") != 1:
+        raise _not_found(tower, model, "there is no such folder, and it is no hub id.")
+    try:
+        with explained(tower):
+            file = checkpoint_file(tower, "config.json", {}, needed=True)
+    except CheckpointNotFound as error:
+        raise _not_found(tower, model, error.message) from error
+    if file is None:
+        raise _not_found(tower, model, "it has no config.json.")
+    said: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return said
+
+
+def stored_tower(tower: str, model: str) -> dict[str, StoredTensor]:
+    """The weights of a vision tower, by their names there.
+
+    Raises:
+        CheckpointError: They cannot be had.
+    """
+    try:
+        with explained(tower):
+            return stored_weights(tower, {})
+    except CheckpointNotFound as error:
+        raise _not_found(tower, model, error.message) from error
+
+
+def _not_found(tower: str, model: str, why: str) -> CheckpointNotFound:
+    return CheckpointNotFound(
+        f"The vision tower {tower!r} of {model!r} is not there: {why}", subject=tower, hint=_HINT
+    )

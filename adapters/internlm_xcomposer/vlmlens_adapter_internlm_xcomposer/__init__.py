@@ -1,0 +1,1 @@
+"""InternLM-XComposer 2.5 for vlmlens."""

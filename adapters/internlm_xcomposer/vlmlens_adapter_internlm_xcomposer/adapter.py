@@ -1,0 +1,160 @@
+"""InternLM-XComposer 2.5: a CLIP tower over tiles, a projector, InternLM2 with partial LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import torch
+import transformers
+from pydantic import Field
+
+from vlmlens.abc.adapter import Batch, ForwardOutput, LoadRequest, Logits
+from vlmlens.abc.options import Options
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.transformers import PlacedImage, TransformersAdapter, joined, tower_layout
+from vlmlens.transformers.loading import explained, hub_arguments
+from vlmlens.transformers.weights import read_config_json
+from vlmlens_adapter_internlm_xcomposer.chat import END, PLACE, ChatProcessor, load_tokenizer
+from vlmlens_adapter_internlm_xcomposer.config import xcomposer_config
+from vlmlens_adapter_internlm_xcomposer.model import XComposerForConditionalGeneration
+from vlmlens_adapter_internlm_xcomposer.regions import image_rows, sequence_grid, tower_grid
+from vlmlens_adapter_internlm_xcomposer.tiling import Canvas, laid_out
+from vlmlens_adapter_internlm_xcomposer.weights import load
+
+_TOWER = "vit.vision_tower.vision_model"
+
+
+class XComposerOptions(Options):
+    """Which branches of the weights are used."""
+
+    infer_mode: Literal["base", "web", "write"] = Field(
+        default="base",
+        description="Low-rank branches on all tokens: none, for web pages, or for articles.",
+    )
+
+
+class XComposerAdapter(TransformersAdapter):
+    """`InternLMXComposer2ForCausalLM` of version 2.5; module paths are those of its own code."""
+
+    Options: ClassVar[type[Options]] = XComposerOptions
+    templates: ClassVar[Sequence[SiteTemplate]] = (
+        SiteTemplate("vision.block.{i}", (f"{_TOWER}.encoder.layers.{{i}}",), Axis.VISION),
+        SiteTemplate("projector", ("vision_proj",), Axis.PROJECTOR),
+        SiteTemplate("llm.embed", ("model.tok_embeddings",), Axis.LLM),
+        SiteTemplate("llm.block.{i}", ("model.layers.{i}",), Axis.LLM),
+        SiteTemplate("llm.norm", ("model.norm",), Axis.LLM),
+        SiteTemplate("llm.head", ("output",), Axis.LLM),
+    )
+    renames: ClassVar[Sequence[Rename]] = (
+        Rename(r"^(llm\.block\.[^.]+)\.mlp(?=\.|$)", r"\1.feed_forward"),
+    )
+
+    def __init__(self, module: Any, request: LoadRequest) -> None:
+        super().__init__(module, request)
+        options = request.options
+        if isinstance(options, XComposerOptions):
+            module.config.infer_mode = options.infer_mode
+
+    @classmethod
+    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_config`."""
+        return xcomposer_config(read_config_json(model, arguments), model)
+
+    @classmethod
+    def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_module`; a text also ends where the model ends its turn."""
+        tokenizer = load_tokenizer(model, arguments)
+        module = load(model, config, arguments)
+        module.generation_config = transformers.GenerationConfig(
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END)],
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return module
+
+    @classmethod
+    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
+        """See `LoadedModel.empty_module`."""
+        del request
+        return XComposerForConditionalGeneration(config)
+
+    @cached_property
+    def processor(self) -> Any:
+        """See `LoadedModel.processor`."""
+        model = self.model_name(self.request)
+        with explained(model):
+            tokenizer = load_tokenizer(model, hub_arguments(self.request))
+        return ChatProcessor(tokenizer, self.config)
+
+    def with_answers(
+        self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]
+    ) -> dict[str, Any]:
+        """See `TransformersAdapter.with_answers`; rotary scaling does not know what will follow."""
+        lengths = inputs["attention_mask"].sum(1)
+        return {**super().with_answers(inputs, answers), "prompt_lengths": lengths}
+
+    def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
+        """See `ModelAdapter.forward`."""
+        if logits != "none":
+            return super().forward(batch, logits=logits)
+        with torch.inference_mode():
+            self._module.body(**batch.inputs, use_cache=False)
+        return ForwardOutput(None)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `ModelAdapter.decode`; image positions, which have no token, read `<ImageHere>`."""
+        pieces = self.tokenizer.convert_ids_to_tokens(
+            [number for number in token_ids if number != self.image_token_id]
+        )
+        known = iter(pieces)
+        shown = [PLACE if n == self.image_token_id else next(known) for n in token_ids]
+        text: str = self.tokenizer.convert_tokens_to_string(shown)
+        return text
+
+    def describe(self) -> dict[str, Any]:
+        """See `ModelAdapter.describe`."""
+        return {**super().describe(), "infer_mode": self.config.infer_mode}
+
+    # ------------------------------------------------------------------ layouts
+
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
+        """See `TransformersAdapter.patch_grid`: the whole, then the tiles as one raster."""
+        return sequence_grid(image.image, self._canvas(image), self.config.merged_side)
+
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.image_layouts`: the tower sees views, each with a CLS token.
+
+        `vit` lies on the axis of its tower, and gives merged tokens.
+        """
+        side = 2 * self.config.merged_side
+        fine = [
+            joined([tower_grid(image.image, self._canvas(image), side) for image in group])
+            for group in images
+        ]
+        views = [0 if grid is None else len(grid) // side**2 for grid in fine]
+        tokens = image_rows(grids)
+        tower = tower_layout(views, side**2, fine, special=1)
+        return {Axis.VISION: replace(tower, others=(tokens,)), Axis.PROJECTOR: tokens}
+
+    def sequence_layouts(
+        self,
+        inputs: Mapping[str, Any],
+        grids: Sequence[PatchGrid | None],
+        answer_lengths: Sequence[int],
+    ) -> Mapping[Axis, AxisLayout]:
+        """See `TransformersAdapter.sequence_layouts`; image branches see image tokens alone."""
+        layouts = super().sequence_layouts(inputs, grids, answer_lengths)
+        return {
+            axis: replace(layout, others=(image_rows(grids),)) for axis, layout in layouts.items()
+        }
+
+    def _canvas(self, image: PlacedImage) -> Canvas:
+        rows, columns = image.inputs["image_grids"][image.index].tolist()
+        number = rows if image.width < image.height else columns
+        return laid_out(image.width, image.height, self.processor.image_processor.tile, number)

@@ -1,0 +1,140 @@
+"""Prompts as upstream's `chat` writes them, and the checkpoint's SentencePiece tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+
+from vlmlens.errors import CheckpointError, DataError
+from vlmlens.transformers.encoding import pad_rows
+from vlmlens.transformers.pieces import piece_tokenizer
+from vlmlens.transformers.weights import checkpoint_file
+from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig
+from vlmlens_adapter_internlm_xcomposer.tiling import TileImages, canvas, most_tiles
+
+PLACE = "<ImageHere>"
+"""Stands in a prompt where an image goes; it has no token."""
+BEGIN, END = "[UNUSED_TOKEN_146]", "[UNUSED_TOKEN_145]"
+"""Around a turn. They are pieces of the SentencePiece model."""
+
+
+def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        CheckpointError: It has none, or one without the pieces around a turn.
+        MissingDependency: sentencepiece is not installed.
+    """
+    file = checkpoint_file(model, "tokenizer.model", arguments)
+    if file is None:
+        raise CheckpointError(f"{model!r} has no tokenizer.model.", subject=model)
+    tokenizer = piece_tokenizer(file, pad="</s>")
+    known = tokenizer.get_vocab()
+    lacking = [name for name in (BEGIN, END) if name not in known]
+    if lacking:
+        raise CheckpointError(
+            f"The tokenizer of {model!r} lacks the piece {' and '.join(lacking)}.", subject=model
+        )
+    marks = [AddedToken(name, special=True, normalized=False) for name in (BEGIN, END)]
+    tokenizer.add_tokens(marks, special_tokens=True)
+    return tokenizer
+
+
+class ChatProcessor:
+    """What a transformers processor does, for this family.
+
+    Args:
+        tokenizer: The checkpoint's.
+        config: The model's.
+    """
+
+    def __init__(self, tokenizer: Any, config: XComposerConfig) -> None:
+        vision: Any = config.vision_config
+        self.tokenizer, self.config = tokenizer, config
+        self.image_processor = TileImages(int(vision.image_size))
+
+    def apply_chat_template(
+        self, conversations: Sequence[Any], *, tokenize: bool, **settings: Any
+    ) -> Any:
+        """The prompt of one conversation as text, or tensors of several conversations.
+
+        Args:
+            conversations: One message of the user each; without `tokenize`, its message itself.
+            tokenize: Whether tensors are wanted.
+            settings: Of transformers' processors; `padding_side` is read of `processor_kwargs`.
+
+        Returns:
+            str, or int64 `input_ids` and `attention_mask` `[samples, positions]` and, where there
+            are images, what `TileImages` gives.
+
+        Raises:
+            DataError: A prompt has another number of places than of images, or is too long.
+        """
+        if not tokenize:
+            text, _ = _parts(conversations[0])
+            return written(text, 0)
+        parts = [_parts(message) for (message,) in conversations]
+        groups = [images for _, images in parts]
+        rows = [torch.tensor(self.token_ids(text, images)) for text, images in parts]
+        side = settings.get("processor_kwargs", {}).get("padding_side", "left")
+        return {
+            "input_ids": pad_rows(rows, self.tokenizer.pad_token_id, side=side),
+            "attention_mask": pad_rows([torch.ones_like(row) for row in rows], 0, side=side),
+            **self.image_processor(groups),
+        }
+
+    def token_ids(self, question: str, images: Sequence[Any]) -> list[int]:
+        """The sequence of one sample: text with an id per image token where an image goes.
+
+        Raises:
+            DataError: Places and images differ in number, or the sequence is too long.
+        """
+        most, tile = most_tiles(len(images)), self.image_processor.tile
+        ids = [int(self.tokenizer.bos_token_id)]
+        for i, part in enumerate(written(question, len(images)).split(PLACE)):
+            if i:
+                image = images[i - 1]
+                placed = canvas(image.width, image.height, tile, most)
+                ids += [self.config.image_token_id] * placed.tokens(self.config.merged_side)
+            ids += self.tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
+        if len(ids) > self.config.longest:
+            raise DataError(
+                f"The prompt {question[:40]!r} with its {len(images)} images is {len(ids)} tokens "
+                f"long; InternLM-XComposer 2.5 reads {self.config.longest}.",
+                subject=question,
+                hint="Give fewer or smaller images. (Its own code would cut off the question.)",
+            )
+        return ids
+
+
+def written(question: str, images: int) -> str:
+    """The prompt, with a place for each image.
+
+    Where the question names no place, a single image comes before everything; several are named
+    at the start of the question.
+
+    Raises:
+        DataError: The question has another number of places than there are images.
+    """
+    found, front = question.count(PLACE), ""
+    if not found and images == 1:
+        front = PLACE
+    elif not found and images:
+        named = (f"Image{i + 1} {PLACE}; " for i in range(images))
+        question = "".join(named) + question
+    elif found != images:
+        raise DataError(
+            f"The prompt has {found} {PLACE}, its sample {images} images.",
+            subject=question,
+            hint=f"Write {PLACE} once per image, or not at all.",
+        )
+    return f"{front}{BEGIN}user\n{question}{END}\n{BEGIN}assistant\n"
+
+
+def _parts(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    content = message["content"]
+    text = "".join(part["text"] for part in content if part["type"] == "text")
+    return text, [part["image"] for part in content if part["type"] == "image"]

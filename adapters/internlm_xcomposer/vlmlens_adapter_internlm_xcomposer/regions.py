@@ -1,0 +1,85 @@
+"""Where in an image the tokens of its views lie, and which rows of the projector they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
+from vlmlens.transformers import CropGeometry, grid_patches, joined
+from vlmlens_adapter_internlm_xcomposer.tiling import Canvas
+
+
+def sequence_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
+    """The tokens of one image in the order of the sequence; ends of rows and of views are NaN.
+
+    The whole (view "global") comes first, then all tiles as one raster (view "tiles").
+
+    Args:
+        image: Number of the image in its sample.
+        placed: Its canvas.
+        side: Tokens along a side of a tile.
+    """
+    step = placed.tile / side
+    size = CropGeometry(placed.width, placed.height)
+    rows, columns = placed.rows * side, placed.columns * side
+    tiles = grid_patches(image, rows, columns, (step, step), size, "tiles")
+    whole = _whole(image, placed, side)
+    return cast(PatchGrid, joined([_ended(whole, side, 1), _ended(tiles, columns, 0)]))
+
+
+def tower_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
+    """The patches of one image in the order of the tower: view "global", then "tile 0", ...
+
+    Args:
+        image: Number of the image in its sample.
+        placed: Its canvas.
+        side: Patches along a side of a tile.
+    """
+    step, edge = placed.tile / side, placed.tile
+    grids = [_whole(image, placed, side)]
+    for row in range(placed.rows):
+        for column in range(placed.columns):
+            place = CropGeometry(placed.width, placed.height, left=column * edge, top=row * edge)
+            view = f"tile {row * placed.columns + column}"
+            grids.append(grid_patches(image, side, side, (step, step), place, view))
+    return cast(PatchGrid, joined(grids))
+
+
+def image_rows(grids: Sequence[PatchGrid | None]) -> AxisLayout:
+    """The layout of a module whose rows are the image tokens of all samples, ends included.
+
+    Args:
+        grids: Per sample, its images' grids of the sequence; None without images.
+    """
+    layouts, first = [], 0
+    for grid in grids:
+        count = 0 if grid is None else len(grid)
+        kinds, patches = np.full(count, TokenKind.IMAGE, np.uint8), grid
+        if grid is not None:
+            region = ~np.isnan(grid.box).any(1)
+            kinds[~region] = TokenKind.SPECIAL
+            patches = grid.take(np.flatnonzero(region))
+        rows = np.arange(first, first + count, dtype=np.int64)
+        layouts.append(TokenLayout(rows, kinds, patches=patches))
+        first += count
+    return AxisLayout(first, layouts)
+
+
+def _whole(image: int, placed: Canvas, side: int) -> PatchGrid:
+    """The canvas, white parts included, squashed into one tile."""
+    step = placed.rows * placed.tile / side, placed.columns * placed.tile / side
+    size = CropGeometry(placed.width, placed.height)
+    return grid_patches(image, side, side, step, size, "global")
+
+
+def _ended(grid: PatchGrid, columns: int, more: int) -> PatchGrid:
+    """The grid with a NaN entry after each row, and `more` of them at the end."""
+    count = len(grid)
+    after = [*range(columns, count + 1, columns), *[count] * more]
+    order = np.insert(np.arange(count), after, -1)
+    ended = grid.take(np.where(order < 0, count - 1, order))
+    ended.box[order < 0] = np.nan
+    return ended

@@ -1,0 +1,1 @@
+"""Benchmarks of vlmlens; see README.md beside this file."""

@@ -1,0 +1,102 @@
+"""Models and data that the benchmarks build: a LLaVA of 17 M parameters, photographs, prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from PIL import Image
+
+from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.samples import Sample
+from vlmlens.testing.tiny import byte_tokenizer, save
+
+_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' }}"
+    "{% for part in message['content'] %}"
+    "{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' answer:' }}{% endif %}"
+)
+
+
+def llava(folder: Path, *, side: int = 168, layers: int = 8) -> ModelAdapter:
+    """A LLaVA with a CLIP tower of 6 x 256 and a Llama of 256, loaded in float32.
+
+    Args:
+        folder: Where its checkpoint is written.
+        side: Of an image, in pixels: (side / 14) ** 2 tokens.
+        layers: Of the language model.
+    """
+    import transformers as t
+
+    from vlmlens_adapter_llava.adapter import LlavaAdapter
+
+    tokenizer = byte_tokenizer(["<image>", "</s>", "<pad>"], eos="</s>", pad="<pad>")
+    tokenizer.chat_template = _TEMPLATE
+    vision = t.CLIPVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4,
+        image_size=side, patch_size=14,
+    )  # fmt: skip
+    text = t.LlamaConfig(
+        vocab_size=2000, hidden_size=256, intermediate_size=1408, num_hidden_layers=layers,
+        num_attention_heads=4, max_position_embeddings=4096,
+    )  # fmt: skip
+    config = t.LlavaConfig(
+        vision_config=vision, text_config=text, image_seq_length=(side // 14) ** 2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    images = t.CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+    processor = t.LlavaProcessor(
+        image_processor=images, tokenizer=tokenizer, patch_size=14,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=_TEMPLATE,
+    )  # fmt: skip
+    save(folder, t.LlavaForConditionalGeneration(config), processor)
+    request = LoadRequest(model=str(folder), device="cpu", dtype="float32")
+    return LlavaAdapter.load(request)
+
+
+def photographs(folder: Path, count: int, *, size: tuple[int, int] = (320, 240)) -> list[str]:
+    """JPEG files of noise that is smooth enough to be compressed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = Random(0)
+    paths = []
+    for i in range(count):
+        small = Image.frombytes("RGB", (16, 12), random.randbytes(16 * 12 * 3))
+        path = folder / f"{i:05}.jpg"
+        small.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+        paths.append(str(path))
+    return paths
+
+
+def question(random: Random, letters: int) -> str:
+    """A prompt of about so many letters, each a token."""
+    words: list[str] = []
+    while sum(map(len, words)) + len(words) < letters:
+        words.append("".join(random.choices("aeioulmnrst", k=random.randint(2, 7))))
+    return " ".join(words)[:letters]
+
+
+def pairs(paths: list[str], questions: int, *, letters: tuple[int, int]) -> list[Sample]:
+    """Each photograph with so many questions.
+
+    Args:
+        paths: Of the photographs.
+        questions: On each of them.
+        letters: Shortest and longest question.
+    """
+    random = Random(1)
+    return [
+        Sample(f"{i}-{j}", question(random, random.randint(*letters)), (path,))
+        for i, path in enumerate(paths)
+        for j in range(questions)
+    ]
+
+
+def bare_batches(vlm: Any, samples: list[Sample], size: int) -> list[Any]:
+    """Encoded batches of one size, sorted by length: what a bare forward pass is given."""
+    order = sorted(samples, key=lambda sample: len(sample.prompt))
+    return [vlm.encode(order[start : start + size]) for start in range(0, len(order), size)]

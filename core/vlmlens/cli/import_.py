@@ -1,0 +1,41 @@
+"""`vlmlens import`: columns from another store or an exported file into a new store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument
+
+from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._output import Output
+from vlmlens.cli.export import Form, Storage
+
+
+@shares(output=output_flags)
+def import_(
+    source: Annotated[
+        str, Argument(metavar="SOURCE", help="A run, a store, its URI, or an exported file.")
+    ],
+    target: Annotated[
+        str, Argument(metavar="TARGET", help="Path or URI of a store that does not exist yet.")
+    ],
+    output: Output,
+    format_: Form = None,
+    storage: Storage = None,
+) -> None:
+    """Make a new store of another store, a VLM-Lens database, or an exported file."""
+    from vlmlens.transfer import FORMATS, bring, carry, origin_of
+
+    with output.observer() as observer:
+        observer.stage("import", None)
+        if Path(source).suffix.removeprefix(".") in FORMATS:
+            form = bring(
+                installed(), source, target, format_, lambda done, total: observer.advance(done)
+            )
+        else:
+            with origin_of(installed(), source, storage) as origin:
+                form = carry(
+                    installed(), origin, target, format_, lambda done, total: observer.advance(done)
+                )
+    output.data({"target": target, "format": form}, f"written to {target} ({form})")

@@ -1,0 +1,241 @@
+"""Extracting a plan's columns: units of samples through the model, their rows into the store."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
+from vlmlens.batching import Lengths, Unit, units
+from vlmlens.blocks import BlockWriter
+from vlmlens.errors import OutOfMemory
+from vlmlens.pipeline import prepared, sink
+
+if TYPE_CHECKING:
+    from vlmlens.abc.adapter import Batch, ModelAdapter
+    from vlmlens.abc.extractor import Extractor
+    from vlmlens.generated import GeneratedTexts
+    from vlmlens.samples import Sample
+
+_CPU_TOKENS = 1536
+_DEVICE_TOKENS = 16384
+_AHEAD = 2
+_WAITING = 4
+_OPENERS = min(8, os.cpu_count() or 1)
+
+Encoded = list[tuple[tuple[int, ...], "Batch"]]
+"""Numbers of samples with the batch that holds them."""
+
+
+@dataclass
+class Extraction:
+    """One run's samples on their way through the model.
+
+    Args:
+        vlm: The loaded model.
+        extractor: Makes columns of batches.
+        samples: All of the run's.
+        batch_size: Samples per unit; "auto": by tokens.
+        share: Whether samples on the same images share their beginning, where that is exact.
+        warn: Told once of anything that the user should know.
+        generate: How many tokens the model may write after each sample, whose rows columns may
+            then hold; None: it writes nothing.
+        texts: Keeps what it wrote.
+    """
+
+    vlm: ModelAdapter
+    extractor: Extractor
+    samples: Sequence[Sample]
+    batch_size: int | str
+    share: bool
+    warn: Callable[[str], None]
+    generate: int | None = None
+    texts: GeneratedTexts | None = None
+    shared: int = field(default=0, init=False)
+    """How many samples shared their beginning with another one."""
+    _fits: float = field(default=float("inf"), init=False)
+    _encoding: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def run(
+        self,
+        store: ColumnStore,
+        missing: Sequence[tuple[str, ...]],
+        advance: Callable[[int], None],
+    ) -> None:
+        """Store what is missing.
+
+        Args:
+            store: Open for writing.
+            missing: Per sample, the columns that it lacks.
+            advance: Told how many samples are done: computed, and on their way to the disk.
+        """
+        todo = self.units()
+        done = sum(len(unit.samples) for unit in todo)
+        todo = [unit for unit in todo if any(missing[number] for number in unit.samples)]
+        done -= sum(len(unit.samples) for unit in todo)
+        writer = BlockWriter(store)
+        with (
+            ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool,
+            sink(writer.add, writer.flush, waiting=_WAITING) as out,
+        ):
+            items = self._opened(todo, pool)
+            for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
+                for numbers, values in self._computed(unit, samples, encoded):
+                    for block in _blocks(self.samples, numbers, values, missing):
+                        out.put(block)
+                done += len(unit.samples)
+                advance(done)
+
+    def units(self) -> list[Unit]:
+        """The run's samples in units."""
+        size = None if isinstance(self.batch_size, str) else self.batch_size
+        lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
+        share = self.share and self.extractor.takes_passes and self.generate is None
+        return units(self.samples, lengths, size=size, budget=self.budget, share=share)
+
+    @property
+    def budget(self) -> int:
+        """Tokens per unit where nothing else says how large one may be.
+
+        On a CPU larger batches are slower: they leave the caches.
+        """
+        parameter = next(self.vlm.module.parameters())
+        return _CPU_TOKENS if parameter.device.type == "cpu" else _DEVICE_TOKENS
+
+    def _opened(
+        self, todo: Iterable[Unit], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Unit, dict[int, Sample]]]:
+        """Units with their samples, whose images are read while earlier units are run."""
+        waiting: deque[tuple[Unit, dict[int, Future[Sample]]]] = deque()
+        for unit in todo:
+            waiting.append((unit, self._opening(unit, pool)))
+            if len(waiting) > _AHEAD:
+                yield _done(waiting.popleft())
+        while waiting:
+            yield _done(waiting.popleft())
+
+    def _opening(self, unit: Unit, pool: ThreadPoolExecutor) -> dict[int, Future[Sample]]:
+        """Only the first of a group is opened where the others are on the same images."""
+        found = {}
+        for group in unit.groups:
+            for place, number in enumerate(group):
+                opens = not (unit.shared and place)
+                found[number] = pool.submit(_with_images if opens else _as_is, self.samples[number])
+        return found
+
+    def _prepare(self, item: tuple[Unit, Mapping[int, Sample]]) -> Encoded:
+        unit, samples = item
+        with self._encoding:
+            return list(self._encoded(unit, samples))
+
+    def _encoded(self, unit: Unit, samples: Mapping[int, Sample]) -> Iterator[Any]:
+        groups = [[samples[number] for number in group] for group in unit.groups]
+        if not unit.shared:
+            yield unit.samples, self.vlm.encode([sample for group in groups for sample in group])
+            return
+        together = self.vlm.encode_shared(groups)
+        if together is not None:
+            self.shared += len(unit.samples)
+            yield unit.samples, together
+            return
+        for numbers, group in zip(unit.groups, groups, strict=True):
+            alone = self.vlm.encode_shared([group]) if len(groups) > 1 else None
+            self.shared += len(numbers) if alone is not None else 0
+            yield numbers, self.vlm.encode(group) if alone is None else alone
+
+    def _computed(
+        self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded | None
+    ) -> Iterator[tuple[tuple[int, ...], Mapping[str, Values]]]:
+        """The unit's columns; in halves where it does not fit in memory."""
+        tokens = max((_size(batch) for _, batch in encoded or ()), default=0)
+        if tokens <= self._fits or len(unit.samples) == 1:
+            try:
+                yield from [(n, self._columns(batch)) for n, batch in encoded or ()]
+                return
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                self._note_size(unit, tokens, error)
+        encoded = None
+        _free()
+        for half in unit.halves():
+            yield from self._computed(half, samples, self._prepare((half, samples)))
+
+    def _columns(self, batch: Batch) -> Mapping[str, Values]:
+        """The batch's columns; where the model is to write, over what it wrote, too.
+
+        Running the written tokens at once gives what each step of writing gave, up to rounding.
+        """
+        if self.generate is not None and self.texts is not None:
+            made = self.vlm.generate(batch, max_new_tokens=self.generate)
+            with self._encoding:
+                batch = self.vlm.encode(batch.samples, answers=[one.token_ids for one in made])
+            self.texts.append([sample.id for sample in batch.samples], made)
+        return self.extractor.extract(batch)
+
+    def _note_size(self, unit: Unit, tokens: int, error: Exception) -> None:
+        count = len(unit.samples)
+        if count == 1 or self.batch_size != "auto":
+            what = "The tokens of one sample" if count == 1 else f"{count} samples at once"
+            raise OutOfMemory(
+                f"{what} ({tokens} tokens) do not fit in memory.",
+                subject=self.samples[unit.samples[0]].id,
+                hint="Use --batch-size auto, a smaller --batch-size, --dtype bfloat16, "
+                "--quantization 4bit or --device-map auto.",
+            ) from error
+        self._fits = tokens / 2
+        self.warn(f"{count} samples at once did not fit in memory: batches are halved.")
+
+
+def _done(waiting: tuple[Unit, dict[int, Future[Sample]]]) -> tuple[Unit, dict[int, Sample]]:
+    unit, futures = waiting
+    return unit, {number: future.result() for number, future in futures.items()}
+
+
+def _with_images(sample: Sample) -> Sample:
+    return replace(sample, images=tuple(sample.open_images()))
+
+
+def _as_is(sample: Sample) -> Sample:
+    return sample
+
+
+def _size(batch: Batch) -> int:
+    """Positions that the batch's passes compute, padding included."""
+    ids = batch.inputs.get("input_ids")
+    return int(ids.numel()) if isinstance(ids, torch.Tensor) else len(batch)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _blocks(
+    samples: Sequence[Sample],
+    numbers: Sequence[int],
+    values: Mapping[str, Values],
+    missing: Sequence[tuple[str, ...]],
+) -> Iterator[ColumnBlock]:
+    """What of a unit's columns is to be stored, one block per set of missing columns."""
+    lacking = [missing[number] for number in numbers]
+    for columns in sorted(set(lacking) - {()}):
+        rows = [i for i, names in enumerate(lacking) if names == columns]
+        chosen = {
+            name: values[name] if len(rows) == len(numbers) else values[name].take(rows)
+            for name in columns
+        }
+        yield ColumnBlock(tuple(samples[numbers[i]].id for i in rows), chosen)

@@ -1,0 +1,161 @@
+"""Opening stores: by a backend's name, by a URI, or by looking at what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from vlmlens.errors import StoreError, VlmlensError
+from vlmlens.manifest import Manifest, PluginKind
+
+if TYPE_CHECKING:
+    from vlmlens.abc.storage import ColumnStore, Mode
+    from vlmlens.registry import Registry
+
+UNFINISHED = "unfinished"
+"""In a store's record: what was writing to it; removed when that is done."""
+
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+
+def is_uri(storage: str) -> bool:
+    """Whether a storage is named with its place: `sqlite:///x.db`, not `sqlite`.
+
+    >>> is_uri("zarr+s3://bucket/x"), is_uri("lmdb"), is_uri("./backend.py:Store")
+    (True, False, False)
+    """
+    return "://" in storage
+
+
+def open_named(
+    registry: Registry,
+    storage: str,
+    place: str,
+    *,
+    mode: Mode,
+    options: Mapping[str, Any] = _NO_OPTIONS,
+) -> ColumnStore:
+    """A store by its backend's name, or by a URI, which names backend and place.
+
+    Args:
+        registry: The installed plugins.
+        storage: A name or a URI.
+        place: Where it is, if `storage` is a name.
+        mode: "r" or "a".
+        options: The backend's own.
+
+    Raises:
+        PluginError: No such backend; names those that are installed.
+        SpecError: An option that the backend does not have.
+        StoreError: It cannot be opened.
+    """
+    manifest = registry.find(PluginKind.STORAGE, storage)
+    location = storage if is_uri(storage) else place
+    return _open(registry, manifest, location, mode, options)
+
+
+def open_found(
+    registry: Registry,
+    where: str,
+    storage: str | None = None,
+    options: Mapping[str, Any] = _NO_OPTIONS,
+) -> ColumnStore:
+    """An existing store, for reading: a URI, or a path read by the first backend that can.
+
+    Args:
+        registry: The installed plugins.
+        where: A URI, a folder or a file.
+        storage: The backend, where it is known.
+        options: The backend's own.
+
+    Raises:
+        StoreError: No installed backend reads it, or what wrote it did not finish.
+    """
+    return recognize(registry, where, storage, options)[1]
+
+
+def recognize(
+    registry: Registry,
+    where: str,
+    storage: str | None = None,
+    options: Mapping[str, Any] = _NO_OPTIONS,
+) -> tuple[str, ColumnStore]:
+    """As `open_found`: the store's URI, and the store."""
+    if is_uri(where):
+        store = open_named(registry, where, where, mode="r", options=options)
+        return where, _finished(store, where)
+    refusals = []
+    for manifest in _candidates(registry, storage):
+        try:
+            store = _open(registry, manifest, where, "r", options)
+        except VlmlensError as error:
+            if storage is not None:
+                raise
+            refusals.append(f"{manifest.name}: {error.message}")
+        else:
+            uri = f"{manifest.name}://{quote(str(Path(where).resolve()))}"
+            return uri, _finished(store, where)
+    raise StoreError(
+        f"{where!r} is neither a run nor a store that an installed backend reads.",
+        subject=where,
+        hint="; ".join(refusals),
+    )
+
+
+def backend_of(registry: Registry, target: str, storage: str | None = None) -> str:
+    """The backend that is to write to a target: as asked, of its URI, or that of its suffix.
+
+    Args:
+        registry: The installed plugins.
+        target: A URI or a path; `x.zarr` and `x.db` name the backend by its name or an alias.
+        storage: The backend's name, where the user gave it.
+
+    Raises:
+        StoreError: Nothing says which.
+        PluginError: No such backend.
+    """
+    if storage is not None or is_uri(target):
+        registry.find(PluginKind.STORAGE, storage or target)
+        return storage or target
+    suffix = Path(target).suffix.removeprefix(".").lower()
+    for entry in registry.entries(PluginKind.STORAGE):
+        if entry.manifest and suffix in (entry.manifest.name, *entry.manifest.aliases):
+            return entry.manifest.name
+    names = ", ".join(entry.name for entry in registry.entries(PluginKind.STORAGE))
+    raise StoreError(
+        f"{target!r} does not say how to write it.",
+        subject=target,
+        hint=f"Give --format ({names}), a URI such as sqlite:///x.db, or a suffix such as .zarr.",
+    )
+
+
+def _candidates(registry: Registry, storage: str | None) -> list[Manifest]:
+    if storage is not None:
+        return [registry.find(PluginKind.STORAGE, storage)]
+    found = [entry.manifest for entry in registry.entries(PluginKind.STORAGE)]
+    return [manifest for manifest in found if manifest is not None]
+
+
+def _finished(store: ColumnStore, where: str) -> ColumnStore:
+    try:
+        unfinished = store.get_meta().get(UNFINISHED)
+    except BaseException:
+        store.close()
+        raise
+    if unfinished:
+        store.close()
+        raise StoreError(
+            f"The store {where} is incomplete: {unfinished} did not finish.",
+            subject=where,
+            hint="Remove it and do that again.",
+        )
+    return store
+
+
+def _open(
+    registry: Registry, manifest: Manifest, where: str, mode: Mode, options: Mapping[str, Any]
+) -> ColumnStore:
+    backend: type[ColumnStore] = registry.load(manifest)
+    return backend.open(where, mode=mode, options=registry.options(manifest, options))

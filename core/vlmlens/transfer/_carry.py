@@ -1,0 +1,250 @@
+"""The three things that can be done: carry a store somewhere, bring a file back, check a store."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnStore
+from vlmlens.errors import StoreError, VlmlensError
+from vlmlens.stores import UNFINISHED, backend_of, is_uri, open_found, open_named
+from vlmlens.transfer import _npz, _parquet, _safetensors
+from vlmlens.transfer._parts import About, Content, content_of
+
+if TYPE_CHECKING:
+    from vlmlens.registry import Registry
+    from vlmlens.runs import Run
+
+FORMATS = ("safetensors", "npz", "parquet")
+"""The file formats; each is also the suffix that chooses it."""
+
+_OF_THE_PLACE = ("run_key", "samples", "model", "adapter", UNFINISHED)
+"""What a store's record holds of where it is, or of what is carried beside it."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where columns come from: a run, or a store by itself.
+
+    Args:
+        store: The open store.
+        run: Its run, where it has one.
+    """
+
+    store: ColumnStore
+    run: Run | None
+
+    def about(self) -> About:
+        """What goes along with the columns."""
+        meta = self.store.get_meta()
+        kept = {key: value for key, value in meta.items() if key not in _OF_THE_PLACE}
+        if self.run is not None:
+            spec = self.run.spec
+            return About(kept, self.run.samples, spec.model or "", spec.adapter)
+        model, adapter = str(meta.get("model", "")), str(meta.get("adapter", ""))
+        return About(kept, self.store.samples(), model, adapter)
+
+
+@contextmanager
+def origin_of(
+    registry: Registry,
+    where: str,
+    storage: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Origin]:
+    """Open a run's folder, a store's path or a URI.
+
+    Raises:
+        RunNotFound: There is nothing at all.
+        StoreError: It is neither a run nor a store.
+    """
+    from vlmlens.errors import RunNotFound
+    from vlmlens.runs import Run
+
+    run = None
+    if not is_uri(where):
+        if not Path(where).exists():
+            raise RunNotFound(f"There is no {where!r}.", subject=where, hint="Give a run's folder.")
+        if (Path(where) / "run.json").is_file():
+            run = Run(where, registry=registry)
+    opened = run.store() if run else open_found(registry, where, storage, options or {})
+    with opened as store:
+        yield Origin(store, run)
+
+
+def carry(
+    registry: Registry,
+    origin: Origin,
+    target: str,
+    form: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> str:
+    """Write all columns of a store to a new store or file.
+
+    Args:
+        registry: The installed plugins.
+        origin: What to write.
+        target: A path or a URI. Its suffix says how it is written, where `form` does not.
+        form: A file format, or a storage backend's name.
+        progress: Called with samples done and in all, counted per column.
+
+    Returns:
+        The format or the backend.
+
+    Raises:
+        StoreError: The target exists, or does not say how it is to be written.
+    """
+    total = sum(info.samples for info in origin.store.columns())
+    done = 0
+
+    def advance(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(done, total)
+
+    suffix = Path(target).suffix.removeprefix(".").lower()
+    chosen = form or (suffix if suffix in FORMATS and not is_uri(target) else None)
+    if chosen in FORMATS:
+        _refuse_existing(registry, target, None)
+        _to_file(chosen, origin, Path(target), advance)
+        return chosen
+    storage = backend_of(registry, target, chosen)
+    _refuse_existing(registry, target, storage)
+    _to_store(registry, content_of(origin.store, origin.about()), storage, target, advance)
+    return storage
+
+
+def bring(
+    registry: Registry,
+    source: str,
+    target: str,
+    form: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> str:
+    """Read a file that `carry` wrote into a new store.
+
+    Args:
+        registry: The installed plugins.
+        source: A `.npz` or `.parquet` file or a `.safetensors` folder.
+        target: Path or URI of a store.
+        form: The backend's name, where the target does not say it.
+        progress: As for `carry`.
+
+    Returns:
+        The backend.
+
+    Raises:
+        StoreError: The target exists, or the source is no such file.
+    """
+    path = Path(source)
+    readers = {"safetensors": _safetensors.read, "npz": _npz.read, "parquet": _parquet.read}
+    try:
+        content = readers[path.suffix.removeprefix(".").lower()](path)
+    except VlmlensError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{source!r} is no export of vlmlens: {error}.",
+            subject=source,
+            hint="Give what `vlmlens export` wrote, or a store.",
+        ) from error
+    storage = backend_of(registry, target, form)
+    _refuse_existing(registry, target, storage)
+    total = sum(info.samples for info in content.columns)
+    done = 0
+
+    def advance(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(done, total)
+
+    _to_store(registry, content, storage, target, advance)
+    return storage
+
+
+def check_all(
+    store: ColumnStore, progress: Progress = lambda done, total: None
+) -> tuple[list[ChunkCheck], list[ChunkCheck]]:
+    """Read everything in a store: all chunks, and those that are damaged.
+
+    Args:
+        store: The store.
+        progress: Called with samples done and in all, counted per column.
+    """
+    total = sum(info.samples for info in store.columns())
+    done, every = 0, []
+    for chunk in store.verify():
+        every.append(chunk)
+        done += chunk.samples
+        progress(done, total)
+    return every, [chunk for chunk in every if chunk.problem]
+
+
+def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], None]) -> None:
+    """Write under another name first: a file of the target's name is complete."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    about = origin.about()
+    try:
+        if form == "parquet":
+            _parquet.write(origin.store, about, temporary, advance)
+        else:
+            writer = {"safetensors": _safetensors.write, "npz": _npz.write}[form]
+            writer(content_of(origin.store, about), temporary, advance)
+        temporary.rename(target)
+    except OSError as error:
+        raise StoreError(
+            f"{str(target)!r} cannot be written: {error.strerror or error}.", subject=str(target)
+        ) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _to_store(
+    registry: Registry,
+    content: Content,
+    storage: str,
+    target: str,
+    advance: Callable[[int], None],
+) -> None:
+    about = content.about
+    with open_named(registry, storage, target, mode="a") as store:
+        store.set_meta({**about.meta, UNFINISHED: "an export to it"})
+        store.describe(about.samples, model=about.model, adapter=about.adapter)
+        for info in content.columns:
+            for ids, values in content.parts(info):
+                store.write(ColumnBlock(tuple(ids), {info.name: values}))
+                advance(len(ids))
+        meta = store.get_meta()
+        del meta[UNFINISHED]
+        store.set_meta(meta)
+
+
+def _refuse_existing(registry: Registry, target: str, storage: str | None) -> None:
+    """Raise where there is something already.
+
+    Raises:
+        StoreError: There is.
+    """
+    there = not is_uri(target) and Path(target).exists()
+    if not there and storage is not None:
+        try:
+            open_named(registry, storage, target, mode="r").close()
+            there = True
+        except StoreError:
+            there = False
+    if there:
+        raise StoreError(
+            f"The target {target!r} exists already.",
+            subject=target,
+            hint="Remove it, or give another one.",
+        )

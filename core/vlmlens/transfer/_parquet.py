@@ -1,0 +1,150 @@
+"""Parquet: one file, a row per sample, a column of vectors per stored column.
+
+`sample.id`, `sample.prompt` and `sample.label` come first. A column with one row per sample is a
+fixed-size list, a ragged one a list of them; a sample that lacks it has null. bfloat16 is written
+as float32, which holds it exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmlens.abc.storage import DTYPES, Array, ColumnInfo, ColumnStore, Values
+from vlmlens.errors import StoreError
+from vlmlens.transfer._parts import (
+    PART_BYTES,
+    About,
+    Content,
+    Part,
+    content_from,
+    from_numbers,
+    row_bytes,
+)
+
+_KEY = b"vlmlens"
+_ID, _PROMPT, _LABEL = "sample.id", "sample.prompt", "sample.label"
+_ASSUMED_ROWS = 64
+
+
+def write(store: ColumnStore, about: About, path: Path, advance: Callable[[int], None]) -> None:
+    """Write all columns of a store into one new file.
+
+    Samples are in order of their first appearance.
+
+    Raises:
+        StoreError: A column has a name that the file needs itself.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = store.columns()
+    _check_names(columns)
+    have = {info.name: set(store.ids(info.name)) for info in columns}
+    ids = list(dict.fromkeys(sample for info in columns for sample in store.ids(info.name)))
+    schema = pa.schema(
+        [(name, pa.string()) for name in (_ID, _PROMPT, _LABEL)]
+        + [(info.name, _type(info)) for info in columns],
+        metadata={_KEY: json.dumps(about.to_record(columns))},
+    )
+    samples = {sample.id: sample for sample in about.samples}
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        first, size = 0, _at_once(columns)
+        while first < len(ids):
+            some = ids[first : first + size]
+            texts = [
+                pa.array(some, pa.string()),
+                pa.array([samples[s].prompt if s in samples else None for s in some], pa.string()),
+                pa.array([samples[s].label if s in samples else None for s in some], pa.string()),
+            ]
+            arrays = [_column(store, info, some, have[info.name]) for info in columns]
+            table = pa.Table.from_arrays(texts + arrays, schema=schema)
+            writer.write_table(table, row_group_size=len(some))
+            advance(sum(sample in have[info.name] for info in columns for sample in some))
+            first += len(some)
+            size = max(1, min(2 * size, PART_BYTES * len(some) // max(1, table.nbytes)))
+
+
+def read(path: Path) -> Content:
+    """The content of a file that `write` made."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        record = json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"{}"))
+
+    def parts(info: ColumnInfo) -> Iterator[Part]:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=[_ID, info.name])
+                ids, values = _values(table, info)
+                if ids:
+                    yield ids, values
+
+    return content_from(record, path, parts)
+
+
+def _check_names(columns: Sequence[ColumnInfo]) -> None:
+    for info in columns:
+        if info.name in (_ID, _PROMPT, _LABEL):
+            raise StoreError(
+                f"A Parquet file has a column {info.name!r} of its own.",
+                subject=info.name,
+                hint="Export to safetensors or npz.",
+            )
+
+
+def _at_once(columns: Sequence[ColumnInfo]) -> int:
+    """Samples in the first row group."""
+    size = sum(row_bytes(info) * (_ASSUMED_ROWS if info.ragged else 1) for info in columns)
+    return max(1, PART_BYTES // max(1, size))
+
+
+def _type(info: ColumnInfo) -> Any:
+    import pyarrow as pa
+
+    name = "float32" if info.dtype == "bfloat16" else info.dtype
+    item = {"float16": pa.float16(), "float32": pa.float32()}
+    kind = item.get(name) or {"float64": pa.float64(), "int64": pa.int64()}[name]
+    row = pa.list_(kind, info.width)
+    return pa.list_(row) if info.ragged else row
+
+
+def _column(store: ColumnStore, info: ColumnInfo, ids: Sequence[str], have: set[str]) -> Any:
+    """The Arrow array of some samples of a column."""
+    import pyarrow as pa
+
+    present = [sample for sample in ids if sample in have]
+    values = store.read(info.name, present)
+    missing = np.array([sample not in have for sample in ids])
+    mask = pa.array(missing) if missing.any() else None
+    numbers = np.ascontiguousarray(values.numpy())
+    kind = _type(info)
+    if values.lengths is None:
+        rows = np.zeros((len(ids), info.width), numbers.dtype) if mask else numbers
+        if mask:
+            rows[~missing] = numbers
+        return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=kind, mask=mask)
+    lengths = np.zeros(len(ids), np.int64)
+    lengths[~missing] = values.lengths
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), type=kind.value_type)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, inner, type=kind, mask=mask)
+
+
+def _values(table: Any, info: ColumnInfo) -> Part:
+    """The samples of a row group that have a column, and their values."""
+    import pyarrow.compute as pc
+
+    present = table.filter(pc.is_valid(table[info.name]))
+    ids: list[str] = present[_ID].to_pylist()
+    column = present[info.name].combine_chunks()
+    if not ids:
+        return ids, Values(np.empty((0, info.width), DTYPES[info.dtype]), info.dtype)
+    lengths = tuple(pc.list_value_length(column).to_pylist()) if info.ragged else None
+    rows = column.flatten() if info.ragged else column
+    array: Array = rows.flatten().to_numpy(zero_copy_only=False).reshape(-1, info.width)
+    return ids, Values(from_numbers(array, info.dtype), info.dtype, lengths)

@@ -1,0 +1,33 @@
+"""Locations on this machine, given as paths or URIs."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from vlmlens.errors import StoreError
+
+
+def local_path(location: str, name: str, example: str) -> str:
+    """The path that a location names: itself, or that of `NAME:///path`.
+
+    Args:
+        location: As the user gave it.
+        name: The backend's name.
+        example: What to write, for the error.
+
+    Raises:
+        StoreError: A URI that names a host, another machine's place, or no path.
+
+    >>> local_path("lmdb:///data/my%20run/columns", "lmdb", "lmdb:///path/to/folder")
+    '/data/my run/columns'
+    """
+    if "://" not in location and not location.startswith(f"{name}:"):
+        return location
+    parts = urlsplit(location)
+    if parts.netloc or "+" in parts.scheme or not parts.path.startswith("/"):
+        raise StoreError(
+            f"{location!r} names no place on this machine.",
+            subject=location,
+            hint=f"Write {example}.",
+        )
+    return unquote(parts.path)

@@ -1,0 +1,358 @@
+"""ZarrStore: columns as Zarr v3 arrays, in a folder or an object store.
+
+::
+
+    zarr.json                 a group; its attributes name the format
+    columns/zarr.json         a group
+    columns/NUMBER/           a column's rows, in written order: an array [rows, width]
+    commits/NUMBER.json       what one write added: new columns, chunks of ids, checksums
+    meta.json                 the run's own record
+    writer.lock               who writes
+
+A commit's record is written last: rows that no commit names are no rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field
+
+from vlmlens.abc.options import Options as PluginOptions
+from vlmlens.abc.storage import (
+    Array,
+    ChunkCheck,
+    ColumnBlock,
+    ColumnInfo,
+    ColumnStore,
+    Mode,
+    Values,
+)
+from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
+from vlmlens_plugins.storage._blocks import (
+    check_block,
+    crc32_of,
+    find_column,
+    in_own_type,
+    read_only,
+    to_json,
+)
+from vlmlens_plugins.storage._chunks import split_block
+from vlmlens_plugins.storage._columns import ZarrColumns
+from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
+from vlmlens_plugins.storage._places import Place, place_of
+from vlmlens_plugins.storage._reading import gather, plan_read
+from vlmlens_plugins.storage._space import FULL, full
+
+FORMAT = "vlmlens-columns"
+VERSION = 1
+_ROOT = "zarr.json"
+_META = "meta.json"
+
+
+class ZarrOptions(PluginOptions):
+    """Options of the Zarr store."""
+
+    sync: bool = Field(
+        True,
+        description="Wait for the disk at each write (a local folder). Without it a power cut may "
+        "damage the last rows, which their checksums show.",
+    )
+    remote: dict[str, Any] = Field(
+        default_factory=dict,
+        description="For fsspec: endpoint, credentials, ... of an object store.",
+    )
+    take_over: bool = Field(
+        False,
+        description="Write to an object store although its lock names a writer: for one that was "
+        "killed on another host.",
+    )
+
+
+class ZarrStore(ColumnStore):
+    """Columns as Zarr arrays. Made by `open`."""
+
+    Options = ZarrOptions
+
+    def __init__(self, place: Place, mode: Mode, *, sync: bool) -> None:
+        self._place = place
+        self._mode = mode
+        self._sync = sync
+        self._pid = os.getpid()
+        self._open = True
+        self._threads = threading.RLock()
+        self._index = Index()
+        self._commits = 0
+        self._columns = ZarrColumns(place.arrays())
+        self._verified: set[tuple[int, int]] = set()
+
+    @classmethod
+    def open(cls, location: str, *, mode: Mode, options: PluginOptions) -> Self:
+        """Open a folder, `zarr:///folder`, or `zarr+PROTOCOL://...` for anything of fsspec's.
+
+        Raises:
+            StoreLocked: Another store writes to it.
+            StoreError: There is none (mode "r"), or another program or a newer vlmlens wrote it.
+        """
+        chosen = ZarrOptions.model_validate(options.model_dump())
+        place = place_of(location, chosen.remote, take_over=chosen.take_over)
+        with _explaining(place):
+            if mode == "r" and place.get(_ROOT) is None:
+                raise StoreError(
+                    f"No Zarr store at {place.name}.", subject=location, hint="Give its folder."
+                )
+            if mode == "a":
+                place.lock()
+            store = cls(place, mode, sync=chosen.sync)
+            try:
+                _check_format(place, mode)
+                with store._refreshed():
+                    pass
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def write(self, block: ColumnBlock) -> None:
+        """See `ColumnStore.write`."""
+        self._check_writable()
+        with self._refreshed() as index:
+            check_block(
+                block,
+                index.forms(),
+                lambda name, sample: index.place(index.columns[name], sample) is not None,
+            )
+            if block.ids and block.columns:
+                self._commit(index, block)
+
+    def columns(self) -> list[ColumnInfo]:
+        """See `ColumnStore.columns`."""
+        with self._refreshed() as index:
+            return [
+                ColumnInfo(column.name, *column.form, samples=index.samples(column))
+                for column in index.columns.values()
+            ]
+
+    def ids(self, column: str) -> list[str]:
+        """See `ColumnStore.ids`."""
+        with self._refreshed() as index:
+            chunks = index.chunks_of(find_column(column, index.columns))
+            return [sample for chunk in chunks for sample in chunk.ids]
+
+    def read(self, column: str, ids: Sequence[str] | None = None) -> Values:
+        """See `ColumnStore.read`."""
+        with self._refreshed() as index:
+            plan = plan_read(index, column, ids)
+            found = plan.column
+            if plan.moves and all(move.sources is None for move in plan.moves):
+                array = self._whole(index, found)
+            else:
+                array = gather(plan, lambda chunk: self._load(index, found, chunk))
+        return Values(array, found.form.dtype, plan.lengths)
+
+    def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
+        """See `ColumnStore.iterate`; holds one chunk at a time."""
+        with self._refreshed() as index:
+            found = find_column(column, index.columns)
+            chunks = list(index.chunks_of(found))
+        for chunk in chunks:
+            with self._refreshed() as index:
+                array = self._load(index, found, chunk).copy()
+            lengths = chunk.pieces[found.number].lengths or (1,) * len(array)
+            parts = np.split(in_own_type(array, found.form.dtype), np.cumsum(lengths)[:-1])
+            yield from zip(chunk.ids, parts, strict=True)
+
+    def verify(self) -> Iterator[ChunkCheck]:
+        """See `ColumnStore.verify`."""
+        with self._refreshed() as index:
+            every = [(c, chunk) for c in index.columns.values() for chunk in index.chunks_of(c)]
+        for column, chunk in every:
+            size, problem = 0, ""
+            try:
+                with self._refreshed() as index:
+                    self._verified.discard((column.number, chunk.number))
+                    size = self._load(index, column, chunk).nbytes
+            except StoreError as error:
+                problem = error.message
+            yield ChunkCheck(column.name, chunk.ids[0], len(chunk.ids), size, problem)
+
+    def get_meta(self) -> dict[str, Any]:
+        """See `ColumnStore.get_meta`."""
+        with self._entered():
+            found: dict[str, Any] = json.loads(self._place.get(_META) or b"{}")
+            return found
+
+    def set_meta(self, meta: Mapping[str, Any]) -> None:
+        """See `ColumnStore.set_meta`."""
+        self._check_writable()
+        data = to_json(meta)
+        with self._entered():
+            self._place.put(_META, data)
+
+    def close(self) -> None:
+        """See `ColumnStore.close`."""
+        if self._open and self._pid == os.getpid():
+            self._open = False
+            if self._mode == "a":
+                with _explaining(self._place):
+                    self._place.unlock()
+
+    def _commit(self, index: Index, block: ColumnBlock) -> None:
+        """Write rows, then the record that makes them count."""
+        columns = dict(index.columns)
+        new = []
+        for name, values in block.columns.items():
+            if name not in columns:
+                columns[name] = Column.of(len(columns), name, values)
+                new.append(columns[name])
+                self._columns.create(columns[name], len(values.array))
+        chunks: list[Chunk] = []
+        starts: dict[int, int] = {}
+        touched: list[str] = []
+        for ids, parts in split_block(block):
+            pieces = {}
+            for name, values in parts.items():
+                column = columns[name]
+                start = starts.get(column.number, index.rows(column.number))
+                touched += self._columns.put(column, start, values.array)
+                starts[column.number] = start + len(values.array)
+                pieces[column.number] = Piece(crc32_of(values.array), values.lengths)
+            chunks.append(Chunk(len(index.chunks) + len(chunks), ids, pieces))
+        if self._sync:
+            self._place.settle(touched)
+        record = {
+            "columns": [column.to_record() for column in new],
+            "chunks": [chunk.to_record() for chunk in chunks],
+        }
+        try:
+            self._place.put(_commit_key(self._commits), to_json(record), new=True)
+        except FileExistsError as error:
+            raise StoreLocked(
+                f"Another process writes to the store {self._place.name}: commit {self._commits} "
+                "is there already.",
+                subject=self._place.name,
+                hint="Stop one of the two, and check the store with `vlmlens verify`.",
+            ) from error
+
+    def _whole(self, index: Index, column: Column) -> Array:
+        """All rows of a column at once."""
+        array = self._columns.get(column, 0, index.rows(column.number))
+        for chunk in index.chunks_of(column):
+            start = index.first_row(column, chunk)
+            self._check(column, chunk, array[start : start + chunk.rows(column.number)])
+        return array
+
+    def _load(self, index: Index, column: Column, chunk: Chunk) -> Array:
+        start = index.first_row(column, chunk)
+        array = self._columns.get(column, start, start + chunk.rows(column.number))
+        self._check(column, chunk, array)
+        return array
+
+    def _check(self, column: Column, chunk: Chunk, array: Array) -> None:
+        place = (column.number, chunk.number)
+        if place in self._verified:
+            return
+        if len(array) != chunk.rows(column.number) or (
+            crc32_of(array) != chunk.pieces[column.number].crc32
+        ):
+            raise StoreCorrupt(
+                f"Column {column.name!r}, chunk {chunk.number} ({len(chunk.ids)} samples from "
+                f"{chunk.ids[0]!r}) of the store {self._place.name} is damaged.",
+                subject=column.name,
+                hint="Copy the store again from its source, or extract again with --fresh.",
+            )
+        self._verified.add(place)
+
+    def _check_writable(self) -> None:
+        if self._mode != "a":
+            raise read_only()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        if not self._open:
+            raise StoreError("The store is closed.")
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"The store {self._place.name} was open when this process was forked.",
+                subject=self._place.name,
+                hint="Close it before the fork, or start processes with the method 'spawn'.",
+            )
+        with self._threads, _explaining(self._place):
+            yield
+
+    @contextmanager
+    def _refreshed(self) -> Iterator[Index]:
+        """The index, with all commits that are there."""
+        with self._entered():
+            while (data := self._place.get(_commit_key(self._commits))) is not None:
+                _add(self._index, data, self._commits)
+                self._commits += 1
+            yield self._index
+
+
+def _add(index: Index, data: bytes, number: int) -> None:
+    try:
+        record = json.loads(data)
+        columns, chunks = list(record["columns"]), list(record["chunks"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(
+            f"The record of commit {number} is damaged.",
+            subject=number,
+            hint="Copy the store again from its source, or extract again with --fresh.",
+        ) from error
+    for column in columns:
+        index.add_column(len(index.columns), column)
+    for chunk in chunks:
+        index.add_chunk(len(index.chunks), chunk)
+
+
+def _commit_key(number: int) -> str:
+    return f"commits/{number:08d}.json"
+
+
+def _check_format(place: Place, mode: Mode) -> None:
+    data = place.get(_ROOT)
+    if data is None and mode == "a":
+        group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+        place.put("columns/zarr.json", to_json(group))
+        about = {"vlmlens": {"format": FORMAT, "version": VERSION}}
+        place.put(_ROOT, to_json({**group, "attributes": about}))
+        return
+    try:
+        found = json.loads(data or b"")["attributes"]["vlmlens"]
+        known, version = found["format"] == FORMAT, int(found["version"])
+    except (ValueError, KeyError, TypeError):
+        known, version = False, 0
+    if not known:
+        raise StoreError(
+            f"The Zarr group at {place.name} is not one of vlmlens's.",
+            subject=place.name,
+            hint="Give an empty folder, or that of a run's columns.",
+        )
+    if version > VERSION:
+        raise StoreError(
+            f"The store {place.name} has format version {version}; this vlmlens reads up to "
+            f"{VERSION}.",
+            subject=place.name,
+            hint="Update vlmlens: pip install --upgrade vlmlens.",
+        )
+
+
+@contextmanager
+def _explaining(place: Place) -> Iterator[None]:
+    """Turn what the system says into errors of the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise full(place.name) from error
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"The store {place.name} cannot be used: {reason}.", subject=place.name
+        ) from error

@@ -1,0 +1,180 @@
+"""Attention columns of every family equal transformers' own `output_attentions`, to 1e-5."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from vlmlens.errors import SiteSilent
+from vlmlens.manifest import PluginKind
+from vlmlens.registry import Registry
+from vlmlens.tokens import Selector, TokenKind, TokenLayout
+from vlmlens.tracing import first_call
+from vlmlens_plugins.extract.attention import AttentionExtractor, AttentionOptions
+
+TOLERANCE = 1e-5
+KINDS = (TokenKind.IMAGE, TokenKind.TEXT, TokenKind.SPECIAL)
+SELECTORS = ("last", "all", "mean")
+SITES = (
+    "vision.block.*.attn",
+    "qformer.block.*.attn.attn",
+    "llm.encoder.block.*.attn",
+    "llm.block.*.attn",
+    "text.block.*.attn",
+)
+SILENT_TOWERS = {"cogvlm", "minicpm", "qwen2vl"}
+"""Families whose vision towers never give weights: fused, or thrown away."""
+
+
+def suites() -> list[Any]:
+    """Every conformance suite of every installed adapter; each makes a tiny checkpoint."""
+    found = []
+    for entry in Registry.default().entries(PluginKind.ADAPTER):
+        if entry.manifest and entry.manifest.checks and entry.name != "hf":
+            module, _, name = entry.manifest.checks.partition(":")
+            found += getattr(import_module(module), name)
+    return found
+
+
+@pytest.fixture(params=suites(), ids=lambda suite: suite.__name__, scope="module")
+def suite(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+@pytest.fixture(scope="module")
+def eager(suite: Any) -> Any:
+    return suite.load(attention="eager")
+
+
+def readable(suite: Any, vlm: Any) -> list[str]:
+    """The patterns that this model has, without those whose modules are known to be silent."""
+    heads = {name.split(".block.")[0] for name in vlm.sites.canonical if ".block." in name}
+    patterns = [pattern for pattern in SITES if pattern.split(".block.")[0] in heads]
+    if suite.manifest.name in SILENT_TOWERS:
+        patterns.remove("vision.block.*.attn")
+    return patterns
+
+
+def own_attentions(vlm: Any, batch: Any, path: str) -> torch.Tensor:
+    """What transformers gives for one attention module with `output_attentions=True`.
+
+    Where the tower is no model of transformers (Molmo's, GLaMM's), its attention module is called
+    again as the pass calls it.
+    """
+    owner = path
+    while not isinstance(vlm.module.get_submodule(owner), transformers.PreTrainedModel):
+        owner = owner.rpartition(".")[0]
+    given = recorded(vlm, batch, owner)
+    names = recordable(vlm.module.get_submodule(owner), path)
+    if len(given) == len(names):
+        return given[names.index(path.removeprefix(f"{owner}."))]
+    with torch.inference_mode():
+        args, kwargs = first_call(vlm.module, path, lambda: vlm.forward(batch)) or ((), {})
+        weights: torch.Tensor = vlm.module.get_submodule(path)(*args, **kwargs)[1]
+    return weights
+
+
+def recorded(vlm: Any, batch: Any, owner: str) -> list[torch.Tensor]:
+    """The attentions that a part of the model records of itself; none where it cannot."""
+    part = vlm.module.get_submodule(owner)
+    forward = inspect.signature(type(part).forward).parameters.values()
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in forward)
+    if "attentions" not in (type(part)._can_record_outputs or {}) or not takes_any:
+        return []
+    with torch.inference_mode():
+        called = first_call(vlm.module, owner, lambda: vlm.forward(batch)) if owner else None
+        args, kwargs = called or ((), {**batch.inputs, "use_cache": False})
+        output = part(*args, **{**kwargs, "output_attentions": True})
+    return [each for each in output.attentions or () if each is not None]
+
+
+def recordable(part: torch.nn.Module, path: str) -> list[str]:
+    """The innermost attention modules of a part, of the name of the last part of `path`."""
+    named = [
+        name for name, module in part.named_modules() if type(module).__name__.endswith("Attention")
+    ]
+    inner = [name for name in named if not any(other.startswith(f"{name}.") for other in named)]
+    return [name for name in inner if name.endswith(path.rpartition(".")[2])]
+
+
+def expected(weights: torch.Tensor, layout: TokenLayout, selector: str) -> np.ndarray:
+    """Features of one unpadded sample, query by query, out of the whole matrix."""
+    groups, heads, length, _ = weights.shape
+    features = []
+    for row in Selector.parse(selector).rows(layout):
+        group, place = divmod(int(row), length)
+        everything = np.zeros((heads, groups, length), np.float32)
+        everything[:, group] = weights[group, :, place].numpy()
+        flat = everything.reshape(heads, -1)
+        sums = [flat[:, layout.rows[layout.kinds == kind]].sum(1) for kind in KINDS]
+        features.append(np.stack(sums, 1).ravel())
+    found = np.stack(features)
+    return found.mean(0, keepdims=True) if selector == "mean" else found
+
+
+def columns(vlm: Any, suite: Any) -> Iterator[tuple[Any, str]]:
+    extractor = AttentionExtractor(vlm, readable(suite, vlm), AttentionOptions())
+    for site in extractor._sites:
+        for selector in SELECTORS:
+            yield site, f"{site.name}/{selector}"
+
+
+def test_columns_equal_output_attentions(suite: Any, eager: Any) -> None:
+    pairs = list(columns(eager, suite))
+    assert pairs
+    extractor = AttentionExtractor(eager, [name for _, name in pairs], AttentionOptions())
+    extractor.check(suite.samples)
+    together = extractor.extract(eager.encode(suite.samples))
+    worst = 0.0
+    for number, sample in enumerate(suite.samples):
+        batch = eager.encode([sample])
+        alone = extractor.extract(batch)
+        truths = {site.path: own_attentions(eager, batch, site.path) for site, _ in pairs}
+        for site, name in pairs:
+            layout = batch.layouts[site.axis]
+            weights = truths[site.path]
+            found = layout.at(weights.shape[0] * weights.shape[2])
+            assert found is not None
+            truth = expected(weights, found.samples[0], name.rpartition("/")[2])
+            np.testing.assert_allclose(truth.reshape(len(truth), -1, 3).sum(-1), 1, atol=1e-5)
+            for values in (alone[name].per_sample()[0], together[name].per_sample()[number]):
+                assert values.shape == truth.shape, name
+                worst = max(worst, float(np.abs(values - truth).max()))
+                assert np.abs(values - truth).max() <= TOLERANCE, name
+    print(f"worst {worst:.1e}")
+
+
+def test_every_block_that_attends_has_its_attention(suite: Any, eager: Any) -> None:
+    """Blocks without `attn` are those of hybrid models that run a linear attention instead."""
+    blocks = {n: s for n, s in eager.sites.canonical.items() if ".block." in n}
+    kinds = {name.rpartition(".")[0] for name in blocks}
+    found = [site for kind in kinds for site in eager.sites.resolve(f"{kind}.*.attn")]
+    named = {site.name.removesuffix(".attn") for site in found}
+    assert len(found) == len(named)
+    for name in set(blocks) - named:
+        assert f"{blocks[name].path}.linear_attn" in eager.sites.modules, name
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [each for each in suites() if each.manifest.name in SILENT_TOWERS],
+    ids=lambda each: each.__name__,
+)
+def test_silent_towers_say_so(silent: Any) -> None:
+    kit = silent()
+    vlm = kit.load(attention="eager")
+    extractor = AttentionExtractor(vlm, ["vision.block.*.attn/image.mean"], AttentionOptions())
+
+    def whole() -> None:
+        extractor.check(kit.samples)
+        extractor.extract(vlm.encode(kit.samples))
+
+    with pytest.raises(SiteSilent, match=r"vision\.block\.0\.attn.*no attention weights"):
+        whole()

@@ -1,0 +1,239 @@
+"""The dataset `hf`: the conformance kit over each way to store one, and what its columns mean."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vlmlens.errors import (
+    DataError,
+    DataNotFound,
+    DuplicateSample,
+    ManifestError,
+    MissingDependency,
+)
+from vlmlens.plan import compose
+from vlmlens.registry import Registry
+from vlmlens.samples import Sample
+from vlmlens.spec import make_spec
+from vlmlens.testing.dataset import DatasetTests
+
+datasets = pytest.importorskip("datasets")
+
+from vlmlens_plugins.data.hf import HubDataset  # noqa: E402 - needs the line above
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLMLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
+    datasets.disable_progress_bars()
+
+
+def png(red: int) -> dict[str, Any]:
+    target = io.BytesIO()
+    Image.new("RGB", (6, 4), (red, 0, 0)).save(target, "PNG")
+    return {"bytes": target.getvalue(), "path": None}
+
+
+def embedded() -> Any:
+    rows = {
+        "question": ["Colour?", "How many?", "Grüße?"],
+        "answer": [1, 0, 1],
+        "image": [png(1), png(1), png(2)],
+        "weight": [1.5, None, 2.0],
+        "tags": [["a"], [], ["b", "c"]],
+    }
+    features = datasets.Features(
+        {
+            "question": datasets.Value("string"),
+            "answer": datasets.ClassLabel(names=["red", "blue"]),
+            "image": datasets.Image(),
+            "weight": datasets.Value("float64"),
+            "tags": datasets.List(datasets.Value("string")),
+        }
+    )
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def read(source: Any, prompts: Sequence[str] = (), **options: Any) -> list[Sample]:
+    return HubDataset(str(source), HubDataset.Options(**options)).samples(prompts)
+
+
+class TestSavedToDisk(DatasetTests):
+    dataset = HubDataset
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        embedded().save_to_disk(tmp_path / "saved")
+        return str(tmp_path / "saved")
+
+    @pytest.fixture
+    def broken(self, tmp_path: Path) -> Sequence[str]:
+        (tmp_path / "nothing").mkdir()
+        (tmp_path / "x.parquet").write_text("PAR1")
+        (tmp_path / "x.xlsx").write_text("")
+        (tmp_path / "x.jsonl").write_text('{"prompt": "a"}\n{"prompt": ')
+        two = datasets.DatasetDict({"train": embedded(), "test": embedded()})
+        two.save_to_disk(tmp_path / "two")
+        names = ("missing", "nothing", "x.parquet", "x.xlsx", "x.jsonl", "two", "two:val")
+        return [*(str(tmp_path / name) for name in names), "org/no-such-dataset"]
+
+
+class TestSplits(TestSavedToDisk):
+    """A folder with several splits, of which the source names one."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        first = embedded().select([0])
+        data = datasets.DatasetDict({"train": first, "test": embedded()})
+        data.save_to_disk(tmp_path / "saved")
+        return f"{tmp_path / 'saved'}:test"
+
+
+class TestParquetFolder(TestSavedToDisk):
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        embedded().to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
+        return f"{tmp_path / 'data'}:test"
+
+
+class TestPathsInJson(TestSavedToDisk):
+    """Images beside the data, joined from a folder."""
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> dict[str, Any]:
+        (tmp_path / "photos").mkdir()
+        for name in ("1.png", "2.png"):
+            Image.new("RGB", (6, 4)).save(tmp_path / "photos" / name)
+        return {"image_root": str(tmp_path / "photos")}
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        text = '{"prompt": "?", "image_path": "1.png"}\n{"prompt": "!", "image_path": "2.png"}\n'
+        (tmp_path / "data.jsonl").write_text(text)
+        return f"{tmp_path / 'data.jsonl'}:train"
+
+
+def test_columns_and_classes(tmp_path: Path) -> None:
+    embedded().save_to_disk(tmp_path / "saved")
+    data = HubDataset(str(tmp_path / "saved"), HubDataset.Options())
+    first, second, third = data.samples([])
+    assert (first.id, first.prompt, first.label) == ("row-000001", "Colour?", "blue")
+    assert dict(first.attributes) == {"weight": 1.5, "tags": '["a"]'}
+    assert (second.label, third.prompt) == ("red", "Grüße?")
+    assert first.images == second.images != third.images
+    assert first.open_images()[0].getpixel((0, 0)) == (1, 0, 0)
+    notes = "\n".join(data.notes)
+    assert "the column 'question' is read as 'prompt'" in notes
+    assert "the column 'answer' is read as 'label'" in notes
+    assert "'image'" not in notes
+
+
+def test_the_users_columns(tmp_path: Path) -> None:
+    rows = {"question": ["a?", "b?"], "prompt": ["no", "no"], "y": ["1", "2"], "id": ["x", "x"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DuplicateSample):
+        read(tmp_path / "saved")
+    chosen = {"prompt": "question", "label": "y", "id": None}
+    samples = read(tmp_path / "saved", columns=chosen)
+    assert [(s.id, s.prompt, s.label) for s in samples] == [
+        ("row-000001", "a?", "1"),
+        ("row-000002", "b?", "2"),
+    ]
+    assert dict(samples[0].attributes) == {"prompt": "no", "id": "x"}
+    with pytest.raises(ManifestError, match=r"no column 'questoin' to use as 'prompt'.*question"):
+        read(tmp_path / "saved", columns={"prompt": "questoin"})
+
+
+def test_answers_as_positions_of_the_choices(tmp_path: Path) -> None:
+    rows = {"question": ["a?", "b?"], "choices": [["red", "blue"]] * 2, "answer": [1, 0]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "positions")
+    data = HubDataset(str(tmp_path / "positions"), HubDataset.Options())
+    assert [sample.label for sample in data.samples([])] == ["blue", "red"]
+    assert any("positions of the choices" in note for note in data.notes)
+    rows = {"question": ["a?"], "choices": [["red", "blue"]], "answer": [2]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "outside")
+    with pytest.raises(ManifestError, match="'2' is none of the choices"):
+        read(tmp_path / "outside")
+
+
+def test_no_prompt(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ManifestError, match=r"no column is a prompt.*There are text"):
+        read(tmp_path / "saved")
+    assert [s.prompt for s in read(tmp_path / "saved", ["What?"])] == ["What?", "What?"]
+
+
+def test_several_images(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"prompt": datasets.Value("string"), "images": datasets.List(datasets.Image())}
+    )
+    rows = {"prompt": ["a", "b"], "images": [[png(1), png(2)], []]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    first, second = read(tmp_path / "saved")
+    assert [image.getpixel((0, 0)) for image in first.open_images()] == [(1, 0, 0), (2, 0, 0)]
+    assert second.images == ()
+
+
+def test_the_only_image_column_is_found_by_its_type(tmp_path: Path) -> None:
+    embedded().rename_column("image", "photo").save_to_disk(tmp_path / "saved")
+    assert all(sample.images for sample in read(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [("../x.png", "leads out of the folder"), ("https://a.b/c.png", "is an address")],
+)
+def test_image_paths_that_are_refused(tmp_path: Path, cell: str, said: str) -> None:
+    rows = {"prompt": ["a"], "image": [cell]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / "saved", image_root=str(tmp_path))
+
+
+def test_splits_are_named(tmp_path: Path) -> None:
+    data = datasets.DatasetDict({"train": embedded(), "validation": embedded().select([0])})
+    data.save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataNotFound, match=r"several splits: train, validation.*hf:"):
+        read(tmp_path / "saved")
+    with pytest.raises(DataNotFound, match=r"no split 'valid'.*validation"):
+        read(f"{tmp_path / 'saved'}:valid")
+    assert len(read(f"{tmp_path / 'saved'}:validation")) == 1
+
+
+def test_part_of_a_split(tmp_path: Path) -> None:
+    embedded().to_parquet(tmp_path / "data" / "train.parquet")
+    assert len(read(f"{tmp_path / 'data'}:train[:2]")) == 2
+
+
+def test_a_name_that_is_not_on_the_hub() -> None:
+    with pytest.raises(DataNotFound, match="'org/name:test' cannot be loaded") as caught:
+        read("org/name:test")
+    assert "hf auth login" in caught.value.hint
+
+
+def test_in_a_run(tmp_path: Path) -> None:
+    """Found by its name and by its folder; guesses are shown, and are in the plan."""
+    embedded().save_to_disk(tmp_path / "saved")
+    for data in (f"hf:{tmp_path / 'saved'}", str(tmp_path / "saved")):
+        spec = make_spec({"data": data, "sites": ["llm.block.0/last"]})
+        plan = compose(spec, Registry.default(), analyse=False)
+        assert len(plan.samples) == 3
+        assert any("'question' is read as 'prompt'" in note for note in plan.notes)
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded().save_to_disk(tmp_path / "saved")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingDependency, match="needs the package datasets") as caught:
+        read(tmp_path / "saved")
+    assert "vlmlens[hf-data]" in caught.value.hint
+    with pytest.raises(MissingDependency, match="'hf' needs the module datasets"):
+        Registry.default().dataset_for("hf:org/name")

@@ -1,0 +1,99 @@
+"""Attention columns by the command line: a whole run, and refusals before weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vlmlens
+from vlmlens.errors import CheckpointError, CompositionError
+from vlmlens.plan import compose
+from vlmlens.registry import Registry
+from vlmlens.runs import Run
+from vlmlens.spec import make_spec
+from vlmlens_plugins.demo.adapter import CHECKPOINT
+
+ATTENTION = ("--extractor", "attention", "--sites", "llm.block.*.attn/last", "--device", "cpu")
+
+
+def program(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own; warnings are errors there too."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "vlmlens", *args],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def weightless(tmp_path: Path) -> Path:
+    """The demo checkpoint without its weights: whatever reads them fails."""
+    folder = tmp_path / "weightless"
+    skip = shutil.ignore_patterns("*.safetensors", "*.bin")
+    shutil.copytree(CHECKPOINT, folder, ignore=skip)
+    return folder
+
+
+def test_a_run(in_tmp: Path) -> None:
+    """Default analyses that read activations are left out; the others run."""
+    options = ("--set", "options.extractor.heads=[0,3]", "--limit", "60", "--out", "run")
+    regions = ("--set", "options.extractor.regions=[image,text,special]")
+    done = program("run", *ATTENTION, "--attention", "eager", *options, *regions)
+    assert done.returncode == 0, done.stderr
+    run = Run(in_tmp / "run")
+    assert run.info["state"] == "finished"
+    assert any("logit-lens" in warning for warning in run.info["warnings"])
+    assert "blind-test" in run.results
+    assert list(run.activations) == [f"llm.block.{i}.attn/last" for i in range(6)]
+    for name in run.activations:
+        weights = run.activations[name].reshape(60, 2, 3)
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert run.spec.options.extractor["heads"] == [0, 3]
+
+
+def test_batches_do_not_matter(in_tmp: Path) -> None:
+    """One by one, in padded batches, and with questions on the same image."""
+    settings = {"extractor": "attention", "attention": "eager", "limit": 30, "device": "cpu"}
+    found = []
+    for size in (1, 7, "auto"):
+        out = str(in_tmp / str(size))
+        run = vlmlens.run(**settings, batch_size=size, analysis=["blind-test"], out=out)
+        found.append(run.activations["llm.block.5.attn/last"])
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-5)
+
+
+def test_sdpa_is_refused_before_weights_are_read(weightless: Path, in_tmp: Path) -> None:
+    out = ("--model", str(weightless), "--limit", "4", "--out", "run")
+    for attention in ((), ("--attention", "sdpa")):
+        done = program("run", *ATTENTION, *out, *attention)
+        assert done.returncode == 2
+        assert "attention weights, and the model runs with 'sdpa' attention" in done.stderr
+        assert "--attention eager" in done.stderr
+        assert not (in_tmp / "run").exists()
+    composed = program("run", *ATTENTION, *out, "--attention", "eager", "--dry-run", "--json")
+    assert composed.returncode == 0, composed.stderr
+    assert "llm.block.5.attn/last" in json.dumps(json.loads(composed.stdout))
+
+
+def test_the_folder_really_lacks_weights(weightless: Path) -> None:
+    values = {"extractor": "attention", "attention": "eager", "limit": 4, "model": str(weightless)}
+    plan = compose(make_spec(values), Registry.default())
+    with pytest.raises(CheckpointError):
+        plan.load()
+
+
+def test_analyses_of_activations_are_refused() -> None:
+    values = {"extractor": "attention", "attention": "eager", "limit": 60}
+    plan = compose(make_spec(values), Registry.default())
+    assert "reads activations" in plan.left_out["logit-lens"]
+    with pytest.raises(CompositionError, match="'attention' does not give"):
+        compose(make_spec({**values, "analysis": ["logit-lens"]}), Registry.default())
