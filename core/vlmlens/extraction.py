@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.extractor import Extractor
     from vlmlens.generated import GeneratedTexts
     from vlmlens.samples import Sample
+    from vlmlens.shards import Shard
 
 _CPU_TOKENS = 1536
 _DEVICE_TOKENS = 16384
@@ -49,6 +50,7 @@ class Extraction:
         generate: How many tokens the model may write after each sample, whose rows columns may
             then hold; None: it writes nothing.
         texts: Keeps what it wrote.
+        shard: Which units this process runs; None: all.
     """
 
     vlm: ModelAdapter
@@ -59,6 +61,7 @@ class Extraction:
     warn: Callable[[str], None]
     generate: int | None = None
     texts: GeneratedTexts | None = None
+    shard: Shard | None = None
     shared: int = field(default=0, init=False)
     """How many samples shared their beginning with another one."""
     _fits: float = field(default=float("inf"), init=False)
@@ -99,7 +102,8 @@ class Extraction:
         size = None if isinstance(self.batch_size, str) else self.batch_size
         lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
         share = self.share and self.extractor.takes_passes and self.generate is None
-        return units(self.samples, lengths, size=size, budget=self.budget, share=share)
+        found = units(self.samples, lengths, size=size, budget=self.budget, share=share)
+        return found if self.shard is None else found[self.shard.number :: self.shard.count]
 
     @property
     def budget(self) -> int:

@@ -22,6 +22,7 @@ from vlmlens.observer import Observer, SilentObserver
 from vlmlens.plan import Estimate, Plan, compose, load_request, open_sites
 from vlmlens.registry import Registry, call_hook
 from vlmlens.runs import Run
+from vlmlens.shards import Shard, shard_plan
 from vlmlens.spec import RunSpec
 from vlmlens.suitability import asked_analyses, suitable
 from vlmlens.trial import silent_columns
@@ -104,6 +105,7 @@ def execute(
     mode: RunMode = "new",
     observer: Observer | None = None,
     extract_only: bool = False,
+    shard: Shard | None = None,
 ) -> Run:
     """Carry out a plan.
 
@@ -113,6 +115,7 @@ def execute(
             what vlmlens wrote there.
         observer: Told how it goes.
         extract_only: Stop after the columns.
+        shard: This process's part of it, which is only extracted; see `vlmlens.shards`.
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
@@ -120,12 +123,14 @@ def execute(
         SiteSilent, SiteShapeError: An activation is not what its site promises.
         StoreError: The store cannot be written.
     """
+    if shard is not None:
+        plan, extract_only = shard_plan(plan, shard, mode), True
     run = _open_run(plan, mode)
     job = _Job(run, plan.registry.hooks(), plan.load, _Watch(observer or SilentObserver()))
     job.warnings = [f"{name} is left out: {why}" for name, why in plan.left_out.items()]
     with _state_kept(job):
         job.hook("vlmlens_run_started")
-        _extract(job, plan)
+        _extract(job, plan, shard)
         if not extract_only:
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
         _finish(job, len(plan.samples))
@@ -193,7 +198,7 @@ def _open_run(plan: Plan, mode: RunMode) -> Run:
         "suggested": dict(plan.suggested),
         "notes": list(plan.notes),
     }
-    path = Path(plan.spec.out) if plan.spec.out else _next_folder(plan.spec.adapter)
+    path = Path(plan.spec.out) if plan.spec.out else next_folder(plan.spec.adapter)
     spec = plan.spec.model_copy(update={"out": str(path)})
     if (path / "run.json").is_file():
         old = Run(path, registry=plan.registry)
@@ -215,7 +220,7 @@ def _open_run(plan: Plan, mode: RunMode) -> Run:
     return run
 
 
-def _next_folder(adapter: str) -> Path:
+def next_folder(adapter: str) -> Path:
     """The first of runs/ADAPTER-001, -002, ... that does not exist, made."""
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(adapter).stem)
     number = 1
@@ -268,7 +273,7 @@ def _state_kept(job: _Job) -> Iterator[None]:
 # ---------------------------------------------------------------------- extract
 
 
-def _extract(job: _Job, plan: Plan) -> None:
+def _extract(job: _Job, plan: Plan, shard: Shard | None = None) -> None:
     with job.run.store(mode="a") as store:
         plan = plan.without(job.run.info.get("without_rows", {}))
         job.run.update(columns=plan.columns)
@@ -285,11 +290,16 @@ def _extract(job: _Job, plan: Plan) -> None:
         _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor})
         job.run.update(model=vlm.describe())
         with job.watch.stage("extract", len(plan.samples)):
-            _run_units(job, plan, store, vlm, missing)
+            _run_units(job, plan, store, vlm, missing, shard)
 
 
 def _run_units(
-    job: _Job, plan: Plan, store: ColumnStore, vlm: ModelAdapter, missing: list[tuple[str, ...]]
+    job: _Job,
+    plan: Plan,
+    store: ColumnStore,
+    vlm: ModelAdapter,
+    missing: list[tuple[str, ...]],
+    shard: Shard | None,
 ) -> None:
     from vlmlens.extraction import Extraction
 
@@ -304,6 +314,7 @@ def _run_units(
         job.warn,
         generate=spec.generate,
         texts=GeneratedTexts(job.run.path),
+        shard=shard,
     )
 
     def advance(done: int) -> None:

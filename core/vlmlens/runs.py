@@ -8,6 +8,7 @@
     skipped.jsonl   samples that were left out, each with the reason; where there are any
     columns/        the store; where --storage names a place, the key of the store there
     generated.jsonl what the model wrote, where it was asked to
+    shards/         instead of columns/, what several processes wrote, each a run by itself
     results/        a JSON file per analysis, tables as Parquet, figures as SVG
     report.html     the report
 """
@@ -42,6 +43,7 @@ _OWN = (
     "generated.jsonl",
     "report.html",
     "columns",
+    "shards",
     "results",
 )
 
@@ -135,8 +137,12 @@ class Run:
         Raises:
             StoreError: They cannot be opened, or (mode "a") are those of another run.
         """
+        from vlmlens.shards import ShardedStore, shard_folders
         from vlmlens.stores import open_named
 
+        if mode == "r" and (folders := shard_folders(self.path)):
+            runs = (Run(folder, registry=self._registry) for folder in folders)
+            return ShardedStore([run.store() for run in runs])
         spec, place = self.spec, str(self.path / "columns")
         options = spec.options.storage
         store = open_named(self.registry, spec.storage, place, mode=mode, options=options)

@@ -16,6 +16,7 @@ from vlmlens.cli.estimate import estimate
 from vlmlens.cli.export import export
 from vlmlens.cli.extract import extract
 from vlmlens.cli.import_ import import_
+from vlmlens.cli.merge import merge
 from vlmlens.cli.plugins import app as plugins
 from vlmlens.cli.run import run
 from vlmlens.cli.show import show
@@ -32,7 +33,7 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 
 _BUILT_IN = (
-    "run", "extract", "analyze", "sites", "show", "export", "import", "verify", "plugins",
+    "run", "extract", "analyze", "sites", "show", "export", "import", "merge", "verify", "plugins",
     "estimate", "doctor", "version",
 )  # fmt: skip
 
@@ -84,7 +85,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, extract, analyze, sites, show, export, verify, estimate, doctor, version):
+for command in (
+    run,
+    extract,
+    analyze,
+    sites,
+    show,
+    export,
+    merge,
+    verify,
+    estimate,
+    doctor,
+    version,
+):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(plugins, name="plugins")

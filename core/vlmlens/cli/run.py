@@ -24,17 +24,27 @@ Mode = Annotated[
         help="Go on with the run in --out, or start it over. Default: refuse a folder with a run.",
     ),
 ]
+Workers = Annotated[
+    int,
+    Option(min=1, metavar="N", help="Processes that extract, each with a GPU where there are N."),
+]
 DryRun = Annotated[bool, Option("--dry-run", help="Check and estimate only; write nothing.")]
 
 
 @shares(flags=spec_flags, output=output_flags)
-def run(flags: SpecFlags, output: Output, resume: Mode = None, dry_run: DryRun = False) -> None:
+def run(
+    flags: SpecFlags,
+    output: Output,
+    resume: Mode = None,
+    dry_run: DryRun = False,
+    workers: Workers = 1,
+) -> None:
     """Do the whole job: extract, analyse, report.
 
     Runs a model on images and prompts, keeps the activations of its layers, analyses them, and
     shows what was found.
     """
-    made = carry_out(flags, output, resume, dry_run, command="run")
+    made = carry_out(flags, output, resume, dry_run, command="run", workers=workers)
     if made is None:
         return
     results = list(made.results.values())
@@ -48,10 +58,19 @@ def run(flags: SpecFlags, output: Output, resume: Mode = None, dry_run: DryRun =
 
 
 def carry_out(
-    flags: SpecFlags, output: Output, resume: bool | None, dry_run: bool, *, command: str
+    flags: SpecFlags,
+    output: Output,
+    resume: bool | None,
+    dry_run: bool,
+    *,
+    command: str,
+    workers: int = 1,
+    shard: str | None = None,
 ) -> Run | None:
     """Compose a run, show what it will cost, and execute it, unless it is a dry one."""
     from vlmlens import runner
+    from vlmlens.shards import Shard
+    from vlmlens.workers import execute_in_workers
 
     only_extract = command == "extract"
     registry = installed()
@@ -66,9 +85,11 @@ def carry_out(
         if not dry_run:
             output.message(plan_lines(plan))
             registry.hooks().register(_ResumeHint(output, command))
-            return runner.execute(
-                plan, mode=_mode(resume), observer=observer, extract_only=only_extract
-            )
+            settings: dict[str, Any] = {"observer": observer, "extract_only": only_extract}
+            if workers > 1:
+                return execute_in_workers(plan, workers, mode=_mode(resume), **settings)
+            part = None if shard is None else Shard.parse(shard)
+            return runner.execute(plan, mode=_mode(resume), shard=part, **settings)
     output.data(plan_document(plan), plan_lines(plan), _column_list(plan))
     return None
 

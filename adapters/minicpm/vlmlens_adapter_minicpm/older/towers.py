@@ -76,16 +76,25 @@ class TimmAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """`[slices, patches, width]` -> the same."""
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The mixed rows and, with eager attention, the weights.
+
+        Args:
+            hidden: `[slices, patches, width]`.
+            mask: As `create_bidirectional_mask` makes it.
+
+        Returns:
+            `[slices, patches, width]`, and `[slices, heads, patches, patches]` or None.
+        """
         fused = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))
         query, key, value = fused.permute(2, 0, 3, 1, 4)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        mixed, _ = attend(self, query, key, value, mask, scaling=self.scaling)
-        output: torch.Tensor = self.proj(mixed.flatten(-2))
-        return output
+        mixed, weights = attend(self, query, key, value, mask, scaling=self.scaling)
+        return self.proj(mixed.flatten(-2)), weights
 
 
 class TimmBlock(nn.Module):
@@ -100,7 +109,8 @@ class TimmBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """`[slices, patches, width]` -> the same."""
-        hidden = hidden + self.attn(self.norm1(hidden), mask)
+        mixed, _ = self.attn(self.norm1(hidden), mask)
+        hidden = hidden + mixed
         output: torch.Tensor = hidden + self.mlp(self.norm2(hidden))
         return output
 

@@ -1,0 +1,29 @@
+"""`vlmlens merge`: the shards of a run become one store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument
+
+from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._output import Output
+
+
+@shares(output=output_flags)
+def merge(
+    where: Annotated[str, Argument(metavar="RUN", help="Folder of a run with shards.")],
+    output: Output,
+) -> None:
+    """Put the shards of a run together into one store.
+
+    Shards are what `vlmlens extract --shard K/N` writes. They can be analysed as they are, too.
+    """
+    from vlmlens.runs import Run
+    from vlmlens.shards import merge as put_together
+
+    run = Run(where, registry=installed())
+    with output.observer() as observer:
+        observer.stage("merge", None)
+        count = put_together(run, lambda done, total: observer.advance(done))
+    output.data({"run": where, "shards": count}, f"{count} shards are one store now: {where}")
