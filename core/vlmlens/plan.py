@@ -234,6 +234,7 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
         device_map=spec.device_map,
         dtype=spec.dtype,
         attention=spec.attention,
+        autocast=spec.autocast,
         quantization=spec.quantization,
         trust_remote_code=spec.trust_remote_code,
         options=registry.options(adapter, spec.options.adapter),

@@ -51,6 +51,9 @@ class RunSpec(BaseModel):
         "auto", description="Compute type; auto is the checkpoint's, float32 for float16 on CPU."
     )
     attention: str | None = Field(None, description="sdpa, eager, flash_attention_2, ...")
+    autocast: Literal["bfloat16", "float16"] | None = Field(
+        None, description="Compute matrix products so, and keep weights in dtype."
+    )
     quantization: Literal["4bit", "8bit"] | None = Field(
         None, description="Load quantized by bitsandbytes: 4bit or 8bit."
     )

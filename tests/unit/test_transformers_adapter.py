@@ -97,6 +97,20 @@ def test_generate_gives_text_only(vlm: Any, scenes: list[Sample]) -> None:
     assert texts[0].strip() in scenes[0].choices
 
 
+def test_autocast_computes_products_in_another_type(vlm: Any, scenes: list[Sample]) -> None:
+    cast = vlmlens.load("demo", dtype="float32", autocast="bfloat16")
+    assert cast.describe()["autocast"] == "bfloat16"
+    assert {parameter.dtype for parameter in cast.module.parameters()} == {torch.float32}
+    batch = vlm.encode(scenes[:3])
+    right = vlm.trace(batch, ["llm.block.2", "llm.block.2.mlp"], logits="last")
+    found = cast.trace(batch, ["llm.block.2", "llm.block.2.mlp"], logits="last")
+    assert found["llm.block.2.mlp"].dtype == torch.bfloat16
+    far = (found["llm.block.2"] - right["llm.block.2"]).abs().max()
+    assert 1e-5 < far / right["llm.block.2"].abs().max() < 0.05
+    with pytest.raises(SpecError, match="float16 is not computed"):
+        vlmlens.load("demo", autocast="float16", device="cpu")
+
+
 def test_no_samples_and_unreadable_images(vlm: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no sample"):
         vlm.encode([])

@@ -43,6 +43,8 @@ class LoadRequest:
         dtype: "auto" (the checkpoint's; on a CPU float16 becomes float32), "float32",
             "bfloat16" or "float16".
         attention: transformers' attention implementation: "sdpa", "eager", ...; None: its default.
+        autocast: "bfloat16" or "float16": matrix products are computed so, while weights and the
+            residual stream keep their dtype; None: all in `dtype`.
         quantization: "4bit" or "8bit" through bitsandbytes; None: as the checkpoint is.
         trust_remote_code: Run code that comes with the checkpoint.
         options: The adapter's own options.
@@ -54,6 +56,7 @@ class LoadRequest:
     device_map: str | None = None
     dtype: str = "auto"
     attention: str | None = None
+    autocast: str | None = None
     quantization: str | None = None
     trust_remote_code: bool = False
     options: base.Options = field(default_factory=base.Options)

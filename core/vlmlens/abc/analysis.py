@@ -30,8 +30,9 @@ class AnalysisContext:
     Args:
         samples: The run's samples, in order.
         store: The run's columns, open for reading.
-        model: Loads the model on first call and gives the same one afterwards; raises
-            `CompositionError` where the run has none (an old database, say).
+        model: Loads the model on first call and gives the same one afterwards (a function under
+            `functools.cache`); raises `CompositionError` where the run has none (an old database,
+            say).
         batch_size: How many samples to run through the model at once.
         seed: Seed of everything random.
         progress: To be called now and then.
@@ -46,6 +47,12 @@ class AnalysisContext:
     seed: int = 0
     progress: Progress = _no_progress
     warn: Callable[[str], None] = field(default=lambda message: None)
+
+    @property
+    def model_loaded(self) -> bool:
+        """Whether `model()` would give a model that is loaded already, at no cost."""
+        info = getattr(self.model, "cache_info", None)
+        return info is not None and info().currsize > 0
 
     def columns(self) -> list[ColumnInfo]:
         """The stored columns."""

@@ -122,6 +122,9 @@ _Dtype = Annotated[str | None, Option(metavar="TYPE", help="auto, float32, bfloa
 _Attention = Annotated[
     str | None, Option(metavar="NAME", help="sdpa, eager, flash_attention_2, ...")
 ]
+_Autocast = Annotated[
+    str | None, Option(metavar="TYPE", help="Matrix products in bfloat16 or float16.")
+]
 _Quantization = Annotated[
     str | None, Option(metavar="BITS", help="Load quantized by bitsandbytes: 4bit or 8bit.")
 ]
@@ -209,6 +212,7 @@ def spec_flags(
     dtype: _Dtype = None,
     device_map: _DeviceMap = None,
     attention: _Attention = None,
+    autocast: _Autocast = None,
     quantization: _Quantization = None,
     batch_size: _BatchSize = None,
     share_prefix: _SharePrefix = None,

@@ -15,6 +15,7 @@ from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.transformers.loading import (
     check_complete,
     checkpoint_identity,
+    compute_in,
     explained,
     hub_arguments,
     pick_device,
@@ -70,6 +71,8 @@ class LoadedModel(ModelAdapter):
             )
         if "device_map" not in arguments:
             module = module.to(device)
+        if request.autocast is not None:
+            compute_in(module, request.autocast, module.device.type)
         return cls(module.eval().requires_grad_(False), request)
 
     @classmethod
@@ -208,6 +211,7 @@ class LoadedModel(ModelAdapter):
             "dtype": self.dtype,
             "device": self.device.type,
             "attention": getattr(self.config, "_attn_implementation", None),
+            "autocast": self.request.autocast,
             "quantization": self.request.quantization,
             "image_processor": type(self.processor.image_processor).__name__,
             "image_backend": image_backend(self.processor.image_processor),

@@ -120,6 +120,21 @@ def quantization_config(name: str) -> Any:
     return BitsAndBytesConfig(load_in_4bit=name == "4bit", load_in_8bit=name == "8bit")
 
 
+def compute_in(module: Any, dtype: str, device: str) -> None:
+    """Let a model compute its matrix products in another dtype (torch.autocast), in place.
+
+    Raises:
+        SpecError: float16 on a CPU.
+    """
+    if dtype == "float16" and device == "cpu":
+        raise SpecError(
+            "float16 is not computed on a CPU.", subject=dtype, hint="Use --autocast bfloat16."
+        )
+    for part in (module, getattr(module, "model", None)):
+        if isinstance(part, torch.nn.Module):
+            part.forward = torch.autocast(device, getattr(torch, dtype))(part.forward)
+
+
 def check_complete(model: str, missing: Collection[str]) -> None:
     """Raise `CheckpointError` where a checkpoint lacks weights, which lists them."""
     if missing:

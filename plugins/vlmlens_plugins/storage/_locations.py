@@ -8,7 +8,7 @@ from vlmlens.errors import StoreError
 
 
 def local_path(location: str, name: str, example: str) -> str:
-    """The path that a location names: itself, or that of `NAME:///path`.
+    """The path that a location names: itself, or that of `NAME:///path` (or `NAME:////path`).
 
     Args:
         location: As the user gave it.
@@ -20,6 +20,8 @@ def local_path(location: str, name: str, example: str) -> str:
 
     >>> local_path("lmdb:///data/my%20run/columns", "lmdb", "lmdb:///path/to/folder")
     '/data/my run/columns'
+    >>> local_path("sqlite:////data/x.db", "sqlite", "sqlite:///path/to/x.db")
+    '/data/x.db'
     """
     if "://" not in location and not location.startswith(f"{name}:"):
         return location
@@ -30,4 +32,4 @@ def local_path(location: str, name: str, example: str) -> str:
             subject=location,
             hint=f"Write {example}.",
         )
-    return unquote(parts.path)
+    return "/" + unquote(parts.path).lstrip("/")

@@ -1,0 +1,128 @@
+"""Runs killed with SIGKILL at random moments and resumed: nothing lost or doubled, no bit off.
+
+Each run is a process of its own, killed once or several times; what it ends with is compared with
+an uninterrupted run, value by value. Rows are stored a few at a time, so that kills fall between
+and into many writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmlens import Run, blocks
+from vlmlens.plan import compose
+from vlmlens.registry import Registry
+from vlmlens.runner import execute
+from vlmlens.spec import make_spec
+
+SITES = ("llm.block.*/last", "vision.block.1/image.mean", "llm.block.2/all")
+
+
+def main() -> None:
+    """Print how many runs were killed, how often, where, and what differed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=160)
+    parser.add_argument("--rows", type=int, default=8, help="rows per write")
+    parser.add_argument("--storage", default="lmdb")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    blocks._ROWS = chosen.rows
+    dice = random.Random(chosen.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = {"limit": chosen.samples, "sites": list(SITES), "storage": chosen.storage}
+        start = time.perf_counter()
+        _finish(folder / "whole", settings)
+        length = time.perf_counter() - start
+        kills, stored, wrong = 0, [], 0
+        for number in range(chosen.runs):
+            killed, rows = _killed(folder / "run", settings, length, dice)
+            kills += killed
+            stored += rows
+            _finish(folder / "run", settings)
+            wrong += not _equal(Run(folder / "run"), Run(folder / "whole"))
+            shutil.rmtree(folder / "run")
+            if (number + 1) % 10 == 0:
+                print(f"{number + 1:4} runs, {kills} kills, {wrong} differ", flush=True)
+    part = sum(0 < rows < chosen.samples for rows in stored)
+    print(
+        f"{chosen.runs} runs, {kills} kills, {part} of them with some rows stored; {wrong} differ"
+    )
+    raise SystemExit(bool(wrong))
+
+
+def _killed(
+    out: Path, settings: dict[str, Any], length: float, dice: random.Random
+) -> tuple[int, list[int]]:
+    """Start a run and kill it, once or more; rows that were stored at each kill."""
+    kills, rows = 0, []
+    while not kills or dice.random() < 0.3:
+        child = _child(out, settings)
+        child.join(dice.uniform(0, length))
+        if child.exitcode is None:
+            os.kill(child.pid or 0, signal.SIGKILL)
+            child.join()
+            kills += 1
+            rows.append(_rows(out))
+        else:
+            break
+    return kills, rows
+
+
+def _finish(out: Path, settings: dict[str, Any]) -> None:
+    child = _child(out, settings)
+    child.join()
+    if child.exitcode:
+        raise SystemExit(f"a run ended with code {child.exitcode}")
+
+
+def _child(out: Path, settings: dict[str, Any]) -> Any:
+    child = multiprocessing.get_context("fork").Process(target=_extract, args=(out, settings))
+    child.start()
+    return child
+
+
+def _extract(out: Path, settings: dict[str, Any]) -> None:
+    plan = compose(make_spec({**settings, "out": str(out)}), Registry.default(), analyse=False)
+    mode: Any = "resume" if (out / "run.json").exists() else "new"
+    execute(plan, mode=mode, extract_only=True)
+
+
+def _rows(out: Path) -> int:
+    if not (out / "columns").exists():
+        return 0
+    try:
+        with Run(out).store() as store:
+            return min((info.samples for info in store.columns()), default=0)
+    except Exception:  # noqa: BLE001  killed before there was a store
+        return 0
+
+
+def _equal(one: Run, other: Run) -> bool:
+    if list(one.activations) != list(other.activations):
+        return False
+    for name in other.activations:
+        with one.store() as store:
+            ids = store.ids(name)
+        if sorted(ids) != sorted(sample.id for sample in other.samples):
+            return False
+        pairs = zip(one.activations[name], other.activations[name], strict=True)
+        if not all(np.array_equal(mine, theirs) for mine, theirs in pairs):
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
