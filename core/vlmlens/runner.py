@@ -22,10 +22,11 @@ from vlmlens.observer import Observer, SilentObserver
 from vlmlens.plan import Estimate, Plan, compose, load_request, open_sites
 from vlmlens.registry import Registry, call_hook
 from vlmlens.runs import Run
-from vlmlens.shards import Shard, shard_plan
+from vlmlens.shards import Shard
 from vlmlens.spec import RunSpec
 from vlmlens.suitability import asked_analyses, suitable
 from vlmlens.trial import silent_columns
+from vlmlens.workers import shard_plan
 
 if TYPE_CHECKING:
     import pluggy

@@ -8,27 +8,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from vlmlens._version import __version__
 from vlmlens.abc import options as base
 from vlmlens.abc.storage import Array, ColumnBlock, ColumnInfo, ColumnStore, Mode, Values
 from vlmlens.errors import (
     ColumnNotFound,
     FingerprintMismatch,
     RunError,
-    RunExists,
     SpecError,
     StoreError,
     did_you_mean,
 )
 
 if TYPE_CHECKING:
-    from vlmlens.plan import Plan
     from vlmlens.runs import Run
 
 FOLDER = "shards"
@@ -95,46 +92,6 @@ def shard_folders(run: Path) -> list[Path]:
             hint=f"Remove those in {FOLDER}/ that are not meant.",
         )
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
-
-
-def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
-    """The plan of one shard; the first one leaves the run's own spec and samples beside them.
-
-    Args:
-        plan: Of the whole run.
-        shard: The part.
-        mode: As of `vlmlens.runner.execute`.
-
-    Raises:
-        SpecError: The plan names no folder.
-        RunExists: The folder holds a run of another kind, and mode is "new".
-    """
-    from vlmlens.runs import Run
-
-    if plan.spec.out is None:
-        raise SpecError(
-            "Shards need a folder that all of them know.", subject="out", hint="Give --out."
-        )
-    path = Path(plan.spec.out)
-    own = Run(path, registry=plan.registry) if (path / "run.json").is_file() else None
-    state = own.info.get("state") if own else None
-    if own is not None and state != "sharded" and mode == "new":
-        raise RunExists(
-            f"{str(path)!r} already holds a run ({state}).",
-            subject=str(path),
-            hint="Use --fresh to start over, or another --out.",
-        )
-    if shard.number == 0 and (own is None or mode == "fresh"):
-        info = {
-            "state": "sharded",
-            "vlmlens": __version__,
-            "columns": plan.columns,
-            "suggested": dict(plan.suggested),
-            "notes": list(plan.notes),
-        }
-        Run.create(path, plan.spec, info, registry=plan.registry).write_samples(plan.samples)
-    spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
-    return replace(plan, spec=spec)
 
 
 class ShardedStore(ColumnStore):

@@ -220,12 +220,12 @@ class Selector:
             )
         return rows
 
-    def _of_kind(self, layout: TokenLayout) -> Ints | npt.NDArray[np.bool_]:
+    def _of_kind(self, layout: TokenLayout) -> Ints:
         if self.steps:
             return layout.positions(TokenKind.ANSWER) - 1
         if self.kind is None:
-            return layout.kinds != TokenKind.ANSWER
-        return layout.kinds == self.kind
+            return np.flatnonzero(layout.kinds != TokenKind.ANSWER)
+        return layout.positions(self.kind)
 
 
 @dataclass(frozen=True, slots=True)

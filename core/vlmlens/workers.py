@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmlens.errors import RunError
+from vlmlens._version import __version__
+from vlmlens.errors import RunError, RunExists, SpecError
 from vlmlens.observer import SilentObserver
-from vlmlens.shards import Shard, merge, shard_plan
+from vlmlens.runs import Run
+from vlmlens.shards import Shard, merge
 
 if TYPE_CHECKING:
     from vlmlens.observer import Observer
     from vlmlens.plan import Plan
     from vlmlens.runner import RunMode
-    from vlmlens.runs import Run
 
 _TOLD = 12
 
@@ -45,7 +46,6 @@ def execute_in_workers(
         RunError: A worker failed.
     """
     from vlmlens.runner import execute, next_folder
-    from vlmlens.runs import Run
 
     watching = observer or SilentObserver()
     path = Path(plan.spec.out) if plan.spec.out else next_folder(plan.spec.adapter)
@@ -60,6 +60,44 @@ def execute_in_workers(
         watching.stage("merge", None)
         merge(run, lambda done, total: watching.advance(done))
     return execute(plan, mode="resume", observer=observer, extract_only=extract_only)
+
+
+def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
+    """The plan of one shard; the first one leaves the run's own spec and samples beside them.
+
+    Args:
+        plan: Of the whole run.
+        shard: The part.
+        mode: As of `vlmlens.runner.execute`.
+
+    Raises:
+        SpecError: The plan names no folder.
+        RunExists: The folder holds a run of another kind, and mode is "new".
+    """
+    if plan.spec.out is None:
+        raise SpecError(
+            "Shards need a folder that all of them know.", subject="out", hint="Give --out."
+        )
+    path = Path(plan.spec.out)
+    own = Run(path, registry=plan.registry) if (path / "run.json").is_file() else None
+    state = own.info.get("state") if own else None
+    if own is not None and state != "sharded" and mode == "new":
+        raise RunExists(
+            f"{str(path)!r} already holds a run ({state}).",
+            subject=str(path),
+            hint="Use --fresh to start over, or another --out.",
+        )
+    if shard.number == 0 and (own is None or mode == "fresh"):
+        info = {
+            "state": "sharded",
+            "vlmlens": __version__,
+            "columns": plan.columns,
+            "suggested": dict(plan.suggested),
+            "notes": list(plan.notes),
+        }
+        Run.create(path, plan.spec, info, registry=plan.registry).write_samples(plan.samples)
+    spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
+    return replace(plan, spec=spec)
 
 
 def extract_in_workers(run: Run, count: int, arguments: Sequence[str] = ()) -> None:

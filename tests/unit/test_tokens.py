@@ -148,7 +148,8 @@ def _plain_rows(
 ) -> list[list[float]]:
     rows = []
     for row, kind in zip(sample.rows.tolist(), sample.kinds.tolist(), strict=True):
-        if selector.kind is None or int(selector.kind) == kind:
+        of_prompt = selector.kind is None and kind != TokenKind.ANSWER
+        if of_prompt or (selector.kind is not None and int(selector.kind) == kind):
             rows.append(flat[row])
     if isinstance(selector.index, int):
         position = selector.index if selector.index >= 0 else len(rows) + selector.index
@@ -169,7 +170,11 @@ def cases(draw: st.DrawFn) -> Case:
     packing = draw(st.sampled_from(["left", "right", "packed"]))
     kinds = draw(
         st.lists(
-            st.lists(st.sampled_from(TokenKind), min_size=1, max_size=9), min_size=1, max_size=4
+            st.lists(st.sampled_from(TokenKind), min_size=1, max_size=9).filter(
+                lambda row: set(row) != {TokenKind.ANSWER}
+            ),
+            min_size=1,
+            max_size=4,
         )
     )
     longest = max(map(len, kinds))

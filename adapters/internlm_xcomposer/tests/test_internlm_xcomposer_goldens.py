@@ -1,7 +1,8 @@
 """InternLM-XComposer 2.5 against numbers that its own remote code gave.
 
 `data/golden` holds a tiny checkpoint with random weights and what upstream's code (under
-transformers 4.33) computed with it, in float32 on a CPU, for three prompts.
+transformers 4.33) computed with it, in float32 on a CPU, for three prompts: some numbers of every
+row of each recorded tensor.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.samples import Sample
+from vlmlens.testing._goldens import far, kept_of, read_thinned
 from vlmlens.tracing import first_call
 from vlmlens_adapter_internlm_xcomposer import language, rope, tiling, vision
 from vlmlens_adapter_internlm_xcomposer.adapter import XComposerAdapter, XComposerOptions
@@ -60,7 +62,7 @@ def encoded(*cases: str) -> Batch:
 
 @cache
 def expected(case: str) -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / f"expected{_suffix(case)}.safetensors")
+    return read_thinned(GOLDEN / f"expected{_suffix(case)}.safetensors")
 
 
 @cache
@@ -103,8 +105,7 @@ def farthest(vlm: XComposerAdapter, case: str, stage: str) -> float:
     """How far a stage is, in units of the tolerance; at most 1 is right."""
     wanted = expected(case)[stage]
     ours = found(vlm, vlm.encode([sample(case)]), case, stage)
-    assert ours.shape == wanted.shape
-    return float((ours - wanted).abs().max()) / ATOL
+    return far(ours, wanted, atol=ATOL)
 
 
 def test_the_goldens_are_whole() -> None:
@@ -172,7 +173,7 @@ def test_padded_batches_of_all_cases_equal_the_goldens() -> None:
         assert isinstance(rows, list)
         recorded = "model.layers.0" if stage == "llm.block.0" else "model.norm"
         for case, ours in zip(CASES, rows, strict=True):
-            torch.testing.assert_close(ours, expected(case)[recorded][0], atol=ATOL, rtol=0)
+            assert far(ours, expected(case)[recorded][0], atol=ATOL) <= 1
 
 
 def test_padding_on_the_right_gives_the_same() -> None:
@@ -189,7 +190,7 @@ def test_padding_on_the_right_gives_the_same() -> None:
     for i, (case, length) in enumerate(zip(CASES, lengths, strict=True)):
         wanted = expected(case)["logits"][0]
         ours = logits[i, length - len(wanted) : length]
-        torch.testing.assert_close(ours, wanted, atol=ATOL, rtol=0)
+        assert far(ours, wanted, atol=ATOL) <= 1
 
 
 def test_a_long_sample_leaves_nothing_behind() -> None:
@@ -225,7 +226,7 @@ def test_bfloat16_is_near() -> None:
         batch = vlm.encode([sample(case)])
         ours = found(vlm, batch, case, "model.norm")
         assert ours.dtype == torch.bfloat16
-        wanted = expected(case)["model.norm"]
+        ours, wanted = kept_of(ours, expected(case)["model.norm"])
         assert float((ours - wanted).norm() / wanted.norm()) < 0.05
 
 
@@ -348,7 +349,7 @@ def test_the_branches_of_another_mode_are_caught() -> None:
     for mode in ("base", "web"):
         vlm = loaded(mode=mode)
         ours = found(vlm, vlm.encode([sample("main")]), "main", "logits.infer_mode_write")
-        assert float((ours - wanted).abs().max()) > 100 * ATOL
+        assert far(ours, wanted, atol=ATOL) > 100
 
 
 def test_resizing_an_upright_image_as_it_stands_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,10 +372,10 @@ def test_scaling_by_the_longest_of_a_batch_is_caught(monkeypatch: pytest.MonkeyP
     batch = encoded(*CASES)
     rows = loaded().trace(batch, ["llm.block.0"]).select("llm.block.0/all")
     assert isinstance(rows, list)
-    far = [
-        float((ours - expected(case)["model.layers.0"][0]).abs().max()) / ATOL
+    distances = [
+        far(ours, expected(case)["model.layers.0"][0], atol=ATOL)
         for case, ours in zip(CASES, rows, strict=True)
     ]
-    assert far[0] > 5
-    assert far[1] > 5
-    assert far[2] <= 1
+    assert distances[0] > 5
+    assert distances[1] > 5
+    assert distances[2] <= 1

@@ -126,7 +126,7 @@ class QwenVLAdapter(TransformersAdapter):
 
     def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
         """See `TransformersAdapter.tail_positions`: text goes on after an image's largest side."""
-        moved = self._module.model.rope_deltas.to(places.device)
+        moved: torch.Tensor = self._module.model.rope_deltas.to(places.device)
         return (places + moved).expand(3, -1, -1)
 
     def block_widths(self) -> Mapping[str, int]:

@@ -186,7 +186,9 @@ class SlicedAdapter(MiniCpmAdapter):
         divisor, plain = self.config.head_divisor, found.unembed if found else None
         if found is None or plain is None:
             return None
-        return replace(found, unembed=lambda hidden: plain(hidden / divisor))
+        some = found.some
+        divided = None if some is None else lambda hidden, tokens: some(hidden / divisor, tokens)
+        return replace(found, unembed=lambda hidden: plain(hidden / divisor), some=divided)
 
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`; what of a checkpoint is left out is named."""

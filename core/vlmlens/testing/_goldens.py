@@ -1,0 +1,91 @@
+"""Recorded tensors of which only some numbers are kept, so that the tests' data stays small.
+
+A file holds the kept numbers of each tensor as `[rows, each]`, and the tensors' shapes as metadata.
+Rows run along the last dimension. Of each the same count is kept, at even distances, and one column
+further on than in the row before, so that every row and every column has some.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+NUMBERS = 512
+"""How many are kept of a tensor that has them, at least."""
+PER_ROW = 4
+"""And how many of each row, at least."""
+
+
+def write_thinned(
+    tensors: Mapping[str, torch.Tensor], path: Path, *, whole: Collection[str] = ()
+) -> None:
+    """Write some numbers of each tensor; all of those named in `whole`, and of integers."""
+    kept = {
+        name: _thinned(tensor, all_of_it=name in whole or not tensor.is_floating_point())
+        for name, tensor in tensors.items()
+    }
+    shapes = {name: json.dumps(list(tensor.shape)) for name, tensor in tensors.items()}
+    save_file(kept, path, metadata=shapes)
+
+
+def read_thinned(*paths: Path) -> dict[str, torch.Tensor]:
+    """The tensors of `write_thinned`, in their shapes, with NaN for what is left out."""
+    found = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            for name, said in file.metadata().items():
+                shape = json.loads(said)
+                found[name] = _spread(file.get_tensor(name), shape[-1]).view(shape)
+    return found
+
+
+def kept_of(ours: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers that `wanted` has, and ours at the same places; both flat.
+
+    Raises:
+        AssertionError: If the shapes differ, or a row of `wanted` has no number left.
+    """
+    assert ours.shape == wanted.shape, (ours.shape, wanted.shape)
+    known = ~wanted.isnan()
+    assert bool(known.any(-1).all()), "a row has no number left"
+    return ours[known], wanted[known]
+
+
+def far(ours: torch.Tensor, wanted: torch.Tensor, *, rtol: float = 0.0, atol: float = 1.0) -> float:
+    """The largest distance, over the kept numbers, in units of `atol + rtol * |wanted|`.
+
+    Raises:
+        AssertionError: If the shapes differ, or a row of `wanted` has no number left.
+    """
+    mine, theirs = kept_of(ours, wanted)
+    mine, theirs = mine.double(), theirs.double()
+    return float(((mine - theirs).abs() / (atol + rtol * theirs.abs())).max())
+
+
+def _places(rows: int, width: int, each: int) -> torch.Tensor:
+    """The columns of the kept numbers: int64 `[rows, each]`, no column twice in a row."""
+    return (torch.arange(rows)[:, None] + torch.arange(each) * width // each) % width
+
+
+def _spread(kept: torch.Tensor, width: int) -> torch.Tensor:
+    """`[rows, width]`: the kept numbers at their places, NaN at the others."""
+    rows, each = kept.shape
+    if each == width:
+        return kept
+    places = _places(rows, width, each)
+    return kept.new_full((rows, width), torch.nan).scatter_(1, places, kept)
+
+
+def _thinned(tensor: torch.Tensor, *, all_of_it: bool) -> torch.Tensor:
+    """The kept numbers, `[rows, each]`; they are a copy."""
+    flat = tensor.detach().reshape(-1, tensor.shape[-1])
+    rows, width = flat.shape
+    each = max(PER_ROW, -(-NUMBERS // rows), -(-width // rows))
+    if all_of_it or each >= width:
+        return flat.clone()
+    return flat.gather(1, _places(rows, width, each))
