@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 Cell = str | int | float | bool | None
+_KEYS = ("target", "task", "kind", "word", "blank", "position", "column")
 
 
 class Verdict(StrEnum):
@@ -18,6 +19,8 @@ class Verdict(StrEnum):
     USES_IMAGE = "uses the image"
     IGNORES_IMAGE = "ignores the image"
     INCONCLUSIVE = "inconclusive"
+    DIFFERS = "differs"
+    NO_DIFFERENCE = "no difference seen"
     INFO = "info"
 
 
@@ -31,6 +34,7 @@ class Finding:
         subject: What it is about: a task, a column.
         values: The numbers behind the sentence, by name.
         scope: The part of the model that it holds for, where it is not all of it.
+        samples: Ids of the samples behind it, where they are not all those of the task `subject`.
     """
 
     text: str
@@ -38,21 +42,28 @@ class Finding:
     subject: str = ""
     values: Mapping[str, Cell] = field(default_factory=dict)
     scope: str = ""
+    samples: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table by columns of equal length.
 
+    A column `sample` holds sample ids: such a table says something of single samples. Columns
+    `NAME_low` and `NAME_high` beside a column `NAME` are the ends of its 95 % interval.
+
     Args:
         name: File name without suffix; letters, digits, hyphens.
         title: For people.
         columns: Values by column header, in order.
+        keys: The columns that say what a row is about, beside `sample`. Runs are compared row by
+            row with them; empty: those named target, task, kind, word, blank, position, column.
     """
 
     name: str
     title: str
     columns: Mapping[str, Sequence[Cell]]
+    keys: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         lengths = {header: len(values) for header, values in self.columns.items()}
@@ -61,6 +72,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """`keys`, or what stands for them."""
+        return tuple(self.keys) or tuple(name for name in _KEYS if name in self.columns)
 
     def rows(self) -> list[tuple[Cell, ...]]:
         """The table row by row."""
@@ -86,24 +102,59 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """What a figure of kind "lens" or "patches" shows of one sample: `n` cells for each layer.
+
+    Args:
+        sample: The sample's id.
+        cells: Values `[len(figure.y)][n]`; None where there is none.
+        texts: `[len(figure.y)][n]`, what a cell says, say the most probable token.
+        tips: `[len(figure.y)][n]`, what is shown of a cell that is pointed at, in lines.
+        x: `[n]`, names of the positions or patches; empty where the figure's `x` has them.
+        boxes: `[n]`, of patches: (left, top, right, bottom) in fractions of the picture's width
+            and height; None for what has no place.
+        image: Which of the sample's images the patches lie on.
+        facets: What sheets are chosen by beside the sample, by name: the word that is followed,
+            the view that is cut into patches.
+    """
+
+    sample: str
+    cells: Sequence[Sequence[float | None]]
+    texts: Sequence[Sequence[str]] = ()
+    tips: Sequence[Sequence[str]] = ()
+    x: Sequence[str] = ()
+    boxes: Sequence[tuple[float, float, float, float] | None] = ()
+    image: int = 0
+    facets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The sample with its facets."""
+        return ", ".join([self.sample, *self.facets.values()])
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A figure as data.
 
     Args:
         name: File name without suffix; letters, digits, hyphens.
         title: What it shows, as a sentence fragment.
-        kind: "line" or "bar" (from `series` over `x`), or "heatmap" (from `cells`).
+        kind: "line" or "bar" (from `series` over `x`), "heatmap" (from `cells`), "lens" (a table
+            of layers by positions, a sample at a time) or "patches" (values over a sample's
+            picture, a layer at a time), both from `sheets`.
         x: Positions along the horizontal axis: labels of layers, of answers, ...
-        x_label: Its name; `y_label` likewise.
+        x_label: Its name; `y_label` likewise, of "lens" and "patches" what the cells hold.
         series: For lines and bars.
-        y: Row labels of a heat map.
+        y: Row labels of a heat map; the layers of "lens" and "patches", in order of depth.
         cells: Heat map values `[len(y)][len(x)]`, and `texts` of the same shape to print in them.
-        y_range: Fixed limits of the vertical axis, or of the heat map's colours.
+        y_range: Fixed limits of the vertical axis, or of the colours.
+        sheets: For "lens" and "patches", the first one is what a file for papers shows.
     """
 
     name: str
     title: str
-    kind: Literal["line", "bar", "heatmap"]
+    kind: Literal["line", "bar", "heatmap", "lens", "patches"]
     x: Sequence[str]
     x_label: str = ""
     y_label: str = ""
@@ -112,14 +163,28 @@ class Figure:
     cells: Sequence[Sequence[float | None]] = ()
     texts: Sequence[Sequence[str]] = ()
     y_range: tuple[float, float] | None = None
+    sheets: Sequence[Sheet] = ()
 
     def __post_init__(self) -> None:
+        for sheet in self.sheets:
+            self._check(sheet)
         wide = [series.name for series in self.series if len(series.y) != len(self.x)]
         rows = [*self.cells, *self.texts]
         if wide or any(len(row) != len(self.x) for row in rows):
             raise ValueError(f"figure {self.name!r}: {wide or 'cells'} do not match its x")
         if self.kind == "heatmap" and len(self.cells) != len(self.y):
             raise ValueError(f"figure {self.name!r}: {len(self.cells)} rows of cells, y differs")
+
+    def _check(self, sheet: Sheet) -> None:
+        count = len(sheet.boxes if self.kind == "patches" else sheet.x or self.x)
+        for name in ("cells", "texts", "tips"):
+            rows: Sequence[Sequence[Any]] = getattr(sheet, name)
+            wanted = len(self.y) if rows or name == "cells" else 0
+            if [len(row) for row in rows] != [count] * wanted:
+                raise ValueError(
+                    f"figure {self.name!r}: the {name} of sheet {sheet.name!r} are not "
+                    f"{len(self.y)} layers of {count}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +218,9 @@ class Result:
             analysis=data["analysis"],
             title=data["title"],
             findings=[_finding(item) for item in data["findings"]],
-            tables=[Table(**item) for item in data["tables"]],
+            tables=[
+                Table(**{**item, "keys": tuple(item.get("keys", ()))}) for item in data["tables"]
+            ],
             figures=[_figure(item) for item in data["figures"]],
             options=data["options"],
             notes=data["notes"],
@@ -173,10 +240,20 @@ class Result:
 
 
 def _finding(data: Mapping[str, Any]) -> Finding:
-    return Finding(**{**data, "verdict": Verdict(data["verdict"])})
+    made = {"verdict": Verdict(data["verdict"]), "samples": tuple(data.get("samples", ()))}
+    return Finding(**{**data, **made})
 
 
 def _figure(data: Mapping[str, Any]) -> Figure:
     limits = data["y_range"]
-    series = [Series(**item) for item in data["series"]]
-    return Figure(**{**data, "series": series, "y_range": tuple(limits) if limits else None})
+    made = {
+        "series": [Series(**item) for item in data["series"]],
+        "sheets": tuple(_sheet(item) for item in data.get("sheets", ())),
+        "y_range": tuple(limits) if limits else None,
+    }
+    return Figure(**{**data, **made})
+
+
+def _sheet(data: Mapping[str, Any]) -> Sheet:
+    boxes = [tuple(box) if box else None for box in data["boxes"]]
+    return Sheet(**{**data, "boxes": boxes})

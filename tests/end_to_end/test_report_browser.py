@@ -1,22 +1,27 @@
 """The HTML report in a real browser: data never runs, the page's own script does, it fits a phone.
 
-Needs a Chromium binary (`apt-get install chromium`); skipped where there is none.
+Playwright drives a Chromium that is installed on the machine (`apt-get install chromium`); skipped
+where there is none.
 """
 
 from __future__ import annotations
 
-import html as escaping
-import os
 import re
 import runpy
 import shutil
-import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from tests.unit import _report_sheets as sheets
 
 from vlmlens.report import _markup, html
+from vlmlens.results import Finding, Result
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 UNIT = Path(__file__).parents[1] / "unit"
 EXAMPLES = runpy.run_path(str(UNIT / "test_report_examples.py"))
@@ -26,41 +31,60 @@ BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 MARK = "document.documentElement.dataset.pwned='yes'"
 EVIL = f"""'"></title></style></svg><script>{MARK}</script><img src=x onerror="{MARK}">"""
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+SAMPLES = EXAMPLES["samples"](4)
 
 pytestmark = pytest.mark.skipif(
     BINARY is None, reason=f"none of {', '.join(BINARIES)} is installed"
 )
+Open = Callable[..., "Page"]
 
 
-def browse(profile: Path, page: Path, *flags: str) -> str:
-    """What Chromium prints for a page."""
-    command = [
-        str(BINARY), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}",
-        "--virtual-time-budget=3000", *flags, page.as_uri(),
-    ]  # fmt: skip
-    environment = {"PATH": os.environ["PATH"], "HOME": str(profile)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True, env=environment
-    )
-    return done.stdout
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=BINARY, args=flags)
+        yield made
+        made.close()
 
 
-def dom(folder: Path, source: str) -> str:
-    """The page's document after its scripts have run."""
-    page = folder / "page.html"
-    page.write_text(source, encoding="utf-8")
-    return browse(folder / "profile", page, "--dump-dom")
+@pytest.fixture
+def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """Opens a page; at the end of the test nothing must have been reported on its console."""
+    said: list[str] = []
+    contexts = []
+
+    def opened(source: str, *, quiet: bool = True, width: int = 1280, **options: object) -> Page:
+        path = tmp_path / "page.html"
+        path.write_text(source, encoding="utf-8")
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, offline=True, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        if quiet:
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.on("request", lambda request: said.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    own = [text for text in said if not text.startswith(("data:", tmp_path.as_uri()))]
+    assert own == []
 
 
 def report() -> str:
+    lens = sheets.result([sheets.lens(SAMPLES), sheets.patches(SAMPLES, words=("red", "blue"))])
     return html.render(
-        EXAMPLES["examples"](),
+        [*EXAMPLES["examples"](), lens],
         title="demo on demo:scenes",
         facts=EXAMPLES["FACTS"],
         spec_yaml=EXAMPLES["SPEC"],
-        samples=EXAMPLES["samples"](),
+        samples=SAMPLES,
     )
 
 
@@ -70,85 +94,189 @@ def without_policy(source: str) -> str:
     return changed
 
 
+def pwned(page: Page) -> bool:
+    page.wait_for_timeout(200)
+    return bool(page.evaluate("'pwned' in document.documentElement.dataset"))
+
+
 def unescaped_page(monkeypatch: pytest.MonkeyPatch) -> str:
     with monkeypatch.context() as patch:
         patch.setattr(_markup, "escape", lambda value, quote: value)
         return str(HTML_TESTS["evil_page"](EVIL))
 
 
-def test_the_pages_own_script_runs_under_its_policy(tmp_path: Path) -> None:
-    assert re.search(r'<html[^>]*class="js"', dom(tmp_path, report()))
+def use_everything(page: Page) -> None:
+    """Point at, type into and choose from whatever there is."""
+    for select in page.locator("select:visible").all():
+        select.select_option(index=select.locator("option").count() - 1)
+        select.select_option(index=0)
+    for slider in page.locator("input[type=range]").all():
+        slider.fill("2")
+    for cell in page.locator("[data-at]:visible, figure.heatmap rect").all()[:40]:
+        cell.dispatch_event("click")
+        cell.dispatch_event("pointerover")
+    for button in page.locator("button:visible, summary:visible").all():
+        button.click()
+    for chart in page.locator("svg[data-slot]:visible").all():
+        chart.press("ArrowRight")
+    for link in page.locator("a.behind").all():
+        link.click()
 
 
-def test_markup_in_data_does_not_run_even_without_the_policy(tmp_path: Path) -> None:
-    made = dom(tmp_path, without_policy(HTML_TESTS["evil_page"](EVIL)))
-    assert "data-pwned" not in made
-    assert re.search(r'<html[^>]*class="js"', made), "scripts could have run"
+def test_the_pages_own_script_runs_under_its_policy(show: Open) -> None:
+    page = show(report())
+    assert page.evaluate("document.documentElement.className") == "js"
+    use_everything(page)
 
 
-def test_without_escaping_it_would_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = dom(tmp_path, without_policy(unescaped_page(monkeypatch)))
-    assert 'data-pwned="yes"' in made
+def test_markup_in_data_does_not_run_even_without_the_policy(show: Open) -> None:
+    page = show(without_policy(HTML_TESTS["evil_page"](EVIL)))
+    use_everything(page)
+    assert not pwned(page)
+    assert page.evaluate("document.documentElement.className") == "js", "scripts could have run"
+    for part in (".findings", "figure.lens .view", "figure.patches .tip", ".browser .samples"):
+        assert "<script>" in page.locator(part).first.inner_text(), part
+    assert page.locator("main script:not([type])").count() == 0
+
+
+def test_without_escaping_it_would_run(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pwned(show(without_policy(unescaped_page(monkeypatch)), quiet=False))
 
 
 def test_without_escaping_the_policy_still_stops_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    show: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = unescaped_page(monkeypatch)
     assert POLICY.search(source)
-    assert "data-pwned" not in dom(tmp_path, source)
+    assert not pwned(show(source, quiet=False))
 
 
-CLICKS = """
-const isWanted = (table) => table.caption.textContent.startsWith("Accuracy");
-const table = [...document.querySelectorAll("table")].find(isWanted);
-const button = table.tHead.rows[0].cells[2].querySelector("button");
-const order = () => [...table.tBodies[0].rows].map((row) => row.cells[2].textContent).join(" ");
-button.click(); document.documentElement.dataset.up = order();
-button.click(); document.documentElement.dataset.down = order();
-const figure = document.querySelector("figure");
-figure.querySelector(".legend button").click();
-document.documentElement.dataset.faded = figure.querySelectorAll(".wide .faded").length;
-"""
+def test_tables_sort_and_legends_highlight(show: Open) -> None:
+    page = show(report())
+    table = page.locator("table", has=page.locator("caption", has_text="Accuracy and")).first
+    button, cells = table.locator("thead button").nth(2), table.locator("tbody tr td:nth-child(3)")
+    button.click()
+    assert cells.all_inner_texts() == ["0.210", "0.260", "0.330", "0.500", "0.500", "0.800"]
+    button.click()
+    assert cells.first.inner_text() == "0.800"
+    figure = page.locator("figure.line").first
+    figure.locator(".legend button").first.click()
+    assert figure.locator(".wide .faded").count() == 6
 
 
-def test_tables_sort_and_legends_highlight(tmp_path: Path) -> None:
-    source = without_policy(report()).replace("</body>", f"<script>{CLICKS}</script></body>")
-    made = dom(tmp_path, source)
-    assert 'data-up="0.210 0.260 0.330 0.500 0.500 0.800"' in made
-    assert 'data-down="0.800 0.500 0.500 0.330 0.260 0.210"' in made
-    assert 'data-faded="6"' in made
+def test_charts_tell_their_numbers(show: Open) -> None:
+    page = show(report())
+    figure = page.locator("figure.line").first
+    chart, readout = figure.locator("svg[data-slot]:visible"), figure.locator(".readout")
+    chart.hover(position={"x": 500, "y": 100})
+    lines = readout.inner_text().split("\n")
+    assert len(lines) == 7
+    assert re.fullmatch(r"color: 0\.\d+ \[0\.\d+, 0\.\d+\] at projector/.*", lines[0])
+    chart.press("ArrowRight")
+    assert readout.inner_text().split("\n")[0] != lines[0]
+    assert chart.locator(".cross.on").count() == 1
+
+
+def test_a_lens_is_filtered_by_sample_and_marks_a_token(show: Open) -> None:
+    page = show(report())
+    figure = page.locator("figure.lens")
+    sample, count = figure.locator("[data-role=sheet]"), figure.locator(".count")
+    assert count.inner_text() == "8 of 8"
+    figure.locator(".facets select").first.select_option("number")
+    assert count.inner_text() == "4 of 8"
+    figure.locator("[data-role=filter]").fill("demo-2")
+    assert sample.locator("option").all_inner_texts() == ["demo-2-number"]
+    assert figure.locator(".question").inner_text() == "How many objects?"
+    assert figure.locator(".view thead th").all_inner_texts() == [
+        "layer",
+        "How",
+        "many",
+        "objects?",
+    ]
+    colours = figure.locator(".view tbody tr td:nth-child(2)").evaluate_all(
+        "cells => cells.map((cell) => getComputedStyle(cell).backgroundColor)"
+    )
+    assert len(set(colours)) == 4, "the colour follows the probability"
+    figure.locator("[data-role=find]").fill("cube")
+    assert set(figure.locator("td.sought").all_inner_texts()) == {"cube"}
+    figure.locator(".view td").first.hover()
+    assert "0.500\nother" in figure.locator(".tip").inner_text()
+    figure.locator("[data-role=filter]").fill("nothing like it")
+    assert figure.locator(".question").inner_text() == "No sample fits."
+
+
+def test_a_map_follows_its_layer_slider(show: Open) -> None:
+    page = show(report())
+    figure = page.locator("figure.patches")
+    patch, slider = figure.locator('rect[data-at="14"]'), figure.locator("[data-role=layer]")
+    assert figure.locator("rect[data-at]").count() == 15, "one patch has no place"
+    looks = []
+    for layer in range(4):
+        slider.fill(str(layer))
+        assert figure.locator(".layer").inner_text() == f"llm.block.{layer}"
+        looks.append(patch.get_attribute("class"))
+    assert looks == ["patch h0", "patch h6", "patch h12", "patch h17"]
+    patch.hover()
+    tip = figure.locator(".tip")
+    assert tip.inner_text().startswith("llm.block.3, row 3, column 2\nred")
+    slider.fill("0")
+    assert tip.inner_text().startswith("llm.block.0, row 3, column 2\ncube")
+    place, picture = (
+        figure.locator(name).bounding_box() for name in ('rect[data-at="14"]', ".view image")
+    )
+    assert place is not None
+    assert picture is not None
+    assert place["x"] - picture["x"] == pytest.approx(picture["width"] / 2, abs=2)
+    assert place["y"] - picture["y"] == pytest.approx(picture["height"] * 3 / 4, abs=2)
+    assert figure.locator(".view text", has_text="cube").count() > 0
+    figure.locator("[data-role=words]").uncheck()
+    assert "".join(figure.locator(".view text").all_text_contents()) == ""
+    figure.locator(".facets select").nth(2).select_option("blue")
+    assert figure.locator(".count").inner_text() == "8 of 16"
+
+
+def test_findings_lead_to_the_samples_behind_them(show: Open) -> None:
+    found = [Finding("One.", subject="color"), Finding("Two.", samples=["demo-3-number"])]
+    page = show(
+        html.render([Result("a", "A", found)], title="t", facts={}, spec_yaml="", samples=SAMPLES)
+    )
+    cards, count = page.locator(".browser article"), page.locator(".browser .count")
+    assert count.inner_text() == "8 of 8 samples."
+    page.locator("a.behind").first.click()
+    assert count.inner_text() == "4 of 8 samples."
+    assert page.url.endswith("#samples")
+    page.locator("a.behind").nth(1).click()
+    assert "demo-3-number" in cards.inner_text()
+    page.locator("[data-role=search]").fill("how many")
+    assert count.inner_text() == "4 of 8 samples."
+    assert cards.locator("img").first.evaluate("image => image.naturalWidth") == 64
+
+
+def test_it_is_readable_without_scripts(show: Open) -> None:
+    page = show(report(), java_script_enabled=False)
+    assert page.locator(".live:visible").count() == 0
+    assert page.locator("figure.lens .still td:visible").count() > 50
+    assert page.locator("figure.patches .still use").count() == 4
+    assert page.locator("#samples article:visible").count() == 4
+    assert '"words"' not in page.locator("body").inner_text()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_as_wide_as_the_screen(tmp_path: Path, width: int) -> None:
-    source = report()
-    assert measured(tmp_path, source, width) == width
-    broken = without_policy(source).replace("<h1>", '<h1 style="width: 3000px">')
-    assert measured(tmp_path, broken, width) > width
+def test_the_page_is_as_wide_as_the_screen(show: Open, width: int) -> None:
+    wide = "document.documentElement.scrollWidth"
+    page = show(report(), width=width)
+    use_everything(page)
+    assert page.evaluate(wide) == width
+    broken = without_policy(report()).replace("<h1>", '<h1 style="width: 3000px">')
+    assert show(broken, width=width).evaluate(wide) > width
 
 
-def measured(folder: Path, source: str, width: int) -> int:
-    """How wide the page is when the window has that width."""
-    frame = (
-        f'<iframe width="{width}" height="900" style="border:0" srcdoc="{escaping.escape(source)}">'
-    )
-    measure = (
-        "<script>onload = () => { document.documentElement.dataset.wide ="
-        " frames[0].document.documentElement.scrollWidth }</script>"
-    )
-    made = dom(folder, f"<!doctype html><html><body>{frame}</iframe>{measure}</body></html>")
-    found = re.search(r'data-wide="(\d+)"', made)
-    assert found
-    return int(found[1])
-
-
-@pytest.mark.parametrize(("scheme", "is_dark"), [(0, True), (1, False)])
-def test_dark_screens_get_a_dark_page(tmp_path: Path, scheme: int, is_dark: bool) -> None:
-    page, picture = tmp_path / "page.html", tmp_path / "page.png"
-    page.write_text(report(), encoding="utf-8")
-    flags = (f"--blink-settings=preferredColorScheme={scheme}", "--window-size=900,700")
-    browse(tmp_path / "profile", page, *flags, f"--screenshot={picture}")
+@pytest.mark.parametrize(("scheme", "is_dark"), [("dark", True), ("light", False)])
+def test_dark_screens_get_a_dark_page(
+    show: Open, tmp_path: Path, scheme: str, is_dark: bool
+) -> None:
+    picture = tmp_path / "page.png"
+    show(report(), color_scheme=scheme).screenshot(path=picture)
     with Image.open(picture) as opened:
         pixels = opened.convert("L")
         assert (pixels.getpixel((3, 3)) < 60) is is_dark

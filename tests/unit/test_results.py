@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmlens.report.files import to_json
-from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
+from vlmlens.results import Figure, Finding, Result, Series, Sheet, Table, Verdict
 
 CELL = st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=5)
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
@@ -35,6 +35,16 @@ SERIES = st.builds(
     high=st.none() | st.lists(NUMBER, min_size=2, max_size=2),
     dashed=st.booleans(),
 )
+SHEET = st.builds(
+    Sheet,
+    sample=st.text(),
+    cells=st.lists(st.lists(NUMBER, min_size=2, max_size=2), min_size=1, max_size=1),
+    texts=st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=1),
+    tips=st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=1),
+    x=st.just([]) | st.just(["a", "b"]),
+    boxes=st.just([]) | st.just([None, (0.0, 0.0, 0.5, 1.0)]),
+    facets=st.dictionaries(st.text(), st.text(), max_size=2),
+)
 FIGURE = st.builds(
     Figure,
     name=st.text(),
@@ -46,6 +56,7 @@ FIGURE = st.builds(
     cells=st.lists(st.lists(NUMBER, min_size=2, max_size=2), min_size=1, max_size=1),
     texts=st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=1),
     y_range=st.none() | st.tuples(st.floats(0, 1), st.floats(1, 2)),
+    sheets=st.lists(SHEET, max_size=2).map(tuple),
 )
 RESULT = st.builds(
     Result,

@@ -8,9 +8,10 @@ import typer
 from typer.core import TyperGroup
 
 from vlmlens.cli._extras import extra_commands
-from vlmlens.cli._messages import report
+from vlmlens.cli._messages import report as tell
 from vlmlens.cli._output import Output, current
 from vlmlens.cli.analyze import analyze
+from vlmlens.cli.compare import compare
 from vlmlens.cli.doctor import doctor
 from vlmlens.cli.estimate import estimate
 from vlmlens.cli.export import export
@@ -18,6 +19,7 @@ from vlmlens.cli.extract import extract
 from vlmlens.cli.import_ import import_
 from vlmlens.cli.merge import merge
 from vlmlens.cli.plugins import app as plugins
+from vlmlens.cli.report import report
 from vlmlens.cli.run import run
 from vlmlens.cli.show import show
 from vlmlens.cli.sites import sites
@@ -33,8 +35,8 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 
 _BUILT_IN = (
-    "run", "extract", "analyze", "sites", "show", "export", "import", "merge", "verify", "plugins",
-    "estimate", "doctor", "version",
+    "run", "extract", "analyze", "report", "compare", "sites", "show", "export", "import", "merge",
+    "verify", "plugins", "estimate", "doctor", "version",
 )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ class Commands(TyperGroup):
         except _CONTROL:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(report(error, current.get())) from error
+            raise typer.Exit(tell(error, current.get())) from error
 
     def _extend(self) -> None:
         if not self._extended:
@@ -89,6 +91,8 @@ for command in (
     run,
     extract,
     analyze,
+    report,
+    compare,
     sites,
     show,
     export,

@@ -68,6 +68,9 @@ def draw_chart(figure: Figure, total: float) -> Markup:
         viewBox=f"0 0 {total:.0f} {height:.0f}",
         width=total,
         height=round(height),
+        data_left=plot.left,
+        data_slot=plot.slot,
+        data_count=plot.count,
         role="img",
         aria_label=_summary(figure),
     )
@@ -109,6 +112,7 @@ def _frame(figure: Figure, plot: Plot, axis: Axis) -> list[Markup]:
         x = plot.left + border
         parts.append(tag("line", class_="border", x1=x, x2=x, y1=plot.top, y2=bottom))
     parts.append(tag("line", class_="base", x1=plot.left, x2=right, y1=bottom, y2=bottom))
+    parts.append(tag("line", class_="cross", x1=0.0, x2=0.0, y1=plot.top, y2=bottom))
     return parts
 
 
@@ -133,7 +137,8 @@ class _Drawn:
         ends = self.interval(i)
         between = f" [{show(ends[0])}, {show(ends[1])}]" if ends else ""
         where = one_line(self.figure.x[i])
-        return tag("title", f"{one_line(self.item.name)}: {show(value)}{between} at {where}")
+        said = f"{one_line(self.item.name)}: {show(value)}{between} at {where}"
+        return tag("title", said, data_i=str(i))
 
     def group(self, parts: Sequence[Markup]) -> Markup:
         """The drawn parts as one element."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from vlmlens.report._charts import draw_chart, legend
 from vlmlens.report._heatmap import draw_heatmap
 from vlmlens.report._markup import Markup, join, tag
+from vlmlens.report._pictures import Pictures
+from vlmlens.report._sheets import draw_sheets
 from vlmlens.report._text import one_line
 from vlmlens.results import Figure
 
@@ -14,18 +16,27 @@ _HALF, _FULL, _PHONE = 456.0, 940.0, 380.0
 _MANY = 18
 
 
-def draw_figures(figures: Sequence[Figure], files: Sequence[str]) -> Markup:
+def draw_figures(
+    figures: Sequence[Figure],
+    files: Sequence[str] | None = None,
+    name: str = "figure",
+    pictures: Pictures | None = None,
+) -> Markup:
     """Figures two in a row; wide ones, and one that is left alone in its row, take a whole row.
 
     Args:
         figures: What to draw.
-        files: Names of the same figures for papers, for the captions.
+        files: Names of the same figures for papers, for the captions; None: there are none.
+        name: What their element ids begin with.
+        pictures: The samples' pictures, for maps of patches.
     """
     if not figures:
         return Markup("")
+    known = pictures or Pictures(())
+    places = zip(figures, files or [""] * len(figures), _full_rows(figures), strict=True)
     drawn = [
-        _element(figure, file, full)
-        for figure, file, full in zip(figures, files, _full_rows(figures), strict=True)
+        _element(figure, file, full, f"{name}-{index}", known)
+        for index, (figure, file, full) in enumerate(places)
     ]
     return tag("div", *drawn, class_="figures")
 
@@ -50,14 +61,16 @@ def _open_half(full: Sequence[bool]) -> bool:
     return halves % 2 == 1
 
 
-def _element(figure: Figure, file: str, full: bool) -> Markup:
-    caption = tag("figcaption", one_line(figure.title), " ", tag("small", file))
-    drawn = _drawing(figure, full)
-    return tag("figure", caption, drawn, class_="full" if full else "half")
+def _element(figure: Figure, file: str, full: bool, name: str, pictures: Pictures) -> Markup:
+    named = [" ", tag("small", file)] if file else []
+    caption = tag("figcaption", one_line(figure.title), *named)
+    drawn = draw_sheets(figure, pictures, name) if figure.sheets else _drawing(figure, full)
+    look = f"{'full' if full else 'half'} {figure.kind}"
+    return tag("figure", caption, drawn, class_=look, id=name)
 
 
 def _is_wide(figure: Figure) -> bool:
-    if figure.kind == "heatmap":
+    if figure.kind in ("heatmap", "lens", "patches"):
         return True
     bars = sum(not item.dashed for item in figure.series) if figure.kind == "bar" else 1
     return len(figure.x) * max(bars, 1) > _MANY
@@ -66,10 +79,12 @@ def _is_wide(figure: Figure) -> bool:
 def _drawing(figure: Figure, full: bool) -> Markup:
     if not figure.x or not (figure.series or figure.cells):
         return tag("p", "Nothing to draw.", class_="muted")
+    readout = tag("p", class_="live readout", role="status")
     if figure.kind == "heatmap":
         label = f"{one_line(figure.title)}, scrollable"
         drawn = draw_heatmap(figure, _FULL)
-        return tag("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=label)
+        region = {"tabindex": "0", "role": "region", "aria_label": label}
+        return join([tag("div", drawn, class_="scroll", **region), readout])
     wide = tag("div", draw_chart(figure, _FULL if full else _HALF), class_="wide")
     narrow = tag("div", draw_chart(figure, _PHONE), class_="narrow")
-    return join([legend(figure), wide, narrow])
+    return join([legend(figure), wide, narrow, readout])

@@ -125,17 +125,26 @@ def _row_labels(figure: Figure, rows: Sequence[str], grid: _Grid) -> list[Markup
 
 def _scale_bar(figure: Figure) -> Markup:
     """The colour scale with its ends, and the name of the vertical axis."""
-    low, high = limits(figure)
-    step = 96.0 / LEVELS
-    high_text = f"{high:.2g}"
     name = cut(one_line(figure.y_label), 34)
-    start = width(name, SIZE) + width(f"{low:.2g}", SIZE) + 20
-    parts = [
-        tag("rect", class_=f"h{i}", x=start + i * step, y=3.0, width=step + 0.3, height=10.0)
+    bar, _ = scale_bar(limits(figure), width(name, SIZE) + 10)
+    return join([tag("text", name, class_="axis-name", x=0.0, y=12.0), bar])
+
+
+def scale_bar(ends: tuple[float, float], x: float = 0.0, look: str = "") -> tuple[Markup, float]:
+    """A colour scale with its ends, 14 pixels high, and where it stops.
+
+    Args:
+        ends: The lowest and the highest value.
+        x: Where it begins.
+        look: A class of its steps beside that of their colour.
+    """
+    low, high = (f"{value:.2g}" for value in ends)
+    step, start = 96.0 / LEVELS, x + width(low, SIZE) + 10
+    shape = {"y": 3.0, "width": step + 0.3, "height": 10.0}
+    steps = [
+        tag("rect", class_=f"{look} h{i}".strip(), x=start + i * step, **shape)
         for i in range(LEVELS)
     ]
-    ends = [
-        tag("text", f"{low:.2g}", x=start - 5, y=12.0, text_anchor="end"),
-        tag("text", high_text, x=start + 101, y=12.0),
-    ]
-    return join([tag("text", name, class_="axis-name", x=0.0, y=12.0), *parts, *ends])
+    first = tag("text", low, x=start - 5, y=12.0, text_anchor="end")
+    last = tag("text", high, x=start + 101, y=12.0)
+    return join([first, *steps, last]), start + 106 + width(high, SIZE)

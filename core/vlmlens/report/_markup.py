@@ -7,7 +7,7 @@ from html import escape
 
 from vlmlens.report._text import clean
 
-_VOID = frozenset({"img", "meta", "br"})
+_VOID = frozenset({"img", "meta", "br", "input"})
 
 
 class Markup(str):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import ImageError
 from vlmlens.report._markup import Markup, join, tag
+from vlmlens.report._pictures import is_small, thumbnail
 from vlmlens.report._text import clean, cut, one_line
 from vlmlens.samples import Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SIDE = 192
 _CARDS = 12
 _LONGEST_PROMPT = 300
 
@@ -28,17 +26,6 @@ def draw_samples(samples: Sequence[Sample]) -> Markup:
         cards.setdefault(key or (sample.id, None), []).append(sample)
     drawn = [_card(group) for group in list(cards.values())[:_CARDS]]
     return tag("div", *drawn, class_="samples")
-
-
-def thumbnail(image: Image) -> str:
-    """The image as a `data:` URI, at most 192 pixels a side: PNG where it is small, else JPEG."""
-    small = image.convert("RGB")
-    small.thumbnail((_SIDE, _SIDE))
-    kind = "PNG" if max(image.size) <= 96 else "JPEG"
-    buffer = io.BytesIO()
-    small.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{data}"
 
 
 def _card(group: Sequence[Sample]) -> Markup:
@@ -59,7 +46,7 @@ def _pictures(sample: Sample) -> Markup:
 
 
 def _picture(image: Image, name: str) -> Markup:
-    look = "pixels" if max(image.size) <= 96 else None
+    look = "pixels" if is_small(image) else None
     return tag("img", src=thumbnail(image), alt=f"image of sample {name}", class_=look)
 
 

@@ -9,7 +9,7 @@ from vlmlens.results import Figure
 
 
 def limits(figure: Figure) -> tuple[float, float]:
-    """The figure's vertical limits, or a heat map's colour limits: as given, else from the data.
+    """The figure's vertical limits, or its colour limits: as given, else from the data.
 
     Bars start at zero. A figure without any number has the limits 0 and 1.
     """
@@ -22,7 +22,7 @@ def limits(figure: Figure) -> tuple[float, float]:
     if not found:
         return 0.0, 1.0
     low, high = min(found), max(found)
-    if figure.kind == "heatmap":
+    if figure.kind in ("heatmap", "lens", "patches"):
         return (low, high) if high > low else (low, low + 1.0)
     return _widened(low, high)
 
@@ -42,6 +42,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def _values(figure: Figure) -> list[float]:
     rows = [row for item in figure.series for row in (item.y, item.low or (), item.high or ())]
     rows.extend(figure.cells)
+    rows.extend(row for sheet in figure.sheets for row in sheet.cells)
     numbers = (finite(value) for row in rows for value in row)
     return [number for number in numbers if number is not None]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from vlmlens.report._browser import behind
 from vlmlens.report._figure import draw_figures
-from vlmlens.report._markup import Markup, join, tag
+from vlmlens.report._markup import Markup, join, tag, text
+from vlmlens.report._pictures import Pictures
 from vlmlens.report._table import draw_table, table_element
 from vlmlens.report._text import clean, one_line, show, slug
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.files import file_names
 from vlmlens.results import Cell, Finding, Result, Table, Verdict
+from vlmlens.samples import Sample
 
 
 def anchors(results: Sequence[Result]) -> list[str]:
@@ -24,17 +27,25 @@ def chip(verdict: Verdict) -> Markup:
     return tag("span", tag("i", symbol, aria_hidden="true"), verdict.value, class_=f"chip {look}")
 
 
-def findings(results: Sequence[Result], names: Sequence[str]) -> Markup:
-    """One sentence per finding, grouped by analysis."""
+def contents(results: Sequence[Result], names: Sequence[str]) -> Markup:
+    """Links to the analyses and to what follows them."""
+    links = [("found", "Findings"), *zip(names, (item.title for item in results), strict=True)]
+    made = [tag("a", one_line(title), href=f"#{name}") for name, title in links]
+    return tag("nav", *made, aria_label="Contents") if results else Markup("")
+
+
+def findings(
+    results: Sequence[Result], names: Sequence[str], samples: Sequence[Sample] = ()
+) -> Markup:
+    """One sentence per finding, grouped by analysis, each with a link to its samples."""
     if not any(item.findings for item in results):
         return tag("p", "No analysis found anything to report.", class_="muted")
     groups = []
     for item, name in zip(results, names, strict=True):
         if item.findings:
             heading = tag("h3", tag("a", one_line(item.title), href=f"#{name}"))
-            groups.append(
-                join([heading, tag("ul", *map(_finding, item.findings), class_="findings")])
-            )
+            listed = [_finding(finding, samples) for finding in item.findings]
+            groups.append(join([heading, tag("ul", *listed, class_="findings")]))
     return join(groups)
 
 
@@ -57,12 +68,13 @@ def glance(results: Sequence[Result]) -> Markup:
     return join([tag("h3", "At a glance"), tag("div", table, class_="scroll glance", **region)])
 
 
-def analysis(result: Result, name: str, max_rows: int) -> Markup:
+def analysis(result: Result, name: str, max_rows: int | None, pictures: Pictures) -> Markup:
     """Figures and tables of one result."""
     tables = zip(result.tables, file_names(result, result.tables, "parquet"), strict=True)
+    files = file_names(result, result.figures, "svg") if max_rows is not None else None
     parts = [
         tag("h2", one_line(result.title)),
-        draw_figures(result.figures, file_names(result, result.figures, "svg")),
+        draw_figures(result.figures, files, name, pictures),
         *(draw_table(table, file, max_rows) for table, file in tables),
         _values(result.findings),
     ]
@@ -92,8 +104,9 @@ def facts_list(facts: Mapping[str, Cell | Mapping[str, Cell]]) -> Markup:
     return tag("div", *parts, class_="facts") if parts else Markup("")
 
 
-def _finding(finding: Finding) -> Markup:
-    return tag("li", chip(finding.verdict), tag("p", clean(finding.text)))
+def _finding(finding: Finding, samples: Sequence[Sample]) -> Markup:
+    said = tag("p", join([text(finding.text), behind(finding, samples)], " "))
+    return tag("li", chip(finding.verdict), said)
 
 
 def _glance_row(subject: str, row: Mapping[int, Sequence[Finding]], used: Sequence[int]) -> Markup:

@@ -12,13 +12,13 @@ _OPEN_ROWS = 12
 _LONGEST_CELL = 120
 
 
-def draw_table(table: Table, file: str, max_rows: int) -> Markup:
+def draw_table(table: Table, file: str, max_rows: int | None) -> Markup:
     """The table as an HTML element that opens and closes.
 
     Args:
         table: What to show.
         file: Where the complete table is, named where rows are left out.
-        max_rows: Rows to show.
+        max_rows: Rows to show; None: all.
     """
     title = one_line(table.title)
     count = tag("small", plural(len(table), "row"))
@@ -30,7 +30,7 @@ def draw_table(table: Table, file: str, max_rows: int) -> Markup:
     )
 
 
-def table_element(table: Table, max_rows: int) -> Markup:
+def table_element(table: Table, max_rows: int | None = None) -> Markup:
     """Only the `<table>`."""
     rows = table.rows()[:max_rows]
     numeric = [_is_numeric(values) for values in table.columns.values()]
@@ -47,8 +47,8 @@ def _region(title: str) -> dict[str, str]:
     return {"class_": "scroll", "tabindex": "0", "role": "region", "aria_label": title}
 
 
-def _note(table: Table, file: str, max_rows: int) -> Markup:
-    if len(table) <= max_rows:
+def _note(table: Table, file: str, max_rows: int | None) -> Markup:
+    if max_rows is None or len(table) <= max_rows:
         return Markup("")
     shown = f"The first {max_rows:,} of {plural(len(table), 'row')}; all of them are in "
     return tag("p", shown, tag("code", file), ".", class_="muted")

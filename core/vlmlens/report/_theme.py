@@ -16,6 +16,9 @@ SERIES_DARK = (
 )  # fmt: skip
 RAMP_LIGHT = ("#f1f5fa", "#c8dcee", "#86b6dc", "#3f83c1", "#0b4a8f")
 RAMP_DARK = ("#1b222d", "#1d3d63", "#2a64a2", "#5a9bd9", "#c4e2ff")
+RAMP_MAP = ("#0b0724", "#57106e", "#bc3754", "#f98e09", "#fcffa4")
+"""Over a picture, on light and dark screens alike; the stops of matplotlib's "inferno"."""
+
 LEVELS = 24
 """Steps of a heat map's colour scale."""
 
@@ -28,6 +31,8 @@ _VERDICTS = {
     Verdict.NOT_ENCODED: ("○", "no", "bold dark_orange"),
     Verdict.IGNORES_IMAGE: ("○", "no", "bold dark_orange"),
     Verdict.INCONCLUSIVE: ("◐", "unsure", "bold yellow"),
+    Verdict.DIFFERS: ("≠", "yes", "bold green"),
+    Verdict.NO_DIFFERENCE: ("≈", "unsure", "bold yellow"),
     Verdict.INFO: ("i", "info", "bold blue"),
 }
 
@@ -60,6 +65,7 @@ def css() -> str:
     dark = _rules(SERIES_DARK, RAMP_DARK)
     return (
         f"{_rules(SERIES_LIGHT, RAMP_LIGHT)}@media screen and (prefers-color-scheme:dark){{{dark}}}"
+        + "".join(f".patch.h{index}{{fill:{c}}}" for index, c in enumerate(ramp(RAMP_MAP)))
     )
 
 
@@ -67,6 +73,7 @@ def _rules(series: tuple[str, ...], stops: tuple[str, ...]) -> str:
     lines = [f".c{index}{{--c:{colour}}}" for index, colour in enumerate(series)]
     for index, colour in enumerate(ramp(stops)):
         lines.append(f".h{index}{{fill:{colour}}}text.t{index}{{fill:{ink(colour)}}}")
+        lines.append(f"td.h{index}{{background:{colour};color:{ink(colour)}}}")
     return "".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Figures as SVG files for papers, by matplotlib.
+"""Figures as SVG and PNG files for papers, by matplotlib.
 
 A paper needs fixed colours, exact sizes and text that stays text, so these files are made apart
 from the page's own figures. The same figure gives the same bytes. No pyplot, no global state.
@@ -10,18 +10,21 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from vlmlens.report._heatmap import cell_texts
 from vlmlens.report._labels import grouped, shortened
 from vlmlens.report._scale import limits
 from vlmlens.report._text import cut, finite, one_line
 from vlmlens.report._theme import RAMP_LIGHT, SERIES_LIGHT, ink, level, ramp
-from vlmlens.results import Figure, Series
+from vlmlens.results import Figure, Series, Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Paper
     from matplotlib.text import Text
+    from PIL.Image import Image
 
 _MARKERS = "os^D"
 _STYLE = {
@@ -39,23 +42,73 @@ _LETTER = 0.07
 """Inches per letter."""
 
 
-def figure_svg(figure: Figure) -> bytes:
-    """The figure as an SVG file. Text is never read as TeX, whatever it holds."""
-    from matplotlib import rc_context
+def figure_svg(figure: Figure, sheet: Sheet | None = None, picture: Image | None = None) -> bytes:
+    """The figure as an SVG file. Text is never read as TeX, whatever it holds.
+
+    Args:
+        figure: What to draw.
+        sheet: Which of its sheets, where it has some; default: the first.
+        picture: What lies under a map of patches.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    meta = {"Date": None, "Creator": "vlmlens"}
+    return _file(figure, sheet, picture, FigureCanvasSVG, format="svg", metadata=meta)
+
+
+def figure_png(figure: Figure, sheet: Sheet | None = None, picture: Image | None = None) -> bytes:
+    """The figure as a PNG file with 300 dots per inch; arguments as of `figure_svg`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    meta = {"Software": "vlmlens"}
+    return _file(figure, sheet, picture, FigureCanvasAgg, format="png", metadata=meta, dpi=300)
+
+
+def _file(
+    figure: Figure, sheet: Sheet | None, picture: Image | None, canvas: Any, **form: Any
+) -> bytes:
+    from matplotlib import rc_context
     from matplotlib.figure import Figure as Paper
 
+    from vlmlens.report._maps import draw_maps, map_size
+
+    shown = sheet or (figure.sheets[0] if figure.sheets else None)
+    if shown is not None and figure.kind == "lens":
+        figure, shown = _as_heatmap(figure, shown), None
     with rc_context(_STYLE), _quiet_fonts():  # type: ignore[arg-type]
-        paper = Paper(figsize=_size(figure), layout="constrained")
-        FigureCanvasSVG(paper)
-        axes = paper.add_subplot()
-        _draw(figure, axes)
-        axes.set_title(one_line(figure.title), parse_math=False, loc="left")
-        axes.set_xlabel(cut(one_line(figure.x_label), _LONGEST_LABEL), parse_math=False)
-        axes.set_ylabel(cut(one_line(figure.y_label), _LONGEST_LABEL), parse_math=False)
+        size = _size(figure) if shown is None else map_size(figure, picture)
+        paper = Paper(figsize=size, layout="constrained")
+        canvas(paper)
+        if shown is None:
+            _draw_axes(figure, paper)
+        else:
+            draw_maps(figure, shown, picture, paper)
         sink = io.BytesIO()
-        paper.savefig(sink, format="svg", metadata={"Date": None, "Creator": "vlmlens"})
+        paper.savefig(sink, **form)
     return sink.getvalue()
+
+
+def _as_heatmap(figure: Figure, sheet: Sheet) -> Figure:
+    """The table of one sample as a heat map."""
+    return replace(
+        figure,
+        title=f"{figure.title}: {sheet.name}",
+        kind="heatmap",
+        x=sheet.x or figure.x,
+        cells=sheet.cells,
+        texts=sheet.texts,
+        y_range=limits(figure),
+        y_label="layer",
+        sheets=(),
+    )
+
+
+def _draw_axes(figure: Figure, paper: Paper) -> None:
+    axes = paper.add_subplot()
+    _draw(figure, axes)
+    axes.set_title(one_line(figure.title), parse_math=False, loc="left")
+    axes.set_xlabel(cut(one_line(figure.x_label), _LONGEST_LABEL), parse_math=False)
+    axes.set_ylabel(cut(one_line(figure.y_label), _LONGEST_LABEL), parse_math=False)
 
 
 @contextmanager
@@ -122,7 +175,7 @@ def _tick_labels(labels: Sequence[str]) -> list[str]:
 
 def _draw(figure: Figure, axes: Axes) -> None:
     _label_positions(figure, axes)
-    if figure.kind == "heatmap":
+    if figure.kind in ("heatmap", "lens", "patches"):
         _heatmap(figure, axes)
         return
     for index, item in enumerate(figure.series):

@@ -46,7 +46,7 @@ def write_result(result: Result, folder: Path) -> list[Path]:
     first = f"{slug(result.analysis)}.json"
     write_bytes(folder / first, text.encode())
     for table, name in zip(result.tables, tables, strict=True):
-        write_bytes(folder / name, _parquet(table))
+        write_bytes(folder / name, table_parquet(table))
     for figure, name in zip(result.figures, figures, strict=True):
         write_bytes(folder / name, figure_svg(figure))
     _remove_stale(folder, slug(result.analysis), {*tables, *figures})
@@ -130,7 +130,8 @@ def _remove_stale(folder: Path, analysis: str, kept: set[str]) -> None:
                 path.unlink()
 
 
-def _parquet(table: Table) -> bytes:
+def table_parquet(table: Table) -> bytes:
+    """The table as a Parquet file, one Arrow type per column."""
     import pyarrow
     import pyarrow.parquet
 

@@ -17,11 +17,23 @@ from string import Template
 
 from vlmlens._files import write_bytes
 from vlmlens.report import _theme
+from vlmlens.report._browser import draw_browser
 from vlmlens.report._markup import Markup, join, tag, text
+from vlmlens.report._pictures import Pictures
 from vlmlens.report._samples import draw_samples
-from vlmlens.report._sections import analysis, anchors, facts_list, findings, glance, notes
+from vlmlens.report._sections import (
+    analysis,
+    anchors,
+    contents,
+    facts_list,
+    findings,
+    glance,
+    notes,
+)
 from vlmlens.results import Result
 from vlmlens.samples import Sample
+
+_SCRIPTS = ("report.js", "charts.js", "sheets.js", "browser.js")
 
 Facts = Mapping[str, "str | int | float | Mapping[str, str | int | float]"]
 """What is known of a run, by name; a mapping as a value is a group of its own."""
@@ -37,7 +49,7 @@ def write_report(
     warnings: Sequence[str] = (),
     samples: Sequence[Sample] = (),
     reproduce: str = "vlmlens run -c run.yaml",
-    max_rows: int = 100,
+    max_rows: int | None = 100,
 ) -> Path:
     """Write the page of `render` to a file, whole or not at all."""
     page = render(
@@ -64,7 +76,7 @@ def render(
     warnings: Sequence[str] = (),
     samples: Sequence[Sample] = (),
     reproduce: str = "vlmlens run -c run.yaml",
-    max_rows: int = 100,
+    max_rows: int | None = 100,
 ) -> str:
     """The page.
 
@@ -74,23 +86,30 @@ def render(
         facts: Model, data, versions, timings: by name, in groups or not.
         spec_yaml: The exact spec.
         warnings: Of the run; those of the results are shown with them.
-        samples: A handful to picture; questions on one image share a card.
+        samples: Those of the run: the first few are pictured, the others can be looked up.
         reproduce: The command that repeats the run, given the spec as `run.yaml`.
-        max_rows: Rows of a table that are shown; the rest stays in the Parquet files.
+        max_rows: Rows of a table that are shown; the rest stays in the files of the results. None:
+            there are no such files, and all rows are shown.
     """
-    style, script = _static("report.css") + _theme.css(), _static("report.js")
+    style, script = _static("report.css") + _theme.css(), "".join(map(_static, _SCRIPTS))
+    pictures = Pictures(samples)
     warned = [*warnings, *(f"{item.title}: {line}" for item in results for line in item.warnings)]
     names = anchors(results)
     body = tag(
         "main",
         _header(title),
-        tag("section", *_found(results, names), id="found"),
+        contents(results, names),
+        tag("section", *_found(results, names, samples), id="found"),
         _warnings(warned),
-        *(analysis(item, name, max_rows) for item, name in zip(results, names, strict=True)),
-        _section("Samples", "samples", draw_samples(samples) if samples else Markup("")),
+        *(
+            analysis(item, name, max_rows, pictures)
+            for item, name in zip(results, names, strict=True)
+        ),
+        _section("Samples", "samples", _samples(samples, results, pictures)),
         _section("Method", "method", notes(results)),
         _section("This run", "run", facts_list(facts)),
         _section("Reproduce", "reproduce", _reproduce(spec_yaml, reproduce)),
+        pictures.block(),
     )
     return Template(_static("report.html")).substitute(
         title=text(title),
@@ -105,8 +124,18 @@ def _header(title: str) -> Markup:
     return tag("header", tag("p", "vlmlens report", class_="brand"), tag("h1", title))
 
 
-def _found(results: Sequence[Result], names: Sequence[str]) -> list[Markup]:
-    return [tag("h2", "What was found"), findings(results, names), glance(results)]
+def _found(
+    results: Sequence[Result], names: Sequence[str], samples: Sequence[Sample]
+) -> list[Markup]:
+    return [tag("h2", "What was found"), findings(results, names, samples), glance(results)]
+
+
+def _samples(samples: Sequence[Sample], results: Sequence[Result], pictures: Pictures) -> Markup:
+    """A few pictured ones, which the page's script replaces by all, to be searched."""
+    if not samples:
+        return Markup("")
+    still = tag("div", draw_samples(samples), class_="still")
+    return join([still, draw_browser(samples, results, pictures)])
 
 
 def _section(title: str, name: str, content: Markup) -> Markup:

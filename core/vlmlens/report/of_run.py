@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens.report.html import write_report
 
 if TYPE_CHECKING:
+    from vlmlens.results import Result
     from vlmlens.runs import Run
-    from vlmlens.samples import Sample
-
-_PICTURED_IMAGES = 4
 
 
 def write_run_report(run: Run) -> Path:
     """Write report.html into the run's folder, from what is stored there."""
     info, spec = run.info, run.spec
     summary = info.get("summary", {})
-    in_order = [run.results[name] for name in _ordered(run)]
+    results = run.results
+    in_order = [results[name] for name in ordered(run, results)]
     return write_report(
         run.report_path,
         in_order,
@@ -43,26 +42,64 @@ def write_run_report(run: Run) -> Path:
         },
         spec_yaml=spec.to_yaml(),
         warnings=info.get("warnings", ()),
-        samples=_few(run.samples),
-        reproduce="vlmlens run -c run.yaml --out ANOTHER_FOLDER",
+        samples=run.samples,
+        reproduce=_command(run),
     )
 
 
-def _ordered(run: Run) -> list[str]:
+def render_again(
+    run: Run,
+    figures: str | None = None,
+    tables: str | None = None,
+    to: Path | None = None,
+    *,
+    show: bool = False,
+) -> list[Path]:
+    """Write the report of a run again, and files for papers where formats are named.
+
+    Args:
+        run: Whose results.
+        figures: Formats of figures with commas between them, as "svg,png".
+        tables: Formats of tables likewise.
+        to: Folder of those files; default: `papers` in the run's folder.
+        show: Whether the page is opened in a browser.
+
+    Returns:
+        The page, then the files.
+
+    Raises:
+        SpecError: A format is unknown.
+    """
+    from vlmlens.report.papers import write_papers
+
+    forms = {"figures": _listed(figures), "tables": _listed(tables)}
+    written: list[Path] = []
+    if any(forms.values()):
+        results = list(run.results.values())
+        written = write_papers(results, to or run.path / "papers", samples=run.samples, **forms)
+    page = write_run_report(run)
+    if show:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return [page, *written]
+
+
+def _listed(formats: str | None) -> list[str]:
+    return [name.strip() for name in (formats or "").split(",") if name.strip()]
+
+
+def _command(run: Run) -> str:
+    """The command that gives the same results again."""
+    from vlmlens.databases import has_model
+
+    if has_model(run):
+        return "vlmlens run -c run.yaml --out ANOTHER_FOLDER"
+    chosen = "".join(f" --analysis {name}" for name in ordered(run, run.results))
+    return f"vlmlens analyze {run.spec.data}{chosen}"
+
+
+def ordered(run: Run, results: Mapping[str, Result]) -> list[str]:
     """Analyses in the order of the spec, then those added later."""
-    names = list(run.results)
-    first = [name for name in run.spec.analysis if name in names]
-    return first + [name for name in names if name not in first]
-
-
-def _few(samples: Sequence[Sample]) -> list[Sample]:
-    """All samples on the first few distinct images."""
-    images: dict[tuple[str, ...], None] = {}
-    chosen = []
-    for sample in samples:
-        key = tuple(image for image in sample.images if isinstance(image, str))
-        if key not in images and len(images) == _PICTURED_IMAGES:
-            break
-        images[key] = None
-        chosen.append(sample)
-    return chosen
+    first = [name for name in run.spec.analysis if name in results]
+    return first + [name for name in results if name not in first]

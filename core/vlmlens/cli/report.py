@@ -1,0 +1,43 @@
+"""`vlmlens report`: the page of a run once more, and files for papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._output import Output
+
+Figures = Annotated[
+    str | None, Option(metavar="FORMATS", help="Write figures too: svg, png; with commas.")
+]
+Tables = Annotated[
+    str | None, Option(metavar="FORMATS", help="Write tables too: csv, latex, parquet.")
+]
+To = Annotated[
+    Path | None, Option(metavar="FOLDER", help="Where those go. Default: papers, in the run.")
+]
+
+
+@shares(output=output_flags)
+def report(
+    run: Annotated[str, Argument(metavar="RUN", help="Folder of a run.")],
+    output: Output,
+    open_: Annotated[bool, Option("--open", help="Show the page in a browser.")] = False,
+    figures: Figures = None,
+    tables: Tables = None,
+    to: To = None,
+) -> None:
+    """Write a run's report again, from the results that it has.
+
+    With --figures and --tables: files for papers as well.
+    """
+    from vlmlens.report.of_run import render_again
+    from vlmlens.runs import Run
+
+    made = render_again(Run(run, registry=installed()), figures, tables, to, show=open_)
+    document = {"report": str(made[0]), "files": [str(path) for path in made[1:]]}
+    lines = [f"report  {made[0]}", *(f"file    {path}" for path in made[1:])]
+    output.data(document, "\n".join(lines))

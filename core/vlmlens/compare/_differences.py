@@ -1,0 +1,181 @@
+"""Tests on a difference of means: paired, unpaired, or from two intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import erfc, sqrt
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_NORMAL_95 = 1.959964
+_AT_ONCE = 2_000_000
+"""Random numbers that are held at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one number of a run is more than the same number of another.
+
+    Args:
+        reference: The mean in the run that is compared with; `value` likewise, in the other.
+        difference: `value - reference`.
+        low: Lower end of its 95 % interval; `high` likewise.
+        p: Two-sided p-value, not corrected.
+        test: How it was tested.
+        samples: How many pairs, or how many samples of both runs together; 0 where not known.
+    """
+
+    reference: float
+    value: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: Literal["paired", "unpaired", "intervals"]
+    samples: int
+
+
+def paired(
+    reference: Floats, value: Floats, groups: Sequence[str], rng: np.random.Generator, draws: int
+) -> Difference:
+    """The same samples in both runs: signs of whole groups' differences are flipped at random.
+
+    Args:
+        reference: float64 `[n]`.
+        value: float64 `[n]`, of the same samples.
+        groups: `[n]`, samples of one group are flipped and resampled together.
+        rng: Where randomness comes from.
+        draws: Of the permutation test and of the bootstrap each.
+    """
+    change = value - reference
+    sums, counts = _by_group(change, groups)
+    observed = float(change.mean())
+    null = [
+        (rng.integers(0, 2, (size, len(sums))) * 2 - 1) @ sums / len(change)
+        for size in _portions(draws, len(sums))
+    ]
+    low, high = _interval(_resampled(sums, counts, rng, draws))
+    p = _two_sided(observed, np.concatenate(null))
+    means = float(reference.mean()), float(value.mean())
+    return Difference(*means, observed, low, high, p, "paired", len(change))
+
+
+def unpaired(
+    reference: Floats,
+    value: Floats,
+    groups: tuple[Sequence[str], Sequence[str]],
+    rng: np.random.Generator,
+    draws: int,
+) -> Difference:
+    """Other samples in the two runs: whole groups change runs at random.
+
+    Args:
+        reference: float64 `[n]`.
+        value: float64 `[m]`.
+        groups: The samples' groups in the one and the other.
+        rng: Where randomness comes from.
+        draws: Of the permutation test and of the bootstrap each.
+    """
+    first, second = _by_group(reference, groups[0]), _by_group(value, groups[1])
+    sums, counts = (np.concatenate(pair) for pair in zip(first, second, strict=True))
+    observed = float(value.mean() - reference.mean())
+    null = np.concatenate(
+        [
+            _split_difference(sums, counts, len(second[0]), rng, size)
+            for size in _portions(draws, len(sums))
+        ]
+    )
+    spread = _resampled(*second, rng, draws) - _resampled(*first, rng, draws)
+    low, high = _interval(spread)
+    means = float(reference.mean()), float(value.mean())
+    p, total = _two_sided(observed, null), len(reference) + len(value)
+    return Difference(*means, observed, low, high, p, "unpaired", total)
+
+
+def from_intervals(
+    reference: tuple[float, float, float], value: tuple[float, float, float]
+) -> Difference | None:
+    """From two numbers with their 95 % intervals, taken as independent and normal.
+
+    Runs on the same samples are positively dependent as a rule, which makes this test cautious.
+
+    Args:
+        reference: A number, the lower and the upper end of its interval.
+        value: The same of the other run.
+
+    Returns:
+        None where the numbers differ and neither interval has a width: nothing tells by how much
+        they could have differed by chance.
+    """
+    error = sqrt(sum(((high - low) / (2 * _NORMAL_95)) ** 2 for _, low, high in (reference, value)))
+    change = value[0] - reference[0]
+    if error == 0 and change != 0:
+        return None
+    p = erfc(abs(change) / error / sqrt(2)) if error > 0 else 1.0
+    reach = _NORMAL_95 * error
+    return Difference(
+        reference[0], value[0], change, change - reach, change + reach, p, "intervals", 0
+    )
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by the step-down method of Holm (1979).
+
+    >>> [round(value, 2) for value in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.array(p)[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in corrected]
+
+
+def _by_group(values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
+    """Sum and number of samples of each group."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    places = np.array([numbers[name] for name in groups])
+    sums: Floats = np.bincount(places, weights=values).astype(np.float64)
+    counts: Floats = np.bincount(places).astype(np.float64)
+    return sums, counts
+
+
+def _split_difference(
+    sums: Floats, counts: Floats, second: int, rng: np.random.Generator, draws: int
+) -> Floats:
+    """Differences of means where `second` groups, taken at random, make up the second run."""
+    order = rng.random((draws, len(sums))).argpartition(second - 1, axis=1)[:, :second]
+    of_second, n_second = sums[order].sum(1), counts[order].sum(1)
+    of_first, n_first = sums.sum() - of_second, counts.sum() - n_second
+    difference: Floats = of_second / n_second - of_first / n_first
+    return difference
+
+
+def _resampled(sums: Floats, counts: Floats, rng: np.random.Generator, draws: int) -> Floats:
+    """Means of bootstrap resamples of whole groups."""
+    even = np.full(len(sums), 1 / len(sums))
+    parts = []
+    for size in _portions(draws, len(sums)):
+        taken = rng.multinomial(len(sums), even, size=size)
+        parts.append((taken @ sums) / (taken @ counts))
+    return np.concatenate(parts)
+
+
+def _portions(draws: int, width: int) -> list[int]:
+    size = max(1, _AT_ONCE // max(width, 1))
+    return [min(size, draws - start) for start in range(0, draws, size)]
+
+
+def _two_sided(observed: float, null: Floats) -> float:
+    """Phipson and Smyth (2010): a permutation p-value is never zero."""
+    reached = np.count_nonzero(np.abs(null) >= abs(observed) - 1e-9)
+    return float((1 + reached) / (1 + len(null)))
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,135 @@
+"""The numbers of a side that can be compared: of single samples, or with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vlmlens.compare._sides import Side
+from vlmlens.report._text import finite, scalar
+from vlmlens.results import Cell, Table
+
+About = tuple[str, ...]
+Number = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number of an analysis, by what it is about.
+
+    Args:
+        analysis: Whose.
+        name: The table's column.
+        keys: What it is told apart by.
+        single: Where it is of single samples: values by sample id, by what they are about.
+        known: Else: the number with the ends of its interval, by what it is about.
+        yes_no: Whether it is a share of samples.
+    """
+
+    analysis: str
+    name: str
+    keys: tuple[str, ...]
+    single: Mapping[About, Mapping[str, float]] = field(default_factory=dict)
+    known: Mapping[About, Number] = field(default_factory=dict)
+    yes_no: bool = False
+
+
+def measures(side: Side) -> dict[tuple[str, str, str], Measure]:
+    """All of a side's measures, by analysis, table and name."""
+    return {
+        (result.analysis, table.name, made.name): made
+        for result in side.results.values()
+        for table in result.tables
+        for made in _of_table(result.analysis, table, side.column)
+    }
+
+
+def _of_table(analysis: str, table: Table, column: str | None) -> list[Measure]:
+    keys = table.about
+    if column is not None and "column" not in keys:
+        return []
+    shown = tuple(key for key in keys if column is None or key != "column")
+    rows = [
+        row
+        for row in (dict(zip(table.columns, cells, strict=True)) for cells in table.rows())
+        if column is None or row.get("column", column) == column
+    ]
+    abouts = [tuple(str(row[key]) for key in shown) for row in rows]
+    if "sample" in table.columns:
+        places = list(zip((str(row["sample"]) for row in rows), abouts, strict=True))
+        return _single(analysis, table, rows, shown, places) if _unique(places) else []
+    return _with_intervals(analysis, table, rows, shown, abouts) if _unique(abouts) else []
+
+
+def _unique(items: Sequence[object]) -> bool:
+    return len(set(items)) == len(items)
+
+
+def _single(
+    analysis: str,
+    table: Table,
+    rows: Sequence[Mapping[str, Cell]],
+    keys: tuple[str, ...],
+    places: Sequence[tuple[str, About]],
+) -> list[Measure]:
+    made = []
+    for name, values in _columns(table, rows, keys).items():
+        single: dict[About, dict[str, float]] = {}
+        for (sample, about), value in zip(places, values, strict=True):
+            number = finite(value)
+            if number is not None:
+                single.setdefault(about, {})[sample] = number
+        known = [value for value in values if value is not None]
+        yes_no = all(isinstance(value, bool) for value in known)
+        if single:
+            made.append(Measure(analysis, name, keys, single=single, yes_no=yes_no))
+    return made
+
+
+def _columns(
+    table: Table, rows: Sequence[Mapping[str, Cell]], keys: tuple[str, ...]
+) -> dict[str, list[Cell]]:
+    """Numbers and truth values by name; an answer that can be the label gives one more."""
+    found: dict[str, list[Cell]] = {}
+    for name in table.columns:
+        values = [scalar(row[name]) for row in rows]
+        if name.startswith("answer") and "label" in table.columns:
+            right: list[Cell] = [_is_label(row, name) for row in rows]
+            if any(right):
+                found[f"{name} is the label"] = right
+        elif name not in (*keys, "sample", "label") and all(
+            isinstance(value, int | float | None) for value in values
+        ):
+            found[name] = values
+    return found
+
+
+def _is_label(row: Mapping[str, Cell], name: str) -> bool | None:
+    return None if row["label"] is None or row[name] is None else row[name] == row["label"]
+
+
+def _with_intervals(
+    analysis: str,
+    table: Table,
+    rows: Sequence[Mapping[str, Cell]],
+    keys: tuple[str, ...],
+    abouts: Sequence[About],
+) -> list[Measure]:
+    made = []
+    for name in table.columns:
+        ends = (name, f"{name}_low", f"{name}_high")
+        if not all(end in table.columns for end in ends):
+            continue
+        known = {}
+        for about, row in zip(abouts, rows, strict=True):
+            numbers = [_number(row[end]) for end in ends]
+            present = [number for number in numbers if number is not None]
+            if len(present) == len(ends):
+                known[about] = (present[0], present[1], present[2])
+        if known:
+            made.append(Measure(analysis, name, keys, known=known))
+    return made
+
+
+def _number(value: Cell) -> float | None:
+    return None if isinstance(value, str) else finite(value)

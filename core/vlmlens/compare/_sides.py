@@ -1,0 +1,121 @@
+"""What is compared: a run, or one column of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.errors import RunError, did_you_mean
+from vlmlens.results import Result
+from vlmlens.runs import Run
+
+if TYPE_CHECKING:
+    from vlmlens.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A run, or one column of it.
+
+    Args:
+        name: By which it is told apart from the others.
+        results: Its results by analysis.
+        groups: The group of each sample, by sample id.
+        prints: What the model saw of each sample, as a fingerprint, by sample id.
+        column: The column that is compared; None: all, each with that of the same name.
+        facts: What is known of the run, by name.
+    """
+
+    name: str
+    results: Mapping[str, Result]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    prints: Mapping[str, str] = field(default_factory=dict)
+    column: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_side(where: str, registry: Registry | None = None) -> Side:
+    """A run by its folder, or one column of it: `runs/a` or `runs/a@llm.block.3/last`.
+
+    Raises:
+        RunNotFound: The folder holds no run.
+        RunError: The run has no results, or nothing was found at that column.
+    """
+    folder, column = where, None
+    if not (Path(where) / "run.json").is_file() and "@" in where:
+        folder, _, column = where.rpartition("@")
+    run = Run(folder, registry=registry)
+    results = run.results
+    if not results:
+        raise RunError(
+            f"The run {folder!r} has no results to compare.",
+            subject=folder,
+            hint=f"Analyse it first: vlmlens analyze {folder}",
+        )
+    if column is not None:
+        _check_column(column, results, where)
+    records = run.sample_records()
+    return Side(
+        name=Path(folder).name if column is None else f"{Path(folder).name}@{column}",
+        results=results,
+        groups={sample.id: sample.split_group for sample in run.samples},
+        prints={record["id"]: record.get("fingerprint", "") for record in records},
+        column=column,
+        facts=_facts(run),
+    )
+
+
+def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[Side]:
+    """Several, with different names.
+
+    Raises:
+        RunError: Fewer than two; otherwise as `read_side`.
+    """
+    if len(places) < 2:
+        raise RunError(
+            "There is only one run to compare.",
+            subject=" ".join(places),
+            hint="Give two runs or more; RUN@COLUMN names one column of a run.",
+        )
+    sides = [read_side(place, registry) for place in places]
+    names = [side.name for side in sides]
+    made = []
+    for place, side in zip(places, sides, strict=True):
+        made.append(side if names.count(side.name) == 1 else replace(side, name=place))
+    if len({side.name for side in made}) < len(made):
+        raise RunError(
+            "The same run is given twice.",
+            subject=" ".join(places),
+            hint="RUN@COLUMN names one column of a run.",
+        )
+    return made
+
+
+def _check_column(column: str, results: Mapping[str, Result], where: str) -> None:
+    tables = [table for result in results.values() for table in result.tables]
+    known = {str(name) for table in tables for name in table.columns.get("column", ())}
+    if column not in known:
+        raise RunError(
+            f"No analysis of that run found anything at the column {column!r}.",
+            subject=where,
+            hint=did_you_mean(column, known) or f"There are {', '.join(sorted(known)) or 'none'}.",
+        )
+
+
+def _facts(run: Run) -> dict[str, str]:
+    info, spec = run.info, run.spec
+    model: Mapping[str, Any] = info.get("model", {})
+    known = {
+        "adapter": spec.adapter,
+        "model": spec.model or model.get("checkpoint"),
+        "digest": model.get("digest"),
+        "dtype": model.get("dtype"),
+        "data": spec.data,
+        "samples": len(run.samples),
+        "seed": spec.seed,
+        "vlmlens": info.get("vlmlens"),
+        "finished": info.get("finished"),
+    }
+    return {name: str(value) for name, value in known.items() if value is not None}

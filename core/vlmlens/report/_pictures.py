@@ -1,0 +1,83 @@
+"""Pictures of samples, made small and each embedded in the page once."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vlmlens.errors import ImageError
+from vlmlens.report._embed import data_block
+from vlmlens.report._markup import Markup
+from vlmlens.samples import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SMALL, LARGE = 192, 448
+"""Longest sides in pixels: beside a question, and under a map of patches."""
+_PIXELS = 96
+"""Pictures up to this size are kept exact and shown with hard pixels."""
+
+
+def is_small(image: Image) -> bool:
+    """Whether single pixels of the picture are to be seen."""
+    return max(image.size) <= _PIXELS
+
+
+def thumbnail(image: Image, side: int = SMALL) -> str:
+    """The image as a `data:` URI, at most `side` pixels long: PNG where it is small, else JPEG."""
+    made = image.convert("RGB")
+    made.thumbnail((side, side))
+    kind = "PNG" if is_small(image) else "JPEG"
+    buffer = io.BytesIO()
+    made.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{data}"
+
+
+class Pictures:
+    """The pictures that the page's script shows, by number.
+
+    Args:
+        samples: Whose pictures these are.
+        most: How many pictures are embedded of each size; later ones are left out.
+    """
+
+    def __init__(self, samples: Sequence[Sample], most: int = 48) -> None:
+        self.samples = {sample.id: sample for sample in samples}
+        self._most = most
+        self._made: dict[int, int] = {}
+        self._numbers: dict[tuple[object, int], int | None] = {}
+        self._listed: list[tuple[str, int, int]] = []
+
+    def number(self, sample: str, image: int = 0, side: int = SMALL) -> int | None:
+        """The number of a sample's picture; None where there is none, or no room for it."""
+        images = self.samples[sample].images if sample in self.samples else ()
+        if not 0 <= image < len(images):
+            return None
+        source = images[image]
+        key = (source if isinstance(source, str) else id(source), side)
+        if key not in self._numbers:
+            if self._made.get(side, 0) >= self._most:
+                return None
+            self._numbers[key] = self._add(self.samples[sample], image, side)
+        return self._numbers[key]
+
+    def shown(self, number: int) -> tuple[str, int, int]:
+        """A picture's `data:` URI, width and height."""
+        return self._listed[number]
+
+    def block(self) -> Markup:
+        """All pictures as data."""
+        return data_block(self._listed, "pictures-data")
+
+    def _add(self, sample: Sample, image: int, side: int) -> int | None:
+        try:
+            opened = sample.open_images()[image]
+        except ImageError:
+            return None
+        self._made[side] = self._made.get(side, 0) + 1
+        self._listed.append((thumbnail(opened, side), *opened.size))
+        return len(self._listed) - 1
