@@ -19,7 +19,7 @@ def test_the_two_commands_stand_where_ci_reads_them() -> None:
     commands = re.findall(r"^    (pip install -c constraints.txt .*)$", README, re.MULTILINE)
     assert commands == [
         "pip install -c constraints.txt . && vlmlens run",
-        "pip install -c constraints.txt -r requirements-dev.txt && pytest",
+        "pip install -c constraints.txt -r requirements-dev.txt && pytest -n auto",
     ]
 
 
