@@ -180,7 +180,7 @@ def test_lifecycle_events_come_in_order(tmp_path: Path, registry: Registry) -> N
         (10, 12),
         (12, 12),
         "logit-lens",
-        ("finished", ["samples", "seconds"]),
+        ("finished", ["samples", "seconds", "skipped"]),
     ]
 
 
