@@ -53,12 +53,13 @@ def joined(blocks: Sequence[ColumnBlock]) -> ColumnBlock:
         return blocks[0]
     ids = tuple(sample for block in blocks for sample in block.ids)
     columns = {
-        name: _joined([block.columns[name] for block in blocks]) for name in blocks[0].columns
+        name: joined_values([block.columns[name] for block in blocks]) for name in blocks[0].columns
     }
     return ColumnBlock(ids, columns)
 
 
-def _joined(parts: Sequence[Values]) -> Values:
+def joined_values(parts: Sequence[Values]) -> Values:
+    """Values of one column as one, in order."""
     array = np.concatenate([part.array for part in parts])
     if not parts[0].ragged:
         return Values(array, parts[0].dtype)

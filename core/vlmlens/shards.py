@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from vlmlens.abc import options as base
 from vlmlens.abc.storage import Array, ColumnBlock, ColumnInfo, ColumnStore, Mode, Values
+from vlmlens.blocks import joined_values
 from vlmlens.errors import (
     ColumnNotFound,
     FingerprintMismatch,
@@ -138,7 +137,7 @@ class ShardedStore(ColumnStore):
         """See `ColumnStore.read`."""
         stores = self._having(column)
         if ids is None:
-            return _joined([store.read(column) for store in stores])
+            return joined_values([store.read(column) for store in stores])
         places = {sample: i for i, store in enumerate(stores) for sample in store.ids(column)}
         missing = next((sample for sample in ids if sample not in places), None)
         if missing is not None:
@@ -152,7 +151,7 @@ class ShardedStore(ColumnStore):
         if not parts:
             return stores[0].read(column, [])
         order = {sample: i for i, sample in enumerate(s for some in rows for s in some)}
-        return _joined(parts).take([order[sample] for sample in ids])
+        return joined_values(parts).take([order[sample] for sample in ids])
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`."""
@@ -260,11 +259,3 @@ def _keep_texts(run: Run, folders: Sequence[Path]) -> None:
     if texts:
         joined = "".join(path.read_text(encoding="utf-8") for path in texts)
         (run.path / FILE).write_text(joined, encoding="utf-8")
-
-
-def _joined(parts: Sequence[Values]) -> Values:
-    array = np.concatenate([part.array for part in parts])
-    if not parts[0].ragged:
-        return Values(array, parts[0].dtype)
-    lengths = tuple(length for part in parts for length in part.lengths or ())
-    return Values(array, parts[0].dtype, lengths)
