@@ -18,7 +18,7 @@ LOGIT_LENS = Manifest(
     name="logit-lens",
     target="vlmlens_plugins.analysis.logit_lens:LogitLens",
     help="Where the answer forms: every language block read by the final norm and unembedding.",
-    needs=frozenset({"readout"}),
+    needs=frozenset({"readout", "activations"}),
     requires=("torch",),
     aliases=("lens",),
 )
