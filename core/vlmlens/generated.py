@@ -36,6 +36,15 @@ class GeneratedTexts:
             file.flush()
             os.fsync(file.fileno())
 
+    def generations(self) -> dict[str, Generation]:
+        """What was written, by sample id."""
+        from vlmlens.abc.adapter import Generation
+
+        return {
+            name: Generation(record["text"], tuple(record["token_ids"]))
+            for name, record in self.read().items()
+        }
+
     def read(self) -> dict[str, dict[str, Any]]:
         """`text` and `token_ids` by sample id; of a sample that was done twice, the last.
 

@@ -396,6 +396,8 @@ def _context(
         seed=seed,
         progress=progress,
         warn=job.warn,
+        generated=GeneratedTexts(job.run.path).generations(),
+        folder=job.run.path / "results",
     )
 
 

@@ -79,6 +79,7 @@ def _make(
 ) -> Analysis:
     analysis: Analysis = registry.load(manifest)(registry.options(manifest, options))
     _check_needs(manifest, adapter, samples)
+    _check_options(manifest, analysis, adapter)
     analysis.check(samples, columns)
     return analysis
 
@@ -127,6 +128,16 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
                 subject=analysis.name,
                 hint="Leave the analysis out, or choose another adapter.",
             )
+
+
+def _check_options(manifest: Manifest, analysis: Analysis, adapter: Manifest) -> None:
+    for need in sorted(analysis.needs() - adapter.offers):
+        raise CompositionError(
+            f"The analysis {manifest.name!r}, with these options, needs {need!r}, which the "
+            f"adapter {adapter.name!r} does not offer.",
+            subject=manifest.name,
+            hint="Choose other options for the analysis, or another adapter.",
+        )
 
 
 def _can_answer(adapter: Manifest, samples: Sequence[Sample]) -> bool:

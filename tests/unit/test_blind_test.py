@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +22,7 @@ from vlmlens.suitability import suitable
 from vlmlens_plugins.analysis import _scoring as scoring_module
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers
-from vlmlens_plugins.analysis.blind_test.blanks import blanked, image_sizes
-from vlmlens_plugins.analysis.blind_test.scores import score_tasks, swap_test
+from vlmlens_plugins.analysis.blind_test.blanks import blanked
 from vlmlens_plugins.storage.memory import MemoryStore
 
 OPTIONS = BlindOptions(draws=2000, resamples=500)
@@ -90,35 +86,6 @@ def test_a_small_budget_for_logits_does_not_change_the_scores(
     whole = AnswerScorer(vlm).choices(samples)
     monkeypatch.setattr(scoring_module, "_ROWS", 1)
     np.testing.assert_allclose(AnswerScorer(vlm).choices(samples), whole, atol=1e-3)
-
-
-@pytest.mark.parametrize("blank", ["gray", "black", "white", "noise"])
-def test_blanks_have_the_size_of_the_image_and_show_nothing(blank: Any, tmp_path: Path) -> None:
-    picture = Image.new("RGB", (30, 20), (255, 0, 0))
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "turned.jpg", exif=exif)
-    sample = Sample("s", "?", images=(str(tmp_path / "turned.jpg"), Image.new("RGB", (30, 20))))
-    assert image_sizes(sample) == [image.size for image in sample.open_images()]
-    first, second = blanked(sample, blank, 0).open_images()
-    assert (first.size, second.size) == ((20, 30), (30, 20))
-    deviation = np.asarray(first).std()
-    assert deviation > 50 if blank == "noise" else deviation == 0
-
-
-def test_noise_is_seeded_per_sample() -> None:
-    sample = Sample("s", "?", images=(Image.new("RGB", (8, 8)),))
-
-    def pixels(identifier: str, seed: int) -> bytes:
-        return blanked(replace(sample, id=identifier), "noise", seed).open_images()[0].tobytes()
-
-    assert pixels("a", 0) == pixels("a", 0)
-    assert len({pixels("a", 0), pixels("b", 0), pixels("a", 1)}) == 3
-
-
-def test_without_images_only_text_is_left() -> None:
-    sample = Sample("s", "?", images=(Image.new("RGB", (8, 8)),))
-    assert blanked(sample, "none", 0).images == ()
 
 
 @pytest.mark.parametrize("blank", ["gray", "noise", "none"])
@@ -186,107 +153,6 @@ def test_samples_without_an_image_are_left_out_and_labels_that_are_no_choice_nam
 def test_no_image_at_all_is_an_error_at_once() -> None:
     with pytest.raises(MissingAnnotation, match="needs images"):
         BlindTest(OPTIONS).check([Sample("a", "?")], [])
-
-
-def planted(image: Any, blank: Any, labels: Any, task: str = "t", groups: Any = None) -> Any:
-    """Answers of a made-up model; distributions over two choices."""
-    image, blank = (np.stack([1 - np.asarray(v), np.asarray(v)], 1) for v in (image, blank))
-    n = len(image)
-    groups = range(n) if groups is None else groups
-    samples = tuple(
-        Sample(
-            f"{i}",
-            "?",
-            choices=("no", "yes"),
-            group=str(group),
-            label=None if labels is None else ("no", "yes")[int(labels[i])],
-        )
-        for i, group in enumerate(groups)
-    )
-    known = labels is not None
-    truth = np.asarray(labels) if known else np.full(n, -1)
-    picks = image.argmax(1), blank.argmax(1)
-    return TaskAnswers(
-        task,
-        samples,
-        ("no", "yes"),
-        image,
-        blank,
-        np.abs(image - blank).sum(1) / 2,
-        np.zeros(n),
-        *picks,
-        np.full(n, known),
-        picks[0] == truth,
-        picks[1] == truth,
-        open=False,
-    )
-
-
-RNG = np.random.default_rng(0)
-TRUTH = RNG.integers(0, 2, 200)
-SEEING = np.where(TRUTH == 1, 0.95, 0.05)
-RANDOM = RNG.choice([0.1, 0.9], 200)
-
-
-@pytest.mark.parametrize(
-    ("image", "blank", "labels", "verdict"),
-    [
-        (SEEING, np.full(200, 0.6), TRUTH, Verdict.USES_IMAGE),
-        (np.full(200, 0.79), np.full(200, 0.8), TRUTH, Verdict.IGNORES_IMAGE),
-        (RANDOM, np.full(200, 0.6), TRUTH, Verdict.INCONCLUSIVE),
-        (SEEING, np.full(200, 0.9), None, Verdict.USES_IMAGE),
-        (np.full(200, 0.7), np.full(200, 0.9), TRUTH, Verdict.INCONCLUSIVE),
-        (np.full(200, 0.79), np.full(200, 0.8), None, Verdict.IGNORES_IMAGE),
-    ],
-)
-def test_verdicts_on_planted_answers(image: Any, blank: Any, labels: Any, verdict: Verdict) -> None:
-    (score,) = score_tasks([planted(image, blank, labels)], OPTIONS, 0)
-    assert score.verdict is verdict
-
-
-def test_few_samples_do_not_show_that_an_image_is_used() -> None:
-    answers = planted([0.9, 0.1, 0.9], [0.6, 0.6, 0.6], [1, 0, 1])
-    (score,) = score_tasks([answers], OPTIONS, 0)
-    assert score.verdict is Verdict.INCONCLUSIVE
-
-
-def test_the_gain_p_equals_the_exact_mcnemar_test() -> None:
-    """9 samples gain, 2 lose: one-sided binomial tail."""
-    truth = np.ones(50, int)
-    blank, image = np.full(50, 0.9), np.full(50, 0.9)
-    blank[:9], image[9:11] = 0.1, 0.1
-    (score,) = score_tasks([planted(image, blank, truth)], BlindOptions(draws=50_000), 0)
-    exact = sum(math.comb(11, k) for k in range(9, 12)) / 2**11
-    assert score.accuracy is not None
-    assert score.accuracy.p == pytest.approx(exact, abs=0.004)
-
-
-def test_the_swap_test_holds_its_level_and_notices_a_shift() -> None:
-    rng = np.random.default_rng(1)
-    p = [swap_test(planted(*rng.random((2, 40)), None, f"{i}"), 1000, 0)[1] for i in range(200)]
-    assert 0.01 <= np.mean(np.array(p) <= 0.05) <= 0.1
-    shifted = planted(rng.random(40) * 0.5 + 0.5, rng.random(40) * 0.5, None)
-    assert swap_test(shifted, 1000, 0)[1] < 0.01
-
-
-def test_groups_are_swapped_as_one() -> None:
-    """Forty copies of three independent pairs are three pairs, not 120."""
-    image, blank = np.repeat([0.9, 0.8, 0.9], 40), np.repeat([0.2, 0.3, 0.2], 40)
-    grouped = planted(image, blank, None, groups=np.repeat(range(3), 40))
-    assert swap_test(grouped, 1000, 0)[1] > 0.2
-    assert swap_test(planted(image, blank, None), 1000, 0)[1] < 0.01
-
-
-def test_p_values_are_corrected_over_tasks() -> None:
-    truth = np.ones(50, int)
-    blank, image = np.full(50, 0.9), np.full(50, 0.9)
-    blank[:9], image[9:11] = 0.1, 0.1
-    tasks = [planted(image, blank, truth, f"t{i}") for i in range(4)]
-    (alone,) = score_tasks(tasks[:1], OPTIONS, 0)
-    several = score_tasks(tasks, OPTIONS, 0)
-    assert alone.accuracy is not None
-    assert several[0].accuracy is not None
-    assert several[0].accuracy.corrected > 2 * alone.accuracy.corrected
 
 
 class Comparing:

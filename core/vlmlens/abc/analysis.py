@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vlmlens.abc import options as base
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.abc.adapter import Generation, ModelAdapter
     from vlmlens.abc.storage import ColumnInfo, ColumnStore
     from vlmlens.results import Result
     from vlmlens.samples import Sample
@@ -38,6 +39,10 @@ class AnalysisContext:
         progress: To be called now and then.
         warn: To be called, once each, with anything that the user should know: a fallback, a
             dropped class. It is shown, and kept in the run.
+        generated: What the model wrote after samples of the run, by sample id, where the run was
+            asked to generate; each up to the same number of tokens.
+        folder: Where the run's results lie, and an analysis may keep files beside its own, named
+            `<analysis>.<what>`; None where there is no run folder.
     """
 
     samples: Sequence[Sample]
@@ -47,6 +52,8 @@ class AnalysisContext:
     seed: int = 0
     progress: Progress = _no_progress
     warn: Callable[[str], None] = field(default=lambda message: None)
+    generated: Mapping[str, Generation] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def model_loaded(self) -> bool:
@@ -83,6 +90,10 @@ class Analysis(ABC):
             CompositionError: No column suits it.
         """
         del samples, columns
+
+    def needs(self) -> frozenset[str]:
+        """What it needs of the adapter for its options, beside what its manifest says."""
+        return frozenset()
 
     @abstractmethod
     def run(self, context: AnalysisContext) -> Result:

@@ -22,10 +22,13 @@ class AnswerScorer:
 
     Args:
         vlm: A loaded model.
+        mean: Whether a choice's log-probability is the mean over its tokens instead of the sum,
+            so that long choices are not at a disadvantage.
     """
 
-    def __init__(self, vlm: ModelAdapter) -> None:
+    def __init__(self, vlm: ModelAdapter, *, mean: bool = False) -> None:
         self._vlm = vlm
+        self._mean = mean
         self._ids: dict[str, list[int]] = {}
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -40,11 +43,11 @@ class AnswerScorer:
         return self._vlm.choice_scores(()) is not None
 
     def choices(self, samples: Sequence[Sample]) -> list[Floats]:
-        """Per sample, float64 `[choices]`: log-probabilities of its choices, summed over tokens.
+        """Per sample, float64 `[choices]`: log-probabilities of its choices, over tokens.
 
         A model that compares choices gives them itself. Else, samples whose choices are distinct
         single tokens share one pass over the last position; for the others every choice is
-        appended to the prompt and its tokens are scored.
+        appended to the prompt and its tokens are scored, summed or as their mean.
         """
         compared = self._vlm.choice_scores(samples)
         if compared is not None:
@@ -96,5 +99,6 @@ class AnswerScorer:
             before = torch.from_numpy(layout.rows[where - 1]).to(flat.device)
             tokens = torch.from_numpy(layout.token_ids[where]).to(flat.device)
             logs = flat[before].double().log_softmax(-1)
-            scores.append(float(logs.gather(1, tokens[:, None]).sum()))
+            found = logs.gather(1, tokens[:, None])
+            scores.append(float(found.mean() if self._mean else found.sum()))
         return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -86,6 +87,49 @@ def jensen_shannon(p: Floats, q: Floats) -> Floats:
     divergence = (_kullback_leibler(p, middle) + _kullback_leibler(q, middle)) / 2
     distance: Floats = np.sqrt(np.clip(divergence, 0.0, 1.0))
     return distance
+
+
+def entropy(p: Floats) -> Floats:
+    """`[...]`: Shannon entropy in bits of distributions `[..., outcomes]`.
+
+    >>> float(entropy(np.array([0.5, 0.25, 0.25])))
+    1.5
+    """
+    bits: Floats = -(p * np.log2(np.where(p > 0, p, 1.0))).sum(-1)
+    return np.maximum(bits, 0.0)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided exact p-value of as unequal a split of `gained + lost` by a fair coin.
+
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12 (1947), in its exact (binomial) form. It takes all samples to be
+    independent.
+
+    >>> round(mcnemar(9, 2), 4)
+    0.0654
+    """
+    trials = gained + lost
+    ways = math.lgamma(trials + 1) - trials * math.log(2)
+    tail = math.fsum(
+        math.exp(ways - math.lgamma(k + 1) - math.lgamma(trials - k + 1))
+        for k in range(max(gained, lost), trials + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def exact_ends(share: float, units: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share of 0 or 1, where resampling has nothing to vary: (low, high).
+
+    C. Clopper and E. Pearson, "The use of confidence or fiducial limits", Biometrika 26 (1934).
+
+    Args:
+        share: 0 or 1.
+        units: Independent units behind it.
+        level: Of the interval.
+    """
+    end = ((1 - level) / 2) ** (1 / units)
+    return (0.0, 1 - end) if share < 0.5 else (end, 1.0)
 
 
 def _kullback_leibler(p: Floats, q: Floats) -> Floats:

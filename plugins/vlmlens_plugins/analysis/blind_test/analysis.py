@@ -1,4 +1,4 @@
-"""The blind test: the same questions with the image and with a blank one."""
+"""The blind test: the same questions with the image and with blank ones."""
 
 from __future__ import annotations
 
@@ -11,38 +11,56 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import report
-from vlmlens_plugins.analysis.blind_test.answers import (
-    Interviewer,
-    TaskAnswers,
-    without_class_labels,
-)
+from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers, without_class_labels
+from vlmlens_plugins.analysis.blind_test.asking import Interviewer
 from vlmlens_plugins.analysis.blind_test.choices import samples_by_task, with_choices
+from vlmlens_plugins.analysis.blind_test.conditions import Conditions
+from vlmlens_plugins.analysis.blind_test.figures import figures
+from vlmlens_plugins.analysis.blind_test.forms import check_letters, is_yes_no
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 from vlmlens_plugins.analysis.blind_test.scores import score_tasks
+from vlmlens_plugins.analysis.blind_test.tables import tables
 
 
 class BlindTest(Analysis):
-    """Whether answers depend on the image, task by task; see `scores.judge` for the rule."""
+    """Whether answers depend on the image, task by task; see `verdict.judge` for the rule."""
 
     Options: ClassVar[type[Options]] = BlindOptions
     options: BlindOptions
 
+    def needs(self) -> frozenset[str]:
+        """See `Analysis.needs`."""
+        chosen = self.options
+        writes = chosen.form != "plain" or chosen.polarity or chosen.calibrate
+        found = {"text-only"} if "none" in chosen.blank else set()
+        return frozenset(found | ({"generate"} if writes or chosen.open == "generate" else set()))
+
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
         del columns
-        if not any(sample.images for sample in samples):
+        shown = [sample for sample in samples if sample.images]
+        if not shown:
             raise MissingAnnotation(
                 "The blind test needs images, and no sample has one.",
                 subject="images",
                 hint="Give the table an image column, or leave blind-test out.",
             )
+        if self.options.form != "plain":
+            check_letters(shown)
+        if self.options.polarity and not any(is_yes_no(sample) for sample in shown):
+            raise MissingAnnotation(
+                "polarity=true needs yes/no questions, and no sample has the choices yes and no.",
+                subject="choices",
+                hint="Give the questions these choices, or leave polarity out.",
+            )
+        Conditions(shown, self.options, 0)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         self.check(context.samples, ())
         warnings = self._warnings(context.samples)
         samples = [sample for sample in context.samples if sample.images]
-        scorer = AnswerScorer(context.model())
+        scorer = AnswerScorer(context.model(), mean=self.options.score == "mean")
         if scorer.by_choice:
             samples, more = with_choices(samples)
             warnings += more
@@ -56,9 +74,9 @@ class BlindTest(Analysis):
         return Result(
             analysis="blind-test",
             title="Whether the model looks at the image",
-            findings=report.findings(scores),
-            tables=report.tables(tasks, scores),
-            figures=report.figures(tasks, scores),
+            findings=report.findings(scores, self.options),
+            tables=tables(tasks, scores, self.options, context.seed),
+            figures=figures(tasks, scores),
             options=self.options.model_dump(mode="json"),
             notes=report.notes(self.options, by_choice=scorer.by_choice),
             warnings=warnings,
@@ -67,8 +85,6 @@ class BlindTest(Analysis):
     def _ask(
         self, context: AnalysisContext, scorer: AnswerScorer, samples: Sequence[Sample]
     ) -> list[TaskAnswers]:
-        by_task = samples_by_task(samples)
-        vlm = context.model()
         done = 0
 
         def tick(more: int) -> None:
@@ -76,14 +92,9 @@ class BlindTest(Analysis):
             done += more
             context.progress(done, len(samples))
 
-        interviewer = Interviewer(
-            scorer,
-            blank=self.options.blank,
-            batch_size=context.batch_size,
-            seed=context.seed,
-            token_text=lambda token: vlm.decode([token]),
-            tick=tick,
-        )
+        conditions = Conditions(samples, self.options, context.seed)
+        interviewer = Interviewer(context, self.options, scorer, conditions, tick)
+        by_task = samples_by_task(samples)
         return [interviewer.ask(task, members) for task, members in by_task.items()]
 
     def _warnings(self, samples: Sequence[Sample]) -> list[str]:

@@ -2,30 +2,100 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from vlmlens.abc import Options
 
-Blank = Literal["gray", "black", "white", "noise", "none"]
+Blank = Literal[
+    "gray", "black", "white", "mean", "noise", "blur", "shuffle", "other", "none"
+]  # fmt: skip
+
+KEEPS_SOME = frozenset({"blur", "shuffle"})
+"""Kinds that leave part of the image: their answers tell what is used, not whether anything is."""
+
+SHOWS_NOTHING = frozenset({"gray", "black", "white", "noise", "none"})
+"""Kinds that are the same whatever the image shows."""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class BlindOptions(Options):
     """Options of the blind test."""
 
-    blank: Blank = Field(
-        "gray", description="What replaces the image, in its size; none: text only."
+    blank: Annotated[tuple[Blank, ...], BeforeValidator(_listed)] = Field(
+        ("gray",),
+        min_length=1,
+        description="What replaces the image, one or several: gray, black, white, mean (its mean "
+        "color), noise, blur, shuffle (its patches), other (another sample's), none (text only).",
     )
+    form: Literal["plain", "letters", "rotated"] = Field(
+        "plain",
+        description="How choices are put: plain (as answers), letters (A, B, ... in the prompt), "
+        "rotated (letters, in every cyclic order of the options).",
+    )
+    polarity: bool = Field(
+        False, description="Yes/no questions are asked the other way round, too."
+    )
+    negation: str = Field(
+        'Would "no" be the right answer to this question? {prompt}',
+        description="The other way round, where a sample has no attribute `negated`.",
+    )
+    score: Literal["sum", "mean"] = Field(
+        "sum", description="A choice's log-probability: over its tokens, the sum or the mean."
+    )
+    calibrate: bool = Field(
+        False, description="Choices count against their log-probability after an empty prompt."
+    )
+    open: Literal["first-token", "generate"] = Field(
+        "first-token",
+        description="Questions without choices: by the first token, or by what the model writes.",
+    )
+    max_new_tokens: int = Field(16, ge=1, description="Most tokens of a written answer.")
+    blur: float = Field(
+        0.1, gt=0, le=1, description="Radius of blur, as a share of the longer side."
+    )
+    grid: int = Field(8, ge=2, description="Shuffled patches along each side.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the corrected p-values.")
     min_distance: float = Field(
         0.05, gt=0, lt=1, description="Mean total variation from which answers count as changed."
     )
     min_flips: float = Field(
-        0.02,
-        gt=0,
+        0.05, gt=0, lt=1, description="Share of flips from which answers count as changed."
+    )
+    min_use: float = Field(
+        0.25,
+        ge=0,
         lt=1,
-        description="Share of flips from which answers count as changed.",
+        description="Gain from which the image counts as used, not partly: as a share of what is "
+        "answered wrong without it.",
+    )
+    min_information: float = Field(
+        0.01,
+        gt=0,
+        description="Bits about the image in an answer from which answers follow the image.",
     )
     draws: int = Field(10_000, ge=1000, description="Permutations behind each p-value.")
     resamples: int = Field(2000, ge=200, description="Bootstrap resamples behind each interval.")
+
+    @field_validator("blank")
+    @classmethod
+    def _distinct(cls, value: tuple[Blank, ...]) -> tuple[Blank, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a kind of blank is named twice")
+        return value
+
+    @field_validator("negation")
+    @classmethod
+    def _holds_prompt(cls, value: str) -> str:
+        if "{prompt}" not in value:
+            raise ValueError("it must hold {prompt}")
+        return value
+
+    @property
+    def decisive(self) -> tuple[Blank, ...]:
+        """The kinds that the verdict rests on: those that leave nothing, where there are any."""
+        return tuple(kind for kind in self.blank if kind not in KEEPS_SOME) or self.blank

@@ -1,50 +1,34 @@
-"""What the blind test found, as findings, tables and figures."""
+"""What the blind test found, in sentences."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
-from vlmlens.results import Cell, Figure, Finding, Series, Table, Verdict
-from vlmlens_plugins.analysis._names import slug
-from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers
+from vlmlens.results import Finding
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
-from vlmlens_plugins.analysis.blind_test.scores import Accuracy, TaskScore
+from vlmlens_plugins.analysis.blind_test.scores import Accuracy, Comparison, TaskScore
+from vlmlens_plugins.analysis.blind_test.tables import row
+from vlmlens_plugins.analysis.blind_test.verdict import Use
 
-_SHOWN = 20
 _PHRASES = {
-    Verdict.USES_IMAGE: "the model uses the image",
-    Verdict.IGNORES_IMAGE: "the model ignores the image",
-    Verdict.INCONCLUSIVE: "it is inconclusive whether the model uses the image",
+    Use.USES: "the model uses the image",
+    Use.PARTLY: "the model uses the image in part",
+    Use.IGNORES: "the model ignores the image",
+    Use.INCONCLUSIVE: "it is inconclusive whether the model uses the image",
 }
-
-
-def findings(scores: Sequence[TaskScore]) -> list[Finding]:
-    """One finding per task."""
-    return [Finding(_sentence(score), score.verdict, score.task, _row(score)) for score in scores]
-
-
-def tables(tasks: Sequence[TaskAnswers], scores: Sequence[TaskScore]) -> list[Table]:
-    """The numbers per task, and the answers per sample."""
-    rows = [_row(score) for score in scores]
-    numbers = {name: [row[name] for row in rows] for name in rows[0]}
-    return [
-        Table("blind-tasks", "Answers with and without the image, by task", numbers),
-        _answer_table(tasks),
-    ]
-
-
-def figures(tasks: Sequence[TaskAnswers], scores: Sequence[TaskScore]) -> list[Figure]:
-    """Accuracies by task (where there are labels), and each task's mean answers."""
-    accuracy = _accuracy_figure(scores)
-    distributions = [_distribution_figure(answers) for answers in tasks]
-    return [*([accuracy] if accuracy else []), *distributions]
-
-
+_BLANKS = {
+    "gray": "a gray one",
+    "black": "a black one",
+    "white": "a white one",
+    "mean": "its mean color",
+    "noise": "noise",
+    "blur": "the image blurred",
+    "shuffle": "its patches shuffled",
+    "other": "another sample's",
+    "none": "no image at all",
+}
 _WRITTEN = (
-    "Choices are compared by the log-probability of their tokens after the prompt, summed, and "
+    "Choices are compared by the log-probability of their tokens after the prompt, {score}, and "
     "normalized over the choices; without choices, the distribution of the first token counts."
 )
 _COMPARED = (
@@ -52,6 +36,17 @@ _COMPARED = (
     "these texts to the image, at the model's own temperature, are normalized over the choices. "
     "The blank image is compared with the same texts."
 )
+_FORMS = {
+    "plain": "",
+    "letters": "Choices were lettered in the prompt, in one order, and letters were compared.",
+    "rotated": "Choices were lettered in the prompt, in every cyclic order, and letters compared; "
+    "the mean of the log-probabilities over these orders is free of what favours a position.",
+}
+
+
+def findings(scores: Sequence[TaskScore], options: BlindOptions) -> list[Finding]:
+    """One finding per task; of several blanks, it tells the one that shows least use."""
+    return [_finding(score, options) for score in scores]
 
 
 def notes(options: BlindOptions, *, by_choice: bool = False) -> list[str]:
@@ -61,150 +56,122 @@ def notes(options: BlindOptions, *, by_choice: bool = False) -> list[str]:
         options: Of the test.
         by_choice: Whether the model compared choices instead of writing.
     """
-    blank = (
-        "no image at all"
-        if options.blank == "none"
-        else f"a blank image ({options.blank}) of the same size"
-    )
+    blanks = ", ".join(_BLANKS[kind] for kind in options.blank)
     return [
-        f"Every question is asked twice: with its image, and with {blank}.",
-        _COMPARED if by_choice else _WRITTEN,
+        f"Every question is asked with its image, and with this in its place: {blanks}.",
+        *([_COMPARED] if by_choice else _asked(options)),
         "Distances between the two answers to a question: total variation and Jensen-Shannon "
         "distance (base 2), averaged over samples. A flip is another most probable answer. "
-        "Intervals are 95 % percentile bootstraps over groups.",
+        "Intervals are 95 % percentile bootstraps over groups, exact where a share is 0 or 1.",
         "Permutation tests: under the null, the answers with the image and with the blank are "
         f"exchangeable, so they are swapped at random group by group ({options.draws} draws). "
-        "Shift: total variation between the two mean answer distributions. Gain: accuracy with "
-        "the image minus accuracy blind, one-sided. Both corrected over tasks (Holm 1979). The "
-        "shift alone could come from the blank's strangeness; the gain cannot.",
-        "Uses the image: the interval of the flip rate lies above "
-        f"{options.min_flips:g} or that of the mean total variation above "
-        f"{options.min_distance:g}, and the gain (without labels: the shift) is significant at "
-        f"{options.alpha:g}. Ignores the image: both intervals end below these thresholds. "
-        "Inconclusive: anything else.",
+        "Shift: distance between the two mean answer distributions. Gain: accuracy with the image "
+        "minus accuracy blind, one-sided. Exchange: where a question is asked of several images, "
+        "accuracy against that of answers exchanged between these images. Corrected over tasks "
+        "(Holm 1979); of several blanks and the exchange, the largest p-value counts, for shift "
+        "and gain alone could come from a blank's strangeness. McNemar's p-value, beside them, "
+        "takes all samples as independent.",
+        "Use: the gain as a share of what is answered wrong blind. Information: bits that an "
+        "answer tells about which image was shown, over questions asked of several images.",
+        _rule(options),
     ]
 
 
-def _sentence(score: TaskScore) -> str:
-    accuracy = score.accuracy
-    numbers = (
-        f"{score.flips:.0%} of the answers flip without it, mean total variation {score.tv:.2f}"
+def _asked(options: BlindOptions) -> list[str]:
+    how = "summed" if options.score == "sum" else "their mean"
+    said = [_WRITTEN.format(score=how)]
+    if options.open == "generate":
+        said[0] = said[0].replace(
+            "the distribution of the first token counts",
+            f"what the model writes counts (greedy, {options.max_new_tokens} tokens at most), "
+            "normalized: case, punctuation, articles and number words, and the one right answer of "
+            "the task that it names",
+        )
+    if _FORMS[options.form]:
+        said.append(_FORMS[options.form])
+    if options.polarity:
+        said.append("Yes/no questions were asked both ways round, likewise free of a bias to yes.")
+    if options.calibrate:
+        said.append(
+            "From each choice's log-probability, that after an empty prompt and a gray image is "
+            "taken away."
+        )
+    return said
+
+
+def _rule(options: BlindOptions) -> str:
+    return (
+        f"Uses the image: the gain is significant at {options.alpha:g}, and use lies above "
+        f"{options.min_use:g}. In part: the gain is significant, but not surely that large; or "
+        "answers change and follow the image, without a significant gain. Without labels, this is "
+        "use. Answers change: the interval of the flip rate lies above "
+        f"{options.min_flips:g} or that of the mean total variation above "
+        f"{options.min_distance:g}. They follow the image: they tell over "
+        f"{options.min_information:g} bits about it. Ignores the image: both intervals end below "
+        "their thresholds, with a blank that leaves nothing of the image. Inconclusive: anything "
+        "else."
     )
+
+
+def _finding(score: TaskScore, options: BlindOptions) -> Finding:
+    told = _least(score, options)
+    several = len(score.comparisons) > 1
+    text = _sentence(score, told, _phrase(score, options.alpha), several=several)
+    values = {**row(score, told), "verdict": score.use.value, "p_corrected": score.corrected}
+    return Finding(text, score.use.verdict, score.task, values)
+
+
+def _least(score: TaskScore, options: BlindOptions) -> Comparison:
+    """The decisive comparison with the least gain, or distance."""
+    decisive = [each for each in score.comparisons if each.blank in options.decisive]
+    return min(
+        decisive,
+        key=lambda each: each.tv.value if each.accuracy is None else each.accuracy.gain.value,
+    )
+
+
+def _sentence(score: TaskScore, told: Comparison, phrase: str, *, several: bool) -> str:
+    with_what = f" (with {_BLANKS[told.blank]} in its place)" if several else ""
+    numbers = (
+        f"{told.flips.value:.0%} of the answers flip without it{with_what}, mean total variation "
+        f"{told.tv.value:.2f}{_bits(score)}"
+    )
+    accuracy = told.accuracy
     if accuracy is None:
         return (
-            f"{score.task}: {_PHRASES[score.verdict]} ({numbers}; shift of the mean answers "
-            f"{score.shift:.2f}, corrected p = {score.corrected:.2g})."
+            f"{score.task}: {phrase} ({numbers}; shift of the mean answers "
+            f"{told.shift.tv.value:.2f}, corrected p = {told.shift.corrected:.2g})."
         )
     chance = "" if accuracy.chance is None else f"chance {accuracy.chance:.2f}, "
+    gain = accuracy.gain
     return (
-        f"{score.task}: {_PHRASES[score.verdict]} (accuracy {accuracy.image:.2f} with it, "
-        f"{accuracy.blind:.2f} blind, {chance}majority {accuracy.majority:.2f}; gain "
-        f"{accuracy.gain:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}], corrected "
-        f"p = {accuracy.corrected:.2g}; {numbers})."
+        f"{score.task}: {phrase} (accuracy {accuracy.image.value:.2f} with it, "
+        f"{accuracy.blind.value:.2f} blind, {chance}majority {accuracy.majority:.2f}; gain "
+        f"{gain.value:.2f} [{gain.low:.2f}, {gain.high:.2f}], corrected "
+        f"p = {score.corrected:.2g}; {numbers}{_prior(accuracy)})."
     )
 
 
-def _row(score: TaskScore) -> dict[str, Cell]:
-    return {
-        "task": score.task,
-        "verdict": score.verdict.value,
-        "samples": score.samples,
-        **_accuracy_cells(score.accuracy),
-        "flip_rate": score.flips,
-        "flip_low": score.flips_interval[0],
-        "flip_high": score.flips_interval[1],
-        "total_variation": score.tv,
-        "total_variation_low": score.tv_interval[0],
-        "total_variation_high": score.tv_interval[1],
-        "jensen_shannon": score.js,
-        "shift": score.shift,
-        "shift_p": score.p,
-        "shift_p_corrected": score.corrected,
-    }
+def _phrase(score: TaskScore, alpha: float) -> str:
+    """In part has two reasons; which one it is, is told."""
+    if score.use is Use.PARTLY and score.corrected > alpha:
+        return f"{_PHRASES[score.use]}: its answers follow it, but need not be better"
+    return _PHRASES[score.use]
 
 
-def _accuracy_cells(accuracy: Accuracy | None) -> dict[str, Cell]:
-    names = {
-        "accuracy_image": "image",
-        "accuracy_blind": "blind",
-        "chance": "chance",
-        "majority": "majority",
-        "gain": "gain",
-        "gain_low": "low",
-        "gain_high": "high",
-        "gain_p": "p",
-        "gain_p_corrected": "corrected",
-    }
-    return {name: getattr(accuracy, field, None) for name, field in names.items()}
+def _bits(score: TaskScore) -> str:
+    found = score.information
+    if found is None:
+        return ""
+    return f", {found.bits.value:.2f} of {found.most:.2f} bits in the answer are about the image"
 
 
-def _answer_table(tasks: Sequence[TaskAnswers]) -> Table:
-    rows: list[dict[str, Cell]] = []
-    for answers in tasks:
-        for i, sample in enumerate(answers.samples):
-            image, blank = int(answers.picks_image[i]), int(answers.picks_blank[i])
-            rows.append(
-                {
-                    "sample": sample.id,
-                    "task": answers.task,
-                    "label": sample.label,
-                    "answer_image": answers.answers[image],
-                    "probability_image": _probability(answers, answers.image[i, image]),
-                    "answer_blank": answers.answers[blank],
-                    "probability_blank": _probability(answers, answers.blank[i, blank]),
-                    "flipped": image != blank,
-                    "total_variation": float(answers.tv[i]),
-                    "jensen_shannon": float(answers.js[i]),
-                }
-            )
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return Table("blind-answers", "The two answers to every question", columns)
-
-
-def _probability(answers: TaskAnswers, value: float) -> float | None:
-    return None if answers.open else float(value)
-
-
-def _accuracy_figure(scores: Sequence[TaskScore]) -> Figure | None:
-    known = [(score.task, score.accuracy) for score in scores if score.accuracy is not None]
-    if not known:
-        return None
-    return Figure(
-        name="blind-accuracy",
-        title="Accuracy with the image, without it, and by chance",
-        kind="bar",
-        x=[task for task, _ in known],
-        x_label="task",
-        y_label="accuracy",
-        series=[
-            Series("with the image", [accuracy.image for _, accuracy in known]),
-            Series("blind", [accuracy.blind for _, accuracy in known]),
-            Series("chance", [accuracy.chance for _, accuracy in known], dashed=True),
-            Series("majority", [accuracy.majority for _, accuracy in known], dashed=True),
-        ],
-        y_range=(0.0, 1.0),
-    )
-
-
-def _distribution_figure(answers: TaskAnswers) -> Figure:
-    image, blank = answers.image.mean(0), answers.blank.mean(0)
-    shown = np.sort(np.argsort(-(image + blank), kind="stable")[:_SHOWN])
-    names = [answers.answers[i] for i in shown]
-    series = [
-        Series("with the image", [float(image[i]) for i in shown]),
-        Series("blind", [float(blank[i]) for i in shown]),
-    ]
-    counts = Counter(s.label for s in answers.samples if s.label is not None)
-    if counts and not answers.open:
-        total = sum(counts.values())
-        series.append(Series("labels", [counts[name] / total for name in names], dashed=True))
-    return Figure(
-        name=f"blind-{slug(answers.task)}",
-        title=f"What the model answers to {answers.task}, with the image and without it",
-        kind="bar",
-        x=names,
-        x_label="answer",
-        y_label="share of answers" if answers.open else "mean probability",
-        series=series,
-        y_range=(0.0, 1.0),
-    )
+def _prior(accuracy: Accuracy) -> str:
+    """How large the language prior is."""
+    parts = []
+    if accuracy.leak is not None:
+        leak = accuracy.leak
+        parts.append(f"{leak.value:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] over chance")
+    if accuracy.shared is not None:
+        parts.append(f"{accuracy.shared:.0%} of the right answers are right blind, too")
+    return f"; language prior: {', '.join(parts)}" if parts else ""

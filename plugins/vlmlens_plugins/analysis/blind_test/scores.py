@@ -3,51 +3,108 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens.results import Verdict
 from vlmlens_plugins.analysis._statistics import (
-    bootstrap_weights,
+    entropy,
     generator,
     holm,
     interval,
+    jensen_shannon,
+    mcnemar,
     permutation_p,
+    total_variation,
 )
-from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers
-from vlmlens_plugins.analysis.blind_test.options import BlindOptions
+from vlmlens_plugins.analysis.blind_test.answers import Blinded, Given, TaskAnswers
+from vlmlens_plugins.analysis.blind_test.exchange import Exchanged, exchanged
+from vlmlens_plugins.analysis.blind_test.information import Information, information, repeated
+from vlmlens_plugins.analysis.blind_test.options import SHOWS_NOTHING, Blank, BlindOptions
+from vlmlens_plugins.analysis.blind_test.resampling import Estimate, Groups, signs
+from vlmlens_plugins.analysis.blind_test.verdict import Use, judge
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-_CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Accuracies of one task, over its labelled samples.
+    """Accuracies of one task with one kind of blank, over its labelled samples.
 
     Args:
         samples: Number of labelled samples.
         image: With the image; `blind` without it.
         chance: Mean of 1 / choices; None for open questions.
         majority: Share of the most frequent label.
-        gain: `image - blind`, with a 95 % interval `low` to `high`.
-        p: One-sided p-value of the gain, `corrected` by Holm over tasks.
+        gain: `image - blind`.
+        use: The gain as a share of what is answered wrong blind, `gain / (1 - blind)` (R. Hake,
+            Am. J. Phys. 66 (1998), of lessons); 0 where nothing is.
+        leak: `blind - chance`, what is right from the question alone (L. Chen et al., arXiv
+            2403.20330 (2024)); None without chance.
+        shared: Share of the answers right with the image that are right blind, too.
+        only_image: Samples right only with the image; `only_blind` only without it.
+        mcnemar: Two-sided p-value of these two counts, samples taken as independent.
+        p: One-sided p-value of the gain under swaps by group, `corrected` by Holm over tasks.
     """
 
     samples: int
-    image: float
-    blind: float
+    image: Estimate
+    blind: Estimate
     chance: float | None
     majority: float
-    gain: float
-    low: float
-    high: float
+    gain: Estimate
+    use: Estimate
+    leak: Estimate | None
+    shared: float | None
+    only_image: int
+    only_blind: int
+    mcnemar: float
     p: float
     corrected: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far apart the two mean answer distributions of a task are.
+
+    Args:
+        tv: Total variation; `js`: Jensen-Shannon distance, base 2. Resampling adds to distances,
+            so that intervals lie high where the distance is small.
+        p: p-value of `tv` under swaps by group, `corrected` by Holm over tasks; `p_js` likewise
+            of `js`, uncorrected.
+    """
+
+    tv: Estimate
+    js: Estimate
+    p: float
+    p_js: float
+    corrected: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One task's answers with one kind of blank beside those with the image.
+
+    Args:
+        flips: Share of samples whose answer differs.
+        tv: Mean total variation between the two answers to a question; `js` likewise.
+        shift: Of the mean answers.
+        accuracy: None without labels.
+        certainty: 1 - mean entropy of the blind answers over that of an even choice: how sure the
+            language prior is; None for open questions.
+        use: The verdict as if this were the only kind of blank.
+    """
+
+    blank: Blank
+    flips: Estimate
+    tv: Estimate
+    js: Estimate
+    shift: Shift
+    accuracy: Accuracy | None
+    certainty: float | None
+    use: Use = Use.INCONCLUSIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,172 +112,230 @@ class TaskScore:
     """One task's numbers; intervals are 95 %, over groups.
 
     Args:
-        flips: Share of samples whose answer differs, with its interval.
-        tv: Mean total variation per sample, with its interval.
-        js: Mean Jensen-Shannon distance per sample, base 2.
-        shift: Total variation between the two mean answer distributions.
-        p: p-value of `shift` under swaps, `corrected` by Holm over tasks.
-        accuracy: None without labels.
+        comparisons: With each kind of blank.
+        information: Between image and answer; None where no question is asked of two images.
+        follows: Whether answers follow the image.
+        exchanged: Accuracy beside that after exchanging answers between images, where labels and
+            repeated questions allow.
+        corrected: The largest p-value of the gains over all decisive blanks and of `exchanged`,
+            corrected by Holm over tasks; 1 without labels.
+        use: The verdict.
     """
 
     task: str
     samples: int
-    flips: float
-    flips_interval: tuple[float, float]
-    tv: float
-    tv_interval: tuple[float, float]
-    js: float
-    shift: float
-    p: float
+    comparisons: tuple[Comparison, ...]
+    information: Information | None
+    follows: bool
+    exchanged: Exchanged | None
     corrected: float
-    accuracy: Accuracy | None
-    verdict: Verdict
+    use: Use
 
 
 def score_tasks(tasks: Sequence[TaskAnswers], options: BlindOptions, seed: int) -> list[TaskScore]:
-    """The scores of all tasks, with p-values corrected over them."""
-    shifts = [swap_test(answers, options.draws, seed) for answers in tasks]
-    corrected = holm(np.array([p for _, p in shifts]))
-    accuracies = _corrected([_accuracy(answers, options, seed) for answers in tasks])
+    """The scores of all tasks, with p-values corrected over them.
+
+    That the image is used is claimed only where accuracy gains over every decisive blank and,
+    where that can be known, over answers exchanged between images: an intersection-union test,
+    whose p-value is the largest of theirs (R. Berger, Technometrics 24 (1982)).
+    """
+    scorers = [_Scorer(answers, options, seed) for answers in tasks]
+    compared = [scorer.compare() for scorer in scorers]
+    by_blank = [_corrected(column) for column in zip(*compared, strict=True)]
+    scored = list(zip(*by_blank, strict=True))
+    worst = [
+        scorer.largest_p(comparisons) for scorer, comparisons in zip(scorers, scored, strict=True)
+    ]
+    known = [p for p in worst if p is not None]
+    corrected = iter(holm(np.array(known)).tolist() if known else ())
     return [
-        _score(answers, shift, p, float(over_tasks), accuracy, options, seed)
-        for answers, (shift, p), over_tasks, accuracy in zip(
-            tasks, shifts, corrected, accuracies, strict=True
-        )
+        scorer.judge(comparisons, 1.0 if p is None else next(corrected))
+        for scorer, comparisons, p in zip(scorers, scored, worst, strict=True)
     ]
 
 
-def swap_test(answers: TaskAnswers, draws: int, seed: int) -> tuple[float, float]:
-    """Total variation between the two mean answer distributions, and its p-value.
+def swap_test(image: Floats, blank: Floats, groups: Groups, draws: int, seed: int) -> Shift:
+    """How far apart the mean answers are, with p-values.
 
     Null: the two answers to a question, with the image and with the blank, are exchangeable, so
     that swapping them (for all questions of a group together) changes nothing on average. A small
     p-value says that answers shift systematically when the image goes; it does not say that they
     depend on what the image shows, which is what the accuracy gain tests.
-    """
-    groups = _groups(answers)
-    sums = _group_sums(answers.image - answers.blank, groups) / len(answers.samples)
-    rng = generator(seed, "blind-swap", answers.task)
-    null = [0.5 * np.abs(signs @ sums).sum(1) for signs in _signs(draws, len(sums), rng)]
-    observed = float(0.5 * np.abs(sums.sum(0)).sum())
-    return observed, permutation_p(observed, np.concatenate(null))
-
-
-def judge(
-    flips: tuple[float, float],
-    tv: tuple[float, float],
-    p: float,
-    accuracy: Accuracy | None,
-    options: BlindOptions,
-) -> Verdict:
-    """The verdict on a task.
-
-    - uses the image: the answers change (the interval of the flip rate lies above `min_flips`, or
-      that of the mean total variation above `min_distance`), and the change is significant: where
-      labels are known the accuracy gains from the image, else the mean answers shift;
-    - ignores the image: both intervals end below these thresholds;
-    - inconclusive: anything else, such as answers that change without getting better.
 
     Args:
-        flips: Interval of the flip rate.
-        tv: Interval of the mean total variation.
-        p: Corrected p-value of the shift.
-        accuracy: Where labels are known.
-        options: Thresholds and level.
+        image: float64 `[n, answers]`, probabilities with the image.
+        blank: Likewise, with the blank.
+        groups: Of the samples.
+        draws: Permutations.
+        seed: Of the swaps.
     """
-    significant = (p if accuracy is None else accuracy.corrected) <= options.alpha
-    if significant and (flips[0] > options.min_flips or tv[0] > options.min_distance):
-        return Verdict.USES_IMAGE
-    if flips[1] < options.min_flips and tv[1] < options.min_distance:
-        return Verdict.IGNORES_IMAGE
-    return Verdict.INCONCLUSIVE
-
-
-def _score(
-    answers: TaskAnswers,
-    shift: float,
-    p: float,
-    corrected: float,
-    accuracy: Accuracy | None,
-    options: BlindOptions,
-    seed: int,
-) -> TaskScore:
-    flipped = (answers.picks_image != answers.picks_blank).astype(np.float64)
-    rng = generator(seed, "blind-bootstrap", answers.task)
-    values = np.stack([flipped, answers.tv], 1)
-    groups = _groups(answers)
-    low, high = _mean_intervals(values, groups, options.resamples, rng)
-    flips, tv = (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
-    return TaskScore(
-        task=answers.task,
-        samples=len(answers.samples),
-        flips=float(flipped.mean()),
-        flips_interval=flips,
-        tv=float(answers.tv.mean()),
-        tv_interval=tv,
-        js=float(answers.js.mean()),
-        shift=shift,
-        p=p,
-        corrected=corrected,
-        accuracy=accuracy,
-        verdict=judge(flips, tv, corrected, accuracy, options),
+    n = len(image)
+    middle = (image + blank).mean(0) / 2
+    half = groups.sums(image - blank) / n / 2
+    rng = generator(seed, "blind-swap")
+    null = np.concatenate(
+        [_distances(middle, some @ half) for some in signs(draws, len(half), rng)]
     )
-
-
-def _accuracy(answers: TaskAnswers, options: BlindOptions, seed: int) -> Accuracy | None:
-    known = np.flatnonzero(answers.labelled)
-    if not len(known):
-        return None
-    image, blind = answers.right_image[known], answers.right_blank[known]
-    gains = image.astype(np.float64) - blind
-    groups = np.unique(_groups(answers)[known], return_inverse=True)[1]
-    rng = generator(seed, "blind-gain", answers.task)
-    low, high = _mean_intervals(gains[:, None], groups, options.resamples, rng)
-    sums = _group_sums(gains[:, None], groups)[:, 0]
-    null = np.concatenate([signs @ sums for signs in _signs(options.draws, len(sums), rng)])
-    samples = [answers.samples[i] for i in known]
-    return Accuracy(
-        samples=len(known),
-        image=float(image.mean()),
-        blind=float(blind.mean()),
-        chance=None if answers.open else float(np.mean([1 / len(s.choices) for s in samples])),
-        majority=max(Counter(s.label for s in samples).values()) / len(samples),
-        gain=float(gains.mean()),
-        low=float(low[0]),
-        high=float(high[0]),
-        p=permutation_p(float(sums.sum()), null),
+    seen = _distances(middle, half.sum(0)[None])[0]
+    sizes = groups.totals(np.ones(n))[:, None]
+    means = [groups.totals(values) / sizes for values in (image, blank)]
+    ends = [interval(distance(*means)) for distance in (total_variation, jensen_shannon)]
+    tv, js = (
+        Estimate(float(value), float(low), float(high))
+        for value, (low, high) in zip(seen, ends, strict=True)
     )
+    return Shift(tv, js, *(permutation_p(float(seen[k]), null[:, k]) for k in (0, 1)))
 
 
-def _corrected(accuracies: Sequence[Accuracy | None]) -> list[Accuracy | None]:
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    values = iter(holm(np.array([accuracy.p for accuracy in known])))
-    return [None if a is None else replace(a, corrected=float(next(values))) for a in accuracies]
+def follows_image(
+    answers: TaskAnswers, found: Information | None, groups: Groups, options: BlindOptions
+) -> bool:
+    """Whether answers vary with what the image shows, right or wrong.
+
+    They do where answers to the same question tell more about which image was shown than blanks of
+    these images do (which differ in size, say), by `min_information` at least; or where the answers
+    change by `min_distance` with another sample's image.
+    """
+    shown = next((each for each in answers.blinded if each.blank == "other"), None)
+    if shown is not None and groups.mean(shown.tv).low > options.min_distance:
+        return True
+    if found is None:
+        return False
+    questions = repeated(answers.samples)
+    empty = [each.given.p for each in answers.blinded if each.blank in SHOWS_NOTHING]
+    least = max((information(p, questions, groups).bits.value for p in empty), default=0.0)
+    return found.bits.low - least > options.min_information
 
 
-def _mean_intervals(
-    values: Floats, groups: Ints, draws: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """95 % intervals `[columns]` of the means of `values` `[n, columns]`, over groups."""
-    sums = _group_sums(values, groups)
-    weights = bootstrap_weights(len(sums), draws, rng)
-    sizes = weights @ np.bincount(groups).astype(np.float64)
-    return interval((weights @ sums) / sizes[:, None])
+class _Scorer:
+    """Scores one task."""
+
+    def __init__(self, answers: TaskAnswers, options: BlindOptions, seed: int) -> None:
+        self._answers = answers
+        self._options = options
+        self._seed = seed
+        self._groups = self._grouped(range(len(answers.samples)))
+        self._known = np.flatnonzero(answers.labelled)
+        some = 0 < len(self._known) < len(answers.samples)
+        self._questions = repeated(answers.samples)
+        self._exchanged = self._exchange()
+        self._labelled = self._grouped(self._known.tolist()) if some else self._groups
+
+    def compare(self) -> list[Comparison]:
+        """The comparisons, p-values not corrected."""
+        return [self._comparison(each) for each in self._answers.blinded]
+
+    def judge(self, comparisons: Sequence[Comparison], p: float) -> TaskScore:
+        """The task's score, from corrected comparisons and the corrected p-value over them."""
+        answers, questions = self._answers, self._questions
+        found = information(answers.image.p, questions, self._groups) if questions else None
+        follows = follows_image(answers, found, self._groups, self._options)
+        return TaskScore(
+            task=answers.task,
+            samples=len(answers.samples),
+            comparisons=tuple(self._alone(each, follows) for each in comparisons),
+            information=found,
+            follows=follows,
+            exchanged=self._exchanged,
+            corrected=p,
+            use=self._use(comparisons, p, follows),
+        )
+
+    def largest_p(self, comparisons: Sequence[Comparison]) -> float | None:
+        """Over the decisive blanks and the exchange; None without labels."""
+        decisive = [each for each in comparisons if each.blank in self._options.decisive]
+        known = [each.accuracy.p for each in decisive if each.accuracy is not None]
+        if known and self._exchanged is not None:
+            known.append(self._exchanged.p)
+        return max(known, default=None)
+
+    def _alone(self, each: Comparison, follows: bool) -> Comparison:
+        p = 1.0 if each.accuracy is None else each.accuracy.corrected
+        if self._exchanged is not None:
+            p = max(p, self._exchanged.p)
+        return replace(each, use=self._use([each], p, follows))
+
+    def _use(self, comparisons: Sequence[Comparison], p: float, follows: bool) -> Use:
+        return judge(
+            comparisons, p=p, follows=follows, exchanged=self._exchanged, options=self._options
+        )
+
+    def _exchange(self) -> Exchanged | None:
+        answers = self._answers
+        known = np.where(answers.labels < 0, len(answers.answers), answers.labels)
+        labels = np.where(answers.labelled, known, -1)
+        rng = generator(self._seed, "blind-exchange", answers.task)
+        picks, draws = answers.image.picks, self._options.draws
+        return exchanged(picks, labels, self._questions, self._groups.of, draws, rng)
+
+    def _grouped(self, rows: Sequence[int]) -> Groups:
+        samples = [self._answers.samples[i] for i in rows]
+        rng = generator(self._seed, "blind-bootstrap", self._answers.task)
+        return Groups(samples, self._options.resamples, rng)
+
+    def _comparison(self, each: Blinded) -> Comparison:
+        image, given, groups = self._answers.image, each.given, self._groups
+        return Comparison(
+            blank=each.blank,
+            flips=groups.mean((image.picks != given.picks).astype(np.float64)),
+            tv=groups.mean(each.tv),
+            js=groups.mean(each.js),
+            shift=swap_test(image.p, given.p, groups, self._options.draws, self._seed),
+            accuracy=self._accuracy(image, given) if len(self._known) else None,
+            certainty=None if self._answers.open else self._certainty(given),
+        )
+
+    def _certainty(self, given: Given) -> float | None:
+        most = np.log2([len(sample.choices) for sample in self._answers.samples])
+        return float(1 - entropy(given.p).sum() / most.sum()) if most.sum() > 0 else None
+
+    def _accuracy(self, image: Given, given: Given) -> Accuracy:
+        known = self._known
+        samples = [self._answers.samples[i] for i in known]
+        groups = self._labelled
+        seen, blind = (each.right[known].astype(np.float64) for each in (image, given))
+        one = np.ones(len(known))
+        sums = groups.sums(seen - blind)
+        rng = generator(self._seed, "blind-gain", self._answers.task)
+        drawn = signs(self._options.draws, len(sums), rng)
+        counts = (int((seen > blind).sum()), int((blind > seen).sum()))
+        chance = (
+            None if self._answers.open else float(np.mean([1 / len(s.choices) for s in samples]))
+        )
+        without = groups.mean(blind)
+        return Accuracy(
+            samples=len(known),
+            image=groups.mean(seen),
+            blind=without,
+            chance=chance,
+            majority=max(Counter(s.label for s in samples).values()) / len(samples),
+            gain=groups.ratio(seen - blind, one),
+            use=groups.ratio(seen - blind, one - blind),
+            leak=None if chance is None else without.less(chance),
+            shared=float((seen * blind).sum() / seen.sum()) if seen.any() else None,
+            only_image=counts[0],
+            only_blind=counts[1],
+            mcnemar=mcnemar(*counts),
+            p=permutation_p(float(sums.sum()), np.concatenate([some @ sums for some in drawn])),
+        )
 
 
-def _groups(answers: TaskAnswers) -> Ints:
-    names = [sample.split_group for sample in answers.samples]
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names])
+def _distances(middle: Floats, half: Floats) -> Floats:
+    """float64 `[draws, 2]`: TV and JS of `middle` plus and less `half` `[draws, answers]`."""
+    p, q = np.maximum(middle + half, 0.0), np.maximum(middle - half, 0.0)
+    return np.stack([total_variation(p, q), jensen_shannon(p, q)], 1)
 
 
-def _group_sums(values: Floats, groups: Ints) -> Floats:
-    sums = np.zeros((int(groups.max()) + 1, values.shape[1]))
-    np.add.at(sums, groups, values)
-    return sums
-
-
-def _signs(draws: int, units: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Chunks of random signs, `[draws, units]` in all."""
-    for start in range(0, draws, _CHUNK):
-        yield rng.integers(0, 2, (min(_CHUNK, draws - start), units)).astype(np.float64) * 2 - 1
+def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons of all tasks with one kind of blank, p-values corrected over them."""
+    shifts = holm(np.array([each.shift.p for each in comparisons]))
+    gains = [each.accuracy.p for each in comparisons if each.accuracy is not None]
+    corrected = iter(holm(np.array(gains)) if gains else ())
+    return [
+        replace(
+            each,
+            shift=replace(each.shift, corrected=float(shift)),
+            accuracy=each.accuracy and replace(each.accuracy, corrected=float(next(corrected))),
+        )
+        for each, shift in zip(comparisons, shifts, strict=True)
+    ]
