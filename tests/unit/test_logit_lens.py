@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from vlmlens.report.files import to_json
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.logit_lens import LensOptions, LogitLens
-from vlmlens_plugins.analysis.logit_lens import readings as readings_module
-from vlmlens_plugins.analysis.logit_lens.readings import read_layer, settling, top_tokens
+from vlmlens_plugins.analysis.logit_lens.readings import Reader
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Vocabulary
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 
@@ -43,60 +44,45 @@ def run(vlm: Any, scenes: list[Sample], columns: Any, store: Any, **options: Any
     return analysis.run(AnalysisContext(scenes, store, lambda: vlm))
 
 
-def test_readings_equal_a_plain_computation(vlm: Any, hidden: Any) -> None:
+@pytest.mark.parametrize("parts", [True, False])
+def test_readings_equal_a_plain_computation(parts: bool, vlm: Any, hidden: Any) -> None:
     readout = vlm.readout()
-    x = hidden["columns"]["llm.block.2/last"]
+    assert readout.some is not None
+    if not parts:
+        readout = replace(readout, some=None)
+    x, last = hidden["columns"]["llm.block.2/last"], hidden["columns"]["llm.block.5/last"]
     answers = hidden["logits"].argmax(-1).numpy()
     labels = np.array([-1, *range(5, 4 + len(x))])
-    found = read_layer(readout, x, answers, labels, k=4, norm=True)
+    reader = Reader(Vocabulary(readout, last[0]), k=4, megabytes=0.3)
+    found = reader.read([x], last, labels)
     with torch.inference_mode():
         logits = vlm.module.lm_head(vlm.module.model.language_model.norm(torch.tensor(x)))
-    p = logits.double().softmax(-1).numpy()
+    p, final = (z.double().softmax(-1).numpy() for z in (logits, hidden["logits"]))
+    assert found.answers.tolist() == answers.tolist()
     for i in range(len(x)):
         order = np.argsort(-p[i])
-        assert found.top[i].tolist() == order[:4].tolist()
-        np.testing.assert_allclose(found.top_probability[i], p[i][order[:4]], rtol=1e-4)
-        assert found.entropy[i] == pytest.approx(-(p[i] * np.log(p[i])).sum(), rel=1e-4)
-        assert found.answer_probability[i] == pytest.approx(p[i][answers[i]], rel=1e-4)
-        assert found.answer_rank[i] == 1 + (p[i] > p[i][answers[i]]).sum()
+        assert found.top[0, i].tolist() == order[:4].tolist()
+        np.testing.assert_allclose(found.top_probability[0, i], p[i][order[:4]], rtol=1e-4)
+        assert found.entropy[0, i] == pytest.approx(-(p[i] * np.log(p[i])).sum(), rel=1e-4)
+        kl = (final[i] * np.log(final[i] / p[i])).sum()
+        assert found.divergence[0, i] == pytest.approx(kl, rel=1e-3, abs=1e-4)
+        assert found.answer_probability[0, i] == pytest.approx(p[i][answers[i]], rel=1e-4)
+        assert found.answer_rank[0, i] == 1 + (p[i] > p[i][answers[i]]).sum()
         if i:
-            assert found.label_rank[i] == 1 + (p[i] > p[i][labels[i]]).sum()
-    assert np.isnan(found.label_probability[0])
-    assert found.label_rank[0] == 0
-
-
-def test_chunks_do_not_change_the_numbers(
-    vlm: Any, hidden: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = hidden["columns"]["llm.block.1/last"]
-    answers = np.zeros(len(x), np.int64)
-    whole = read_layer(vlm.readout(), x, answers, answers, k=3, norm=True)
-    monkeypatch.setattr(readings_module, "_ELEMENTS", 1)
-    parts = read_layer(vlm.readout(), x, answers, answers, k=3, norm=True)
-    np.testing.assert_allclose(whole.entropy, parts.entropy, rtol=1e-4)
-    np.testing.assert_array_equal(whole.top, parts.top)
+            assert found.label_rank[0, i] == 1 + (p[i] > p[i][labels[i]]).sum()
+    assert np.isnan(found.label_probability[0, 0])
+    assert found.label_rank[0, 0] == 0
 
 
 def test_without_the_norm_the_head_alone_reads(vlm: Any, hidden: Any) -> None:
-    x = hidden["columns"]["llm.block.1/last"]
-    zeros = np.zeros(len(x), np.int64)
-    found = read_layer(vlm.readout(), x, zeros, zeros, k=1, norm=False)
+    x, last = hidden["columns"]["llm.block.1/last"], hidden["columns"]["llm.block.5/last"]
+    reader = Reader(Vocabulary(vlm.readout(), last[0]), k=1, norm=False)
+    found = reader.read([x, last], last, same=1)
     with torch.inference_mode():
-        plain = vlm.module.lm_head(torch.tensor(x)).softmax(-1)
-    np.testing.assert_allclose(found.top_probability[:, 0], plain.amax(-1), rtol=1e-4)
-
-
-def test_settling_equals_a_plain_loop() -> None:
-    rng = np.random.default_rng(0)
-    top, answers = rng.integers(0, 2, (5, 200)), rng.integers(0, 2, 200)
-    for i, found in enumerate(settling(top, answers)):
-        stays = [all(top[j, i] == answers[i] for j in range(layer, 5)) for layer in range(5)]
-        assert found == (stays.index(True) if any(stays) else 5)
-
-
-def test_the_answer_is_what_the_model_itself_says(vlm: Any, hidden: Any) -> None:
-    answers = top_tokens(vlm.readout(), hidden["columns"]["llm.block.5/last"])
-    assert answers.tolist() == hidden["logits"].argmax(-1).tolist()
+        for i, rows in enumerate((x, last)):
+            plain = vlm.module.lm_head(torch.tensor(rows)).softmax(-1)
+            np.testing.assert_allclose(found.top_probability[i, :, 0], plain.amax(-1), rtol=1e-4)
+    assert found.answers.tolist() == hidden["logits"].argmax(-1).tolist()
 
 
 def test_a_run_reports_every_task_and_layer(
@@ -116,9 +102,17 @@ def test_a_run_reports_every_task_and_layer(
         assert values["settled_by_here"] == 1
     tokens = result.table("lens-tokens")
     assert len(tokens) == 5 * 6 * 3
-    assert [figure.kind for figure in result.figures] == ["line", "heatmap"] * 5
-    heat = result.figures[1]
-    assert np.array(heat.cells).shape == np.array(heat.texts).shape == (6, 3)
+    assert [figure.kind for figure in result.figures] == ["line"] * 5 + ["lens", "line"]
+    sheets = result.figures[5].sheets
+    assert [sheet.facets["task"] for sheet in sheets] == tasks
+    assert np.array(sheets[0].cells).shape == np.array(sheets[0].texts).shape == (6, 3)
+    names = list(result.table("lens-tasks").columns)
+    for row in result.table("lens-tasks").rows():
+        values = dict(zip(names, row, strict=True))
+        assert (
+            values["settling_mean_low"] <= values["settling_mean"] <= values["settling_mean_high"]
+        )
+        assert values["samples"] == 8
     assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
 
 

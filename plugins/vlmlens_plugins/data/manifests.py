@@ -1,4 +1,4 @@
-"""The cards of the datasets `images`, `table` and `hf`."""
+"""The cards of the datasets `images`, `table`, `hf` and `questions`."""
 
 from __future__ import annotations
 
@@ -27,4 +27,11 @@ HF = Manifest(
     help="ORG/NAME[:SPLIT] of the Hugging Face hub, or on disk (pip install vlmlens[hf-data]).",
     aliases=("huggingface", "datasets"),
     requires=("datasets",),
+)
+
+QUESTIONS = Manifest(
+    kind=PluginKind.DATASET,
+    name="questions",
+    target="vlmlens_plugins.data.questions:Questions",
+    help="Question sets over pictures of CLEVR or COCO (questions:clevr, questions:coco).",
 )

@@ -6,25 +6,27 @@ applied to every block's output, as if the model stopped there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, Readout
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, ReadoutError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._columns import choose, in_order, is_ragged
+from vlmlens.tokens import TokenKind
+from vlmlens_plugins.analysis._columns import choose
 from vlmlens_plugins.analysis._scoring import AnswerScorer
-from vlmlens_plugins.analysis.logit_lens import report
-from vlmlens_plugins.analysis.logit_lens.readings import (
-    Ints,
-    check_readout,
-    read_layer,
-    top_tokens,
-)
+from vlmlens_plugins.analysis.logit_lens import learned, maps, report, spread_report, tasks
+from vlmlens_plugins.analysis.logit_lens.checks import check_rows
+from vlmlens_plugins.analysis.logit_lens.positions import Group, groups, stream
+from vlmlens_plugins.analysis.logit_lens.readings import Reader
+from vlmlens_plugins.analysis.logit_lens.spread import read_single, read_spread
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints, Vocabulary
+from vlmlens_plugins.analysis.logit_lens.words import spellings
 
 _CHECKED = 4
 
@@ -32,16 +34,50 @@ _CHECKED = 4
 class LensOptions(Options):
     """Options of the logit lens."""
 
-    k: int = Field(5, ge=1, le=100, description="Top tokens per layer in the tables.")
+    k: int = Field(5, ge=1, le=100, description="Top tokens per layer in tables and maps.")
     norm: bool = Field(True, description="Apply the final norm before the unembedding.")
     columns: list[str] = Field(
         default_factory=lambda: ["llm.block.*/last"],
         min_length=1,
-        description="Columns that hold language blocks' outputs, one row per sample.",
+        description="Columns of language blocks' outputs: /last, /all, /text, /image, /steps.",
     )
     samples: int | list[str] = Field(
         2, description="Samples to show token by token: their ids, or how many of each task."
     )
+    words: list[str] = Field(
+        default_factory=list,
+        description="Words to follow, all their single-token spellings taken together.",
+    )
+    chunk: int = Field(
+        256, ge=1, description="About how many megabytes of rows and logits to hold at once."
+    )
+    tuned: bool = Field(
+        False, description="Train a tuned lens per layer, and test it on held-out samples."
+    )
+    tuned_file: str | None = Field(
+        None, description="Where it is kept (safetensors); default: beside the run's results."
+    )
+
+
+@dataclass
+class _Found:
+    """Results on their way."""
+
+    parts: list[Result]
+
+    def add(self, **values: object) -> None:
+        self.parts.append(Result("", "", **values))  # type: ignore[arg-type]
+
+    def result(self, title: str, options: LensOptions, notes: Sequence[str]) -> Result:
+        return Result(
+            analysis="logit-lens",
+            title=title,
+            findings=[one for part in self.parts for one in part.findings],
+            tables=[one for part in self.parts for one in part.tables],
+            figures=[one for part in self.parts for one in part.figures],
+            options=options.model_dump(mode="json"),
+            notes=notes,
+        )
 
 
 class LogitLens(Analysis):
@@ -54,59 +90,131 @@ class LogitLens(Analysis):
         """See `Analysis.check`."""
         self._shown(samples)
         if columns:
-            self._columns(columns)
+            self._groups(columns)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
-        columns = self._columns([info.name for info in context.columns()])
+        found = self._groups([info.name for info in context.columns()])
         vlm = context.model()
+        vocabulary = self._vocabulary(context, vlm, found[0])
+        reader = Reader(
+            vocabulary,
+            k=self.options.k,
+            norm=self.options.norm,
+            words=spellings(vlm, self.options.words, vocabulary.size),
+            megabytes=self.options.chunk,
+        )
+        labels = _label_tokens(AnswerScorer(vlm), context.samples)
+        made, errors = _Found([]), []
+        for number, group in enumerate(found):
+            progress = _progress(context, number, len(found))
+            errors.append(self._read(context, vlm, reader, group, labels, made, progress))
+        if self.options.tuned:
+            self._learn(context, reader, found, made)
+        notes = self._notes(max(errors), reader.words)
+        return made.result("Where the answer forms", self.options, notes)
+
+    def _read(
+        self,
+        context: AnalysisContext,
+        vlm: ModelAdapter,
+        reader: Reader,
+        group: Group,
+        labels: Ints,
+        made: _Found,
+        progress: Callable[[int], None],
+    ) -> float:
+        """Read a group and add what is found; the error of the check."""
+        final = _final(group, reader.vocabulary, [info.name for info in context.columns()])
+        ids = [sample.id for sample in context.samples]
+        stored = context.store.read(final, ids[:_CHECKED])
+        some = context.samples[:_CHECKED]
+        error = check_rows(vlm, reader.vocabulary, group.selector, some, stored)
+        same = group.columns.index(final) if final in group.columns else None
+        parts = stream(context.store, group, final, ids, self.options.chunk)
+        shown = self._shown(context.samples)
+        if stored.ragged:
+            spread = read_spread(
+                reader, group, context.samples, parts,
+                labels if group.selector.kind == TokenKind.IMAGE else None,
+                self.options.words, same=same, shown=shown, error=error, progress=progress,
+            )  # fmt: skip
+            made.add(
+                findings=spread_report.findings(spread),
+                tables=spread_report.tables(spread),
+                figures=maps.figures(spread, vlm),
+            )
+        else:
+            readings = read_single(reader, parts, labels, same=same, progress=progress)
+            words = tuple(self.options.words)
+            lens = report.Lens(group, tuple(context.samples), readings, words, error)
+            several = len(lens.tasks) > 1
+            made.add(
+                findings=report.findings(lens),
+                tables=[
+                    *report.tables(lens, shown, vlm),
+                    *([tasks.table(lens, context.seed)] if several else []),
+                ],
+                figures=[
+                    *report.figures(lens, shown, vlm),
+                    *([tasks.figure(lens)] if several else []),
+                ],
+            )
+        return error
+
+    def _learn(
+        self, context: AnalysisContext, reader: Reader, found: Sequence[Group], made: _Found
+    ) -> None:
+        lenses = [learned.learn(context, reader, group) for group in found]
+        learned.keep(context, reader, lenses, self.options.tuned_file)
+        made.add(
+            findings=[learned.finding(lens) for lens in lenses],
+            tables=[learned.table(lens) for lens in lenses],
+            figures=[learned.figure(lens) for lens in lenses],
+        )
+
+    def _vocabulary(self, context: AnalysisContext, vlm: ModelAdapter, group: Group) -> Vocabulary:
         readout = vlm.readout()
         if readout is None:
             raise ReadoutError(
                 "The model has no final norm and unembedding to read with.",
                 hint="Choose another analysis, or an adapter that offers a readout.",
             )
-        lens = self._read(context, vlm, readout, columns)
-        return Result(
-            analysis="logit-lens",
-            title="Where the answer forms",
-            findings=report.findings(lens),
-            tables=report.tables(lens, self._shown(context.samples), vlm),
-            figures=report.figures(lens, vlm),
-            options=self.options.model_dump(mode="json"),
-            notes=report.notes(lens, norm=self.options.norm),
-        )
+        row = context.store.read(group.columns[-1], [context.samples[0].id]).numpy()[0]
+        return Vocabulary(readout, row)
 
-    def _read(
-        self, context: AnalysisContext, vlm: ModelAdapter, readout: Readout, columns: list[str]
-    ) -> report.Lens:
-        ids = [sample.id for sample in context.samples]
-        last = _last_column(readout, [info.name for info in context.columns()])
-        some = context.samples[:_CHECKED]
-        error = check_readout(vlm, readout, some, context.store.read(last, ids[:_CHECKED]))
-        answers = top_tokens(readout, context.store.read(last, ids).numpy())
-        labels = _label_tokens(AnswerScorer(vlm), context.samples)
-        layers = []
-        for i, column in enumerate(columns):
-            hidden = context.store.read(column, ids).numpy()
-            options = self.options
-            layers.append(
-                read_layer(readout, hidden, answers, labels, k=options.k, norm=options.norm)
+    def _notes(self, error: float, words: Sequence[Ints]) -> list[str]:
+        normed = "the final norm and the unembedding"
+        if not self.options.norm:
+            normed = "the unembedding, WITHOUT the norm,"
+        notes = [
+            f"Logit lens (nostalgebraist 2020): {normed} of the model applied to each language "
+            "block's output at the stored positions; softmax over the whole vocabulary.",
+            "Checked first: the lens at the last block (with the norm) gives the model's own "
+            f"logits within {error:.1e} of the largest logit.",
+            "The answer is the model's own most probable next token. A label is represented by the "
+            "first token that the model would write for it. The settling layer is the first one "
+            "from which the answer stays top-1 to the end. Entropy is in nats, and so is the "
+            "divergence, KL(final layer || layer). Bands are quartiles.",
+            "Early blocks write into a space that the unembedding was not trained on: a token that "
+            "is not top-1 there may still be encoded.",
+        ]
+        if words:
+            each = ", ".join(
+                f"{word} ({len(tokens)})"
+                for word, tokens in zip(self.options.words, words, strict=True)
             )
-            context.progress(i + 1, len(columns))
-        return report.Lens(tuple(context.samples), tuple(columns), tuple(layers), answers, error)
+            notes.append(f"Chosen words, with their number of single-token spellings: {each}.")
+        if self.options.tuned:
+            notes.append(
+                "Tuned lens (Belrose et al. 2023): an affine map per layer, trained on three "
+                "fifths of the groups, stopped by a fifth, tested on a fifth; intervals resample "
+                "whole groups. All other numbers are of the plain lens."
+            )
+        return notes
 
-    def _columns(self, columns: Sequence[str]) -> list[str]:
-        chosen = choose(self.options.columns, columns)
-        unfit = [name for name in chosen if is_ragged(name) or not name.startswith("llm.")]
-        if unfit:
-            raise CompositionError(
-                f"The logit lens cannot read {unfit[0]!r}: it needs one row per sample of the "
-                "language model's residual stream.",
-                subject=unfit[0],
-                hint="Use llm.block.*/last.",
-            )
-        return in_order(chosen)
+    def _groups(self, columns: Sequence[str]) -> list[Group]:
+        return groups(choose(self.options.columns, columns))
 
     def _shown(self, samples: Sequence[Sample]) -> list[int]:
         """Numbers of the samples to show token by token."""
@@ -127,8 +235,8 @@ class LogitLens(Analysis):
         return [numbers[name] for name in wanted]
 
 
-def _last_column(readout: Readout, columns: Sequence[str]) -> str:
-    name = f"{readout.site}/last"
+def _final(group: Group, vocabulary: Vocabulary, columns: Sequence[str]) -> str:
+    name = group.final(vocabulary.readout.site)
     if name not in columns:
         raise CompositionError(
             f"The logit lens needs the column {name!r}, which holds the model's own answer.",
@@ -136,6 +244,11 @@ def _last_column(readout: Readout, columns: Sequence[str]) -> str:
             hint=f"Add {name} to --sites.",
         )
     return name
+
+
+def _progress(context: AnalysisContext, number: int, groups: int) -> Callable[[int], None]:
+    total = len(context.samples)
+    return lambda done: context.progress(number * total + done, groups * total)
 
 
 def _label_tokens(scorer: AnswerScorer, samples: Sequence[Sample]) -> Ints:

@@ -2,91 +2,303 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmlens.abc import ModelAdapter, Readout, Values
-from vlmlens.errors import ReadoutError
-from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.logit_lens.running import Running
+from vlmlens_plugins.analysis.logit_lens.vocabulary import (
+    Floats,
+    Hidden,
+    Ints,
+    Vocabulary,
+    stacked,
+    tensor,
+)
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-_ELEMENTS = 2**24
-_TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
+_MEGABYTE = 2**20
+_ROWS_ON_CPU = 512
+_PIECE_ON_CPU = 2**17
+"""Logits of one layer that stay in a core's own cache while they are reduced."""
+_LEAST_PIECE = 512
+_EVEN = 64
+"""Pieces of the vocabulary are multiples of it, where memory allows as many."""
 
 
 @dataclass(frozen=True, slots=True)
-class LayerReading:
-    """One layer read for all samples; logarithms are natural.
+class Readings:
+    """Positions read at every layer; logarithms are natural, ranks begin with 1.
 
     Args:
-        top: int64 `[n, k]`, the most probable tokens, best first.
-        top_probability: float32 `[n, k]`.
-        entropy: float32 `[n]`, nats.
-        answer_probability: float32 `[n]`, of the model's final answer.
-        answer_rank: int64 `[n]`, its rank, 1 is best.
-        label_probability: float32 `[n]`, of the label's first token; NaN without a label.
-        label_rank: int64 `[n]`; 0 without a label.
+        top: int64 `[layers, n, k]`, the most probable tokens, best first.
+        top_probability: float32 `[layers, n, k]`.
+        entropy: float32 `[layers, n]`, nats.
+        divergence: float32 `[layers, n]`, nats: KL(final layer || this layer).
+        answers: int64 `[n]`: the final layer's most probable tokens.
+        answer_probability: float32 `[layers, n]`, of those.
+        answer_rank: int64 `[layers, n]`.
+        label_probability: float32 `[layers, n]`, of the label's first token; NaN without a label.
+        label_rank: int64 `[layers, n]`; 0 without a label.
+        word_probability: float32 `[layers, n, words]`, summed over a word's tokens.
+        word_rank: int64 `[layers, n, words]`, of its best token, its other tokens left out.
     """
 
     top: Ints
     top_probability: Floats
     entropy: Floats
+    divergence: Floats
+    answers: Ints
     answer_probability: Floats
     answer_rank: Ints
     label_probability: Floats
     label_rank: Ints
+    word_probability: Floats
+    word_rank: Ints
+
+    def take(self, rows: slice | Ints) -> Readings:
+        """The readings of some positions."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Readings(
+            **{name: a[rows] if a.ndim == 1 else a[:, rows] for name, a in found.items()}
+        )
+
+    @property
+    def settled(self) -> Ints:
+        """int64 `[n]`: the layer from which the answer stays top-1; see `settling`."""
+        return settling(self.top[..., 0], self.answers)
+
+    def __len__(self) -> int:
+        return len(self.answers)
 
 
-def read_layer(
-    readout: Readout, hidden: npt.NDArray[Any], answers: Ints, labels: Ints, *, k: int, norm: bool
-) -> LayerReading:
-    """Read one layer, a few rows at a time, so that memory never holds all rows' logits.
-
-    Args:
-        readout: The model's final norm and unembedding.
-        hidden: `[n, width]`, a block's output at the last position.
-        answers: int64 `[n]`, tokens of the model's final answers.
-        labels: int64 `[n]`, first tokens of the labels; -1 without a label.
-        k: How many top tokens to keep.
-        norm: Whether the final norm is applied.
-    """
-    parts = []
-    size = _rows_at_once(readout, hidden)
-    for start in range(0, len(hidden), size):
-        rows = slice(start, start + size)
-        logits = _logits(readout, hidden[rows], norm=norm)
-        wanted = torch.from_numpy(np.stack([answers[rows], labels[rows]], 1)).to(logits.device)
-        parts.append(_read(logits, wanted, min(k, logits.shape[-1])))
-    joined = [torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)]
-    top, top_probability, entropy, probability, rank = joined
-    has_label = labels >= 0
-    return LayerReading(
-        top=top,
-        top_probability=top_probability,
-        entropy=entropy,
-        answer_probability=probability[:, 0],
-        answer_rank=rank[:, 0],
-        label_probability=np.where(has_label, probability[:, 1], np.nan).astype(np.float32),
-        label_rank=np.where(has_label, rank[:, 1], 0),
+def joined(parts: Sequence[Readings]) -> Readings:
+    """Readings of the same layers, one after the other."""
+    found = {each.name: [getattr(part, each.name) for part in parts] for each in fields(Readings)}
+    return Readings(
+        **{name: np.concatenate(a, 0 if a[0].ndim == 1 else 1) for name, a in found.items()}
     )
 
 
-def top_tokens(readout: Readout, hidden: npt.NDArray[Any]) -> Ints:
-    """int64 `[n]`: the token that the model itself would write, from its last block's output."""
-    size = _rows_at_once(readout, hidden)
-    parts = [
-        _logits(readout, hidden[start : start + size], norm=True).argmax(-1)
-        for start in range(0, len(hidden), size)
-    ]
-    tokens: Ints = torch.cat(parts).cpu().numpy()
-    return tokens
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How positions are read.
+
+    Args:
+        vocabulary: Final norm and unembedding.
+        k: How many top tokens to keep.
+        norm: Whether the final norm is applied; the final layer always has it.
+        words: int64 tokens of each chosen word.
+        megabytes: About how much memory the reading may take beyond its input and output.
+        translate: What is done to a layer's rows first (a learned lens), given its number.
+    """
+
+    vocabulary: Vocabulary
+    k: int = 5
+    norm: bool = True
+    words: Sequence[Ints] = ()
+    megabytes: float = 256.0
+    translate: Callable[[int, Tensor], Tensor] | None = None
+
+    def read(
+        self,
+        layers: Sequence[Hidden],
+        final: Hidden,
+        labels: Ints | None = None,
+        *,
+        same: int | None = None,
+    ) -> Readings:
+        """Read positions, some rows and a piece of the vocabulary at a time.
+
+        Args:
+            layers: Per layer `[n, width]`, a residual stream.
+            final: `[n, width]`, what the model itself answers from.
+            labels: int64 `[n]`, a token to follow at each position; -1 for none.
+            same: The layer whose rows are `final`, which is then computed once.
+        """
+        labels = np.full(len(final), -1) if labels is None else labels
+        shared = same if self.norm and self.translate is None else None
+        return joined(
+            [
+                _Block(self, [each[rows] for each in layers], final[rows], shared).read(
+                    labels[rows]
+                )
+                for rows in self._row_blocks(len(layers), *final.shape)
+            ]
+        )
+
+    @property
+    def _bytes(self) -> int:
+        return int(self.megabytes * _MEGABYTE)
+
+    def _row_blocks(self, layers: int, n: int, width: int) -> Iterator[slice]:
+        of_logits = self._bytes // (8 * self.vocabulary.size)
+        of_rows = self._bytes // (32 * layers * width)
+        most = max(1, min(of_logits, of_rows, n))
+        if self.vocabulary.device.type == "cpu":
+            most = min(most, _ROWS_ON_CPU)
+        size = -(-n // -(-n // most))
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def piece(self, layers: int, rows: int) -> int:
+        """How many tokens of the vocabulary to take at once."""
+        most = self._bytes // (16 * layers * rows)
+        if self.vocabulary.device.type == "cpu":
+            most = min(most, max(_LEAST_PIECE, _PIECE_ON_CPU // rows))
+        even = most - most % _EVEN or most
+        return max(1, min(even, self.vocabulary.size))
+
+
+class _Block:
+    """Some positions at all layers.
+
+    The final layer's logits are kept, `[rows, vocabulary]`; those of the others never are.
+    """
+
+    def __init__(
+        self, reader: Reader, layers: Sequence[Hidden], final: Hidden, shared: int | None
+    ) -> None:
+        self._reader, self._vocabulary = reader, reader.vocabulary
+        self._layers, self._rows, self._shared = layers, len(final), shared
+        self._final = self._whole(self._vocabulary.norm(tensor(final)))
+        own = Running(self._final.new_empty((1, self._rows, 0)), 1)
+        for piece in self._vocabulary.pieces(reader.piece(1, self._rows)):
+            own.add(self._final[None, :, piece], piece.start)
+        self.answers = own.tokens[0, :, 0]
+        self._log_sum = own.log_sum()[0, :, None].float()
+        self._entropy = own.entropy()[0]
+
+    def read(self, labels: Ints) -> Readings:
+        """The block's readings."""
+        followed = torch.stack([self.answers, torch.from_numpy(labels).to(self.answers)], -1)
+        others = [i for i in range(len(self._layers)) if i != self._shared]
+        groups = [others] if self._vocabulary.divides else [[i] for i in others]
+        parts = {i: part for group in groups if group for i, part in self._read(group, followed)}
+        if self._shared is not None:
+            parts[self._shared] = self._read_whole(self._final[None], followed)
+        order = [parts[i] for i in range(len(self._layers))]
+        stack = [torch.stack(tensors).cpu().numpy() for tensors in zip(*order, strict=True)]
+        return self._named(stack, labels)
+
+    def _read(
+        self, group: Sequence[int], followed: Tensor
+    ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        normed = self._normed(group)
+        if not self._vocabulary.divides:
+            yield group[0], self._read_whole(self._vocabulary.whole(normed)[None], followed)
+            return
+        shape = (len(group), self._rows)
+        tally = _Tally(self._reader, followed, self._some(normed, followed, shape))
+        for piece in self._vocabulary.pieces(self._reader.piece(*shape)):
+            logits = self._vocabulary.some(normed, piece).view(*shape, -1)
+            tally.add(logits, piece, self._weights(piece))
+        divergence = (tally.running.cross_entropy() - self._entropy).clamp(min=0)
+        yield from zip(group, tally.result(divergence), strict=True)
+
+    def _read_whole(self, logits: Tensor, followed: Tensor) -> tuple[Tensor, ...]:
+        """One layer whose logits `[1, rows, vocabulary]` are there."""
+        wanted = [logits[0].gather(-1, followed.clamp(min=0))[None]]
+        wanted += [logits[..., torch.from_numpy(word).to(logits.device)] for word in self._words]
+        tally = _Tally(self._reader, followed, wanted)
+        for piece in self._vocabulary.pieces(self._reader.piece(1, self._rows)):
+            tally.add(logits[..., piece], piece, self._weights(piece))
+        divergence = (tally.running.cross_entropy() - self._entropy).clamp(min=0)
+        return next(iter(tally.result(divergence)))
+
+    @property
+    def _words(self) -> Sequence[Ints]:
+        return self._reader.words
+
+    def _weights(self, piece: slice) -> Tensor:
+        return (self._final[:, piece] - self._log_sum).exp_()
+
+    def _whole(self, normed: Tensor) -> Tensor:
+        if not self._vocabulary.divides:
+            return self._vocabulary.whole(normed)
+        logits = torch.empty(
+            (len(normed), self._vocabulary.size), dtype=torch.float32, device=normed.device
+        )
+        for piece in self._vocabulary.pieces(self._reader.piece(1, len(normed))):
+            logits[:, piece] = self._vocabulary.some(normed, piece)
+        return logits
+
+    def _normed(self, group: Sequence[int]) -> Tensor:
+        translate = self._reader.translate
+        if translate is None:
+            rows = [self._layers[i] for i in group]
+            return stacked(rows, self._vocabulary, norm=self._reader.norm)
+        moved = [translate(i, tensor(self._layers[i]).float()) for i in group]
+        return torch.cat([self._vocabulary.norm(x) if self._reader.norm else x for x in moved])
+
+    def _some(self, normed: Tensor, followed: Tensor, shape: tuple[int, int]) -> list[Tensor]:
+        """Logits of the followed tokens `[layers, rows, 2]`, then of each word's tokens."""
+        unique, places = followed.clamp(min=0).unique(return_inverse=True)
+        each = self._vocabulary.some(normed, unique).view(*shape, -1)
+        found = [each.gather(-1, places.expand(*shape[:1], *places.shape))]
+        for word in self._words:
+            tokens = torch.from_numpy(word).to(unique.device)
+            found.append(self._vocabulary.some(normed, tokens).view(*shape, -1))
+        return found
+
+    def _named(self, stack: Sequence[npt.NDArray[np.generic]], labels: Ints) -> Readings:
+        top, top_probability, entropy, divergence, logs, ranks = stack
+        probability, rank = np.exp(logs).astype(np.float32), ranks.astype(np.int64)
+        known = labels >= 0
+        return Readings(
+            top=top.astype(np.int64),
+            top_probability=top_probability.astype(np.float32),
+            entropy=entropy.astype(np.float32),
+            divergence=divergence.astype(np.float32),
+            answers=self.answers.cpu().numpy(),
+            answer_probability=probability[..., 0],
+            answer_rank=rank[..., 0],
+            label_probability=np.where(known, probability[..., 1], np.nan).astype(np.float32),
+            label_rank=np.where(known, rank[..., 1], 0),
+            word_probability=probability[..., 2:],
+            word_rank=rank[..., 2:],
+        )
+
+
+class _Tally:
+    """Running statistics of a block, and ranks in which no token is counted above itself.
+
+    A logit computed alone may differ in its last bit from the same one among many.
+    """
+
+    def __init__(self, reader: Reader, followed: Tensor, wanted: Sequence[Tensor]) -> None:
+        self._followed, self._words = followed, [torch.from_numpy(w) for w in reader.words]
+        best = [wanted[0], *(logits.amax(-1, keepdim=True) for logits in wanted[1:])]
+        joint = [wanted[0], *(logits.logsumexp(-1, keepdim=True) for logits in wanted[1:])]
+        self._above, self._wanted = torch.cat(best, -1), torch.cat(joint, -1)
+        self.running = Running(self._above, min(reader.k, reader.vocabulary.size))
+
+    def add(self, logits: Tensor, piece: slice, final: Tensor) -> None:
+        """Take in a piece of the vocabulary, `[layers, rows, piece]`."""
+        self.running.add(logits, piece.start, final)
+        self._leave_out_own(logits, piece)
+
+    def result(self, divergence: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Per layer: top tokens, their probabilities, entropy, divergence, log p, ranks."""
+        log_sum = self.running.log_sum()[..., None]
+        top = (self.running.top - log_sum).exp()
+        logs = self._wanted - log_sum
+        parts = (self.running.tokens, top, self.running.entropy(), divergence, logs)
+        return zip(*parts, self.running.counts + 1, strict=True)
+
+    def _leave_out_own(self, logits: Tensor, piece: slice) -> None:
+        width = piece.stop - piece.start
+        inside = (self._followed >= piece.start) & (self._followed < piece.stop)
+        places = (self._followed - piece.start).clamp(0, width - 1)
+        own = logits.gather(-1, places.expand(len(logits), *places.shape))
+        self.running.counts[..., :2] -= (inside & (own > self._above[..., :2])).long()
+        for i, word in enumerate(self._words, 2):
+            here = word[(word >= piece.start) & (word < piece.stop)] - piece.start
+            if len(here):
+                over = logits[..., here.to(logits.device)] > self._above[..., i, None]
+                self.running.counts[..., i] -= over.sum(-1)
 
 
 def settling(top: Ints, answers: Ints) -> Ints:
@@ -106,63 +318,3 @@ def settling(top: Ints, answers: Ints) -> Ints:
     backwards = wrong[::-1].argmax(0)
     layers = len(top)
     return np.where(wrong.any(0), layers - backwards, 0).astype(np.int64)
-
-
-def check_readout(
-    vlm: ModelAdapter, readout: Readout, samples: Sequence[Sample], stored: Values
-) -> float:
-    """Compare the lens at the last block with the model's own logits.
-
-    Args:
-        vlm: The model.
-        readout: Its final norm and unembedding.
-        samples: A few samples.
-        stored: The column `<last block>/last` for these samples.
-
-    Returns:
-        The largest difference, relative to the largest logit.
-
-    Raises:
-        ReadoutError: It is above what the dtype explains.
-    """
-    own = vlm.forward(vlm.encode(samples), logits="last").logits
-    assert own is not None  # noqa: S101
-    own = own.float()
-    lens = _logits(readout, stored.numpy(), norm=True).to(own.device)
-    if lens.shape != own.shape:
-        raise _mismatch(readout, f"{tuple(lens.shape)} logits where it has {tuple(own.shape)}")
-    error = float((lens - own).abs().max() / own.abs().max().clamp(min=1e-9))
-    compute = str(vlm.describe().get("dtype", "float32"))
-    allowed = max(_TOLERANCES.get(name, 1e-3) for name in (stored.dtype, compute))
-    if not error <= allowed:
-        raise _mismatch(readout, f"logits that are off by {error:.2g} (allowed {allowed:g})")
-    return error
-
-
-def _mismatch(readout: Readout, what: str) -> ReadoutError:
-    return ReadoutError(
-        f"The logit lens at {readout.site} does not give the model's own logits: {what}.",
-        subject=readout.site,
-        hint="The columns were stored with another checkpoint, dtype or data, or the adapter's "
-        "readout is wrong. Extract again with --fresh; if that fails too, report the adapter.",
-    )
-
-
-def _rows_at_once(readout: Readout, hidden: npt.NDArray[Any]) -> int:
-    vocabulary = _logits(readout, hidden[:1], norm=True).shape[-1]
-    return max(1, _ELEMENTS // int(vocabulary))
-
-
-def _logits(readout: Readout, hidden: npt.NDArray[Any], *, norm: bool) -> Tensor:
-    with torch.inference_mode():
-        return readout(torch.from_numpy(np.array(hidden)), norm=norm)
-
-
-def _read(logits: Tensor, wanted: Tensor, k: int) -> tuple[Tensor, ...]:
-    logs = logits.log_softmax(-1)
-    probabilities = logs.exp()
-    entropy = -(probabilities * logs.clamp(min=-1e4)).sum(-1)
-    top, tokens = probabilities.topk(k, -1)
-    chosen = logs.gather(1, wanted.clamp(min=0))
-    rank = torch.stack([(logs > column[:, None]).sum(-1) for column in chosen.T], 1) + 1
-    return tokens, top, entropy, chosen.exp(), rank

@@ -1,4 +1,4 @@
-"""What the logit lens found, as findings, tables and figures."""
+"""What the logit lens found at one position per sample, as findings, tables and figures."""
 
 from __future__ import annotations
 
@@ -15,28 +15,41 @@ from vlmlens.results import Cell, Figure, Finding, Series, Table
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import short_names
 from vlmlens_plugins.analysis._names import slug
-from vlmlens_plugins.analysis.logit_lens.readings import Ints, LayerReading, settling
+from vlmlens_plugins.analysis.logit_lens.maps import Texts, single_sheet
+from vlmlens_plugins.analysis.logit_lens.positions import Group
+from vlmlens_plugins.analysis.logit_lens.readings import Readings
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
 
 Floats = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Lens:
-    """Everything that was read.
+    """Everything that was read of a group with one position per sample.
 
     Args:
+        group: Its columns.
         samples: The run's samples.
-        columns: The columns read, in order of depth.
-        layers: A reading per column.
-        answers: int64 `[n]`, tokens of the model's final answers.
+        readings: A position per sample.
+        words: The chosen words.
         error: Largest relative difference between the lens and the model's own logits.
     """
 
+    group: Group
     samples: tuple[Sample, ...]
-    columns: tuple[str, ...]
-    layers: tuple[LayerReading, ...]
-    answers: Ints
+    readings: Readings
+    words: tuple[str, ...]
     error: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns read, in order of depth."""
+        return self.group.columns
+
+    @property
+    def stem(self) -> str:
+        """What names of tables and figures begin with."""
+        return "lens" if self.group.name == "last" else f"lens-{slug(self.group.name)}"
 
     @cached_property
     def tasks(self) -> dict[str, Ints]:
@@ -49,11 +62,21 @@ class Lens:
     @cached_property
     def settled(self) -> Ints:
         """int64 `[n]`: the layer from which the answer stays top-1; see `settling`."""
-        return settling(np.stack([layer.top[:, 0] for layer in self.layers]), self.answers)
+        return self.readings.settled
 
     def median_settling(self, rows: Ints) -> int:
         """The least layer by which at least half of the samples have settled."""
         return int(np.quantile(self.settled[rows], 0.5, method="inverted_cdf"))
+
+    def layer_name(self, number: int) -> str | None:
+        """A layer's short name; None behind the last."""
+        names = short_names(self.columns)
+        return names[number] if number < len(names) else None
+
+    def labelled(self, rows: Ints) -> Ints:
+        """Those of some samples that have a label."""
+        found: Ints = rows[self.readings.label_rank[0, rows] > 0]
+        return found
 
 
 def findings(lens: Lens) -> list[Finding]:
@@ -62,65 +85,55 @@ def findings(lens: Lens) -> list[Finding]:
 
 
 def tables(lens: Lens, shown: Sequence[int], vlm: ModelAdapter) -> list[Table]:
-    """Aggregates per task and layer, and top-k tokens of single samples."""
+    """Aggregates per task and layer, chosen words, and top-k tokens of single samples."""
     rows = [
         _row(lens, task, members, i)
         for task, members in lens.tasks.items()
         for i in range(len(lens.columns))
     ]
-    aggregate = {name: [row[name] for row in rows] for name in rows[0]}
-    return [
-        Table("lens-layers", "Answer, label and entropy by task and layer", aggregate),
-        _token_table(lens, shown, vlm),
+    made = [
+        _by_name(f"{lens.stem}-layers", "Answer, label and entropy by task and layer", rows),
+        _token_table(lens, shown, Texts(vlm)),
     ]
+    if lens.words:
+        made.append(_word_table(lens))
+    return made
 
 
-def figures(lens: Lens, vlm: ModelAdapter) -> list[Figure]:
-    """Per task: probabilities over depth, and the top tokens of its first sample."""
-    return [
-        figure
-        for task, rows in lens.tasks.items()
-        for figure in (_depth(lens, task, rows), _example(lens, task, int(rows[0]), vlm))
-    ]
-
-
-def notes(lens: Lens, *, norm: bool) -> list[str]:
-    """How the numbers were made."""
-    normed = "the final norm and the unembedding" if norm else "the unembedding, WITHOUT the norm,"
-    return [
-        f"Logit lens (nostalgebraist 2020): {normed} of the model applied to each language "
-        "block's output at the last prompt position; softmax over the whole vocabulary.",
-        "Checked first: the lens at the last block (with the norm) gives the model's own logits "
-        f"within {lens.error:.1e} of the largest logit.",
-        "The answer is the model's own most probable next token. A label is represented by the "
-        "first token that the model would write for it. The settling layer is the first one from "
-        "which the answer stays top-1 to the end. Entropy is in nats. Bands are quartiles.",
-        "Early blocks write into a space that the unembedding was not trained on: a token that is "
-        "not top-1 there may still be encoded.",
-    ]
-
-
-def token_text(vlm: ModelAdapter, token: int) -> str:
-    """A token's text with its white space made visible."""
-    text = vlm.decode([token])
-    return text.replace(" ", "\u2423").replace("\n", "\\n").replace("\t", "\\t") or f"<{token}>"
+def figures(lens: Lens, shown: Sequence[int], vlm: ModelAdapter) -> list[Figure]:
+    """Per task, probabilities over depth; and the top tokens of single samples."""
+    texts = Texts(vlm)
+    k = lens.readings.top.shape[-1]
+    tokens = Figure(
+        name=f"{lens.stem}-tokens",
+        title=f"Top tokens of single samples by layer and rank ({lens.group.name} position)",
+        kind="lens",
+        x=[str(rank) for rank in range(1, k + 1)],
+        x_label="rank",
+        y_label="probability",
+        y=short_names(lens.columns),
+        sheets=[
+            single_sheet(lens.samples[n], lens.readings.take(slice(n, n + 1)), texts) for n in shown
+        ],
+        y_range=(0.0, 1.0),
+    )
+    return [*(_depth(lens, task, rows) for task, rows in lens.tasks.items()), tokens]
 
 
 def _finding(lens: Lens, task: str, rows: Ints) -> Finding:
     names, total = short_names(lens.columns), len(lens.columns)
-    layer = lens.median_settling(rows)
-    first, last = lens.layers[0], lens.layers[-1]
-    start, end = _median(first.answer_probability[rows]), _median(last.answer_probability[rows])
+    layer, found = lens.median_settling(rows), lens.readings
+    start, end = (_median(found.answer_probability[i, rows]) for i in (0, -1))
     where = (
         f"becomes and stays top-1 at {names[layer]} ({layer + 1} of {total} layers read; median)"
         if layer < total
         else "is not top-1 at the last layer read"
     )
-    label = _labelled(lens, rows)
+    label = lens.labelled(rows)
     right = ""
     if len(label):
-        agree = float((last.label_rank[label] == 1).mean())
-        right = f"; it is the label for {agree:.0%}" if total else ""
+        agree = float((found.label_rank[-1, label] == 1).mean())
+        right = f"; it is the label for {agree:.0%}"
     text = (
         f"{task}: the final answer {where} for {len(rows)} samples, its median probability going "
         f"from {start:.2f} at {names[0]} to {end:.2f} at {names[-1]}{right}."
@@ -133,56 +146,84 @@ def _finding(lens: Lens, task: str, rows: Ints) -> Finding:
         "answer_probability_last": end,
         "label_top1_last": agree if len(label) else None,
     }
-    return Finding(text, subject=task, values=values)
+    subject = task if lens.stem == "lens" else f"{task} ({lens.group.name})"
+    return Finding(text, subject=subject, values=values)
 
 
 def _row(lens: Lens, task: str, rows: Ints, i: int) -> dict[str, Cell]:
-    layer, label = lens.layers[i], _labelled(lens, rows)
+    found, label = lens.readings, lens.labelled(rows)
     settled = lens.settled[rows]
+    answer, rank = found.answer_probability[i, rows], found.label_rank[i, label]
+    probability = found.label_probability[i, label]
     return {
         "task": task,
         "column": lens.columns[i],
         "samples": len(rows),
-        "answer_probability": _median(layer.answer_probability[rows]),
-        "answer_probability_mean": float(layer.answer_probability[rows].mean()),
-        "answer_rank": _median(layer.answer_rank[rows]),
-        "agreement": float((layer.top[rows, 0] == lens.answers[rows]).mean()),
-        "label_probability": _or_none(_median, layer.label_probability[label]),
-        "label_probability_mean": _or_none(_mean, layer.label_probability[label]),
-        "label_rank": _or_none(_median, layer.label_rank[label]),
-        "label_top1": _or_none(_mean, layer.label_rank[label] == 1),
-        "entropy": float(layer.entropy[rows].mean()),
+        "answer_probability": _median(answer),
+        "answer_probability_mean": float(answer.mean()),
+        "answer_rank": _median(found.answer_rank[i, rows]),
+        "agreement": float((found.top[i, rows, 0] == found.answers[rows]).mean()),
+        "label_probability": _or_none(_median, probability),
+        "label_probability_mean": _or_none(_mean, probability),
+        "label_rank": _or_none(_median, rank),
+        "label_top1": _or_none(_mean, rank == 1),
+        "entropy": float(found.entropy[i, rows].mean()),
+        "divergence": float(found.divergence[i, rows].mean()),
         "settled_here": float((settled == i).mean()),
         "settled_by_here": float((settled <= i).mean()),
     }
 
 
-def _token_table(lens: Lens, shown: Sequence[int], vlm: ModelAdapter) -> Table:
-    rows: list[tuple[Cell, ...]] = []
+def _token_table(lens: Lens, shown: Sequence[int], texts: Texts) -> Table:
+    rows: list[dict[str, Cell]] = []
     for n in shown:
         sample = lens.samples[n]
-        for column, layer in zip(lens.columns, lens.layers, strict=True):
-            pairs = zip(layer.top[n], layer.top_probability[n], strict=True)
-            for rank, (token, probability) in enumerate(pairs, 1):
-                text = token_text(vlm, int(token))
-                rows.append(
-                    (sample.id, sample.task, sample.label, column, rank, text, float(probability))
-                )
-    names = ("sample", "task", "label", "column", "rank", "token", "probability")
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
-    return Table("lens-tokens", "Top tokens of single samples by layer", columns)
+        for i, column in enumerate(lens.columns):
+            pairs = zip(lens.readings.top[i, n], lens.readings.top_probability[i, n], strict=True)
+            rows += [
+                {
+                    "sample": sample.id,
+                    "task": sample.task,
+                    "label": sample.label,
+                    "column": column,
+                    "rank": rank,
+                    "token": texts[int(token)],
+                    "probability": float(probability),
+                }
+                for rank, (token, probability) in enumerate(pairs, 1)
+            ]
+    return _by_name(f"{lens.stem}-tokens", "Top tokens of single samples by layer", rows)
+
+
+def _word_table(lens: Lens) -> Table:
+    rows: list[dict[str, Cell]] = [
+        {
+            "task": task,
+            "word": word,
+            "column": column,
+            "samples": len(members),
+            "probability": _median(lens.readings.word_probability[i, members, w]),
+            "probability_mean": _mean(lens.readings.word_probability[i, members, w]),
+            "rank": _median(lens.readings.word_rank[i, members, w]),
+        }
+        for task, members in lens.tasks.items()
+        for w, word in enumerate(lens.words)
+        for i, column in enumerate(lens.columns)
+    ]
+    return _by_name(f"{lens.stem}-words", "Chosen words by task and layer", rows)
 
 
 def _depth(lens: Lens, task: str, rows: Ints) -> Figure:
-    label = _labelled(lens, rows)
-    answers = [layer.answer_probability[rows] for layer in lens.layers]
-    series = [_banded("the model's answer", answers)]
+    label, found = lens.labelled(rows), lens.readings
+    series = [_banded("the model's answer", found.answer_probability[:, rows])]
     if len(label):
-        series.append(
-            _banded("the label", [layer.label_probability[label] for layer in lens.layers])
-        )
+        series.append(_banded("the label", found.label_probability[:, label]))
+    series += [
+        _banded(f'the word "{word}"', found.word_probability[:, rows, w])
+        for w, word in enumerate(lens.words)
+    ]
     return Figure(
-        name=f"lens-{slug(task)}",
+        name=f"{lens.stem}-{slug(task)}",
         title=f"How the answer to {task} forms over depth",
         kind="line",
         x=short_names(lens.columns),
@@ -193,30 +234,15 @@ def _depth(lens: Lens, task: str, rows: Ints) -> Figure:
     )
 
 
-def _example(lens: Lens, task: str, n: int, vlm: ModelAdapter) -> Figure:
-    k = lens.layers[0].top.shape[1]
-    return Figure(
-        name=f"lens-{slug(task)}-example",
-        title=f"Top tokens by layer for sample {lens.samples[n].id} ({lens.samples[n].prompt})",
-        kind="heatmap",
-        x=[str(rank) for rank in range(1, k + 1)],
-        x_label="rank",
-        y_label="layer",
-        y=short_names(lens.columns),
-        cells=[[float(p) for p in layer.top_probability[n]] for layer in lens.layers],
-        texts=[[token_text(vlm, int(t)) for t in layer.top[n]] for layer in lens.layers],
-        y_range=(0.0, 1.0),
-    )
+def _by_name(name: str, title: str, rows: Sequence[dict[str, Cell]]) -> Table:
+    headers = list(rows[0]) if rows else []
+    return Table(name, title, {header: [row[header] for row in rows] for header in headers})
 
 
-def _banded(name: str, layers: Sequence[Floats]) -> Series:
-    quartiles = [np.quantile(values, [0.25, 0.5, 0.75]) for values in layers]
-    low, middle, high = ([float(q[i]) for q in quartiles] for i in range(3))
+def _banded(name: str, values: Floats) -> Series:
+    """Median and quartiles of `[layers, samples]`, layer by layer."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=1).tolist()
     return Series(name, middle, low=low, high=high)
-
-
-def _labelled(lens: Lens, rows: Ints) -> Ints:
-    return rows[lens.layers[0].label_rank[rows] > 0]
 
 
 def _median(values: Floats) -> float:

@@ -1,0 +1,124 @@
+"""Which positions are read: the stored columns in groups of one selector, streamed by samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmlens.abc import ColumnStore
+from vlmlens.errors import CompositionError
+from vlmlens.tokens import Column, Selector, TokenKind
+from vlmlens_plugins.analysis._columns import in_order
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Hidden
+
+_SHARE = 4
+"""Of the memory that the lens may take, a quarter holds rows on their way in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns of one selector: the same positions at several layers.
+
+    Args:
+        selector: What they keep.
+        columns: Names, in order of depth.
+    """
+
+    selector: Selector
+    columns: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The selector, for people."""
+        return str(self.selector)
+
+    def final(self, site: str) -> str:
+        """The column of the same positions from which the model itself answers."""
+        return f"{site}/{self.selector}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some samples' positions at all layers of a group.
+
+    Args:
+        samples: Numbers of the samples.
+        layers: Per layer `[n, width]`, sample after sample.
+        final: `[n, width]`, of the model's last block.
+        lengths: Positions per sample.
+    """
+
+    samples: tuple[int, ...]
+    layers: Sequence[Hidden]
+    final: Hidden
+    lengths: tuple[int, ...]
+
+    def spans(self) -> Iterator[tuple[int, slice]]:
+        """Each sample's number, and its rows."""
+        ends = np.cumsum(self.lengths)
+        for number, length, end in zip(self.samples, self.lengths, ends, strict=True):
+            yield number, slice(int(end) - length, int(end))
+
+
+def groups(columns: Sequence[str]) -> list[Group]:
+    """Columns by selector, those with one position per sample first.
+
+    Raises:
+        CompositionError: A column holds no positions of the language model's residual stream.
+    """
+    found: dict[str, list[str]] = {}
+    for name in columns:
+        selector = Column.parse(name).selector
+        if not name.startswith("llm.") or selector.pool or selector.kind == TokenKind.ANSWER:
+            raise CompositionError(
+                f"The logit lens cannot read {name!r}: it needs positions of the language "
+                "model's residual stream, not pooled.",
+                subject=name,
+                hint="Use llm.block.*/last, /all, /text, /image, or /steps with --generate.",
+            )
+        found.setdefault(str(selector), []).append(name)
+    made = [Group(Selector.parse(s), tuple(in_order(names))) for s, names in found.items()]
+    return sorted(made, key=lambda group: group.selector.ragged)
+
+
+def stream(
+    store: ColumnStore, group: Group, final: str, ids: Sequence[str], megabytes: float
+) -> Iterator[Rows]:
+    """A group's rows, a few samples at a time, each column read by the ids of those.
+
+    Args:
+        store: The run's columns.
+        group: What to read.
+        final: The column from which the model itself answers.
+        ids: Of all samples, in order.
+        megabytes: About how much a part may take; a part is at least one sample.
+    """
+    info = {each.name: each for each in store.columns()}[final]
+    row = 4 * info.width * (len(group.columns) + 1)
+    most = max(1, int(megabytes * 2**20) // _SHARE // row)
+    rows_per_sample, start = most if info.ragged else 1, 0
+    while start < len(ids):
+        numbers = range(start, min(start + max(1, most // rows_per_sample), len(ids)))
+        part = _read(store, group, final, [ids[i] for i in numbers], numbers)
+        rows_per_sample = max(1, *part.lengths)
+        start = numbers.stop
+        yield part
+
+
+def _read(
+    store: ColumnStore, group: Group, final: str, ids: Sequence[str], numbers: Sequence[int]
+) -> Rows:
+    last = store.read(final, ids)
+    lengths = last.lengths or (1,) * len(ids)
+    own = last.numpy()
+    layers = []
+    for column in group.columns:
+        values = last if column == final else store.read(column, ids)
+        if (values.lengths or (1,) * len(ids)) != lengths:
+            raise CompositionError(
+                f"The columns {column!r} and {final!r} hold different positions.", subject=column
+            )
+        layers.append(own if column == final else values.numpy())
+    return Rows(tuple(numbers), layers, own, tuple(lengths))
