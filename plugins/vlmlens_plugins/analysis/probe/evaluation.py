@@ -1,34 +1,53 @@
-"""Cross-validated predictions of one column's probes: the main one and its controls."""
+"""Held-out predictions of several columns' probes: the main one and its controls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vlmlens_plugins.analysis.probe.splits import Split
+
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[Any]
-_ELEMENTS = 8_000_000
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+_ELEMENTS = 12_000_000
 
 
 class Fits(Protocol):
-    """Trained classifiers, `folds x fits` of them."""
+    """Trained probes, `columns x cells x fits` of them."""
 
     @property
     def converged(self) -> Tensor:
-        """Boolean `[folds, fits]`: whether training came to its end."""
+        """Bool `[columns, cells, fits]`: whether training came to its end."""
 
-    def predict(self, x: Tensor) -> Tensor:
-        """int64 `[folds, rows, fits]` of `[folds, rows, features]`."""
+    def predict(self, z: Tensor) -> Tensor:
+        """`[columns, n, cells, fits]` of `[columns, n, features]`: classes, or numbers."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is needed to apply the first column's, cell's and fit's probe."""
 
 
-Fit: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Fits]
-"""Trains on (x, y, training rows, rows that decide when to stop); shapes as in `fit_mlp`."""
+class Family(Protocol):
+    """A kind of probe."""
+
+    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Fits:
+        """Train on `z` `[columns, n, features]` and labels `y` `[n, fits]`.
+
+        Args:
+            z: float32, about standardized.
+            y: int64 class numbers, or float32 numbers.
+            train: bool `[cells, n]`, the rows to learn from.
+            c: `[columns, cells]`, inverse regularization strengths.
+        """
+
+    def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
+        """`[columns, cells]`: the inverse strengths for labels `y` `[n]`, found in `train`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,87 +55,121 @@ class Evaluation:
     """What the probes of one column predict.
 
     Args:
-        held_out: int64 `[fits, n]`, each sample's class as predicted by the probe that did not
-            see its group.
-        train_accuracy: float64 `[fits]`, accuracy on the training parts, averaged over folds.
-        unfinished: How many of the `folds x fits` probes did not converge.
+        held_out: `[fits, n]`, each sample's class (int64) or number (float64) as predicted by a
+            probe that did not learn from its group; meaningless where it is never held out.
+        train_score: float64 `[fits]`, accuracy or R2 on the training parts, averaged over cells.
+        strengths: float64 `[cells]`, inverse regularization strengths.
+        unfinished: How many of the `cells x fits` probes did not converge.
     """
 
-    held_out: Ints
-    train_accuracy: npt.NDArray[np.float64]
+    held_out: Array
+    train_score: Floats
+    strengths: Floats
     unfinished: int = 0
 
 
 def evaluate(
-    x: Floats,
-    labels: Ints,
-    fold: Ints,
-    stopping: npt.NDArray[np.bool_],
-    fit: Fit,
-    device: torch.device,
-) -> Evaluation:
-    """Train and test the probes of one column, fold by fold, all label vectors at once.
+    columns: Sequence[Array], labels: Array, split: Split, family: Family, device: torch.device
+) -> list[Evaluation]:
+    """Train and test the probes of columns of equal width, as many at once as memory allows.
 
     Args:
-        x: `[n, features]`.
-        labels: int64 `[fits, n]`; row 0 the true labels.
-        fold: int64 `[n]`, the fold in which each sample is held out.
-        stopping: bool `[folds, n]`, training rows that only decide when to stop.
-        fit: Trains the probes.
+        columns: `[n, features]` each, finite.
+        labels: `[fits, n]`, int64 or float64; row 0 the true labels, which also choose the
+            regularization for all.
+        split: What is learned from and tested.
+        family: Trains the probes.
         device: Where.
     """
-    folds = np.unique(fold)
-    at_once = max(1, _ELEMENTS // x.size)
-    held_out = np.empty(labels.shape, np.int64)
-    accuracies = []
-    unfinished = 0
-    y = torch.from_numpy(labels.T.copy()).to(device)
-    for start in range(0, len(folds), at_once):
-        part = folds[start : start + at_once]
-        used = torch.from_numpy(fold[None] != part[:, None]).to(device)
-        scaled = np.stack([standardized(x, fold != i) for i in part])
-        inputs = torch.from_numpy(scaled).to(device)
-        stop = torch.from_numpy(stopping[part]).to(device)
-        fits = fit(inputs, y.expand(len(part), -1, -1), used, stop)
-        unfinished += int((~fits.converged).sum())
-        predicted = fits.predict(inputs)
-        right = (predicted == y) & used[..., None]
-        accuracies.append((right.sum(1) / used.sum(1, keepdim=True)).cpu().numpy())
-        for i, of_fold in zip(part, predicted.cpu().numpy(), strict=True):
-            held_out[:, fold == i] = of_fold[fold == i].T
-    train = np.concatenate(accuracies).mean(0).astype(np.float64)
-    return Evaluation(held_out, train, unfinished)
+    n, width = columns[0].shape
+    numbers = labels.dtype.kind == "f"
+    spread = 1 if numbers else int(labels.max()) + 1
+    each = n * (width + 2 * split.cells * len(labels) * spread)
+    at_once = max(1, _ELEMENTS // each)
+    y = torch.from_numpy(np.ascontiguousarray(labels.T)).to(device)
+    y = y.float() if numbers else y
+    train = torch.from_numpy(split.train).to(device)
+    found: list[Evaluation] = []
+    for start in range(0, len(columns), at_once):
+        part = [standardized(x, split.learned) for x in columns[start : start + at_once]]
+        z = torch.from_numpy(np.stack(part)).to(device)
+        c = family.strengths(z, y[:, 0], train)
+        fits = family.fit(z, y, train, c)
+        predicted = fits.predict(z)
+        scores = _train_scores(predicted, y, train)
+        found += [
+            Evaluation(
+                _held_out(predicted[i], split, labels.dtype),
+                scores[i],
+                c[i].double().cpu().numpy(),
+                int((~fits.converged[i]).sum()),
+            )
+            for i in range(len(z))
+        ]
+    return found
 
 
-def standardized(x: Floats, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """float32 `[n, features]`: zero mean and unit variance on the training rows only.
+def standardized(x: Array, learned: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """float32 `[n, features]`: zero mean and unit variance over the rows that are learned from.
 
+    One scale serves all cells of a split: no label has a part in it, so under the null hypothesis
+    the held-out labels stay exchangeable, and the probe and its controls see the same numbers.
     Features that are constant there say nothing and become 0 everywhere.
     """
-    known = x[train].astype(np.float64)
-    mean, scale = known.mean(0), known.std(0)
-    flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
-    factor = np.where(flat, 0.0, 1 / np.where(flat, 1.0, scale))
-    scaled: npt.NDArray[np.float32] = ((x - mean) * factor).astype(np.float32)
+    mean, scale = scaling(x[learned])
+    factor = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1.0), 0.0)
+    scaled = x.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (scaled - mean.astype(np.float32)) * factor.astype(np.float32)
+    if not np.isfinite(scaled).all():
+        scaled = ((x.astype(np.float64) - mean) * factor).astype(np.float32)
     return scaled
 
 
-def majority_predictions(y: Ints, fold: Ints) -> Ints:
+def scaling(x: Array) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each feature, float64; 0 for a constant one."""
+    mean = x.mean(0, dtype=np.float64)
+    rest = x.astype(np.float32) - mean.astype(np.float32)
+    size = np.abs(rest).max(0, initial=0.0).astype(np.float64)
+    unit = np.where(size > 0, size, 1.0)
+    rest /= unit.astype(np.float32)
+    scale = np.sqrt(np.einsum("nf,nf->f", rest, rest).astype(np.float64) / max(len(x), 1)) * unit
+    flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
+    return mean, np.where(flat, 0.0, scale)
+
+
+def majority_predictions(y: Ints, split: Split) -> Ints:
     """int64 `[n]`: the most frequent class of the training part, for each held-out sample."""
-    predicted = np.empty_like(y)
-    for i in np.unique(fold):
-        predicted[fold == i] = np.bincount(y[fold != i]).argmax()
+    predicted = np.zeros_like(y)
+    for i in range(split.cells):
+        predicted[split.cell == i] = np.bincount(y[split.train[i]]).argmax()
     return predicted
 
 
-def stopping_rows(
-    fold: Ints, groups: Ints, fraction: float, rng: np.random.Generator
-) -> npt.NDArray[np.bool_]:
-    """Boolean `[folds, n]`: whole groups with about `fraction` of each fold's training rows."""
-    order = rng.permutation(int(groups.max()) + 1)
-    rows = np.zeros((int(fold.max()) + 1, len(fold)), bool)
-    for i in range(len(rows)):
-        there = order[np.isin(order, groups[fold != i])]
-        chosen = there[: max(1, round(fraction * len(there)))]
-        rows[i] = np.isin(groups, chosen) & (fold != i)
-    return rows
+def mean_predictions(y: Array, split: Split) -> Floats:
+    """float64 `[..., n]`: the mean of the training part, for each held-out sample."""
+    predicted = np.zeros(y.shape, np.float64)
+    for i in range(split.cells):
+        middle = y[..., split.train[i]].mean(-1)
+        predicted[..., split.cell == i] = np.asarray(middle)[..., None]
+    return predicted
+
+
+def _held_out(predicted: Tensor, split: Split, kind: np.dtype[Any]) -> Array:
+    """`[fits, n]` of `[n, cells, fits]`."""
+    cell = torch.from_numpy(np.maximum(split.cell, 0)).to(predicted.device)
+    chosen = predicted[torch.arange(len(cell), device=cell.device), cell]
+    return np.asarray(chosen.T.cpu().numpy().astype(kind))
+
+
+def _train_scores(predicted: Tensor, y: Tensor, train: Tensor) -> Floats:
+    """`[columns, fits]`: accuracy or R2 on the training rows, averaged over cells."""
+    share = (train.float() / train.sum(1, keepdim=True)).T[None, :, :, None]
+    if y.dtype.is_floating_point:
+        mean = (share[0] * y[:, None]).sum(0)
+        spread = (share[0] * (y[:, None] - mean).square()).sum(0)
+        lost = (share * (predicted - y[:, None]).square()).sum(1)
+        scores = (1 - lost / spread.clamp(min=1e-30)).mean(1)
+    else:
+        scores = ((predicted == y[:, None]) * share).sum(1).mean(1)
+    return np.asarray(scores.double().cpu().numpy())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+Parameters: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +35,48 @@ class MlpSettings:
 
 @dataclass(frozen=True, slots=True)
 class MlpFits:
-    """Fitted perceptrons.
+    """Fitted perceptrons, column by column.
 
     Args:
-        parameters: First weights `[folds, features, fits, hidden]`, first bias
-            `[folds, 1, fits, hidden]`, second weights `[folds, fits, hidden, classes]`, second
-            bias `[folds, 1, fits, classes]`.
-        epochs: int64 `[folds, fits]`, the step whose weights were kept.
+        parameters: Of each column: first weights `[cells, features, fits, hidden]`, first bias
+            `[cells, 1, fits, hidden]`, second weights `[cells, fits, hidden, classes]`, second
+            bias `[cells, 1, fits, classes]`.
+        epochs: int64 `[columns, cells, fits]`, the step whose weights were kept.
     """
 
-    parameters: tuple[Tensor, Tensor, Tensor, Tensor]
+    parameters: tuple[Parameters, ...]
     epochs: Tensor
+
+    @classmethod
+    def joined(cls, fits: Sequence[MlpFits]) -> MlpFits:
+        """The fits of several columns as one."""
+        parameters = tuple(one for fit in fits for one in fit.parameters)
+        return cls(parameters, torch.cat([fit.epochs for fit in fits]))
 
     @property
     def converged(self) -> Tensor:
-        """Boolean `[folds, fits]`: true; training ends by early stopping or after `epochs`."""
+        """True everywhere; training ends by early stopping or after the last epoch."""
         return torch.ones_like(self.epochs, dtype=torch.bool)
 
-    def predict(self, x: Tensor) -> Tensor:
-        """int64 `[folds, rows, fits]`: the predicted classes of `x` `[folds, rows, features]`."""
+    def predict(self, z: Tensor) -> Tensor:
+        """int64 `[columns, n, cells, fits]`: the classes of `z` `[columns, n, features]`."""
+        cells = self.epochs.shape[1]
         with torch.no_grad():
-            return _logits(self.parameters, x).argmax(-1)
+            out = [
+                _logits(of_column, x.expand(cells, *x.shape)).argmax(-1).movedim(0, 1)
+                for of_column, x in zip(self.parameters, z, strict=True)
+            ]
+        return torch.stack(out)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights `[features, hidden]`, `[hidden, classes]` and biases of the first probe."""
+        first, bias, second, out = self.parameters[0]
+        return {
+            "weights": first[0, :, 0],
+            "bias": bias[0, 0, 0],
+            "weights2": second[0, 0],
+            "bias2": out[0, 0, 0],
+        }
 
 
 def fit_mlp(
@@ -85,7 +110,7 @@ def fit_mlp(
         (loss * learn).sum().backward()
         optimizer.step()
     first, bias, second, out = best.parameters
-    return MlpFits((first, bias, second, out), best.epoch)
+    return MlpFits(((first, bias, second, out),), best.epoch[None])
 
 
 class _Best:
@@ -112,9 +137,7 @@ class _Best:
         return epoch - int(self.epoch.max())
 
 
-def _initial(
-    x: Tensor, fits: int, classes: int, settings: MlpSettings
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _initial(x: Tensor, fits: int, classes: int, settings: MlpSettings) -> Parameters:
     """He's initialization; every fold starts alike."""
     draw = torch.Generator().manual_seed(settings.seed)
     features, hidden = x.shape[2], settings.hidden
@@ -125,7 +148,7 @@ def _initial(
     return made[0], made[1], made[2], made[3]
 
 
-def _logits(parameters: tuple[Tensor, Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+def _logits(parameters: Parameters, x: Tensor) -> Tensor:
     """`[folds, rows, fits, classes]`."""
     first, bias, second, out = parameters
     folds, rows, _ = x.shape

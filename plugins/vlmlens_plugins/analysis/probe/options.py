@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from vlmlens.abc import Options
+
+
+def _several(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list | tuple) else [value]
+
+
+ShortcutName = Literal["words", "image"]
+
+
+def _shortcuts() -> list[ShortcutName]:
+    return ["words", "image"]
 
 
 class ProbeOptions(Options):
@@ -20,10 +31,33 @@ class ProbeOptions(Options):
     columns: list[str] | None = Field(
         None, description="Columns or site patterns; default: every column with one row per sample."
     )
-    model: Literal["logistic", "mlp"] = Field("logistic", description="Kind of probe.")
+    model: Literal["logistic", "mlp", "centroid", "ridge"] = Field(
+        "logistic", description="Kind of probe; ridge reads numbers (R2), the others classes."
+    )
+    split: Literal["group", "random", "template", "value"] = Field(
+        "group",
+        description="What is never on both sides: a group, nothing, a group and a prompt template, "
+        "or each value of hold_out in turn.",
+    )
+    hold_out: str | None = Field(
+        None, description="Attributes for split=value: NAME, or NAME+NAME for combinations."
+    )
+    test_on: str | None = Field(
+        None, description="Folder of another run: learn from this run, test on that one."
+    )
     folds: int = Field(5, ge=2, description="Folds of the grouped stratified cross-validation.")
-    control_seeds: int = Field(20, ge=20, description="Shuffled-label control probes.")
-    C: float = Field(0.1, gt=0, description="Inverse L2 strength, as scikit-learn's C.")
+    control_seeds: int = Field(20, ge=20, description="Control probes of each kind.")
+    types: str | None = Field(
+        None,
+        description="Attribute whose values are the types of the control task (`group`: the "
+        "groups); default: an attribute named type, where there is one.",
+    )
+    C: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_several)] = Field(
+        default_factory=lambda: [1e-4, 1e-3, 1e-2, 0.1],
+        min_length=1,
+        description="Inverse L2 strengths (scikit-learn's C; 1/alpha of ridge); of several, inner "
+        "cross-validation takes the best.",
+    )
     hidden: int = Field(64, ge=1, description="Hidden units of the MLP.")
     epochs: int = Field(300, ge=1, description="Most epochs of the MLP (it stops early).")
     patience: int = Field(20, ge=1, description="Epochs without progress before the MLP stops.")
@@ -38,4 +72,25 @@ class ProbeOptions(Options):
     )
     draws: int = Field(10_000, ge=1000, description="Permutations behind each p-value.")
     resamples: int = Field(2000, ge=200, description="Bootstrap resamples behind each interval.")
+    shortcuts: list[ShortcutName] = Field(
+        default_factory=_shortcuts,
+        description="Shortcuts to compare with: words of the prompt, colours and a thumbnail of "
+        "the image.",
+    )
+    answers: Literal["auto", "ask", "off"] = Field(
+        "auto",
+        description="The model's own answers: read from the last block's column (auto: where the "
+        "model is loaded; ask: load it, and run it where need be), or left out.",
+    )
+    export: str | None = Field(
+        None, description="Folder to write probes and features to, as distillation targets."
+    )
+    export_format: Literal["safetensors", "npz"] = Field(
+        "safetensors", description="Format of the exported files."
+    )
+    export_column: Literal["plateau", "best", "all"] = Field(
+        "plateau",
+        description="Which column to export: the earliest that is not worse than the best, the "
+        "best, or all.",
+    )
     device: str = Field("auto", description="Where probes are trained: cpu, cuda or auto.")

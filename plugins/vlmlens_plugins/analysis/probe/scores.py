@@ -6,46 +6,74 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
 
 from vlmlens.results import Verdict
-from vlmlens_plugins.analysis._statistics import (
-    bootstrap_weights,
-    generator,
-    holm,
-    interval,
-    permutation_p,
-)
+from vlmlens_plugins.analysis._statistics import generator, holm, permutation_p
 from vlmlens_plugins.analysis.probe.evaluation import Evaluation
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
-from vlmlens_plugins.analysis.probe.splits import shuffled_within_folds
+from vlmlens_plugins.analysis.probe.power import Noise
+from vlmlens_plugins.analysis.probe.resampling import Drawn, Losses, Resampling, losses_of
+from vlmlens_plugins.analysis.probe.shuffles import Labels, shuffled_within
+from vlmlens_plugins.analysis.probe.splits import Ints, Split
 from vlmlens_plugins.analysis.probe.targets import Target
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the probes of one target were asked: the same for every column.
+
+    Args:
+        target: What was probed for.
+        split: What was learned from and tested.
+        labels: `[1 + seeds, n]` or `[1 + 2 seeds, n]`: the true labels, shuffled ones, and those
+            of the control task by type, where there are types.
+        seeds: Controls of each kind.
+    """
+
+    target: Target
+    split: Split
+    labels: Labels
+    seeds: int
+
+    @property
+    def by_type(self) -> bool:
+        """Whether there is a control task by type."""
+        return len(self.labels) > 1 + self.seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One column's numbers for one target; accuracies are fractions of held-out samples.
+    """One column's numbers for one target, as fractions of held-out samples (or R2).
 
     Args:
-        accuracy: Of the probe; `train_accuracy` on its training parts.
-        control: Mean of the shuffled-label probes; `train_control` on their training parts.
-        control_sd: Standard deviation of `control` over seeds.
-        majority: Of the training parts' most frequent class.
-        selectivity: `accuracy - control`, with a 95 % interval `low` to `high`.
-        gap: `accuracy - max(control, majority)`, with a 95 % interval likewise.
-        p: Raw one-sided permutation p-value; `corrected` by Holm over the target's columns.
+        accuracy: Of the probe, with a 95 % interval; `train_accuracy` on its training parts.
+        control: Mean of the shuffled-label probes; `train_control` on their training parts;
+            `control_sd` over seeds.
+        control_task: Mean of the probes of the control task by type; None without types.
+        majority: Of the training parts' most frequent class (0 for R2).
+        selectivity: `accuracy - control` (the control task's, where there is one), with interval.
+        gap: `accuracy - max(control, control_task, majority)`, with interval.
+        p: The larger of two one-sided p-values, that of labels exchanged with predictions kept
+            and that among retrained controls; `corrected` by Holm over the target's columns.
+        detectable: The smallest gap that these samples show with 80 % probability.
+        samples_needed: Samples that show the gap with 80 % probability; None where none do.
+        strength: Geometric mean over cells of the inverse regularization strength.
         verdict: See `judge`.
     """
 
     column: str
     accuracy: float
+    accuracy_low: float
+    accuracy_high: float
     train_accuracy: float
     control: float
     train_control: float
     control_sd: float
+    control_task: float | None
+    train_control_task: float | None
     majority: float
     selectivity: float
     low: float
@@ -55,63 +83,138 @@ class Score:
     gap_high: float
     p: float
     corrected: float
+    detectable: float
+    samples_needed: int | None
+    strength: float
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The scores of a target's columns, with the losses that later comparisons need.
+
+    Args:
+        scores: Column by column.
+        losses: The main probes' losses, column by column.
+        resampling: The bootstrap that all intervals share.
+    """
+
+    scores: Sequence[Score]
+    losses: Sequence[Losses]
+    resampling: Resampling
+
+
 def score_columns(
-    target: Target,
-    fold: Ints,
-    labels: Ints,
-    majority: Ints,
-    evaluations: Mapping[str, Evaluation],
-    options: ProbeOptions,
-    seed: int,
-) -> list[Score]:
+    trial: Trial, evaluations: Mapping[str, Evaluation], options: ProbeOptions, seed: int
+) -> Scored:
     """The scores of a target's columns.
 
     Args:
-        target: What was probed for.
-        fold: int64 `[n]`, the fold in which each sample is held out.
-        labels: int64 `[1 + seeds, n]`, true labels first, then the controls'.
-        majority: int64 `[n]`, the majority baseline's predictions.
+        trial: What was asked.
         evaluations: Predictions by column.
         options: Level, least gap, draws.
         seed: The run's seed.
     """
     predictions = np.stack([found.held_out[0] for found in evaluations.values()])
-    p = label_permutation_p(target, fold, predictions, options, seed)
+    kept, _ = label_permutation_p(trial.target, trial.split, predictions, options, seed)
+    again = [retrained_p(found.held_out, trial) for found in evaluations.values()]
+    p = np.maximum(kept, [one for one, _ in again])
     corrected = holm(p)
-    resampling = _Resampling.draw(target, labels, options.resamples, seed)
-    scores = []
+    rng = generator(seed, "probe-bootstrap", trial.target.name)
+    resampling = Resampling.draw(trial, options.resamples, rng)
+    scores, losses = [], []
     for i, (column, found) in enumerate(evaluations.items()):
-        numbers = resampling.numbers(found.held_out, majority)
-        control = (found.held_out[1:] == labels[1:]).mean(1)
-        scores.append(
-            Score(
-                column=column,
-                train_accuracy=float(found.train_accuracy[0]),
-                train_control=float(found.train_accuracy[1:].mean()),
-                control_sd=float(control.std(ddof=1)),
-                p=float(p[i]),
-                corrected=float(corrected[i]),
-                verdict=judge(
-                    majority=numbers["majority"],
-                    gap=numbers["gap"],
-                    gap_low=numbers["gap_low"],
-                    gap_high=numbers["gap_high"],
-                    p=float(corrected[i]),
-                    options=options,
-                ),
-                **numbers,
-            )
+        losses.append(losses_of(found.held_out[0], trial, 0))
+        drawn = resampling.compare(found.held_out, trial)
+        bar = max(0.0, drawn.majority - drawn.control)
+        noise = Noise(
+            significant=again[i][1] * _quantile(options.alpha / len(p), trial.seeds) - bar,
+            below=drawn.gap - drawn.gap_low,
+            spread=drawn.gap_sd,
+            least=least_gap(drawn.majority, options),
         )
-    return scores
+        scores.append(
+            _score(column, found, trial, drawn, noise, float(p[i]), float(corrected[i]), options)
+        )
+    return Scored(scores, losses, resampling)
+
+
+def _score(
+    column: str,
+    found: Evaluation,
+    trial: Trial,
+    drawn: Drawn,
+    noise: Noise,
+    p: float,
+    corrected: float,
+    options: ProbeOptions,
+) -> Score:
+    shuffled = slice(1, 1 + trial.seeds)
+    by_type = slice(1 + trial.seeds, None)
+    train = found.train_score
+    return Score(
+        column=column,
+        accuracy=drawn.score,
+        accuracy_low=drawn.score_low,
+        accuracy_high=drawn.score_high,
+        train_accuracy=float(train[0]),
+        control=drawn.control,
+        train_control=float(train[shuffled].mean()),
+        control_sd=drawn.control_sd,
+        control_task=drawn.control_task,
+        train_control_task=float(train[by_type].mean()) if trial.by_type else None,
+        majority=drawn.majority,
+        selectivity=drawn.selectivity,
+        low=drawn.low,
+        high=drawn.high,
+        gap=drawn.gap,
+        gap_low=drawn.gap_low,
+        gap_high=drawn.gap_high,
+        p=p,
+        corrected=corrected,
+        detectable=noise.detectable(),
+        samples_needed=noise.samples_needed(drawn.gap, int(trial.split.tested.sum())),
+        strength=float(np.exp(np.log(found.strengths).mean())),
+        verdict=judge(
+            majority=drawn.majority,
+            gap=drawn.gap,
+            gap_low=drawn.gap_low,
+            gap_high=drawn.gap_high,
+            p=corrected,
+            options=options,
+        ),
+    )
+
+
+def retrained_p(held_out: Labels, trial: Trial) -> tuple[float, float]:
+    """One-sided p-value of the main score among the controls', and the deviation behind it.
+
+    Under the null hypothesis the true labels are one more shuffling, and the controls, trained and
+    tested as the probe was, show how such scores vary: more than fixed predictions do, since folds
+    share training samples. With few seeds the tail is Student's, with `seeds - 1` degrees of
+    freedom (a prediction of one more score: the deviation is that of a difference to a mean).
+
+    Args:
+        held_out: `[fits, n]`, predictions of the probe and its controls.
+        trial: What was asked.
+    """
+    scores = [losses_of(held_out[i], trial, i).score for i in range(1 + trial.seeds)]
+    controls = np.array(scores[1:])
+    deviation = float(controls.std(ddof=1) * np.sqrt(1 + 1 / trial.seeds))
+    above = scores[0] - float(controls.mean())
+    if deviation == 0:
+        return float(above <= 0), 0.0
+    return float(stdtr(trial.seeds - 1, -above / deviation)), deviation
+
+
+def _quantile(tail: float, seeds: int) -> float:
+    return float(-stdtrit(seeds - 1, tail))
 
 
 def judge(
     *, majority: float, gap: float, gap_low: float, gap_high: float, p: float, options: ProbeOptions
 ) -> Verdict:
-    """The verdict, which rests on the gap over the better baseline and not on the accuracy.
+    """The verdict, which rests on the gap over the best baseline and not on the accuracy.
 
     With least gap = `min_gap * (1 - majority)`:
 
@@ -130,7 +233,7 @@ def judge(
 
 
 def least_gap(majority: float, options: ProbeOptions) -> float:
-    """The smallest gap that counts, in accuracy."""
+    """The smallest gap that counts, in accuracy or R2."""
     return options.min_gap * (1 - majority)
 
 
@@ -149,80 +252,57 @@ def overall(scores: Sequence[Score]) -> tuple[Verdict, Score]:
 
 
 def label_permutation_p(
-    target: Target, fold: Ints, predictions: Ints, options: ProbeOptions, seed: int
-) -> Floats:
-    """float64 `[columns]`: one-sided p-values of the held-out accuracies.
+    target: Target, split: Split, predictions: Labels, options: ProbeOptions, seed: int
+) -> tuple[Floats, Floats]:
+    """One-sided p-values `[columns]` of held-out scores, and the scores' null deviations.
 
     Null: held-out labels are unrelated to the predictions. Labels are shuffled by whole groups
-    within each held-out fold while predictions stay; a fold's labels are never seen by the probe
-    that predicts it, and shuffling within it leaves the training labels alone. Only an accuracy
-    above the null counts as evidence. A constant prediction gets p = 1. The number of draws grows
-    where Holm's correction over many columns would leave no room below `alpha`.
+    within each block of the split (its folds) while predictions stay; a fold's labels are never
+    seen by the probe that predicts it, and shuffling within it leaves the training labels alone.
+    Only a score above the null counts as evidence. A constant prediction gets p = 1. The number of
+    draws grows where Holm's correction over many columns would leave no room below `alpha`.
 
     Args:
         target: Labels and groups.
-        fold: int64 `[n]`.
-        predictions: int64 `[columns, n]`.
+        split: Folds and blocks.
+        predictions: `[columns, n]`.
         options: `draws` and `alpha`.
         seed: The run's seed.
     """
     rng = generator(seed, "probe-permutation", target.name)
     draws = max(options.draws, int(np.ceil(2 * len(predictions) / options.alpha)))
-    one_hot = [(predictions == c).T.astype(np.float32) for c in range(len(target.classes))]
+    on = split.tested
+    y, groups, block = target.y[on], target.groups[on], split.block[on]
+    parts = _agreeing(predictions[:, on], len(target.classes))
     null = np.concatenate(
         [
-            sum((labels == c).astype(np.float32) @ hits for c, hits in enumerate(one_hot))
-            for labels in shuffled_within_folds(target.y, target.groups, fold, draws, rng)
+            sum(_is(labels, c) @ part for c, part in parts)
+            for labels in shuffled_within(y, groups, block, draws, rng)
         ]
     )
-    observed = (predictions == target.y).sum(1)
-    return np.array([permutation_p(observed[i], null[:, i]) for i in range(len(predictions))])
+    observed = np.asarray(sum((_is(y[None], c) @ part)[0] for c, part in parts), np.float64)
+    scale = _per_agreement(y, target)
+    p = [permutation_p(observed[i] * scale, null[:, i] * scale) for i in range(len(predictions))]
+    return np.array(p), np.asarray(null.std(0, ddof=1) * scale, np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Resampling:
-    """A bootstrap over groups and, for the controls, over seeds; the same for every column."""
-
-    of_groups: Floats
-    of_seeds: Floats
-    groups: Ints
-    labels: Ints
-
-    @classmethod
-    def draw(cls, target: Target, labels: Ints, draws: int, seed: int) -> _Resampling:
-        rng = generator(seed, "probe-bootstrap", target.name)
-        seeds = len(labels) - 1
-        return cls(
-            bootstrap_weights(target.n_groups, draws, rng),
-            bootstrap_weights(seeds, draws, rng) / seeds,
-            target.groups,
-            labels,
-        )
-
-    def numbers(self, held_out: Ints, majority: Ints) -> dict[str, float]:
-        right = (held_out == self.labels).astype(np.float64)
-        ones = np.ones(len(majority))
-        columns = np.stack([right[0], majority == self.labels[0], ones, *right[1:]])
-        sums = np.stack([np.bincount(self.groups, weights=row) for row in columns], axis=1)
-        main, base, control = _rates(sums.sum(0)[None], np.full((1, len(right) - 1), 1.0))
-        drawn = _rates(self.of_groups @ sums, self.of_seeds * (len(right) - 1))
-        low, high = interval(drawn[0] - drawn[2])
-        gap_low, gap_high = interval(drawn[0] - np.maximum(drawn[1], drawn[2]))
-        return {
-            "accuracy": float(main[0]),
-            "control": float(control[0]),
-            "majority": float(base[0]),
-            "selectivity": float(main[0] - control[0]),
-            "low": float(low),
-            "high": float(high),
-            "gap": float(main[0] - max(control[0], base[0])),
-            "gap_low": float(gap_low),
-            "gap_high": float(gap_high),
-        }
+def _agreeing(predictions: Labels, classes: int) -> list[tuple[int, Floats]]:
+    """Per class, where it is predicted `[n, columns]`; for numbers, the predictions themselves."""
+    if not classes:
+        return [(-1, predictions.T.astype(np.float64))]
+    return [(c, (predictions == c).T.astype(np.float32)) for c in range(classes)]
 
 
-def _rates(sums: Floats, seed_weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Accuracies `[draws]` of probe, majority and mean control from sums `[draws, 3 + seeds]`."""
-    total = sums[:, 2]
-    control = (sums[:, 3:] * seed_weights).mean(1) / total
-    return sums[:, 0] / total, sums[:, 1] / total, control
+def _is(labels: Labels, c: int) -> Floats:
+    return np.asarray(labels if c < 0 else (labels == c).astype(np.float32))
+
+
+def _per_agreement(y: Ints, target: Target) -> float:
+    """What one unit of agreement (hits, or products of numbers) adds to accuracy or R2.
+
+    With predictions fixed and numbers only exchanged, R2 changes by twice the products over the
+    numbers' sum of squares about their mean.
+    """
+    if not target.numbers:
+        return 1 / len(y)
+    return float(2 / max(((y - y.mean()) ** 2).sum(), 1e-30))

@@ -1,40 +1,85 @@
-"""Grouped stratified folds, and label shufflings that respect groups."""
+"""Which samples a probe learns from and which it is tested on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from vlmlens.errors import MissingAnnotation
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 _TRIES = 20
+_QUANTILES = 5
 
 
-def assign_folds(y: Ints, groups: Ints, *, folds: int, seed: int) -> Ints:
-    """int64 `[n]`: the fold in which each sample is held out.
-
-    scikit-learn's `StratifiedGroupKFold`; where a draw leaves a class out of a training part,
-    other draws are tried.
+@dataclass(frozen=True)
+class Split:
+    """Cells of samples that are held out together, and what is learned from for each.
 
     Args:
-        y: int64 `[n]`, class numbers, each with at least `folds` samples.
-        groups: int64 `[n]`, group numbers.
+        cell: int64 `[n]`, the cell in which each sample is held out; -1 for never.
+        train: bool `[cells, n]`, the samples that the cell's probe learns from.
+        block: int64 `[n]`, held-out labels are exchanged within these for p-values.
+    """
+
+    cell: Ints
+    train: Bools
+    block: Ints
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return len(self.train)
+
+    @cached_property
+    def tested(self) -> Bools:
+        """Bool `[n]`: the samples that are held out at some time."""
+        found: Bools = self.cell >= 0
+        return found
+
+    @cached_property
+    def learned(self) -> Bools:
+        """Bool `[n]`: the samples that some probe learns from."""
+        found: Bools = np.asarray(self.train.any(axis=0))
+        return found
+
+
+def folded(fold: Ints) -> Split:
+    """Plain cross-validation: every fold is held out once and learned from in the others."""
+    cells = np.arange(int(fold.max()) + 1)
+    return Split(fold, fold[None] != cells[:, None], fold)
+
+
+def assign_folds(y: npt.NDArray[np.generic], groups: Ints | None, *, folds: int, seed: int) -> Ints:
+    """int64 `[n]`: the fold in which each sample is held out.
+
+    scikit-learn's `StratifiedGroupKFold` (`StratifiedKFold` without groups; numbers are stratified
+    by fifths); where a draw leaves a class out of a training part, other draws are tried.
+
+    Args:
+        y: `[n]`, class numbers, each with at least `folds` samples, or float numbers.
+        groups: int64 `[n]`, group numbers, or None.
         folds: Number of folds.
         seed: Seed of the draw.
 
     Raises:
         MissingAnnotation: Every draw leaves a class out of a training part.
     """
+    strata = _strata(y)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     for attempt in range(_TRIES):
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + attempt)
+        splitter = kind(folds, shuffle=True, random_state=seed + attempt)
         fold = np.empty(len(y), np.int64)
-        for i, (_, test) in enumerate(splitter.split(np.zeros(len(y)), y, groups)):
+        for i, (_, test) in enumerate(splitter.split(np.zeros(len(y)), strata, groups)):
             fold[test] = i
-        if all(len(np.unique(y[fold != i])) == y.max() + 1 for i in range(folds)):
+        present = {i: len(np.unique(strata[fold != i])) for i in range(folds)}
+        if y.dtype.kind == "f" or all(n == strata.max() + 1 for n in present.values()):
             return fold
     raise MissingAnnotation(
         f"With {folds} folds some class is missing from a training part: its groups are too few.",
@@ -43,48 +88,95 @@ def assign_folds(y: Ints, groups: Ints, *, folds: int, seed: int) -> Ints:
     )
 
 
-def shuffled(y: Ints, groups: Ints, draws: int, rng: np.random.Generator) -> Ints:
-    """int64 `[draws, n]`: labels shuffled so that they say nothing of the samples any more.
+def by_both(fold: Ints, units: Sequence[str], folds: int, seed: int) -> Split:
+    """Held out by group and by `units` (templates) at once: neither is shared with the training.
 
-    Groups are the units that are exchanged (A. Winkler et al., "Permutation inference for the
-    general linear model", NeuroImage 92, 2014). Where every group has one label, whole groups
-    exchange labels, so that each group still has one. Where labels differ within groups, the
-    labels are laid out group after group in random order (in random order within each), and dealt
-    out again over another such order: labels that stood together mostly stay together.
+    Units are dealt into at most `folds` parts; a sample is tested by a probe that saw neither its
+    group nor its unit, so every pair of a fold and a part is a cell.
+
+    Raises:
+        MissingAnnotation: There is one unit only.
     """
-    if constant_in_groups(y, groups):
-        _, first = np.unique(groups, return_index=True)
-        of_groups = rng.permuted(np.tile(y[first], (draws, 1)), axis=1)
-        return of_groups[:, np.unique(groups, return_inverse=True)[1]]
-    source = _group_orders(groups, draws, rng)
-    target = _group_orders(groups, draws, rng)
-    result = np.empty((draws, len(y)), np.int64)
-    np.put_along_axis(result, target, y[source], axis=1)
-    return result
+    names = list(dict.fromkeys(units))
+    if len(names) < 2:
+        raise MissingAnnotation(
+            "The samples have one prompt template only; none can be held out.",
+            subject="split",
+            hint="Use split: group, or give samples an attribute named template.",
+        )
+    parts = min(folds, len(names))
+    order = np.random.default_rng(seed).permutation(len(names))
+    place = {names[i]: int(rank) % parts for rank, i in enumerate(order)}
+    part = np.array([place[unit] for unit in units])
+    pairs, cell = np.unique(np.stack([fold, part]), axis=1, return_inverse=True)
+    train = (fold[None] != pairs[0][:, None]) & (part[None] != pairs[1][:, None])
+    cell = np.asarray(cell, np.int64).reshape(-1)
+    return Split(cell, train, cell)
 
 
-def constant_in_groups(y: Ints, groups: Ints) -> bool:
-    """Whether every group has a single label."""
-    pairs = np.unique(np.stack([groups, y]), axis=1)
-    return int(pairs.shape[1]) == len(np.unique(groups))
+def by_value(values: Sequence[str | None], groups: Ints) -> Split:
+    """Each value (say, red cubes) is held out once; its samples' groups are not learned from.
+
+    Within a cell labels may all be equal, so for p-values they are exchanged over all cells.
+
+    Raises:
+        MissingAnnotation: There is one value only.
+    """
+    names = sorted({value for value in values if value is not None})
+    if len(names) < 2:
+        raise MissingAnnotation(
+            f"The samples have {len(names)} value{'s' * (not names)} to hold out.",
+            subject="hold_out",
+            hint="Name an attribute with several values, or several joined by +: shape+color.",
+        )
+    cell = np.array([-1 if value is None else names.index(value) for value in values], np.int64)
+    train = np.stack([~np.isin(groups, groups[cell == i]) for i in range(len(names))])
+    return Split(cell, train, np.zeros(len(cell), np.int64))
 
 
-def shuffled_within_folds(
-    y: Ints, groups: Ints, fold: Ints, draws: int, rng: np.random.Generator, *, chunk: int = 500
-) -> Iterator[Ints]:
-    """Chunks int64 `[<= chunk, n]` of `draws` shufflings, each within every fold by itself."""
-    for start in range(0, draws, chunk):
-        size = min(chunk, draws - start)
-        result = np.empty((size, len(y)), np.int64)
-        for i in np.unique(fold):
-            rows = np.flatnonzero(fold == i)
-            result[:, rows] = shuffled(y[rows], groups[rows], size, rng)
-        yield result
+def across(first: int, groups: Ints) -> Split:
+    """Learn from the first samples and test on the others; no group on both sides."""
+    later = np.arange(len(groups)) >= first
+    train = ~later & ~np.isin(groups, groups[later])
+    return Split(np.where(later, 0, -1).astype(np.int64), train[None], np.zeros(len(groups), int))
 
 
-def _group_orders(groups: Ints, draws: int, rng: np.random.Generator) -> Ints:
-    inverse = np.unique(groups, return_inverse=True)[1]
-    count = int(inverse.max()) + 1
-    ranks = rng.permuted(np.tile(np.arange(count), (draws, 1)), axis=1)
-    keys = ranks[:, inverse] + rng.random((draws, len(groups)))
-    return np.argsort(keys, axis=1)
+def learnable(split: Split, y: npt.NDArray[np.generic]) -> Split:
+    """The split without cells that cannot be tested: fewer than two classes to learn from.
+
+    A sample whose class is not among those that its probe learned from is not held out either.
+
+    Raises:
+        MissingAnnotation: Nothing is left.
+    """
+    cell = split.cell.copy()
+    for i in range(split.cells):
+        known = np.unique(y[split.train[i]])
+        fair = len(known) >= 2 and (y.dtype.kind == "f" or np.isin(y, known))
+        cell[(split.cell == i) & ~np.broadcast_to(fair, len(y))] = -1
+    kept = np.unique(cell[cell >= 0])
+    if not len(kept):
+        raise MissingAnnotation(
+            "With this split no probe has two classes to learn from and a known one to test.",
+            subject="split",
+            hint="Use another split, or more samples.",
+        )
+    renumbered = np.where(cell < 0, -1, np.searchsorted(kept, cell))
+    return Split(renumbered, split.train[kept], split.block)
+
+
+def inner_folds(y: npt.NDArray[np.generic], groups: Ints, folds: int, seed: int) -> Ints:
+    """int64 `[n]`: grouped parts for choosing a strength inside of every training part."""
+    count = len(np.unique(groups))
+    splitter = StratifiedGroupKFold(min(folds, count), shuffle=True, random_state=seed)
+    fold = np.empty(len(y), np.int64)
+    for i, (_, test) in enumerate(splitter.split(np.zeros(len(y)), _strata(y), groups)):
+        fold[test] = i
+    return fold
+
+
+def _strata(y: npt.NDArray[np.generic]) -> Ints:
+    if y.dtype.kind != "f":
+        return y.astype(np.int64)
+    ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
+    return (ranks * _QUANTILES // len(y)).astype(np.int64)

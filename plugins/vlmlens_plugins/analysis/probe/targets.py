@@ -1,10 +1,12 @@
-"""What is probed for: a target gives some samples a class each."""
+"""What is probed for: a target gives some samples a class, or a number, each."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +15,43 @@ from vlmlens.errors import MissingAnnotation, did_you_mean
 from vlmlens.samples import Sample
 
 Ints = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
 Read = Callable[[Sample], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A classification problem over some of the run's samples.
+    """What is to be read, over some of the run's samples.
 
     Args:
         name: For people: a task, an attribute, or `attribute@task`.
-        ids: Sample ids, in the run's order.
-        classes: Class names, sorted.
-        y: int64 `[n]`, class numbers.
+        samples: In the run's order; those of another run that is tested on come last.
+        classes: Class names, sorted; none for numbers.
+        y: `[n]`, int64 class numbers or float64 numbers.
         groups: int64 `[n]`, group numbers from 0; samples of one group are never split.
+        task: The task whose labels these are; None for an attribute.
+        learned: How many samples are the run's own; the others are another run's.
+        read: The class or number of a sample, as text; None where it has none.
     """
 
     name: str
-    ids: tuple[str, ...]
+    samples: tuple[Sample, ...]
     classes: tuple[str, ...]
-    y: Ints
+    y: Labels
     groups: Ints
+    read: Read
+    learned: int
+    task: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Sample ids."""
+        return tuple(sample.id for sample in self.samples)
+
+    @property
+    def numbers(self) -> bool:
+        """Whether numbers are read and not classes."""
+        return not self.classes
 
     @property
     def n_groups(self) -> int:
@@ -41,7 +60,12 @@ class Target:
 
 
 def find_targets(
-    specs: Sequence[str], samples: Sequence[Sample], *, folds: int, min_per_class: int
+    specs: Sequence[str],
+    samples: Sequence[Sample],
+    *,
+    folds: int,
+    min_per_class: int,
+    numbers: bool = False,
 ) -> tuple[list[Target], list[str]]:
     """The targets that a user asked for, and what was left out of them.
 
@@ -54,28 +78,28 @@ def find_targets(
         samples: The run's samples.
         folds: Folds of the cross-validation.
         min_per_class: Classes with fewer samples (or fewer than `folds`) are left out.
+        numbers: Read numbers instead of classes.
 
     Raises:
         MissingAnnotation: No labels, an unknown attribute or task, one class only, or fewer groups
             than folds.
     """
-    least = max(folds, min_per_class)
+    rule = _Rule(folds, max(folds, min_per_class), numbers)
     targets: list[Target] = []
     warnings: list[str] = []
     for spec in dict.fromkeys(specs):
         if spec == "label":
-            targets += _label_targets(samples, folds, least, warnings)
+            targets += _label_targets(samples, rule, warnings)
         else:
             name, at, task = spec.partition("@")
             chosen = _of_task(samples, task) if at else samples
             _check_attribute(name, chosen, samples)
-            targets.append(_target(spec, chosen, _reader(name), folds, least, warnings))
+            read = _reader(name, task if at else None)
+            targets.append(_target(spec, chosen, read, rule, warnings))
     return targets, warnings
 
 
-def _label_targets(
-    samples: Sequence[Sample], folds: int, least: int, warnings: list[str]
-) -> list[Target]:
+def _label_targets(samples: Sequence[Sample], rule: _Rule, warnings: list[str]) -> list[Target]:
     labelled = [sample for sample in samples if sample.label is not None]
     if not labelled:
         raise MissingAnnotation(
@@ -90,7 +114,8 @@ def _label_targets(
         chosen = [sample for sample in labelled if sample.task == task]
         found: list[str] = []
         try:
-            targets.append(_target(task or "label", chosen, _label, folds, least, found))
+            target = _target(task or "label", chosen, _label_of(task), rule, found)
+            targets.append(replace(target, task=task or "label"))
             warnings += found
         except MissingAnnotation as error:
             failed.append(error)
@@ -100,35 +125,108 @@ def _label_targets(
     return targets
 
 
+def joined(target: Target, others: Sequence[Sample]) -> Target:
+    """The target with another run's samples to test on; groups of equal name are one.
+
+    Raises:
+        MissingAnnotation: No other sample has it, with classes that this run has.
+    """
+    read = [(sample, value) for sample in others if (value := target.read(sample)) is not None]
+    if target.numbers:
+        known = [(sample, n) for sample, value in read if (n := _number(value)) is not None]
+    else:
+        known = [(s, target.classes.index(value)) for s, value in read if value in target.classes]
+    if not known:
+        raise MissingAnnotation(
+            f"No sample of the run to test on has {target.name!r} as this run has it.",
+            subject=target.name,
+            hint="Choose a run with the same tasks, labels and attributes.",
+        )
+    samples = (*target.samples, *(sample for sample, _ in known))
+    y = np.concatenate([target.y, np.array([value for _, value in known], target.y.dtype)])
+    return replace(target, samples=samples, y=y, groups=_numbered(samples))
+
+
+def numbered(names: Sequence[str]) -> Ints:
+    """int64 `[n]`: the names as numbers from 0, in order of appearance."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What makes a target fit to be probed."""
+
+    folds: int
+    least: int
+    numbers: bool
+
+
 def _target(
-    name: str, samples: Sequence[Sample], read: Read, folds: int, least: int, warnings: list[str]
+    name: str, samples: Sequence[Sample], read: Read, rule: _Rule, warnings: list[str]
 ) -> Target:
     known = [(sample, value) for sample in samples if (value := read(sample)) is not None]
-    kept_classes = _enough(name, known, least, warnings)
+    if rule.numbers:
+        classes: list[str] = []
+        kept, y = _numbers(name, known, rule, warnings)
+    else:
+        classes, kept, y = _classes(name, known, rule, warnings, len(samples))
+    groups = _numbered(kept)
+    count = int(groups.max()) + 1
+    if count < rule.folds:
+        raise MissingAnnotation(
+            f"{name!r} has {count} groups, fewer than the {rule.folds} folds.",
+            subject=name,
+            hint=f"Set folds to at most {count}, or give samples a group column.",
+        )
+    return Target(name, tuple(kept), tuple(classes), y, groups, read, len(kept))
+
+
+def _numbered(samples: Sequence[Sample]) -> Ints:
+    return numbered([sample.split_group for sample in samples])
+
+
+def _classes(
+    name: str, known: Sequence[tuple[Sample, str]], rule: _Rule, warnings: list[str], total: int
+) -> tuple[list[str], list[Sample], Labels]:
+    kept_classes = _enough(name, known, rule.least, warnings)
     known = [(sample, value) for sample, value in known if value in kept_classes]
     classes = sorted(kept_classes)
     if len(classes) < 2:
         raise MissingAnnotation(
-            f"{name!r} has {len(classes)} class{'es' * (not classes)} with at least {least} "
-            f"samples in several groups among {len(samples)} samples; a probe needs two.",
+            f"{name!r} has {len(classes)} class{'es' * (not classes)} with at least {rule.least} "
+            f"samples in several groups among {total} samples; a probe needs two.",
             subject=name,
-            hint="Use more samples, lower min_per_class, or probe for something else.",
+            hint="Use more samples, lower min_per_class, or probe for something else; for numbers "
+            "set model: ridge.",
         )
-    group_names = [sample.split_group for sample, _ in known]
-    numbers = {group: i for i, group in enumerate(dict.fromkeys(group_names))}
-    if len(numbers) < folds:
+    y = np.array([classes.index(value) for _, value in known], dtype=np.int64)
+    return classes, [sample for sample, _ in known], y
+
+
+def _numbers(
+    name: str, known: Sequence[tuple[Sample, str]], rule: _Rule, warnings: list[str]
+) -> tuple[list[Sample], Labels]:
+    pairs = [(sample, y) for sample, value in known if (y := _number(value)) is not None]
+    different = len({y for _, y in pairs})
+    if different < 3 or len(pairs) < 2 * rule.least:
         raise MissingAnnotation(
-            f"{name!r} has {len(numbers)} groups, fewer than the {folds} folds.",
+            f"{name!r} has {len(pairs)} numbers, {different} of them different; ridge regression "
+            f"needs at least {2 * rule.least} and 3.",
             subject=name,
-            hint=f"Set folds to at most {len(numbers)}, or give samples a group column.",
+            hint="Probe for an attribute with numbers, or use model: logistic for classes.",
         )
-    return Target(
-        name,
-        tuple(sample.id for sample, _ in known),
-        tuple(classes),
-        np.array([classes.index(value) for _, value in known], dtype=np.int64),
-        np.array([numbers[group] for group in group_names], dtype=np.int64),
-    )
+    if len(pairs) < len(known):
+        warnings.append(f"{name}: left out, not a number: {len(known) - len(pairs)} samples.")
+    return [sample for sample, _ in pairs], np.array([y for _, y in pairs], dtype=np.float64)
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 def _enough(
@@ -175,14 +273,17 @@ def _check_attribute(name: str, chosen: Sequence[Sample], samples: Sequence[Samp
     )
 
 
-def _label(sample: Sample) -> str | None:
-    return sample.label
+def _label_of(task: str | None) -> Read:
+    def read(sample: Sample) -> str | None:
+        return sample.label if sample.task == task else None
+
+    return read
 
 
-def _reader(name: str) -> Read:
+def _reader(name: str, task: str | None) -> Read:
     def read(sample: Sample) -> str | None:
         value = sample.attributes.get(name)
-        return None if value is None else str(value)
+        return None if value is None or task not in (None, sample.task) else str(value)
 
     return read
 

@@ -1,0 +1,257 @@
+"""Minimizing many logistic losses at once: limited-memory BFGS with a preconditioner.
+
+J. Nocedal, "Updating quasi-Newton matrices with limited storage", Math. Comp. 35 (1980). The first
+guess of the inverse Hessian is the inverse of a matrix that bounds the Hessian or equals it at 0
+(D. Böhning, "Multinomial logistic regression algorithm", Ann. Inst. Stat. Math. 44, 1992), so that
+few steps are needed; the same matrix serves all label vectors of a training part.
+
+A problem is given as a `Form`. Its vectors have a side for sums and a side for inner products with
+gradients, which differ where weights are written as combinations of samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+_MEMORY = 6
+_MAX_STEPS = 300
+_MAX_HALVINGS = 30
+_SUFFICIENT = 1e-4
+_ROUNDING = 1e-6
+_SHARE = 1e-3
+_SMOOTHING = 0.5
+
+
+class Vector(NamedTuple):
+    """A direction in weight space; the last row is the intercept.
+
+    Args:
+        coordinates: `[problems, size + 1, outputs, fits]`.
+        pairing: As `coordinates`, to be multiplied with gradients.
+    """
+
+    coordinates: Tensor
+    pairing: Tensor
+
+    def scale_(self, factor: Tensor) -> Vector:
+        """Multiply by `factor` `[problems, fits]` in place."""
+        self.coordinates.mul_(factor[:, None, None])
+        if self.pairing is not self.coordinates:
+            self.pairing.mul_(factor[:, None, None])
+        return self
+
+    def add_(self, other: Vector, factor: Tensor) -> Vector:
+        """Add another one times `factor` `[problems, fits]` in place."""
+        self.coordinates.addcmul_(other.coordinates, factor[:, None, None])
+        if self.pairing is not self.coordinates:
+            self.pairing.addcmul_(other.pairing, factor[:, None, None])
+        return self
+
+    def square(self) -> Tensor:
+        """`[problems, fits]`: squared norm of the weights, without the intercept."""
+        return _dot(self.coordinates[:, :-1], self.pairing[:, :-1])
+
+
+class Form(Protocol):
+    """A batch of problems; `[problems, rows]` training rows, some unused."""
+
+    @property
+    def used(self) -> Tensor:
+        """`[problems, rows]`, 1 for rows that count and 0 for padding."""
+
+    @property
+    def decay(self) -> Tensor:
+        """`[problems]`, the weight of half the squared norm in the objective."""
+
+    @property
+    def curvature(self) -> float:
+        """The second derivative of the loss that the preconditioner assumes."""
+
+    def zero(self, outputs: int, fits: int) -> Vector:
+        """Where to begin."""
+
+    def logits(self, vector: Vector) -> Tensor:
+        """`[problems, rows, outputs, fits]`."""
+
+    def gradient(self, residual: Tensor, vector: Vector) -> Tensor:
+        """Of the objective, given the losses' derivatives `[problems, rows, outputs, fits]`."""
+
+    def precondition(self, gradient: Tensor) -> Vector:
+        """The inverse of the bounding matrix times a gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """Where a batch of problems ended.
+
+    Args:
+        vector: The unknowns.
+        objective: `[problems, fits]`.
+        converged: bool `[problems, fits]`.
+        steps: Steps taken.
+    """
+
+    vector: Vector
+    objective: Tensor
+    converged: Tensor
+    steps: int
+
+
+def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
+    """Minimize `sum(loss) + decay / 2 * ||weights||^2` for every problem and label vector.
+
+    Args:
+        form: The problems.
+        target: `[problems, rows, outputs, fits]`, 1 for the true class.
+        tolerance: Stop where a step would gain less than this fraction of the objective, and less
+            than a thousandth of what was gained so far.
+    """
+    vector = form.zero(target.shape[2], target.shape[3])
+    prior = _log_prior(form, target)
+    vector.coordinates[:, -1] = prior
+    vector.pairing[:, -1] = prior
+    out = prior[:, None].repeat(1, target.shape[1], 1, 1)
+    loss, residual = _evaluate(form, target, out)
+    gradient = form.gradient(residual, vector)
+    history = _History(form)
+    start = loss
+    done = torch.zeros_like(loss, dtype=torch.bool)
+    steps = 0
+    while True:
+        direction, slope = history.direction(gradient)
+        done = done | _no_gain(-slope / 2, loss, start - loss, tolerance)
+        if steps == _MAX_STEPS or bool(done.all()):
+            break
+        direction.scale_((~done).to(loss.dtype))
+        change = form.logits(direction)
+        line = _Line.along(form, vector, direction)
+        length, loss, residual = _search(form, target, out, change, line, loss, slope)
+        vector.add_(direction, length)
+        out.addcmul_(change, length[:, None, None])
+        before, gradient = gradient, form.gradient(residual, vector)
+        history.add(direction.scale_(length), gradient - before, change, length)
+        done = done | (length == 0)
+        steps += 1
+    converged = -slope / 2 <= 100 * tolerance * loss
+    return Minimum(vector, loss, converged, steps)
+
+
+def _log_prior(form: Form, target: Tensor) -> Tensor:
+    """The best intercepts `[problems, outputs, fits]` of probes without weights, about."""
+    counts = target.sum(1) + _SMOOTHING
+    if target.shape[2] == 1:
+        others = form.used.sum(1)[:, None, None] - target.sum(1) + _SMOOTHING
+        return (counts / others).log()
+    logs = counts.log()
+    return logs - logs.mean(1, keepdim=True)
+
+
+def _no_gain(gain: Tensor, loss: Tensor, gained: Tensor, tolerance: float) -> Tensor:
+    """Bool `[problems, fits]`: whether a step is not worth taking."""
+    nothing = gain <= _ROUNDING * loss
+    return nothing | ((gain <= tolerance * loss) & (gain <= _SHARE * gained))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The penalty along a line: `start + 2 t cross + t^2 end`, each `[problems, fits]`."""
+
+    start: Tensor
+    cross: Tensor
+    end: Tensor
+
+    @classmethod
+    def along(cls, form: Form, vector: Vector, direction: Vector) -> _Line:
+        half = form.decay[:, None] / 2
+        cross = _dot(vector.coordinates[:, :-1], direction.pairing[:, :-1])
+        return cls(half * vector.square(), half * cross, half * direction.square())
+
+    def at(self, length: Tensor) -> Tensor:
+        return self.start + 2 * length * self.cross + length.square() * self.end
+
+
+def _search(
+    form: Form,
+    target: Tensor,
+    out: Tensor,
+    change: Tensor,
+    line: _Line,
+    loss: Tensor,
+    slope: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Halve the step, fit by fit, until the objective falls enough (Armijo's condition)."""
+    length = torch.ones_like(loss)
+    for _ in range(_MAX_HALVINGS):
+        new, residual = _evaluate(form, target, torch.addcmul(out, change, length[:, None, None]))
+        new = new + line.at(length)
+        allowed = loss + _SUFFICIENT * length * slope + _ROUNDING * loss.abs()
+        failed = ~(new <= allowed)
+        if not bool(failed.any()):
+            return length, new, residual
+        length = torch.where(failed, length / 2, length)
+    length = torch.where(failed, torch.zeros_like(length), length)
+    new, residual = _evaluate(form, target, torch.addcmul(out, change, length[:, None, None]))
+    return length, new + line.at(length), residual
+
+
+def _evaluate(form: Form, target: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed losses `[problems, fits]`, and their derivatives, of logits shaped as `target`."""
+    used = form.used[:, :, None]
+    if out.shape[2] == 1:
+        sign = 1 - 2 * target
+        margin = sign * out
+        loss = torch.nn.functional.softplus(margin)[:, :, 0]
+        residual = sign * torch.sigmoid(margin)
+    else:
+        logs = torch.log_softmax(out, 2)
+        loss = (target * logs).sum(2).neg_()
+        residual = logs.exp_().sub_(target)
+    return (loss * used).sum(1), residual.mul_(used[..., None])
+
+
+class _History:
+    """The last steps and gradient changes of every fit; the two-loop recursion over them."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._pairs: list[tuple[Vector, Tensor, Tensor]] = []
+        self._scale: Tensor | None = None
+
+    def add(self, step: Vector, difference: Tensor, change: Tensor, length: Tensor) -> None:
+        """Remember a step; `change` is the change of logits of a step of length 1."""
+        curvature = _dot(step.pairing, difference)
+        bound = self._form.decay[:, None] * step.square()
+        used = self._form.used[:, :, None, None]
+        bound += self._form.curvature * length.square() * (change.square() * used).sum((1, 2))
+        good = curvature > 1e-9 * bound
+        one = torch.ones_like(curvature)
+        inverse = torch.where(good, 1 / curvature.where(good, one), 0.0)
+        self._pairs = [*self._pairs[1 - _MEMORY :], (step, difference, inverse)]
+        fresh = torch.where(good, bound / curvature.where(good, one), one).clamp(min=1.0).sqrt()
+        self._scale = fresh if self._scale is None else torch.where(good, fresh, self._scale)
+
+    def direction(self, gradient: Tensor) -> tuple[Vector, Tensor]:
+        """Where to go, and the slope `[problems, fits]` that way, which is negative."""
+        vector = gradient.clone()
+        weights = []
+        for step, difference, inverse in reversed(self._pairs):
+            weight = inverse * _dot(step.pairing, vector)
+            vector.addcmul_(difference, -weight[:, None, None])
+            weights.append(weight)
+        found = self._form.precondition(vector)
+        if self._scale is not None:
+            found.scale_(self._scale)
+        for (step, difference, inverse), weight in zip(self._pairs, reversed(weights), strict=True):
+            back = inverse * _dot(found.pairing, difference)
+            found.add_(step, weight - back)
+        slope = -_dot(found.pairing, gradient)
+        return found.scale_(-torch.ones_like(slope)), slope.clamp(max=0.0)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """`[problems, fits]`: inner products fit by fit."""
+    return (a * b).sum((1, 2))

@@ -1,0 +1,202 @@
+"""Bootstrap over groups: how sure scores, and differences between them, are.
+
+B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Stat. 7 (1979). Whole groups are
+drawn, and control seeds with them, for the probes as trained. Where every group has one class, they
+are drawn class by class: the class counts are the design's, as in the folds and permutations.
+
+Folds share training samples, so a cross-validated score varies more than its own predictions tell
+(Y. Bengio and Y. Grandvalet, "No unbiased estimator of the variance of K-fold cross-validation",
+JMLR 5, 2004). The controls show by how much: they are the same thing on fresh labels, again and
+again. Intervals are as much wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmlens_plugins.analysis._statistics import bootstrap_weights, interval
+from vlmlens_plugins.analysis.probe.evaluation import majority_predictions, mean_predictions
+from vlmlens_plugins.analysis.probe.shuffles import Labels, constant_in_groups
+
+if TYPE_CHECKING:
+    from vlmlens_plugins.analysis.probe.scores import Trial
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """A score as `1 - sum(loss) / sum(base)`: accuracy with losses 0 and 1 and base 1, or R2.
+
+    Args:
+        loss: float64 `[n]` over the tested samples: wrong or not, or squared errors.
+        base: float64 `[n]`: 1, or squared errors of the training mean.
+    """
+
+    loss: Floats
+    base: Floats
+
+    @property
+    def score(self) -> float:
+        """Accuracy or R2."""
+        return float(1 - self.loss.sum() / self.base.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One column's scores with intervals; see `scores.Score`."""
+
+    score: float
+    score_low: float
+    score_high: float
+    control: float
+    control_sd: float
+    control_task: float | None
+    majority: float
+    selectivity: float
+    low: float
+    high: float
+    gap: float
+    gap_low: float
+    gap_high: float
+    gap_sd: float
+    excess: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """Draws of groups and of control seeds; the same for every column of a target.
+
+    Args:
+        of_groups: float64 `[draws, groups]`, how often each group is drawn.
+        of_seeds: float64 `[draws, seeds]`, shares that sum to 1.
+        groups: int64 `[n]` over the tested samples.
+        majority: Losses of the majority class, or of the training mean.
+    """
+
+    of_groups: Floats
+    of_seeds: Floats
+    groups: Ints
+    majority: Losses
+
+    @classmethod
+    def draw(cls, trial: Trial, draws: int, rng: np.random.Generator) -> Resampling:
+        """Draw once for all columns."""
+        groups = np.unique(trial.target.groups[trial.split.tested], return_inverse=True)[1]
+        groups = np.asarray(groups, np.int64).reshape(-1)
+        y = trial.target.y
+        strata = None
+        if not trial.target.numbers and constant_in_groups(y[trial.split.tested], groups):
+            _, first = np.unique(groups, return_index=True)
+            strata = y[trial.split.tested][first]
+        if trial.target.numbers:
+            predicted: Labels = mean_predictions(y, trial.split)
+        else:
+            predicted = majority_predictions(y, trial.split)
+        return cls(
+            _stratified(int(groups.max()) + 1, strata, draws, rng),
+            bootstrap_weights(trial.seeds, draws, rng) / trial.seeds,
+            groups,
+            losses_of(predicted, trial, 0),
+        )
+
+    def scores(self, losses: Losses) -> Floats:
+        """float64 `[draws]`: the score in every draw."""
+        sums = self._sums(np.stack([losses.loss, losses.base]))
+        drawn = self.of_groups @ sums
+        found: Floats = 1 - drawn[:, 0] / drawn[:, 1]
+        return found
+
+    def compare(self, held_out: Labels, trial: Trial) -> Drawn:
+        """One column's scores.
+
+        Args:
+            held_out: `[fits, n]`, predictions of the probe and its controls.
+            trial: What was asked.
+        """
+        main = losses_of(held_out[0], trial, 0)
+        kinds = [range(1, 1 + trial.seeds)]
+        if trial.by_type:
+            kinds.append(range(1 + trial.seeds, len(held_out)))
+        controls = [self._controls(held_out, trial, kind) for kind in kinds]
+        excess = self._excess([losses_of(held_out[i], trial, i) for i in kinds[0]])
+        score, majority = main.score, self.majority.score
+        drawn, base = self.scores(main), self.scores(self.majority)
+        means = [float(seeds.mean()) for seeds, _ in controls]
+        bars = np.maximum.reduce([base, *(draws for _, draws in controls)])
+        gap = score - max(majority, *means)
+        low, high = _widened(score - means[-1], drawn - controls[-1][1], excess)
+        gap_low, gap_high = _widened(gap, drawn - bars, excess)
+        score_low, score_high = _widened(score, drawn, excess)
+        return Drawn(
+            score=score,
+            score_low=score_low if trial.target.numbers else max(0.0, score_low),
+            score_high=min(1.0, score_high),
+            control=means[0],
+            control_sd=float(controls[0][0].std(ddof=1)),
+            control_task=means[1] if trial.by_type else None,
+            majority=majority,
+            selectivity=score - means[-1],
+            low=low,
+            high=high,
+            gap=gap,
+            gap_low=gap_low,
+            gap_high=gap_high,
+            gap_sd=excess * float((drawn - bars).std(ddof=1)),
+            excess=excess,
+        )
+
+    def _excess(self, controls: Sequence[Losses]) -> float:
+        """How much more control scores vary over seeds than their predictions tell, at least 1."""
+        over_seeds = np.var([losses.score for losses in controls], ddof=1)
+        told = np.mean([self._variance(losses) for losses in controls])
+        return float(np.sqrt(max(over_seeds / told, 1.0))) if told > 0 else 1.0
+
+    def _variance(self, losses: Losses) -> float:
+        """Of a score over groups, to first order."""
+        rest = losses.loss - (1 - losses.score) * losses.base
+        return float((self._sums(rest[None]) ** 2).sum() / losses.base.sum() ** 2)
+
+    def _controls(self, held_out: Labels, trial: Trial, kind: range) -> tuple[Floats, Floats]:
+        """Scores by seed `[seeds]`, and of their mean by draw `[draws]`."""
+        found = [losses_of(held_out[i], trial, i) for i in kind]
+        seeds = np.array([losses.score for losses in found])
+        loss = self.of_groups @ self._sums(np.stack([losses.loss for losses in found]))
+        base = self.of_groups @ self._sums(np.stack([losses.base for losses in found]))
+        return seeds, ((1 - loss / base) * self.of_seeds).sum(1)
+
+    def _sums(self, rows: Floats) -> Floats:
+        """`[groups, rows]`: sums over the samples of each group."""
+        return np.stack([np.bincount(self.groups, weights=row) for row in rows], axis=1)
+
+
+def losses_of(predicted: Labels, trial: Trial, fit: int) -> Losses:
+    """The losses of predictions `[n]` of the labels of one fit, on the tested samples."""
+    y, on = trial.labels[fit], trial.split.tested
+    if not trial.target.numbers:
+        return Losses((predicted != y)[on].astype(np.float64), np.ones(int(on.sum())))
+    mean = mean_predictions(y, trial.split)
+    return Losses(((predicted - y)[on] ** 2), ((y - mean)[on] ** 2))
+
+
+def _stratified(units: int, strata: Labels | None, draws: int, rng: np.random.Generator) -> Floats:
+    """float64 `[draws, units]`: how often each unit is drawn, stratum by stratum."""
+    if strata is None:
+        return bootstrap_weights(units, draws, rng)
+    weights = np.empty((draws, units))
+    for stratum in np.unique(strata):
+        own = np.flatnonzero(strata == stratum)
+        weights[:, own] = bootstrap_weights(len(own), draws, rng)
+    return weights
+
+
+def _widened(point: float, drawn: Floats, factor: float) -> tuple[float, float]:
+    """The percentile interval, its ends moved away from the point by a factor."""
+    low, high = interval(drawn)
+    return point - factor * (point - float(low)), point + factor * (float(high) - point)

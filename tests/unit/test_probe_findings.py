@@ -1,0 +1,321 @@
+"""Controls by type, shortcuts, stages, the choice of a layer, power, and exported probes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmlens.abc import AnalysisContext, ColumnBlock, Options, Values
+from vlmlens.errors import MissingAnnotation, SpecError
+from vlmlens.results import Result, Verdict
+from vlmlens.samples import Sample
+from vlmlens.spec import validated
+from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
+from vlmlens_plugins.analysis.probe.columns import Columns
+from vlmlens_plugins.analysis.probe.export import read_export
+from vlmlens_plugins.analysis.probe.power import Noise
+from vlmlens_plugins.analysis.probe.probing import Probed, Prober
+from vlmlens_plugins.analysis.probe.shortcuts import Features, thumbnail, words
+from vlmlens_plugins.analysis.probe.stages import Heard
+from vlmlens_plugins.analysis.probe.targets import find_targets
+from vlmlens_plugins.storage.memory import MemoryStore, forget
+
+N = 240
+QUICK: dict[str, Any] = {"draws": 1000, "resamples": 300, "C": 0.1}
+
+
+def samples_of(y: Any, **more: Any) -> list[Sample]:
+    """Samples of one task; `more` gives values by sample for fields and attributes."""
+    made = []
+    for i, label in enumerate(y):
+        own = {key: values[i] for key, values in more.items()}
+        fields = {key: own.pop(key) for key in ("images", "group") if key in own}
+        prompt = own.pop("prompt", "?")
+        made.append(Sample(f"s{i}", prompt, label=str(label), task="t", attributes=own, **fields))
+    return made
+
+
+def probe(samples: list[Sample], columns: dict[str, Any], **options: Any) -> Result:
+    with stored(samples, columns) as store:
+        analysis = Probe(ProbeOptions(**{**QUICK, **options}))
+        analysis.check(samples, list(columns))
+        return analysis.run(AnalysisContext(samples, store, _no_model))
+
+
+def stored(samples: list[Sample], columns: dict[str, Any]) -> MemoryStore:
+    forget("probe-findings")
+    values = {name: Values(np.asarray(x, "<f4"), "float32") for name, x in columns.items()}
+    store = MemoryStore.open("probe-findings", mode="a", options=Options())
+    store.write(ColumnBlock(tuple(sample.id for sample in samples), values))
+    return store
+
+
+def _no_model() -> Any:
+    raise AssertionError("the probe must not load the model")
+
+
+def rows(result: Result, name: str) -> list[dict[str, Any]]:
+    table = result.table(name)
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows()]
+
+
+def signal(y: Any, seed: int, strength: float = 3.0) -> Any:
+    return np.random.default_rng(seed).normal(size=(len(y), 20)) + strength * np.eye(20)[y]
+
+
+# ------------------------------------------------------------------ controls
+
+
+def test_a_label_that_only_names_the_type_is_not_encoded() -> None:
+    """The column tells 12 types apart; every labelling of the types can be read from it."""
+    rng = np.random.default_rng(0)
+    types = np.arange(N) % 12
+    y = (np.arange(12) % 2)[types]
+    x = 3 * np.eye(20)[types] + 0.3 * rng.normal(size=(N, 20))
+    plain = probe(samples_of(y), {"llm.block.0/last": x})
+    assert plain.findings[0].verdict is Verdict.ENCODED
+    typed = probe(samples_of(y, type=types.tolist()), {"llm.block.0/last": x})
+    (found,) = rows(typed, "probe-columns")
+    assert found["control_task"] > 0.9
+    assert found["train_control_task"] >= found["control_task"]
+    assert found["control"] < 0.65
+    assert found["selectivity"] == pytest.approx(found["accuracy"] - found["control_task"])
+    assert found["verdict"] == "inconclusive"
+    named = probe(samples_of(y, kind=types.tolist()), {"llm.block.0/last": x}, types="kind")
+    assert rows(named, "probe-columns")[0]["control_task"] == found["control_task"]
+    assert "control task (by type)" in [series.name for series in typed.figures[0].series]
+
+
+def test_the_control_task_leaves_a_real_signal_alone() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, N)
+    types = rng.integers(0, 12, N)
+    result = probe(samples_of(y, type=types.tolist()), {"llm.block.0/last": signal(y, 1)})
+    (found,) = rows(result, "probe-columns")
+    assert found["control_task"] < 0.7
+    assert found["verdict"] == "encoded"
+
+
+# ------------------------------------------------------------------ shortcuts
+
+
+def test_a_prompt_that_gives_the_label_away_is_a_shortcut() -> None:
+    y = np.arange(N) % 2
+    prompts = [f"Is it {'day' if label else 'night'}?" for label in y]
+    result = probe(samples_of(y, prompt=prompts), {"llm.block.0/last": signal(y, 1)})
+    found = {row["shortcut"]: row for row in rows(result, "probe-shortcuts")}
+    assert found["words"]["accuracy"] == 1.0
+    assert found["words"]["explains"]
+    assert not found["majority"]["explains"]
+    assert any("a shortcut explains the accuracy: the words" in w for w in result.warnings)
+
+
+def test_a_picture_s_color_is_a_shortcut_and_equal_pictures_are_none() -> None:
+    y = np.arange(N) % 2
+    tones = [(Image.new("RGB", (8, 8), (200 * int(v), 0, i % 50)),) for i, v in enumerate(y)]
+    result = probe(samples_of(y, images=tones), {"llm.block.0/last": signal(y, 1)})
+    found = {row["shortcut"]: row for row in rows(result, "probe-shortcuts")}
+    assert found["image"]["explains"]
+    assert "words" not in found
+    gray = [(Image.new("RGB", (8, 8)),)] * N
+    groups = [f"g{i}" for i in range(N)]
+    result = probe(samples_of(y, images=gray, group=groups), {"llm.block.0/last": signal(y, 1)})
+    assert {row["shortcut"] for row in rows(result, "probe-shortcuts")} == {"majority"}
+    assert not result.warnings
+
+
+def test_the_embedding_layer_is_a_shortcut_where_it_does_as_well() -> None:
+    y = np.arange(N) % 2
+    both = {"llm.embed/last": signal(y, 1), "llm.block.0/last": signal(y, 2)}
+    result = probe(samples_of(y), both)
+    assert any("the embedding layer" in warning for warning in result.warnings)
+    late = {"llm.embed/last": signal(y, 1, 0.0), "llm.block.0/last": signal(y, 2)}
+    assert not probe(samples_of(y), late).warnings
+
+
+def test_images_that_cannot_be_read_are_said_and_stop_nothing(tmp_path: Path) -> None:
+    y = np.arange(N) % 2
+    gone = [(str(tmp_path / f"{i}.png"),) for i in range(N)]
+    result = probe(samples_of(y, images=gone), {"llm.block.0/last": signal(y, 1)})
+    assert any("could not be compared" in warning for warning in result.warnings)
+    assert result.findings[0].verdict is Verdict.ENCODED
+
+
+def test_features_of_shortcuts() -> None:
+    sample = Sample("a", "?", images=(Image.new("RGB", (9, 5), (255, 0, 51)),))
+    np.testing.assert_allclose(thumbnail(sample), np.tile([1.0, 0.0, 0.2], 17), atol=1e-6)
+    found = words([Sample("a", "Red cube?"), Sample("b", "red ball!")])
+    assert found is not None
+    assert found.shape == (2, 5)
+    assert words([Sample("a", " "), Sample("b", "")]) is None
+
+
+# ------------------------------------------------------------------ stages
+
+
+def staged(columns: dict[str, Any], y: Any, said: Any) -> tuple[Probed, Result]:
+    """What is found where the model's answers are known."""
+    samples = samples_of(y)
+    answers = {sample.id: str(value) for sample, value in zip(samples, said, strict=True)}
+    options = ProbeOptions(**QUICK)
+    (target,), _ = find_targets(["label"], samples, folds=5, min_per_class=10)
+    with stored(samples, columns) as store:
+        import torch
+
+        prober = Prober(options, Columns(store), 0, torch.device("cpu"), Features(print), answers)
+        found = prober.probe(target, list(columns), print, lambda done: None)
+    from vlmlens_plugins.analysis.probe import report, tables
+
+    return found, Result(
+        "probe", "", report.findings([found], options), tables.tables([found]),
+        report.figures([found]),
+    )  # fmt: skip
+
+
+Y = np.random.default_rng(3).integers(0, 2, N)
+NOISE = np.random.default_rng(4).integers(0, 2, N)
+MOSTLY = np.where(np.random.default_rng(5).random(N) < 0.75, Y, 1 - Y)
+SEEN = {"vision.block.0/mean": signal(Y, 1), "projector/mean": signal(Y, 2)}
+UNSEEN = {"vision.block.0/mean": signal(Y, 1, 0.0), "projector/mean": signal(Y, 2, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("eye", "said", "heard"),
+    [
+        (SEEN, Y, Heard.SAID),
+        (SEEN, np.zeros(N, int), Heard.IGNORED),
+        (SEEN, NOISE, Heard.IGNORED),
+        (SEEN, MOSTLY, Heard.PARTLY),
+        (UNSEEN, Y, Heard.ELSEWHERE),
+        (UNSEEN, NOISE, Heard.UNSEEN),
+    ],
+)
+def test_what_the_eye_sees_and_the_mouth_says(eye: Any, said: Any, heard: Heard) -> None:
+    found, result = staged({**eye, "llm.block.0/last": signal(Y, 6)}, Y, said)
+    assert found.answered is not None
+    assert found.answered.heard is heard
+    finding = result.findings[-1]
+    assert finding.values["heard"] == heard.value
+    assert finding.values["answer_accuracy"] == pytest.approx((said == Y).mean())
+    assert "answers" in finding.text
+    stages = [row["stage"] for row in rows(result, "probe-stages")]
+    assert stages == ["vision encoder", "projector", "language model", "the model's answers"]
+    assert result.figures[0].series[-1].name == "the model's answers"
+
+
+def test_without_answers_there_is_nothing_to_say_of_the_mouth() -> None:
+    result = probe(samples_of(Y), {"vision.block.0/mean": signal(Y, 1)})
+    assert [finding.verdict for finding in result.findings] == [Verdict.ENCODED]
+    assert len(rows(result, "probe-stages")) == 1
+
+
+# ------------------------------------------------------------------ layers, power, export
+
+
+def test_the_plateau_starts_at_the_earliest_layer_that_is_not_worse() -> None:
+    strengths = [0.0, 0.7, 3.0, 3.2, 1.0]
+    columns = {f"llm.block.{i}/last": signal(Y, i, s) for i, s in enumerate(strengths)}
+    result = probe(samples_of(Y), columns)
+    places = rows(result, "probe-layers")
+    assert [row["plateau_start"] for row in places] == [False, False, True, False, False]
+    assert places[0]["rank"] == 5
+    assert not places[0]["not_worse"]
+    assert places[0]["behind_low"] > 0
+    assert sorted(row["rank"] for row in places) == [1, 2, 3, 4, 5]
+    assert all(row["rank_low"] <= row["rank"] <= row["rank_high"] for row in places)
+    assert "not worse from llm.block.2/last on" in result.findings[0].text or (
+        places[2]["rank"] == 1
+    )
+
+
+def test_power_is_the_normal_approximation_s() -> None:
+    noise = Noise(null=0.05, gap=0.04, least=0.01, alpha=0.05, tests=5)
+    assert noise.limit() == pytest.approx(2.326 * 0.05, rel=1e-3)
+    assert noise.power(noise.limit()) == pytest.approx(0.5)
+    assert noise.power(noise.detectable()) == pytest.approx(0.8)
+    factor = noise.factor_needed(0.06)
+    assert noise.power(0.06, factor) == pytest.approx(0.8)
+    assert factor > 1
+    assert noise.samples_needed(0.06, 100) == math.ceil(100 * factor)
+    assert noise.samples_needed(0.005, 100) is None
+    draws = np.random.default_rng(0).normal(0.06, 0.04 / math.sqrt(factor), 100_000)
+    assert (draws > noise.limit(factor)).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_weak_signal_says_how_many_samples_would_show_it() -> None:
+    y = np.arange(60) % 2
+    result = probe(samples_of(y), {"llm.block.0/last": signal(y, 1, 0.6)})
+    (found,) = rows(result, "probe-columns")
+    assert found["verdict"] == "inconclusive"
+    assert "these samples show gaps from" in result.findings[0].text
+    assert found["detectable_gap"] > found["gap"]
+    assert found["samples_needed"] is None or found["samples_needed"] > 60
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+@pytest.mark.parametrize("model", ["logistic", "centroid", "mlp", "ridge"])
+def test_exported_probes_can_be_applied_to_raw_activations(
+    tmp_path: Path, kind: str, model: str
+) -> None:
+    x = signal(Y, 1) * 40 + 1000
+    settings = {"model": model, "export": str(tmp_path / "out"), "export_format": kind}
+    labels = Y * 2.0 + np.arange(N) % 3 if model == "ridge" else Y
+    result = probe(samples_of(labels), {"llm.block.0/last": x}, hidden=8, epochs=60, **settings)
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name in result.notes[-1]
+    arrays, facts = read_export(path)
+    np.testing.assert_array_equal(arrays["features"], x.astype(np.float32))
+    out = arrays["features"].astype(np.float64) @ arrays["weights"] + arrays["bias"]
+    if model == "mlp":
+        out = np.maximum(out, 0) @ arrays["weights2"] + arrays["bias2"]
+    if model == "ridge":
+        assert np.corrcoef(out[:, 0], arrays["labels"])[0, 1] > 0.7
+        assert facts["classes"] == []
+    else:
+        said = (out[:, 0] > 0).astype(int) if out.shape[1] == 1 else out.argmax(1)
+        assert (said == arrays["labels"]).mean() > 0.97
+        assert facts["classes"] == ["0", "1"]
+    assert facts["ids"] == [f"s{i}" for i in range(N)]
+    assert facts["column"] == "llm.block.0/last"
+
+
+def test_ridge_finds_a_number_and_says_r2() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.uniform(10, 90, N)
+    x = rng.normal(size=(N, 20))
+    x[:, 3] = size / 20 + 0.3 * rng.normal(size=N)
+    columns = {"llm.block.0/last": x, "llm.block.1/last": rng.normal(size=(N, 20))}
+    result = probe(samples_of(Y, size=size), columns, model="ridge", targets=["size"])
+    first, second = rows(result, "probe-columns")
+    assert first["verdict"] == "encoded"
+    assert first["accuracy"] == pytest.approx(0.94, abs=0.04)
+    assert first["majority"] == pytest.approx(0.0)
+    assert second["verdict"] == "not encoded"
+    assert "R2" in result.findings[0].text
+    with pytest.raises(MissingAnnotation, match="0 numbers"):
+        probe(samples_of(Y, name=["x"] * N), columns, model="ridge", targets=["name"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "value"}, "needs to know of what"),
+        ({"split": "value", "hold_out": "colour"}, "attribute 'colour'"),
+        ({"types": "kind"}, "attribute 'kind'"),
+    ],
+)
+def test_settings_that_cannot_be_are_said_at_once(options: Any, message: str) -> None:
+    with pytest.raises(MissingAnnotation, match=message):
+        Probe(ProbeOptions(**options)).check(samples_of(Y, color=Y.tolist()), [])
+
+
+def test_one_strength_or_several() -> None:
+    assert validated(ProbeOptions, {"C": 0.5}, where="probe").C == [0.5]
+    assert validated(ProbeOptions, {"C": [1, 0.1]}, where="probe").C == [0.1, 1]
+    with pytest.raises(SpecError, match="C"):
+        validated(ProbeOptions, {"C": [0.0]}, where="probe")
