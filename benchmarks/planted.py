@@ -216,8 +216,8 @@ def _report(datasets: int, models: Sequence[str]) -> Iterator[str]:
             right, accuracy = found(plan, datasets, model)
             yield (
                 f"  {plan.samples:3d} samples, gap {plan.gap:.2f}: encoded "
-                f"{right / datasets:5.1%}, predicted {predicted_power(plan):5.1%}; mean accuracy {accuracy:.3f}, "
-                f"expected {0.5 + plan.gap:.3f}"
+                f"{right / datasets:5.1%}, predicted {predicted_power(plan):5.1%}; "
+                f"mean accuracy {accuracy:.3f}, expected {0.5 + plan.gap:.3f}"
             )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,9 +155,9 @@ class Resampling:
 
     def _excess(self, controls: Sequence[Losses]) -> float:
         """How much more control scores vary over seeds than their predictions tell, at least 1."""
-        over_seeds = np.var([losses.score for losses in controls], ddof=1)
-        told = np.mean([self._variance(losses) for losses in controls])
-        return float(np.sqrt(max(over_seeds / told, 1.0))) if told > 0 else 1.0
+        over_seeds = float(np.var([losses.score for losses in controls], ddof=1))
+        told = float(np.mean([self._variance(losses) for losses in controls]))
+        return sqrt(max(over_seeds / told, 1.0)) if told > 0 else 1.0
 
     def _variance(self, losses: Losses) -> float:
         """Of a score over groups, to first order."""
