@@ -17,11 +17,30 @@ class Verdict(StrEnum):
     ENCODED = "encoded"
     NOT_ENCODED = "not encoded"
     USES_IMAGE = "uses the image"
+    PARTLY = "partly uses the image"
     IGNORES_IMAGE = "ignores the image"
     INCONCLUSIVE = "inconclusive"
     DIFFERS = "differs"
     NO_DIFFERENCE = "no difference seen"
     INFO = "info"
+
+    @property
+    def meaning(self) -> str:
+        """What it says, for a legend."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Verdict.ENCODED: "it can be read, surely and well above the controls",
+    Verdict.NOT_ENCODED: "an effect that would count is ruled out",
+    Verdict.USES_IMAGE: "answers rest on the image, surely and to a good part",
+    Verdict.PARTLY: "answers follow the image, but not surely to a good part",
+    Verdict.IGNORES_IMAGE: "a change of answers that would count is ruled out",
+    Verdict.INCONCLUSIVE: "neither shown nor ruled out",
+    Verdict.DIFFERS: "significant after correction for all that was tested",
+    Verdict.NO_DIFFERENCE: "not significant, which is no proof of equality",
+    Verdict.INFO: "a description without a test",
+}
 
 
 @dataclass(frozen=True, slots=True)

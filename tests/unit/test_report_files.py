@@ -36,6 +36,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert again[result.analysis].findings == list(result.findings)
 
 
+def test_every_verdict_is_read_back(tmp_path: Path) -> None:
+    found = [Finding(each.name, each) for each in Verdict]
+    files.write_result(Result("a", "A", found), tmp_path)
+    (again,) = files.read_results(tmp_path)
+    assert [finding.verdict for finding in again.findings] == list(Verdict)
+
+
 def test_names_of_files(tmp_path: Path) -> None:
     paths = files.write_result(EXAMPLES["probe"](), tmp_path)
     names = [path.name for path in paths]

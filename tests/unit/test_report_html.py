@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.unit import _report_sheets as sheets
 
-from vlmlens.report import _markup, html
+from vlmlens.report import _markup, _theme, html
 from vlmlens.report._figure import draw_figures
 from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
 from vlmlens.samples import Sample
@@ -128,6 +128,36 @@ def test_findings_come_first_each_with_its_verdict() -> None:
             assert finding.verdict.value in text
     assert source.index('id="found"') < source.index('id="warnings"') < source.index("<figure")
     assert source.index("<figure") < source.index("Method") < source.index("The exact spec")
+
+
+def test_every_verdict_has_a_chip_of_its_own_and_a_word_on_what_it_means() -> None:
+    result = Result("x", "X", [Finding(f"{each.name}.", each) for each in Verdict])
+    page = render([result])
+    legend = page[page.index('class="verdicts"') :]
+    legend = legend[: legend.index("</ul>")]
+    tested = [each for each in Verdict if each is not Verdict.INFO]
+    assert legend.count("<li>") == len(tested)
+    looks = {_theme.verdict_look(each)[:2] for each in (Verdict.PARTLY, Verdict.INCONCLUSIVE)}
+    assert len(looks) == 2
+    for each in tested:
+        symbol, look, _ = _theme.verdict_look(each)
+        assert f'class="chip {look}"' in legend
+        assert f"{symbol}</i>{each.value}" in legend
+        assert str(_markup.text(each.meaning)) in legend
+    assert len({each.meaning for each in Verdict}) == len(Verdict)
+    assert 'class="verdicts"' not in render([Result("x", "X", [Finding("a")])])
+
+
+def test_chips_contrast_in_light_and_dark() -> None:
+    css = (Path(html.__file__).parent / "static" / "report.css").read_text()
+    classes = {_theme.verdict_look(each)[1] for each in Verdict}
+    for name in classes:
+        assert f".chip.{name} {{ color: var(--{name}); background: var(--{name}-bg); }}" in css
+        inks = re.findall(rf"--{name}: (#[0-9a-f]{{6}});", css)
+        grounds = re.findall(rf"--{name}-bg: (#[0-9a-f]{{6}});", css)
+        assert len(inks) == len(grounds) == 2
+        for ink, ground in zip(inks, grounds, strict=True):
+            assert contrast(ink, ground) >= 4.5
 
 
 def test_glance_says_where_a_verdict_holds() -> None:
@@ -245,8 +275,6 @@ def test_layers_are_named_once_and_numbered() -> None:
 
 
 def test_heat_map_texts_contrast_in_light_and_dark() -> None:
-    from vlmlens.report import _theme
-
     for stops in (_theme.RAMP_LIGHT, _theme.RAMP_DARK):
         for colour in _theme.ramp(stops):
             assert contrast(colour, _theme.ink(colour)) >= 4.5

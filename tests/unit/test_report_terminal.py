@@ -50,6 +50,8 @@ def test_verdicts_have_colour_and_symbol() -> None:
     found = [Finding(f"about {verdict}", verdict) for verdict in Verdict]
     text = printed([Result("a", "A", found)], colour=True)
     assert "\x1b[1;32m● encoded" in text
+    assert "\x1b[1;36m◐ partly uses the image" in text
+    assert "\x1b[1;33m? inconclusive" in text
     assert all(verdict.value in text for verdict in Verdict)
 
 

@@ -49,6 +49,14 @@ def findings(
     return join(groups)
 
 
+def verdicts(results: Sequence[Result]) -> Markup:
+    """What the verdicts on the page mean."""
+    used = {finding.verdict for item in results for finding in item.findings}
+    shown = [verdict for verdict in Verdict if verdict in used and verdict is not Verdict.INFO]
+    items = [tag("li", join([chip(each), text(each.meaning)], " ")) for each in shown]
+    return tag("ul", *items, class_="verdicts", aria_label="Verdicts") if items else Markup("")
+
+
 def glance(results: Sequence[Result]) -> Markup:
     """Verdicts by subject and analysis; empty where there is less than two of either."""
     by_subject: dict[str, dict[int, list[Finding]]] = {}

@@ -29,6 +29,7 @@ from vlmlens.report._sections import (
     findings,
     glance,
     notes,
+    verdicts,
 )
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -127,7 +128,8 @@ def _header(title: str) -> Markup:
 def _found(
     results: Sequence[Result], names: Sequence[str], samples: Sequence[Sample]
 ) -> list[Markup]:
-    return [tag("h2", "What was found"), findings(results, names, samples), glance(results)]
+    heading = tag("h2", "What was found")
+    return [heading, findings(results, names, samples), verdicts(results), glance(results)]
 
 
 def _samples(samples: Sequence[Sample], results: Sequence[Result], pictures: Pictures) -> Markup:

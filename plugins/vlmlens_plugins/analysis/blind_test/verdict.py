@@ -30,7 +30,7 @@ class Use(StrEnum):
 
 _VERDICTS = {
     Use.USES: Verdict.USES_IMAGE,
-    Use.PARTLY: Verdict.INCONCLUSIVE,
+    Use.PARTLY: Verdict.PARTLY,
     Use.IGNORES: Verdict.IGNORES_IMAGE,
     Use.INCONCLUSIVE: Verdict.INCONCLUSIVE,
 }
