@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-_MEMORY = 6
+_MEMORY = 4
 _MAX_STEPS = 300
 _MAX_HALVINGS = 30
 _SUFFICIENT = 1e-4
@@ -118,22 +118,22 @@ def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
     loss, residual = _evaluate(form, target, out)
     gradient = form.gradient(residual, vector)
     history = _History(form)
-    start = loss
+    start, penalty = loss, torch.zeros_like(loss)
     done = torch.zeros_like(loss, dtype=torch.bool)
     steps = 0
     while True:
-        direction, slope = history.direction(gradient)
+        uphill, slope = history.uphill(gradient)
         done = done | _no_gain(-slope / 2, loss, start - loss, tolerance)
         if steps == _MAX_STEPS or bool(done.all()):
             break
-        direction.scale_((~done).to(loss.dtype))
+        direction = uphill.scale_(-(~done).to(loss.dtype))
         change = form.logits(direction)
-        line = _Line.along(form, vector, direction)
-        length, loss, residual = _search(form, target, out, change, line, loss, slope)
+        line = _Line.along(form, vector, direction, penalty)
+        length, loss, residual, out = _search(form, target, out, change, line, loss, slope)
         vector.add_(direction, length)
-        out.addcmul_(change, length[:, None, None])
         before, gradient = gradient, form.gradient(residual, vector)
-        history.add(direction.scale_(length), gradient - before, change, length)
+        penalty = line.at(length)
+        history.add(direction.scale_(length), gradient - before, change, length, line)
         done = done | (length == 0)
         steps += 1
     converged = -slope / 2 <= 100 * tolerance * loss
@@ -165,10 +165,10 @@ class _Line:
     end: Tensor
 
     @classmethod
-    def along(cls, form: Form, vector: Vector, direction: Vector) -> _Line:
+    def along(cls, form: Form, vector: Vector, direction: Vector, start: Tensor) -> _Line:
         half = form.decay[:, None] / 2
         cross = _dot(vector.coordinates[:, :-1], direction.pairing[:, :-1])
-        return cls(half * vector.square(), half * cross, half * direction.square())
+        return cls(start, half * cross, half * direction.square())
 
     def at(self, length: Tensor) -> Tensor:
         return self.start + 2 * length * self.cross + length.square() * self.end
@@ -182,20 +182,26 @@ def _search(
     line: _Line,
     loss: Tensor,
     slope: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Halve the step, fit by fit, until the objective falls enough (Armijo's condition)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Halve the step, fit by fit, until the objective falls enough (Armijo's condition).
+
+    Returns:
+        The length, and there the objective, the losses' derivatives and the logits.
+    """
     length = torch.ones_like(loss)
     for _ in range(_MAX_HALVINGS):
-        new, residual = _evaluate(form, target, torch.addcmul(out, change, length[:, None, None]))
+        there = torch.addcmul(out, change, length[:, None, None])
+        new, residual = _evaluate(form, target, there)
         new = new + line.at(length)
         allowed = loss + _SUFFICIENT * length * slope + _ROUNDING * loss.abs()
         failed = ~(new <= allowed)
         if not bool(failed.any()):
-            return length, new, residual
+            return length, new, residual, there
         length = torch.where(failed, length / 2, length)
     length = torch.where(failed, torch.zeros_like(length), length)
-    new, residual = _evaluate(form, target, torch.addcmul(out, change, length[:, None, None]))
-    return length, new + line.at(length), residual
+    there = torch.addcmul(out, change, length[:, None, None])
+    new, residual = _evaluate(form, target, there)
+    return length, new + line.at(length), residual, there
 
 
 def _evaluate(form: Form, target: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,12 +227,14 @@ class _History:
         self._pairs: list[tuple[Vector, Tensor, Tensor]] = []
         self._scale: Tensor | None = None
 
-    def add(self, step: Vector, difference: Tensor, change: Tensor, length: Tensor) -> None:
-        """Remember a step; `change` is the change of logits of a step of length 1."""
+    def add(
+        self, step: Vector, difference: Tensor, change: Tensor, length: Tensor, line: _Line
+    ) -> None:
+        """Remember a step; `change` (of logits) and `line` are those of a step of length 1."""
         curvature = _dot(step.pairing, difference)
-        bound = self._form.decay[:, None] * step.square()
-        used = self._form.used[:, :, None, None]
-        bound += self._form.curvature * length.square() * (change.square() * used).sum((1, 2))
+        used = self._form.used[:, :, None]
+        moved = (change.square().sum(2) * used).sum(1)
+        bound = length.square() * (2 * line.end + self._form.curvature * moved)
         good = curvature > 1e-9 * bound
         one = torch.ones_like(curvature)
         inverse = torch.where(good, 1 / curvature.where(good, one), 0.0)
@@ -234,8 +242,8 @@ class _History:
         fresh = torch.where(good, bound / curvature.where(good, one), one).clamp(min=1.0).sqrt()
         self._scale = fresh if self._scale is None else torch.where(good, fresh, self._scale)
 
-    def direction(self, gradient: Tensor) -> tuple[Vector, Tensor]:
-        """Where to go, and the slope `[problems, fits]` that way, which is negative."""
+    def uphill(self, gradient: Tensor) -> tuple[Vector, Tensor]:
+        """Where not to go, and the slope `[problems, fits]` the other way, which is negative."""
         vector = gradient.clone()
         weights = []
         for step, difference, inverse in reversed(self._pairs):
@@ -248,8 +256,7 @@ class _History:
         for (step, difference, inverse), weight in zip(self._pairs, reversed(weights), strict=True):
             back = inverse * _dot(found.pairing, difference)
             found.add_(step, weight - back)
-        slope = -_dot(found.pairing, gradient)
-        return found.scale_(-torch.ones_like(slope)), slope.clamp(max=0.0)
+        return found, (-_dot(found.pairing, gradient)).clamp(max=0.0)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from vlmlens_plugins.analysis.probe.closed import fit_centroids, fit_ridge
 from vlmlens_plugins.analysis.probe.evaluation import Family, Fits
+from vlmlens_plugins.analysis.probe.linear import gram
 from vlmlens_plugins.analysis.probe.logistic import fit_logistic
 from vlmlens_plugins.analysis.probe.mlp import MlpFits, MlpSettings, fit_mlp
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
@@ -56,11 +58,16 @@ class _Logistic:
         return fit_logistic(z, y, train, c, classes=self.classes)
 
     def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
-        return _search(self._losses, self.grid, self.inner, z, y, train)
+        inner = gram(z) if z.shape[1] < z.shape[2] else None
+        losses = partial(self._losses, inner=inner)
+        return _search(losses, self.grid, self.inner, z, y, train)
 
-    def _losses(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Tensor:
+    def _losses(
+        self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, *, inner: Tensor | None
+    ) -> Tensor:
         """`[columns, n, cells]`: the cross-entropy of every row."""
-        out = fit_logistic(z, y[:, None], train, c, classes=self.classes).outputs(z)[..., 0]
+        fits = fit_logistic(z, y[:, None], train, c, classes=self.classes, inner=inner)
+        out = fits.outputs(z)[..., 0]
         if self.classes == 2:
             sign = (1 - 2 * y.to(out.dtype))[:, None]
             return torch.nn.functional.softplus(sign * out[..., 0])

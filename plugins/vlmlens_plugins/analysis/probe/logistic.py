@@ -15,15 +15,23 @@ from torch import Tensor
 from vlmlens_plugins.analysis.probe.descent import Vector, minimize
 from vlmlens_plugins.analysis.probe.linear import Fold, LinearFits, gram, joined, one_hot
 
-_TOLERANCE = 1e-4
+_TOLERANCE = 2e-4
 _MILD = 3000.0
 _POWERS = 8
 _JITTER = 1e-5
 _ELEMENTS = 400_000
+_FEW = 24
 
 
 def fit_logistic(
-    z: Tensor, y: Tensor, train: Tensor, c: Tensor, *, classes: int, tolerance: float = _TOLERANCE
+    z: Tensor,
+    y: Tensor,
+    train: Tensor,
+    c: Tensor,
+    *,
+    classes: int,
+    tolerance: float = _TOLERANCE,
+    inner: Tensor | None = None,
 ) -> LinearFits:
     """Fit `columns x cells x fits` classifiers.
 
@@ -34,9 +42,13 @@ def fit_logistic(
         c: `[columns, cells]`, scikit-learn's `C`, the inverse regularization strengths, above 0.
         classes: Number of classes, at least 2.
         tolerance: Stop where a step would gain less than this fraction of the objective.
+        inner: `gram(z)`, where it is known already; used if rows are fewer than features.
     """
     fold = Fold.of(train)
-    inner = gram(z) if fold.rows.shape[1] < z.shape[2] else None
+    if fold.rows.shape[1] >= z.shape[2]:
+        inner = None
+    elif inner is None:
+        inner = gram(z)
     outputs = 1 if classes == 2 else classes
     at_once = max(1, _ELEMENTS // (fold.rows.shape[1] * outputs * y.shape[1]))
     columns, cells = max(1, at_once // len(train)), min(at_once, len(train))
@@ -70,11 +82,12 @@ def _fit(
 ) -> LinearFits:
     """A batch that stays in the processor's cache."""
     curvature = 0.25 if classes == 2 else 1 / classes
+    vectors = y.shape[1] * (1 if classes == 2 else classes)
     form: _Dual | _Primal
     if inner is None:
-        form = _Primal.build(z, fold, 1 / c, curvature)
+        form = _Primal.build(z, fold, 1 / c, curvature, vectors)
     else:
-        form = _Dual.build(inner, fold, 1 / c, curvature)
+        form = _Dual.build(inner, fold, 1 / c, curvature, vectors)
     target = one_hot(y[fold.rows], classes) * fold.used[..., None, None]
     target = target.expand(len(z), *target.shape).flatten(0, 1)
     found = minimize(form, target, tolerance)
@@ -83,6 +96,39 @@ def _fit(
     return LinearFits(
         weights, bias, found.converged.view(shape), found.objective.view(shape), found.steps
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Inverse:
+    """The inverse of a positive definite matrix, for preconditioning.
+
+    Args:
+        matrix: The inverse; for few vectors its Cholesky factor, which is found sooner.
+        factored: Whether it is the factor.
+    """
+
+    matrix: Tensor
+    factored: bool
+
+    @classmethod
+    def of(cls, bound: Tensor, vectors: int) -> _Inverse:
+        """Of `[problems, size, size]`; where single precision fails, of slightly more."""
+        factor, failed = torch.linalg.cholesky_ex(bound)
+        if bool(failed.any()):
+            exact = bound.double()
+            diagonal = exact.diagonal(dim1=1, dim2=2)
+            diagonal.add_(_JITTER * diagonal.mean(1, keepdim=True))
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(exact))
+            return cls(inverse.to(bound.dtype), factored=False)
+        if vectors <= _FEW:
+            return cls(factor, factored=True)
+        return cls(torch.cholesky_inverse(factor), factored=False)
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """With `[problems, size, outputs, fits]`."""
+        if not self.factored:
+            return _times(self.matrix, vectors)
+        return torch.cholesky_solve(vectors.flatten(2), self.matrix).view(vectors.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +142,16 @@ class _Dual:
     """
 
     kernel: Tensor
-    inverse: Tensor
+    inverse: _Inverse
     used: Tensor
     decay: Tensor
     curvature: float
     mild: bool
 
     @classmethod
-    def build(cls, inner: Tensor, fold: Fold, decay: Tensor, curvature: float) -> _Dual:
+    def build(
+        cls, inner: Tensor, fold: Fold, decay: Tensor, curvature: float, vectors: int
+    ) -> _Dual:
         used = fold.used.expand(len(inner), *fold.used.shape).flatten(0, 1)
         parts = [inner[:, rows][:, :, rows] for rows in fold.rows]
         kernel = torch.stack(parts, 1).flatten(0, 1)
@@ -111,7 +159,7 @@ class _Dual:
         strength = decay.flatten()
         bound = curvature * kernel
         bound.diagonal(dim1=1, dim2=2).add_(strength[:, None])
-        inverse = _centred(_inverse(bound), used)
+        inverse = _Inverse.of(bound, vectors)
         mild = bool((curvature * _largest(kernel) < _MILD * strength).all())
         return cls(kernel, inverse, used, strength, curvature, mild)
 
@@ -130,12 +178,12 @@ class _Dual:
     def precondition(self, gradient: Tensor) -> Vector:
         counts = self.used.sum(1)[:, None, None, None]
         intercept = gradient[:, -1:] / (self.curvature * counts)
-        rows = gradient[:, :-1]
-        found = _times(self.inverse, rows)
+        rows = gradient[:, :-1] - gradient[:, :-1].sum(1, keepdim=True) / counts
+        rows.mul_(self.used[:, :, None, None])
+        found = self.inverse.times(rows)
         if self.mild:
             paired = torch.addcmul(rows, found, -self.decay[:, None, None, None])
-            paired = paired.sub_(rows.sum(1, keepdim=True) / counts).div_(self.curvature)
-            paired.mul_(self.used[:, :, None, None])
+            paired.div_(self.curvature)
         else:
             paired = _times(self.kernel, found)
         return Vector(torch.cat([found, intercept], 1), torch.cat([paired, intercept], 1))
@@ -158,13 +206,15 @@ class _Primal:
     """Weights are what they are; `rows` are the centred training rows."""
 
     rows: Tensor
-    inverse: Tensor
+    inverse: _Inverse
     used: Tensor
     decay: Tensor
     curvature: float
 
     @classmethod
-    def build(cls, z: Tensor, fold: Fold, decay: Tensor, curvature: float) -> _Primal:
+    def build(
+        cls, z: Tensor, fold: Fold, decay: Tensor, curvature: float, vectors: int
+    ) -> _Primal:
         used = fold.used.expand(len(z), *fold.used.shape).flatten(0, 1)
         mask = used[:, :, None]
         rows = z[:, fold.rows].flatten(0, 1) * mask
@@ -172,7 +222,7 @@ class _Primal:
         strength = decay.flatten()
         bound = curvature * (rows.mT @ rows)
         bound.diagonal(dim1=1, dim2=2).add_(strength[:, None])
-        return cls(rows, _inverse(bound), used, strength, curvature)
+        return cls(rows, _Inverse.of(bound, vectors), used, strength, curvature)
 
     def zero(self, outputs: int, fits: int) -> Vector:
         zero = self.rows.new_zeros(len(self.rows), self.rows.shape[2] + 1, outputs, fits)
@@ -190,7 +240,7 @@ class _Primal:
     def precondition(self, gradient: Tensor) -> Vector:
         counts = self.used.sum(1)[:, None, None, None]
         intercept = gradient[:, -1:] / (self.curvature * counts)
-        found = torch.cat([_times(self.inverse, gradient[:, :-1]), intercept], 1)
+        found = torch.cat([self.inverse.times(gradient[:, :-1]), intercept], 1)
         return Vector(found, found)
 
     def solution(self, vector: Vector, z: Tensor, fold: Fold) -> tuple[Tensor, Tensor]:
@@ -220,23 +270,13 @@ def _largest(kernel: Tensor) -> Tensor:
 
 def _centred(kernel: Tensor, used: Tensor) -> Tensor:
     """Inner products `[problems, rows, rows]` without the used rows' mean; others become 0."""
-    kernel = kernel * used[:, :, None] * used[:, None]
+    if not bool(used.all()):
+        kernel = kernel * used[:, :, None] * used[:, None]
     mean = kernel.sum(2) / used.sum(1, keepdim=True)
     middle = mean.sum(1, keepdim=True) / used.sum(1, keepdim=True)
     kernel -= mean[:, :, None] * used[:, None]
     kernel -= (mean - middle)[:, None] * used[:, :, None]
     return kernel
-
-
-def _inverse(bound: Tensor) -> Tensor:
-    """The inverse, for preconditioning; where single precision fails, of slightly more."""
-    factor, failed = torch.linalg.cholesky_ex(bound)
-    if bool(failed.any()):
-        exact = bound.double()
-        diagonal = exact.diagonal(dim1=1, dim2=2)
-        diagonal.add_(_JITTER * diagonal.mean(1, keepdim=True))
-        return torch.cholesky_inverse(torch.linalg.cholesky(exact)).to(bound.dtype)
-    return torch.cholesky_inverse(factor)
 
 
 def _times(matrix: Tensor, vectors: Tensor) -> Tensor:

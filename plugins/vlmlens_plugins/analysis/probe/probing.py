@@ -20,7 +20,7 @@ from vlmlens_plugins.analysis.probe.layers import Place, ranked
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.scores import Scored, Trial, score_columns
 from vlmlens_plugins.analysis.probe.shortcuts import TITLES, Features, Shortcut, guard
-from vlmlens_plugins.analysis.probe.shuffles import random_by_type, shuffled
+from vlmlens_plugins.analysis.probe.shuffles import random_by_type, shuffled_within
 from vlmlens_plugins.analysis.probe.splits import (
     Split,
     across,
@@ -129,7 +129,8 @@ class Prober:
                 "accuracies may show that a group is recognized."
             )
         seeds = self.options.control_seeds
-        labels = [target.y[None], shuffled(target.y, target.groups, seeds, rng)]
+        controls = shuffled_within(target.y, target.groups, split.block, seeds, rng)
+        labels = [target.y[None], *controls]
         types = _types(target, self.options.types)
         if types is not None:
             labels.append(random_by_type(target.y, types, seeds, rng))

@@ -25,7 +25,10 @@ class Split:
     Args:
         cell: int64 `[n]`, the cell in which each sample is held out; -1 for never.
         train: bool `[cells, n]`, the samples that the cell's probe learns from.
-        block: int64 `[n]`, held-out labels are exchanged within these for p-values.
+        block: int64 `[n]`, labels are exchanged within these, for controls and for p-values.
+            Each has the same class counts for them as for the true labels, which folds are
+            stratified by: a control with its own, chance differences between training and held-out
+            class counts would score below chance.
     """
 
     cell: Ints
@@ -111,7 +114,7 @@ def by_both(fold: Ints, units: Sequence[str], folds: int, seed: int) -> Split:
     pairs, cell = np.unique(np.stack([fold, part]), axis=1, return_inverse=True)
     train = (fold[None] != pairs[0][:, None]) & (part[None] != pairs[1][:, None])
     cell = np.asarray(cell, np.int64).reshape(-1)
-    return Split(cell, train, cell)
+    return Split(cell, train, fold)
 
 
 def by_value(values: Sequence[str | None], groups: Ints) -> Split:
@@ -138,7 +141,7 @@ def across(first: int, groups: Ints) -> Split:
     """Learn from the first samples and test on the others; no group on both sides."""
     later = np.arange(len(groups)) >= first
     train = ~later & ~np.isin(groups, groups[later])
-    return Split(np.where(later, 0, -1).astype(np.int64), train[None], np.zeros(len(groups), int))
+    return Split(np.where(later, 0, -1).astype(np.int64), train[None], later.astype(np.int64))
 
 
 def learnable(split: Split, y: npt.NDArray[np.generic]) -> Split:
