@@ -62,6 +62,32 @@ def test_the_ignored_attribute_is_seen(run: Run) -> None:
     assert best(run, IGNORED, "vision.block")["accuracy"] >= 0.95
 
 
+def test_the_stage_view_tells_what_is_seen_and_not_said(run: Run) -> None:
+    """One sentence per task, with the answers' accuracy beside each stage's best column."""
+    result = run.results["probe"]
+    spoken = {f.subject: f for f in result.findings if "heard" in f.values}
+    assert set(spoken) == {*USED, IGNORED}
+    assert spoken[IGNORED].values["heard"] == "seen but not said"
+    assert "seen but ignored" in spoken[IGNORED].text
+    assert all(spoken[task].values["heard"] == "seen and said" for task in ("color", "shape"))
+    assert spoken["presence"].values["heard"] not in ("seen but not said", "not seen, not said")
+    low, gap, high = (
+        spoken[IGNORED].values[f"seen_above_said{end}"] for end in ("_low", "", "_high")
+    )
+    assert 0.4 < low <= gap <= high
+    stages = [row for row in by_row(result.table("probe-stages")) if row["target"] == IGNORED]
+    assert [row["stage"] for row in stages] == [
+        "vision encoder",
+        "projector",
+        "language model",
+        "the model's answers",
+    ]
+    assert stages[0]["accuracy"] >= 0.95
+    assert stages[-1]["accuracy"] < 0.6
+    drawn = [figure for figure in result.figures if figure.name == f"probe-{IGNORED}"]
+    assert [series.name for series in drawn[0].series][-1] == "the model's answers"
+
+
 def test_presence_is_encoded_where_question_and_image_meet(run: Run) -> None:
     row = best(run, "presence", "llm.block")
     assert row["verdict"] == Verdict.ENCODED

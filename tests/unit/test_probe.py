@@ -116,6 +116,20 @@ def test_labels_that_only_the_group_tells_are_not_encoded() -> None:
     assert leaking.findings[0].verdict is Verdict.ENCODED
 
 
+def test_a_random_split_s_controls_recognize_groups_too() -> None:
+    """Their labels stay together over the folds, so that leaking is not taken for encoding."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 10)
+    y = rng.permutation(np.arange(60) % 2)[groups]
+    x = rng.normal(size=(60, 40))[groups] + 0.05 * rng.normal(size=(600, 40))
+    result, _ = probe(make_samples(y, groups), {"llm.block.0/last": x}, C=1.0, split="random")
+    found = row(result, "llm.block.0/last")
+    assert found["accuracy"] > 0.8
+    assert found["control"] > 0.8
+    assert found["verdict"] != "encoded"
+    assert any("on both sides" in warning for warning in result.warnings)
+
+
 def test_shuffled_rows_lose_the_signal() -> None:
     y = np.random.default_rng(0).integers(0, 2, N)
     x = noise(1) + 3 * np.eye(20)[y]

@@ -24,6 +24,7 @@ from vlmlens_plugins.analysis.probe.splits import (
     assign_folds,
     by_both,
     by_value,
+    exchanged_within,
     folded,
     inner_folds,
     learnable,
@@ -177,6 +178,21 @@ def test_across_runs_no_group_is_shared() -> None:
     split = across(4, np.array([0, 1, 2, 3, 3, 4]))
     assert split.cell.tolist() == [-1, -1, -1, -1, 0, 0]
     assert split.train[0].tolist() == [True, True, True, False, False, False]
+
+
+def test_controls_exchange_labels_within_folds_that_hold_whole_groups() -> None:
+    """By group and by template they can; a random split cuts groups, so labels go everywhere."""
+    for kind in ("group", "template"):
+        target, split = split_of(scenes(), split=kind)
+        parts = exchanged_within(split, target.groups)
+        assert len(np.unique(parts)) == 4
+        assert all(len(np.unique(parts[target.groups == g])) == 1 for g in range(target.n_groups))
+    target, split = split_of(scenes(), split="random")
+    assert (exchanged_within(split, target.groups) == 0).all()
+    alone = np.arange(len(target.y))
+    np.testing.assert_array_equal(exchanged_within(split, alone), split.block)
+    other = across(4, np.array([0, 1, 2, 3, 3, 4]))
+    assert exchanged_within(other, np.array([0, 1, 2, 3, 3, 4])).tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_cells_that_cannot_be_learned_are_left_out() -> None:

@@ -212,9 +212,7 @@ class _Primal:
     curvature: float
 
     @classmethod
-    def build(
-        cls, z: Tensor, fold: Fold, decay: Tensor, curvature: float, vectors: int
-    ) -> _Primal:
+    def build(cls, z: Tensor, fold: Fold, decay: Tensor, curvature: float, vectors: int) -> _Primal:
         used = fold.used.expand(len(z), *fold.used.shape).flatten(0, 1)
         mask = used[:, :, None]
         rows = z[:, fold.rows].flatten(0, 1) * mask

@@ -27,6 +27,7 @@ from vlmlens_plugins.analysis.probe.splits import (
     assign_folds,
     by_both,
     by_value,
+    exchanged_within,
     folded,
     learnable,
 )
@@ -129,7 +130,8 @@ class Prober:
                 "accuracies may show that a group is recognized."
             )
         seeds = self.options.control_seeds
-        controls = shuffled_within(target.y, target.groups, split.block, seeds, rng)
+        parts = exchanged_within(split, target.groups)
+        controls = shuffled_within(target.y, target.groups, parts, seeds, rng)
         labels = [target.y[None], *controls]
         types = _types(target, self.options.types)
         if types is not None:

@@ -46,8 +46,8 @@ def notes(options: ProbeOptions, probed: Sequence[Probed]) -> list[str]:
     return [
         f"{_kind(options)}; {_split(options)}. Features are scaled by their mean and deviation "
         "over the samples that are learned from; labels have no part in that.",
-        f"Control: the same probe on labels shuffled by whole groups, {options.control_seeds} "
-        "seeds, at the same strength. "
+        f"Control: the same probe on labels shuffled by whole groups within each fold, "
+        f"{options.control_seeds} seeds, at the same strength. "
         + (
             "Control task: a random label for each type, as many seeds (Hewitt and Liang, "
             "'Designing and interpreting probes with control tasks', 2019); selectivity is "
@@ -56,11 +56,13 @@ def notes(options: ProbeOptions, probed: Sequence[Probed]) -> list[str]:
             else "Selectivity is held-out accuracy minus mean control accuracy (after Hewitt and "
             "Liang, 'Designing and interpreting probes with control tasks', 2019)"
         )
-        + ". 95 % intervals are a percentile bootstrap over groups and control seeds, for the "
-        "probes as trained.",
-        f"p-values: labels shuffled by whole groups within each held-out fold, predictions kept, "
-        f"at least {options.draws} draws, one-sided (only an accuracy above the null counts), "
-        "corrected over the columns of a target (Holm 1979).",
+        + ". 95 % intervals are a percentile bootstrap over groups and control seeds, made as much "
+        "wider as accuracies of controls vary more over seeds than their predictions tell.",
+        f"p-values: the larger of two, one-sided (only an accuracy above the null counts): labels "
+        "shuffled by whole groups within each held-out fold, predictions kept, at least "
+        f"{options.draws} draws; and the accuracy among those of its retrained controls, with "
+        f"Student's tail of {options.control_seeds - 1} degrees of freedom. Corrected over the "
+        "columns of a target (Holm 1979).",
         "Verdicts rest on the gap = accuracy - max(controls, majority), with a least gap of "
         f"{options.min_gap:g} x (1 - majority). Encoded: corrected p <= {options.alpha:g}, the "
         "gap's 95 % interval above 0, and the gap at least the least gap. Not encoded: corrected p "

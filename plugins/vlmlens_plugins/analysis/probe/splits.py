@@ -25,10 +25,7 @@ class Split:
     Args:
         cell: int64 `[n]`, the cell in which each sample is held out; -1 for never.
         train: bool `[cells, n]`, the samples that the cell's probe learns from.
-        block: int64 `[n]`, labels are exchanged within these, for controls and for p-values.
-            Each has the same class counts for them as for the true labels, which folds are
-            stratified by: a control with its own, chance differences between training and held-out
-            class counts would score below chance.
+        block: int64 `[n]`, held-out labels are exchanged within these for p-values.
     """
 
     cell: Ints
@@ -51,6 +48,22 @@ class Split:
         """Bool `[n]`: the samples that some probe learns from."""
         found: Bools = np.asarray(self.train.any(axis=0))
         return found
+
+
+def exchanged_within(split: Split, groups: Ints) -> Ints:
+    """int64 `[n]`: the parts within which controls exchange labels, if possible the split's blocks.
+
+    Folds are stratified by the true labels. Shuffled over all folds at once, a class that is rarer
+    in a training part is more frequent in its held-out part, and a control scores below chance.
+
+    Where a group lies in several blocks (a random split), labels are exchanged over all of them: a
+    group must keep one label, or a control could not gain by recognizing it as the probe can.
+    """
+    used = split.learned | split.tested
+    pairs = np.unique(np.stack([groups[used], split.block[used]]), axis=1)
+    if len(np.unique(pairs[0])) < pairs.shape[1]:
+        return np.zeros_like(split.block)
+    return split.block
 
 
 def folded(fold: Ints) -> Split:
