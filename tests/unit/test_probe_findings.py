@@ -348,3 +348,17 @@ def test_one_strength_or_several() -> None:
     assert validated(ProbeOptions, {"C": [1, 0.1]}, where="probe").C == [0.1, 1]
     with pytest.raises(SpecError, match="C"):
         validated(ProbeOptions, {"C": [0.0]}, where="probe")
+
+
+def test_perfect_accuracy_claims_no_certainty() -> None:
+    """With 240 groups and no error, 0.985 cannot be excluded: 0.985^240 is 0.025."""
+    columns = {"vision.block.0/mean": signal(Y, 1, 20.0)}
+    result = probe(samples_of(Y), columns)
+    (found,) = rows(result, "probe-columns")
+    assert found["accuracy"] == 1.0
+    assert found["accuracy_low"] == pytest.approx(0.025 ** (1 / N))
+    assert found["accuracy_high"] == 1.0
+    assert found["gap_low"] < found["gap"] - 0.015
+    grouped = probe(samples_of(Y, group=[f"g{i // 2}" for i in range(N)]), columns)
+    (fewer,) = rows(grouped, "probe-columns")
+    assert fewer["accuracy_low"] == pytest.approx(0.025 ** (2 / N))

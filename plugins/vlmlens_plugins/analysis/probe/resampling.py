@@ -8,6 +8,9 @@ Folds share training samples, so a cross-validated score varies more than its ow
 (Y. Bengio and Y. Grandvalet, "No unbiased estimator of the variance of K-fold cross-validation",
 JMLR 5, 2004). The controls show by how much: they are the same thing on fresh labels, again and
 again. Intervals are as much wider.
+
+Where not one prediction is wrong, resampling would claim certainty. There the exact lower end for
+that many groups is taken (C. Clopper and E. Pearson, Biometrika 26, 1934).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens_plugins.analysis._statistics import bootstrap_weights, interval
+from vlmlens_plugins.analysis._statistics import bootstrap_weights, exact_ends, interval
 from vlmlens_plugins.analysis.probe.evaluation import majority_predictions, mean_predictions
 from vlmlens_plugins.analysis.probe.shuffles import Labels, constant_in_groups
 
@@ -114,6 +117,15 @@ class Resampling:
         found: Floats = 1 - drawn[:, 0] / drawn[:, 1]
         return found
 
+    def doubt(self, losses: Losses) -> float:
+        """How far below 1 a score may lie though nothing was lost; 0 where something was."""
+        return 0.0 if losses.loss.any() else 1 - exact_ends(1.0, self.of_groups.shape[1])[0]
+
+    def interval(self, losses: Losses) -> tuple[float, float]:
+        """Of a score, 95 %."""
+        low, high = interval(self.scores(losses))
+        return float(low) - self.doubt(losses), float(high)
+
     def compare(self, held_out: Labels, trial: Trial) -> Drawn:
         """One column's scores.
 
@@ -135,6 +147,8 @@ class Resampling:
         low, high = _widened(score - means[-1], drawn - controls[-1][1], excess)
         gap_low, gap_high = _widened(gap, drawn - bars, excess)
         score_low, score_high = _widened(score, drawn, excess)
+        doubt = self.doubt(main)
+        low, gap_low, score_low = low - doubt, gap_low - doubt, score_low - doubt
         return Drawn(
             score=score,
             score_low=score_low if trial.target.numbers else max(0.0, score_low),

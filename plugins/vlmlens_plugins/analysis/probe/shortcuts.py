@@ -147,7 +147,7 @@ def _shortcut(
 ) -> Shortcut:
     resampling, majority = scored.resampling, scored.resampling.majority
     drawn = resampling.scores(losses)
-    low, high = interval(drawn)
+    low, high = resampling.interval(losses)
     behind_low, behind_high = interval(resampling.scores(scored.losses[best]) - drawn)
     behind = scored.scores[best].accuracy - losses.score
     above = losses.score - majority.score
@@ -157,8 +157,8 @@ def _shortcut(
     return Shortcut(
         name=name,
         accuracy=losses.score,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         behind=behind,
         behind_low=float(behind_low),
         behind_high=float(behind_high),

@@ -128,13 +128,14 @@ def answered(
     base = scored.resampling.majority
     gain = losses.score - base.score
     gain_low, gain_high = interval(drawn - scored.resampling.scores(base))
+    gain_low -= scored.resampling.doubt(losses)
     p = _answer_p(trial, said, options, seed)
-    low, high = interval(drawn)
+    low, high = scored.resampling.interval(losses)
     least = least_gap(base.score, options)
     return Answered(
         accuracy=losses.score,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         gain=gain,
         gain_low=float(gain_low),
         gain_high=float(gain_high),
@@ -177,8 +178,9 @@ def _heard(found: Sequence[StageBest], *, said: bool, silent: bool, least: float
 
 
 def _over(scored: Scored, index: int, answers: Losses) -> tuple[float, float, float]:
-    drawn = scored.resampling.scores(scored.losses[index]) - scored.resampling.scores(answers)
-    low, high = interval(drawn)
+    resampling, read = scored.resampling, scored.losses[index]
+    low, high = interval(resampling.scores(read) - resampling.scores(answers))
+    low, high = low - resampling.doubt(read), high + resampling.doubt(answers)
     return scored.scores[index].accuracy - answers.score, float(low), float(high)
 
 
