@@ -13,7 +13,7 @@ from torch import Tensor
 from vlmlens_plugins.analysis.probe.closed import fit_centroids, fit_ridge
 from vlmlens_plugins.analysis.probe.evaluation import Family, Fits
 from vlmlens_plugins.analysis.probe.linear import gram
-from vlmlens_plugins.analysis.probe.logistic import fit_logistic
+from vlmlens_plugins.analysis.probe.logistic import Kernels, fit_logistic
 from vlmlens_plugins.analysis.probe.mlp import MlpFits, MlpSettings, fit_mlp
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.splits import inner_folds
@@ -58,15 +58,15 @@ class _Logistic:
         return fit_logistic(z, y, train, c, classes=self.classes)
 
     def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
-        inner = gram(z) if z.shape[1] < z.shape[2] else None
-        losses = partial(self._losses, inner=inner)
+        kernels = Kernels(gram(z), keep=True) if z.shape[1] < z.shape[2] else None
+        losses = partial(self._losses, kernels=kernels)
         return _search(losses, self.grid, self.inner, z, y, train)
 
     def _losses(
-        self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, *, inner: Tensor | None
+        self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, *, kernels: Kernels | None
     ) -> Tensor:
         """`[columns, n, cells]`: the cross-entropy of every row."""
-        fits = fit_logistic(z, y[:, None], train, c, classes=self.classes, inner=inner)
+        fits = fit_logistic(z, y[:, None], train, c, classes=self.classes, kernels=kernels)
         out = fits.outputs(z)[..., 0]
         if self.classes == 2:
             sign = (1 - 2 * y.to(out.dtype))[:, None]

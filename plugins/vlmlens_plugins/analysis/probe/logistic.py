@@ -7,7 +7,7 @@ of the rows and only the rows' inner products are needed, which all parts share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from vlmlens_plugins.analysis.probe.descent import Vector, minimize
 from vlmlens_plugins.analysis.probe.linear import Fold, LinearFits, gram, joined, one_hot
 
 _TOLERANCE = 2e-4
-_MILD = 3000.0
+_MILD = 1e5
 _POWERS = 8
 _JITTER = 1e-5
 _ELEMENTS = 400_000
@@ -31,7 +31,7 @@ def fit_logistic(
     *,
     classes: int,
     tolerance: float = _TOLERANCE,
-    inner: Tensor | None = None,
+    kernels: Kernels | None = None,
 ) -> LinearFits:
     """Fit `columns x cells x fits` classifiers.
 
@@ -42,13 +42,13 @@ def fit_logistic(
         c: `[columns, cells]`, scikit-learn's `C`, the inverse regularization strengths, above 0.
         classes: Number of classes, at least 2.
         tolerance: Stop where a step would gain less than this fraction of the objective.
-        inner: `gram(z)`, where it is known already; used if rows are fewer than features.
+        kernels: Of the same rows and training parts, where several strengths are tried.
     """
     fold = Fold.of(train)
     if fold.rows.shape[1] >= z.shape[2]:
-        inner = None
-    elif inner is None:
-        inner = gram(z)
+        kernels = None
+    elif kernels is None:
+        kernels = Kernels(gram(z))
     outputs = 1 if classes == 2 else classes
     at_once = max(1, _ELEMENTS // (fold.rows.shape[1] * outputs * y.shape[1]))
     columns, cells = max(1, at_once // len(train)), min(at_once, len(train))
@@ -58,7 +58,7 @@ def fit_logistic(
         parts = [
             _fit(
                 z[own],
-                None if inner is None else inner[own],
+                None if kernels is None else kernels.of(own, slice(j, j + cells), fold),
                 y,
                 fold.part(slice(j, j + cells)),
                 c[own, j : j + cells],
@@ -71,9 +71,40 @@ def fit_logistic(
     return joined(rows, cells=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Inner products of rows, and of the centred rows of training parts.
+
+    Args:
+        inner: `gram(z)`.
+        keep: Whether those of training parts are kept, to be used again with other strengths.
+    """
+
+    inner: Tensor
+    keep: bool = False
+    _kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def of(self, columns: slice, cells: slice, fold: Fold) -> tuple[Tensor, Tensor]:
+        """Of the cells' training rows `[problems, rows, rows]`; rows beyond a cell's own are 0.
+
+        With them come their largest eigenvalues `[problems]`, about.
+        """
+        place = columns.start, cells.start
+        if place in self._kept:
+            return self._kept[place]
+        part, inner = fold.part(cells), self.inner[columns]
+        used = part.used.expand(len(inner), *part.used.shape).flatten(0, 1)
+        kernel = torch.stack([inner[:, rows][:, :, rows] for rows in part.rows], 1).flatten(0, 1)
+        kernel = _centred(kernel, used)
+        found = kernel, _largest(kernel)
+        if self.keep:
+            self._kept[place] = found
+        return found
+
+
 def _fit(
     z: Tensor,
-    inner: Tensor | None,
+    kernels: tuple[Tensor, Tensor] | None,
     y: Tensor,
     fold: Fold,
     c: Tensor,
@@ -84,10 +115,10 @@ def _fit(
     curvature = 0.25 if classes == 2 else 1 / classes
     vectors = y.shape[1] * (1 if classes == 2 else classes)
     form: _Dual | _Primal
-    if inner is None:
+    if kernels is None:
         form = _Primal.build(z, fold, 1 / c, curvature, vectors)
     else:
-        form = _Dual.build(inner, fold, 1 / c, curvature, vectors)
+        form = _Dual.build(*kernels, fold, 1 / c, curvature, vectors)
     target = one_hot(y[fold.rows], classes) * fold.used[..., None, None]
     target = target.expand(len(z), *target.shape).flatten(0, 1)
     found = minimize(form, target, tolerance)
@@ -128,7 +159,9 @@ class _Inverse:
         """With `[problems, size, outputs, fits]`."""
         if not self.factored:
             return _times(self.matrix, vectors)
-        return torch.cholesky_solve(vectors.flatten(2), self.matrix).view(vectors.shape)
+        half = torch.linalg.solve_triangular(self.matrix, vectors.flatten(2), upper=False)
+        found: Tensor = torch.linalg.solve_triangular(self.matrix.mT, half, upper=True)
+        return found.view(vectors.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +183,20 @@ class _Dual:
 
     @classmethod
     def build(
-        cls, inner: Tensor, fold: Fold, decay: Tensor, curvature: float, vectors: int
+        cls,
+        kernel: Tensor,
+        largest: Tensor,
+        fold: Fold,
+        decay: Tensor,
+        curvature: float,
+        vectors: int,
     ) -> _Dual:
-        used = fold.used.expand(len(inner), *fold.used.shape).flatten(0, 1)
-        parts = [inner[:, rows][:, :, rows] for rows in fold.rows]
-        kernel = torch.stack(parts, 1).flatten(0, 1)
-        kernel = _centred(kernel, used)
+        used = fold.used.expand(len(decay), *fold.used.shape).flatten(0, 1)
         strength = decay.flatten()
         bound = curvature * kernel
         bound.diagonal(dim1=1, dim2=2).add_(strength[:, None])
         inverse = _Inverse.of(bound, vectors)
-        mild = bool((curvature * _largest(kernel) < _MILD * strength).all())
+        mild = bool((curvature * largest < _MILD * strength).all())
         return cls(kernel, inverse, used, strength, curvature, mild)
 
     def zero(self, outputs: int, fits: int) -> Vector:
