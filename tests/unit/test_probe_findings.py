@@ -247,8 +247,8 @@ def test_the_plateau_starts_at_the_earliest_layer_that_is_not_worse() -> None:
 
 
 def test_power_is_the_normal_approximation_s() -> None:
-    """At a gap's least number of samples, four in five drawn gaps pass all three limits."""
-    noise = Noise(significant=0.11, below=0.08, spread=0.04, least=0.01)
+    """At a gap's least number of samples, four in five drawn gaps pass the limit as it is drawn."""
+    noise = Noise(significant=0.11, below=0.08, spread=0.04, least=0.01, seeds=20)
     assert noise.limit() == 0.11
     assert noise.limit(4.0) == pytest.approx(0.055)
     assert noise.limit(1e6) == 0.01
@@ -259,12 +259,14 @@ def test_power_is_the_normal_approximation_s() -> None:
     assert factor > 1
     assert noise.samples_needed(0.06, 100) == math.ceil(100 * factor)
     assert noise.samples_needed(0.005, 100) is None
-    draws = np.random.default_rng(0).normal(0.06, 0.04 / math.sqrt(factor), 100_000)
-    limits = (0.11 / math.sqrt(factor), 0.08 / math.sqrt(factor), 0.01)
-    passed = np.all([draws > limit for limit in limits], axis=0)
+    rng, shrink = np.random.default_rng(0), 1 / math.sqrt(factor)
+    gaps = rng.normal(0.06, 0.04 * shrink, 100_000)
+    deviations = np.sqrt(rng.chisquare(19, 100_000) / 19)
+    limits = (0.11 * shrink * deviations, 0.08 * shrink * deviations, 0.01)
+    passed = np.all([gaps > limit for limit in limits], axis=0)
     assert passed.mean() == pytest.approx(0.8, abs=0.01)
-    certain = Noise(significant=0.1, below=0.0, spread=0.0, least=0.05)
-    assert [certain.power(gap) for gap in (0.09, 0.1)] == [0.0, 1.0]
+    certain = Noise(significant=0.0, below=0.0, spread=0.0, least=0.05, seeds=20)
+    assert [certain.power(gap) for gap in (0.04, 0.05)] == [0.0, 1.0]
 
 
 def test_a_weak_signal_says_how_many_samples_would_show_it() -> None:

@@ -132,6 +132,7 @@ def score_columns(
             below=drawn.gap - drawn.gap_low,
             spread=drawn.gap_sd,
             least=least_gap(drawn.majority, options),
+            seeds=trial.seeds,
         )
         scores.append(
             _score(column, found, trial, drawn, noise, float(p[i]), float(corrected[i]), options)
