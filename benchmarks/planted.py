@@ -122,15 +122,26 @@ def predicted_power(plan: Planted) -> float:
     """The chance of "encoded", before any data are seen."""
     accuracy = 0.5 + plan.gap
     null = EXCESS * math.sqrt(0.25 / plan.samples) * math.sqrt(1 + 1 / SEEDS)
-    alone = math.sqrt(accuracy * (1 - accuracy) / plan.samples)
+    bar = _BAR * null / math.sqrt(SEEDS + 1)
     noise = Noise(
         significant=null * float(-stdtrit(SEEDS - 1, ALPHA)),
-        below=1.96 * EXCESS_BELOW * alone,
-        spread=EXCESS_PLANTED * alone,
+        below=_surely_above_zero(plan.samples, bar),
+        spread=EXCESS_PLANTED * math.sqrt(accuracy * (1 - accuracy) / plan.samples),
         least=MIN_GAP * 0.5,
         seeds=SEEDS,
     )
-    return noise.power(plan.gap - _BAR * null / math.sqrt(SEEDS + 1))
+    return noise.power(plan.gap - bar)
+
+
+def _surely_above_zero(samples: int, bar: float) -> float:
+    """The gap from which on its interval lies above 0: it is narrower, the larger the gap."""
+    low, high = 0.0, 0.5 - bar
+    for _ in range(60):
+        gap = (low + high) / 2
+        accuracy = 0.5 + bar + gap
+        reach = 1.96 * EXCESS_BELOW * math.sqrt(accuracy * (1 - accuracy) / samples)
+        low, high = (low, gap) if gap >= reach else (gap, high)
+    return high
 
 
 def null_set(plan: Null, seed: int, samples: int = 160) -> tuple[list[Sample], list[Floats]]:

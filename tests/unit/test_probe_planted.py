@@ -25,6 +25,7 @@ from benchmarks.planted import (
 )
 
 DATASETS = 20
+PLANTED_SETS = 40
 
 
 @pytest.mark.parametrize("plan", NULLS, ids=lambda plan: plan.name)
@@ -37,9 +38,10 @@ def test_nothing_is_seldom_called_encoded(plan: Null) -> None:
 
 @pytest.mark.parametrize("plan", [SIGNALS[0], SIGNALS[4]], ids=lambda plan: str(plan.samples))
 def test_a_planted_signal_is_found_as_often_as_predicted(plan: Planted) -> None:
-    results = [probe(*planted_set(plan, 500 + i), 500 + i, "logistic") for i in range(DATASETS)]
+    seeds = range(500, 500 + PLANTED_SETS)
+    results = [probe(*planted_set(plan, seed), seed, "logistic") for seed in seeds]
     power = predicted_power(plan)
-    spread = math.sqrt(power * (1 - power) / DATASETS)
+    spread = math.sqrt(power * (1 - power) / PLANTED_SETS)
     assert np.mean([encoded(result) for result in results]) == pytest.approx(power, abs=3 * spread)
     assert 0.2 < power < 0.99
     assert expected_accuracy(plan.distance, plan) == pytest.approx(0.5 + plan.gap)
