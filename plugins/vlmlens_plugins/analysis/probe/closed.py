@@ -47,14 +47,9 @@ def fit_centroids(z: Tensor, y: Tensor, train: Tensor, *, classes: int) -> Linea
     known = one_hot(y, classes)
     if classes == 2:
         known = torch.cat([1 - known, known], 1)
-    member = known[:, None] * train.T.to(z.dtype)[:, :, None, None]
-    counts = member.sum(0)
-    if classes == 2:
-        sums = _sums(z, member[:, :, 1:])
-        total = _sums(z, train.T.to(z.dtype)[:, :, None, None])
-        sums = torch.cat([total - sums, sums], 3)
-    else:
-        sums = _sums(z, member)
+    share = train.to(z.dtype)
+    counts = torch.einsum("cn,nof->cof", share, known)
+    sums = _training_sums(z, known, train)
     centre = sums.div_(counts.clamp(min=1))
     half = centre.square().sum(1).mul_(-0.5)
     half = torch.where(counts > 0, half, -torch.inf)
@@ -65,10 +60,17 @@ def fit_centroids(z: Tensor, y: Tensor, train: Tensor, *, classes: int) -> Linea
     return LinearFits(centre, half, converged)
 
 
-def _sums(z: Tensor, member: Tensor) -> Tensor:
-    """`[columns, features, cells, classes, fits]`: sums of member rows."""
-    flat = z.mT @ member.flatten(1)
-    return flat.view(*flat.shape[:2], *member.shape[1:])
+def _training_sums(z: Tensor, known: Tensor, train: Tensor) -> Tensor:
+    """`[columns, features, cells, classes, fits]`: sums of each class's training rows.
+
+    Those of all rows without those of the rows that are left out, which are fewer.
+    """
+    every = z.mT @ known.flatten(1)
+    sums = every[:, :, None].repeat(1, 1, len(train), 1)
+    for i, kept in enumerate(train):
+        left = torch.nonzero(~kept)[:, 0]
+        sums[:, :, i] -= z[:, left].mT @ known[left].flatten(1)
+    return sums.view(*sums.shape[:3], *known.shape[1:])
 
 
 def _ridge(z: Tensor, y: Tensor, train: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,12 +83,7 @@ def _ridge(z: Tensor, y: Tensor, train: Tensor, alpha: Tensor) -> tuple[Tensor, 
     if bool((alpha == alpha[0]).all()):
         solved = _all_but(gram(z), right, train, float(alpha[0]))
     else:
-        inner = gram(z)
-        each = [
-            _all_but(inner.clone(), right[:, i : i + 1], train[i : i + 1], float(alpha[i]))
-            for i in range(len(train))
-        ]
-        solved = torch.cat(each, 1)
+        solved = _each(gram(z), right, train, alpha)
     bias = solved[:, :, :-1].sum(0) / solved[:, :, -1:].sum(0)
     solved = solved[:, :, :-1] - solved[:, :, -1:] * bias
     return (z.T @ solved.flatten(1)).view(-1, *solved.shape[1:]), bias
@@ -105,7 +102,7 @@ def _all_but(inner: Tensor, right: Tensor, train: Tensor, alpha: float) -> Tenso
         alpha: The penalty.
     """
     inner.diagonal().add_(alpha)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner)).mT
     first = (inverse @ right.flatten(1)).view_as(right)
     for i, kept in enumerate(train):
         left = torch.nonzero(~kept)[:, 0]
@@ -113,6 +110,17 @@ def _all_but(inner: Tensor, right: Tensor, train: Tensor, alpha: float) -> Tenso
             block = torch.linalg.cholesky(inverse[left][:, left])
             right[left, i] -= torch.cholesky_solve(first[left, i], block)
     return (inverse @ right.flatten(1)).view_as(right)
+
+
+def _each(inner: Tensor, right: Tensor, train: Tensor, alpha: Tensor) -> Tensor:
+    """As `_all_but` where penalties differ: a factorization for every training part."""
+    solved = torch.zeros_like(right)
+    for i, kept in enumerate(train):
+        rows = torch.nonzero(kept)[:, 0]
+        part = inner[rows][:, rows]
+        part.diagonal().add_(alpha[i])
+        solved[rows, i] = torch.cholesky_solve(right[rows, i], torch.linalg.cholesky(part))
+    return solved
 
 
 def _primal(z: Tensor, y: Tensor, used: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,7 +97,7 @@ def classes_of(out: Tensor) -> Tensor:
     """int64 `[..., fits]`: classes of scores `[..., outputs, fits]`; a single output is binary."""
     if out.shape[-2] == 1:
         return (out[..., 0, :] > 0).long()
-    return out.argmax(-2)
+    return out.max(-2).indices
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
