@@ -22,7 +22,12 @@ from vlmlens_plugins.analysis._columns import choose
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.logit_lens import learned, maps, report, spread_report, tasks
 from vlmlens_plugins.analysis.logit_lens.checks import check_rows
-from vlmlens_plugins.analysis.logit_lens.positions import Group, groups, stream
+from vlmlens_plugins.analysis.logit_lens.positions import (
+    Group,
+    groups,
+    readable,
+    stream,
+)
 from vlmlens_plugins.analysis.logit_lens.readings import Reader
 from vlmlens_plugins.analysis.logit_lens.spread import read_single, read_spread
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints, Vocabulary
@@ -36,10 +41,11 @@ class LensOptions(Options):
 
     k: int = Field(5, ge=1, le=100, description="Top tokens per layer in tables and maps.")
     norm: bool = Field(True, description="Apply the final norm before the unembedding.")
-    columns: list[str] = Field(
-        default_factory=lambda: ["llm.block.*/last"],
+    columns: list[str] | None = Field(
+        None,
         min_length=1,
-        description="Columns of language blocks' outputs: /last, /all, /text, /image, /steps.",
+        description="Columns of language blocks' outputs: /last, /all, /text, /image, /steps. "
+        "Default: llm.block.*/last, or where that is not stored, all others that hold positions.",
     )
     samples: int | list[str] = Field(
         2, description="Samples to show token by token: their ids, or how many of each task."
@@ -111,7 +117,7 @@ class LogitLens(Analysis):
             errors.append(self._read(context, vlm, reader, group, labels, made, progress))
         if self.options.tuned:
             self._learn(context, reader, found, made)
-        notes = self._notes(max(errors), reader.words)
+        notes = [*self._notes(max(errors), reader.words), *self._unread(context)]
         return made.result("Where the answer forms", self.options, notes)
 
     def _read(
@@ -213,8 +219,22 @@ class LogitLens(Analysis):
             )
         return notes
 
+    def _unread(self, context: AnalysisContext) -> list[str]:
+        """A note on stored positions that nobody asked to read."""
+        if self.options.columns is not None:
+            return []
+        names = [info.name for info in context.columns()]
+        read = {group.name for group in self._groups(names)}
+        left = sorted({group.name for group in groups(readable(names))} - read)
+        wanted = ",".join(f"llm.block.*/{name}" for name in left)
+        return [f"Stored, too, and read with columns=[{wanted}]."] if left else []
+
     def _groups(self, columns: Sequence[str]) -> list[Group]:
-        return groups(choose(self.options.columns, columns))
+        if self.options.columns is not None:
+            return groups(choose(self.options.columns, columns))
+        held = readable(columns)
+        default = [name for name in held if name.endswith("/last")]
+        return groups(default or held or choose(["llm.block.*/last"], columns))
 
     def _shown(self, samples: Sequence[Sample]) -> list[int]:
         """Numbers of the samples to show token by token."""
