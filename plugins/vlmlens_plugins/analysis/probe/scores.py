@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.results import Verdict
+from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._statistics import (
     bootstrap_weights,
     generator,
-    holm,
     interval,
     permutation_p,
 )
