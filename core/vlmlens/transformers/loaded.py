@@ -51,7 +51,7 @@ class LoadedModel(ModelAdapter):
         model = cls.model_name(request)
         arguments = cls.arguments(request)
         device = pick_device(request.device)
-        with explained(model), quiet():
+        with explained(model, request.attention), quiet():
             config = cls.read_config(model, arguments)
             cls.check_config(config)
             arguments["dtype"] = pick_dtype(request.dtype, config, device)
@@ -81,7 +81,7 @@ class LoadedModel(ModelAdapter):
         model = cls.model_name(request)
         if request.quantization is not None:
             quantization_config(request.quantization)
-        with explained(model):
+        with explained(model, request.attention):
             config = cls.read_config(model, cls.arguments(request))
             cls.check_config(config)
             if request.attention is not None:
@@ -205,9 +205,10 @@ class LoadedModel(ModelAdapter):
 
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`."""
+        model = self.model_name(self.request)
         return {
             "class": type(self._module).__name__,
-            **checkpoint_identity(self.model_name(self.request), self.config),
+            **checkpoint_identity(model, self.config, self.request.revision),
             "dtype": self.dtype,
             "device": self.device.type,
             "attention": getattr(self.config, "_attn_implementation", None),
