@@ -28,6 +28,7 @@ class Job:
         self.hooks = hooks
         self.model = cache(self._timed(load, watch))
         self.watch = watch
+        watch.ended = self._ended
         self.warnings: list[str] = []
 
     def warn(self, message: str) -> None:
@@ -40,6 +41,9 @@ class Job:
     def hook(self, name: str, **arguments: Any) -> None:
         """Tell lifecycle plugins."""
         call_hook(self.hooks, name, run=self.run, **arguments)
+
+    def _ended(self, stage: str, seconds: float) -> None:
+        self.hook("vlmlens_stage_done", stage=stage, seconds=seconds)
 
     @staticmethod
     def _timed(load: Callable[[], ModelAdapter], watch: Watch) -> Callable[[], ModelAdapter]:
@@ -56,6 +60,7 @@ class Watch:
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         self.seconds: dict[str, float] = {}
+        self.ended: Callable[[str, float], None] = lambda stage, seconds: None
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
@@ -73,16 +78,16 @@ class Watch:
         finally:
             spent = time.perf_counter() - start
             self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
+        self.ended(name, spent)
 
 
 @contextmanager
 def state_kept(job: Job) -> Iterator[None]:
-    """Leave run.json saying how it ended."""
+    """Leave run.json saying how it ended, and tell lifecycle plugins of an end by an error."""
     try:
         yield
-    except KeyboardInterrupt:
-        job.run.update(state="interrupted", warnings=job.warnings)
-        raise
-    except BaseException:
-        job.run.update(state="failed", warnings=job.warnings)
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        job.run.update(state=state, warnings=job.warnings)
+        job.hook("vlmlens_run_failed", error=error)
         raise

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.storage import DTYPES
-from vlmlens.errors import CompositionError, SiteShapeError, SpecError, StoreFull
+from vlmlens.errors import (
+    CompositionError,
+    SiteShapeError,
+    SpecError,
+    StoreFull,
+    VlmlensError,
+    did_you_mean,
+)
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import Observer, SilentObserver
+from vlmlens.registry import call_hook
 from vlmlens.samples import Sample, check_unique
 from vlmlens.screening import BadSample, bad_images_error, bad_samples, summary, without
 from vlmlens.sites import SiteMap
@@ -133,6 +141,7 @@ def compose(
     Raises:
         PluginError: A part is not installed or cannot be used.
         SpecError: An option that a part does not have.
+        VlmlensError: A lifecycle plugin refuses the run.
         DataError: Samples are missing, malformed, or lack what an analysis needs.
         ImageError: Images cannot be used, and `on_bad_sample` is "stop"; lists them.
         SiteError: A site pattern matches nothing.
@@ -140,6 +149,7 @@ def compose(
         StoreFull: The columns cannot fit on the disk.
     """
     observer = observer or SilentObserver()
+    check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
@@ -193,6 +203,27 @@ def compose(
         skipped=skipped,
         notes=notes,
     )
+
+
+def check_lifecycle(spec: RunSpec, registry: Registry) -> None:
+    """Ask lifecycle plugins whether the run may be.
+
+    Raises:
+        SpecError: Options of a plugin that is not there.
+        VlmlensError: A plugin refuses it.
+    """
+    hooks = registry.hooks()
+    names = [name.rpartition(":")[2] for name, _ in hooks.list_name_plugin()]
+    for name in spec.options.plugins:
+        if name not in names:
+            raise SpecError(
+                f"There is no lifecycle plugin {name!r} for the options.plugins.{name}.",
+                subject=name,
+                hint=did_you_mean(name, names) or "`vlmlens plugins list` shows all.",
+            )
+    for refusal in call_hook(hooks, "vlmlens_check", spec=spec):
+        if isinstance(refusal, VlmlensError):
+            raise refusal
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:

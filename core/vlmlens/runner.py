@@ -15,7 +15,7 @@ from vlmlens.job import Job, Watch, state_kept
 from vlmlens.manifest import PluginKind
 from vlmlens.observer import Observer, SilentObserver
 from vlmlens.opening import RunMode, next_folder, now, open_run
-from vlmlens.plan import Estimate, Plan, compose, load_request, open_sites
+from vlmlens.plan import Estimate, Plan, check_lifecycle, compose, load_request, open_sites
 from vlmlens.registry import Registry
 from vlmlens.runs import Run
 from vlmlens.shards import Shard
@@ -99,6 +99,7 @@ def analyze(
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
     """
     spec = run.spec
+    check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
     with run.store() as store:

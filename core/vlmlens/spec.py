@@ -35,6 +35,9 @@ class PluginOptions(BaseModel):
     dataset: dict[str, Any] = Field(default_factory=dict)
     extractor: dict[str, Any] = Field(default_factory=dict)
     storage: dict[str, Any] = Field(default_factory=dict)
+    plugins: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Of lifecycle plugins, by name."
+    )
 
 
 class RunSpec(BaseModel):
