@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.registry._entry import Entry, Status, normal, same_distribution
+from vlmlens.registry._entry import Entry, Status, normal
+from vlmlens.registry._reading import same_distribution
 
 if TYPE_CHECKING:
     from vlmlens.registry._registry import Registry
@@ -74,11 +75,11 @@ def _reader(registry: Registry, entry: Entry, path: str) -> Manifest | None:
     if entry.manifest is None or entry.status not in (Status.OK, Status.AMBIGUOUS):
         return None
     try:
-        reads = registry.load(entry.manifest).reads(path)
+        reads = registry.ask(entry.manifest, lambda dataset: dataset.reads(path))
     except PluginError as error:
         _log.warning("Not asked whether it reads %s: %s", path, error)
         return None
-    except Exception as error:  # noqa: BLE001 - a third party's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
         _log.warning("The dataset %s failed on %s: %r", entry.name, path, error)
         return None
     return entry.manifest if reads else None
