@@ -36,6 +36,7 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "schema",
     "estimate",
     "doctor",
     "version",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.registry._entry import Entry, Status, normal
+from vlmlens.registry._entry import Entry, normal
 from vlmlens.registry._reading import same_distribution
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _only_reader(registry: Registry, entries: list[Entry], path: str) -> Manifes
 
 def _reader(registry: Registry, entry: Entry, path: str) -> Manifest | None:
     """The entry's manifest where it reads the path; one that fails is reported and left out."""
-    if entry.manifest is None or entry.status not in (Status.OK, Status.AMBIGUOUS):
+    if entry.manifest is None or not entry.usable:
         return None
     try:
         reads = registry.ask(entry.manifest, lambda dataset: dataset.reads(path))

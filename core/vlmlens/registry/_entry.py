@@ -59,6 +59,11 @@ class Entry:
         aliases = self.manifest.aliases if self.manifest else ()
         return tuple(dict.fromkeys(normal(name) for name in (self.name, *aliases)))
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can be chosen, if need be with its distribution's name."""
+        return self.manifest is not None and self.status in (Status.OK, Status.AMBIGUOUS)
+
     def failed(self, status: Status, problem: PluginError) -> Entry:
         """The same entry with a problem."""
         return replace(self, status=status, problem=problem)

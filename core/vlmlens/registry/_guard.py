@@ -22,16 +22,25 @@ T = TypeVar("T")
 LIMIT = 5.0
 """Seconds that one plugin's code may take while plugins are listed or asked."""
 
+_LEAST = 0.5
+"""Seconds that each may take at least, also where others were late."""
+
 HEAVY = ("torch", "transformers", "tensorflow", "jax", "sklearn", "matplotlib", "pyarrow")
 """Packages that no manifest should need."""
 
 
 class TooSlow(Exception):
-    """A plugin's code did not finish in time."""
+    """A plugin's code did not finish in time.
 
-    def __init__(self, limit: float) -> None:
-        super().__init__(f"not done after {limit:g} seconds")
-        self.limit = limit
+    Args:
+        waited: Seconds.
+        more: Seconds to allow next time, if it only needs longer.
+    """
+
+    def __init__(self, waited: float, more: float) -> None:
+        super().__init__(f"not done after {waited:g} seconds")
+        self.waited = waited
+        self.more = more
 
 
 class Escaped(Exception):
@@ -69,22 +78,25 @@ class Guard:
         trace = os.environ.get("VLMLENS_TRACE_PLUGINS", "").lower() not in ("", "0", "false", "no")
         return cls(_limit(os.environ.get("VLMLENS_PLUGIN_TIMEOUT")), trace=trace, clean=clean)
 
-    def call(self, what: str, package: str, work: Callable[[], T]) -> T:
+    def call(self, what: str, package: str, work: Callable[[], T], limit: float | None = None) -> T:
         """The answer of a plugin's code.
 
         Args:
             what: The plugin, for the trace.
             package: Whose import must not be waited for twice.
             work: The code.
+            limit: Another limit than the usual one, where that is not 0.
 
         Raises:
             TooSlow: It is not done in time, or still at work since an earlier call.
             Exception: What it raised, `SystemExit` included; other exits as `Escaped`.
         """
         if package in self._late and self._late[package].busy:
-            raise TooSlow(self.limit)
+            raise TooSlow(0, 4 * self.limit)
         with self.aside(), self._traced(what):
-            return self._in_time(package, work) if self.limit else work()
+            if not self.limit:
+                return work()
+            return self._in_time(package, work, self.limit if limit is None else limit)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -122,14 +134,22 @@ class Guard:
         finally:
             sys.stderr.write(f"{(perf_counter() - began) * 1000:.1f} ms\n")
 
-    def _in_time(self, package: str, work: Callable[[], T]) -> T:
+    def _in_time(self, package: str, work: Callable[[], T], limit: float) -> T:
+        """Wait up to the limit; half as long for each that was late before.
+
+        So that a command waits for twice the limit at most, however many hang.
+        """
         worker = self._worker = self._worker or _Worker()
+        patience = max(limit / 2 ** len(self._late), min(limit, _LEAST))
         try:
-            return worker.ask(work, self.limit)
-        except TooSlow:
+            answer, problem = worker.ask(work, patience)
+        except Empty:
             self._late[package] = worker
             self._worker = None
-            raise
+            raise TooSlow(patience, 4 * limit) from None
+        if problem is not None:
+            raise problem
+        return cast("T", answer)
 
     def _without_late(self, stream: Any) -> Any:
         late = {worker.ident for worker in self._late.values() if worker.busy}
@@ -149,16 +169,11 @@ class _Worker:
         thread.start()
         self.ident = thread.ident
 
-    def ask(self, task: Callable[[], T], limit: float) -> T:
+    def ask(self, task: Callable[[], Any], limit: float) -> tuple[Any, BaseException | None]:
+        """Answer and problem; `Empty` where there is neither in time."""
         self.busy = True
         self._tasks.put(task)
-        try:
-            answer, problem = self._answers.get(timeout=limit)
-        except Empty:
-            raise TooSlow(limit) from None
-        if problem is not None:
-            raise problem
-        return cast("T", answer)
+        return self._answers.get(timeout=limit)
 
     def _work(self) -> None:
         while True:

@@ -68,7 +68,7 @@ def _register(manager: pluggy.PluginManager, point: Point, guard: Guard, choice:
         manager.register(plugin, name=name)
         manager.check_pending()
     except TooSlow as error:
-        late = slow("plugin", point.name, error.limit, point.distribution)
+        late = slow("plugin", point.name, error, point.distribution)
         _log().warning("%s %s", late.message, late.hint)
         return entry.failed(Status.SLOW, late)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code

@@ -20,6 +20,9 @@ PREFIX = "vlmlens."
 """What the names of all groups begin with."""
 
 _FOLDERS = (".dist-info", ".egg-info")
+_LEFT_OVER = "~"
+"""What the names of folders begin with that pip could not remove."""
+
 _METADATA = ("METADATA", "PKG-INFO")
 
 
@@ -69,7 +72,8 @@ class Point:
     @classmethod
     def of(cls, point: EntryPoint) -> Point:
         """The same entry point as the standard library has it."""
-        owner = (point.dist.name, point.dist.version) if point.dist else ("", "")
+        dist = point.dist
+        owner = ("", "") if dist is None else (dist.name or "", dist.version or "")
         return cls(point.group, point.name, point.value, owner)
 
     @property
@@ -121,7 +125,7 @@ def _in_place(place: str, seen: set[str]) -> Iterator[Point]:
     if not names or place.endswith(".egg"):
         yield from _in_archive(place, seen)
     for name in names:
-        if name.endswith(_FOLDERS):
+        if name.endswith(_FOLDERS) and not name.startswith(_LEFT_OVER):
             key = index_name(name.rpartition(".")[0].partition("-")[0])
             if key not in seen:
                 seen.add(key)
@@ -181,8 +185,8 @@ def _of_other_finders(seen: set[str]) -> Iterator[Point]:
 
 def _of_distributions(found: Iterable[Distribution], seen: set[str]) -> Iterator[Point]:
     for distribution in found:
-        key = index_name(distribution.name)
+        key = index_name(distribution.name or "")  # None where its metadata are damaged
         if key not in seen:
-            seen.add(key)
+            seen.update({key} - {""})
             points = (Point.of(point) for point in distribution.entry_points)
             yield from (point for point in points if point.group.startswith(PREFIX))

@@ -12,6 +12,7 @@ from vlmlens.errors import (
     WrongApiVersion,
 )
 from vlmlens.manifest import API_VERSION, Manifest
+from vlmlens.registry._guard import TooSlow
 
 
 def broken(what: str, name: str, error: BaseException, distribution: str) -> BrokenPlugin:
@@ -51,12 +52,13 @@ def wrong_version(manifest: Manifest, distribution: str) -> WrongApiVersion:
     )
 
 
-def slow(what: str, name: str, limit: float, distribution: str) -> SlowPlugin:
+def slow(what: str, name: str, error: TooSlow, distribution: str) -> SlowPlugin:
     """The error for a plugin whose code did not finish in time."""
+    waited = f"within {error.waited:g} seconds" if error.waited else "yet"
     return SlowPlugin(
-        f"The {what} {name!r} was not imported within {limit:g} seconds and is left out.",
+        f"The {what} {name!r} was not imported {waited} and is left out.",
         subject=name,
-        hint=f"If it needs longer, set VLMLENS_PLUGIN_TIMEOUT={4 * limit:g}; if it hangs, "
+        hint=f"If it needs longer, set VLMLENS_PLUGIN_TIMEOUT={error.more:g}; if it hangs, "
         f"VLMLENS_DISABLE_PLUGINS={distribution or name}. Other plugins are not affected.",
     )
 

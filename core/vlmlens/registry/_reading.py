@@ -74,7 +74,7 @@ def _read(point: Point, kind: PluginKind, guard: Guard, choice: Choice) -> Entry
         manifest, seconds, heavy = guard.call(label, point.package, read)
         complaint = _complaint(manifest, point, kind)
     except TooSlow as error:
-        problem = slow(kind.value, point.name, error.limit, point.distribution)
+        problem = slow(kind.value, point.name, error, point.distribution)
         return entry.failed(Status.SLOW, problem)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
         return entry.failed(

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from vlmlens.registry._choice import Choice
-from vlmlens.registry._entry import HOOK_GROUP, Entry, Status, normal
+from vlmlens.registry._entry import HOOK_GROUP, Entry, normal
 from vlmlens.registry._guard import Guard, TooSlow
 from vlmlens.registry._installed import Point, installed_points
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vlmlens.abc.options import Options
     from vlmlens.errors import UnknownPlugin
     from vlmlens.manifest import Manifest, PluginKind
-
-_USABLE = (Status.OK, Status.AMBIGUOUS)
 
 
 class Registry:
@@ -108,7 +106,7 @@ class Registry:
         if len(found) > 1:
             raise ambiguous(name, found)
         entry = found[0]
-        if entry.manifest is None or entry.status not in _USABLE:
+        if entry.manifest is None or not entry.usable:
             raise entry.problem or UnknownPlugin(f"The {kind} {name!r} has no manifest.")
         return entry.manifest
 
@@ -157,12 +155,19 @@ class Registry:
         with self.guard.traced(f"{manifest.kind.value} {manifest.name}, its class"):
             return load_class(manifest, next(owners, ""))
 
-    def ask(self, manifest: Manifest, question: Callable[[type[Any]], Any]) -> Any:
+    def ask(
+        self,
+        manifest: Manifest,
+        question: Callable[[type[Any]], Any],
+        *,
+        limit: float | None = None,
+    ) -> Any:
         """A plugin's answer to what it is asked though nobody chose it: loaded, in limited time.
 
         Args:
             manifest: Of the plugin.
             question: Is given the plugin's class.
+            limit: Seconds, where importing may take longer than reading a manifest.
 
         Raises:
             PluginError: It cannot be loaded, or not in time.
@@ -170,12 +175,13 @@ class Registry:
         from vlmlens.registry._problems import slow
         from vlmlens.registry._target import load_class
 
+        guard = self.guard
         package = manifest.target.partition(":")[0].partition(".")[0]
         label = f"{manifest.kind.value} {manifest.name}, asked"
         try:
-            return self.guard.call(label, package, lambda: question(load_class(manifest)))
+            return guard.call(label, package, lambda: question(load_class(manifest)), limit)
         except TooSlow as error:
-            raise slow(manifest.kind.value, manifest.name, error.limit, "") from error
+            raise slow(manifest.kind.value, manifest.name, error, "") from error
 
     def options(self, plugin: Manifest | type[Any], values: Mapping[str, Any]) -> Options:
         """A plugin's options, checked against its own model.
