@@ -27,6 +27,7 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "schema",
     "estimate",
     "doctor",
     "version",

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "pyarrow")
+HEAVY = (
+    "torch",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "pyarrow",
+    "lmdb",
+    "numpy",
+    "pydantic",
+    "yaml",
+)
+UNNEEDED = (*HEAVY, "rich.console", "importlib.metadata", "email")
 COMMANDS = (
     "run",
     "extract",
@@ -24,14 +36,16 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "schema",
     "estimate",
     "doctor",
     "version",
 )
-PROBE = f"""
-import atexit, sys
+PROBE = """
+import atexit, os, sys
 def heavy():
-    print("HEAVY", [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+    watched = os.environ["WATCHED"].split()
+    print("HEAVY", [name for name in watched if name in sys.modules], file=sys.stderr)
 atexit.register(heavy)
 from vlmlens.cli import main
 main()
@@ -58,6 +72,7 @@ def vlmlens(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     [
         (("--help",), {}),
         (("run", "--help"), {}),
+        (("plugins", "--help"), {}),
         (("plugins", "list"), {}),
         (("plugins", "list", "--json"), {}),
         (("version",), {}),
@@ -66,13 +81,33 @@ def vlmlens(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     ],
 )  # fmt: skip
 def test_nothing_heavy_is_imported(args: tuple[str, ...], env: dict[str, str]) -> None:
-    done = python("-c", PROBE, *args, **env)
+    done = python("-c", PROBE, *args, WATCHED=" ".join(HEAVY), **env)
     assert done.stderr.splitlines()[-1] == "HEAVY []", done.stderr
     assert done.stdout.strip()
 
 
+@pytest.mark.parametrize("args", [("--help",), ("plugins", "list"), ("plugins", "list", "--json")])
+def test_not_even_what_prints_tables_is_imported(args: tuple[str, ...]) -> None:
+    done = python("-c", PROBE, *args, WATCHED=" ".join(UNNEEDED))
+    assert done.stderr.splitlines()[-1] == "HEAVY []", done.stderr
+
+
+def test_what_help_shows_is_what_the_commands_say() -> None:
+    from importlib import import_module
+
+    from vlmlens.cli import _app
+
+    for name, text in _app.COMMANDS.items():
+        module = import_module(f"vlmlens.cli.{'import_' if name == 'import' else name}")
+        if hasattr(module, "app"):
+            said = module.app.info.help
+        else:
+            said = getattr(module, "import_" if name == "import" else name).__doc__
+        assert said.splitlines()[0] == text, name
+
+
 def test_the_watch_for_heavy_imports_works() -> None:
-    done = python("-c", "import scipy\n" + PROBE, "version")
+    done = python("-c", "import scipy\n" + PROBE, "version", WATCHED="torch scipy")
     assert "HEAVY ['scipy']" in done.stderr
 
 

@@ -6,7 +6,5 @@ from __future__ import annotations
 def main() -> None:
     """Entry point of the console script `vlmlens`."""
     from vlmlens.cli._app import app
-    from vlmlens.cli._messages import show_warnings
 
-    show_warnings()
     app(prog_name="vlmlens")

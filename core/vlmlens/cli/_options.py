@@ -6,26 +6,28 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from vlmlens.cli._installed import installed
 from vlmlens.cli._output import Output, current
 from vlmlens.errors import SpecError
 from vlmlens.manifest import PluginKind
 
 if TYPE_CHECKING:
-    from vlmlens.registry import Registry
     from vlmlens.spec import RunSpec
 
-
-@cache
-def installed() -> Registry:
-    """The plugins of this environment."""
-    from vlmlens.registry import Registry
-
-    return Registry.default()
+__all__ = [
+    "SpecFlags",
+    "analysis_flags",
+    "installed",
+    "model_flags",
+    "output_flags",
+    "shares",
+    "spec_flags",
+]
 
 
 @dataclass(frozen=True)

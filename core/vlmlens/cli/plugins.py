@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output, table
-from vlmlens.errors import PluginError
+from vlmlens.cli._table import plain_table
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Entry, Status
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from vlmlens.testing import CheckResult
     from vlmlens.testing.run import Report
 
-app = typer.Typer(help="What is installed, and what is wrong with it.", no_args_is_help=True)
+app = typer.Typer(
+    help="What is installed, and what is wrong with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 
 
@@ -30,16 +35,19 @@ Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 def list_(output: Output, kind: Kind = None) -> None:
     """List plugins with their state."""
     entries = installed().entries(kind)
-    rows = [
-        (_kind(entry), entry.name, _state(entry.status), _origin(entry), _help(entry))
-        for entry in entries
-    ]
-    document = {"plugins": [entry_document(entry) for entry in entries]}
-    output.data(
-        document,
-        table("kind", "name", "state", "from", "what it does", rows=rows),
-        *(_problem(entry) for entry in entries if entry.problem),
-    )
+    if output.json:
+        output.data({"plugins": [entry_document(entry) for entry in entries]})
+        return
+    headers = ("kind", "name", "state", "ms", "from", "what it does")
+    rows = [_row(entry) for entry in entries]
+    text = plain_table(headers, rows)
+    if text is None:
+        output.data(None, table(*headers, rows=rows))
+    else:
+        typer.echo(text)
+    for entry in entries:
+        if remark := _remark(entry):
+            typer.echo(f"\n{entry.name}: {remark}")
 
 
 @app.command()
@@ -127,6 +135,8 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "help": _help(entry),
         "aliases": list(entry.manifest.aliases) if entry.manifest else [],
+        "seconds": round(entry.seconds, 4),
+        "heavy_imports": list(entry.heavy),
         "error": problem.message if problem else None,
         "hint": problem.hint if problem else None,
     }
@@ -202,8 +212,16 @@ def _kind(entry: Entry) -> str:
     return entry.kind.value if entry.kind else "plugin"
 
 
-def _state(status: Status) -> str:
-    return status.value if status is Status.OK else status.value.upper()
+def _row(entry: Entry) -> tuple[str, ...]:
+    status = entry.status
+    return (
+        _kind(entry),
+        entry.name,
+        status.value if status is Status.OK else status.value.upper(),
+        f"{entry.seconds * 1000:.0f}" if entry.seconds else "",
+        _origin(entry),
+        _help(entry),
+    )
 
 
 def _origin(entry: Entry) -> str:
@@ -214,6 +232,13 @@ def _help(entry: Entry) -> str:
     return entry.manifest.help if entry.manifest else ""
 
 
-def _problem(entry: Entry) -> str:
-    problem = entry.problem or PluginError("")
-    return f"\n{entry.name}: {problem.message}\n  {problem.hint}"
+def _remark(entry: Entry) -> str:
+    """What is wrong with a plugin and what to do, or ""."""
+    if entry.problem:
+        return f"{entry.problem.message}\n  {entry.problem.hint}"
+    if entry.heavy:
+        return (
+            f"Reading its manifest imports {', '.join(entry.heavy)} ({entry.seconds:.1f} s).\n"
+            "  Every command waits for that; its author should keep the manifest in a light module."
+        )
+    return ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.registry._entry import broken, missing_dependency
+from vlmlens.registry._problems import broken, missing_dependency
 
 _INTERFACES = {
     PluginKind.ADAPTER: "ModelAdapter",

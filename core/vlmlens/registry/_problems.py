@@ -1,0 +1,72 @@
+"""The errors of plugins that cannot be used: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vlmlens.errors import (
+    BrokenPlugin,
+    DisabledPlugin,
+    MissingDependency,
+    SlowPlugin,
+    WrongApiVersion,
+)
+from vlmlens.manifest import API_VERSION, Manifest
+from vlmlens.registry._guard import TooSlow
+
+
+def broken(what: str, name: str, error: BaseException, distribution: str) -> BrokenPlugin:
+    """The error for a plugin whose import failed with `error`."""
+    fix = f"Upgrade, reinstall or uninstall {distribution}." if distribution else "Repair it."
+    if distribution == "vlmlens":
+        fix = "Reinstall vlmlens."
+    problem = BrokenPlugin(
+        f"The {what} {name!r} cannot be imported: {type(error).__name__}: {error}.",
+        subject=name,
+        hint=f"{fix} Other plugins are not affected.",
+    )
+    problem.__cause__ = error
+    return problem
+
+
+def missing_dependency(what: str, name: str, modules: Iterable[str]) -> MissingDependency:
+    """The error for a plugin that needs modules which are not installed."""
+    listed = list(modules)
+    noun = "module" if len(listed) == 1 else "modules"
+    which = ", ".join(listed)
+    return MissingDependency(
+        f"The {what} {name!r} needs the {noun} {which}, not installed in this environment.",
+        subject=name,
+        hint=f"Install what provides {which}; often that is `pip install {' '.join(listed)}`.",
+    )
+
+
+def wrong_version(manifest: Manifest, distribution: str) -> WrongApiVersion:
+    """The error for a plugin of another plugin API."""
+    newer = manifest.api_version > API_VERSION
+    return WrongApiVersion(
+        f"The {manifest.kind} {manifest.name!r} was written for plugin API "
+        f"{manifest.api_version}; this vlmlens speaks {API_VERSION}.",
+        subject=manifest.name,
+        hint=f"Upgrade {'vlmlens' if newer else distribution or 'the plugin'}.",
+    )
+
+
+def slow(what: str, name: str, error: TooSlow, distribution: str) -> SlowPlugin:
+    """The error for a plugin whose code did not finish in time."""
+    waited = f"within {error.waited:g} seconds" if error.waited else "yet"
+    return SlowPlugin(
+        f"The {what} {name!r} was not imported {waited} and is left out.",
+        subject=name,
+        hint=f"If it needs longer, set VLMLENS_PLUGIN_TIMEOUT={error.more:g}; if it hangs, "
+        f"VLMLENS_DISABLE_PLUGINS={distribution or name}. Other plugins are not affected.",
+    )
+
+
+def disabled(what: str, name: str, reason: str) -> DisabledPlugin:
+    """The error for a plugin that the environment leaves out."""
+    return DisabledPlugin(
+        f"The {what} {name!r} is disabled by {reason}.",
+        subject=name,
+        hint="Change or unset that environment variable.",
+    )
