@@ -69,7 +69,8 @@ class Lengths:
         """Encode a few samples and fit: so many tokens per letter and per area of image."""
         letters = np.array([len(sample.prompt) for sample in samples], float)
         areas = np.array([_area(sample) for sample in samples])
-        probes = sorted({*_spread(letters), *_spread(areas)})
+        most = min(_PROBES, max(2, len(samples) // 16))
+        probes = sorted({*_spread(letters, most), *_spread(areas, most)})
         known = np.stack([np.ones(len(probes)), letters[probes], areas[probes]], 1)
         tokens = np.array([_tokens(encode(samples[i])) for i in probes], float)
         weights, *_ = np.linalg.lstsq(known, tokens, rcond=None)
@@ -164,10 +165,12 @@ def _pieces(
         yield piece, len(piece) if size is not None else beginning + longest * len(piece)
 
 
-def _spread(values: np.ndarray) -> list[int]:
-    """Numbers of a few samples, spread evenly over the range of values, both ends included."""
+def _spread(values: np.ndarray, most: int) -> list[int]:
+    """Numbers of at most so many samples, spread evenly over the values, both ends included."""
+    if np.ptp(values) == 0:
+        return [0]
     order = np.argsort(values, kind="stable")
-    return [int(order[i]) for i in np.linspace(0, len(order) - 1, _PROBES).astype(int)]
+    return [int(order[i]) for i in np.linspace(0, len(order) - 1, most).astype(int)]
 
 
 def _tokens(batch: Batch) -> int:

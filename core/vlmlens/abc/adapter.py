@@ -70,10 +70,16 @@ class Pass:
         axes: Whose modules run in it. The rows of an axis that runs in several passes are those
             of its passes, one after the other.
         run: Runs it; told whether the unembedding is to run too.
+        rows: How many of the language model's rows are in it; 0 where it does not say.
+        fill: Runs it only as far as later passes need it, given the last block of the language
+            model that they run; None where there is no shorter way. No block from that one on
+            gives its activation then.
     """
 
     axes: frozenset[Axis]
     run: Callable[[bool], None]
+    rows: int = 0
+    fill: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-import transformers
 
 from vlmlens.abc.adapter import Answer, Batch, ForwardOutput, Generation, Logits, Pass, Readout
 from vlmlens.errors import DataError
@@ -23,7 +22,7 @@ from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers.encoding import append_answers, token_kinds
 from vlmlens.transformers.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.transformers.loaded import LoadedModel
-from vlmlens.transformers.shared import Beginnings, beginnings, owned, shared_rows
+from vlmlens.transformers.shared import Beginnings, Filling, beginnings, owned, shared_rows
 
 
 class TransformersAdapter(LoadedModel):
@@ -96,13 +95,18 @@ class TransformersAdapter(LoadedModel):
         return Batch(samples, inputs, layouts, self._passes(begin, inputs))
 
     def _passes(self, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
-        cache = transformers.DynamicCache()
+        cache = Filling()
+
+        def fill(last: int) -> None:
+            cache.last = last
+            first(False)
 
         def first(head: bool) -> None:
             model = self._module if head else self._module.model
             model(**inputs, past_key_values=cache, use_cache=True)
 
         def then(head: bool) -> None:
+            cache.last = None
             ids, places, sees = begin.packed_tails(self.pad_token_id)
             hidden = torch.finfo(self._module.dtype).min
             mask = torch.zeros(sees.shape, dtype=self._module.dtype).masked_fill(~sees, hidden)
@@ -112,7 +116,8 @@ class TransformersAdapter(LoadedModel):
             model(**self._placed(tails), past_key_values=cache, use_cache=True)
 
         language = frozenset({Axis.LLM})
-        return Pass(frozenset(Axis), first), Pass(language, then)
+        rows = begin.ids.numel()
+        return Pass(frozenset(Axis), first, rows, fill), Pass(language, then)
 
     def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
         """Position ids of what follows shared beginnings.
