@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import multiprocessing
 import os
 import random
@@ -46,9 +47,7 @@ def main() -> None:
         folder = Path(name)
         settings = {"limit": chosen.samples, "sites": list(SITES), "storage": chosen.storage}
         _import_all(settings)
-        start = time.perf_counter()
-        _finish(folder / "whole", settings)
-        length = time.perf_counter() - start
+        length = _finish(folder / "whole", settings)
         stored: list[int] = []
         wrong = 0
         for number in range(chosen.runs):
@@ -67,12 +66,21 @@ def main() -> None:
     raise SystemExit(bool(wrong))
 
 
-def _killed(out: Path, settings: dict[str, Any], length: float, dice: random.Random) -> list[int]:
-    """Start a run and kill it, at least once; rows that were stored at each kill."""
+def _killed(
+    out: Path, settings: dict[str, Any], length: tuple[float, float], dice: random.Random
+) -> list[int]:
+    """Start a run and kill it, at least once; rows that were stored at each kill.
+
+    A first kill in three falls anywhere in the run, as later ones do; the others while it extracts.
+    """
     rows: list[int] = []
     while not rows or dice.random() < 0.3:
         child = _child(out, settings)
-        child.join(dice.uniform(0, length))
+        if rows or dice.random() < 1 / 3:
+            child.join(dice.uniform(0, sum(length)))
+        else:
+            _wait_for_extraction(child, out)
+            child.join(dice.uniform(0, length[1]))
         if child.exitcode is None:
             os.kill(child.pid or 0, signal.SIGKILL)
             child.join()
@@ -93,11 +101,26 @@ def _import_all(settings: dict[str, Any]) -> None:
     importlib.import_module("vlmlens.extraction")
 
 
-def _finish(out: Path, settings: dict[str, Any]) -> None:
+def _finish(out: Path, settings: dict[str, Any]) -> tuple[float, float]:
+    """Run to the end; seconds until it extracts, and from then on."""
+    start = time.perf_counter()
     child = _child(out, settings)
+    _wait_for_extraction(child, out)
+    made = time.perf_counter()
     child.join()
     if child.exitcode:
         raise SystemExit(f"a run ended with code {child.exitcode}")
+    return made - start, time.perf_counter() - made
+
+
+def _wait_for_extraction(child: Any, out: Path) -> None:
+    """Wait until the run says which model it has loaded: rows come right after."""
+    while child.is_alive() and not _has_model(out / "run.json"):
+        time.sleep(0.002)
+
+
+def _has_model(path: Path) -> bool:
+    return path.exists() and "model" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def _child(out: Path, settings: dict[str, Any]) -> Any:

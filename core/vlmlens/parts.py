@@ -53,8 +53,10 @@ def select_in_passes(
         for selection in of_site[site.name]:
             selection.add(activation)
 
-    for each in batch.passes:
+    for number, each in enumerate(batch.passes):
         here = [site for site in sites if site.axis in each.axes]
+        later = {axis for one in batch.passes[number + 1 :] for axis in one.axes}
+        needed = each.whole and any(site.axis in later for site in sites)
         silent = _unwanted(here, of_site, each) if stop and not head else []
         if silent:
             early = [site for site in here if site not in silent]
@@ -64,7 +66,8 @@ def select_in_passes(
                 for selection in of_site[site.name]:
                     selection.skip(each.rows)
         elif here:
-            with torch.inference_mode(), hooked(vlm.module, here, visit, stop=stop and not head):
+            ends = stop and not head and not needed
+            with torch.inference_mode(), hooked(vlm.module, here, visit, stop=ends):
                 each.run(head)
     return {name: selection.result() for name, selection in chosen.items()}
 
