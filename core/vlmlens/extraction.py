@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from vlmlens.errors import OutOfMemory
 from vlmlens.pipeline import prepared, sink
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import Batch, ModelAdapter
+    from vlmlens.abc.adapter import Batch, ModelAdapter, Sharing
     from vlmlens.abc.extractor import Extractor
     from vlmlens.generated import GeneratedTexts
     from vlmlens.samples import Sample
@@ -62,8 +62,8 @@ class Extraction:
     generate: int | None = None
     texts: GeneratedTexts | None = None
     shard: Shard | None = None
-    shared: int = field(default=0, init=False)
-    """How many samples shared their beginning with another one."""
+    shared: Counter[Sharing] = field(default_factory=Counter, init=False)
+    """How many samples shared what is computed of their images or beginning with another one."""
     _fits: float = field(default=float("inf"), init=False)
     _encoding: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -101,7 +101,8 @@ class Extraction:
         """The run's samples in units."""
         size = None if isinstance(self.batch_size, str) else self.batch_size
         lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
-        share = self.share and self.extractor.takes_passes and self.generate is None
+        can = self.share and self.extractor.takes_passes and self.generate is None
+        share = self.vlm.shares if can else "nothing"
         found = units(self.samples, lengths, size=size, budget=self.budget, share=share)
         return found if self.shard is None else found[self.shard.number :: self.shard.count]
 
@@ -145,15 +146,21 @@ class Extraction:
         if not unit.shared:
             yield unit.samples, self.vlm.encode([sample for group in groups for sample in group])
             return
-        together = self.vlm.encode_shared(groups)
+        together = self._encode_shared(groups)
         if together is not None:
-            self.shared += len(unit.samples)
             yield unit.samples, together
             return
         for numbers, group in zip(unit.groups, groups, strict=True):
-            alone = self.vlm.encode_shared([group]) if len(groups) > 1 else None
-            self.shared += len(numbers) if alone is not None else 0
+            alone = self._encode_shared([group]) if len(groups) > 1 else None
             yield numbers, self.vlm.encode(group) if alone is None else alone
+
+    def _encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+        budget = self.budget if self.batch_size == "auto" else None
+        batch = self.vlm.encode_shared(groups, budget=budget)
+        if batch is not None:
+            only_images = any(each.whole for each in batch.passes)
+            self.shared["images" if only_images else "beginnings"] += len(batch)
+        return batch
 
     def _computed(
         self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded | None

@@ -183,8 +183,8 @@ def _run_units(
         job.hook("vlmlens_batch_done", done=done, total=total, seconds=elapsed)
 
     extraction.run(store, missing, advance)
-    if extraction.shared:
-        job.run.update(shared_beginnings=extraction.shared)
+    for what, count in extraction.shared.items():
+        job.run.update(**{f"shared_{what}": count})
 
 
 def _missing(

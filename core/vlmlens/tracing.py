@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 
@@ -222,6 +222,11 @@ def first_call(
     finally:
         handle.remove()
     return None
+
+
+def end_pass() -> NoReturn:
+    """End the forward pass that is running inside of `hooked`: nothing more of it is needed."""
+    raise _Done
 
 
 class _Done(BaseException):

@@ -130,6 +130,35 @@ def test_the_pass_ends_at_the_deepest_wanted_site(
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("sites", "deepest", "times"),
+    [
+        (["llm.block.*/last"], "llm.block.5", 1),
+        (["llm.block.*.mlp/text[-3:].mean", "llm.block.5.attn/last"], "llm.block.5", 1),
+        (["llm.block.1/last", "llm.block.3/last"], "llm.block.3", 1),
+        (["llm.block.*/last", "llm.block.5/image.mean"], "llm.block.5", 2),
+        (["llm.block.5/mean"], "llm.block.5", 2),
+        (["llm.block.2/last", "llm.norm/last"], "llm.block.5", 2),
+    ],
+)
+def test_a_beginning_is_run_only_as_far_as_it_is_needed(
+    vlm: ModelAdapter, sites: list[str], deepest: str, times: int
+) -> None:
+    extractor = ActivationExtractor(vlm, sites, ActivationExtractor.Options())
+    samples = scenes(10)
+    groups = [samples[:5], samples[5:]]
+    whole = extractor.extract(vlm.encode_shared(groups))  # type: ignore[arg-type]
+    mlp = f"{vlm.sites.canonical[deepest].path}.mlp"
+    found: dict[str, Any] = {}
+
+    def again() -> None:
+        found.update(extractor.extract(vlm.encode_shared(groups)))  # type: ignore[arg-type]
+
+    assert calls_of(vlm, mlp, again) == times
+    assert list(found) == extractor.columns()
+    assert all(np.array_equal(whole[name].array, found[name].array) for name in whole)
+
+
 def test_the_first_pass_is_whole_and_finds_modules_that_run_twice(vlm: ModelAdapter) -> None:
     site = vlm.sites.canonical["llm.block.1"].path
     block = vlm.module.get_submodule(site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -193,6 +193,14 @@ class LoadedModel(ModelAdapter):
         """Where inputs go; the CPU for a skeleton, so that `encode` works on it."""
         device: torch.device = self._module.device
         return torch.device("cpu") if device.type == "meta" else device
+
+    def computing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A part of the model that is called by itself, computing as the whole model does."""
+        if self.request.autocast is None:
+            return function
+        wrap = torch.autocast(self.device.type, getattr(torch, self.request.autocast))
+        wrapped: Callable[..., Any] = wrap(function)
+        return wrapped
 
     @property
     def dtype(self) -> str:
