@@ -27,7 +27,13 @@ from vlmlens.samples import Sample, check_unique
 from vlmlens.screening import BadSample, bad_images_error, bad_samples, summary, without
 from vlmlens.sites import SiteMap
 from vlmlens.spec import DEMO_DATA, RunSpec
-from vlmlens.suitability import Asked, asked_analyses, suitable
+from vlmlens.suitability import (
+    Asked,
+    asked_analyses,
+    check_samples,
+    check_storage,
+    suitable,
+)
 from vlmlens.tokens import Column, TokenKind
 
 if TYPE_CHECKING:
@@ -171,11 +177,13 @@ def compose(
     skeleton = adapter_class.skeleton(request)
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
+    check_storage(storage, columns)
     samples, skipped = _usable(spec, samples, skeleton, observer)
+    check_samples(skeleton, samples)
     on_skeleton.check(samples)
     _check_generation(spec, adapter, columns)
     asked_still = {name: asked[name] for name in analyses}
-    analyses, unfit = suit(asked_still, samples=samples, columns=columns)
+    analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
     for name, why in left_out.items():
         observer.warn(f"{name} is left out: {why}")

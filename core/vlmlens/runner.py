@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import ModelAdapter
@@ -105,6 +106,11 @@ def analyze(
     with run.store() as store:
         columns = [column.name for column in store.columns()]
     asked = asked_analyses(analyses, run.info.get("suggested", {}))
+
+    def _adapter_class() -> type[ModelAdapter]:
+        found: type[ModelAdapter] = registry.load(adapter)
+        return found
+
     made, left_out = suitable(
         registry,
         asked,
@@ -113,11 +119,11 @@ def analyze(
         columns=columns,
         strict=bool(analyses),
         extractor=registry.find(PluginKind.EXTRACTOR, spec.extractor),
+        skeleton=cache(lambda: _adapter_class().skeleton(load_request(spec, registry, adapter))),
     )
 
     def load() -> ModelAdapter:
-        adapter_class: type[ModelAdapter] = registry.load(adapter)
-        return adapter_class.load(load_request(spec, registry, adapter))
+        return _adapter_class().load(load_request(spec, registry, adapter))
 
     job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))
     job.warnings = list(run.info.get("warnings", ()))

@@ -13,6 +13,7 @@ from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.transformers.loading import (
+    check_autocast,
     check_complete,
     checkpoint_identity,
     compute_in,
@@ -81,6 +82,7 @@ class LoadedModel(ModelAdapter):
         model = cls.model_name(request)
         if request.quantization is not None:
             quantization_config(request.quantization)
+        check_autocast(request.autocast, pick_device(request.device).type)
         with explained(model, request.attention):
             config = cls.read_config(model, cls.arguments(request))
             cls.check_config(config)

@@ -170,13 +170,18 @@ def compute_in(module: Any, dtype: str, device: str) -> None:
     Raises:
         SpecError: float16 on a CPU.
     """
+    check_autocast(dtype, device)
+    for part in (module, getattr(module, "model", None)):
+        if isinstance(part, torch.nn.Module):
+            part.forward = torch.autocast(device, getattr(torch, dtype))(part.forward)
+
+
+def check_autocast(dtype: str | None, device: str) -> None:
+    """Raise `SpecError` where matrix products are to be computed in float16 on a CPU."""
     if dtype == "float16" and device == "cpu":
         raise SpecError(
             "float16 is not computed on a CPU.", subject=dtype, hint="Use --autocast bfloat16."
         )
-    for part in (module, getattr(module, "model", None)):
-        if isinstance(part, torch.nn.Module):
-            part.forward = torch.autocast(device, getattr(torch, dtype))(part.forward)
 
 
 def check_complete(model: str, missing: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, Readout
 from vlmlens.errors import CompositionError, MissingAnnotation, ReadoutError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -21,7 +21,7 @@ from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._columns import choose
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.logit_lens import learned, maps, report, spread_report, tasks
-from vlmlens_plugins.analysis.logit_lens.checks import check_rows
+from vlmlens_plugins.analysis.logit_lens.checks import check_groups, check_rows
 from vlmlens_plugins.analysis.logit_lens.positions import (
     Group,
     groups,
@@ -95,8 +95,23 @@ class LogitLens(Analysis):
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
         self._shown(samples)
+        if self.options.tuned:
+            check_groups(samples)
         if columns:
             self._groups(columns)
+
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`."""
+        del samples
+        site = _readout(skeleton).site
+        for group in self._groups(columns):
+            _final(group, site, columns)
+        head = skeleton.sites.canonical.get("llm.head")
+        size = skeleton.widths().get(head.path) if head else None
+        if size is not None:
+            spellings(skeleton, self.options.words, size)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
@@ -131,7 +146,8 @@ class LogitLens(Analysis):
         progress: Callable[[int], None],
     ) -> float:
         """Read a group and add what is found; the error of the check."""
-        final = _final(group, reader.vocabulary, [info.name for info in context.columns()])
+        site = reader.vocabulary.readout.site
+        final = _final(group, site, [info.name for info in context.columns()])
         ids = [sample.id for sample in context.samples]
         stored = context.store.read(final, ids[:_CHECKED])
         some = context.samples[:_CHECKED]
@@ -180,12 +196,7 @@ class LogitLens(Analysis):
         )
 
     def _vocabulary(self, context: AnalysisContext, vlm: ModelAdapter, group: Group) -> Vocabulary:
-        readout = vlm.readout()
-        if readout is None:
-            raise ReadoutError(
-                "The model has no final norm and unembedding to read with.",
-                hint="Choose another analysis, or an adapter that offers a readout.",
-            )
+        readout = _readout(vlm)
         row = context.store.read(group.columns[-1], [context.samples[0].id]).numpy()[0]
         return Vocabulary(readout, row)
 
@@ -255,8 +266,18 @@ class LogitLens(Analysis):
         return [numbers[name] for name in wanted]
 
 
-def _final(group: Group, vocabulary: Vocabulary, columns: Sequence[str]) -> str:
-    name = group.final(vocabulary.readout.site)
+def _readout(vlm: ModelAdapter) -> Readout:
+    readout = vlm.readout()
+    if readout is None:
+        raise ReadoutError(
+            "The model has no final norm and unembedding to read with.",
+            hint="Choose another analysis, or an adapter that offers a readout.",
+        )
+    return readout
+
+
+def _final(group: Group, site: str, columns: Sequence[str]) -> str:
+    name = group.final(site)
     if name not in columns:
         raise CompositionError(
             f"The logit lens needs the column {name!r}, which holds the model's own answer.",
