@@ -6,18 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, ColumnBlock, ColumnStore, Mode, Values
 from vlmlens.errors import ColumnNotFound, StoreError, StoreLocked
-from vlmlens.manifest import Manifest
-from vlmlens.testing._checks import CheckFailed, Checks, expect, expect_error, skip
+from vlmlens.testing._checks import CheckFailed, expect, expect_error, skip
+from vlmlens.testing._plugin_checks import PluginChecks
 from vlmlens.testing._stores import (
     block,
     expect_same,
@@ -30,7 +29,7 @@ from vlmlens.testing._stores import (
 )
 
 
-class StorageTests(Checks):
+class StorageTests(PluginChecks):
     """The conformance kit of storage backends.
 
     Subclass it as `Test...` and give `manifest`; override `location` where the backend does not
@@ -38,9 +37,6 @@ class StorageTests(Checks):
     checked: "ragged" (several rows per sample) and "durable" (what `write` acknowledged is there
     for other processes, whatever becomes of the writer).
     """
-
-    manifest: ClassVar[Manifest]
-    options: ClassVar[Mapping[str, Any]] = {}
 
     def location(self, folder: Path) -> str:
         """Where a store in an empty folder of its own is."""
