@@ -18,16 +18,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmlens.testing._checks import CheckFailed, CheckResult
     from vlmlens.testing.adapter import AdapterTests
+    from vlmlens.testing.analysis import AnalysisTests, Planted
     from vlmlens.testing.dataset import DatasetTests
+    from vlmlens.testing.extractor import ExtractorTests
     from vlmlens.testing.storage import StorageTests
 
-__all__ = ["AdapterTests", "CheckFailed", "CheckResult", "DatasetTests", "StorageTests"]
+__all__ = [
+    "AdapterTests",
+    "AnalysisTests",
+    "CheckFailed",
+    "CheckResult",
+    "DatasetTests",
+    "ExtractorTests",
+    "Planted",
+    "StorageTests",
+]
 
 _HOMES = {
     "CheckFailed": "vlmlens.testing._checks",
     "CheckResult": "vlmlens.testing._checks",
     "AdapterTests": "vlmlens.testing.adapter",
+    "AnalysisTests": "vlmlens.testing.analysis",
     "DatasetTests": "vlmlens.testing.dataset",
+    "ExtractorTests": "vlmlens.testing.extractor",
+    "Planted": "vlmlens.testing.analysis",
     "StorageTests": "vlmlens.testing.storage",
 }
 
