@@ -18,6 +18,7 @@ from vlmlens.cli.export import export
 from vlmlens.cli.extract import extract
 from vlmlens.cli.import_ import import_
 from vlmlens.cli.merge import merge
+from vlmlens.cli.new import new
 from vlmlens.cli.plugins import app as plugins
 from vlmlens.cli.report import report
 from vlmlens.cli.run import run
@@ -36,7 +37,7 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 _BUILT_IN = (
     "run", "extract", "analyze", "report", "compare", "sites", "show", "export", "import", "merge",
-    "verify", "plugins", "estimate", "doctor", "version",
+    "verify", "plugins", "new", "estimate", "doctor", "version",
 )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ for command in (
     export,
     merge,
     verify,
+    new,
     estimate,
     doctor,
     version,

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmlens.testing._checks import CheckFailed, CheckResult
     from vlmlens.testing.adapter import AdapterTests
-    from vlmlens.testing.analysis import AnalysisTests, Planted
+    from vlmlens.testing.analysis import AnalysisTests
     from vlmlens.testing.dataset import DatasetTests
     from vlmlens.testing.extractor import ExtractorTests
+    from vlmlens.testing.planting import Planted, Signal
     from vlmlens.testing.storage import StorageTests
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "DatasetTests",
     "ExtractorTests",
     "Planted",
+    "Signal",
     "StorageTests",
 ]
 
@@ -41,7 +43,8 @@ _HOMES = {
     "AnalysisTests": "vlmlens.testing.analysis",
     "DatasetTests": "vlmlens.testing.dataset",
     "ExtractorTests": "vlmlens.testing.extractor",
-    "Planted": "vlmlens.testing.analysis",
+    "Planted": "vlmlens.testing.planting",
+    "Signal": "vlmlens.testing.planting",
     "StorageTests": "vlmlens.testing.storage",
 }
 

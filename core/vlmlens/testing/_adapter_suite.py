@@ -80,7 +80,8 @@ class AdapterSuite(PluginChecks):
 
     def load(self, **settings: Any) -> ModelAdapter:
         """A fresh instance of the model."""
-        chosen = {"device": self.device, "dtype": "float32", **settings}
+        given = {"device": self.device, "dtype": "float32", "options": self.chosen()}
+        chosen: dict[str, Any] = {**given, **settings}
         return self.adapter.load(LoadRequest(model=str(self.checkpoint), **chosen))
 
     @cached_property
