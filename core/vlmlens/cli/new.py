@@ -20,9 +20,7 @@ def new(
     folder: Annotated[
         Path | None, Argument(help="Where it goes; default: vlmlens-KIND-NAME.")
     ] = None,
-    defaults: Annotated[
-        bool, Option("--defaults", help="Ask nothing: the defaults hold.")
-    ] = False,
+    defaults: Annotated[bool, Option("--defaults", help="Ask nothing: the defaults hold.")] = False,
     answer: Annotated[
         list[str] | None,
         Option(
