@@ -537,4 +537,5 @@ class TestKitCatches:
             "other_process_locked",
             "concurrent_readers",
             "killed_writer",
+            "random_crashes",
         }

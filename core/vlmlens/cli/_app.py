@@ -34,6 +34,7 @@ COMMANDS = {
     "merge": "Put the shards of a run together into one store.",
     "verify": "Read every stored chunk and compare its checksum.",
     "plugins": "What is installed, and what is wrong with it.",
+    "new": "Write a new plugin as a distribution, with tests that pass as they are.",
     "schema": "Print the JSON schema of the run file, for completion in an editor.",
     "estimate": "Say what a run will store.",
     "doctor": "Check this environment.",

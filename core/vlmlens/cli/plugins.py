@@ -73,17 +73,22 @@ def check(
         str | None,
         Option(metavar="ID", help="Check an adapter on this checkpoint: hub id or folder."),
     ] = None,
+    data: Annotated[
+        str | None, Option(metavar="SOURCE", help="Check a dataset on this source.")
+    ] = None,
     device: Annotated[
         str, Option(metavar="DEVICE", help="Where an adapter computes: cpu, cuda or auto.")
     ] = "cpu",
 ) -> None:
     """Run a plugin's conformance checks; exit code 1 if one fails.
 
-    An adapter is checked on tiny checkpoints that are made for it, or on --model, in float32.
+    An adapter is checked on tiny checkpoints that are made for it, or on --model, in float32; a
+    dataset on small sources, or on --data; extractors and analyses on a tiny model and planted
+    data.
     """
     from vlmlens.testing.run import find_suites, run_suites
 
-    suites = find_suites(installed(), name, kind, model=model, device=device)
+    suites = find_suites(installed(), name, kind, model=model, data=data, device=device)
     with output.observer() as observer:
         reports = run_suites(suites, observer)
     output.data(check_document(reports), *(part for each in reports for part in _checked(each)))

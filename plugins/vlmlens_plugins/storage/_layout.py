@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.storage import DTYPES, Values
 from vlmlens.errors import StoreCorrupt
-from vlmlens_plugins.storage._blocks import Form
+from vlmlens.storing import Form
 
 if TYPE_CHECKING:
     from lmdb import Transaction

@@ -24,8 +24,7 @@ from vlmlens.abc.storage import (
     Values,
 )
 from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
-from vlmlens_plugins.storage import _layout as layout
-from vlmlens_plugins.storage._blocks import (
+from vlmlens.storing import (
     check_block,
     crc32_of,
     find_column,
@@ -33,6 +32,7 @@ from vlmlens_plugins.storage._blocks import (
     read_only,
     to_json,
 )
+from vlmlens_plugins.storage import _layout as layout
 from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
 from vlmlens_plugins.storage._environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
@@ -240,6 +240,10 @@ class LmdbStore(ColumnStore):
 
     def _check_format(self) -> None:
         environment = self._environment
+        if self._mode == "a":
+            # A writer that was killed may have left a whole block that readers see only once the
+            # next writer has taken the lock. It has to be seen before anyone asks what is there.
+            environment.write(lambda txn, index: None)
         with environment.snapshot(lambda _: None) as (txn, _):
             record, empty = _read_record(txn), not txn.stat()["entries"]
         if record is not None:
