@@ -37,6 +37,7 @@ class Place:
             env={
                 **os.environ,
                 "COLUMNS": "200",
+                "PYTHONFAULTHANDLER": "1",
                 "PYTHONPATH": str(self.site),
                 "VLMLENS_PLUGIN_TIMEOUT": LIMIT,
                 **env,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output, table
 from vlmlens.cli._table import plain_table
@@ -53,7 +54,13 @@ def list_(output: Output, kind: Kind = None) -> None:
 @app.command()
 @shares(output=output_flags)
 def show(
-    name: Annotated[str, Argument(help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")],
+    name: Annotated[
+        str,
+        Argument(
+            help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.",
+            autocompletion=completion.any_name,
+        ),
+    ],
     output: Output,
     kind: Kind = None,
 ) -> None:
