@@ -157,6 +157,7 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
         "kind": kind.value,
         "name": manifest.name,
         "help": manifest.help,
+        "from": next((_origin(e) for e in registry.entries(kind) if e.manifest is manifest), ""),
         "class": manifest.target,
         "api_version": manifest.api_version,
         "aliases": list(manifest.aliases),
@@ -170,11 +171,11 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
 
 
 def _option(name: str, field: FieldInfo) -> dict[str, Any]:
-    annotation: Any = field.annotation
-    plain = isinstance(annotation, type) and not getattr(annotation, "__args__", None)
+    from vlmlens.cli._types import readable_type
+
     return {
         "name": name,
-        "type": annotation.__name__ if plain else str(annotation).replace("typing.", ""),
+        "type": readable_type(field.annotation, field.metadata),
         "required": field.is_required(),
         "default": None if field.is_required() else field.get_default(call_default_factory=True),
         "help": field.description or "",
@@ -183,7 +184,7 @@ def _option(name: str, field: FieldInfo) -> dict[str, Any]:
 
 def _rendered(details: dict[str, Any]) -> Iterator[Any]:
     yield f"{details['kind']} {details['name']}: {details['help']}"
-    facts = ("class", "api_version", "aliases", "offers", "needs", "requires", "suggests")
+    facts = ("from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests")
     yield table("", "", rows=[(key, _cell(details[key])) for key in facts if details[key]])
     options = details["options"]
     if options:
@@ -191,7 +192,7 @@ def _rendered(details: dict[str, Any]) -> Iterator[Any]:
             (
                 each["name"],
                 each["type"],
-                "required" if each["required"] else repr(each["default"]),
+                "required" if each["required"] else _default(each["default"]),
                 each["help"],
             )
             for each in options
@@ -209,6 +210,13 @@ def _rendered(details: dict[str, Any]) -> Iterator[Any]:
         ]
         yield table("checkpoint", "size", "", "licence", rows=rows)
     yield ""
+
+
+def _default(value: Any) -> str:
+    """A default as it is written in a run file."""
+    from vlmlens.cli._output import to_json
+
+    return " ".join(to_json(value).split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def _cell(value: Any) -> str:
