@@ -16,7 +16,7 @@ SMALL = (
     "--limit", "8", "--sites", "llm.block.*/last", "--sites", "vision.block.0/image.mean",
     "--analysis", "logit-lens",
 )  # fmt: skip
-LIMIT = "2"
+LIMIT = "1.5"
 """Seconds that a plugin may take here: long for what works, short for what hangs."""
 
 
@@ -163,7 +163,7 @@ def test_the_schema_names_what_it_leaves_out(place: Place) -> None:
         ("run --analysis bad-name", "BrokenPlugin", "its name is 7, not text"),
         ("run --storage new-api", "WrongApiVersion", "plugin API 99"),
         ("run --adapter lacking", "MissingDependency", "no_such_one"),
-        ("run --adapter hangs", "SlowPlugin", "VLMLENS_PLUGIN_TIMEOUT=8"),
+        ("run --adapter hangs", "SlowPlugin", "VLMLENS_PLUGIN_TIMEOUT=6"),
         ("run --analysis twin", "AmbiguousPlugin", "twin-a:twin, twin-b:twin"),
     ],
 )
@@ -176,10 +176,10 @@ def test_who_asks_for_a_bad_one_is_told(place: Place, command: str, kind: str, s
 
 
 def test_disabled_plugins_are_not_imported(place: Place) -> None:
-    env = {"VLMLENS_DISABLE_PLUGINS": "hangs, chatters,hook-hangs,twin-a:twin,prints"}
+    env = {"VLMLENS_DISABLE_PLUGINS": "hangs, hook-hangs,twin-a:twin,prints"}
     done = place.vlmlens("plugins", "list", "--json", **env)
     rows = {row["distribution"]: row for row in json.loads(done.stdout)["plugins"]}
-    for name in ("hangs", "chatters", "hook-hangs", "twin-a", "prints"):
+    for name in ("hangs", "hook-hangs", "twin-a", "prints"):
         assert rows[name]["state"] == "disabled"
     assert "NOISE of" not in done.stderr
     refused = place.vlmlens("run", "--adapter", "hangs", "--json", **env)
