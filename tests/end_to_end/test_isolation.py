@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.end_to_end._bad_plugins import install_all
+from tests.end_to_end._bad_plugins import install, install_all
 
 SMALL = (
     "--limit", "8", "--sites", "llm.block.*/last", "--sites", "vision.block.0/image.mean",
@@ -103,6 +103,8 @@ COMMANDS = [
     "schema",
     "estimate --limit 4",
     "run --dry-run --limit 4",
+    "run --dry-run --limit 4 --adapter vlmlens:demo --storage vlmlens:lmdb --data vlmlens:demo:scenes "
+    "--extractor vlmlens:activations --analysis vlmlens:logit-lens",
     "extract --limit 4 --sites llm.block.0/last --out extracted",
     "analyze small --analysis logit-lens",
     "show small",
@@ -211,3 +213,16 @@ def test_a_trace_tells_what_each_import_took(place: Place) -> None:
     assert line.endswith(" ms")
     assert float(line.split()[-2]) > 100
     assert any(line.startswith("plugin storage lmdb (vlmlens): ") for line in said)
+
+
+def test_a_trace_ends_with_the_plugin_that_ends_the_program(tmp_path: Path) -> None:
+    install(tmp_path, "fatal", "vlmlens.storage", "import os\nos._exit(7)\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "VLMLENS_TRACE_PLUGINS": "1"}
+    command = [sys.executable, "-m", "vlmlens", "plugins", "list"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    assert done.stderr.splitlines()[-1] == "plugin storage fatal (fatal): "
+    env["VLMLENS_DISABLE_PLUGINS"] = "fatal"
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "DISABLED" in done.stdout
