@@ -103,8 +103,8 @@ COMMANDS = [
     "schema",
     "estimate --limit 4",
     "run --dry-run --limit 4",
-    "run --dry-run --limit 4 --adapter vlmlens:demo --storage vlmlens:lmdb --data vlmlens:demo:scenes "
-    "--extractor vlmlens:activations --analysis vlmlens:logit-lens",
+    "run --dry-run --limit 4 --adapter vlmlens:demo --storage vlmlens:lmdb "
+    "--data vlmlens:demo:scenes --extractor vlmlens:activations --analysis vlmlens:logit-lens",
     "extract --limit 4 --sites llm.block.0/last --out extracted",
     "analyze small --analysis logit-lens",
     "show small",
