@@ -25,6 +25,7 @@ from vlmlens.observer import Observer, SilentObserver
 from vlmlens.registry import call_hook
 from vlmlens.samples import Sample, check_unique
 from vlmlens.screening import BadSample, bad_images_error, bad_samples, summary, without
+from vlmlens.site_names import remember
 from vlmlens.sites import SiteMap
 from vlmlens.spec import DEMO_DATA, RunSpec
 from vlmlens.suitability import (
@@ -175,6 +176,7 @@ def compose(
     request = load_request(spec, registry, adapter)
     make_extractor = _extractor_maker(spec, registry, extractor)
     skeleton = adapter_class.skeleton(request)
+    remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
     check_storage(storage, columns)
@@ -287,6 +289,7 @@ def open_sites(
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
+    remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
     return skeleton.sites, skeleton.widths(), classes
 

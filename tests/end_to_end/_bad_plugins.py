@@ -77,8 +77,7 @@ def install_all(folder: Path) -> dict[str, str]:
     ):
         install(folder, f"thief-{kind.lower()}", GROUPS[kind], card(kind, own), own)
         states[f"thief-{kind.lower()}"] = "ambiguous"
-    install(folder, "hangs", GROUPS["ADAPTER"], FOREVER)
-    install(folder, "chatters", GROUPS["ADAPTER"], CHATTER)
+    install(folder, "hangs", GROUPS["ADAPTER"], CHATTER)
     install(folder, "hook-hangs", "vlmlens.plugins", FOREVER)
     install(folder, "hook-fails", "vlmlens.plugins", "1 / 0\n")
     install(folder, "hook-unknown", "vlmlens.plugins", HOOK.replace("commands", "no_such") + "    ")
@@ -104,7 +103,6 @@ def install_all(folder: Path) -> dict[str, str]:
         "twin-a": "ambiguous",
         "twin-b": "ambiguous",
         "hangs": "slow",
-        "chatters": "slow",
         "hook-hangs": "slow",
         "hook-fails": "broken",
         "hook-unknown": "broken",

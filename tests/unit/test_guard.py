@@ -109,6 +109,28 @@ def test_a_late_one_prints_to_stderr_for_good(capfd: pytest.CaptureFixture[str])
     assert sys.stdout is before
 
 
+def test_printing_while_stdout_is_exchanged_is_safe(capfd: pytest.CaptureFixture[str]) -> None:
+    """`print` borrows `sys.stdout`: freeing what it writes to ends the process."""
+    end = Event()
+
+    def chatter() -> None:
+        while not end.is_set():
+            print("late" * 100)
+
+    guard = Guard(0.5, clean=True)
+    with pytest.raises(TooSlow):
+        guard.call("a", "late", chatter)
+    filtered = sys.stdout
+    for _ in range(500):
+        guard.call("b", "other", lambda: None)
+        assert sys.stdout is filtered
+    end.set()
+    while guard._late["late"].busy:
+        time.sleep(0.01)
+    guard.call("b", "other", lambda: None)
+    assert capfd.readouterr().out == ""
+
+
 def test_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
     Guard(5, trace=True).call("storage x (y)", "y", lambda: None)
     said = capsys.readouterr().err

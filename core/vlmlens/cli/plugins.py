@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output, table
 from vlmlens.cli._table import plain_table
@@ -53,7 +54,13 @@ def list_(output: Output, kind: Kind = None) -> None:
 @app.command()
 @shares(output=output_flags)
 def show(
-    name: Annotated[str, Argument(help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")],
+    name: Annotated[
+        str,
+        Argument(
+            help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.",
+            autocompletion=completion.any_name,
+        ),
+    ],
     output: Output,
     kind: Kind = None,
 ) -> None:
@@ -155,6 +162,7 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
         "kind": kind.value,
         "name": manifest.name,
         "help": manifest.help,
+        "from": next((_origin(e) for e in registry.entries(kind) if e.manifest is manifest), ""),
         "class": manifest.target,
         "api_version": manifest.api_version,
         "aliases": list(manifest.aliases),
@@ -168,11 +176,11 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
 
 
 def _option(name: str, field: FieldInfo) -> dict[str, Any]:
-    annotation: Any = field.annotation
-    plain = isinstance(annotation, type) and not getattr(annotation, "__args__", None)
+    from vlmlens.cli._types import readable_type
+
     return {
         "name": name,
-        "type": annotation.__name__ if plain else str(annotation).replace("typing.", ""),
+        "type": readable_type(field.annotation, field.metadata),
         "required": field.is_required(),
         "default": None if field.is_required() else field.get_default(call_default_factory=True),
         "help": field.description or "",
@@ -181,7 +189,7 @@ def _option(name: str, field: FieldInfo) -> dict[str, Any]:
 
 def _rendered(details: dict[str, Any]) -> Iterator[Any]:
     yield f"{details['kind']} {details['name']}: {details['help']}"
-    facts = ("class", "api_version", "aliases", "offers", "needs", "requires", "suggests")
+    facts = ("from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests")
     yield table("", "", rows=[(key, _cell(details[key])) for key in facts if details[key]])
     options = details["options"]
     if options:
@@ -189,7 +197,7 @@ def _rendered(details: dict[str, Any]) -> Iterator[Any]:
             (
                 each["name"],
                 each["type"],
-                "required" if each["required"] else repr(each["default"]),
+                "required" if each["required"] else _default(each["default"]),
                 each["help"],
             )
             for each in options
@@ -207,6 +215,13 @@ def _rendered(details: dict[str, Any]) -> Iterator[Any]:
         ]
         yield table("checkpoint", "size", "", "licence", rows=rows)
     yield ""
+
+
+def _default(value: Any) -> str:
+    """A default as it is written in a run file."""
+    from vlmlens.cli._output import to_json
+
+    return " ".join(to_json(value).split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def _cell(value: Any) -> str:

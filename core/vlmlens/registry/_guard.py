@@ -71,6 +71,7 @@ class Guard:
         self.clean = clean
         self._worker: _Worker | None = None
         self._late: dict[str, _Worker] = {}
+        self._filtered: _Filtered | None = None
 
     @classmethod
     def from_environment(cls, *, clean: bool = False) -> Guard:
@@ -152,10 +153,17 @@ class Guard:
         return cast("T", answer)
 
     def _without_late(self, stream: Any) -> Any:
+        """A stream that late threads do not reach, as long as there are any."""
         late = {worker.ident for worker in self._late.values() if worker.busy}
         if isinstance(stream, _Filtered):
             stream = stream.stream
-        return _Filtered(stream, late) if late else stream
+        if not late:
+            return stream
+        if self._filtered is None or self._filtered.stream is not stream:
+            self._filtered = _Filtered(stream)
+            _filters.append(self._filtered)
+        self._filtered.late = late
+        return self._filtered
 
 
 class _Worker:
@@ -196,16 +204,20 @@ def _outcome(task: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 class _Filtered:
     """A stream that late threads do not reach: what they write goes to stderr."""
 
-    def __init__(self, stream: Any, late: set[int | None]) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
-        self._late = late
+        self.late: set[int | None] = set()
 
     def write(self, text: str) -> int:
-        target = sys.stderr if threading.get_ident() in self._late else self.stream
+        target = sys.stderr if threading.get_ident() in self.late else self.stream
         return int(target.write(text))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+_filters: list[_Filtered] = []
+"""All of them, for good: `print` borrows `sys.stdout` and crashes where another thread frees it."""
 
 
 def _descriptor_aside() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from vlmlens.errors import (
@@ -13,6 +14,7 @@ from vlmlens.errors import (
 )
 from vlmlens.manifest import API_VERSION, Manifest
 from vlmlens.registry._guard import TooSlow
+from vlmlens.registry._installed import index_name
 
 
 def broken(what: str, name: str, error: BaseException, distribution: str) -> BrokenPlugin:
@@ -29,16 +31,41 @@ def broken(what: str, name: str, error: BaseException, distribution: str) -> Bro
     return problem
 
 
-def missing_dependency(what: str, name: str, modules: Iterable[str]) -> MissingDependency:
+def missing_dependency(
+    what: str, name: str, modules: Iterable[str], distribution: str = ""
+) -> MissingDependency:
     """The error for a plugin that needs modules which are not installed."""
     listed = list(modules)
     noun = "module" if len(listed) == 1 else "modules"
     which = ", ".join(listed)
+    extra = _extra(distribution, listed[0])
+    install = f"pip install '{distribution}[{extra}]'" if extra else ""
+    if extra and distribution == "vlmlens":
+        install += f" (in a checkout: pip install '.[{extra}]')"
     return MissingDependency(
         f"The {what} {name!r} needs the {noun} {which}, not installed in this environment.",
         subject=name,
-        hint=f"Install what provides {which}; often that is `pip install {' '.join(listed)}`.",
+        hint=f"It comes with an extra: {install}."
+        if extra
+        else f"Install what provides {which}; often that is `pip install {' '.join(listed)}`.",
     )
+
+
+def _extra(distribution: str, module: str) -> str:
+    """The extra of a distribution that brings a module, as far as names tell; else ""."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    wanted = index_name(module.partition(".")[0])
+    try:
+        declared = (requires(distribution) or []) if distribution else []
+    except PackageNotFoundError:
+        return ""
+    for requirement in declared:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        extra = re.search(r"extra *== *['\"]([\w.-]+)", requirement)
+        if extra and index_name(name) == wanted:
+            return extra[1]
+    return ""
 
 
 def wrong_version(manifest: Manifest, distribution: str) -> WrongApiVersion:

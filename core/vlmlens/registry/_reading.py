@@ -136,7 +136,9 @@ def _checked(entry: Entry, manifest: Manifest) -> Entry:
         return entry.failed(Status.WRONG_API_VERSION, problem)
     missing = [name for name in manifest.requires if not _importable(name)]
     if missing:
-        lacking = missing_dependency(manifest.kind.value, manifest.name, missing)
+        lacking = missing_dependency(
+            manifest.kind.value, manifest.name, missing, entry.distribution
+        )
         return entry.failed(Status.MISSING_DEPENDENCY, lacking)
     return entry
 
