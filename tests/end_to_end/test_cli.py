@@ -27,6 +27,7 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "new",
     "schema",
     "estimate",
     "doctor",

@@ -36,6 +36,7 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "new",
     "schema",
     "estimate",
     "doctor",
