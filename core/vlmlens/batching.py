@@ -109,6 +109,24 @@ def units(
     return sorted(found, key=lambda unit: min(unit.samples) // _WINDOW)
 
 
+def work_of(unit: Unit, lengths: Lengths, share: Sharing) -> float:
+    """About how many tokens a unit's passes compute.
+
+    Args:
+        unit: From `units`.
+        lengths: As given to it.
+        share: As given to it.
+    """
+    numbers = list(unit.samples)
+    if not unit.shared:
+        return float(lengths.whole[numbers].max()) * len(numbers)
+    if share == "images":
+        return float(lengths.whole[numbers].sum())
+    firsts = [group[0] for group in unit.groups]
+    beginnings = lengths.whole[firsts] - lengths.text[firsts]
+    return float(np.maximum(beginnings, 0).sum() + lengths.text[numbers].sum())
+
+
 def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
     """Groups of two samples or more on equal images, and the numbers of the others."""
     groups: dict[tuple[object, ...], list[int]] = {}

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.pace import Expectation
     from vlmlens.registry import Registry
 
 _PROBED_FOR_LENGTH = 4
@@ -59,12 +60,14 @@ class Estimate:
         columns: Bytes per column; None where its width cannot be told from the config.
         bytes: Their sum.
         free_bytes: Free space where the run will be written.
+        time: How long extraction takes, where that was measured (`timed`).
     """
 
     samples: int
     columns: Mapping[str, int | None]
     bytes: int
     free_bytes: int
+    time: Expectation | None = None
 
     @property
     def fits(self) -> bool:
@@ -73,7 +76,9 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data."""
+        time = {} if self.time is None else {"time": self.time.to_dict()}
         return {
+            **time,
             "samples": self.samples,
             "columns": dict(self.columns),
             "bytes": self.bytes,

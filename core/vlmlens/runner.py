@@ -26,6 +26,7 @@ from vlmlens.workers import shard_plan
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
+    from vlmlens.pace import Expectation
     from vlmlens.results import Result
     from vlmlens.samples import Sample
 
@@ -39,6 +40,8 @@ __all__ = [
     "next_folder",
     "open_sites",
 ]
+
+_WORTH_TELLING = 10.0
 
 
 def execute(
@@ -188,6 +191,12 @@ def _run_units(
         elapsed = time.perf_counter() - start
         job.hook("vlmlens_batch_done", done=done, total=total, seconds=elapsed)
 
+    def expect(found: Expectation) -> None:
+        if found.high >= _WORTH_TELLING:
+            job.watch.observer.note(f"The rest of the extraction takes {found}.")
+        job.run.update(expected=found.to_dict())
+
+    extraction.expect = expect
     extraction.run(store, missing, advance)
     for what, count in extraction.shared.items():
         job.run.update(**{f"shared_{what}": count})
