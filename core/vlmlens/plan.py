@@ -180,6 +180,10 @@ def compose(
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
     make_extractor = _extractor_maker(spec, registry, extractor)
+    if spec.compile:
+        from vlmlens.compiling import check_can_compile
+
+        check_can_compile(spec)
     skeleton = adapter_class.skeleton(request)
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
@@ -213,7 +217,7 @@ def compose(
         suggested=suggested,
         left_out=left_out,
         estimate=estimate,
-        load=lambda: adapter_class.load(request),
+        load=lambda: load_model(spec, adapter_class, request),
         extractor=make_extractor,
         skipped=skipped,
         notes=notes,
@@ -285,6 +289,22 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
         trust_remote_code=spec.trust_remote_code,
         options=registry.options(adapter, spec.options.adapter),
     )
+
+
+def load_model(
+    spec: RunSpec, adapter_class: type[ModelAdapter], request: LoadRequest
+) -> ModelAdapter:
+    """Load a model as a spec says, its blocks compiled where that is asked for.
+
+    Raises:
+        CompositionError: Its blocks cannot be compiled.
+    """
+    vlm = adapter_class.load(request)
+    if spec.compile:
+        from vlmlens.compiling import compile_blocks
+
+        compile_blocks(vlm)
+    return vlm
 
 
 def open_sites(

@@ -16,7 +16,15 @@ from vlmlens.job import Job, Watch, state_kept
 from vlmlens.manifest import PluginKind
 from vlmlens.observer import Observer, SilentObserver
 from vlmlens.opening import RunMode, next_folder, now, open_run
-from vlmlens.plan import Estimate, Plan, check_lifecycle, compose, load_request, open_sites
+from vlmlens.plan import (
+    Estimate,
+    Plan,
+    check_lifecycle,
+    compose,
+    load_model,
+    load_request,
+    open_sites,
+)
 from vlmlens.registry import Registry
 from vlmlens.runs import Run
 from vlmlens.shards import Shard
@@ -126,7 +134,7 @@ def analyze(
     )
 
     def load() -> ModelAdapter:
-        return _adapter_class().load(load_request(spec, registry, adapter))
+        return load_model(spec, _adapter_class(), load_request(spec, registry, adapter))
 
     job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))
     job.warnings = list(run.info.get("warnings", ()))
@@ -156,10 +164,27 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
             job.run.update(without_rows=silent, columns=plan.columns)
             job.warn(f"{len(silent)} columns of modules that give no rows are left out.")
             missing = _missing(store, plan.columns, plan.samples)
-        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor})
+        compiled = {"compiled": True} if plan.spec.compile else {}
+        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
+        if compiled:
+            _note_compiled(job, plan, vlm)
         job.run.update(model=vlm.describe())
         with job.watch.stage("extract", len(plan.samples)):
             _run_units(job, plan, store, vlm, missing, shard)
+
+
+def _note_compiled(job: Job, plan: Plan, vlm: ModelAdapter) -> None:
+    """Say and record which blocks run as they were, since a column is read inside of them."""
+    from vlmlens.compiling import blocks_around
+
+    sites = [name.partition("/")[0] for name in plan.columns]
+    paths = [site.path for site in vlm.sites.resolve_all(sites)]
+    left = blocks_around(vlm, paths)
+    job.run.update(compiled={"not_compiled": left})
+    if left:
+        job.watch.observer.note(
+            f"{len(left)} blocks run without torch.compile: columns are read inside of them."
+        )
 
 
 def _run_units(

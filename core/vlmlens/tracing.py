@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 
+from vlmlens.compiling import uncompiled
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError, did_you_mean
 from vlmlens.sites import Axis, Site
 
@@ -166,7 +167,8 @@ def hooked(
         for path in {**wanted, **by_path}
     ]
     try:
-        yield
+        with uncompiled(module, {**wanted, **by_path}):
+            yield
     except _Done:
         pass
     finally:
@@ -216,7 +218,8 @@ def first_call(
 
     handle = module.get_submodule(path).register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        run()
+        with uncompiled(module, [path]):
+            run()
     except _Reached as reached:
         return reached.args[0], reached.args[1]
     finally:

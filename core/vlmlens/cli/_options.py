@@ -147,6 +147,10 @@ _Quantization = Annotated[
         autocompletion=completion.one_of("4bit", "8bit"),
     ),
 ]
+_Compile = Annotated[
+    bool | None,
+    Option("--compile/--no-compile", help="Compile the model's blocks: slow start, fast batches."),
+]
 _Trust = Annotated[
     bool | None,
     Option("--trust-remote-code", help="Run code that comes with the checkpoint."),
@@ -240,6 +244,7 @@ def spec_flags(
     attention: _Attention = None,
     autocast: _Autocast = None,
     quantization: _Quantization = None,
+    compile: _Compile = None,  # noqa: A002  the flag's name
     batch_size: _BatchSize = None,
     share_prefix: _SharePrefix = None,
     generate: _Generate = None,

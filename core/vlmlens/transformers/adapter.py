@@ -24,6 +24,7 @@ from vlmlens.abc.adapter import (
     Readout,
     Sharing,
 )
+from vlmlens.compiling import is_compiled
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -124,6 +125,8 @@ class TransformersAdapter(LoadedModel):
 
     def _passes(self, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
         cache = Filling()
+        if is_compiled(self.module):
+            cache.stay_plain()
 
         def fill(last: int) -> None:
             cache.last = last

@@ -38,6 +38,10 @@ class Filling(transformers.DynamicCache):
             end_pass()
         return found
 
+    def stay_plain(self) -> None:
+        """Keep out of compiled code, which cannot end a pass."""
+        self.__dict__["update"] = torch.compiler.disable(self.update)
+
 
 @dataclass(frozen=True)
 class Beginnings:
