@@ -20,13 +20,14 @@ _TEMPLATE = (
 )
 
 
-def llava(folder: Path, *, side: int = 168, layers: int = 8) -> ModelAdapter:
-    """A LLaVA with a CLIP tower of 6 x 256 and a Llama of 256, loaded in float32.
+def llava(folder: Path, *, side: int = 168, layers: int = 8, width: int = 256) -> ModelAdapter:
+    """A LLaVA with a CLIP tower of 6 x `width` and a Llama of `width`, loaded in float32.
 
     Args:
         folder: Where its checkpoint is written.
         side: Of an image, in pixels: (side / 14) ** 2 tokens.
         layers: Of the language model.
+        width: Of both.
     """
     import transformers as t
 
@@ -35,11 +36,11 @@ def llava(folder: Path, *, side: int = 168, layers: int = 8) -> ModelAdapter:
     tokenizer = byte_tokenizer(["<image>", "</s>", "<pad>"], eos="</s>", pad="<pad>")
     tokenizer.chat_template = _TEMPLATE
     vision = t.CLIPVisionConfig(
-        hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4,
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=6, num_attention_heads=4,
         image_size=side, patch_size=14,
     )  # fmt: skip
     text = t.LlamaConfig(
-        vocab_size=2000, hidden_size=256, intermediate_size=1408, num_hidden_layers=layers,
+        vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2, num_hidden_layers=layers,
         num_attention_heads=4, max_position_embeddings=4096,
     )  # fmt: skip
     config = t.LlavaConfig(

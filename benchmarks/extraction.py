@@ -144,7 +144,7 @@ def _growth(threads: int | None) -> list[Target]:
 
 
 def _grow(folder: Path, count: int) -> None:
-    vlm = llava(folder / "small", side=28, layers=2)
+    vlm = llava(folder / "small", side=28, layers=2, width=64)
     samples = pairs(photographs(folder / "few", 100, size=(32, 24)), count // 100, letters=(5, 9))
     sites = ("llm.block.1/last", "llm.block.1/all")
     _extract(vlm, samples[:200], sites, folder, share=False)
