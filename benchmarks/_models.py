@@ -40,8 +40,8 @@ def llava(folder: Path, *, side: int = 168, layers: int = 8, width: int = 256) -
         image_size=side, patch_size=14,
     )  # fmt: skip
     text = t.LlamaConfig(
-        vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2, num_hidden_layers=layers,
-        num_attention_heads=4, max_position_embeddings=4096,
+        vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2,
+        num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=4096,
     )  # fmt: skip
     config = t.LlavaConfig(
         vision_config=vision, text_config=text, image_seq_length=(side // 14) ** 2,
