@@ -1,4 +1,4 @@
-"""Models and data that the benchmarks build: a LLaVA of 17 M parameters, photographs, prompts."""
+"""What the benchmarks build: a LLaVA of 17 M parameters, a PaliGemma, photographs, prompts."""
 
 from __future__ import annotations
 
@@ -58,6 +58,41 @@ def llava(folder: Path, *, side: int = 168, layers: int = 8, width: int = 256) -
     save(folder, t.LlavaForConditionalGeneration(config), processor)
     request = LoadRequest(model=str(folder), device="cpu", dtype="float32")
     return LlavaAdapter.load(request)
+
+
+def paligemma(folder: Path, *, side: int = 224) -> ModelAdapter:
+    """A PaliGemma whose tower of 12 x 256 costs about as much as its Gemma of 4 x 256."""
+    import transformers as t
+
+    from vlmlens_adapter_paligemma.adapter import PaliGemmaAdapter
+
+    tokenizer = byte_tokenizer(
+        ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"],
+        bos="<bos>", eos="<eos>", pad="<pad>", unk="<unk>", named={"image_token": "<image>"},
+    )  # fmt: skip
+    images: Any = t.SiglipImageProcessorPil(size={"height": side, "width": side})
+    images.image_seq_length = (side // 14) ** 2
+    vision = t.SiglipVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=12, num_attention_heads=4,
+        image_size=side, patch_size=14, vision_use_head=False,
+    )  # fmt: skip
+    tokens: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = t.GemmaConfig(
+        hidden_size=256, intermediate_size=2048, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=64, **tokens,
+    )  # fmt: skip
+    config = t.PaliGemmaConfig(
+        vision_config=vision, text_config=text, projection_dim=256, hidden_size=256,
+        image_token_index=tokenizer.image_token_id, **tokens,
+    )  # fmt: skip
+    model = t.PaliGemmaForConditionalGeneration(config)
+    save(folder, model, t.PaliGemmaProcessor(images, tokenizer))
+    return PaliGemmaAdapter.load(LoadRequest(model=str(folder), device="cpu", dtype="float32"))
 
 
 def photographs(folder: Path, count: int, *, size: tuple[int, int] = (320, 240)) -> list[str]:

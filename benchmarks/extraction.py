@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks._compare import Target, Times, in_turn, ratios, table, verdicts
-from benchmarks._models import bare_batches, llava, pairs, photographs
+from benchmarks._models import bare_batches, llava, pairs, paligemma, photographs
 from vlmlens.extraction import Extraction
 from vlmlens.samples import Sample
 from vlmlens_plugins.extract.activations import ActivationExtractor
@@ -37,6 +37,7 @@ from vlmlens_plugins.storage.lmdb import LmdbStore
 
 POOLED = ("vision.block.3/image.mean", "llm.block.3/mean", "llm.block.7/last")
 HALF = ("vision.block.3/image.mean", "llm.block.3/mean", "llm.block.3/last")
+PREFIX = ("vision.block.3/image.mean", "llm.block.3/mean", "llm.block.3/last")
 WHOLE = ("llm.block.3/all", "llm.block.7/all")
 SIZES = (1_000, 5_000, 20_000)
 PAIRS = {6: 4.5, 12: 8.0}
@@ -65,11 +66,13 @@ def main() -> int:
         parts: dict[str, Callable[[], list[Target]]] = {
             "plain": lambda: _plain(folder, chosen.samples, chosen.rounds),
             "shared": lambda: _shared(folder, max(2, chosen.samples // 16), chosen.rounds),
+            "vision": lambda: _vision(folder, max(2, chosen.samples // 16), chosen.rounds),
             "growth": lambda: _growth(chosen.threads),
         }
         run = [part for name, part in parts.items() if chosen.only in (None, name)]
         targets = [target for part in run for target in part()]
-    print(verdicts(targets))
+    if targets:
+        print(verdicts(targets))
     return int(chosen.check and not all(target.met for target in targets))
 
 
@@ -116,6 +119,21 @@ def _shared(folder: Path, images: int, rounds: int) -> list[Target]:
         name = f"{questions} questions per image, times faster"
         targets.append(Target(name, wall, times, least=True, cpu=cpu))
     return targets
+
+
+def _vision(folder: Path, images: int, rounds: int) -> list[Target]:
+    """A prefix language model, which cannot share beginnings: its tower runs once per image."""
+    vlm = paligemma(folder / "prefix")
+    samples = pairs(photographs(folder / "large", images), 6, letters=(16, 24))
+    base, own = "vlmlens --no-share-prefix", "vlmlens"
+    variants: dict[str, Callable[[], object]] = {
+        base: lambda: _extract(vlm, samples, PREFIX, folder, share=False),
+        own: lambda: _extract(vlm, samples, PREFIX, folder),
+    }
+    seconds = in_turn(variants, rounds)
+    print(f"{images} images of 256 tokens, 6 questions each, where the image sees the question")
+    print(table(seconds, base, per=len(samples), unit="pair"), end="\n\n")
+    return []
 
 
 def _at_most(what: str, seconds: dict[str, Times], name: str, base: str, limit: float) -> Target:

@@ -57,6 +57,24 @@ def test_shared_beginnings_change_no_number(tmp_path: Path, plain: Run, batch_si
     assert "shared_beginnings" not in plain.info
 
 
+def test_what_questions_on_an_image_share_is_stored_once(tmp_path: Path, plain: Run) -> None:
+    run = extract(tmp_path / "run")
+    images = len({sample.images for sample in run.samples})
+    assert 1 < images < len(run.samples) == 40
+    with run.store() as store:
+        stored = {check.column: check.bytes for check in store.verify()}
+        info = {info.name: info for info in store.columns()}
+        lengths = store.read("projector/all").lengths
+    assert lengths is not None
+    row = info["projector/all"].width * 4
+    assert stored["projector/all"] == images * lengths[0] * row
+    assert (
+        stored["vision.block.1/image.mean"] == images * info["vision.block.1/image.mean"].width * 4
+    )
+    assert stored["llm.block.3/last"] == 40 * info["llm.block.3/last"].width * 4
+    assert farthest(run, plain) < 1e-5
+
+
 def test_batches_by_length_change_no_number(tmp_path: Path, plain: Run) -> None:
     assert farthest(extract(tmp_path / "run", share_prefix=False), plain) < 1e-5
 
