@@ -120,6 +120,8 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
         (("adapter", "1st"), "cannot be a plugin's name"),
         (("adapter", "two--dashes"), "cannot be a plugin's name"),
         (("adapter", "a" * 25), "cannot be a plugin's name"),
+        (("storage", "lmdb"), "vlmlens has the storage 'lmdb' itself"),
+        (("adapter", "aya-vision"), "vlmlens has the adapter 'aya-vision' itself"),
         (("extractor", "mine"), "no template for an extractor"),
         (("dataset", "mine", "--answer", "colour=red"), "answers no question"),
         (("dataset", "mine", "--answer", "kind=adapter"), "answers no question"),
