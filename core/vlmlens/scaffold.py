@@ -73,6 +73,8 @@ def write_plugin(new: NewPlugin) -> list[Path]:
             quiet=True,
             cleanup_on_error=not existed,
         )
+    except copier.errors.CopierAnswersInterrupt as error:
+        raise KeyboardInterrupt from error
     except (copier.errors.CopierError, ValueError, OSError) as error:
         raise _explained(new, error) from error
     return sorted(path for path in new.folder.rglob("*") if path.is_file())

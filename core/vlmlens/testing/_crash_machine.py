@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -119,6 +119,7 @@ def run_machine(kit: StorageTests, folder: Path) -> None:
             deadline=None,
             derandomize=True,
             database=None,
+            phases=(Phase.generate,),  # to search for a shorter walk would take many processes
             suppress_health_check=list(HealthCheck),
         ),
     )
