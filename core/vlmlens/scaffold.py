@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._known import KNOWN
 from vlmlens.errors import MissingDependency, SpecError, did_you_mean
 from vlmlens.manifest import PluginKind
+from vlmlens.registry import Registry
+from vlmlens.registry._entry import normal
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,6 +73,8 @@ def write_plugin(new: NewPlugin) -> list[Path]:
             quiet=True,
             cleanup_on_error=not existed,
         )
+    except copier.errors.CopierAnswersInterrupt as error:
+        raise KeyboardInterrupt from error
     except (copier.errors.CopierError, ValueError, OSError) as error:
         raise _explained(new, error) from error
     return sorted(path for path in new.folder.rglob("*") if path.is_file())
@@ -134,6 +139,12 @@ def _check(new: NewPlugin) -> None:
             hint="Expected: lower-case letters, digits and single - or _ between them, beginning "
             f"with a letter; at most {_LONGEST} characters.",
         )
+    if normal(new.name) in _own_names(new.kind):
+        raise SpecError(
+            f"vlmlens has the {new.kind} {new.name!r} itself.",
+            subject=new.name,
+            hint="Users could not tell the two apart: choose another name.",
+        )
     taken = new.folder.is_symlink() or (new.folder.exists() and not _is_empty(new.folder))
     if taken:
         raise SpecError(
@@ -142,6 +153,16 @@ def _check(new: NewPlugin) -> None:
             hint="Name another folder, or an empty one. A distribution that was made from the "
             "template is brought up to date by `copier update`.",
         )
+
+
+def _own_names(kind: PluginKind) -> set[str]:
+    """Names and aliases of the plugins that the vlmlens project maintains."""
+    entries = Registry.default().entries(kind)
+    found = {name for entry in entries if entry.distribution == "vlmlens" for name in entry.names}
+    for known in KNOWN:
+        if known.kind is kind:
+            found |= {known.name, *known.aliases}
+    return found
 
 
 def _is_empty(folder: Path) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -120,6 +122,8 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
         (("adapter", "1st"), "cannot be a plugin's name"),
         (("adapter", "two--dashes"), "cannot be a plugin's name"),
         (("adapter", "a" * 25), "cannot be a plugin's name"),
+        (("storage", "lmdb"), "vlmlens has the storage 'lmdb' itself"),
+        (("adapter", "aya-vision"), "vlmlens has the adapter 'aya-vision' itself"),
         (("extractor", "mine"), "no template for an extractor"),
         (("dataset", "mine", "--answer", "colour=red"), "answers no question"),
         (("dataset", "mine", "--answer", "kind=adapter"), "answers no question"),
@@ -150,6 +154,42 @@ def test_questions_need_a_terminal(tmp_path: Path) -> None:
     error = json.loads(done.stdout)["error"]
     assert "need a terminal" in error["message"]
     assert "--defaults" in error["hint"]
+
+
+def converse(replies: dict[bytes, bytes], cwd: Path) -> int:
+    """Run `vlmlens new dataset mine` in a terminal, answer each question once; its exit code."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(cwd)
+        os.environ["TERM"] = "xterm"
+        os.execv(sys.executable, [sys.executable, "-m", "vlmlens", "new", "dataset", "mine"])
+    seen, left = b"", dict(replies)
+    while select.select([terminal], [], [], 120)[0]:
+        try:
+            told = os.read(terminal, 4096)
+        except OSError:  # the other side has closed it
+            break
+        seen += told
+        if b"\x1b[6n" in told:
+            os.write(terminal, b"\x1b[1;1R")  # where the cursor is
+        for question in [each for each in left if each in seen]:
+            os.write(terminal, left.pop(question))
+    os.close(terminal)
+    assert not left, seen.decode(errors="replace")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_questions_are_asked_in_a_terminal(tmp_path: Path) -> None:
+    replies = {b"installed?": b"-two\r", b"one line?": b"\r", b"authors?": b"\r"}
+    assert converse({**replies, b"licence?": b"\x1b[B\r"}, tmp_path) == 0
+    (folder,) = tmp_path.iterdir()
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert (project["name"], project["license"]) == ("vlmlens-dataset-mine-two", "MIT")
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    assert converse({b"installed?": b"\x03"}, tmp_path) == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

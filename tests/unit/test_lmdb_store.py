@@ -609,7 +609,7 @@ class TestKitCatches:
             ("HalfBlocks", {"atomicity"}),
             ("Overwrites", {"nothing_overwritten", "random_sequences"}),
             ("SharesMemory", {"copies"}),
-            ("WritesLater", {"reader_follows", "killed_writer"}),
+            ("WritesLater", {"reader_follows", "killed_writer", "random_crashes"}),
             ("TearsBlocks", {"atomicity"}),
         ],
     )
