@@ -17,6 +17,8 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
+from vlmlens.registry._log import warn
+
 T = TypeVar("T")
 
 LIMIT = 5.0
@@ -242,10 +244,6 @@ def _limit(given: str | None) -> float:
     except ValueError:
         limit = -1.0
     if not 0 <= limit < threading.TIMEOUT_MAX:
-        import logging
-
-        logging.getLogger("vlmlens").warning(
-            "VLMLENS_PLUGIN_TIMEOUT=%r is no number of seconds; %g is used.", given, LIMIT
-        )
+        warn("VLMLENS_PLUGIN_TIMEOUT=%r is no number of seconds; %g is used.", given, LIMIT)
         return LIMIT
     return limit
