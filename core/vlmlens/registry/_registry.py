@@ -223,6 +223,22 @@ class Registry:
         """
         return self._hooks[0]
 
+    def hook_options(self, entry: Entry) -> type[Options] | None:
+        """The options of a lifecycle plugin: the class whose path is its attribute `OPTIONS`.
+
+        Args:
+            entry: Of the plugin.
+
+        Raises:
+            Exception: What importing the class raises.
+        """
+        plugin = self.hooks().get_plugin(f"{entry.distribution}:{entry.name}")
+        path = getattr(plugin, "OPTIONS", None)
+        if path is None:
+            return None
+        options: type[Options] = Point(HOOK_GROUP, entry.name, path, ("", "")).load()
+        return options
+
     @property
     def has_hooks(self) -> bool:
         """Whether any pluggy plugin is installed; nothing is imported to find out."""
