@@ -34,6 +34,7 @@ def register_all(
     manager = pluggy.PluginManager("vlmlens")
     manager.add_hookspecs(hookspecs)
     entries = [_register(manager, point, guard, choice) for point in dict.fromkeys(points)]
+    guard.rest()
     return manager, sorted(entries, key=lambda entry: (entry.name, entry.distribution))
 
 
@@ -51,6 +52,8 @@ def called(
             _warn_once(manager, plugin_name, name, error)
             continue
         results.extend(answer if isinstance(answer, list) else [answer])
+    if guard is not None:
+        guard.rest()
     return [result for result in results if result is not None]
 
 

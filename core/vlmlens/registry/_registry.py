@@ -182,6 +182,8 @@ class Registry:
             return guard.call(label, package, lambda: question(load_class(manifest)), limit)
         except TooSlow as error:
             raise slow(manifest.kind.value, manifest.name, error, "") from error
+        finally:
+            guard.rest()
 
     def options(self, plugin: Manifest | type[Any], values: Mapping[str, Any]) -> Options:
         """A plugin's options, checked against its own model.
