@@ -80,6 +80,10 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
     fields = schema["properties"]
     for kind in (PluginKind.ADAPTER, PluginKind.EXTRACTOR, PluginKind.STORAGE):
         fields[kind.value].update(_names(plugins[kind], uri=kind is PluginKind.STORAGE))
+    definitions["PluginOptions"]["properties"]["plugins"]["properties"] = {
+        name: {"$ref": f"#/$defs/{key}"}
+        for name, key in _lifecycle(registry, definitions, notes).items()
+    }
     fields["analysis"] = _analysis(fields["analysis"], plugins[PluginKind.ANALYSIS])
     for name in ("prompt", "sites"):
         fields[name] = _one_or_several(fields[name])
@@ -90,6 +94,26 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
         "allOf": [rule for kind, found in plugins.items() for rule in _rules(kind, found, fields)],
         "$defs": definitions,
     }, notes
+
+
+def _lifecycle(registry: Registry, definitions: dict[str, Any], notes: list[str]) -> dict[str, str]:
+    """Lifecycle plugins that have options, with where the schema of these is."""
+    keys = {}
+    for entry in (entry for entry in registry.entries() if entry.kind is None):
+        try:
+            options = registry.hook_options(entry)
+            if options is None:
+                continue
+            key = f"plugin.{entry.distribution}.{entry.name}"
+            schema = options.model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
+            notes.append(f"The plugin {entry.name} is left out: {error!r}")
+            continue
+        for name, part in schema.pop("$defs", {}).items():
+            definitions[f"{key}.{name}"] = part
+        definitions[key] = schema
+        keys[entry.name] = key
+    return keys
 
 
 def _plugins(registry: Registry, kind: PluginKind, notes: list[str]) -> Iterator[_Plugin]:

@@ -156,6 +156,25 @@ def test_plugins_list_and_show() -> None:
     assert "Look into sub-folders." in text
 
 
+def test_a_lifecycle_plugin_is_shown() -> None:
+    (shown,) = json.loads(vlmlens("plugins", "show", "run-log", "--json").stdout)["plugins"]
+    assert (shown["kind"], shown["from"].split()[0]) == ("plugin", "vlmlens")
+    assert "vlmlens_run_started" in shown["hooks"]
+    assert "to" in {option["name"] for option in shown["options"]}
+    text = vlmlens("plugins", "show", "vlmlens:timing").stdout
+    assert text.startswith("plugin timing: Writes plugins/timing.json")
+
+
+def test_options_are_shown_with_readable_types() -> None:
+    (attention,) = json.loads(vlmlens("plugins", "show", "attention", "--json").stdout)["plugins"]
+    types = {option["name"]: option["type"] for option in attention["options"]}
+    assert types["heads"] == "list of int | none"
+    assert types["regions"].startswith('list of ("image" | "text" | ')
+    text = vlmlens("plugins", "show", "lmdb").stdout
+    assert "int >= 65536 | none" in text
+    assert text.splitlines()[1].split()[:2] == ["from", "vlmlens"]
+
+
 @pytest.mark.parametrize(
     ("args", "kind", "says"),
     [

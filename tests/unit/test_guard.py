@@ -66,6 +66,22 @@ def test_each_late_one_makes_the_next_wait_shorter() -> None:
     end.set()
 
 
+def test_no_thread_is_left_behind() -> None:
+    import threading
+
+    before = set(threading.enumerate())
+    guard, end = Guard(0.5), Event()
+    with pytest.raises(TooSlow):
+        guard.call("a", "late", end.wait)
+    guard.call("b", "b", lambda: None)
+    guard.rest()
+    (late,) = set(threading.enumerate()) - before
+    end.set()
+    late.join(10)
+    assert set(threading.enumerate()) <= before
+    guard.rest()
+
+
 def test_without_a_limit_the_calling_thread_does_it() -> None:
     import threading
 

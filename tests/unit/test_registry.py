@@ -24,6 +24,7 @@ from vlmlens.errors import (
 )
 from vlmlens.manifest import API_VERSION, Manifest, PluginKind
 from vlmlens.registry import HOOK_GROUP, Registry, Status, call_hook
+from vlmlens.registry._guard import Guard
 from vlmlens.registry._problems import missing_dependency
 
 ANALYSIS = PluginKind.ANALYSIS
@@ -648,6 +649,37 @@ def test_a_failing_hook_is_reported_once_and_the_others_go_on(
     assert sys.modules["a_hooks"].calls == sys.modules["c_hooks"].calls == [1, 2]
     assert len(caplog.records) == 1
     assert "pkg-b:b" in caplog.text
+
+
+def test_a_hook_that_hangs_is_left_out_where_there_is_a_limit(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    import threading
+
+    source = """
+from threading import Event
+from vlmlens.hookspecs import hookimpl
+end = Event()
+@hookimpl
+def vlmlens_commands():
+    end.wait()
+"""
+    before = set(threading.enumerate())
+    registry = _hooks(site, a=source, b=source.replace("end.wait()", "return {'x': 1}"))
+    manager = registry.hooks()
+    assert set(threading.enumerate()) <= before
+    assert call_hook(manager, "vlmlens_commands", Guard(0.5)) == [{"x": 1}]
+    assert "pkg-a:a failed in vlmlens_commands" in caplog.text
+    sys.modules["a_hooks"].end.set()
+
+
+def test_options_of_a_lifecycle_plugin(site: Site) -> None:
+    site.module("b_hooks_options", COUNTER)
+    source = HOOKS.format(more='OPTIONS = "b_hooks_options:CounterOptions"')
+    registry = _hooks(site, a=HOOKS.format(more=""), b=source)
+    models = {entry.name: registry.hook_options(entry) for entry in registry.entries()}
+    assert models["a"] is None
+    assert list(models["b"].model_fields) == ["upto"]
 
 
 def test_a_keyboard_interrupt_in_a_hook_goes_through(site: Site) -> None:

@@ -14,7 +14,7 @@ from vlmlens.errors import VlmlensError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.schema import run_schema
-from vlmlens.spec import RunSpec, make_spec
+from vlmlens.spec import RunSpec, make_spec, validated
 
 Check = Callable[[str], list[str]]
 
@@ -54,6 +54,10 @@ def refused(registry: Registry, text: str) -> bool:
             (registry.find(PluginKind.STORAGE, spec.storage), spec.options.storage),
             (dataset, spec.options.dataset),
         )
+        lifecycle = {entry.name: entry for entry in registry.entries() if entry.kind is None}
+        for name, given in spec.options.plugins.items():
+            if name in lifecycle and (model := registry.hook_options(lifecycle[name])):
+                validated(model, given, where=name)
         for manifest, given in chosen:
             registry.options(manifest, given)
     except VlmlensError:
@@ -83,6 +87,7 @@ GOOD = (
     "options: {dataset: {scenes: 4}}",
     "data: '.'\noptions: {dataset: {recursive: false}}",
     "batch_size: auto",
+    "options: {plugins: {run-log: {to: trackio, project: x}, other: {a: 1}}}",
     "batch_size: 4\nlimit: 3\nseed: 1\nprompt: 'Color:'\nsites: llm.block.*/last",
     "prompt: [a, b]\nsites: [llm.norm]\nout: null\ndtype: bfloat16\nautocast: null",
 )
@@ -116,6 +121,8 @@ BAD = (
     "data: demo:scenes\noptions: {dataset: {recursive: true}}",
     "data: '.'\noptions: {dataset: {recursiv: true}}",
     "prompt: 3",
+    "options: {plugins: {run-log: {too: trackio}}}",
+    "options: {plugins: {run-log: {to: nowhere}}}",
     "sites: {a: b}",
 )
 

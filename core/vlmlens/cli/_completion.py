@@ -32,8 +32,7 @@ def names_of(kind: str) -> Callable[[str], list[str]]:
 
 def any_name(incomplete: str) -> list[str]:
     """Names of plugins of all kinds, broken ones too."""
-    entries = installed().entries()
-    return _beginning(incomplete, (entry.name for entry in entries if entry.kind))
+    return _beginning(incomplete, (entry.name for entry in installed().entries()))
 
 
 def one_of(*values: str) -> Callable[[str], list[str]]:

@@ -22,13 +22,12 @@ def extra_commands(taken: Collection[str]) -> dict[str, Any]:
     Args:
         taken: Names of built-in commands, which no plugin replaces.
     """
+    from vlmlens.registry import call_hook, warnings_begin
+
+    warnings_begin(_show_warnings)
     registry = installed()
     if not registry.has_hooks:
         return {}
-    from vlmlens.cli._messages import show_warnings
-    from vlmlens.registry import call_hook
-
-    show_warnings()
     commands: dict[str, Any] = {}
     for offered in call_hook(registry.hooks(), "vlmlens_commands", registry.guard):
         for name, command in _items(offered):
@@ -39,9 +38,16 @@ def extra_commands(taken: Collection[str]) -> dict[str, Any]:
     return commands
 
 
+def _show_warnings() -> None:
+    from vlmlens.cli._messages import show_warnings
+
+    show_warnings()
+
+
 def _warn(message: str, *details: Any) -> None:
     import logging
 
+    _show_warnings()
     logging.getLogger("vlmlens").warning(message, *details)
 
 

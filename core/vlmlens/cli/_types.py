@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _BOUNDS = (
     ("ge", ">="),
@@ -17,6 +20,22 @@ _BOUNDS = (
     ("pattern", "like"),
 )
 _COUNTS = ("min_length", "max_length")
+
+
+def option_rows(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The options of a plugin as JSON-ready data."""
+    return [
+        {
+            "name": name,
+            "type": readable_type(field.annotation, field.metadata),
+            "required": field.is_required(),
+            "default": None
+            if field.is_required()
+            else field.get_default(call_default_factory=True),
+            "help": field.description or "",
+        }
+        for name, field in model.model_fields.items()
+    ]
 
 
 def readable_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:

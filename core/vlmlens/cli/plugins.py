@@ -17,8 +17,6 @@ from vlmlens.manifest import PluginKind
 from vlmlens.registry import Entry, Status
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from vlmlens.testing import CheckResult
     from vlmlens.testing.run import Report
 
@@ -28,6 +26,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+_FACTS = (
+    "from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests", "hooks",
+)  # fmt: skip
 Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 
 
@@ -65,7 +66,7 @@ def show(
     kind: Kind = None,
 ) -> None:
     """Show one plugin: what it offers, its options, its checkpoints."""
-    shown = [_details(each, name) for each in installed().kinds_of(name, kind)]
+    shown = _shown(name, kind)
     document = {"plugins": shown}
     output.data(document, *(part for details in shown for part in _rendered(details)))
 
@@ -154,10 +155,30 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _shown(name: str, kind: PluginKind | None) -> list[dict[str, Any]]:
+    """What is known of every plugin of that name, lifecycle plugins last."""
+    from vlmlens.cli._hook_details import hook_details
+    from vlmlens.errors import UnknownPlugin
+    from vlmlens.registry._target import is_file
+
+    registry = installed()
+    lifecycle = not (kind or is_file(name))
+    try:
+        found = [_details(each, name) for each in registry.kinds_of(name, kind)]
+    except UnknownPlugin:
+        hooks = hook_details(registry, name, strict=True) if lifecycle else []
+        if not hooks:
+            raise
+        return hooks
+    return [*found, *(hook_details(registry, name, strict=False) if lifecycle else ())]
+
+
 def _details(kind: PluginKind, name: str) -> dict[str, Any]:
+    from vlmlens.cli._types import option_rows
+
     registry = installed()
     manifest = registry.find(kind, name)
-    options = registry.load(manifest).Options.model_fields
+    options = registry.load(manifest).Options
     return {
         "kind": kind.value,
         "name": manifest.name,
@@ -170,27 +191,15 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
         "needs": sorted(manifest.needs),
         "requires": list(manifest.requires),
         "suggests": dict(manifest.suggests),
-        "options": [_option(name, field) for name, field in options.items()],
+        "options": option_rows(options),
         "checkpoints": [asdict(checkpoint) for checkpoint in manifest.checkpoints],
-    }
-
-
-def _option(name: str, field: FieldInfo) -> dict[str, Any]:
-    from vlmlens.cli._types import readable_type
-
-    return {
-        "name": name,
-        "type": readable_type(field.annotation, field.metadata),
-        "required": field.is_required(),
-        "default": None if field.is_required() else field.get_default(call_default_factory=True),
-        "help": field.description or "",
     }
 
 
 def _rendered(details: dict[str, Any]) -> Iterator[Any]:
     yield f"{details['kind']} {details['name']}: {details['help']}"
-    facts = ("from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests")
-    yield table("", "", rows=[(key, _cell(details[key])) for key in facts if details[key]])
+    facts = [(key, _cell(details[key])) for key in _FACTS if details.get(key)]
+    yield table("", "", rows=facts)
     options = details["options"]
     if options:
         rows = [

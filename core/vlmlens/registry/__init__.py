@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.registry._entry import HOOK_GROUP, Entry, Status
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from vlmlens.registry._guard import Guard
 
-__all__ = ["HOOK_GROUP", "Entry", "Registry", "Status", "call_hook"]
+__all__ = ["HOOK_GROUP", "Entry", "Registry", "Status", "call_hook", "warnings_begin"]
 
 
 def call_hook(
@@ -37,3 +38,10 @@ def call_hook(
     from vlmlens.registry._hooks import called
 
     return called(manager, name, guard, arguments)
+
+
+def warnings_begin(show: Callable[[], None]) -> None:
+    """Have something done before the first warning about a plugin, such as setting up the log."""
+    from vlmlens.registry import _log
+
+    _log.prepare.append(show)

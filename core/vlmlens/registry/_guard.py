@@ -17,6 +17,8 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
+from vlmlens.registry._log import warn
+
 T = TypeVar("T")
 
 LIMIT = 5.0
@@ -99,6 +101,12 @@ class Guard:
                 return work()
             return self._in_time(package, work, self.limit if limit is None else limit)
 
+    def rest(self) -> None:
+        """End the thread that waits for more: one that idles would make forking unsafe."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Send to stderr what is printed meanwhile, by Python or below it."""
@@ -147,6 +155,7 @@ class Guard:
         except Empty:
             self._late[package] = worker
             self._worker = None
+            worker.dismiss()
             raise TooSlow(patience, 4 * limit) from None
         if problem is not None:
             raise problem
@@ -171,11 +180,11 @@ class _Worker:
 
     def __init__(self) -> None:
         self.busy = False
-        self._tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self._tasks: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        thread = threading.Thread(target=self._work, name="vlmlens-plugins", daemon=True)
-        thread.start()
-        self.ident = thread.ident
+        self._thread = threading.Thread(target=self._work, name="vlmlens-plugins", daemon=True)
+        self._thread.start()
+        self.ident = self._thread.ident
 
     def ask(self, task: Callable[[], Any], limit: float) -> tuple[Any, BaseException | None]:
         """Answer and problem; `Empty` where there is neither in time."""
@@ -183,9 +192,18 @@ class _Worker:
         self._tasks.put(task)
         return self._answers.get(timeout=limit)
 
+    def dismiss(self) -> None:
+        """Let the thread end once it is done."""
+        self._tasks.put(None)
+
+    def end(self) -> None:
+        """Let the thread end, which has nothing to do."""
+        self.dismiss()
+        self._thread.join()
+
     def _work(self) -> None:
-        while True:
-            outcome = _outcome(self._tasks.get())
+        while (task := self._tasks.get()) is not None:
+            outcome = _outcome(task)
             self.busy = False
             self._answers.put(outcome)
 
@@ -242,10 +260,6 @@ def _limit(given: str | None) -> float:
     except ValueError:
         limit = -1.0
     if not 0 <= limit < threading.TIMEOUT_MAX:
-        import logging
-
-        logging.getLogger("vlmlens").warning(
-            "VLMLENS_PLUGIN_TIMEOUT=%r is no number of seconds; %g is used.", given, LIMIT
-        )
+        warn("VLMLENS_PLUGIN_TIMEOUT=%r is no number of seconds; %g is used.", given, LIMIT)
         return LIMIT
     return limit

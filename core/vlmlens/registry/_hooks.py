@@ -10,18 +10,16 @@ from weakref import WeakKeyDictionary
 
 from vlmlens.registry._entry import Entry, Status
 from vlmlens.registry._guard import TooSlow, measured
+from vlmlens.registry._log import warn
 from vlmlens.registry._problems import broken, disabled, slow
 
 if TYPE_CHECKING:
-    import logging
-
     import pluggy
 
     from vlmlens.registry._choice import Choice
     from vlmlens.registry._guard import Guard
     from vlmlens.registry._installed import Point
 
-DEBUG = 10
 _warned: WeakKeyDictionary[pluggy.PluginManager, set[tuple[str, str]]] = WeakKeyDictionary()
 
 
@@ -36,6 +34,7 @@ def register_all(
     manager = pluggy.PluginManager("vlmlens")
     manager.add_hookspecs(hookspecs)
     entries = [_register(manager, point, guard, choice) for point in dict.fromkeys(points)]
+    guard.rest()
     return manager, sorted(entries, key=lambda entry: (entry.name, entry.distribution))
 
 
@@ -53,6 +52,8 @@ def called(
             _warn_once(manager, plugin_name, name, error)
             continue
         results.extend(answer if isinstance(answer, list) else [answer])
+    if guard is not None:
+        guard.rest()
     return [result for result in results if result is not None]
 
 
@@ -69,13 +70,13 @@ def _register(manager: pluggy.PluginManager, point: Point, guard: Guard, choice:
         manager.check_pending()
     except TooSlow as error:
         late = slow("plugin", point.name, error, point.distribution)
-        _log().warning("%s %s", late.message, late.hint)
+        warn("%s %s", late.message, late.hint)
         return entry.failed(Status.SLOW, late)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
         if manager.has_plugin(name):
             manager.unregister(name=name)
         problem = broken("plugin", point.name, error, point.distribution)
-        _log().warning("%s %s", problem.message, problem.hint)
+        warn("%s %s", problem.message, problem.hint)
         return entry.failed(Status.BROKEN, problem)
     return replace(entry, seconds=seconds, heavy=heavy)
 
@@ -96,19 +97,11 @@ def _warn_once(manager: pluggy.PluginManager, plugin: str, hook: str, error: Bas
     if (plugin, hook) in seen:
         return
     seen.add((plugin, hook))
-    log = _log()
-    log.warning(
+    warn(
         "The plugin %s failed in %s and is left out there: %s: %s",
         plugin,
         hook,
         type(error).__name__,
         error,
-        exc_info=log.isEnabledFor(DEBUG),
+        error=error,
     )
-
-
-def _log() -> logging.Logger:
-    """The log of vlmlens; imported where there is something to say, as `--help` comes by here."""
-    import logging
-
-    return logging.getLogger("vlmlens")

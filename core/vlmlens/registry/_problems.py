@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from vlmlens.errors import (
     BrokenPlugin,
@@ -12,9 +13,11 @@ from vlmlens.errors import (
     SlowPlugin,
     WrongApiVersion,
 )
-from vlmlens.manifest import API_VERSION, Manifest
 from vlmlens.registry._guard import TooSlow
 from vlmlens.registry._installed import index_name
+
+if TYPE_CHECKING:
+    from vlmlens.manifest import Manifest
 
 
 def broken(what: str, name: str, error: BaseException, distribution: str) -> BrokenPlugin:
@@ -70,6 +73,8 @@ def _extra(distribution: str, module: str) -> str:
 
 def wrong_version(manifest: Manifest, distribution: str) -> WrongApiVersion:
     """The error for a plugin of another plugin API."""
+    from vlmlens.manifest import API_VERSION
+
     newer = manifest.api_version > API_VERSION
     return WrongApiVersion(
         f"The {manifest.kind} {manifest.name!r} was written for plugin API "

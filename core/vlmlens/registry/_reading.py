@@ -32,6 +32,7 @@ def read_entries(
 ) -> list[Entry]:
     """The entries of one kind, by name, with shared names marked as ambiguous."""
     entries = [_read(point, kind, guard, choice) for point in dict.fromkeys(points)]
+    guard.rest()
     return sorted(_mark_ambiguous(entries), key=lambda entry: (entry.name, entry.distribution))
 
 

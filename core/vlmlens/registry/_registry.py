@@ -182,6 +182,8 @@ class Registry:
             return guard.call(label, package, lambda: question(load_class(manifest)), limit)
         except TooSlow as error:
             raise slow(manifest.kind.value, manifest.name, error, "") from error
+        finally:
+            guard.rest()
 
     def options(self, plugin: Manifest | type[Any], values: Mapping[str, Any]) -> Options:
         """A plugin's options, checked against its own model.
@@ -222,6 +224,22 @@ class Registry:
         One that cannot be registered is reported once and shows as broken in `entries`.
         """
         return self._hooks[0]
+
+    def hook_options(self, entry: Entry) -> type[Options] | None:
+        """The options of a lifecycle plugin: the class whose path is its attribute `OPTIONS`.
+
+        Args:
+            entry: Of the plugin.
+
+        Raises:
+            Exception: What importing the class raises.
+        """
+        plugin = self.hooks().get_plugin(f"{entry.distribution}:{entry.name}")
+        path = getattr(plugin, "OPTIONS", None)
+        if path is None:
+            return None
+        options: type[Options] = Point(HOOK_GROUP, entry.name, path, ("", "")).load()
+        return options
 
     @property
     def has_hooks(self) -> bool:

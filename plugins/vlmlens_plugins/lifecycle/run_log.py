@@ -27,6 +27,8 @@ class RunLog:
     Nothing leaves the machine unless the user says so: see `RunLogOptions`.
     """
 
+    OPTIONS = "vlmlens_plugins.lifecycle._choice:RunLogOptions"
+
     def __init__(self) -> None:
         self._open: dict[Path, Tracker] = {}
 
