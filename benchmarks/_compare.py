@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -21,6 +21,33 @@ class Times:
     cpu: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Target:
+    """A measured number with what it is to be.
+
+    Args:
+        name: What was measured.
+        value: On the clock.
+        limit: What it may be at most.
+        least: The limit is what it must be at least.
+        cpu: The same in the processor's time, where that was measured: on a busy machine the
+            steadier figure.
+        unit: Of the value.
+    """
+
+    name: str
+    value: float
+    limit: float
+    least: bool = False
+    cpu: float | None = None
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the value keeps to the limit."""
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+
 def in_turn(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
     """Times of each variant, after one round that is not counted."""
     times = {name: Times() for name in variants}
@@ -32,6 +59,12 @@ def in_turn(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
                 times[name].wall.append(time.perf_counter() - wall)
                 times[name].cpu.append(time.process_time() - cpu)
     return times
+
+
+def ratios(mine: Times, base: Times, kind: str) -> list[float]:
+    """Round by round, one variant's seconds over another's."""
+    pairs = zip(getattr(mine, kind), getattr(base, kind), strict=True)
+    return [one / other for one, other in pairs]
 
 
 def table(times: Mapping[str, Times], base: str, *, per: int, unit: str) -> str:
@@ -46,8 +79,8 @@ def table(times: Mapping[str, Times], base: str, *, per: int, unit: str) -> str:
     width = max(map(len, times))
     lines = [f"{'':{width}}  ms/{unit}  wall ratio (lowest to highest)  cpu ratio"]
     for name, found in times.items():
-        wall = _ratios(found.wall, times[base].wall)
-        cpu = statistics.median(_ratios(found.cpu, times[base].cpu))
+        wall = ratios(found, times[base], "wall")
+        cpu = statistics.median(ratios(found, times[base], "cpu"))
         each = 1000 * statistics.median(found.wall) / per
         lines.append(
             f"{name:{width}}  {each:{3 + len(unit)}.2f}  {statistics.median(wall):6.3f} "
@@ -56,5 +89,16 @@ def table(times: Mapping[str, Times], base: str, *, per: int, unit: str) -> str:
     return "\n".join(lines)
 
 
-def _ratios(mine: list[float], base: list[float]) -> list[float]:
-    return [one / other for one, other in zip(mine, base, strict=True)]
+def verdicts(targets: Sequence[Target]) -> str:
+    """Every number with its target, for people."""
+    width = max((len(target.name) for target in targets), default=0)
+    lines = [f"{'':{width}}  {'measured':>9}  {'in cpu':>7}   target"]
+    for target in targets:
+        cpu = f"{target.cpu:7.3f}" if target.cpu is not None else f"{'':7}"
+        sign = ">=" if target.least else "<="
+        verdict = "met" if target.met else "MISSED"
+        lines.append(
+            f"{target.name:{width}}  {target.value:9.3f}  {cpu}   {sign} {target.limit:g}"
+            f"{target.unit}  {verdict}"
+        )
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Models and data that the benchmarks build: a LLaVA of 17 M parameters, photographs, prompts."""
+"""What the benchmarks build: a LLaVA of 17 M parameters, a PaliGemma, photographs, prompts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _TEMPLATE = (
 )
 
 
-def llava(folder: Path, *, side: int = 168, layers: int = 8) -> ModelAdapter:
-    """A LLaVA with a CLIP tower of 6 x 256 and a Llama of 256, loaded in float32.
+def llava(folder: Path, *, side: int = 168, layers: int = 8, width: int = 256) -> ModelAdapter:
+    """A LLaVA with a CLIP tower of 6 x `width` and a Llama of `width`, loaded in float32.
 
     Args:
         folder: Where its checkpoint is written.
         side: Of an image, in pixels: (side / 14) ** 2 tokens.
         layers: Of the language model.
+        width: Of both.
     """
     import transformers as t
 
@@ -35,12 +36,12 @@ def llava(folder: Path, *, side: int = 168, layers: int = 8) -> ModelAdapter:
     tokenizer = byte_tokenizer(["<image>", "</s>", "<pad>"], eos="</s>", pad="<pad>")
     tokenizer.chat_template = _TEMPLATE
     vision = t.CLIPVisionConfig(
-        hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4,
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=6, num_attention_heads=4,
         image_size=side, patch_size=14,
     )  # fmt: skip
     text = t.LlamaConfig(
-        vocab_size=2000, hidden_size=256, intermediate_size=1408, num_hidden_layers=layers,
-        num_attention_heads=4, max_position_embeddings=4096,
+        vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2,
+        num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=4096,
     )  # fmt: skip
     config = t.LlavaConfig(
         vision_config=vision, text_config=text, image_seq_length=(side // 14) ** 2,
@@ -57,6 +58,41 @@ def llava(folder: Path, *, side: int = 168, layers: int = 8) -> ModelAdapter:
     save(folder, t.LlavaForConditionalGeneration(config), processor)
     request = LoadRequest(model=str(folder), device="cpu", dtype="float32")
     return LlavaAdapter.load(request)
+
+
+def paligemma(folder: Path, *, side: int = 224) -> ModelAdapter:
+    """A PaliGemma whose tower of 12 x 256 costs about as much as its Gemma of 4 x 256."""
+    import transformers as t
+
+    from vlmlens_adapter_paligemma.adapter import PaliGemmaAdapter
+
+    tokenizer = byte_tokenizer(
+        ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"],
+        bos="<bos>", eos="<eos>", pad="<pad>", unk="<unk>", named={"image_token": "<image>"},
+    )  # fmt: skip
+    images: Any = t.SiglipImageProcessorPil(size={"height": side, "width": side})
+    images.image_seq_length = (side // 14) ** 2
+    vision = t.SiglipVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=12, num_attention_heads=4,
+        image_size=side, patch_size=14, vision_use_head=False,
+    )  # fmt: skip
+    tokens: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = t.GemmaConfig(
+        hidden_size=256, intermediate_size=2048, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=64, **tokens,
+    )  # fmt: skip
+    config = t.PaliGemmaConfig(
+        vision_config=vision, text_config=text, projection_dim=256, hidden_size=256,
+        image_token_index=tokenizer.image_token_id, **tokens,
+    )  # fmt: skip
+    model = t.PaliGemmaForConditionalGeneration(config)
+    save(folder, model, t.PaliGemmaProcessor(images, tokenizer))
+    return PaliGemmaAdapter.load(LoadRequest(model=str(folder), device="cpu", dtype="float32"))
 
 
 def photographs(folder: Path, count: int, *, size: tuple[int, int] = (320, 240)) -> list[str]:

@@ -18,7 +18,7 @@ class KnownPlugin:
     Args:
         kind: What it is.
         name: Its name once installed.
-        aliases: Other spellings, beside `-` for `_` and upper case, which are always equal.
+        aliases: Other names that its distribution answers to, with `_` for `-`, which are equal.
     """
 
     kind: PluginKind
@@ -55,19 +55,23 @@ def _adapter(name: str, *aliases: str) -> KnownPlugin:
 KNOWN = (
     _adapter("aya_vision", "aya", "ayavision"),
     _adapter("blip2", "blip_2"),
-    _adapter("clip"),
+    _adapter("clip", "siglip", "siglip2"),
     _adapter("cogvlm", "cog_vlm"),
     _adapter("glamm"),
     _adapter("internlm_xcomposer", "internlm", "xcomposer"),
     _adapter("internvl", "intern_vl"),
-    _adapter("janus"),
+    _adapter("janus", "janus_pro"),
     _adapter("llava"),
     _adapter("llavanext", "llava_next"),
     _adapter("minicpm", "minicpm_o", "minicpm_v", "minicpmv"),
-    _adapter("molmo"),
-    _adapter("paligemma", "pali_gemma"),
+    _adapter("molmo", "molmo2"),
+    _adapter("paligemma", "paligemma2", "pali_gemma"),
     _adapter("pixtral"),
     _adapter("plm", "perception_lm"),
-    _adapter("qwen2vl", "qwen", "qwen2_vl"),
-)
+    _adapter(
+        "qwen2vl",
+        "qwen", "qwen2_vl", "qwen2_5_vl", "qwen2_5vl", "qwen2.5_vl", "qwen2.5vl", "qwen3_vl",
+        "qwen3vl", "qwen3_vl_moe",
+    ),
+)  # fmt: skip
 """The adapters of VLM-Lens, one distribution each."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.manifest import PluginKind
-from vlmlens.plan import compose, load_request
+from vlmlens.plan import compose, load_model, load_request
 from vlmlens.registry import Registry
 from vlmlens.runner import RunMode, execute
 from vlmlens.runs import Run
@@ -33,7 +33,7 @@ def load(adapter: str = "demo", model: str | None = None, **settings: Any) -> Mo
     spec = make_spec({"adapter": adapter, "model": model, **settings})
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
-    return adapter_class.load(load_request(spec, registry, manifest))
+    return load_model(spec, adapter_class, load_request(spec, registry, manifest))
 
 
 def run(*, mode: RunMode = "new", observer: Observer | None = None, **settings: Any) -> Run:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,13 @@ import numpy as np
 from vlmlens.sites import Axis
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import Batch
+    from vlmlens.abc.adapter import Batch, Sharing
     from vlmlens.samples import Sample
 
 _PROBES = 6
 _WINDOW = 1024
 _LARGEST = 256
+_BUDGETS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Lengths:
         """Encode a few samples and fit: so many tokens per letter and per area of image."""
         letters = np.array([len(sample.prompt) for sample in samples], float)
         areas = np.array([_area(sample) for sample in samples])
-        probes = sorted({*_spread(letters), *_spread(areas)})
+        most = min(_PROBES, max(2, len(samples) // 16))
+        probes = sorted({*_spread(letters, most), *_spread(areas, most)})
         known = np.stack([np.ones(len(probes)), letters[probes], areas[probes]], 1)
         tokens = np.array([_tokens(encode(samples[i])) for i in probes], float)
         weights, *_ = np.linalg.lstsq(known, tokens, rcond=None)
@@ -85,7 +87,7 @@ def units(
     *,
     size: int | None,
     budget: int,
-    share: bool,
+    share: Sharing,
 ) -> list[Unit]:
     """The samples in units.
 
@@ -94,15 +96,35 @@ def units(
         lengths: About how long they are.
         size: Samples per unit; None: as many as the budget holds.
         budget: Tokens per unit, padding included.
-        share: Whether samples on equal images go together.
+        share: What samples on equal images, which go together, have in common.
     """
-    together, alone = _by_images(samples) if share else ([], list(range(len(samples))))
-    found = list(_shared_units(together, lengths, size, budget))
+    several = share != "nothing"
+    together, alone = _by_images(samples) if several else ([], list(range(len(samples))))
+    cut = partial(_pieces if share == "beginnings" else _whole_pieces, lengths=lengths, size=size)
+    found = list(_shared_units(together, partial(cut, budget=budget), size, budget))
     for start in range(0, len(alone), _WINDOW):
         window = alone[start : start + _WINDOW]
         window.sort(key=lambda number: -lengths.whole[number])
         found += _plain_units(window, lengths.whole, size, budget)
     return sorted(found, key=lambda unit: min(unit.samples) // _WINDOW)
+
+
+def work_of(unit: Unit, lengths: Lengths, share: Sharing) -> float:
+    """About how many tokens a unit's passes compute.
+
+    Args:
+        unit: From `units`.
+        lengths: As given to it.
+        share: As given to it.
+    """
+    numbers = list(unit.samples)
+    if not unit.shared:
+        return float(lengths.whole[numbers].max()) * len(numbers)
+    if share == "images":
+        return float(lengths.whole[numbers].sum())
+    firsts = [group[0] for group in unit.groups]
+    beginnings = lengths.whole[firsts] - lengths.text[firsts]
+    return float(np.maximum(beginnings, 0).sum() + lengths.text[numbers].sum())
 
 
 def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
@@ -128,14 +150,17 @@ def _plain_units(
 
 
 def _shared_units(
-    groups: Sequence[Sequence[int]], lengths: Lengths, size: int | None, budget: int
+    groups: Sequence[Sequence[int]],
+    cut: Callable[[Sequence[int]], Iterator[tuple[tuple[int, ...], float]]],
+    size: int | None,
+    budget: int,
 ) -> Iterator[Unit]:
     """Groups cut to what fits, and put together as long as it does."""
     unit: list[tuple[int, ...]] = []
     filled = 0.0
     limit = budget if size is None else size
     for group in groups:
-        for piece, cost in _pieces(group, lengths, size, budget):
+        for piece, cost in cut(group):
             if cost >= limit:
                 yield Unit((piece,), shared=True)
                 continue
@@ -164,10 +189,26 @@ def _pieces(
         yield piece, len(piece) if size is not None else beginning + longest * len(piece)
 
 
-def _spread(values: np.ndarray) -> list[int]:
-    """Numbers of a few samples, spread evenly over the range of values, both ends included."""
+def _whole_pieces(
+    group: Sequence[int], lengths: Lengths, size: int | None, budget: int
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """A group in pieces, each with its cost, where only the images are computed once.
+
+    The piece then goes through the language model part by part: it may be several budgets long.
+    """
+    longest = float(max(lengths.whole[number] for number in group))
+    most = min(_LARGEST, max(1, int(_BUDGETS * budget // longest))) if size is None else size
+    for start in range(0, len(group), most):
+        piece = tuple(group[start : start + most])
+        yield piece, len(piece) if size is not None else longest * len(piece)
+
+
+def _spread(values: np.ndarray, most: int) -> list[int]:
+    """Numbers of at most so many samples, spread evenly over the values, both ends included."""
+    if np.ptp(values) == 0:
+        return [0]
     order = np.argsort(values, kind="stable")
-    return [int(order[i]) for i in np.linspace(0, len(order) - 1, _PROBES).astype(int)]
+    return [int(order[i]) for i in np.linspace(0, len(order) - 1, most).astype(int)]
 
 
 def _tokens(batch: Batch) -> int:

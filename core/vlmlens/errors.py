@@ -9,7 +9,9 @@
     │   ├── BrokenPlugin             its import or its manifest failed
     │   ├── MissingDependency        a module it needs is not installed
     │   ├── WrongApiVersion          written for another plugin API
-    │   └── AmbiguousPlugin          two distributions claim the name
+    │   ├── AmbiguousPlugin          two distributions claim the name
+    │   ├── SlowPlugin               it was not imported in time
+    │   └── DisabledPlugin           an environment variable leaves it out
     ├── CompositionError             parts that do not fit together
     ├── CheckpointError              weights that cannot be had
     │   ├── CheckpointNotFound
@@ -95,6 +97,14 @@ class WrongApiVersion(PluginError):
 
 class AmbiguousPlugin(PluginError):
     """Two distributions claim the same plugin name."""
+
+
+class SlowPlugin(PluginError):
+    """A plugin was not imported in time."""
+
+
+class DisabledPlugin(PluginError):
+    """An environment variable leaves the plugin out."""
 
 
 class CompositionError(VlmlensError):

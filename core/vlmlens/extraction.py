@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
-from vlmlens.batching import Lengths, Unit, units
+from vlmlens.batching import Lengths, Unit, units, work_of
 from vlmlens.blocks import BlockWriter
 from vlmlens.errors import OutOfMemory
+from vlmlens.pace import Expectation, Pace
 from vlmlens.pipeline import prepared, sink
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import Batch, ModelAdapter
+    from vlmlens.abc.adapter import Batch, ModelAdapter, Sharing
     from vlmlens.abc.extractor import Extractor
     from vlmlens.generated import GeneratedTexts
     from vlmlens.samples import Sample
@@ -49,8 +51,9 @@ class Extraction:
         warn: Told once of anything that the user should know.
         generate: How many tokens the model may write after each sample, whose rows columns may
             then hold; None: it writes nothing.
-        texts: Keeps what it wrote.
+        texts: Keeps what it wrote; None: nobody does.
         shard: Which units this process runs; None: all.
+        expect: Told once, after the first batches, how long the others will take.
     """
 
     vlm: ModelAdapter
@@ -62,8 +65,9 @@ class Extraction:
     generate: int | None = None
     texts: GeneratedTexts | None = None
     shard: Shard | None = None
-    shared: int = field(default=0, init=False)
-    """How many samples shared their beginning with another one."""
+    expect: Callable[[Expectation], None] | None = None
+    shared: Counter[Sharing] = field(default_factory=Counter, init=False)
+    """How many samples shared what is computed of their images or beginning with another one."""
     _fits: float = field(default=float("inf"), init=False)
     _encoding: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -80,10 +84,10 @@ class Extraction:
             missing: Per sample, the columns that it lacks.
             advance: Told how many samples are done: computed, and on their way to the disk.
         """
-        todo = self.units()
-        done = sum(len(unit.samples) for unit in todo)
-        todo = [unit for unit in todo if any(missing[number] for number in unit.samples)]
-        done -= sum(len(unit.samples) for unit in todo)
+        every, work = self._planned()
+        todo = [unit for unit in every if any(missing[number] for number in unit.samples)]
+        done = sum(len(unit.samples) for unit in every) - sum(len(unit.samples) for unit in todo)
+        pace = Pace([work[unit] for unit in todo])
         writer = BlockWriter(store)
         with (
             ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool,
@@ -96,14 +100,53 @@ class Extraction:
                         out.put(block)
                 done += len(unit.samples)
                 advance(done)
+                self._tell(pace)
+
+    def measure(self, *, batches: int = 8, seconds: float = 30.0) -> Expectation | None:
+        """How long extracting everything will take, told from some batches; stores nothing.
+
+        Args:
+            batches: At most so many, spread evenly over the run; one more is not counted.
+            seconds: No batch is begun after so many.
+
+        Returns:
+            None where there are too few batches to tell.
+        """
+        every, work = self._planned()
+        step = max(1, len(every) // (batches + 1))
+        some = every[::step][: batches + 1]
+        pace, end = Pace([work[unit] for unit in some]), time.perf_counter() + seconds
+        with ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool:
+            items = self._opened(some, pool)
+            for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
+                for _ in self._computed(unit, samples, encoded):
+                    pass
+                pace.batch_done()
+                if time.perf_counter() > end:
+                    break
+        return pace.expected(sum(work.values()))
 
     def units(self) -> list[Unit]:
         """The run's samples in units."""
+        return self._planned()[0]
+
+    def _tell(self, pace: Pace) -> None:
+        """Say once how long the rest will take."""
+        was_known = pace.known
+        pace.batch_done()
+        expected = pace.remaining() if pace.known and not was_known else None
+        if self.expect is not None and expected is not None:
+            self.expect(expected)
+
+    def _planned(self) -> tuple[list[Unit], dict[Unit, float]]:
+        """The run's units, each with how many tokens it computes, about."""
         size = None if isinstance(self.batch_size, str) else self.batch_size
         lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
-        share = self.share and self.extractor.takes_passes and self.generate is None
+        can = self.share and self.extractor.takes_passes and self.generate is None
+        share = self.vlm.shares if can else "nothing"
         found = units(self.samples, lengths, size=size, budget=self.budget, share=share)
-        return found if self.shard is None else found[self.shard.number :: self.shard.count]
+        found = found if self.shard is None else found[self.shard.number :: self.shard.count]
+        return found, {unit: work_of(unit, lengths, share) for unit in found}
 
     @property
     def budget(self) -> int:
@@ -145,15 +188,21 @@ class Extraction:
         if not unit.shared:
             yield unit.samples, self.vlm.encode([sample for group in groups for sample in group])
             return
-        together = self.vlm.encode_shared(groups)
+        together = self._encode_shared(groups)
         if together is not None:
-            self.shared += len(unit.samples)
             yield unit.samples, together
             return
         for numbers, group in zip(unit.groups, groups, strict=True):
-            alone = self.vlm.encode_shared([group]) if len(groups) > 1 else None
-            self.shared += len(numbers) if alone is not None else 0
+            alone = self._encode_shared([group]) if len(groups) > 1 else None
             yield numbers, self.vlm.encode(group) if alone is None else alone
+
+    def _encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+        budget = self.budget if self.batch_size == "auto" else None
+        batch = self.vlm.encode_shared(groups, budget=budget)
+        if batch is not None:
+            only_images = any(each.whole for each in batch.passes)
+            self.shared["images" if only_images else "beginnings"] += len(batch)
+        return batch
 
     def _computed(
         self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded | None
@@ -178,11 +227,12 @@ class Extraction:
 
         Running the written tokens at once gives what each step of writing gave, up to rounding.
         """
-        if self.generate is not None and self.texts is not None:
+        if self.generate is not None:
             made = self.vlm.generate(batch, max_new_tokens=self.generate)
             with self._encoding:
                 batch = self.vlm.encode(batch.samples, answers=[one.token_ids for one in made])
-            self.texts.append([sample.id for sample in batch.samples], made)
+            if self.texts is not None:
+                self.texts.append([sample.id for sample in batch.samples], made)
         return self.extractor.extract(batch)
 
     def _note_size(self, unit: Unit, tokens: int, error: Exception) -> None:

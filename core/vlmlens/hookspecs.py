@@ -1,8 +1,13 @@
 """The pluggy hooks: lifecycle events of a run, and extra commands.
 
 A lifecycle plugin is a module or object with functions of these names, marked with
-`vlmlens.hookimpl` and registered under the entry-point group `vlmlens.plugins`. Hooks observe; what
-they return is ignored, except for `vlmlens_commands`.
+`vlmlens.hookimpl` and registered under the entry-point group `vlmlens.plugins`. A function takes
+those of the arguments that it names. Hooks observe; what they return is ignored, except for
+`vlmlens_check`, `vlmlens_facts` and `vlmlens_commands`. One that fails is reported once, and never
+stops a run.
+
+A plugin's options are those of `options.plugins.NAME` in the run file, by the name of its entry
+point; it finds them in `spec.options.plugins`, and checks them in `vlmlens_check`.
 """
 
 from __future__ import annotations
@@ -13,11 +18,18 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from vlmlens.errors import VlmlensError
     from vlmlens.results import Result
     from vlmlens.runs import Run
+    from vlmlens.spec import RunSpec
 
 hookspec = pluggy.HookspecMarker("vlmlens")
 hookimpl = pluggy.HookimplMarker("vlmlens")
+
+
+@hookspec
+def vlmlens_check(spec: RunSpec) -> VlmlensError | None:
+    """A run is being composed, and nothing is loaded: an error that is returned refuses it."""
 
 
 @hookspec
@@ -31,6 +43,11 @@ def vlmlens_batch_done(run: Run, done: int, total: int, seconds: float) -> None:
 
 
 @hookspec
+def vlmlens_stage_done(run: Run, stage: str, seconds: float) -> None:
+    """A stage has ended: "load model", "extract", an analysis's name, "report"; in `seconds`."""
+
+
+@hookspec
 def vlmlens_result_ready(run: Run, result: Result) -> None:
     """An analysis has its result, which is stored in the run."""
 
@@ -38,6 +55,16 @@ def vlmlens_result_ready(run: Run, result: Result) -> None:
 @hookspec
 def vlmlens_run_finished(run: Run, summary: Mapping[str, Any]) -> None:
     """Everything asked for is done; `summary` holds counts and times in seconds."""
+
+
+@hookspec
+def vlmlens_run_failed(run: Run, error: BaseException) -> None:
+    """The run ends by an error, or was interrupted (`KeyboardInterrupt`), which is raised next."""
+
+
+@hookspec
+def vlmlens_facts(run: Run) -> Mapping[str, Mapping[str, str]] | None:
+    """Lines about a run, under headings, for its report and for `vlmlens show`."""
 
 
 @hookspec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from vlmlens.tokens import AxisLayout, Ints, Selector, pooled
 from vlmlens.tracing import hooked
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import Batch, ModelAdapter
+    from vlmlens.abc.adapter import Batch, ModelAdapter, Pass
 
 
 def select_in_passes(
@@ -32,7 +32,8 @@ def select_in_passes(
         batch: From `ModelAdapter.encode_shared`.
         columns: By name.
         layouts: Those of the batch, of the columns' axes.
-        stop: End each pass after the last site that is wanted of it.
+        stop: End each pass after the last site that is wanted of it, or, where it only fills what
+            later passes need, once that is full.
 
     Raises:
         SiteSilent: A site gave no activation in a pass of its axis.
@@ -52,12 +53,44 @@ def select_in_passes(
         for selection in of_site[site.name]:
             selection.add(activation)
 
-    for each in batch.passes:
+    for number, each in enumerate(batch.passes):
         here = [site for site in sites if site.axis in each.axes]
-        if here:
-            with torch.inference_mode(), hooked(vlm.module, here, visit, stop=stop and not head):
+        later = {axis for one in batch.passes[number + 1 :] for axis in one.axes}
+        needed = each.whole and any(site.axis in later for site in sites)
+        silent = _unwanted(here, of_site, each) if stop and not head else []
+        if silent:
+            early = [site for site in here if site not in silent]
+            with torch.inference_mode(), hooked(vlm.module, early, visit):
+                _fill(each, silent)
+            for site in silent:
+                for selection in of_site[site.name]:
+                    selection.skip(each.rows)
+        elif here:
+            ends = stop and not head and not needed
+            with torch.inference_mode(), hooked(vlm.module, here, visit, stop=ends):
                 each.run(head)
     return {name: selection.result() for name, selection in chosen.items()}
+
+
+def _unwanted(
+    sites: Sequence[Site], chosen: Mapping[str, Sequence[PartSelection]], each: Pass
+) -> list[Site]:
+    """The sites of the deepest wanted block, where nobody wants their rows in this pass."""
+    if each.fill is None:
+        return []
+    inside = [site for site in sites if site.axis is Axis.LLM]
+    if not inside or any(site.index is None for site in inside):
+        return []
+    deepest = max(site.index or 0 for site in inside)
+    found = [site for site in inside if site.index == deepest]
+    wanted = any(one.wants(each.rows) for site in found for one in chosen[site.name])
+    return [] if wanted else found
+
+
+def _fill(each: Pass, sites: Sequence[Site]) -> None:
+    last = sites[0].index
+    if each.fill is not None and last is not None:
+        each.fill(last)
 
 
 class PartSelection:
@@ -90,6 +123,15 @@ class PartSelection:
         here = torch.from_numpy(self._wanted[low:high] - self._seen).to(flat.device)
         self._pieces.append(flat.index_select(0, here))
         self._seen += len(flat)
+
+    def wants(self, rows: int) -> bool:
+        """Whether any of the next so many rows is kept."""
+        low, high = np.searchsorted(self._wanted, [self._seen, self._seen + rows])
+        return bool(low < high)
+
+    def skip(self, rows: int) -> None:
+        """Pass over the next so many rows, of which none is kept."""
+        self._seen += rows
 
     def result(self) -> torch.Tensor | list[torch.Tensor]:
         """As `vlmlens.tokens.select` gives it.

@@ -12,20 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.storage import DTYPES
-from vlmlens.errors import CompositionError, SiteShapeError, SpecError, StoreFull
+from vlmlens.errors import (
+    CompositionError,
+    SiteShapeError,
+    SpecError,
+    StoreFull,
+    VlmlensError,
+    did_you_mean,
+)
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import Observer, SilentObserver
+from vlmlens.registry import call_hook
 from vlmlens.samples import Sample, check_unique
 from vlmlens.screening import BadSample, bad_images_error, bad_samples, summary, without
+from vlmlens.site_names import remember
 from vlmlens.sites import SiteMap
 from vlmlens.spec import DEMO_DATA, RunSpec
-from vlmlens.suitability import Asked, asked_analyses, suitable
+from vlmlens.suitability import (
+    Asked,
+    asked_analyses,
+    check_samples,
+    check_storage,
+    suitable,
+)
 from vlmlens.tokens import Column, TokenKind
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.pace import Expectation
     from vlmlens.registry import Registry
 
 _PROBED_FOR_LENGTH = 4
@@ -44,12 +60,14 @@ class Estimate:
         columns: Bytes per column; None where its width cannot be told from the config.
         bytes: Their sum.
         free_bytes: Free space where the run will be written.
+        time: How long extraction takes, where that was measured (`timed`).
     """
 
     samples: int
     columns: Mapping[str, int | None]
     bytes: int
     free_bytes: int
+    time: Expectation | None = None
 
     @property
     def fits(self) -> bool:
@@ -58,7 +76,9 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data."""
+        time = {} if self.time is None else {"time": self.time.to_dict()}
         return {
+            **time,
             "samples": self.samples,
             "columns": dict(self.columns),
             "bytes": self.bytes,
@@ -133,6 +153,7 @@ def compose(
     Raises:
         PluginError: A part is not installed or cannot be used.
         SpecError: An option that a part does not have.
+        VlmlensError: A lifecycle plugin refuses the run.
         DataError: Samples are missing, malformed, or lack what an analysis needs.
         ImageError: Images cannot be used, and `on_bad_sample` is "stop"; lists them.
         SiteError: A site pattern matches nothing.
@@ -140,6 +161,7 @@ def compose(
         StoreFull: The columns cannot fit on the disk.
     """
     observer = observer or SilentObserver()
+    check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
@@ -158,14 +180,21 @@ def compose(
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
     make_extractor = _extractor_maker(spec, registry, extractor)
+    if spec.compile:
+        from vlmlens.compiling import check_can_compile
+
+        check_can_compile(spec)
     skeleton = adapter_class.skeleton(request)
+    remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
+    check_storage(storage, columns)
     samples, skipped = _usable(spec, samples, skeleton, observer)
+    check_samples(skeleton, samples)
     on_skeleton.check(samples)
     _check_generation(spec, adapter, columns)
     asked_still = {name: asked[name] for name in analyses}
-    analyses, unfit = suit(asked_still, samples=samples, columns=columns)
+    analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
     for name, why in left_out.items():
         observer.warn(f"{name} is left out: {why}")
@@ -188,11 +217,32 @@ def compose(
         suggested=suggested,
         left_out=left_out,
         estimate=estimate,
-        load=lambda: adapter_class.load(request),
+        load=lambda: load_model(spec, adapter_class, request),
         extractor=make_extractor,
         skipped=skipped,
         notes=notes,
     )
+
+
+def check_lifecycle(spec: RunSpec, registry: Registry) -> None:
+    """Ask lifecycle plugins whether the run may be.
+
+    Raises:
+        SpecError: Options of a plugin that is not there.
+        VlmlensError: A plugin refuses it.
+    """
+    hooks = registry.hooks()
+    names = [name.rpartition(":")[2] for name, _ in hooks.list_name_plugin()]
+    for name in spec.options.plugins:
+        if name not in names:
+            raise SpecError(
+                f"There is no lifecycle plugin {name!r} for the options.plugins.{name}.",
+                subject=name,
+                hint=did_you_mean(name, names) or "`vlmlens plugins list` shows all.",
+            )
+    for refusal in call_hook(hooks, "vlmlens_check", spec=spec):
+        if isinstance(refusal, VlmlensError):
+            raise refusal
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
@@ -241,6 +291,22 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
     )
 
 
+def load_model(
+    spec: RunSpec, adapter_class: type[ModelAdapter], request: LoadRequest
+) -> ModelAdapter:
+    """Load a model as a spec says, its blocks compiled where that is asked for.
+
+    Raises:
+        CompositionError: Its blocks cannot be compiled.
+    """
+    vlm = adapter_class.load(request)
+    if spec.compile:
+        from vlmlens.compiling import compile_blocks
+
+        compile_blocks(vlm)
+    return vlm
+
+
 def open_sites(
     spec: RunSpec, registry: Registry
 ) -> tuple[SiteMap, Mapping[str, int], Mapping[str, str]]:
@@ -248,6 +314,7 @@ def open_sites(
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
+    remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
     return skeleton.sites, skeleton.widths(), classes
 

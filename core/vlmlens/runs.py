@@ -10,6 +10,7 @@
     generated.jsonl what the model wrote, where it was asked to
     shards/         instead of columns/, what several processes wrote, each a run by itself
     results/        a JSON file per analysis, tables as Parquet, figures as SVG
+    plugins/        what lifecycle plugins keep: timing.json, ...
     report.html     the report
 """
 
@@ -45,6 +46,7 @@ _OWN = (
     "columns",
     "shards",
     "results",
+    "plugins",
 )
 
 
@@ -212,6 +214,23 @@ class Run:
         """Where the HTML report lies, once it is written."""
         return self.path / "report.html"
 
+    @property
+    def plugins_path(self) -> Path:
+        """Where lifecycle plugins keep what is theirs; they make it."""
+        return self.path / "plugins"
+
+    @property
+    def facts(self) -> dict[str, dict[str, str]]:
+        """What lifecycle plugins say of the run, in lines under headings."""
+        from vlmlens.registry import call_hook
+
+        found: dict[str, dict[str, str]] = {}
+        for said in call_hook(self.registry.hooks(), "vlmlens_facts", run=self):
+            for heading, lines in _mapping(said).items():
+                named = {str(name): str(value) for name, value in _mapping(lines).items()}
+                found.setdefault(str(heading), {}).update(named)
+        return found
+
     def clear(self) -> None:
         """Remove what vlmlens wrote; other files in the folder stay."""
         for name in _OWN:
@@ -223,6 +242,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+
+def _mapping(said: Any) -> Mapping[Any, Any]:
+    """What a plugin said, or nothing where it is no mapping."""
+    return said if isinstance(said, Mapping) else {}
 
 
 class Activations(Mapping[str, "Array | list[Array]"]):

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.errors import DuplicateSample, ImageError
+from vlmlens.errors import DataError, DuplicateSample, ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,6 +115,28 @@ def check_unique(samples: Iterable[Sample]) -> None:
         )
 
 
+def with_prompts(samples: Sequence[Sample], prompts: Sequence[str]) -> list[Sample]:
+    """The samples, asked the user's prompts instead of their own.
+
+    Without prompts they stay as they are. One prompt replaces theirs. Of several, each is asked of
+    each sample: the k-th (from 0) gives the id `ID#k`, its text is the task (behind the sample's
+    own task, where it has one), and all of a sample's questions share its group. Label, choices
+    and attributes stay: a prompt of the user's is another wording, or none that matters to a probe.
+
+    Raises:
+        DataError: A prompt is blank, or given twice.
+
+    >>> [s.id for s in with_prompts([Sample("a.png", "")], ["Colour?", "Shape?"])]
+    ['a.png#0', 'a.png#1']
+    """
+    _check_prompts(prompts)
+    if not prompts:
+        return list(samples)
+    if len(prompts) == 1:
+        return [replace(sample, prompt=prompts[0]) for sample in samples]
+    return [_asked(sample, k, prompt) for sample in samples for k, prompt in enumerate(prompts)]
+
+
 def check_mode(mode: str) -> None:
     """Raise `ValueError` for a Pillow mode whose pixels cannot be made 8 bit without guessing."""
     if mode in ("I", "F"):
@@ -175,3 +197,29 @@ def _image_digest(image: str | Image) -> str:
 def _file_digest(path: str, mtime_ns: int, size: int) -> str:
     del mtime_ns, size  # part of the cache key: a changed file is read again
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _asked(sample: Sample, k: int, prompt: str) -> Sample:
+    return replace(
+        sample,
+        id=f"{sample.id}#{k}",
+        prompt=prompt,
+        group=sample.split_group,
+        task=f"{sample.task}: {prompt}" if sample.task else prompt,
+    )
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    for prompt, times in Counter(prompts).items():
+        if not prompt.strip():
+            raise DataError(
+                f"The prompt {prompt!r} is blank.",
+                subject=prompt,
+                hint='Say what to ask: --prompt "Color of the main object:".',
+            )
+        if times > 1:
+            raise DataError(
+                f"The prompt {prompt!r} is given {times} times.",
+                subject=prompt,
+                hint="Give every prompt once.",
+            )

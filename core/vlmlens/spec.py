@@ -35,6 +35,9 @@ class PluginOptions(BaseModel):
     dataset: dict[str, Any] = Field(default_factory=dict)
     extractor: dict[str, Any] = Field(default_factory=dict)
     storage: dict[str, Any] = Field(default_factory=dict)
+    plugins: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Of lifecycle plugins, by name."
+    )
 
 
 class RunSpec(BaseModel):
@@ -57,6 +60,7 @@ class RunSpec(BaseModel):
     quantization: Literal["4bit", "8bit"] | None = Field(
         None, description="Load quantized by bitsandbytes: 4bit or 8bit."
     )
+    compile: bool = Field(False, description="Compile the model's blocks by torch.compile.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint.")
     data: str | None = Field(None, description="Path, or DATASET:SOURCE.")
     prompt: list[str] = Field(default_factory=list, description="Prompts to ask of each image.")

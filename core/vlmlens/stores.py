@@ -89,11 +89,16 @@ def recognize(
     refusals = []
     for manifest in _candidates(registry, storage):
         try:
-            store = _open(registry, manifest, where, "r", options)
+            backend = registry.ask(manifest, lambda found: found)
+            store = backend.open(where, mode="r", options=registry.options(manifest, options))
         except VlmlensError as error:
             if storage is not None:
                 raise
             refusals.append(f"{manifest.name}: {error.message}")
+        except Exception as error:
+            if storage is not None:
+                raise
+            refusals.append(f"{manifest.name} failed: {error!r}")
         else:
             uri = f"{manifest.name}://{quote(str(Path(where).resolve()))}"
             return uri, _finished(store, where)
@@ -134,8 +139,11 @@ def backend_of(registry: Registry, target: str, storage: str | None = None) -> s
 def _candidates(registry: Registry, storage: str | None) -> list[Manifest]:
     if storage is not None:
         return [registry.find(PluginKind.STORAGE, storage)]
-    found = [entry.manifest for entry in registry.entries(PluginKind.STORAGE)]
-    return [manifest for manifest in found if manifest is not None]
+    return [
+        entry.manifest
+        for entry in registry.entries(PluginKind.STORAGE)
+        if entry.manifest is not None and entry.usable
+    ]
 
 
 def _finished(store: ColumnStore, where: str) -> ColumnStore:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.errors import CompositionError, MissingAnnotation, PluginError
+from vlmlens.abc.analysis import Analysis
+from vlmlens.errors import (
+    CheckpointError,
+    CompositionError,
+    DataError,
+    MissingAnnotation,
+    PluginError,
+)
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.samples import Sample
 from vlmlens.spec import DEFAULT_ANALYSES, merged
+from vlmlens.tokens import Column
 
 if TYPE_CHECKING:
-    from vlmlens.abc.analysis import Analysis
+    from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.registry import Registry
 
 Asked = Mapping[str, Mapping[str, Any]]
@@ -39,6 +47,7 @@ def suitable(
     columns: Sequence[str],
     strict: bool,
     extractor: Manifest | None = None,
+    skeleton: Callable[[], ModelAdapter] | None = None,
 ) -> tuple[dict[str, Analysis], dict[str, str]]:
     """The analyses that suit, ready to run, and why the others do not.
 
@@ -50,9 +59,11 @@ def suitable(
         columns: Names of its columns; empty while they are not known.
         strict: Raise for one that does not suit (the user named it) instead of leaving it out.
         extractor: What makes the columns; None: it is taken to give activations.
+        skeleton: Gives the model without weights, where an analysis asks for it; None: its
+            columns are not known yet.
 
     Raises:
-        SpecError: An option that an analysis does not have.
+        SpecError: An option that an analysis does not have, or that means nothing for the model.
         PluginError, MissingAnnotation, CompositionError: Strict, and one does not suit.
     """
     made: dict[str, Analysis] = {}
@@ -61,12 +72,57 @@ def suitable(
         try:
             manifest = registry.find(PluginKind.ANALYSIS, name)
             _check_columns(manifest, extractor)
-            made[name] = _make(registry, manifest, options, adapter, samples, columns)
+            analysis = _make(registry, manifest, options, adapter, samples, columns)
+            if skeleton is not None and type(analysis).check_model is not Analysis.check_model:
+                analysis.check_model(skeleton(), samples, columns)
+            made[name] = analysis
         except (PluginError, CompositionError, MissingAnnotation) as error:
             if strict:
                 raise
             left_out[name] = error.message
     return made, left_out
+
+
+def check_storage(storage: Manifest, columns: Sequence[str]) -> None:
+    """Raise where a store cannot hold the columns.
+
+    Raises:
+        CompositionError: A column has several rows per sample, and the store keeps one.
+    """
+    if "ragged" in storage.offers:
+        return
+    for name in columns:
+        if Column.parse(name).selector.ragged:
+            raise CompositionError(
+                f"The column {name!r} has several rows per sample, and the storage "
+                f"{storage.name!r} keeps one (it does not offer 'ragged').",
+                subject=name,
+                hint="Pool it or pick a token, for example image.mean or last, or use --storage "
+                "lmdb.",
+            )
+
+
+def check_samples(skeleton: ModelAdapter, samples: Sequence[Sample]) -> None:
+    """Raise where the family does not take samples with so many images, or with none.
+
+    The first sample with each number of images is encoded. What a processor raises for another
+    reason, or because it takes weights to tell, is left to the run.
+
+    Raises:
+        DataError: The family's own words.
+        CheckpointError, PluginError: Its processor cannot be had.
+    """
+    tried: set[int] = set()
+    for sample in samples:
+        if len(sample.images) in tried:
+            continue
+        tried.add(len(sample.images))
+        try:
+            skeleton.encode([sample])
+        except (DataError, CheckpointError, PluginError):
+            raise
+        except Exception:  # noqa: BLE001, S112  processors raise what they like; the run will tell
+            continue
 
 
 def _make(

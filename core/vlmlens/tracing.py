@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 
-from vlmlens.errors import SiteSilent, VlmlensError
+from vlmlens.compiling import uncompiled
+from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError, did_you_mean
 from vlmlens.sites import Axis, Site
 
 if TYPE_CHECKING:
@@ -61,12 +62,16 @@ class Trace(Mapping[str, torch.Tensor]):
 
         Raises:
             SelectorError: The column does not parse, or a sample has no such token.
-            KeyError: Its site was not traced.
+            SiteNotFound: Its site was not traced; names those that were.
+            SiteSilent: The batch has no rows on its site's axis: no sample has an image.
         """
         from vlmlens.tokens import Column, select
 
         parsed = Column.parse(column)
+        if parsed.site not in self.sites:
+            raise _not_traced(parsed.site, self.sites)
         site = self.sites[parsed.site]
+        check_axis(site, self.batch.layouts)
         return select(self[parsed.site], parsed.selector, self.batch.layouts[site.axis], site)
 
 
@@ -162,7 +167,8 @@ def hooked(
         for path in {**wanted, **by_path}
     ]
     try:
-        yield
+        with uncompiled(module, {**wanted, **by_path}):
+            yield
     except _Done:
         pass
     finally:
@@ -212,12 +218,18 @@ def first_call(
 
     handle = module.get_submodule(path).register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        run()
+        with uncompiled(module, [path]):
+            run()
     except _Reached as reached:
         return reached.args[0], reached.args[1]
     finally:
         handle.remove()
     return None
+
+
+def end_pass() -> NoReturn:
+    """End the forward pass that is running inside of `hooked`: nothing more of it is needed."""
+    raise _Done
 
 
 class _Done(BaseException):
@@ -300,6 +312,15 @@ def _in_pieces(output: Any) -> bool:
 
 def _resolved(vlm: ModelAdapter, item: str | Site) -> list[Site]:
     return [item] if isinstance(item, Site) else vlm.sites.resolve(item)
+
+
+def _not_traced(name: str, traced: Iterable[str]) -> SiteNotFound:
+    return SiteNotFound(
+        f"The site {name!r} was not traced in this pass.",
+        subject=name,
+        hint=f"{did_you_mean(name, traced)} Give it to `trace`; columns use one site's whole name, "
+        "no pattern.".strip(),
+    )
 
 
 def _silent(site: Site, calls: int) -> SiteSilent:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from vlmlens.errors import (
     DataError,
@@ -22,11 +20,12 @@ from vlmlens.plan import compose
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.spec import make_spec
-from vlmlens.testing.dataset import DatasetTests
 
 datasets = pytest.importorskip("datasets")
 
-from vlmlens_plugins.data.hf import HubDataset  # noqa: E402 - needs the line above
+from vlmlens_plugins.data import hf_checks  # noqa: E402 - needs the line above
+from vlmlens_plugins.data.hf import HubDataset  # noqa: E402
+from vlmlens_plugins.data.hf_checks import embedded, png  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -36,89 +35,24 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     datasets.disable_progress_bars()
 
 
-def png(red: int) -> dict[str, Any]:
-    target = io.BytesIO()
-    Image.new("RGB", (6, 4), (red, 0, 0)).save(target, "PNG")
-    return {"bytes": target.getvalue(), "path": None}
-
-
-def embedded() -> Any:
-    rows = {
-        "question": ["Colour?", "How many?", "Grüße?"],
-        "answer": [1, 0, 1],
-        "image": [png(1), png(1), png(2)],
-        "weight": [1.5, None, 2.0],
-        "tags": [["a"], [], ["b", "c"]],
-    }
-    features = datasets.Features(
-        {
-            "question": datasets.Value("string"),
-            "answer": datasets.ClassLabel(names=["red", "blue"]),
-            "image": datasets.Image(),
-            "weight": datasets.Value("float64"),
-            "tags": datasets.List(datasets.Value("string")),
-        }
-    )
-    return datasets.Dataset.from_dict(rows, features=features)
-
-
 def read(source: Any, prompts: Sequence[str] = (), **options: Any) -> list[Sample]:
     return HubDataset(str(source), HubDataset.Options(**options)).samples(prompts)
 
 
-class TestSavedToDisk(DatasetTests):
-    dataset = HubDataset
-
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> str:
-        embedded().save_to_disk(tmp_path / "saved")
-        return str(tmp_path / "saved")
-
-    @pytest.fixture
-    def broken(self, tmp_path: Path) -> Sequence[str]:
-        (tmp_path / "nothing").mkdir()
-        (tmp_path / "x.parquet").write_text("PAR1")
-        (tmp_path / "x.xlsx").write_text("")
-        (tmp_path / "x.jsonl").write_text('{"prompt": "a"}\n{"prompt": ')
-        two = datasets.DatasetDict({"train": embedded(), "test": embedded()})
-        two.save_to_disk(tmp_path / "two")
-        names = ("missing", "nothing", "x.parquet", "x.xlsx", "x.jsonl", "two", "two:val")
-        return [*(str(tmp_path / name) for name in names), "org/no-such-dataset"]
+class TestSavedToDisk(hf_checks.SavedToDiskChecks):
+    pass
 
 
-class TestSplits(TestSavedToDisk):
+class TestSplits(hf_checks.SplitsChecks):
     """A folder with several splits, of which the source names one."""
 
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> str:
-        first = embedded().select([0])
-        data = datasets.DatasetDict({"train": first, "test": embedded()})
-        data.save_to_disk(tmp_path / "saved")
-        return f"{tmp_path / 'saved'}:test"
+
+class TestParquetFolder(hf_checks.ParquetFolderChecks):
+    pass
 
 
-class TestParquetFolder(TestSavedToDisk):
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> str:
-        embedded().to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
-        return f"{tmp_path / 'data'}:test"
-
-
-class TestPathsInJson(TestSavedToDisk):
+class TestPathsInJson(hf_checks.PathsInJsonChecks):
     """Images beside the data, joined from a folder."""
-
-    @pytest.fixture
-    def options(self, tmp_path: Path) -> dict[str, Any]:
-        (tmp_path / "photos").mkdir()
-        for name in ("1.png", "2.png"):
-            Image.new("RGB", (6, 4)).save(tmp_path / "photos" / name)
-        return {"image_root": str(tmp_path / "photos")}
-
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> str:
-        text = '{"prompt": "?", "image_path": "1.png"}\n{"prompt": "!", "image_path": "2.png"}\n'
-        (tmp_path / "data.jsonl").write_text(text)
-        return f"{tmp_path / 'data.jsonl'}:train"
 
 
 def test_columns_and_classes(tmp_path: Path) -> None:

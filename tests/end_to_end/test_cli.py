@@ -27,6 +27,8 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "new",
+    "schema",
     "estimate",
     "doctor",
     "version",
@@ -160,6 +162,8 @@ def test_dry_run_and_estimate_write_nothing(tmp_path: Path) -> None:
     estimate = document(vlmlens("estimate", *flags, cwd=tmp_path))
     assert estimate == {**plan["estimate"], "free_bytes": estimate["free_bytes"]}
     assert estimate["fits"] is True
+    timed = document(vlmlens("estimate", *flags, "--time", "--batch-size", "2", cwd=tmp_path))
+    assert 0 < timed["time"]["seconds_low"] < timed["time"]["seconds_high"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "pyarrow")
+HEAVY = (
+    "torch",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "pyarrow",
+    "lmdb",
+    "numpy",
+    "pydantic",
+    "yaml",
+)
+UNNEEDED = (*HEAVY, "rich.console", "importlib.metadata", "email")
 COMMANDS = (
     "run",
     "extract",
@@ -24,14 +36,17 @@ COMMANDS = (
     "merge",
     "verify",
     "plugins",
+    "new",
+    "schema",
     "estimate",
     "doctor",
     "version",
 )
-PROBE = f"""
-import atexit, sys
+PROBE = """
+import atexit, os, sys
 def heavy():
-    print("HEAVY", [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+    watched = os.environ["WATCHED"].split()
+    print("HEAVY", [name for name in watched if name in sys.modules], file=sys.__stderr__)
 atexit.register(heavy)
 from vlmlens.cli import main
 main()
@@ -58,6 +73,7 @@ def vlmlens(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     [
         (("--help",), {}),
         (("run", "--help"), {}),
+        (("plugins", "--help"), {}),
         (("plugins", "list"), {}),
         (("plugins", "list", "--json"), {}),
         (("version",), {}),
@@ -66,21 +82,34 @@ def vlmlens(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     ],
 )  # fmt: skip
 def test_nothing_heavy_is_imported(args: tuple[str, ...], env: dict[str, str]) -> None:
-    done = python("-c", PROBE, *args, **env)
+    done = python("-c", PROBE, *args, WATCHED=" ".join(HEAVY), **env)
     assert done.stderr.splitlines()[-1] == "HEAVY []", done.stderr
     assert done.stdout.strip()
 
 
+@pytest.mark.parametrize("args", [("--help",), ("plugins", "list"), ("plugins", "list", "--json")])
+def test_not_even_what_prints_tables_is_imported(args: tuple[str, ...]) -> None:
+    done = python("-c", PROBE, *args, WATCHED=" ".join(UNNEEDED))
+    assert done.stderr.splitlines()[-1] == "HEAVY []", done.stderr
+
+
+def test_what_help_shows_is_what_the_commands_say() -> None:
+    from importlib import import_module
+
+    from vlmlens.cli import _app
+
+    for name, text in _app.COMMANDS.items():
+        module = import_module(f"vlmlens.cli.{'import_' if name == 'import' else name}")
+        if hasattr(module, "app"):
+            said = module.app.info.help
+        else:
+            said = getattr(module, "import_" if name == "import" else name).__doc__
+        assert said.splitlines()[0] == text, name
+
+
 def test_the_watch_for_heavy_imports_works() -> None:
-    done = python("-c", "import scipy\n" + PROBE, "version")
+    done = python("-c", "import scipy\n" + PROBE, "version", WATCHED="torch scipy")
     assert "HEAVY ['scipy']" in done.stderr
-
-
-def test_tab_completion_knows_plugins() -> None:
-    done = vlmlens(
-        _VLMLENS_COMPLETE="complete_bash", COMP_WORDS="vlmlens run --adapter d", COMP_CWORD="3"
-    )
-    assert done.stdout.split() == ["demo"]
 
 
 def test_help_lists_every_command() -> None:
@@ -125,6 +154,25 @@ def test_plugins_list_and_show() -> None:
     text = vlmlens("plugins", "show", "images").stdout
     assert "recursive" in text
     assert "Look into sub-folders." in text
+
+
+def test_a_lifecycle_plugin_is_shown() -> None:
+    (shown,) = json.loads(vlmlens("plugins", "show", "run-log", "--json").stdout)["plugins"]
+    assert (shown["kind"], shown["from"].split()[0]) == ("plugin", "vlmlens")
+    assert "vlmlens_run_started" in shown["hooks"]
+    assert "to" in {option["name"] for option in shown["options"]}
+    text = vlmlens("plugins", "show", "vlmlens:timing").stdout
+    assert text.startswith("plugin timing: Writes plugins/timing.json")
+
+
+def test_options_are_shown_with_readable_types() -> None:
+    (attention,) = json.loads(vlmlens("plugins", "show", "attention", "--json").stdout)["plugins"]
+    types = {option["name"]: option["type"] for option in attention["options"]}
+    assert types["heads"] == "list of int | none"
+    assert types["regions"].startswith('list of ("image" | "text" | ')
+    text = vlmlens("plugins", "show", "lmdb").stdout
+    assert "int >= 65536 | none" in text
+    assert text.splitlines()[1].split()[:2] == ["from", "vlmlens"]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,86 @@ class VlmChecks(AdapterTests):
 '''
 
 
+ROWS = '''
+from pathlib import Path
+
+from vlmlens.abc import Dataset
+from vlmlens.errors import DataNotFound
+from vlmlens.samples import Sample, with_prompts
+
+
+class Rows(Dataset):
+    """A question per line."""
+
+    @classmethod
+    def reads(cls, path):
+        return path.endswith(".rows")
+
+    def samples(self, prompts):
+        path = Path(self.source)
+        if not path.is_file():
+            raise DataNotFound("There is no such file.", subject=self.source, hint="Name another.")
+        lines = path.read_text().split("\\n")
+        return with_prompts([Sample(str(i), line) for i, line in enumerate(lines)], prompts)
+
+
+class Careless(Rows):
+    """Every question has the same id."""
+
+    def samples(self, prompts):
+        return [Sample("x", one.prompt, task=one.task) for one in super().samples(prompts)]
+'''
+MINE = '''
+from vlmlens.results import Finding, Result
+from vlmlens.abc import Analysis
+from vlmlens_plugins.extract.activations import ActivationExtractor
+
+
+class Says(Analysis):
+    """How many samples there are."""
+
+    def run(self, context):
+        return Result("says", "Says", [Finding(f"There are {len(context.samples)} samples.")])
+
+
+class Mumbles(Says):
+    """The same in no sentence."""
+
+    def run(self, context):
+        return Result("says", "Says", [Finding(f"{len(context.samples)} samples")])
+
+
+class Reads(ActivationExtractor):
+    """Activations, by another name."""
+
+
+class Reversed(ActivationExtractor):
+    """Gives the rows of the last sample first."""
+
+    def extract(self, batch):
+        from vlmlens.abc import Values
+
+        found = super().extract(batch)
+        return {name: Values(v.array[::-1].copy(), v.dtype) for name, v in found.items()}
+'''
+KINDS = [
+    ("memory", "storage", 20),
+    ("demo", "dataset", 10),
+    ("activations", "extractor", 20),
+    ("probe", "analysis", 10),
+    ("demo", "adapter", 20),
+]
+"""A built-in plugin of each kind, and how many of its checks pass at least."""
+
+NO_PYTEST = """
+import sys
+sys.modules["pytest"] = sys.modules["_pytest"] = None
+sys.argv[0] = "vlmlens"
+from vlmlens.cli import main
+main()
+"""
+
+
 def vlmlens(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the program; warnings are errors."""
     return subprocess.run(
@@ -99,7 +179,10 @@ def outcomes(suite: dict[str, Any]) -> dict[str, str]:
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A folder with plugins in files."""
-    for name, text in (("good", GOOD_STORE), ("bad", FORGETFUL_STORE), ("vlm", ADAPTER)):
+    sources = {
+        "good": GOOD_STORE, "bad": FORGETFUL_STORE, "vlm": ADAPTER, "rows": ROWS, "mine": MINE,
+    }  # fmt: skip
+    for name, text in sources.items():
         (tmp_path / f"{name}.py").write_text(text)
     return tmp_path
 
@@ -161,7 +244,8 @@ def test_a_named_checkpoint_is_checked_instead(tmp_path: Path, files: Path) -> N
     ("args", "says"),
     [
         (("no-such-plugin",), "no plugin"),
-        (("probe",), "no conformance checks"),
+        (("rows.py:Rows",), "no conformance checks"),
+        (("memory", "--data", "x"), "is no dataset"),
         (("memory", "--model", "x"), "is no adapter"),
         (("demo", "--model", "./nowhere"), "does not exist"),
         (("nowhere.py:Store",), "There is no file"),
@@ -174,6 +258,48 @@ def test_what_cannot_be_checked_is_a_usage_error(
     done = vlmlens("plugins", "check", *args, "--json", cwd=files)
     assert done.returncode == 2, done.stderr
     assert says in json.loads(done.stdout)["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind", "least"), KINDS)
+def test_every_kind_is_checked_without_pytest(
+    name: str, kind: str, least: int, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_PYTEST, "plugins", "check", name, "--kind", kind, "--json"],
+        cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    found = suites(done)
+    assert {suite["kind"] for suite in found} == {kind}
+    assert sum(suite["passed"] for suite in found) >= least
+    assert sum(suite["failed"] for suite in found) == 0
+
+
+@pytest.mark.parametrize(
+    ("plugin", "more", "fails"),
+    [
+        ("rows.py:Rows", ("--data", "some.rows"), None),
+        ("rows.py:Careless", ("--data", "some.rows"), "ids_are_unique"),
+        ("mine.py:Says", (), None),
+        ("mine.py:Mumbles", (), "result_is_complete"),
+        ("mine.py:Reads", (), None),
+        ("mine.py:Reversed", (), "batch_equals_single"),
+    ],
+)
+def test_plugins_of_other_kinds_in_files(
+    plugin: str, more: tuple[str, ...], fails: str | None, files: Path
+) -> None:
+    (files / "some.rows").write_text("Why?\nHow many?")
+    done = vlmlens("plugins", "check", plugin, *more, "--json", cwd=files)
+    (suite,) = suites(done)
+    found = outcomes(suite)
+    if fails is None:
+        assert done.returncode == 0, suite
+    else:
+        assert done.returncode == 1
+        assert found[fails] == "failed"
+        assert found["options"] == "passed"
 
 
 def test_sites_of_old_paths_say_what_they_became(files: Path) -> None:

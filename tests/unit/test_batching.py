@@ -25,7 +25,7 @@ def lengths(whole: list[float], text: float = 10) -> Lengths:
 
 
 def cut(samples: list[Sample], known: Lengths, **settings: Any) -> list[Unit]:
-    return units(samples, known, **{"size": None, "budget": 100, "share": True, **settings})
+    return units(samples, known, **{"size": None, "budget": 100, "share": "beginnings", **settings})
 
 
 def test_units_hold_what_the_budget_holds_longest_first() -> None:
@@ -53,7 +53,7 @@ def test_equal_images_go_together() -> None:
     assert sorted(n for unit in found if not unit.shared for n in unit.samples) == [6, 7]
     together = cut(samples, lengths([60] * 8), budget=1000)
     assert together[0].groups == ((0, 2, 4), (1, 3, 5))
-    assert not any(unit.shared for unit in cut(samples, lengths([60] * 8), share=False))
+    assert not any(unit.shared for unit in cut(samples, lengths([60] * 8), share="nothing"))
 
 
 def test_pictures_in_memory_are_equal_only_if_the_same() -> None:
@@ -88,10 +88,10 @@ def test_halves_keep_groups_and_lose_nothing() -> None:
     st.lists(st.tuples(st.integers(1, 300), st.sampled_from(["", "a", "b", "c"])), min_size=1),
     st.one_of(st.none(), st.integers(1, 9)),
     st.integers(1, 500),
-    st.booleans(),
+    st.sampled_from(["nothing", "images", "beginnings"]),
 )
 def test_every_sample_stands_in_one_unit(
-    drawn: list[tuple[int, str]], size: int | None, budget: int, share: bool
+    drawn: list[tuple[int, str]], size: int | None, budget: int, share: Any
 ) -> None:
     samples = [sample(i, "?", *([image] if image else [])) for i, (_, image) in enumerate(drawn)]
     known = lengths([length for length, _ in drawn])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmlens.compare import Side, compare, compare_runs, read_side, read_sides
-from vlmlens.compare._differences import from_intervals, holm, paired, unpaired
+from vlmlens.compare._differences import from_intervals, paired, unpaired
 from vlmlens.errors import RunError, RunNotFound
 from vlmlens.report.files import write_result
 from vlmlens.results import Result, Table, Verdict
@@ -179,11 +179,6 @@ def test_two_intervals() -> None:
     same = from_intervals((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
     assert same is not None
     assert same.p == 1.0
-
-
-def test_holm_keeps_the_order_and_never_exceeds_one() -> None:
-    assert holm([0.9, 0.01, 0.8]) == pytest.approx([1.0, 0.03, 1.0])
-    assert holm([]) == []
 
 
 def made_run(folder: Path, *tables: Table) -> Run:

@@ -57,6 +57,24 @@ def test_shared_beginnings_change_no_number(tmp_path: Path, plain: Run, batch_si
     assert "shared_beginnings" not in plain.info
 
 
+def test_what_questions_on_an_image_share_is_stored_once(tmp_path: Path, plain: Run) -> None:
+    run = extract(tmp_path / "run")
+    images = len({sample.images for sample in run.samples})
+    assert 1 < images < len(run.samples) == 40
+    with run.store() as store:
+        stored = {check.column: check.bytes for check in store.verify()}
+        info = {info.name: info for info in store.columns()}
+        lengths = store.read("projector/all").lengths
+    assert lengths is not None
+    row = info["projector/all"].width * 4
+    assert stored["projector/all"] == images * lengths[0] * row
+    assert (
+        stored["vision.block.1/image.mean"] == images * info["vision.block.1/image.mean"].width * 4
+    )
+    assert stored["llm.block.3/last"] == 40 * info["llm.block.3/last"].width * 4
+    assert farthest(run, plain) < 1e-5
+
+
 def test_batches_by_length_change_no_number(tmp_path: Path, plain: Run) -> None:
     assert farthest(extract(tmp_path / "run", share_prefix=False), plain) < 1e-5
 
@@ -128,6 +146,35 @@ def test_the_pass_ends_at_the_deepest_wanted_site(
     logits = vlm.forward(batch, logits="last").logits
     assert logits is not None
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("sites", "deepest", "times"),
+    [
+        (["llm.block.*/last"], "llm.block.5", 1),
+        (["llm.block.*.mlp/text[-3:].mean", "llm.block.5.attn/last"], "llm.block.5", 1),
+        (["llm.block.1/last", "llm.block.3/last"], "llm.block.3", 1),
+        (["llm.block.*/last", "llm.block.5/image.mean"], "llm.block.5", 2),
+        (["llm.block.5/mean"], "llm.block.5", 2),
+        (["llm.block.2/last", "llm.norm/last"], "llm.block.5", 2),
+    ],
+)
+def test_a_beginning_is_run_only_as_far_as_it_is_needed(
+    vlm: ModelAdapter, sites: list[str], deepest: str, times: int
+) -> None:
+    extractor = ActivationExtractor(vlm, sites, ActivationExtractor.Options())
+    samples = scenes(10)
+    groups = [samples[:5], samples[5:]]
+    whole = extractor.extract(vlm.encode_shared(groups))  # type: ignore[arg-type]
+    mlp = f"{vlm.sites.canonical[deepest].path}.mlp"
+    found: dict[str, Any] = {}
+
+    def again() -> None:
+        found.update(extractor.extract(vlm.encode_shared(groups)))  # type: ignore[arg-type]
+
+    assert calls_of(vlm, mlp, again) == times
+    assert list(found) == extractor.columns()
+    assert all(np.array_equal(whole[name].array, found[name].array) for name in whole)
 
 
 def test_the_first_pass_is_whole_and_finds_modules_that_run_twice(vlm: ModelAdapter) -> None:

@@ -264,3 +264,30 @@ def test_samples_without_a_grid_still_have_maps(
     assert len(sheet.boxes) == int(
         (real(stored.samples[:1]).layout(0).kinds == TokenKind.IMAGE).sum()
     )
+
+
+def test_by_default_the_last_position_is_read_and_others_are_named(
+    vlm: Any, store: MemoryStore, stored: Stored
+) -> None:
+    names = [f"{site}/{kind}" for site in SITES for kind in ("last", "image")]
+    write(store, stored, {name: stored.column(name) for name in names})
+    result = LogitLens(LensOptions()).run(AnalysisContext(stored.samples, store, lambda: vlm))
+    assert not [table for table in result.tables if "image" in table.name]
+    assert "columns=[llm.block.*/image]" in result.notes[-1]
+
+
+def test_where_the_last_position_is_not_stored_others_are_read(
+    vlm: Any, store: MemoryStore, stored: Stored
+) -> None:
+    write(store, stored, {f"{site}/image": stored.column(f"{site}/image") for site in SITES})
+    lens = LogitLens(LensOptions())
+    lens.check(stored.samples, [info.name for info in store.columns()])
+    result = lens.run(AnalysisContext(stored.samples, store, lambda: vlm))
+    asked = analyse(vlm, store, stored, "image")
+    assert [table.name for table in result.tables] == [table.name for table in asked.tables]
+    assert to_json(replace(result, options={})) == to_json(replace(asked, options={}))
+
+
+def test_nothing_to_read_names_what_is_wanted() -> None:
+    with pytest.raises(CompositionError, match=r"llm\.block\.\*/last"):
+        LogitLens(LensOptions()).check([], ["llm.block.0/mean", "vision.block.0/all"])

@@ -45,6 +45,28 @@ def folder(tmp_path):
     return place
 
 
+def questions(images, each, start=0):
+    """Questions on some images, which have the same values of an image, one row and ragged."""
+    random = np.random.default_rng(start)
+    ids = tuple(f"question-{start + n}" for n in range(images * each))
+    owners = np.arange(images * each) % images
+    row = random.standard_normal((images, 5)).astype("<f4")
+    lengths = random.integers(1, 4, images)
+    parts = [random.standard_normal((n, 3)).astype("<f2") for n in lengths]
+    return ColumnBlock(
+        ids,
+        {
+            "vision/mean": Values(row[owners], "float32"),
+            "vision/all": Values(
+                np.concatenate([parts[owner] for owner in owners]),
+                "float16",
+                tuple(int(lengths[owner]) for owner in owners),
+            ),
+            "own": Values(random.standard_normal((len(ids), 2)).astype("<f4"), "float32"),
+        },
+    )
+
+
 def raw_put(folder, key, value):
     """Change a store behind vlmlens's back."""
     with lmdb.open(str(folder), map_size=1 << 24) as env, env.begin(write=True) as txn:
@@ -87,10 +109,12 @@ def in_process(code, *arguments):
 
 class TestPage:
     def test_its_code_reads_every_column(self, folder):
+        with open_store(folder) as store:
+            store.write(questions(2, 4))
         code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
         report = """
 import sys
-for name in ("a/last", "b/all", "later"):
+for name in ("a/last", "b/all", "later", "vision/mean", "vision/all", "own"):
     ids, array, lengths = read_column(sys.argv[1], name)
     print(json.dumps([ids, array.tobytes().hex(), str(array.dtype), array.shape, lengths]))
 assert not [name for name in sys.modules if name.startswith("vlmlens")]
@@ -103,7 +127,9 @@ assert not [name for name in sys.modules if name.startswith("vlmlens")]
         )
         with open_store(folder, "r") as store:
             for name, line in zip(
-                ("a/last", "b/all", "later"), done.stdout.splitlines(), strict=True
+                ("a/last", "b/all", "later", "vision/mean", "vision/all", "own"),
+                done.stdout.splitlines(),
+                strict=True,
             ):
                 wanted = store.read(name)
                 ids, bits, dtype, shape, lengths = json.loads(line)
@@ -117,11 +143,81 @@ assert not [name for name in sys.modules if name.startswith("vlmlens")]
         assert len(code[0].strip().splitlines()) <= 20
 
 
+class TestShared:
+    """Samples with equal values share them."""
+
+    def test_values_stand_once_and_read_as_written(self, tmp_path):
+        given = questions(3, 40)
+        with open_store(tmp_path) as store:
+            store.write(given)
+            for name, wanted in given.columns.items():
+                expect_same(store.read(name), wanted, name)
+                some = [100, 3, 77, 0, 3, 119]
+                ids = [given.ids[i] for i in some]
+                expect_same(store.read(name, ids), wanted.take(some), name)
+                pairs = list(store.iterate(name))
+                assert [sample for sample, _ in pairs] == list(given.ids)
+                for (_, mine), theirs in zip(pairs, wanted.per_sample(), strict=True):
+                    assert mine.tobytes() == theirs.tobytes()
+            sizes = {check.column: check.bytes for check in store.verify()}
+            assert not any(check.problem for check in store.verify())
+        assert sizes["vision/mean"] == 3 * 5 * 4
+        assert sizes["own"] == 120 * 2 * 4
+        rows = sum(given.columns["vision/all"].lengths[:3])
+        assert sizes["vision/all"] == rows * 3 * 2
+
+    def test_single_rows_of_a_shared_chunk(self, tmp_path):
+        given = questions(3, 4)
+        with open_store(tmp_path) as store:
+            store.write(given)
+            for i, sample in enumerate(given.ids):
+                for name, wanted in given.columns.items():
+                    expect_same(store.read(name, [sample]), wanted.take([i]), name)
+
+    def test_what_only_looks_alike_is_kept_apart(self, tmp_path):
+        array = np.zeros((6, 64), "<f4")
+        array[1, -1] = 1
+        array[3, 10] = -0.0
+        array[5, -1] = 1
+        ragged = Values(np.zeros((7, 64), "<f4"), "float32", (1, 2, 0, 1, 2, 1))
+        given = block(tuple("abcdef"), a=Values(array, "float32"), b=ragged)
+        with open_store(tmp_path) as store:
+            store.write(given)
+            for name, wanted in given.columns.items():
+                expect_same(store.read(name), wanted, name)
+
+    def test_a_flipped_bit_is_found(self, tmp_path):
+        with open_store(tmp_path) as store:
+            store.write(questions(2, 3))
+        with lmdb.open(str(tmp_path), map_size=1 << 24) as env, env.begin(write=True) as txn:
+            key = b"v" + bytes(8)
+            value = bytearray(txn.get(key))
+            value[0] ^= 1
+            assert txn.put(key, bytes(value))
+        with open_store(tmp_path, "r") as store:
+            problems = [check.column for check in store.verify() if check.problem]
+        assert problems == ["vision/mean"]
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_an_older_store_says_so_once_values_are_shared(self, tmp_path, shared):
+        with open_store(tmp_path) as store:
+            store.write(numbered(0))
+            store.set_meta({"mine": 1})
+        old = {"format": "vlmlens-columns", "version": 1, "meta": {"mine": 1}}
+        raw_put(tmp_path, b"meta", json.dumps(old).encode())
+        with open_store(tmp_path) as store:
+            store.write(questions(2, 4) if shared else numbered(1))
+            assert store.get_meta() == {"mine": 1}
+            expect_same(store.read("a/last", numbered(0).ids), numbered(0).columns["a/last"], "a")
+        with lmdb.open(str(tmp_path), readonly=True) as env, env.begin() as txn:
+            assert json.loads(txn.get(b"meta"))["version"] == (2 if shared else 1)
+
+
 class TestFormat:
     def test_newer_version_is_refused_by_name(self, folder):
-        raw_put(folder, b"meta", json.dumps({"format": "vlmlens-columns", "version": 2}).encode())
+        raw_put(folder, b"meta", json.dumps({"format": "vlmlens-columns", "version": 3}).encode())
         for mode in ("r", "a"):
-            with pytest.raises(StoreError, match=r"format version 2.*reads up to 1.*Update"):
+            with pytest.raises(StoreError, match=r"format version 3.*reads up to 2.*Update"):
                 open_store(folder, mode)
 
     @pytest.mark.parametrize("record", [b"no json", b"[]", b'{"format": "other", "version": 1}'])
@@ -513,7 +609,7 @@ class TestKitCatches:
             ("HalfBlocks", {"atomicity"}),
             ("Overwrites", {"nothing_overwritten", "random_sequences"}),
             ("SharesMemory", {"copies"}),
-            ("WritesLater", {"reader_follows", "killed_writer"}),
+            ("WritesLater", {"reader_follows", "killed_writer", "random_crashes"}),
             ("TearsBlocks", {"atomicity"}),
         ],
     )
@@ -537,4 +633,5 @@ class TestKitCatches:
             "other_process_locked",
             "concurrent_readers",
             "killed_writer",
+            "random_crashes",
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from PIL import Image
 
 from vlmlens.errors import DataError, DataNotFound, ManifestError
 from vlmlens.samples import Sample
-from vlmlens.testing.dataset import DatasetTests
 from vlmlens_plugins.data.questions import QuestionOptions, Questions
 
 
@@ -71,22 +69,6 @@ def ask(name: str, folder: Path, annotations: str = "", **options: Any) -> list[
     about = str(folder.parent / annotations) if annotations else ""
     chosen = QuestionOptions(images=str(folder), annotations=about, **options)
     return Questions(name, chosen).samples([])
-
-
-class TestQuestions(DatasetTests):
-    dataset = Questions
-
-    @pytest.fixture
-    def source(self) -> str:
-        return "clevr"
-
-    @pytest.fixture
-    def options(self, pictures: Path) -> dict[str, Any]:
-        return {"images": str(pictures), "annotations": str(pictures.parent / "scenes.json")}
-
-    @pytest.fixture
-    def broken(self, tmp_path: Path) -> Sequence[str]:
-        return ["imagenet", ""]
 
 
 def test_a_clevr_object_is_told_from_all_others(pictures: Path) -> None:

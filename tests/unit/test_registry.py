@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmlens._known import KNOWN
+from vlmlens._known import KNOWN, KnownPlugin
 from vlmlens.errors import (
     AmbiguousPlugin,
     BrokenPlugin,
@@ -24,6 +24,8 @@ from vlmlens.errors import (
 )
 from vlmlens.manifest import API_VERSION, Manifest, PluginKind
 from vlmlens.registry import HOOK_GROUP, Registry, Status, call_hook
+from vlmlens.registry._guard import Guard
+from vlmlens.registry._problems import missing_dependency
 
 ANALYSIS = PluginKind.ANALYSIS
 DATASET = PluginKind.DATASET
@@ -157,6 +159,15 @@ def test_entries_are_of_their_kind_only(site: Site) -> None:
             "of kind dataset",
         ),
         (MANIFEST.format(name="bad", target="a:B", more={"colour": "red"}), "colour"),
+        (MANIFEST.format(name="bad", target=5, more={}), "its target is 5, not text"),
+        (MANIFEST.format(name="bad", target="a.b", more={}), "not a class as package.module:Class"),
+        (MANIFEST.format(name="bad", target="a:B", more={"aliases": "x"}), "its aliases is 'x'"),
+        (MANIFEST.format(name="bad", target="a:B", more={"needs": (1,)}), "its needs is (1,)"),
+        (MANIFEST.format(name="bad", target="a:B", more={"api_version": "1"}), "whole number"),
+        (MANIFEST.format(name="bad", target="a:B", more={"checkpoints": ("x",)}), "Checkpoint"),
+        (MANIFEST.format(name="bad", target="a:B", more={"suggests": 1}), "not a mapping"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("class Odd(BaseException): ...\nraise Odd('x')", "Odd: x"),
     ],
 )
 def test_one_broken_manifest_harms_no_other(site: Site, source: str, says: str) -> None:
@@ -208,6 +219,43 @@ def test_two_distributions_with_one_name(site: Site) -> None:
         registry.find(ANALYSIS, "counter")
     assert "pkg-a:counter" in caught.value.hint
     assert registry.find(ANALYSIS, "pkg-b:counter").target == "pkg_b_code:Counter"
+
+
+@pytest.mark.parametrize("kind", list(PluginKind))
+def test_every_kind_is_disambiguated_by_its_distribution(site: Site, kind: PluginKind) -> None:
+    for distribution in ("pkg-a", "pkg-b"):
+        stem = distribution.replace("-", "_")
+        text = MANIFEST.format(name="same", target=f"{stem}:X", more={})
+        site.module(f"{stem}_card", text.replace("ANALYSIS", kind.name))
+        site.distribution(distribution, {kind.group: {"same": f"{stem}_card:CARD"}})
+    registry = site.registry()
+    with pytest.raises(AmbiguousPlugin):
+        registry.find(kind, "same")
+    assert registry.find(kind, "Pkg_B:same").target == "pkg_b:X"
+    if kind is DATASET:
+        assert registry.dataset_for("pkg-a:same:source")[0].target == "pkg_a:X"
+
+
+def test_no_other_distribution_takes_over_a_built_in_name(site: Site) -> None:
+    site.analysis("counter", distribution="vlmlens")
+    site.analysis("counter", distribution="pkg-thief")
+    site.analysis("other", distribution="pkg-alias", aliases=("Counter",))
+    registry = site.registry()
+    states = {entry.distribution: entry.status for entry in registry.entries(ANALYSIS)}
+    assert states == {
+        "vlmlens": Status.OK,
+        "pkg-thief": Status.AMBIGUOUS,
+        "pkg-alias": Status.AMBIGUOUS,
+    }
+    assert registry.find(ANALYSIS, "counter").target == "vlmlens_code:Counter"
+    assert registry.find(ANALYSIS, "pkg-thief:counter").target == "pkg_thief_code:Counter"
+    assert registry.find(ANALYSIS, "other").target == "pkg_alias_code:Counter"
+
+
+def test_a_name_goes_before_an_alias(site: Site) -> None:
+    site.analysis("counter", distribution="pkg-a")
+    site.analysis("other", distribution="pkg-b", aliases=("counter",))
+    assert site.registry().find(ANALYSIS, "counter").target == "pkg_a_code:Counter"
 
 
 def test_a_shared_alias_spoils_only_that_alias(site: Site) -> None:
@@ -277,6 +325,57 @@ def test_known_adapters_are_those_of_vlm_lens_and_no_name_twice() -> None:
     names = [name for known in KNOWN for name in (known.name, *known.aliases)]
     assert len(names) == len(set(names))
     assert KNOWN[0].distribution == "vlmlens-adapter-aya-vision"
+
+
+def test_known_names_are_those_of_the_manifests() -> None:
+    root = Path(__file__).parents[2] / "adapters"
+    if not root.is_dir():
+        pytest.skip("the tests do not lie in a checkout")
+    installed: dict[str, set[str]] = {}
+    for entry in Registry.default().entries(PluginKind.ADAPTER):
+        if (root / entry.distribution.removeprefix("vlmlens-adapter-").replace("-", "_")).is_dir():
+            installed.setdefault(entry.distribution, set()).update(entry.names)
+    if len(installed) < len(KNOWN):
+        pytest.skip("not all adapters are installed")
+    assert installed == {known.distribution: {known.name, *known.aliases} for known in KNOWN}
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+def test_every_name_of_a_known_adapter_says_how_to_install_it(known: KnownPlugin) -> None:
+    for name in (known.name, *known.aliases, known.name.upper().replace("_", "-")):
+        with pytest.raises(UnknownPlugin, match="is not installed") as caught:
+            Registry().find(PluginKind.ADAPTER, name)
+        assert f"pip install {known.distribution})" in caught.value.hint
+    with pytest.raises(UnknownPlugin) as caught:
+        Registry().find(PluginKind.ADAPTER, f"{known.name}x")
+    assert known.name in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("module", "distribution", "hint"),
+    [
+        ("zarr", "vlmlens", "pip install 'vlmlens[zarr]' (in a checkout: pip install '.[zarr]')"),
+        ("datasets", "vlmlens", "pip install 'vlmlens[hf-data]'"),
+        ("bitsandbytes", "vlmlens", "pip install 'vlmlens[quantization]'"),
+        ("hypothesis", "vlmlens", "Install what provides hypothesis"),
+        ("zarr", "no-such-distribution", "Install what provides zarr"),
+        ("zarr", "", "Install what provides zarr"),
+    ],
+)
+def test_a_missing_module_of_an_extra(module: str, distribution: str, hint: str) -> None:
+    problem = missing_dependency("storage", "x", [module], distribution)
+    assert hint in problem.hint
+
+
+def test_modules_that_built_in_plugins_require_come_with_them_or_with_an_extra() -> None:
+    from importlib.metadata import requires
+
+    declared = " ".join(requires("vlmlens") or [])
+    for entry in Registry.default().entries():
+        if entry.distribution == "vlmlens" and entry.manifest:
+            for module in entry.manifest.requires:
+                name = {"PIL": "pillow", "sklearn": "scikit-learn"}.get(module, module)
+                assert name in declared, entry.name
 
 
 def test_an_installed_known_adapter_needs_no_hint(site: Site) -> None:
@@ -550,6 +649,37 @@ def test_a_failing_hook_is_reported_once_and_the_others_go_on(
     assert sys.modules["a_hooks"].calls == sys.modules["c_hooks"].calls == [1, 2]
     assert len(caplog.records) == 1
     assert "pkg-b:b" in caplog.text
+
+
+def test_a_hook_that_hangs_is_left_out_where_there_is_a_limit(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    import threading
+
+    source = """
+from threading import Event
+from vlmlens.hookspecs import hookimpl
+end = Event()
+@hookimpl
+def vlmlens_commands():
+    end.wait()
+"""
+    before = set(threading.enumerate())
+    registry = _hooks(site, a=source, b=source.replace("end.wait()", "return {'x': 1}"))
+    manager = registry.hooks()
+    assert set(threading.enumerate()) <= before
+    assert call_hook(manager, "vlmlens_commands", Guard(0.5)) == [{"x": 1}]
+    assert "pkg-a:a failed in vlmlens_commands" in caplog.text
+    sys.modules["a_hooks"].end.set()
+
+
+def test_options_of_a_lifecycle_plugin(site: Site) -> None:
+    site.module("b_hooks_options", COUNTER)
+    source = HOOKS.format(more='OPTIONS = "b_hooks_options:CounterOptions"')
+    registry = _hooks(site, a=HOOKS.format(more=""), b=source)
+    models = {entry.name: registry.hook_options(entry) for entry in registry.entries()}
+    assert models["a"] is None
+    assert list(models["b"].model_fields) == ["upto"]
 
 
 def test_a_keyboard_interrupt_in_a_hook_goes_through(site: Site) -> None:

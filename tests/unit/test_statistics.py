@@ -11,11 +11,11 @@ from scipy import stats
 from scipy.spatial import distance
 
 from vlmlens.errors import CompositionError
+from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._columns import Side, choose, in_order, short_names, side_of
 from vlmlens_plugins.analysis._statistics import (
     bootstrap_weights,
     generator,
-    holm,
     interval,
     jensen_shannon,
     permutation_p,
@@ -36,6 +36,11 @@ def plain_holm(p: list[float]) -> list[float]:
 @pytest.mark.parametrize("p", [[0.2], [0.01, 0.02, 0.03], [0.5, 0.001, 0.04, 0.04, 1.0]])
 def test_holm_equals_the_step_down_procedure(p: list[float]) -> None:
     assert holm(np.array(p)).tolist() == pytest.approx(plain_holm(p))
+
+
+def test_holm_keeps_the_order_and_takes_lists_and_nothing() -> None:
+    assert holm([0.9, 0.01, 0.8]).tolist() == pytest.approx([1.0, 0.03, 1.0])
+    assert holm([]).tolist() == []
 
 
 def test_holm_lies_between_no_correction_and_bonferroni() -> None:

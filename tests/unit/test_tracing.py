@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError
+from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tracing import activation_of, check_axis, first_call, hooked
 
@@ -137,6 +139,17 @@ def test_trace_on_the_demo_model(vlm: Any, scenes: Any) -> None:
     torch.testing.assert_close(readout(trace.select("llm.block.5/last")), trace.logits)
     with pytest.raises(SiteNotFound, match=r"llm\.blok"):
         vlm.trace(batch, ["llm.blok.3"])
+
+
+def test_a_column_needs_a_traced_site_whose_axis_has_rows(vlm: Any) -> None:
+    trace = vlm.trace(vlm.encode([Sample("a", "Hello?")]), ["llm.block.3"])
+    with pytest.raises(SiteNotFound, match=r"'llm\.block\.4' was not traced") as caught:
+        trace.select("llm.block.4/last")
+    assert "Did you mean llm.block.3?" in caught.value.hint
+    blind = replace(trace.batch, layouts={})
+    with pytest.raises(SiteSilent, match="lies on the llm axis, which this batch lacks"):
+        replace(trace, batch=blind).select("llm.block.3/all")
+    assert trace.select("llm.block.3/last").shape == (1, 128)
 
 
 def test_knocking_out_the_image_changes_the_answer(vlm: Any, scenes: Any) -> None:

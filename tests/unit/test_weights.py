@@ -67,6 +67,44 @@ def test_tensors_are_read_where_they_are_indexed(tmp_path: Path, kind: str) -> N
     assert torch.equal(turned[...], values["a"].T)
 
 
+def bytes_read() -> int:
+    """What this process has read so far, from disk or not."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts what is read")
+def test_rows_are_read_alone(tmp_path: Path) -> None:
+    value = torch.arange(2**22, dtype=torch.int32).reshape(4096, 1024)
+    found = stored_weights(str(write(tmp_path, {"other": torch.ones(7), "a": value})), {})["a"]
+    before = bytes_read()
+    assert torch.equal(found.rows(4000, 4010)[...], value[4000:4010])
+    between = bytes_read()
+    assert torch.equal(found[...], value)
+    assert between - before < 2**20 < value.nbytes <= bytes_read() - between
+
+
+@pytest.mark.parametrize(
+    "index", [slice(1, 3), slice(-2, None), slice(3, 1), slice(2, 99), slice(0, 4, 2), 1, (..., 1)]
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.uint8, torch.bool])
+def test_any_index_gives_what_torch_gives(tmp_path: Path, index: Any, dtype: torch.dtype) -> None:
+    values = {"a": torch.ones(5), "b": (torch.arange(24).reshape(4, 3, 2) % 5).to(dtype)}
+    found = stored_weights(str(write(tmp_path, values)), {})["b"][index]
+    assert found.dtype == dtype
+    assert torch.equal(found, values["b"][index])
+
+
+def test_a_file_that_was_cut_off_meanwhile(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"a": torch.ones(64, 64)})
+    found = stored_weights(str(folder), {})["a"]
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-64])
+    assert torch.equal(found.rows(0, 2)[...], torch.ones(2, 64))
+    with pytest.raises(CheckpointError, match="is cut off"):
+        found.rows(60, 64)[...]
+
+
 def test_tensors_are_put_together_when_they_are_read(tmp_path: Path) -> None:
     parts = {name: torch.rand(2, 3) for name in "ab"}
     found = list(stored_weights(str(write(tmp_path, parts)), {}).values())

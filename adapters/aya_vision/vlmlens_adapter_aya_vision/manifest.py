@@ -7,7 +7,7 @@ MANIFEST = Manifest(
     name="aya_vision",
     target="vlmlens_adapter_aya_vision.adapter:AyaVisionAdapter",
     help="Aya Vision.",
-    aliases=("aya-vision",),
+    aliases=("aya", "ayavision"),
     offers=frozenset({"generate", "readout", "patch-grid", "text-only", "several-images"}),
     checkpoints=(
         Checkpoint("CohereLabs/aya-vision-8b", parameters=8, gated=True, licence="CC-BY-NC"),

@@ -35,6 +35,7 @@ class Blip2Adapter(RasterAdapter):
     """
 
     images_per_sample: ClassVar[int | None] = 1
+    shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("vision_model.encoder.layers.{i}",), Axis.VISION),
         SiteTemplate("vision.norm", (_NORM,), Axis.VISION, call=0),
@@ -163,6 +164,11 @@ class Blip2Adapter(RasterAdapter):
             return ForwardOutput(output[:, -1])
         last = [int(layout.rows[-1]) for layout in batch.layouts[Axis.LLM].samples]
         return ForwardOutput(output.flatten(0, 1)[last])
+
+    def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
+        """See `TransformersAdapter.run_model`."""
+        keep = {} if self.has_encoder or head else {"logits_to_keep": 1}
+        self._module(**{"pixel_values": None, **inputs}, use_cache=False, **keep)
 
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`.

@@ -5,6 +5,7 @@ from vlmlens.manifest import Checkpoint, Manifest, PluginKind
 MANIFEST = Manifest(
     kind=PluginKind.ADAPTER,
     name="blip2",
+    aliases=("blip_2",),
     target="vlmlens_adapter_blip2.adapter:Blip2Adapter",
     help="BLIP-2 with OPT or Flan-T5; one image per sample.",
     offers=frozenset({"generate", "readout"}),

@@ -184,7 +184,7 @@ class ClipAdapter(RasterAdapter):
     def _embedded_images(self, samples: Sequence[Sample]) -> torch.Tensor:
         inputs = self._process_images(self.open_images(samples))
         with torch.inference_mode():
-            return _embedding(self._module.get_image_features(**self._placed(inputs)))
+            return _embedding(self._module.get_image_features(**self.placed(inputs)))
 
     def _embedded_texts(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
         """The embedding of each text; those of the last calls are remembered."""
@@ -192,7 +192,7 @@ class ClipAdapter(RasterAdapter):
         new = [text for text in dict.fromkeys(texts) if text not in known]
         for start in range(0, len(new), _CHUNK):
             part = new[start : start + _CHUNK]
-            inputs = self._placed(self.process_texts(part))
+            inputs = self.placed(self.process_texts(part))
             with torch.inference_mode():
                 rows = _embedding(self._module.get_text_features(**inputs))
             known.update(zip(part, rows, strict=True))
@@ -205,7 +205,8 @@ class ClipAdapter(RasterAdapter):
     def _texts(self) -> dict[str, torch.Tensor]:
         return {}
 
-    def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See `TransformersAdapter.placed`: all are tensors."""
         return {name: value.to(self.device) for name, value in inputs.items()}
 
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:

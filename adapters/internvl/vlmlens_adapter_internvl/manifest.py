@@ -5,6 +5,7 @@ from vlmlens.manifest import Checkpoint, Manifest, PluginKind
 MANIFEST = Manifest(
     kind=PluginKind.ADAPTER,
     name="internvl",
+    aliases=("intern_vl",),
     target="vlmlens_adapter_internvl.adapter:InternVLAdapter",
     help="InternVL 2.5 (its original layout too, without remote code), 3 and 3.5.",
     offers=frozenset({"generate", "readout", "patch-grid", "text-only", "several-images"}),

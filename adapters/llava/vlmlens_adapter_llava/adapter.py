@@ -13,4 +13,5 @@ class LlavaAdapter(RasterAdapter):
     """`LlavaForConditionalGeneration`: the tower's CLS token does not reach the projector."""
 
     shares_prefix: ClassVar[bool] = True
+    shares_images: ClassVar[bool] = True
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES

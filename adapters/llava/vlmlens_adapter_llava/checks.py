@@ -7,15 +7,8 @@ from typing import ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.model import write_tiny_llava
 from vlmlens_adapter_llava.manifest import MANIFEST
-
-_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% for part in message['content'] %}"
-    "{{ '<image>\\n' if part['type'] == 'image' else part['text'] + ' ' }}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
 
 
 class LlavaChecks(AdapterTests):
@@ -25,34 +18,7 @@ class LlavaChecks(AdapterTests):
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
-        import transformers as t
-
-        tokenizer = byte_tokenizer(
-            ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
-            bos="<s>", eos="</s>", pad="<pad>", unk="<unk>", add_bos=True,
-        )  # fmt: skip
-        vision = t.CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            image_size=32, patch_size=8, projection_dim=16,
-        )  # fmt: skip
-        text = t.LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
-        config = t.LlavaConfig(
-            vision_config=vision, text_config=text, image_seq_length=16,
-            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        )  # fmt: skip
-        images = t.CLIPImageProcessor(
-            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-        )
-        processor = t.LlavaProcessor(
-            images, tokenizer, patch_size=8, vision_feature_select_strategy="default",
-            num_additional_image_tokens=1, chat_template=_TEMPLATE,
-        )  # fmt: skip
-        save(folder, t.LlavaForConditionalGeneration(config), processor)
+        write_tiny_llava(folder)
 
 
 CHECKS = (LlavaChecks,)

@@ -36,6 +36,7 @@ class LlavaNextAdapter(RasterAdapter):
     """`LlavaNextForConditionalGeneration`."""
 
     shares_prefix: ClassVar[bool] = True
+    shares_images: ClassVar[bool] = True
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:

@@ -49,6 +49,7 @@ class Molmo2Adapter(TransformersAdapter):
         ),
     )
     image_processor_class: ClassVar[type[Any] | None] = Molmo2Images
+    shares_images: ClassVar[bool] = True
 
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:

@@ -24,6 +24,7 @@ class PaliGemmaAdapter(RasterAdapter):
 
     templates: ClassVar[Sequence[SiteTemplate]] = SIGLIP_SITES
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
+    shares_images: ClassVar[bool] = True
 
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """See `TransformersAdapter.process`. The processor's `labels` are for training: dropped.

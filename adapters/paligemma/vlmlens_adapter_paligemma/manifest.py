@@ -14,7 +14,7 @@ MANIFEST = Manifest(
     name="paligemma",
     target="vlmlens_adapter_paligemma.adapter:PaliGemmaAdapter",
     help="PaliGemma and PaliGemma 2.",
-    aliases=("paligemma2",),
+    aliases=("paligemma2", "pali_gemma"),
     offers=frozenset({"generate", "readout", "patch-grid", "several-images"}),
     checkpoints=tuple(
         Checkpoint(f"google/{name}", parameters=billions, gated=True, licence="Gemma")

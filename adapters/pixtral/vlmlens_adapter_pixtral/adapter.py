@@ -31,6 +31,7 @@ class PixtralAdapter(TransformersAdapter):
     """`LlavaForConditionalGeneration` with a `PixtralVisionModel`."""
 
     shares_prefix: ClassVar[bool] = True
+    shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (_BLOCK, *LLAVA_SITES[1:])
     renames: ClassVar[Sequence[Rename]] = (*LLAVA_RENAMES, *mistral.RENAMES)
 

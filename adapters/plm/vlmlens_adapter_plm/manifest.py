@@ -9,7 +9,7 @@ MANIFEST = Manifest(
     name="plm",
     target="vlmlens_adapter_plm.adapter:PlmAdapter",
     help="PerceptionLM. Its checkpoints need timm and torchvision.",
-    aliases=("perception_lm", "perception-lm"),
+    aliases=("perception_lm",),
     offers=frozenset({"generate", "readout", "patch-grid", "text-only", "several-images"}),
     checkpoints=(
         Checkpoint("facebook/Perception-LM-1B", parameters=1.6, gated=True, licence=_LICENCE),

@@ -50,6 +50,7 @@ class QwenVLAdapter(TransformersAdapter):
 
     Options: ClassVar[type[Options]] = QwenVLOptions
     shares_prefix: ClassVar[bool] = True
+    shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.visual.blocks.{i}",), Axis.VISION),
         SiteTemplate(

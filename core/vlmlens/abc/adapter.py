@@ -30,6 +30,10 @@ Answer: TypeAlias = "str | Sequence[int]"
 Logits = Literal["none", "last", "all"]
 """Which positions' logits a forward pass computes."""
 
+Sharing = Literal["nothing", "images", "beginnings"]
+"""What is computed once for samples on the same images: nothing, what the vision tower gives, or
+all that stands before what differs."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
@@ -70,10 +74,18 @@ class Pass:
         axes: Whose modules run in it. The rows of an axis that runs in several passes are those
             of its passes, one after the other.
         run: Runs it; told whether the unembedding is to run too.
+        rows: How many of the language model's rows are in it; 0 where it does not say.
+        fill: Runs it only as far as later passes need it, given the last block of the language
+            model that they run; None where there is no shorter way. No block from that one on
+            gives its activation then.
+        whole: Later passes need all that it computes: it is not ended early where one follows.
     """
 
     axes: frozenset[Axis]
     run: Callable[[bool], None]
+    rows: int = 0
+    fill: Callable[[int], None] | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,14 @@ class ModelAdapter(ABC):
             DataError: A sample has images (or none) where the family cannot take that.
         """
 
-    def encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+    @property
+    def shares(self) -> Sharing:
+        """What `encode_shared` computes once, as far as the model alone tells."""
+        return "nothing"
+
+    def encode_shared(
+        self, groups: Sequence[Sequence[Sample]], *, budget: int | None = None
+    ) -> Batch | None:
         """One batch in which what samples on the same images have in common is computed once.
 
         Activations equal those of `encode` up to rounding; samples then share rows in the layouts.
@@ -209,12 +228,13 @@ class ModelAdapter(ABC):
 
         Args:
             groups: Samples with equal images, at least one group of at least one.
+            budget: About how many tokens one pass is to have, where several can be made; None:
+                no bound.
 
         Returns:
-            None where the family, or these samples, do not allow it: where the model is not
-            causal, or the images do not come before what differs.
+            None where the family, or these samples, do not allow it.
         """
-        del groups
+        del groups, budget
         return None
 
     @abstractmethod

@@ -91,6 +91,24 @@ class Analysis(ABC):
         """
         del samples, columns
 
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """Raise what the model's structure shows to be wrong, before its weights are loaded.
+
+        Args:
+            skeleton: From `ModelAdapter.skeleton`: its sites, tokenizer and readout's site can be
+                asked for, and nothing can be computed.
+            samples: The run's samples.
+            columns: Names of the columns that the run will have.
+
+        Raises:
+            CompositionError: The analysis cannot read this model's columns.
+            MissingAnnotation: Samples lack what this model needs for the analysis.
+            SpecError: An option that means nothing for this model.
+        """
+        del skeleton, samples, columns
+
     def needs(self) -> frozenset[str]:
         """What it needs of the adapter for its options, beside what its manifest says."""
         return frozenset()

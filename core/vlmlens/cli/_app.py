@@ -1,30 +1,18 @@
-"""The Typer application: the commands, those of plugins, and one place where errors end."""
+"""The Typer application: the commands, those of plugins, and one place where errors end.
+
+Commands are imported when they are chosen, so that `vlmlens --help` and tab completion stay quick:
+`COMMANDS` has what is shown of them until then.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
-
-from vlmlens.cli._extras import extra_commands
-from vlmlens.cli._messages import report as tell
-from vlmlens.cli._output import Output, current
-from vlmlens.cli.analyze import analyze
-from vlmlens.cli.compare import compare
-from vlmlens.cli.doctor import doctor
-from vlmlens.cli.estimate import estimate
-from vlmlens.cli.export import export
-from vlmlens.cli.extract import extract
-from vlmlens.cli.import_ import import_
-from vlmlens.cli.merge import merge
-from vlmlens.cli.plugins import app as plugins
-from vlmlens.cli.report import report
-from vlmlens.cli.run import run
-from vlmlens.cli.show import show
-from vlmlens.cli.sites import sites
-from vlmlens.cli.verify import verify
-from vlmlens.cli.version import version
+from typer.core import TyperCommand, TyperGroup
 
 # Usage errors, `--help` and the like are Typer's own to print. The base of its usage errors has no
 # public name in every Typer, and is not click's: Typer carries a copy of click.
@@ -33,49 +21,127 @@ _USAGE: type[Exception] = next(
 )
 _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
+COMMANDS = {
+    "run": "Do the whole job: extract, analyse, report.",
+    "extract": "Run a model and keep its activations.",
+    "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
+    "report": "Write a run's report again, from the results that it has.",
+    "compare": "Put runs side by side, with tests on the differences.",
+    "sites": "List the sites of a model.",
+    "show": "Show what is in a run or a store.",
+    "export": "Write columns to another store, or to safetensors, npz or Parquet.",
+    "import": "Make a new store of another store, a VLM-Lens database, or an exported file.",
+    "merge": "Put the shards of a run together into one store.",
+    "verify": "Read every stored chunk and compare its checksum.",
+    "plugins": "What is installed, and what is wrong with it.",
+    "new": "Write a new plugin as a distribution, with tests that pass as they are.",
+    "schema": "Print the JSON schema of the run file, for completion in an editor.",
+    "estimate": "Say what a run will store.",
+    "doctor": "Check this environment.",
+    "version": "Print the version.",
+}
+"""The built-in commands in the order of `--help`, each with the first line of its help.
 
-_BUILT_IN = (
-    "run", "extract", "analyze", "report", "compare", "sites", "show", "export", "import", "merge",
-    "verify", "plugins", "estimate", "doctor", "version",
-)  # fmt: skip
+A command lives in the module of its name: as a function, or as a Typer `app` where it has parts.
+"""
+
+
+class Deferred(TyperCommand):
+    """A command that is listed by name and help, and imported when it is chosen."""
+
+    def made(self) -> Any:
+        """The command itself."""
+        name = str(self.name)
+        own = name if name.isidentifier() and name != "import" else f"{name}_"
+        module = import_module(f"vlmlens.cli.{own}")
+        app = getattr(module, "app", None) or _app_of(name, getattr(module, own))
+        command = typer.main.get_command(app)
+        command.name = name
+        spare_conversions(command)
+        return command
 
 
 class Commands(TyperGroup):
     """The built-in commands; those of plugins are loaded when listed or when nothing else fits."""
 
-    _extended = False
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._extended = False
+        for name, text in COMMANDS.items():
+            self.add_command(Deferred(name, help=text))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names of all commands."""
+        """Names of all commands: the built-in ones in their own order, then those of plugins."""
         self._extend()
-        names = super().list_commands(ctx)
-        return sorted(names, key=_rank)
+        return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name, or None."""
+        """What is known of the command of that name, or None."""
         if cmd_name not in self.commands:
             self._extend()
         return super().get_command(ctx, cmd_name)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """A context for what the user typed."""
+        spare_conversions(self)
+        return super().make_context(*args, **extra)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The chosen command, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.made() if isinstance(command, Deferred) else command, rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; errors become messages and exit codes here."""
+        from vlmlens.cli._messages import report, show_warnings
+        from vlmlens.cli._output import Output, current
+
+        show_warnings()
         current.set(Output())
         try:
             return super().invoke(ctx)
         except _CONTROL:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(tell(error, current.get())) from error
+            raise typer.Exit(report(error, current.get())) from error
 
     def _extend(self) -> None:
         if not self._extended:
             self._extended = True
+            from vlmlens.cli._extras import extra_commands
+
             self.commands.update(extra_commands(set(self.commands)))
 
 
-def _rank(name: str) -> tuple[int, str]:
-    """Built-in commands in their own order, then those of plugins by name."""
-    return (_BUILT_IN.index(name) if name in _BUILT_IN else len(_BUILT_IN), name)
+def spare_conversions(command: Any) -> None:
+    """Leave out Typer's conversion of values where there is nothing to convert.
+
+    It imports pydantic for every option, given or not: most of the time of a light command.
+    """
+    command.get_params = partial(_parameters, command)
+    for part in getattr(command, "commands", {}).values():
+        spare_conversions(part)
+
+
+def _parameters(command: Any, ctx: Any) -> list[Any]:
+    parameters: list[Any] = type(command).get_params(command, ctx)
+    for parameter in parameters:
+        parameter.process_value = partial(_process_value, parameter, type(parameter).process_value)
+    return parameters
+
+
+def _process_value(parameter: Any, convert: Callable[..., Any], ctx: Any, value: Any) -> Any:
+    if ctx.resilient_parsing:
+        return value
+    if value is not None or parameter.required:
+        return convert(parameter, ctx, value)
+    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+
+
+def _app_of(name: str, function: Any) -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name)(function)
+    return app
 
 
 app = typer.Typer(
@@ -87,21 +153,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    run,
-    extract,
-    analyze,
-    report,
-    compare,
-    sites,
-    show,
-    export,
-    merge,
-    verify,
-    estimate,
-    doctor,
-    version,
-):
-    app.command()(command)
-app.command("import")(import_)
-app.add_typer(plugins, name="plugins")
+
+
+@app.callback()
+def vlmlens() -> None:
+    """Nothing of its own: each command does its work."""

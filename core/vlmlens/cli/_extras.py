@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlmlens.cli._options import installed
+from vlmlens.cli._installed import installed
 
 if TYPE_CHECKING:
     import click
 
-_log = logging.getLogger("vlmlens")
+
 _UNPARSED = typer.Argument(metavar="[ARGUMENTS]...")
 
 
@@ -23,22 +22,39 @@ def extra_commands(taken: Collection[str]) -> dict[str, Any]:
     Args:
         taken: Names of built-in commands, which no plugin replaces.
     """
-    from vlmlens.registry import call_hook
+    from vlmlens.registry import call_hook, warnings_begin
 
+    warnings_begin(_show_warnings)
+    registry = installed()
+    if not registry.has_hooks:
+        return {}
     commands: dict[str, Any] = {}
-    for offered in call_hook(installed().hooks(), "vlmlens_commands"):
+    for offered in call_hook(registry.hooks(), "vlmlens_commands", registry.guard):
         for name, command in _items(offered):
             if name in taken or name in commands:
-                _log.warning("The extra command %r is left out: the name is taken.", name)
+                _warn("The extra command %r is left out: the name is taken.", name)
             elif made := _made(name, command):
                 commands[name] = made
     return commands
 
 
+def _show_warnings() -> None:
+    from vlmlens.cli._messages import show_warnings
+
+    show_warnings()
+
+
+def _warn(message: str, *details: Any) -> None:
+    import logging
+
+    _show_warnings()
+    logging.getLogger("vlmlens").warning(message, *details)
+
+
 def _items(offered: Any) -> list[tuple[str, Any]]:
     if isinstance(offered, Mapping):
         return list(offered.items())
-    _log.warning("vlmlens_commands has to return commands by name, not %r.", offered)
+    _warn("vlmlens_commands has to return commands by name, not %r.", offered)
     return []
 
 
@@ -53,10 +69,10 @@ def _made(name: str, command: Any) -> Any:
         if isinstance(command, click.Command):
             return _bridge(name, command)
     except Exception as error:  # noqa: BLE001 - a third party's code
-        _log.warning("The extra command %r is left out: %r", name, error)
+        _warn("The extra command %r is left out: %r", name, error)
         return None
     kind = type(command).__name__
-    _log.warning("The extra command %r is a %s, not a Typer app or click command.", name, kind)
+    _warn("The extra command %r is a %s, not a Typer app or click command.", name, kind)
     return None
 
 

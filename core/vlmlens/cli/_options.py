@@ -6,26 +6,28 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from vlmlens.cli import _completion as completion
+from vlmlens.cli._installed import installed
 from vlmlens.cli._output import Output, current
 from vlmlens.errors import SpecError
-from vlmlens.manifest import PluginKind
 
 if TYPE_CHECKING:
-    from vlmlens.registry import Registry
     from vlmlens.spec import RunSpec
 
-
-@cache
-def installed() -> Registry:
-    """The plugins of this environment."""
-    from vlmlens.registry import Registry
-
-    return Registry.default()
+__all__ = [
+    "SpecFlags",
+    "analysis_flags",
+    "installed",
+    "model_flags",
+    "output_flags",
+    "shares",
+    "spec_flags",
+]
 
 
 @dataclass(frozen=True)
@@ -93,24 +95,19 @@ class SpecFlags:
         return given
 
 
-def _names(kind: PluginKind) -> Callable[[str], list[str]]:
-    """Tab completion over the names of a kind of plugin."""
-
-    def complete(incomplete: str) -> list[str]:
-        names = {entry.name for entry in installed().entries(kind)}
-        return sorted(name for name in names if name.startswith(incomplete))
-
-    return complete
+def _plugin(flag: str, kind: str, text: str) -> Any:
+    return Option(flag, metavar="NAME", help=text, autocompletion=completion.names_of(kind))
 
 
-def _plugin(flag: str, kind: PluginKind, text: str) -> Any:
-    return Option(flag, metavar="NAME", help=text, autocompletion=_names(kind))
-
-
-_Adapter = Annotated[
-    str | None, _plugin("--adapter", PluginKind.ADAPTER, "Model family, or FILE.py:Class.")
+_Adapter = Annotated[str | None, _plugin("--adapter", "adapter", "Model family, or FILE.py:Class.")]
+_Model = Annotated[
+    str | None,
+    Option(
+        metavar="ID",
+        help="Checkpoint: hub id or folder.",
+        autocompletion=completion.checkpoints,
+    ),
 ]
-_Model = Annotated[str | None, Option(metavar="ID", help="Checkpoint: hub id or folder.")]
 _Revision = Annotated[
     str | None, Option(metavar="NAME", help="Branch, tag or commit of a hub checkpoint.")
 ]
@@ -118,35 +115,64 @@ _Device = Annotated[str | None, Option(metavar="DEVICE", help="cpu, cuda, cuda:1
 _DeviceMap = Annotated[
     str | None, Option(metavar="MAP", help="Spread the model, for example 'auto'.")
 ]
-_Dtype = Annotated[str | None, Option(metavar="TYPE", help="auto, float32, bfloat16 or float16.")]
+_Dtype = Annotated[
+    str | None,
+    Option(
+        metavar="TYPE",
+        help="auto, float32, bfloat16 or float16.",
+        autocompletion=completion.one_of("auto", "float32", "bfloat16", "float16"),
+    ),
+]
 _Attention = Annotated[
-    str | None, Option(metavar="NAME", help="sdpa, eager, flash_attention_2, ...")
+    str | None,
+    Option(
+        metavar="NAME",
+        help="sdpa, eager, flash_attention_2, ...",
+        autocompletion=completion.one_of("sdpa", "eager", "flash_attention_2"),
+    ),
 ]
 _Autocast = Annotated[
-    str | None, Option(metavar="TYPE", help="Matrix products in bfloat16 or float16.")
+    str | None,
+    Option(
+        metavar="TYPE",
+        help="Matrix products in bfloat16 or float16.",
+        autocompletion=completion.one_of("bfloat16", "float16"),
+    ),
 ]
 _Quantization = Annotated[
-    str | None, Option(metavar="BITS", help="Load quantized by bitsandbytes: 4bit or 8bit.")
+    str | None,
+    Option(
+        metavar="BITS",
+        help="Load quantized by bitsandbytes: 4bit or 8bit.",
+        autocompletion=completion.one_of("4bit", "8bit"),
+    ),
+]
+_Compile = Annotated[
+    bool | None,
+    Option("--compile/--no-compile", help="Compile the model's blocks: slow start, fast batches."),
 ]
 _Trust = Annotated[
     bool | None,
     Option("--trust-remote-code", help="Run code that comes with the checkpoint."),
 ]
-_Data = Annotated[str | None, Option(metavar="DATA", help="Path, or DATASET:SOURCE.")]
+_Data = Annotated[
+    str | None,
+    Option(metavar="DATA", help="Path, or DATASET:SOURCE.", autocompletion=completion.data),
+]
 _Prompt = Annotated[
     list[str] | None, Option(metavar="TEXT", help="Prompt to ask of each image; repeatable.")
 ]
 _Sites = Annotated[
     list[str] | None,
-    Option(metavar="SITE", help="Site or column (SITE/SELECTOR) to keep; repeatable."),
+    Option(
+        metavar="SITE",
+        help="Site or column (SITE/SELECTOR) to keep; repeatable.",
+        autocompletion=completion.sites,
+    ),
 ]
-_Analysis = Annotated[
-    list[str] | None, _plugin("--analysis", PluginKind.ANALYSIS, "Analysis; repeatable.")
-]
-_Storage = Annotated[str | None, _plugin("--storage", PluginKind.STORAGE, "Where columns live.")]
-_Extractor = Annotated[
-    str | None, _plugin("--extractor", PluginKind.EXTRACTOR, "How columns are made.")
-]
+_Analysis = Annotated[list[str] | None, _plugin("--analysis", "analysis", "Analysis; repeatable.")]
+_Storage = Annotated[str | None, _plugin("--storage", "storage", "Where columns live.")]
+_Extractor = Annotated[str | None, _plugin("--extractor", "extractor", "How columns are made.")]
 _BatchSize = Annotated[
     str | None, Option(metavar="N", help="Samples per forward pass, or auto (by tokens).")
 ]
@@ -164,7 +190,11 @@ _Generate = Annotated[
 _Limit = Annotated[int | None, Option(metavar="N", help="Use the first N samples only.")]
 _OnBadSample = Annotated[
     str | None,
-    Option(metavar="DO", help="Where images cannot be used: stop with their list, or skip them."),
+    Option(
+        metavar="DO",
+        help="Where images cannot be used: stop with their list, or skip them.",
+        autocompletion=completion.one_of("stop", "skip"),
+    ),
 ]
 _Seed = Annotated[int | None, Option(metavar="N", help="Seed of everything random.")]
 _Out = Annotated[str | None, Option(metavar="FOLDER", help="Run folder.")]
@@ -214,6 +244,7 @@ def spec_flags(
     attention: _Attention = None,
     autocast: _Autocast = None,
     quantization: _Quantization = None,
+    compile: _Compile = None,  # noqa: A002  the flag's name
     batch_size: _BatchSize = None,
     share_prefix: _SharePrefix = None,
     generate: _Generate = None,

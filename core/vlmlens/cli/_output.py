@@ -45,9 +45,11 @@ class Output:
         if self.json:
             typer.echo(to_json(document))
             return
-        console = stdout()
         for renderable in renderables:
-            console.print(renderable)
+            if isinstance(renderable, str):
+                typer.echo(renderable)
+            else:
+                stdout().print(renderable)
 
     def message(self, *renderables: Any) -> None:
         """Print something on stderr, unless quiet."""

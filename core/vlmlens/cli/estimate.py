@@ -1,19 +1,28 @@
-"""`vlmlens estimate`: what a run will store."""
+"""`vlmlens estimate`: what a run will store, and how long it will take."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Option
 
 from vlmlens.cli._options import SpecFlags, installed, output_flags, shares, spec_flags
 from vlmlens.cli._output import Output, size, table
 from vlmlens.cli._plan import estimate_line
 
+_Time = Annotated[
+    bool, Option("--time", help="Load the model and run some batches, to tell the time too.")
+]
+
 
 @shares(flags=spec_flags, output=output_flags)
-def estimate(flags: SpecFlags, output: Output) -> None:
-    """Say what a run will store.
+def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
+    """Say what a run will store, and with --time how long extraction takes.
 
-    Column by column, without loading weights.
+    Column by column, without loading weights (but for --time).
     """
     from vlmlens import runner
+    from vlmlens.pace import timed
 
     with output.observer() as observer:
         plan = runner.compose(
@@ -24,9 +33,12 @@ def estimate(flags: SpecFlags, output: Output) -> None:
             must_fit=False,
             notes=flags.notes,
         )
-    found = plan.estimate
+        found = timed(plan, observer.warn) if time else plan.estimate
     rows = [
         (name, "unknown" if count is None else size(count)) for name, count in found.columns.items()
     ]
-    summary = f"{found.samples} samples, {estimate_line(found)}"
-    output.data(found.to_dict(), table("column", "size", rows=rows), summary)
+    lines = [f"{found.samples} samples, {estimate_line(found)}"]
+    if time:
+        unknown = "unknown: too few batches to tell"
+        lines.append(f"extraction: {unknown if found.time is None else found.time}")
+    output.data(found.to_dict(), table("column", "size", rows=rows), *lines)

@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output, table
-from vlmlens.errors import PluginError
+from vlmlens.cli._table import plain_table
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Entry, Status
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from vlmlens.testing import CheckResult
     from vlmlens.testing.run import Report
 
-app = typer.Typer(help="What is installed, and what is wrong with it.", no_args_is_help=True)
+app = typer.Typer(
+    help="What is installed, and what is wrong with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+_FACTS = (
+    "from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests", "hooks",
+)  # fmt: skip
 Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 
 
@@ -30,27 +37,36 @@ Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 def list_(output: Output, kind: Kind = None) -> None:
     """List plugins with their state."""
     entries = installed().entries(kind)
-    rows = [
-        (_kind(entry), entry.name, _state(entry.status), _origin(entry), _help(entry))
-        for entry in entries
-    ]
-    document = {"plugins": [entry_document(entry) for entry in entries]}
-    output.data(
-        document,
-        table("kind", "name", "state", "from", "what it does", rows=rows),
-        *(_problem(entry) for entry in entries if entry.problem),
-    )
+    if output.json:
+        output.data({"plugins": [entry_document(entry) for entry in entries]})
+        return
+    headers = ("kind", "name", "state", "ms", "from", "what it does")
+    rows = [_row(entry) for entry in entries]
+    text = plain_table(headers, rows)
+    if text is None:
+        output.data(None, table(*headers, rows=rows))
+    else:
+        typer.echo(text)
+    for entry in entries:
+        if remark := _remark(entry):
+            typer.echo(f"\n{entry.name}: {remark}")
 
 
 @app.command()
 @shares(output=output_flags)
 def show(
-    name: Annotated[str, Argument(help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")],
+    name: Annotated[
+        str,
+        Argument(
+            help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.",
+            autocompletion=completion.any_name,
+        ),
+    ],
     output: Output,
     kind: Kind = None,
 ) -> None:
     """Show one plugin: what it offers, its options, its checkpoints."""
-    shown = [_details(each, name) for each in installed().kinds_of(name, kind)]
+    shown = _shown(name, kind)
     document = {"plugins": shown}
     output.data(document, *(part for details in shown for part in _rendered(details)))
 
@@ -65,17 +81,22 @@ def check(
         str | None,
         Option(metavar="ID", help="Check an adapter on this checkpoint: hub id or folder."),
     ] = None,
+    data: Annotated[
+        str | None, Option(metavar="SOURCE", help="Check a dataset on this source.")
+    ] = None,
     device: Annotated[
         str, Option(metavar="DEVICE", help="Where an adapter computes: cpu, cuda or auto.")
     ] = "cpu",
 ) -> None:
     """Run a plugin's conformance checks; exit code 1 if one fails.
 
-    An adapter is checked on tiny checkpoints that are made for it, or on --model, in float32.
+    An adapter is checked on tiny checkpoints that are made for it, or on --model, in float32; a
+    dataset on small sources, or on --data; extractors and analyses on a tiny model and planted
+    data.
     """
     from vlmlens.testing.run import find_suites, run_suites
 
-    suites = find_suites(installed(), name, kind, model=model, device=device)
+    suites = find_suites(installed(), name, kind, model=model, data=data, device=device)
     with output.observer() as observer:
         reports = run_suites(suites, observer)
     output.data(check_document(reports), *(part for each in reports for part in _checked(each)))
@@ -127,19 +148,42 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "help": _help(entry),
         "aliases": list(entry.manifest.aliases) if entry.manifest else [],
+        "seconds": round(entry.seconds, 4),
+        "heavy_imports": list(entry.heavy),
         "error": problem.message if problem else None,
         "hint": problem.hint if problem else None,
     }
 
 
+def _shown(name: str, kind: PluginKind | None) -> list[dict[str, Any]]:
+    """What is known of every plugin of that name, lifecycle plugins last."""
+    from vlmlens.cli._hook_details import hook_details
+    from vlmlens.errors import UnknownPlugin
+    from vlmlens.registry._target import is_file
+
+    registry = installed()
+    lifecycle = not (kind or is_file(name))
+    try:
+        found = [_details(each, name) for each in registry.kinds_of(name, kind)]
+    except UnknownPlugin:
+        hooks = hook_details(registry, name, strict=True) if lifecycle else []
+        if not hooks:
+            raise
+        return hooks
+    return [*found, *(hook_details(registry, name, strict=False) if lifecycle else ())]
+
+
 def _details(kind: PluginKind, name: str) -> dict[str, Any]:
+    from vlmlens.cli._types import option_rows
+
     registry = installed()
     manifest = registry.find(kind, name)
-    options = registry.load(manifest).Options.model_fields
+    options = registry.load(manifest).Options
     return {
         "kind": kind.value,
         "name": manifest.name,
         "help": manifest.help,
+        "from": next((_origin(e) for e in registry.entries(kind) if e.manifest is manifest), ""),
         "class": manifest.target,
         "api_version": manifest.api_version,
         "aliases": list(manifest.aliases),
@@ -147,34 +191,22 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
         "needs": sorted(manifest.needs),
         "requires": list(manifest.requires),
         "suggests": dict(manifest.suggests),
-        "options": [_option(name, field) for name, field in options.items()],
+        "options": option_rows(options),
         "checkpoints": [asdict(checkpoint) for checkpoint in manifest.checkpoints],
-    }
-
-
-def _option(name: str, field: FieldInfo) -> dict[str, Any]:
-    annotation: Any = field.annotation
-    plain = isinstance(annotation, type) and not getattr(annotation, "__args__", None)
-    return {
-        "name": name,
-        "type": annotation.__name__ if plain else str(annotation).replace("typing.", ""),
-        "required": field.is_required(),
-        "default": None if field.is_required() else field.get_default(call_default_factory=True),
-        "help": field.description or "",
     }
 
 
 def _rendered(details: dict[str, Any]) -> Iterator[Any]:
     yield f"{details['kind']} {details['name']}: {details['help']}"
-    facts = ("class", "api_version", "aliases", "offers", "needs", "requires", "suggests")
-    yield table("", "", rows=[(key, _cell(details[key])) for key in facts if details[key]])
+    facts = [(key, _cell(details[key])) for key in _FACTS if details.get(key)]
+    yield table("", "", rows=facts)
     options = details["options"]
     if options:
         rows = [
             (
                 each["name"],
                 each["type"],
-                "required" if each["required"] else repr(each["default"]),
+                "required" if each["required"] else _default(each["default"]),
                 each["help"],
             )
             for each in options
@@ -194,6 +226,13 @@ def _rendered(details: dict[str, Any]) -> Iterator[Any]:
     yield ""
 
 
+def _default(value: Any) -> str:
+    """A default as it is written in a run file."""
+    from vlmlens.cli._output import to_json
+
+    return " ".join(to_json(value).split()).replace("[ ", "[").replace(" ]", "]")
+
+
 def _cell(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -202,8 +241,16 @@ def _kind(entry: Entry) -> str:
     return entry.kind.value if entry.kind else "plugin"
 
 
-def _state(status: Status) -> str:
-    return status.value if status is Status.OK else status.value.upper()
+def _row(entry: Entry) -> tuple[str, ...]:
+    status = entry.status
+    return (
+        _kind(entry),
+        entry.name,
+        status.value if status is Status.OK else status.value.upper(),
+        f"{entry.seconds * 1000:.0f}" if entry.seconds else "",
+        _origin(entry),
+        _help(entry),
+    )
 
 
 def _origin(entry: Entry) -> str:
@@ -214,6 +261,13 @@ def _help(entry: Entry) -> str:
     return entry.manifest.help if entry.manifest else ""
 
 
-def _problem(entry: Entry) -> str:
-    problem = entry.problem or PluginError("")
-    return f"\n{entry.name}: {problem.message}\n  {problem.hint}"
+def _remark(entry: Entry) -> str:
+    """What is wrong with a plugin and what to do, or ""."""
+    if entry.problem:
+        return f"{entry.problem.message}\n  {entry.problem.hint}"
+    if entry.heavy:
+        return (
+            f"Reading its manifest imports {', '.join(entry.heavy)} ({entry.seconds:.1f} s).\n"
+            "  Every command waits for that; its author should keep the manifest in a light module."
+        )
+    return ""

@@ -43,7 +43,7 @@ def show(
 
 def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
     info, spec = run.info, run.spec
-    results = run.results
+    results, said = run.results, run.facts
     document = {
         "run": str(run.path),
         "state": info.get("state"),
@@ -51,6 +51,7 @@ def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
         "samples": len(run.samples),
         "columns": _columns(columns),
         "results": {name: len(result.findings) for name, result in results.items()},
+        "facts": said,
     }
     facts = [
         ("run", f"{run.path} ({info.get('state', 'state unknown')})"),
@@ -58,6 +59,9 @@ def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
         ("data", f"{spec.data}: {len(run.samples)} samples"),
         ("results", ", ".join(results) or "none"),
     ]
+    for heading, lines in said.items():
+        told = ", ".join(f"{name} {value}" for name, value in lines.items())
+        facts.append((heading.lower(), told))
     if run.report_path.exists():
         facts.append(("report", str(run.report_path)))
     output.data(document, table("", "", rows=facts), "", _column_table(columns))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import SpecFlags, installed, model_flags, output_flags, shares
 from vlmlens.cli._output import Output, table
 
@@ -21,7 +22,11 @@ def sites(
     flags: SpecFlags,
     output: Output,
     pattern: Annotated[
-        list[str] | None, Argument(help="Sites, as llm.block.*.mlp; default: the named ones.")
+        list[str] | None,
+        Argument(
+            help="Sites, as llm.block.*.mlp; default: the named ones.",
+            autocompletion=completion.sites,
+        ),
     ] = None,
     every: Annotated[bool, Option("--all", help="List every module of the model.")] = False,
 ) -> None:

@@ -122,19 +122,6 @@ def from_intervals(
     )
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by the step-down method of Holm (1979).
-
-    >>> [round(value, 2) for value in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(np.array(p)[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(stepped, 1.0)
-    return [float(value) for value in corrected]
-
-
 def _by_group(values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
     """Sum and number of samples of each group."""
     numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}

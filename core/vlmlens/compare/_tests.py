@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmlens.compare._differences import Difference, from_intervals, holm, paired, unpaired
+from vlmlens.compare._differences import Difference, from_intervals, paired, unpaired
 from vlmlens.compare._figures import figures
 from vlmlens.compare._measures import About, Measure, measures
 from vlmlens.compare._sides import Side
 from vlmlens.report._text import plural
 from vlmlens.results import Cell, Finding, Result, Table, Verdict
+from vlmlens.statistics import holm
 
 DRAWS = 9_999
 _ALPHA = 0.05
@@ -124,7 +125,7 @@ def _corrected(tested: Sequence[Tested]) -> list[Tested]:
     return [
         Tested(each.measure, each.about, each.side, each.difference, p)
         for family in families.values()
-        for each, p in zip(family, holm([t.difference.p for t in family]), strict=True)
+        for each, p in zip(family, holm([t.difference.p for t in family]).tolist(), strict=True)
     ]
 
 

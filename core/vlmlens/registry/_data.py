@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.registry._entry import Entry, Status, normal, same_distribution
+from vlmlens.registry._entry import Entry, normal
+from vlmlens.registry._reading import same_distribution
 
 if TYPE_CHECKING:
     from vlmlens.registry._registry import Registry
@@ -71,14 +72,14 @@ def _only_reader(registry: Registry, entries: list[Entry], path: str) -> Manifes
 
 def _reader(registry: Registry, entry: Entry, path: str) -> Manifest | None:
     """The entry's manifest where it reads the path; one that fails is reported and left out."""
-    if entry.manifest is None or entry.status not in (Status.OK, Status.AMBIGUOUS):
+    if entry.manifest is None or not entry.usable:
         return None
     try:
-        reads = registry.load(entry.manifest).reads(path)
+        reads = registry.ask(entry.manifest, lambda dataset: dataset.reads(path))
     except PluginError as error:
         _log.warning("Not asked whether it reads %s: %s", path, error)
         return None
-    except Exception as error:  # noqa: BLE001 - a third party's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
         _log.warning("The dataset %s failed on %s: %r", entry.name, path, error)
         return None
     return entry.manifest if reads else None

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from importlib.metadata import EntryPoint
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from vlmlens.registry._entry import Entry, Status, broken, origin
+from vlmlens.registry._entry import Entry, Status
+from vlmlens.registry._guard import TooSlow, measured
+from vlmlens.registry._log import warn
+from vlmlens.registry._problems import broken, disabled, slow
 
 if TYPE_CHECKING:
     import pluggy
 
-_log = logging.getLogger("vlmlens")
+    from vlmlens.registry._choice import Choice
+    from vlmlens.registry._guard import Guard
+    from vlmlens.registry._installed import Point
+
 _warned: WeakKeyDictionary[pluggy.PluginManager, set[tuple[str, str]]] = WeakKeyDictionary()
 
 
-def register_all(points: Iterable[EntryPoint]) -> tuple[pluggy.PluginManager, list[Entry]]:
+def register_all(
+    points: Iterable[Point], guard: Guard, choice: Choice
+) -> tuple[pluggy.PluginManager, list[Entry]]:
     """A plugin manager with every pluggy plugin that could be registered, and an entry for each."""
     import pluggy
 
@@ -25,50 +33,57 @@ def register_all(points: Iterable[EntryPoint]) -> tuple[pluggy.PluginManager, li
 
     manager = pluggy.PluginManager("vlmlens")
     manager.add_hookspecs(hookspecs)
-    unique = {(*origin(point), point.name, point.value): point for point in points}
-    entries = [_register(manager, point) for point in unique.values()]
+    entries = [_register(manager, point, guard, choice) for point in dict.fromkeys(points)]
+    guard.rest()
     return manager, sorted(entries, key=lambda entry: (entry.name, entry.distribution))
 
 
-def call_hook(manager: pluggy.PluginManager, name: str, **arguments: Any) -> list[Any]:
-    """Call a hook plugin by plugin; one that fails is reported once and left out.
-
-    Args:
-        manager: From `Registry.hooks`.
-        name: The hook's name.
-        arguments: As its specification names them.
-
-    Returns:
-        What the implementations returned, without None.
-    """
+def called(
+    manager: pluggy.PluginManager, name: str, guard: Guard | None, arguments: Mapping[str, Any]
+) -> list[Any]:
+    """What the implementations of a hook returned; see `vlmlens.registry.call_hook`."""
     results: list[Any] = []
     for plugin_name, plugin in _implementers(manager, name):
         others = [other for other in manager.get_plugins() if other is not plugin]
+        call = partial(manager.subset_hook_caller(name, others), **arguments)
         try:
-            answer = manager.subset_hook_caller(name, others)(**arguments)
+            answer = call() if guard is None else guard.call(plugin_name, plugin_name, call)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
             _warn_once(manager, plugin_name, name, error)
             continue
         results.extend(answer if isinstance(answer, list) else [answer])
+    if guard is not None:
+        guard.rest()
     return [result for result in results if result is not None]
 
 
-def _register(manager: pluggy.PluginManager, point: EntryPoint) -> Entry:
-    distribution, version = origin(point)
-    entry = Entry(None, point.name, distribution, version)
-    name = f"{distribution}:{point.name}"
+def _register(manager: pluggy.PluginManager, point: Point, guard: Guard, choice: Choice) -> Entry:
+    entry = Entry(None, point.name, point.distribution, point.version)
+    if reason := choice.reason(point):
+        return entry.failed(Status.DISABLED, disabled("plugin", point.name, reason))
+    name = f"{point.distribution}:{point.name}"
+    label = f"{point.name} ({point.distribution})"
     try:
-        loaded = point.load()
-        plugin = loaded() if isinstance(loaded, type) else loaded
+        make = partial(measured, partial(_made, point))
+        plugin, seconds, heavy = guard.call(label, point.package, make)
         manager.register(plugin, name=name)
         manager.check_pending()
+    except TooSlow as error:
+        late = slow("plugin", point.name, error, point.distribution)
+        warn("%s %s", late.message, late.hint)
+        return entry.failed(Status.SLOW, late)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code
         if manager.has_plugin(name):
             manager.unregister(name=name)
-        problem = broken("plugin", point.name, error, distribution)
-        _log.warning("%s %s", problem.message, problem.hint)
+        problem = broken("plugin", point.name, error, point.distribution)
+        warn("%s %s", problem.message, problem.hint)
         return entry.failed(Status.BROKEN, problem)
-    return entry
+    return replace(entry, seconds=seconds, heavy=heavy)
+
+
+def _made(point: Point) -> Any:
+    loaded = point.load()
+    return loaded() if isinstance(loaded, type) else loaded
 
 
 def _implementers(manager: pluggy.PluginManager, name: str) -> list[tuple[str, Any]]:
@@ -82,11 +97,11 @@ def _warn_once(manager: pluggy.PluginManager, plugin: str, hook: str, error: Bas
     if (plugin, hook) in seen:
         return
     seen.add((plugin, hook))
-    _log.warning(
+    warn(
         "The plugin %s failed in %s and is left out there: %s: %s",
         plugin,
         hook,
         type(error).__name__,
         error,
-        exc_info=_log.isEnabledFor(logging.DEBUG),
+        error=error,
     )

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Self
 
-from vlmlens._known import KNOWN, KnownPlugin
-from vlmlens.errors import UnknownPlugin, did_you_mean
-from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.registry._entry import (
-    HOOK_GROUP,
-    Entry,
-    Status,
-    ambiguous,
-    normal,
-    read_entries,
-    same_distribution,
-)
+from vlmlens.registry._choice import Choice
+from vlmlens.registry._entry import HOOK_GROUP, Entry, normal
+from vlmlens.registry._guard import Guard, TooSlow
+from vlmlens.registry._installed import Point, installed_points
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import pluggy
 
+    from vlmlens._known import KnownPlugin
     from vlmlens.abc.options import Options
-
-_UNUSABLE = (Status.BROKEN, Status.MISSING_DEPENDENCY, Status.WRONG_API_VERSION)
+    from vlmlens.errors import UnknownPlugin
+    from vlmlens.manifest import Manifest, PluginKind
 
 
 class Registry:
@@ -33,29 +27,50 @@ class Registry:
 
     Args:
         entry_points: What is installed; entry points of other groups are ignored.
+        guard: Runs the code of plugins while they are listed; default: with its usual limit.
+        choice: Which plugins are left out; default: none.
     """
 
-    def __init__(self, entry_points: Iterable[EntryPoint] = ()) -> None:
-        self._points = tuple(entry_points)
+    def __init__(
+        self,
+        entry_points: Iterable[Point | EntryPoint] = (),
+        *,
+        guard: Guard | None = None,
+        choice: Choice | None = None,
+    ) -> None:
+        self.points = tuple(p if isinstance(p, Point) else Point.of(p) for p in entry_points)
+        self.guard = guard or Guard()
+        self.choice = choice or Choice()
         self._entries: dict[PluginKind, list[Entry]] = {}
 
     @classmethod
-    def default(cls) -> Self:
-        """What is installed in this Python environment."""
-        groups = [*(kind.group for kind in PluginKind), HOOK_GROUP]
-        installed = entry_points()
-        return cls(point for group in groups for point in installed.select(group=group))
+    def default(cls, *, clean_stdout: bool = False) -> Self:
+        """What is installed in this Python environment, as its environment variables say.
+
+        Args:
+            clean_stdout: Send what plugins print while being imported to stderr.
+        """
+        return cls(
+            installed_points(),
+            guard=Guard.from_environment(clean=clean_stdout),
+            choice=Choice.from_environment(),
+        )
 
     def entries(self, kind: PluginKind | None = None) -> list[Entry]:
         """Every plugin of a kind, or every plugin; never raises for what is wrong with one.
 
         Without a kind, pluggy plugins come last. Classes behind manifests are not imported.
         """
+        from vlmlens.manifest import PluginKind
+
         if kind is None:
             chosen = [entry for each in PluginKind for entry in self.entries(each)]
             return chosen + self._hooks[1]
         if kind not in self._entries:
-            self._entries[kind] = read_entries(self._of_group(kind.group), kind)
+            from vlmlens.registry._reading import read_entries
+
+            points = self._of_group(kind.group)
+            self._entries[kind] = read_entries(points, kind, self.guard, self.choice)
         return self._entries[kind]
 
     def find(self, kind: PluginKind, name: str) -> Manifest:
@@ -72,20 +87,26 @@ class Registry:
             BrokenPlugin: Its manifest or its file cannot be imported.
             MissingDependency: A module that it needs is not installed.
             WrongApiVersion: It was written for another plugin API.
+            SlowPlugin: Its manifest was not imported in time.
+            DisabledPlugin: The environment leaves it out.
         """
+        from vlmlens.errors import UnknownPlugin
+        from vlmlens.manifest import PluginKind
+        from vlmlens.registry._reading import ambiguous
         from vlmlens.registry._target import file_manifest, is_file
 
         if kind is PluginKind.STORAGE and "://" in name:
             name = name.partition("://")[0].partition("+")[0]
         if is_file(name):
-            return file_manifest(kind, name)
+            with self.guard.traced(name):
+                return file_manifest(kind, name)
         found = self._claimants(kind, name)
         if not found:
             raise self._unknown(kind, name)
         if len(found) > 1:
             raise ambiguous(name, found)
         entry = found[0]
-        if entry.manifest is None or entry.status in _UNUSABLE:
+        if entry.manifest is None or not entry.usable:
             raise entry.problem or UnknownPlugin(f"The {kind} {name!r} has no manifest.")
         return entry.manifest
 
@@ -99,12 +120,16 @@ class Registry:
         Raises:
             UnknownPlugin: No kind has such a plugin.
         """
+        from vlmlens._known import KNOWN
+        from vlmlens.errors import UnknownPlugin, did_you_mean
+        from vlmlens.manifest import PluginKind
         from vlmlens.registry._target import file_kinds, is_file
 
         if kind is not None:
             return [kind]
         if is_file(name):
-            return file_kinds(name)
+            with self.guard.traced(name):
+                return file_kinds(name)
         found = [each for each in PluginKind if self._claimants(each, name)]
         if found:
             return found
@@ -127,7 +152,38 @@ class Registry:
         from vlmlens.registry._target import load_class
 
         owners = (e.distribution for e in self.entries(manifest.kind) if e.manifest is manifest)
-        return load_class(manifest, next(owners, ""))
+        with self.guard.traced(f"{manifest.kind.value} {manifest.name}, its class"):
+            return load_class(manifest, next(owners, ""))
+
+    def ask(
+        self,
+        manifest: Manifest,
+        question: Callable[[type[Any]], Any],
+        *,
+        limit: float | None = None,
+    ) -> Any:
+        """A plugin's answer to what it is asked though nobody chose it: loaded, in limited time.
+
+        Args:
+            manifest: Of the plugin.
+            question: Is given the plugin's class.
+            limit: Seconds, where importing may take longer than reading a manifest.
+
+        Raises:
+            PluginError: It cannot be loaded, or not in time.
+        """
+        from vlmlens.registry._problems import slow
+        from vlmlens.registry._target import load_class
+
+        guard = self.guard
+        package = manifest.target.partition(":")[0].partition(".")[0]
+        label = f"{manifest.kind.value} {manifest.name}, asked"
+        try:
+            return guard.call(label, package, lambda: question(load_class(manifest)), limit)
+        except TooSlow as error:
+            raise slow(manifest.kind.value, manifest.name, error, "") from error
+        finally:
+            guard.rest()
 
     def options(self, plugin: Manifest | type[Any], values: Mapping[str, Any]) -> Options:
         """A plugin's options, checked against its own model.
@@ -135,6 +191,7 @@ class Registry:
         Raises:
             SpecError: An option that it does not have, or a value of the wrong kind.
         """
+        from vlmlens.manifest import Manifest
         from vlmlens.spec import validated
 
         if isinstance(plugin, Manifest):
@@ -168,25 +225,49 @@ class Registry:
         """
         return self._hooks[0]
 
+    def hook_options(self, entry: Entry) -> type[Options] | None:
+        """The options of a lifecycle plugin: the class whose path is its attribute `OPTIONS`.
+
+        Args:
+            entry: Of the plugin.
+
+        Raises:
+            Exception: What importing the class raises.
+        """
+        plugin = self.hooks().get_plugin(f"{entry.distribution}:{entry.name}")
+        path = getattr(plugin, "OPTIONS", None)
+        if path is None:
+            return None
+        options: type[Options] = Point(HOOK_GROUP, entry.name, path, ("", "")).load()
+        return options
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether any pluggy plugin is installed; nothing is imported to find out."""
+        return bool(self._of_group(HOOK_GROUP))
+
     @cached_property
     def _hooks(self) -> tuple[pluggy.PluginManager, list[Entry]]:
         from vlmlens.registry._hooks import register_all
 
-        return register_all(self._of_group(HOOK_GROUP))
+        return register_all(self._of_group(HOOK_GROUP), self.guard, self.choice)
 
-    def _of_group(self, group: str) -> list[EntryPoint]:
-        return [point for point in self._points if point.group == group]
+    def _of_group(self, group: str) -> list[Point]:
+        return [point for point in self.points if point.group == group]
 
     def _claimants(self, kind: PluginKind, name: str) -> list[Entry]:
+        from vlmlens.registry._reading import meant, same_distribution
+
         distribution, colon, own_name = name.partition(":")
-        wanted = normal(own_name if colon else name)
-        found = [entry for entry in self.entries(kind) if wanted in entry.names]
         if not colon:
-            return found
-        found = [e for e in found if same_distribution(e.distribution, distribution)]
-        return [entry for entry in found if normal(entry.name) == wanted] or found
+            return meant(name, self.entries(kind))
+        owned = [e for e in self.entries(kind) if same_distribution(e.distribution, distribution)]
+        return meant(own_name, owned)
 
     def _unknown(self, kind: PluginKind, name: str) -> UnknownPlugin:
+        from vlmlens._known import KNOWN
+        from vlmlens.errors import UnknownPlugin, did_you_mean
+
         known = _known(kind, name)
         if known is not None:
             return UnknownPlugin(
@@ -202,6 +283,8 @@ class Registry:
 
 
 def _known(kind: PluginKind, name: str) -> KnownPlugin | None:
+    from vlmlens._known import KNOWN
+
     wanted = normal(name)
     matches = (each for each in KNOWN if each.kind == kind and wanted in (each.name, *each.aliases))
     return next(matches, None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.registry._entry import broken, missing_dependency
+from vlmlens.registry._problems import broken, missing_dependency
 
 _INTERFACES = {
     PluginKind.ADAPTER: "ModelAdapter",
@@ -167,7 +167,7 @@ def _import_problem(
 ) -> PluginError:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and missing.partition(".")[0] != module_name.partition(".")[0]:
-        problem = missing_dependency(manifest.kind.value, manifest.name, [missing])
+        problem = missing_dependency(manifest.kind.value, manifest.name, [missing], distribution)
         problem.__cause__ = error
         return problem
     return broken(manifest.kind.value, manifest.name, error, distribution)

@@ -39,6 +39,7 @@ def write_run_report(run: Run) -> Path:
                 "columns": len(info.get("columns", ())),
             },
             "Seconds": dict(summary.get("seconds", {})),
+            **run.facts,
         },
         spec_yaml=spec.to_yaml(),
         warnings=info.get("warnings", ()),

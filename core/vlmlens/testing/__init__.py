@@ -18,16 +18,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmlens.testing._checks import CheckFailed, CheckResult
     from vlmlens.testing.adapter import AdapterTests
+    from vlmlens.testing.analysis import AnalysisTests
     from vlmlens.testing.dataset import DatasetTests
+    from vlmlens.testing.extractor import ExtractorTests
+    from vlmlens.testing.planting import Planted, Signal
     from vlmlens.testing.storage import StorageTests
 
-__all__ = ["AdapterTests", "CheckFailed", "CheckResult", "DatasetTests", "StorageTests"]
+__all__ = [
+    "AdapterTests",
+    "AnalysisTests",
+    "CheckFailed",
+    "CheckResult",
+    "DatasetTests",
+    "ExtractorTests",
+    "Planted",
+    "Signal",
+    "StorageTests",
+]
 
 _HOMES = {
     "CheckFailed": "vlmlens.testing._checks",
     "CheckResult": "vlmlens.testing._checks",
     "AdapterTests": "vlmlens.testing.adapter",
+    "AnalysisTests": "vlmlens.testing.analysis",
     "DatasetTests": "vlmlens.testing.dataset",
+    "ExtractorTests": "vlmlens.testing.extractor",
+    "Planted": "vlmlens.testing.planting",
+    "Signal": "vlmlens.testing.planting",
     "StorageTests": "vlmlens.testing.storage",
 }
 

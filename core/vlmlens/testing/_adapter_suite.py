@@ -10,17 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
-from vlmlens.manifest import Manifest
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
-from vlmlens.testing._checks import Checks, expect, skip
+from vlmlens.testing._checks import expect, skip
+from vlmlens.testing._plugin_checks import PluginChecks
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import Selector
 
@@ -37,10 +36,9 @@ PROBES = {
 }
 
 
-class AdapterSuite(Checks):
+class AdapterSuite(PluginChecks):
     """A family's tiny checkpoint, and what the checks of `AdapterTests` do with it."""
 
-    manifest: ClassVar[Manifest]
     tolerance: ClassVar[float] = 2e-5
     mask_matters: ClassVar[float] = 1e-3
     model: ClassVar[str | None] = None
@@ -57,9 +55,7 @@ class AdapterSuite(Checks):
     @property
     def adapter(self) -> type[ModelAdapter]:
         """The adapter class."""
-        module, _, name = self.manifest.target.partition(":")
-        found: type[ModelAdapter] = getattr(import_module(module), name)
-        return found
+        return self.plugin
 
     @property
     def checkpoint(self) -> Path:
@@ -84,7 +80,8 @@ class AdapterSuite(Checks):
 
     def load(self, **settings: Any) -> ModelAdapter:
         """A fresh instance of the model."""
-        chosen = {"device": self.device, "dtype": "float32", **settings}
+        given = {"device": self.device, "dtype": "float32", "options": self.chosen()}
+        chosen: dict[str, Any] = {**given, **settings}
         return self.adapter.load(LoadRequest(model=str(self.checkpoint), **chosen))
 
     @cached_property

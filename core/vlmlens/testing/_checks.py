@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from vlmlens.errors import did_you_mean
+
 Outcome = Literal["passed", "skipped", "failed"]
 
 
@@ -39,13 +41,19 @@ class Checks:
 
     `expected_failures` names checks that are known to fail, each with the reason: such a check is
     reported as skipped while it fails, and fails once it passes, so that no excuse outlives its
-    cause.
+    cause. A name that is no check is refused when the class is made.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in cls.expected_failures:
+            if not hasattr(cls, f"check_{name}"):
+                raise TypeError(
+                    f"{cls.__name__}.expected_failures names {name!r}, which is no check. "
+                    f"{did_you_mean(name, cls.checks())}"
+                )
         for name in cls.checks():
             if f"test_{name}" not in dir(cls):
                 setattr(cls, f"test_{name}", _as_test(name))
@@ -83,6 +91,8 @@ class Checks:
             return
         try:
             getattr(self, f"check_{name}")(folder)
+        except unittest.SkipTest:
+            raise
         except Exception as error:
             raise skip(f"expected to fail: {reason} ({error})") from error
         raise CheckFailed(f"{name} is declared to fail ({reason}), and passes")

@@ -1,7 +1,7 @@
 """A process that writes to a store or reads it, for the storage kit.
 
-`python -m vlmlens.testing._store_process write TARGET LOCATION OPTIONS` writes numbered blocks
-for ever and prints each one's number when it is written. With `read` it prints the number of
+`python -m vlmlens.testing._store_process write TARGET LOCATION OPTIONS [FIRST]` writes numbered
+blocks for ever and prints each one's number when it is written. With `read` it prints the number of
 complete blocks that it sees whenever it changes, until its input is closed.
 """
 
@@ -16,10 +16,10 @@ from vlmlens.testing._checks import expect
 from vlmlens.testing._stores import expect_same, numbered, open_target
 
 
-def write_for_ever(target: str, location: str, options: str) -> None:
+def write_for_ever(target: str, location: str, options: str, first: str = "0") -> None:
     """Write numbered blocks and acknowledge each."""
     with open_target(target, location, "a", json.loads(options)) as store:
-        for number in itertools.count():
+        for number in itertools.count(int(first)):
             store.write(numbered(number))
             _say(number)
 
@@ -57,4 +57,4 @@ def _say(number: int) -> None:
 
 
 if __name__ == "__main__":
-    {"write": write_for_ever, "read": read_till_told}[sys.argv[1]](*sys.argv[2:5])
+    {"write": write_for_ever, "read": read_till_told}[sys.argv[1]](*sys.argv[2:])

@@ -1,162 +1,175 @@
-"""The conformance kit for datasets: subclass `DatasetTests` in your test suite.
-
-::
-
-    class TestMyDataset(DatasetTests):
-        dataset = MyDataset
-
-        @pytest.fixture
-        def source(self, tmp_path):
-            ...  # make a small valid source, return its path or name
-
-        @pytest.fixture
-        def broken(self, tmp_path):
-            ...  # sources that must be refused
-"""
+"""DatasetTests: what every dataset must do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
-import pytest
-from pydantic import ValidationError
-
-from vlmlens.abc import Dataset
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample, check_unique
+from vlmlens.testing._checks import expect, expect_error
+from vlmlens.testing._plugin_checks import PluginChecks
 
 FIRST, SECOND = "What is this?", "Where was it taken?"
+"""What the checks ask as a user would."""
 
 
-class DatasetTests:
-    """What every dataset must do.
+class DatasetTests(PluginChecks):
+    """The conformance kit of datasets.
 
-    Set `dataset` and override the fixtures `source` and, where there is such a thing, `broken`;
-    `options` holds values for the dataset's own options.
+    Subclass it as `Test...`, give `manifest`, implement `source`, and override `broken` where more
+    can be wrong with a source than that it is not there::
+
+        class TestRows(DatasetTests):
+            manifest = MANIFEST
+
+            def source(self, folder):
+                (folder / "rows.txt").write_text("...")
+                return str(folder / "rows.txt")
+
+    Args:
+        manifest: The dataset's.
+        options: Values of its own options.
+        given: A source to check instead of the one that `source` makes.
     """
 
-    dataset: ClassVar[type[Dataset]]
+    given: ClassVar[str | None] = None
 
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> str:
-        """A valid source of at least two samples."""
-        raise NotImplementedError("override the fixture `source`")
+    def source(self, folder: Path) -> str:
+        """Make a valid source of at least two samples in an empty folder, and give its name."""
+        raise NotImplementedError("implement source")
 
-    @pytest.fixture
-    def options(self) -> dict[str, Any]:
-        """Values of the dataset's options."""
-        return {}
+    def broken(self, folder: Path) -> Sequence[str]:
+        """Sources that must be refused with a `DataError`, made in an empty folder."""
+        return [str(folder / "there-is-no-such-thing")]
 
-    @pytest.fixture
-    def broken(self, tmp_path: Path) -> Sequence[str]:
-        """Sources that must be refused with a `DataError`."""
-        return [str(tmp_path / "there-is-no-such-thing")]
+    def options_in(self, folder: Path) -> Mapping[str, Any]:
+        """The options, where they depend on the folder that `source` filled."""
+        del folder
+        return self.options
 
-    def read(
-        self, source: str, options: dict[str, Any], prompts: Sequence[str] = (FIRST,)
-    ) -> list[Sample]:
+    def read(self, source: str, folder: Path, prompts: Sequence[str] = (FIRST,)) -> list[Sample]:
         """The samples of a fresh instance."""
-        return self.dataset(source, self.dataset.Options(**options)).samples(prompts)
+        options = self.chosen(self.options_in(folder))
+        found: list[Sample] = self.plugin(source, options).samples(prompts)
+        return found
 
-    def test_samples_are_complete(self, source: str, options: dict[str, Any]) -> None:
+    def check_samples_are_complete(self, folder: Path) -> None:
         """At least two samples; each has an id and a prompt; a label is one of the choices."""
-        samples = self.read(source, options)
-        assert len(samples) >= 2
-        assert all(isinstance(sample, Sample) for sample in samples)
-        assert all(sample.id and sample.prompt.strip() for sample in samples)
+        samples = self._read(folder)
+        expect(len(samples) >= 2, f"{len(samples)} samples, where at least 2 are expected")
         for sample in samples:
-            assert not sample.choices or sample.label is None or sample.label in sample.choices
+            expect(isinstance(sample, Sample), f"{sample!r} is no Sample")
+            expect(bool(sample.id), "a sample has an empty id")
+            expect(bool(sample.prompt.strip()), f"{sample.id}: the prompt is blank")
+            known = not sample.choices or sample.label is None or sample.label in sample.choices
+            expect(known, f"{sample.id}: the label {sample.label!r} is no choice")
 
-    def test_ids_are_unique(self, source: str, options: dict[str, Any]) -> None:
-        """Also where several prompts are asked of each image."""
-        check_unique(self.read(source, options))
-        check_unique(self.read(source, options, [FIRST, SECOND]))
+    def check_ids_are_unique(self, folder: Path) -> None:
+        """No two samples share an id, also where several prompts are asked of each image."""
+        source = self._source(folder)
+        check_unique(self.read(source, folder))
+        check_unique(self.read(source, folder, (FIRST, SECOND)))
 
-    def test_order_is_fixed(self, source: str, options: dict[str, Any]) -> None:
+    def check_order_is_fixed(self, folder: Path) -> None:
         """Two readings give the same samples in the same order."""
-        first, second = self.read(source, options), self.read(source, options)
-        assert [sample.to_dict() for sample in first] == [sample.to_dict() for sample in second]
+        source = self._source(folder)
+        first, second = (
+            [sample.to_dict() for sample in self.read(source, folder)] for _ in range(2)
+        )
+        expect(first == second, "two readings differ in their samples or in their order")
 
-    def test_json_round_trip(self, source: str, options: dict[str, Any]) -> None:
+    def check_json_round_trip(self, folder: Path) -> None:
         """Samples survive strict JSON; those with image files come back equal."""
-        for sample in self.read(source, options):
+        for sample in self._read(folder):
             text = json.dumps(sample.to_dict(), allow_nan=False, ensure_ascii=False)
             back = Sample.from_dict(json.loads(text.encode()))
-            assert back.to_dict() == sample.to_dict()
+            expect(back.to_dict() == sample.to_dict(), f"{sample.id} changes in JSON")
             if all(isinstance(image, str) for image in sample.images):
-                assert back == sample
+                expect(back == sample, f"{sample.id} is not equal to what comes back from JSON")
 
-    def test_no_image_is_decoded(
-        self, source: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def check_no_image_is_decoded(self, folder: Path) -> None:
         """Reading the samples decodes no pixels: a data set may hold a million images."""
         from PIL import ImageFile
 
-        loaded: list[object] = []
+        source = self._source(folder)
+        loaded: list[str] = []
         load = ImageFile.ImageFile.load
 
         def recording(image: ImageFile.ImageFile) -> Any:
-            loaded.append(image.filename)
+            loaded.append(str(image.filename))
             return load(image)
 
-        monkeypatch.setattr(ImageFile.ImageFile, "load", recording)
-        self.read(source, options)
-        assert loaded == []
+        with patch.object(ImageFile.ImageFile, "load", recording):
+            self.read(source, folder)
+        expect(not loaded, f"{len(loaded)} images are decoded, for example {loaded[:1]}")
 
-    def test_images_can_be_opened(self, source: str, options: dict[str, Any]) -> None:
+    def check_images_can_be_opened(self, folder: Path) -> None:
         """Every image of the first samples opens."""
-        for sample in self.read(source, options)[:8]:
-            assert all(image.mode == "RGB" for image in sample.open_images())
+        for sample in self._read(folder)[:8]:
+            modes = {image.mode for image in sample.open_images()}
+            expect(modes <= {"RGB"}, f"{sample.id}: images open as {modes}")
 
-    def test_user_prompts_are_asked(self, source: str, options: dict[str, Any]) -> None:
+    def check_user_prompts_are_asked(self, folder: Path) -> None:
         """One prompt replaces what the data asks."""
-        assert {sample.prompt for sample in self.read(source, options)} == {FIRST}
+        asked = {sample.prompt for sample in self._read(folder)}
+        expect(asked == {FIRST}, f"asked {FIRST!r}, the samples have {sorted(asked)}")
 
-    def test_prompts_make_the_product(self, source: str, options: dict[str, Any]) -> None:
+    def check_prompts_make_the_product(self, folder: Path) -> None:
         """Two prompts: twice the samples, told apart by task; groups stay together."""
-        single = self.read(source, options)
-        double = self.read(source, options, [FIRST, SECOND])
-        assert len(double) == 2 * len(single)
-        assert {sample.prompt for sample in double} == {FIRST, SECOND}
-        assert all(sample.task is not None and sample.prompt in sample.task for sample in double)
-        groups = {
-            prompt: [s.split_group for s in double if s.prompt == prompt]
+        source = self._source(folder)
+        single = self.read(source, folder)
+        double = self.read(source, folder, (FIRST, SECOND))
+        expect(
+            len(double) == 2 * len(single),
+            f"{len(single)} samples with one prompt, {len(double)} with two",
+        )
+        expect({sample.prompt for sample in double} == {FIRST, SECOND}, "a prompt is not asked")
+        for sample in double:
+            told = sample.task is not None and sample.prompt in sample.task
+            expect(told, f"{sample.id}: its task {sample.task!r} does not tell its prompt")
+        groups = [
+            [sample.split_group for sample in double if sample.prompt == prompt]
             for prompt in (FIRST, SECOND)
-        }
-        assert groups[FIRST] == groups[SECOND]
+        ]
+        expect(groups[0] == groups[1], "the questions about one image are in different groups")
 
-    def test_samples_of_one_image_share_a_group(self, source: str, options: dict[str, Any]) -> None:
+    def check_samples_of_one_image_share_a_group(self, folder: Path) -> None:
         """No image stands on both sides of a split."""
         group_of: dict[tuple[str, ...], str] = {}
-        for sample in self.read(source, options, [FIRST, SECOND]):
+        for sample in self.read(self._source(folder), folder, (FIRST, SECOND)):
             images = tuple(sample.to_dict()["images"])
             if images:
-                assert group_of.setdefault(images, sample.split_group) == sample.split_group
+                own = group_of.setdefault(images, sample.split_group)
+                expect(own == sample.split_group, f"{images[0]} is in two groups")
 
-    def test_broken_sources_are_refused(
-        self, broken: Sequence[str], options: dict[str, Any]
-    ) -> None:
+    def check_broken_sources_are_refused(self, folder: Path) -> None:
         """With a `DataError` that names its subject and a way out."""
-        assert broken
-        for source in broken:
-            with pytest.raises(DataError) as caught:
-                self.read(source, options)
-            assert caught.value.subject is not None
-            assert caught.value.hint
+        sources = self.broken(folder)
+        expect(bool(sources), "`broken` names no source")
+        for source in sources:
+            error = expect_error(
+                DataError, partial(self.read, source, folder), f"Reading {source!r}"
+            )
+            subject = getattr(error, "subject", None)
+            expect(subject is not None, f"{source!r}: the error has no subject: {error}")
+            expect(bool(getattr(error, "hint", "")), f"{source!r}: the error has no hint: {error}")
 
-    def test_reads_what_it_can_read(
-        self, source: str, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
+    def check_reads_what_it_can_read(self, folder: Path) -> None:
         """`reads` knows its own paths, and leaves an empty folder to others."""
+        source = self._source(folder)
         if Path(source).exists():
-            assert self.dataset.reads(source)
-        assert not self.dataset.reads(str(tmp_path_factory.mktemp("empty")))
+            expect(self.plugin.reads(source), f"`reads` denies its own source {source!r}")
+        empty = folder / "an-empty-folder"
+        empty.mkdir()
+        expect(not self.plugin.reads(str(empty)), "`reads` claims an empty folder")
 
-    def test_unknown_options_are_refused(self) -> None:
-        """A misspelt option is an error, and every option is described."""
-        with pytest.raises(ValidationError, match="no_such_option"):
-            self.dataset.Options.model_validate({"no_such_option": 1})
-        assert all(field.description for field in self.dataset.Options.model_fields.values())
+    def _source(self, folder: Path) -> str:
+        return self.source(folder) if self.given is None else self.given
+
+    def _read(self, folder: Path) -> list[Sample]:
+        return self.read(self._source(folder), folder)

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from vlmlens.observer import Observer
     from vlmlens.registry import Registry
 
+_KITS = {
+    PluginKind.ADAPTER: "AdapterTests",
+    PluginKind.EXTRACTOR: "ExtractorTests",
+    PluginKind.STORAGE: "StorageTests",
+    PluginKind.DATASET: "DatasetTests",
+    PluginKind.ANALYSIS: "AnalysisTests",
+}
+
 TINY = "tiny checkpoint"
 """What an adapter's checks run on where no checkpoint is named."""
 
@@ -35,6 +43,15 @@ class Suite:
     manifest: Manifest
     checks: type[Checks]
     subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What the user named to check a plugin on."""
+
+    model: str | None
+    data: str | None
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,39 +81,57 @@ def find_suites(
     kind: PluginKind | None = None,
     *,
     model: str | None = None,
+    data: str | None = None,
     device: str = "cpu",
 ) -> list[Suite]:
     """The suites of a plugin.
 
     They are those that its manifest names; else those that stand beside the class in its module;
-    else the kit of its kind, where that needs nothing more.
+    else the kit of its kind, where that needs nothing more: an adapter's needs a checkpoint, a
+    dataset's a source.
 
     Args:
         registry: What is installed.
         name: Name, alias, `DISTRIBUTION:NAME` or `FILE.py:Class`.
         kind: Of the plugin; None: every kind that has one of that name.
         model: A checkpoint for the adapter's checks, instead of the tiny one.
+        data: A source for the dataset's checks, instead of those that they make.
         device: Where an adapter's checks compute.
 
     Raises:
         PluginError: There is no such plugin, it cannot be imported, or it has no checks.
         CheckpointError: There is no such checkpoint.
-        SpecError: A checkpoint is named for something that is no adapter.
+        SpecError: A checkpoint is named for something that is no adapter, or a source for
+            something that is no dataset.
     """
     kinds = registry.kinds_of(name, kind)
     if model is not None:
-        kinds = [each for each in kinds if each is PluginKind.ADAPTER]
-        if not kinds:
-            raise SpecError(f"{name!r} is no adapter, and takes no checkpoint.", subject=model)
-    found = [suite for each in kinds for suite in _of_plugin(registry, each, name, model, device)]
+        kinds = _only(PluginKind.ADAPTER, kinds, name, model, "checkpoint")
+    if data is not None:
+        kinds = _only(PluginKind.DATASET, kinds, name, data, "source")
+    place = _Place(model, data, device)
+    found = [suite for each in kinds for suite in _of_plugin(registry, each, name, place)]
     if not found:
         raise PluginError(
             f"{name!r} has no conformance checks that can be run like this.",
             subject=name,
             hint="A manifest names them by `checks`, as package.module:NAME; an adapter's also run "
-            "on a checkpoint: --model.",
+            "on a checkpoint (--model), a dataset's on a source (--data).",
         )
     return found
+
+
+def _only(
+    wanted: PluginKind, kinds: Sequence[PluginKind], name: str, subject: str, what: str
+) -> list[PluginKind]:
+    if wanted not in kinds:
+        article = "an" if wanted is PluginKind.ADAPTER else "a"
+        raise SpecError(
+            f"{name!r} is no {wanted}, and takes no {what}.",
+            subject=subject,
+            hint=f"Only {article} {wanted} is checked on a {what}.",
+        )
+    return [wanted]
 
 
 def run_suites(suites: Sequence[Suite], observer: Observer) -> list[Report]:
@@ -125,27 +160,35 @@ def _description(checks: Any) -> dict[str, Any]:
         return {}
 
 
-def _of_plugin(
-    registry: Registry, kind: PluginKind, name: str, model: str | None, device: str
-) -> list[Suite]:
+def _of_plugin(registry: Registry, kind: PluginKind, name: str, place: _Place) -> list[Suite]:
     manifest = registry.find(kind, name)
     plugin = registry.load(manifest)
-    classes = _bound(_classes(manifest, plugin, model), manifest, name)
+    classes = _bound(_classes(manifest, plugin, place), manifest, name)
+    if kind is PluginKind.DATASET and place.data is not None:
+        shared = _bound(_shared(classes), manifest, name)
+        given = [_derived(each, given=place.data) for each in shared]
+        return [Suite(manifest, each, place.data) for each in given]
     if kind is not PluginKind.ADAPTER:
         return [Suite(manifest, each) for each in classes]
+    model = place.model
     if model is None:
         chosen, subject = classes, TINY
     else:
         chosen, subject = _fitting(classes, plugin, model), model
-    placed = [_derived(each, model=model, device=device) for each in _bound(chosen, manifest, name)]
+    placed = [
+        _derived(each, model=model, device=place.device) for each in _bound(chosen, manifest, name)
+    ]
     return [Suite(manifest, each, subject) for each in placed]
 
 
-def _classes(manifest: Manifest, plugin: type[Any], model: str | None) -> list[type[Checks]]:
+def _classes(manifest: Manifest, plugin: type[Any], place: _Place) -> list[type[Checks]]:
     if manifest.checks is not None:
         return _named(manifest)
     module = importlib.import_module(plugin.__module__)
-    return _defined_in(module) or _kit(manifest.kind, model)
+    kit = _kit(manifest.kind)
+    lacking = {PluginKind.ADAPTER: place.model is None, PluginKind.DATASET: place.data is None}
+    alone = [] if lacking.get(manifest.kind, False) else [kit]
+    return [each for each in _defined_in(module) if issubclass(each, kit)] or alone
 
 
 def _named(manifest: Manifest) -> list[type[Checks]]:
@@ -160,7 +203,7 @@ def _named(manifest: Manifest) -> list[type[Checks]]:
         raise BrokenPlugin(
             f"{manifest.checks!r} is no tuple of classes of checks.",
             subject=manifest.checks,
-            hint="Expected: subclasses of AdapterTests or StorageTests of vlmlens.testing.",
+            hint="Expected: subclasses of the kits in vlmlens.testing.",
         )
     return list(found)
 
@@ -172,16 +215,9 @@ def _defined_in(module: ModuleType) -> list[type[Checks]]:
     return [each for each in own if _is_suite(each)]
 
 
-def _kit(kind: PluginKind, model: str | None) -> list[type[Checks]]:
-    if kind is PluginKind.STORAGE:
-        from vlmlens.testing.storage import StorageTests
-
-        return [StorageTests]
-    if kind is PluginKind.ADAPTER and model is not None:
-        from vlmlens.testing.adapter import AdapterTests
-
-        return [AdapterTests]
-    return []
+def _kit(kind: PluginKind) -> type[Checks]:
+    found: type[Checks] = getattr(importlib.import_module("vlmlens.testing"), _KITS[kind])
+    return found
 
 
 def _is_suite(found: Any) -> bool:
@@ -219,8 +255,14 @@ def _fitting(
         request = LoadRequest(model=str(each().checkpoint), device="cpu")
         return type(plugin.skeleton(request).module) is wanted
 
-    shared = next(c for c in classes[0].__mro__ if all(issubclass(each, c) for each in classes))
-    return [each for each in classes if fits(each)] or [shared]
+    return [each for each in classes if fits(each)] or _shared(classes)
+
+
+def _shared(classes: Sequence[type[Checks]]) -> Sequence[type[Checks]]:
+    """What several suites have in common, which knows of no subject of its own."""
+    if len(classes) < 2:
+        return classes
+    return [next(c for c in classes[0].__mro__ if all(issubclass(each, c) for each in classes))]
 
 
 def _derived(cls: type[Checks], **values: Any) -> type[Checks]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, ColumnBlock, ColumnStore, Mode, Values
 from vlmlens.errors import ColumnNotFound, StoreError, StoreLocked
-from vlmlens.manifest import Manifest
-from vlmlens.testing._checks import CheckFailed, Checks, expect, expect_error, skip
+from vlmlens.testing._checks import expect, expect_error, skip
+from vlmlens.testing._plugin_checks import PluginChecks
+from vlmlens.testing._processes import Process
 from vlmlens.testing._stores import (
     block,
     expect_same,
@@ -30,7 +27,7 @@ from vlmlens.testing._stores import (
 )
 
 
-class StorageTests(Checks):
+class StorageTests(PluginChecks):
     """The conformance kit of storage backends.
 
     Subclass it as `Test...` and give `manifest`; override `location` where the backend does not
@@ -38,9 +35,6 @@ class StorageTests(Checks):
     checked: "ragged" (several rows per sample) and "durable" (what `write` acknowledged is there
     for other processes, whatever becomes of the writer).
     """
-
-    manifest: ClassVar[Manifest]
-    options: ClassVar[Mapping[str, Any]] = {}
 
     def location(self, folder: Path) -> str:
         """Where a store in an empty folder of its own is."""
@@ -292,7 +286,7 @@ class StorageTests(Checks):
         """Another process's writer is refused, and the error names the one that writes."""
         self._needs("durable")
         with self._process("write", folder) as writer:
-            self._wait_for(writer, 0)
+            writer.wait_for(0)
             error = expect_error(StoreLocked, lambda: self.open(folder), "A second writer")
             expect(str(writer.pid) in str(error), f"The error names no process: {error}")
 
@@ -306,11 +300,11 @@ class StorageTests(Checks):
             self.open(folder) as store,
         ):
             for reader in (one, two):
-                self._wait_for(reader, 0)
+                reader.wait_for(0)
             for number in range(20):
                 store.write(numbered(number))
             for reader in (one, two):
-                seen = self._rest(reader)
+                seen = reader.rest()
                 expect(reader.returncode == 0, "A reader failed; see its traceback.")
                 expect(seen[-1:] == ["20"], f"A reader saw {seen[-1:]} of 20 blocks.")
 
@@ -321,9 +315,9 @@ class StorageTests(Checks):
             place = folder / str(acknowledged)
             place.mkdir()
             with self._process("write", place) as writer:
-                self._wait_for(writer, acknowledged)
+                writer.wait_for(acknowledged)
                 writer.kill()
-                rest = self._rest(writer)
+                rest = writer.rest()
             last = int(rest[-1]) if rest else acknowledged
             with self.open(place) as store:
                 samples = {column.samples for column in store.columns()}
@@ -334,6 +328,21 @@ class StorageTests(Checks):
                 for number in range(whole + 1):
                     for name, wanted in numbered(number).columns.items():
                         expect_same(store.read(name, numbered(number).ids), wanted, name)
+
+    def check_random_crashes(self, folder: Path) -> None:
+        """Random writes, kills, reopenings and readers of other processes (needs Hypothesis).
+
+        A writer that is killed at any time leaves whole blocks, of which all that it acknowledged
+        are there; the next one goes on after them; and processes that read all the while see them.
+        """
+        self._needs("durable")
+        try:
+            from vlmlens.testing._crash_machine import run_machine
+        except ImportError as error:
+            raise skip(f"Hypothesis is not installed: {error}") from error
+        run_machine(self, folder)
+
+    # ------------------------------------------------------------------ parts
 
     def _expect_empty(self, store: ColumnStore) -> None:
         expect(store.columns() == [], "columns of an empty store")
@@ -348,38 +357,17 @@ class StorageTests(Checks):
         return [(c, store.ids(c.name), store.read(c.name).array.tobytes()) for c in store.columns()]
 
     @contextmanager
-    def _process(self, action: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    def _process(self, action: str, folder: Path) -> Iterator[Process]:
         """A process that reads or writes; killed at the end."""
-        arguments = [self.manifest.target, self.location(folder), json.dumps(dict(self.options))]
-        process = subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", "vlmlens.testing._store_process", action, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
+        process = self.start(action, folder)
         try:
             yield process
         finally:
-            process.kill()
-            process.wait(timeout=60)
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            process.end()
 
-    def _wait_for(self, process: subprocess.Popen[str], number: int) -> None:
-        """Read lines until one says that number."""
-        assert process.stdout is not None
-        while line := process.stdout.readline():
-            if int(line) >= number:
-                return
-        raise CheckFailed("The other process failed; see its traceback.")
-
-    def _rest(self, process: subprocess.Popen[str]) -> list[str]:
-        """End a process's input, and take what it still says."""
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        rest = process.stdout.read().split()
-        process.wait(timeout=60)
-        return rest
+    def start(self, action: str, folder: Path, *more: str) -> Process:
+        """A process that reads the folder's store ("read") or writes to it ("write")."""
+        location = self.location(folder)
+        return Process(
+            action, self.manifest.target, location, json.dumps(dict(self.options)), *more
+        )

@@ -13,17 +13,27 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-import transformers
 
-from vlmlens.abc.adapter import Answer, Batch, ForwardOutput, Generation, Logits, Pass, Readout
+from vlmlens.abc.adapter import (
+    Answer,
+    Batch,
+    ForwardOutput,
+    Generation,
+    Logits,
+    Pass,
+    Readout,
+    Sharing,
+)
+from vlmlens.compiling import is_compiled
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens.transformers.encoding import append_answers, token_kinds
+from vlmlens.transformers.features import encode_same_images
 from vlmlens.transformers.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.transformers.loaded import LoadedModel
-from vlmlens.transformers.shared import Beginnings, beginnings, owned, shared_rows
+from vlmlens.transformers.shared import Beginnings, Filling, beginnings, owned, shared_rows
 
 
 class TransformersAdapter(LoadedModel):
@@ -41,6 +51,9 @@ class TransformersAdapter(LoadedModel):
     shares_prefix: ClassVar[bool] = False
     """Whether samples on the same images may share their beginning: no token of the language
     model sees a later one, and images stand before the question."""
+    shares_images: ClassVar[bool] = False
+    """Whether the model takes image features in place of pixels (`mm_encoder_outputs`), with one
+    entry per image, so that an image of several samples goes through the tower once."""
 
     @property
     def padding_side(self) -> str:
@@ -71,12 +84,27 @@ class TransformersAdapter(LoadedModel):
         if appended:
             inputs = self.with_answers(inputs, appended)
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
-        return Batch(tuple(samples), self._placed(inputs), layouts)
+        return Batch(tuple(samples), self.placed(inputs), layouts)
 
-    def encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
-        """See `ModelAdapter.encode_shared`."""
-        if not self.shares_prefix or not all(group[0].images for group in groups):
+    @property
+    def shares(self) -> Sharing:
+        """See `ModelAdapter.shares`."""
+        if self.shares_prefix and self._sees_all(1):
+            return "beginnings"
+        return "images" if self.shares_images else "nothing"
+
+    def encode_shared(
+        self, groups: Sequence[Sequence[Sample]], *, budget: int | None = None
+    ) -> Batch | None:
+        """See `ModelAdapter.encode_shared`: beginnings where that is exact, else images."""
+        if not all(group[0].images for group in groups):
             return None
+        found = self._encode_beginnings(groups) if self.shares_prefix else None
+        if found is None and self.shares_images:
+            return encode_same_images(self, groups, budget)
+        return found
+
+    def _encode_beginnings(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
         begin = beginnings(self, groups)
         if begin is None or not self._sees_all(begin.prefix + begin.longest):
             return None
@@ -92,27 +120,44 @@ class TransformersAdapter(LoadedModel):
         sequence = self.sequence_layouts(whole, of_samples, ())
         layouts |= {axis: shared_rows(layout, begin) for axis, layout in sequence.items()}
         samples = tuple(sample for group in groups for sample in group)
-        inputs = self._placed(begin.inputs)
+        inputs = self.placed(begin.inputs)
         return Batch(samples, inputs, layouts, self._passes(begin, inputs))
 
     def _passes(self, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
-        cache = transformers.DynamicCache()
+        cache = Filling()
+        if is_compiled(self.module):
+            cache.stay_plain()
+
+        def fill(last: int) -> None:
+            cache.last = last
+            first(False)
 
         def first(head: bool) -> None:
             model = self._module if head else self._module.model
             model(**inputs, past_key_values=cache, use_cache=True)
 
         def then(head: bool) -> None:
+            cache.last = None
             ids, places, sees = begin.packed_tails(self.pad_token_id)
             hidden = torch.finfo(self._module.dtype).min
             mask = torch.zeros(sees.shape, dtype=self._module.dtype).masked_fill(~sees, hidden)
             tails = {"input_ids": ids, "attention_mask": mask}
             tails["position_ids"] = self.tail_positions(places + begin.prefix)
             model = self._module if head else self._module.model
-            model(**self._placed(tails), past_key_values=cache, use_cache=True)
+            model(**self.placed(tails), past_key_values=cache, use_cache=True)
 
         language = frozenset({Axis.LLM})
-        return Pass(frozenset(Axis), first), Pass(language, then)
+        rows = begin.ids.numel()
+        return Pass(frozenset(Axis), first, rows, fill), Pass(language, then)
+
+    def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
+        """One forward pass for its activations; a family without an inner `model` overrides it.
+
+        Args:
+            inputs: Keyword arguments of forward.
+            head: Whether the unembedding is to run too.
+        """
+        (self._module if head else self._module.model)(**inputs, use_cache=False)
 
     def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
         """Position ids of what follows shared beginnings.
@@ -137,7 +182,8 @@ class TransformersAdapter(LoadedModel):
         )
         return str(text)
 
-    def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs with their tensors on the model's device."""
         return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()

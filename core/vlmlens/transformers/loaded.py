@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.transformers.loading import (
+    check_autocast,
     check_complete,
     checkpoint_identity,
     compute_in,
@@ -51,7 +52,7 @@ class LoadedModel(ModelAdapter):
         model = cls.model_name(request)
         arguments = cls.arguments(request)
         device = pick_device(request.device)
-        with explained(model), quiet():
+        with explained(model, request.attention), quiet():
             config = cls.read_config(model, arguments)
             cls.check_config(config)
             arguments["dtype"] = pick_dtype(request.dtype, config, device)
@@ -81,7 +82,8 @@ class LoadedModel(ModelAdapter):
         model = cls.model_name(request)
         if request.quantization is not None:
             quantization_config(request.quantization)
-        with explained(model):
+        check_autocast(request.autocast, pick_device(request.device).type)
+        with explained(model, request.attention):
             config = cls.read_config(model, cls.arguments(request))
             cls.check_config(config)
             if request.attention is not None:
@@ -194,6 +196,14 @@ class LoadedModel(ModelAdapter):
         device: torch.device = self._module.device
         return torch.device("cpu") if device.type == "meta" else device
 
+    def computing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A part of the model that is called by itself, computing as the whole model does."""
+        if self.request.autocast is None:
+            return function
+        wrap = torch.autocast(self.device.type, getattr(torch, self.request.autocast))
+        wrapped: Callable[..., Any] = wrap(function)
+        return wrapped
+
     @property
     def dtype(self) -> str:
         """See `ModelAdapter.dtype`."""
@@ -205,9 +215,10 @@ class LoadedModel(ModelAdapter):
 
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`."""
+        model = self.model_name(self.request)
         return {
             "class": type(self._module).__name__,
-            **checkpoint_identity(self.model_name(self.request), self.config),
+            **checkpoint_identity(model, self.config, self.request.revision),
             "dtype": self.dtype,
             "device": self.device.type,
             "attention": getattr(self.config, "_attn_implementation", None),

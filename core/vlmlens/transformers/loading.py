@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,16 @@ from vlmlens.errors import (
     CheckpointError,
     CheckpointGated,
     CheckpointNotFound,
+    CompositionError,
     MissingDependency,
     SpecError,
+    did_you_mean,
 )
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import LoadRequest
 
+_ABOUT_ATTENTION = re.compile(r"(?i)attn_implementation|(flex|flash|dot_product)[ _]?attention")
 _WHOLE_FILE = 64 * 2**20
 _SLICE = 2**20
 _SLICES = 16
@@ -85,8 +89,20 @@ def hub_arguments(request: LoadRequest) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(model: str) -> Iterator[None]:
-    """Turn the hub's and transformers' complaints about a checkpoint into our errors."""
+def explained(model: str, attention: str | None = None) -> Iterator[None]:
+    """Turn the hub's and transformers' complaints about a checkpoint into our errors.
+
+    Args:
+        model: Hub id or folder.
+        attention: What the user asked for.
+
+    Raises:
+        SpecError: There is no such attention.
+        CompositionError: The model has it not.
+        MissingDependency: A package is not installed.
+        CheckpointError: Anything else.
+    """
+    check_attention(attention)
     try:
         yield
     except ImportError as error:
@@ -94,9 +110,37 @@ def explained(model: str) -> Iterator[None]:
             f"The checkpoint {model!r} needs a package that is not installed: "
             f"{' '.join(str(error).split())}",
             subject=model,
+            hint=f"Install it, or leave --attention {attention} out." if attention else "",
         ) from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        if attention is not None and _ABOUT_ATTENTION.search(str(error)):
+            raise CompositionError(
+                f"The checkpoint {model!r} cannot run with {attention!r} attention: "
+                f"{' '.join(str(error).split())}",
+                subject=attention,
+                hint="Use --attention eager, or leave it out.",
+            ) from error
         raise _explain(model, error) from error
+    except OSError as error:
+        raise _explain(model, error) from error
+
+
+def check_attention(name: str | None) -> None:
+    """Raise where transformers knows no attention of that name; a hub kernel has a `/` in its own.
+
+    Raises:
+        SpecError: There is none; lists those that there are.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+    if name is not None and name not in known and "/" not in name:
+        usual = [each for each in known if "|" not in each]
+        raise SpecError(
+            f"There is no attention {name!r}.",
+            subject=name,
+            hint=f"{did_you_mean(name, usual)} Known: {', '.join(usual)}.".strip(),
+        )
 
 
 def quantization_config(name: str) -> Any:
@@ -126,13 +170,18 @@ def compute_in(module: Any, dtype: str, device: str) -> None:
     Raises:
         SpecError: float16 on a CPU.
     """
+    check_autocast(dtype, device)
+    for part in (module, getattr(module, "model", None)):
+        if isinstance(part, torch.nn.Module):
+            part.forward = torch.autocast(device, getattr(torch, dtype))(part.forward)
+
+
+def check_autocast(dtype: str | None, device: str) -> None:
+    """Raise `SpecError` where matrix products are to be computed in float16 on a CPU."""
     if dtype == "float16" and device == "cpu":
         raise SpecError(
             "float16 is not computed on a CPU.", subject=dtype, hint="Use --autocast bfloat16."
         )
-    for part in (module, getattr(module, "model", None)):
-        if isinstance(part, torch.nn.Module):
-            part.forward = torch.autocast(device, getattr(torch, dtype))(part.forward)
 
 
 def check_complete(model: str, missing: Collection[str]) -> None:
@@ -161,12 +210,32 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def checkpoint_identity(model: str, config: Any) -> dict[str, Any]:
-    """What tells this checkpoint from any other: the hub commit, or a digest of the folder."""
+def checkpoint_identity(model: str, config: Any, revision: str | None = None) -> dict[str, Any]:
+    """What tells this checkpoint from any other: the hub commit, or a digest of the folder.
+
+    Args:
+        model: Hub id or folder.
+        config: Its config, which may carry the commit; else the cache of the hub tells.
+        revision: The branch, tag or commit that was asked for.
+    """
     folder = Path(model)
     if folder.is_dir():
         return {"checkpoint": folder.name, "digest": _folder_digest(folder)}
-    return {"checkpoint": model, "revision": getattr(config, "_commit_hash", None)}
+    commit = getattr(config, "_commit_hash", None) or _cached_commit(model, revision)
+    return {"checkpoint": model, "revision": commit}
+
+
+def _cached_commit(model: str, revision: str | None) -> str | None:
+    """The commit of a hub checkpoint as it lies in the hub's cache, in a folder of that name."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import extract_commit_hash
+
+    for name in ("config.json", "params.json"):
+        found = try_to_load_from_cache(model, name, revision=revision)
+        if isinstance(found, str):
+            commit: str | None = extract_commit_hash(found, None)
+            return commit
+    return None
 
 
 def _explain(model: str, error: Exception) -> CheckpointError:

@@ -15,12 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
 
 from vlmlens.samples import Sample
 from vlmlens.tokens import AxisLayout, TokenLayout
+from vlmlens.tracing import end_pass
 
 if TYPE_CHECKING:
     from vlmlens.transformers.adapter import TransformersAdapter
+
+
+class Filling(transformers.DynamicCache):
+    """Keys and values of beginnings; may end the pass that fills it once a layer has its own."""
+
+    last: int | None = None
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """See `transformers.Cache.update`."""
+        found = super().update(*args, **kwargs)
+        layer = args[2] if len(args) > 2 else kwargs["layer_idx"]
+        if layer == self.last:
+            end_pass()
+        return found
+
+    def stay_plain(self) -> None:
+        """Keep out of compiled code, which cannot end a pass."""
+        self.__dict__["update"] = torch.compiler.disable(self.update)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ No file is unpickled beyond tensors, and no code of a checkpoint is run.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,20 +256,57 @@ def _shard(model: str, name: str, arguments: Mapping[str, Any]) -> Path | None:
 def _mapped(file: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file, read by position, so that no page stays mapped."""
     opened: Any = safe_open(file, framework="pt", backend="pread")
-    return {name: _stored(opened, name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+    starts = _starts(file)
+    return {name: _stored(opened, name, file, start) for name, start in starts.items()}
 
 
-def _stored(opened: Any, name: str) -> StoredTensor:
+def _stored(opened: Any, name: str, file: Path, start: int) -> StoredTensor:
     found = opened.get_slice(name)
     dtype = _DTYPES.get(found.get_dtype())
     if dtype is None:
         raise CheckpointError(f"{name} is stored as {found.get_dtype()}, which is not known.")
+    shape = tuple(found.get_shape())
 
     def read(index: Any) -> torch.Tensor:
+        if _is_rows(index) and shape:
+            low, high, _ = index.indices(shape[0])
+            return _rows(file, start, (max(0, high - low), *shape[1:]), low, dtype)
         tensor: torch.Tensor = opened.get_tensor(name) if index is ... else found[index]
         return tensor
 
-    return StoredTensor(tuple(found.get_shape()), dtype, read)
+    return StoredTensor(shape, dtype, read)
+
+
+def _is_rows(index: Any) -> bool:
+    return isinstance(index, slice) and index.step in (None, 1)
+
+
+def _rows(
+    file: Path, start: int, shape: tuple[int, ...], first: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Rows of a tensor that begins at byte `start`; safetensors would read all of it for them.
+
+    Raises:
+        CheckpointError: The file ends before them.
+    """
+    width = math.prod(shape[1:]) * dtype.itemsize
+    buffer = bytearray(shape[0] * width)
+    if not buffer:
+        return torch.empty(shape, dtype=dtype)
+    with file.open("rb") as opened:
+        opened.seek(start + first * width)
+        if opened.readinto(buffer) != len(buffer):
+            raise CheckpointError(f"{file.name} is cut off.", subject=str(file))
+    return torch.frombuffer(buffer, dtype=dtype).reshape(shape)
+
+
+def _starts(file: Path) -> dict[str, int]:
+    """Where in a safetensors file each tensor begins: behind a header of JSON and its length."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    header.pop("__metadata__", None)
+    return {name: 8 + length + said["data_offsets"][0] for name, said in header.items()}
 
 
 def _pickled(file: Path) -> dict[str, StoredTensor]:

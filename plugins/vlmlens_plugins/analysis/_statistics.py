@@ -20,25 +20,6 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
-def holm(p: Floats) -> Floats:
-    """p-values corrected for their number by the step-down method of Holm (1979).
-
-    Controls the chance of any false rejection among all of them, whatever their dependence.
-    S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6 (1979).
-
-    Args:
-        p: float `[m]`, raw p-values.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected
-
-
 def permutation_p(observed: float, null: Floats) -> float:
     """One-sided p-value of a Monte Carlo permutation test: `(1 + #{null >= observed}) / (1 + n)`.
 

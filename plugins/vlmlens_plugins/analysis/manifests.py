@@ -11,6 +11,7 @@ PROBE = Manifest(
     help="What each layer encodes: probes against shuffled-label controls and the majority.",
     needs=frozenset({"labels"}),
     requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.checks:PROBE_CHECKS",
 )
 
 LOGIT_LENS = Manifest(
@@ -21,6 +22,7 @@ LOGIT_LENS = Manifest(
     needs=frozenset({"readout", "activations"}),
     requires=("torch",),
     aliases=("lens",),
+    checks="vlmlens_plugins.analysis.checks:LOGIT_LENS_CHECKS",
 )
 
 BLIND_TEST = Manifest(
@@ -30,4 +32,5 @@ BLIND_TEST = Manifest(
     help="Whether the answers depend on the image: the same questions with a blank one.",
     needs=frozenset({"model", "images", "answers"}),
     requires=("torch",),
+    checks="vlmlens_plugins.analysis.checks:BLIND_TEST_CHECKS",
 )

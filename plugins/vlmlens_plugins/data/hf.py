@@ -12,12 +12,11 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
-from vlmlens.samples import Sample, check_unique
+from vlmlens.samples import Sample, check_unique, with_prompts
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._hf_columns import Columns
 from vlmlens_plugins.data._hf_images import ImageFiles
 from vlmlens_plugins.data._hf_loading import load, split_source
-from vlmlens_plugins.data._product import with_prompts
 from vlmlens_plugins.data.table import ColumnName
 
 if TYPE_CHECKING:

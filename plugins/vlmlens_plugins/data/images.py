@@ -13,9 +13,8 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError, DataNotFound
-from vlmlens.samples import Sample
+from vlmlens.samples import Sample, with_prompts
 from vlmlens_plugins.data._paths import check_inside, existing
-from vlmlens_plugins.data._product import with_prompts
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Suffixes of image files, in lower case."""

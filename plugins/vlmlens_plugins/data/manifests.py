@@ -10,6 +10,7 @@ IMAGES = Manifest(
     target="vlmlens_plugins.data.images:ImageFolder",
     help="A folder of image files; sub-folders are labels.",
     aliases=("folder",),
+    checks="vlmlens_plugins.data.checks:IMAGES_CHECKS",
 )
 
 TABLE = Manifest(
@@ -18,6 +19,7 @@ TABLE = Manifest(
     target="vlmlens_plugins.data.table:Table",
     help="A JSONL, CSV, TSV or Parquet table of images, prompts and labels.",
     aliases=("jsonl", "csv", "tsv", "parquet"),
+    checks="vlmlens_plugins.data.checks:TABLE_CHECKS",
 )
 
 HF = Manifest(
@@ -27,6 +29,7 @@ HF = Manifest(
     help="ORG/NAME[:SPLIT] of the Hugging Face hub, or on disk (pip install vlmlens[hf-data]).",
     aliases=("huggingface", "datasets"),
     requires=("datasets",),
+    checks="vlmlens_plugins.data.hf_checks:HF_CHECKS",
 )
 
 QUESTIONS = Manifest(
@@ -34,4 +37,5 @@ QUESTIONS = Manifest(
     name="questions",
     target="vlmlens_plugins.data.questions:Questions",
     help="Question sets over pictures of CLEVR or COCO (questions:clevr, questions:coco).",
+    checks="vlmlens_plugins.data.checks:QUESTIONS_CHECKS",
 )

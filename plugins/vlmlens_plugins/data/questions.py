@@ -14,10 +14,9 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError, DataNotFound, ManifestError, did_you_mean
-from vlmlens.samples import Sample
+from vlmlens.samples import Sample, with_prompts
 from vlmlens_plugins.data import _asked
 from vlmlens_plugins.data._paths import existing
-from vlmlens_plugins.data._product import with_prompts
 from vlmlens_plugins.data.images import SUFFIXES, natural_key
 
 SETS = ("clevr", "coco")

@@ -13,10 +13,9 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError, did_you_mean
-from vlmlens.samples import Sample, check_unique
+from vlmlens.samples import Sample, check_unique, with_prompts
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._paths import check_inside, existing
-from vlmlens_plugins.data._product import with_prompts
 from vlmlens_plugins.data._readers import SUFFIXES, Row, Rows, read_rows
 
 ColumnName = Literal["id", "image", "images", "prompt", "label", "choices", "group", "task"]

@@ -1,15 +1,17 @@
-"""The conformance kit over the demo adapter; its checkpoint is small enough as it is."""
+"""The conformance kit over the demo adapter, whose checkpoint is small enough, and its scenes."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
-from vlmlens.testing import AdapterTests
+from vlmlens.testing import AdapterTests, DatasetTests
 from vlmlens_plugins.demo.adapter import CHECKPOINT
-from vlmlens_plugins.demo.manifests import ADAPTER
+from vlmlens_plugins.demo.manifests import ADAPTER, DATASET
 
 
 class DemoChecks(AdapterTests):
@@ -22,4 +24,22 @@ class DemoChecks(AdapterTests):
         shutil.copytree(CHECKPOINT, folder, dirs_exist_ok=True)
 
 
+class ScenesChecks(DatasetTests):
+    """A few of the drawn scenes."""
+
+    manifest: ClassVar[Manifest] = DATASET
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"scenes": 3})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "scenes"
+
+    def broken(self, folder: Path) -> Sequence[str]:
+        """See `DatasetTests.broken`."""
+        del folder
+        return ["", "photos"]
+
+
 CHECKS = (DemoChecks,)
+DATASET_CHECKS = (ScenesChecks,)

@@ -17,5 +17,6 @@ DATASET = Manifest(
     name="demo",
     target="vlmlens_plugins.demo.dataset:DemoDataset",
     help="Drawn scenes with known attributes, generated on first use (demo:scenes).",
+    checks="vlmlens_plugins.demo.checks:DATASET_CHECKS",
     suggests={"analysis": {"probe": {"targets": ["label", "photographer@color"]}}},
 )

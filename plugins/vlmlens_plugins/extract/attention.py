@@ -46,7 +46,7 @@ class AttentionOptions(Options):
         "'patches' alone: the weight of every image token.",
     )
 
-    @field_validator("regions", mode="before")
+    @field_validator("regions", mode="before", json_schema_input_type=Region | tuple[Region, ...])
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -8,6 +8,7 @@ ACTIVATIONS = Manifest(
     target="vlmlens_plugins.extract.activations:ActivationExtractor",
     help="Module outputs, selected and pooled: the columns SITE/SELECTOR.",
     offers=frozenset({"activations"}),
+    checks="vlmlens_plugins.extract.checks:ACTIVATION_CHECKS",
 )
 
 ATTENTION = Manifest(
@@ -15,4 +16,5 @@ ATTENTION = Manifest(
     name="attention",
     target="vlmlens_plugins.extract.attention:AttentionExtractor",
     help="Attention weights of query positions, by region or per patch; needs --attention eager.",
+    checks="vlmlens_plugins.extract.checks:ATTENTION_CHECKS",
 )

@@ -1,4 +1,4 @@
-"""Format version 1 on disk: keys, records, and the index that is made of them.
+"""Format version 2 on disk: keys, records, and the index that is made of them.
 
 docs/storage-format.md describes the format for other programs.
 """
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.storage import DTYPES, Values
 from vlmlens.errors import StoreCorrupt
-from vlmlens_plugins.storage._blocks import Form
+from vlmlens.storing import Form
+from vlmlens_plugins.storage._sharing import firsts
 
 if TYPE_CHECKING:
     from lmdb import Transaction
 
 FORMAT = "vlmlens-columns"
-VERSION = 1
+VERSION = 2
 META_KEY = b"meta"
 
 
@@ -70,10 +71,17 @@ class Piece:
     Args:
         crc32: `zlib.crc32` of the value.
         lengths: Rows per sample, where the column is ragged.
+        order: Per sample, the number of its entry, where samples with equal values share one.
     """
 
     crc32: int
     lengths: tuple[int, ...] | None
+    order: tuple[int, ...] | None = None
+
+    def entry_lengths(self, samples: int) -> tuple[int, ...]:
+        """Rows of each stored entry; `samples` is the number of the chunk's samples."""
+        lengths = (1,) * samples if self.lengths is None else self.lengths
+        return lengths if self.order is None else tuple(lengths[i] for i in firsts(self.order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +97,35 @@ class Chunk:
         lengths = self.pieces[column].lengths
         return len(self.ids) if lengths is None else sum(lengths)
 
+    def stored_rows(self, column: int) -> int:
+        """Number of a column's rows in its value, where what samples share stands once."""
+        return sum(self.pieces[column].entry_lengths(len(self.ids)))
+
     def to_record(self) -> dict[str, Any]:
         """The header as JSON-ready data; columns with the same lengths share one list."""
         lengths = list(dict.fromkeys(p.lengths for p in self.pieces.values() if p.lengths))
+        orders = list(dict.fromkeys(p.order for p in self.pieces.values() if p.order))
         place = {item: i for i, item in enumerate(lengths)}
-        columns = [
+        columns: list[dict[str, Any]] = [
             {"number": number, "crc32": piece.crc32, "lengths": place.get(piece.lengths or ())}
             for number, piece in self.pieces.items()
         ]
-        return {"ids": self.ids, "lengths": lengths, "columns": columns}
+        for entry, piece in zip(columns, self.pieces.values(), strict=True):
+            if piece.order:
+                entry["order"] = orders.index(piece.order)
+        shared = {"orders": orders} if orders else {}
+        return {"ids": self.ids, "lengths": lengths, **shared, "columns": columns}
 
     @classmethod
     def from_record(cls, number: int, record: Mapping[str, Any]) -> Chunk:
         """The inverse of `to_record`."""
         lengths = [tuple(item) for item in record["lengths"]]
+        orders = [tuple(item) for item in record.get("orders", ())]
         pieces = {
             entry["number"]: Piece(
-                entry["crc32"], None if entry["lengths"] is None else lengths[entry["lengths"]]
+                entry["crc32"],
+                None if entry["lengths"] is None else lengths[entry["lengths"]],
+                orders[entry["order"]] if "order" in entry else None,
             )
             for entry in record["columns"]
         }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array
-from vlmlens_plugins.storage._blocks import find_column, missing_sample
+from vlmlens.storing import find_column, missing_sample
 from vlmlens_plugins.storage._layout import Chunk, Column, Index
 
 
@@ -78,6 +78,7 @@ def gather(plan: ReadPlan, load: Callable[[Chunk], Array]) -> Array:
 
 def _carry(out: Array, starts: Array | None, column: Column, move: Move, array: Array) -> None:
     """Put a chunk's rows where they go."""
+    move = _by_entry(column, move)
     if move.sources is None:
         first = move.targets[0] if starts is None else starts[move.targets[0]]
         out[first : first + len(array)] = array
@@ -86,9 +87,20 @@ def _carry(out: Array, starts: Array | None, column: Column, move: Move, array: 
     elif starts is None:
         out[move.targets] = array[move.sources]
     else:
-        places = _starts(_lengths(column, move.chunk))
+        places = _starts(move.chunk.pieces[column.number].entry_lengths(len(move.chunk.ids)))
         for source, target in zip(move.sources, move.targets, strict=True):
             out[starts[target] : starts[target + 1]] = array[places[source] : places[source + 1]]
+
+
+def _by_entry(column: Column, move: Move) -> Move:
+    """A move with the stored entries as sources, where samples share them."""
+    order = move.chunk.pieces[column.number].order
+    if order is None:
+        return move
+    if move.sources is None:
+        first = move.targets[0]
+        return Move(move.chunk, list(order), range(first, first + len(order)))
+    return Move(move.chunk, [order[source] for source in move.sources], move.targets)
 
 
 def _plan_all(column: Column, chunks: Sequence[Chunk]) -> ReadPlan:

@@ -24,8 +24,7 @@ from vlmlens.abc.storage import (
     Values,
 )
 from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
-from vlmlens_plugins.storage import _layout as layout
-from vlmlens_plugins.storage._blocks import (
+from vlmlens.storing import (
     check_block,
     crc32_of,
     find_column,
@@ -33,6 +32,7 @@ from vlmlens_plugins.storage._blocks import (
     read_only,
     to_json,
 )
+from vlmlens_plugins.storage import _layout as layout
 from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
 from vlmlens_plugins.storage._environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
@@ -40,6 +40,7 @@ from vlmlens_plugins.storage._locations import local_path
 from vlmlens_plugins.storage._mounts import network_of
 from vlmlens_plugins.storage._reading import ReadPlan, gather, plan_read
 from vlmlens_plugins.storage._registry import Lease, lease
+from vlmlens_plugins.storage._sharing import entries_of, firsts
 from vlmlens_plugins.storage._space import FULL
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ class LmdbStore(ColumnStore):
                 index.forms(),
                 lambda name, sample: index.place(index.columns[name], sample) is not None,
             )
-            if block.ids and block.columns:
-                _put_block(txn, index, block)
+            if block.ids and block.columns and _put_block(txn, index, block):
+                _raise_version(txn)
 
         environment.write(work)
 
@@ -176,8 +177,10 @@ class LmdbStore(ColumnStore):
                 array = self._load(environment, txn, plan.column, move.chunk).copy()
             piece = move.chunk.pieces[plan.column.number]
             values = in_own_type(array, plan.column.form.dtype)
-            ends = np.cumsum(piece.lengths or (1,) * len(values))[:-1]
-            yield from zip(move.chunk.ids, np.split(values, ends), strict=True)
+            ids = move.chunk.ids
+            entries = np.split(values, np.cumsum(piece.entry_lengths(len(ids)))[:-1])
+            order = range(len(ids)) if piece.order is None else piece.order
+            yield from zip(ids, (entries[entry] for entry in order), strict=True)
 
     def verify(self) -> Iterator[ChunkCheck]:
         """See `ColumnStore.verify`."""
@@ -240,6 +243,10 @@ class LmdbStore(ColumnStore):
 
     def _check_format(self) -> None:
         environment = self._environment
+        if self._mode == "a":
+            # A writer that was killed may have left a whole block that readers see only once the
+            # next writer has taken the lock. It has to be seen before anyone asks what is there.
+            environment.write(lambda txn, index: None)
         with environment.snapshot(lambda _: None) as (txn, _):
             record, empty = _read_record(txn), not txn.stat()["entries"]
         if record is not None:
@@ -292,19 +299,32 @@ def _prepare(folder: str, mode: Mode) -> None:
         raise _from_os(folder, error) from error
 
 
-def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> None:
+def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> bool:
+    """Store a block; whether samples share values in it."""
+    shares = False
     numbers = _put_columns(txn, index, block)
     number = len(index.chunks)
     for ids, columns in split_block(block, largest=VALUE_LIMIT):
         pieces: dict[int, Piece] = {}
         for name, values in columns.items():
-            array = np.ascontiguousarray(values.array)
+            order = entries_of(values)
+            shares = shares or order is not None
+            stored = values if order is None else values.take(firsts(order))
+            array = np.ascontiguousarray(stored.array)
             raw = array.reshape(-1).view(np.uint8).data if array.size else b""
             txn.put(layout.value_key(numbers[name], number), cast(bytes, raw))
-            pieces[numbers[name]] = Piece(zlib.crc32(raw), values.lengths)
+            pieces[numbers[name]] = Piece(zlib.crc32(raw), values.lengths, order)
         header = Chunk(number, ids, pieces).to_record()
         txn.put(layout.header_key(number), to_json(header))
         number += 1
+    return shares
+
+
+def _raise_version(txn: Transaction[Any]) -> None:
+    """Let readers know of a store that began before samples could share values."""
+    record = _read_record(txn)
+    if record and record.get("version") != layout.VERSION:
+        txn.put(layout.META_KEY, _record(record["meta"]))
 
 
 def _put_columns(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> dict[str, int]:
@@ -323,7 +343,7 @@ def _view(
     """A view of a chunk's rows, good while the transaction is open."""
     raw = txn.get(layout.value_key(column.number, chunk.number))
     dtype = DTYPES[column.form.dtype]
-    rows = chunk.rows(column.number)
+    rows = chunk.stored_rows(column.number)
     if raw is None or len(raw) != rows * column.form.width * dtype.itemsize:
         raise _damaged(environment.folder, column, chunk)
     return np.frombuffer(raw, dtype).reshape(rows, column.form.width)
@@ -338,7 +358,7 @@ def _record(meta: Mapping[str, Any]) -> bytes:
     return to_json({"format": layout.FORMAT, "version": layout.VERSION, "meta": dict(meta)})
 
 
-def _read_record(txn: Transaction[memoryview]) -> dict[str, Any] | None:
+def _read_record(txn: Transaction[Any]) -> dict[str, Any] | None:
     value = txn.get(layout.META_KEY)
     if value is None:
         return None

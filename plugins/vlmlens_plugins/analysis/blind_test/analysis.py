@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from vlmlens.abc import Analysis, AnalysisContext, Options
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import MissingAnnotation
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -54,6 +54,14 @@ class BlindTest(Analysis):
                 hint="Give the questions these choices, or leave polarity out.",
             )
         Conditions(shown, self.options, 0)
+
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`: a model that compares choices needs two labels at least."""
+        del columns
+        if skeleton.choice_scores(()) is not None:
+            with_choices([sample for sample in samples if sample.images])
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""

@@ -26,7 +26,10 @@ def _listed(value: Any) -> Any:
 class BlindOptions(Options):
     """Options of the blind test."""
 
-    blank: Annotated[tuple[Blank, ...], BeforeValidator(_listed)] = Field(
+    blank: Annotated[
+        tuple[Blank, ...],
+        BeforeValidator(_listed, json_schema_input_type=Blank | tuple[Blank, ...]),
+    ] = Field(
         ("gray",),
         min_length=1,
         description="What replaces the image, one or several: gray, black, white, mean (its mean "

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._statistics import (
     entropy,
     generator,
-    holm,
     interval,
     jensen_shannon,
     mcnemar,

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, Readout
 from vlmlens.errors import CompositionError, MissingAnnotation, ReadoutError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -21,8 +21,13 @@ from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._columns import choose
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.logit_lens import learned, maps, report, spread_report, tasks
-from vlmlens_plugins.analysis.logit_lens.checks import check_rows
-from vlmlens_plugins.analysis.logit_lens.positions import Group, groups, stream
+from vlmlens_plugins.analysis.logit_lens.checks import check_groups, check_rows
+from vlmlens_plugins.analysis.logit_lens.positions import (
+    Group,
+    groups,
+    readable,
+    stream,
+)
 from vlmlens_plugins.analysis.logit_lens.readings import Reader
 from vlmlens_plugins.analysis.logit_lens.spread import read_single, read_spread
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints, Vocabulary
@@ -36,10 +41,11 @@ class LensOptions(Options):
 
     k: int = Field(5, ge=1, le=100, description="Top tokens per layer in tables and maps.")
     norm: bool = Field(True, description="Apply the final norm before the unembedding.")
-    columns: list[str] = Field(
-        default_factory=lambda: ["llm.block.*/last"],
+    columns: list[str] | None = Field(
+        None,
         min_length=1,
-        description="Columns of language blocks' outputs: /last, /all, /text, /image, /steps.",
+        description="Columns of language blocks' outputs: /last, /all, /text, /image, /steps. "
+        "Default: llm.block.*/last, or where that is not stored, all others that hold positions.",
     )
     samples: int | list[str] = Field(
         2, description="Samples to show token by token: their ids, or how many of each task."
@@ -89,8 +95,23 @@ class LogitLens(Analysis):
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
         self._shown(samples)
+        if self.options.tuned:
+            check_groups(samples)
         if columns:
             self._groups(columns)
+
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`."""
+        del samples
+        site = _readout(skeleton).site
+        for group in self._groups(columns):
+            _final(group, site, columns)
+        head = skeleton.sites.canonical.get("llm.head")
+        size = skeleton.widths().get(head.path) if head else None
+        if size is not None:
+            spellings(skeleton, self.options.words, size)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
@@ -111,7 +132,7 @@ class LogitLens(Analysis):
             errors.append(self._read(context, vlm, reader, group, labels, made, progress))
         if self.options.tuned:
             self._learn(context, reader, found, made)
-        notes = self._notes(max(errors), reader.words)
+        notes = [*self._notes(max(errors), reader.words), *self._unread(context)]
         return made.result("Where the answer forms", self.options, notes)
 
     def _read(
@@ -125,7 +146,8 @@ class LogitLens(Analysis):
         progress: Callable[[int], None],
     ) -> float:
         """Read a group and add what is found; the error of the check."""
-        final = _final(group, reader.vocabulary, [info.name for info in context.columns()])
+        site = reader.vocabulary.readout.site
+        final = _final(group, site, [info.name for info in context.columns()])
         ids = [sample.id for sample in context.samples]
         stored = context.store.read(final, ids[:_CHECKED])
         some = context.samples[:_CHECKED]
@@ -174,12 +196,7 @@ class LogitLens(Analysis):
         )
 
     def _vocabulary(self, context: AnalysisContext, vlm: ModelAdapter, group: Group) -> Vocabulary:
-        readout = vlm.readout()
-        if readout is None:
-            raise ReadoutError(
-                "The model has no final norm and unembedding to read with.",
-                hint="Choose another analysis, or an adapter that offers a readout.",
-            )
+        readout = _readout(vlm)
         row = context.store.read(group.columns[-1], [context.samples[0].id]).numpy()[0]
         return Vocabulary(readout, row)
 
@@ -213,8 +230,22 @@ class LogitLens(Analysis):
             )
         return notes
 
+    def _unread(self, context: AnalysisContext) -> list[str]:
+        """A note on stored positions that nobody asked to read."""
+        if self.options.columns is not None:
+            return []
+        names = [info.name for info in context.columns()]
+        read = {group.name for group in self._groups(names)}
+        left = sorted({group.name for group in groups(readable(names))} - read)
+        wanted = ",".join(f"llm.block.*/{name}" for name in left)
+        return [f"Stored, too, and read with columns=[{wanted}]."] if left else []
+
     def _groups(self, columns: Sequence[str]) -> list[Group]:
-        return groups(choose(self.options.columns, columns))
+        if self.options.columns is not None:
+            return groups(choose(self.options.columns, columns))
+        held = readable(columns)
+        default = [name for name in held if name.endswith("/last")]
+        return groups(default or held or choose(["llm.block.*/last"], columns))
 
     def _shown(self, samples: Sequence[Sample]) -> list[int]:
         """Numbers of the samples to show token by token."""
@@ -235,8 +266,18 @@ class LogitLens(Analysis):
         return [numbers[name] for name in wanted]
 
 
-def _final(group: Group, vocabulary: Vocabulary, columns: Sequence[str]) -> str:
-    name = group.final(vocabulary.readout.site)
+def _readout(vlm: ModelAdapter) -> Readout:
+    readout = vlm.readout()
+    if readout is None:
+        raise ReadoutError(
+            "The model has no final norm and unembedding to read with.",
+            hint="Choose another analysis, or an adapter that offers a readout.",
+        )
+    return readout
+
+
+def _final(group: Group, site: str, columns: Sequence[str]) -> str:
+    name = group.final(site)
     if name not in columns:
         raise CompositionError(
             f"The logit lens needs the column {name!r}, which holds the model's own answer.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from vlmlens.tokens import Column, Selector, TokenKind
 from vlmlens_plugins.analysis._columns import in_order
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Hidden
 
+_BLOCK = re.compile(r"llm\.block\.\d+/")
 _SHARE = 4
 """Of the memory that the lens may take, a quarter holds rows on their way in."""
 
@@ -71,7 +73,7 @@ def groups(columns: Sequence[str]) -> list[Group]:
     found: dict[str, list[str]] = {}
     for name in columns:
         selector = Column.parse(name).selector
-        if not name.startswith("llm.") or selector.pool or selector.kind == TokenKind.ANSWER:
+        if not _holds_positions(name):
             raise CompositionError(
                 f"The logit lens cannot read {name!r}: it needs positions of the language "
                 "model's residual stream, not pooled.",
@@ -81,6 +83,16 @@ def groups(columns: Sequence[str]) -> list[Group]:
         found.setdefault(str(selector), []).append(name)
     made = [Group(Selector.parse(s), tuple(in_order(names))) for s, names in found.items()]
     return sorted(made, key=lambda group: group.selector.ragged)
+
+
+def readable(columns: Sequence[str]) -> list[str]:
+    """The columns of language blocks' own outputs that hold positions, in order of depth."""
+    return in_order(name for name in columns if _BLOCK.match(name) and _holds_positions(name))
+
+
+def _holds_positions(column: str) -> bool:
+    selector = Column.parse(column).selector
+    return column.startswith("llm.") and not selector.pool and selector.kind != TokenKind.ANSWER
 
 
 def stream(

@@ -48,6 +48,10 @@ class Translator:
         return hidden + hidden @ self.matrix.T.to(hidden.device) + self.offset.to(hidden.device)
 
 
+LEAST_GROUPS = 5
+"""A fifth of the groups is at least one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Numbers of samples to train on, to stop by, and to test on; no group stands in two."""
@@ -64,7 +68,7 @@ def split(groups: Sequence[str], rng: np.random.Generator) -> Parts:
         ValueError: There are fewer than five groups.
     """
     names = sorted(set(groups))
-    if len(names) < 5:
+    if len(names) < LEAST_GROUPS:
         raise ValueError(f"a learned lens needs five groups of samples or more, not {len(names)}")
     order = rng.permutation(len(names))
     fifth = len(names) // 5

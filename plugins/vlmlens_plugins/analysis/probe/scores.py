@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from vlmlens.results import Verdict
-from vlmlens_plugins.analysis._statistics import generator, holm, permutation_p
+from vlmlens.statistics import holm
+from vlmlens_plugins.analysis._statistics import generator, permutation_p
 from vlmlens_plugins.analysis.probe.evaluation import Evaluation
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.power import Noise

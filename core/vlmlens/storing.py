@@ -1,4 +1,4 @@
-"""What every store checks of a block before it writes any of it."""
+"""For writers of storage backends: what every store checks, and the errors that it raises."""
 
 from __future__ import annotations
 

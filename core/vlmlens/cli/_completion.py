@@ -1,0 +1,109 @@
+"""Tab completion of values: what is installed, and the sites of the chosen model.
+
+Nothing here may import more than listing plugins does. Names come without their help: the shells
+that show it have it rendered by rich, which takes longer than everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from vlmlens.cli._installed import installed
+
+if TYPE_CHECKING:
+    from vlmlens.manifest import PluginKind
+    from vlmlens.registry import Entry
+
+_DEFAULT = "demo"
+
+
+def names_of(kind: str) -> Callable[[str], list[str]]:
+    """Names of the usable plugins of a kind."""
+
+    def complete(incomplete: str) -> list[str]:
+        return _beginning(incomplete, (entry.name for entry in _usable(kind)))
+
+    return complete
+
+
+def any_name(incomplete: str) -> list[str]:
+    """Names of plugins of all kinds, broken ones too."""
+    return _beginning(incomplete, (entry.name for entry in installed().entries()))
+
+
+def one_of(*values: str) -> Callable[[str], list[str]]:
+    """A few fixed values."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
+
+
+def data(incomplete: str) -> list[str]:
+    """Names of datasets with a colon, and paths."""
+    named = [f"{entry.name}:" for entry in _usable("dataset")]
+    return [*_beginning(incomplete, named), *_paths(incomplete)]
+
+
+def checkpoints(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The known checkpoints of the chosen adapter, and paths."""
+    found = [
+        checkpoint.id
+        for manifest in (entry.manifest for entry in _chosen(ctx))
+        if manifest is not None
+        for checkpoint in manifest.checkpoints
+    ]
+    return [*_beginning(incomplete, found), *_paths(incomplete)]
+
+
+def sites(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The sites of the chosen model, as far as they are known without importing it."""
+    from vlmlens.site_names import offered
+
+    names = [entry.name for entry in _chosen(ctx)]
+    return offered(names[0] if names else _adapter(ctx), ctx.params.get("model"), incomplete)
+
+
+def _adapter(ctx: typer.Context) -> str:
+    return ctx.params.get("adapter") or _DEFAULT
+
+
+def _chosen(ctx: typer.Context) -> list[Entry]:
+    """The adapter on the command line."""
+    from vlmlens.registry._reading import meant
+
+    name = _adapter(ctx).rpartition(":")[2]
+    return meant(name, _usable("adapter"))
+
+
+def _usable(kind: str) -> list[Entry]:
+    from vlmlens.manifest import PluginKind
+
+    chosen: PluginKind = PluginKind(kind)
+    return [entry for entry in installed().entries(chosen) if entry.usable]
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+def _paths(incomplete: str) -> list[str]:
+    return sorted(_found(incomplete))
+
+
+def _found(incomplete: str) -> Iterator[str]:
+    head, slash, tail = incomplete.rpartition("/")
+    folder = head + slash
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as found:  # noqa: PTH111 - keeps the ~
+            for each in found:
+                hidden = each.name.startswith(".") and not tail.startswith(".")
+                if each.name.startswith(tail) and not hidden:
+                    yield f"{folder}{each.name}{'/' if each.is_dir() else ''}"
+    except OSError:
+        return

@@ -1,0 +1,26 @@
+"""`vlmlens schema`: the run file's JSON schema."""
+
+from __future__ import annotations
+
+import logging
+
+import typer
+
+from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._output import Output, to_json
+
+
+@shares(output=output_flags)
+def schema(output: Output) -> None:
+    """Print the JSON schema of the run file, for completion in an editor.
+
+    With the options of the installed plugins; those that cannot be imported are named on stderr
+    and left out.
+    """
+    from vlmlens.schema import run_schema
+
+    document, notes = run_schema(installed())
+    if not output.quiet:
+        for note in notes:
+            logging.getLogger("vlmlens").warning("%s", note)
+    typer.echo(to_json(document))

@@ -1,0 +1,88 @@
+"""Names of sites for tab completion: of a checkpoint where they are known, else the usual ones.
+
+Which sites a model has is known once its configuration was read, which takes torch. So whoever
+did that (`vlmlens sites`, composing a run) leaves the names in the cache folder; completion reads
+them there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlmlens._files import cache_folder, write_json
+
+USUAL = (
+    "vision.embed",
+    "vision.block.*",
+    "vision.norm",
+    "projector",
+    "llm.embed",
+    "llm.block.*",
+    "llm.block.*.attn",
+    "llm.block.*.mlp",
+    "llm.norm",
+    "llm.head",
+)
+"""What most families have, of whatever depth."""
+
+SELECTORS = (
+    "last", "first", "all", "image", "text", "mean", "max", "image.mean", "text.mean", "steps",
+    "answer",
+)  # fmt: skip
+"""What is offered behind a `/`."""
+
+_log = logging.getLogger("vlmlens")
+
+
+def remember(adapter: str, model: str | None, names: Sequence[str]) -> None:
+    """Keep the canonical names of a checkpoint's sites; a cache that can't be written is no harm.
+
+    Args:
+        adapter: The adapter's name, without its distribution.
+        model: The checkpoint as the user names it; None for the adapter's own.
+        names: In forward order.
+    """
+    path = _file(adapter, model)
+    if _read(path) == list(names):
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"adapter": adapter, "model": model, "sites": list(names)})
+    except OSError as error:
+        _log.debug("The names of sites are not kept: %s", error)
+
+
+def offered(adapter: str, model: str | None, typed: str) -> list[str]:
+    """Sites, or columns where a `/` is typed already, that begin with what is typed.
+
+    >>> offered("no-such-adapter", None, "llm.n")
+    ['llm.norm']
+    >>> offered("no-such-adapter", None, "llm.norm/la")
+    ['llm.norm/last']
+    """
+    site, slash, selector = typed.partition("/")
+    if slash:
+        return [f"{site}/{each}" for each in SELECTORS if each.startswith(selector)]
+    known = _read(_file(adapter, model))
+    numbered = [name for name in USUAL if "*" in name] if known else []
+    names = dict.fromkeys([*(known or USUAL), *numbered])
+    return [name for name in names if name.startswith(typed)]
+
+
+def _file(adapter: str, model: str | None) -> Path:
+    name = adapter.strip().lower().replace("-", "_")
+    key = hashlib.sha256(json.dumps([name, model]).encode()).hexdigest()[:24]
+    return cache_folder() / "sites" / f"{key}.json"
+
+
+def _read(path: Path) -> list[str]:
+    """The names in a file; none where it is missing or damaged."""
+    try:
+        names = json.loads(path.read_bytes())["sites"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

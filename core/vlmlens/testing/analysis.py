@@ -1,0 +1,276 @@
+"""AnalysisTests: what every analysis must do, on data in which it is known what there is."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlmlens.abc.analysis import Analysis, AnalysisContext
+from vlmlens.abc.storage import ColumnBlock, Values
+from vlmlens.errors import CompositionError, MissingAnnotation, VlmlensError
+from vlmlens.manifest import PluginKind
+from vlmlens.registry._target import is_file
+from vlmlens.report.files import read_results, to_json, write_result
+from vlmlens.results import Result, Verdict
+from vlmlens.samples import Sample
+from vlmlens.testing._checks import CheckFailed, expect, skip
+from vlmlens.testing._plugin_checks import PluginChecks
+from vlmlens.testing.planting import Planted, Signal, in_columns, in_model
+
+if TYPE_CHECKING:
+    from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.abc.storage import ColumnStore
+
+__all__ = ["AnalysisTests", "Planted"]
+
+_SAID = frozenset({Verdict.ENCODED, Verdict.USES_IMAGE, Verdict.DIFFERS})
+_WITHOUT_MODEL = frozenset({"labels", "choices", "images", "activations"})
+
+
+@dataclass
+class _Heard:
+    """What an analysis told while it ran."""
+
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class AnalysisTests(PluginChecks):
+    """The conformance kit of analyses.
+
+    Subclass it as `Test...` and give `manifest`. The data hold labels, choices, pictures and
+    groups; an analysis whose manifest needs a model gets a tiny LLaVA with its own columns, and
+    one that does not must not ask for it. What is planted is said at `Signal`; override `planted`
+    where the analysis looks for something else, and `claims` where its verdicts say it in another
+    way.
+    """
+
+    def planted(self, signal: Signal) -> Planted:
+        """Data in which something is present, absent, or looks present and is not."""
+        needs_model = bool(self.manifest.needs - _WITHOUT_MODEL)
+        return in_model(signal) if needs_model else in_columns(signal)
+
+    def claims(self, result: Result) -> bool | None:
+        """Whether a result says that what is planted is there; None: it makes no such claim.
+
+        By default its verdicts tell: "encoded", "uses the image" and "differs" claim something,
+        "info" makes no claim.
+        """
+        verdicts = {finding.verdict for finding in result.findings}
+        return None if verdicts <= {Verdict.INFO} else bool(verdicts & _SAID)
+
+    # ------------------------------------------------------------------ what is planted
+
+    def check_what_is_present_is_found(self, folder: Path) -> None:
+        """Where the signal is planted, the result says so."""
+        claimed = self._claimed("present", folder)
+        expect(claimed, "what is planted is not found")
+
+    def check_what_is_absent_is_not_claimed(self, folder: Path) -> None:
+        """Where there is no signal, the result does not claim one."""
+        claimed = self._claimed("absent", folder)
+        expect(not claimed, "it claims to find what is not there")
+
+    def check_what_is_confounded_is_not_claimed(self, folder: Path) -> None:
+        """Where something else explains it all, the result does not claim the signal."""
+        claimed = self._claimed("confounded", folder)
+        expect(not claimed, "it takes for signal what the confounder explains")
+
+    # ------------------------------------------------------------------ the result
+
+    def check_result_is_complete(self, folder: Path) -> None:
+        """It has the plugin's name, a title, findings in sentences, and tables that are not empty.
+
+        Findings and notes are whole sentences on one line; samples that findings and tables name
+        are samples of the run; the options are those that it ran with.
+        """
+        data = self._present
+        result = self.analyse(data, folder)
+        expect(isinstance(result, Result), f"`run` gives {type(result).__name__}, no Result")
+        name, own = result.analysis, self.manifest.name
+        expect(name == own or is_file(own), f"the result is named {name!r}, the plugin {own!r}")
+        expect(bool(result.title.strip()), "the result has no title")
+        expect(bool(result.findings), "the result has no finding")
+        for text in (*(finding.text for finding in result.findings), *result.notes):
+            whole = text == text.strip() and text.endswith((".", "!", "?")) and "\n" not in text
+            expect(whole, f"{text!r} is no sentence on one line")
+        empty = [table.name for table in result.tables if not len(table)]
+        expect(not empty, f"tables without rows: {', '.join(empty)}")
+        known = {sample.id for sample in data.samples}
+        named = {name for finding in result.findings for name in finding.samples}
+        for table in result.tables:
+            named |= set(map(str, table.columns.get("sample", ())))
+        expect(named <= known, f"it names samples that are none: {sorted(named - known)[:3]}")
+        ran = self.chosen().model_dump(mode="json")
+        said = json.loads(to_json(result))["options"]
+        expect(said == json.loads(json.dumps(ran)), f"it ran with {ran}, and says {said}")
+
+    def check_result_survives_json(self, folder: Path) -> None:
+        """Strict JSON and back gives the same result."""
+        result = self.analyse(self._present, folder)
+        text = to_json(result)
+        json.loads(text, parse_constant=_refuse_constant)
+        expect(to_json(Result.from_dict(json.loads(text))) == text, "it changes on its way")
+
+    def check_result_can_be_shown(self, folder: Path) -> None:
+        """Its tables and figures become files, and the terminal can print it."""
+        from rich.console import Console
+
+        from vlmlens.report.terminal import print_results
+
+        result = self.analyse(self._present, folder)
+        written = write_result(result, folder / "results")
+        pictures = sum(path.suffix == ".svg" for path in written)
+        expect(pictures == len(result.figures), f"{pictures} of {len(result.figures)} figures")
+        (back,) = read_results(folder / "results")
+        expect(to_json(back) == to_json(result), "what was written is not what was found")
+        print_results([result], Console(file=io.StringIO(), width=100))
+
+    # ------------------------------------------------------------------ manners
+
+    def check_equal_seeds_give_equal_results(self, folder: Path) -> None:
+        """Two runs with one seed give the same result, to the last digit."""
+        first = to_json(self.analyse(self._present, folder, seed=3))
+        second = to_json(self.analyse(self._present, folder, seed=3))
+        expect(first == second, "two runs with the same seed differ")
+
+    def check_progress_and_warnings(self, folder: Path) -> None:
+        """Progress never goes back and ends complete; each warning is told once."""
+        heard = _Heard()
+        self.analyse(self._present, folder, heard=heard)
+        done = [step for step, _ in heard.steps]
+        expect(done == sorted(done), f"progress goes back: {done}")
+        expect(all(step <= total for step, total in heard.steps), "more steps than there are")
+        if heard.steps:
+            last, total = heard.steps[-1]
+            expect(last == total, f"it ends after {last} of {total} steps")
+        twice = len(set(heard.warnings)) < len(heard.warnings)
+        expect(not twice, f"a warning is told twice: {heard.warnings}")
+
+    def check_suitable_data_pass_the_check(self, folder: Path) -> None:
+        """`check` takes what `run` takes, also while the columns are not known."""
+        del folder
+        data = self._present
+        for columns in (list(data.columns), []):
+            self.plugin(self.chosen()).check(data.samples, columns)
+
+    def check_what_it_needs_is_missed(self, folder: Path) -> None:
+        """Without labels, choices or pictures: a result, or an error of vlmlens, before the model.
+
+        What the manifest needs is missed by vlmlens itself. `check` has no model; what it lets
+        pass, `run` has to take.
+        """
+        data = self._present
+        without: dict[str, dict[str, Any]] = {
+            "labels": {"label": None}, "choices": {"choices": ()}, "images": {"images": ()},
+        }  # fmt: skip
+        for what, nothing in without.items():
+            if what in self.manifest.needs:
+                continue
+            samples = [replace(sample, **nothing) for sample in data.samples]
+            if self._passes_check(samples, list(data.columns), f"without {what}"):
+                self._expect_result_or_error(replace(data, samples=samples), folder, what)
+
+    def check_few_samples(self, folder: Path) -> None:
+        """Three samples: a result, or an error of vlmlens."""
+        data = self._present
+        self._expect_result_or_error(_first(data, 3), folder, "with three samples")
+
+    def check_values_that_are_not_finite(self, folder: Path) -> None:
+        """A column with NaN: a result in strict JSON, or an error of vlmlens."""
+        data = self._present
+        columns = dict(data.columns)
+        name = list(columns)[-1]
+        spoilt = columns[name].array.copy()
+        spoilt[0] = np.nan
+        columns[name] = Values(spoilt, columns[name].dtype, columns[name].lengths)
+        self._expect_result_or_error(replace(data, columns=columns), folder, "with NaN")
+
+    # ------------------------------------------------------------------ running
+
+    def analyse(
+        self, data: Planted, folder: Path, *, seed: int = 0, heard: _Heard | None = None
+    ) -> Result:
+        """Check and run a fresh instance on some data."""
+        heard = heard or _Heard()
+        analysis: Analysis = self.plugin(self.chosen())
+        analysis.check(data.samples, list(data.columns))
+        with _stored(data) as store:
+            context = AnalysisContext(
+                data.samples,
+                store,
+                data.model or _no_model,
+                seed=seed,
+                progress=lambda done, total: heard.steps.append((done, total)),
+                warn=heard.warnings.append,
+                folder=folder,
+            )
+            return analysis.run(context)
+
+    @cached_property
+    def _present(self) -> Planted:
+        return self.planted("present")
+
+    def _claimed(self, signal: Signal, folder: Path) -> bool:
+        claimed = self.claims(self.analyse(self.planted(signal), folder))
+        if claimed is None:
+            raise skip(f"{self.manifest.name} makes no claim in its verdicts")
+        return claimed
+
+    def _passes_check(self, samples: Sequence[Sample], columns: list[str], what: str) -> bool:
+        try:
+            self.plugin(self.chosen()).check(samples, columns)
+        except (MissingAnnotation, CompositionError):
+            return False
+        except Exception as error:
+            raise CheckFailed(f"{what}, `check` raises {type(error).__name__}: {error}") from error
+        return True
+
+    def _expect_result_or_error(self, data: Planted, folder: Path, what: str) -> None:
+        try:
+            json.loads(to_json(self.analyse(data, folder)), parse_constant=_refuse_constant)
+        except (VlmlensError, CheckFailed) as error:
+            if isinstance(error, CheckFailed):
+                raise
+        except Exception as error:
+            raise CheckFailed(f"{what}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _stored(data: Planted) -> Iterator[ColumnStore]:
+    """The data's columns in a store of their own, open for reading."""
+    import tempfile
+
+    from vlmlens.registry import Registry
+
+    registry = Registry.default()
+    manifest = registry.find(PluginKind.STORAGE, "lmdb")
+    store: type[ColumnStore] = registry.load(manifest)
+    options = registry.options(manifest, {"sync": False})
+    ids = tuple(sample.id for sample in data.samples)
+    with tempfile.TemporaryDirectory() as folder:
+        with store.open(folder, mode="a", options=options) as opened:
+            opened.write(ColumnBlock(ids, data.columns))
+        with store.open(folder, mode="r", options=options) as opened:
+            yield opened
+
+
+def _first(data: Planted, count: int) -> Planted:
+    columns = {name: values.take(range(count)) for name, values in data.columns.items()}
+    return Planted(data.samples[:count], columns, data.model)
+
+
+def _no_model() -> ModelAdapter:
+    raise CheckFailed("it asks for the model, and its manifest does not need one")
+
+
+def _refuse_constant(name: str) -> None:
+    raise CheckFailed(f"the result's JSON holds {name}")

@@ -1,0 +1,121 @@
+"""A tiny model of real classes that the kits of extractors and analyses run plugins on."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vlmlens.abc.adapter import Answer, Batch, LoadRequest
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.samples import Sample
+from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.transformers import RasterAdapter
+
+TINY = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="tiny",
+    target="vlmlens.testing.model:TinyLlava",
+    help="A LLaVA of two blocks with random weights.",
+    offers=frozenset({"generate", "readout", "patch-grid", "text-only", "several-images"}),
+)
+"""What the tiny model offers."""
+
+_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] %}"
+    "{{ '<image>\\n' if part['type'] == 'image' else part['text'] + ' ' }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+class TinyLlava(RasterAdapter):
+    """A LLaVA: a tower whose CLS token does not reach the projector, and a Llama."""
+
+    shares_prefix: ClassVar[bool] = True
+
+
+class TinyBlind(TinyLlava):
+    """The same model, shown a gray picture every time."""
+
+    def encode(
+        self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
+    ) -> Batch:
+        """See `ModelAdapter.encode`."""
+        batch = super().encode(samples, answers=answers)
+        pixels = batch.inputs.get("pixel_values")
+        if pixels is None:
+            return batch
+        return replace(batch, inputs={**batch.inputs, "pixel_values": pixels * 0})
+
+
+def write_tiny_llava(folder: Path) -> Path:
+    """Write a checkpoint of `LlavaForConditionalGeneration`: two blocks, 32 wide, random weights.
+
+    Args:
+        folder: Gets config, weights, tokenizer and processor.
+    """
+    import transformers as t
+
+    tokenizer = byte_tokenizer(
+        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
+        bos="<s>", eos="</s>", pad="<pad>", unk="<unk>", add_bos=True,
+    )  # fmt: skip
+    vision = t.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        image_size=32, patch_size=8, projection_dim=16,
+    )  # fmt: skip
+    text = t.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    config = t.LlavaConfig(
+        vision_config=vision, text_config=text, image_seq_length=16,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    images = t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor = t.LlavaProcessor(
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=_TEMPLATE,
+    )  # fmt: skip
+    return save(folder, t.LlavaForConditionalGeneration(config), processor)
+
+
+@cache
+def tiny_checkpoint() -> Path:
+    """The tiny checkpoint, written once per process and removed when it ends."""
+    owner = os.getpid()
+    folder = Path(tempfile.mkdtemp(prefix="vlmlens-tiny-"))
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return write_tiny_llava(folder)
+
+
+def request(**settings: Any) -> LoadRequest:
+    """How the kits load the tiny model: float32 on the CPU."""
+    return LoadRequest(
+        **{"model": str(tiny_checkpoint()), "device": "cpu", "dtype": "float32", **settings}
+    )
+
+
+@cache
+def tiny_model(attention: str | None = None, *, blind: bool = False) -> TinyLlava:
+    """The loaded tiny model, once per process.
+
+    Args:
+        attention: transformers' attention implementation.
+        blind: Shown a gray picture every time.
+    """
+    return (TinyBlind if blind else TinyLlava).load(request(attention=attention))

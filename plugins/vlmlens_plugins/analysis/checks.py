@@ -1,0 +1,81 @@
+"""The conformance kit over the analyses that ship with vlmlens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlmlens.abc import ModelAdapter, Values
+from vlmlens.manifest import Manifest
+from vlmlens.results import Result
+from vlmlens.testing import AnalysisTests, Planted, Signal
+from vlmlens.testing.planting import columns_of, in_model
+from vlmlens_plugins.analysis.manifests import BLIND_TEST, LOGIT_LENS, PROBE
+
+_QUICK = MappingProxyType({"draws": 1000, "resamples": 200})
+
+
+class ProbeChecks(AnalysisTests):
+    """Whether columns tell the label; groups are the confounder."""
+
+    manifest: ClassVar[Manifest] = PROBE
+    options: ClassVar[Mapping[str, Any]] = _QUICK
+
+
+class BlindTestChecks(AnalysisTests):
+    """Whether the model looks; always being right without looking is the confounder."""
+
+    manifest: ClassVar[Manifest] = BLIND_TEST
+    options: ClassVar[Mapping[str, Any]] = _QUICK
+
+
+class LogitLensChecks(AnalysisTests):
+    """Whether the answer is there from the first block on.
+
+    - present: the second block passes on what the first gives.
+    - absent: both compute.
+    - confounded: as present, and the rows of the first block are other samples': the same answers
+      as a whole, and none at its place.
+    """
+
+    manifest: ClassVar[Manifest] = LOGIT_LENS
+
+    def planted(self, signal: Signal) -> Planted:
+        """See `AnalysisTests.planted`."""
+        vlm = _model(passes_on=signal != "absent")
+        samples = in_model("present").samples
+        columns = dict(columns_of(vlm, samples))
+        if signal == "confounded":
+            first = columns["llm.block.0/last"]
+            columns["llm.block.0/last"] = Values(np.roll(first.array, 1, 0), first.dtype)
+        return Planted(samples, columns, lambda: vlm)
+
+    def claims(self, result: Result) -> bool:
+        """See `AnalysisTests.claims`."""
+        return all(finding.values["settling_index"] == 0 for finding in result.findings)
+
+
+@cache
+def _model(*, passes_on: bool) -> ModelAdapter:
+    """The tiny model, with blocks that do more, so that answers differ; or the second nothing."""
+    import torch
+
+    from vlmlens.testing.model import TinyLlava, request
+
+    vlm = TinyLlava.load(request())
+    names = ("llm.block.0", "llm.block.1")
+    first, second = (vlm.module.get_submodule(vlm.sites.canonical[n].path) for n in names)
+    with torch.no_grad():
+        first.get_submodule("self_attn.o_proj").get_parameter("weight").mul_(4)
+        for parameter in second.parameters():
+            parameter.mul_(0 if passes_on else 4)
+    return vlm
+
+
+PROBE_CHECKS = (ProbeChecks,)
+LOGIT_LENS_CHECKS = (LogitLensChecks,)
+BLIND_TEST_CHECKS = (BlindTestChecks,)
