@@ -149,6 +149,7 @@ def test_help_is_shown(place: Place) -> None:
 
 def test_the_schema_names_what_it_leaves_out(place: Place) -> None:
     done = place.vlmlens("schema")
+    assert done.returncode == 0, done.stderr
     offered = json.loads(done.stdout)["properties"]["storage"]["anyOf"]
     names = [choice["const"] for choice in offered if "const" in choice]
     assert "lmdb" in names
