@@ -117,6 +117,7 @@ COMMANDS = [
     "merge parts",
     "verify small",
     "verify small/columns",
+    "new analysis mine mine --defaults",
 ]
 
 
