@@ -17,8 +17,8 @@ from vlmlens.registry import Entry, Registry
 from vlmlens.spec import DEMO_DATA, RunSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SECONDS = 120.0
-"""How long importing one plugin's class may take; adapters import torch."""
+LONGER = 10.0
+"""How many times longer than reading a manifest importing a class may take: adapters need torch."""
 
 _FILE = r"^.+\.py(:\w+)?$"
 _DISTRIBUTION = r"^[\w.-]+:[\w-]+$"
@@ -138,7 +138,9 @@ def _options(registry: Registry, entry: Entry, manifest: Manifest) -> Mapping[st
         found: dict[str, Any] = plugin.Options.model_json_schema(ref_template=template)
         return {**found, "title": f"Options of the {manifest.kind} {manifest.name}"}
 
-    schema: Mapping[str, Any] = registry.ask(manifest, schema_of, limit=SECONDS)
+    schema: Mapping[str, Any] = registry.ask(
+        manifest, schema_of, limit=LONGER * registry.guard.limit
+    )
     return schema
 
 

@@ -218,9 +218,10 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
     from vlmlens.transfer import stored_parts
 
     folders = shard_folders(run.path)
-    _check_whole(run, [Run(folder) for folder in folders])
+    parts = [Run(folder, registry=run.registry) for folder in folders]
+    _check_whole(run, parts)
     shutil.rmtree(run.path / "columns", ignore_errors=True)
-    stores = [Run(folder).store() for folder in folders]
+    stores = [part.store() for part in parts]
     with ShardedStore(stores) as shards, run.store(mode="a") as whole:
         shards.check_alike()
         columns, done = shards.columns(), 0
@@ -232,7 +233,7 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
                 progress(done, total)
         whole.set_meta({**whole.get_meta(), "fingerprint": shards.get_meta().get("fingerprint")})
     _keep_texts(run, folders)
-    first = Run(folders[0])
+    first = parts[0]
     run.update(state="finished", model=first.info.get("model"), columns=first.info["columns"])
     shutil.rmtree(run.path / FOLDER)
     return len(folders)

@@ -117,6 +117,7 @@ COMMANDS = [
     "merge parts",
     "verify small",
     "verify small/columns",
+    "new analysis mine mine --defaults",
 ]
 
 
@@ -149,6 +150,7 @@ def test_help_is_shown(place: Place) -> None:
 
 def test_the_schema_names_what_it_leaves_out(place: Place) -> None:
     done = place.vlmlens("schema")
+    assert done.returncode == 0, done.stderr
     offered = json.loads(done.stdout)["properties"]["storage"]["anyOf"]
     names = [choice["const"] for choice in offered if "const" in choice]
     assert "lmdb" in names

@@ -21,6 +21,9 @@ from vlmlens.registry._log import warn
 
 T = TypeVar("T")
 
+_clean: list[bool] = []
+"""Not empty once a guard was asked to keep stdout clean."""
+
 LIMIT = 5.0
 """Seconds that one plugin's code may take while plugins are listed or asked."""
 
@@ -73,13 +76,21 @@ class Guard:
         self.clean = clean
         self._worker: _Worker | None = None
         self._late: dict[str, _Worker] = {}
+        self._misses: dict[float, int] = {}
         self._filtered: _Filtered | None = None
 
     @classmethod
     def from_environment(cls, *, clean: bool = False) -> Guard:
-        """As `VLMLENS_PLUGIN_TIMEOUT` and `VLMLENS_TRACE_PLUGINS` say."""
+        """As `VLMLENS_PLUGIN_TIMEOUT` and `VLMLENS_TRACE_PLUGINS` say.
+
+        Once one was asked to keep stdout clean, all do: it is the process's.
+        """
+        if clean:
+            _clean.append(clean)
         trace = os.environ.get("VLMLENS_TRACE_PLUGINS", "").lower() not in ("", "0", "false", "no")
-        return cls(_limit(os.environ.get("VLMLENS_PLUGIN_TIMEOUT")), trace=trace, clean=clean)
+        return cls(
+            _limit(os.environ.get("VLMLENS_PLUGIN_TIMEOUT")), trace=trace, clean=bool(_clean)
+        )
 
     def call(self, what: str, package: str, work: Callable[[], T], limit: float | None = None) -> T:
         """The answer of a plugin's code.
@@ -144,16 +155,18 @@ class Guard:
             sys.stderr.write(f"{(perf_counter() - began) * 1000:.1f} ms\n")
 
     def _in_time(self, package: str, work: Callable[[], T], limit: float) -> T:
-        """Wait up to the limit; half as long for each that was late before.
+        """Wait up to the limit; half as long for each that was late before under the same limit.
 
         So that a command waits for twice the limit at most, however many hang.
         """
         worker = self._worker = self._worker or _Worker()
-        patience = max(limit / 2 ** len(self._late), min(limit, _LEAST))
+        late = self._misses.get(limit, 0)
+        patience = max(limit / 2**late, min(limit, _LEAST))
         try:
             answer, problem = worker.ask(work, patience)
         except Empty:
             self._late[package] = worker
+            self._misses[limit] = late + 1
             self._worker = None
             worker.dismiss()
             raise TooSlow(patience, 4 * limit) from None

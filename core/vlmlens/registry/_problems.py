@@ -13,7 +13,7 @@ from vlmlens.errors import (
     SlowPlugin,
     WrongApiVersion,
 )
-from vlmlens.registry._guard import TooSlow
+from vlmlens.registry._guard import Escaped, TooSlow
 from vlmlens.registry._installed import index_name
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def broken(what: str, name: str, error: BaseException, distribution: str) -> Bro
     fix = f"Upgrade, reinstall or uninstall {distribution}." if distribution else "Repair it."
     if distribution == "vlmlens":
         fix = "Reinstall vlmlens."
+    said = str(error) if isinstance(error, Escaped) else f"{type(error).__name__}: {error}"
     problem = BrokenPlugin(
-        f"The {what} {name!r} cannot be imported: {type(error).__name__}: {error}.",
+        f"The {what} {name!r} cannot be imported: {said.rstrip('.: ')}.",
         subject=name,
         hint=f"{fix} Other plugins are not affected.",
     )

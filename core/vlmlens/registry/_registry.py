@@ -151,9 +151,8 @@ class Registry:
         """
         from vlmlens.registry._target import load_class
 
-        owners = (e.distribution for e in self.entries(manifest.kind) if e.manifest is manifest)
         with self.guard.traced(f"{manifest.kind.value} {manifest.name}, its class"):
-            return load_class(manifest, next(owners, ""))
+            return load_class(manifest, self._owner(manifest))
 
     def ask(
         self,
@@ -175,13 +174,13 @@ class Registry:
         from vlmlens.registry._problems import slow
         from vlmlens.registry._target import load_class
 
-        guard = self.guard
+        guard, owner = self.guard, self._owner(manifest)
         package = manifest.target.partition(":")[0].partition(".")[0]
         label = f"{manifest.kind.value} {manifest.name}, asked"
         try:
-            return guard.call(label, package, lambda: question(load_class(manifest)), limit)
+            return guard.call(label, package, lambda: question(load_class(manifest, owner)), limit)
         except TooSlow as error:
-            raise slow(manifest.kind.value, manifest.name, error, "") from error
+            raise slow(manifest.kind.value, manifest.name, error, owner) from error
         finally:
             guard.rest()
 
@@ -251,6 +250,11 @@ class Registry:
         from vlmlens.registry._hooks import register_all
 
         return register_all(self._of_group(HOOK_GROUP), self.guard, self.choice)
+
+    def _owner(self, manifest: Manifest) -> str:
+        """The distribution that brings a manifest; "" where none does."""
+        owners = (e.distribution for e in self.entries(manifest.kind) if e.manifest is manifest)
+        return next(owners, "")
 
     def _of_group(self, group: str) -> list[Point]:
         return [point for point in self.points if point.group == group]
