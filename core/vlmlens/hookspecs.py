@@ -7,7 +7,8 @@ those of the arguments that it names. Hooks observe; what they return is ignored
 stops a run.
 
 A plugin's options are those of `options.plugins.NAME` in the run file, by the name of its entry
-point; it finds them in `spec.options.plugins`, and checks them in `vlmlens_check`.
+point. Its attribute `OPTIONS`, as "package.module:Class", names the `vlmlens.abc.Options` that they
+are checked by; it finds them in `spec.options.plugins`.
 """
 
 from __future__ import annotations

@@ -12,29 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.storage import DTYPES
-from vlmlens.errors import (
-    CompositionError,
-    SiteShapeError,
-    SpecError,
-    StoreFull,
-    VlmlensError,
-    did_you_mean,
-)
+from vlmlens.errors import CompositionError, SiteShapeError, SpecError, StoreFull
+from vlmlens.lifecycle import check_lifecycle
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import Observer, SilentObserver
-from vlmlens.registry import call_hook
 from vlmlens.samples import Sample, check_unique
 from vlmlens.screening import BadSample, bad_images_error, bad_samples, summary, without
 from vlmlens.site_names import remember
 from vlmlens.sites import SiteMap
 from vlmlens.spec import DEMO_DATA, RunSpec
-from vlmlens.suitability import (
-    Asked,
-    asked_analyses,
-    check_samples,
-    check_storage,
-    suitable,
-)
+from vlmlens.suitability import Asked, asked_analyses, check_samples, check_storage, suitable
 from vlmlens.tokens import Column, TokenKind
 
 if TYPE_CHECKING:
@@ -222,27 +209,6 @@ def compose(
         skipped=skipped,
         notes=notes,
     )
-
-
-def check_lifecycle(spec: RunSpec, registry: Registry) -> None:
-    """Ask lifecycle plugins whether the run may be.
-
-    Raises:
-        SpecError: Options of a plugin that is not there.
-        VlmlensError: A plugin refuses it.
-    """
-    hooks = registry.hooks()
-    names = [name.rpartition(":")[2] for name, _ in hooks.list_name_plugin()]
-    for name in spec.options.plugins:
-        if name not in names:
-            raise SpecError(
-                f"There is no lifecycle plugin {name!r} for the options.plugins.{name}.",
-                subject=name,
-                hint=did_you_mean(name, names) or "`vlmlens plugins list` shows all.",
-            )
-    for refusal in call_hook(hooks, "vlmlens_check", spec=spec):
-        if isinstance(refusal, VlmlensError):
-            raise refusal
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:

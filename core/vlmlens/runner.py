@@ -13,13 +13,13 @@ from vlmlens.abc.storage import ColumnStore
 from vlmlens.errors import FingerprintMismatch
 from vlmlens.generated import GeneratedTexts
 from vlmlens.job import Job, Watch, state_kept
+from vlmlens.lifecycle import check_lifecycle
 from vlmlens.manifest import PluginKind
 from vlmlens.observer import Observer, SilentObserver
 from vlmlens.opening import RunMode, next_folder, now, open_run
 from vlmlens.plan import (
     Estimate,
     Plan,
-    check_lifecycle,
     compose,
     load_model,
     load_request,

@@ -102,6 +102,21 @@ def check_storage(storage: Manifest, columns: Sequence[str]) -> None:
             )
 
 
+def check_lasting(storage: Manifest) -> None:
+    """Raise where other processes would not find what one has stored.
+
+    Raises:
+        CompositionError: The store keeps it in its own process.
+    """
+    if "durable" not in storage.offers:
+        raise CompositionError(
+            f"Several processes share a run's columns, and the storage {storage.name!r} keeps them "
+            "in one (it does not offer 'durable').",
+            subject=storage.name,
+            hint="Use --storage lmdb, or extract in one process.",
+        )
+
+
 def check_samples(skeleton: ModelAdapter, samples: Sequence[Sample]) -> None:
     """Raise where the family does not take samples with so many images, or with none.
 

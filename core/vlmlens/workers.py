@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from vlmlens._version import __version__
 from vlmlens.errors import RunError, RunExists, SpecError
+from vlmlens.manifest import PluginKind
 from vlmlens.observer import SilentObserver
 from vlmlens.runs import Run
 from vlmlens.shards import Shard, merge
+from vlmlens.suitability import check_lasting
 
 if TYPE_CHECKING:
     from vlmlens.observer import Observer
@@ -43,10 +45,12 @@ def execute_in_workers(
         extract_only: Stop after the columns.
 
     Raises:
+        CompositionError: The storage keeps columns in one process.
         RunError: A worker failed.
     """
     from vlmlens.runner import execute, next_folder
 
+    check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
     watching = observer or SilentObserver()
     path = Path(plan.spec.out) if plan.spec.out else next_folder(plan.spec.adapter)
     plan = replace(plan, spec=plan.spec.model_copy(update={"out": str(path)}))
@@ -71,9 +75,11 @@ def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
         mode: As of `vlmlens.runner.execute`.
 
     Raises:
+        CompositionError: The storage keeps columns in one process.
         SpecError: The plan names no folder.
         RunExists: The folder holds a run of another kind, and mode is "new".
     """
+    check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
     if plan.spec.out is None:
         raise SpecError(
             "Shards need a folder that all of them know.", subject="out", hint="Give --out."

@@ -101,6 +101,14 @@ COMBINATIONS = {
         ("extract", *DEMO, "--sites", "llm.block.1/all", "--storage", "flat.py:Flat"),
         ("'llm.block.1/all' has several rows", "'flat' keeps one", "or use --storage lmdb"),
     ),
+    "several processes and a store in memory": (
+        ("run", *DEMO, "--workers", "2", "--storage", "memory"),
+        ("Several processes share", "'memory' keeps them in one", "Use --storage lmdb"),
+    ),
+    "a shard and a store in memory": (
+        ("extract", *DEMO, "--shard", "0/2", "--out", "shards", "--storage", "memory"),
+        ("Several processes share", "'memory' keeps them in one", "extract in one process"),
+    ),
     "no image at all on CLIP": (
         ("run", *CLIP, "--analysis", "blind-test", "--set", "analysis.blind-test.blank=[none]"),
         ("'blind-test', with these options, needs 'text-only'", "'clip'", "other options"),
@@ -179,6 +187,7 @@ def test_refused_before_weights_with_both_sides_and_a_way_out(
     assert code == 2
     assert [words for words in said if words not in told] == [], told
     assert not (place / "runs").exists()
+    assert not (place / "shards").exists()
 
 
 @pytest.mark.parametrize("model", [DEMO, (*CLIP, "--sites", "vision.block.1")])

@@ -14,13 +14,14 @@ import pytest
 
 import vlmlens
 from vlmlens import Run
-from vlmlens.errors import MissingDependency, SpecError, VlmlensError
+from vlmlens.errors import BrokenPlugin, MissingDependency, SpecError, VlmlensError
 from vlmlens.plan import compose
 from vlmlens.registry import Registry
 from vlmlens.results import Finding, Result, Table
 from vlmlens.runner import analyze, execute
 from vlmlens.spec import make_spec
 from vlmlens_plugins.lifecycle._numbers import AT_MOST, numbers
+from vlmlens_plugins.lifecycle.run_log import RunLog
 from vlmlens_plugins.lifecycle.timing import pace, peak_memory
 
 
@@ -112,6 +113,18 @@ def test_options_of_a_plugin_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no lifecycle plugin 'runlog'") as caught:
         carry_out(tmp_path / "r", options={"plugins": {"runlog": {"to": "wandb"}}})
     assert caught.value.hint == "Did you mean run-log?"
+
+
+def test_options_of_a_plugin_that_has_none_or_cannot_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpecError, match="'timing' has no options"):
+        carry_out(tmp_path / "r", options={"plugins": {"timing": {"fast": True}}})
+    assert carry_out(tmp_path / "r", options={"plugins": {"timing": {}}})
+    monkeypatch.setattr(RunLog, "OPTIONS", "no_such_module:Options")
+    with pytest.raises(BrokenPlugin, match=r"'run-log' cannot be imported.*no_such_module"):
+        carry_out(tmp_path / "s", options={"plugins": {"run-log": {}}})
+    assert carry_out(tmp_path / "s"), "who sets none is not hindered"
 
 
 def test_registering_imports_nothing_heavy() -> None:

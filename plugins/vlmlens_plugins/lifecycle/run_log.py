@@ -34,7 +34,7 @@ class RunLog:
 
     @hookimpl
     def vlmlens_check(self, spec: RunSpec) -> VlmlensError | None:
-        """Refuse options that are wrong, and a logger that is not installed."""
+        """Refuse a wrong environment variable, and a logger that is not installed."""
         from vlmlens.errors import VlmlensError
         from vlmlens_plugins.lifecycle._choice import check, chosen
 
