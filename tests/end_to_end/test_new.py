@@ -158,11 +158,13 @@ def test_questions_need_a_terminal(tmp_path: Path) -> None:
 
 def converse(replies: dict[bytes, bytes], cwd: Path) -> int:
     """Run `vlmlens new dataset mine` in a terminal, answer each question once; its exit code."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(cwd)
-        os.environ["TERM"] = "xterm"
-        os.execv(sys.executable, [sys.executable, "-m", "vlmlens", "new", "dataset", "mine"])
+    terminal, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vlmlens", "new", "dataset", "mine"],
+        cwd=cwd, env={**os.environ, "TERM": "xterm"}, start_new_session=True,
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
     seen, left = b"", dict(replies)
     while select.select([terminal], [], [], 120)[0]:
         try:
@@ -176,7 +178,7 @@ def converse(replies: dict[bytes, bytes], cwd: Path) -> int:
             os.write(terminal, left.pop(question))
     os.close(terminal)
     assert not left, seen.decode(errors="replace")
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child.wait(60)
 
 
 def test_questions_are_asked_in_a_terminal(tmp_path: Path) -> None:

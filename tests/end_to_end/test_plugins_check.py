@@ -195,6 +195,7 @@ def test_a_built_in_plugin_passes(tmp_path: Path) -> None:
     assert suite["failed"] == 0
     assert suite["passed"] >= 15
     assert len(suite["checks"]) == suite["passed"] + suite["skipped"]
+    assert all(check["promise"].endswith((".", ")")) for check in suite["checks"])
     text = vlmlens("plugins", "check", "memory", cwd=tmp_path)
     assert "round_trip" in text.stdout
     assert f"{suite['passed']} passed, {suite['skipped']} skipped, 0 failed" in text.stdout
@@ -219,6 +220,7 @@ def test_a_broken_store_in_a_file_fails(files: Path) -> None:
     text = vlmlens("plugins", "check", "bad.py:Store", cwd=files)
     assert text.returncode == 1
     assert "FAILED" in text.stdout
+    assert "`ids` and `iterate` keep the written order" in " ".join(text.stdout.split())
 
 
 @pytest.mark.parametrize(("name", "image", "code"), [("Vlm", "passed", 0), ("Blind", "failed", 1)])

@@ -18,7 +18,7 @@ from vlmlens.registry import Entry, Status
 
 if TYPE_CHECKING:
     from vlmlens.testing import CheckResult
-    from vlmlens.testing.run import Report
+    from vlmlens.testing.run import Report, Suite
 
 app = typer.Typer(
     help="What is installed, and what is wrong with it.",
@@ -115,7 +115,10 @@ def check_document(reports: Sequence[Report]) -> dict[str, Any]:
                 "on": report.suite.subject,
                 "description": report.description,
                 **report.counts,
-                "checks": [asdict(result) for result in report.results],
+                "checks": [
+                    {**asdict(result), "promise": report.suite.checks.promise(result.name)}
+                    for result in report.results
+                ],
             }
             for report in reports
         ]
@@ -128,9 +131,16 @@ def _checked(report: Report) -> Iterator[Any]:
     yield f"{suite.manifest.kind.value} {suite.manifest.name}, {suite.checks.__name__}{where}"
     if report.description:
         yield table("", "", rows=report.description.items())
-    rows = [(each.name, _outcome(each), " ".join(each.detail.split())) for each in report.results]
+    rows = [(each.name, _outcome(each), _detail(suite, each)) for each in report.results]
     yield table("check", "outcome", "detail", rows=rows)
     yield ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "\n"
+
+
+def _detail(suite: Suite, result: CheckResult) -> str:
+    """What happened; of a check that failed, after what it asks."""
+    detail = " ".join(result.detail.split())
+    asked = suite.checks.promise(result.name)
+    return f"{asked} {detail}".strip() if result.outcome == "failed" else detail
 
 
 def _outcome(result: CheckResult) -> str:

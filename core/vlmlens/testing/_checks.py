@@ -63,6 +63,12 @@ class Checks:
         """The names of the checks, in a fixed order."""
         return [name.removeprefix("check_") for name in dir(cls) if name.startswith("check_")]
 
+    @classmethod
+    def promise(cls, name: str) -> str:
+        """What a check asks, in one line."""
+        said = getattr(cls, f"check_{name}").__doc__ or ""
+        return " ".join(said.strip().partition("\n\n")[0].split())
+
     def run_checks(self) -> list[CheckResult]:
         """Run every check in a folder of its own; no check stops another."""
         return [self.run_check(name) for name in self.checks()]

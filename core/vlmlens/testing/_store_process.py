@@ -15,6 +15,9 @@ import threading
 from vlmlens.testing._checks import expect
 from vlmlens.testing._stores import expect_same, numbered, open_target
 
+_PAUSE = 0.002
+"""Seconds between a reader's looks, in which it leaves a core to the writer."""
+
 
 def write_for_ever(target: str, location: str, options: str, first: str = "0") -> None:
     """Write numbered blocks and acknowledge each."""
@@ -44,6 +47,7 @@ def read_till_told(target: str, location: str, options: str) -> None:
             said = complete
             if last:
                 return
+            told.wait(_PAUSE)
 
 
 def _wait_for_end(told: threading.Event) -> None:
