@@ -221,6 +221,14 @@ def test_too_few_samples_leave_open_what_the_eye_sees() -> None:
     assert found.answered.heard is Heard.UNSURE
 
 
+def test_rows_of_every_table_are_told_apart() -> None:
+    """Else runs could not be compared row by row."""
+    _, result = staged({**SEEN, "llm.block.0/last": signal(MANY, 6)}, MANY, MOSTLY)
+    for table in result.tables:
+        about = [tuple(row[key] for key in table.about) for row in rows(result, table.name)]
+        assert len(set(about)) == len(about), table.name
+
+
 def test_without_answers_there_is_nothing_to_say_of_the_mouth() -> None:
     result = probe(samples_of(Y), {"vision.block.0/mean": signal(Y, 1)})
     assert [finding.verdict for finding in result.findings] == [Verdict.ENCODED]

@@ -18,8 +18,8 @@ def tables(probed: Sequence[Probed]) -> list[Table]:
     found = [
         _table("probe-columns", "Probe accuracy and controls by target and column", columns),
         _table("probe-layers", "Which layer to take: columns ranked by accuracy", layers),
-        _table("probe-shortcuts", "What does without the layers", _shortcuts(probed)),
-        _table("probe-stages", "From the picture to the answer", _stages(probed)),
+        _table("probe-shortcuts", "What does without the layers", _shortcuts(probed), "shortcut"),
+        _table("probe-stages", "From the picture to the answer", _stages(probed), "stage"),
         _table("probe-targets", "What was probed for", [_target(item) for item in probed]),
     ]
     return [table for table in found if len(table)]
@@ -146,6 +146,8 @@ def _target(item: Probed) -> dict[str, Cell]:
     }
 
 
-def _table(name: str, title: str, rows: Sequence[dict[str, Cell]]) -> Table:
+def _table(name: str, title: str, rows: Sequence[dict[str, Cell]], beside: str = "") -> Table:
+    """A row is about a target, and about the column named `beside` where there is one."""
     headers = list(rows[0]) if rows else []
-    return Table(name, title, {header: [r[header] for r in rows] for header in headers})
+    keys = ("target", beside) if beside else ()
+    return Table(name, title, {header: [r[header] for r in rows] for header in headers}, keys)
