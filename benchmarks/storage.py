@@ -2,7 +2,8 @@
 
 Writes, reads as a matrix and reads row by row the same float16 columns with every backend, and
 prints medians and ratios: writing against a plain file with fsync, reading a column against a copy
-of an `np.memmap`, size against the payload. Warm: everything is in the page cache.
+of an `np.memmap`, size against the payload. Warm: everything is in the page cache. A write has 256
+rows, as runs write them: they gather what small batches give.
 
     python -m benchmarks.storage                      # about 200 MB, under two minutes
     python -m benchmarks.storage --rows 10000 --columns 8 --rounds 5 --only lmdb

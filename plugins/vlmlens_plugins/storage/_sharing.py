@@ -52,11 +52,10 @@ def firsts(order: tuple[int, ...]) -> list[int]:
 
 def _heads(raw: Array, starts: Array, lengths: Array) -> Array:
     """A number made of the first and the middle bytes of each sample's first row."""
-    rows = raw[np.minimum(starts, len(raw) - 1)]
-    half = rows.shape[1] // 2
-    parts = np.zeros((len(rows), _HEAD), np.uint8)
+    first_rows, half = np.minimum(starts, len(raw) - 1), raw.shape[1] // 2
+    parts = np.zeros((len(starts), _HEAD), np.uint8)
     for place, first in ((0, 0), (_HEAD // 2, half)):
-        some = rows[:, first : first + _HEAD // 2]
+        some = raw[:, first : first + _HEAD // 2][first_rows]
         parts[:, place : place + some.shape[1]] = some
     words = parts.view(np.uint64)
     heads = words[:, 0] * _ODD + words[:, 1]
