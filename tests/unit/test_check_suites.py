@@ -10,7 +10,7 @@ import pytest
 from vlmlens.errors import BrokenPlugin
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.observer import SilentObserver
-from vlmlens.registry import Registry
+from vlmlens.registry import Registry, Status
 from vlmlens.testing.run import TINY, find_suites, run_suites
 from vlmlens_plugins.demo.adapter import CHECKPOINT
 from vlmlens_plugins.hf import checks
@@ -70,3 +70,15 @@ def test_checks_that_are_none_are_a_broken_plugin(named: str) -> None:
     registry: Any = Fake(named)
     with pytest.raises(BrokenPlugin):
         find_suites(registry, "x")
+
+
+def test_every_built_in_plugin_has_checks() -> None:
+    registry = Registry.default()
+    own = [e for e in registry.entries() if e.kind and e.distribution == "vlmlens"]
+    assert {entry.kind for entry in own} == set(PluginKind)
+    for entry in own:
+        if entry.status is Status.MISSING_DEPENDENCY:
+            continue
+        suites = find_suites(registry, f"vlmlens:{entry.name}", entry.kind)
+        assert suites, entry.name
+        assert all(suite.manifest.kind is entry.kind for suite in suites)
