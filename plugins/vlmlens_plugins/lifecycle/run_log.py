@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +82,8 @@ class RunLog:
         path = run.plugins_path / FILE
         if not path.is_file():
             return None
+        import json  # here, as `vlmlens --help` imports this module
+
         return {"Run log": json.loads(path.read_text(encoding="utf-8"))}
 
     def _tracker(self, run: Run) -> Tracker | None:

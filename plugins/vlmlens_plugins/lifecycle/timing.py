@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -61,6 +60,8 @@ def read(run: Run) -> dict[str, Any]:
     path = run.plugins_path / FILE
     if not path.is_file():
         return {}
+    import json  # here, as `vlmlens --help` imports this module
+
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
