@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-_MEMORY = 3
+_MEMORY = 4
 _MAX_STEPS = 300
 _MAX_HALVINGS = 30
 _SUFFICIENT = 1e-4
