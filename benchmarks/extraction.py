@@ -48,7 +48,7 @@ def main() -> int:
     """Print a table per question, then every number that has a target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=96)
     parser.add_argument("--only", choices=("plain", "shared", "vision", "growth"))
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
@@ -65,8 +65,8 @@ def main() -> int:
               f"{chosen.rounds} rounds", end="\n\n")  # fmt: skip
         parts: dict[str, Callable[[], list[Target]]] = {
             "plain": lambda: _plain(folder, chosen.samples, chosen.rounds),
-            "shared": lambda: _shared(folder, max(2, chosen.samples // 16), chosen.rounds),
-            "vision": lambda: _vision(folder, max(2, chosen.samples // 16), chosen.rounds),
+            "shared": lambda: _shared(folder, max(2, chosen.samples // 24), chosen.rounds),
+            "vision": lambda: _vision(folder, max(2, chosen.samples // 24), chosen.rounds),
             "growth": lambda: _growth(chosen.threads),
         }
         run = [part for name, part in parts.items() if chosen.only in (None, name)]

@@ -146,6 +146,8 @@ class Extraction:
         share = self.vlm.shares if can else "nothing"
         found = units(self.samples, lengths, size=size, budget=self.budget, share=share)
         found = found if self.shard is None else found[self.shard.number :: self.shard.count]
+        if size is None:
+            found = [*_first_alone(found[:1]), *found[1:]]
         return found, {unit: work_of(unit, lengths, share) for unit in found}
 
     @property
@@ -247,6 +249,15 @@ class Extraction:
             ) from error
         self._fits = tokens / 2
         self.warn(f"{count} samples at once did not fit in memory: batches are halved.")
+
+
+def _first_alone(units: Sequence[Unit]) -> Iterator[Unit]:
+    """A unit with its first sample apart: the first pass is run to its end, so let it be short."""
+    for unit in units:
+        if unit.shared or len(unit.groups) == 1:
+            yield unit
+        else:
+            yield from (Unit(unit.groups[:1]), Unit(unit.groups[1:]))
 
 
 def _done(waiting: tuple[Unit, dict[int, Future[Sample]]]) -> tuple[Unit, dict[int, Sample]]:

@@ -17,9 +17,9 @@ _Time = Annotated[
 
 @shares(flags=spec_flags, output=output_flags)
 def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
-    """Say what a run will store.
+    """Say what a run will store, and with --time how long extraction takes.
 
-    Column by column, without loading weights; with --time also how long extraction takes.
+    Column by column, without loading weights (but for --time).
     """
     from vlmlens import runner
     from vlmlens.pace import timed
