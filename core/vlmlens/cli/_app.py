@@ -36,7 +36,7 @@ COMMANDS = {
     "plugins": "What is installed, and what is wrong with it.",
     "new": "Write a new plugin as a distribution, with tests that pass as they are.",
     "schema": "Print the JSON schema of the run file, for completion in an editor.",
-    "estimate": "Say what a run will store.",
+    "estimate": "Say what a run will store, and with --time how long extraction takes.",
     "doctor": "Check this environment.",
     "version": "Print the version.",
 }
