@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -38,9 +37,9 @@ from vlmlens_plugins.storage._environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
 from vlmlens_plugins.storage._locations import local_path
 from vlmlens_plugins.storage._mounts import network_of
+from vlmlens_plugins.storage._pieces import prepared
 from vlmlens_plugins.storage._reading import ReadPlan, gather, plan_read
 from vlmlens_plugins.storage._registry import Lease, lease
-from vlmlens_plugins.storage._sharing import entries_of, firsts
 from vlmlens_plugins.storage._space import FULL
 
 if TYPE_CHECKING:
@@ -307,13 +306,10 @@ def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> boo
     for ids, columns in split_block(block, largest=VALUE_LIMIT):
         pieces: dict[int, Piece] = {}
         for name, values in columns.items():
-            order = entries_of(values)
-            shares = shares or order is not None
-            stored = values if order is None else values.take(firsts(order))
-            array = np.ascontiguousarray(stored.array)
-            raw = array.reshape(-1).view(np.uint8).data if array.size else b""
+            raw, piece = prepared(values)
+            shares = shares or piece.order is not None
             txn.put(layout.value_key(numbers[name], number), cast(bytes, raw))
-            pieces[numbers[name]] = Piece(zlib.crc32(raw), values.lengths, order)
+            pieces[numbers[name]] = piece
         header = Chunk(number, ids, pieces).to_record()
         txn.put(layout.header_key(number), to_json(header))
         number += 1
