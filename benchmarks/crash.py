@@ -130,6 +130,10 @@ def _child(out: Path, settings: dict[str, Any]) -> Any:
 
 
 def _extract(out: Path, settings: dict[str, Any]) -> None:
+    import torch
+
+    # A fork makes torch's pool of threads anew, which several threads must not do at once.
+    torch.set_num_threads(1)
     plan = compose(make_spec({**settings, "out": str(out)}), Registry.default(), analyse=False)
     mode: Any = "resume" if (out / "run.json").exists() else "new"
     execute(plan, mode=mode, extract_only=True)

@@ -10,7 +10,7 @@ from vlmlens.report._axis import SIZE, Axis, draw_axis, left_room
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._scale import limits, ticks
 from vlmlens.report._text import cut, finite, one_line, show, width
-from vlmlens.report._theme import MARKERS, SERIES_LIGHT
+from vlmlens.report._theme import DASHES, MARKERS, SERIES_LIGHT
 from vlmlens.results import Figure, Series
 
 V = TypeVar("V")
@@ -220,8 +220,12 @@ def _whisker(ends: tuple[float, float] | None, x: float, thick: float, plot: Plo
 
 
 def _series_class(index: int, item: Series) -> dict[str, str]:
-    """A series' colour; a baseline or chance level is drawn in the colour of text."""
-    look = "reference dashed" if item.dashed else f"c{index % len(SERIES_LIGHT)}"
+    """A series' colour; a baseline or chance level is black or white, with dashes of its own."""
+    look = (
+        f"reference dashed d{index % len(DASHES)}"
+        if item.dashed
+        else f"c{index % len(SERIES_LIGHT)}"
+    )
     return {"class_": f"s {look}", "data_series": str(index)}
 
 

@@ -6,6 +6,8 @@ paper and lightened for dark screens; yellow is left out because it vanishes on 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from vlmlens.results import Verdict
 
 SERIES_LIGHT = (
@@ -23,6 +25,8 @@ LEVELS = 24
 """Steps of a heat map's colour scale."""
 
 MARKERS = ("circle", "square", "triangle", "diamond")
+DASHES: tuple[Literal["--", ":", "-."], ...] = ("--", ":", "-.")
+"""Of baselines and chance levels; report.css draws them as .d0, .d1 and .d2."""
 """Marker shapes by series, so that colour is never the only difference."""
 
 _VERDICTS = {

@@ -17,7 +17,7 @@ from vlmlens.report._heatmap import cell_texts
 from vlmlens.report._labels import grouped, shortened
 from vlmlens.report._scale import limits
 from vlmlens.report._text import cut, finite, one_line
-from vlmlens.report._theme import RAMP_LIGHT, SERIES_LIGHT, ink, level, ramp
+from vlmlens.report._theme import DASHES, RAMP_LIGHT, SERIES_LIGHT, ink, level, ramp
 from vlmlens.results import Figure, Series, Sheet
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _line(index: int, item: Series, colour: str, axes: Axes) -> None:
         _numbers(item.y),
         color=colour,
         linewidth=1.2,
-        linestyle="--" if item.dashed else "-",
+        linestyle=DASHES[index % len(DASHES)] if item.dashed else "-",
         marker="" if item.dashed else _MARKERS[index % len(_MARKERS)],
         markersize=3,
         label=str(index),
@@ -218,7 +218,8 @@ def _bars(index: int, item: Series, colour: str, figure: Figure, axes: Axes) -> 
     count = len(item.y)
     if item.dashed:
         lows, highs = [i - 0.44 for i in range(count)], [i + 0.44 for i in range(count)]
-        axes.hlines(_numbers(item.y), lows, highs, colour, "--", label=str(index), linewidth=1.2)
+        look = DASHES[index % len(DASHES)]
+        axes.hlines(_numbers(item.y), lows, highs, colour, look, label=str(index), linewidth=1.2)
         return
     solid = [i for i, other in enumerate(figure.series) if not other.dashed]
     thick = 0.8 / len(solid)
