@@ -20,11 +20,9 @@ from vlmlens.abc.adapter import (
     ForwardOutput,
     Generation,
     Logits,
-    Pass,
     Readout,
     Sharing,
 )
-from vlmlens.compiling import is_compiled
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -33,7 +31,7 @@ from vlmlens.transformers.encoding import append_answers, token_kinds
 from vlmlens.transformers.features import encode_same_images
 from vlmlens.transformers.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.transformers.loaded import LoadedModel
-from vlmlens.transformers.shared import Beginnings, Filling, beginnings, owned, shared_rows
+from vlmlens.transformers.shared import encode_beginnings, sees_all
 
 
 class TransformersAdapter(LoadedModel):
@@ -89,7 +87,7 @@ class TransformersAdapter(LoadedModel):
     @property
     def shares(self) -> Sharing:
         """See `ModelAdapter.shares`."""
-        if self.shares_prefix and self._sees_all(1):
+        if self.shares_prefix and sees_all(self, 1):
             return "beginnings"
         return "images" if self.shares_images else "nothing"
 
@@ -99,56 +97,10 @@ class TransformersAdapter(LoadedModel):
         """See `ModelAdapter.encode_shared`: beginnings where that is exact, else images."""
         if not all(group[0].images for group in groups):
             return None
-        found = self._encode_beginnings(groups) if self.shares_prefix else None
+        found = encode_beginnings(self, groups) if self.shares_prefix else None
         if found is None and self.shares_images:
             return encode_same_images(self, groups, budget)
         return found
-
-    def _encode_beginnings(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
-        begin = beginnings(self, groups)
-        if begin is None or not self._sees_all(begin.prefix + begin.longest):
-            return None
-        firsts = placed_images([group[0].open_images() for group in groups], begin.inputs)
-        grids = [joined([self.patch_grid(image) for image in group]) for group in firsts]
-        ids, mask = begin.whole(self.pad_token_id)
-        whole = {**begin.inputs, "input_ids": ids, "attention_mask": mask}
-        of_samples = [grids[owner] for owner in begin.owners]
-        layouts = {
-            axis: owned(layout, begin.owners)
-            for axis, layout in self.image_layouts(firsts, grids).items()
-        }
-        sequence = self.sequence_layouts(whole, of_samples, ())
-        layouts |= {axis: shared_rows(layout, begin) for axis, layout in sequence.items()}
-        samples = tuple(sample for group in groups for sample in group)
-        inputs = self.placed(begin.inputs)
-        return Batch(samples, inputs, layouts, self._passes(begin, inputs))
-
-    def _passes(self, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
-        cache = Filling()
-        if is_compiled(self.module):
-            cache.stay_plain()
-
-        def fill(last: int) -> None:
-            cache.last = last
-            first(False)
-
-        def first(head: bool) -> None:
-            model = self._module if head else self._module.model
-            model(**inputs, past_key_values=cache, use_cache=True)
-
-        def then(head: bool) -> None:
-            cache.last = None
-            ids, places, sees = begin.packed_tails(self.pad_token_id)
-            hidden = torch.finfo(self._module.dtype).min
-            mask = torch.zeros(sees.shape, dtype=self._module.dtype).masked_fill(~sees, hidden)
-            tails = {"input_ids": ids, "attention_mask": mask}
-            tails["position_ids"] = self.tail_positions(places + begin.prefix)
-            model = self._module if head else self._module.model
-            model(**self.placed(tails), past_key_values=cache, use_cache=True)
-
-        language = frozenset({Axis.LLM})
-        rows = begin.ids.numel()
-        return Pass(frozenset(Axis), first, rows, fill), Pass(language, then)
 
     def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
         """One forward pass for its activations; a family without an inner `model` overrides it.
@@ -166,13 +118,6 @@ class TransformersAdapter(LoadedModel):
             places: int64 `[groups, positions]`: how many tokens stand before each in its sample.
         """
         return places
-
-    def _sees_all(self, length: int) -> bool:
-        """Whether a token sees all before it in a sample of that length, by a mask of our own."""
-        text = self.config.get_text_config()
-        windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        narrow = any(window is not None and window < length for window in windows)
-        return text._attn_implementation in {"sdpa", "eager"} and not narrow
 
     def prompt_text(self, sample: Sample) -> str:
         """A sample's prompt in the chat template, as text, each image as its placeholder."""

@@ -17,9 +17,13 @@ import numpy as np
 import torch
 import transformers
 
+from vlmlens.abc.adapter import Batch, Pass
+from vlmlens.compiling import is_compiled
 from vlmlens.samples import Sample
+from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
 from vlmlens.tracing import end_pass
+from vlmlens.transformers.layouts import joined, placed_images
 
 if TYPE_CHECKING:
     from vlmlens.transformers.adapter import TransformersAdapter
@@ -114,6 +118,70 @@ class Beginnings:
             mask[row, : len(tail)] = 1
         heads = self.ids[list(self.owners)].to(ids.device)
         return torch.cat([heads, ids], 1), torch.cat([torch.ones_like(heads), mask], 1)
+
+
+def encode_beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+    """One batch of samples whose common beginnings are computed once; None where that is not exact.
+
+    Args:
+        vlm: Its language model sees no later token, and its images stand before the question.
+        groups: Samples with equal images, at least one each.
+    """
+    begin = beginnings(vlm, groups)
+    if begin is None or not sees_all(vlm, begin.prefix + begin.longest):
+        return None
+    firsts = placed_images([group[0].open_images() for group in groups], begin.inputs)
+    grids = [joined([vlm.patch_grid(image) for image in group]) for group in firsts]
+    ids, mask = begin.whole(vlm.pad_token_id)
+    whole = {**begin.inputs, "input_ids": ids, "attention_mask": mask}
+    of_samples = [grids[owner] for owner in begin.owners]
+    layouts = {
+        axis: owned(layout, begin.owners)
+        for axis, layout in vlm.image_layouts(firsts, grids).items()
+    }
+    sequence = vlm.sequence_layouts(whole, of_samples, ())
+    layouts |= {axis: shared_rows(layout, begin) for axis, layout in sequence.items()}
+    samples = tuple(sample for group in groups for sample in group)
+    inputs = vlm.placed(begin.inputs)
+    return Batch(samples, inputs, layouts, _passes(vlm, begin, inputs))
+
+
+def _passes(
+    vlm: TransformersAdapter, begin: Beginnings, inputs: Mapping[str, Any]
+) -> tuple[Pass, ...]:
+    """The beginnings, which fill a cache, then all tails."""
+    module: Any = vlm.module
+    cache = Filling()
+    if is_compiled(module):
+        cache.stay_plain()
+
+    def fill(last: int) -> None:
+        cache.last = last
+        first(False)
+
+    def first(head: bool) -> None:
+        (module if head else module.model)(**inputs, past_key_values=cache, use_cache=True)
+
+    def then(head: bool) -> None:
+        cache.last = None
+        ids, places, sees = begin.packed_tails(vlm.pad_token_id)
+        hidden = torch.finfo(module.dtype).min
+        mask = torch.zeros(sees.shape, dtype=module.dtype).masked_fill(~sees, hidden)
+        tails = {"input_ids": ids, "attention_mask": mask}
+        tails["position_ids"] = vlm.tail_positions(places + begin.prefix)
+        model = module if head else module.model
+        model(**vlm.placed(tails), past_key_values=cache, use_cache=True)
+
+    rows = begin.ids.numel()
+    return Pass(frozenset(Axis), first, rows, fill), Pass(frozenset({Axis.LLM}), then)
+
+
+def sees_all(vlm: TransformersAdapter, length: int) -> bool:
+    """Whether a token sees all before it in a sample of that length, by a mask of our own."""
+    text = vlm.config.get_text_config()
+    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    narrow = any(window is not None and window < length for window in windows)
+    return text._attn_implementation in {"sdpa", "eager"} and not narrow
 
 
 def beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:
