@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ def select_in_passes(
     layouts: Mapping[Axis, AxisLayout],
     *,
     stop: bool = False,
+    skip: Iterable[str] = (),
 ) -> dict[str, torch.Tensor | list[torch.Tensor]]:
     """Columns of a batch of several passes, each as `vlmlens.tokens.select` gives it.
 
@@ -34,6 +35,7 @@ def select_in_passes(
         layouts: Those of the batch, of the columns' axes.
         stop: End each pass after the last site that is wanted of it, or, where it only fills what
             later passes need, once that is full.
+        skip: See `vlmlens.tracing.hooked`.
 
     Raises:
         SiteSilent: A site gave no activation in a pass of its axis.
@@ -60,14 +62,14 @@ def select_in_passes(
         silent = _unwanted(here, of_site, each) if stop and not head else []
         if silent:
             early = [site for site in here if site not in silent]
-            with torch.inference_mode(), hooked(vlm.module, early, visit):
+            with torch.inference_mode(), hooked(vlm.module, early, visit, skip=skip):
                 _fill(each, silent)
             for site in silent:
                 for selection in of_site[site.name]:
                     selection.skip(each.rows)
         elif here:
             ends = stop and not head and not needed
-            with torch.inference_mode(), hooked(vlm.module, here, visit, stop=ends):
+            with torch.inference_mode(), hooked(vlm.module, here, visit, stop=ends, skip=skip):
                 each.run(head)
     return {name: selection.result() for name, selection in chosen.items()}
 

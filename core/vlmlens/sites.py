@@ -189,6 +189,15 @@ class SiteMap:
         """The canonical name of a module path, or the path itself."""
         return self._site_of(path).name
 
+    def owner(self, path: str) -> Site | None:
+        """The canonical site whose module a path names or lies in, the innermost; or None."""
+        around = (
+            site
+            for site in self.canonical.values()
+            if path == site.path or path.startswith(site.path + ".")
+        )
+        return max(around, key=lambda site: len(site.path), default=None)
+
     def _instances(self, template: SiteTemplate) -> list[Site]:
         for candidate in template.paths:
             numbers = self._numbers(candidate)
@@ -278,11 +287,7 @@ class SiteMap:
 
     def _site_of(self, path: str) -> Site:
         """The site of a raw path, named canonically where a canonical site contains it."""
-        owner: Site | None = None
-        for site in self.canonical.values():
-            inside = path == site.path or path.startswith(site.path + ".")
-            if inside and (owner is None or len(site.path) > len(owner.path)):
-                owner = site
+        owner = self.owner(path)
         if owner is None:
             return Site(path, path, self._axis_of(path))
         name = owner.name + path[len(owner.path) :]

@@ -18,6 +18,7 @@ import torch
 from vlmlens.compiling import uncompiled
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError, did_you_mean
 from vlmlens.sites import Axis, Site
+from vlmlens.unread import passing_on
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Batch, Logits, ModelAdapter
@@ -133,6 +134,7 @@ def hooked(
     *,
     stop: bool = False,
     part: Part | None = None,
+    skip: Iterable[str] = (),
 ) -> Iterator[None]:
     """Run `visit` on the activations of `sites`, and `edits`, during one forward pass.
 
@@ -147,6 +149,7 @@ def hooked(
             the block would do after the pass is skipped. A module that would run once more is
             not noticed then; run the first batch without.
         part: Which tensor of a module's output is read; None: the activation.
+        skip: Paths of blocks that are left out of the pass (`vlmlens.unread.needless`).
 
     Raises:
         SiteSilent: On leaving without another error: a site gave no activation, or its module
@@ -167,7 +170,7 @@ def hooked(
         for path in {**wanted, **by_path}
     ]
     try:
-        with uncompiled(module, {**wanted, **by_path}):
+        with uncompiled(module, {**wanted, **by_path}), passing_on(module, skip):
             yield
     except _Done:
         pass

@@ -35,6 +35,12 @@ class AyaVisionAdapter(RasterAdapter):
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
 
     @property
+    def tower_states(self) -> int | Sequence[int]:
+        """See `TransformersAdapter.tower_states`."""
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states
+
+    @property
     def image_mark(self) -> str:
         """See `TransformersAdapter.image_mark`."""
         return str(self.processor.image_token)

@@ -69,6 +69,12 @@ class GlammAdapter(RasterAdapter):
     templates: ClassVar[Sequence[SiteTemplate]] = TEMPLATES
     renames: ClassVar[Sequence[Rename]] = RENAMES
 
+    @property
+    def tower_states(self) -> int | Sequence[int]:
+        """See `TransformersAdapter.tower_states`."""
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states
+
     # ------------------------------------------------------------------ load
 
     @classmethod

@@ -38,6 +38,12 @@ class InternVLAdapter(TransformersAdapter):
     )
     renames: ClassVar[Sequence[Rename]] = RENAMES
 
+    @property
+    def tower_states(self) -> int | Sequence[int]:
+        """See `TransformersAdapter.tower_states`."""
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states
+
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
         """See `TransformersAdapter.read_config`."""

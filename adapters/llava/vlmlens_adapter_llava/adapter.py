@@ -15,3 +15,9 @@ class LlavaAdapter(RasterAdapter):
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
+
+    @property
+    def tower_states(self) -> int | Sequence[int]:
+        """See `TransformersAdapter.tower_states`."""
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states

@@ -51,6 +51,12 @@ class Molmo2Adapter(TransformersAdapter):
     image_processor_class: ClassVar[type[Any] | None] = Molmo2Images
     shares_images: ClassVar[bool] = True
 
+    @property
+    def tower_states(self) -> Sequence[int]:
+        """See `TransformersAdapter.tower_states`; the config numbers blocks, not states."""
+        numbers = self.config.adapter_config.vision_feature_layer
+        return [number + 1 if number >= 0 else number for number in numbers]
+
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
         """See `TransformersAdapter.read_config`; the first Molmo has an adapter of its own."""

@@ -35,6 +35,12 @@ class PixtralAdapter(TransformersAdapter):
     templates: ClassVar[Sequence[SiteTemplate]] = (_BLOCK, *LLAVA_SITES[1:])
     renames: ClassVar[Sequence[Rename]] = (*LLAVA_RENAMES, *mistral.RENAMES)
 
+    @property
+    def tower_states(self) -> int | Sequence[int]:
+        """See `TransformersAdapter.tower_states`."""
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states
+
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
         """See `TransformersAdapter.read_config`."""

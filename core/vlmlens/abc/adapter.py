@@ -198,6 +198,16 @@ class ModelAdapter(ABC):
     def sites(self) -> SiteMap:
         """The model's sites."""
 
+    @property
+    def unread(self) -> Sequence[str]:
+        """Blocks that a pass runs though nothing in the model reads what they give.
+
+        Those behind the one whose output the model takes as an image's features: names of
+        canonical sites, the last of their stack, in order. Extraction leaves them out where no
+        wanted site needs them; every other activation and the logits keep their bits.
+        """
+        return ()
+
     @abstractmethod
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None

@@ -258,6 +258,27 @@ class AdapterTests(AdapterSuite):
                 expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
                 expect(bool((shared == stopped).all()), f"{name} differs where the pass is stopped")
 
+    def check_unread_blocks(self, folder: Path) -> None:
+        """Without the blocks that nothing reads, all that needs none of them keeps its bits."""
+        del folder
+        from vlmlens.unread import needless, passing_on
+
+        if not self.vlm.unread:
+            raise skip("every block is read")
+        canonical = self.vlm.sites.canonical
+        strange = [name for name in self.vlm.unread if name not in canonical]
+        expect(not strange, f"`unread` names {strange}, which are no canonical sites")
+        sites = [site for site in canonical.values() if needless(self.vlm, [site])]
+        logits: Any = "last" if self.offers("readout") else "none"
+        batch = self.vlm.encode(self.samples)
+        whole = self.vlm.trace(batch, sites, logits=logits)
+        with passing_on(self.vlm.module, [canonical[name].path for name in self.vlm.unread]):
+            less = self.vlm.trace(batch, sites, logits=logits)
+        for name, activation in whole.items():
+            expect(bool((activation == less[name]).all()), f"{name} reads {self.vlm.unread}")
+        if whole.logits is not None and less.logits is not None:
+            expect(bool((whole.logits == less.logits).all()), f"logits read {self.vlm.unread}")
+
     def check_text_only(self, folder: Path) -> None:
         """A sample without an image, beside one with it: as alone; or a clear refusal."""
         del folder

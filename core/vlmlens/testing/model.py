@@ -40,6 +40,12 @@ class TinyLlava(RasterAdapter):
 
     shares_prefix: ClassVar[bool] = True
 
+    @property
+    def tower_states(self) -> int | Sequence[int]:
+        """See `TransformersAdapter.tower_states`."""
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states
+
 
 class TinyBlind(TinyLlava):
     """The same model, shown a gray picture every time."""

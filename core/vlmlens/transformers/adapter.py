@@ -32,6 +32,7 @@ from vlmlens.transformers.features import encode_same_images
 from vlmlens.transformers.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.transformers.loaded import LoadedModel
 from vlmlens.transformers.shared import encode_beginnings, sees_all
+from vlmlens.transformers.towers import blocks_behind
 
 
 class TransformersAdapter(LoadedModel):
@@ -83,6 +84,19 @@ class TransformersAdapter(LoadedModel):
             inputs = self.with_answers(inputs, appended)
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
         return Batch(tuple(samples), self.placed(inputs), layouts)
+
+    @property
+    def tower_states(self) -> int | Sequence[int]:
+        """Which of the vision tower's hidden states the model reads, as transformers numbers them.
+
+        0 is what enters the first block, -1 what the last gives.
+        """
+        return -1
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """See `ModelAdapter.unread`."""
+        return blocks_behind(self.sites, self.tower_states)
 
     @property
     def shares(self) -> Sharing:

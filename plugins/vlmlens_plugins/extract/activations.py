@@ -15,6 +15,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select
 from vlmlens.tracing import check_axis, hooked
+from vlmlens.unread import needless
 
 DEFAULT_SITES = (
     "vision.block.*",
@@ -40,7 +41,8 @@ class ActivationExtractor(Extractor):
     model, `last` inside it. Values keep the dtype in which the model computes.
 
     The first pass runs to its end, so that a module that runs more often than its site says is
-    found out; later ones stop after the last wanted site.
+    found out; later ones stop after the last wanted site, and leave out blocks that only sites
+    need that nobody wants (`ModelAdapter.unread`).
     """
 
     _seen_whole = False
@@ -75,7 +77,9 @@ class ActivationExtractor(Extractor):
             layouts.setdefault(site.axis, batch.layouts[site.axis])
         if batch.passes:
             chosen = {name: (site, c.selector) for name, (site, c) in self._columns.items()}
-            found = select_in_passes(self.vlm, batch, chosen, layouts, stop=self._stop)
+            found = select_in_passes(
+                self.vlm, batch, chosen, layouts, stop=self._stop, skip=self._skip
+            )
             values = {name: to_values(selected) for name, selected in found.items()}
         else:
             values = self._at_once(batch, layouts)
@@ -91,13 +95,22 @@ class ActivationExtractor(Extractor):
                 selector = self._columns[name][1].selector
                 values[name] = to_values(select(activation, selector, layout, site))
 
-        with torch.inference_mode(), hooked(self.vlm.module, self._sites, visit, stop=self._stop):
+        reads = hooked(self.vlm.module, self._sites, visit, stop=self._stop, skip=self._skip)
+        with torch.inference_mode(), reads:
             self.vlm.forward(batch, logits="all" if self._wants_head else "none")
         return values
 
     @property
     def _stop(self) -> bool:
         return self._seen_whole and not self._wants_head
+
+    @property
+    def _skip(self) -> tuple[str, ...]:
+        return self._needless if self._seen_whole else ()
+
+    @cached_property
+    def _needless(self) -> tuple[str, ...]:
+        return needless(self.vlm, self._sites)
 
     @cached_property
     def _sites(self) -> list[Site]:

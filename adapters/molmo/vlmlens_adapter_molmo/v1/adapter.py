@@ -44,6 +44,12 @@ class MolmoAdapter(TransformersAdapter):
     images_per_sample: ClassVar[int | None] = 1
     shares_prefix: ClassVar[bool] = True
 
+    @property
+    def tower_states(self) -> Sequence[int]:
+        """See `TransformersAdapter.tower_states`; the config numbers blocks, not states."""
+        numbers = self.config.vit_layers
+        return [number + 1 if number >= 0 else number for number in numbers]
+
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
         """See `TransformersAdapter.read_config`."""
