@@ -7,6 +7,7 @@ round, and their median counts.
 
     python -m benchmarks.extraction                  # everything and the targets, about 12 minutes
     python -m benchmarks.extraction --only shared --rounds 3
+    python -m benchmarks.extraction --only plain --vlm-lens ../vlm-lens    # beside a checkout of it
     python -m benchmarks.extraction --check          # exit 1 where a target is missed
 """
 
@@ -30,6 +31,7 @@ import torch
 
 from benchmarks._compare import Target, Times, in_turn, ratios, table, verdicts
 from benchmarks._models import bare_batches, llava, pairs, paligemma, photographs
+from benchmarks._vlm_lens import vlm_lens
 from vlmlens.extraction import Extraction
 from vlmlens.samples import Sample
 from vlmlens_plugins.extract.activations import ActivationExtractor
@@ -51,6 +53,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=96)
     parser.add_argument("--only", choices=("plain", "shared", "vision", "growth"))
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
+    parser.add_argument("--vlm-lens", type=Path, help="a checkout of VLM-Lens, to run it too")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
     parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -64,7 +67,7 @@ def main() -> int:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
               f"{chosen.rounds} rounds", end="\n\n")  # fmt: skip
         parts: dict[str, Callable[[], list[Target]]] = {
-            "plain": lambda: _plain(folder, chosen.samples, chosen.rounds),
+            "plain": lambda: _plain(folder, chosen.samples, chosen.rounds, chosen.vlm_lens),
             "shared": lambda: _shared(folder, max(2, chosen.samples // 24), chosen.rounds),
             "vision": lambda: _vision(folder, max(2, chosen.samples // 24), chosen.rounds),
             "growth": lambda: _growth(chosen.threads),
@@ -76,7 +79,7 @@ def main() -> int:
     return int(chosen.check and not all(target.met for target in targets))
 
 
-def _plain(folder: Path, count: int, rounds: int) -> list[Target]:
+def _plain(folder: Path, count: int, rounds: int, checkout: Path | None) -> list[Target]:
     vlm = llava(folder / "plain")
     samples = pairs(photographs(folder / "photographs", count), 1, letters=(10, 60))
     batches = bare_batches(vlm, samples, 8)
@@ -90,6 +93,10 @@ def _plain(folder: Path, count: int, rounds: int) -> list[Target]:
     }
     if find_spec("nnsight"):
         variants["nnsight, one by one"] = _nnsight(vlm, samples)
+    if checkout is not None:
+        model = str(folder / "plain")
+        run = vlm_lens(checkout, folder, model, samples, _paths(vlm, POOLED))
+        variants["VLM-Lens, pooled"] = run
     seconds = in_turn(variants, rounds)
     print(f"{count} samples, {_tokens(batches)} tokens each")
     print(table(seconds, base, per=count, unit="sample"), end="\n\n")
