@@ -206,15 +206,16 @@ def _plain_hooks(vlm: Any, samples: Sequence[Sample]) -> None:
 
 def _nnsight(vlm: Any, samples: Sequence[Sample]) -> Callable[[], object]:
     """The same through nnsight, one sample at a time."""
-    from nnsight import NNsight
+    from nnsight import NNsight, save
 
     traced, paths = NNsight(vlm.module), _paths(vlm, POOLED)
 
+    @torch.inference_mode()
     def run() -> list[Any]:
         kept = []
         for sample in samples:
-            with torch.inference_mode(), traced.trace(**vlm.encode([sample]).inputs):
-                saved = [traced.get(path).output.mean(1).save() for path in paths]
+            with traced.trace(**vlm.encode([sample]).inputs):
+                saved = save([traced.get(path).output.mean(1) for path in paths])
             kept += saved
         return kept
 
