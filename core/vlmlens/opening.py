@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from vlmlens.samples import Sample
     from vlmlens.spec import RunSpec
 
-_KEPT = ("model", "without_rows")
-"""What a resumed run keeps of run.json where it extracts nothing new."""
+_KEPT = (
+    "model",
+    "without_rows",
+    "compiled",
+    "shared_beginnings",
+    "shared_images",
+    "shards",
+    "warnings",
+)
+"""What a resumed run keeps of run.json: how the rows were made that it has already."""
 
 RunMode = Literal["new", "resume", "fresh"]
 

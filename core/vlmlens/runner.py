@@ -80,7 +80,7 @@ def execute(
         plan, extract_only = shard_plan(plan, shard, mode), True
     run = open_run(plan, mode)
     job = Job(run, plan.registry.hooks(), plan.load, Watch(observer or SilentObserver()))
-    job.warnings = [f"{name} is left out: {why}" for name, why in plan.left_out.items()]
+    job.warnings = _warnings(run, plan)
     with state_kept(job):
         job.hook("vlmlens_run_started")
         _extract(job, plan, shard)
@@ -88,6 +88,17 @@ def execute(
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
         _finish(job, len(plan.samples))
     return run
+
+
+def _warnings(run: Run, plan: Plan) -> list[str]:
+    """Those of the rows that a resumed run has, and which analyses are left out this time."""
+    chosen = (*plan.left_out, *plan.analyses)
+    before = [
+        text
+        for text in run.info.get("warnings", ())
+        if not text.startswith(tuple(f"{name} is left out" for name in chosen))
+    ]
+    return before + [f"{name} is left out: {why}" for name, why in plan.left_out.items()]
 
 
 def analyze(

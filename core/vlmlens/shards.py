@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vlmlens.runs import Run
 
 FOLDER = "shards"
+_ALIKE = ("model", "columns", "without_rows", "compiled")
+_COUNTED = ("shared_beginnings", "shared_images")
 _ENVIRONMENTS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
 
@@ -233,10 +235,30 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
                 progress(done, total)
         whole.set_meta({**whole.get_meta(), "fingerprint": shards.get_meta().get("fingerprint")})
     _keep_texts(run, folders)
-    first = parts[0]
-    run.update(state="finished", model=first.info.get("model"), columns=first.info["columns"])
+    run.update(state="finished", **_told(parts))
     shutil.rmtree(run.path / FOLDER)
     return len(folders)
+
+
+def _told(shards: Sequence[Run]) -> dict[str, Any]:
+    """What run.json keeps of what the shards' own say."""
+    infos = [shard.info for shard in shards]
+    told = {key: infos[0][key] for key in _ALIKE if key in infos[0]}
+    for key in _COUNTED:
+        if any(key in info for info in infos):
+            told[key] = sum(info.get(key, 0) for info in infos)
+    warnings = (text for info in infos for text in info.get("warnings", ()))
+    told["warnings"] = list(dict.fromkeys(warnings))
+    told["shards"] = [
+        {
+            "shard": shard.path.name,
+            "started": info.get("started"),
+            "finished": info.get("finished"),
+            "seconds": info["summary"]["seconds"],
+        }
+        for shard, info in zip(shards, infos, strict=True)
+    ]
+    return told
 
 
 def _check_whole(run: Run, shards: Sequence[Run]) -> None:

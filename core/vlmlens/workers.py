@@ -101,7 +101,9 @@ def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
             "suggested": dict(plan.suggested),
             "notes": list(plan.notes),
         }
-        Run.create(path, plan.spec, info, registry=plan.registry).write_samples(plan.samples)
+        run = Run.create(path, plan.spec, info, registry=plan.registry)
+        run.write_samples(plan.samples)
+        run.write_skipped(plan.skipped)
     spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
     return replace(plan, spec=spec)
 

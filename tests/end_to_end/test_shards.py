@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlmlens import Run
 from vlmlens.errors import FingerprintMismatch, RunError, RunExists, SpecError, StoreError
 from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
 from vlmlens.runner import execute
-from vlmlens.shards import Shard, merge
+from vlmlens.shards import Shard, merge, shard_folders
 from vlmlens.spec import make_spec
 from vlmlens.workers import execute_in_workers
 
@@ -61,6 +62,32 @@ def test_shards_read_as_one_store_and_merge(tmp_path: Path, whole: Run) -> None:
     same(Run(run.path), whole)
     again = execute(plan(run.path), mode="resume", extract_only=True)
     same(again, whole)
+
+
+def test_what_shards_tell_outlives_them(tmp_path: Path) -> None:
+    sites = [r"re:model\.language_model\.(rotary_emb|layers\.1)"]
+    run = sharded(tmp_path / "run", 2, sites=sites, limit=20)
+    told = "1 columns of modules that give no rows are left out."
+    assert [Run(folder).info["warnings"] for folder in shard_folders(run.path)] == [[told]] * 2
+    merge(run)
+    again = execute(plan(run.path, sites=sites, limit=20), mode="resume", extract_only=True)
+    for info in (run.info, again.info):
+        assert info["warnings"] == [told]
+        assert list(info["without_rows"]) == ["model.language_model.rotary_emb/last"]
+        assert info["shared_beginnings"] == 20
+        assert [each["shard"] for each in info["shards"]] == ["0-of-2", "1-of-2"]
+        assert all(each["seconds"]["extract"] > 0 for each in info["shards"])
+
+
+def test_samples_that_are_left_out_are_told_where_shards_begin(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    values = {"data": f"images:{tmp_path}", "prompt": "What?", "on_bad_sample": "skip"}
+    run = sharded(tmp_path / "run", 2, **values)
+    assert [bad.id for bad in run.skipped] == ["bad.png"]
+    merge(run)
+    assert [bad.id for bad in run.skipped] == ["bad.png"]
 
 
 def test_what_is_not_finished_is_not_merged(tmp_path: Path) -> None:
