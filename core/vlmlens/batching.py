@@ -67,7 +67,10 @@ class Lengths:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], encode: Callable[[Sample], Batch]) -> Lengths:
-        """Encode a few samples and fit: so many tokens per letter and per area of image."""
+        """Encode a few samples and fit: so many tokens per letter and per area of image.
+
+        Rounded, so that the same samples give the same units on every machine.
+        """
         letters = np.array([len(sample.prompt) for sample in samples], float)
         areas = np.array([_area(sample) for sample in samples])
         most = min(_PROBES, max(2, len(samples) // 16))
@@ -78,7 +81,8 @@ class Lengths:
         base, per_letter, per_area = weights
         whole = base + per_letter * letters + per_area * areas
         per_letter = max(per_letter, 0.0)
-        return cls(np.maximum(whole, 1.0), np.maximum(per_letter * letters, 1.0) + 8)
+        text = np.maximum(per_letter * letters, 1.0) + 8
+        return cls(np.maximum(whole, 1.0).round(3), text.round(3))
 
 
 def units(
