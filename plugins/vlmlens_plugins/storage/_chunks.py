@@ -56,6 +56,9 @@ def split_block(
 
 
 def _cuts(sizes: Array, limit: int) -> Iterator[tuple[int, int]]:
+    if sizes.sum(axis=1).max(initial=0) <= limit:
+        yield 0, sizes.shape[1]
+        return
     first, used = 0, np.zeros(len(sizes), dtype=np.int64)
     for i in range(sizes.shape[1]):
         used = used + sizes[:, i]

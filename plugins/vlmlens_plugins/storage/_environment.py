@@ -29,6 +29,7 @@ P = TypeVar("P")
 DATA_FILE = "data.mdb"
 LARGE_MAP = 1 << 40
 SMALL_MAP = 1 << 26
+_FREED = 24 << 20
 _NO_SPACE = ("No space left", "quota exceeded", "File too large")
 _DAMAGED = (
     lmdb.CorruptedError,
@@ -61,6 +62,8 @@ class Environment:
         self._index_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._readonly = not _may_write(folder)
+        if not self._readonly:
+            _keep_freed_memory()
         self._size, self._env = self._first(map_size)
         try:
             self._check_whole()
@@ -208,6 +211,18 @@ class Environment:
 
     def _is_full(self) -> bool:
         return not self._readonly and no_room(self.folder, self._file_size(), SMALL_MAP)
+
+
+def _keep_freed_memory() -> None:
+    """Let the next transactions have the memory of the last.
+
+    LMDB allocates what a transaction writes, and frees it at its end. glibc gives large freed
+    blocks back to the system, and to get them again page by page costs as much as to fill them,
+    until a block as large has been freed once: it then keeps up to twice as much
+    (`M_MMAP_THRESHOLD` in mallopt(3)). Models free such blocks all the time; a process that only
+    copies stores does not.
+    """
+    bytearray(_FREED)
 
 
 def _may_write(folder: str) -> bool:

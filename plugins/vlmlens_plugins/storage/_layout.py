@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +185,14 @@ class Index:
     def first_row(self, column: Column, chunk: Chunk) -> int:
         """Number of a column's rows in the chunks before this one."""
         return self._first_rows[column.number, chunk.number]
+
+    def has_any(self, samples: Iterable[str]) -> bool:
+        """Whether any of the samples has a value in any column."""
+        return any(sample in self._places for sample in samples)
+
+    def has(self, column: Column, sample: str) -> bool:
+        """Whether a sample has a value in a column."""
+        return self.place(column, sample) is not None
 
     def place(self, column: Column, sample: str) -> tuple[Chunk, int] | None:
         """The chunk that holds a sample's values in a column, and the sample's position in it."""

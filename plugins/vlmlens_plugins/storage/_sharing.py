@@ -25,13 +25,13 @@ def entries_of(values: Values) -> tuple[int, ...] | None:
         return None
     raw = np.ascontiguousarray(values.array).view(np.uint8).reshape(len(values.array), -1)
     starts = np.cumsum(lengths) - lengths
-    heads = _heads(raw, starts, lengths)
-    if len(np.unique(heads)) == len(heads):
+    heads = _heads(raw, starts if values.ragged else None, lengths).tolist()
+    if len(set(heads)) == len(heads):
         return None
     known: dict[tuple[int, int], tuple[int, int]] = {}
     order: list[int] = []
     count = 0
-    for start, length, head in zip(starts.tolist(), lengths.tolist(), heads.tolist(), strict=True):
+    for start, length, head in zip(starts.tolist(), lengths.tolist(), heads, strict=True):
         entry, first = known.get((head, length), (-1, 0))
         if entry < 0 or not np.array_equal(
             raw[first : first + length], raw[start : start + length]
@@ -50,13 +50,21 @@ def firsts(order: tuple[int, ...]) -> list[int]:
     return list(found.values())
 
 
-def _heads(raw: Array, starts: Array, lengths: Array) -> Array:
-    """A number made of the first and the middle bytes of each sample's first row."""
-    first_rows, half = np.minimum(starts, len(raw) - 1), raw.shape[1] // 2
-    parts = np.zeros((len(starts), _HEAD), np.uint8)
+def _heads(raw: Array, starts: Array | None, lengths: Array) -> Array:
+    """A number made of the first and the middle bytes of each sample's first row.
+
+    Args:
+        raw: uint8 `[rows, bytes]`.
+        starts: Where each sample's rows begin; None: each has one row.
+        lengths: Rows of each sample.
+    """
+    half = raw.shape[1] // 2
+    parts = np.zeros((len(lengths), _HEAD), np.uint8)
     for place, first in ((0, 0), (_HEAD // 2, half)):
-        some = raw[:, first : first + _HEAD // 2][first_rows]
+        some = raw[:, first : first + _HEAD // 2]
+        if starts is not None:
+            some = some[np.minimum(starts, len(raw) - 1)]
         parts[:, place : place + some.shape[1]] = some
     words = parts.view(np.uint64)
     heads = words[:, 0] * _ODD + words[:, 1]
-    return np.where(lengths > 0, heads, np.uint64(0))
+    return heads if starts is None else np.where(lengths > 0, heads, np.uint64(0))
