@@ -1,15 +1,15 @@
 """Runs killed with SIGKILL at random moments and resumed: nothing lost or doubled, no bit off.
 
 Each run is a process of its own, killed once or several times; what it ends with is compared with
-an uninterrupted run, value by value. Rows are stored a few at a time, so that kills fall between
-and into many writes.
+an uninterrupted run, value by value. Rows are stored a few at a time. Runs tell through a pipe when
+a write begins and ends: most kills are aimed into a write that is chosen by chance, or between it
+and the next one; the others fall anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import multiprocessing
 import os
 import random
@@ -17,6 +17,7 @@ import shutil
 import signal
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,49 +48,96 @@ def main() -> None:
         folder = Path(name)
         settings = {"limit": chosen.samples, "sites": list(SITES), "storage": chosen.storage}
         _import_all(settings)
-        length = _finish(folder / "whole", settings)
-        stored: list[int] = []
+        whole = _finish(folder / "whole", settings)
+        kills: list[Kill] = []
         wrong = 0
         for number in range(chosen.runs):
-            stored += _killed(folder / "run", settings, length, dice)
+            kills += _killed(folder / "run", settings, whole, dice)
             _finish(folder / "run", settings)
             wrong += not _equal(Run(folder / "run"), Run(folder / "whole"))
             shutil.rmtree(folder / "run")
             if (number + 1) % 10 == 0:
-                print(f"{number + 1:4} runs, {len(stored)} kills, {wrong} differ", flush=True)
-    part = sum(0 < rows < chosen.samples for rows in stored)
+                print(f"{number + 1:4} runs, {len(kills)} kills, {wrong} differ", flush=True)
+    some = sum(0 < kill.rows < chosen.samples for kill in kills)
     print(
-        f"{chosen.runs} runs of {chosen.samples} samples, {len(stored)} kills, "
-        f"{part} of them with some rows stored, {stored.count(0)} before the first"
+        f"{chosen.runs} runs of {chosen.samples} samples, {len(kills)} kills: "
+        f"{sum(kill.writing for kill in kills)} inside a write, {some} with some rows stored, "
+        f"{sum(not kill.rows for kill in kills)} before the first"
     )
     print(f"runs that lost, doubled or changed a value: {wrong} (target 0)")
     raise SystemExit(bool(wrong))
 
 
-def _killed(
-    out: Path, settings: dict[str, Any], length: tuple[float, float], dice: random.Random
-) -> list[int]:
-    """Start a run and kill it, at least once; rows that were stored at each kill.
+@dataclass
+class Kill:
+    """Rows that were stored when a run was killed, and whether it was writing."""
 
-    A first kill in three falls anywhere in the run, as later ones do; the others while it extracts.
-    """
-    rows: list[int] = []
-    while not rows or dice.random() < 0.3:
-        child = _child(out, settings)
-        if rows or dice.random() < 1 / 3:
-            child.join(dice.uniform(0, sum(length)))
-        else:
-            _wait_for_extraction(child, out)
-            child.join(dice.uniform(0, length[1]))
-        if child.exitcode is None:
-            os.kill(child.pid or 0, signal.SIGKILL)
-            child.join()
-            rows.append(_rows(out))
-        elif rows:
+    rows: int
+    writing: bool
+
+
+@dataclass
+class Whole:
+    """An uninterrupted run: its seconds, its writes, seconds of one and from one to the next."""
+
+    seconds: float
+    writes: int
+    writing: float
+    between: float
+
+
+class Child:
+    """A run in a process of its own, which tells of its writes."""
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self._told, tells = os.pipe()
+        self._last = b""
+        fork = multiprocessing.get_context("fork")
+        self.process = fork.Process(target=_extract, args=(out, settings, tells))
+        self.process.start()
+        os.close(tells)
+
+    def next(self) -> bytes:
+        """`(` where a write begins, `)` where it ends; nothing once the run has ended."""
+        told = os.read(self._told, 1)
+        self._last = told or self._last
+        return told
+
+    def wait_for_write(self, number: int) -> None:
+        """Until that write begins, counted from 0, or the run has ended."""
+        while told := self.next():
+            number -= told == b"("
+            if number < 0:
+                return
+
+    def kill(self) -> bool | None:
+        """Whether it was writing; None where it had ended by itself."""
+        if self.process.exitcode is None:
+            os.kill(self.process.pid or 0, signal.SIGKILL)
+        self.process.join()
+        while self.next():
+            pass
+        os.close(self._told)
+        return None if self.process.exitcode == 0 else self._last == b"("
+
+
+def _killed(out: Path, settings: dict[str, Any], whole: Whole, dice: random.Random) -> list[Kill]:
+    """Start a run and kill it, at least once; one kill in four falls anywhere."""
+    kills: list[Kill] = []
+    while not kills or dice.random() < 0.3:
+        child = Child(out, settings)
+        longest = dice.choice((whole.writing, whole.writing, whole.between, whole.seconds))
+        if longest != whole.seconds:
+            child.wait_for_write(dice.randrange(whole.writes))
+        child.process.join(dice.uniform(0, longest))
+        writing = child.kill()
+        if writing is not None:
+            kills.append(Kill(_rows(out), writing))
+        elif kills:
             break
         else:
             shutil.rmtree(out)
-    return rows
+    return kills
 
 
 def _import_all(settings: dict[str, Any]) -> None:
@@ -101,42 +149,47 @@ def _import_all(settings: dict[str, Any]) -> None:
     importlib.import_module("vlmlens.extraction")
 
 
-def _finish(out: Path, settings: dict[str, Any]) -> tuple[float, float]:
-    """Run to the end; seconds until it extracts, and from then on."""
+def _finish(out: Path, settings: dict[str, Any]) -> Whole:
+    """Run to the end."""
     start = time.perf_counter()
-    child = _child(out, settings)
-    _wait_for_extraction(child, out)
-    made = time.perf_counter()
-    child.join()
-    if child.exitcode:
-        raise SystemExit(f"a run ended with code {child.exitcode}")
-    return made - start, time.perf_counter() - made
+    child, moments = Child(out, settings), []
+    while child.next():
+        moments.append(time.perf_counter())
+    child.process.join()
+    if child.process.exitcode:
+        raise SystemExit(f"a run ended with code {child.process.exitcode}")
+    begun, ended = moments[::2], moments[1::2]
+    count = max(1, len(begun))
+    writing = sum(ended) - sum(begun)
+    return Whole(
+        time.perf_counter() - start,
+        len(begun),
+        writing / count,
+        (max(ended, default=start) - min(begun, default=start)) / count,
+    )
 
 
-def _wait_for_extraction(child: Any, out: Path) -> None:
-    """Wait until the run says which model it has loaded: rows come right after."""
-    while child.is_alive() and not _has_model(out / "run.json"):
-        time.sleep(0.002)
-
-
-def _has_model(path: Path) -> bool:
-    return path.exists() and "model" in json.loads(path.read_text(encoding="utf-8"))
-
-
-def _child(out: Path, settings: dict[str, Any]) -> Any:
-    child = multiprocessing.get_context("fork").Process(target=_extract, args=(out, settings))
-    child.start()
-    return child
-
-
-def _extract(out: Path, settings: dict[str, Any]) -> None:
+def _extract(out: Path, settings: dict[str, Any], tells: int) -> None:
     import torch
 
     # A fork makes torch's pool of threads anew, which several threads must not do at once.
     torch.set_num_threads(1)
+    _tell_of_writes(tells)
     plan = compose(make_spec({**settings, "out": str(out)}), Registry.default(), analyse=False)
     mode: Any = "resume" if (out / "run.json").exists() else "new"
     execute(plan, mode=mode, extract_only=True)
+
+
+def _tell_of_writes(tells: int) -> None:
+    flush = blocks.BlockWriter.flush
+
+    def telling(writer: blocks.BlockWriter) -> None:
+        if writer._blocks:
+            os.write(tells, b"(")
+            flush(writer)
+            os.write(tells, b")")
+
+    blocks.BlockWriter.flush = telling  # type: ignore[method-assign]
 
 
 def _rows(out: Path) -> int:
