@@ -46,7 +46,12 @@ def main() -> None:
     dice = random.Random(chosen.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = {"limit": chosen.samples, "sites": list(SITES), "storage": chosen.storage}
+        settings = {
+            "limit": chosen.samples,
+            "sites": list(SITES),
+            "storage": chosen.storage,
+            "batch_size": chosen.rows,
+        }
         _import_all(settings)
         whole = _finish(folder / "whole", settings)
         kills: list[Kill] = []
