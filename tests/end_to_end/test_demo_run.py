@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +26,11 @@ ABSENT = "photographer@color"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of the whole demo: the one that the gate made with the README's command, if it did."""
     folder = tmp_path_factory.mktemp("newcomer")
+    made = os.environ.get("VLMLENS_DEMO_RUN")
+    if made:
+        return Run(shutil.copytree(made, folder / "run"))
     command = [sys.executable, "-m", "vlmlens", "run", "--json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
