@@ -99,7 +99,10 @@ class Chunk:
 
     def stored_rows(self, column: int) -> int:
         """Number of a column's rows in its value, where what samples share stands once."""
-        return sum(self.pieces[column].entry_lengths(len(self.ids)))
+        piece = self.pieces[column]
+        if piece.order is None:
+            return self.rows(column)
+        return sum(piece.entry_lengths(len(self.ids)))
 
     def to_record(self) -> dict[str, Any]:
         """The header as JSON-ready data; columns with the same lengths share one list."""
