@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -399,6 +401,23 @@ class TestSpace:
             tmp_path,
         )
         assert int(out) > 8
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+    def test_memory_of_a_write_is_used_by_the_next(self, tmp_path):
+        """Where it is given back, each write takes a page fault for each of its pages."""
+        out = in_process(
+            """
+            given = {str(n): values(n, rows=256, width=2048) for n in range(6)}
+            with open_store(sys.argv[1]) as store:
+                for number in range(5):
+                    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                    store.write(block([f"{number}.{row}" for row in range(256)], **given))
+                    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            """,
+            tmp_path,
+        )
+        pages = 6 * 256 * 2048 * 4 // mmap.PAGESIZE
+        assert min(map(int, out.split())) < pages / 10, out
 
     def test_full_disk(self, tmp_path):
         """A limit on the file's size stands for the full disk; lifting it lets the run go on."""
