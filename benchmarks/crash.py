@@ -123,6 +123,8 @@ class Child:
         while self.next():
             pass
         os.close(self._told)
+        if self.process.exitcode not in (0, -signal.SIGKILL):
+            raise SystemExit(f"a run ended with code {self.process.exitcode}")
         return None if self.process.exitcode == 0 else self._last == b"("
 
 

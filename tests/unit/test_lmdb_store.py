@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -67,6 +69,20 @@ def questions(images, each, start=0):
     )
 
 
+def patterns(**columns):
+    """Ragged columns whose samples share entries: owner of each sample, rows of each entry."""
+    random, made, samples = np.random.default_rng(0), {}, 0
+    for name, (owners, rows) in columns.items():
+        entries = [random.standard_normal((n, 2)).astype("<f4") for n in rows]
+        made[name] = Values(
+            np.concatenate([entries[owner] for owner in owners]),
+            "float32",
+            tuple(rows[owner] for owner in owners),
+        )
+        samples = len(owners)
+    return ColumnBlock(tuple(f"pattern-{n}" for n in range(samples)), made)
+
+
 def raw_put(folder, key, value):
     """Change a store behind vlmlens's back."""
     with lmdb.open(str(folder), map_size=1 << 24) as env, env.begin(write=True) as txn:
@@ -111,10 +127,19 @@ class TestPage:
     def test_its_code_reads_every_column(self, folder):
         with open_store(folder) as store:
             store.write(questions(2, 4))
+            store.write(
+                patterns(
+                    one=([0, 0, 1, 0, 2], [2, 1, 3]),
+                    other=([0, 1, 1, 2, 0], [1, 0, 2]),
+                    third=([0, 1, 2, 3, 4], [3, 1, 0, 2, 1]),
+                )
+            )
+            names = [column.name for column in store.columns()]
+        assert len(names) == 9
         code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
         report = """
 import sys
-for name in ("a/last", "b/all", "later", "vision/mean", "vision/all", "own"):
+for name in sys.argv[2:]:
     ids, arrays = zip(*read_column(sys.argv[1], name))
     array = np.concatenate(arrays)
     lengths = [len(each) for each in arrays]
@@ -122,17 +147,13 @@ for name in ("a/last", "b/all", "later", "vision/mean", "vision/all", "own"):
 assert not [name for name in sys.modules if name.startswith("vlmlens")]
 """
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code + report, str(folder)],
+            [sys.executable, "-W", "error", "-c", code + report, str(folder), *names],
             capture_output=True,
             text=True,
             check=True,
         )
         with open_store(folder, "r") as store:
-            for name, line in zip(
-                ("a/last", "b/all", "later", "vision/mean", "vision/all", "own"),
-                done.stdout.splitlines(),
-                strict=True,
-            ):
+            for name, line in zip(names, done.stdout.splitlines(), strict=True):
                 wanted = store.read(name)
                 ids, bits, dtype, shape, lengths = json.loads(line)
                 assert ids == store.ids(name)
@@ -380,6 +401,23 @@ class TestSpace:
             tmp_path,
         )
         assert int(out) > 8
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+    def test_memory_of_a_write_is_used_by_the_next(self, tmp_path):
+        """Where it is given back, each write takes a page fault for each of its pages."""
+        out = in_process(
+            """
+            given = {str(n): values(n, rows=256, width=2048) for n in range(6)}
+            with open_store(sys.argv[1]) as store:
+                for number in range(5):
+                    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                    store.write(block([f"{number}.{row}" for row in range(256)], **given))
+                    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            """,
+            tmp_path,
+        )
+        pages = 6 * 256 * 2048 * 4 // mmap.PAGESIZE
+        assert min(map(int, out.split())) < pages / 10, out
 
     def test_full_disk(self, tmp_path):
         """A limit on the file's size stands for the full disk; lifting it lets the run go on."""
