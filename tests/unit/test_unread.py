@@ -13,6 +13,7 @@ from vlmlens.testing.model import TinyLlava, request
 from vlmlens.testing.tiny import picture
 from vlmlens.unread import needless, passing_on
 from vlmlens_plugins.extract.activations import ActivationExtractor
+from vlmlens_plugins.extract.attention import AttentionExtractor
 
 TOWER = "model.vision_tower"
 
@@ -81,12 +82,25 @@ def test_extraction_keeps_every_bit(
     assert left_out == whole
 
 
-def extracted(vlm: TinyLlava, wanted: list[str], shared: bool) -> tuple[dict[str, bytes], int]:
+def test_attention_keeps_every_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = TinyLlava.load(request(attention="eager"))
+    in_llm = ["llm.block.*.attn/last"]
+    for wanted, runs in ((in_llm, 1), (["vision.block.2.attn/image.mean", *in_llm], 3)):
+        left_out, ran = extracted(vlm, wanted, False, AttentionExtractor)
+        assert ran == runs
+        with monkeypatch.context() as patched:
+            patched.setattr(TinyLlava, "unread", ())
+            assert extracted(vlm, wanted, False, AttentionExtractor) == (left_out, 3)
+
+
+def extracted(
+    vlm: TinyLlava, wanted: list[str], shared: bool, kind: type[Any] = ActivationExtractor
+) -> tuple[dict[str, bytes], int]:
     """The columns of the last of three batches, and how often the last vision block computed."""
     group = samples(3)
     if shared:
         group = [replace(sample, images=group[0].images) for sample in group]
-    extractor = ActivationExtractor(vlm, wanted, ActivationExtractor.Options())
+    extractor = kind(vlm, wanted, kind.Options())
     calls: list[int] = []
     inside = vlm.module.get_submodule(f"{block(vlm, 2)}.mlp")
     handle = inside.register_forward_hook(lambda *_: calls.append(1))

@@ -136,7 +136,14 @@ class AttentionExtractor(ActivationExtractor):
                 selector = self._columns[name][1].selector
                 values[name] = to_values(reading(weights, selector, layouts[site.axis], site))
 
-        reads = hooked(self.vlm.module, self._sites, visit, stop=self._seen_whole, part=weights_of)
+        reads = hooked(
+            self.vlm.module,
+            self._sites,
+            visit,
+            stop=self._seen_whole,
+            part=weights_of,
+            skip=self._skip,
+        )
         with torch.inference_mode(), reads:
             self.vlm.forward(batch)
         self._seen_whole = True
