@@ -31,14 +31,9 @@ class AyaVisionAdapter(RasterAdapter):
     """
 
     shares_prefix: ClassVar[bool] = True
+    reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = SIGLIP_SITES
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
-
-    @property
-    def tower_states(self) -> int | Sequence[int]:
-        """See `TransformersAdapter.tower_states`."""
-        states: int | Sequence[int] = self.config.vision_feature_layer
-        return states
 
     @property
     def image_mark(self) -> str:

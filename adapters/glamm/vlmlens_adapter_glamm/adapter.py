@@ -66,14 +66,9 @@ class GlammAdapter(RasterAdapter):
     """`GLaMMForCausalLM`, without its code."""
 
     Options: ClassVar[type[Options]] = GlammOptions
+    reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = TEMPLATES
     renames: ClassVar[Sequence[Rename]] = RENAMES
-
-    @property
-    def tower_states(self) -> int | Sequence[int]:
-        """See `TransformersAdapter.tower_states`."""
-        states: int | Sequence[int] = self.config.vision_feature_layer
-        return states
 
     # ------------------------------------------------------------------ load
 

@@ -32,17 +32,12 @@ class InternVLAdapter(TransformersAdapter):
     """`InternVLForConditionalGeneration`."""
 
     shares_prefix: ClassVar[bool] = True
+    reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.vision_tower.encoder.layer.{i}",), Axis.VISION),
         *LLAVA_SITES[1:],
     )
     renames: ClassVar[Sequence[Rename]] = RENAMES
-
-    @property
-    def tower_states(self) -> int | Sequence[int]:
-        """See `TransformersAdapter.tower_states`."""
-        states: int | Sequence[int] = self.config.vision_feature_layer
-        return states
 
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:

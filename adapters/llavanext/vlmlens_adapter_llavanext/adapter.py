@@ -37,13 +37,8 @@ class LlavaNextAdapter(RasterAdapter):
 
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
+    reads_feature_layer: ClassVar[bool] = True
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
-
-    @property
-    def tower_states(self) -> int | Sequence[int]:
-        """See `TransformersAdapter.tower_states`."""
-        states: int | Sequence[int] = self.config.vision_feature_layer
-        return states
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`: the global view, then the tiles without padding.

@@ -32,14 +32,9 @@ class PixtralAdapter(TransformersAdapter):
 
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
+    reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (_BLOCK, *LLAVA_SITES[1:])
     renames: ClassVar[Sequence[Rename]] = (*LLAVA_RENAMES, *mistral.RENAMES)
-
-    @property
-    def tower_states(self) -> int | Sequence[int]:
-        """See `TransformersAdapter.tower_states`."""
-        states: int | Sequence[int] = self.config.vision_feature_layer
-        return states
 
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:

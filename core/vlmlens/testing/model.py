@@ -39,12 +39,7 @@ class TinyLlava(RasterAdapter):
     """A LLaVA: a tower whose CLS token does not reach the projector, and a Llama."""
 
     shares_prefix: ClassVar[bool] = True
-
-    @property
-    def tower_states(self) -> int | Sequence[int]:
-        """See `TransformersAdapter.tower_states`."""
-        states: int | Sequence[int] = self.config.vision_feature_layer
-        return states
+    reads_feature_layer: ClassVar[bool] = True
 
 
 class TinyBlind(TinyLlava):

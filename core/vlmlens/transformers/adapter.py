@@ -53,6 +53,9 @@ class TransformersAdapter(LoadedModel):
     shares_images: ClassVar[bool] = False
     """Whether the model takes image features in place of pixels (`mm_encoder_outputs`), with one
     entry per image, so that an image of several samples goes through the tower once."""
+    reads_feature_layer: ClassVar[bool] = False
+    """Whether the config's `vision_feature_layer` says which hidden states of the vision tower the
+    model reads; a family that says it otherwise overrides `tower_states`."""
 
     @property
     def padding_side(self) -> str:
@@ -91,7 +94,10 @@ class TransformersAdapter(LoadedModel):
 
         0 is what enters the first block, -1 what the last gives.
         """
-        return -1
+        if not self.reads_feature_layer:
+            return -1
+        states: int | Sequence[int] = self.config.vision_feature_layer
+        return states
 
     @property
     def unread(self) -> Sequence[str]:
