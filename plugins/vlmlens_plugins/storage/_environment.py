@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -213,8 +214,9 @@ class Environment:
         return not self._readonly and no_room(self.folder, self._file_size(), SMALL_MAP)
 
 
+@cache
 def _keep_freed_memory() -> None:
-    """Let the next transactions have the memory of the last.
+    """Let the next transactions have the memory of the last; said once per process.
 
     LMDB allocates what a transaction writes, and frees it at its end. glibc gives large freed
     blocks back to the system, and to get them again page by page costs as much as to fill them,
