@@ -13,8 +13,8 @@ import pytest
 
 from vlmlens import Run
 
-COMMAND = [sys.executable, "-m", "vlmlens", "extract", "--limit", "1500", "--batch-size", "4", "-q"]
-SAMPLES = 1500
+COMMAND = [sys.executable, "-m", "vlmlens", "extract", "--limit", "800", "--batch-size", "4", "-q"]
+SAMPLES = 800
 
 
 def stored(run: Path) -> int:
