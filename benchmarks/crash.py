@@ -133,9 +133,11 @@ def _killed(out: Path, settings: dict[str, Any], whole: Whole, dice: random.Rand
     kills: list[Kill] = []
     while not kills or dice.random() < 0.3:
         child = Child(out, settings)
-        longest = dice.choice((whole.writing, whole.writing, whole.between, whole.seconds))
-        if longest != whole.seconds:
+        aimed = dice.random() < 3 / 4
+        longest = whole.seconds
+        if aimed:
             child.wait_for_write(dice.randrange(whole.writes))
+            longest = dice.choice((whole.writing, whole.writing, whole.between))
         child.process.join(dice.uniform(0, longest))
         writing = child.kill()
         if writing is not None:

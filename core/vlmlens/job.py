@@ -30,12 +30,15 @@ class Job:
         self.watch = watch
         watch.ended = self._ended
         self.warnings: list[str] = []
+        self._shown: set[str] = set()
 
     def warn(self, message: str) -> None:
-        """Show a warning once, and keep it in the run."""
+        """Show a warning once, though an earlier process may have, and keep it in the run."""
+        if message not in self._shown:
+            self._shown.add(message)
+            self.watch.observer.warn(message)
         if message not in self.warnings:
             self.warnings.append(message)
-            self.watch.observer.warn(message)
             self.run.update(warnings=self.warnings)
 
     def hook(self, name: str, **arguments: Any) -> None:

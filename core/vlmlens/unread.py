@@ -1,7 +1,7 @@
 """Leaving out blocks whose output nothing reads.
 
-Some families take an image's features before their vision tower ends; transformers' code runs the
-blocks behind all the same. Where no wanted site needs them, extraction lets them pass on what they
+Some families take an image's features before their vision tower ends, and the blocks behind run all
+the same. Where no wanted site needs them, extraction lets them pass on what they
 are given, and every wanted activation keeps its bits.
 """
 

@@ -18,6 +18,8 @@ from vlmlens.errors import (
     RunExists,
     RunNotFound,
 )
+from vlmlens.job import Job, Watch
+from vlmlens.observer import SilentObserver
 from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
 from vlmlens.runner import analyze, execute
@@ -43,6 +45,22 @@ def test_a_run_folder(tmp_path: Path) -> None:
     again = make_spec(read_yaml(run.path / "spec.yaml"))
     assert again == run.spec
     assert repr(run) == f"Run({str(run.path)!r})"
+
+
+def test_a_warning_is_shown_again_where_the_run_goes_on(tmp_path: Path) -> None:
+    class Hearing(SilentObserver):
+        def warn(self, message: str) -> None:
+            heard.append(message)
+
+    heard: list[str] = []
+    run = extract(tmp_path / "r")
+    for _ in range(2):
+        job = Job(run, Registry.default().hooks(), lambda: None, Watch(Hearing()))  # type: ignore[arg-type, return-value]
+        job.warnings = list(run.info["warnings"])
+        job.warn("halved")
+        job.warn("halved")
+    assert heard == ["halved", "halved"]
+    assert run.info["warnings"] == ["halved"]
 
 
 def test_columns_read_back_in_sample_order(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ class ActivationExtractor(Extractor):
     model, `last` inside it. Values keep the dtype in which the model computes.
 
     The first pass runs to its end, so that a module that runs more often than its site says is
-    found out; later ones stop after the last wanted site, and leave out blocks that only sites
-    need that nobody wants (`ModelAdapter.unread`).
+    found out; later ones stop after the last wanted site, and leave out those blocks of
+    `ModelAdapter.unread` that no wanted site needs.
     """
 
     _seen_whole = False

@@ -216,7 +216,7 @@ class Environment:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the next transactions have the memory of the last; said once per process.
+    """Let the next transactions have the memory of the last; once per process is enough.
 
     LMDB allocates what a transaction writes, and frees it at its end. glibc gives large freed
     blocks back to the system, and to get them again page by page costs as much as to fill them,

@@ -193,9 +193,9 @@ class Index:
         """Whether any of the samples has a value in any column."""
         return any(sample in self._places for sample in samples)
 
-    def has(self, column: Column, sample: str) -> bool:
-        """Whether a sample has a value in a column."""
-        return self.place(column, sample) is not None
+    def has(self, column: str, sample: str) -> bool:
+        """Whether a sample has a value in a column of that name."""
+        return self.place(self.columns[column], sample) is not None
 
     def place(self, column: Column, sample: str) -> tuple[Chunk, int] | None:
         """The chunk that holds a sample's values in a column, and the sample's position in it."""

@@ -116,12 +116,8 @@ class LmdbStore(ColumnStore):
         environment = self._writable()
 
         def work(txn: Transaction[bytes], index: Index) -> None:
-            new = not index.has_any(block.ids)
-            check_block(
-                block,
-                index.forms(),
-                lambda name, sample: not new and index.has(index.columns[name], sample),
-            )
+            known = index.has_any(block.ids)
+            check_block(block, index.forms(), lambda name, row: known and index.has(name, row))
             if block.ids and block.columns and _put_block(txn, index, block):
                 _raise_version(txn)
 
