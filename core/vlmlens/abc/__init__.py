@@ -3,21 +3,13 @@
 Importing this package imports neither torch nor transformers.
 """
 
-from vlmlens.abc.adapter import (
-    Batch,
-    ForwardOutput,
-    Generation,
-    LoadRequest,
-    Logits,
-    ModelAdapter,
-    Pass,
-    Readout,
-)
+from vlmlens.abc.adapter import Generation, LoadRequest, ModelAdapter, Readout
 from vlmlens.abc.analysis import Analysis, AnalysisContext
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.extractor import Extractor
 from vlmlens.abc.options import Options
 from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
 
 __all__ = [
     "Analysis",
