@@ -1,4 +1,4 @@
-"""Saying once, to whoever runs the code, that something will go away; see docs/contract.md."""
+"""Deprecation warnings, shown once per process; see docs/contract.md."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import warnings
 
 
 class VlmlensDeprecationWarning(FutureWarning):
-    """Something of vlmlens's contract is used that a later version will not have.
+    """The code uses a part of vlmlens's contract that a later version will remove.
 
-    A `FutureWarning`, since Python hides a `DeprecationWarning` from those who run other people's
-    plugins. `python -W error::FutureWarning -m pytest` finds every use.
+    It is a `FutureWarning`, because Python hides a `DeprecationWarning` from users of other
+    people's plugins. `python -W error::FutureWarning -m pytest` finds every use.
     """
 
 
@@ -17,15 +17,15 @@ _told: set[str] = set()
 
 
 def deprecated(what: str, *, since: str, until: str, instead: str, stacklevel: int = 2) -> None:
-    """Warn of a use, the first time in this process.
+    """Warn the first time that something deprecated is used in this process.
 
     Args:
-        what: What is used, as its user knows it: "`Analysis.check` without columns".
+        what: What is used, in words that its user knows: "`Analysis.check` without columns".
         since: The version of vlmlens that deprecated it.
-        until: The first version that will not have it.
-        instead: What to use.
-        stacklevel: As of `warnings.warn`: 2 names the line that called the function that calls
-            this one.
+        until: The first version without it.
+        instead: What to use instead.
+        stacklevel: See `warnings.warn`. With 2 the warning names the line that called the
+            function that calls this one.
     """
     if what in _told:
         return

@@ -10,18 +10,18 @@
     │   ├── MissingDependency        a module it needs is not installed
     │   ├── WrongApiVersion          written for another plugin API
     │   ├── AmbiguousPlugin          two distributions claim the name
-    │   ├── SlowPlugin               it was not imported in time
-    │   └── DisabledPlugin           an environment variable leaves it out
-    ├── CompositionError             parts that do not fit together
-    ├── CheckpointError              weights that cannot be had
+    │   ├── SlowPlugin               its import took too long
+    │   └── DisabledPlugin           an environment variable turns it off
+    ├── CompositionError             parts of a run that do not fit together
+    ├── CheckpointError              weights that cannot be loaded
     │   ├── CheckpointNotFound
     │   └── CheckpointGated
     ├── SiteError                    a place in the model
     │   ├── SiteSyntaxError
     │   ├── SiteNotFound             matches nothing
-    │   ├── SiteSilent               matched, and gave no activation in a pass
-    │   └── SiteShapeError           its activation is not what its axis promises
-    ├── SelectorError                token positions that do not exist or do not parse
+    │   ├── SiteSilent               matches, but gave no activation in a pass
+    │   └── SiteShapeError           its activation does not have the rows of its axis
+    ├── SelectorError                a selector that does not parse or selects no token
     ├── DataError                    samples
     │   ├── DataNotFound
     │   ├── ManifestError            a table with missing or wrong columns
@@ -33,7 +33,7 @@
     │   ├── StoreCorrupt
     │   ├── StoreFull
     │   ├── ColumnNotFound
-    │   └── FingerprintMismatch      rows made under other conditions
+    │   └── FingerprintMismatch      stored rows were made under other conditions
     ├── RunError                     a run folder
     │   ├── RunExists
     │   └── RunNotFound
@@ -100,11 +100,11 @@ class AmbiguousPlugin(PluginError):
 
 
 class SlowPlugin(PluginError):
-    """A plugin was not imported in time."""
+    """Importing a plugin took too long."""
 
 
 class DisabledPlugin(PluginError):
-    """An environment variable leaves the plugin out."""
+    """An environment variable turns the plugin off."""
 
 
 class CompositionError(VlmlensError):
@@ -116,7 +116,7 @@ class CheckpointError(VlmlensError):
 
 
 class CheckpointNotFound(CheckpointError):
-    """No checkpoint at that hub id or folder."""
+    """There is no checkpoint at that hub id or folder."""
 
 
 class CheckpointGated(CheckpointError):
@@ -124,7 +124,7 @@ class CheckpointGated(CheckpointError):
 
 
 class SiteError(VlmlensError):
-    """A place in the model."""
+    """A site cannot be found or read."""
 
 
 class SiteSyntaxError(SiteError):
@@ -136,11 +136,11 @@ class SiteNotFound(SiteError):
 
 
 class SiteSilent(SiteError):
-    """A site exists and gave no activation (or several) in a forward pass."""
+    """A site exists, but gave no activation (or several) in a forward pass."""
 
 
 class SiteShapeError(SiteError):
-    """A site's activation has not the rows that its axis promises."""
+    """A site's activation does not have the number of rows that its axis requires."""
 
 
 class SelectorError(VlmlensError):
@@ -148,15 +148,15 @@ class SelectorError(VlmlensError):
 
 
 class DataError(VlmlensError):
-    """Samples."""
+    """Something is wrong with the samples."""
 
 
 class DataNotFound(DataError):
-    """No data at that path or name."""
+    """There is no data at that path or name."""
 
 
 class ManifestError(DataError):
-    """A manifest lacks columns or holds values of the wrong kind."""
+    """A table of samples lacks columns or holds values of the wrong kind."""
 
 
 class ImageError(DataError):
@@ -172,7 +172,7 @@ class MissingAnnotation(DataError):
 
 
 class StoreError(VlmlensError):
-    """A storage backend."""
+    """A storage backend refused an operation, or it failed."""
 
 
 class StoreLocked(StoreError):
@@ -192,11 +192,11 @@ class ColumnNotFound(StoreError):
 
 
 class FingerprintMismatch(StoreError):
-    """The store's rows were made under other conditions than the run asks for."""
+    """The stored rows were made under other conditions than this run's."""
 
 
 class RunError(VlmlensError):
-    """A run folder."""
+    """Something is wrong with a run folder."""
 
 
 class RunExists(RunError):
@@ -212,7 +212,7 @@ class OutOfMemory(VlmlensError):
 
 
 class ReadoutError(VlmlensError):
-    """Final norm and unembedding do not reproduce the model's own logits."""
+    """The final norm and the unembedding do not reproduce the model's own logits."""
 
 
 def nearest(name: str, names: Iterable[str], *, n: int = 5) -> list[str]:
@@ -225,7 +225,7 @@ def nearest(name: str, names: Iterable[str], *, n: int = 5) -> list[str]:
 
 
 def did_you_mean(name: str, names: Iterable[str], *, n: int = 3) -> str:
-    """A hint that lists the nearest names, or an empty string where nothing is near.
+    """A hint that lists the nearest names, or an empty string if no name is close.
 
     >>> did_you_mean("lmbd", ["lmdb", "sqlite"])
     'Did you mean lmdb?'

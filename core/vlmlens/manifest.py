@@ -1,7 +1,7 @@
-"""Manifest: the light card by which a plugin is listed without being imported.
+"""Manifest: a short description of a plugin, so that it can be listed without being imported.
 
-An entry point names a manifest. Listing reads manifests only; the class behind `target` is
-imported when it is chosen. A module that holds manifests must import nothing heavy.
+An entry point names a manifest. Listing reads manifests only. The class that `target` names is
+imported when a user chooses the plugin. A module with manifests must not import anything heavy.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 API_VERSION = 1
-"""The version of the plugin API that this vlmlens speaks."""
+"""The version of the plugin API in this version of vlmlens."""
 
 
 class PluginKind(StrEnum):
-    """The kinds of plugin of which a run chooses by name; the value is the spec's key."""
+    """The kinds of plugin that a run chooses by name. The value is the key in the run spec."""
 
     ADAPTER = "adapter"
     EXTRACTOR = "extractor"
@@ -47,8 +47,8 @@ class Checkpoint:
     Args:
         id: Hub id.
         parameters: Number of parameters, in billions.
-        gated: Whether its owner asks users to accept terms first.
-        licence: As its owner names it, where known.
+        gated: Whether users must accept terms before they can download it.
+        licence: The owner's name for the licence, if known.
     """
 
     id: str
@@ -59,25 +59,25 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is known of a plugin without importing it.
+    """What is known about a plugin without importing it.
 
     Args:
-        kind: What it is.
+        kind: The kind of plugin.
         name: The name by which users choose it.
         target: The class, as `package.module:Class`.
-        help: One line.
+        help: A description in one line.
         api_version: The plugin API that it was written for.
-        aliases: Other names that it answers to.
-        offers: What others may rely on: an adapter's "generate", "readout", "choice-scores",
-            ...; a storage's "ragged", ...; an extractor's "activations" (its columns are what
-            modules gave).
-        needs: What it relies on: an analysis's "labels", "choices", "images", "answers" (the
-            model writes, or there are choices to compare), "model", "readout", "activations".
-        requires: Modules that must be importable before `target` is imported.
-        checkpoints: An adapter's known checkpoints.
-        checks: A tuple of conformance tests to run with `vlmlens plugins check`, as
+        aliases: Other names for it.
+        offers: What other plugins may rely on. An adapter offers "generate", "readout",
+            "choice-scores", ...; a storage backend "ragged", ...; an extractor "activations" (its
+            columns are outputs of modules).
+        needs: What an analysis relies on: "labels", "choices", "images", "answers" (the model can
+            write text, or the samples have choices to compare), "model", "readout", "activations".
+        requires: Modules that must be installed before `target` is imported.
+        checkpoints: Known checkpoints of an adapter.
+        checks: Conformance tests for `vlmlens plugins check`: the path of a tuple of them, as
             `package.module:NAME`.
-        suggests: Run-spec values that apply where the user gives none.
+        suggests: Run-spec values to use if the user gives none.
     """
 
     kind: PluginKind

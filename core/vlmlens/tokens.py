@@ -1,15 +1,16 @@
-"""Token layouts (which rows of an activation mean what), selectors, and pooling.
+"""Token layouts (what each row of an activation stands for), selectors, and pooling.
 
-A layout says, for one sample on one axis, which rows of a module's flattened output
-`[rows, width]` belong to it, and what each row stands for. Padding belongs to no sample, so it can
-never be pooled in. A selector keeps some of a sample's rows, and may pool them to one:
+A layout describes one sample on one axis: which rows of a module's flattened output
+`[rows, width]` belong to the sample, and what each row stands for. Padding belongs to no sample,
+so it is never pooled. A selector keeps some of a sample's rows, and can pool them into one:
 
 =====================  ================================================================
 `last`, `first`        the last (first) row
 `image`                the image's rows; `text`: the prompt's; `special`: CLS, separators
 `all`                  every row of the prompt
-`steps`                the rows from which a generated answer was written, one per step; `answer`:
-                       the rows of its tokens (both with `--generate`, and of appended answers)
+`steps`                one row per generated token: the position that predicted it
+`answer`               the rows of the generated tokens themselves (`steps` and `answer` need
+                       `--generate` or an appended answer)
 `[3:9]`, `[-1]`        rows by position, as Python slices; also `image[3:9]`, `text[-1]`
 `image.mean`           pooled: `.mean` or `.max` after any of these
 `mean`, `max`          short for `all.mean`, `all.max`
@@ -49,16 +50,16 @@ class TokenKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
-    """Where in the sample's images each image row lies; one entry per image row, in row order.
+    """Where each image row lies in the sample's images: one entry per image row, in row order.
 
     Args:
         image: int64 `[n]`, number of the image in the sample.
-        view: `[n]`, which view of it: "image", "global", "tile 0", ...
+        view: `[n]`, the view of that image: "image", "global", "tile 0", ...
         row: int64 `[n]`, row in the view's grid; `col` likewise.
-        rows: int64 `[n]`, the grid's number of rows; `cols` likewise.
-        box: float32 `[n, 4]`, (left, top, right, bottom) in fractions of the original image's
-            width and height; may lie outside 0..1 where the model pads, NaN for rows that stand
-            for no region.
+        rows: int64 `[n]`, number of rows in the grid; `cols` likewise.
+        box: float32 `[n, 4]`, (left, top, right, bottom) as fractions of the original image's
+            width and height. Values are outside 0..1 if the model pads the image, and NaN for
+            rows that stand for no region.
     """
 
     image: Ints
@@ -73,7 +74,7 @@ class PatchGrid:
         return len(self.view)
 
     def take(self, rows: Ints) -> PatchGrid:
-        """The entries of some image rows, in that order."""
+        """The entries of the given image rows, in that order."""
         return PatchGrid(
             image=self.image[rows],
             view=tuple(self.view[i] for i in rows),
@@ -92,8 +93,8 @@ class TokenLayout:
     Args:
         rows: int64 `[n]`, row numbers in the module's output flattened to `[rows, width]`.
         kinds: uint8 `[n]`, a `TokenKind` per row.
-        token_ids: int64 `[n]` on the language model's axis, else None.
-        patches: the patch grid of the rows of kind IMAGE, where the family has one.
+        token_ids: int64 `[n]` on the language model's axis; None on other axes.
+        patches: The patch grid of the rows of kind IMAGE; None if the family has no grid.
     """
 
     rows: Ints
@@ -102,7 +103,7 @@ class TokenLayout:
     patches: PatchGrid | None = None
 
     def positions(self, kind: TokenKind) -> Ints:
-        """int64 `[k]`: which of the sample's rows are of that kind."""
+        """int64 `[k]`: the positions of the sample's rows of that kind."""
         return np.flatnonzero(self.kinds == kind)
 
     def __len__(self) -> int:
@@ -114,10 +115,10 @@ class AxisLayout:
     """The layouts of a batch on one axis.
 
     Args:
-        total: Rows of a module's flattened output on this axis, padding included.
-        samples: A layout per sample of the batch.
-        others: The axis at other resolutions, told apart by their totals: for modules after
-            patches were merged on the way, or before they are pooled.
+        total: Number of rows of a module's flattened output on this axis, padding included.
+        samples: One layout per sample of the batch.
+        others: Layouts of the same axis at other resolutions, each with another `total`: for
+            modules after patches are merged, or before they are pooled.
     """
 
     total: int
@@ -125,7 +126,7 @@ class AxisLayout:
     others: Sequence[AxisLayout] = ()
 
     def at(self, rows: int) -> AxisLayout | None:
-        """The layout of an output with so many rows; None where none has that many."""
+        """The layout of an output with that many rows; None if there is none."""
         return next((one for one in (self, *self.others) if one.total == rows), None)
 
 
@@ -151,10 +152,10 @@ class Selector:
     """Which rows of a sample are kept, and how they are pooled. Made by `Selector.parse`.
 
     Args:
-        kind: Rows of that kind; None: all of the prompt.
-        index: Which of them.
-        pool: How they are pooled.
-        steps: Instead the rows before those of the answer's tokens: what each was written from.
+        kind: Keep rows of that kind; None: all rows of the prompt.
+        index: Keep only these of them.
+        pool: How to pool the kept rows; None: no pooling.
+        steps: Keep the rows that predicted the answer's tokens: for each token, the row before it.
     """
 
     kind: TokenKind | None = None
@@ -200,10 +201,10 @@ class Selector:
         return text.removeprefix("all") if text.startswith("all[") else text
 
     def rows(self, layout: TokenLayout) -> Ints:
-        """int64 `[k]`: the kept rows of the sample, as rows of the flattened output.
+        """int64 `[k]`: the kept rows of the sample, as row numbers of the flattened output.
 
         Raises:
-            SelectorError: The sample has none of them.
+            SelectorError: The sample has no such row.
         """
         rows = layout.rows[self._of_kind(layout)]
         if isinstance(self.index, int):
@@ -215,8 +216,8 @@ class Selector:
             raise SelectorError(
                 f"The selector {str(self)!r} keeps no token of a sample with {len(layout)} tokens.",
                 subject=str(self),
-                hint="A sample without an image has no image tokens, one without an answer no "
-                "answer and no steps (--generate); pick another selector.",
+                hint="A sample without an image has no image tokens. `answer` and `steps` need "
+                "--generate. Choose another selector.",
             )
         return rows
 
@@ -230,7 +231,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One site with one selector: what is stored, and the unit of every analysis.
+    """One site with one selector. Stores keep columns, and analyses read them.
 
     >>> column = Column.parse("llm.block.14/last")
     >>> column.site, str(column.selector), str(column)
@@ -245,12 +246,12 @@ class Column:
         """Read `SITE/SELECTOR`.
 
         Raises:
-            SelectorError: There is no selector, or it does not parse.
+            SelectorError: The selector is missing or does not parse.
         """
         site, slash, selector = text.partition("/")
         if not slash:
             raise SelectorError(
-                f"{text!r} is no column: it has no selector.",
+                f"{text!r} is not a column: it has no selector.",
                 subject=text,
                 hint=f"Write {text}/last, for example.",
             )
@@ -267,16 +268,16 @@ def select(
 
     Args:
         activation: A module's output, `[..., width]`; its leading dimensions are flattened.
-        selector: What to keep.
+        selector: Which rows to keep, and how to pool them.
         layout: The batch's layout on the site's axis.
-        site: Named in errors.
+        site: The site, for error messages.
 
     Returns:
-        `[samples, width]`, or, for a ragged selector, a list of `[k_i, width]`. Means are taken
-        in float32 (float64 in its own precision) and given back in the activation's dtype.
+        `[samples, width]`, or a list of `[k_i, width]` for a ragged selector. Means are computed
+        in float32 (in float64 for float64) and returned in the activation's dtype.
 
     Raises:
-        SiteShapeError: The activation has neither `layout.total` rows nor another layout's.
+        SiteShapeError: The number of rows is neither `layout.total` nor that of another layout.
         SelectorError: A sample has no such token.
     """
     import torch
@@ -286,9 +287,9 @@ def select(
     if found is None:
         raise SiteShapeError(
             f"The site {site.name!r} gave {tuple(activation.shape)}: {rows} rows, "
-            f"where the {site.axis.value} axis has {layout.total}.",
+            f"but the {site.axis.value} axis has {layout.total}.",
             subject=site.name,
-            hint="It is pooled or reshaped inside the model; choose a block instead.",
+            hint="The model pools or reshapes the activation there; choose a block instead.",
         )
     flat = activation.reshape(rows, activation.shape[-1])
     kept = [selector.rows(sample) for sample in found.samples]
@@ -303,7 +304,7 @@ def select(
 
 
 def pooled(blocks: Sequence[torch.Tensor], pool: Pool) -> torch.Tensor:
-    """`[blocks, width]`: each block `[rows, width]` pooled to a row, means in float32 or better."""
+    """Each block `[rows, width]` pooled into one row: `[blocks, width]`; means in float32."""
     import torch
 
     if pool == "max":

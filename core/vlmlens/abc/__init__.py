@@ -1,6 +1,8 @@
 """The interfaces that plugins implement. Stable; see docs/plugins.md.
 
-Importing this package imports neither torch nor transformers.
+May use passes, samples, tokens and what is below. Importing this package imports neither torch nor
+transformers. A new kind of plugin needs an interface here, a kind in `vlmlens.manifest`, and a kit
+in `vlmlens.testing`; a new lifecycle hook goes into `hookspecs`.
 """
 
 from vlmlens.abc.adapter import Generation, LoadRequest, ModelAdapter, Readout

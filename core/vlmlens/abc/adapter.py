@@ -1,8 +1,7 @@
-"""ModelAdapter: what makes one family of vision-language models speak our interface.
+"""ModelAdapter: the common interface of all families of vision-language models.
 
-An adapter answers six questions: load, skeleton, sites, encode, forward/generate, readout.
-Families with a native transformers class start from
-`vlmlens.hf.TransformersAdapter`, which answers most of them.
+An adapter implements six things: load, skeleton, sites, encode, forward/generate, readout.
+For families with a class in transformers, `vlmlens.hf.TransformersAdapter` implements most of them.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     from vlmlens.samples import Sample
 
 Answer: TypeAlias = "str | Sequence[int]"
-"""A continuation of a prompt: as text, or as the token ids that a model wrote."""
+"""A continuation of a prompt: text, or the token ids that a model generated."""
 
 
 Sharing = Literal["nothing", "images", "beginnings"]
-"""What is computed once for samples on the same images: nothing, what the vision tower gives, or
-all that stands before what differs."""
+"""What is computed once for samples with the same images: nothing, the vision features, or the
+whole beginning that the samples have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,16 @@ class LoadRequest:
     Args:
         model: Hub id or folder; None: the adapter's default checkpoint.
         revision: Branch, tag or commit of a hub checkpoint.
-        device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best one there is).
-        device_map: Passed to transformers ("auto" spreads over devices), instead of `device`.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best device available).
+        device_map: Passed to transformers instead of `device`; "auto" spreads the model over
+            devices.
         dtype: "auto" (the checkpoint's; on a CPU float16 becomes float32), "float32",
             "bfloat16" or "float16".
         attention: transformers' attention implementation: "sdpa", "eager", ...; None: its default.
-        autocast: "bfloat16" or "float16": matrix products are computed so, while weights and the
-            residual stream keep their dtype; None: all in `dtype`.
-        quantization: "4bit" or "8bit" through bitsandbytes; None: as the checkpoint is.
-        trust_remote_code: Run code that comes with the checkpoint.
+        autocast: "bfloat16" or "float16": run matrix products under torch.autocast in that type.
+            Weights and the residual stream keep their dtype. None: compute everything in `dtype`.
+        quantization: "4bit" or "8bit" through bitsandbytes; None: as stored in the checkpoint.
+        trust_remote_code: Whether to run code that comes with the checkpoint.
         options: The adapter's own options.
     """
 
@@ -66,13 +66,13 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """What a model wrote after one sample.
+    """The text that a model generated for one sample.
 
     Args:
-        text: Without special tokens.
-        token_ids: With special tokens, up to the one that ends it.
-        masks: bool `[objects, height, width]` in pixels of the sample's image, where the family
-            draws what it names (GLaMM); else None.
+        text: The text, without special tokens.
+        token_ids: The token ids, with special tokens, up to and including the end token.
+        masks: bool `[objects, height, width]` in pixels of the sample's image, if the family
+            segments the objects that it names (GLaMM); else None.
     """
 
     text: str
@@ -82,15 +82,15 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """How the language model reads its last residual stream: final norm, then unembedding.
+    """How the model turns its last residual stream into logits: final norm, then unembedding.
 
     Args:
         norm: `[..., width] -> [..., width]`.
-        unembed: `[..., width] -> [..., vocabulary]` raw logits, with the family's scaling or
+        unembed: `[..., width] -> [..., vocabulary]`: raw logits, including the family's scaling or
             soft cap.
-        site: The site whose activation, put through both, gives the model's own logits.
-        some: `unembed` for a part of the vocabulary, a slice or int64 token ids:
-            `[..., width] -> [..., tokens]`; None where only all of it can be computed.
+        site: The site whose activation gives the model's own logits after norm and unembedding.
+        some: `unembed` for a part of the vocabulary, given as a slice or int64 token ids:
+            `[..., width] -> [..., tokens]`. None: only the whole vocabulary can be computed.
     """
 
     norm: Callable[[torch.Tensor], torch.Tensor]
@@ -99,7 +99,7 @@ class Readout:
     some: Callable[[torch.Tensor, slice | torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
-        """Logits `[..., vocabulary]` in float32 of a residual stream `[..., width]`."""
+        """The logits of a residual stream: float32 `[..., vocabulary]` from `[..., width]`."""
         return self.unembed(self.norm(hidden) if norm else hidden).float()
 
 
@@ -114,17 +114,17 @@ class ModelAdapter(ABC):
         """Load a checkpoint.
 
         Raises:
-            CheckpointNotFound: Nothing at that id or folder.
-            CheckpointGated: Access must be asked for first.
+            CheckpointNotFound: There is no checkpoint at that id or folder.
+            CheckpointGated: The checkpoint's owner must grant access first.
             MissingDependency: The family needs a package that is not installed.
         """
 
     @classmethod
     @abstractmethod
     def skeleton(cls, request: LoadRequest) -> Self:
-        """The same adapter over a module tree on the meta device, from the config alone.
+        """The same adapter, built from the config alone: a module tree without weights.
 
-        `sites` works on it; nothing that computes does.
+        The modules are on torch's meta device. `sites` works on them; computing does not.
         """
 
     @property
@@ -139,11 +139,11 @@ class ModelAdapter(ABC):
 
     @property
     def unread(self) -> Sequence[str]:
-        """Blocks that a pass runs though nothing in the model reads what they give.
+        """Blocks that run in a pass although nothing in the model reads their output.
 
-        Those behind the one whose output the model takes as an image's features: names of
-        canonical sites, the last of their stack, in order. Extraction leaves them out where no
-        wanted site needs them; every other activation and the logits keep their bits.
+        These are the vision blocks after the one that gives the image's features: names of
+        canonical sites, the last ones of their stack, in order. Extraction skips them if no wanted
+        site needs them. All other activations and the logits stay the same, bit for bit.
         """
         return ()
 
@@ -151,92 +151,91 @@ class ModelAdapter(ABC):
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
     ) -> Batch:
-        """One padded batch. Batching never changes a sample's activations.
+        """Encode samples as one padded batch. Batching never changes a sample's activations.
 
         Args:
-            samples: At least one.
-            answers: Per sample, a continuation to append after the prompt, as the model itself
-                would write it (for scoring), or did write it; its tokens have kind ANSWER.
+            samples: At least one sample.
+            answers: Per sample, a continuation to append after the prompt: an answer to be scored,
+                or one that the model generated. Its tokens get the kind ANSWER.
 
         Raises:
-            DataError: A sample has images (or none) where the family cannot take that.
+            DataError: The family cannot take a sample's number of images.
         """
 
     @property
     def shares(self) -> Sharing:
-        """What `encode_shared` computes once, as far as the model alone tells."""
+        """What `encode_shared` computes once for this model (some samples may not allow it)."""
         return "nothing"
 
     def encode_shared(
         self, groups: Sequence[Sequence[Sample]], *, budget: int | None = None
     ) -> Batch | None:
-        """One batch in which what samples on the same images have in common is computed once.
+        """Encode samples so that what samples with the same images share is computed once.
 
-        Activations equal those of `encode` up to rounding; samples then share rows in the layouts.
-        Such a batch is for reading activations: `forward` and `generate` do not take it.
+        Activations equal those of `encode` up to rounding. In the layouts, samples share rows.
+        Such a batch is for reading activations only: `forward` and `generate` do not accept it.
 
         Args:
-            groups: Samples with equal images, at least one group of at least one.
-            budget: About how many tokens one pass is to have, where several can be made; None:
-                no bound.
+            groups: Groups of samples with equal images: at least one group of at least one sample.
+            budget: About how many tokens one pass should have, if it can be split; None: no limit.
 
         Returns:
-            None where the family, or these samples, do not allow it.
+            The batch; None if the family, or these samples, do not allow sharing.
         """
         del groups, budget
         return None
 
     @abstractmethod
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
-        """One pass without gradients; only the wanted logits are computed."""
+        """Run one pass without gradients. Only the logits that are asked for are computed."""
 
     @abstractmethod
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
-        """Greedy continuation per sample."""
+        """The greedy continuation of each sample."""
 
     def readout(self) -> Readout | None:
-        """Final norm and unembedding; None where the family has none (CLIP)."""
+        """The final norm and the unembedding; None if the family has none (CLIP)."""
         return None
 
     def choice_scores(self, samples: Sequence[Sample]) -> list[list[float]] | None:
-        """Log-probabilities of each sample's choices, where the family compares them to the image.
+        """The log-probabilities of each sample's choices, from comparing them with the image.
 
-        For families that write no text (CLIP); their manifest offers "choice-scores". Asked about
-        no samples, they answer with an empty list.
+        For families that generate no text (CLIP). Their manifest offers "choice-scores". For an
+        empty list of samples, the result is an empty list.
 
         Args:
-            samples: With choices.
+            samples: Samples with choices.
 
         Returns:
-            Per sample, one natural logarithm per choice; their exponentials sum to 1. None where
-            the family writes answers: then the tokens it would write are scored.
+            Per sample, one natural logarithm per choice; their exponentials sum to 1. None if the
+            family generates text; then the tokens of the choices are scored instead.
         """
         del samples
         return None
 
     @abstractmethod
     def answer_ids(self, answer: str) -> list[int]:
-        """Token ids that the model would write for this answer right after a prompt."""
+        """The token ids that the model would generate for this answer right after a prompt."""
 
     @abstractmethod
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens included."""
+        """The text of token ids, special tokens included."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What determines the numbers, JSON-ready.
+        """Everything that determines the numbers, as JSON-ready data.
 
-        Checkpoint, revision, dtype, attention, image backend, versions: goes into the run and
-        into the fingerprint of its columns.
+        Checkpoint, revision, dtype, attention, image backend, versions. It is stored in the run
+        and is part of the fingerprint of its columns.
         """
 
     @property
     def dtype(self) -> str:
-        """The type in which it computes, a key of `vlmlens.abc.storage.DTYPES`."""
+        """The type in which the model computes, a key of `vlmlens.abc.storage.DTYPES`."""
         return "float32"
 
     def widths(self) -> Mapping[str, int]:
-        """Output width per module path, as far as the configuration tells; for display."""
+        """The output width of modules by path, as far as the config gives them; for display."""
         return {}
 
     def trace(

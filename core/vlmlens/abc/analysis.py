@@ -1,4 +1,4 @@
-"""Analysis: what turns columns (and, where it must, the model) into a result."""
+"""Analysis: turns columns (and the model, if needed) into a result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vlmlens.samples import Sample
 
 Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
+"""A function that is called with (steps done, total steps)."""
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -31,18 +31,18 @@ class AnalysisContext:
     Args:
         samples: The run's samples, in order.
         store: The run's columns, open for reading.
-        model: Loads the model on first call and gives the same one afterwards (a function under
-            `functools.cache`); raises `CompositionError` where the run has none (an old database,
-            say).
+        model: Loads the model on the first call, and returns the same one afterwards (a function
+            under `functools.cache`). Raises `CompositionError` if the run has no model, such as
+            an old database.
         batch_size: How many samples to run through the model at once.
-        seed: Seed of everything random.
-        progress: To be called now and then.
-        warn: To be called, once each, with anything that the user should know: a fallback, a
-            dropped class. It is shown, and kept in the run.
-        generated: What the model wrote after samples of the run, by sample id, where the run was
-            asked to generate; each up to the same number of tokens.
-        folder: Where the run's results lie, and an analysis may keep files beside its own, named
-            `<analysis>.<what>`; None where there is no run folder.
+        seed: The seed of everything random.
+        progress: Call this now and then with the progress.
+        warn: Call this once for each thing that the user should know: a fallback, a dropped
+            class. The warning is shown, and kept in the run.
+        generated: The texts that the model generated, by sample id, if the run asked for them; all
+            have the same maximum number of tokens.
+        folder: The folder of the run's results. An analysis may keep files of its own there, named
+            `<analysis>.<what>`. None: there is no run folder.
     """
 
     samples: Sequence[Sample]
@@ -57,7 +57,7 @@ class AnalysisContext:
 
     @property
     def model_loaded(self) -> bool:
-        """Whether `model()` would give a model that is loaded already, at no cost."""
+        """Whether the model is already loaded, so that `model()` costs nothing."""
         info = getattr(self.model, "cache_info", None)
         return info is not None and info().currsize > 0
 
@@ -67,7 +67,7 @@ class AnalysisContext:
 
 
 class Analysis(ABC):
-    """An analysis. Its manifest says what it `needs`; the runner checks that first.
+    """Base class of analyses. The manifest says what it `needs`; this is checked before it runs.
 
     Args:
         options: The analysis's own options.
@@ -79,40 +79,42 @@ class Analysis(ABC):
         self.options = options
 
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
-        """Raise what can be known to be wrong before the model is loaded.
+        """Raise an error for anything that is known to be wrong before the model is loaded.
 
         Args:
             samples: The run's samples.
-            columns: Names of the columns that the run will have, as far as known; may be empty.
+            columns: Names of the columns that the run will have. Empty while they are not known.
 
         Raises:
-            MissingAnnotation: Samples lack what the analysis needs.
-            CompositionError: No column suits it.
+            MissingAnnotation: Samples lack something that the analysis needs.
+            CompositionError: The analysis can use none of the columns.
         """
         del samples, columns
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
-        """Raise what the model's structure shows to be wrong, before its weights are loaded.
+        """Raise an error for anything that the model's structure shows to be wrong.
+
+        This runs before the weights are loaded.
 
         Args:
-            skeleton: From `ModelAdapter.skeleton`: its sites, tokenizer and readout's site can be
-                asked for, and nothing can be computed.
+            skeleton: From `ModelAdapter.skeleton`. It has sites, a tokenizer and the readout's
+                site, but cannot compute anything.
             samples: The run's samples.
             columns: Names of the columns that the run will have.
 
         Raises:
             CompositionError: The analysis cannot read this model's columns.
-            MissingAnnotation: Samples lack what this model needs for the analysis.
-            SpecError: An option that means nothing for this model.
+            MissingAnnotation: Samples lack something that the analysis needs with this model.
+            SpecError: An option has no meaning for this model.
         """
         del skeleton, samples, columns
 
     def needs(self) -> frozenset[str]:
-        """What it needs of the adapter for its options, beside what its manifest says."""
+        """What it needs from the adapter with these options, in addition to the manifest's."""
         return frozenset()
 
     @abstractmethod
     def run(self, context: AnalysisContext) -> Result:
-        """Do it. Deterministic for equal columns, options and seed."""
+        """Run the analysis. Equal columns, options and seed give equal results."""

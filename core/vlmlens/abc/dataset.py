@@ -1,4 +1,4 @@
-"""Dataset: what turns a path or a name into samples."""
+"""Dataset: turns a path or a name into samples."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vlmlens.samples import Sample
 class Dataset(ABC):
     """A source of samples.
 
-    A dataset is chosen by name (`--data NAME:SOURCE`) or, for a plain path, by asking every
-    installed dataset whether it `reads` that path.
+    Users choose a dataset by name (`--data NAME:SOURCE`). For a plain path, every installed dataset
+    is asked whether it `reads` that path.
 
     Args:
-        source: What stands after the colon of `--data`, or the path.
+        source: The text after the colon of `--data`, or the path.
         options: The dataset's own options.
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
     notes: Sequence[str] = ()
-    """What `samples` had to guess, for people: shown, and kept in the run."""
+    """What `samples` had to guess, in sentences. They are shown, and kept in the run."""
 
     def __init__(self, source: str, options: base.Options) -> None:
         self.source = source
@@ -31,7 +31,7 @@ class Dataset(ABC):
 
     @classmethod
     def reads(cls, path: str) -> bool:
-        """Whether this dataset reads that existing path. Looks at names only."""
+        """Whether this dataset reads that path, which exists. Looks at names only."""
         del path
         return False
 
@@ -40,9 +40,9 @@ class Dataset(ABC):
         """All samples, in a fixed order.
 
         Args:
-            prompts: The user's prompts. Where the data has prompts of its own and the user gave
-                none, the data's are used; several prompts over one image set make the product.
+            prompts: The user's prompts. If there are none, the prompts in the data are used.
+                With several prompts, each is asked about each image.
 
         Raises:
-            DataError: What is missing or malformed, before any image is decoded.
+            DataError: Something is missing or malformed. No image has been decoded yet.
         """

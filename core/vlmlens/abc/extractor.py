@@ -1,4 +1,4 @@
-"""Extractor: what turns a forward pass into columns."""
+"""Extractor: turns a forward pass into columns."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Extractor(ABC):
-    """Runs batches through a model and gives back columns.
+    """Runs batches through a model and returns columns.
 
     Args:
         vlm: A loaded model.
-        columns: What the user asked for, as patterns (`llm.block.*/last`); empty: the default.
+        columns: The user's patterns (`llm.block.*/last`); empty: the extractor's default columns.
         options: The extractor's own options.
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
     takes_passes: ClassVar[bool] = False
-    """Whether `extract` takes batches of several passes (`Batch.passes`)."""
+    """Whether `extract` accepts batches of several passes (`Batch.passes`)."""
 
     def __init__(self, vlm: ModelAdapter, columns: Sequence[str], options: base.Options) -> None:
         self.vlm = vlm
@@ -35,7 +35,7 @@ class Extractor(ABC):
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """The names of the columns that `extract` gives, in a fixed order.
+        """The names of the columns that `extract` returns, in a fixed order.
 
         Raises:
             SiteError: A pattern matches nothing.
@@ -43,18 +43,18 @@ class Extractor(ABC):
         """
 
     def check(self, samples: Sequence[Sample]) -> None:
-        """Raise what is wrong with the samples for these columns, before the model is loaded.
+        """Raise an error if the samples do not suit these columns, before the model is loaded.
 
         Raises:
-            MissingAnnotation: Samples lack what a column needs, an image, say.
+            MissingAnnotation: Samples lack something that a column needs, such as an image.
         """
         del samples
 
     @abstractmethod
     def extract(self, batch: Batch) -> Mapping[str, Values]:
-        """One forward pass: values for every name in `columns()`, rows in the batch's order.
+        """Run one forward pass: values for every name in `columns()`, rows in the batch's order.
 
         Raises:
             SiteSilent: A site gave no activation.
-            SiteShapeError: A site's activation has not the rows that its axis promises.
+            SiteShapeError: A site's activation does not have the rows of its axis.
         """

@@ -1,4 +1,4 @@
-"""Observer: who is told how a run goes. The command line draws bars; the Python API is silent."""
+"""Observer: receives the progress, notes and warnings of a run, for example to draw a bar."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """What the runner calls. Calls come from one thread, stage after stage."""
+    """The methods that the runner calls, all from one thread, stage after stage."""
 
     def stage(self, name: str, total: int | None) -> None:
-        """A stage begins, and the one before it has ended.
+        """A stage begins, and the previous one has ended.
 
         Args:
-            name: For people: "extract", "probe".
-            total: Number of steps, where known.
+            name: A name to show: "extract", "probe".
+            total: Number of steps, if known.
         """
 
     def advance(self, done: int) -> None:
-        """`done` steps of the stage are done, counted from its beginning."""
+        """`done` steps of the stage are done so far."""
 
     def note(self, message: str) -> None:
-        """Something that the user may like to know."""
+        """Something that may interest the user."""
 
     def warn(self, message: str) -> None:
         """Something that the user should know: a fallback, dropped samples."""
 
     def result(self, result: Result) -> None:
-        """An analysis has its result."""
+        """An analysis has a result."""
 
 
 class SilentObserver:
-    """An observer that shows nothing but warnings, which go to the log."""
+    """An observer that shows nothing, and logs warnings."""
 
     def stage(self, name: str, total: int | None) -> None:
         """Ignored."""
@@ -45,7 +45,7 @@ class SilentObserver:
         """Ignored."""
 
     def warn(self, message: str) -> None:
-        """Logged, so that it is seen."""
+        """Log the warning, so that it is seen."""
         import logging
 
         logging.getLogger("vlmlens").warning("%s", message)

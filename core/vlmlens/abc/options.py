@@ -1,12 +1,12 @@
-"""Options: what users may set on a plugin."""
+"""Options: the settings of a plugin."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """Base of every plugin's options; unknown names are refused.
+    """Base class of every plugin's options. Unknown names are refused.
 
-    Give each field a type, a default and a `description`: the command line's `--set`, the run
+    Give each field a type, a default and a `description`. `--set` on the command line, the run
     file's schema and `vlmlens plugins show` are made from them.
     """
 

@@ -1,8 +1,8 @@
-"""ColumnStore: where columns live.
+"""ColumnStore: the interface of storage backends.
 
-A store keeps, per column (a site with a selector), one row or one ragged block of rows per
-sample. Rows are keyed by sample id. Everything that one `write` call is given becomes visible
-together or not at all, so that a killed run can go on where it stopped.
+For each column (a site with a selector), a store keeps one row or several rows per sample. Rows are
+keyed by sample id. One `write` call is one transaction: all of it becomes visible, or nothing. So a
+killed run can go on where it stopped.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "float64": np.dtype("<f8"),
     "int64": np.dtype("<i8"),
 }
-"""Value types that every store keeps, and the numpy type that carries each one's bits."""
+"""The value types that every store keeps, and the numpy type that holds the bits of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Rows of one column for some samples, as produced, without loss.
+    """Rows of one column for some samples, as the model produced them, without loss.
 
     Args:
-        array: `[n, width]` little-endian bits in `DTYPES[dtype]`; bfloat16 travels as uint16.
+        array: `[n, width]`, little-endian, of type `DTYPES[dtype]`; bfloat16 is held as uint16.
         dtype: A key of `DTYPES`.
-        lengths: None where every sample has one row; else the number of rows of each sample,
-            with `sum(lengths) == n`.
+        lengths: None if every sample has one row; else the number of rows of each sample, with
+            `sum(lengths) == n`.
     """
 
     array: Array
@@ -60,17 +60,17 @@ class Values:
 
     @property
     def ragged(self) -> bool:
-        """Whether samples have several rows."""
+        """Whether a sample can have several rows."""
         return self.lengths is not None
 
     def numpy(self) -> Array:
-        """`[n, width]` in the value's own type; bfloat16 as float32, which holds it exactly."""
+        """`[n, width]` in the values' own type; bfloat16 becomes float32, which is exact."""
         if self.dtype != "bfloat16":
             return self.array
         return (self.array.astype(np.uint32) << 16).view(np.float32)
 
     def take(self, samples: Sequence[int]) -> Values:
-        """The values of some samples, by number, in that order."""
+        """The values of the samples with these numbers, in that order."""
         if self.lengths is None:
             return Values(self.array[list(samples)], self.dtype)
         starts = np.cumsum([0, *self.lengths])
@@ -89,13 +89,13 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class ColumnInfo:
-    """What a store knows of a column without reading it.
+    """What a store knows about a column without reading its values.
 
     Args:
         name: `SITE/SELECTOR`.
         dtype: A key of `DTYPES`.
         width: Features per row.
-        ragged: Whether samples have several rows.
+        ragged: Whether a sample can have several rows.
         samples: Number of samples that have the column.
     """
 
@@ -108,11 +108,11 @@ class ColumnInfo:
 
 @dataclass(frozen=True, slots=True)
 class ColumnBlock:
-    """What one `write` call adds: the same samples' values for several columns.
+    """The input of one `write` call: values of the same samples in several columns.
 
     Args:
         ids: Sample ids, in row order.
-        columns: Values per column name; each has `len(ids)` samples.
+        columns: Values by column name, each with `len(ids)` samples.
     """
 
     ids: tuple[str, ...]
@@ -121,14 +121,14 @@ class ColumnBlock:
 
 @dataclass(frozen=True, slots=True)
 class ChunkCheck:
-    """What `ColumnStore.verify` found of one stored chunk.
+    """The result of `ColumnStore.verify` for one stored chunk.
 
     Args:
-        column: The column that it belongs to.
+        column: The chunk's column.
         first: Id of its first sample.
         samples: Number of samples in it.
         bytes: Size of its values.
-        problem: What is wrong with it; empty where it is sound.
+        problem: What is wrong with it; empty if nothing is.
     """
 
     column: str
@@ -139,9 +139,9 @@ class ChunkCheck:
 
 
 class ColumnStore(ABC):
-    """A storage backend. Open with `open`, use as a context manager.
+    """Base class of storage backends. Open a store with `open`, and use it as a context manager.
 
-    One process writes; any number read, also while it writes.
+    One process can write at a time. Any number of processes can read, also during writing.
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
@@ -149,7 +149,7 @@ class ColumnStore(ABC):
     @classmethod
     @abstractmethod
     def open(cls, location: str, *, mode: Mode, options: base.Options) -> Self:
-        """Open (mode "a": create or continue; mode "r": read an existing one).
+        """Open a store: mode "a" creates it or continues it, mode "r" reads an existing one.
 
         Raises:
             StoreError: It does not exist (mode "r"), is locked by another writer, or is corrupt.
@@ -157,39 +157,39 @@ class ColumnStore(ABC):
 
     @abstractmethod
     def write(self, block: ColumnBlock) -> None:
-        """Add a block in one transaction; durable when this returns.
+        """Add a block in one transaction. It is durable when this returns.
 
-        A sample that already has one of the columns is an error: nothing is overwritten.
+        Nothing is overwritten: a sample that already has one of the columns is an error.
 
         Raises:
-            StoreError: Dtype or width differ from what the column holds, a sample is there
-                already, or no space is left (what was stored before stays).
+            StoreError: The dtype or width differs from the column's, a sample is already stored,
+                or no space is left. What was stored before stays.
         """
 
     @abstractmethod
     def columns(self) -> list[ColumnInfo]:
-        """All columns, in the order in which they were first written."""
+        """All columns, in the order of their first write."""
 
     @abstractmethod
     def ids(self, column: str) -> list[str]:
-        """Ids of the samples that have the column, in the order in which they were written.
+        """Ids of the samples that have the column, in written order.
 
         Raises:
-            ColumnNotFound: No such column; names the nearest.
+            ColumnNotFound: There is no such column. The error lists the nearest names.
         """
 
     @abstractmethod
     def read(self, column: str, ids: Sequence[str] | None = None) -> Values:
-        """The column's values for `ids`, in that order (default: all, in written order).
+        """The column's values for `ids`, in that order; by default all, in written order.
 
         Raises:
-            ColumnNotFound: No such column.
+            ColumnNotFound: There is no such column.
             StoreError: A sample has no value in it.
         """
 
     @abstractmethod
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
-        """(sample id, `[k, width]` array) one by one, without holding the column in memory."""
+        """Yield (sample id, array `[k, width]`) one by one, without holding all in memory."""
 
     @abstractmethod
     def get_meta(self) -> dict[str, Any]:
@@ -200,9 +200,9 @@ class ColumnStore(ABC):
         """Replace the JSON record, in one transaction."""
 
     def verify(self) -> Iterator[ChunkCheck]:
-        """Read everything and check it; a damaged chunk does not keep the others from the check.
+        """Read and check everything. A damaged chunk does not stop the check of the others.
 
-        This default reads every column once. A backend that keeps checksums overrides it.
+        This default reads every column once. A backend with checksums overrides it.
         """
         for info in self.columns():
             ids, size, problem = self.ids(info.name), 0, ""
@@ -214,19 +214,19 @@ class ColumnStore(ABC):
             yield ChunkCheck(info.name, ids[0] if ids else "", len(ids), size, problem)
 
     def samples(self) -> list[Sample]:
-        """What the store itself knows of its samples; empty where only their run does."""
+        """The samples as the store knows them; empty if only the run knows them."""
         from vlmlens.samples import Sample
 
         return [Sample.from_dict(record) for record in self.get_meta().get("samples", ())]
 
     def describe(self, samples: Iterable[Sample], *, model: str = "", adapter: str = "") -> None:
-        """Keep what the samples are, so that the store can be used without its run.
+        """Keep a description of the samples, so that the store can be used without its run.
 
-        This default keeps them in the record. A backend that has a better place overrides it; one
-        whose manifest offers "samples" is told of them by every run.
+        This default keeps them in the JSON record. A backend with a better place overrides it.
+        Every run calls this on a backend whose manifest offers "samples".
 
         Args:
-            samples: Replace what is known of samples with the same ids.
+            samples: The samples. They replace stored ones with the same ids.
             model: The checkpoint, as the user named it.
             adapter: The adapter's name.
         """
@@ -238,7 +238,7 @@ class ColumnStore(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release everything. Closing twice is fine."""
+        """Release all resources. Closing twice is allowed."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Which analyses suit a run: what they need, against what samples, columns and adapter hold."""
+"""Which parts of a run fit together: what analyses need, what samples and adapter offer."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def asked_analyses(by_user: Asked, suggested: Asked) -> dict[str, dict[str, Any]
     """The analyses with their options: the user's, else the default ones.
 
     Args:
-        by_user: What the user asked for; empty for the default.
-        suggested: Options that the data suggests, which apply where the user gave none.
+        by_user: The analyses that the user asked for; empty: the default ones.
+        suggested: Options that the data suggests. They are used if the user gave none.
     """
     asked = by_user or {name: {} for name in DEFAULT_ANALYSES}
     return {name: merged(suggested.get(name, {}), options) for name, options in asked.items()}
@@ -49,22 +49,23 @@ def suitable(
     extractor: Manifest | None = None,
     skeleton: Callable[[], ModelAdapter] | None = None,
 ) -> tuple[dict[str, Analysis], dict[str, str]]:
-    """The analyses that suit, ready to run, and why the others do not.
+    """The analyses that suit the run, ready to run, and the reasons against the others.
 
     Args:
         registry: The installed plugins.
         asked: Analyses with their options.
-        adapter: What the model offers.
+        adapter: The adapter's manifest.
         samples: The run's samples.
         columns: Names of its columns; empty while they are not known.
-        strict: Raise for one that does not suit (the user named it) instead of leaving it out.
-        extractor: What makes the columns; None: it is taken to give activations.
-        skeleton: Gives the model without weights, where an analysis asks for it; None: its
-            columns are not known yet.
+        strict: Whether an analysis that does not suit is an error (because the user named it);
+            if not, it is left out.
+        extractor: The extractor's manifest; None: assume that it gives activations.
+        skeleton: Returns the model without weights, for analyses that check it; None while the
+            columns are not known.
 
     Raises:
-        SpecError: An option that an analysis does not have, or that means nothing for the model.
-        PluginError, MissingAnnotation, CompositionError: Strict, and one does not suit.
+        SpecError: An analysis does not have such an option, or it has no meaning for the model.
+        PluginError, MissingAnnotation, CompositionError: `strict`, and an analysis does not suit.
     """
     made: dict[str, Analysis] = {}
     left_out: dict[str, str] = {}
@@ -84,48 +85,48 @@ def suitable(
 
 
 def check_storage(storage: Manifest, columns: Sequence[str]) -> None:
-    """Raise where a store cannot hold the columns.
+    """Raise an error if the store cannot hold the columns.
 
     Raises:
-        CompositionError: A column has several rows per sample, and the store keeps one.
+        CompositionError: A column has several rows per sample, but the store keeps only one.
     """
     if "ragged" in storage.offers:
         return
     for name in columns:
         if Column.parse(name).selector.ragged:
             raise CompositionError(
-                f"The column {name!r} has several rows per sample, and the storage "
-                f"{storage.name!r} keeps one (it does not offer 'ragged').",
+                f"The column {name!r} has several rows per sample, but the storage "
+                f"{storage.name!r} keeps only one (it does not offer 'ragged').",
                 subject=name,
-                hint="Pool it or pick a token, for example image.mean or last, or use --storage "
-                "lmdb.",
+                hint="Pool the rows or choose one token, for example image.mean or last; or use "
+                "--storage lmdb.",
             )
 
 
 def check_lasting(storage: Manifest) -> None:
-    """Raise where other processes would not find what one has stored.
+    """Raise an error if other processes cannot read what one process has stored.
 
     Raises:
-        CompositionError: The store keeps it in its own process.
+        CompositionError: The store keeps columns in the memory of its own process.
     """
     if "durable" not in storage.offers:
         raise CompositionError(
-            f"Several processes share a run's columns, and the storage {storage.name!r} keeps them "
-            "in one (it does not offer 'durable').",
+            f"Several processes need the run's columns, but the storage {storage.name!r} keeps "
+            "them in one process (it does not offer 'durable').",
             subject=storage.name,
             hint="Use --storage lmdb, or extract in one process.",
         )
 
 
 def check_samples(skeleton: ModelAdapter, samples: Sequence[Sample]) -> None:
-    """Raise where the family does not take samples with so many images, or with none.
+    """Raise an error if the family does not take samples with this number of images.
 
-    The first sample with each number of images is encoded. What a processor raises for another
-    reason, or because it takes weights to tell, is left to the run.
+    For each number of images (also none), one sample is encoded. Other errors of a processor are
+    left to the run, since some of them come from the missing weights.
 
     Raises:
-        DataError: The family's own words.
-        CheckpointError, PluginError: Its processor cannot be had.
+        DataError: The family refuses such samples; the message is its own.
+        CheckpointError, PluginError: The processor cannot be loaded.
     """
     tried: set[int] = set()
     for sample in samples:
@@ -156,7 +157,7 @@ def _make(
 
 
 def _check_columns(analysis: Manifest, extractor: Manifest | None) -> None:
-    """Raise where an analysis reads activations, and the columns are something else."""
+    """Raise an error if an analysis reads activations, but the columns are something else."""
     if extractor is None or _ACTIVATIONS not in analysis.needs:
         return
     if _ACTIVATIONS not in extractor.offers:
@@ -179,15 +180,15 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
     }
     if "answers" in analysis.needs and not held["answers"]:
         raise MissingAnnotation(
-            f"The analysis {analysis.name!r} needs answers: the adapter {adapter.name!r} only "
-            "compares choices, and a sample has neither choices nor a label.",
+            f"The analysis {analysis.name!r} needs answers. The adapter {adapter.name!r} only "
+            "compares choices, but a sample has neither choices nor a label.",
             subject=analysis.name,
             hint="Give the data a column of choices, or labels, or leave the analysis out.",
         )
     for need in sorted(analysis.needs):
         if need in held and not held[need]:
             raise MissingAnnotation(
-                f"The analysis {analysis.name!r} needs {need}, and no sample has any.",
+                f"The analysis {analysis.name!r} needs {need}, but no sample has any.",
                 subject=analysis.name,
                 hint="Add them to the data, or leave the analysis out.",
             )
@@ -204,7 +205,7 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
 def _check_options(manifest: Manifest, analysis: Analysis, adapter: Manifest) -> None:
     for need in sorted(analysis.needs() - adapter.offers):
         raise CompositionError(
-            f"The analysis {manifest.name!r}, with these options, needs {need!r}, which the "
+            f"With these options, the analysis {manifest.name!r} needs {need!r}, which the "
             f"adapter {adapter.name!r} does not offer.",
             subject=manifest.name,
             hint="Choose other options for the analysis, or another adapter.",
@@ -212,7 +213,7 @@ def _check_options(manifest: Manifest, analysis: Analysis, adapter: Manifest) ->
 
 
 def _can_answer(adapter: Manifest, samples: Sequence[Sample]) -> bool:
-    """Whether every question can be answered: by a model that writes, or out of choices."""
+    """Whether every question can be answered: by generating text, or by comparing choices."""
     if "choice-scores" not in adapter.offers or "generate" in adapter.offers:
         return True
     return all(sample.choices or sample.label is not None for sample in samples)

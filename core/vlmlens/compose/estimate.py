@@ -1,4 +1,4 @@
-"""What a run will store and how long it will take."""
+"""Estimates: how much a run will store, and how long it will take."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _RESERVE = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will store.
+    """How much a run will store.
 
     Args:
         samples: Number of samples.
-        columns: Bytes per column; None where its width cannot be told from the config.
-        bytes: Their sum.
-        free_bytes: Free space where the run will be written.
-        time: How long extraction takes, where that was measured (`timed`).
+        columns: Bytes per column; None if the config does not give its width.
+        bytes: The sum of the known ones.
+        free_bytes: Free space on the disk of the run's folder.
+        time: How long extraction takes, if it was measured (`timed`).
     """
 
     samples: int
@@ -40,7 +40,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the columns fit, with a reserve of 64 MiB for the rest."""
+        """Whether the columns fit on the disk, with 64 MiB in reserve for other files."""
         return self.bytes + _RESERVE <= self.free_bytes
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,13 +59,13 @@ class Estimate:
 def estimated(
     spec: RunSpec, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
 ) -> Estimate:
-    """What the columns of a run will take on the disk.
+    """How much disk space the columns of a run will take.
 
     Args:
-        spec: The run's.
+        spec: The run's spec.
         skeleton: The model without weights.
-        samples: The run's.
-        columns: Their names.
+        samples: The run's samples.
+        columns: The names of the columns.
     """
     item = DTYPES[skeleton.dtype].itemsize
     widths = skeleton.widths()
@@ -94,7 +94,7 @@ def _mean_rows(
     axis: Any,
     generate: int | None,
 ) -> float | None:
-    """Mean number of kept rows, at most where some are generated; None where weights tell."""
+    """The mean number of kept rows (a maximum for generated ones); None if it needs weights."""
     some = samples[:_PROBED_FOR_LENGTH]
     answers = None if generate is None else [(0,) * generate for _ in some]
     try:
@@ -112,24 +112,24 @@ def _existing(path: Path) -> Path:
 
 
 def check_fits(estimate: Estimate) -> None:
-    """Raise `StoreFull` where the columns do not fit on the disk."""
+    """Raise `StoreFull` if the columns do not fit on the disk."""
     if not estimate.fits:
         raise StoreFull(
             f"The columns take {estimate.bytes / 1e9:.1f} GB, and {estimate.free_bytes / 1e9:.1f} "
             "GB are free.",
             subject="out",
-            hint="Choose fewer sites or a pooling selector, or another disk with --out.",
+            hint="Choose fewer sites, a pooling selector (image.mean), or another disk (--out).",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """How long something will take.
+    """How long something will take: a range of about 95 % confidence.
 
     Args:
         low: Seconds, at least.
-        high: Seconds, at most; both with about 95 % confidence, as far as batches are alike.
-        batches: How many batches it was told from.
+        high: Seconds, at most.
+        batches: The number of measured batches. The range holds if the others are like them.
     """
 
     low: float
@@ -153,7 +153,7 @@ class Expectation:
 
 
 def duration(seconds: float) -> str:
-    """A time span for people.
+    """A time span as text.
 
     >>> [duration(s) for s in (0.4, 42, 200, 9000, 200_000)]
     ['1 s', '42 s', '3 min', '2.5 h', '2.3 days']

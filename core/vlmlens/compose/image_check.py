@@ -1,14 +1,14 @@
-"""Screening: which samples have images that cannot be used, found before anything heavy starts.
+"""The image check: finds samples with images that cannot be used, before anything heavy starts.
 
-Every image file is looked at once, in threads, by the cheapest reading that sees a damaged file:
+Every image file is read once, in threads, in the cheapest way that detects a damaged file:
 
-- JPEG is decoded at an eighth of its size: the whole stream is read, most arithmetic is not done;
-- PNG has its checksums verified, which a truncated or altered file does not pass;
-- other formats, and images in memory, are decoded.
+- JPEG is decoded at an eighth of its size: the whole stream is read, with little computation.
+- PNG has its checksums verified; a truncated or changed file fails.
+- Other formats, and images in memory, are decoded.
 
-Pixels that are good are not kept. Of images with an absurd shape (a pixel, a line), one per shape
-is put through the model's own processor, which may refuse it. What is odd and fine: CMYK, 16 bit,
-palettes, animations (their first frame), an orientation in EXIF, the wrong suffix on an image.
+Pixels are not kept. For extreme shapes (a pixel, a line), one image per shape is also tried with
+the model's processor, which may refuse it. Unusual, but allowed: CMYK, 16 bit, palettes,
+animations (the first frame is used), an orientation in EXIF, the wrong suffix on an image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Encode = Callable[[Sequence[Sample]], object]
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What reading an image showed: its size, or what is wrong with it."""
+    """The outcome of reading an image: its size, or what is wrong with it."""
 
     size: Size | None = None
     reason: str | None = None
@@ -57,10 +57,10 @@ def bad_samples(
     """The samples whose images cannot be used, in order, each with its first bad image.
 
     Args:
-        samples: What a run is to use.
-        max_pixels: Larger images are bad; up to there, Pillow opens them without complaint.
-        encode: Encodes samples as the model will; tried on images of absurd shape.
-        advance: Told how many distinct images have been read.
+        samples: The samples that a run would use.
+        max_pixels: Images with more pixels are bad. Up to this limit, Pillow opens them.
+        encode: Encodes samples as the model will. It is tried on images of extreme shape.
+        advance: Called with the number of distinct images read so far.
     """
     allow_pixels(max_pixels)
     seen = _read_all(samples, max_pixels, advance)
@@ -76,10 +76,10 @@ def bad_samples(
 
 
 def without(samples: Sequence[Sample], bad: Iterable[BadSample]) -> list[Sample]:
-    """The samples that are left.
+    """The samples without the bad ones.
 
     Raises:
-        ImageError: None is.
+        ImageError: No sample is left.
     """
     dropped = {each.id: each for each in bad}
     kept = [sample for sample in samples if sample.id not in dropped]
@@ -89,7 +89,7 @@ def without(samples: Sequence[Sample], bad: Iterable[BadSample]) -> list[Sample]
 
 
 def bad_images_error(bad: Sequence[BadSample], total: int, *, hint: str = "") -> ImageError:
-    """The error that lists bad samples: how many, and the first ten with their reasons."""
+    """The error for bad samples: their number, and the first ten with reasons."""
     return ImageError(
         summary(bad, total),
         subject=bad[0].image,
@@ -98,7 +98,7 @@ def bad_images_error(bad: Sequence[BadSample], total: int, *, hint: str = "") ->
 
 
 def summary(bad: Sequence[BadSample], total: int) -> str:
-    """How many samples are bad, and the first ten with their reasons, a line each."""
+    """The number of bad samples, and the first ten with reasons, one per line."""
     lines = [f"  {_named(each)}: {each.reason}" for each in bad[:_SHOWN]]
     more = len(bad) - len(lines)
     head = f"{len(bad)} of {total} samples have an image that cannot be used:"
@@ -106,7 +106,7 @@ def summary(bad: Sequence[BadSample], total: int) -> str:
 
 
 def allow_pixels(max_pixels: int) -> None:
-    """Let Pillow open images of that many pixels in this process; its limit is never lowered."""
+    """Let Pillow open images of that many pixels in this process. Never lowers its limit."""
     from PIL import Image as PILImage
 
     limit = PILImage.MAX_IMAGE_PIXELS
@@ -146,7 +146,7 @@ def _read_all(
 
 @contextmanager
 def _bombs_raise() -> Iterator[None]:
-    """Where Pillow would only warn of too many pixels, raise; `allow_pixels` says how many."""
+    """Turn Pillow's warning about too many pixels into an error (see `allow_pixels`)."""
     from PIL import Image as PILImage
 
     with warnings.catch_warnings():
@@ -155,7 +155,7 @@ def _bombs_raise() -> Iterator[None]:
 
 
 def _look(image: str | Image, max_pixels: int) -> _Seen:
-    """Read one image as far as it takes to know that it is whole."""
+    """Read one image as far as needed to know that it is complete."""
     from PIL import Image as PILImage
 
     try:
@@ -170,7 +170,7 @@ def _look(image: str | Image, max_pixels: int) -> _Seen:
 
 
 def _unfit(image: Image, max_pixels: int) -> _Seen | None:
-    """What its header already tells against an image."""
+    """What is wrong with an image, judged by its header."""
     width, height = image.size
     if width * height > max_pixels:
         return _Seen(reason=f"{width} x {height} pixels, the limit (max_pixels) is {max_pixels}")
@@ -182,7 +182,7 @@ def _unfit(image: Image, max_pixels: int) -> _Seen | None:
 
 
 def _whole(image: Image) -> _Seen:
-    """Read a file that was just opened; the image is of no use afterwards."""
+    """Read a file that was just opened completely. The image cannot be used afterwards."""
     size = image.size
     if image.format == "PNG":
         image.verify()
@@ -200,7 +200,7 @@ def _decoded(image: Image) -> _Seen:
 
 
 def _why(image: str | Image, error: Exception) -> str:
-    """The reason, in words that say what to look for."""
+    """The reason, in words that help to find the problem."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, OSError) and error.errno is not None:
@@ -224,7 +224,7 @@ def _file_trouble(image: str | Image, error: OSError) -> str:
 def _refused(
     samples: Sequence[Sample], seen: Mapping[str | int, _Seen], encode: Encode
 ) -> Iterator[BadSample]:
-    """Samples of absurd shape that the processor refuses, though it takes a plain image there."""
+    """Samples of extreme shape that the processor refuses, although it accepts a plain image."""
     verdicts: dict[tuple[Size | None, ...], str | None] = {}
     for sample in samples:
         sizes = tuple(seen[_key(image)].size for image in sample.images)
@@ -262,7 +262,7 @@ def _complaint(sample: Sample, encode: Encode) -> str | None:
 
 
 def _plain(sample: Sample) -> Sample:
-    """The sample with ordinary images instead of its own."""
+    """The sample with plain images instead of its own."""
     from PIL import Image as PILImage
 
     images: tuple[Any, ...] = tuple(PILImage.new("RGB", _PLAIN_SIZE) for _ in sample.images)

@@ -1,4 +1,4 @@
-"""Composing a run: choose its parts, read its samples, check what needs no weights."""
+"""Composing a run: choosing its parts, reading its samples, checking what needs no weights."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Plan:
 
     Args:
         spec: The spec with every default filled in, analyses included.
-        registry: The plugins that it was composed from.
+        registry: The plugins from which it was composed.
         samples: The samples, in order.
-        columns: The columns that extraction will give.
-        analyses: The analyses in the order in which they run.
+        columns: Names of the columns that extraction will give.
+        analyses: The analyses, in the order in which they run.
         suggested: Options of analyses that the data suggests.
-        left_out: Default analyses that do not suit this run, and why.
-        estimate: What it will store.
+        left_out: Default analyses that do not suit this run, with the reasons.
+        estimate: How much it will store.
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
-        skipped: Samples that were left out, since their images cannot be used.
-        notes: What was guessed or translated on the way from the user's words to the spec.
+        skipped: Samples that were left out because their images cannot be used.
+        notes: What was guessed or translated when the spec was made.
     """
 
     spec: RunSpec
@@ -71,7 +71,7 @@ class Plan:
     notes: Sequence[str] = ()
 
     def without(self, columns: Collection[str]) -> Plan:
-        """The plan with fewer columns; its analyses stay."""
+        """The same plan without some columns; its analyses stay."""
         if not columns:
             return self
         kept = [name for name in self.columns if name not in columns]
@@ -96,20 +96,20 @@ def compose(
     Args:
         spec: What the user asked for.
         registry: The installed plugins.
-        observer: Told of guesses, of samples and of default analyses that are left out.
-        analyse: False for extraction alone: no analysis is composed.
-        must_fit: False to plan what the disk cannot hold, for an estimate.
-        notes: What is known already of how the spec came about.
+        observer: Receives guesses, and warnings about samples and analyses that are left out.
+        analyse: Whether to choose analyses; False for extraction alone.
+        must_fit: Whether columns too large for the disk are an error; False for an estimate.
+        notes: Notes from making the spec, which go into the plan.
 
     Raises:
         PluginError: A part is not installed or cannot be used.
-        SpecError: An option that a part does not have.
+        SpecError: A part does not have such an option.
         VlmlensError: A lifecycle plugin refuses the run.
-        DataError: Samples are missing, malformed, or lack what an analysis needs.
-        ImageError: Images cannot be used, and `on_bad_sample` is "stop"; lists them.
+        DataError: Samples are missing, malformed, or lack something that an analysis needs.
+        ImageError: Images cannot be used, and `on_bad_sample` is "stop". The error lists them.
         SiteError: A site pattern matches nothing.
-        CompositionError: Parts that do not fit together.
-        StoreFull: The columns cannot fit on the disk.
+        CompositionError: The parts do not fit together.
+        StoreFull: The columns do not fit on the disk.
     """
     observer = observer or SilentObserver()
     check_lifecycle(spec, registry)
@@ -176,11 +176,11 @@ def compose(
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
-    """Raise where nothing is written, or cannot be, that a column or the user asks for."""
+    """Raise an error if a column or the user needs generated text, and there is none."""
     if spec.generate is not None:
         if "generate" not in adapter.offers:
             raise CompositionError(
-                f"The adapter {adapter.name!r} writes no text, and --generate asks for it.",
+                f"--generate asks for text, but the adapter {adapter.name!r} generates none.",
                 subject=adapter.name,
                 hint="Leave --generate out.",
             )
@@ -189,14 +189,14 @@ def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) 
         selector = Column.parse(name).selector
         if selector.steps or selector.kind == TokenKind.ANSWER:
             raise CompositionError(
-                f"The column {name!r} is about what the model writes, and it writes nothing.",
+                f"The column {name!r} is about generated text, but the model writes nothing.",
                 subject=name,
-                hint="Let it write with --generate N.",
+                hint="Let the model write with --generate N.",
             )
 
 
 def read_samples(spec: RunSpec, registry: Registry) -> tuple[Manifest, list[Sample], Sequence[str]]:
-    """The dataset plugin of a spec, its samples with unique ids, and what it had to guess."""
+    """The dataset plugin of a spec, its samples (with unique ids), and what it had to guess."""
     manifest, source = registry.dataset_for(_data(spec))
     options = registry.options(manifest, spec.options.dataset)
     dataset: Dataset = registry.load(manifest)(source, options)
@@ -206,7 +206,7 @@ def read_samples(spec: RunSpec, registry: Registry) -> tuple[Manifest, list[Samp
 
 
 def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRequest:
-    """What a spec says about loading."""
+    """The part of a spec that is about loading the model."""
     return LoadRequest(
         model=spec.model,
         revision=spec.revision,
@@ -224,7 +224,7 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
 def load_model(
     spec: RunSpec, adapter_class: type[ModelAdapter], request: LoadRequest
 ) -> ModelAdapter:
-    """Load a model as a spec says, its blocks compiled where that is asked for.
+    """Load the model of a spec, and compile its blocks if the spec asks for it.
 
     Raises:
         CompositionError: Its blocks cannot be compiled.
@@ -240,7 +240,7 @@ def load_model(
 def open_sites(
     spec: RunSpec, registry: Registry
 ) -> tuple[SiteMap, Mapping[str, int], Mapping[str, str]]:
-    """A model's sites, output widths and class names by module path, from its config alone."""
+    """A model's sites, and output widths and class names by module path, from its config alone."""
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
@@ -252,10 +252,10 @@ def open_sites(
 def _usable(
     spec: RunSpec, samples: list[Sample], skeleton: ModelAdapter, observer: Observer
 ) -> tuple[list[Sample], Sequence[BadSample]]:
-    """The samples whose images can be used, and the others where the user wants them skipped.
+    """The samples whose images can be used, and those to skip.
 
     Raises:
-        ImageError: There are others, and they are not to be skipped, or none is left.
+        ImageError: Some cannot be used and the user did not ask to skip them, or none is left.
     """
     images = len(
         {image if isinstance(image, str) else id(image) for s in samples for image in s.images}

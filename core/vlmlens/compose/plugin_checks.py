@@ -1,4 +1,4 @@
-"""What lifecycle plugins have to say to a run before it is one: their options, their refusals."""
+"""Checks the options of lifecycle plugins, and lets them refuse a run before it starts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def check_lifecycle(spec: RunSpec, registry: Registry) -> None:
-    """Check the options of lifecycle plugins, and ask these whether the run may be.
+    """Check the options of lifecycle plugins, and ask the plugins whether the run may start.
 
     Raises:
-        SpecError: Options of a plugin that is not there, or that it has not.
-        BrokenPlugin: Options of a plugin that cannot say which it has.
+        SpecError: A plugin is not installed, or does not have such an option.
+        BrokenPlugin: A plugin's options cannot be imported.
         VlmlensError: A plugin refuses the run.
     """
     if spec.options.plugins:
@@ -34,7 +34,7 @@ def _check_options(spec: RunSpec, registry: Registry) -> None:
     for name, given in spec.options.plugins.items():
         if name not in installed:
             raise SpecError(
-                f"There is no lifecycle plugin {name!r}, and options.plugins has options for it.",
+                f"options.plugins names {name!r}, but there is no lifecycle plugin {name!r}.",
                 subject=name,
                 hint=did_you_mean(name, installed) or "`vlmlens plugins list` shows all.",
             )
@@ -48,7 +48,7 @@ def _check_options(spec: RunSpec, registry: Registry) -> None:
             raise SpecError(
                 f"The lifecycle plugin {name!r} has no options.",
                 subject=name,
-                hint=f"Leave options.plugins.{name} out.",
+                hint=f"Remove options.plugins.{name}.",
             )
 
 

@@ -1,7 +1,7 @@
 """The JSON schema of the run file, with the options of the installed plugins.
 
-It describes what a run file may hold, for completion and checks in an editor. Where a name may be
-something that no schema can know (`FILE.py:Class`, `DISTRIBUTION:NAME`), it is open.
+Editors use it to complete and check run files. A name may also be something that a schema cannot
+list (`FILE.py:Class`, `DISTRIBUTION:NAME`), so such names are accepted too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlmlens.spec.model import DEMO_DATA, RunSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LONGER = 10.0
-"""How many times longer than reading a manifest importing a class may take: adapters need torch."""
+"""Importing a class may take this many times longer than a manifest, since adapters need torch."""
 
 _FILE = r"^.+\.py(:\w+)?$"
 _DISTRIBUTION = r"^[\w.-]+:[\w-]+$"
@@ -26,7 +26,7 @@ _DISTRIBUTION = r"^[\w.-]+:[\w-]+$"
 
 @dataclass(frozen=True)
 class _Plugin:
-    """A plugin whose options are known.
+    """A plugin with the schema of its options.
 
     Args:
         entry: Its entry.
@@ -40,13 +40,13 @@ class _Plugin:
 
     @property
     def key(self) -> str:
-        """Where the schema of its options is, among the definitions."""
+        """The key of its options' schema among the definitions."""
         owner = "" if self.entry.distribution == "vlmlens" else f"{self.entry.distribution}."
         return f"{self.manifest.kind.value}.{owner}{self.manifest.name}"
 
     @property
     def names(self) -> list[str]:
-        """Its names as users write them; empty where another plugin's name goes before."""
+        """Its names as users write them; empty if another plugin has priority for the name."""
         return list(dict.fromkeys((self.manifest.name, *self.manifest.aliases)))
 
     @property
@@ -58,13 +58,13 @@ class _Plugin:
 
 
 def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-    """The schema, and what had to be left out of it.
+    """The schema, and notes about plugins that are missing from it.
 
     Args:
-        registry: Whose plugins' names and options go into it. Their classes are imported.
+        registry: The plugins to describe. Their classes are imported.
 
     Returns:
-        A JSON schema (draft 2020-12), and a sentence per plugin that is missing in it.
+        A JSON schema (draft 2020-12), and a sentence for each plugin that was left out.
     """
     notes: list[str] = []
     plugins: dict[PluginKind, list[_Plugin]] = {
@@ -97,7 +97,7 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
 
 
 def _lifecycle(registry: Registry, definitions: dict[str, Any], notes: list[str]) -> dict[str, str]:
-    """Lifecycle plugins that have options, with where the schema of these is."""
+    """The lifecycle plugins that have options, each with a reference to their schema."""
     keys = {}
     for entry in (entry for entry in registry.entries() if entry.kind is None):
         try:
@@ -145,7 +145,7 @@ def _options(registry: Registry, entry: Entry, manifest: Manifest) -> Mapping[st
 
 
 def _names(plugins: Iterable[_Plugin], *, uri: bool) -> dict[str, Any]:
-    """What a field that names a plugin may hold: the names come first, for completion."""
+    """What a field that names a plugin may hold. The names come first, for completion."""
     known = list(plugins)
     choices: list[dict[str, Any]] = [
         {"const": name, "description": plugin.manifest.help}
@@ -184,7 +184,7 @@ def _or_none(plugin: _Plugin) -> dict[str, Any]:
 
 
 def _other_distributions(plugins: Iterable[_Plugin]) -> str:
-    """A pattern for DISTRIBUTION:NAME that is none of the known plugins."""
+    """A pattern for a DISTRIBUTION:NAME that is not a known plugin."""
     known = "|".join(plugin.pattern for plugin in plugins)
     return f"^(?!({known})$)[\\w.-]+:[\\w-]+$"
 
@@ -198,7 +198,7 @@ def _one_or_several(field: Mapping[str, Any]) -> dict[str, Any]:
 def _rules(
     kind: PluginKind, plugins: Iterable[_Plugin], fields: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """What options of a kind may be given, depending on the plugin that is chosen."""
+    """Which options of a kind are allowed, depending on the chosen plugin."""
     if kind is PluginKind.ANALYSIS:
         return
     known = list(plugins)

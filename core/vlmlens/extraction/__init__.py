@@ -1,6 +1,6 @@
-"""A plan's columns: batches through the model, their rows into the store.
+"""Extraction: runs batches through the model, and stores their rows.
 
-May use compose, runs, passes and what is below. How samples are put into batches is in `batching`,
-what overlaps is in `pipeline`, how rows are buffered before a write is in `write_buffer`, how long
-it will take is in `eta`.
+May use compose, runs, passes and what is below. `extraction` is the main loop. `batching` divides
+samples into batches, `pipeline` overlaps preparing, computing and storing, `write_buffer` collects
+rows before a write, `eta` estimates the remaining time, `dry_pass` finds modules without rows.
 """

@@ -1,7 +1,7 @@
-"""Which samples go through the model together: units of similar length, or of equal images.
+"""Batching: which samples go through the model together (a unit), by length or by equal images.
 
-Units are cut from the whole sample list and from nothing that changes between runs, so that a
-resumed run repeats them.
+Units depend on the whole sample list and on nothing that changes between runs. So a resumed run has
+the same units.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Unit:
     """Samples that are run together.
 
     Args:
-        groups: Numbers of the samples; those of a group are on the same images where `shared`.
-        shared: Whether what a group has in common is to be run once.
+        groups: Numbers of the samples. If `shared`, the samples of a group have the same images.
+        shared: Whether the part that a group has in common is run once.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class Unit:
         return tuple(number for group in self.groups for number in group)
 
     def halves(self) -> tuple[Unit, Unit]:
-        """The unit as two, where half as much fits at once; of two samples or more."""
+        """The unit split in two, if it does not fit in memory. It has at least two samples."""
         if len(self.groups) > 1:
             middle = len(self.groups) // 2
             return Unit(self.groups[:middle], self.shared), Unit(self.groups[middle:], self.shared)
@@ -56,11 +56,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """About how many tokens samples have, told from some that were encoded.
+    """About how many tokens each sample has, estimated from a few encoded samples.
 
     Args:
-        whole: Tokens in all.
-        text: Those that follow the images: what questions on the same images do not share.
+        whole: All tokens of each sample.
+        text: The tokens after the images, which questions on the same images do not share.
     """
 
     whole: np.ndarray
@@ -68,9 +68,9 @@ class Lengths:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], encode: Callable[[Sample], Batch]) -> Lengths:
-        """Encode a few samples and fit: so many tokens per letter and per area of image.
+        """Encode a few samples, and fit tokens per letter and per area of image.
 
-        Rounded, so that the same samples give the same units on every machine.
+        The result is rounded, so that the same samples give the same units on every machine.
         """
         letters = np.array([len(sample.prompt) for sample in samples], float)
         areas = np.array([_area(sample) for sample in samples])
@@ -94,14 +94,14 @@ def units(
     budget: int,
     share: Sharing,
 ) -> list[Unit]:
-    """The samples in units.
+    """Divide samples into units.
 
     Args:
-        samples: All of the run's.
-        lengths: About how long they are.
-        size: Samples per unit; None: as many as the budget holds.
+        samples: All samples of the run.
+        lengths: Their estimated lengths.
+        size: Samples per unit; None: as many as fit into the budget.
         budget: Tokens per unit, padding included.
-        share: What samples on equal images, which go together, have in common.
+        share: What samples with equal images share. Such samples are put together.
     """
     several = share != "nothing"
     together, alone = _by_images(samples) if several else ([], list(range(len(samples))))
@@ -115,12 +115,12 @@ def units(
 
 
 def work_of(unit: Unit, lengths: Lengths, share: Sharing) -> float:
-    """About how many tokens a unit's passes compute.
+    """About how many tokens the passes of a unit compute.
 
     Args:
         unit: From `units`.
-        lengths: As given to it.
-        share: As given to it.
+        lengths: The argument of `units`.
+        share: The argument of `units`.
     """
     numbers = list(unit.samples)
     if not unit.shared:
@@ -133,7 +133,7 @@ def work_of(unit: Unit, lengths: Lengths, share: Sharing) -> float:
 
 
 def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
-    """Groups of two samples or more on equal images, and the numbers of the others."""
+    """Groups of at least two samples with equal images, and the numbers of the other samples."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, sample in enumerate(samples):
         key = tuple(image if isinstance(image, str) else id(image) for image in sample.images)
@@ -145,7 +145,7 @@ def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
 def _plain_units(
     numbers: Sequence[int], whole: np.ndarray, size: int | None, budget: int
 ) -> Iterator[Unit]:
-    """Numbers sorted from long to short, cut: the first of a unit says how long all are."""
+    """Sort samples from long to short and cut; the first of a unit gives the padded length."""
     start = 0
     while start < len(numbers):
         fits = min(_LARGEST, int(budget // whole[numbers[start]]))
@@ -160,7 +160,7 @@ def _shared_units(
     size: int | None,
     budget: int,
 ) -> Iterator[Unit]:
-    """Groups cut to what fits, and put together as long as it does."""
+    """Cut groups into pieces that fit, and combine pieces as long as they fit together."""
     unit: list[tuple[int, ...]] = []
     filled = 0.0
     limit = budget if size is None else size
@@ -181,10 +181,10 @@ def _shared_units(
 def _pieces(
     group: Sequence[int], lengths: Lengths, size: int | None, budget: int
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """A group in pieces that fit, each with its cost: samples, or tokens.
+    """A group cut into pieces that fit, each with its cost in samples or tokens.
 
-    Their beginning is computed once per piece: a piece takes as many tokens of text as the budget
-    has, however long the beginning is.
+    The common beginning is computed once per piece. So a piece may have as many tokens of text as
+    the budget, however long the beginning is.
     """
     longest = float(max(lengths.text[number] for number in group))
     beginning = max(float(lengths.whole[group[0]] - lengths.text[group[0]]), 0.0)
@@ -197,9 +197,9 @@ def _pieces(
 def _whole_pieces(
     group: Sequence[int], lengths: Lengths, size: int | None, budget: int
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """A group in pieces, each with its cost, where only the images are computed once.
+    """A group cut into pieces, each with its cost, if only the images are computed once.
 
-    The piece then goes through the language model part by part: it may be several budgets long.
+    Such a piece goes through the language model in several parts, so it may exceed the budget.
     """
     longest = float(max(lengths.whole[number] for number in group))
     most = min(_LARGEST, max(1, int(_BUDGETS * budget // longest))) if size is None else size
@@ -209,7 +209,7 @@ def _whole_pieces(
 
 
 def _spread(values: np.ndarray, most: int) -> list[int]:
-    """Numbers of at most so many samples, spread evenly over the values, both ends included."""
+    """At most `most` sample numbers, spread evenly over the values, with both ends."""
     if np.ptp(values) == 0:
         return [0]
     order = np.argsort(values, kind="stable")

@@ -1,8 +1,8 @@
-"""A trial pass: which modules that a regular expression named give activations at all.
+"""A dry pass: finds out which modules matched by a regular expression give activations.
 
-An expression such as `re:language_model.*` names containers that never run, tables of angles and
-whole models beside the modules that were meant. Which ones give rows shows in a pass only. Those
-that do not are left out, each with its reason; a site that was named by itself stays an error.
+An expression such as `re:language_model.*` also matches containers that never run, tables of angles
+and whole models. Only a pass shows which modules give rows. The others are left out, each with the
+reason. A site that the user named without an expression is still an error.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _HEAD = "llm.head"
 
 
 def silent_columns(plan: Plan, vlm: ModelAdapter) -> dict[str, str]:
-    """The columns that an expression named and that give no rows, each with the reason.
+    """The columns that an expression matched but that give no rows, each with the reason.
 
-    Runs one pass over two samples (more where modules are found out one by one), and none where
-    no site was asked for by an expression.
+    Runs one pass over two samples, or more if modules can only be tried one by one. Runs none if
+    the user gave no expression.
 
     Args:
         plan: A composed run.
-        vlm: Its model, loaded.
+        vlm: Its loaded model.
 
     Raises:
-        SiteSilent: Of all that an expression named, nothing gives rows.
+        SiteSilent: No module matched by an expression gives rows.
     """
     asked = [site.partition("/")[0] for site in plan.spec.sites if site.startswith(PREFIX)]
     if not asked:
@@ -60,15 +60,15 @@ def silent_columns(plan: Plan, vlm: ModelAdapter) -> dict[str, str]:
 def _check_some_left(expression: str, names: Sequence[str], silent: dict[str, str]) -> None:
     if all(name in silent for name in names):
         raise SiteSilent(
-            f"None of the {len(names)} modules that {expression!r} names gives rows, for example "
+            f"None of the {len(names)} modules that match {expression!r} gives rows, for example "
             f"{names[0]}: {silent[names[0]]}",
             subject=expression,
-            hint="Name blocks or what is in them; `vlmlens sites --all` lists the modules.",
+            hint="Name blocks or modules inside them; `vlmlens sites --all` lists the modules.",
         )
 
 
 def _two_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """The first sample and one of another length, where there is one: a batch that is padded."""
+    """The first sample, and one of another length if there is one, so that the batch is padded."""
     first = samples[0]
     others = (sample for sample in samples[1:] if len(sample.prompt) != len(first.prompt))
     return [first, next(others, samples[-1])] if len(samples) > 1 else [first]
@@ -76,7 +76,7 @@ def _two_samples(samples: Sequence[Sample]) -> list[Sample]:
 
 @dataclass
 class _Watched:
-    """What a pass shows of the sites that are tried."""
+    """What a pass shows about the sites that are tried."""
 
     batch: Batch
     columns: dict[str, list[Column]]
@@ -84,7 +84,7 @@ class _Watched:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def visit(self, site: Site, activation: torch.Tensor) -> None:
-        """Select as the run will."""
+        """Select rows in the same way as the run."""
         self.calls[site.name] += 1
         dtype = str(activation.dtype).removeprefix("torch.")
         if dtype not in DTYPES:
@@ -123,9 +123,9 @@ def _try(
 def _pass(
     vlm: ModelAdapter, watched: _Watched, sites: Sequence[Site]
 ) -> tuple[dict[str, str], bool]:
-    """What one pass shows against the sites, and whether it reached its end.
+    """What is wrong with the sites in one pass, and whether the pass reached its end.
 
-    It ends early at a module whose output holds no tensor.
+    It ends early at a module whose output contains no tensor.
     """
     logits = any(site.name.startswith(_HEAD) for site in sites)
     finished = False
@@ -142,5 +142,5 @@ def _pass(
         if not calls:
             reasons[site.name] = f"its module ({site.path}) did not run."
         elif calls > 1 and site.call is None:
-            reasons[site.name] = f"its module ran {calls} times; name a call with #k."
+            reasons[site.name] = f"its module ran {calls} times; choose one call with #k."
     return reasons, True

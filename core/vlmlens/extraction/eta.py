@@ -1,4 +1,4 @@
-"""How long an extraction will take, told from its first batches."""
+"""Estimating how long an extraction will take, from its first batches."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LEAST = 0.1
 
 
 class Pace:
-    """Seconds per unit of work, from batch to batch.
+    """Measures seconds per unit of work, from batch to batch.
 
-    The first batch is not counted: memory is still being claimed, and the queues are empty.
+    The first batch is not counted: memory is still being allocated, and the queues are empty.
 
     Args:
-        work: Of each batch to come, in any unit: tokens, say.
-        clock: Gives seconds.
+        work: The work in each batch, in any unit, for example tokens.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, work: Sequence[float], clock: Callable[[], float] = time.perf_counter):
@@ -34,21 +34,21 @@ class Pace:
         self._ends: list[float] = []
 
     def batch_done(self) -> None:
-        """A batch is done, the next of those to come."""
+        """Record that the next batch is done."""
         self._ends.append(self._clock())
         self._done += 1
 
     @property
     def known(self) -> bool:
-        """Whether enough batches are done to tell."""
+        """Whether enough batches are done for an estimate."""
         return self._done > _MEASURED
 
     def remaining(self) -> Expectation | None:
-        """What the batches to come will take; None while that cannot be told."""
+        """How long the remaining batches will take; None while it is not known."""
         return self.expected(sum(self._work[self._done :]))
 
     def expected(self, work: float) -> Expectation | None:
-        """What so much work takes; None while that cannot be told."""
+        """How long this much work takes; None while it is not known."""
         measured = self._work[1 : self._done]
         if len(measured) < 2 or not sum(measured):
             return None

@@ -1,4 +1,4 @@
-"""Extracting a plan's columns: units of samples through the model, their rows into the store."""
+"""Extracting a plan's columns: runs units of samples through the model, and stores their rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WAITING = 4
 _OPENERS = min(8, os.cpu_count() or 1)
 
 Encoded = list[tuple[tuple[int, ...], "Batch"]]
-"""Numbers of samples with the batch that holds them."""
+"""Numbers of samples, and the batch that holds them."""
 
 
 @dataclass
@@ -47,16 +47,16 @@ class Extraction:
 
     Args:
         vlm: The loaded model.
-        extractor: Makes columns of batches.
-        samples: All of the run's.
+        extractor: Turns batches into columns.
+        samples: All samples of the run.
         batch_size: Samples per unit; "auto": by tokens.
-        share: Whether samples on the same images share their beginning, where that is exact.
-        warn: Told once of anything that the user should know.
-        generate: How many tokens the model may write after each sample, whose rows columns may
-            then hold; None: it writes nothing.
-        texts: Keeps what it wrote; None: nobody does.
+        share: Whether samples with the same images share their beginning, if that is exact.
+        warn: Called once for each thing that the user should know.
+        generate: How many tokens the model may generate for each sample; columns can then hold
+            their rows. None: generate nothing.
+        texts: Where to store the generated texts; None: nowhere.
         shard: Which units this process runs; None: all.
-        expect: Told once, after the first batches, how long the others will take.
+        expect: Called once, after the first batches, with the time that the others will take.
     """
 
     vlm: ModelAdapter
@@ -70,7 +70,7 @@ class Extraction:
     shard: Shard | None = None
     expect: Callable[[Expectation], None] | None = None
     shared: Counter[Sharing] = field(default_factory=Counter, init=False)
-    """How many samples shared what is computed of their images or beginning with another one."""
+    """How many samples shared the computation of their images or beginning with another one."""
     _fits: float = field(default=float("inf"), init=False)
     _encoding: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -80,12 +80,12 @@ class Extraction:
         missing: Sequence[tuple[str, ...]],
         advance: Callable[[int], None],
     ) -> None:
-        """Store what is missing.
+        """Compute and store what is missing.
 
         Args:
-            store: Open for writing.
-            missing: Per sample, the columns that it lacks.
-            advance: Told how many samples are done: computed, and on their way to the disk.
+            store: The store, open for writing.
+            missing: Per sample, the columns that are not stored yet.
+            advance: Called with the number of samples that are computed so far.
         """
         every, work = self._planned()
         todo = [unit for unit in every if any(missing[number] for number in unit.samples)]
@@ -106,14 +106,15 @@ class Extraction:
                 self._tell(pace)
 
     def measure(self, *, batches: int = 8, seconds: float = 30.0) -> Expectation | None:
-        """How long extracting everything will take, told from some batches; stores nothing.
+        """Estimate the time of the whole extraction from some batches. Stores nothing.
 
         Args:
-            batches: At most so many, spread evenly over the run; one more is not counted.
-            seconds: No batch is begun after so many.
+            batches: The largest number of batches to run, spread evenly over the run. One more
+                batch is run first, and not counted.
+            seconds: Start no batch after this time.
 
         Returns:
-            None where there are too few batches to tell.
+            The estimate; None if there are too few batches.
         """
         every, work = self._planned()
         step = max(1, len(every) // (batches + 1))
@@ -130,11 +131,11 @@ class Extraction:
         return pace.expected(sum(work.values()))
 
     def units(self) -> list[Unit]:
-        """The run's samples in units."""
+        """The run's samples, divided into units."""
         return self._planned()[0]
 
     def _tell(self, pace: Pace) -> None:
-        """Say once how long the rest will take."""
+        """Report once how long the rest will take."""
         was_known = pace.known
         pace.batch_done()
         expected = pace.remaining() if pace.known and not was_known else None
@@ -142,7 +143,7 @@ class Extraction:
             self.expect(expected)
 
     def _planned(self) -> tuple[list[Unit], dict[Unit, float]]:
-        """The run's units, each with how many tokens it computes, about."""
+        """The run's units, each with about how many tokens it computes."""
         size = None if isinstance(self.batch_size, str) else self.batch_size
         lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
         can = self.share and self.extractor.takes_passes and self.generate is None
@@ -155,9 +156,9 @@ class Extraction:
 
     @property
     def budget(self) -> int:
-        """Tokens per unit where nothing else says how large one may be.
+        """Tokens per unit if the user gave no batch size.
 
-        On a CPU larger batches are slower: they leave the caches.
+        On a CPU larger batches are slower, because they do not fit in the caches.
         """
         parameter = next(self.vlm.module.parameters())
         return _CPU_TOKENS if parameter.device.type == "cpu" else _DEVICE_TOKENS
@@ -165,7 +166,7 @@ class Extraction:
     def _opened(
         self, todo: Iterable[Unit], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Unit, dict[int, Sample]]]:
-        """Units with their samples, whose images are read while earlier units are run."""
+        """Units with their samples. Images are read while earlier units are computed."""
         waiting: deque[tuple[Unit, dict[int, Future[Sample]]]] = deque()
         for unit in todo:
             waiting.append((unit, self._opening(unit, pool)))
@@ -175,7 +176,7 @@ class Extraction:
             yield _done(waiting.popleft())
 
     def _opening(self, unit: Unit, pool: ThreadPoolExecutor) -> dict[int, Future[Sample]]:
-        """Only the first of a group is opened where the others are on the same images."""
+        """Open the unit's images; for samples with the same images, only once."""
         found = {}
         for group in unit.groups:
             for place, number in enumerate(group):
@@ -212,7 +213,7 @@ class Extraction:
     def _computed(
         self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded | None
     ) -> Iterator[tuple[tuple[int, ...], Mapping[str, Values]]]:
-        """The unit's columns; in halves where it does not fit in memory."""
+        """The unit's columns; computed in halves if the unit does not fit in memory."""
         tokens = max((_size(batch) for _, batch in encoded or ()), default=0)
         if tokens <= self._fits or len(unit.samples) == 1:
             try:
@@ -228,9 +229,9 @@ class Extraction:
             yield from self._computed(half, samples, self._prepare((half, samples)))
 
     def _columns(self, batch: Batch) -> Mapping[str, Values]:
-        """The batch's columns; where the model is to write, over what it wrote, too.
+        """The batch's columns, including the generated tokens if the model is to generate.
 
-        Running the written tokens at once gives what each step of writing gave, up to rounding.
+        One pass over all generated tokens gives what each step gave, up to rounding.
         """
         if self.generate is not None:
             made = self.vlm.generate(batch, max_new_tokens=self.generate)
@@ -255,7 +256,7 @@ class Extraction:
 
 
 def _first_alone(units: Sequence[Unit]) -> Iterator[Unit]:
-    """A unit with its first sample apart: the first pass is run to its end, so let it be short."""
+    """Split off the first sample: the first pass runs to its end, so it should be short."""
     for unit in units:
         if unit.shared or len(unit.groups) == 1:
             yield unit
@@ -277,7 +278,7 @@ def _as_is(sample: Sample) -> Sample:
 
 
 def _size(batch: Batch) -> int:
-    """Positions that the batch's passes compute, padding included."""
+    """The number of positions that the batch's passes compute, padding included."""
     ids = batch.inputs.get("input_ids")
     return int(ids.numel()) if isinstance(ids, torch.Tensor) else len(batch)
 
@@ -298,7 +299,7 @@ def _blocks(
     values: Mapping[str, Values],
     missing: Sequence[tuple[str, ...]],
 ) -> Iterator[ColumnBlock]:
-    """What of a unit's columns is to be stored, one block per set of missing columns."""
+    """The part of a unit's columns to store: one block per set of missing columns."""
     lacking = [missing[number] for number in numbers]
     for columns in sorted(set(lacking) - {()}):
         rows = [i for i, names in enumerate(lacking) if names == columns]
@@ -310,11 +311,11 @@ def _blocks(
 
 
 def timed(plan: Plan, warn: Callable[[str], None]) -> Estimate:
-    """A plan's estimate with the expected time: loads the model and runs some batches.
+    """The estimate of a plan with the expected time. Loads the model and runs some batches.
 
     Args:
         plan: From `vlmlens.compose.plan.compose`.
-        warn: Told of what the run itself would warn of.
+        warn: Called with the warnings that the run itself would give.
     """
     vlm, spec = plan.load(), plan.spec
     work = Extraction(

@@ -1,4 +1,4 @@
-"""Preparing, computing and storing at the same time, each in a thread of its own, in order."""
+"""Pipeline: prepares, computes and stores at the same time, each in its own thread, in order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _END = object()
 def prepared(
     items: Iterable[Item], prepare: Callable[[Item], Ready], *, ahead: int
 ) -> Iterator[tuple[Item, Ready]]:
-    """Each item with what `prepare` makes of it, in order, made in another thread.
+    """Yield each item with the result of `prepare`, in order. Another thread prepares them.
 
     Args:
-        items: In order.
-        prepare: Called in one thread of its own; its error is raised here, at that item.
+        items: The items, in order.
+        prepare: Called in its own thread. An error is raised here, at that item.
         ahead: How many results may wait.
     """
     queue: Queue[Any] = Queue(ahead)
@@ -56,11 +56,11 @@ def prepared(
 
 
 class Sink(Generic[Item]):
-    """Passes items on to `store` in a thread of its own. Made by `sink`.
+    """Passes items to `store` in another thread. Made by `sink`.
 
     Args:
-        store: Called in that thread, in order.
-        finish: Called there after the last item.
+        store: Called with each item in that thread, in order.
+        finish: Called in that thread after the last item.
         waiting: How many items may wait.
     """
 
@@ -76,10 +76,10 @@ class Sink(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Hand over an item; waits where too many wait already.
+        """Hand over an item. Blocks while too many items wait.
 
         Raises:
-            BaseException: What `store` raised, at this or an earlier item.
+            BaseException: An error of `store`, at this item or an earlier one.
         """
         if not _put(self._queue, item, self._failed):
             self._raise()
@@ -88,7 +88,7 @@ class Sink(Generic[Item]):
         """Wait until everything is stored.
 
         Raises:
-            BaseException: What `store` raised.
+            BaseException: An error of `store`.
         """
         _put(self._queue, _END, self._failed)
         self._thread.join()
@@ -112,9 +112,9 @@ class Sink(Generic[Item]):
 def sink(
     store: Callable[[Item], None], finish: Callable[[], None], *, waiting: int
 ) -> Iterator[Sink[Item]]:
-    """A `Sink` that has stored everything on leaving, also where the block fails.
+    """A `Sink` that stores everything before the `with` block ends, also after an error.
 
-    The block's own error comes first; an error of storing is raised where there is no other.
+    An error of the block comes first. An error of storing is raised if there is no other.
     """
     made = Sink(store, finish, waiting)
     try:
@@ -127,7 +127,7 @@ def sink(
 
 
 def _put(queue: Queue[Any], item: object, stopped: threading.Event) -> bool:
-    """Put an item once there is room; False where nobody takes any more."""
+    """Put an item when there is room. Returns False if the other side has stopped."""
     while not stopped.is_set():
         try:
             queue.put(item, timeout=_STEP)

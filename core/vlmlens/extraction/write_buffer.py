@@ -1,4 +1,4 @@
-"""Small blocks put together before they are stored: stores like a few hundred rows at once."""
+"""Write buffer: collects small blocks into blocks of about 256 rows before storing them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BlockWriter:
     """Collects blocks and writes them as larger ones, at the latest after two seconds.
 
     Args:
-        store: Open for writing.
+        store: The store, open for writing.
     """
 
     def __init__(self, store: ColumnStore) -> None:
@@ -27,7 +27,7 @@ class BlockWriter:
         self._written = time.monotonic()
 
     def add(self, block: ColumnBlock) -> None:
-        """Take a block; write what has come together if it is enough, or has waited enough."""
+        """Add a block. Writes the buffer if it is large enough or old enough."""
         if self._blocks and not _alike(self._blocks[0].columns, block.columns):
             self.flush()
         self._blocks.append(block)
@@ -38,7 +38,7 @@ class BlockWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has come together, in one transaction."""
+        """Write the buffer in one transaction."""
         blocks, self._blocks = self._blocks, []
         self._rows = self._bytes = 0
         if blocks:
@@ -47,7 +47,7 @@ class BlockWriter:
 
 
 def joined(blocks: Sequence[ColumnBlock]) -> ColumnBlock:
-    """Blocks of the same columns as one, in order."""
+    """Join blocks with the same columns into one, in order."""
     if len(blocks) == 1:
         return blocks[0]
     ids = tuple(sample for block in blocks for sample in block.ids)
@@ -58,7 +58,7 @@ def joined(blocks: Sequence[ColumnBlock]) -> ColumnBlock:
 
 
 def _alike(one: Mapping[str, Values], other: Mapping[str, Values]) -> bool:
-    """Whether values can stand in the same columns."""
+    """Whether the values of two blocks can be joined."""
     return one.keys() == other.keys() and all(
         (mine.dtype, mine.width, mine.ragged)
         == (other[name].dtype, other[name].width, other[name].ragged)

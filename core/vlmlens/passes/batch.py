@@ -1,4 +1,4 @@
-"""What goes into a forward pass and what comes out of it: plain data."""
+"""Plain data: what goes into a forward pass, and what comes out of it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ Logits = Literal["none", "last", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One of the passes that together give a batch's activations.
+    """One of several passes that together give a batch's activations.
 
     Args:
-        axes: Whose modules run in it. The rows of an axis that runs in several passes are those
-            of its passes, one after the other.
-        run: Runs it; told whether the unembedding is to run too.
-        rows: How many of the language model's rows are in it; 0 where it does not say.
-        fill: Runs it only as far as later passes need it, given the last block of the language
-            model that they run; None where there is no shorter way. No block from that one on
-            gives its activation then.
-        whole: Later passes need all that it computes: it is not ended early where one follows.
+        axes: The axes whose modules run in this pass. If an axis runs in several passes, its rows
+            are those of the passes, one after the other.
+        run: Runs the pass. Its argument says whether to run the unembedding too.
+        rows: How many rows of the language model are in the pass; 0: not known.
+        fill: Runs the pass only as far as later passes need it. Its argument is the last block of
+            the language model that they run; that block and later ones give no activation. None:
+            the pass cannot be shortened.
+        whole: Whether later passes need everything that this one computes. Then it is not ended
+            early if another pass follows.
     """
 
     axes: frozenset[Axis]
@@ -49,8 +50,8 @@ class Batch:
         samples: The samples, in row order.
         inputs: Keyword arguments of the model's forward, on the model's device.
         layouts: Per axis, which rows of a flattened activation belong to which sample.
-        passes: Where several passes give the activations, because samples share rows that are
-            computed once (`ModelAdapter.encode_shared`); empty: one `forward`.
+        passes: The passes that give the activations, if samples share rows that are computed once
+            (`ModelAdapter.encode_shared`); empty: one `forward` gives them.
     """
 
     samples: tuple[Sample, ...]
@@ -68,7 +69,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class ForwardOutput:
-    """What a forward pass gives beside traced activations.
+    """What a forward pass gives besides the traced activations.
 
     Args:
         logits: "last": float `[samples, vocabulary]` after each sample's last token; "all":

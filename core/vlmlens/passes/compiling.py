@@ -1,8 +1,8 @@
-"""Compiling a model's blocks with torch.compile, so that every activation can still be had.
+"""Compiling a model's blocks with torch.compile, without losing any activation.
 
-Each block's forward is compiled by itself: hooks on the block stay outside of the compiled code. A
-site inside a block lies in it, where hooks cannot be relied upon: for as long as such a site is
-wanted, its block runs as it was. `vlmlens.passes.tracing` sees to that, whoever asks.
+Each block's forward is compiled by itself, so hooks on the block stay outside the compiled code.
+Hooks on modules inside a compiled block are not reliable. So while a site inside a block is read
+or edited, that block runs uncompiled; `vlmlens.passes.tracing` takes care of this.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _VARIANTS = 8
 
 
 def check_can_compile(spec: RunSpec) -> None:
-    """Raise where compiling is asked for and cannot work, before anything heavy.
+    """Raise an error if `--compile` cannot work here, before anything heavy is loaded.
 
     Raises:
-        CompositionError: Together with quantization, or with a device map.
+        CompositionError: The run also asks for quantization or a device map.
         MissingDependency: There is no C++ compiler, or no Triton for CUDA.
     """
     for name in ("quantization", "device_map"):
         if getattr(spec, name) is not None:
             raise CompositionError(
-                f"--compile does not go together with --{name.replace('_', '-')}.",
+                f"--compile cannot be combined with --{name.replace('_', '-')}.",
                 subject=name,
                 hint="Leave one of them out.",
             )
@@ -48,24 +48,25 @@ def check_can_compile(spec: RunSpec) -> None:
         )
     if not cuda and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
         raise MissingDependency(
-            "torch.compile needs a C++ compiler, and neither CXX nor g++ nor clang++ is one.",
+            "torch.compile needs a C++ compiler: CXX is not set to one, and neither g++ nor "
+            "clang++ is installed.",
             subject="g++",
             hint="Install g++, or leave --compile out.",
         )
 
 
 def compile_blocks(vlm: Model, *, backend: str = "inductor") -> list[str]:
-    """Compile the blocks of a model, in place; each is compiled when it first runs.
+    """Compile the blocks of a model in place. Each one is compiled when it first runs.
 
     Args:
-        vlm: Loaded. Its canonical sites say which modules are blocks.
-        backend: Of torch.compile.
+        vlm: The loaded model. Its canonical sites say which modules are blocks.
+        backend: The backend of torch.compile.
 
     Returns:
         The names of the blocks.
 
     Raises:
-        CompositionError: It has no block.
+        CompositionError: The model has no blocks.
     """
     blocks = _blocks(vlm)
     if not blocks:
@@ -73,7 +74,7 @@ def compile_blocks(vlm: Model, *, backend: str = "inductor") -> list[str]:
             "The model has no blocks that could be compiled.", hint="Leave --compile out."
         )
     dynamo = importlib.import_module("torch._dynamo")
-    # Blocks share their code, and each may need a few variants of it: of shapes, of its number.
+    # Blocks share their code. Each may need a few variants of it, for shapes and its own number.
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, _VARIANTS * len(blocks))
     for name, path in blocks.items():
         module = vlm.module.get_submodule(path)
@@ -90,18 +91,18 @@ def is_compiled(module: torch.nn.Module) -> bool:
 
 
 def blocks_around(vlm: Model, paths: Iterable[str]) -> list[str]:
-    """The names of the compiled blocks that run as they were where these modules are read."""
+    """The names of the compiled blocks that run uncompiled when these modules are read."""
     inside = list(paths)
     return [name for name, path in _blocks(vlm).items() if any(_within(p, path) for p in inside)]
 
 
 @contextmanager
 def uncompiled(module: torch.nn.Module, paths: Iterable[str]) -> Iterator[None]:
-    """Let the compiled blocks around some modules run as they were.
+    """Run the compiled blocks around some modules uncompiled.
 
     Args:
         module: The model.
-        paths: Of the modules that hooks are put on.
+        paths: Paths of the modules that get hooks.
     """
     changed: dict[torch.nn.Module, Any] = {}
     if is_compiled(module):
@@ -135,7 +136,7 @@ def _compiled(forward: Callable[..., Any], name: str, backend: str) -> Callable[
 
 
 def _blocks(vlm: Model) -> dict[str, str]:
-    """Module paths of the blocks by canonical name."""
+    """The module paths of the blocks, by canonical name."""
     return {
         name: site.path
         for name, site in vlm.sites.canonical.items()
@@ -148,7 +149,7 @@ def _within(path: str, block: str) -> bool:
 
 
 def _ancestors(module: torch.nn.Module, path: str) -> Iterator[torch.nn.Module]:
-    """The modules around a module, without itself."""
+    """The modules around a module, without the module itself."""
     parts = path.split(".")
     for end in range(1, len(parts)):
         yield module.get_submodule(".".join(parts[:end]))

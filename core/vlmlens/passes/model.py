@@ -1,4 +1,4 @@
-"""What a pass needs of a model. Every `vlmlens.abc.ModelAdapter` has it."""
+"""What a forward pass needs from a model. Every `vlmlens.abc.ModelAdapter` has it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """A module tree with sites, and how to run it; see `vlmlens.abc.ModelAdapter` for each."""
+    """A module tree with sites, and how to run it; `vlmlens.abc.ModelAdapter` describes each."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -25,7 +25,7 @@ class Model(Protocol):
 
     @property
     def unread(self) -> Sequence[str]:
-        """Blocks whose output nothing in the model reads."""
+        """The blocks whose output nothing in the model reads."""
 
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
         """One pass without gradients."""

@@ -1,4 +1,4 @@
-"""Selecting rows of activations that come in parts, one part per pass."""
+"""Selecting rows from activations that arrive in parts, one part per pass."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def select_in_passes(
     stop: bool = False,
     skip: Iterable[str] = (),
 ) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-    """Columns of a batch of several passes, each as `vlmlens.tokens.select` gives it.
+    """The columns of a batch with several passes, each as `vlmlens.tokens.select` gives it.
 
     Args:
         vlm: The model.
         batch: From `ModelAdapter.encode_shared`.
-        columns: By name.
-        layouts: Those of the batch, of the columns' axes.
-        stop: End each pass after the last site that is wanted of it, or, where it only fills what
-            later passes need, once that is full.
+        columns: The columns, by name.
+        layouts: The batch's layouts on the columns' axes.
+        stop: Whether to end each pass after the last site that is wanted from it. A pass that
+            only fills the cache for later passes ends once that is full.
         skip: See `vlmlens.passes.tracing.hooked`.
 
     Raises:
         SiteSilent: A site gave no activation in a pass of its axis.
-        SiteShapeError: A site's activation has not the rows that its axis promises.
+        SiteShapeError: A site's activation does not have the rows of its axis.
     """
     chosen = {
         name: PartSelection(selector, layouts[site.axis], site)
@@ -78,7 +78,7 @@ def select_in_passes(
 def _unwanted(
     sites: Sequence[Site], chosen: Mapping[str, Sequence[PartSelection]], each: Pass
 ) -> list[Site]:
-    """The sites of the deepest wanted block, where nobody wants their rows in this pass."""
+    """The sites of the deepest wanted block, if no column keeps rows of this pass there."""
     if each.fill is None:
         return []
     inside = [site for site in sites if site.axis is Axis.LLM]
@@ -97,15 +97,15 @@ def _fill(each: Pass, sites: Sequence[Site]) -> None:
 
 
 class PartSelection:
-    """One column of a batch whose activation comes in parts.
+    """One column of a batch whose activation arrives in parts.
 
-    Only the rows that the selector keeps are held, each once however many samples share it; rows
-    that several samples pool alike are pooled once.
+    Only the rows that the selector keeps are held. A row that several samples share is held once,
+    and equal sets of rows are pooled once.
 
     Args:
-        selector: What to keep.
+        selector: Which rows to keep.
         layout: The batch's layout on the site's axis, over all parts together.
-        site: Named in errors.
+        site: The site, for error messages.
     """
 
     def __init__(self, selector: Selector, layout: AxisLayout, site: Site) -> None:
@@ -128,26 +128,26 @@ class PartSelection:
         self._seen += len(flat)
 
     def wants(self, rows: int) -> bool:
-        """Whether any of the next so many rows is kept."""
+        """Whether any of the next `rows` rows is kept."""
         low, high = np.searchsorted(self._wanted, [self._seen, self._seen + rows])
         return bool(low < high)
 
     def skip(self, rows: int) -> None:
-        """Pass over the next so many rows, of which none is kept."""
+        """Skip the next `rows` rows; none of them is kept."""
         self._seen += rows
 
     def result(self) -> torch.Tensor | list[torch.Tensor]:
-        """As `vlmlens.tokens.select` gives it.
+        """The column, in the form that `vlmlens.tokens.select` gives.
 
         Raises:
-            SiteShapeError: The parts together have not the rows that the axis promises.
+            SiteShapeError: The parts together do not have the rows of the axis.
         """
         if self._seen != self._layout.total:
             raise SiteShapeError(
                 f"The site {self._site.name!r} gave {self._seen} rows in {len(self._pieces)} "
-                f"passes, where the {self._site.axis.value} axis has {self._layout.total}.",
+                f"passes, but the {self._site.axis.value} axis has {self._layout.total}.",
                 subject=self._site.name,
-                hint="Choose a block instead, or leave sharing off with --no-share-prefix.",
+                hint="Choose a block instead, or turn sharing off with --no-share-prefix.",
             )
         rows = torch.cat(self._pieces)
         where = [np.searchsorted(self._wanted, kept) for kept in self._kept]

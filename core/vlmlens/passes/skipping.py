@@ -1,8 +1,8 @@
-"""Leaving out blocks whose output nothing reads.
+"""Skipping blocks whose output nothing reads.
 
-Some families take an image's features before their vision tower ends, and the blocks behind run all
-the same. Where no wanted site needs them, extraction lets them pass on what they
-are given, and every wanted activation keeps its bits.
+Some families take an image's features before the end of the vision tower, although the last blocks
+still run. If no wanted site needs those blocks, extraction replaces them by the identity. All
+wanted activations stay the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def needless(vlm: Model, sites: Iterable[Site]) -> tuple[str, ...]:
     """Module paths of the blocks in `ModelAdapter.unread` that none of the sites needs.
 
-    A site needs them unless it lies in another axis, or in a block before them. A site outside of
-    all canonical ones (a whole tower) is taken to need them.
+    A site does not need them if it lies on another axis or in an earlier block. A site outside
+    all canonical sites (such as a whole tower) counts as needing them.
 
     Args:
         vlm: The model.
-        sites: All that is read.
+        sites: All sites that are read.
     """
     canonical = vlm.sites.canonical
     blocks = [canonical[name] for name in vlm.unread]
@@ -38,11 +38,11 @@ def needless(vlm: Model, sites: Iterable[Site]) -> tuple[str, ...]:
 
 @contextmanager
 def passing_on(module: torch.nn.Module, paths: Iterable[str]) -> Iterator[None]:
-    """Let blocks give the first thing that they are given, without computing anything.
+    """Replace blocks by the identity: they return their first input and compute nothing.
 
     Args:
         module: The model.
-        paths: Of the blocks.
+        paths: Module paths of the blocks.
     """
     blocks = [module.get_submodule(path) for path in paths]
     before = [block.__dict__.get("forward") for block in blocks]
@@ -62,7 +62,7 @@ def _as_given(*args: Any, **kwargs: Any) -> Any:
 
 
 def _without(site: Site, blocks: Sequence[Site], sites: SiteMap) -> bool:
-    """Whether a site's activation is the same without some blocks that end a stack."""
+    """Whether a site's activation stays the same without these last blocks of a stack."""
     owner = sites.owner(site.path)
     if owner is None:
         return False

@@ -1,8 +1,8 @@
 """Reading and editing activations in one forward pass: the only module that registers hooks.
 
-Modules give tensors, or tuples and model outputs whose first tensor is the activation (a decoder
-layer's hidden states, an attention's output), or a list of tensors, one per image, which are read
-as one; `activation_of` is the one place that unwraps them.
+A module can return a tensor; a tuple or model output whose first tensor is the activation (a
+decoder layer's hidden states, an attention's output); or a list of tensors, one per image, which
+are read as one. Only `activation_of` unwraps them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from vlmlens.passes.model import Model
 
 Edit: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""Maps an activation to the tensor of the same shape that replaces it."""
+"""A function from an activation to the tensor of the same shape that replaces it."""
 
 Visit: TypeAlias = Callable[[Site, torch.Tensor], None]
-"""Called with a site and its activation, while the pass runs."""
+"""A function that is called with a site and its activation during the pass."""
 
 Part: TypeAlias = Callable[[Any, Site], torch.Tensor]
-"""Takes the wanted tensor out of a module's output; raises `SiteSilent` where there is none."""
+"""Takes the wanted tensor from a module's output; raises `SiteSilent` if there is none."""
 
 
 @dataclass(slots=True)
@@ -39,10 +39,10 @@ class Trace(Mapping[str, torch.Tensor]):
     """Raw activations of one forward pass, by site name.
 
     Args:
-        batch: What was run.
-        activations: Tensors as the modules gave them, `[..., width]`.
+        batch: The batch of the pass.
+        activations: Tensors by site name, as the modules returned them, `[..., width]`.
         sites: The traced sites by name.
-        logits: As `ForwardOutput.logits`.
+        logits: See `ForwardOutput.logits`.
     """
 
     batch: Batch
@@ -64,8 +64,8 @@ class Trace(Mapping[str, torch.Tensor]):
 
         Raises:
             SelectorError: The column does not parse, or a sample has no such token.
-            SiteNotFound: Its site was not traced; names those that were.
-            SiteSilent: The batch has no rows on its site's axis: no sample has an image.
+            SiteNotFound: Its site was not traced. The error names the sites that were.
+            SiteSilent: The batch has no rows on the site's axis: no sample has an image.
         """
         from vlmlens.tokens import Column, select
 
@@ -79,7 +79,7 @@ class Trace(Mapping[str, torch.Tensor]):
 
 @dataclass(slots=True)
 class _Hooks:
-    """The hooks of one pass and what they have seen."""
+    """The hooks of one pass, and what they recorded."""
 
     visit: Visit
     wanted: Mapping[str, Sequence[Site]]
@@ -115,7 +115,7 @@ class _Hooks:
         return output
 
     def check(self) -> None:
-        """Raise where a site gave no activation, or several where one was meant."""
+        """Raise an error if a site gave no activation, or several instead of one."""
         sites = [site for group in self.wanted.values() for site in group]
         sites += [site for group in self.edits.values() for site, _ in group]
         for site in sites:
@@ -139,22 +139,23 @@ def hooked(
 ) -> Iterator[None]:
     """Run `visit` on the activations of `sites`, and `edits`, during one forward pass.
 
-    All hooks are removed on leaving, whatever happens inside.
+    All hooks are removed at the end of the `with` block, also after an error.
 
     Args:
         module: The model; site paths are relative to it.
-        sites: What to read. Reads see edits of the same module.
+        sites: What to read. Reads see the edits of the same module.
         visit: Called once per site, in forward order.
         edits: What to replace.
-        stop: End the pass once every site was seen: what follows is not computed, and whatever
-            the block would do after the pass is skipped. A module that would run once more is
-            not noticed then; run the first batch without.
-        part: Which tensor of a module's output is read; None: the activation.
-        skip: Paths of blocks that are left out of the pass (`vlmlens.passes.skipping.needless`).
+        stop: End the pass once every site has been seen. The rest of the model is not computed,
+            and the rest of the `with` block is skipped. A module that would run a second time
+            goes unnoticed, so run the first batch without `stop`.
+        part: Which tensor of a module's output to read; None: the activation.
+        skip: Paths of blocks to skip (`vlmlens.passes.skipping.needless`).
 
     Raises:
-        SiteSilent: On leaving without another error: a site gave no activation, or its module
-            ran several times and the site does not say which call is meant.
+        SiteSilent: At the end of the block, unless another error occurred: a site gave no
+            activation, or its module ran several times and the site does not say which call is
+            meant.
     """
     wanted: dict[str, list[Site]] = {}
     for site in sites:
@@ -165,7 +166,7 @@ def hooked(
     names = {site.name for group in wanted.values() for site in group}
     names |= {site.name for site, _ in edits}
     hooks = _Hooks(visit, wanted, by_path, part or activation_of, len(names) if stop else None)
-    # First of all hooks: transformers captures hidden states by hooks that must see edits.
+    # Before all other hooks: those by which transformers captures hidden states must see edits.
     handles = [
         module.get_submodule(path).register_forward_hook(hooks.hook(path), prepend=True)
         for path in {**wanted, **by_path}
@@ -189,7 +190,7 @@ def trace_forward(
     logits: Logits,
     edits: Mapping[str, Edit],
 ) -> Trace:
-    """The work behind `ModelAdapter.trace`."""
+    """The implementation of `ModelAdapter.trace`."""
     sites = {site.name: site for item in patterns for site in _resolved(vlm, item)}
     pairs = [(site, edit) for pattern, edit in edits.items() for site in vlm.sites.resolve(pattern)]
     trace = Trace(batch, {}, sites)
@@ -205,15 +206,15 @@ def trace_forward(
 def first_call(
     module: torch.nn.Module, path: str, run: Callable[[], object]
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
-    """What a submodule is called with first in a pass, which is stopped there.
+    """The arguments of a submodule's first call in a pass. The pass is stopped there.
 
     Args:
         module: The model.
-        path: Of the submodule.
+        path: Path of the submodule.
         run: Starts a forward pass.
 
     Returns:
-        Its positional and its keyword arguments; None where the pass ends without calling it.
+        The positional and keyword arguments; None if the pass ends without calling the submodule.
     """
 
     def stop(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -232,26 +233,26 @@ def first_call(
 
 
 def end_pass() -> NoReturn:
-    """End the forward pass that is running inside of `hooked`: nothing more of it is needed."""
+    """End the forward pass that is running inside `hooked`, since nothing more is needed."""
     raise _Done
 
 
 class _Done(BaseException):
-    """Ends a pass that has given all that was wanted."""
+    """Ends a pass that has given everything that was asked for."""
 
 
 class _Reached(BaseException):
-    """Stops a pass; no handler of errors on the way may take it for one."""
+    """Stops a pass. It is no `Exception`, so that no error handler on the way catches it."""
 
 
 def activation_of(output: Any, site: Site) -> torch.Tensor:
     """The activation in a module's output.
 
     That is the tensor itself, or the first tensor in a tuple, list or model output. A list of
-    `[rows, width]` tensors of one width (a piece per image) is put together to one.
+    `[rows, width]` tensors of equal width (one per image) is concatenated.
 
     Raises:
-        SiteSilent: There is no tensor in it.
+        SiteSilent: The output contains no tensor.
     """
     if isinstance(output, torch.Tensor):
         return output
@@ -271,7 +272,7 @@ def activation_of(output: Any, site: Site) -> torch.Tensor:
 
 
 def check_axis(site: Site, known: Iterable[Axis]) -> None:
-    """Raise where a batch has no layout for a site's axis."""
+    """Raise an error if a batch has no layout for a site's axis."""
     if site.axis not in set(known):
         raise SiteSilent(
             f"The site {site.name!r} lies on the {site.axis.value} axis, which this batch lacks.",
@@ -281,7 +282,7 @@ def check_axis(site: Site, known: Iterable[Axis]) -> None:
 
 
 def replaced_activation(output: Any, site: Site, edit: Edit) -> Any:
-    """A module's output with its activation edited, in the form in which it came.
+    """A module's output with its activation edited, in its original form (tensor, tuple, ...).
 
     Raises:
         VlmlensError: The edit changes the shape.
@@ -290,9 +291,10 @@ def replaced_activation(output: Any, site: Site, edit: Edit) -> Any:
     after = edit(before)
     if after.shape != before.shape:
         raise VlmlensError(
-            f"The edit at {site.name!r} made {tuple(after.shape)} of {tuple(before.shape)}.",
+            f"The edit at {site.name!r} changed the shape from {tuple(before.shape)} to "
+            f"{tuple(after.shape)}.",
             subject=site.name,
-            hint="An edit must keep the shape.",
+            hint="An edit must return a tensor of the same shape.",
         )
     if output is before:
         return after
@@ -322,15 +324,15 @@ def _not_traced(name: str, traced: Iterable[str]) -> SiteNotFound:
     return SiteNotFound(
         f"The site {name!r} was not traced in this pass.",
         subject=name,
-        hint=f"{did_you_mean(name, traced)} Give it to `trace`; columns use one site's whole name, "
-        "no pattern.".strip(),
+        hint=f"{did_you_mean(name, traced)} Pass the site to `trace`. A column needs the full name "
+        "of one site, not a pattern.".strip(),
     )
 
 
 def _silent(site: Site, calls: int) -> SiteSilent:
     if calls:
         return SiteSilent(
-            f"The site {site.name!r} wants call {site.call} of {site.path}, which ran "
+            f"The site {site.name!r} asks for call {site.call} of {site.path}, which ran "
             f"{calls} times in this pass.",
             subject=site.name,
             hint=f"Calls are numbered 0 to {calls - 1}.",
@@ -338,7 +340,8 @@ def _silent(site: Site, calls: int) -> SiteSilent:
     return SiteSilent(
         f"The site {site.name!r} ({site.path}) gave no activation: its module did not run.",
         subject=site.name,
-        hint="The model calls one of its children or a function instead; choose another site.",
+        hint="Either the model calls one of its children or a function instead: choose a site "
+        "around or inside it. Or it is the unembedding, which runs only if logits are asked for.",
     )
 
 
@@ -346,5 +349,5 @@ def _called_often(site: Site, calls: int) -> SiteSilent:
     return SiteSilent(
         f"The module of {site.name!r} ({site.path}) ran {calls} times in this pass.",
         subject=site.name,
-        hint=f"Say which call you mean: {site.name}#0 to {site.name}#{calls - 1}.",
+        hint=f"Choose one call: {site.name}#0 to {site.name}#{calls - 1}.",
     )

@@ -1,4 +1,9 @@
-"""Discovery of plugins: what is installed, what is wrong with it, and what to do.
+"""Discovery of plugins: what is installed, what is wrong with it, and what to do about it.
+
+May use `abc` and what is below, and imports nothing heavy. Entry points are found in `_installed`,
+manifests are read in `_reading`, classes are imported in `_target`, plugin code runs with a time
+limit in `_guard`, and hooks are called in `_hooks`. Add a new way for a plugin to be wrong to
+`_problems`. `scaffold` writes new plugins from templates.
 
 >>> from vlmlens.manifest import PluginKind
 >>> Registry(entry_points=[]).entries(PluginKind.ADAPTER)
@@ -24,16 +29,16 @@ __all__ = ["HOOK_GROUP", "Entry", "Registry", "Status", "call_hook", "warnings_b
 def call_hook(
     manager: pluggy.PluginManager, name: str, guard: Guard | None = None, **arguments: Any
 ) -> list[Any]:
-    """Call a hook plugin by plugin; one that fails is reported once and left out.
+    """Call a hook, plugin by plugin. A plugin that fails is reported once and left out.
 
     Args:
         manager: From `Registry.hooks`.
         name: The hook's name.
-        guard: Waits for each plugin up to its limit; default: for as long as it takes.
-        arguments: As the hook's specification names them.
+        guard: Limits how long each plugin may take; None: no limit.
+        arguments: The hook's arguments, by name.
 
     Returns:
-        What the implementations returned, without None.
+        The return values of the implementations, without None.
     """
     from vlmlens.registry._hooks import called
 
@@ -41,7 +46,7 @@ def call_hook(
 
 
 def warnings_begin(show: Callable[[], None]) -> None:
-    """Have something done before the first warning about a plugin, such as setting up the log."""
+    """Call `show` before the first warning about a plugin, for example to set up the log."""
     from vlmlens.registry import _log
 
     _log.prepare.append(show)

@@ -1,4 +1,4 @@
-"""Choice: which plugins the environment leaves out, without importing any."""
+"""Choice: which plugins environment variables turn off, without importing any."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EVERY = "all"
 
 
 class Choice:
-    """Which plugins are left out.
+    """Which plugins are turned off.
 
-    Each of them is a plugin's name, a distribution's name, or DISTRIBUTION:NAME.
+    An item is the name of a plugin, the name of a distribution, or DISTRIBUTION:NAME.
 
     Args:
-        disabled: Those to leave out; `all`: every plugin that does not come with vlmlens itself.
-        loaded: Of those that do not come with vlmlens itself, only these; None: all.
+        disabled: Plugins to turn off; `all`: every plugin that is not part of vlmlens itself.
+        loaded: Turn off all others that are not part of vlmlens itself; None: turn off none.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class Choice:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Choice:
-        """As `VLMLENS_DISABLE_PLUGINS` and `VLMLENS_LOAD_PLUGINS` say, separated by commas."""
+        """Read `VLMLENS_DISABLE_PLUGINS` and `VLMLENS_LOAD_PLUGINS` (items between commas)."""
         given = os.environ if environment is None else environment
         loaded = given.get(LOAD)
         return cls(_items(given.get(DISABLE, "")), None if loaded is None else _items(loaded))
 
     def reason(self, point: Point) -> str:
-        """The setting that leaves a plugin out, or ""."""
+        """The setting that turns a plugin off, or ""."""
         own = index_name(point.distribution) == "vlmlens"
         for item in self.disabled:
             if (item == EVERY and not own) or _names(item, point):
@@ -51,7 +51,7 @@ class Choice:
         return f"{LOAD}={','.join(self.loaded)}"
 
     def unknown(self, points: Iterable[Point]) -> list[tuple[str, str]]:
-        """(variable, item) of what names no installed plugin."""
+        """(variable, item) for each item that names no installed plugin."""
         installed = list(points)
         given = [(DISABLE, item) for item in self.disabled if item != EVERY]
         given += [(LOAD, item) for item in self.loaded or ()]

@@ -1,4 +1,4 @@
-"""Which dataset plugin reads what the user gave as `--data`."""
+"""Which dataset plugin reads the value of `--data`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Ask = Callable[[Manifest, Callable[[Any], Any]], Any]
 
 
 def dataset_for(data: str, entries: Sequence[Entry], find: Find, ask: Ask) -> tuple[Manifest, str]:
-    """The dataset plugin for `--data`, and the source that it is given.
+    """The dataset plugin for `--data`, and the source for it.
 
     See `Registry.dataset_for`.
 
     Args:
-        data: What the user gave.
+        data: The value of `--data`.
         entries: The installed datasets.
-        find: Gives the manifest of one by its name.
-        ask: Puts a question to the class of one.
+        find: Finds a dataset's manifest by name.
+        ask: Calls a function with a dataset's class.
     """
     if match := _FILE_SOURCE.fullmatch(data):
         manifest = find(PluginKind.DATASET, match["plugin"])
@@ -69,18 +69,18 @@ def _only_reader(entries: Sequence[Entry], path: str, ask: Ask) -> Manifest:
         raise AmbiguousPlugin(
             f"{path!r} can be read by several datasets: {', '.join(names)}.",
             subject=path,
-            hint=f"Say which: --data {names[0]}:{path}",
+            hint=f"Choose one: --data {names[0]}:{path}",
         )
     known = [f"{entry.name} ({entry.manifest.help})" for entry in entries if entry.manifest]
     raise DataNotFound(
         f"No installed dataset reads {path!r}.",
         subject=path,
-        hint=f"There are: {'; '.join(known) or 'none'}. To force one: --data NAME:{path}",
+        hint=f"Installed: {'; '.join(known) or 'none'}. To force one: --data NAME:{path}",
     )
 
 
 def _reader(entry: Entry, path: str, ask: Ask) -> Manifest | None:
-    """The entry's manifest where it reads the path; one that fails is reported and left out."""
+    """The entry's manifest if the dataset reads the path. A failure is reported."""
     if entry.manifest is None or not entry.usable:
         return None
     try:
@@ -113,7 +113,7 @@ def _not_found(entries: Sequence[Entry], data: str) -> DataNotFound:
 
 
 def _near_files(path: Path) -> str:
-    """A hint with like-named neighbours, or ""."""
+    """A hint with files of similar names, or ""."""
     if not path.parent.is_dir():
         return f"The folder {str(path.parent)!r} does not exist either."
     close = nearest(path.name, (found.name for found in path.parent.iterdir()), n=3)

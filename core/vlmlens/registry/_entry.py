@@ -1,4 +1,4 @@
-"""Entry: one entry point, read far enough to list it, and what is wrong with it."""
+"""Entry: one installed plugin with its manifest, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOOK_GROUP = "vlmlens.plugins"
 
 
 class Status(StrEnum):
-    """What can be said of a plugin without importing the class behind it."""
+    """The state of a plugin, as known without importing its class."""
 
     OK = "ok"
     BROKEN = "broken"
@@ -31,16 +31,16 @@ class Entry:
     """One installed plugin.
 
     Args:
-        kind: What it is; None for a pluggy plugin of the group `vlmlens.plugins`.
-        name: The name by which it is chosen.
-        distribution: The distribution that brings it; "" where unknown.
+        kind: Its kind; None for a pluggy plugin of the group `vlmlens.plugins`.
+        name: The name by which users choose it.
+        distribution: The distribution that contains it; "" if unknown.
         version: That distribution's version.
-        manifest: None where it could not be read, and for pluggy plugins.
+        manifest: Its manifest; None if it could not be read, and for pluggy plugins.
         status: Whether it can be used, as far as known without importing it.
-        problem: The error that using it raises; for an ambiguous one, what choosing it by a
-            shared name raises.
-        seconds: What importing its manifest took.
-        heavy: Packages such as torch that this imported, though a manifest needs none.
+        problem: The error that using it raises. For an ambiguous plugin: the error that choosing
+            it by the shared name raises.
+        seconds: How long importing its manifest took.
+        heavy: Packages such as torch that this imported although a manifest needs none.
     """
 
     kind: PluginKind | None
@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be chosen, if need be with its distribution's name."""
+        """Whether it can be chosen, by its name or as DISTRIBUTION:NAME."""
         return self.manifest is not None and self.status in (Status.OK, Status.AMBIGUOUS)
 
     def failed(self, status: Status, problem: PluginError) -> Entry:
@@ -70,7 +70,7 @@ class Entry:
 
 
 def normal(name: str) -> str:
-    """A plugin's name as it is compared.
+    """A plugin's name in the form in which names are compared.
 
     >>> normal("Aya-Vision")
     'aya_vision'

@@ -1,9 +1,9 @@
-"""Guard: code of plugins runs where it can neither hang a command nor write into its output.
+"""Guard: runs plugin code so that it can neither hang a command nor write into its output.
 
-What a plugin runs while being imported is foreign code that the user of another plugin did not ask
-for. It runs in a thread of its own and is waited for up to a limit. A thread cannot be killed, and
-should not be: an import of torch that is cut off half-way would spoil torch for the whole process.
-So one that takes too long goes on in the background, and its plugin is left out of this command.
+Importing a plugin runs code that the user of another plugin did not ask for. So it runs in its own
+thread, with a time limit. A thread cannot be killed, and should not be: an import of torch that is
+interrupted would leave torch broken for the whole process. So a slow import goes on in the
+background, and its plugin is left out of this command.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from vlmlens.registry._log import warn
 T = TypeVar("T")
 
 _clean: list[bool] = []
-"""Not empty once a guard was asked to keep stdout clean."""
+"""Not empty after a guard was asked to keep stdout clean."""
 
 LIMIT = 5.0
-"""Seconds that one plugin's code may take while plugins are listed or asked."""
+"""How many seconds one plugin's code may take while plugins are listed or asked."""
 
 _LEAST = 0.5
-"""Seconds that each may take at least, also where others were late."""
+"""How many seconds each plugin gets at least, even if others were late."""
 
 HEAVY = ("torch", "transformers", "tensorflow", "jax", "sklearn", "matplotlib", "pyarrow")
-"""Packages that no manifest should need."""
+"""Packages that a manifest should not import."""
 
 
 class TooSlow(Exception):
     """A plugin's code did not finish in time.
 
     Args:
-        waited: Seconds.
-        more: Seconds to allow next time, if it only needs longer.
+        waited: How many seconds it had.
+        more: How many seconds to allow next time, if it is only slow.
     """
 
     def __init__(self, waited: float, more: float) -> None:
@@ -49,11 +49,11 @@ class TooSlow(Exception):
 
 
 class Escaped(Exception):
-    """A plugin raised what would end the program, such as KeyboardInterrupt without a Ctrl-C."""
+    """A plugin raised something that ends a program, such as KeyboardInterrupt by itself."""
 
 
 def measured(work: Callable[[], T]) -> tuple[T, float, tuple[str, ...]]:
-    """The answer of some code, the seconds it took, and the packages of `HEAVY` it imported."""
+    """The result of a function, its seconds, and the packages of `HEAVY` that it imported."""
     before = {name for name in HEAVY if name in sys.modules}
     began = perf_counter()
     answer = work()
@@ -62,12 +62,12 @@ def measured(work: Callable[[], T]) -> tuple[T, float, tuple[str, ...]]:
 
 
 class Guard:
-    """Runs code of plugins.
+    """Runs plugin code.
 
     Args:
-        limit: Seconds to wait; 0: for ever, in the calling thread.
-        trace: Whether to tell on stderr what each call took.
-        clean: Whether to keep stdout clean: what plugins print goes to stderr.
+        limit: Seconds to wait; 0: no limit, and run in the calling thread.
+        trace: Whether to report on stderr how long each call took.
+        clean: Whether to keep stdout clean by sending what plugins print to stderr.
     """
 
     def __init__(self, limit: float = LIMIT, *, trace: bool = False, clean: bool = False) -> None:
@@ -81,9 +81,9 @@ class Guard:
 
     @classmethod
     def from_environment(cls, *, clean: bool = False) -> Guard:
-        """As `VLMLENS_PLUGIN_TIMEOUT` and `VLMLENS_TRACE_PLUGINS` say.
+        """Read `VLMLENS_PLUGIN_TIMEOUT` and `VLMLENS_TRACE_PLUGINS`.
 
-        Once one was asked to keep stdout clean, all do: it is the process's.
+        After one guard was asked to keep stdout clean, all do: a process has only one stdout.
         """
         if clean:
             _clean.append(clean)
@@ -93,17 +93,17 @@ class Guard:
         )
 
     def call(self, what: str, package: str, work: Callable[[], T], limit: float | None = None) -> T:
-        """The answer of a plugin's code.
+        """Run a plugin's code and return its result.
 
         Args:
             what: The plugin, for the trace.
-            package: Whose import must not be waited for twice.
+            package: The plugin's package. If its import was too slow once, it is not tried again.
             work: The code.
-            limit: Another limit than the usual one, where that is not 0.
+            limit: Another limit than the guard's own (ignored if that is 0).
 
         Raises:
-            TooSlow: It is not done in time, or still at work since an earlier call.
-            Exception: What it raised, `SystemExit` included; other exits as `Escaped`.
+            TooSlow: It did not finish in time, or an earlier call is still running.
+            Exception: Whatever it raised, including `SystemExit`; other exits as `Escaped`.
         """
         if package in self._late and self._late[package].busy:
             raise TooSlow(0, 4 * self.limit)
@@ -113,14 +113,14 @@ class Guard:
             return self._in_time(package, work, self.limit if limit is None else limit)
 
     def rest(self) -> None:
-        """End the thread that waits for more: one that idles would make forking unsafe."""
+        """End the idle thread: forking a process with other threads is unsafe."""
         if self._worker is not None:
             self._worker.end()
             self._worker = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Send to stderr what is printed meanwhile, by Python or below it."""
+        """Send everything printed meanwhile to stderr, by Python or by C code."""
         if not self.clean:
             yield
             return
@@ -137,7 +137,7 @@ class Guard:
 
     @contextmanager
     def traced(self, what: str) -> Iterator[None]:
-        """Both of the above for code that the user asked for: no limit, this thread."""
+        """Trace and redirect code that the user asked for: no limit, in this thread."""
         with self.aside(), self._traced(what):
             yield
 
@@ -155,9 +155,9 @@ class Guard:
             sys.stderr.write(f"{(perf_counter() - began) * 1000:.1f} ms\n")
 
     def _in_time(self, package: str, work: Callable[[], T], limit: float) -> T:
-        """Wait up to the limit; half as long for each that was late before under the same limit.
+        """Wait up to the limit, and half as long for each plugin that was late before.
 
-        So that a command waits for twice the limit at most, however many hang.
+        So a command waits for at most twice the limit, however many plugins hang.
         """
         worker = self._worker = self._worker or _Worker()
         late = self._misses.get(limit, 0)
@@ -175,7 +175,7 @@ class Guard:
         return cast("T", answer)
 
     def _without_late(self, stream: Any) -> Any:
-        """A stream that late threads do not reach, as long as there are any."""
+        """While threads are late: a stream that they cannot write to."""
         late = {worker.ident for worker in self._late.values() if worker.busy}
         if isinstance(stream, _Filtered):
             stream = stream.stream
@@ -189,7 +189,7 @@ class Guard:
 
 
 class _Worker:
-    """A thread that does one thing after another."""
+    """A thread that runs one task after another."""
 
     def __init__(self) -> None:
         self.busy = False
@@ -200,17 +200,17 @@ class _Worker:
         self.ident = self._thread.ident
 
     def ask(self, task: Callable[[], Any], limit: float) -> tuple[Any, BaseException | None]:
-        """Answer and problem; `Empty` where there is neither in time."""
+        """The task's result and error; raises `Empty` if it takes too long."""
         self.busy = True
         self._tasks.put(task)
         return self._answers.get(timeout=limit)
 
     def dismiss(self) -> None:
-        """Let the thread end once it is done."""
+        """Let the thread end after its current task."""
         self._tasks.put(None)
 
     def end(self) -> None:
-        """Let the thread end, which has nothing to do."""
+        """End the thread, which is idle."""
         self.dismiss()
         self._thread.join()
 
@@ -233,7 +233,7 @@ def _outcome(task: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 
 
 class _Filtered:
-    """A stream that late threads do not reach: what they write goes to stderr."""
+    """A stream that late threads cannot write to: their output goes to stderr."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -248,11 +248,11 @@ class _Filtered:
 
 
 _filters: list[_Filtered] = []
-"""All of them, for good: `print` borrows `sys.stdout` and crashes where another thread frees it."""
+"""All filters ever made: `print` borrows `sys.stdout`, and crashes if another thread frees it."""
 
 
 def _descriptor_aside() -> int | None:
-    """Point file descriptor 1 at stderr; a copy of what it was, or None where that can't be."""
+    """Point file descriptor 1 at stderr. Returns a copy of the old one, or None if impossible."""
     try:
         kept = os.dup(1)
     except OSError:
@@ -273,6 +273,6 @@ def _limit(given: str | None) -> float:
     except ValueError:
         limit = -1.0
     if not 0 <= limit < threading.TIMEOUT_MAX:
-        warn("VLMLENS_PLUGIN_TIMEOUT=%r is no number of seconds; %g is used.", given, LIMIT)
+        warn("VLMLENS_PLUGIN_TIMEOUT=%r is not a number of seconds; using %g.", given, LIMIT)
         return LIMIT
     return limit

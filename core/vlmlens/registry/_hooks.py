@@ -1,4 +1,4 @@
-"""Pluggy plugins: registered one by one, so that a broken one harms nobody else."""
+"""Pluggy plugins, registered and called one by one, so that a broken one does no harm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _warned: WeakKeyDictionary[pluggy.PluginManager, set[tuple[str, str]]] = WeakKey
 def register_all(
     points: Iterable[Point], guard: Guard, choice: Choice
 ) -> tuple[pluggy.PluginManager, list[Entry]]:
-    """A plugin manager with every pluggy plugin that could be registered, and an entry for each."""
+    """A plugin manager with all pluggy plugins that work, and an entry for every plugin."""
     import pluggy
 
     from vlmlens.abc import hookspecs
@@ -41,7 +41,7 @@ def register_all(
 def called(
     manager: pluggy.PluginManager, name: str, guard: Guard | None, arguments: Mapping[str, Any]
 ) -> list[Any]:
-    """What the implementations of a hook returned; see `vlmlens.registry.call_hook`."""
+    """The return values of a hook's implementations; see `vlmlens.registry.call_hook`."""
     results: list[Any] = []
     for plugin_name, plugin in _implementers(manager, name):
         others = [other for other in manager.get_plugins() if other is not plugin]

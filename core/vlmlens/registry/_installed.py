@@ -1,7 +1,7 @@
-"""Which entry points are installed, read straight from the metadata folders.
+"""The installed entry points, read directly from the metadata folders.
 
-`importlib.metadata` finds the same and takes longer to import than most light commands may run, so
-it is asked only where metadata lie elsewhere than in folders: zip files, eggs, custom finders.
+`importlib.metadata` finds the same ones, but importing it takes longer than a light command should.
+It is used only for metadata that is not in folders: zip files, eggs, custom finders.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 PREFIX = "vlmlens."
-"""What the names of all groups begin with."""
+"""The prefix of all entry-point groups."""
 
 _FOLDERS = (".dist-info", ".egg-info")
 _LEFT_OVER = "~"
-"""What the names of folders begin with that pip could not remove."""
+"""The prefix of folders that pip could not remove."""
 
 _METADATA = ("METADATA", "PKG-INFO")
 
@@ -31,10 +31,10 @@ class Point:
 
     Args:
         group: `vlmlens.adapters`, ...
-        name: Its name there.
+        name: The entry point's name.
         value: `package.module:attribute`, or a module.
-        owner: Name (as its author writes it) and version of the distribution, or the folder of its
-            metadata, which is read once these are asked for.
+        owner: Name and version of the distribution, or the folder of its metadata, from which they
+            are read when needed.
     """
 
     def __init__(self, group: str, name: str, value: str, owner: tuple[str, str] | str) -> None:
@@ -51,12 +51,12 @@ class Point:
 
     @property
     def distribution(self) -> str:
-        """Name of the distribution; "" where unknown."""
+        """The distribution's name, as its author writes it; "" if unknown."""
         return self._known_owner[0]
 
     @property
     def version(self) -> str:
-        """Version of the distribution."""
+        """The distribution's version."""
         return self._known_owner[1]
 
     @property
@@ -71,18 +71,18 @@ class Point:
 
     @classmethod
     def of(cls, point: EntryPoint) -> Point:
-        """The same entry point as the standard library has it."""
+        """Convert an entry point of the standard library."""
         dist = point.dist
         owner = ("", "") if dist is None else (dist.name or "", dist.version or "")
         return cls(point.group, point.name, point.value, owner)
 
     @property
     def package(self) -> str:
-        """The top package of its module."""
+        """The top-level package of its module."""
         return re.split(r"[.:\s\[]", self.value.strip(), maxsplit=1)[0]
 
     def load(self) -> Any:
-        """Import what it names."""
+        """Import the object that it names."""
         module, _, attributes = self.value.partition("[")[0].strip().partition(":")
         found: Any = import_module(module.strip())
         for attribute in filter(None, attributes.strip().split(".")):
@@ -93,10 +93,10 @@ class Point:
 def installed_points(path: Iterable[str] | None = None) -> list[Point]:
     """The entry points of vlmlens's groups.
 
-    Of a distribution that is there twice, the first counts.
+    If a distribution is found twice, the first one counts.
 
     Args:
-        path: Where to look; default: `sys.path`, and what other import hooks bring.
+        path: Where to look; default: `sys.path`, and whatever other import hooks find.
     """
     seen: set[str] = set()
     points: list[Point] = []
@@ -106,7 +106,7 @@ def installed_points(path: Iterable[str] | None = None) -> list[Point]:
 
 
 def index_name(distribution: str) -> str:
-    """A distribution's name as package indexes compare it.
+    """A distribution's name in the form in which package indexes compare it.
 
     >>> index_name("Vlmlens_Adapter.X")
     'vlmlens-adapter-x'
@@ -115,7 +115,7 @@ def index_name(distribution: str) -> str:
 
 
 def _in_place(place: str, seen: set[str]) -> Iterator[Point]:
-    """The points of one entry of `sys.path`."""
+    """The entry points in one entry of `sys.path`."""
     try:
         names = os.listdir(place)  # noqa: PTH208 - as below
     except NotADirectoryError:
@@ -148,7 +148,7 @@ def _in_folder(folder: str) -> Iterator[Point]:
 
 
 def _owner(folder: str) -> tuple[str, str]:
-    """Name and version of the distribution whose metadata lie in a folder."""
+    """Name and version of the distribution with this metadata folder."""
     text = "".join(_text(f"{folder}/{name}") for name in _METADATA)
     head = text.partition("\n\n")[0]
     fields = dict(re.findall(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", head, flags=re.MULTILINE))
@@ -158,7 +158,7 @@ def _owner(folder: str) -> tuple[str, str]:
 
 
 def _text(path: str) -> str:
-    """A file's text; "" where there is none."""
+    """A file's text; "" if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - as above
             return file.read()
@@ -175,7 +175,7 @@ def _in_archive(place: str, seen: set[str]) -> Iterator[Point]:
 
 
 def _of_other_finders(seen: set[str]) -> Iterator[Point]:
-    """Points of distributions that import hooks other than Python's own bring."""
+    """Entry points of distributions that are found by import hooks other than Python's own."""
     for finder in sys.meta_path:
         module = getattr(finder, "__module__", type(finder).__module__)
         if hasattr(finder, "find_distributions") and "_frozen_importlib" not in str(module):
@@ -185,7 +185,7 @@ def _of_other_finders(seen: set[str]) -> Iterator[Point]:
 
 def _of_distributions(found: Iterable[Distribution], seen: set[str]) -> Iterator[Point]:
     for distribution in found:
-        key = index_name(distribution.name or "")  # None where its metadata are damaged
+        key = index_name(distribution.name or "")  # None if its metadata is damaged
         if key not in seen:
             seen.update({key} - {""})
             points = (Point.of(point) for point in distribution.entry_points)

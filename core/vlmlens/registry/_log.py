@@ -1,20 +1,20 @@
-"""Warnings about plugins; logging is imported once there is one, as `vlmlens --help` comes by."""
+"""Warnings about plugins. logging is imported on the first one, to keep `vlmlens --help` fast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 prepare: list[Callable[[], None]] = []
-"""What is called before the first warning, by whoever shows them."""
+"""Functions to call before the first warning, for example to set up the log."""
 
 
 def warn(message: str, *details: object, error: BaseException | None = None) -> None:
     """Log a warning of vlmlens.
 
     Args:
-        message: As for `logging`.
-        details: As for `logging`.
-        error: What happened, whose traceback is shown while debugging.
+        message: The format string, as for `logging`.
+        details: Its arguments, as for `logging`.
+        error: The error behind it. Its traceback is shown with `--debug`.
     """
     import logging
 

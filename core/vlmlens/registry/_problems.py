@@ -1,4 +1,4 @@
-"""The errors of plugins that cannot be used: what is wrong, and what to do."""
+"""The errors for plugins that cannot be used: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def missing_dependency(
         subject=name,
         hint=f"It comes with an extra: {install}."
         if extra
-        else f"Install what provides {which}; often that is `pip install {' '.join(listed)}`.",
+        else f"Install the package of {which}; often that is `pip install {' '.join(listed)}`.",
     )
 
 
 def _extra(distribution: str, module: str) -> str:
-    """The extra of a distribution that brings a module, as far as names tell; else ""."""
+    """The extra of a distribution that installs a module, judged by names; else ""."""
     from importlib.metadata import PackageNotFoundError, requires
 
     wanted = index_name(module.partition(".")[0])
@@ -73,13 +73,13 @@ def _extra(distribution: str, module: str) -> str:
 
 
 def wrong_version(manifest: Manifest, distribution: str) -> WrongApiVersion:
-    """The error for a plugin of another plugin API."""
+    """The error for a plugin that was written for another plugin API."""
     from vlmlens.manifest import API_VERSION
 
     newer = manifest.api_version > API_VERSION
     return WrongApiVersion(
         f"The {manifest.kind} {manifest.name!r} was written for plugin API "
-        f"{manifest.api_version}; this vlmlens speaks {API_VERSION}.",
+        f"{manifest.api_version}; this vlmlens has plugin API {API_VERSION}.",
         subject=manifest.name,
         hint=f"Upgrade {'vlmlens' if newer else distribution or 'the plugin'}.",
     )
@@ -91,13 +91,13 @@ def slow(what: str, name: str, error: TooSlow, distribution: str) -> SlowPlugin:
     return SlowPlugin(
         f"The {what} {name!r} was not imported {waited} and is left out.",
         subject=name,
-        hint=f"If it needs longer, set VLMLENS_PLUGIN_TIMEOUT={error.more:g}; if it hangs, "
+        hint=f"If it is only slow, set VLMLENS_PLUGIN_TIMEOUT={error.more:g}; if it hangs, "
         f"VLMLENS_DISABLE_PLUGINS={distribution or name}. Other plugins are not affected.",
     )
 
 
 def disabled(what: str, name: str, reason: str) -> DisabledPlugin:
-    """The error for a plugin that the environment leaves out."""
+    """The error for a plugin that an environment variable turns off."""
     return DisabledPlugin(
         f"The {what} {name!r} is disabled by {reason}.",
         subject=name,

@@ -1,4 +1,4 @@
-"""From entry points to entries: manifests read, judged, and names that several claim marked."""
+"""From entry points to entries: reads manifests, checks them, and marks ambiguous names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vlmlens.registry._installed import Point
 
 OWN = "vlmlens"
-"""The distribution whose names no other takes over."""
+"""The distribution whose plugin names no other distribution can take over."""
 
 _TEXTS = ("name", "target", "help")
 _LISTS = ("aliases", "offers", "needs", "requires")
@@ -30,21 +30,21 @@ _LISTS = ("aliases", "offers", "needs", "requires")
 def read_entries(
     points: Iterable[Point], kind: PluginKind, guard: Guard, choice: Choice
 ) -> list[Entry]:
-    """The entries of one kind, by name, with shared names marked as ambiguous."""
+    """The entries of one kind, sorted by name. Names of several plugins are marked ambiguous."""
     entries = [_read(point, kind, guard, choice) for point in dict.fromkeys(points)]
     guard.rest()
     return sorted(_mark_ambiguous(entries), key=lambda entry: (entry.name, entry.distribution))
 
 
 def same_distribution(a: str, b: str) -> bool:
-    """Whether two spellings name one distribution, as package indexes compare them."""
+    """Whether two spellings name the same distribution, as package indexes compare them."""
     return index_name(a) == index_name(b)
 
 
 def meant(name: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Those that a name means: vlmlens's own before others', names before aliases.
+    """The entries that a name can mean: vlmlens's own before others, names before aliases.
 
-    So that whoever is installed beside them, the built-in plugins keep their names.
+    So the built-in plugins keep their names, whatever else is installed.
     """
     wanted = normal(name)
     found = [entry for entry in entries if wanted in entry.names]
@@ -92,7 +92,7 @@ def _malformed(point: Point, kind: PluginKind, complaint: str) -> BrokenPlugin:
         f"The {kind} {point.name!r} of {point.distribution or 'an unknown distribution'} has a "
         f"wrong manifest: {complaint}.",
         subject=point.name,
-        hint=f"It is declared as {point.value!r}. Tell its author; others are not affected.",
+        hint=f"It is declared as {point.value!r}. Tell its author. Other plugins still work.",
     )
 
 
@@ -109,7 +109,7 @@ def _complaint(manifest: Any, point: Point, kind: PluginKind) -> str:
 
 
 def _wrong_fields(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Fields that hold something else than they are declared to, and what was expected."""
+    """Fields with a value of the wrong type, and what was expected."""
     for field in _TEXTS:
         if not isinstance(getattr(manifest, field), str):
             yield field, "text"
@@ -145,7 +145,7 @@ def _checked(entry: Entry, manifest: Manifest) -> Entry:
 
 
 def _importable(module: str) -> bool:
-    """Whether a module's top package can be found; nothing is imported to find out."""
+    """Whether a module's top-level package is installed. Nothing is imported to find out."""
     try:
         return find_spec(module.partition(".")[0]) is not None
     except (ImportError, ValueError):

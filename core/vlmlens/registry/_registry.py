@@ -1,4 +1,4 @@
-"""Registry: the one place that knows which plugins there are."""
+"""Registry: finds, lists and loads plugins."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """The plugins of an environment. Manifests are read group by group, when first asked for.
+    """The plugins of an environment. Manifests are read group by group, when first needed.
 
     Args:
-        entry_points: What is installed; entry points of other groups are ignored.
-        guard: Runs the code of plugins while they are listed; default: with its usual limit.
-        choice: Which plugins are left out; default: none.
+        entry_points: The installed entry points. Those of other groups are ignored.
+        guard: Runs plugin code while plugins are listed; default: with the usual time limit.
+        choice: Which plugins are turned off; default: none.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Registry:
 
     @classmethod
     def default(cls, *, clean_stdout: bool = False) -> Self:
-        """What is installed in this Python environment, as its environment variables say.
+        """The plugins of this Python environment, with the settings in environment variables.
 
         Args:
-            clean_stdout: Send what plugins print while being imported to stderr.
+            clean_stdout: Whether to send what plugins print during import to stderr.
         """
         return cls(
             installed_points(),
@@ -57,9 +57,10 @@ class Registry:
         )
 
     def entries(self, kind: PluginKind | None = None) -> list[Entry]:
-        """Every plugin of a kind, or every plugin; never raises for what is wrong with one.
+        """All plugins of a kind; without a kind, all plugins, pluggy plugins last.
 
-        Without a kind, pluggy plugins come last. Classes behind manifests are not imported.
+        A broken plugin raises no error here; its entry says what is wrong. The classes that
+        manifests name are not imported.
         """
         from vlmlens.manifest import PluginKind
 
@@ -77,18 +78,19 @@ class Registry:
         """The plugin that a user means by `name`.
 
         Args:
-            kind: What it has to be.
+            kind: The kind of the plugin.
             name: A name or an alias (case, `-` and `_` do not matter), `DISTRIBUTION:NAME`,
-                `FILE.py:Class`, or, of a storage, a URI whose scheme is its name (up to a `+`).
+                `FILE.py:Class`, or, for a storage backend, a URI whose scheme is its name (up to
+                a `+`).
 
         Raises:
             UnknownPlugin: Nothing of that name is installed.
-            AmbiguousPlugin: Several plugins claim it.
+            AmbiguousPlugin: Several plugins have that name.
             BrokenPlugin: Its manifest or its file cannot be imported.
             MissingDependency: A module that it needs is not installed.
             WrongApiVersion: It was written for another plugin API.
-            SlowPlugin: Its manifest was not imported in time.
-            DisabledPlugin: The environment leaves it out.
+            SlowPlugin: Importing its manifest took too long.
+            DisabledPlugin: An environment variable turns it off.
         """
         from vlmlens.errors import UnknownPlugin
         from vlmlens.manifest import PluginKind
@@ -111,11 +113,11 @@ class Registry:
         return entry.manifest
 
     def kinds_of(self, name: str, kind: PluginKind | None = None) -> list[PluginKind]:
-        """The kinds in which a name means a plugin: `demo` is an adapter and a dataset.
+        """The kinds that have a plugin of this name: `demo` is an adapter and a dataset.
 
         Args:
-            name: As for `find`.
-            kind: Do not search; this kind is meant.
+            name: See `find`.
+            kind: Search only this kind; None: all kinds.
 
         Raises:
             UnknownPlugin: No kind has such a plugin.
@@ -143,7 +145,7 @@ class Registry:
         )
 
     def load(self, manifest: Manifest) -> type[Any]:
-        """The class behind a manifest: a subclass of its kind's interface.
+        """Import the class that a manifest names: a subclass of its kind's interface.
 
         Raises:
             BrokenPlugin: Importing it failed, or it is not what the manifest says.
@@ -161,15 +163,15 @@ class Registry:
         *,
         limit: float | None = None,
     ) -> Any:
-        """A plugin's answer to what it is asked though nobody chose it: loaded, in limited time.
+        """Load a plugin that nobody chose, within a time limit, and ask its class a question.
 
         Args:
-            manifest: Of the plugin.
-            question: Is given the plugin's class.
-            limit: Seconds, where importing may take longer than reading a manifest.
+            manifest: The plugin's manifest.
+            question: A function of the plugin's class.
+            limit: Seconds to allow; None: as long as for a manifest.
 
         Raises:
-            PluginError: It cannot be loaded, or not in time.
+            PluginError: It cannot be loaded, or takes too long.
         """
         from vlmlens.registry._problems import slow
         from vlmlens.registry._target import load_class
@@ -185,7 +187,7 @@ class Registry:
             guard.rest()
 
     def options(self, plugin: Manifest | type[Any], values: Mapping[str, Any]) -> Options:
-        """A plugin's options, checked against its own model.
+        """A plugin's options, checked against its own pydantic model.
 
         Raises:
             SpecError: An option that it does not have, or a value of the wrong kind.
@@ -202,14 +204,14 @@ class Registry:
         return options
 
     def dataset_for(self, data: str) -> tuple[Manifest, str]:
-        """The dataset plugin for `--data`, and the source that it is given.
+        """The dataset plugin for `--data`, and the source for it.
 
         Args:
-            data: `NAME:SOURCE` (also `DISTRIBUTION:NAME:SOURCE` and `FILE.py:Class:SOURCE`), or
-                an existing path, for which every installed dataset is asked whether it reads it.
+            data: `NAME:SOURCE` (also `DISTRIBUTION:NAME:SOURCE` and `FILE.py:Class:SOURCE`), or an
+                existing path. For a path, every installed dataset is asked whether it reads it.
 
         Raises:
-            DataNotFound: It is neither, or no dataset reads the path.
+            DataNotFound: It is neither of these, or no dataset reads the path.
             AmbiguousPlugin: Several datasets read the path.
             PluginError: The named dataset cannot be used.
         """
@@ -219,20 +221,20 @@ class Registry:
         return dataset_for(data, self.entries(PluginKind.DATASET), self.find, self.ask)
 
     def hooks(self) -> pluggy.PluginManager:
-        """The plugin manager with every pluggy plugin that works; call with `call_hook`.
+        """The plugin manager with all pluggy plugins that work; call hooks with `call_hook`.
 
-        One that cannot be registered is reported once and shows as broken in `entries`.
+        A plugin that cannot be registered is reported once, and is broken in `entries`.
         """
         return self._hooks[0]
 
     def hook_options(self, entry: Entry) -> type[Options] | None:
-        """The options of a lifecycle plugin: the class whose path is its attribute `OPTIONS`.
+        """The options class of a lifecycle plugin, which its attribute `OPTIONS` names.
 
         Args:
-            entry: Of the plugin.
+            entry: The plugin's entry.
 
         Raises:
-            Exception: What importing the class raises.
+            Exception: Whatever importing the class raises.
         """
         plugin = self.hooks().get_plugin(f"{entry.distribution}:{entry.name}")
         path = getattr(plugin, "OPTIONS", None)
@@ -243,7 +245,7 @@ class Registry:
 
     @property
     def has_hooks(self) -> bool:
-        """Whether any pluggy plugin is installed; nothing is imported to find out."""
+        """Whether any pluggy plugin is installed. Nothing is imported to find out."""
         return bool(self._of_group(HOOK_GROUP))
 
     @cached_property
@@ -253,7 +255,7 @@ class Registry:
         return register_all(self._of_group(HOOK_GROUP), self.guard, self.choice)
 
     def _owner(self, manifest: Manifest) -> str:
-        """The distribution that brings a manifest; "" where none does."""
+        """The distribution that contains a manifest; "" if none does."""
         owners = (e.distribution for e in self.entries(manifest.kind) if e.manifest is manifest)
         return next(owners, "")
 

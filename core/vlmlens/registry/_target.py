@@ -1,4 +1,4 @@
-"""From a manifest to the class behind it, also where the class lies in a plain file."""
+"""Importing the class that a manifest names, or a class in a plain file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 
 
 def load_class(manifest: Manifest, distribution: str = "") -> type[Any]:
-    """The class behind `manifest.target`, checked against its kind's interface.
+    """The class that `manifest.target` names, checked against its kind's interface.
 
     Raises:
         BrokenPlugin: Importing it failed, or it is not what the manifest says.
@@ -49,7 +49,7 @@ def is_file(name: str) -> bool:
 
 
 def file_manifest(kind: PluginKind, name: str) -> Manifest:
-    """The manifest of `FILE.py:Class`; made from the class where it carries none.
+    """The manifest of `FILE.py:Class`. It is made from the class if the class has none.
 
     Raises:
         UnknownPlugin: There is no such file or class.
@@ -90,14 +90,14 @@ def file_kinds(name: str) -> list[PluginKind]:
 
 
 def _import_file(kind: PluginKind, path: Path, name: str) -> ModuleType:
-    """The file as a module of its own; imported again only once it has changed."""
+    """Import the file as a module. It is imported again only after it has changed."""
     identity = f"{path.resolve()}|{path.stat().st_mtime_ns}"
     module_name = f"vlmlens_file_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise BrokenPlugin(f"The file {str(path)!r} is no Python source.", subject=name)
+        raise BrokenPlugin(f"The file {str(path)!r} is not Python source.", subject=name)
     module = module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -124,7 +124,7 @@ def _manifest_of(cls: type[Any], kind: PluginKind, name: str) -> Manifest:
 
 
 def _offers(cls: type[Any], kind: PluginKind) -> frozenset[str]:
-    """What a class without a manifest offers, as far as its methods tell."""
+    """What a class without a manifest offers, judged by its methods."""
     if kind is PluginKind.STORAGE:
         return frozenset({"ragged"})
     if kind is not PluginKind.ADAPTER:

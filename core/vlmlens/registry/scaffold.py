@@ -1,4 +1,4 @@
-"""New distributions of plugins, from copier templates: `vlmlens new`."""
+"""Writing new plugins from copier templates: `vlmlens new`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _QUESTIONS = ("distribution", "summary", "author", "licence")
 
 @dataclass(frozen=True, slots=True)
 class NewPlugin:
-    """What to write.
+    """A plugin to write.
 
     Args:
-        kind: Of the plugin.
-        name: By which users will choose it.
-        folder: Where the distribution goes; it must not exist, or be empty.
-        answers: To the template's questions, by name.
-        ask: Ask the questions that have no answer; else their defaults hold.
-        template: A git URL or a folder; None: the copy that is installed.
+        kind: Its kind.
+        name: The name by which users will choose it.
+        folder: The folder for the distribution. It must be empty, or not exist.
+        answers: Answers to the template's questions, by name.
+        ask: Whether to ask the other questions; if not, their defaults are used.
+        template: A git URL or a folder; None: the installed templates.
         ref: A tag, branch or commit of the git URL; None: its latest tag.
     """
 
@@ -50,13 +50,14 @@ class NewPlugin:
 
 
 def write_plugin(new: NewPlugin) -> list[Path]:
-    """Write a distribution whose tests pass as they are.
+    """Write a distribution whose tests pass without changes.
 
     Returns:
         The files written, in order.
 
     Raises:
-        SpecError: A name or an answer is unfit, the folder is taken, or the template cannot be had.
+        SpecError: A name or an answer is not valid, the folder is not empty, or the template
+            cannot be read.
         MissingDependency: copier is not installed.
     """
     _check(new)
@@ -81,10 +82,10 @@ def write_plugin(new: NewPlugin) -> list[Path]:
 
 
 def templates_folder() -> Path:
-    """The templates: inside the installed package, or beside its sources in a checkout.
+    """The folder of the templates: in the installed package, or in a checkout.
 
     Raises:
-        SpecError: Neither is there.
+        SpecError: Neither exists.
     """
     package = Path(__file__).parent
     for folder in (package / "_templates", package.parents[1] / "templates"):
@@ -98,7 +99,7 @@ def templates_folder() -> Path:
 
 
 def default_folder(kind: PluginKind, name: str) -> Path:
-    """Where a distribution goes if its author does not say.
+    """The default folder of a new distribution.
 
     >>> default_folder(PluginKind.ADAPTER, "my_model").name
     'vlmlens-adapter-my-model'
@@ -107,10 +108,10 @@ def default_folder(kind: PluginKind, name: str) -> Path:
 
 
 def parsed_answers(given: Sequence[str]) -> dict[str, str]:
-    """Answers given as KEY=VALUE.
+    """Read answers in the form KEY=VALUE.
 
     Raises:
-        SpecError: One has another form, or answers no question.
+        SpecError: An answer has another form, or its KEY is no question of the template.
 
     >>> parsed_answers(["author=Ada", "licence=MIT"])
     {'author': 'Ada', 'licence': 'MIT'}
@@ -128,7 +129,7 @@ def parsed_answers(given: Sequence[str]) -> dict[str, str]:
 def _check(new: NewPlugin) -> None:
     if new.kind not in KINDS:
         raise SpecError(
-            f"There is no template for an {new.kind}.",
+            f"There is no template for the kind {str(new.kind)!r}.",
             subject=new.kind.value,
             hint=f"There are: {', '.join(KINDS)}.",
         )
@@ -136,22 +137,22 @@ def _check(new: NewPlugin) -> None:
         raise SpecError(
             f"{new.name!r} cannot be a plugin's name.",
             subject=new.name,
-            hint="Expected: lower-case letters, digits and single - or _ between them, beginning "
-            f"with a letter; at most {_LONGEST} characters.",
+            hint="Expected: lower-case letters and digits, with single - or _ between them. It "
+            f"begins with a letter and has at most {_LONGEST} characters.",
         )
     if normal(new.name) in _own_names(new.kind):
         raise SpecError(
-            f"vlmlens has the {new.kind} {new.name!r} itself.",
+            f"vlmlens already has the {new.kind} {new.name!r}.",
             subject=new.name,
-            hint="Users could not tell the two apart: choose another name.",
+            hint="Choose another name, so that users can tell the two apart.",
         )
     taken = new.folder.is_symlink() or (new.folder.exists() and not _is_empty(new.folder))
     if taken:
         raise SpecError(
             f"{str(new.folder)!r} is there already; nothing was written.",
             subject=str(new.folder),
-            hint="Name another folder, or an empty one. A distribution that was made from the "
-            "template is brought up to date by `copier update`.",
+            hint="Choose another folder, or an empty one. To update a distribution that was made "
+            "from a template, use `copier update`.",
         )
 
 
@@ -170,7 +171,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _copier() -> ModuleType:
-    # Templates come from git, which must not wait for a password that nobody sees it ask for.
+    # git must not wait for a password: nobody would see its question.
     os.environ.setdefault("GIT_TERMINAL_PROMPT", "0")
     try:
         import copier
@@ -191,12 +192,12 @@ def _explained(new: NewPlugin, error: Exception) -> SpecError:
         return SpecError(
             "The template's questions need a terminal.",
             subject=new.name,
-            hint="Answer by --answer KEY=VALUE, or take the defaults: --defaults.",
+            hint="Answer them with --answer KEY=VALUE, or use --defaults.",
         )
     source = new.template or "the installed template"
     return SpecError(
         f"{source} gives no {new.kind}: {said}",
         subject=new.template or new.name,
-        hint=f"Questions: {', '.join(_QUESTIONS)}. A template is a git URL or a folder that holds "
+        hint=f"Questions: {', '.join(_QUESTIONS)}. A template is a git URL, or a folder with a "
         "copier.yml.",
     )

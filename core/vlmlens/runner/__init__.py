@@ -1,6 +1,7 @@
-"""Executing: load, extract, analyse, report; in one process or several.
+"""Executing a plan: load, extract, analyse, report; in one process or several.
 
-May use everything but the command line. The stages of a run are in `execution`, what they share in
-`stages`, worker processes in `workers`, the page of a run in `run_report`, analysing a store that
-has no run in `bare_store`.
+May use everything except the command line, `testing` and `api`. `execution` runs the stages,
+`stages` holds what they share, `run_folder` opens or creates the folder, `workers` starts and
+watches processes, `merge` merges their shards, `run_report` writes the page, and `bare_store`
+analyses a store that has no run.
 """

@@ -1,7 +1,7 @@
-"""Analysing a store without a run: an old database of VLM-Lens, say.
+"""Analysing a store without a run, such as an old database of VLM-Lens.
 
-The results go to a run's folder beside the store, named after it: `old.db` gets `old.db.vlmlens/`.
-There is no model: analyses that need one say so.
+The results go to a run folder beside the store, with its name: `old.db` gets `old.db.vlmlens/`.
+There is no model, so analyses that need one are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SUFFIX = ".vlmlens"
 
 
 def folder_for(where: str) -> Path:
-    """Where the results of a store go: beside it, or here where it is remote.
+    """The folder for the results of a store: beside it, or in the current folder if it is remote.
 
     >>> folder_for("data/old.db").as_posix(), folder_for("zarr+s3://bucket/x").as_posix()
     ('data/old.db.vlmlens', 'x.vlmlens')
@@ -46,12 +46,12 @@ def folder_for(where: str) -> Path:
 
 
 def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None = None) -> Run:
-    """The folder beside a store as a run, made or brought up to date.
+    """Create or update the run folder beside a store.
 
     Args:
         where: Path or URI of a store that knows its samples.
         registry: The installed plugins.
-        options: The storage backend's own.
+        options: Options of the storage backend.
 
     Raises:
         StoreError: No installed backend reads it.
@@ -63,9 +63,9 @@ def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None
         columns = [info.name for info in store.columns()]
     if not samples:
         raise MissingAnnotation(
-            f"The store {where!r} does not know its samples, and so no labels.",
+            f"The store {where!r} does not know its samples, so there are no labels.",
             subject=where,
-            hint="Analyse the run that it belongs to.",
+            hint="Analyse the run that the store belongs to.",
         )
     spec = make_spec(
         {
@@ -105,8 +105,8 @@ def analyze_stored(
         run: From `run_beside`.
         analyses: Analyses by name with their options; empty: the default ones that suit.
         registry: The installed plugins.
-        observer: Told how it goes.
-        seed: Seed of everything random.
+        observer: Receives progress, notes and warnings.
+        seed: The seed of everything random.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
@@ -154,7 +154,7 @@ def analyze_stored(
 
 
 def _without_lost_images(sample: Sample) -> Sample:
-    """The sample itself, or, where its image files are not on this machine, one grouped by them."""
+    """The sample; if its image files are not on this machine, one without them (same group)."""
     if all(not isinstance(image, str) or Path(image).is_file() for image in sample.images):
         return sample
     names = "|".join(str(image) for image in sample.images)
@@ -170,7 +170,7 @@ def _needing_model(registry: Registry, asked: Mapping[str, Any]) -> list[str]:
 
 def _no_model(analysis: str, run: Run) -> CompositionError:
     return CompositionError(
-        f"The analysis {analysis!r} needs the model, and {run.spec.data} has none.",
+        f"The analysis {analysis!r} needs the model, but {run.spec.data} has none.",
         subject=analysis,
         hint="Leave the analysis out, or extract again with `vlmlens run`.",
     )

@@ -1,4 +1,4 @@
-"""Executing a plan: load, extract, analyse, report. Resumable at every batch."""
+"""Executing a plan: load, extract, analyse, report. A run can be resumed at every batch."""
 
 from __future__ import annotations
 
@@ -53,20 +53,21 @@ def execute(
     extract_only: bool = False,
     shard: Shard | None = None,
 ) -> Run:
-    """Carry out a plan.
+    """Execute a plan.
 
     Args:
         plan: From `compose`.
-        mode: "new" refuses a folder that holds a run; "resume" goes on with it; "fresh" removes
-            what vlmlens wrote there.
-        observer: Told how it goes.
-        extract_only: Stop after the columns.
-        shard: This process's part of it, which is only extracted; see `vlmlens.runs.shards`.
+        mode: What to do if the folder already holds a run. "new": refuse; "resume": go on with it;
+            "fresh": remove what vlmlens wrote there, and start over.
+        observer: Receives progress, notes and warnings.
+        extract_only: Whether to stop after extraction.
+        shard: The part of the plan that this process extracts; see `vlmlens.runs.shards`. There
+            are no analyses then.
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
-        FingerprintMismatch: Resuming under other conditions or with other data.
-        SiteSilent, SiteShapeError: An activation is not what its site promises.
+        FingerprintMismatch: The run is resumed under other conditions or with other data.
+        SiteSilent, SiteShapeError: A site gave no activation, or one with other rows than its axis.
         StoreError: The store cannot be written.
     """
     if shard is not None:
@@ -84,7 +85,7 @@ def execute(
 
 
 def _warnings(run: Run, plan: Plan) -> list[str]:
-    """Those of the rows that a resumed run has, and which analyses are left out this time."""
+    """The stored warnings of a resumed run, without old ones about analyses left out."""
     chosen = (*plan.left_out, *plan.analyses)
     before = [
         text
@@ -102,14 +103,14 @@ def analyze(
     observer: Observer | None = None,
     seed: int | None = None,
 ) -> list[Result]:
-    """Run analyses over the columns of an existing run; the model is loaded only where needed.
+    """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
     Args:
         run: An extracted run.
         analyses: Analyses by name with their options; empty: the default ones that suit.
         registry: The installed plugins.
-        observer: Told how it goes.
-        seed: Instead of the run's own.
+        observer: Receives progress, notes and warnings.
+        seed: A seed to use instead of the run's own.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
@@ -160,13 +161,13 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
         job.run.update(columns=plan.columns)
         missing = _missing(store, plan.columns, plan.samples)
         if not any(missing):
-            job.watch.observer.note("Every column is stored already.")
+            job.watch.observer.note("All columns are already stored.")
             return
         vlm = job.model()
         if silent := silent_columns(plan, vlm):
             plan = plan.without(silent)
             job.run.update(without_rows=silent, columns=plan.columns)
-            job.warn(f"{len(silent)} columns of modules that give no rows are left out.")
+            job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
             missing = _missing(store, plan.columns, plan.samples)
         compiled = {"compiled": True} if plan.spec.compile else {}
         _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
@@ -178,7 +179,7 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
 
 
 def _note_compiled(job: Job, plan: Plan, vlm: ModelAdapter) -> None:
-    """Say and record which blocks run as they were, since a column is read inside of them."""
+    """Report and record which blocks run uncompiled because a column is read inside them."""
     from vlmlens.passes.compiling import blocks_around
 
     sites = [name.partition("/")[0] for name in plan.columns]
@@ -187,7 +188,7 @@ def _note_compiled(job: Job, plan: Plan, vlm: ModelAdapter) -> None:
     job.run.update(compiled={"not_compiled": left})
     if left:
         job.watch.observer.note(
-            f"{len(left)} blocks run without torch.compile: columns are read inside of them."
+            f"{len(left)} blocks run without torch.compile: columns are read inside them."
         )
 
 

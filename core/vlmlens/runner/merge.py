@@ -1,4 +1,4 @@
-"""Putting a run's shards together into one store."""
+"""Merging a run's shards into one store."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _COUNTED = ("shared_beginnings", "shared_images")
 
 
 def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Put a run's shards together into the run's own store, and remove them.
+    """Merge a run's shards into the run's own store, and remove them.
 
     Args:
-        run: With shards, each finished.
-        progress: Called with samples done and in all, counted per column.
+        run: A run whose shards are all finished.
+        progress: Called with (samples done, total samples), counted per column.
 
     Returns:
-        How many shards there were.
+        The number of shards.
 
     Raises:
-        RunError: It has none, or one is missing or not finished.
-        FingerprintMismatch: They were made under different conditions.
+        RunError: The run has no shards, or one is missing or not finished.
+        FingerprintMismatch: The shards were made under different conditions.
     """
     from vlmlens.runs.run import Run
 
@@ -64,7 +64,7 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
 
 
 def _told(shards: Sequence[Run]) -> dict[str, Any]:
-    """What run.json keeps of what the shards' own say."""
+    """What run.json keeps from the run.json of the shards."""
     infos = [shard.info for shard in shards]
     told = {key: infos[0][key] for key in _ALIKE if key in infos[0]}
     for key in _COUNTED:

@@ -1,4 +1,7 @@
-"""Opening the folder of a run: a new one, one to go on with, or one to start over."""
+"""Opening the folder of a run: a new one, one to resume, or one to start over.
+
+It is not in the room `runs`, because it needs the plan of the run.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,21 @@ _KEPT = (
     "shards",
     "warnings",
 )
-"""What a resumed run keeps of run.json: how the rows were made that it has already."""
+"""The entries of run.json that a resumed run keeps: how its stored rows were made."""
 
 RunMode = Literal["new", "resume", "fresh"]
 
 
 def open_run(plan: Plan, mode: RunMode) -> Run:
-    """The run of a plan, its folder with spec, samples and state.
+    """Create or open the run folder of a plan, with spec, samples and state.
 
     Args:
         plan: From `compose`.
-        mode: As of `vlmlens.runner.execution.execute`.
+        mode: See `vlmlens.runner.execution.execute`.
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
-        FingerprintMismatch: Going on with other data or another extractor.
+        FingerprintMismatch: The run is resumed with other data or another extractor.
     """
     info = {
         "state": "running",
@@ -78,7 +81,7 @@ def open_run(plan: Plan, mode: RunMode) -> Run:
 
 
 def next_folder(adapter: str) -> Path:
-    """The first of runs/ADAPTER-001, -002, ... that does not exist, made."""
+    """Create the first of runs/ADAPTER-001, -002, ... that does not exist."""
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(adapter).stem)
     number = 1
     while True:
@@ -115,22 +118,22 @@ def _check_same_extractor(old: RunSpec, new: RunSpec) -> None:
 
 
 def now() -> str:
-    """The time in UTC, to the second, as run.json has it."""
+    """The current time in UTC, to the second, in the form of run.json."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
-    """The plan of one shard; the first one leaves the run's own spec and samples beside them.
+    """The plan of one shard. The first shard also writes the run's own spec and samples.
 
     Args:
-        plan: Of the whole run.
+        plan: The plan of the whole run.
         shard: The part.
-        mode: As of `vlmlens.runner.execution.execute`.
+        mode: See `vlmlens.runner.execution.execute`.
 
     Raises:
-        CompositionError: The storage keeps columns in one process.
+        CompositionError: The storage keeps columns in the memory of one process.
         SpecError: The plan names no folder.
-        RunExists: The folder holds a run of another kind, and mode is "new".
+        RunExists: The folder holds a run without shards, and mode is "new".
     """
     check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
     if plan.spec.out is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_run_report(run: Run) -> Path:
-    """Write the overview and report.html into the run's folder, from what is stored there."""
+    """Write the overview and report.html into the run's folder, from the stored results."""
     info, spec = run.info, run.spec
     summary = info.get("summary", {})
     results = run.results
@@ -59,17 +59,17 @@ def render_again(
     *,
     show: bool = False,
 ) -> list[Path]:
-    """Write the report of a run again, and files for papers where formats are named.
+    """Write the report of a run again, and files for papers if formats are given.
 
     Args:
-        run: Whose results.
-        figures: Formats of figures with commas between them, as "svg,png".
-        tables: Formats of tables likewise.
-        to: Folder of those files; default: `papers` in the run's folder.
-        show: Whether the page is opened in a browser.
+        run: The run.
+        figures: Formats of figures, separated by commas: "svg,png".
+        tables: Formats of tables, separated by commas.
+        to: The folder for those files; default: `papers` in the run's folder.
+        show: Whether to open the page in a browser.
 
     Returns:
-        The page, then the files.
+        The paths of the page and of the files.
 
     Raises:
         SpecError: A format is unknown.
@@ -94,7 +94,7 @@ def _listed(formats: str | None) -> list[str]:
 
 
 def _command(run: Run) -> str:
-    """The command that gives the same results again."""
+    """The command that reproduces the results."""
     if run.has_model:
         return "vlmlens run -c run.yaml --out ANOTHER_FOLDER"
     chosen = "".join(f" --analysis {name}" for name in ordered(run, run.results))
@@ -102,6 +102,6 @@ def _command(run: Run) -> str:
 
 
 def ordered(run: Run, results: Mapping[str, Result]) -> list[str]:
-    """Analyses in the order of the spec, then those added later."""
+    """The results in the order of the spec's analyses, then those added later."""
     first = [name for name in run.spec.analysis if name in results]
     return first + [name for name in results if name not in first]

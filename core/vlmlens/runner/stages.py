@@ -1,4 +1,4 @@
-"""Job: what the stages of one execution share, and how run.json comes to say how it ended."""
+"""What the stages of one execution share: the run, hooks, warnings, timing, the final state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Job:
         self._shown: set[str] = set()
 
     def warn(self, message: str) -> None:
-        """Show a warning once, though an earlier process may have, and keep it in the run."""
+        """Show a warning once in this process, and keep it in the run."""
         if message not in self._shown:
             self._shown.add(message)
             self.watch.observer.warn(message)
@@ -42,7 +42,7 @@ class Job:
             self.run.update(warnings=self.warnings)
 
     def hook(self, name: str, **arguments: Any) -> None:
-        """Tell lifecycle plugins."""
+        """Call a hook of the lifecycle plugins."""
         call_hook(self.hooks, name, run=self.run, **arguments)
 
     def _ended(self, stage: str, seconds: float) -> None:
@@ -58,7 +58,7 @@ class Job:
 
 
 class Watch:
-    """Seconds per stage, and the observer that sees the stages."""
+    """Measures the seconds of each stage, and reports stages to the observer."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
@@ -67,14 +67,14 @@ class Watch:
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        """A stage that the observer sees."""
+        """A stage that is reported to the observer."""
         self.observer.stage(name, total)
         with self.timing(name):
             yield
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
-        """Add what passes inside to the stage's seconds."""
+        """Add the time spent inside to the stage's seconds."""
         start = time.perf_counter()
         try:
             yield
@@ -86,7 +86,7 @@ class Watch:
 
 @contextmanager
 def state_kept(job: Job) -> Iterator[None]:
-    """Leave run.json saying how it ended, and tell lifecycle plugins of an end by an error."""
+    """Record in run.json how the run ended; after an error, tell lifecycle plugins too."""
     try:
         yield
     except BaseException as error:

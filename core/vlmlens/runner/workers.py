@@ -1,4 +1,4 @@
-"""One run in several processes of this machine: a worker per GPU, or per part of the cores."""
+"""One run in several processes on this machine: one worker per GPU, or per share of the cores."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def execute_in_workers(
     observer: Observer | None = None,
     extract_only: bool = False,
 ) -> Run:
-    """Carry out a plan whose columns several processes of this machine extract.
+    """Execute a plan with several processes on this machine that extract its columns.
 
     Args:
         plan: From `compose`.
-        workers: How many processes.
-        mode: As for `execute`.
-        observer: Told how it goes.
-        extract_only: Stop after the columns.
+        workers: The number of processes.
+        mode: See `execute`.
+        observer: Receives progress, notes and warnings.
+        extract_only: Whether to stop after extraction.
 
     Raises:
-        CompositionError: The storage keeps columns in one process.
+        CompositionError: The storage keeps columns in the memory of one process.
         RunError: A worker failed.
     """
     from vlmlens.runner.execution import execute, next_folder
@@ -68,15 +68,15 @@ def execute_in_workers(
 
 
 def extract_in_workers(run: Run, count: int, arguments: Sequence[str] = ()) -> None:
-    """Extract a run's columns in `count` processes, each writing a shard.
+    """Extract a run's columns in `count` processes. Each process writes a shard.
 
     Args:
-        run: Its folder holds the spec.
-        count: How many; with as many GPUs, each has one of its own.
-        arguments: More arguments of `vlmlens extract`: `--resume`.
+        run: The run. Its folder holds the spec.
+        count: The number of processes. If there are as many GPUs, each process gets its own.
+        arguments: More arguments for `vlmlens extract`, such as `--resume`.
 
     Raises:
-        RunError: A worker failed; the others are ended, and what is stored stays.
+        RunError: A worker failed. The others are stopped, and what is stored stays.
     """
     with tempfile.TemporaryDirectory() as folder:
         says = [Path(folder, str(number)) for number in range(count)]
@@ -123,9 +123,9 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], says: Sequence[Path]) -> N
 def _failed(number: int, code: int, says: Path) -> RunError:
     told = "\n".join(says.read_text(encoding="utf-8", errors="replace").splitlines()[-_TOLD:])
     return RunError(
-        f"Worker {number} ended with code {code}. It said:\n{told}",
+        f"Worker {number} ended with code {code}. Its last output:\n{told}",
         subject=str(number),
-        hint="Go on with the same command and --resume once that is mended.",
+        hint="Fix the problem, and run the same command with --resume.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The texts that a run generated, one JSON line per sample in the run's folder."""
+"""The generated texts of a run: one JSON line per sample in the run's folder."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ FILE = "generated.jsonl"
 
 
 class GeneratedTexts:
-    """What a model wrote after each sample.
+    """The texts that a model generated for the samples of a run.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
 
     def append(self, ids: Sequence[str], texts: Sequence[Generation]) -> None:
-        """Add the texts of some samples; on the disk when this returns."""
+        """Add the texts of some samples. They are on the disk when this returns."""
         records = [
             {"id": sample, "text": made.text, "token_ids": list(made.token_ids)}
             for sample, made in zip(ids, texts, strict=True)
@@ -37,7 +37,7 @@ class GeneratedTexts:
             os.fsync(file.fileno())
 
     def generations(self) -> dict[str, Generation]:
-        """What was written, by sample id."""
+        """The generated texts, by sample id."""
         from vlmlens.abc.adapter import Generation
 
         return {
@@ -46,9 +46,9 @@ class GeneratedTexts:
         }
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """`text` and `token_ids` by sample id; of a sample that was done twice, the last.
+        """`text` and `token_ids` by sample id; the last ones if a sample was done twice.
 
-        A line that a killed run left unfinished is passed over.
+        A line that a killed run left unfinished is ignored.
         """
         found: dict[str, dict[str, Any]] = {}
         if not self._path.exists():

@@ -13,7 +13,7 @@ def read_results(folder: Path) -> list[Result]:
     """The results that `write_result` wrote to a folder, by name of the analysis.
 
     Raises:
-        RunError: A file is not a result; names the file.
+        RunError: A file is not a result. The error names it.
     """
     return [_read(path) for path in sorted(folder.glob("*.json"))]
 

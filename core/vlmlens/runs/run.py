@@ -5,12 +5,12 @@
     run.json        state, model, versions, timings
     spec.yaml       the composed spec; `vlmlens run -c spec.yaml` repeats the run
     samples.jsonl   the samples in order
-    skipped.jsonl   samples that were left out, each with the reason; where there are any
-    columns/        the store; where --storage names a place, the key of the store there
-    generated.jsonl what the model wrote, where it was asked to
-    shards/         instead of columns/, what several processes wrote, each a run by itself
+    skipped.jsonl   samples that were left out, each with the reason, if there are any
+    columns/        the store; if --storage is a URI, only the key of the store at that place
+    generated.jsonl the generated texts, with --generate
+    shards/         instead of columns/: the parts that several processes wrote, each a run
     results/        a JSON file per analysis, tables as Parquet, figures as SVG
-    plugins/        what lifecycle plugins keep: timing.json, ...
+    plugins/        files of lifecycle plugins: timing.json, ...
     report.html     the report
 """
 
@@ -54,15 +54,15 @@ _OWN = (
 NO_MODEL = Manifest(
     kind=PluginKind.ADAPTER, name="none", target="", help="No model: only what is stored."
 )
-"""Stands for the adapter of a store that has no run."""
+"""The adapter of a store without a run."""
 
 
 class Run:
     """A run on disk.
 
     Args:
-        path: Its folder.
-        registry: Where to look for its storage backend; default: what is installed.
+        path: The run's folder.
+        registry: Where to look for its storage backend; default: the installed plugins.
 
     Raises:
         RunNotFound: The folder holds no run.
@@ -82,7 +82,7 @@ class Run:
     def create(
         cls, path: Path, spec: RunSpec, info: Mapping[str, Any], *, registry: Registry | None = None
     ) -> Run:
-        """Make the folder, write spec and state."""
+        """Make the folder, and write the spec and the state."""
         path.mkdir(parents=True, exist_ok=True)
         write_text(path / "spec.yaml", spec.to_yaml())
         write_json(path / "run.json", info)
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def has_model(self) -> bool:
-        """Whether it was made with a model, and is not the folder beside a store."""
+        """Whether the run has a model. A folder made beside a plain store has none."""
         return self.spec.adapter != NO_MODEL.name
 
     @cached_property
@@ -114,7 +114,7 @@ class Run:
         return [Sample.from_dict(record) for record in self.sample_records()]
 
     def sample_records(self) -> list[dict[str, Any]]:
-        """The samples as data, each with the fingerprint of what the model saw."""
+        """The samples as data, each with a fingerprint of its prompt and images."""
         path = self.path / "samples.jsonl"
         if not path.exists():
             return []
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def skipped(self) -> list[BadSample]:
-        """The samples that were left out, since their images cannot be used."""
+        """The samples that were left out because their images cannot be used."""
         path = self.path / "skipped.jsonl"
         if not path.exists():
             return []
@@ -137,7 +137,7 @@ class Run:
             return [BadSample(**json.loads(line)) for line in lines]
 
     def write_skipped(self, skipped: Sequence[BadSample]) -> None:
-        """Write skipped.jsonl, or remove it where nothing was left out."""
+        """Write skipped.jsonl, or remove it if nothing was left out."""
         path = self.path / "skipped.jsonl"
         if not skipped:
             path.unlink(missing_ok=True)
@@ -146,10 +146,10 @@ class Run:
         write_text(path, "".join(lines))
 
     def store(self, *, mode: Mode = "r") -> ColumnStore:
-        """The run's columns; use as a context manager.
+        """The run's store; use it as a context manager.
 
         Raises:
-            StoreError: They cannot be opened, or (mode "a") are those of another run.
+            StoreError: It cannot be opened, or (mode "a") holds the columns of another run.
         """
         from vlmlens.runs.shards import shard_folders
         from vlmlens.stores.opening import open_named
@@ -170,9 +170,9 @@ class Run:
         return store
 
     def _claim(self, store: ColumnStore) -> None:
-        """Make a store outside the run's folder this run's own, and tell it of the samples.
+        """Mark a store outside the run's folder as this run's, and describe the samples to it.
 
-        Rows are keyed by sample id, and another run may have other samples of the same ids.
+        Rows are keyed by sample id, and another run may use the same ids for other samples.
         """
         from vlmlens.stores.opening import is_uri
 
@@ -189,7 +189,7 @@ class Run:
                 raise StoreError(
                     f"The store {spec.storage} holds the columns of another run.",
                     subject=spec.storage,
-                    hint="Remove it, or name another place with --storage.",
+                    hint="Remove the store, or choose another place with --storage.",
                 )
         if "samples" in self.registry.find(PluginKind.STORAGE, spec.storage).offers:
             store.describe(self.samples, model=spec.model or "", adapter=spec.adapter)
@@ -210,7 +210,7 @@ class Run:
 
     @property
     def generated(self) -> dict[str, str]:
-        """What the model wrote after each sample, by sample id (`--generate`)."""
+        """The text that the model generated for each sample, by sample id (`--generate`)."""
         return {name: record["text"] for name, record in GeneratedTexts(self.path).read().items()}
 
     @property
@@ -222,7 +222,7 @@ class Run:
 
     @property
     def overview(self) -> Result:
-        """What all analyses answer, a row per task; without rows where none has run."""
+        """The answers of all analyses, one row per task; empty if no analysis has run."""
         return self._stored_results().get(OVERVIEW) or Result(OVERVIEW, "Overview")
 
     def _stored_results(self) -> dict[str, Result]:
@@ -231,17 +231,17 @@ class Run:
 
     @property
     def report_path(self) -> Path:
-        """Where the HTML report lies, once it is written."""
+        """The path of the HTML report, which exists once it is written."""
         return self.path / "report.html"
 
     @property
     def plugins_path(self) -> Path:
-        """Where lifecycle plugins keep what is theirs; they make it."""
+        """The folder for files of lifecycle plugins. A plugin creates it when it needs it."""
         return self.path / "plugins"
 
     @property
     def facts(self) -> dict[str, dict[str, str]]:
-        """What lifecycle plugins say of the run, in lines under headings."""
+        """What lifecycle plugins report about the run: lines under headings."""
         from vlmlens.registry import call_hook
 
         found: dict[str, dict[str, str]] = {}
@@ -252,7 +252,7 @@ class Run:
         return found
 
     def clear(self) -> None:
-        """Remove what vlmlens wrote; other files in the folder stay."""
+        """Remove everything that vlmlens wrote. Other files in the folder stay."""
         for name in _OWN:
             path = self.path / name
             if path.is_dir():
@@ -265,14 +265,14 @@ class Run:
 
 
 def _mapping(said: Any) -> Mapping[Any, Any]:
-    """What a plugin said, or nothing where it is no mapping."""
+    """What a plugin returned; empty if it is not a mapping."""
     return said if isinstance(said, Mapping) else {}
 
 
 class Activations(Mapping[str, "Array | list[Array]"]):
     """A run's columns: `run.activations["llm.block.14/last"]`.
 
-    A column reads as one array `[samples, width]` in sample order, a ragged one as a list of
+    A column is one array `[samples, width]` in sample order. A ragged column is a list of arrays
     `[k_i, width]`.
     """
 

@@ -1,6 +1,6 @@
-"""One run in several processes: each writes a shard of its own, which are read as one store.
+"""Shards: the parts of a run that several processes write, read as one store.
 
-A shard is a run by itself in `OUT/shards/K-of-N`, so that it is resumed like any other.
+A shard is a run of its own in `OUT/shards/K-of-N`, and is resumed like any other run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Shard:
     """One process's part of a run.
 
     Args:
-        number: Which one, from 0.
-        count: Of how many.
+        number: The number of the part, from 0.
+        count: The number of parts.
     """
 
     number: int
@@ -36,17 +36,17 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read `K/N`, or what torchrun or srun put into the environment for `env`.
+        """Read `K/N`; or `env`, which takes the variables that torchrun or srun set.
 
         Raises:
-            SpecError: It is neither, or the environment says nothing.
+            SpecError: It is neither, or the variables are not set.
         """
         if text == "env":
             return cls._of_environment()
         number, slash, count = text.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
             raise SpecError(
-                f"{text!r} is no shard.", subject=text, hint="Write --shard 0/4 to 3/4, or env."
+                f"{text!r} is not a shard.", subject=text, hint="Write --shard 0/4 to 3/4, or env."
             )
         return cls(int(number), int(count))
 
@@ -57,13 +57,13 @@ class Shard:
                 return cls.parse(f"{os.environ[number]}/{os.environ[count]}")
         names = ", ".join("/".join(pair) for pair in _ENVIRONMENTS)
         raise SpecError(
-            f"The environment says of no shard: {names} are not set.",
+            f"--shard env found no shard: the variables {names} are not set.",
             subject="env",
-            hint="Start it by torchrun or srun, or write --shard 0/4.",
+            hint="Start the command with torchrun or srun, or write --shard 0/4.",
         )
 
     def path(self, run: Path) -> Path:
-        """Where in a run's folder it is written."""
+        """The shard's folder inside a run's folder."""
         return run / FOLDER / f"{self.number}-of-{self.count}"
 
 
@@ -71,7 +71,7 @@ def shard_folders(run: Path) -> list[Path]:
     """The shards in a run's folder, in order.
 
     Raises:
-        RunError: They are parts of different divisions.
+        RunError: They belong to different numbers of parts.
     """
     found = [path.parent for path in (run / FOLDER).glob("*-of-*/run.json")]
     counts = {path.name.rpartition("-")[2] for path in found}
@@ -79,6 +79,6 @@ def shard_folders(run: Path) -> list[Path]:
         raise RunError(
             f"{str(run)!r} holds shards of {' and of '.join(sorted(counts))}.",
             subject=str(run),
-            hint=f"Remove those in {FOLDER}/ that are not meant.",
+            hint=f"Remove from {FOLDER}/ those that do not belong to this run.",
         )
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]))

@@ -1,8 +1,8 @@
 """Sites: names for the places in a model where an activation is read or edited.
 
-Here: the grammar of site patterns, regular expressions over module paths, their resolution against
-a module tree, and the names that tab completion remembers. May use `vlmlens.errors` only; loads no
-torch. A new spelling of a pattern belongs in `patterns`, a new meaning of one in `site_map`.
+Holds the grammar of site patterns, regular expressions over module paths, their resolution against
+a module tree, and the names that tab completion offers. May use `vlmlens.errors` only, and does not
+load torch. Add new pattern syntax to `patterns`, and what a pattern matches to `site_map`.
 """
 
 from vlmlens.sites.patterns import parse_pattern

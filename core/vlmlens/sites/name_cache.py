@@ -1,8 +1,8 @@
-"""Names of sites for tab completion: of a checkpoint where they are known, else the usual ones.
+"""Names of sites for tab completion: those of a checkpoint if known, else the usual ones.
 
-Which sites a model has is known once its configuration was read, which takes torch. So whoever
-did that (`vlmlens sites`, composing a run) leaves the names in the cache folder; completion reads
-them there.
+Finding out which sites a model has means reading its configuration, which takes torch. Commands
+that do so anyway (`vlmlens sites`, composing a run) save the names in the cache folder, and
+completion reads them from there.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ USUAL = (
     "llm.norm",
     "llm.head",
 )
-"""What most families have, of whatever depth."""
+"""Sites of most families, whatever their depth."""
 
 SELECTORS = (
     "last", "first", "all", "image", "text", "mean", "max", "image.mean", "text.mean", "steps",
     "answer",
 )  # fmt: skip
-"""What is offered behind a `/`."""
+"""The selectors that completion offers after a `/`."""
 
 _log = logging.getLogger("vlmlens")
 
 
 def remember(adapter: str, model: str | None, names: Sequence[str]) -> None:
-    """Keep the canonical names of a checkpoint's sites; a cache that can't be written is no harm.
+    """Save the canonical names of a checkpoint's sites. Does nothing if the cache is read-only.
 
     Args:
         adapter: The adapter's name, without its distribution.
-        model: The checkpoint as the user names it; None for the adapter's own.
+        model: The checkpoint as the user named it; None: the adapter's default.
         names: In forward order.
     """
     path = _file(adapter, model)
@@ -53,11 +53,11 @@ def remember(adapter: str, model: str | None, names: Sequence[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"adapter": adapter, "model": model, "sites": list(names)})
     except OSError as error:
-        _log.debug("The names of sites are not kept: %s", error)
+        _log.debug("The names of sites could not be saved: %s", error)
 
 
 def offered(adapter: str, model: str | None, typed: str) -> list[str]:
-    """Sites, or columns where a `/` is typed already, that begin with what is typed.
+    """Sites that begin with what is typed, or columns if a `/` is already typed.
 
     >>> offered("no-such-adapter", None, "llm.n")
     ['llm.norm']
@@ -80,7 +80,7 @@ def _file(adapter: str, model: str | None) -> Path:
 
 
 def _read(path: Path) -> list[str]:
-    """The names in a file; none where it is missing or damaged."""
+    """The names in a file; empty if it is missing or damaged."""
     try:
         names = json.loads(path.read_bytes())["sites"]
     except (OSError, ValueError, KeyError, TypeError):

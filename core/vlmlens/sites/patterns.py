@@ -1,4 +1,4 @@
-"""Site patterns: their parts, and which names they match."""
+"""Site patterns: splitting them into parts, and matching names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_pattern(pattern: str) -> list[str]:
     """The parts of a site pattern.
 
     Raises:
-        SiteSyntaxError: A part is empty or is no name, number, range, `*` or `{a,b}`.
+        SiteSyntaxError: A part is empty, or is not a name, number, range, `*` or `{a,b}`.
 
     >>> parse_pattern("llm.block.3-7.{mlp,self_attn}")
     ['llm', 'block', '3-7', '{mlp,self_attn}']
@@ -26,7 +26,7 @@ def parse_pattern(pattern: str) -> list[str]:
     for part in parts:
         if not _PART.fullmatch(part):
             raise SiteSyntaxError(
-                f"{pattern!r} is not a site: {part!r} is no name, number, range (3-7), "
+                f"{pattern!r} is not a site: {part!r} is not a name, number, range (3-7), "
                 "'*' or choice ({a,b}).",
                 subject=pattern,
                 hint="Examples: llm.block.14, vision.block.*, llm.block.3-7.mlp.",
@@ -35,13 +35,13 @@ def parse_pattern(pattern: str) -> list[str]:
 
 
 def split_call(pattern: str) -> tuple[str, int | None]:
-    """A pattern without its `#k`, and k."""
+    """A pattern without its `#k`, and `k`."""
     match = _CALL.search(pattern)
     return (pattern[: match.start()], int(match[1])) if match else (pattern, None)
 
 
 def matching(names: Sequence[str], parts: Sequence[str]) -> list[str]:
-    """The names of as many parts as the pattern has, which match it part by part."""
+    """The names that have as many parts as the pattern and match it part by part."""
     live = [(name, name.split(".")) for name in names]
     live = [(name, split) for name, split in live if len(split) == len(parts)]
     for depth, part in enumerate(parts):

@@ -1,8 +1,8 @@
-"""Sites by regular expression: `re:` and an expression that matches whole module paths.
+"""Sites by regular expression: `re:` followed by an expression that matches whole module paths.
 
-A module answers to its path and to the paths that it had in older versions of its family's code,
-which the renames of an adapter tell: each rename is undone. Expressions written for another
-version therefore find the same modules.
+An expression is tried on a module's path of today, and on the paths that the module had in older
+versions of the family's code. The older paths come from undoing the adapter's renames. So
+expressions written for an older version still find the same modules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vlmlens.sites.site import Rename
 
 PREFIX = "re:"
-"""What a site pattern begins with that is a regular expression."""
+"""The prefix of a site pattern that is a regular expression."""
 
 _END = r"(?=\.|$)"
 _TOKEN = re.compile(
@@ -32,15 +32,15 @@ _WRITTEN = re.compile(r"\\(?P<number>[1-9])|\\g<(?P<name>\w+)>|(?P<text>[\w.]+)"
 
 
 def paths_matching(pattern: str, paths: Iterable[str], renames: Sequence[Rename]) -> list[str]:
-    r"""The module paths of which a name, of today or older, is matched from end to end.
+    r"""The module paths whose current name, or an older one, the expression matches completely.
 
     Args:
         pattern: `re:` and a regular expression.
-        paths: Module paths of today.
-        renames: What older paths became, as `SiteMap` takes them.
+        paths: Current module paths.
+        renames: How older paths were renamed; see `SiteMap`.
 
     Raises:
-        SiteSyntaxError: It is no regular expression.
+        SiteSyntaxError: It is not a regular expression.
 
     >>> paths_matching(r"re:layers\.[01]\.mlp", ["layers.0", "layers.0.mlp", "layers.2.mlp"], [])
     ['layers.0.mlp']
@@ -50,7 +50,7 @@ def paths_matching(pattern: str, paths: Iterable[str], renames: Sequence[Rename]
         expression = re.compile(text)
     except re.error as error:
         raise SiteSyntaxError(
-            f"{text!r} is no regular expression: {error}.",
+            f"{text!r} is not a regular expression: {error}.",
             subject=pattern,
             hint=r"Example: re:model\.layers\.\d+\.mlp.",
         ) from error
@@ -62,7 +62,7 @@ def paths_matching(pattern: str, paths: Iterable[str], renames: Sequence[Rename]
 
 
 def names_of(path: str, renames: Sequence[Rename]) -> list[str]:
-    r"""A module's path and what it was called before, newest first.
+    r"""A module's path and its older names, newest first.
 
     >>> from vlmlens.sites.site import Rename
     >>> names_of("model.llm.norm", [Rename(r"^llm(?=\.|$)", "model.llm")])
@@ -76,7 +76,7 @@ def names_of(path: str, renames: Sequence[Rename]) -> list[str]:
 
 
 def older(name: str, rename: Rename) -> Iterator[str]:
-    """The names that one rename turns into this one."""
+    """The older names that one rename turns into this name."""
     for inverse in inverses(rename):
         before = inverse.pattern.sub(inverse.template, name)
         if before != name and re.sub(rename.pattern, rename.replacement, before) == name:
@@ -85,7 +85,7 @@ def older(name: str, rename: Rename) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Inverse:
-    """A rename backwards: what `pattern` finds was once what `template` says."""
+    """A rename in reverse: a name that `pattern` matches was called `template` before."""
 
     pattern: re.Pattern[str]
     template: str
@@ -93,7 +93,7 @@ class Inverse:
 
 @lru_cache(maxsize=1024)
 def inverses(rename: Rename) -> tuple[Inverse, ...]:
-    """The ways to undo a rename; none where its pattern is more than names and groups of them."""
+    """The ways to undo a rename; empty if its pattern is more than plain names and groups."""
     pieces = _pieces(rename.pattern)
     written = _written(rename.replacement)
     if pieces is None or written is None:
@@ -113,7 +113,7 @@ def inverses(rename: Rename) -> tuple[Inverse, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of a rename's pattern: an anchor, plain text, or a group's content."""
+    """A part of a rename's pattern: an anchor, plain text, or the content of a group."""
 
     kind: str
     text: str
@@ -140,7 +140,7 @@ def _pieces(pattern: str) -> list[_Piece] | None:
 
 
 def _written(replacement: str) -> list[tuple[str, str]] | None:
-    """Plain texts and groups of a replacement."""
+    """The plain texts and groups in a replacement."""
     found: list[tuple[str, str]] = []
     position = 0
     while position < len(replacement):
@@ -154,7 +154,7 @@ def _written(replacement: str) -> list[tuple[str, str]] | None:
 
 
 def _texts(piece: _Piece, kept: set[str]) -> list[str]:
-    """What a piece of the pattern may have been, as a template."""
+    """The texts that a piece of the pattern can stand for, as templates."""
     if piece.kind == "text":
         return [piece.text]
     if piece.kind != "group":
@@ -169,7 +169,7 @@ def _texts(piece: _Piece, kept: set[str]) -> list[str]:
 def _backwards(
     pieces: Sequence[_Piece], written: Sequence[tuple[str, str]], groups: Mapping[str, _Piece]
 ) -> re.Pattern[str]:
-    """What a rename writes, as an expression that finds it."""
+    """An expression that matches what a rename writes."""
     text = "^" if pieces[0].kind == "start" else ""
     seen: set[str] = set()
     for kind, value in written:

@@ -1,4 +1,4 @@
-"""Site, its axis, and how canonical names map to module paths: plain data."""
+"""Plain data: sites, their axes, and how canonical names map to module paths."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from enum import StrEnum
 class Axis(StrEnum):
     """What the rows of a site's activation stand for.
 
-    `vision`: the vision tower's tokens; `projector`: the tokens that the connector hands to the
-    language model; `llm`: positions of the language model's sequence (in an encoder-decoder, the
-    decoder's; in a family of two towers, the text tower's); `encoder`: positions of an
-    encoder-decoder's encoder; `sample`: one row per sample (pooled outputs).
+    - `vision`: tokens of the vision tower.
+    - `projector`: tokens that the projector passes to the language model.
+    - `llm`: positions of the language model's sequence. In an encoder-decoder these are the
+      decoder's positions, in a two-tower family (CLIP) those of the text tower.
+    - `encoder`: positions of an encoder-decoder's encoder.
+    - `sample`: one row per sample (pooled outputs).
     """
 
     VISION = "vision"
@@ -27,11 +29,11 @@ class Site:
     """One place in a model.
 
     Args:
-        name: Canonical name, or the raw module path where there is none.
+        name: Canonical name; the module path if there is no canonical name.
         path: Module path in the loaded model's tree.
         axis: What the rows of its activation stand for.
-        index: Number of the block it belongs to, if any.
-        call: Which call of the module in a pass is meant, where it runs several times.
+        index: Number of the block that it belongs to, if any.
+        call: Which call of the module is meant, if it runs several times per pass.
     """
 
     name: str
@@ -49,10 +51,10 @@ class SiteTemplate:
     """How one canonical name maps to module paths.
 
     Args:
-        name: Canonical name; `{i}` stands for the block's number: `llm.block.{i}`.
-        paths: Candidate module paths, tried in order, with the same `{i}`.
+        name: Canonical name. `{i}` stands for the block's number: `llm.block.{i}`.
+        paths: Possible module paths, with the same `{i}`. The first one that exists is used.
         axis: What the rows stand for.
-        call: Which call is meant, for a module that runs more than once per pass.
+        call: Which call is meant, if the module runs more than once per pass.
     """
 
     name: str
@@ -63,7 +65,7 @@ class SiteTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """A legacy module path: `pattern` (a regular expression) was once what `replacement` is now."""
+    """An older module path: what `pattern` (a regular expression) finds is now `replacement`."""
 
     pattern: str
     replacement: str

@@ -1,11 +1,10 @@
-"""Sites: names for the places in a model where an activation is read or edited.
+"""SiteMap: from a pattern to the sites of one model.
 
-A site's canonical name is the same in every family: `vision.block.15`, `projector`,
-`llm.block.14`, `llm.norm`, `llm.head`. Whatever follows a canonical name goes on in the module
-tree (`llm.block.14.mlp.down_proj`), and a raw module path is a site too
-(`model.language_model.layers.14`). One more name is the same in every family: `attn` after a
-block is its self-attention, whatever that module is called (`llm.block.14.attn`). A pattern names
-several sites at once:
+Canonical names are the same in every family: `vision.block.15`, `projector`, `llm.block.14`,
+`llm.norm`, `llm.head`. A canonical name can be continued with a path inside its module
+(`llm.block.14.mlp.down_proj`). A module path is a site too (`model.language_model.layers.14`).
+`attn` after a block is its self-attention in every family, whatever that module is called
+(`llm.block.14.attn`). A pattern can match several sites:
 
 =============  =============================================================
 `*`            any one part (`vision.block.*`, `llm.block.*.mlp`)
@@ -13,10 +12,10 @@ several sites at once:
 `-1`           counted from the end (`llm.block.-1` is the last block)
 `{a,b}`        either part (`llm.block.3.{mlp,self_attn}`)
 `NAME#k`       the k-th call (from 0) of a module that runs more than once per pass
-`re:...`       module paths, of today or older, by regular expression, from end to end
+`re:...`       a regular expression over whole module paths, current or older ones
 =============  =============================================================
 
-A pattern that matches nothing is an error that lists the nearest names.
+If a pattern matches nothing, the error lists the nearest names.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class SiteMap:
     Args:
         templates: The family's canonical names.
         modules: Every module path of the tree, in the tree's order.
-        renames: Legacy paths, tried in order where a raw path is not found as given.
+        renames: Older module paths, tried in order if a path is not found as given.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class SiteMap:
         return tuple(self._modules)
 
     def resolve(self, pattern: str) -> list[Site]:
-        """The sites that a pattern names, in forward order.
+        """The sites that a pattern matches, in forward order.
 
         Raises:
             SiteSyntaxError: The pattern does not parse.
@@ -95,10 +94,10 @@ class SiteMap:
         return sites
 
     def renamed(self, pattern: str) -> str | None:
-        """What a legacy path (or a pattern of them) is called now.
+        """The current name of an older module path, or of a pattern of such paths.
 
         Returns:
-            The pattern that `resolve` takes for it; None where no rename is needed, or none helps.
+            The pattern that `resolve` uses instead; None if no rename is needed, or none helps.
 
         Raises:
             SiteSyntaxError: The pattern does not parse.
@@ -122,11 +121,11 @@ class SiteMap:
         return list(found.values())
 
     def canonical_name(self, path: str) -> str:
-        """The canonical name of a module path, or the path itself."""
+        """The canonical name of a module path; the path itself if it has none."""
         return self._site_of(path).name
 
     def owner(self, path: str) -> Site | None:
-        """The canonical site whose module a path names or lies in, the innermost; or None."""
+        """The innermost canonical site whose module is, or contains, the path; or None."""
         around = (
             site
             for site in self.canonical.values()
@@ -206,7 +205,7 @@ class SiteMap:
         ]
 
     def _attention_in(self, head: Site) -> Site | None:
-        """The self-attention of a block, where one module is called so and none above it."""
+        """The self-attention of a block: the one outermost module with such a name, if any."""
         if head.index is None:
             return None
         inside = (path for path in self._modules if path.startswith(head.path + "."))
@@ -222,7 +221,7 @@ class SiteMap:
         return [self._site_of(path) for path in matching(same_depth, parts)]
 
     def _site_of(self, path: str) -> Site:
-        """The site of a raw path, named canonically where a canonical site contains it."""
+        """The site of a module path, with a canonical name if a canonical site contains it."""
         owner = self.owner(path)
         if owner is None:
             return Site(path, path, self._axis_of(path))
@@ -239,7 +238,7 @@ class SiteMap:
         return best
 
     def _renamed(self, text: str) -> tuple[str, list[Site]]:
-        """A legacy path's new form and sites: the renames apply one on top of the other."""
+        """The new form of an older path, and its sites. The renames are applied in sequence."""
         for rename in self._renames:
             new = re.sub(rename.pattern, rename.replacement, text)
             if new != text:

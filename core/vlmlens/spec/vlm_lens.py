@@ -1,8 +1,8 @@
 """Config files of VLM-Lens, read as values of a run spec.
 
-Every choice is taken over or reported: `translated` gives the values and a note for each. Where
-what VLM-Lens does is a defect (tuples skipped, means over whatever lies on dimension 1, a row per
-generated token), the note says what a run does instead.
+Every setting is either translated or reported: `translated` returns the values and a note for each.
+Where VLM-Lens has a defect (it skips tuples, averages whatever is on dimension 1, writes a row per
+generated token), the note says what vlmlens does instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlmlens.sites.regex import PREFIX
 from vlmlens.spec.model import read_yaml
 
 _MARKS = ("architecture", "model_path")
-"""Keys by which a file of VLM-Lens is told from a run spec."""
+"""Keys that tell a VLM-Lens file from a run spec."""
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _POOLS = {"mean": "mean", "max": "max", None: "all", "None": "all", "none": "all"}
@@ -29,25 +29,25 @@ _ADAPTER_OPTIONS = {
     "template_version": "template",
     "vision_tower": "vision_tower",
 }
-"""Keys under `model` that an adapter has an option for."""
+"""Keys under `model` that are options of an adapter."""
 
 _MODEL_IDLE = {
     "low_cpu_mem_usage": "weights are always read without a second copy",
-    "token": "not taken over, and kept nowhere; log in with `hf auth login`, or set HF_TOKEN",
-    "cache_dir": "not taken over; HF_HOME says where checkpoints are kept",
-    "trust_remote_code": "not taken over: the adapter has its own code for the checkpoint; "
+    "token": "ignored, and not stored; log in with `hf auth login`, or set HF_TOKEN",
+    "cache_dir": "ignored; set HF_HOME to choose where checkpoints are kept",
+    "trust_remote_code": "ignored: the adapter has its own code for the checkpoint; "
     "--trust-remote-code would run the checkpoint's",
-    "legacy": "the adapter knows which tokenizer the checkpoint needs",
-    "conv_type": "VLM-Lens does not use it; the adapter's option `template` says how it asks",
-    "image_size": "the checkpoint says it",
-    "model_max_length": "no prompt is cut off",
-    "use_mm_start_end": "the checkpoint says it",
+    "legacy": "the adapter chooses the tokenizer that the checkpoint needs",
+    "conv_type": "VLM-Lens does not use it; here the adapter's option `template` sets the template",
+    "image_size": "taken from the checkpoint",
+    "model_max_length": "prompts are never truncated",
+    "use_mm_start_end": "taken from the checkpoint",
     "lora_r": "no adapter weights are trained",
-    "local_rank": "--device says where the model runs",
+    "local_rank": "--device chooses where the model runs",
 }
-"""Keys under `model` without effect here, and why."""
+"""Keys under `model` that have no effect here, and why."""
 
-_SAMPLING = "without effect: one pass over the prompt draws nothing"
+_SAMPLING = "without effect: one pass over the prompt samples nothing"
 _FORWARD_IDLE = {
     "do_sample": _SAMPLING,
     "temperature": _SAMPLING,
@@ -60,45 +60,45 @@ _FORWARD_IDLE = {
 }
 
 _IDLE = {
-    "download_path": "not taken over; HF_HOME says where checkpoints are kept",
+    "download_path": "ignored; set HF_HOME to choose where checkpoints are kept",
     "debug": "without effect; --debug shows tracebacks",
-    "vis_save_path": "not taken over: what a model draws is not saved",
+    "vis_save_path": "ignored: masks that a model draws are not saved",
 }
 
 
 def read_run_file(path: str | Path) -> tuple[dict[str, Any], list[str]]:
-    """The values of a run file, and notes where it is one of VLM-Lens.
+    """The values of a run file, with notes if it is a config file of VLM-Lens.
 
     Raises:
-        SpecError: It cannot be read, or says something that has no meaning here.
+        SpecError: It cannot be read, or has a setting that vlmlens does not know.
     """
     values = read_yaml(path)
     if not is_vlm_lens(values):
         return values, []
     translation, notes = translated(values)
-    return translation, [f"{path} is a config file of VLM-Lens. It is read so:", *notes]
+    return translation, [f"{path} is a config file of VLM-Lens. Its settings here:", *notes]
 
 
 def is_vlm_lens(values: Mapping[str, Any]) -> bool:
-    """Whether a run file is one of VLM-Lens, told by its keys."""
+    """Whether a run file is a config file of VLM-Lens, judged by its keys."""
     return "adapter" not in values and any(mark in values for mark in _MARKS)
 
 
 def translated(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Values of a run spec, and a note for every choice.
+    """The values of a run spec, and a note for every setting.
 
     Args:
         values: The content of a VLM-Lens file.
 
     Raises:
-        SpecError: An unknown key, one that is missing, or a value of the wrong kind.
+        SpecError: A key is unknown or missing, or a value is of the wrong kind.
     """
     translation = _Translation(values)
     return translation.values, translation.notes
 
 
 class _Translation:
-    """One file on its way; every key is read by the method of its name."""
+    """The translation of one file. Each key is handled by the method with its name."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = given
@@ -174,7 +174,7 @@ class _Translation:
             self.values["dtype"] = "float32"
             self._note(
                 "model.torch_dtype",
-                "not given, and float32 then in VLM-Lens; --dtype auto takes the checkpoint's",
+                "not given, so float32 as in VLM-Lens; --dtype auto takes the checkpoint's",
             )
             return
         dtype = str(given).removeprefix("torch.")
@@ -189,7 +189,7 @@ class _Translation:
 
     def _device(self) -> None:
         if "device" not in self._given:
-            self._note("device", "not given: the best that there is, where VLM-Lens takes cuda")
+            self._note("device", "not given: the best available device (VLM-Lens takes cuda)")
             return
         self.values["device"] = self._text("device")
         self._note(
@@ -217,8 +217,8 @@ class _Translation:
         self.values["data"] = f"images:{self._text('input_dir')}"
         self._note(
             "input_dir",
-            "its images, sub-folders included, also .webp and .tif, in natural order; where every "
-            "image lies in a sub-folder, the folder's name is its label",
+            "its images, sub-folders included, also .webp and .tif, in natural order; if every "
+            "image is in a sub-folder, the folder's name is its label",
         )
 
     def _dataset(self) -> None:
@@ -266,23 +266,23 @@ class _Translation:
         self.values["sites"] = [f"{PREFIX}{module}/{selector}" for module in modules]
         self._note(
             "modules",
-            "regular expressions over module paths, of the installed transformers and of older "
-            "ones; columns are named by site (llm.block.16), `vlmlens sites` says which is which",
+            "regular expressions over module paths of the installed transformers and of older "
+            "versions; columns are named by site (llm.block.16), see `vlmlens sites`",
         )
         self._note(
             "modules",
-            "of a module that gives a tuple, the first tensor is kept; VLM-Lens skips the module",
+            "if a module returns a tuple, its first tensor is kept (VLM-Lens skips the module)",
         )
 
     def _pooling(self) -> None:
         selector = self._selector()
         if selector == "all":
-            self._note("pooling_method", "none: every token of a sample's own, without padding")
+            self._note("pooling_method", "none: every token of the sample, without padding")
             return
         self._note(
             "pooling_method",
-            f"the {selector} over a sample's own tokens; VLM-Lens takes dimension 1 of what the "
-            "module gives, whatever it holds: padding, one tile of several, or features",
+            f"the {selector} over the sample's own tokens; VLM-Lens takes it over dimension 1 of "
+            "the module's output, which may include padding, one of several tiles, or features",
         )
 
     def _selector(self) -> str:
@@ -300,8 +300,8 @@ class _Translation:
         if tokens is not None:
             once = "one pass over the prompt, as for one new token in VLM-Lens"
             often = (
-                "one pass over the prompt; VLM-Lens's hooks also fire for every generated token, "
-                "and write a row each under the same name (--generate N keeps those, by step)"
+                "one pass over the prompt; VLM-Lens's hooks also fire for every generated token "
+                "and write a row each under the same name (--generate N keeps them, by step)"
             )
             self._note("forward.max_new_tokens", once if tokens == 1 else often)
         _known("The VLM-Lens file, under `forward`,", settings, set(_FORWARD_IDLE))
@@ -331,7 +331,7 @@ class _Translation:
 
 
 def adapter_of(architecture: str) -> str:
-    """The adapter for an architecture of VLM-Lens; the name itself where none is known.
+    """The adapter for an architecture of VLM-Lens; the same name if none is known.
 
     >>> adapter_of("aya-vision"), adapter_of("qwen")
     ('aya_vision', 'qwen2vl')
@@ -343,10 +343,10 @@ def adapter_of(architecture: str) -> str:
 
 
 def _merged(key: str, value: Any) -> Mapping[str, Any]:
-    """A mapping, or a list of mappings as one; later ones win."""
+    """A mapping, or a list of mappings merged into one (later ones win)."""
     parts = [] if value is None else [value] if isinstance(value, Mapping) else value
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
-        raise SpecError(f"The VLM-Lens file: {key!r} is no list of `name: value`.", subject=key)
+        raise SpecError(f"The VLM-Lens file: {key!r} is not a list of `name: value`.", subject=key)
     return {name: item for part in parts for name, item in part.items()}
 
 
@@ -354,9 +354,9 @@ def _known(where: str, given: Mapping[str, Any], known: set[str]) -> None:
     unknown = [str(key) for key in given if key not in known]
     if unknown:
         raise SpecError(
-            f"{where} has keys without a meaning here: {', '.join(unknown)}.",
+            f"{where} has unknown keys: {', '.join(unknown)}.",
             subject=unknown[0],
-            hint=f"Remove them; settings of vlmlens go over the file as flags. Known: "
+            hint=f"Remove them. Settings of vlmlens can be given as flags. Known keys: "
             f"{', '.join(sorted(known))}.",
         )
 

@@ -1,6 +1,6 @@
-"""Stores: opening them, what all backends check, several read as one.
+"""Stores: opening one, checks that all backends share, and reading several stores as one.
 
-May use the registry and what is below. For writers of backends the names below are public: the
-checks of a block, putting values together, errors. How a store is found by name, by URI or by
-looking at it is in `opening`; copying between stores is the room `transfer`.
+May use the registry and what is below. `writing` is public, for authors of storage backends: checks
+of a block, joining values, common errors. `opening` finds a store by name, by URI or by its
+content. `sharded` reads the shards of a run. Copying between stores is the room `transfer`.
 """

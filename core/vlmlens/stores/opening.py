@@ -1,4 +1,4 @@
-"""Opening stores: by a backend's name, by a URI, or by looking at what is there."""
+"""Opening a store: by its backend's name, by a URI, or by trying the installed backends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
 
 UNFINISHED = "unfinished"
-"""In a store's record: what was writing to it; removed when that is done."""
+"""Key in a store's record for an unfinished copy; removed at the end."""
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 
 
 def is_uri(storage: str) -> bool:
-    """Whether a storage is named with its place: `sqlite:///x.db`, not `sqlite`.
+    """Whether a storage is given as a URI (`sqlite:///x.db`), not as a name (`sqlite`).
 
     >>> is_uri("zarr+s3://bucket/x"), is_uri("lmdb"), is_uri("./backend.py:Store")
     (True, False, False)
@@ -37,18 +37,18 @@ def open_named(
     mode: Mode,
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> ColumnStore:
-    """A store by its backend's name, or by a URI, which names backend and place.
+    """Open a store by its backend's name, or by a URI with backend and place.
 
     Args:
         registry: The installed plugins.
         storage: A name or a URI.
-        place: Where it is, if `storage` is a name.
+        place: Where the store is, if `storage` is a name.
         mode: "r" or "a".
-        options: The backend's own.
+        options: Options of the backend.
 
     Raises:
-        PluginError: No such backend; names those that are installed.
-        SpecError: An option that the backend does not have.
+        PluginError: There is no such backend. The error names the installed ones.
+        SpecError: The backend does not have such an option.
         StoreError: It cannot be opened.
     """
     manifest = registry.find(PluginKind.STORAGE, storage)
@@ -62,16 +62,16 @@ def open_found(
     storage: str | None = None,
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> ColumnStore:
-    """An existing store, for reading: a URI, or a path read by the first backend that can.
+    """Open an existing store for reading. A path is opened by the first backend that can read it.
 
     Args:
         registry: The installed plugins.
         where: A URI, a folder or a file.
-        storage: The backend, where it is known.
-        options: The backend's own.
+        storage: The backend, if known.
+        options: Options of the backend.
 
     Raises:
-        StoreError: No installed backend reads it, or what wrote it did not finish.
+        StoreError: No installed backend reads it, or a copy into it was not finished.
     """
     return recognize(registry, where, storage, options)[1]
 
@@ -82,7 +82,7 @@ def recognize(
     storage: str | None = None,
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> tuple[str, ColumnStore]:
-    """As `open_found`: the store's URI, and the store."""
+    """Like `open_found`, but returns the store's URI too."""
     if is_uri(where):
         store = open_named(registry, where, where, mode="r", options=options)
         return where, _finished(store, where)
@@ -110,16 +110,17 @@ def recognize(
 
 
 def backend_of(registry: Registry, target: str, storage: str | None = None) -> str:
-    """The backend that is to write to a target: as asked, of its URI, or that of its suffix.
+    """The backend for writing to a target: `storage`, or that of the target's URI or suffix.
 
     Args:
         registry: The installed plugins.
-        target: A URI or a path; `x.zarr` and `x.db` name the backend by its name or an alias.
-        storage: The backend's name, where the user gave it.
+        target: A URI or a path. The suffix of a path can be the name or an alias of a backend:
+            `x.zarr`, `x.db`.
+        storage: The backend's name, if the user gave it.
 
     Raises:
-        StoreError: Nothing says which.
-        PluginError: No such backend.
+        StoreError: Neither name nor URI nor suffix chooses a backend.
+        PluginError: There is no such backend.
     """
     if storage is not None or is_uri(target):
         registry.find(PluginKind.STORAGE, storage or target)
@@ -157,7 +158,7 @@ def _finished(store: ColumnStore, where: str) -> ColumnStore:
         raise StoreError(
             f"The store {where} is incomplete: {unfinished} did not finish.",
             subject=where,
-            hint="Remove it and do that again.",
+            hint="Remove the store and run that command again.",
         )
     return store
 

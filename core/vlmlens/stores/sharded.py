@@ -1,4 +1,4 @@
-"""Several stores read as one: the shards of a run."""
+"""Reading several stores as one: the shards of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ShardedStore(ColumnStore):
     """Several stores read as one.
 
     Args:
-        stores: Open for reading; no sample has a column in two of them.
+        stores: Stores open for reading. No sample has the same column in two of them.
     """
 
     def __init__(self, stores: Sequence[ColumnStore]) -> None:
@@ -31,16 +31,20 @@ class ShardedStore(ColumnStore):
 
     @classmethod
     def open(cls, location: str, *, mode: Mode, options: base.Options) -> Self:
-        """Not by a location: a run opens its shards."""
+        """Raises `StoreError`: there is no single location; a run opens its shards."""
         del mode, options
-        raise StoreError(f"{location!r} is no store by itself.", subject=location)
+        raise StoreError(
+            f"{location!r} is not a store: shards have no common location.",
+            subject=location,
+            hint="Open the run's folder.",
+        )
 
     def write(self, block: ColumnBlock) -> None:
-        """Raises `StoreError`: shards are written one by one."""
+        """Raises `StoreError`: each shard is written by its own process."""
         del block
         raise StoreError(
-            "Shards are not written to together.",
-            hint="Put them together with `vlmlens merge RUN`, or extract one with --shard.",
+            "Shards cannot be written to as one store.",
+            hint="Merge them with `vlmlens merge RUN`, or extract one of them with --shard.",
         )
 
     def columns(self) -> list[ColumnInfo]:
@@ -70,7 +74,7 @@ class ShardedStore(ColumnStore):
             raise StoreError(
                 f"Sample {missing!r} has no value in column {column!r} of any shard.",
                 subject=missing,
-                hint="A shard is not finished: run it again with --resume.",
+                hint="Some shard is not finished. Run it again with --resume.",
             )
         rows = [[s for s in ids if places[s] == i] for i in range(len(stores))]
         parts = [store.read(column, some) for store, some in zip(stores, rows, strict=True) if some]
@@ -89,9 +93,9 @@ class ShardedStore(ColumnStore):
         return self._stores[0].get_meta()
 
     def set_meta(self, meta: Mapping[str, Any]) -> None:
-        """Raises `StoreError`: shards are written one by one."""
+        """Raises `StoreError`: each shard is written by its own process."""
         del meta
-        raise StoreError("Shards are not written to together.")
+        raise StoreError("Shards cannot be written to as one store.")
 
     def close(self) -> None:
         """See `ColumnStore.close`."""
@@ -99,7 +103,7 @@ class ShardedStore(ColumnStore):
             store.close()
 
     def check_alike(self) -> None:
-        """Raise where shards were made under different conditions.
+        """Raise an error if shards were made under different conditions.
 
         Raises:
             FingerprintMismatch: They were.

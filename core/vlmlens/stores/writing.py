@@ -1,4 +1,4 @@
-"""For writers of storage backends: what every store checks, and the errors that it raises."""
+"""For authors of storage backends: checks of a write, and the errors that users know."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Form(NamedTuple):
-    """What all values of a column have in common."""
+    """What all values of a column have in common: dtype, width, one or several rows per sample."""
 
     dtype: str
     width: int
@@ -25,7 +25,7 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, values: Values | ColumnInfo) -> Form:
-        """The form of some values, or of a column."""
+        """The form of values, or of a column."""
         return cls(values.dtype, values.width, values.ragged)
 
     def __str__(self) -> str:
@@ -35,15 +35,15 @@ class Form(NamedTuple):
 def check_block(
     block: ColumnBlock, forms: Mapping[str, Form], has: Callable[[str, str], bool]
 ) -> None:
-    """Refuse a block that contradicts itself or what is stored.
+    """Refuse a block that contradicts itself or the stored columns.
 
     Args:
-        block: What is to be written.
-        forms: The stored columns' forms by name.
-        has: Whether a column (first) holds a sample (second) already.
+        block: The block to write.
+        forms: The forms of the stored columns, by name.
+        has: A function of a column and a sample id: whether the sample is already stored there.
 
     Raises:
-        StoreError: The block must not be written.
+        StoreError: The block must not be written. The message says why.
     """
     _check_ids(block.ids)
     for name, values in block.columns.items():
@@ -62,7 +62,7 @@ def find_column(name: str, columns: Mapping[str, T]) -> T:
     """The column of that name.
 
     Raises:
-        ColumnNotFound: There is none; names the nearest.
+        ColumnNotFound: There is none. The error lists the nearest names.
     """
     if name in columns:
         return columns[name]
@@ -75,15 +75,15 @@ def missing_sample(column: str, sample: str) -> StoreError:
     return StoreError(
         f"Sample {sample!r} has no value in column {column!r}.",
         subject=sample,
-        hint="Extract it first: the same run command goes on where it stopped.",
+        hint="Extract it first: run the same command with --resume.",
     )
 
 
 def to_json(data: Mapping[str, Any]) -> bytes:
-    """JSON text of a record.
+    """A record as JSON text.
 
     Raises:
-        StoreError: The data hold something that JSON does not know.
+        StoreError: The data contain something that JSON cannot hold.
     """
     try:
         return json.dumps(data, allow_nan=False).encode()
@@ -92,12 +92,12 @@ def to_json(data: Mapping[str, Any]) -> bytes:
 
 
 def row_lengths(values: Values) -> Sequence[int]:
-    """Rows of each sample; all 1 where the values are not ragged."""
+    """The number of rows of each sample; 1 for all if the values are not ragged."""
     return (1,) * len(values.array) if values.lengths is None else values.lengths
 
 
 def in_own_type(array: Array, dtype: str) -> Array:
-    """Carried bits as numbers: `Values.numpy` for a bare array."""
+    """Stored bits as numbers: like `Values.numpy`, for a bare array."""
     return Values(array, dtype).numpy()
 
 
@@ -108,14 +108,14 @@ def crc32_of(array: Array) -> int:
 
 
 def read_only() -> StoreError:
-    """The error for writing through a store that was opened with mode "r"."""
+    """The error for writing to a store that was opened with mode "r"."""
     return StoreError("The store was opened for reading.", hint='Open it with mode "a".')
 
 
 def _check_ids(ids: Iterable[str]) -> None:
     for sample, n in Counter(ids).items():
         if not isinstance(sample, str):
-            raise StoreError(f"Sample ids are text, not {sample!r}.", subject=sample)
+            raise StoreError(f"Sample ids must be text, not {sample!r}.", subject=sample)
         if n > 1:
             raise StoreError(f"The block gives sample {sample!r} {n} times.", subject=sample)
 
@@ -129,7 +129,7 @@ def _check_values(name: str, values: Values, samples: int) -> None:
     array = values.array
     if not isinstance(array, np.ndarray) or array.dtype != DTYPES[values.dtype]:
         given = getattr(array, "dtype", type(array).__name__)
-        raise refuse(f"{values.dtype} travels as {DTYPES[values.dtype]}, not as {given}")
+        raise refuse(f"{values.dtype} must be given as {DTYPES[values.dtype]}, not as {given}")
     if array.ndim != 2:
         raise refuse(f"an array [rows, width] was expected, not one of shape {array.shape}")
     if len(values) != samples:
@@ -146,12 +146,12 @@ def _check_new(name: str, ids: Iterable[str], has: Callable[[str, str], bool]) -
             raise StoreError(
                 f"Sample {sample!r} is stored in column {name!r} already; nothing is overwritten.",
                 subject=sample,
-                hint="Resume the run, or start a fresh one.",
+                hint="Go on with the run with --resume, or start over with --fresh.",
             )
 
 
 def joined_values(parts: Sequence[Values]) -> Values:
-    """Values of one column as one, in order."""
+    """Several values of one column joined into one, in order."""
     array = np.concatenate([part.array for part in parts])
     if not parts[0].ragged:
         return Values(array, parts[0].dtype)

@@ -1,4 +1,4 @@
-"""The conformance kit: what every plugin of a kind must do, as tests to subclass.
+"""The conformance kit: tests for every kind of plugin, to subclass.
 
 ::
 
@@ -7,7 +7,9 @@
     class TestMyStore(StorageTests):
         manifest = MY_MANIFEST
 
-Importing this package imports none of the kits' own needs; a kit is imported when it is named.
+There is one module per kind: `adapter`, `analysis`, `dataset`, `extractor`, `storage`. Add a new
+check as a method `check_NAME` there. May use everything except the command line. A kit is imported
+when it is first used, so importing this package is cheap.
 """
 
 from __future__ import annotations

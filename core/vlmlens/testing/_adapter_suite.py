@@ -1,4 +1,4 @@
-"""What the adapter checks share: the tiny checkpoint, its samples, comparisons."""
+"""Shared by the adapter checks: the tiny checkpoint, its samples, comparisons."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.errors import nearest
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._checks import expect, skip
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 SIZES = ((64, 48), (40, 88), (64, 64))
-"""(width, height) of the pictures that the checks show."""
+"""(width, height) of the pictures in the checks."""
 
 PROBES = {
     Axis.LLM: "llm.block.0",
@@ -37,7 +38,7 @@ PROBES = {
 
 
 class AdapterSuite(PluginChecks):
-    """A family's tiny checkpoint, and what the checks of `AdapterTests` do with it."""
+    """A family's tiny checkpoint, and the helpers of the checks in `AdapterTests`."""
 
     tolerance: ClassVar[float] = 2e-5
     mask_matters: ClassVar[float] = 1e-3
@@ -59,7 +60,7 @@ class AdapterSuite(PluginChecks):
 
     @property
     def checkpoint(self) -> Path:
-        """The tiny checkpoint, built once per class, or the one that is to be checked."""
+        """The checkpoint to check: the given one, or the tiny one, built once per class."""
         if self.model is not None:
             return Path(self.model)
         cls = type(self)
@@ -86,7 +87,7 @@ class AdapterSuite(PluginChecks):
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """One picture each, of different shapes, with prompts of different lengths."""
+        """Samples with one picture each, of different shapes, and prompts of different lengths."""
         prompts = ("What is this?", "Name the colour of the largest thing, please:", "Hm?")
         return [
             Sample(f"s{i}", prompt, (picture(*size, seed=i),))
@@ -99,12 +100,24 @@ class AdapterSuite(PluginChecks):
         return states
 
     def offers(self, what: str) -> bool:
-        """Whether the manifest says that the family can do this."""
+        """Whether the manifest says that the family offers this."""
         return what in self.manifest.offers
 
     def _needs(self, what: str) -> None:
         if not self.offers(what):
             raise skip(f"{self.manifest.name} does not offer {what!r}")
+
+    def _missing_site(self, name: str) -> str:
+        """Why a canonical site does not exist: its template's paths are not in the model."""
+        for template in getattr(self.adapter, "templates", ()):
+            if template.name.replace("{i}", "0") == name:
+                paths = [path.replace("{i}", "0") for path in template.paths]
+                near = nearest(paths[0], self.vlm.sites.modules, n=1)
+                return (
+                    f"template {template.name!r}: none of {', '.join(paths)} exists in the model; "
+                    f"nearest: {', '.join(near) or 'none'}"
+                )
+        return f"there is no site {name!r}: add a template for it"
 
     def _scores(self, samples: Sequence[Sample]) -> Any:
         scores = self.vlm.choice_scores(samples)
@@ -194,7 +207,7 @@ class AdapterSuite(PluginChecks):
             expect(far <= self.tolerance, f"the logits are {far:.1e} away from alone")
 
     def _probe_site(self, vlm: ModelAdapter, axis: Axis) -> str | None:
-        """Where to look for changed tokens on an axis."""
+        """The site at which to look for changed tokens on an axis."""
         name = PROBES[axis]
         return name if name in vlm.sites.canonical else None
 
@@ -212,13 +225,13 @@ def distance(expected: Any, found: Any) -> float:
 
 
 def halved(activation: Any) -> Any:
-    """An edit: half of it."""
+    """An edit that halves the activation."""
     return activation * 0.5
 
 
 @contextmanager
 def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
-    """Let a module give the edited activation by itself, without any hook."""
+    """Make a module return the edited activation itself, without a hook."""
     from vlmlens.passes.tracing import replaced_activation
 
     forward = module.forward

@@ -1,4 +1,4 @@
-"""Checks: a conformance kit's checks, run by pytest or without it."""
+"""The base of all conformance kits: checks that run with pytest or without it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Outcome = Literal["passed", "skipped", "failed"]
 
 
 class CheckFailed(AssertionError):
-    """A plugin does not do what its contract promises."""
+    """A plugin does not keep its contract."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """How one check went.
+    """The outcome of one check.
 
     Args:
         name: The check's name, without `check_`.
-        outcome: How it went.
+        outcome: "passed", "failed" or "skipped".
         detail: What failed, or why it was skipped.
     """
 
@@ -34,14 +34,15 @@ class CheckResult:
 
 
 class Checks:
-    """Base of the conformance kits.
+    """Base class of the conformance kits.
 
     Every method `check_NAME(folder)` gets an empty folder of its own. A subclass named `Test...`
-    gets a method `test_NAME` for each, which pytest collects; `run_checks` needs no pytest.
+    gets a method `test_NAME` for each of them, which pytest collects. `run_checks` works without
+    pytest.
 
-    `expected_failures` names checks that are known to fail, each with the reason: such a check is
-    reported as skipped while it fails, and fails once it passes, so that no excuse outlives its
-    cause. A name that is no check is refused when the class is made.
+    `expected_failures` names checks that are known to fail, each with the reason. Such a check is
+    skipped while it fails. Once it passes, it counts as failed, so that the entry gets removed. A
+    name that is no check is an error when the class is defined.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
@@ -65,12 +66,12 @@ class Checks:
 
     @classmethod
     def promise(cls, name: str) -> str:
-        """What a check asks, in one line."""
+        """What a check requires, in one line."""
         said = getattr(cls, f"check_{name}").__doc__ or ""
         return " ".join(said.strip().partition("\n\n")[0].split())
 
     def run_checks(self) -> list[CheckResult]:
-        """Run every check in a folder of its own; no check stops another."""
+        """Run every check in a folder of its own. A failure does not stop the others."""
         return [self.run_check(name) for name in self.checks()]
 
     def run_check(self, name: str) -> CheckResult:
@@ -88,8 +89,8 @@ class Checks:
         """Run one check in a given folder.
 
         Raises:
-            SkipTest: It is skipped, or fails as expected.
-            CheckFailed: It fails, or passes although it is expected to fail.
+            SkipTest: It is skipped, or it fails as expected.
+            CheckFailed: It fails, or it passes although a failure is expected.
         """
         reason = self.expected_failures.get(name)
         if reason is None:
@@ -101,20 +102,20 @@ class Checks:
             raise
         except Exception as error:
             raise skip(f"expected to fail: {reason} ({error})") from error
-        raise CheckFailed(f"{name} is declared to fail ({reason}), and passes")
+        raise CheckFailed(f"it passes, but expected_failures names it ({reason}): remove the entry")
 
 
 def expect(condition: bool, message: str) -> None:
-    """Raise `CheckFailed` where a promise does not hold."""
+    """Raise `CheckFailed` if the condition does not hold."""
     if not condition:
         raise CheckFailed(message)
 
 
 def expect_error(kind: type[Exception], action: Callable[[], object], what: str) -> Exception:
-    """Run an action that has to raise an error of some kind, and give the error back.
+    """Run an action that must raise an error of some kind, and return that error.
 
     Raises:
-        CheckFailed: It raises nothing, or something else.
+        CheckFailed: It raises nothing, or another error.
     """
     try:
         action()

@@ -1,4 +1,4 @@
-"""A random walk of writers that are killed, and readers that must not notice."""
+"""Random sequences of killed writers, with readers that must not notice."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ STEPS = 4
 
 
 def run_machine(kit: StoreKit, folder: Path) -> None:
-    """Run the walks: whole numbered blocks, however each of them came to be there.
+    """Run random sequences, and check that the store always holds complete, numbered blocks.
 
     Args:
         kit: Opens the stores, and starts the processes.
-        folder: An empty folder; each walk has a store of its own in it.
+        folder: An empty folder. Each sequence gets its own store in it.
     """
 
     class Machine(RuleBasedStateMachine):
         @initialize(acknowledged=st.integers(0, 6))
         def begin(self, acknowledged: int) -> None:
-            """Every walk has a reader, and begins with a crash."""
+            """Every sequence has a reader, and begins with a crash."""
             self.folder = Path(tempfile.mkdtemp(dir=folder))
             self.store = kit.open(self.folder)
             self.blocks = 0
@@ -63,12 +63,12 @@ def run_machine(kit: StoreKit, folder: Path) -> None:
         @precondition(lambda self: self.blocks > self.found)
         @rule()
         def another_reader(self) -> None:
-            """It reads the store as it is found; the one before saw all that there was."""
+            """A new reader starts; the previous one must have seen everything stored so far."""
             self.end_reader()
             self.start_reader()
 
         def crash_after(self, acknowledged: int) -> None:
-            """Another process goes on writing and is killed; then this one goes on."""
+            """Another process goes on writing and is killed. Then this process goes on."""
             self.store.close()
             writer = kit.start("write", self.folder, str(self.blocks))
             try:
@@ -80,9 +80,9 @@ def run_machine(kit: StoreKit, folder: Path) -> None:
             self.store = kit.open(self.folder)
             samples = {column.samples for column in self.store.columns()}
             whole, left = divmod(max(samples), len(numbered(0).ids))
-            expect(len(samples) == 1 and not left, f"A half block: {samples} samples.")
+            expect(len(samples) == 1 and not left, f"A block is incomplete: {samples} samples.")
             least = said[-1] + 1
-            expect(whole in (least, least + 1), f"{least} blocks were written, {whole} are there.")
+            expect(whole in (least, least + 1), f"{least} blocks written, {whole} found.")
             self.blocks = whole
 
         @invariant()

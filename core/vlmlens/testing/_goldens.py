@@ -1,8 +1,8 @@
-"""Recorded tensors of which only some numbers are kept, so that the tests' data stays small.
+"""Recorded tensors with only some of their numbers, so that test data stays small.
 
 A file holds the kept numbers of each tensor as `[rows, each]`, and the tensors' shapes as metadata.
-Rows run along the last dimension. Of each the same count is kept, at even distances, and one column
-further on than in the row before, so that every row and every column has some.
+Rows run along the last dimension. Each row keeps the same count of numbers at equal distances,
+shifted by one column from row to row, so that every row and every column keeps some.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 NUMBERS = 512
-"""How many are kept of a tensor that has them, at least."""
+"""The least count of numbers to keep of a tensor (if it has that many)."""
 PER_ROW = 4
-"""And how many of each row, at least."""
+"""The least count of numbers to keep of each row."""
 
 
 def write_thinned(
     tensors: Mapping[str, torch.Tensor], path: Path, *, whole: Collection[str] = ()
 ) -> None:
-    """Write some numbers of each tensor; all of those named in `whole`, and of integers."""
+    """Write some numbers of each tensor; all of them for integers and for names in `whole`."""
     kept = {
         name: _thinned(tensor, all_of_it=name in whole or not tensor.is_floating_point())
         for name, tensor in tensors.items()
@@ -34,7 +34,7 @@ def write_thinned(
 
 
 def read_thinned(*paths: Path) -> dict[str, torch.Tensor]:
-    """The tensors of `write_thinned`, in their shapes, with NaN for what is left out."""
+    """The tensors that `write_thinned` wrote, in their shapes, with NaN for the other numbers."""
     found = {}
     for path in paths:
         with safe_open(path, framework="pt") as file:
@@ -45,7 +45,7 @@ def read_thinned(*paths: Path) -> dict[str, torch.Tensor]:
 
 
 def kept_of(ours: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The numbers that `wanted` has, and ours at the same places; both flat.
+    """The kept numbers of `wanted`, and those of `ours` at the same places; both flat.
 
     Raises:
         AssertionError: If the shapes differ, or a row of `wanted` has no number left.
@@ -57,7 +57,7 @@ def kept_of(ours: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def far(ours: torch.Tensor, wanted: torch.Tensor, *, rtol: float = 0.0, atol: float = 1.0) -> float:
-    """The largest distance, over the kept numbers, in units of `atol + rtol * |wanted|`.
+    """The largest distance over the kept numbers, in units of `atol + rtol * |wanted|`.
 
     Raises:
         AssertionError: If the shapes differ, or a row of `wanted` has no number left.
@@ -82,7 +82,7 @@ def _spread(kept: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _thinned(tensor: torch.Tensor, *, all_of_it: bool) -> torch.Tensor:
-    """The kept numbers, `[rows, each]`; they are a copy."""
+    """A copy of the kept numbers, `[rows, each]`."""
     flat = tensor.detach().reshape(-1, tensor.shape[-1])
     rows, width = flat.shape
     each = max(PER_ROW, -(-NUMBERS // rows), -(-width // rows))

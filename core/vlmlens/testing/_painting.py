@@ -1,4 +1,4 @@
-"""Finding out where image tokens look: paint a cell, see which tokens change."""
+"""Checking where image tokens look: paint a cell of the picture, and see which tokens change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _THRESHOLD = 1e-4
 
 
 def still(vlm: ModelAdapter) -> ModelAdapter:
-    """Make vision and language blocks pass their input on, by zeroing all their weights."""
+    """Turn vision and language blocks into the identity, by setting all their weights to zero."""
     import torch
 
     with torch.no_grad():
@@ -31,7 +31,7 @@ def still(vlm: ModelAdapter) -> ModelAdapter:
 def paint_cells(
     vlm: ModelAdapter, plain: Image.Image, axis: Axis
 ) -> tuple[PatchGrid, list[tuple[Cell, Image.Image]]]:
-    """The patch grid of a picture on an axis, and the picture with one cell painted, for some."""
+    """The patch grid of a picture on an axis, and copies of the picture with one cell painted."""
     grid = vlm.encode([Sample("p", "?", (plain,))]).layouts[axis].samples[0].patches
     if grid is None:
         raise AssertionError(f"the {axis.value} axis has no patch grid")
@@ -48,9 +48,9 @@ def paint_cells(
 def changed_tokens(
     vlm: ModelAdapter, plain: Image.Image, painted: Image.Image, site: str | None, axis: Axis
 ) -> list[int]:
-    """Numbers of the image tokens that differ between two pictures at a site."""
+    """The numbers of the image tokens that differ between two pictures at a site."""
     if site is None:
-        raise AssertionError(f"no site to look at on the {axis.value} axis")
+        raise AssertionError(f"there is no site to compare on the {axis.value} axis")
     rows = []
     for image in (plain, painted):
         batch = vlm.encode([Sample("p", "?", (image,))])
@@ -63,20 +63,26 @@ def changed_tokens(
 
 
 def painted_is_changed(grid: PatchGrid, cell: Cell, changed: list[int]) -> str:
-    """What is wrong with the tokens that changed; empty where they are the right ones.
+    """What is wrong with the tokens that changed; empty if they are the right ones.
 
-    Every token whose box covers most of the cell must change, and no token farther from the cell
-    than one box may, since resizing spreads a cell over its neighbours at most.
+    Every token whose box covers most of the cell must change. No token farther away than one box
+    may change, since resizing spreads a cell over its neighbours at most.
     """
     if not changed:
-        return f"painting {_text(cell)} changes no token"
+        return f"painting the cell {_text(cell)} changed no token"
     missing = [i for i in range(len(grid)) if _covers(grid.box[i], cell) and i not in changed]
     if missing:
-        return f"painting {_text(cell)} leaves token {missing[0]} ({_text(grid.box[missing[0]])})"
+        return (
+            f"painting the cell {_text(cell)} did not change token {missing[0]}, whose box "
+            f"{_text(grid.box[missing[0]])} holds it: is the order of patch_grid right?"
+        )
     far = [i for i in changed if _far(grid.box[i], cell)]
-    return (
-        f"painting {_text(cell)} changes token {far[0]} ({_text(grid.box[far[0]])})" if far else ""
-    )
+    if far:
+        return (
+            f"painting the cell {_text(cell)} changed token {far[0]}, whose box "
+            f"{_text(grid.box[far[0]])} is far from it: is the order of patch_grid right?"
+        )
+    return ""
 
 
 def _painted(plain: Image.Image, cell: Cell) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What every kind of plugin must do."""
+"""Checks for every kind of plugin."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class PluginChecks(Checks):
-    """Base of the kits of all kinds.
+    """Base class of the kits of all kinds.
 
     Args:
-        manifest: The plugin's.
-        options: Values of the plugin's own options; those not named keep their defaults.
+        manifest: The plugin's manifest.
+        options: Values of the plugin's options. Options that are not named keep their defaults.
     """
 
     manifest: ClassVar[Manifest]
@@ -29,7 +29,7 @@ class PluginChecks(Checks):
 
     @property
     def plugin(self) -> type[Any]:
-        """The class behind the manifest."""
+        """The class that the manifest names."""
         from vlmlens.registry._target import file_manifest, is_file, load_class
 
         target = self.manifest.target
@@ -37,7 +37,7 @@ class PluginChecks(Checks):
         return load_class(file_manifest(self.manifest.kind, target) if in_file else self.manifest)
 
     def chosen(self, values: Mapping[str, Any] | None = None) -> Options:
-        """The plugin's options with some values; default: the kit's."""
+        """The plugin's options with the given values; default: the kit's `options`."""
         from vlmlens.spec.model import validated
 
         given = self.options if values is None else values
@@ -45,21 +45,21 @@ class PluginChecks(Checks):
         return found
 
     def check_manifest(self, folder: Path) -> None:
-        """The manifest names a class of its kind, speaks this plugin API, and helps in one line."""
+        """The manifest names a class of its kind, is for this API, and has a one-line help."""
         del folder
         try:
-            expect(isinstance(self.plugin, type), f"{self.manifest.target} is no class")
+            expect(isinstance(self.plugin, type), f"{self.manifest.target} is not a class")
         except PluginError as error:
             raise CheckFailed(str(error)) from error
         said = self.manifest
-        expect(said.api_version == API_VERSION, f"it speaks plugin API {said.api_version}")
+        expect(said.api_version == API_VERSION, f"it is for plugin API {said.api_version}")
         expect(bool(said.help.strip()) and "\n" not in said.help, f"its help is {said.help!r}")
         json.dumps(dict(said.suggests))
 
     def check_options(self, folder: Path) -> None:
         """A misspelt option is refused, and every option has a type, a description and a default.
 
-        An option without a default would keep the plugin from being chosen by its name alone.
+        If an option had no default, the plugin could not be chosen by its name alone.
         """
         del folder
         error = expect_error(

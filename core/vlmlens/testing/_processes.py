@@ -1,4 +1,4 @@
-"""Other processes that write to a store or read it, seen from the storage kit."""
+"""Processes that write to a store or read it, started by the storage kit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import threading
 from vlmlens.testing._checks import CheckFailed
 
 PATIENCE = 120.0
-"""Seconds after which a process that says nothing has failed."""
+"""A process that prints nothing for this many seconds has failed."""
 
 
 class Process:
     """A running `vlmlens.testing._store_process`.
 
     Args:
-        arguments: "write" or "read", the store's target, its location, options as JSON, and of a
+        arguments: "write" or "read", the store's target, its location, options as JSON, and for a
             writer the number of its first block.
     """
 
@@ -32,16 +32,16 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The process id."""
         return self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        """How it ended."""
+        """The exit code; None while it runs."""
         return self._process.returncode
 
     def wait_for(self, number: int) -> None:
-        """Read lines until one says that number, or more."""
+        """Read lines until one has that number or a larger one."""
         assert self._process.stdout is not None
         watchdog = threading.Timer(PATIENCE, self.kill)
         watchdog.start()
@@ -51,14 +51,14 @@ class Process:
                     return
         finally:
             watchdog.cancel()
-        raise CheckFailed(f"The other process never said {number}; see its traceback, if any.")
+        raise CheckFailed(f"The other process never printed {number}; see its traceback, if any.")
 
     def kill(self) -> None:
         """`kill -9`."""
         self._process.kill()
 
     def rest(self) -> list[str]:
-        """End its input, and take what it still says."""
+        """Close its input, and return its remaining output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -67,7 +67,7 @@ class Process:
         return rest
 
     def end(self) -> None:
-        """Kill it, and wait until it is gone."""
+        """Kill it, and wait until it has ended."""
         self._process.kill()
         self._process.wait(timeout=PATIENCE)
         for pipe in (self._process.stdin, self._process.stdout):

@@ -1,4 +1,4 @@
-"""The store under test: where it is, opening it, and using it in another process."""
+"""The store under test: its location, opening it, and using it in another process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vlmlens.testing._stores import open_target
 
 
 class StoreKit(PluginChecks):
-    """A backend that is checked, and how its stores are reached."""
+    """How the checks reach the stores of a backend."""
 
     def location(self, folder: Path) -> str:
-        """Where a store in an empty folder of its own is."""
+        """The location of a store in an empty folder of its own."""
         return str(folder / "columns")
 
     def open(self, folder: Path, mode: Mode = "a") -> ColumnStore:
-        """Open the store of a folder; each call gives a new handle on the same store."""
+        """Open the store of a folder. Each call returns a new handle on the same store."""
         return open_target(self.manifest.target, self.location(folder), mode, self.options)
 
     def start(self, action: str, folder: Path, *more: str) -> Process:

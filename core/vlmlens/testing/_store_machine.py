@@ -1,4 +1,4 @@
-"""A random walk over a store beside a dictionary that says what it must hold."""
+"""Random sequences of operations on a store, compared with a dictionary."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _IDS = st.lists(st.integers(0, 40).map(str), min_size=1, max_size=6, unique=True
 
 
 def run_machine(kit: StoreKit, folder: Path) -> None:
-    """Run the walk.
+    """Run random sequences of operations.
 
     Args:
         kit: Opens the stores.
-        folder: An empty folder; each walk has a store of its own in it.
+        folder: An empty folder. Each sequence gets its own store in it.
     """
     names = [
         name for name, form in _FORMS.items() if "ragged" in kit.manifest.offers or not form[2]

@@ -1,8 +1,8 @@
 """A process that writes to a store or reads it, for the storage kit.
 
 `python -m vlmlens.testing._store_process write TARGET LOCATION OPTIONS [FIRST]` writes numbered
-blocks for ever and prints each one's number when it is written. With `read` it prints the number of
-complete blocks that it sees whenever it changes, until its input is closed.
+blocks without end, and prints each number once the block is written. With `read` it prints the
+count of complete blocks whenever that changes, until its input is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlmlens.testing._checks import expect
 from vlmlens.testing._stores import expect_same, numbered, open_target
 
 _PAUSE = 0.002
-"""Seconds between a reader's looks, in which it leaves a core to the writer."""
+"""Seconds between two reads, so that the writer gets the core."""
 
 
 def write_for_ever(target: str, location: str, options: str, first: str = "0") -> None:
@@ -28,7 +28,7 @@ def write_for_ever(target: str, location: str, options: str, first: str = "0") -
 
 
 def read_till_told(target: str, location: str, options: str) -> None:
-    """Check all blocks again and again; at least once after the input was closed."""
+    """Check all blocks again and again, at least once after the input was closed."""
     told = threading.Event()
     threading.Thread(target=_wait_for_end, args=(told,), daemon=True).start()
     said = -1
@@ -41,7 +41,7 @@ def read_till_told(target: str, location: str, options: str) -> None:
                 wanted = numbered(number)
                 for name, values in wanted.columns.items():
                     expect_same(store.read(name, wanted.ids), values, f"{name} of {number}")
-            expect(len(set(ids)) <= 1, f"a half block: {ids}")
+            expect(len(set(ids)) <= 1, f"a block is incomplete: {ids}")
             if complete != said:
                 _say(complete)
             said = complete

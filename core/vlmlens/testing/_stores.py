@@ -1,4 +1,4 @@
-"""What the storage kit writes into stores, and how it opens them."""
+"""Values that the storage kit writes into stores, and how it opens stores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPECIAL_BITS = {
 def open_target(
     target: str, location: str, mode: Mode, options: Mapping[str, Any] | None = None
 ) -> ColumnStore:
-    """Open a store by its manifest's target, or by `FILE.py:Class`."""
+    """Open a store, given the target of its manifest or `FILE.py:Class`."""
     if is_file(target):
         target = file_manifest(PluginKind.STORAGE, target).target
     module, _, name = target.partition(":")
@@ -54,12 +54,12 @@ def ragged(seed: int, lengths: Sequence[int], dtype: str = "float32", *, width: 
 
 
 def block(ids: str | Sequence[str], **columns: Values) -> ColumnBlock:
-    """A block; a text gives one id per character."""
+    """A block. A text as ids means one id per character."""
     return ColumnBlock(tuple(ids), columns)
 
 
 def numbered(number: int, *, rows: int = 8, width: int = 64) -> ColumnBlock:
-    """Block number n of an endless stream that reader and writer both know."""
+    """Block number n of an endless sequence that reader and writer both know."""
     return ColumnBlock(
         tuple(f"sample {number}.{i}" for i in range(rows)),
         {
@@ -78,14 +78,14 @@ def select(given: Values, positions: Sequence[int]) -> Values:
 
 
 def expect_same(found: Values, wanted: Values, what: str) -> None:
-    """Demand equal type, shape, lengths and bits."""
+    """Require equal types, shapes, lengths and bits."""
     expect(found.dtype == wanted.dtype, f"{what}: dtype {found.dtype}, not {wanted.dtype}")
     expect(found.lengths == wanted.lengths, f"{what}: lengths {found.lengths}")
     expect_same_array(found.array, wanted.array, what)
 
 
 def expect_same_array(found: Array, wanted: Array, what: str) -> None:
-    """Demand equal numpy type, shape and bits."""
+    """Require equal numpy types, shapes and bits."""
     expect(found.dtype == wanted.dtype, f"{what}: {found.dtype}, not {wanted.dtype}")
     expect(found.shape == wanted.shape, f"{what}: shape {found.shape}, not {wanted.shape}")
     expect(found.tobytes() == wanted.tobytes(), f"{what}: other bits than were written")

@@ -1,4 +1,4 @@
-"""AdapterTests: what every adapter must do, on a tiny checkpoint of its family's real classes."""
+"""AdapterTests: the kit of adapters, on a tiny checkpoint of the family's real classes."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ __all__ = ["AdapterTests", "distance", "replaced"]
 class AdapterTests(AdapterSuite):
     """The conformance kit of adapters.
 
-    Subclass it as `Test...`, give `manifest`, and implement `build`, which makes a tiny checkpoint
-    (see `vlmlens.testing.tiny`). A family of several architectures has a subclass for each.
+    Subclass it as `Test...`, set `manifest`, and implement `build`, which makes a tiny checkpoint
+    (see `vlmlens.testing.tiny`). A family with several architectures has one subclass for each.
 
     Args:
-        manifest: The adapter's; its `offers` are checked to be true.
-        tolerance: Largest difference between a padded batch and a single sample, relative to the
-            largest activation of the site.
+        manifest: The adapter's manifest. The kit checks that its `offers` are true.
+        tolerance: Largest allowed difference between a padded batch and a single sample, relative
+            to the largest activation of the site.
         mask_matters: Smallest difference, on the same scale, that ignoring the attention mask must
-            make; it shows that the tolerance means something.
-        model: A checkpoint, hub id or folder, to check instead of the tiny one.
-        device: Where it computes.
+            make. It shows that the tolerance is meaningful.
+        model: A checkpoint (hub id or folder) to check instead of the tiny one.
+        device: The device to compute on.
     """
 
     # ------------------------------------------------------------------ loading and sites
 
     def check_skeleton_is_the_loaded_tree(self, folder: Path) -> None:
-        """From the config alone: the same modules and sites, and no weight in memory."""
+        """The skeleton has the same modules and sites as the model, and no weights in memory."""
         del folder
         skeleton = self.adapter.skeleton(LoadRequest(model=str(self.checkpoint), device="cpu"))
         expect(skeleton.sites.modules == self.vlm.sites.modules, "the module trees differ")
@@ -62,7 +62,7 @@ class AdapterTests(AdapterSuite):
         names = list(self.vlm.sites.canonical)
         for wanted in ("vision.block.0", "projector", "llm.block.0"):
             if self.offers("readout") or wanted == "vision.block.0":
-                expect(wanted in names, f"there is no {wanted}")
+                expect(wanted in names, self._missing_site(wanted))
         batch = self.vlm.encode(self.samples)
         trace = self.vlm.trace(batch, names, logits="all" if self.offers("readout") else "none")
         for name in names:
@@ -70,10 +70,10 @@ class AdapterTests(AdapterSuite):
             rows = tensor.reshape(-1, tensor.shape[-1]).shape[0]
             layout = batch.layouts[site.axis]
             known = layout.at(rows) is not None
-            expect(known, f"{name} gives {rows} rows, its axis has {layout.total}")
+            expect(known, f"{name} gives {rows} rows, but its axis has {layout.total}")
 
     def check_widths_are_true(self, folder: Path) -> None:
-        """`widths` says the width of every canonical site, from the config alone."""
+        """`widths` gives the width of every canonical site, from the config alone."""
         del folder
         skeleton = self.adapter.skeleton(LoadRequest(model=str(self.checkpoint), device="cpu"))
         widths = skeleton.widths()
@@ -94,7 +94,7 @@ class AdapterTests(AdapterSuite):
                 expect(bool((tensor == second[name]).all()), f"{name} differs between two passes")
 
     def check_bfloat16(self, folder: Path) -> None:
-        """It loads and computes in bfloat16."""
+        """The model loads and computes in bfloat16."""
         del folder
         half = self.load(dtype="bfloat16")
         expect(half.dtype == "bfloat16", f"it computes in {half.dtype}")
@@ -103,7 +103,7 @@ class AdapterTests(AdapterSuite):
             expect(bool(tensor.isfinite().all()), f"{name} is not finite")
 
     def check_description(self, folder: Path) -> None:
-        """`describe` is JSON and tells one checkpoint from another."""
+        """`describe` returns JSON data that distinguishes checkpoints."""
         del folder
         import json
 
@@ -117,12 +117,12 @@ class AdapterTests(AdapterSuite):
     # ------------------------------------------------------------------ numbers
 
     def check_batch_equals_single(self, folder: Path) -> None:
-        """Several samples of different shapes and lengths give what each gives alone."""
+        """Samples of different shapes and lengths give the same in a batch as alone."""
         del folder
         self._compare_with_single(self.samples)
 
     def check_the_mask_matters(self, folder: Path) -> None:
-        """Control: the same comparison fails if the attention mask is ignored."""
+        """Control: the comparison above fails if the attention mask is ignored."""
         del folder
         self._needs("readout")
         import torch
@@ -135,12 +135,12 @@ class AdapterTests(AdapterSuite):
         wrong = self.vlm.forward(blind, logits="last").logits
         expect(right is not None and wrong is not None, "no logits")
         moved = distance(right, wrong)
-        expect(moved > self.mask_matters, f"ignoring the mask moves the logits by {moved:.1e} only")
+        expect(moved > self.mask_matters, f"ignoring the mask changes the logits by {moved:.1e}")
 
     def check_columns_equal_hidden_states(self, folder: Path) -> None:
-        """Language blocks equal transformers' own hidden states of a single sample.
+        """Language blocks equal transformers' own `hidden_states` of a single sample.
 
-        The last entry of `hidden_states` is normed already and is left out.
+        The last entry of `hidden_states` has passed the final norm, so it is not compared.
         """
         del folder
         self._needs("readout")
@@ -155,10 +155,10 @@ class AdapterTests(AdapterSuite):
             trace = self.vlm.trace(batch, blocks)
             for i, site in enumerate(blocks[:-1]):
                 far = distance(self.hidden_states(output)[i + 1], trace[site.name])
-                expect(far <= self.tolerance, f"{site} is {far:.1e} away from hidden_states")
+                expect(far <= self.tolerance, f"{site} differs from hidden_states by {far:.1e}")
 
     def check_edits_reach_everything(self, folder: Path) -> None:
-        """An edit changes the logits as much as a module that gives the edited tensor itself."""
+        """An edit changes the logits exactly like a module that returns the edited tensor."""
         del folder
         self._needs("readout")
         batch = self.vlm.encode(self.samples[:1])
@@ -169,32 +169,35 @@ class AdapterTests(AdapterSuite):
             with forward_replaced(self.vlm.module.get_submodule(site.path), site, halved):
                 rebuilt = self.vlm.forward(batch, logits="last").logits
             far = distance(rebuilt, edited)
-            expect(far <= self.tolerance, f"an edit at {site} leaves the logits {far:.1e} off")
+            expect(far <= self.tolerance, f"with an edit at {site}, logits are wrong by {far:.1e}")
             moved = max(moved, distance(plain, edited))
-        expect(moved > self.mask_matters, "no edit moves the logits")
+        expect(moved > self.mask_matters, "no edit changes the logits")
 
     def check_lens_identity(self, folder: Path) -> None:
         """Final norm and unembedding at the last block give the model's own logits."""
         del folder
         self._needs("readout")
         readout = self.vlm.readout()
-        expect(readout is not None, "it offers 'readout' and has none")
+        expect(readout is not None, "the manifest offers 'readout', but `readout()` returns None")
         assert readout is not None
         trace = self.vlm.trace(self.vlm.encode(self.samples), [readout.site], logits="last")
         hidden = trace.select(f"{readout.site}/last")
         assert not isinstance(hidden, list)
         far = distance(trace.logits, readout(hidden))
-        expect(far <= self.tolerance, f"the lens is {far:.1e} away from the logits")
+        expect(
+            far <= self.tolerance,
+            f"the lens differs from the logits by {far:.1e}",
+        )
         far = distance(trace.logits, readout(hidden, norm=False))
         expect(far > self.mask_matters, "leaving the norm out changes nothing")
 
     # ------------------------------------------------------------------ images
 
     def check_layout_is_where_the_image_is(self, folder: Path) -> None:
-        """Painting a cell of the image changes the tokens whose boxes hold it, and no far ones.
+        """Painting a cell of the image changes the tokens whose boxes hold it, and no distant ones.
 
-        The vision blocks and language blocks are made to pass their input on, so that each token
-        sees its own patch only.
+        The vision and language blocks are replaced by the identity, so that each token sees only
+        its own patch.
         """
         del folder
         vlm = still(self.load())
@@ -215,7 +218,7 @@ class AdapterTests(AdapterSuite):
                     expect(not problem, f"{width} x {height}, {axis.value} axis: {problem}")
 
     def check_the_image_matters(self, folder: Path) -> None:
-        """Another picture gives other logits (or other image features)."""
+        """Another picture gives different logits (or different image features)."""
         del folder
         one, other = (
             self.samples[0],
@@ -225,10 +228,10 @@ class AdapterTests(AdapterSuite):
         second = self._activations(self.vlm, [other])
         name = list(first)[-1] if self.offers("readout") else "vision.block.0/image.mean"
         moved = distance(first[name], second[name])
-        expect(moved > self.mask_matters, f"another picture moves {name} by {moved:.1e} only")
+        expect(moved > self.mask_matters, f"another picture changes {name} by only {moved:.1e}")
 
     def check_several_images(self, folder: Path) -> None:
-        """Two images in a sample, beside one image: as alone; or a clear refusal."""
+        """A sample with two images gives the same in a batch as alone, or is clearly refused."""
         del folder
         two = Sample("two", "Compare them:", (picture(64, 48), picture(40, 88, seed=1)))
         if not self.offers("several-images"):
@@ -236,11 +239,14 @@ class AdapterTests(AdapterSuite):
             return
         layout = self.vlm.encode([two]).layout(0)
         if layout.patches is not None:
-            expect(set(layout.patches.image.tolist()) == {0, 1}, "the grid lacks an image")
+            expect(
+                set(layout.patches.image.tolist()) == {0, 1},
+                "the grid lacks an image",
+            )
         self._compare_with_single([self.samples[1], two])
 
     def check_shared_beginnings(self, folder: Path) -> None:
-        """Questions on the same images, their common beginning run once: as each alone."""
+        """Questions on the same images give the same with their common beginning run once."""
         del folder
         groups = [self._questions(picture(*SIZES[0])), self._questions(picture(*SIZES[0], seed=1))]
         batch = self.vlm.encode_shared(groups)
@@ -255,19 +261,22 @@ class AdapterTests(AdapterSuite):
             for name, alone in single.items():
                 shared, stopped = together[name][i], again[name][i]
                 far = distance(alone, shared.reshape(alone.shape))
-                expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
-                expect(bool((shared == stopped).all()), f"{name} differs where the pass is stopped")
+                expect(
+                    far <= self.tolerance,
+                    f"{name}, {sample.id}: alone differs by {far:.1e}",
+                )
+                expect(bool((shared == stopped).all()), f"{name} differs if the pass is stopped")
 
     def check_unread_blocks(self, folder: Path) -> None:
-        """Without the blocks that nothing reads, all that needs none of them keeps its bits."""
+        """Without the blocks that nothing reads, all other activations keep their bits."""
         del folder
         from vlmlens.passes.skipping import needless, passing_on
 
         if not self.vlm.unread:
-            raise skip("every block is read")
+            raise skip("the model reads the output of every block")
         canonical = self.vlm.sites.canonical
         strange = [name for name in self.vlm.unread if name not in canonical]
-        expect(not strange, f"`unread` names {strange}, which are no canonical sites")
+        expect(not strange, f"`unread` names {strange}, which are not canonical sites")
         sites = [site for site in canonical.values() if needless(self.vlm, [site])]
         logits: Any = "last" if self.offers("readout") else "none"
         batch = self.vlm.encode(self.samples)
@@ -275,12 +284,12 @@ class AdapterTests(AdapterSuite):
         with passing_on(self.vlm.module, [canonical[name].path for name in self.vlm.unread]):
             less = self.vlm.trace(batch, sites, logits=logits)
         for name, activation in whole.items():
-            expect(bool((activation == less[name]).all()), f"{name} reads {self.vlm.unread}")
+            expect(bool((activation == less[name]).all()), f"{name} depends on {self.vlm.unread}")
         if whole.logits is not None and less.logits is not None:
-            expect(bool((whole.logits == less.logits).all()), f"logits read {self.vlm.unread}")
+            expect(bool((whole.logits == less.logits).all()), f"logits depend on {self.vlm.unread}")
 
     def check_text_only(self, folder: Path) -> None:
-        """A sample without an image, beside one with it: as alone; or a clear refusal."""
+        """A sample without an image gives the same in a batch as alone, or is clearly refused."""
         del folder
         none = Sample("none", "Hello, who are you?")
         if not self.offers("text-only"):
@@ -292,7 +301,7 @@ class AdapterTests(AdapterSuite):
     # ------------------------------------------------------------------ language
 
     def check_layout_names_the_tokens(self, folder: Path) -> None:
-        """Every sample's own rows, in order: the prompt is in its text; padding is nowhere."""
+        """Each sample has its own rows in order; its text has the prompt; padding is in none."""
         del folder
         batch = self.vlm.encode(self.samples)
         axis = Axis.ENCODER if Axis.ENCODER in batch.layouts else Axis.LLM
@@ -312,7 +321,7 @@ class AdapterTests(AdapterSuite):
             expect(sample.prompt in text, f"{sample.prompt!r} is not in {text!r}")
 
     def check_no_doubled_specials(self, folder: Path) -> None:
-        """The beginning-of-text token stands at most once."""
+        """The beginning-of-text token occurs at most once."""
         del folder
         tokenizer: Any = getattr(self.vlm, "tokenizer", None)
         bos = getattr(tokenizer, "bos_token_id", None)
@@ -322,21 +331,21 @@ class AdapterTests(AdapterSuite):
         assert layout.token_ids is not None
         found = int((layout.token_ids == bos).sum())
         allowed = 2 if bos == tokenizer.eos_token_id else 1
-        expect(found <= allowed, f"it stands {found} times")
+        expect(found <= allowed, f"it occurs {found} times")
 
     def check_generate(self, folder: Path) -> None:
-        """Greedy text begins with the most probable next token, batched or not."""
+        """Greedy text begins with the most probable next token, in a batch and alone."""
         del folder
         self._needs("generate")
         batch = self.vlm.encode(self.samples)
         texts = [one.text for one in self.vlm.generate(batch, max_new_tokens=4)]
-        expect(len(texts) == len(self.samples), "another number of texts than samples")
+        expect(len(texts) == len(self.samples), "there are not as many texts as samples")
         batches = [self.vlm.encode([sample]) for sample in self.samples]
         alone = [self.vlm.generate(single, max_new_tokens=4)[0].text for single in batches]
         expect(texts == alone, f"batched {texts}, alone {alone}")
 
     def check_answers(self, folder: Path) -> None:
-        """An appended answer stands after the prompt; the position before it predicts it."""
+        """An appended answer follows the prompt, and the position before it predicts it."""
         del folder
         self._needs("readout")
         batch = self.vlm.encode(self.samples, answers=["yes", "perhaps", "n"])
@@ -353,24 +362,27 @@ class AdapterTests(AdapterSuite):
             expect(written == self.vlm.answer_ids(answer), f"{answer!r} became {written}")
             expect(int(where[-1]) == len(layout) - 1, "the answer is not at the end")
             far = distance(flat[int(layout.rows[where[0] - 1])], plain[i])
-            expect(far <= self.tolerance, f"the prediction of {answer!r} is {far:.1e} off")
+            expect(far <= self.tolerance, f"the prediction of {answer!r} is wrong by {far:.1e}")
 
     def check_choice_scores(self, folder: Path) -> None:
-        """Where choices are compared: probabilities, the same in a batch, moved by the image."""
+        """Scores of choices are probabilities, the same in a batch, and depend on the image."""
         del folder
         choices = ("red", "a green thing", "blue")
         samples = [replace(sample, choices=choices) for sample in self.samples]
         if not self.offers("choice-scores"):
             compared = self.vlm.choice_scores(samples)
-            expect(compared is None, "it compares choices, and does not offer 'choice-scores'")
+            expect(compared is None, "it compares choices, but does not offer 'choice-scores'")
             return
-        expect(self.vlm.choice_scores(()) == [], "it does not answer to no samples")
+        expect(self.vlm.choice_scores(()) == [], "for no samples it must return an empty list")
         together = self._scores(samples)
         expect(bool(np.allclose(np.exp(together).sum(1), 1)), "probabilities do not sum to 1")
         far = np.abs(together - np.concatenate([self._scores([one]) for one in samples])).max()
-        expect(far <= self.tolerance * 10, f"choices are scored {far:.1e} away from alone")
+        expect(
+            far <= self.tolerance * 10,
+            f"the scores alone differ by {far:.1e}",
+        )
         turned = [
             replace(one, images=samples[i - 1].images, id=one.id) for i, one in enumerate(samples)
         ]
         moved = np.abs(together - self._scores(turned)).max()
-        expect(moved > self.mask_matters, f"another picture moves the scores by {moved:.1e} only")
+        expect(moved > self.mask_matters, f"another picture changes the scores by only {moved:.1e}")

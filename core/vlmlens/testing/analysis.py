@@ -1,4 +1,4 @@
-"""AnalysisTests: what every analysis must do, on data in which it is known what there is."""
+"""AnalysisTests: the kit of analyses, on data with a known (planted) truth."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WITHOUT_MODEL = frozenset({"labels", "choices", "images", "activations"})
 
 @dataclass
 class _Heard:
-    """What an analysis told while it ran."""
+    """The progress and warnings of an analysis."""
 
     steps: list[tuple[int, int]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -47,23 +47,22 @@ class _Heard:
 class AnalysisTests(PluginChecks):
     """The conformance kit of analyses.
 
-    Subclass it as `Test...` and give `manifest`. The data hold labels, choices, pictures and
-    groups; an analysis whose manifest needs a model gets a tiny LLaVA with its own columns, and
-    one that does not must not ask for it. What is planted is said at `Signal`; override `planted`
-    where the analysis looks for something else, and `claims` where its verdicts say it in another
-    way.
+    Subclass it as `Test...` and set `manifest`. The data has labels, choices, pictures and groups.
+    If the manifest needs a model, the analysis gets a tiny LLaVA and its columns; if not, it must
+    not ask for one. `Signal` describes what is planted. Override `planted` if the analysis looks
+    for something else, and `claims` if its verdicts express a claim in another way.
     """
 
     def planted(self, signal: Signal) -> Planted:
-        """Data in which something is present, absent, or looks present and is not."""
+        """Data in which the signal is present, absent, or confounded (it only looks present)."""
         needs_model = bool(self.manifest.needs - _WITHOUT_MODEL)
         return in_model(signal) if needs_model else in_columns(signal)
 
     def claims(self, result: Result) -> bool | None:
-        """Whether a result says that what is planted is there; None: it makes no such claim.
+        """Whether a result claims that the planted signal is there; None: it cannot be told.
 
-        By default its verdicts tell: "encoded", "uses the image" and "differs" claim something,
-        "info" makes no claim.
+        By default, the verdicts decide: "encoded", "uses the image" and "differs" are claims, and
+        "info" alone means that it cannot be told.
         """
         verdicts = {finding.verdict for finding in result.findings}
         return None if verdicts <= {Verdict.INFO} else bool(verdicts & _SAID)
@@ -71,27 +70,27 @@ class AnalysisTests(PluginChecks):
     # ------------------------------------------------------------------ what is planted
 
     def check_what_is_present_is_found(self, folder: Path) -> None:
-        """Where the signal is planted, the result says so."""
+        """If the signal is planted, the result says so."""
         claimed = self._claimed("present", folder)
-        expect(claimed, "what is planted is not found")
+        expect(claimed, "the planted signal is not found")
 
     def check_what_is_absent_is_not_claimed(self, folder: Path) -> None:
-        """Where there is no signal, the result does not claim one."""
+        """If there is no signal, the result does not claim one."""
         claimed = self._claimed("absent", folder)
-        expect(not claimed, "it claims to find what is not there")
+        expect(not claimed, "it claims a signal that is not there")
 
     def check_what_is_confounded_is_not_claimed(self, folder: Path) -> None:
-        """Where something else explains it all, the result does not claim the signal."""
+        """If a confounder explains everything, the result does not claim the signal."""
         claimed = self._claimed("confounded", folder)
-        expect(not claimed, "it takes for signal what the confounder explains")
+        expect(not claimed, "it claims a signal that the confounder explains")
 
     # ------------------------------------------------------------------ the result
 
     def check_result_is_complete(self, folder: Path) -> None:
-        """It has the plugin's name, a title, findings in sentences, and tables that are not empty.
+        """The result has the plugin's name, a title, findings, options, and no empty table.
 
-        Findings and notes are whole sentences on one line; samples that findings and tables name
-        are samples of the run; the options are those that it ran with.
+        Findings and notes are whole sentences on one line. Samples named in findings and tables
+        are samples of the run. `options` are the options that the analysis ran with.
         """
         data = self._present
         result = self.analyse(data, folder)
@@ -102,27 +101,29 @@ class AnalysisTests(PluginChecks):
         expect(bool(result.findings), "the result has no finding")
         for text in (*(finding.text for finding in result.findings), *result.notes):
             whole = text == text.strip() and text.endswith((".", "!", "?")) and "\n" not in text
-            expect(whole, f"{text!r} is no sentence on one line")
+            expect(whole, f"{text!r} is not one sentence on one line")
         empty = [table.name for table in result.tables if not len(table)]
         expect(not empty, f"tables without rows: {', '.join(empty)}")
         known = {sample.id for sample in data.samples}
         named = {name for finding in result.findings for name in finding.samples}
         for table in result.tables:
             named |= set(map(str, table.columns.get("sample", ())))
-        expect(named <= known, f"it names samples that are none: {sorted(named - known)[:3]}")
+        expect(named <= known, f"it names unknown samples: {sorted(named - known)[:3]}")
         ran = self.chosen().model_dump(mode="json")
         said = json.loads(to_json(result))["options"]
-        expect(said == json.loads(json.dumps(ran)), f"it ran with {ran}, and says {said}")
+        right = said == json.loads(json.dumps(ran))
+        how = 'pass options=self.options.model_dump(mode="json") to Result'
+        expect(right, f"the result's options are {said}, but it ran with {ran}: {how}")
 
     def check_result_survives_json(self, folder: Path) -> None:
-        """Strict JSON and back gives the same result."""
+        """Writing the result as strict JSON and reading it back gives the same result."""
         result = self.analyse(self._present, folder)
         text = to_json(result)
         json.loads(text, parse_constant=_refuse_constant)
-        expect(to_json(Result.from_dict(json.loads(text))) == text, "it changes on its way")
+        expect(to_json(Result.from_dict(json.loads(text))) == text, "the result changes in JSON")
 
     def check_result_can_be_shown(self, folder: Path) -> None:
-        """Its tables and figures become files, and the terminal can print it."""
+        """Its tables and figures can be written to files, and the terminal can print it."""
         from rich.console import Console
 
         from vlmlens.report.terminal import print_results
@@ -132,42 +133,42 @@ class AnalysisTests(PluginChecks):
         pictures = sum(path.suffix == ".svg" for path in written)
         expect(pictures == len(result.figures), f"{pictures} of {len(result.figures)} figures")
         (back,) = read_results(folder / "results")
-        expect(to_json(back) == to_json(result), "what was written is not what was found")
+        expect(to_json(back) == to_json(result), "the written results differ")
         print_results([result], Console(file=io.StringIO(), width=100))
 
     # ------------------------------------------------------------------ manners
 
     def check_equal_seeds_give_equal_results(self, folder: Path) -> None:
-        """Two runs with one seed give the same result, to the last digit."""
+        """Two runs with the same seed give exactly the same result."""
         first = to_json(self.analyse(self._present, folder, seed=3))
         second = to_json(self.analyse(self._present, folder, seed=3))
         expect(first == second, "two runs with the same seed differ")
 
     def check_progress_and_warnings(self, folder: Path) -> None:
-        """Progress never goes back and ends complete; each warning is told once."""
+        """Progress never goes back, and ends complete. Each warning is given once."""
         heard = _Heard()
         self.analyse(self._present, folder, heard=heard)
         done = [step for step, _ in heard.steps]
         expect(done == sorted(done), f"progress goes back: {done}")
-        expect(all(step <= total for step, total in heard.steps), "more steps than there are")
+        expect(all(step <= total for step, total in heard.steps), "more steps than the total")
         if heard.steps:
             last, total = heard.steps[-1]
             expect(last == total, f"it ends after {last} of {total} steps")
         twice = len(set(heard.warnings)) < len(heard.warnings)
-        expect(not twice, f"a warning is told twice: {heard.warnings}")
+        expect(not twice, f"a warning is given twice: {heard.warnings}")
 
     def check_suitable_data_pass_the_check(self, folder: Path) -> None:
-        """`check` takes what `run` takes, also while the columns are not known."""
+        """`check` accepts what `run` accepts, also while the columns are not known."""
         del folder
         data = self._present
         for columns in (list(data.columns), []):
             self.plugin(self.chosen()).check(data.samples, columns)
 
     def check_what_it_needs_is_missed(self, folder: Path) -> None:
-        """Without labels, choices or pictures: a result, or an error of vlmlens, before the model.
+        """Without labels, choices or pictures: a result, or a `VlmlensError` before the model.
 
-        What the manifest needs is missed by vlmlens itself. `check` has no model; what it lets
-        pass, `run` has to take.
+        vlmlens itself checks what the manifest `needs`. `check` has no model; `run` must work with
+        everything that `check` accepts.
         """
         data = self._present
         without: dict[str, dict[str, Any]] = {
@@ -181,12 +182,12 @@ class AnalysisTests(PluginChecks):
                 self._expect_result_or_error(replace(data, samples=samples), folder, what)
 
     def check_few_samples(self, folder: Path) -> None:
-        """Three samples: a result, or an error of vlmlens."""
+        """Three samples: a result, or a `VlmlensError`."""
         data = self._present
         self._expect_result_or_error(_first(data, 3), folder, "with three samples")
 
     def check_values_that_are_not_finite(self, folder: Path) -> None:
-        """A column with NaN: a result in strict JSON, or an error of vlmlens."""
+        """A column with NaN: a result in strict JSON, or a `VlmlensError`."""
         data = self._present
         columns = dict(data.columns)
         name = list(columns)[-1]
@@ -200,7 +201,7 @@ class AnalysisTests(PluginChecks):
     def analyse(
         self, data: Planted, folder: Path, *, seed: int = 0, heard: _Heard | None = None
     ) -> Result:
-        """Check and run a fresh instance on some data."""
+        """Check and run a new instance on the given data."""
         heard = heard or _Heard()
         analysis: Analysis = self.plugin(self.chosen())
         analysis.check(data.samples, list(data.columns))
@@ -247,7 +248,7 @@ class AnalysisTests(PluginChecks):
 
 @contextmanager
 def _stored(data: Planted) -> Iterator[ColumnStore]:
-    """The data's columns in a store of their own, open for reading."""
+    """A store with the data's columns, open for reading."""
     import tempfile
 
     from vlmlens.registry import Registry
@@ -270,7 +271,7 @@ def _first(data: Planted, count: int) -> Planted:
 
 
 def _no_model() -> ModelAdapter:
-    raise CheckFailed("it asks for the model, and its manifest does not need one")
+    raise CheckFailed("it asks for the model, but its manifest does not need one")
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,4 +1,4 @@
-"""ExtractorTests: what every extractor must do, on a tiny model of real classes."""
+"""ExtractorTests: the kit of extractors, on a tiny model of real classes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ Found = Mapping[str, Values]
 class ExtractorTests(PluginChecks):
     """The conformance kit of extractors.
 
-    Subclass it as `Test...` and give `manifest`. The model is a tiny LLaVA with random weights.
+    Subclass it as `Test...` and set `manifest`. The model is a tiny LLaVA with random weights.
 
     Args:
-        manifest: The extractor's.
-        options: Values of its own options.
-        sites: What is asked of it, as with `--sites`; empty: what it takes by itself.
+        manifest: The extractor's manifest.
+        options: Values of its options.
+        sites: The sites to ask for, as with `--sites`; empty: the extractor's default.
         attention: The attention implementation that it needs; None: the model's own.
-        tolerance: Largest difference between a padded batch and a single sample, relative to the
-            largest value of the column.
+        tolerance: Largest allowed difference between a padded batch and a single sample, relative
+            to the largest value of the column.
         told_apart: Smallest difference, on the same scale, that another sample must make in some
-            column; it shows that the checks of order mean something.
+            column. It shows that the checks of order are meaningful.
     """
 
     sites: ClassVar[Sequence[str]] = ()
@@ -57,7 +57,7 @@ class ExtractorTests(PluginChecks):
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """One picture each, of one size, with prompts of different lengths."""
+        """Samples with one picture each, of one size, and prompts of different lengths."""
         prompts = (
             "What is this?",
             "Name the colour of the largest thing, please:",
@@ -71,7 +71,7 @@ class ExtractorTests(PluginChecks):
     def make(
         self, vlm: ModelAdapter | None = None, sites: Sequence[str] | None = None
     ) -> Extractor:
-        """A fresh extractor."""
+        """A new extractor."""
         wanted = self.sites if sites is None else sites
         made: Extractor = self.plugin(vlm or self.vlm, tuple(wanted), self.chosen())
         return made
@@ -83,7 +83,7 @@ class ExtractorTests(PluginChecks):
     # ------------------------------------------------------------------ columns
 
     def check_columns_are_as_promised(self, folder: Path) -> None:
-        """`extract` gives exactly the names of `columns()`, in that order, each SITE/SELECTOR."""
+        """`extract` returns exactly the names of `columns()`, in that order, as SITE/SELECTOR."""
         del folder
         extractor = self.make()
         names = extractor.columns()
@@ -91,28 +91,31 @@ class ExtractorTests(PluginChecks):
         expect(len(set(names)) == len(names), "it promises a column twice")
         expect(names == self.make().columns(), "another instance promises other columns")
         for name in names:
-            expect(str(Column.parse(name)) == name, f"{name!r} is not in its one spelling")
+            expect(str(Column.parse(name)) == name, f"{name!r} is not in its canonical spelling")
         found = list(self.extract(self.samples, extractor))
         expect(found == names, f"promised {names[:3]}..., given {found[:3]}...")
 
     def check_columns_are_known_without_weights(self, folder: Path) -> None:
-        """The model's tree alone gives the same columns, and samples can be checked on it."""
+        """The skeleton gives the same columns, and samples can be checked with it."""
         del folder
         from vlmlens.testing.model import TinyLlava, request
 
         skeleton = TinyLlava.skeleton(request(attention=self.attention))
         extractor = self.make(skeleton)
-        expect(extractor.columns() == self.make().columns(), "without weights, other columns")
+        expect(
+            extractor.columns() == self.make().columns(),
+            "without weights, other columns",
+        )
         extractor.check(self.samples)
 
     def check_values_can_be_stored(self, folder: Path) -> None:
-        """Every column has a value per sample, as bits that a store keeps."""
+        """Every column has a value per sample, in a form that a store can keep."""
         del folder
         for name, values in self.extract(self.samples).items():
             _expect_storable(name, values, len(self.samples))
 
     def check_form_is_kept(self, folder: Path) -> None:
-        """A column has the same type, width and raggedness in every batch."""
+        """A column has the same dtype, width and raggedness in every batch."""
         del folder
         extractor = self.make()
         first = self.extract(self.samples, extractor)
@@ -124,7 +127,7 @@ class ExtractorTests(PluginChecks):
     # ------------------------------------------------------------------ rows
 
     def check_rows_are_in_batch_order(self, folder: Path) -> None:
-        """Samples in another order give the same values in that order."""
+        """Samples in another order give the same values, in that order."""
         del folder
         extractor = self.make()
         order = [2, 0, 3, 1]
@@ -134,7 +137,7 @@ class ExtractorTests(PluginChecks):
             self._expect_close(name, values, select(straight[name], order), "in another order")
 
     def check_batch_equals_single(self, folder: Path) -> None:
-        """Several samples of different lengths give what each gives alone."""
+        """Samples of different lengths give the same in a batch as alone."""
         del folder
         extractor = self.make()
         together = self.extract(self.samples, extractor)
@@ -149,10 +152,10 @@ class ExtractorTests(PluginChecks):
         for i in range(len(self.samples)):
             other = (i + 1) % len(self.samples)
             far = max(distance(select(v, [i]), select(v, [other])) for v in found.values())
-            expect(far > self.told_apart, f"samples {i} and {other} differ by {far:.1e} only")
+            expect(far > self.told_apart, f"samples {i} and {other} differ by only {far:.1e}")
 
     def check_batches_do_not_meddle(self, folder: Path) -> None:
-        """The same batch gives the same bits again, after others, and from a fresh instance."""
+        """The same batch gives the same bits after other batches, and from a new instance."""
         del folder
         extractor = self.make()
         first = self.extract(self.samples[:2], extractor)
@@ -165,10 +168,10 @@ class ExtractorTests(PluginChecks):
                 expect_same(values, kept[name], f"{name}, {what}")
 
     def check_shared_beginnings(self, folder: Path) -> None:
-        """Where it takes batches of several passes: what is shared, computed once, is the same."""
+        """If it accepts batches of several passes: what is computed once gives the same values."""
         del folder
         if not self.plugin.takes_passes:
-            raise skip("it takes no batches of several passes")
+            raise skip("it does not accept batches of several passes")
         image = self.samples[0].images
         asked = [Sample(f"q{i}", s.prompt, image) for i, s in enumerate(self.samples)]
         extractor = self.make()
@@ -184,7 +187,7 @@ class ExtractorTests(PluginChecks):
     # ------------------------------------------------------------------ manners
 
     def check_the_model_is_left_as_it_was(self, folder: Path) -> None:
-        """No hook stays behind, no weight changes, and its logits are the same afterwards."""
+        """No hook is left behind, no weight changes, and the logits are the same afterwards."""
         del folder
         batch = self.vlm.encode(self.samples)
         before = self.vlm.forward(batch, logits="last").logits
@@ -197,7 +200,7 @@ class ExtractorTests(PluginChecks):
         assert before is not None
         assert after is not None
         stay = [name for name in _hooks(self.vlm.module) if name not in hooks]
-        expect(not stay, f"hooks stay behind: {', '.join(stay[:3])}")
+        expect(not stay, f"hooks are left behind: {', '.join(stay[:3])}")
         expect(bool((before == after).all()), "the model's logits differ afterwards")
         now = self.vlm.module.state_dict()
         changed = [name for name, tensor in state.items() if bool((tensor != now[name]).any())]
@@ -205,7 +208,7 @@ class ExtractorTests(PluginChecks):
         expect(not self.vlm.module.training, "it left the model in training mode")
 
     def check_unknown_sites_are_refused(self, folder: Path) -> None:
-        """A site that matches nothing, and a selector that does not parse, before any pass."""
+        """Unknown sites and wrong selectors are refused before any pass."""
         del folder
         site = self.make().columns()[0].partition("/")[0]
         for wrong, kind in (("no.such.place/last", SiteError), (f"{site}/sideways", SelectorError)):
@@ -224,7 +227,7 @@ class ExtractorTests(PluginChecks):
 
 
 def distance(one: Values, other: Values) -> float:
-    """Largest difference, relative to the largest value (at least 1); infinite between shapes."""
+    """Largest difference, relative to the largest value (at least 1); inf if shapes differ."""
     a, b = one.numpy().astype(np.float64), other.numpy().astype(np.float64)
     if a.shape != b.shape:
         return float("inf")
@@ -232,10 +235,10 @@ def distance(one: Values, other: Values) -> float:
 
 
 def _expect_storable(name: str, values: Values, samples: int) -> None:
-    expect(isinstance(values, Values), f"{name}: {type(values).__name__} is no Values")
+    expect(isinstance(values, Values), f"{name}: {type(values).__name__} is not a Values object")
     expect(values.dtype in DTYPES, f"{name}: {values.dtype!r} is none of {', '.join(DTYPES)}")
     found, wanted = values.array.dtype, DTYPES[values.dtype]
-    expect(found == wanted, f"{name}: {values.dtype} travels as {wanted}, not as {found}")
+    expect(found == wanted, f"{name}: {values.dtype} must be given as {wanted}, not as {found}")
     expect(values.array.ndim == 2, f"{name}: shape {values.array.shape}, not [rows, width]")
     expect(len(values) == samples, f"{name}: {len(values)} values for {samples} samples")
     rows = len(values.array) if values.lengths is None else sum(values.lengths)
@@ -248,7 +251,7 @@ def _form(values: Values) -> tuple[str, int, bool]:
 
 
 def _hooks(module: torch.nn.Module) -> list[str]:
-    """Every hook by its module and number; transformers has some of its own."""
+    """Every hook by its module and number. transformers has some of its own."""
     return [
         f"{name}#{number}"
         for name, each in module.named_modules()

@@ -1,4 +1,4 @@
-"""A tiny model of real classes that the kits of extractors and analyses run plugins on."""
+"""The tiny model of real classes for the kits of extractors and analyses."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _TEMPLATE = (
 
 
 class TinyLlava(RasterAdapter):
-    """A LLaVA: a tower whose CLS token does not reach the projector, and a Llama."""
+    """A LLaVA: a vision tower whose CLS token does not reach the projector, and a Llama."""
 
     shares_prefix: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True
 
 
 class TinyBlind(TinyLlava):
-    """The same model, shown a gray picture every time."""
+    """The same model, which always sees a gray picture."""
 
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
@@ -61,7 +61,7 @@ def write_tiny_llava(folder: Path) -> Path:
     """Write a checkpoint of `LlavaForConditionalGeneration`: two blocks, 32 wide, random weights.
 
     Args:
-        folder: Gets config, weights, tokenizer and processor.
+        folder: The folder for config, weights, tokenizer and processor.
     """
     import transformers as t
 
@@ -118,6 +118,6 @@ def tiny_model(attention: str | None = None, *, blind: bool = False) -> TinyLlav
 
     Args:
         attention: transformers' attention implementation.
-        blind: Shown a gray picture every time.
+        blind: Whether it always sees a gray picture.
     """
     return (TinyBlind if blind else TinyLlava).load(request(attention=attention))

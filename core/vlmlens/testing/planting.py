@@ -1,4 +1,4 @@
-"""Data in which it is known what there is to find, for the kit of analyses."""
+"""Data with a known truth (a planted signal), for the kit of analyses."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
 
 Signal = Literal["present", "absent", "confounded"]
-"""What is planted; see `in_columns` and `in_model`."""
+"""What is planted; `in_columns` and `in_model` describe it."""
 
 CHOICES = ("a", "b", "c")
 COLUMN = "llm.block.1/last"
-"""Where `in_columns` plants."""
+"""The column in which `in_columns` plants the signal."""
 
 _WIDTH = 16
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Data of one check.
+    """The data of one check.
 
     Args:
-        samples: With prompts, pictures, labels, choices and groups.
-        columns: What is stored of them.
-        model: What the analysis gets as its model; None: it must not ask for one.
+        samples: Samples with prompts, pictures, labels, choices and groups.
+        columns: Their stored columns.
+        model: The model for the analysis; None: it must not ask for one.
     """
 
     samples: Sequence[Sample]
@@ -45,14 +45,14 @@ class Planted:
 
 
 def in_columns(signal: Signal, *, samples: int = 240) -> Planted:
-    """Labels that one column tells, or that none does; no model.
+    """Labels that can be read from one column, or from none; there is no model.
 
-    - present: the column `llm.block.1/last` tells the label of every sample.
+    - present: the column `llm.block.1/last` contains the label of every sample.
     - absent: all columns are noise.
-    - confounded: that column tells the group of every sample, and all samples of a group have one
-      label, so that whoever splits a group finds the label; of a new group it tells nothing.
+    - confounded: that column contains the group of every sample, and all samples of a group have
+      one label. An analysis that splits a group finds the label; for a new group it is not there.
 
-    Beside it, three columns of noise, one of them ragged.
+    There are three more columns of noise, one of them ragged.
     """
     rng = np.random.default_rng(["present", "absent", "confounded"].index(signal))
     groups = np.arange(samples)
@@ -84,14 +84,14 @@ def in_columns(signal: Signal, *, samples: int = 240) -> Planted:
 
 @cache
 def in_model(signal: Signal, *, samples: int = 48) -> Planted:
-    """Questions to a tiny model whose own answers are the labels, or are not.
+    """Questions to a tiny model, with its own answers as labels, or random labels.
 
-    - present: the model sees the pictures, and its answers to them are the labels.
-    - absent: it is shown a gray picture every time; labels are drawn at random.
-    - confounded: it is shown a gray picture, and its answers to the questions are the labels, so
-      that it is always right and never looks.
+    - present: the model sees the pictures, and its answers are the labels.
+    - absent: the model always sees a gray picture, and the labels are random.
+    - confounded: the model always sees a gray picture, and its answers are the labels. So it is
+      always right, but never uses the image.
 
-    The columns are the model's own, at the last token and, of the vision tower, pooled.
+    The columns are the model's own: at the last token, and pooled in the vision tower.
     """
     from vlmlens.testing.model import tiny_model
 
@@ -115,7 +115,7 @@ def in_model(signal: Signal, *, samples: int = 48) -> Planted:
 
 
 def columns_of(vlm: ModelAdapter, samples: Sequence[Sample]) -> dict[str, Values]:
-    """The model's columns of some samples: blocks at the last token, the tower's pooled."""
+    """The model's columns for samples: language blocks at the last token, vision blocks pooled."""
     trace = vlm.trace(vlm.encode(samples), ["vision.block.*", "llm.block.*"])
     pooled = {"vision": "image.mean", "llm": "last"}
     names = [f"{site}/{pooled[site.partition('.')[0]]}" for site in trace]
@@ -123,11 +123,11 @@ def columns_of(vlm: ModelAdapter, samples: Sequence[Sample]) -> dict[str, Values
 
 
 def answered(vlm: ModelAdapter, samples: Sequence[Sample]) -> list[str]:
-    """The choice to whose tokens the model gives most probability, per sample.
+    """The most probable choice for each sample.
 
     Args:
-        vlm: A tiny model, whose tokens of one-letter answers differ in the last one only.
-        samples: All with the same choices.
+        vlm: A tiny model. The tokens of its one-letter answers differ only in the last one.
+        samples: Samples that all have the same choices.
     """
     choices = samples[0].choices
     written = [vlm.answer_ids(choice) for choice in choices]
@@ -144,7 +144,7 @@ def _values(array: Any, lengths: tuple[int, ...] | None = None) -> Values:
 
 @cache
 def _picture(number: int) -> Image:
-    """A picture of blocks of random colours."""
+    """A picture of blocks in random colours."""
     from PIL import Image
 
     colours = np.random.default_rng(number).integers(0, 256, (2, 2, 3), np.uint8)

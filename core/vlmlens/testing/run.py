@@ -27,7 +27,7 @@ _KITS = {
 }
 
 TINY = "tiny checkpoint"
-"""What an adapter's checks run on where no checkpoint is named."""
+"""The subject of an adapter's checks if no checkpoint is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Suite:
     """One set of checks for one plugin.
 
     Args:
-        manifest: The plugin's.
+        manifest: The plugin's manifest.
         checks: The checks.
-        subject: What they run on, for people.
+        subject: What they run on, as text.
     """
 
     manifest: Manifest
@@ -47,7 +47,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What the user named to check a plugin on."""
+    """What the user wants to check a plugin on."""
 
     model: str | None
     data: str | None
@@ -56,12 +56,12 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a suite went.
+    """The outcome of a suite.
 
     Args:
-        suite: What was run.
-        results: One per check.
-        description: What an adapter says of a named checkpoint; empty otherwise.
+        suite: The suite.
+        results: One result per check.
+        description: An adapter's description of a named checkpoint; empty otherwise.
     """
 
     suite: Suite
@@ -70,7 +70,7 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many checks had each outcome."""
+        """The number of checks with each outcome."""
         found = Counter(result.outcome for result in self.results)
         return {"passed": found["passed"], "skipped": found["skipped"], "failed": found["failed"]}
 
@@ -86,23 +86,22 @@ def find_suites(
 ) -> list[Suite]:
     """The suites of a plugin.
 
-    They are those that its manifest names; else those that stand beside the class in its module;
-    else the kit of its kind, where that needs nothing more: an adapter's needs a checkpoint, a
-    dataset's a source.
+    These are the ones that its manifest names; if it names none, those in the module of its class;
+    else the kit of its kind, which needs a checkpoint for an adapter, and a source for a dataset.
 
     Args:
-        registry: What is installed.
+        registry: The installed plugins.
         name: Name, alias, `DISTRIBUTION:NAME` or `FILE.py:Class`.
-        kind: Of the plugin; None: every kind that has one of that name.
+        kind: The plugin's kind; None: every kind with a plugin of that name.
         model: A checkpoint for the adapter's checks, instead of the tiny one.
-        data: A source for the dataset's checks, instead of those that they make.
-        device: Where an adapter's checks compute.
+        data: A source for the dataset's checks, instead of the ones that they make.
+        device: The device for an adapter's checks.
 
     Raises:
         PluginError: There is no such plugin, it cannot be imported, or it has no checks.
         CheckpointError: There is no such checkpoint.
-        SpecError: A checkpoint is named for something that is no adapter, or a source for
-            something that is no dataset.
+        SpecError: A checkpoint is given for a plugin that is not an adapter, or a source for one
+            that is not a dataset.
     """
     kinds = registry.kinds_of(name, kind)
     if model is not None:
@@ -113,10 +112,10 @@ def find_suites(
     found = [suite for each in kinds for suite in _of_plugin(registry, each, name, place)]
     if not found:
         raise PluginError(
-            f"{name!r} has no conformance checks that can be run like this.",
+            f"{name!r} has no conformance checks that can run without more information.",
             subject=name,
-            hint="A manifest names them by `checks`, as package.module:NAME; an adapter's also run "
-            "on a checkpoint (--model), a dataset's on a source (--data).",
+            hint="Name them in the manifest (`checks`, as package.module:NAME). Or give an adapter "
+            "a checkpoint (--model), or a dataset a source (--data).",
         )
     return found
 
@@ -127,7 +126,7 @@ def _only(
     if wanted not in kinds:
         article = "an" if wanted is PluginKind.ADAPTER else "a"
         raise SpecError(
-            f"{name!r} is no {wanted}, and takes no {what}.",
+            f"{name!r} is not {article} {wanted}, so it takes no {what}.",
             subject=subject,
             hint=f"Only {article} {wanted} is checked on a {what}.",
         )
@@ -135,7 +134,7 @@ def _only(
 
 
 def run_suites(suites: Sequence[Suite], observer: Observer) -> list[Report]:
-    """Run suites, one check after the other; no failure stops another check."""
+    """Run suites, one check after the other. A failure does not stop the others."""
     return [_run(suite, observer) for suite in suites]
 
 
@@ -151,7 +150,7 @@ def _run(suite: Suite, observer: Observer) -> Report:
 
 
 def _description(checks: Any) -> dict[str, Any]:
-    """What the adapter says of a named checkpoint; empty where it did not load."""
+    """The adapter's description of a named checkpoint; empty if it did not load."""
     if getattr(checks, "model", None) is None:
         return {}
     try:
@@ -197,11 +196,11 @@ def _named(manifest: Manifest) -> list[type[Checks]]:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BrokenPlugin(
-            f"The checks of {manifest.name!r} cannot be had: {error}", subject=manifest.checks
+            f"The checks of {manifest.name!r} cannot be imported: {error}", subject=manifest.checks
         ) from error
     if not isinstance(found, tuple) or not all(map(_is_suite, found)):
         raise BrokenPlugin(
-            f"{manifest.checks!r} is no tuple of classes of checks.",
+            f"{manifest.checks!r} is not a tuple of classes of checks.",
             subject=manifest.checks,
             hint="Expected: subclasses of the kits in vlmlens.testing.",
         )
@@ -227,7 +226,7 @@ def _is_suite(found: Any) -> bool:
 def _bound(
     classes: Sequence[type[Checks]], manifest: Manifest, name: str
 ) -> Sequence[type[Checks]]:
-    """The suites with the plugin's manifest, where they lack one or come from a file."""
+    """The suites, with the plugin's manifest if they have none or come from a file."""
     from vlmlens.registry._target import is_file
 
     if is_file(name) and manifest.kind is PluginKind.STORAGE:
@@ -244,7 +243,7 @@ def _bound(
 def _fitting(
     classes: Sequence[type[Checks]], plugin: type[Any], model: str
 ) -> Sequence[type[Checks]]:
-    """The suites whose tiny checkpoint is of the same class of model; else what all share."""
+    """The suites whose tiny checkpoint has the same model class; else the shared base suite."""
     from vlmlens.abc.adapter import LoadRequest
 
     wanted = type(plugin.skeleton(LoadRequest(model=model, device="cpu")).module)
@@ -259,7 +258,7 @@ def _fitting(
 
 
 def _shared(classes: Sequence[type[Checks]]) -> Sequence[type[Checks]]:
-    """What several suites have in common, which knows of no subject of its own."""
+    """The common base class of several suites, which has no checkpoint of its own."""
     if len(classes) < 2:
         return classes
     return [next(c for c in classes[0].__mro__ if all(issubclass(each, c) for each in classes))]

@@ -1,4 +1,4 @@
-"""StorageTests: what every storage backend must do."""
+"""StorageTests: the kit of storage backends."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from vlmlens.testing._stores import (
 class StorageTests(StoreKit):
     """The conformance kit of storage backends.
 
-    Subclass it as `Test...` and give `manifest`; override `location` where the backend does not
-    live in a folder, and `options` where it needs some. The manifest's `offers` say what is
-    checked: "ragged" (several rows per sample) and "durable" (what `write` acknowledged is there
-    for other processes, whatever becomes of the writer).
+    Subclass it as `Test...` and set `manifest`. Override `location` if stores are not in a folder,
+    and `options` if the backend needs some. The manifest's `offers` decide what is checked:
+    "ragged" (several rows per sample) and "durable" (other processes see what `write` stored, even
+    if the writer is killed). A class in a file has no manifest, so "durable" is not checked for it.
     """
 
     def check_round_trip(self, folder: Path) -> None:
-        """Every dtype comes back bit for bit, from the writer and after reopening."""
+        """Every dtype comes back bit for bit, before and after reopening."""
         given = {dtype: values(i, dtype, rows=20, width=7) for i, dtype in enumerate(DTYPES)}
         ids = tuple(f"s{i}" for i in range(20))
         with self.open(folder) as store:
@@ -61,7 +61,7 @@ class StorageTests(StoreKit):
             expect_same_array(found, wanted, f"iterate, sample {name}")
 
     def check_order(self, folder: Path) -> None:
-        """`ids` and `iterate` keep the written order, `read` the asked one."""
+        """`ids` and `iterate` keep the written order; `read` keeps the order of its `ids`."""
         first, second = values(1, rows=4), values(2, rows=2)
         with self.open(folder) as store:
             store.write(block("zaqb", x=first))
@@ -78,7 +78,7 @@ class StorageTests(StoreKit):
             expect_same_array(found, wanted_array, f"iterate, sample {name}")
 
     def check_append(self, folder: Path) -> None:
-        """Later blocks add samples, and columns for samples that are there."""
+        """Later blocks add samples, and add columns to samples that are stored."""
         with self.open(folder) as store:
             store.write(block("ab", z=values(1, rows=2)))
         with self.open(folder) as store:
@@ -92,7 +92,7 @@ class StorageTests(StoreKit):
             expect_same(store.read("y"), values(3, "int64", rows=2, width=2), "a later column")
 
     def check_atomicity(self, folder: Path) -> None:
-        """A block of which one column is refused leaves no trace."""
+        """If one column of a block is refused, nothing of the block is stored."""
         with self.open(folder) as store:
             store.write(block("a", x=values(1, rows=1), y=values(1, rows=1)))
             bad = block(
@@ -106,7 +106,7 @@ class StorageTests(StoreKit):
             expect(store.ids("x") == ["a", "b"], "A block after a refused one is not there.")
 
     def check_nothing_overwritten(self, folder: Path) -> None:
-        """A sample that has one of the columns is refused, and keeps its value."""
+        """Writing a sample again to the same column is refused, and its value stays."""
         with self.open(folder) as store:
             store.write(block("ab", x=values(1, rows=2)))
             before = self._content(store)
@@ -146,13 +146,13 @@ class StorageTests(StoreKit):
             expect(store.ids("x") == ["a"], "A refused block left something behind.")
 
     def check_unknown_names(self, folder: Path) -> None:
-        """Unknown columns and samples are errors that name them, and what is near."""
+        """Unknown columns and samples are errors that name them, and the nearest names."""
         with self.open(folder) as store:
             store.write(block("ab", **{"llm.block.3/last": values(1, rows=2)}))
             for action in (store.ids, store.read, lambda name: next(store.iterate(name))):
                 wrong = partial(action, "llm.blok.3/last")
                 error = expect_error(ColumnNotFound, wrong, "An unknown column")
-                expect("llm.block.3/last" in str(error), f"The error names nothing near: {error}")
+                expect("llm.block.3/last" in str(error), f"No similar name is listed: {error}")
             error = expect_error(
                 StoreError, lambda: store.read("llm.block.3/last", ["a", "q"]), "A missing sample"
             )
@@ -183,7 +183,7 @@ class StorageTests(StoreKit):
                 expect_same(back, select(wanted, range(len(ids))[::-1]), f"values of {name[:20]!r}")
 
     def check_empty(self, folder: Path) -> None:
-        """An empty store has no columns, no meta, and can be opened for reading."""
+        """An empty store has no columns and no record, and can be opened for reading."""
         with self.open(folder) as store:
             self._expect_empty(store)
         with self.open(folder, "r") as store:
@@ -203,12 +203,12 @@ class StorageTests(StoreKit):
             expect(store.get_meta() == record, "meta, reopened")
 
     def check_missing_store(self, folder: Path) -> None:
-        """Opening for reading makes nothing."""
+        """Opening a missing store for reading is refused, and creates nothing."""
         for _ in range(2):
-            expect_error(StoreError, lambda: self.open(folder, "r"), "Opening a store that is not")
+            expect_error(StoreError, lambda: self.open(folder, "r"), "Opening a missing store")
 
     def check_read_only(self, folder: Path) -> None:
-        """A store opened for reading writes nothing."""
+        """A store opened for reading cannot be written to."""
         self.open(folder).close()
         with self.open(folder, "r") as store:
             given = block("a", x=values(1, rows=1))
@@ -217,7 +217,7 @@ class StorageTests(StoreKit):
             expect(store.columns() == [], "Mode 'r' wrote.")
 
     def check_reader_follows(self, folder: Path) -> None:
-        """A store opened for reading sees what is written after it was opened."""
+        """A store opened for reading also sees what is written later."""
         with self.open(folder) as writer, self.open(folder, "r") as reader:
             for number in range(3):
                 writer.write(block([str(number)], x=values(number, rows=1)))
@@ -226,14 +226,14 @@ class StorageTests(StoreKit):
             expect(reader.ids("x") == ["0", "1", "2"], "ids after the writer was closed")
 
     def check_second_writer(self, folder: Path) -> None:
-        """One writer at a time; closing makes room for the next."""
+        """There is one writer at a time; after it closes, another can open the store."""
         with self.open(folder) as first:
             expect_error(StoreLocked, lambda: self.open(folder), "A second writer")
             first.write(block("a", x=values(1, rows=1)))
         self.open(folder).close()
 
     def check_close(self, folder: Path) -> None:
-        """Closing twice is fine, and closes nobody else's handle."""
+        """Closing twice is allowed, and does not close other handles."""
         first = self.open(folder)
         with self.open(folder, "r") as other:
             first.close()
@@ -244,7 +244,7 @@ class StorageTests(StoreKit):
                 expect(other.ids("x") == ["a"], "ids seen by another handle")
 
     def check_copies(self, folder: Path) -> None:
-        """The store shares no memory with what it was given or gave."""
+        """The store shares no memory with arrays that it received or returned."""
         wanted, mine = values(1, rows=2), values(1, rows=2)
         with self.open(folder) as store:
             store.write(block("ab", x=mine))
@@ -256,7 +256,7 @@ class StorageTests(StoreKit):
             expect_same(store.read("x"), wanted, "after changing arrays outside")
 
     def check_strided(self, folder: Path) -> None:
-        """Arrays that are transposed, reversed or strided are stored as they read."""
+        """Transposed, reversed and strided arrays are stored with the right values."""
         base = values(1, rows=8, width=8).array
         given = {"t": base.T, "r": base[::-1], "s": base[:, ::2]}
         with self.open(folder) as store:
@@ -273,7 +273,7 @@ class StorageTests(StoreKit):
         run_machine(self, folder)
 
     def check_other_process_locked(self, folder: Path) -> None:
-        """Another process's writer is refused, and the error names the one that writes."""
+        """A writer in another process is refused; the error names the process that writes."""
         self._needs("durable")
         with self._process("write", folder) as writer:
             writer.wait_for(0)
@@ -281,7 +281,7 @@ class StorageTests(StoreKit):
             expect(str(writer.pid) in str(error), f"The error names no process: {error}")
 
     def check_concurrent_readers(self, folder: Path) -> None:
-        """Processes read whole blocks while another one writes."""
+        """Readers in other processes see only complete blocks while one process writes."""
         self._needs("durable")
         self.open(folder).close()
         with (
@@ -299,7 +299,7 @@ class StorageTests(StoreKit):
                 expect(seen[-1:] == ["20"], f"A reader saw {seen[-1:]} of 20 blocks.")
 
     def check_killed_writer(self, folder: Path) -> None:
-        """After `kill -9` every acknowledged block is there, whole, and writing goes on."""
+        """After `kill -9`, every acknowledged block is complete, and writing can go on."""
         self._needs("durable")
         for acknowledged in (0, 7, 31):
             place = folder / str(acknowledged)
@@ -312,18 +312,18 @@ class StorageTests(StoreKit):
             with self.open(place) as store:
                 samples = {column.samples for column in store.columns()}
                 whole = max(samples) // len(numbered(0).ids)
-                expect(len(samples) == 1, f"A half block: {samples} samples.")
-                expect(whole in (last + 1, last + 2), f"{last + 1} blocks written, {whole} there.")
+                expect(len(samples) == 1, f"A block is incomplete: {samples} samples.")
+                expect(whole in (last + 1, last + 2), f"{last + 1} blocks written, {whole} found.")
                 store.write(numbered(whole))
                 for number in range(whole + 1):
                     for name, wanted in numbered(number).columns.items():
                         expect_same(store.read(name, numbered(number).ids), wanted, name)
 
     def check_random_crashes(self, folder: Path) -> None:
-        """Random writes, kills, reopenings and readers of other processes (needs Hypothesis).
+        """Random writes, kills, reopenings and readers in other processes (needs Hypothesis).
 
-        A writer that is killed at any time leaves whole blocks, of which all that it acknowledged
-        are there; the next one goes on after them; and processes that read all the while see them.
+        A writer that is killed at any time leaves complete blocks, including all acknowledged ones.
+        The next writer goes on after them, and readers see them the whole time.
         """
         self._needs("durable")
         try:
@@ -348,7 +348,7 @@ class StorageTests(StoreKit):
 
     @contextmanager
     def _process(self, action: str, folder: Path) -> Iterator[Process]:
-        """A process that reads or writes; killed at the end."""
+        """A process that reads or writes. It is killed at the end."""
         process = self.start(action, folder)
         try:
             yield process

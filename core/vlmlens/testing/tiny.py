@@ -1,8 +1,8 @@
-"""Tiny checkpoints of real classes for tests: a byte tokenizer, lively weights, pictures.
+"""Tiny checkpoints of real classes for tests: a byte tokenizer, larger weights, pictures.
 
-Library initialisation (standard deviation 0.02) leaves a tiny model almost linear: masks and
-images hardly move its numbers, and tests of them pass without meaning anything. `wake` draws the
-weights anew, large enough that everything matters.
+With the default initialisation (standard deviation 0.02), a tiny model is almost linear. Masks and
+images hardly change its numbers, so tests of them would pass without meaning anything. `wake` draws
+larger weights, so that everything matters.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def byte_tokenizer(
     """A fast tokenizer of 256 bytes and some special tokens; it encodes any text.
 
     Args:
-        specials: Special tokens, in order after the bytes.
-        bos: Which of them begins a text.
-        eos: Which of them ends it.
-        pad: Which of them fills up.
-        unk: Which of them stands for the unknown.
-        add_bos: Whether `bos` is put before every text.
-        add_eos: Whether `eos` is put after every text.
+        specials: Special tokens, in order, after the bytes.
+        bos: The special token at the beginning of a text.
+        eos: The special token at the end.
+        pad: The special token for padding.
+        unk: The special token for unknown text.
+        add_bos: Whether to put `bos` before every text.
+        add_eos: Whether to put `eos` after every text.
         named: More special tokens by attribute name, such as {"image_token": "<image>"}.
         settings: Passed to `PreTrainedTokenizerFast`.
     """
@@ -65,7 +65,7 @@ def byte_tokenizer(
 
 
 def wake(model: Any, *, seed: int = 1) -> Any:
-    """Draw every matrix of a model anew, so that masks, images and layers matter; in place.
+    """Draw every matrix of a model anew, in place, so that masks, images and layers matter.
 
     Embeddings get standard deviation 0.5, other matrices 1.2 / sqrt(inputs).
     """
@@ -83,13 +83,13 @@ def wake(model: Any, *, seed: int = 1) -> Any:
 
 
 def _inputs(name: str, parameter: Any) -> int:
-    """How many numbers each output is a sum over; experts come as `[experts, outputs, inputs]`."""
+    """How many numbers each output sums over; experts have shape `[experts, outputs, inputs]`."""
     experts = ".experts." in name and parameter.dim() == 3
     return int(parameter.shape[-1] if experts else parameter[0].numel())
 
 
 def save(folder: Path, model: Any, *parts: Any) -> Path:
-    """Save a woken model and its processor, or tokenizer and image processor."""
+    """Save a model after `wake`, with its processor, or its tokenizer and image processor."""
     from vlmlens.hf.loading import quiet
 
     with quiet():
@@ -99,7 +99,7 @@ def save(folder: Path, model: Any, *parts: Any) -> Path:
 
 
 def picture(width: int, height: int, *, seed: int = 0) -> Image.Image:
-    """A picture with structure in every corner; other seeds look different."""
+    """A picture with structure in every corner. Each seed gives a different picture."""
     ground = [(200, 30, 40), (20, 180, 60), (40, 60, 220), (220, 200, 40)][seed % 4]
     image = Image.new("RGB", (width, height), ground)
     pen = ImageDraw.Draw(image)

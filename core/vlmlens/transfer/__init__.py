@@ -1,6 +1,8 @@
-"""Carrying columns from one place to another: between stores, to files, and back.
+"""Copying columns: between stores, to files, and back; checking all checksums.
 
-Everything streams: a few MiB of one column at a time. Targets that exist are refused.
+May use runs, stores and what is below. Data is streamed, a few MiB of one column at a time. Targets
+that exist are refused. Each file format is a module (`_npz`, `_parquet`, `_safetensors`) with
+`write` and `read`; add a new one there and to `FORMATS` in `_carry`.
 """
 
 from vlmlens.transfer._carry import FORMATS, Origin, bring, carry, check_all, origin_of

@@ -1,4 +1,4 @@
-"""The three things that can be done: carry a store somewhere, bring a file back, check a store."""
+"""Exporting a store, importing a file, and checking a store."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from vlmlens.runs.run import Run
 
 FORMATS = ("safetensors", "npz", "parquet")
-"""The file formats; each is also the suffix that chooses it."""
+"""The file formats. Each name is also the suffix that chooses it."""
 
 _OF_THE_PLACE = ("run_key", "samples", "model", "adapter", UNFINISHED)
-"""What a store's record holds of where it is, or of what is carried beside it."""
+"""Keys of a store's record that are about its place, or that are copied separately."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where columns come from: a run, or a store by itself.
+    """The source of a copy: a run, or a store without a run.
 
     Args:
         store: The open store.
-        run: Its run, where it has one.
+        run: Its run, if it has one.
     """
 
     store: ColumnStore
     run: Run | None
 
     def about(self) -> About:
-        """What goes along with the columns."""
+        """What is copied along with the columns."""
         meta = self.store.get_meta()
         kept = {key: value for key, value in meta.items() if key not in _OF_THE_PLACE}
         if self.run is not None:
@@ -62,7 +62,7 @@ def origin_of(
     """Open a run's folder, a store's path or a URI.
 
     Raises:
-        RunNotFound: There is nothing at all.
+        RunNotFound: There is nothing at this path.
         StoreError: It is neither a run nor a store.
     """
     from vlmlens.errors import RunNotFound
@@ -90,16 +90,16 @@ def carry(
 
     Args:
         registry: The installed plugins.
-        origin: What to write.
-        target: A path or a URI. Its suffix says how it is written, where `form` does not.
-        form: A file format, or a storage backend's name.
-        progress: Called with samples done and in all, counted per column.
+        origin: The source.
+        target: A path or a URI. Without `form`, its suffix chooses the format.
+        form: A file format, or the name of a storage backend.
+        progress: Called with (samples done, total samples), counted per column.
 
     Returns:
-        The format or the backend.
+        The format or the backend that was used.
 
     Raises:
-        StoreError: The target exists, or does not say how it is to be written.
+        StoreError: The target exists, or nothing chooses a format.
     """
     total = sum(info.samples for info in origin.store.columns())
     done = 0
@@ -134,14 +134,14 @@ def bring(
         registry: The installed plugins.
         source: A `.npz` or `.parquet` file or a `.safetensors` folder.
         target: Path or URI of a store.
-        form: The backend's name, where the target does not say it.
-        progress: As for `carry`.
+        form: The backend's name; None: the target's URI or suffix chooses it.
+        progress: See `carry`.
 
     Returns:
-        The backend.
+        The backend that was used.
 
     Raises:
-        StoreError: The target exists, or the source is no such file.
+        StoreError: The target exists, or the source is not such a file.
     """
     path = Path(source)
     readers = {"safetensors": _safetensors.read, "npz": _npz.read, "parquet": _parquet.read}
@@ -151,9 +151,9 @@ def bring(
         raise
     except Exception as error:
         raise StoreError(
-            f"{source!r} is no export of vlmlens: {error}.",
+            f"{source!r} is not an export of vlmlens: {error}.",
             subject=source,
-            hint="Give what `vlmlens export` wrote, or a store.",
+            hint="Give a file that `vlmlens export` wrote, or a store.",
         ) from error
     storage = backend_of(registry, target, form)
     _refuse_existing(registry, target, storage)
@@ -172,11 +172,11 @@ def bring(
 def check_all(
     store: ColumnStore, progress: Progress = lambda done, total: None
 ) -> tuple[list[ChunkCheck], list[ChunkCheck]]:
-    """Read everything in a store: all chunks, and those that are damaged.
+    """Read everything in a store. Returns all chunks, and the damaged ones.
 
     Args:
         store: The store.
-        progress: Called with samples done and in all, counted per column.
+        progress: Called with (samples done, total samples), counted per column.
     """
     total = sum(info.samples for info in store.columns())
     done, every = 0, []
@@ -188,7 +188,7 @@ def check_all(
 
 
 def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], None]) -> None:
-    """Write under another name first: a file of the target's name is complete."""
+    """Write under another name first, so that a file of the target's name is always complete."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     about = origin.about()
     try:
@@ -230,10 +230,10 @@ def _to_store(
 
 
 def _refuse_existing(registry: Registry, target: str, storage: str | None) -> None:
-    """Raise where there is something already.
+    """Raise an error if the target exists.
 
     Raises:
-        StoreError: There is.
+        StoreError: It exists.
     """
     there = not is_uri(target) and Path(target).exists()
     if not there and storage is not None:
@@ -246,5 +246,5 @@ def _refuse_existing(registry: Registry, target: str, storage: str | None) -> No
         raise StoreError(
             f"The target {target!r} exists already.",
             subject=target,
-            hint="Remove it, or give another one.",
+            hint="Remove it, or choose another target.",
         )

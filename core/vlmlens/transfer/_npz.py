@@ -1,7 +1,7 @@
 """NumPy's npz: an array `[rows, width]` per column, one file.
 
-bfloat16 is written as float32, which holds it exactly. A ragged column has its rows per sample in
-`COLUMN:lengths`. The entry `index.json` has ids, types, samples and the store's record.
+bfloat16 is written as float32, which holds it exactly. `COLUMN:lengths` has the number of rows per
+sample of a ragged column. The entry `index.json` has ids, types, samples and the store's record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LENGTHS = ":lengths"
 
 
 def write(content: Content, path: Path, advance: Callable[[int], None]) -> None:
-    """Write all columns into one new file; ragged columns are read twice, to count their rows."""
+    """Write all columns into one new file. Ragged columns are read twice, to count their rows."""
     ids: dict[str, list[str]] = {}
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as archive:
         for info in content.columns:
@@ -72,7 +72,7 @@ def _parts(path: Path, info: ColumnInfo, ids: list[str]) -> Iterator[Part]:
 
 
 def _end(first: int, lengths: tuple[int, ...] | None, samples: int, row: int) -> int:
-    """Where a part that begins at a sample ends."""
+    """The end of a part that begins at a given sample."""
     last, size = first, 0
     while last < samples and (last == first or size < PART_BYTES):
         size += row * (1 if lengths is None else lengths[last])
@@ -104,7 +104,7 @@ def _dtype(info: ColumnInfo) -> str:
 
 
 def _shared(ids: dict[str, list[str]]) -> dict[str, Any]:
-    """Lists of ids, each once, and which of them a column has."""
+    """The distinct lists of ids, and which list each column has."""
     lists: list[list[str]] = []
     of = {}
     for name, some in ids.items():

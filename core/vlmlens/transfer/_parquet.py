@@ -1,8 +1,8 @@
 """Parquet: one file, a row per sample, a column of vectors per stored column.
 
 `sample.id`, `sample.prompt` and `sample.label` come first. A column with one row per sample is a
-fixed-size list, a ragged one a list of them; a sample that lacks it has null. bfloat16 is written
-as float32, which holds it exactly.
+fixed-size list; a ragged column is a list of such lists. If a sample lacks a column, its value is
+null. bfloat16 is written as float32, which holds it exactly.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _ASSUMED_ROWS = 64
 def write(store: ColumnStore, about: About, path: Path, advance: Callable[[int], None]) -> None:
     """Write all columns of a store into one new file.
 
-    Samples are in order of their first appearance.
+    Samples are in the order of their first appearance.
 
     Raises:
-        StoreError: A column has a name that the file needs itself.
+        StoreError: A column has a name that the file format uses itself.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -91,14 +91,14 @@ def _check_names(columns: Sequence[ColumnInfo]) -> None:
     for info in columns:
         if info.name in (_ID, _PROMPT, _LABEL):
             raise StoreError(
-                f"A Parquet file has a column {info.name!r} of its own.",
+                f"The column {info.name!r} has a name that a Parquet export uses itself.",
                 subject=info.name,
                 hint="Export to safetensors or npz.",
             )
 
 
 def _at_once(columns: Sequence[ColumnInfo]) -> int:
-    """Samples in the first row group."""
+    """The number of samples in the first row group."""
     size = sum(row_bytes(info) * (_ASSUMED_ROWS if info.ragged else 1) for info in columns)
     return max(1, PART_BYTES // max(1, size))
 
@@ -136,7 +136,7 @@ def _column(store: ColumnStore, info: ColumnInfo, ids: Sequence[str], have: set[
 
 
 def _values(table: Any, info: ColumnInfo) -> Part:
-    """The samples of a row group that have a column, and their values."""
+    """The samples of a row group that have this column, and their values."""
     import pyarrow.compute as pc
 
     present = table.filter(pc.is_valid(table[info.name]))

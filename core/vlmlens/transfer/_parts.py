@@ -1,4 +1,4 @@
-"""What a transfer moves: columns in parts of bounded size, and what is known beside them."""
+"""What is copied: columns in parts of limited size, and information about them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vlmlens.samples import Sample
 FORMAT = "vlmlens-export"
 VERSION = 1
 PART_BYTES = 32 << 20
-"""Values of one column that are held at a time; a larger single sample is a part of its own."""
+"""How many bytes of a column are held at a time. A larger sample is a part of its own."""
 
 Part = tuple[list[str], Values]
 
 
 @dataclass(frozen=True)
 class About:
-    """What goes along with columns.
+    """Information that is copied along with columns.
 
     Args:
         meta: The store's JSON record.
         samples: The samples, as far as they are known.
-        model: The checkpoint; empty where it is not known.
+        model: The checkpoint; empty if not known.
         adapter: The adapter.
     """
 
@@ -37,7 +37,7 @@ class About:
     adapter: str = ""
 
     def to_record(self, columns: Sequence[ColumnInfo]) -> dict[str, Any]:
-        """JSON-ready data, for a file's index."""
+        """JSON-ready data for a file's index."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -61,8 +61,8 @@ class Content:
 
     Args:
         columns: The columns.
-        about: What is known beside them.
-        parts: The parts of a column, in order.
+        about: Information about them.
+        parts: A function that gives the parts of a column, in order.
     """
 
     columns: Sequence[ColumnInfo]
@@ -71,30 +71,30 @@ class Content:
 
 
 def content_of(store: ColumnStore, about: About) -> Content:
-    """A store's content."""
+    """The content of a store."""
     return Content(store.columns(), about, lambda info: parts_of(store, info))
 
 
 def content_from(
     record: Mapping[str, Any], path: object, parts: Callable[[ColumnInfo], Iterator[Part]]
 ) -> Content:
-    """A file's content, by its index.
+    """The content of a file, from its index.
 
     Raises:
-        StoreError: vlmlens did not write the file, or a newer one did.
+        StoreError: vlmlens did not write the file, or a newer version did.
     """
     if record.get("format") != FORMAT or record.get("version", 0) > VERSION:
         raise StoreError(
-            f"{path} is no export of vlmlens that this version reads.",
+            f"{path} is not an export of vlmlens that this version can read.",
             subject=str(path),
-            hint="Update vlmlens where a newer one wrote it.",
+            hint="If a newer version of vlmlens wrote it, update vlmlens.",
         )
     columns = [ColumnInfo(**column) for column in record["columns"]]
     return Content(columns, About.from_record(record), parts)
 
 
 def parts_of(store: ColumnStore, info: ColumnInfo, size: int = PART_BYTES) -> Iterator[Part]:
-    """A stored column's samples and values, about `size` bytes at a time."""
+    """The samples and values of a stored column, about `size` bytes at a time."""
     ids = store.ids(info.name)
     at_once = 1 if info.ragged else max(1, size // row_bytes(info))
     first = 0
@@ -109,12 +109,12 @@ def parts_of(store: ColumnStore, info: ColumnInfo, size: int = PART_BYTES) -> It
 
 
 def row_bytes(info: ColumnInfo) -> int:
-    """Bytes of one row of a column; at least 1."""
+    """The number of bytes in one row of a column; at least 1."""
     return max(1, info.width * DTYPES[info.dtype].itemsize)
 
 
 def from_numbers(array: Array, dtype: str) -> Array:
-    """The bits of values in their own type: the inverse of `Values.numpy`."""
+    """The stored bits of numbers: the inverse of `Values.numpy`."""
     if dtype != "bfloat16":
         return np.ascontiguousarray(array, DTYPES[dtype])
     bits = np.ascontiguousarray(array, "<f4").view("<u4") >> 16

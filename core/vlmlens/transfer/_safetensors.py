@@ -1,7 +1,7 @@
 """Safetensors: a folder of shards, each with consecutive samples of one column.
 
-A shard holds a tensor named after the column, in the column's own type, and for ragged columns one
-named `COLUMN:lengths`. Its metadata hold the sample ids as JSON. `index.json` lists the shards.
+A shard holds a tensor with the column's name and type; for a ragged column also the tensor
+`COLUMN:lengths`. Its metadata holds the sample ids as JSON. `index.json` lists the shards.
 """
 
 from __future__ import annotations
