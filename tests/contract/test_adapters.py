@@ -99,7 +99,7 @@ def test_expected_failures_are_shown_and_outlive_nothing() -> None:
     mended = type("Mended", (TestDemo,), {"expected_failures": known})
     result = mended().run_check("lens_identity")
     assert result.outcome == "failed"
-    assert "and passes" in result.detail
+    assert "it passes" in result.detail
 
 
 def test_distance_is_relative_to_the_scale() -> None:

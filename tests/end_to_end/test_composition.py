@@ -99,19 +99,19 @@ COMBINATIONS = {
     ),
     "ragged rows in a store of single rows": (
         ("extract", *DEMO, "--sites", "llm.block.1/all", "--storage", "flat.py:Flat"),
-        ("'llm.block.1/all' has several rows", "'flat' keeps one", "or use --storage lmdb"),
+        ("'llm.block.1/all' has several rows", "'flat' keeps only one", "or use --storage lmdb"),
     ),
     "several processes and a store in memory": (
         ("run", *DEMO, "--workers", "2", "--storage", "memory"),
-        ("Several processes share", "'memory' keeps them in one", "Use --storage lmdb"),
+        ("Several processes need", "'memory' keeps them in one", "Use --storage lmdb"),
     ),
     "a shard and a store in memory": (
         ("extract", *DEMO, "--shard", "0/2", "--out", "shards", "--storage", "memory"),
-        ("Several processes share", "'memory' keeps them in one", "extract in one process"),
+        ("Several processes need", "'memory' keeps them in one", "extract in one process"),
     ),
     "no image at all on CLIP": (
         ("run", *CLIP, "--analysis", "blind-test", "--set", "analysis.blind-test.blank=[none]"),
-        ("'blind-test', with these options, needs 'text-only'", "'clip'", "other options"),
+        ("With these options, the analysis 'blind-test' needs 'text-only'", "'clip'", "other options"),
     ),
     "one label for a model that compares": (
         ("run", *CLIP, "--analysis", "blind-test", "--sites", "vision.block.1"),
@@ -140,11 +140,11 @@ COMBINATIONS = {
     ),
     "text of a model that writes none": (
         ("extract", *CLIP, "--generate", "4"),
-        ("'clip' writes no text", "--generate asks for it", "Leave --generate out"),
+        ("the adapter 'clip' generates none", "--generate asks for text", "Leave --generate out"),
     ),
     "steps where nothing is written": (
         ("extract", *DEMO, "--sites", "llm.block.1/steps"),
-        ("'llm.block.1/steps' is about what the model writes", "it writes nothing",
+        ("'llm.block.1/steps' is about generated text", "the model writes nothing",
          "--generate N"),
     ),
     "image columns of words": (

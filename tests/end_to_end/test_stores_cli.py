@@ -161,7 +161,7 @@ class TestOldDatabase:
         assert "blind-test is left out" in done.stderr
         done = vlmlens("analyze", "old.db", "--analysis", "blind-test", cwd=old.parent)
         assert done.returncode == 2
-        assert "needs the model, and old.db has none" in done.stderr
+        assert "needs the model, but old.db has none" in done.stderr
 
     def test_a_store_that_knows_no_samples(self, place):
         done = vlmlens("analyze", "lmdb/columns", "--analysis", "probe", cwd=place)

@@ -81,7 +81,7 @@ def test_what_matches_nothing_names_what_is_near() -> None:
 
 
 def test_no_expression() -> None:
-    with pytest.raises(SiteSyntaxError, match="is no regular expression: unterminated"):
+    with pytest.raises(SiteSyntaxError, match="is not a regular expression: unterminated"):
         SITES.resolve("re:layers.[0-9")
 
 

@@ -239,7 +239,7 @@ def test_a_resumed_run_writes_nothing_twice(tmp_path: Path) -> None:
 
 def test_steps_without_writing_are_refused_early() -> None:
     for site in ("llm.block.1/steps.mean", "llm.block.1/answer"):
-        with pytest.raises(CompositionError, match="it writes nothing"):
+        with pytest.raises(CompositionError, match="the model writes nothing"):
             compose(make_spec({"sites": [site]}), Registry.default(), analyse=False)
 
 

@@ -168,7 +168,7 @@ def test_keys_without_a_meaning_that_are_known() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (file(modulez=["a"]), "The VLM-Lens file has keys without a meaning here: modulez"),
+        (file(modulez=["a"]), "The VLM-Lens file has unknown keys: modulez"),
         (file(batch_size=4, text_split="a"), "here: batch_size, text_split"),
         (file(model=[{"precision": "bf16"}]), "under `model`, .* here: precision"),
         (file(forward=[{"n": 1}]), "under `forward`, .* here: n"),
@@ -182,7 +182,7 @@ def test_keys_without_a_meaning_that_are_known() -> None:
         (file(modules="lm_head"), "needs 'modules', a list of names; it has 'lm_head'"),
         (file(pooling_method="sum"), "pooling_method = 'sum' is none of mean, max and None"),
         (file(model=[{"torch_dtype": "int8"}]), "torch_dtype = 'int8' is none of"),
-        (file(model="auto"), "'model' is no list"),
+        (file(model="auto"), "'model' is not a list"),
         (file(log_named_modules=True), "only lists module names"),
     ],
 )
@@ -209,4 +209,4 @@ def test_told_from_a_run_spec(tmp_path: Path) -> None:
     theirs.write_text(yaml.safe_dump(BASE))
     values, notes = read_run_file(theirs)
     assert values["adapter"] == "llava"
-    assert notes[0] == f"{theirs} is a config file of VLM-Lens. It is read so:"
+    assert notes[0] == f"{theirs} is a config file of VLM-Lens. Its settings here:"

@@ -217,7 +217,7 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x.safetensors"])
     def test_what_is_no_export(self, name, tmp_path, registry):
         (tmp_path / name).write_bytes(b"something else")
-        with pytest.raises(StoreError, match="no export of vlmlens"):
+        with pytest.raises(StoreError, match="not an export of vlmlens"):
             bring(registry, str(tmp_path / name), str(tmp_path / "x.db"))
         assert not (tmp_path / "x.db").exists()
 

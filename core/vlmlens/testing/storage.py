@@ -31,7 +31,7 @@ class StorageTests(StoreKit):
     Subclass it as `Test...` and set `manifest`. Override `location` if stores are not in a folder,
     and `options` if the backend needs some. The manifest's `offers` decide what is checked:
     "ragged" (several rows per sample) and "durable" (other processes see what `write` stored, even
-    if the writer is killed). A class in a file has no manifest, so "durable" is not checked for it.
+    if the writer is killed). A class in a file offers "durable" by an attribute `manifest`.
     """
 
     def check_round_trip(self, folder: Path) -> None:
