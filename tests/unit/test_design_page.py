@@ -44,8 +44,8 @@ def entries() -> dict[str, str]:
             room = f"{rooms[0]}/" if len(rooms) == 1 else ""
             for name in re.findall(r"`([\w/]+\.py)`", names):
                 if "/" in name:
-                    room, name = name.rsplit("/", 1)[0] + "/", name.rsplit("/", 1)[1]
-                found[room + name] = purpose
+                    room = name.rpartition("/")[0] + "/"
+                found[room + name.rpartition("/")[2]] = purpose
     return found
 
 

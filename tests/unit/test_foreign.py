@@ -95,7 +95,7 @@ def test_pooling(given: str | None, selector: str) -> None:
 
 def test_what_is_done_instead_of_a_defect() -> None:
     (mean,) = said(file(pooling_method="mean"), "pooling_method")
-    assert "a sample's own tokens" in mean
+    assert "the sample's own tokens" in mean
     assert "padding" in mean
     assert any("tuple" in note for note in said(file(), "modules"))
     (often,) = said(file(forward=[{"max_new_tokens": 20}]), "forward.max_new_tokens")
@@ -169,9 +169,9 @@ def test_keys_without_a_meaning_that_are_known() -> None:
     ("values", "message"),
     [
         (file(modulez=["a"]), "The VLM-Lens file has unknown keys: modulez"),
-        (file(batch_size=4, text_split="a"), "here: batch_size, text_split"),
-        (file(model=[{"precision": "bf16"}]), "under `model`, .* here: precision"),
-        (file(forward=[{"n": 1}]), "under `forward`, .* here: n"),
+        (file(batch_size=4, text_split="a"), "unknown keys: batch_size, text_split"),
+        (file(model=[{"precision": "bf16"}]), "under `model`, .* unknown keys: precision"),
+        (file(forward=[{"n": 1}]), "under `forward`, .* unknown keys: n"),
         (file(dataset=[{"text_split": "a"}], input_dir=None), "under `dataset`, .* text_split"),
         (file(dataset=[{"dataset_path": "a/b"}]), "both 'input_dir' and 'dataset'"),
         (file(dataset=[{"dataset_split": "a"}], input_dir=None), "needs one of dataset.dataset"),

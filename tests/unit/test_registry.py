@@ -357,9 +357,9 @@ def test_every_name_of_a_known_adapter_says_how_to_install_it(known: KnownPlugin
         ("zarr", "vlmlens", "pip install 'vlmlens[zarr]' (in a checkout: pip install '.[zarr]')"),
         ("datasets", "vlmlens", "pip install 'vlmlens[hf-data]'"),
         ("bitsandbytes", "vlmlens", "pip install 'vlmlens[quantization]'"),
-        ("hypothesis", "vlmlens", "Install what provides hypothesis"),
-        ("zarr", "no-such-distribution", "Install what provides zarr"),
-        ("zarr", "", "Install what provides zarr"),
+        ("hypothesis", "vlmlens", "Install the package of hypothesis"),
+        ("zarr", "no-such-distribution", "Install the package of zarr"),
+        ("zarr", "", "Install the package of zarr"),
     ],
 )
 def test_a_missing_module_of_an_extra(module: str, distribution: str, hint: str) -> None:

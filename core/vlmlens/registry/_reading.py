@@ -92,7 +92,7 @@ def _malformed(point: Point, kind: PluginKind, complaint: str) -> BrokenPlugin:
         f"The {kind} {point.name!r} of {point.distribution or 'an unknown distribution'} has a "
         f"wrong manifest: {complaint}.",
         subject=point.name,
-        hint=f"It is declared as {point.value!r}. Tell its author. Other plugins still work.",
+        hint=f"It is declared as {point.value!r}. Tell its author. Other plugins are not affected.",
     )
 
 
