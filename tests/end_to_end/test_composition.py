@@ -111,7 +111,7 @@ COMBINATIONS = {
     ),
     "no image at all on CLIP": (
         ("run", *CLIP, "--analysis", "blind-test", "--set", "analysis.blind-test.blank=[none]"),
-        ("With these options, the analysis 'blind-test' needs 'text-only'", "'clip'", "other options"),
+        ("the analysis 'blind-test' needs 'text-only'", "'clip'", "Choose other options"),
     ),
     "one label for a model that compares": (
         ("run", *CLIP, "--analysis", "blind-test", "--sites", "vision.block.1"),
