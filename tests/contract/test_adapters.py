@@ -12,6 +12,7 @@ import pytest
 from vlmlens.abc import Batch, ModelAdapter
 from vlmlens.hf import PlacedImage
 from vlmlens.manifest import Manifest
+from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.testing import AdapterTests
 from vlmlens.testing.adapter import distance
 from vlmlens.tokens import PatchGrid
@@ -68,6 +69,17 @@ class DropsTheImage(DemoAdapter):
         return replace(batch, inputs={**batch.inputs, "pixel_values": pixels * 0})
 
 
+class WrongPath(DemoAdapter):
+    """Names a projector that the model does not have."""
+
+    templates = tuple(
+        SiteTemplate("projector", ("model.projector",), Axis.PROJECTOR)
+        if template.name == "projector"
+        else template
+        for template in DemoAdapter.templates
+    )
+
+
 class TwiceBegun(DemoAdapter):
     """Doubles the beginning-of-text token."""
 
@@ -75,21 +87,23 @@ class TwiceBegun(DemoAdapter):
         return super().process([f"{self.tokenizer.bos_token}{p}" for p in prompts], images)
 
 
-MISTAKES: list[tuple[type[ModelAdapter], str]] = [
-    (Transposed, "layout_is_where_the_image_is"),
-    (CountsPadding, "batch_equals_single"),
-    (CountsPadding, "the_mask_matters"),
-    (ForgetsTheNorm, "lens_identity"),
-    (DropsTheImage, "the_image_matters"),
-    (TwiceBegun, "no_doubled_specials"),
+MISTAKES: list[tuple[type[ModelAdapter], str, str]] = [
+    (Transposed, "layout_is_where_the_image_is", "is the order of patch_grid right?"),
+    (WrongPath, "sites_resolve_and_fire", "none of model.projector exists in the model; nearest: "),
+    (CountsPadding, "batch_equals_single", "rows in a batch, "),
+    (CountsPadding, "the_mask_matters", "no sample of the batch is padded"),
+    (ForgetsTheNorm, "lens_identity", "the lens differs from the logits by"),
+    (DropsTheImage, "the_image_matters", "another picture changes"),
+    (TwiceBegun, "no_doubled_specials", "it occurs 2 times"),
 ]
 
 
-@pytest.mark.parametrize(("adapter", "check"), MISTAKES)
-def test_a_deliberate_mistake_is_caught(adapter: type[ModelAdapter], check: str) -> None:
+@pytest.mark.parametrize(("adapter", "check", "told"), MISTAKES)
+def test_a_deliberate_mistake_is_caught(adapter: type[ModelAdapter], check: str, told: str) -> None:
     kit = type(f"Kit{adapter.__name__}", (TestDemo,), {"adapter": adapter})
     result = kit().run_check(check)
     assert result.outcome == "failed", result
+    assert told in result.detail
 
 
 def test_expected_failures_are_shown_and_outlive_nothing() -> None:

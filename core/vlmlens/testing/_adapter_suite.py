@@ -197,7 +197,10 @@ class AdapterSuite(PluginChecks):
                 assert isinstance(batched, list)
                 assert isinstance(alone, list)
                 same = batched[i].shape == alone[0].shape
-                expect(same, f"{name}, {sample.id}: {batched[i].shape} and {alone[0].shape}")
+                expect(
+                    same,
+                    f"{name}, {sample.id}: {len(batched[i])} rows in a batch, {len(alone[0])} alone",
+                )
                 far = distance(alone[0], batched[i])
                 expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
         if self.offers("readout"):
