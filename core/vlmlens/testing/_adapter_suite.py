@@ -197,10 +197,8 @@ class AdapterSuite(PluginChecks):
                 assert isinstance(batched, list)
                 assert isinstance(alone, list)
                 same = batched[i].shape == alone[0].shape
-                expect(
-                    same,
-                    f"{name}, {sample.id}: {len(batched[i])} rows in a batch, {len(alone[0])} alone",
-                )
+                rows = f"{len(batched[i])} rows in a batch, {len(alone[0])} alone"
+                expect(same, f"{name}, {sample.id}: {rows}")
                 far = distance(alone[0], batched[i])
                 expect(far <= self.tolerance, f"{name}, {sample.id}: {far:.1e} away from alone")
         if self.offers("readout"):
