@@ -1,4 +1,4 @@
-"""The generic adapter: the kit on four families, a control, and what it must refuse to guess."""
+"""The generic adapter: the kit on five families, a control, and what it must refuse to guess."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vlmlens.abc import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, MissingDependency, SiteShapeError
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
+from vlmlens.transformers.shared import sees_all
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 from vlmlens_plugins.hf import checks
 from vlmlens_plugins.hf.adapter import GenericAdapter
@@ -39,6 +40,32 @@ class TestIdefics3(checks.Idefics3Checks):
 @COPIES
 class TestGlm4v(checks.Glm4vChecks):
     pass
+
+
+@COPIES
+class TestQwen35(checks.Qwen35Checks):
+    pass
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_carried_state_is_filled_up_on_the_right(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the left, what is put before a sample would shift the chunks of its linear attention."""
+    if side == "left":
+        monkeypatch.setattr(GenericAdapter, "padding_side", side)
+    kit = checks.Qwen35Checks()
+    vlm, samples = kit.vlm, kit.samples
+    for answers in (None, ["yes", "perhaps so", "n"]):
+        batch = vlm.encode(samples, answers=answers)
+        width = batch.inputs["input_ids"].shape[1]
+        firsts = {int(batch.layout(i).rows[0]) % width for i in range(len(samples))}
+        assert (firsts == {0}) == (side == "right")
+
+
+def test_beginnings_are_not_shared_where_a_state_is_carried() -> None:
+    assert not sees_all(checks.Qwen35Checks().vlm, 1)
+    assert sees_all(checks.Idefics3Checks().vlm, 1)
 
 
 @COPIES
