@@ -16,6 +16,7 @@ from vlmlens.registry import Registry
 from vlmlens.runner import execute
 from vlmlens.shards import Shard, merge, shard_folders
 from vlmlens.spec import make_spec
+from vlmlens.testing._rounding import close
 from vlmlens.workers import execute_in_workers
 
 SITES = ["llm.block.1/last", "llm.block.2/all", "vision.block.1/image.mean"]
@@ -161,7 +162,7 @@ def test_workers(tmp_path: Path, whole: Run) -> None:
     assert len(run.generated) == 60
     for name in SITES:
         for mine, theirs in zip(run.activations[name], whole.activations[name], strict=True):
-            assert np.allclose(mine, theirs, atol=1e-4)
+            close(mine, theirs)
 
 
 @pytest.mark.slow
