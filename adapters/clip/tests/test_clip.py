@@ -297,9 +297,7 @@ def test_a_run_probes_and_tests_blindly_by_similarity(photos: Path, tmp_path: Pa
         closed = replace(sample, choices=("greenish", "reddish"))
         (scores,) = vlm.choice_scores([closed]) or [[]]
         assert given == closed.choices[scores.index(max(scores))]
-        assert probability == pytest.approx(
-            math.exp(max(scores)), abs=1e-4
-        )  # scores are 3e-5 of logits of 14 off; times p (1 - p)
+        assert probability == pytest.approx(math.exp(max(scores)), abs=1e-4)
     with done.store() as store:
         columns = [info.name for info in store.columns()]
     assert columns[0].startswith("vision.block.0/")
