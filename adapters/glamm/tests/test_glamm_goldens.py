@@ -32,8 +32,10 @@ from vlmlens_adapter_glamm.vision import GlobalEncoder
 
 DATA = Path(__file__).parent / "data" / "glamm"
 ATOL = 2e-5
-"""The goldens suggest 2e-4; we are within 5e-6, and a wrong epsilon in SAM moves a mask by 4e-5. It is
-168 eps of a number of size 1; of larger numbers, it is taken as a part of the largest."""
+"""The goldens suggest 2e-4; we are within 5e-6, and a wrong epsilon in SAM moves a mask by 4e-5.
+
+It is 168 eps of a number of size 1; of larger numbers, it is taken as a part of the largest.
+"""
 
 ANSWER = "Sure, <p> red circle </p> [SEG] and <p> the square </p> [SEG] ."
 QUESTIONS = {
