@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from vlmlens.abc import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, MissingDependency, SiteShapeError
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
+from vlmlens.transformers.recurrent import carries_state
 from vlmlens.transformers.shared import sees_all
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 from vlmlens_plugins.hf import checks
@@ -61,6 +63,17 @@ def test_a_carried_state_is_filled_up_on_the_right(
         width = batch.inputs["input_ids"].shape[1]
         firsts = {int(batch.layout(i).rows[0]) % width for i in range(len(samples))}
         assert (firsts == {0}) == (side == "right")
+
+
+def test_convolutions_along_the_sequence_carry_a_state() -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "vocab_size": 9}
+    of_conv = transformers.Lfm2Config(
+        **sizes, num_hidden_layers=2, layer_types=["conv", "full_attention"]
+    )
+    with torch.device("meta"):
+        assert carries_state(transformers.Lfm2Model(of_conv))
+        plain = transformers.LlamaConfig(**sizes, num_hidden_layers=1)
+        assert not carries_state(transformers.LlamaModel(plain))
 
 
 def test_beginnings_are_not_shared_where_a_state_is_carried() -> None:

@@ -1,6 +1,7 @@
 """Models that carry a state along the sequence: linear attention, gated delta rules, Mamba.
 
-They work in chunks of positions, counted from the first position of a row, padding included. Where
+Convolutions along the sequence are of their kind: no mask of attention holds for them. Most work
+in chunks of positions, counted from the first position of a row, padding included. Where
 in its chunk a sample begins decides in what order its sums are taken, and so how they are rounded.
 Rows of such a model are therefore filled up on the right: every sample begins at the first
 position, in every batch and with any answer after it, as it does alone. Only where the model
@@ -22,9 +23,19 @@ _CONFIGURED = ("chunk_size", "mamba_chunk_size", "block_size")
 """What the configurations of text models call the chunk, where they name one."""
 
 
-def carries_state(module: torch.nn.Module) -> bool:
-    """Whether a part of a model carries a state along the sequence, as transformers says of it."""
-    return any(getattr(part, "_is_stateful", False) for part in module.modules())
+_UNMASKED = {"conv", "linear_attention", "hybrid", "hybrid_sliding"}
+"""transformers' names for layers that mix positions otherwise than by masked attention."""
+
+
+def carries_state(module: Any) -> bool:
+    """Whether a part of a model carries a state along the sequence, as transformers says of it.
+
+    Args:
+        module: A transformers model.
+    """
+    layers = getattr(module.config.get_text_config(), "layer_types", None) or ()
+    stateful = any(getattr(part, "_is_stateful", False) for part in module.modules())
+    return stateful or not _UNMASKED.isdisjoint(layers)
 
 
 def chunk_size(module: Any) -> int:
