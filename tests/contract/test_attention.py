@@ -29,7 +29,7 @@ from vlmlens_plugins.extract._weights import Reading, weights_of
 from vlmlens_plugins.extract.attention import AttentionExtractor, AttentionOptions
 
 TOLERANCE = 1e-5
-"""84 eps of a whole: weights are at most 1, and 2e-6 off at worst where the batch is padded."""
+"""84 eps of a whole: weights are at most 1."""
 HEADS = 4
 PATCHES = 64
 COLUMNS = ("llm.block.*.attn/last", "llm.block.2.attn/all", "llm.block.4.attn/text[-3:].mean")

@@ -37,8 +37,7 @@ class AdapterTests(AdapterSuite):
     Args:
         manifest: The adapter's; its `offers` are checked to be true.
         tolerance: Largest difference between a padded batch and a single sample, relative to the
-            largest activation of the site (at least 1): 2e-5 is 168 eps of float32, where the tiny
-            models need 5 to 50 on one processor or another.
+            largest activation of the site (at least 1). The default is 168 eps of float32.
         mask_matters: Smallest difference, on the same scale, that ignoring the attention mask must
             make; it shows that the tolerance means something.
         model: A checkpoint, hub id or folder, to check instead of the tiny one.

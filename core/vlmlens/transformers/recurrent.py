@@ -1,12 +1,13 @@
 """Models that carry a state along the sequence: linear attention, gated delta rules, Mamba.
 
 Convolutions along the sequence are of their kind: no mask of attention holds for them. Most work
-in chunks of positions, counted from the first position of a row, padding included. Where
-in its chunk a sample begins decides in what order its sums are taken, and so how they are rounded.
+in chunks of positions, counted from the first position of a row, padding included. Where in its
+chunk a sample begins decides in what order its sums are taken, and so how they are rounded.
+
 Rows of such a model are therefore filled up on the right: every sample begins at the first
-position, in every batch and with any answer after it, as it does alone. Only where the model
-writes on must rows end together; there their common length is a multiple of the chunk, so that
-how many positions stand before a sample in its chunk does not depend on the others.
+position, in every batch and with any answer after it, as it does alone. Only where the model writes
+on must rows end together; there their common length is a multiple of the chunk, so that how many
+positions stand before a sample in its chunk does not depend on the others.
 """
 
 from __future__ import annotations
