@@ -5,8 +5,8 @@ batches of different shapes and between numbers of threads: they add the same te
 order. A sum then moves by a few eps of its largest terms, and what a few blocks make of such sums
 by some ten eps of the largest number beside it; a few eps of a small number is more than anyone
 can promise, since it may be the difference of two large ones. So differences are measured in eps
-of the largest number, and 256 of them are allowed; models measured (LLaVA, MiniCPM-V 4) used 5 to 15. What
-a mistake changes is thousands.
+of the largest number, and 256 of them are allowed; models measured (LLaVA, MiniCPM-V 4) used 5 to
+15. What a mistake changes is thousands.
 """
 
 from __future__ import annotations
