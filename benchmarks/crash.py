@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from vlmlens import Run, blocks
+from vlmlens import Run
+from vlmlens.compose.plan import compose
 from vlmlens.errors import StoreError
-from vlmlens.plan import compose
+from vlmlens.extraction import write_buffer as blocks
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import execute
+from vlmlens.spec.model import make_spec
 
 SITES = ("llm.block.*/last", "vision.block.1/image.mean", "llm.block.2/all")
 
@@ -155,7 +156,7 @@ def _import_all(settings: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     compose(make_spec(settings), Registry.default(), analyse=False).load()
-    importlib.import_module("vlmlens.extraction")
+    importlib.import_module("vlmlens.extraction.extraction")
 
 
 def _finish(out: Path, settings: dict[str, Any]) -> Whole:

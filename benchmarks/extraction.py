@@ -32,7 +32,7 @@ import torch
 from benchmarks._compare import Target, Times, in_turn, ratios, table, verdicts
 from benchmarks._models import bare_batches, llava, pairs, paligemma, photographs
 from benchmarks._vlm_lens import vlm_lens
-from vlmlens.extraction import Extraction
+from vlmlens.extraction.extraction import Extraction
 from vlmlens.samples import Sample
 from vlmlens_plugins.extract.activations import ActivationExtractor
 from vlmlens_plugins.storage.lmdb import LmdbStore

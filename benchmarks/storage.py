@@ -27,7 +27,7 @@ import numpy as np
 
 from vlmlens.abc import ColumnBlock, ColumnStore, Values
 from vlmlens.registry import Registry
-from vlmlens.stores import open_named
+from vlmlens.stores.opening import open_named
 
 TARGETS = {"write": 0.5, "read": 0.9, "size": 1.03, "row": 20.0}
 """Of LMDB: at least, at least, at most, at most microseconds."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._version import __version__
 
 if TYPE_CHECKING:
+    from vlmlens.abc.hookspecs import hookimpl
     from vlmlens.api import load, run
     from vlmlens.errors import VlmlensError
-    from vlmlens.hookspecs import hookimpl
-    from vlmlens.runs import Run
+    from vlmlens.runs.run import Run
     from vlmlens.samples import Sample
     from vlmlens.tokens import Column, Selector
 
@@ -32,11 +32,11 @@ __all__ = [
 
 _HOMES = {
     "Column": "vlmlens.tokens",
-    "Run": "vlmlens.runs",
+    "Run": "vlmlens.runs.run",
     "Sample": "vlmlens.samples",
     "Selector": "vlmlens.tokens",
     "VlmlensError": "vlmlens.errors",
-    "hookimpl": "vlmlens.hookspecs",
+    "hookimpl": "vlmlens.abc.hookspecs",
     "load": "vlmlens.api",
     "run": "vlmlens.api",
 }

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import ModelAdapter
+from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.manifest import PluginKind
-from vlmlens.plan import compose, load_model, load_request
 from vlmlens.registry import Registry
-from vlmlens.runner import RunMode, execute
-from vlmlens.runs import Run
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import RunMode, execute
+from vlmlens.runs.run import Run
+from vlmlens.spec.model import make_spec
 
 if TYPE_CHECKING:
-    from vlmlens.observer import Observer
+    from vlmlens.abc.observer import Observer
 
 
 def load(adapter: str = "demo", model: str | None = None, **settings: Any) -> ModelAdapter:
@@ -40,7 +40,7 @@ def run(*, mode: RunMode = "new", observer: Observer | None = None, **settings: 
     """Do a whole run: what `vlmlens run` does.
 
     Args:
-        mode: "new", "resume" or "fresh"; see `vlmlens.runner.execute`.
+        mode: "new", "resume" or "fresh"; see `vlmlens.runner.execution.execute`.
         observer: Told how it goes; default: nobody.
         settings: Fields of the run spec: adapter, model, data, prompt, sites, analysis, out, ...
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+OVERVIEW = "overview"
+"""The name of the result that puts together what all analyses of a run answer."""
+
 Cell = str | int | float | bool | None
 _KEYS = ("target", "task", "kind", "word", "blank", "position", "column")
 
@@ -54,6 +57,7 @@ class Finding:
         values: The numbers behind the sentence, by name.
         scope: The part of the model that it holds for, where it is not all of it.
         samples: Ids of the samples behind it, where they are not all those of the task `subject`.
+        notable: Whether it is surprising enough to stand on the first screen of a run.
     """
 
     text: str
@@ -62,6 +66,30 @@ class Finding:
     values: Mapping[str, Cell] = field(default_factory=dict)
     scope: str = ""
     samples: Sequence[str] = ()
+    notable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What an analysis answers about one subject in a few words: one cell of a run's overview.
+
+    Args:
+        subject: The task or attribute: the row.
+        question: The column, in the words of its heading: "can be read from".
+        text: The answer in a few words: "vision.block.2 on".
+        verdict: The answer in short.
+        value: The one number that carries it, say an accuracy from 0 to 1.
+        beside: What the number is to be held against, in a few words: "blind 0.13".
+        curve: The number over the layers, in order of depth, for a small curve; None leaves a gap.
+    """
+
+    subject: str
+    question: str
+    text: str
+    verdict: Verdict = Verdict.INFO
+    value: float | None = None
+    beside: str = ""
+    curve: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +247,7 @@ class Result:
         options: The options that the analysis ran with.
         notes: How the numbers were made, in sentences: method, source of a formula, caveats.
         warnings: What the reader must know before trusting it: fallbacks, dropped classes.
+        overview: Its answer per task or attribute, for the overview of the run.
     """
 
     analysis: str
@@ -229,6 +258,7 @@ class Result:
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    overview: Sequence[Glance] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
@@ -244,6 +274,7 @@ class Result:
             options=data["options"],
             notes=data["notes"],
             warnings=data["warnings"],
+            overview=tuple(_glance(item) for item in data.get("overview", ())),
         )
 
     def table(self, name: str) -> Table:
@@ -261,6 +292,11 @@ class Result:
 def _finding(data: Mapping[str, Any]) -> Finding:
     made = {"verdict": Verdict(data["verdict"]), "samples": tuple(data.get("samples", ()))}
     return Finding(**{**data, **made})
+
+
+def _glance(data: Mapping[str, Any]) -> Glance:
+    made = {"verdict": Verdict(data["verdict"]), "curve": tuple(data["curve"])}
+    return Glance(**{**data, **made})
 
 
 def _figure(data: Mapping[str, Any]) -> Figure:

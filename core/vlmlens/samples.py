@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -223,3 +223,22 @@ def _check_prompts(prompts: Sequence[str]) -> None:
                 subject=prompt,
                 hint="Give every prompt once.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class BadSample:
+    """A sample that cannot be used.
+
+    Args:
+        id: The sample's.
+        image: Path of the image; "in memory" for one that is no file.
+        reason: What is wrong with it.
+    """
+
+    id: str
+    image: str
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON-ready data."""
+        return asdict(self)

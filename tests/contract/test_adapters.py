@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from vlmlens.abc import Batch, ModelAdapter
+from vlmlens.hf import PlacedImage
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
 from vlmlens.testing.adapter import distance
 from vlmlens.tokens import PatchGrid
-from vlmlens.transformers import PlacedImage
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 from vlmlens_plugins.demo.manifests import ADAPTER
 

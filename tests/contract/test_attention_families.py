@@ -14,10 +14,10 @@ import transformers
 
 from vlmlens.errors import SiteSilent
 from vlmlens.manifest import PluginKind
+from vlmlens.passes.tracing import first_call
 from vlmlens.registry import Registry
 from vlmlens.testing._rounding import close
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
-from vlmlens.tracing import first_call
 from vlmlens_plugins.extract.attention import AttentionExtractor, AttentionOptions
 
 TOLERANCE = 1e-5

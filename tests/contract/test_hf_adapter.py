@@ -15,10 +15,10 @@ import transformers
 
 from vlmlens.abc import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, MissingDependency, SiteShapeError
+from vlmlens.hf.recurrent import carries_state
+from vlmlens.hf.shared import sees_all
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
-from vlmlens.transformers.recurrent import carries_state
-from vlmlens.transformers.shared import sees_all
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 from vlmlens_plugins.hf import checks
 from vlmlens_plugins.hf.adapter import GenericAdapter

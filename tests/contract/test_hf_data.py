@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vlmlens.compose.plan import compose
 from vlmlens.errors import (
     DataError,
     DataNotFound,
@@ -16,10 +17,9 @@ from vlmlens.errors import (
     ManifestError,
     MissingDependency,
 )
-from vlmlens.plan import compose
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
-from vlmlens.spec import make_spec
+from vlmlens.spec.model import make_spec
 
 datasets = pytest.importorskip("datasets")
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from vlmlens.abc import Options, Values
-from vlmlens.batching import Lengths, units
 from vlmlens.errors import SiteShapeError
-from vlmlens.extraction import Extraction
+from vlmlens.extraction.batching import Lengths, units
+from vlmlens.extraction.extraction import Extraction
+from vlmlens.hf.features import ImageFeatures, encode_same_images
 from vlmlens.samples import Sample
 from vlmlens.testing import AdapterTests
 from vlmlens.testing._rounding import ROUNDING
 from vlmlens.testing.tiny import picture
-from vlmlens.transformers.features import ImageFeatures, encode_same_images
 from vlmlens_adapter_blip2.checks import CHECKS as BLIP2
 from vlmlens_adapter_llava.checks import CHECKS as LLAVA
 from vlmlens_adapter_molmo.checks import CHECKS as MOLMO

@@ -18,7 +18,7 @@ GROUPS = {
 FOREVER = "import time\nwhile True: time.sleep(0.05)\n"
 NOISE = "import os\nprint('NOISE of python')\nos.write(1, b'NOISE of the system\\n')\n"
 CHATTER = "import time\nwhile True:\n    time.sleep(0.2)\n    print('NOISE later')\n"
-HOOK = "from vlmlens.hookspecs import hookimpl\n@hookimpl\ndef vlmlens_commands():\n"
+HOOK = "from vlmlens.abc.hookspecs import hookimpl\n@hookimpl\ndef vlmlens_commands():\n"
 
 
 def card(kind: str, name: str, target: str = "no_such_code:X", **more: object) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import vlmlens
+from vlmlens.compose.plan import compose
 from vlmlens.errors import CheckpointError, CompositionError
-from vlmlens.plan import compose
 from vlmlens.registry import Registry
-from vlmlens.runs import Run
-from vlmlens.spec import make_spec
+from vlmlens.runs.run import Run
+from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import close
 from vlmlens_plugins.demo.adapter import CHECKPOINT
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 import vlmlens
+from vlmlens.compose.plan import Plan, compose
 from vlmlens.errors import ImageError
-from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
 from vlmlens.results import Result
-from vlmlens.spec import make_spec
+from vlmlens.spec.model import make_spec
 
 TOTAL = 2_000
 SETTINGS: dict[str, Any] = {

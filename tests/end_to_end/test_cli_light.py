@@ -234,7 +234,7 @@ def test_a_closed_pipe_is_no_bug() -> None:
 
 # ---------------------------------------------------------------------- plugins of others
 
-HOOK = "from vlmlens.hookspecs import hookimpl\n@hookimpl\ndef vlmlens_commands():\n"
+HOOK = "from vlmlens.abc.hookspecs import hookimpl\n@hookimpl\ndef vlmlens_commands():\n"
 CLICK = """
 import click
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.end_to_end._bad_plugins import NOISE, card, install
 
-from vlmlens.site_names import SELECTORS, USUAL
+from vlmlens.sites.name_cache import SELECTORS, USUAL
 
 WATCH = """
 import atexit, sys
@@ -128,7 +128,7 @@ def test_sites_of_the_model_once_they_were_listed(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cache_is_no_harm(tmp_path: Path) -> None:
-    from vlmlens import site_names
+    from vlmlens.sites import name_cache as site_names
 
     folder = tmp_path / "sites"
     folder.mkdir()

@@ -19,7 +19,7 @@ from tests._distributions import environment, install
 
 from vlmlens.errors import SpecError
 from vlmlens.manifest import PluginKind
-from vlmlens.scaffold import KINDS, NewPlugin, write_plugin
+from vlmlens.registry.scaffold import KINDS, NewPlugin, write_plugin
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("ab", "my-model", "abcdefghijkl-mnopqrstu_v")

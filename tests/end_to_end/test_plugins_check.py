@@ -39,7 +39,7 @@ from dataclasses import replace
 
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.testing import AdapterTests
-from vlmlens.transformers import LLAVA_RENAMES
+from vlmlens.hf import LLAVA_RENAMES
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 from vlmlens_plugins.demo.manifests import ADAPTER
 

@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 from vlmlens import Run
+from vlmlens.compose.plan import Plan, compose
 from vlmlens.errors import FingerprintMismatch, RunError, RunExists, SpecError, StoreError
-from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
-from vlmlens.shards import Shard, merge, shard_folders
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import execute
+from vlmlens.runner.merge import merge
+from vlmlens.runner.workers import execute_in_workers
+from vlmlens.runs.shards import Shard, shard_folders
+from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import close
-from vlmlens.workers import execute_in_workers
 
 SITES = ["llm.block.1/last", "llm.block.2/all", "vision.block.1/image.mean"]
 

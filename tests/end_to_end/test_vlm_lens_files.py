@@ -19,14 +19,14 @@ import yaml
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.cli._options import SpecFlags
-from vlmlens.foreign import adapter_of
+from vlmlens.compose.plan import Plan, compose
+from vlmlens.extraction.dry_pass import silent_columns
 from vlmlens.manifest import PluginKind
-from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
 from vlmlens.sites import Axis
+from vlmlens.spec.vlm_lens import adapter_of
 from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
-from vlmlens.trial import silent_columns
 
 MODULES = {
     "aya-vision": ["language_model.model.layers.1.input_layernorm"],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmlens.batching import Lengths, Unit, units
+from vlmlens.extraction.batching import Lengths, Unit, units
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from vlmlens.abc import AnalysisContext, Generation, Options
+from vlmlens.compose.applicability import suitable
 from vlmlens.errors import CompositionError, MissingAnnotation
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
-from vlmlens.suitability import suitable
 from vlmlens.testing._rounding import close
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from vlmlens.abc import AnalysisContext, Options
+from vlmlens.compose.applicability import suitable
 from vlmlens.errors import MissingAnnotation
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry import Registry
 from vlmlens.report.files import to_json
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
-from vlmlens.suitability import suitable
 from vlmlens.testing._rounding import ROUNDING
 from vlmlens_plugins.analysis import _scoring as scoring_module
 from vlmlens_plugins.analysis._scoring import AnswerScorer

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlmlens import blocks
 from vlmlens.abc.storage import ColumnBlock, Values
-from vlmlens.blocks import BlockWriter, joined
+from vlmlens.extraction import write_buffer as blocks
+from vlmlens.extraction.write_buffer import BlockWriter, joined
 
 
 class Store:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from vlmlens.abc.observer import SilentObserver
 from vlmlens.errors import BrokenPlugin
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.observer import SilentObserver
 from vlmlens.registry import Registry, Status
 from vlmlens.testing.run import TINY, find_suites, run_suites
 from vlmlens_plugins.demo.adapter import CHECKPOINT

@@ -15,9 +15,9 @@ from vlmlens.compare._differences import from_intervals, paired, unpaired
 from vlmlens.errors import RunError, RunNotFound
 from vlmlens.report.files import write_result
 from vlmlens.results import Result, Table, Verdict
-from vlmlens.runs import Run
+from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
-from vlmlens.spec import make_spec
+from vlmlens.spec.model import make_spec
 
 DRAWS = 999
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import vlmlens
-from vlmlens import compiling
 from vlmlens.abc.adapter import ModelAdapter
-from vlmlens.compiling import blocks_around, check_can_compile, compile_blocks, is_compiled
+from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, MissingDependency
-from vlmlens.plan import compose
+from vlmlens.passes import compiling
+from vlmlens.passes.compiling import blocks_around, check_can_compile, compile_blocks, is_compiled
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import execute
+from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens_plugins.extract.activations import ActivationExtractor
 

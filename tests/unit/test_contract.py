@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from vlmlens import deprecation, hookspecs
+from vlmlens import deprecation
+from vlmlens.abc import hookspecs
 from vlmlens.deprecation import VlmlensDeprecationWarning, deprecated
 from vlmlens.manifest import API_VERSION
 
@@ -75,13 +76,13 @@ def test_nothing_public_is_lost() -> None:
 
 def test_a_loss_would_be_seen() -> None:
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
-    recorded["vlmlens.hookspecs"]["vlmlens_batch_done"].append("samples")
+    recorded["vlmlens.abc.hookspecs"]["vlmlens_batch_done"].append("samples")
     recorded["vlmlens.abc"]["Prism"] = []
     recorded["vlmlens.abc"]["Analysis"].append("prove")
     assert lost(recorded) == [
         "vlmlens.abc.Analysis: prove",
         "vlmlens.abc.Prism",
-        "vlmlens.hookspecs.vlmlens_batch_done: samples",
+        "vlmlens.abc.hookspecs.vlmlens_batch_done: samples",
     ]
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from vlmlens.errors import SiteNotFound, SiteSyntaxError
-from vlmlens.expressions import inverses, names_of, older
+from vlmlens.hf import LLAVA_RENAMES
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
-from vlmlens.transformers import LLAVA_RENAMES
+from vlmlens.sites.regex import inverses, names_of, older
 
 TEMPLATES = [
     SiteTemplate("vision.block.{i}", ("model.vision_tower.encoder.layers.{i}",), Axis.VISION),

@@ -13,13 +13,13 @@ import torch
 import vlmlens
 from vlmlens import Run
 from vlmlens.abc.adapter import ModelAdapter
+from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, OutOfMemory, SiteSilent
-from vlmlens.extraction import Extraction
-from vlmlens.generated import GeneratedTexts
-from vlmlens.plan import compose
+from vlmlens.extraction.extraction import Extraction
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import execute
+from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.tokens import Selector
 from vlmlens_plugins.extract.activations import ActivationExtractor
@@ -83,7 +83,7 @@ def test_batches_by_length_change_no_number(tmp_path: Path, plain: Run) -> None:
 def test_tails_at_wrong_places_would_be_seen(
     tmp_path: Path, plain: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlmlens.transformers import TransformersAdapter
+    from vlmlens.hf import TransformersAdapter
 
     monkeypatch.setattr(TransformersAdapter, "tail_positions", lambda self, places: places + 1)
     assert farthest(extract(tmp_path / "run"), plain) > 1e-3
@@ -92,7 +92,7 @@ def test_tails_at_wrong_places_would_be_seen(
 def test_tails_that_see_each_other_would_be_seen(
     tmp_path: Path, plain: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlmlens.transformers.shared import Beginnings
+    from vlmlens.hf.shared import Beginnings
 
     right = Beginnings.packed_tails
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from vlmlens.errors import SpecError
-from vlmlens.foreign import adapter_of, is_vlm_lens, read_run_file, translated
-from vlmlens.spec import make_spec
+from vlmlens.spec.model import make_spec
+from vlmlens.spec.vlm_lens import adapter_of, is_vlm_lens, read_run_file, translated
 
 BASE: dict[str, Any] = {
     "architecture": "llava",

@@ -14,12 +14,12 @@ import pytest
 
 import vlmlens
 from vlmlens import Run
+from vlmlens.compose.plan import compose
 from vlmlens.errors import BrokenPlugin, MissingDependency, SpecError, VlmlensError
-from vlmlens.plan import compose
 from vlmlens.registry import Registry
 from vlmlens.results import Finding, Result, Table
-from vlmlens.runner import analyze, execute
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import analyze, execute
+from vlmlens.spec.model import make_spec
 from vlmlens_plugins.lifecycle._numbers import AT_MOST, numbers
 from vlmlens_plugins.lifecycle.run_log import RunLog
 from vlmlens_plugins.lifecycle.timing import pace, peak_memory

@@ -11,11 +11,11 @@ from huggingface_hub import constants
 from transformers import LlavaForConditionalGeneration
 
 import vlmlens
+from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, MissingDependency, SpecError
-from vlmlens.plan import compose
+from vlmlens.hf.loading import checkpoint_identity
 from vlmlens.registry import Registry
-from vlmlens.spec import make_spec
-from vlmlens.transformers.loading import checkpoint_identity
+from vlmlens.spec.model import make_spec
 from vlmlens_plugins.demo.adapter import CHECKPOINT
 
 MAIN, TAGGED = "a" * 40, "b" * 40

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from vlmlens.batching import Lengths, Unit, work_of
-from vlmlens.pace import Expectation, Pace, duration, timed
-from vlmlens.plan import compose
+from vlmlens.compose.estimate import Expectation, duration
+from vlmlens.compose.plan import compose
+from vlmlens.extraction.batching import Lengths, Unit, work_of
+from vlmlens.extraction.eta import Pace
+from vlmlens.extraction.extraction import timed
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
-from vlmlens.spec import make_spec
+from vlmlens.runner.execution import execute
+from vlmlens.spec.model import make_spec
 
 
 class Clock:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vlmlens.errors import CheckpointError
-from vlmlens.transformers.pieces import piece_tokenizer
+from vlmlens.hf.pieces import piece_tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece")
 

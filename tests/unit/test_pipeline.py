@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlmlens.pipeline import prepared, sink
+from vlmlens.extraction.pipeline import prepared, sink
 
 
 def test_results_come_in_order_from_another_thread() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from vlmlens.abc import Analysis
+from vlmlens.compose.applicability import suitable
+from vlmlens.compose.plan import Plan, compose, open_sites
 from vlmlens.errors import (
     CompositionError,
     DataNotFound,
@@ -21,11 +23,9 @@ from vlmlens.errors import (
     UnknownPlugin,
 )
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.plan import Plan, compose, open_sites
 from vlmlens.registry import Registry
 from vlmlens.results import Result
-from vlmlens.spec import make_spec
-from vlmlens.suitability import suitable
+from vlmlens.spec.model import make_spec
 
 
 class Told:

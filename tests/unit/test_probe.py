@@ -13,7 +13,7 @@ from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
 from vlmlens.report.files import to_json
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
-from vlmlens.spec import validated
+from vlmlens.spec.model import validated
 from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
 from vlmlens_plugins.analysis.probe.scores import judge, label_permutation_p
 from vlmlens_plugins.analysis.probe.splits import folded

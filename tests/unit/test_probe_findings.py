@@ -16,7 +16,7 @@ from vlmlens.abc import AnalysisContext, ColumnBlock, Options, Values
 from vlmlens.errors import MissingAnnotation, SpecError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
-from vlmlens.spec import validated
+from vlmlens.spec.model import validated
 from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
 from vlmlens_plugins.analysis.probe.columns import Columns
 from vlmlens_plugins.analysis.probe.export import read_export

@@ -575,7 +575,7 @@ def test_data_that_is_nowhere(site: Site, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- hooks
 
 HOOKS = """
-from vlmlens.hookspecs import hookimpl
+from vlmlens.abc.hookspecs import hookimpl
 calls = []
 @hookimpl
 def vlmlens_batch_done(run, done):
@@ -601,7 +601,7 @@ def test_a_class_is_a_plugin_too(site: Site) -> None:
     site.module(
         "c_hooks",
         """
-from vlmlens.hookspecs import hookimpl
+from vlmlens.abc.hookspecs import hookimpl
 class Plugin:
     @hookimpl
     def vlmlens_commands(self):
@@ -658,7 +658,7 @@ def test_a_hook_that_hangs_is_left_out_where_there_is_a_limit(
 
     source = """
 from threading import Event
-from vlmlens.hookspecs import hookimpl
+from vlmlens.abc.hookspecs import hookimpl
 end = Event()
 @hookimpl
 def vlmlens_commands():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from vlmlens.errors import SiteShapeError
+from vlmlens.hf.pixels import normalised, resized
+from vlmlens.passes.tracing import activation_of, hooked
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._rounding import close
 from vlmlens.tokens import AxisLayout, Selector, TokenKind, TokenLayout, select
-from vlmlens.tracing import activation_of, hooked
-from vlmlens.transformers.pixels import normalised, resized
 
 SITE = Site("vision.block.1", "blocks.1", Axis.VISION)
 

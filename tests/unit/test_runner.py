@@ -11,6 +11,8 @@ import pytest
 
 import vlmlens
 from vlmlens import Run
+from vlmlens.abc.observer import SilentObserver
+from vlmlens.compose.plan import Plan, compose
 from vlmlens.errors import (
     ColumnNotFound,
     CompositionError,
@@ -18,12 +20,10 @@ from vlmlens.errors import (
     RunExists,
     RunNotFound,
 )
-from vlmlens.job import Job, Watch
-from vlmlens.observer import SilentObserver
-from vlmlens.plan import Plan, compose
 from vlmlens.registry import Registry
-from vlmlens.runner import analyze, execute
-from vlmlens.spec import make_spec, read_yaml
+from vlmlens.runner.execution import analyze, execute
+from vlmlens.runner.stages import Job, Watch
+from vlmlens.spec.model import make_spec, read_yaml
 from vlmlens.testing._rounding import close
 
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from vlmlens.compose.schema import run_schema
 from vlmlens.errors import VlmlensError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.schema import run_schema
-from vlmlens.spec import RunSpec, make_spec, validated
+from vlmlens.spec.model import RunSpec, make_spec, validated
 
 Check = Callable[[str], list[str]]
 

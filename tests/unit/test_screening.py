@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlmlens.compose.image_check import bad_images_error, bad_samples, without
 from vlmlens.errors import ImageError
-from vlmlens.runs import Run
-from vlmlens.samples import Sample
-from vlmlens.screening import BadSample, bad_images_error, bad_samples, without
-from vlmlens.spec import make_spec
+from vlmlens.runs.run import Run
+from vlmlens.samples import BadSample, Sample
+from vlmlens.spec.model import make_spec
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (24, 16)) -> Image.Image:

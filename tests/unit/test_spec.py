@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlmlens.errors import SpecError
-from vlmlens.spec import RunSpec, assign, make_spec, merged, read_yaml, validated
+from vlmlens.spec.model import RunSpec, assign, make_spec, merged, read_yaml, validated
 
 
 def failing(values: dict[str, Any]) -> SpecError:

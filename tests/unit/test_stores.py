@@ -5,10 +5,10 @@ import pytest
 from vlmlens.errors import SpecError, StoreError, UnknownPlugin
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.runs import Run
+from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
-from vlmlens.spec import make_spec
-from vlmlens.stores import open_found, open_named
+from vlmlens.spec.model import make_spec
+from vlmlens.stores.opening import open_found, open_named
 from vlmlens.testing._stores import block, values
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError
+from vlmlens.passes.tracing import activation_of, check_axis, first_call, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._rounding import close
-from vlmlens.tracing import activation_of, check_axis, first_call, hooked
 
 
 class Pair(nn.Module):

@@ -11,7 +11,7 @@ from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import RunNotFound, StoreError
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
-from vlmlens.stores import open_named
+from vlmlens.stores.opening import open_named
 from vlmlens.testing._stores import block, expect_same, ragged, values
 from vlmlens.transfer import _parts as parts
 from vlmlens.transfer import bring, carry, check_all, origin_of

@@ -24,12 +24,12 @@ from vlmlens.errors import (
     MissingDependency,
     SpecError,
 )
+from vlmlens.hf import PlacedImage
+from vlmlens.hf.loading import explained, pick_device, pick_dtype
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._rounding import STEPS, close, is_close
 from vlmlens.tokens import TokenKind
-from vlmlens.transformers import PlacedImage
-from vlmlens.transformers.loading import explained, pick_device, pick_dtype
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 
 # ---------------------------------------------------------------------- encode
@@ -237,7 +237,7 @@ def test_the_digest_sees_changed_weights(tmp_path: Path, vlm: Any) -> None:
 
 
 def test_large_files_are_sampled_from_end_to_end(tmp_path: Path, monkeypatch: Any) -> None:
-    from vlmlens.transformers import loading
+    from vlmlens.hf import loading
 
     monkeypatch.setattr(loading, "_WHOLE_FILE", 100)
     monkeypatch.setattr(loading, "_SLICE", 10)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from vlmlens.abc import ModelAdapter
+from vlmlens.compose.plan import Plan, compose
 from vlmlens.errors import SiteSilent
-from vlmlens.plan import Plan, compose
+from vlmlens.extraction.dry_pass import silent_columns
 from vlmlens.registry import Registry
-from vlmlens.spec import make_spec
-from vlmlens.trial import silent_columns
+from vlmlens.spec.model import make_spec
 
 
 def composed(*sites: str, **values: Any) -> Plan:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from vlmlens.passes.skipping import needless, passing_on
 from vlmlens.samples import Sample
 from vlmlens.testing.model import TinyLlava, request
 from vlmlens.testing.tiny import picture
-from vlmlens.unread import needless, passing_on
 from vlmlens_plugins.extract.activations import ActivationExtractor
 from vlmlens_plugins.extract.attention import AttentionExtractor
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlmlens.errors import CheckpointError
-from vlmlens.transformers.weights import (
+from vlmlens.hf.weights import (
     StoredTensor,
     check_fit,
     concatenated,
@@ -214,7 +214,7 @@ MEASURE = """
     import sys
     from pathlib import Path
     from transformers import LlamaConfig, LlamaForCausalLM
-    from vlmlens.transformers.weights import place_weights, renamed, stacked, stored_weights
+    from vlmlens.hf.weights import place_weights, renamed, stacked, stored_weights
 
     def resident(what):
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -11,11 +11,11 @@ import torch
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import SiteNotFound
+from vlmlens.hf import PlacedImage, best_canvas, tiled_patches
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
-from vlmlens.transformers import PlacedImage, best_canvas, tiled_patches
 from vlmlens_adapter_aya_vision.adapter import AyaVisionAdapter
 from vlmlens_adapter_aya_vision.checks import AyaVisionChecks
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from vlmlens.sites import Axis, Rename, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_RENAMES,
     SIGLIP_SITES,
     PlacedImage,
@@ -22,6 +20,8 @@ from vlmlens.transformers import (
     tiled_patches,
     tower_layout,
 )
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 
 
 class AyaVisionAdapter(RasterAdapter):

@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 import torch
 from transformers import AddedToken
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Generation, Logits
+from vlmlens.abc.adapter import Generation
 from vlmlens.errors import CheckpointError, CompositionError
+from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
+from vlmlens.hf.encoding import pad_rows, token_kinds
+from vlmlens.hf.layouts import sample_layout, sequence_layout
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import PlacedImage, RasterAdapter, tower_layout
-from vlmlens.transformers.encoding import pad_rows, token_kinds
-from vlmlens.transformers.layouts import sample_layout, sequence_layout
 
 _OPT, _T5 = "language_model.model.decoder", "language_model.decoder"
 _ENCODER = "language_model.encoder"

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
+from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation
-from vlmlens.plan import compose
+from vlmlens.hf import CropGeometry, PlacedImage, grid_patches
 from vlmlens.registry import Registry
-from vlmlens.runner import execute
+from vlmlens.runner.execution import execute
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
-from vlmlens.spec import RunSpec
+from vlmlens.spec.model import RunSpec
 from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
-from vlmlens.transformers import CropGeometry, PlacedImage, grid_patches
 from vlmlens_adapter_clip.adapter import ClipAdapter
 from vlmlens_adapter_clip.checks import ClipChecks, Siglip2Checks, SiglipChecks
 

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import torch
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, Generation, Logits, Readout
+from vlmlens.abc.adapter import Generation, Readout
 from vlmlens.errors import CompositionError
+from vlmlens.hf import CropGeometry, PlacedImage, RasterAdapter, grid_patches
+from vlmlens.hf.layouts import sample_layout
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens.transformers import CropGeometry, PlacedImage, RasterAdapter, grid_patches
-from vlmlens.transformers.layouts import sample_layout
 
 _CHUNK, _REMEMBERED = 64, 10_000
 _BLOCKS = SiteTemplate("vision.block.{i}", ("vision_model.encoder.layers.{i}",), Axis.VISION)

@@ -17,12 +17,12 @@ import torch
 import vlmlens
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import DataError, SiteNotFound, SiteShapeError
+from vlmlens.hf import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
-from vlmlens.transformers import PlacedImage
 from vlmlens_adapter_cogvlm.adapter import CogVLMAdapter, CogVLMOptions
 from vlmlens_adapter_cogvlm.checks import CogVLMChecks, CogVLMEagerChecks
 from vlmlens_adapter_cogvlm.model import CogVLMForConditionalGeneration

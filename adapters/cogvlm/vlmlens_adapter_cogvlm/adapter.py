@@ -13,14 +13,14 @@ from transformers import GenerationConfig
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError
+from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
+from vlmlens.hf.encoding import token_kinds
+from vlmlens.hf.layouts import sequence_layout
+from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.weights import place_weights, read_config_json, renamed, stored_weights
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens.transformers import PlacedImage, RasterAdapter, tower_layout
-from vlmlens.transformers.encoding import token_kinds
-from vlmlens.transformers.layouts import sequence_layout
-from vlmlens.transformers.loading import explained, hub_arguments
-from vlmlens.transformers.weights import place_weights, read_config_json, renamed, stored_weights
 from vlmlens_adapter_cogvlm.config import cogvlm_config
 from vlmlens_adapter_cogvlm.model import CogVLMForConditionalGeneration
 from vlmlens_adapter_cogvlm.positions import VISION

@@ -11,8 +11,8 @@ import transformers
 from tokenizers import Tokenizer
 
 from vlmlens.errors import CheckpointError
-from vlmlens.transformers.pieces import piece_tokenizer
-from vlmlens.transformers.weights import checkpoint_file
+from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.weights import checkpoint_file
 
 DEFAULT = "lmsys/vicuna-7b-v1.5"
 """Where upstream's users take it from."""

@@ -15,13 +15,13 @@ from PIL import Image
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import DataError, SiteNotFound, SiteShapeError, SiteSilent
+from vlmlens.passes.tracing import hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import paint_cells, painted_is_changed, still
 from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, TokenKind
-from vlmlens.tracing import hooked
 from vlmlens_adapter_glamm.adapter import GlammAdapter
 from vlmlens_adapter_glamm.checks import GlammChecks, GlammEagerChecks
 from vlmlens_adapter_glamm.masks import mask_logits

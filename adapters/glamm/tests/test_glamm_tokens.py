@@ -12,7 +12,7 @@ import pytest
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointError
-from vlmlens.transformers.pieces import piece_tokenizer
+from vlmlens.hf.pieces import piece_tokenizer
 from vlmlens_adapter_glamm.adapter import GlammAdapter
 from vlmlens_adapter_glamm.tokenizer import load_tokenizer
 

@@ -13,13 +13,10 @@ import torch
 import transformers
 from pydantic import Field
 
-from vlmlens.abc.adapter import Answer, Batch, Generation, LoadRequest
+from vlmlens.abc.adapter import Answer, Generation, LoadRequest
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError
-from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Rename, Site, SiteMap, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens.transformers import (
+from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     RasterAdapter,
@@ -27,8 +24,12 @@ from vlmlens.transformers import (
     joined,
     tower_layout,
 )
-from vlmlens.transformers.loading import checkpoint_identity, explained, hub_arguments
-from vlmlens.transformers.weights import place_weights, read_config_json, stored_weights
+from vlmlens.hf.loading import checkpoint_identity, explained, hub_arguments
+from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
+from vlmlens.passes.batch import Batch
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Rename, Site, SiteMap, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_glamm.boxes import check_count, fractions
 from vlmlens_adapter_glamm.config import check_kind, glamm_config
 from vlmlens_adapter_glamm.keys import glamm_weights, tower_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vlmlens.transformers.weights import StoredTensor, renamed
+from vlmlens.hf.weights import StoredTensor, renamed
 
 _SAM = "model.grounding_encoder."
 _GAUSSIAN = f"{_SAM}prompt_encoder.shared_embedding.positional_embedding"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmlens.errors import CheckpointError
-from vlmlens.transformers.pieces import piece_tokenizer
-from vlmlens.transformers.weights import checkpoint_file
+from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.weights import checkpoint_file
 
 IM_START, IM_END, BBOX, SEG = "<im_start>", "<im_end>", "<bbox>", "[SEG]"
 PHRASE = ("<p>", "</p>")

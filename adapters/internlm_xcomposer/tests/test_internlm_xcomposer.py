@@ -11,13 +11,13 @@ import torch
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import DataError, SelectorError, SiteSilent
+from vlmlens.hf import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
 from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
-from vlmlens.transformers import PlacedImage
 from vlmlens_adapter_internlm_xcomposer import adapter as adapters
 from vlmlens_adapter_internlm_xcomposer.adapter import XComposerAdapter
 from vlmlens_adapter_internlm_xcomposer.checks import XComposerChecks, XComposerWriteChecks

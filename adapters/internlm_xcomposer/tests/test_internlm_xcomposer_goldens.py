@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.passes.tracing import first_call
 from vlmlens.samples import Sample
 from vlmlens.testing._goldens import far, kept_of, read_thinned
 from vlmlens.testing._rounding import close
-from vlmlens.tracing import first_call
 from vlmlens_adapter_internlm_xcomposer import language, rope, tiling, vision
 from vlmlens_adapter_internlm_xcomposer.adapter import XComposerAdapter, XComposerOptions
 from vlmlens_adapter_internlm_xcomposer.lora import PartialLoraLinear

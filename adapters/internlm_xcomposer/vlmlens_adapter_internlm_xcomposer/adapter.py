@@ -11,13 +11,14 @@ import torch
 import transformers
 from pydantic import Field
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, LoadRequest, Logits
+from vlmlens.abc.adapter import LoadRequest
 from vlmlens.abc.options import Options
+from vlmlens.hf import PlacedImage, TransformersAdapter, joined, tower_layout
+from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.weights import read_config_json
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import PlacedImage, TransformersAdapter, joined, tower_layout
-from vlmlens.transformers.loading import explained, hub_arguments
-from vlmlens.transformers.weights import read_config_json
 from vlmlens_adapter_internlm_xcomposer.chat import END, PLACE, ChatProcessor, load_tokenizer
 from vlmlens_adapter_internlm_xcomposer.config import xcomposer_config
 from vlmlens_adapter_internlm_xcomposer.model import XComposerForConditionalGeneration

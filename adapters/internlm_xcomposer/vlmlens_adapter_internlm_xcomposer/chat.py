@@ -9,9 +9,9 @@ import torch
 from tokenizers import AddedToken
 
 from vlmlens.errors import CheckpointError, DataError
-from vlmlens.transformers.encoding import pad_rows
-from vlmlens.transformers.pieces import piece_tokenizer
-from vlmlens.transformers.weights import checkpoint_file
+from vlmlens.hf.encoding import pad_rows
+from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.weights import checkpoint_file
 from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig
 from vlmlens_adapter_internlm_xcomposer.tiling import TileImages, canvas, most_tiles
 

@@ -7,8 +7,8 @@ from typing import cast
 
 import numpy as np
 
+from vlmlens.hf import CropGeometry, grid_patches, joined
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens.transformers import CropGeometry, grid_patches, joined
 from vlmlens_adapter_internlm_xcomposer.tiling import Canvas
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vlmlens.transformers.weights import (
+from vlmlens.hf.weights import (
     StoredTensor,
     place_weights,
     renamed,

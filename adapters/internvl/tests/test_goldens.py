@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.hf.weights import StoredTensor
 from vlmlens.samples import Sample
 from vlmlens.testing._goldens import far, read_thinned
-from vlmlens.transformers.weights import StoredTensor
 from vlmlens_adapter_internvl import keys
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_internvl.tiling import best_canvas

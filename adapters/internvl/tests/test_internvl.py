@@ -9,12 +9,12 @@ import pytest
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import SiteNotFound
+from vlmlens.hf import PlacedImage, tiled_patches
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
-from vlmlens.transformers import PlacedImage, tiled_patches
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_internvl.checks import (
     InternVL35Checks,

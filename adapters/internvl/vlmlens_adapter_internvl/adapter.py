@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from vlmlens.sites import Axis, Rename, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_SITES,
     PlacedImage,
     TransformersAdapter,
@@ -20,7 +18,9 @@ from vlmlens.transformers import (
     tiled_patches,
     tower_layout,
 )
-from vlmlens.transformers.loading import explained, hub_arguments
+from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internvl import original
 from vlmlens_adapter_internvl.chat import IMAGE_CONTEXT, ChatProcessor
 from vlmlens_adapter_internvl.paths import RENAMES

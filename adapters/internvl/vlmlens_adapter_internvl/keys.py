@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from vlmlens.transformers.weights import StoredTensor, concatenated
+from vlmlens.hf.weights import StoredTensor, concatenated
 
 _RENAMES = (
     (r"^vision_model\.embeddings\.class_embedding$", "{vision}embeddings.cls_token"),

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from vlmlens.errors import SiteShapeError, SiteSilent
+from vlmlens.hf import PlacedImage, RasterAdapter
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._painting import changed_tokens, still
 from vlmlens.testing.tiny import picture
-from vlmlens.transformers import PlacedImage, RasterAdapter
 from vlmlens_adapter_janus.adapter import JanusAdapter
 from vlmlens_adapter_janus.checks import JanusChecks
 

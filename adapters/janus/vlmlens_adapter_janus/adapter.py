@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from vlmlens.hf import LLAVA_SITES, CropGeometry, PlacedImage, RasterAdapter
 from vlmlens.sites import Axis, SiteTemplate
-from vlmlens.transformers import LLAVA_SITES, CropGeometry, PlacedImage, RasterAdapter
 
 _TOWER = "model.vision_model"
 

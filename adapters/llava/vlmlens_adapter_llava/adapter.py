@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from vlmlens.hf import LLAVA_RENAMES, RasterAdapter
 from vlmlens.sites import Rename
-from vlmlens.transformers import LLAVA_RENAMES, RasterAdapter
 
 
 class LlavaAdapter(RasterAdapter):

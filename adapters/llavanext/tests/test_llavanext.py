@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlmlens.hf import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import still
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
-from vlmlens.transformers import PlacedImage
 from vlmlens_adapter_llavanext.adapter import LlavaNextAdapter
 from vlmlens_adapter_llavanext.checks import LlavaNextChecks
 

@@ -10,9 +10,7 @@ from typing import ClassVar, cast
 import numpy as np
 from transformers.image_processing_utils import select_best_resolution
 
-from vlmlens.sites import Axis, Rename
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_RENAMES,
     CropGeometry,
     PlacedImage,
@@ -21,6 +19,8 @@ from vlmlens.transformers import (
     joined,
     tower_layout,
 )
+from vlmlens.sites import Axis, Rename
+from vlmlens.tokens import AxisLayout, PatchGrid
 
 
 @dataclass(frozen=True, slots=True)

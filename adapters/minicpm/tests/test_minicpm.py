@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from vlmlens.errors import SiteSilent
+from vlmlens.hf import PlacedImage
+from vlmlens.hf.recurrent import chunk_size
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.adapter import AdapterTests, distance
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import PlacedImage
-from vlmlens.transformers.recurrent import chunk_size
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
 from vlmlens_adapter_minicpm.checks import MiniCpm46Checks, MiniCpm47Checks, MiniCpmFineChecks
 

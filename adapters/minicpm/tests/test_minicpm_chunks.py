@@ -16,11 +16,11 @@ import pytest
 import torch
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
+from vlmlens.hf.recurrent import chunk_size
 from vlmlens.samples import Sample
 from vlmlens.testing.adapter import distance
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
-from vlmlens.transformers.recurrent import chunk_size
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
 from vlmlens_adapter_minicpm.checks import MiniCpm46Checks, MiniCpmFineChecks
 

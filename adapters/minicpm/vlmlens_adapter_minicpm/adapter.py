@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import ClassVar, Self
 
 from vlmlens.abc.adapter import LoadRequest
-from vlmlens.sites import Axis, Rename, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     SIGLIP_SITES,
     PlacedImage,
     TransformersAdapter,
     joined,
     raster_layout,
 )
-from vlmlens.transformers.loading import explained, quiet
-from vlmlens.transformers.weights import read_config_json
+from vlmlens.hf.loading import explained, quiet
+from vlmlens.hf.weights import read_config_json
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_minicpm.older.config import generation_of
 from vlmlens_adapter_minicpm.views import sliced_views
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vlmlens.hf import CropGeometry, grid_patches
 from vlmlens.tokens import PatchGrid
-from vlmlens.transformers import CropGeometry, grid_patches
 
 
 def sliced_views(

@@ -15,13 +15,13 @@ from PIL import Image
 import vlmlens
 from vlmlens.abc import Batch
 from vlmlens.errors import DataError, ImageError, SiteNotFound, SiteShapeError
+from vlmlens.hf import tower_layout
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.testing.adapter import distance
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, TokenKind
-from vlmlens.transformers import tower_layout
 from vlmlens_adapter_molmo.v1 import model as molmo_model
 from vlmlens_adapter_molmo.v1.adapter import MolmoAdapter
 from vlmlens_adapter_molmo.v1.checks import MolmoChecks, MolmoEChecks, MolmoOlmoChecks

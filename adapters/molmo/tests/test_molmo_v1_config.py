@@ -12,9 +12,9 @@ import torch
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointError, CheckpointNotFound
+from vlmlens.hf.weights import StoredTensor, check_fit
 from vlmlens.samples import Sample
 from vlmlens.testing.tiny import picture
-from vlmlens.transformers.weights import StoredTensor, check_fit
 from vlmlens_adapter_molmo.adapter import Molmo2Adapter
 from vlmlens_adapter_molmo.checks import Molmo2Checks
 from vlmlens_adapter_molmo.v1.adapter import MolmoAdapter

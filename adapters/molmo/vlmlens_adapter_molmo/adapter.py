@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vlmlens.sites import Axis, Rename, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_SITES,
     CropGeometry,
     PlacedImage,
@@ -20,7 +18,9 @@ from vlmlens.transformers import (
     raster_layout,
     tower_layout,
 )
-from vlmlens.transformers.weights import read_config_json
+from vlmlens.hf.weights import read_config_json
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_molmo.generations import check_generation
 from vlmlens_adapter_molmo.images import Canvas, Molmo2Images, canvas_of, pooled
 

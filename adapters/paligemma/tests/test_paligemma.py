@@ -10,11 +10,11 @@ import torch
 
 from vlmlens.abc import Batch, ModelAdapter
 from vlmlens.errors import DataError
+from vlmlens.hf import TransformersAdapter
 from vlmlens.samples import Sample
 from vlmlens.testing.adapter import distance, replaced
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
-from vlmlens.transformers import TransformersAdapter
 from vlmlens_adapter_paligemma.adapter import PaliGemmaAdapter
 from vlmlens_adapter_paligemma.checks import PaliGemma2Checks, PaliGemmaChecks
 

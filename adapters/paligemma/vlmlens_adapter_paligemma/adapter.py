@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 
 from vlmlens.errors import DataError
+from vlmlens.hf import LLAVA_RENAMES, SIGLIP_SITES, RasterAdapter
 from vlmlens.sites import Rename, SiteTemplate
-from vlmlens.transformers import LLAVA_RENAMES, SIGLIP_SITES, RasterAdapter
 
 _SUFFIX = 1
 

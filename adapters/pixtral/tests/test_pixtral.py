@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlmlens.hf import PlacedImage, tower_layout
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind
-from vlmlens.transformers import PlacedImage, tower_layout
 from vlmlens_adapter_pixtral.adapter import PixtralAdapter
 from vlmlens_adapter_pixtral.checks import ConsolidatedChecks, PixtralChecks
 

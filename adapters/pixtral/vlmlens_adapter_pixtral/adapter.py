@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vlmlens.sites import Axis, Rename, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_RENAMES,
     LLAVA_SITES,
     CropGeometry,
@@ -18,8 +16,10 @@ from vlmlens.transformers import (
     TransformersAdapter,
     grid_patches,
 )
-from vlmlens.transformers.layouts import packed_layout
-from vlmlens.transformers.loading import explained, hub_arguments
+from vlmlens.hf.layouts import packed_layout
+from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_pixtral import mistral
 
 _BLOCK = SiteTemplate(

@@ -28,7 +28,7 @@ class PixtralChecks(AdapterTests):
         """See `AdapterTests.build`."""
         import transformers as t
 
-        from vlmlens.transformers.processors import transformers_class
+        from vlmlens.hf.processors import transformers_class
         from vlmlens_adapter_pixtral.mistral import CHAT_TEMPLATE
 
         tokenizer = byte_tokenizer(

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vlmlens.errors import CheckpointError, MissingDependency
+from vlmlens.hf.processors import transformers_class
 from vlmlens.sites import Rename
-from vlmlens.transformers.processors import transformers_class
 
 _TOWER = r"^(model\.vision_tower\.transformer\.layers\.[^.]+)"
 _TEXT = r"^(model\.language_model\.layers\.[^.]+)"

@@ -10,9 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from vlmlens.errors import MissingDependency
-from vlmlens.sites import Axis, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_SITES,
     CropGeometry,
     PlacedImage,
@@ -22,6 +20,8 @@ from vlmlens.transformers import (
     raster_layout,
     tower_layout,
 )
+from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_plm.images import PlmImages, tiling
 
 _TIMM = "model.vision_tower.timm_model"

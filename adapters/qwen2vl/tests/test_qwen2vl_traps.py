@@ -15,8 +15,9 @@ import torch
 from transformers import AutoConfig
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 
-from vlmlens.abc.adapter import Batch, LoadRequest
+from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import SiteNotFound
+from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still

@@ -15,9 +15,7 @@ import torch
 from pydantic import Field
 
 from vlmlens.abc.options import Options
-from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.transformers import (
+from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
@@ -25,6 +23,8 @@ from vlmlens.transformers import (
     joined,
     packed_layout,
 )
+from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
 
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")

@@ -2,7 +2,7 @@
 
 An adapter answers six questions: load, skeleton, sites, encode, forward/generate, readout.
 Families with a native transformers class start from
-`vlmlens.transformers.TransformersAdapter`, which answers most of them.
+`vlmlens.hf.TransformersAdapter`, which answers most of them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from vlmlens.abc import options as base
-from vlmlens.sites import Axis, Site, SiteMap
-from vlmlens.tokens import AxisLayout, TokenLayout
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.sites import Site, SiteMap
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
 
+    from vlmlens.passes.tracing import Edit, Trace
     from vlmlens.samples import Sample
-    from vlmlens.tracing import Edit, Trace
 
 Answer: TypeAlias = "str | Sequence[int]"
 """A continuation of a prompt: as text, or as the token ids that a model wrote."""
 
-Logits = Literal["none", "last", "all"]
-"""Which positions' logits a forward pass computes."""
 
 Sharing = Literal["nothing", "images", "beginnings"]
 """What is computed once for samples on the same images: nothing, what the vision tower gives, or
@@ -64,65 +62,6 @@ class LoadRequest:
     quantization: str | None = None
     trust_remote_code: bool = False
     options: base.Options = field(default_factory=base.Options)
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One of the passes that together give a batch's activations.
-
-    Args:
-        axes: Whose modules run in it. The rows of an axis that runs in several passes are those
-            of its passes, one after the other.
-        run: Runs it; told whether the unembedding is to run too.
-        rows: How many of the language model's rows are in it; 0 where it does not say.
-        fill: Runs it only as far as later passes need it, given the last block of the language
-            model that they run; None where there is no shorter way. No block from that one on
-            gives its activation then.
-        whole: Later passes need all that it computes: it is not ended early where one follows.
-    """
-
-    axes: frozenset[Axis]
-    run: Callable[[bool], None]
-    rows: int = 0
-    fill: Callable[[int], None] | None = None
-    whole: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Encoded samples, ready for one forward pass.
-
-    Args:
-        samples: The samples, in row order.
-        inputs: Keyword arguments of the model's forward, on the model's device.
-        layouts: Per axis, which rows of a flattened activation belong to which sample.
-        passes: Where several passes give the activations, because samples share rows that are
-            computed once (`ModelAdapter.encode_shared`); empty: one `forward`.
-    """
-
-    samples: tuple[Sample, ...]
-    inputs: Mapping[str, Any]
-    layouts: Mapping[Axis, AxisLayout]
-    passes: tuple[Pass, ...] = ()
-
-    def layout(self, i: int, axis: Axis = Axis.LLM) -> TokenLayout:
-        """The token layout of sample `i` on an axis."""
-        return self.layouts[axis].samples[i]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardOutput:
-    """What a forward pass gives beside traced activations.
-
-    Args:
-        logits: "last": float `[samples, vocabulary]` after each sample's last token; "all":
-            `[samples, positions, vocabulary]`, padded as the batch is; "none": None.
-    """
-
-    logits: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -323,6 +262,6 @@ class ModelAdapter(ABC):
             SiteNotFound: A pattern matches nothing.
             SiteSilent: A site gave no activation in this pass.
         """
-        from vlmlens.tracing import trace_forward
+        from vlmlens.passes.tracing import trace_forward
 
         return trace_forward(self, batch, sites, logits=logits, edits=edits or {})

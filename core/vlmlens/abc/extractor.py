@@ -10,7 +10,8 @@ from vlmlens.abc import options as base
 from vlmlens.abc.storage import Values
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import Batch, ModelAdapter
+    from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.passes.batch import Batch
     from vlmlens.samples import Sample
 
 

@@ -63,7 +63,7 @@ def checkpoints(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def sites(ctx: typer.Context, incomplete: str) -> list[str]:
     """The sites of the chosen model, as far as they are known without importing it."""
-    from vlmlens.site_names import offered
+    from vlmlens.sites.name_cache import offered
 
     names = [entry.name for entry in _chosen(ctx)]
     return offered(names[0] if names else _adapter(ctx), ctx.params.get("model"), incomplete)

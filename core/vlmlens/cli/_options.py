@@ -17,7 +17,7 @@ from vlmlens.cli._output import Output, current
 from vlmlens.errors import SpecError
 
 if TYPE_CHECKING:
-    from vlmlens.spec import RunSpec
+    from vlmlens.spec.model import RunSpec
 
 __all__ = [
     "SpecFlags",
@@ -50,7 +50,7 @@ class SpecFlags:
         Raises:
             SpecError: The file, a key or a value is wrong.
         """
-        from vlmlens.spec import assign, make_spec, merged
+        from vlmlens.spec.model import assign, make_spec, merged
 
         below = merged(dict(base or {}), self._file[0])
         values = merged(below, self._given(below))
@@ -67,7 +67,7 @@ class SpecFlags:
 
     @cached_property
     def _file(self) -> tuple[dict[str, Any], list[str]]:
-        from vlmlens.foreign import read_run_file
+        from vlmlens.spec.vlm_lens import read_run_file
 
         return ({}, []) if self.config is None else read_run_file(self.config)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from vlmlens.cli._output import size
 
 if TYPE_CHECKING:
-    from vlmlens.runner import Estimate, Plan
+    from vlmlens.compose.estimate import Estimate
+    from vlmlens.runner.execution import Plan
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from vlmlens.errors import RunNotFound
 
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore
-    from vlmlens.runs import Run
+    from vlmlens.runs.run import Run
 
 
 def stored_run(where: str) -> Run | None:
@@ -19,8 +19,8 @@ def stored_run(where: str) -> Run | None:
     Raises:
         RunNotFound: There is nothing at all.
     """
-    from vlmlens.runs import Run
-    from vlmlens.stores import is_uri
+    from vlmlens.runs.run import Run
+    from vlmlens.stores.opening import is_uri
 
     if is_uri(where):
         return None
@@ -38,6 +38,6 @@ def open_store(where: str, run: Run | None, storage: str | None) -> ColumnStore:
     Raises:
         StoreError: No storage plugin reads it.
     """
-    from vlmlens.stores import open_found
+    from vlmlens.stores.opening import open_found
 
     return run.store() if run is not None else open_found(installed(), where, storage)

@@ -26,8 +26,8 @@ def analyze(
     The model is loaded only where an analysis needs it. A database FILE has none; its results go
     to the folder FILE.vlmlens beside it.
     """
-    from vlmlens import runner
-    from vlmlens.databases import analyze_stored, has_model, run_beside
+    from vlmlens.runner import execution as runner
+    from vlmlens.runner.bare_store import analyze_stored, run_beside
 
     registry = installed()
     made = stored_run(run)
@@ -39,7 +39,7 @@ def analyze(
         else:
             flags.only("analysis", "seed", command="analyze")
             spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
-        work = runner.analyze if has_model(made) else analyze_stored
+        work = runner.analyze if made.has_model else analyze_stored
         results = work(made, spec.analysis, registry, observer=observer, seed=spec.seed)
     if output.json:
         output.data(run_document(made, results))

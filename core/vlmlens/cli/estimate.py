@@ -21,8 +21,8 @@ def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
 
     Column by column, without loading weights (but for --time).
     """
-    from vlmlens import runner
-    from vlmlens.pace import timed
+    from vlmlens.extraction.extraction import timed
+    from vlmlens.runner import execution as runner
 
     with output.observer() as observer:
         plan = runner.compose(

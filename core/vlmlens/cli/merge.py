@@ -19,8 +19,8 @@ def merge(
 
     Shards are what `vlmlens extract --shard K/N` writes. They can be analysed as they are, too.
     """
-    from vlmlens.runs import Run
-    from vlmlens.shards import merge as put_together
+    from vlmlens.runner.merge import merge as put_together
+    from vlmlens.runs.run import Run
 
     run = Run(where, registry=installed())
     with output.observer() as observer:

@@ -40,7 +40,7 @@ def new(
 
     Installed with `pip install -e FOLDER`, it is found by its name like any other.
     """
-    from vlmlens.scaffold import NewPlugin, default_folder, parsed_answers, write_plugin
+    from vlmlens.registry.scaffold import NewPlugin, default_folder, parsed_answers, write_plugin
 
     place = folder or default_folder(kind, name)
     answers = parsed_answers(answer or ())

@@ -34,8 +34,8 @@ def report(
 
     With --figures and --tables: files for papers as well.
     """
-    from vlmlens.report.of_run import render_again
-    from vlmlens.runs import Run
+    from vlmlens.runner.run_report import render_again
+    from vlmlens.runs.run import Run
 
     made = render_again(Run(run, registry=installed()), figures, tables, to, show=open_)
     document = {"report": str(made[0]), "files": [str(path) for path in made[1:]]}

@@ -14,8 +14,8 @@ from vlmlens.cli._plan import plan_document, plan_lines
 
 if TYPE_CHECKING:
     from vlmlens.results import Result
-    from vlmlens.runner import Plan, RunMode
-    from vlmlens.runs import Run
+    from vlmlens.runner.execution import Plan, RunMode
+    from vlmlens.runs.run import Run
 
 Mode = Annotated[
     bool | None,
@@ -68,9 +68,9 @@ def carry_out(
     shard: str | None = None,
 ) -> Run | None:
     """Compose a run, show what it will cost, and execute it, unless it is a dry one."""
-    from vlmlens import runner
-    from vlmlens.shards import Shard
-    from vlmlens.workers import execute_in_workers
+    from vlmlens.runner import execution as runner
+    from vlmlens.runner.workers import execute_in_workers
+    from vlmlens.runs.shards import Shard
 
     only_extract = command == "extract"
     registry = installed()
@@ -123,7 +123,7 @@ class _ResumeHint:
     """A lifecycle plugin that learns where the run is, for the one who presses Ctrl-C."""
 
     def __init__(self, output: Output, command: str) -> None:
-        from vlmlens.hookspecs import hookimpl
+        from vlmlens.abc.hookspecs import hookimpl
 
         self._output = output
         self._command = command

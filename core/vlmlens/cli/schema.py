@@ -17,7 +17,7 @@ def schema(output: Output) -> None:
     With the options of the installed plugins; those that cannot be imported are named on stderr
     and left out.
     """
-    from vlmlens.schema import run_schema
+    from vlmlens.compose.schema import run_schema
 
     document, notes = run_schema(installed())
     if not output.quiet:

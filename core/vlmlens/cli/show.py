@@ -13,7 +13,7 @@ from vlmlens.cli._stores import open_store, stored_run
 
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnInfo, ColumnStore
-    from vlmlens.runs import Run
+    from vlmlens.runs.run import Run
 
 _ROWS, _VALUES = 3, 6
 

@@ -35,7 +35,7 @@ def sites(
     They are read from its configuration; no weights are loaded. Module paths of older versions of
     transformers are taken too, and what they became is shown.
     """
-    from vlmlens import runner
+    from vlmlens.runner import execution as runner
 
     tree, widths, classes = runner.open_sites(flags.spec(), installed())
     moved = {given: tree.renamed(given) for given in pattern or ()}

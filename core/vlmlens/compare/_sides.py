@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import RunError, did_you_mean
 from vlmlens.results import Result
-from vlmlens.runs import Run
+from vlmlens.runs.run import Run
 
 if TYPE_CHECKING:
     from vlmlens.registry import Registry

@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._entry import Entry, normal
 from vlmlens.registry._reading import same_distribution
 
-if TYPE_CHECKING:
-    from vlmlens.registry._registry import Registry
-
 _log = logging.getLogger("vlmlens")
 _FILE_SOURCE = re.compile(r"(?P<plugin>.+\.py:\w+)(?::(?P<source>.*))?")
 
+Find = Callable[[PluginKind, str], Manifest]
+"""As `Registry.find`."""
 
-def dataset_for(registry: Registry, data: str) -> tuple[Manifest, str]:
+Ask = Callable[[Manifest, Callable[[Any], Any]], Any]
+"""As `Registry.ask`."""
+
+
+def dataset_for(data: str, entries: Sequence[Entry], find: Find, ask: Ask) -> tuple[Manifest, str]:
     """The dataset plugin for `--data`, and the source that it is given.
 
     See `Registry.dataset_for`.
+
+    Args:
+        data: What the user gave.
+        entries: The installed datasets.
+        find: Gives the manifest of one by its name.
+        ask: Puts a question to the class of one.
     """
-    entries = registry.entries(PluginKind.DATASET)
     if match := _FILE_SOURCE.fullmatch(data):
-        manifest = registry.find(PluginKind.DATASET, match["plugin"])
+        manifest = find(PluginKind.DATASET, match["plugin"])
         return manifest, match["source"] or ""
     if named := _named(entries, data):
         plugin, source = named
-        return registry.find(PluginKind.DATASET, plugin), source
+        return find(PluginKind.DATASET, plugin), source
     if not Path(data).expanduser().exists():
         raise _not_found(entries, data)
     path = str(Path(data).expanduser())
-    return _only_reader(registry, entries, path), path
+    return _only_reader(entries, path, ask), path
 
 
-def _named(entries: list[Entry], data: str) -> tuple[str, str] | None:
+def _named(entries: Sequence[Entry], data: str) -> tuple[str, str] | None:
     """(plugin name, source) of `NAME:SOURCE` or `DISTRIBUTION:NAME:SOURCE`."""
     head, colon, rest = data.partition(":")
     if not colon:
@@ -51,8 +60,8 @@ def _named(entries: list[Entry], data: str) -> tuple[str, str] | None:
     return None
 
 
-def _only_reader(registry: Registry, entries: list[Entry], path: str) -> Manifest:
-    readers = [found for entry in entries if (found := _reader(registry, entry, path))]
+def _only_reader(entries: Sequence[Entry], path: str, ask: Ask) -> Manifest:
+    readers = [found for entry in entries if (found := _reader(entry, path, ask))]
     if len(readers) == 1:
         return readers[0]
     if readers:
@@ -70,12 +79,12 @@ def _only_reader(registry: Registry, entries: list[Entry], path: str) -> Manifes
     )
 
 
-def _reader(registry: Registry, entry: Entry, path: str) -> Manifest | None:
+def _reader(entry: Entry, path: str, ask: Ask) -> Manifest | None:
     """The entry's manifest where it reads the path; one that fails is reported and left out."""
     if entry.manifest is None or not entry.usable:
         return None
     try:
-        reads = registry.ask(entry.manifest, lambda dataset: dataset.reads(path))
+        reads = ask(entry.manifest, lambda dataset: dataset.reads(path))
     except PluginError as error:
         _log.warning("Not asked whether it reads %s: %s", path, error)
         return None
@@ -85,7 +94,7 @@ def _reader(registry: Registry, entry: Entry, path: str) -> Manifest | None:
     return entry.manifest if reads else None
 
 
-def _not_found(entries: list[Entry], data: str) -> DataNotFound:
+def _not_found(entries: Sequence[Entry], data: str) -> DataNotFound:
     names = [entry.name for entry in entries]
     head, colon, _ = data.partition(":")
     if normal(head) in {name for entry in entries for name in entry.names}:

@@ -29,7 +29,7 @@ def register_all(
     """A plugin manager with every pluggy plugin that could be registered, and an entry for each."""
     import pluggy
 
-    from vlmlens import hookspecs
+    from vlmlens.abc import hookspecs
 
     manager = pluggy.PluginManager("vlmlens")
     manager.add_hookspecs(hookspecs)

@@ -191,7 +191,7 @@ class Registry:
             SpecError: An option that it does not have, or a value of the wrong kind.
         """
         from vlmlens.manifest import Manifest
-        from vlmlens.spec import validated
+        from vlmlens.spec.model import validated
 
         if isinstance(plugin, Manifest):
             where = f"The {plugin.kind} {plugin.name}"
@@ -213,9 +213,10 @@ class Registry:
             AmbiguousPlugin: Several datasets read the path.
             PluginError: The named dataset cannot be used.
         """
+        from vlmlens.manifest import PluginKind
         from vlmlens.registry._data import dataset_for
 
-        return dataset_for(self, data)
+        return dataset_for(data, self.entries(PluginKind.DATASET), self.find, self.ask)
 
     def hooks(self) -> pluggy.PluginManager:
         """The plugin manager with every pluggy plugin that works; call with `call_hook`.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._files import write_bytes
-from vlmlens.errors import RunError
 from vlmlens.report._text import clean, scalar, slug
 from vlmlens.results import Figure, Result, Table
 
@@ -51,15 +50,6 @@ def write_result(result: Result, folder: Path) -> list[Path]:
         write_bytes(folder / name, figure_svg(figure))
     _remove_stale(folder, slug(result.analysis), {*tables, *figures})
     return [folder / name for name in (first, *tables, *figures)]
-
-
-def read_results(folder: Path) -> list[Result]:
-    """The results that `write_result` wrote to a folder, by name of the analysis.
-
-    Raises:
-        RunError: A file is not a result; names the file.
-    """
-    return [_read(path) for path in sorted(folder.glob("*.json"))]
 
 
 def to_json(result: Result) -> str:
@@ -110,17 +100,6 @@ def file_names(result: Result, items: Sequence[Table] | Sequence[Figure], suffix
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError(f"{result.analysis}: two results would share a file: {sorted(names)}")
     return names
-
-
-def _read(path: Path) -> Result:
-    try:
-        return Result.from_dict(json.loads(path.read_bytes()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} holds no result ({type(error).__name__}: {error}).",
-            subject=str(path),
-            hint="Remove the file and run the analysis again.",
-        ) from error
 
 
 def _remove_stale(folder: Path, analysis: str, kept: set[str]) -> None:

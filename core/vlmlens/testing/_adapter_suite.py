@@ -154,7 +154,7 @@ class AdapterSuite(PluginChecks):
         return [Sample(f"q{i}", prompt, (image,)) for i, prompt in enumerate(prompts)]
 
     def _in_passes(self, batch: Any, *, stop: bool) -> dict[str, Any]:
-        from vlmlens.parts import select_in_passes
+        from vlmlens.passes.selection import select_in_passes
 
         sites = self.vlm.sites.canonical
         columns = {}
@@ -219,7 +219,7 @@ def halved(activation: Any) -> Any:
 @contextmanager
 def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
     """Let a module give the edited activation by itself, without any hook."""
-    from vlmlens.tracing import replaced_activation
+    from vlmlens.passes.tracing import replaced_activation
 
     forward = module.forward
 

@@ -21,13 +21,13 @@ from vlmlens.testing._checks import expect
 from vlmlens.testing._stores import expect_same, numbered
 
 if TYPE_CHECKING:
-    from vlmlens.testing.storage import StorageTests
+    from vlmlens.testing._store_kit import StoreKit
 
 WALKS = 3
 STEPS = 4
 
 
-def run_machine(kit: StorageTests, folder: Path) -> None:
+def run_machine(kit: StoreKit, folder: Path) -> None:
     """Run the walks: whole numbered blocks, however each of them came to be there.
 
     Args:

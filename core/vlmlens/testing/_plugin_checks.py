@@ -38,7 +38,7 @@ class PluginChecks(Checks):
 
     def chosen(self, values: Mapping[str, Any] | None = None) -> Options:
         """The plugin's options with some values; default: the kit's."""
-        from vlmlens.spec import validated
+        from vlmlens.spec.model import validated
 
         given = self.options if values is None else values
         found: Options = validated(self.plugin.Options, dict(given), where=self.manifest.name)

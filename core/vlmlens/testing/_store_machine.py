@@ -24,7 +24,7 @@ from vlmlens.testing._checks import expect, expect_error
 from vlmlens.testing._stores import expect_same, ragged, values
 
 if TYPE_CHECKING:
-    from vlmlens.testing.storage import StorageTests
+    from vlmlens.testing._store_kit import StoreKit
 
 _FORMS = {
     "a/last": ("float32", 3, False),
@@ -35,7 +35,7 @@ _FORMS = {
 _IDS = st.lists(st.integers(0, 40).map(str), min_size=1, max_size=6, unique=True)
 
 
-def run_machine(kit: StorageTests, folder: Path) -> None:
+def run_machine(kit: StoreKit, folder: Path) -> None:
     """Run the walk.
 
     Args:

@@ -266,7 +266,7 @@ class AdapterTests(AdapterSuite):
     def check_unread_blocks(self, folder: Path) -> None:
         """Without the blocks that nothing reads, all that needs none of them keeps its bits."""
         del folder
-        from vlmlens.unread import needless, passing_on
+        from vlmlens.passes.skipping import needless, passing_on
 
         if not self.vlm.unread:
             raise skip("every block is read")

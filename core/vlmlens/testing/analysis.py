@@ -18,8 +18,9 @@ from vlmlens.abc.storage import ColumnBlock, Values
 from vlmlens.errors import CompositionError, MissingAnnotation, VlmlensError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry._target import is_file
-from vlmlens.report.files import read_results, to_json, write_result
+from vlmlens.report.files import to_json, write_result
 from vlmlens.results import Result, Verdict
+from vlmlens.runs.result_files import read_results
 from vlmlens.samples import Sample
 from vlmlens.testing._checks import CheckFailed, expect, skip
 from vlmlens.testing._plugin_checks import PluginChecks

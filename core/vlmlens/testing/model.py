@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vlmlens.abc.adapter import Answer, Batch, LoadRequest
+from vlmlens.abc.adapter import Answer, LoadRequest
+from vlmlens.hf import RasterAdapter
 from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample
 from vlmlens.testing.tiny import byte_tokenizer, save
-from vlmlens.transformers import RasterAdapter
 
 TINY = Manifest(
     kind=PluginKind.ADAPTER,

@@ -15,7 +15,7 @@ from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.testing._checks import CheckResult, Checks
 
 if TYPE_CHECKING:
-    from vlmlens.observer import Observer
+    from vlmlens.abc.observer import Observer
     from vlmlens.registry import Registry
 
 _KITS = {

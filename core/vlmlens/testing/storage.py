@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,24 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmlens.abc.storage import DTYPES, ColumnBlock, ColumnStore, Mode, Values
+from vlmlens.abc.storage import DTYPES, ColumnBlock, ColumnStore, Values
 from vlmlens.errors import ColumnNotFound, StoreError, StoreLocked
 from vlmlens.testing._checks import expect, expect_error, skip
-from vlmlens.testing._plugin_checks import PluginChecks
 from vlmlens.testing._processes import Process
+from vlmlens.testing._store_kit import StoreKit
 from vlmlens.testing._stores import (
     block,
     expect_same,
     expect_same_array,
     numbered,
-    open_target,
     ragged,
     select,
     values,
 )
 
 
-class StorageTests(PluginChecks):
+class StorageTests(StoreKit):
     """The conformance kit of storage backends.
 
     Subclass it as `Test...` and give `manifest`; override `location` where the backend does not
@@ -35,14 +33,6 @@ class StorageTests(PluginChecks):
     checked: "ragged" (several rows per sample) and "durable" (what `write` acknowledged is there
     for other processes, whatever becomes of the writer).
     """
-
-    def location(self, folder: Path) -> str:
-        """Where a store in an empty folder of its own is."""
-        return str(folder / "columns")
-
-    def open(self, folder: Path, mode: Mode = "a") -> ColumnStore:
-        """Open the store of a folder; each call gives a new handle on the same store."""
-        return open_target(self.manifest.target, self.location(folder), mode, self.options)
 
     def check_round_trip(self, folder: Path) -> None:
         """Every dtype comes back bit for bit, from the writer and after reopening."""
@@ -364,10 +354,3 @@ class StorageTests(PluginChecks):
             yield process
         finally:
             process.end()
-
-    def start(self, action: str, folder: Path, *more: str) -> Process:
-        """A process that reads the folder's store ("read") or writes to it ("write")."""
-        location = self.location(folder)
-        return Process(
-            action, self.manifest.target, location, json.dumps(dict(self.options)), *more
-        )

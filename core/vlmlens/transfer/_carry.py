@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnStore
 from vlmlens.errors import StoreError, VlmlensError
-from vlmlens.stores import UNFINISHED, backend_of, is_uri, open_found, open_named
+from vlmlens.stores.opening import UNFINISHED, backend_of, is_uri, open_found, open_named
 from vlmlens.transfer import _npz, _parquet, _safetensors
 from vlmlens.transfer._parts import About, Content, content_of
 
 if TYPE_CHECKING:
     from vlmlens.registry import Registry
-    from vlmlens.runs import Run
+    from vlmlens.runs.run import Run
 
 FORMATS = ("safetensors", "npz", "parquet")
 """The file formats; each is also the suffix that chooses it."""
@@ -66,7 +66,7 @@ def origin_of(
         StoreError: It is neither a run nor a store.
     """
     from vlmlens.errors import RunNotFound
-    from vlmlens.runs import Run
+    from vlmlens.runs.run import Run
 
     run = None
     if not is_uri(where):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vlmlens.hf import LLAVA_SITES, RasterAdapter
 from vlmlens.sites import Axis, SiteTemplate
-from vlmlens.transformers import LLAVA_SITES, RasterAdapter
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 

@@ -10,12 +10,12 @@ import torch
 from vlmlens.abc import Batch, Extractor, Values
 from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import MissingAnnotation, SiteNotFound
-from vlmlens.parts import select_in_passes
+from vlmlens.passes.selection import select_in_passes
+from vlmlens.passes.skipping import needless
+from vlmlens.passes.tracing import check_axis, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select
-from vlmlens.tracing import check_axis, hooked
-from vlmlens.unread import needless
 
 DEFAULT_SITES = (
     "vision.block.*",

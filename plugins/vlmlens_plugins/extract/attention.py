@@ -18,10 +18,10 @@ from vlmlens.errors import (
     SiteShapeError,
     SiteSilent,
 )
+from vlmlens.passes.tracing import check_axis, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, TokenKind
-from vlmlens.tracing import check_axis, hooked
 from vlmlens_plugins.extract._weights import Reading, check_heads, weights_of
 from vlmlens_plugins.extract.activations import ActivationExtractor, to_values
 

@@ -18,10 +18,10 @@ import torch
 from PIL import ImageOps
 
 from vlmlens.errors import SiteShapeError
+from vlmlens.passes.tracing import first_call, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, TokenKind, TokenLayout
-from vlmlens.tracing import first_call, hooked
 
 _ROUNDING = 1e-5
 _EPS = 8

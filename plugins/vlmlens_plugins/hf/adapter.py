@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmlens.abc.adapter import Answer, Batch, ForwardOutput, Logits, Readout
+from vlmlens.abc.adapter import Answer, Readout
 from vlmlens.errors import CheckpointError
+from vlmlens.hf import TransformersAdapter
+from vlmlens.hf.layouts import PlacedImage
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind
-from vlmlens.transformers import TransformersAdapter
-from vlmlens.transformers.layouts import PlacedImage
 from vlmlens_plugins.hf._rows import (
     Entry,
     LazyLayouts,

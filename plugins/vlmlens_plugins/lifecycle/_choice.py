@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from vlmlens.abc.options import Options
 from vlmlens.errors import MissingDependency
-from vlmlens.spec import validated
+from vlmlens.spec.model import validated
 
 if TYPE_CHECKING:
-    from vlmlens.spec import RunSpec
+    from vlmlens.spec.model import RunSpec
 
 NAME = "run-log"
 VARIABLE = "VLMLENS_LOG_TO"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.hookspecs import hookimpl
+from vlmlens.abc.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vlmlens.errors import VlmlensError
     from vlmlens.results import Result
-    from vlmlens.runs import Run
-    from vlmlens.spec import RunSpec
+    from vlmlens.runs.run import Run
+    from vlmlens.spec.model import RunSpec
     from vlmlens_plugins.lifecycle._trackers import Tracker
 
 NAME = "run-log"

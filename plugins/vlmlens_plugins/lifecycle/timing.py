@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.hookspecs import hookimpl
+from vlmlens.abc.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vlmlens.runs import Run
+    from vlmlens.runs.run import Run
 
 FILE = "timing.json"
 _EXTRACT = "extract"

@@ -8,7 +8,7 @@ import numpy as np
 
 from vlmlens.abc.storage import Array, ColumnBlock, Values
 from vlmlens.errors import StoreError
-from vlmlens.storing import row_lengths
+from vlmlens.stores.writing import row_lengths
 
 CHUNK_BYTES = 32 << 20
 """A value larger than this is cut between samples: reading one sample reads its whole chunk."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.storage import DTYPES, Values
 from vlmlens.errors import StoreCorrupt
-from vlmlens.storing import Form
+from vlmlens.stores.writing import Form
 from vlmlens_plugins.storage._sharing import firsts
 
 if TYPE_CHECKING:

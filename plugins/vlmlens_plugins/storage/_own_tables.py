@@ -23,7 +23,7 @@ import numpy as np
 from vlmlens.abc.storage import DTYPES, Array, ChunkCheck, ColumnBlock, ColumnInfo, Values
 from vlmlens.errors import StoreCorrupt, StoreError
 from vlmlens.samples import Sample
-from vlmlens.storing import (
+from vlmlens.stores.writing import (
     Form,
     check_block,
     find_column,

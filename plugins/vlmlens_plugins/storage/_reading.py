@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array
-from vlmlens.storing import find_column, missing_sample
+from vlmlens.stores.writing import find_column, missing_sample
 from vlmlens_plugins.storage._layout import Chunk, Column, Index
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from vlmlens.abc.storage import Array, Values
-from vlmlens.storing import row_lengths
+from vlmlens.stores.writing import row_lengths
 
 _HEAD = 16
 _ODD = np.uint64(0x9E3779B97F4A7C15)

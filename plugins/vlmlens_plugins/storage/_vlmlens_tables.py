@@ -17,7 +17,7 @@ import numpy as np
 from vlmlens.abc.storage import DTYPES, Array, ChunkCheck, ColumnInfo, Values
 from vlmlens.errors import StoreError, did_you_mean
 from vlmlens.samples import Sample
-from vlmlens.storing import Form, find_column, in_own_type, missing_sample
+from vlmlens.stores.writing import Form, find_column, in_own_type, missing_sample
 from vlmlens_plugins.storage._sqlite import Database
 from vlmlens_plugins.storage._tensors import NotATensor, load
 

@@ -13,7 +13,7 @@ import numpy as np
 from vlmlens.abc.options import Options
 from vlmlens.abc.storage import Array, ColumnBlock, ColumnInfo, ColumnStore, Mode, Values
 from vlmlens.errors import StoreError, StoreLocked
-from vlmlens.storing import (
+from vlmlens.stores.writing import (
     Form,
     check_block,
     find_column,

@@ -20,7 +20,7 @@ from vlmlens.abc.storage import (
 )
 from vlmlens.errors import StoreError
 from vlmlens.samples import Sample
-from vlmlens.storing import read_only
+from vlmlens.stores.writing import read_only
 from vlmlens_plugins.storage._locations import local_path
 from vlmlens_plugins.storage._own_tables import FORMAT, VERSION, OwnTables
 from vlmlens_plugins.storage._sqlite import Database

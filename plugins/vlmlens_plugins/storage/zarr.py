@@ -35,7 +35,7 @@ from vlmlens.abc.storage import (
     Values,
 )
 from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
-from vlmlens.storing import (
+from vlmlens.stores.writing import (
     check_block,
     crc32_of,
     find_column,

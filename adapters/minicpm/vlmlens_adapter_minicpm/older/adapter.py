@@ -12,22 +12,23 @@ import numpy as np
 import torch
 import transformers
 
-from vlmlens.abc.adapter import Batch, ForwardOutput, LoadRequest, Logits, Readout
+from vlmlens.abc.adapter import LoadRequest, Readout
 from vlmlens.errors import CheckpointError, DataError
-from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Rename, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens.transformers import PlacedImage, joined
-from vlmlens.transformers.encoding import token_kinds
-from vlmlens.transformers.layouts import sequence_layout
-from vlmlens.transformers.loading import explained, hub_arguments
-from vlmlens.transformers.weights import (
+from vlmlens.hf import PlacedImage, joined
+from vlmlens.hf.encoding import token_kinds
+from vlmlens.hf.layouts import sequence_layout
+from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.weights import (
     checkpoint_file,
     place_weights,
     read_config_json,
     renamed,
     stored_weights,
 )
+from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Rename, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
 from vlmlens_adapter_minicpm.older.chat import ChatProcessor, FirstChat, LaterChat
 from vlmlens_adapter_minicpm.older.config import Generation, generation_of, sliced_config

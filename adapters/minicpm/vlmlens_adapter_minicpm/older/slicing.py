@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from vlmlens.hf import joined
 from vlmlens.tokens import PatchGrid
-from vlmlens.transformers import joined
 from vlmlens_adapter_minicpm.views import sliced_views
 
 

@@ -11,10 +11,7 @@ import torch
 import transformers
 
 from vlmlens.abc.adapter import LoadRequest
-from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
-from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens.transformers import (
+from vlmlens.hf import (
     LLAVA_SITES,
     CropGeometry,
     PlacedImage,
@@ -22,8 +19,11 @@ from vlmlens.transformers import (
     grid_patches,
     joined,
 )
-from vlmlens.transformers.loading import explained, hub_arguments
-from vlmlens.transformers.weights import place_weights, read_config_json, stored_weights
+from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
+from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_molmo.generations import check_generation
 from vlmlens_adapter_molmo.v1.chat import IMAGE, MolmoProcessor, load_processor, load_tokenizer
 from vlmlens_adapter_molmo.v1.config import POOLED, molmo_config

@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import pad
 
 from vlmlens.errors import CheckpointError, ImageError
-from vlmlens.transformers import CropGeometry
-from vlmlens.transformers.pixels import normalised, resized
+from vlmlens.hf import CropGeometry
+from vlmlens.hf.pixels import normalised, resized
 from vlmlens_adapter_molmo.images import Canvas, canvas_of
 from vlmlens_adapter_molmo.v1.config import POOLED
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlmlens.transformers.weights import StoredTensor, renamed
+from vlmlens.hf.weights import StoredTensor, renamed
 
 _BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
 _LAYER = r"model.language_model.layers.\1."

@@ -9,9 +9,9 @@ import torch
 
 from vlmlens.abc import Analysis, AnalysisContext, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
+from vlmlens.hf.loading import pick_device
 from vlmlens.results import Result
 from vlmlens.samples import Sample
-from vlmlens.transformers.loading import pick_device
 from vlmlens_plugins.analysis._columns import choose, in_order, is_ragged
 from vlmlens_plugins.analysis.probe import report, tables
 from vlmlens_plugins.analysis.probe.answers import model_answers

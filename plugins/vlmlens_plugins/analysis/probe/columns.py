@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vlmlens.abc import ColumnStore
 from vlmlens.errors import CompositionError
-from vlmlens.runs import Run
+from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.probe.targets import Target
 

@@ -1,0 +1,297 @@
+"""Composing a run: choose its parts, read its samples, check what needs no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.abc.observer import Observer, SilentObserver
+from vlmlens.compose.applicability import (
+    Asked,
+    asked_analyses,
+    check_samples,
+    check_storage,
+    suitable,
+)
+from vlmlens.compose.estimate import Estimate, check_fits, estimated
+from vlmlens.compose.image_check import bad_images_error, bad_samples, summary, without
+from vlmlens.compose.plugin_checks import check_lifecycle
+from vlmlens.errors import CompositionError, SpecError
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.samples import BadSample, Sample, check_unique
+from vlmlens.sites import SiteMap
+from vlmlens.sites.name_cache import remember
+from vlmlens.spec.model import DEMO_DATA, RunSpec
+from vlmlens.tokens import Column, TokenKind
+
+if TYPE_CHECKING:
+    from vlmlens.abc.analysis import Analysis
+    from vlmlens.abc.dataset import Dataset
+    from vlmlens.abc.extractor import Extractor
+    from vlmlens.registry import Registry
+
+_WORTH_A_STAGE = 500
+
+Loader = Callable[[], ModelAdapter]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A composed run, checked and ready to execute.
+
+    Args:
+        spec: The spec with every default filled in, analyses included.
+        registry: The plugins that it was composed from.
+        samples: The samples, in order.
+        columns: The columns that extraction will give.
+        analyses: The analyses in the order in which they run.
+        suggested: Options of analyses that the data suggests.
+        left_out: Default analyses that do not suit this run, and why.
+        estimate: What it will store.
+        load: Loads the model with its weights.
+        extractor: Makes the extractor for a loaded model.
+        skipped: Samples that were left out, since their images cannot be used.
+        notes: What was guessed or translated on the way from the user's words to the spec.
+    """
+
+    spec: RunSpec
+    registry: Registry
+    samples: list[Sample]
+    columns: list[str]
+    analyses: Mapping[str, Analysis]
+    suggested: Asked
+    left_out: Mapping[str, str]
+    estimate: Estimate
+    load: Loader
+    extractor: Callable[[ModelAdapter], Extractor]
+    skipped: Sequence[BadSample] = ()
+    notes: Sequence[str] = ()
+
+    def without(self, columns: Collection[str]) -> Plan:
+        """The plan with fewer columns; its analyses stay."""
+        if not columns:
+            return self
+        kept = [name for name in self.columns if name not in columns]
+        manifest = self.registry.find(PluginKind.EXTRACTOR, self.spec.extractor)
+        spec = self.spec.model_copy(update={"sites": kept})
+        return replace(
+            self, columns=kept, extractor=_extractor_maker(spec, self.registry, manifest)
+        )
+
+
+def compose(
+    spec: RunSpec,
+    registry: Registry,
+    *,
+    observer: Observer | None = None,
+    analyse: bool = True,
+    must_fit: bool = True,
+    notes: Sequence[str] = (),
+) -> Plan:
+    """Choose the parts of a run and check that they fit, without loading weights.
+
+    Args:
+        spec: What the user asked for.
+        registry: The installed plugins.
+        observer: Told of guesses, of samples and of default analyses that are left out.
+        analyse: False for extraction alone: no analysis is composed.
+        must_fit: False to plan what the disk cannot hold, for an estimate.
+        notes: What is known already of how the spec came about.
+
+    Raises:
+        PluginError: A part is not installed or cannot be used.
+        SpecError: An option that a part does not have.
+        VlmlensError: A lifecycle plugin refuses the run.
+        DataError: Samples are missing, malformed, or lack what an analysis needs.
+        ImageError: Images cannot be used, and `on_bad_sample` is "stop"; lists them.
+        SiteError: A site pattern matches nothing.
+        CompositionError: Parts that do not fit together.
+        StoreFull: The columns cannot fit on the disk.
+    """
+    observer = observer or SilentObserver()
+    check_lifecycle(spec, registry)
+    adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
+    extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
+    storage = registry.find(PluginKind.STORAGE, spec.storage)
+    registry.options(storage, spec.options.storage)
+    dataset, samples, guesses = read_samples(spec, registry)
+    notes = [*notes, *guesses]
+    for note in notes:
+        observer.note(note)
+    suggested = dataset.suggests.get("analysis", {})
+    asked = asked_analyses(spec.analysis, suggested) if analyse else {}
+    suit = partial(
+        suitable, registry, adapter=adapter, extractor=extractor, strict=bool(spec.analysis)
+    )
+    analyses, left_out = suit(asked, samples=samples, columns=())
+
+    adapter_class: type[ModelAdapter] = registry.load(adapter)
+    request = load_request(spec, registry, adapter)
+    make_extractor = _extractor_maker(spec, registry, extractor)
+    if spec.compile:
+        from vlmlens.passes.compiling import check_can_compile
+
+        check_can_compile(spec)
+    skeleton = adapter_class.skeleton(request)
+    remember(adapter.name, spec.model, list(skeleton.sites.canonical))
+    on_skeleton = make_extractor(skeleton)
+    columns = on_skeleton.columns()
+    check_storage(storage, columns)
+    samples, skipped = _usable(spec, samples, skeleton, observer)
+    check_samples(skeleton, samples)
+    on_skeleton.check(samples)
+    _check_generation(spec, adapter, columns)
+    asked_still = {name: asked[name] for name in analyses}
+    analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
+    left_out |= unfit
+    for name, why in left_out.items():
+        observer.warn(f"{name} is left out: {why}")
+
+    composed = spec.model_copy(
+        update={
+            "data": _data(spec),
+            "analysis": {name: asked[name] for name in analyses},
+        }
+    )
+    estimate = estimated(composed, skeleton, samples, columns)
+    if must_fit:
+        check_fits(estimate)
+    return Plan(
+        spec=composed,
+        registry=registry,
+        samples=samples,
+        columns=columns,
+        analyses=analyses,
+        suggested=suggested,
+        left_out=left_out,
+        estimate=estimate,
+        load=lambda: load_model(spec, adapter_class, request),
+        extractor=make_extractor,
+        skipped=skipped,
+        notes=notes,
+    )
+
+
+def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
+    """Raise where nothing is written, or cannot be, that a column or the user asks for."""
+    if spec.generate is not None:
+        if "generate" not in adapter.offers:
+            raise CompositionError(
+                f"The adapter {adapter.name!r} writes no text, and --generate asks for it.",
+                subject=adapter.name,
+                hint="Leave --generate out.",
+            )
+        return
+    for name in columns:
+        selector = Column.parse(name).selector
+        if selector.steps or selector.kind == TokenKind.ANSWER:
+            raise CompositionError(
+                f"The column {name!r} is about what the model writes, and it writes nothing.",
+                subject=name,
+                hint="Let it write with --generate N.",
+            )
+
+
+def read_samples(spec: RunSpec, registry: Registry) -> tuple[Manifest, list[Sample], Sequence[str]]:
+    """The dataset plugin of a spec, its samples with unique ids, and what it had to guess."""
+    manifest, source = registry.dataset_for(_data(spec))
+    options = registry.options(manifest, spec.options.dataset)
+    dataset: Dataset = registry.load(manifest)(source, options)
+    samples = dataset.samples(spec.prompt)[: spec.limit]
+    check_unique(samples)
+    return manifest, samples, dataset.notes
+
+
+def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRequest:
+    """What a spec says about loading."""
+    return LoadRequest(
+        model=spec.model,
+        revision=spec.revision,
+        device=spec.device,
+        device_map=spec.device_map,
+        dtype=spec.dtype,
+        attention=spec.attention,
+        autocast=spec.autocast,
+        quantization=spec.quantization,
+        trust_remote_code=spec.trust_remote_code,
+        options=registry.options(adapter, spec.options.adapter),
+    )
+
+
+def load_model(
+    spec: RunSpec, adapter_class: type[ModelAdapter], request: LoadRequest
+) -> ModelAdapter:
+    """Load a model as a spec says, its blocks compiled where that is asked for.
+
+    Raises:
+        CompositionError: Its blocks cannot be compiled.
+    """
+    vlm = adapter_class.load(request)
+    if spec.compile:
+        from vlmlens.passes.compiling import compile_blocks
+
+        compile_blocks(vlm)
+    return vlm
+
+
+def open_sites(
+    spec: RunSpec, registry: Registry
+) -> tuple[SiteMap, Mapping[str, int], Mapping[str, str]]:
+    """A model's sites, output widths and class names by module path, from its config alone."""
+    adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
+    adapter_class: type[ModelAdapter] = registry.load(adapter)
+    skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
+    remember(adapter.name, spec.model, list(skeleton.sites.canonical))
+    classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
+    return skeleton.sites, skeleton.widths(), classes
+
+
+def _usable(
+    spec: RunSpec, samples: list[Sample], skeleton: ModelAdapter, observer: Observer
+) -> tuple[list[Sample], Sequence[BadSample]]:
+    """The samples whose images can be used, and the others where the user wants them skipped.
+
+    Raises:
+        ImageError: There are others, and they are not to be skipped, or none is left.
+    """
+    images = len(
+        {image if isinstance(image, str) else id(image) for s in samples for image in s.images}
+    )
+    if images >= _WORTH_A_STAGE:
+        observer.stage("check images", images)
+    bad = bad_samples(
+        samples,
+        max_pixels=spec.max_pixels,
+        encode=skeleton.encode,
+        advance=observer.advance if images >= _WORTH_A_STAGE else None,
+    )
+    if not bad:
+        return samples, ()
+    if spec.on_bad_sample == "stop":
+        raise bad_images_error(bad, len(samples))
+    kept = without(samples, bad)
+    observer.warn(f"{summary(bad, len(samples))}\nThey are skipped.")
+    return kept, bad
+
+
+def _data(spec: RunSpec) -> str:
+    if spec.data is not None:
+        return spec.data
+    if spec.adapter == "demo":
+        return DEMO_DATA
+    raise SpecError(
+        f"No data was named for the adapter {spec.adapter!r}.",
+        subject="data",
+        hint="Give --data: a folder of images, a .jsonl, .csv or .parquet file, or demo:scenes.",
+    )
+
+
+def _extractor_maker(
+    spec: RunSpec, registry: Registry, manifest: Manifest
+) -> Callable[[ModelAdapter], Extractor]:
+    options = registry.options(manifest, spec.options.extractor)
+    extractor_class: type[Extractor] = registry.load(manifest)
+    return lambda vlm: extractor_class(vlm, spec.sites, options)

@@ -1,0 +1,78 @@
+"""What goes into a forward pass and what comes out of it: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vlmlens.sites import Axis
+from vlmlens.tokens import AxisLayout, TokenLayout
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmlens.samples import Sample
+
+
+Logits = Literal["none", "last", "all"]
+"""Which positions' logits a forward pass computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One of the passes that together give a batch's activations.
+
+    Args:
+        axes: Whose modules run in it. The rows of an axis that runs in several passes are those
+            of its passes, one after the other.
+        run: Runs it; told whether the unembedding is to run too.
+        rows: How many of the language model's rows are in it; 0 where it does not say.
+        fill: Runs it only as far as later passes need it, given the last block of the language
+            model that they run; None where there is no shorter way. No block from that one on
+            gives its activation then.
+        whole: Later passes need all that it computes: it is not ended early where one follows.
+    """
+
+    axes: frozenset[Axis]
+    run: Callable[[bool], None]
+    rows: int = 0
+    fill: Callable[[int], None] | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Encoded samples, ready for one forward pass.
+
+    Args:
+        samples: The samples, in row order.
+        inputs: Keyword arguments of the model's forward, on the model's device.
+        layouts: Per axis, which rows of a flattened activation belong to which sample.
+        passes: Where several passes give the activations, because samples share rows that are
+            computed once (`ModelAdapter.encode_shared`); empty: one `forward`.
+    """
+
+    samples: tuple[Sample, ...]
+    inputs: Mapping[str, Any]
+    layouts: Mapping[Axis, AxisLayout]
+    passes: tuple[Pass, ...] = ()
+
+    def layout(self, i: int, axis: Axis = Axis.LLM) -> TokenLayout:
+        """The token layout of sample `i` on an axis."""
+        return self.layouts[axis].samples[i]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOutput:
+    """What a forward pass gives beside traced activations.
+
+    Args:
+        logits: "last": float `[samples, vocabulary]` after each sample's last token; "all":
+            `[samples, positions, vocabulary]`, padded as the batch is; "none": None.
+    """
+
+    logits: torch.Tensor | None

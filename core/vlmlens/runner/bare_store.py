@@ -1,0 +1,196 @@
+"""Analysing a store without a run: an old database of VLM-Lens, say.
+
+The results go to a run's folder beside the store, named after it: `old.db` gets `old.db.vlmlens/`.
+There is no model: analyses that need one say so.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmlens._version import __version__
+from vlmlens.abc.analysis import AnalysisContext
+from vlmlens.abc.observer import Observer, SilentObserver
+from vlmlens.compose.applicability import asked_analyses, suitable
+from vlmlens.errors import CompositionError, MissingAnnotation
+from vlmlens.manifest import PluginKind
+from vlmlens.registry import Registry, call_hook
+from vlmlens.runs.run import NO_MODEL, Run
+from vlmlens.spec.model import make_spec
+from vlmlens.stores.opening import is_uri, recognize
+
+if TYPE_CHECKING:
+    from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.abc.storage import ColumnStore
+    from vlmlens.results import Result
+    from vlmlens.samples import Sample
+
+
+SUFFIX = ".vlmlens"
+
+
+def folder_for(where: str) -> Path:
+    """Where the results of a store go: beside it, or here where it is remote.
+
+    >>> folder_for("data/old.db").as_posix(), folder_for("zarr+s3://bucket/x").as_posix()
+    ('data/old.db.vlmlens', 'x.vlmlens')
+    """
+    path = Path(where.partition("://")[2]) if is_uri(where) else Path(where)
+    beside = not is_uri(where) or path.is_absolute()
+    return (path if beside else Path(path.name)).with_name(path.name + SUFFIX)
+
+
+def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None = None) -> Run:
+    """The folder beside a store as a run, made or brought up to date.
+
+    Args:
+        where: Path or URI of a store that knows its samples.
+        registry: The installed plugins.
+        options: The storage backend's own.
+
+    Raises:
+        StoreError: No installed backend reads it.
+        MissingAnnotation: It does not know its samples.
+    """
+    uri, store = recognize(registry, where, options=options or {})
+    with store:
+        samples, meta = store.samples(), store.get_meta()
+        columns = [info.name for info in store.columns()]
+    if not samples:
+        raise MissingAnnotation(
+            f"The store {where!r} does not know its samples, and so no labels.",
+            subject=where,
+            hint="Analyse the run that it belongs to.",
+        )
+    spec = make_spec(
+        {
+            "adapter": NO_MODEL.name,
+            "model": meta.get("model") or None,
+            "data": where,
+            "storage": uri,
+            "options": {"storage": dict(options or {})},
+        }
+    )
+    left_out = meta.get("left_out", {})
+    info = {
+        "state": "stored",
+        "vlmlens": __version__,
+        "python": platform.python_version(),
+        "started": _now(),
+        "columns": columns,
+        "model": {"model": meta.get("model", ""), "architecture": meta.get("adapter", "")},
+        "warnings": [f"{name} is left out: {why}." for name, why in left_out.items()],
+    }
+    run = Run.create(folder_for(where), spec, info, registry=registry)
+    run.write_samples([_without_lost_images(sample) for sample in samples])
+    return run
+
+
+def analyze_stored(
+    run: Run,
+    analyses: Mapping[str, Mapping[str, Any]],
+    registry: Registry,
+    *,
+    observer: Observer | None = None,
+    seed: int = 0,
+) -> list[Result]:
+    """Run analyses over a store without a model.
+
+    Args:
+        run: From `run_beside`.
+        analyses: Analyses by name with their options; empty: the default ones that suit.
+        registry: The installed plugins.
+        observer: Told how it goes.
+        seed: Seed of everything random.
+
+    Raises:
+        PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
+    """
+    from vlmlens.report.files import write_result
+    from vlmlens.runner.run_report import write_run_report
+
+    observer = observer or SilentObserver()
+    warnings = list(run.info.get("warnings", ()))
+
+    def warn(message: str) -> None:
+        if message not in warnings:
+            warnings.append(message)
+            observer.warn(message)
+
+    asked = asked_analyses(analyses, {})
+    lacking = _needing_model(registry, asked)
+    if analyses and lacking:
+        raise _no_model(lacking[0], run)
+    for name in lacking:
+        warn(f"{name} is left out: {_no_model(name, run).message}")
+        del asked[name]
+    made, left_out = suitable(
+        registry,
+        asked,
+        adapter=NO_MODEL,
+        samples=run.samples,
+        columns=run.info["columns"],
+        strict=bool(analyses),
+    )
+    for name, why in left_out.items():
+        warn(f"{name} is left out: {why}")
+    results = []
+    with run.store() as store:
+        for name, analysis in made.items():
+            observer.stage(name, None)
+            results.append(analysis.run(_context(run, store, name, seed, observer, warn)))
+            write_result(results[-1], run.path / "results")
+            observer.result(results[-1])
+            call_hook(registry.hooks(), "vlmlens_result_ready", run=run, result=results[-1])
+    summary = {"samples": len(run.samples)}
+    run.update(state="finished", finished=_now(), summary=summary, warnings=warnings)
+    write_run_report(run)
+    return results
+
+
+def _without_lost_images(sample: Sample) -> Sample:
+    """The sample itself, or, where its image files are not on this machine, one grouped by them."""
+    if all(not isinstance(image, str) or Path(image).is_file() for image in sample.images):
+        return sample
+    names = "|".join(str(image) for image in sample.images)
+    attributes = {**sample.attributes, "image": names}
+    return replace(sample, images=(), group=sample.group or names, attributes=attributes)
+
+
+def _needing_model(registry: Registry, asked: Mapping[str, Any]) -> list[str]:
+    known = [entry.manifest for entry in registry.entries(PluginKind.ANALYSIS) if entry.manifest]
+    needing = {each.name for each in known if "model" in each.needs}
+    return [name for name in asked if name in needing]
+
+
+def _no_model(analysis: str, run: Run) -> CompositionError:
+    return CompositionError(
+        f"The analysis {analysis!r} needs the model, and {run.spec.data} has none.",
+        subject=analysis,
+        hint="Leave the analysis out, or extract again with `vlmlens run`.",
+    )
+
+
+def _context(
+    run: Run, store: ColumnStore, name: str, seed: int, observer: Observer, warn: Any
+) -> AnalysisContext:
+    def no_model() -> ModelAdapter:
+        raise _no_model(name, run)
+
+    return AnalysisContext(
+        samples=run.samples,
+        store=store,
+        model=no_model,
+        seed=seed,
+        progress=lambda done, total: observer.advance(done),
+        warn=warn,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

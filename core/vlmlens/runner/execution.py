@@ -1,0 +1,320 @@
+"""Executing a plan: load, extract, analyse, report. Resumable at every batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.abc.adapter import ModelAdapter
+from vlmlens.abc.analysis import AnalysisContext
+from vlmlens.abc.observer import Observer, SilentObserver
+from vlmlens.abc.storage import ColumnStore
+from vlmlens.compose.applicability import asked_analyses, suitable
+from vlmlens.compose.estimate import Estimate
+from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
+from vlmlens.compose.plugin_checks import check_lifecycle
+from vlmlens.errors import FingerprintMismatch
+from vlmlens.extraction.dry_pass import silent_columns
+from vlmlens.manifest import PluginKind
+from vlmlens.registry import Registry
+from vlmlens.runner.run_folder import RunMode, next_folder, now, open_run, shard_plan
+from vlmlens.runner.stages import Job, Watch, state_kept
+from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.runs.run import Run
+from vlmlens.runs.shards import Shard
+
+if TYPE_CHECKING:
+    from vlmlens.abc.analysis import Analysis
+    from vlmlens.compose.estimate import Expectation
+    from vlmlens.results import Result
+    from vlmlens.samples import Sample
+
+__all__ = [
+    "Estimate",
+    "Plan",
+    "RunMode",
+    "analyze",
+    "compose",
+    "execute",
+    "next_folder",
+    "open_sites",
+]
+
+_WORTH_TELLING = 10.0
+
+
+def execute(
+    plan: Plan,
+    *,
+    mode: RunMode = "new",
+    observer: Observer | None = None,
+    extract_only: bool = False,
+    shard: Shard | None = None,
+) -> Run:
+    """Carry out a plan.
+
+    Args:
+        plan: From `compose`.
+        mode: "new" refuses a folder that holds a run; "resume" goes on with it; "fresh" removes
+            what vlmlens wrote there.
+        observer: Told how it goes.
+        extract_only: Stop after the columns.
+        shard: This process's part of it, which is only extracted; see `vlmlens.runs.shards`.
+
+    Raises:
+        RunExists: The folder holds a run, and mode is "new".
+        FingerprintMismatch: Resuming under other conditions or with other data.
+        SiteSilent, SiteShapeError: An activation is not what its site promises.
+        StoreError: The store cannot be written.
+    """
+    if shard is not None:
+        plan, extract_only = shard_plan(plan, shard, mode), True
+    run = open_run(plan, mode)
+    job = Job(run, plan.registry.hooks(), plan.load, Watch(observer or SilentObserver()))
+    job.warnings = _warnings(run, plan)
+    with state_kept(job):
+        job.hook("vlmlens_run_started")
+        _extract(job, plan, shard)
+        if not extract_only:
+            _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
+        _finish(job, len(plan.samples))
+    return run
+
+
+def _warnings(run: Run, plan: Plan) -> list[str]:
+    """Those of the rows that a resumed run has, and which analyses are left out this time."""
+    chosen = (*plan.left_out, *plan.analyses)
+    before = [
+        text
+        for text in run.info.get("warnings", ())
+        if not text.startswith(tuple(f"{name} is left out" for name in chosen))
+    ]
+    return before + [f"{name} is left out: {why}" for name, why in plan.left_out.items()]
+
+
+def analyze(
+    run: Run,
+    analyses: Mapping[str, Mapping[str, Any]],
+    registry: Registry,
+    *,
+    observer: Observer | None = None,
+    seed: int | None = None,
+) -> list[Result]:
+    """Run analyses over the columns of an existing run; the model is loaded only where needed.
+
+    Args:
+        run: An extracted run.
+        analyses: Analyses by name with their options; empty: the default ones that suit.
+        registry: The installed plugins.
+        observer: Told how it goes.
+        seed: Instead of the run's own.
+
+    Raises:
+        PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
+    """
+    spec = run.spec
+    check_lifecycle(spec, registry)
+    adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
+    samples = run.samples
+    with run.store() as store:
+        columns = [column.name for column in store.columns()]
+    asked = asked_analyses(analyses, run.info.get("suggested", {}))
+
+    def _adapter_class() -> type[ModelAdapter]:
+        found: type[ModelAdapter] = registry.load(adapter)
+        return found
+
+    made, left_out = suitable(
+        registry,
+        asked,
+        adapter=adapter,
+        samples=samples,
+        columns=columns,
+        strict=bool(analyses),
+        extractor=registry.find(PluginKind.EXTRACTOR, spec.extractor),
+        skeleton=cache(lambda: _adapter_class().skeleton(load_request(spec, registry, adapter))),
+    )
+
+    def load() -> ModelAdapter:
+        return load_model(spec, _adapter_class(), load_request(spec, registry, adapter))
+
+    job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))
+    job.warnings = list(run.info.get("warnings", ()))
+    for name, why in left_out.items():
+        job.warn(f"{name} is left out: {why}")
+    with state_kept(job):
+        chosen = spec.seed if seed is None else seed
+        results = _analyse(job, made, samples, spec.samples_at_once, chosen)
+        _finish(job, len(samples))
+    return results
+
+
+# ---------------------------------------------------------------------- extract
+
+
+def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
+    with job.run.store(mode="a") as store:
+        plan = plan.without(job.run.info.get("without_rows", {}))
+        job.run.update(columns=plan.columns)
+        missing = _missing(store, plan.columns, plan.samples)
+        if not any(missing):
+            job.watch.observer.note("Every column is stored already.")
+            return
+        vlm = job.model()
+        if silent := silent_columns(plan, vlm):
+            plan = plan.without(silent)
+            job.run.update(without_rows=silent, columns=plan.columns)
+            job.warn(f"{len(silent)} columns of modules that give no rows are left out.")
+            missing = _missing(store, plan.columns, plan.samples)
+        compiled = {"compiled": True} if plan.spec.compile else {}
+        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
+        if compiled:
+            _note_compiled(job, plan, vlm)
+        job.run.update(model=vlm.describe())
+        with job.watch.stage("extract", len(plan.samples)):
+            _run_units(job, plan, store, vlm, missing, shard)
+
+
+def _note_compiled(job: Job, plan: Plan, vlm: ModelAdapter) -> None:
+    """Say and record which blocks run as they were, since a column is read inside of them."""
+    from vlmlens.passes.compiling import blocks_around
+
+    sites = [name.partition("/")[0] for name in plan.columns]
+    paths = [site.path for site in vlm.sites.resolve_all(sites)]
+    left = blocks_around(vlm, paths)
+    job.run.update(compiled={"not_compiled": left})
+    if left:
+        job.watch.observer.note(
+            f"{len(left)} blocks run without torch.compile: columns are read inside of them."
+        )
+
+
+def _run_units(
+    job: Job,
+    plan: Plan,
+    store: ColumnStore,
+    vlm: ModelAdapter,
+    missing: list[tuple[str, ...]],
+    shard: Shard | None,
+) -> None:
+    from vlmlens.extraction.extraction import Extraction
+
+    total, start = len(plan.samples), time.perf_counter()
+    spec = plan.spec
+    extraction = Extraction(
+        vlm,
+        plan.extractor(vlm),
+        plan.samples,
+        spec.batch_size,
+        spec.share_prefix,
+        job.warn,
+        generate=spec.generate,
+        texts=GeneratedTexts(job.run.path),
+        shard=shard,
+    )
+
+    def advance(done: int) -> None:
+        job.watch.observer.advance(done)
+        elapsed = time.perf_counter() - start
+        job.hook("vlmlens_batch_done", done=done, total=total, seconds=elapsed)
+
+    def expect(found: Expectation) -> None:
+        if found.high >= _WORTH_TELLING:
+            job.watch.observer.note(f"The rest of the extraction takes {found}.")
+        job.run.update(expected=found.to_dict())
+
+    extraction.expect = expect
+    extraction.run(store, missing, advance)
+    for what, count in extraction.shared.items():
+        job.run.update(**{f"shared_{what}": count})
+
+
+def _missing(
+    store: ColumnStore, columns: Sequence[str], samples: Sequence[Sample]
+) -> list[tuple[str, ...]]:
+    """Per sample, the columns that are not stored yet."""
+    known = {info.name for info in store.columns()}
+    have = {name: set(store.ids(name)) if name in known else set() for name in columns}
+    return [tuple(name for name in columns if s.id not in have[name]) for s in samples]
+
+
+def _check_fingerprint(store: ColumnStore, now: Mapping[str, Any]) -> None:
+    meta = store.get_meta()
+    before = meta.get("fingerprint")
+    if before is None:
+        store.set_meta({**meta, "fingerprint": dict(now)})
+        return
+    differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if differing:
+        shown = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
+        raise FingerprintMismatch(
+            f"The stored rows were made under other conditions: {shown}.",
+            subject=differing[0],
+            hint="Start over with --fresh, or write to another folder with --out.",
+        )
+
+
+# ---------------------------------------------------------------------- analyse
+
+
+def _analyse(
+    job: Job,
+    analyses: Mapping[str, Analysis],
+    samples: Sequence[Sample],
+    batch_size: int,
+    seed: int,
+) -> list[Result]:
+    from vlmlens.report.files import write_result
+
+    results = []
+    for name, analysis in analyses.items():
+        with job.watch.stage(name), job.run.store() as store:
+            result = analysis.run(_context(job, store, samples, batch_size, seed, name))
+        write_result(result, job.run.path / "results")
+        job.watch.observer.result(result)
+        job.hook("vlmlens_result_ready", result=result)
+        results.append(result)
+    return results
+
+
+def _context(
+    job: Job, store: ColumnStore, samples: Sequence[Sample], batch_size: int, seed: int, name: str
+) -> AnalysisContext:
+    observer = job.watch.observer
+    known: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        if known != [total]:
+            known[:] = [total]
+            observer.stage(name, total)
+        observer.advance(done)
+
+    return AnalysisContext(
+        samples=samples,
+        store=store,
+        model=job.model,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+        warn=job.warn,
+        generated=GeneratedTexts(job.run.path).generations(),
+        folder=job.run.path / "results",
+    )
+
+
+def _finish(job: Job, samples: int) -> None:
+    from vlmlens.runner.run_report import write_run_report
+
+    run = job.run
+    summary = {
+        "samples": samples,
+        "skipped": len(run.skipped),
+        "seconds": dict(job.watch.seconds),
+    }
+    run.update(state="finished", finished=now(), summary=summary, warnings=job.warnings)
+    if run.results:
+        with job.watch.stage("report"):
+            write_run_report(run)
+    job.hook("vlmlens_run_finished", summary=summary)

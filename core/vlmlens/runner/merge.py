@@ -1,0 +1,107 @@
+"""Putting a run's shards together into one store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.abc.storage import ColumnBlock
+from vlmlens.errors import (
+    RunError,
+)
+from vlmlens.runs.run import Run
+from vlmlens.runs.shards import FOLDER, shard_folders
+from vlmlens.stores.sharded import ShardedStore
+from vlmlens.transfer import stored_parts
+
+if TYPE_CHECKING:
+    from vlmlens.runs.run import Run
+
+
+_ALIKE = ("model", "columns", "without_rows", "compiled")
+
+
+_COUNTED = ("shared_beginnings", "shared_images")
+
+
+def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Put a run's shards together into the run's own store, and remove them.
+
+    Args:
+        run: With shards, each finished.
+        progress: Called with samples done and in all, counted per column.
+
+    Returns:
+        How many shards there were.
+
+    Raises:
+        RunError: It has none, or one is missing or not finished.
+        FingerprintMismatch: They were made under different conditions.
+    """
+    from vlmlens.runs.run import Run
+
+    folders = shard_folders(run.path)
+    parts = [Run(folder, registry=run.registry) for folder in folders]
+    _check_whole(run, parts)
+    shutil.rmtree(run.path / "columns", ignore_errors=True)
+    stores = [part.store() for part in parts]
+    with ShardedStore(stores) as shards, run.store(mode="a") as whole:
+        shards.check_alike()
+        columns, done = shards.columns(), 0
+        total = sum(info.samples for info in columns)
+        for info in columns:
+            for ids, values in stored_parts(shards, info):
+                whole.write(ColumnBlock(tuple(ids), {info.name: values}))
+                done += len(ids)
+                progress(done, total)
+        whole.set_meta({**whole.get_meta(), "fingerprint": shards.get_meta().get("fingerprint")})
+    _keep_texts(run, folders)
+    run.update(state="finished", **_told(parts))
+    shutil.rmtree(run.path / FOLDER)
+    return len(folders)
+
+
+def _told(shards: Sequence[Run]) -> dict[str, Any]:
+    """What run.json keeps of what the shards' own say."""
+    infos = [shard.info for shard in shards]
+    told = {key: infos[0][key] for key in _ALIKE if key in infos[0]}
+    for key in _COUNTED:
+        if any(key in info for info in infos):
+            told[key] = sum(info.get(key, 0) for info in infos)
+    warnings = (text for info in infos for text in info.get("warnings", ()))
+    told["warnings"] = list(dict.fromkeys(warnings))
+    told["shards"] = [
+        {
+            "shard": shard.path.name,
+            "started": info.get("started"),
+            "finished": info.get("finished"),
+            "seconds": info["summary"]["seconds"],
+        }
+        for shard, info in zip(shards, infos, strict=True)
+    ]
+    return told
+
+
+def _check_whole(run: Run, shards: Sequence[Run]) -> None:
+    if not shards:
+        raise RunError(f"{str(run.path)!r} has no shards.", subject=str(run.path))
+    count = int(shards[0].path.name.rpartition("-")[2])
+    there = {shard.path.name for shard in shards if shard.info.get("state") == "finished"}
+    lacking = [f"{i}-of-{count}" for i in range(count) if f"{i}-of-{count}" not in there]
+    if lacking:
+        raise RunError(
+            f"{len(lacking)} of {count} shards are missing or not finished: {', '.join(lacking)}.",
+            subject=lacking[0],
+            hint="Run them with the same command and --resume.",
+        )
+
+
+def _keep_texts(run: Run, folders: Sequence[Path]) -> None:
+    from vlmlens.runs.generated_texts import FILE
+
+    texts = [folder / FILE for folder in folders if (folder / FILE).exists()]
+    if texts:
+        joined = "".join(path.read_text(encoding="utf-8") for path in texts)
+        (run.path / FILE).write_text(joined, encoding="utf-8")

@@ -1,0 +1,300 @@
+"""Run: a folder that holds the composed spec, the samples, the columns and the results.
+
+::
+
+    run.json        state, model, versions, timings
+    spec.yaml       the composed spec; `vlmlens run -c spec.yaml` repeats the run
+    samples.jsonl   the samples in order
+    skipped.jsonl   samples that were left out, each with the reason; where there are any
+    columns/        the store; where --storage names a place, the key of the store there
+    generated.jsonl what the model wrote, where it was asked to
+    shards/         instead of columns/, what several processes wrote, each a run by itself
+    results/        a JSON file per analysis, tables as Parquet, figures as SVG
+    plugins/        what lifecycle plugins keep: timing.json, ...
+    report.html     the report
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmlens._files import write_json, write_text
+from vlmlens.errors import RunNotFound, StoreError
+from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.results import OVERVIEW, Result
+from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.runs.result_files import read_results
+from vlmlens.samples import BadSample, Sample
+from vlmlens.spec.model import RunSpec, make_spec, read_yaml
+
+if TYPE_CHECKING:
+    from vlmlens.abc.storage import Array, ColumnStore, Mode
+    from vlmlens.registry import Registry
+
+_OWN = (
+    "run.json",
+    "spec.yaml",
+    "samples.jsonl",
+    "skipped.jsonl",
+    "generated.jsonl",
+    "report.html",
+    "columns",
+    "shards",
+    "results",
+    "plugins",
+)
+
+
+NO_MODEL = Manifest(
+    kind=PluginKind.ADAPTER, name="none", target="", help="No model: only what is stored."
+)
+"""Stands for the adapter of a store that has no run."""
+
+
+class Run:
+    """A run on disk.
+
+    Args:
+        path: Its folder.
+        registry: Where to look for its storage backend; default: what is installed.
+
+    Raises:
+        RunNotFound: The folder holds no run.
+    """
+
+    def __init__(self, path: str | Path, *, registry: Registry | None = None) -> None:
+        self.path = Path(path)
+        self._registry = registry
+        if not (self.path / "run.json").is_file():
+            raise RunNotFound(
+                f"{str(path)!r} holds no run.",
+                subject=str(path),
+                hint="Give the folder that `vlmlens run` or `vlmlens extract` wrote.",
+            )
+
+    @classmethod
+    def create(
+        cls, path: Path, spec: RunSpec, info: Mapping[str, Any], *, registry: Registry | None = None
+    ) -> Run:
+        """Make the folder, write spec and state."""
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / "spec.yaml", spec.to_yaml())
+        write_json(path / "run.json", info)
+        return cls(path, registry=registry)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json."""
+        info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return info
+
+    def update(self, **values: Any) -> None:
+        """Change entries of run.json."""
+        write_json(self.path / "run.json", {**self.info, **values})
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The composed spec."""
+        return make_spec(read_yaml(self.path / "spec.yaml"))
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it was made with a model, and is not the folder beside a store."""
+        return self.spec.adapter != NO_MODEL.name
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """The samples, in order."""
+        return [Sample.from_dict(record) for record in self.sample_records()]
+
+    def sample_records(self) -> list[dict[str, Any]]:
+        """The samples as data, each with the fingerprint of what the model saw."""
+        path = self.path / "samples.jsonl"
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def write_samples(self, samples: Sequence[Sample]) -> None:
+        """Write samples.jsonl."""
+        records = ({**sample.to_dict(), "fingerprint": sample.fingerprint()} for sample in samples)
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        write_text(self.path / "samples.jsonl", "".join(lines))
+
+    @property
+    def skipped(self) -> list[BadSample]:
+        """The samples that were left out, since their images cannot be used."""
+        path = self.path / "skipped.jsonl"
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8") as lines:
+            return [BadSample(**json.loads(line)) for line in lines]
+
+    def write_skipped(self, skipped: Sequence[BadSample]) -> None:
+        """Write skipped.jsonl, or remove it where nothing was left out."""
+        path = self.path / "skipped.jsonl"
+        if not skipped:
+            path.unlink(missing_ok=True)
+            return
+        lines = [json.dumps(bad.to_dict(), ensure_ascii=False) + "\n" for bad in skipped]
+        write_text(path, "".join(lines))
+
+    def store(self, *, mode: Mode = "r") -> ColumnStore:
+        """The run's columns; use as a context manager.
+
+        Raises:
+            StoreError: They cannot be opened, or (mode "a") are those of another run.
+        """
+        from vlmlens.runs.shards import shard_folders
+        from vlmlens.stores.opening import open_named
+        from vlmlens.stores.sharded import ShardedStore
+
+        if mode == "r" and (folders := shard_folders(self.path)):
+            runs = (Run(folder, registry=self._registry) for folder in folders)
+            return ShardedStore([run.store() for run in runs])
+        spec, place = self.spec, str(self.path / "columns")
+        options = spec.options.storage
+        store = open_named(self.registry, spec.storage, place, mode=mode, options=options)
+        if mode == "a":
+            try:
+                self._claim(store)
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def _claim(self, store: ColumnStore) -> None:
+        """Make a store outside the run's folder this run's own, and tell it of the samples.
+
+        Rows are keyed by sample id, and another run may have other samples of the same ids.
+        """
+        from vlmlens.stores.opening import is_uri
+
+        spec = self.spec
+        if is_uri(spec.storage):
+            path, meta = self.path / "columns" / "key.json", store.get_meta()
+            known = json.loads(path.read_text(encoding="utf-8"))["key"] if path.exists() else None
+            if "run_key" not in meta and not store.columns():
+                known = known or secrets.token_hex(16)
+                path.parent.mkdir(exist_ok=True)
+                write_json(path, {"key": known, "storage": spec.storage})
+                store.set_meta({**meta, "run_key": known})
+            elif meta.get("run_key") != known or known is None:
+                raise StoreError(
+                    f"The store {spec.storage} holds the columns of another run.",
+                    subject=spec.storage,
+                    hint="Remove it, or name another place with --storage.",
+                )
+        if "samples" in self.registry.find(PluginKind.STORAGE, spec.storage).offers:
+            store.describe(self.samples, model=spec.model or "", adapter=spec.adapter)
+
+    @property
+    def registry(self) -> Registry:
+        """The plugins that the run uses."""
+        if self._registry is None:
+            from vlmlens.registry import Registry
+
+            self._registry = Registry.default()
+        return self._registry
+
+    @property
+    def activations(self) -> Activations:
+        """The columns by name, as arrays in sample order."""
+        return Activations(self)
+
+    @property
+    def generated(self) -> dict[str, str]:
+        """What the model wrote after each sample, by sample id (`--generate`)."""
+        return {name: record["text"] for name, record in GeneratedTexts(self.path).read().items()}
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """The results by analysis."""
+        found = self._stored_results()
+        found.pop(OVERVIEW, None)
+        return found
+
+    @property
+    def overview(self) -> Result:
+        """What all analyses answer, a row per task; without rows where none has run."""
+        return self._stored_results().get(OVERVIEW) or Result(OVERVIEW, "Overview")
+
+    def _stored_results(self) -> dict[str, Result]:
+        folder = self.path / "results"
+        return {r.analysis: r for r in read_results(folder)} if folder.is_dir() else {}
+
+    @property
+    def report_path(self) -> Path:
+        """Where the HTML report lies, once it is written."""
+        return self.path / "report.html"
+
+    @property
+    def plugins_path(self) -> Path:
+        """Where lifecycle plugins keep what is theirs; they make it."""
+        return self.path / "plugins"
+
+    @property
+    def facts(self) -> dict[str, dict[str, str]]:
+        """What lifecycle plugins say of the run, in lines under headings."""
+        from vlmlens.registry import call_hook
+
+        found: dict[str, dict[str, str]] = {}
+        for said in call_hook(self.registry.hooks(), "vlmlens_facts", run=self):
+            for heading, lines in _mapping(said).items():
+                named = {str(name): str(value) for name, value in _mapping(lines).items()}
+                found.setdefault(str(heading), {}).update(named)
+        return found
+
+    def clear(self) -> None:
+        """Remove what vlmlens wrote; other files in the folder stay."""
+        for name in _OWN:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def _mapping(said: Any) -> Mapping[Any, Any]:
+    """What a plugin said, or nothing where it is no mapping."""
+    return said if isinstance(said, Mapping) else {}
+
+
+class Activations(Mapping[str, "Array | list[Array]"]):
+    """A run's columns: `run.activations["llm.block.14/last"]`.
+
+    A column reads as one array `[samples, width]` in sample order, a ragged one as a list of
+    `[k_i, width]`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getitem__(self, column: str) -> Array | list[Array]:
+        from vlmlens.tokens import Column
+
+        name = str(Column.parse(column))
+        with self._run.store() as store:
+            present = set(store.ids(name))
+            ids = [sample.id for sample in self._run.samples if sample.id in present]
+            values = store.read(name, ids)
+            return values.per_sample() if values.ragged else values.numpy().copy()
+
+    def __contains__(self, column: object) -> bool:
+        return column in list(self)
+
+    def __iter__(self) -> Iterator[str]:
+        with self._run.store() as store:
+            return iter([column.name for column in store.columns()])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

@@ -1,0 +1,268 @@
+"""Sites: names for the places in a model where an activation is read or edited.
+
+A site's canonical name is the same in every family: `vision.block.15`, `projector`,
+`llm.block.14`, `llm.norm`, `llm.head`. Whatever follows a canonical name goes on in the module
+tree (`llm.block.14.mlp.down_proj`), and a raw module path is a site too
+(`model.language_model.layers.14`). One more name is the same in every family: `attn` after a
+block is its self-attention, whatever that module is called (`llm.block.14.attn`). A pattern names
+several sites at once:
+
+=============  =============================================================
+`*`            any one part (`vision.block.*`, `llm.block.*.mlp`)
+`3-7`          the numbers 3 to 7, both included (`llm.block.3-7`)
+`-1`           counted from the end (`llm.block.-1` is the last block)
+`{a,b}`        either part (`llm.block.3.{mlp,self_attn}`)
+`NAME#k`       the k-th call (from 0) of a module that runs more than once per pass
+`re:...`       module paths, of today or older, by regular expression, from end to end
+=============  =============================================================
+
+A pattern that matches nothing is an error that lists the nearest names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from vlmlens.errors import SiteNotFound, nearest
+from vlmlens.sites.patterns import matching, parse_pattern, split_call
+from vlmlens.sites.regex import PREFIX, paths_matching
+from vlmlens.sites.site import Axis, Rename, Site, SiteTemplate
+
+_ATTENTION = "attn"
+_ATTENTION_MODULES = frozenset(
+    {"attn", "self_attn", "self_attention", "attention", "SelfAttention"}
+)
+
+
+class SiteMap:
+    """All sites of one model: its canonical names over its module tree.
+
+    Args:
+        templates: The family's canonical names.
+        modules: Every module path of the tree, in the tree's order.
+        renames: Legacy paths, tried in order where a raw path is not found as given.
+    """
+
+    def __init__(
+        self,
+        templates: Sequence[SiteTemplate],
+        modules: Iterable[str],
+        renames: Sequence[Rename] = (),
+    ) -> None:
+        self._modules = {path: None for path in modules if path}
+        self._templates = tuple(templates)
+        self._renames = tuple(renames)
+
+    @cached_property
+    def canonical(self) -> Mapping[str, Site]:
+        """The canonical sites that exist in this model, in forward order."""
+        sites: dict[str, Site] = {}
+        for template in self._templates:
+            for site in self._instances(template):
+                sites.setdefault(site.name, site)
+        return sites
+
+    @property
+    def modules(self) -> Sequence[str]:
+        """Every module path of the tree."""
+        return tuple(self._modules)
+
+    def resolve(self, pattern: str) -> list[Site]:
+        """The sites that a pattern names, in forward order.
+
+        Raises:
+            SiteSyntaxError: The pattern does not parse.
+            SiteNotFound: It matches nothing.
+
+        >>> block = SiteTemplate("llm.block.{i}", ("model.layers.{i}",), Axis.LLM)
+        >>> tree = SiteMap([block], ["model", "model.layers.0", "model.layers.0.mlp"])
+        >>> [site.path for site in tree.resolve("llm.block.*.mlp")]
+        ['model.layers.0.mlp']
+        """
+        text, call = split_call(pattern)
+        if text.startswith(PREFIX):
+            paths = paths_matching(text, self._modules, self._renames)
+            sites = [self._site_of(path) for path in paths]
+        else:
+            sites = self._match(parse_pattern(text)) or self._renamed(text)[1]
+        if not sites:
+            raise self._not_found(pattern)
+        if call is not None:
+            sites = [replace(site, name=f"{site.name}#{call}", call=call) for site in sites]
+        return sites
+
+    def renamed(self, pattern: str) -> str | None:
+        """What a legacy path (or a pattern of them) is called now.
+
+        Returns:
+            The pattern that `resolve` takes for it; None where no rename is needed, or none helps.
+
+        Raises:
+            SiteSyntaxError: The pattern does not parse.
+
+        >>> moved = Rename("^layers", "model.layers")
+        >>> tree = SiteMap([], ["model", "model.layers.0"], [moved])
+        >>> tree.renamed("layers.*"), tree.renamed("model.layers.*")
+        ('model.layers.*', None)
+        """
+        text, call = split_call(pattern)
+        if text.startswith(PREFIX) or self._match(parse_pattern(text)):
+            return None
+        new, sites = self._renamed(text)
+        if not sites:
+            return None
+        return new if call is None else f"{new}#{call}"
+
+    def resolve_all(self, patterns: Iterable[str]) -> list[Site]:
+        """The sites of several patterns, each once, in the order of the patterns."""
+        found = {site.name: site for pattern in patterns for site in self.resolve(pattern)}
+        return list(found.values())
+
+    def canonical_name(self, path: str) -> str:
+        """The canonical name of a module path, or the path itself."""
+        return self._site_of(path).name
+
+    def owner(self, path: str) -> Site | None:
+        """The canonical site whose module a path names or lies in, the innermost; or None."""
+        around = (
+            site
+            for site in self.canonical.values()
+            if path == site.path or path.startswith(site.path + ".")
+        )
+        return max(around, key=lambda site: len(site.path), default=None)
+
+    def _instances(self, template: SiteTemplate) -> list[Site]:
+        for candidate in template.paths:
+            numbers = self._numbers(candidate)
+            if numbers:
+                return [
+                    Site(
+                        template.name.format(i=i),
+                        candidate.format(i=i),
+                        template.axis,
+                        index=i,
+                        call=template.call,
+                    )
+                    for i in numbers
+                ]
+        return []
+
+    def _numbers(self, candidate: str) -> Sequence[int | None]:
+        if "{i}" not in candidate:
+            return [None] if candidate in self._modules else []
+        head, tail = (re.escape(part) for part in candidate.split("{i}", 1))
+        again = tail.replace(re.escape("{i}"), "(?P=i)")
+        pattern = re.compile(rf"{head}(?P<i>0|[1-9][0-9]{{0,8}}){again}")
+        found = (pattern.fullmatch(path) for path in self._modules)
+        return sorted({int(match["i"]) for match in found if match})
+
+    def _match(self, parts: Sequence[str]) -> list[Site]:
+        canonical = self._match_canonical(parts)
+        return canonical or self._match_modules(parts)
+
+    def _match_canonical(self, parts: Sequence[str]) -> list[Site]:
+        sites: list[Site] = []
+        by_length = self._canonical_by_length
+        for length in sorted(by_length, reverse=True):
+            if length > len(parts):
+                continue
+            heads = matching(by_length[length], parts[:length])
+            for head in heads:
+                sites.extend(self._below(self.canonical[head], parts[length:]))
+            if sites:
+                break
+        return sites
+
+    @cached_property
+    def _canonical_by_length(self) -> dict[int, list[str]]:
+        grouped: dict[int, list[str]] = {}
+        for name in self.canonical:
+            grouped.setdefault(name.count(".") + 1, []).append(name)
+        return grouped
+
+    def _below(self, head: Site, rest: Sequence[str]) -> list[Site]:
+        if not rest:
+            return [head]
+        names = rest[0].strip("{}").split(",")
+        attention = self._attention_in(head) if _ATTENTION in names else None
+        if attention is not None:
+            others = [name for name in names if name != _ATTENTION]
+            more = self._below(head, ["{" + ",".join(others) + "}", *rest[1:]]) if others else []
+            return [*self._below(attention, rest[1:]), *more]
+        depth = head.path.count(".") + 1
+        prefix = head.path + "."
+        paths = [
+            path
+            for path in self._modules
+            if path.startswith(prefix) and path.count(".") + 1 == depth + len(rest)
+        ]
+        tails = {path[len(prefix) :]: path for path in paths}
+        return [
+            Site(f"{head.name}.{tail}", tails[tail], head.axis, index=head.index, call=head.call)
+            for tail in matching(list(tails), rest)
+        ]
+
+    def _attention_in(self, head: Site) -> Site | None:
+        """The self-attention of a block, where one module is called so and none above it."""
+        if head.index is None:
+            return None
+        inside = (path for path in self._modules if path.startswith(head.path + "."))
+        found = [path for path in inside if path.rpartition(".")[2] in _ATTENTION_MODULES]
+        depth = min((path.count(".") for path in found), default=0)
+        found = [path for path in found if path.count(".") == depth]
+        if len(found) != 1:
+            return None
+        return replace(head, name=f"{head.name}.{_ATTENTION}", path=found[0])
+
+    def _match_modules(self, parts: Sequence[str]) -> list[Site]:
+        same_depth = [path for path in self._modules if path.count(".") + 1 == len(parts)]
+        return [self._site_of(path) for path in matching(same_depth, parts)]
+
+    def _site_of(self, path: str) -> Site:
+        """The site of a raw path, named canonically where a canonical site contains it."""
+        owner = self.owner(path)
+        if owner is None:
+            return Site(path, path, self._axis_of(path))
+        name = owner.name + path[len(owner.path) :]
+        return replace(owner, name=name, path=path)
+
+    def _axis_of(self, path: str) -> Axis:
+        """The axis of a path outside all canonical sites: that of its nearest relative."""
+        best, shared = Axis.LLM, 0
+        for site in self.canonical.values():
+            common = _common_parts(path, site.path)
+            if common > shared:
+                best, shared = site.axis, common
+        return best
+
+    def _renamed(self, text: str) -> tuple[str, list[Site]]:
+        """A legacy path's new form and sites: the renames apply one on top of the other."""
+        for rename in self._renames:
+            new = re.sub(rename.pattern, rename.replacement, text)
+            if new != text:
+                text = new
+                sites = self._match(parse_pattern(text))
+                if sites:
+                    return text, sites
+        return text, []
+
+    def _not_found(self, pattern: str) -> SiteNotFound:
+        close = nearest(pattern.removeprefix(PREFIX), [*self.canonical, *self._modules])
+        listed = ", ".join(close) if close else ", ".join(list(self.canonical)[:5])
+        return SiteNotFound(
+            f"No site of this model matches {pattern!r}.",
+            subject=pattern,
+            hint=f"Nearest names: {listed}. `vlmlens sites` shows the whole tree.",
+        )
+
+
+def _common_parts(a: str, b: str) -> int:
+    count = 0
+    for left, right in zip(a.split("."), b.split("."), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
