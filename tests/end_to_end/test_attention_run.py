@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import vlmlens
@@ -16,6 +15,7 @@ from vlmlens.errors import CheckpointError, CompositionError
 from vlmlens.registry import Registry
 from vlmlens.runs.run import Run
 from vlmlens.spec.model import make_spec
+from vlmlens.testing._rounding import close
 from vlmlens_plugins.demo.adapter import CHECKPOINT
 
 ATTENTION = ("--extractor", "attention", "--sites", "llm.block.*.attn/last", "--device", "cpu")
@@ -43,7 +43,7 @@ def test_a_run(in_tmp: Path) -> None:
     assert list(run.activations) == [f"llm.block.{i}.attn/last" for i in range(6)]
     for name in run.activations:
         weights = run.activations[name].reshape(60, 2, 3)
-        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+        close(weights.sum(-1), 1)
     assert run.spec.options.extractor["heads"] == [0, 3]
 
 
@@ -56,7 +56,7 @@ def test_batches_do_not_matter(in_tmp: Path) -> None:
         run = vlmlens.run(**settings, batch_size=size, analysis=["blind-test"], out=out)
         found.append(run.activations["llm.block.5.attn/last"])
     for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], atol=1e-5)
+        close(other, found[0], scale=1)
 
 
 def test_sdpa_is_refused_before_weights_are_read(weightless: Path, in_tmp: Path) -> None:
