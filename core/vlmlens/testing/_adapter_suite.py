@@ -38,7 +38,7 @@ PROBES = {
 
 
 SHARED = "VLMLENS_TINY_CHECKPOINTS"
-"""Variable that names a folder where processes of one test session share tiny checkpoints."""
+"""Variable with the folder in which processes of a test session share tiny checkpoints."""
 
 _NAMING = frozenset(vars(type("Empty", (), {}))) | {"__annotations__"}
 
@@ -84,7 +84,7 @@ class AdapterSuite(PluginChecks):
 
     @classmethod
     def _suite(cls) -> type:
-        """The class itself, or the one that it only gives another name (`class TestX(XChecks)`)."""
+        """The class that defines something: the base of an empty `class TestX(XChecks)`."""
         return next(each for each in cls.__mro__ if set(vars(each)) - _NAMING)
 
     def load(self, **settings: Any) -> ModelAdapter:
@@ -256,7 +256,7 @@ def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
 
 
 def _built_once(suite: type, build: Callable[[Path], None]) -> Path:
-    """A suite's tiny checkpoint: where processes share them, of the one that was ready first."""
+    """A suite's tiny checkpoint; if processes share them, that of the first one to finish."""
     shared = os.environ.get(SHARED)
     place = Path(shared, f"{suite.__module__}.{suite.__qualname__}") if shared else None
     if place is not None and place.exists():

@@ -1,12 +1,11 @@
-"""Numbers that are the same but for rounding: how far apart they may be, and why.
+"""Numbers that are equal up to rounding: how much they may differ, and why.
 
-float32 holds a number to one part in 2**23, its eps. Kernels differ between processors, between
-batches of different shapes and between numbers of threads: they add the same terms in another
-order. A sum then moves by a few eps of its largest terms, and what a few blocks make of such sums
-by some ten eps of the largest number beside it; a few eps of a small number is more than anyone
-can promise, since it may be the difference of two large ones. So differences are measured in eps
-of the largest number, and 256 of them are allowed; models measured (LLaVA, MiniCPM-V 4) used 5 to
-15. What a mistake changes is thousands.
+float32 holds a number to one part in 2**23, its eps. Kernels add the same terms in another order,
+depending on the processor, the shape of the batch and the number of threads. That changes a sum by
+a few eps of its largest terms, and the output of a few blocks by about ten eps of its largest
+number. A small number can change by much more of its own eps, since it may be the difference of two
+large ones. So differences are measured in eps of the largest number, and 256 of them are allowed.
+Measured models (LLaVA, MiniCPM-V 4) needed 5 to 15. A mistake changes thousands.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ import numpy.typing as npt
 
 EPS = float(np.finfo(np.float32).eps)
 STEPS = 256
-"""How many eps of the largest number rounding may make up."""
+"""How many eps of the largest number rounding may change."""
 ROUNDING = STEPS * EPS
-"""The same as a part of the largest number: 3e-5."""
+"""The same as a fraction of the largest number: 3e-5."""
 
 
 def close(found: Any, expected: Any, *, steps: float = STEPS, scale: float | None = None) -> None:
-    """Demand that numbers computed in float32 differ by rounding alone.
+    """Require that numbers computed in float32 differ only by rounding.
 
     Args:
         found: A tensor, an array, a number, or sequences of numbers.
-        expected: Likewise, of the same shape, or one number for all; NaN where `found` has NaN.
+        expected: The same, of equal shape, or one number for all; NaN where `found` has NaN.
         steps: How many eps of the largest number they may differ by.
-        scale: What is the largest number, where it is no longer seen in `expected`, such as the
-            terms of a sum that comes out small.
+        scale: The largest number, if `expected` does not show it (such as a small sum of large
+            terms).
 
     Raises:
         AssertionError: They differ by more, or in shape.
@@ -39,19 +38,19 @@ def close(found: Any, expected: Any, *, steps: float = STEPS, scale: float | Non
     a, b = _numbers(found), _numbers(expected)
     b = np.broadcast_to(b, a.shape) if b.ndim == 0 else b
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
-    assert (np.isnan(a) == np.isnan(b)).all(), "NaN stands elsewhere"
+    assert (np.isnan(a) == np.isnan(b)).all(), "NaN is at other places"
     far = float(np.nanmax(np.abs(a - b), initial=0))
     largest = float(np.nanmax(np.abs(b), initial=0)) if scale is None else scale
     assert far <= steps * EPS * largest, (
         f"{far:.1e} apart, which is {far / EPS / max(largest, 1e-300):.0f} eps of the largest "
-        f"number ({largest:.1e}); rounding makes up {steps:.0f}"
+        f"number ({largest:.1e}); rounding may change {steps:.0f}"
     )
 
 
 def is_close(
     found: Any, expected: Any, *, steps: float = STEPS, scale: float | None = None
 ) -> bool:
-    """Whether numbers differ by rounding alone; see `close`."""
+    """Whether numbers differ only by rounding; see `close`."""
     try:
         close(found, expected, steps=steps, scale=scale)
     except AssertionError:
