@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,17 @@ def test_every_room_and_every_public_word_has_its_place() -> None:
             assert path.name in ENTRIES
         elif path.is_dir():
             assert f"`{path.name}/`" in PAGE, path.name
+
+
+def test_the_order_of_rooms_is_that_of_the_contract() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = [
+        c for c in settings["tool"]["importlinter"]["contracts"] if c["type"] == "layers"
+    ]
+    layers = [
+        {name for name in layer.split(" | ") if not name.startswith("_")}
+        for layer in contract["layers"]
+    ]
+    (shown,) = re.findall(r"^```\n(cli > .*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    page = [set(re.findall(r"\w+", layer)) for layer in shown.split(">")]
+    assert page == [layer for layer in layers if layer]
