@@ -79,9 +79,8 @@ def test_every_room_and_every_public_word_has_its_place() -> None:
 
 def test_the_order_of_rooms_is_that_of_the_contract() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    (contract,) = [
-        c for c in settings["tool"]["importlinter"]["contracts"] if c["type"] == "layers"
-    ]
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (contract,) = [each for each in contracts if each["type"] == "layers"]
     layers = [
         {name for name in layer.split(" | ") if not name.startswith("_")}
         for layer in contract["layers"]
