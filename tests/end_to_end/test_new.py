@@ -125,7 +125,7 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
         (("adapter", "a" * 25), "cannot be a plugin's name"),
         (("storage", "lmdb"), "vlmlens already has the storage 'lmdb'"),
         (("adapter", "aya-vision"), "vlmlens already has the adapter 'aya-vision'"),
-        (("extractor", "mine"), "no template for an extractor"),
+        (("extractor", "mine"), "no template for the kind 'extractor'"),
         (("dataset", "mine", "--answer", "colour=red"), "answers no question"),
         (("dataset", "mine", "--answer", "kind=adapter"), "answers no question"),
         (("dataset", "mine", "--answer", "distribution=../../up"), "at most 48"),
