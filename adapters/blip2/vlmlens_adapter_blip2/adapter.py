@@ -17,8 +17,8 @@ from transformers import AddedToken
 from vlmlens.abc.adapter import Generation
 from vlmlens.errors import CheckpointError, CompositionError
 from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
-from vlmlens.hf.encoding import pad_rows, token_kinds
 from vlmlens.hf.layouts import sample_layout, sequence_layout
+from vlmlens.hf.token_ids import pad_rows, token_kinds
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid

@@ -14,9 +14,10 @@ from vlmlens.abc.adapter import LoadRequest
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError
 from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
-from vlmlens.hf.encoding import token_kinds
+from vlmlens.hf.checkpoints import explained
 from vlmlens.hf.layouts import sequence_layout
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.load_options import hub_arguments
+from vlmlens.hf.token_ids import token_kinds
 from vlmlens.hf.weights import place_weights, read_config_json, renamed, stored_weights
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlmlens.hf.encoding import pad_rows
+from vlmlens.hf.token_ids import pad_rows
 from vlmlens_adapter_cogvlm.config import TEMPLATES
 from vlmlens_adapter_cogvlm.positions import LANGUAGE, VISION
 

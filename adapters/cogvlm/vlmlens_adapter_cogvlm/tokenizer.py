@@ -11,7 +11,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 from vlmlens.hf.weights import checkpoint_file
 
 DEFAULT = "lmsys/vicuna-7b-v1.5"
@@ -44,7 +44,7 @@ def load_tokenizer(
             subject=named or model,
             hint="Name a folder with Vicuna's: --set options.adapter.tokenizer=FOLDER.",
         )
-    tokenizer = piece_tokenizer(file) if file.suffix == ".model" else _fast(file, config)
+    tokenizer = sentencepiece_tokenizer(file) if file.suffix == ".model" else _fast(file, config)
     _check(tokenizer, config, file)
     return tokenizer, hashlib.sha256(file.read_bytes()).hexdigest()[:32]
 

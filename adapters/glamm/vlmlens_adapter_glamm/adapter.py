@@ -24,7 +24,8 @@ from vlmlens.hf import (
     joined,
     tower_layout,
 )
-from vlmlens.hf.loading import checkpoint_identity, explained, hub_arguments
+from vlmlens.hf.checkpoints import checkpoint_identity, explained
+from vlmlens.hf.load_options import hub_arguments
 from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample

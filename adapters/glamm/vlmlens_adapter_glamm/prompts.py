@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from vlmlens.errors import DataError
-from vlmlens.hf.encoding import pad_rows
+from vlmlens.hf.token_ids import pad_rows
 from vlmlens_adapter_glamm.pixels import grounding_pixels, grounding_size
 from vlmlens_adapter_glamm.tokenizer import IM_END, IM_START
 

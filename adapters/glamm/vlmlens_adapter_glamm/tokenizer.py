@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 from vlmlens.hf.weights import checkpoint_file
 
 IM_START, IM_END, BBOX, SEG = "<im_start>", "<im_end>", "<bbox>", "[SEG]"
@@ -47,7 +47,7 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any], vocabulary: int) ->
         )
     plain = {name: number for name, number in added.items() if name in _SHOWN}
     hidden = {name: number for name, number in added.items() if name not in _SHOWN}
-    return piece_tokenizer(file, hidden, strip=True, plain=plain)
+    return sentencepiece_tokenizer(file, hidden, strip=True, plain=plain)
 
 
 def _listed(model: str, arguments: Mapping[str, Any]) -> dict[str, int]:

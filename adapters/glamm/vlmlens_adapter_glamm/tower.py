@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import CheckpointError, CheckpointNotFound
-from vlmlens.hf.loading import explained
+from vlmlens.hf.checkpoints import explained
 from vlmlens.hf.weights import StoredTensor, checkpoint_file, stored_weights
 
 _KNOWN: Mapping[str, Mapping[str, Any]] = {

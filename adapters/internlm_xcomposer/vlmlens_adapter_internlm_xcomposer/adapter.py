@@ -14,7 +14,8 @@ from pydantic import Field
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.abc.options import Options
 from vlmlens.hf import PlacedImage, TransformersAdapter, joined, tower_layout
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.checkpoints import explained
+from vlmlens.hf.load_options import hub_arguments
 from vlmlens.hf.weights import read_config_json
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Axis, Rename, SiteTemplate

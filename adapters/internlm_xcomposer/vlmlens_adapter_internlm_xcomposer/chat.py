@@ -9,8 +9,8 @@ import torch
 from tokenizers import AddedToken
 
 from vlmlens.errors import CheckpointError, DataError
-from vlmlens.hf.encoding import pad_rows
-from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
+from vlmlens.hf.token_ids import pad_rows
 from vlmlens.hf.weights import checkpoint_file
 from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig
 from vlmlens_adapter_internlm_xcomposer.tiling import TileImages, canvas, most_tiles
@@ -31,7 +31,7 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
     file = checkpoint_file(model, "tokenizer.model", arguments)
     if file is None:
         raise CheckpointError(f"{model!r} has no tokenizer.model.", subject=model)
-    tokenizer = piece_tokenizer(file, pad="</s>")
+    tokenizer = sentencepiece_tokenizer(file, pad="</s>")
     known = tokenizer.get_vocab()
     lacking = [name for name in (BEGIN, END) if name not in known]
     if lacking:

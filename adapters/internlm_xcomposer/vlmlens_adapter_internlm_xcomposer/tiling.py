@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vlmlens.errors import DataError
-from vlmlens.hf.pixels import normalised
+from vlmlens.hf.image_processing import normalised
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)

@@ -18,7 +18,8 @@ from vlmlens.hf import (
     tiled_patches,
     tower_layout,
 )
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.checkpoints import explained
+from vlmlens.hf.load_options import hub_arguments
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internvl import original

@@ -16,8 +16,9 @@ from vlmlens.hf import (
     TransformersAdapter,
     grid_patches,
 )
+from vlmlens.hf.checkpoints import explained
 from vlmlens.hf.layouts import packed_layout
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.load_options import hub_arguments
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_pixtral import mistral

@@ -90,7 +90,7 @@ def _inputs(name: str, parameter: Any) -> int:
 
 def save(folder: Path, model: Any, *parts: Any) -> Path:
     """Save a woken model and its processor, or tokenizer and image processor."""
-    from vlmlens.hf.loading import quiet
+    from vlmlens.hf.checkpoints import quiet
 
     with quiet():
         for part in (wake(model), *parts):

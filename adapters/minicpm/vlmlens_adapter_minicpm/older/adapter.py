@@ -15,9 +15,10 @@ import transformers
 from vlmlens.abc.adapter import LoadRequest, Readout
 from vlmlens.errors import CheckpointError, DataError
 from vlmlens.hf import PlacedImage, joined
-from vlmlens.hf.encoding import token_kinds
+from vlmlens.hf.checkpoints import explained
 from vlmlens.hf.layouts import sequence_layout
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.load_options import hub_arguments
+from vlmlens.hf.token_ids import token_kinds
 from vlmlens.hf.weights import (
     checkpoint_file,
     place_weights,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vlmlens.errors import DataError
-from vlmlens.hf.encoding import pad_rows
+from vlmlens.hf.token_ids import pad_rows
 from vlmlens_adapter_minicpm.older.images import SliceImages
 from vlmlens_adapter_minicpm.older.model import IMAGE
 from vlmlens_adapter_minicpm.older.tokenizers import UNKNOWN

@@ -11,7 +11,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 from vlmlens.hf.weights import checkpoint_file
 
 UNKNOWN = "<unk>"
@@ -49,9 +49,9 @@ def slow_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
         MissingDependency: sentencepiece is not installed.
     """
     file = _file(model, "tokenizer.model", arguments)
-    known = piece_tokenizer(file).get_vocab()
+    known = sentencepiece_tokenizer(file).get_vocab()
     _check_known(known, MARKS, file)
-    return piece_tokenizer(file, {name: known[name] for name in MARKS})
+    return sentencepiece_tokenizer(file, {name: known[name] for name in MARKS})
 
 
 def fast_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:

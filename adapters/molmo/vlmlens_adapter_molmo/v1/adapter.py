@@ -19,7 +19,8 @@ from vlmlens.hf import (
     grid_patches,
     joined,
 )
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.checkpoints import explained
+from vlmlens.hf.load_options import hub_arguments
 from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate

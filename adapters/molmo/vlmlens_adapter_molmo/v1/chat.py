@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch.nn.functional import pad
 
 from vlmlens.errors import CheckpointError, DataError
-from vlmlens.hf.encoding import pad_rows
+from vlmlens.hf.token_ids import pad_rows
 from vlmlens.hf.weights import checkpoint_file
 from vlmlens_adapter_molmo.v1.images import BLANK, MolmoImages
 from vlmlens_adapter_molmo.v1.sequence import (

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from vlmlens.errors import CheckpointError, ImageError
 from vlmlens.hf import CropGeometry
-from vlmlens.hf.pixels import normalised, resized
+from vlmlens.hf.image_processing import normalised, resized
 from vlmlens_adapter_molmo.images import Canvas, canvas_of
 from vlmlens_adapter_molmo.v1.config import POOLED
 

@@ -21,7 +21,7 @@ from vlmlens.errors import CheckpointError, MissingDependency
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def piece_tokenizer(
+def sentencepiece_tokenizer(
     file: Path,
     added: Mapping[str, int] | None = None,
     *,

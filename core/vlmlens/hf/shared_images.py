@@ -10,20 +10,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vlmlens.errors import SiteShapeError
 from vlmlens.hf.layouts import joined, placed_images
-from vlmlens.hf.shared import owned
+from vlmlens.hf.sample_encoding import SampleEncoding
+from vlmlens.hf.shared_prefix import owned
 from vlmlens.passes.batch import Batch, Pass
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
-
-if TYPE_CHECKING:
-    from vlmlens.hf.adapter import TransformersAdapter
 
 _PIXELS = "pixel_values"
 _SEEN = frozenset({Axis.VISION, Axis.PROJECTOR, Axis.SAMPLE})
@@ -74,7 +72,7 @@ class ImageFeatures:
 
 
 def encode_same_images(
-    vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]], budget: int | None
+    vlm: SampleEncoding, groups: Sequence[Sequence[Sample]], budget: int | None
 ) -> Batch:
     """One batch of samples whose distinct images are computed once.
 
@@ -127,7 +125,7 @@ def _rows(found: Any, numbers: Sequence[int]) -> Any:
 
 
 def _read(
-    vlm: TransformersAdapter,
+    vlm: SampleEncoding,
     inputs: Mapping[str, Any],
     features: ImageFeatures,
     images: Sequence[int],
@@ -136,7 +134,7 @@ def _read(
     vlm.run_model({**inputs, "mm_encoder_outputs": features.of(images)}, head=head)
 
 
-def _encoder(vlm: TransformersAdapter, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _encoder(vlm: SampleEncoding, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """What makes image features, and what it is given."""
     inner = getattr(vlm.module, "model", None)
     owner: Any = inner if hasattr(inner, "get_image_features") else vlm.module

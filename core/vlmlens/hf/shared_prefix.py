@@ -11,22 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
 from vlmlens.hf.layouts import joined, placed_images
+from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.passes.batch import Batch, Pass
 from vlmlens.passes.compiling import is_compiled
 from vlmlens.passes.tracing import end_pass
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
-
-if TYPE_CHECKING:
-    from vlmlens.hf.adapter import TransformersAdapter
 
 
 class Filling(transformers.DynamicCache):
@@ -120,7 +118,7 @@ class Beginnings:
         return torch.cat([heads, ids], 1), torch.cat([torch.ones_like(heads), mask], 1)
 
 
-def encode_beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+def encode_beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -> Batch | None:
     """One batch of samples whose common beginnings are computed once; None where that is not exact.
 
     Args:
@@ -146,9 +144,7 @@ def encode_beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample
     return Batch(samples, inputs, layouts, _passes(vlm, begin, inputs))
 
 
-def _passes(
-    vlm: TransformersAdapter, begin: Beginnings, inputs: Mapping[str, Any]
-) -> tuple[Pass, ...]:
+def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
     """The beginnings, which fill a cache, then all tails."""
     module: Any = vlm.module
     cache = Filling()
@@ -176,7 +172,7 @@ def _passes(
     return Pass(frozenset(Axis), first, rows, fill), Pass(frozenset({Axis.LLM}), then)
 
 
-def sees_all(vlm: TransformersAdapter, length: int) -> bool:
+def sees_all(vlm: SampleEncoding, length: int) -> bool:
     """Whether a token sees all before it in a sample of that length, by a mask of our own."""
     text = vlm.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
@@ -184,7 +180,7 @@ def sees_all(vlm: TransformersAdapter, length: int) -> bool:
     return text._attn_implementation in {"sdpa", "eager"} and not narrow
 
 
-def beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:
+def beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:
     """What the samples of each group have in common, encoded; None where that is nothing.
 
     Args:
@@ -245,14 +241,14 @@ def owned(layout: AxisLayout, owners: Sequence[int]) -> AxisLayout:
     return AxisLayout(layout.total, [layout.samples[owner] for owner in owners], others)
 
 
-def _cut(vlm: TransformersAdapter, sample: Sample) -> tuple[str, str] | None:
+def _cut(vlm: SampleEncoding, sample: Sample) -> tuple[str, str] | None:
     """The templated text up to and with the last image, and after it."""
     text = vlm.prompt_text(sample)
     head, found, tail = text.rpartition(vlm.image_mark)
     return (head + found, tail) if found else None
 
 
-def _ids_after_image(vlm: TransformersAdapter, text: str) -> list[int]:
+def _ids_after_image(vlm: SampleEncoding, text: str) -> list[int]:
     """Token ids of a text that follows an image; the image's token keeps it from the start."""
     mark: str = vlm.tokenizer.convert_ids_to_tokens(vlm.image_token_id)
     ids = vlm.tokenizer(mark + text, add_special_tokens=False)["input_ids"]

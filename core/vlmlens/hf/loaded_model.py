@@ -11,17 +11,14 @@ import transformers
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
-from vlmlens.hf.loading import (
+from vlmlens.hf.checkpoints import check_complete, checkpoint_identity, explained, quiet
+from vlmlens.hf.load_options import (
     check_autocast,
-    check_complete,
-    checkpoint_identity,
     compute_in,
-    explained,
     hub_arguments,
     pick_device,
     pick_dtype,
     quantization_config,
-    quiet,
 )
 from vlmlens.hf.processors import image_backend, load_processor
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate

@@ -1,0 +1,239 @@
+"""SampleEncoding: how a family's samples become inputs of its model, and where their tokens lie."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from vlmlens.abc.adapter import Answer
+from vlmlens.errors import DataError
+from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
+from vlmlens.hf.loaded_model import LoadedModel
+from vlmlens.hf.token_ids import append_answers, token_kinds
+from vlmlens.passes.batch import Batch
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis
+from vlmlens.tokens import AxisLayout, PatchGrid
+
+
+class SampleEncoding(LoadedModel):
+    """The half of an adapter that encodes: processor, chat template, tokens, layouts.
+
+    `TransformersAdapter` adds the passes. What shares computation between samples works on this.
+    """
+
+    images_per_sample: ClassVar[int | None] = None
+    """How many images every sample must have; None: any number, none included."""
+    image_tokens_placed: ClassVar[bool] = True
+    """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
+    return_tensors: ClassVar[str | None] = "pt"
+    """What the processor is asked for; None where it cannot stack images of several shapes."""
+
+    @property
+    def padding_side(self) -> str:
+        """Where short rows are filled up; "right" where positions are counted from the left."""
+        return "left"
+
+    @property
+    def image_mark(self) -> str:
+        """What stands for an image in the templated text, before the processor sees it."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
+
+    @property
+    def image_token_id(self) -> int:
+        """The token id that stands where an image's features go."""
+        return int(self.config.image_token_id)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills up short rows; masked, so that its value never matters."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Token ids that stand for neither text nor image."""
+        added = self.tokenizer.added_tokens_decoder
+        marked = {number for number, token in added.items() if token.special}
+        return frozenset(marked | set(self.tokenizer.all_special_ids)) - {self.image_token_id}
+
+    def encode(
+        self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
+    ) -> Batch:
+        """See `ModelAdapter.encode`."""
+        if not samples:
+            raise DataError("There is no sample to encode.", hint="Give at least one.")
+        images = self.open_images(samples)
+        inputs = self.process([sample.prompt for sample in samples], images)
+        appended = [self._written_ids(answer) for answer in answers] if answers else None
+        if appended:
+            inputs = self.with_answers(inputs, appended)
+        layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
+        return Batch(tuple(samples), self.placed(inputs), layouts)
+
+    def prompt_text(self, sample: Sample) -> str:
+        """A sample's prompt in the chat template, as text, each image as its placeholder."""
+        message = {"role": "user", "content": _content(sample.prompt, sample.images)}
+        text = self.processor.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+
+    def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
+        """Each sample's images, as many as the family takes.
+
+        Raises:
+            DataError: A sample has another number of images.
+            ImageError: One cannot be read.
+        """
+        for sample in samples:
+            if self.images_per_sample not in (None, len(sample.images)):
+                raise DataError(
+                    f"The sample {sample.id!r} has {len(sample.images)} images; "
+                    f"{type(self._module).__name__} takes exactly {self.images_per_sample}.",
+                    subject=sample.id,
+                    hint="Leave such samples out, or choose another adapter.",
+                )
+        return [sample.open_images() for sample in samples]
+
+    def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """The processor's output for prompts with their images: keyword arguments of forward.
+
+        The chat template is applied and tokenized in one step, so that no special token is added
+        twice.
+        """
+        conversations = [
+            [{"role": "user", "content": _content(prompt, group)}]
+            for prompt, group in zip(prompts, images, strict=True)
+        ]
+        encoded = self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            return_tensors=self.return_tensors,
+            processor_kwargs={"padding": True, "padding_side": self.padding_side},
+        )
+        return dict(encoded)
+
+    def placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs with their tensors on the model's device."""
+        return {
+            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }
+
+    def with_answers(
+        self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]
+    ) -> dict[str, Any]:
+        """The inputs with each sample's answer tokens where the model would write them."""
+        return append_answers(inputs, answers, self.pad_token_id, side=self.padding_side)
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """See `ModelAdapter.answer_ids`.
+
+        A space is put between prompt and answer unless the prompt ends in white space or in a
+        special token.
+        """
+        head = self.processor.apply_chat_template(
+            [{"role": "user", "content": _content("x", ())}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        before = self._plain_ids(head)
+        glued = head[-1:].isspace() or (bool(before) and before[-1] in self.special_ids)
+        text = answer if glued else f" {answer}"
+        after = self._plain_ids(head + text)
+        if after[: len(before)] == before:
+            return after[len(before) :]
+        return self._plain_ids(text)
+
+    def _written_ids(self, answer: Answer) -> list[int]:
+        return self.answer_ids(answer) if isinstance(answer, str) else list(answer)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `ModelAdapter.decode`."""
+        text: str = self.tokenizer.decode(list(token_ids))
+        return text
+
+    @abstractmethod
+    def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
+        """Where the tokens of one image lie in it, in the order of the sequence.
+
+        One entry per position that holds the image token's id. Separators that share that id
+        have a NaN box; they count as special tokens, not as image tokens. None where it is not
+        known; then `image_tokens_placed` is False.
+        """
+
+    @abstractmethod
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """The layouts of the vision and the projector axis.
+
+        Args:
+            images: The images of each sample.
+            grids: The patch grid of each sample's images together, as `patch_grid` gave them.
+        """
+
+    def _layouts(
+        self,
+        inputs: Mapping[str, Any],
+        images: Sequence[Sequence[PlacedImage]],
+        answers: Sequence[Sequence[int]],
+    ) -> dict[Axis, AxisLayout]:
+        grids = [joined([self.patch_grid(image) for image in group]) for group in images]
+        lengths = [len(answer) for answer in answers]
+        layouts = dict(self.sequence_layouts(inputs, grids, lengths))
+        layouts.update(self.image_layouts(images, grids))
+        return layouts
+
+    def sequence_layouts(
+        self,
+        inputs: Mapping[str, Any],
+        grids: Sequence[PatchGrid | None],
+        answer_lengths: Sequence[int],
+    ) -> Mapping[Axis, AxisLayout]:
+        """The layouts of the language side: one sequence that holds image, prompt and answer.
+
+        Families override it that have two sequences.
+
+        Args:
+            inputs: The encoded batch.
+            grids: The patch grid of each sample's images together, as `patch_grid` gave them.
+            answer_lengths: Tokens of each sample's appended answer; empty without answers.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        known = grids if self.image_tokens_placed else None
+        return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
+
+    def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
+        """One forward pass for its activations; a family without an inner `model` overrides it.
+
+        Args:
+            inputs: Keyword arguments of forward.
+            head: Whether the unembedding is to run too.
+        """
+        (self._module if head else self._module.model)(**inputs, use_cache=False)
+
+    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
+        """Position ids of what follows shared beginnings.
+
+        Args:
+            places: int64 `[groups, positions]`: how many tokens stand before each in its sample.
+        """
+        return places
+
+
+def _content(prompt: str, images: Sequence[Any]) -> list[dict[str, Any]]:
+    pictures = [{"type": "image", "image": image} for image in images]
+    return [*pictures, {"type": "text", "text": prompt}]
