@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlmlens.errors import CheckpointError
+from vlmlens.hf.checkpoints import read_config_json
 from vlmlens.hf.weights import (
     StoredTensor,
     check_fit,
     concatenated,
     place_weights,
-    read_config_json,
     renamed,
     stacked,
     stored_weights,

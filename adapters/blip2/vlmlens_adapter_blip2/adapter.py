@@ -121,7 +121,8 @@ class Blip2Adapter(RasterAdapter):
         self, inputs: Mapping[str, Any], prefix: str, answer_lengths: Sequence[int]
     ) -> AxisLayout:
         ids, mask = inputs[f"{prefix}input_ids"], inputs[f"{prefix}attention_mask"]
-        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        image = ids == self.image_token_id
+        kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
         return sequence_layout(ids, mask, kinds, None)
 
     def image_layouts(
@@ -183,13 +184,7 @@ class Blip2Adapter(RasterAdapter):
                 "An encoder-decoder cannot go on from answers of different lengths at once.",
                 hint="Encode and generate these samples one by one.",
             )
-        with torch.inference_mode():
-            ids = self._module.generate(
-                **batch.inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.pad_token_id,
-            )
+        ids = self.generated_ids(batch.inputs, max_new_tokens)
         return self.written(ids[:, written.shape[1] :])
 
     # ------------------------------------------------------------------ readout

@@ -10,11 +10,12 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.utils.output_capturing import capture_outputs
 
+from vlmlens.hf.causal_model import forward_with_head
 from vlmlens_adapter_cogvlm.config import CogVLMConfig
 from vlmlens_adapter_cogvlm.language import CogVLMAttention, CogVLMDecoderLayer
 from vlmlens_adapter_cogvlm.positions import VISION, rotary_positions, takes_vision_expert
@@ -136,52 +137,7 @@ class CogVLMForConditionalGeneration(CogVLMPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """One pass with logits, float32 `[samples, positions, vocabulary]`.
-
-        Args:
-            input_ids: This and all others but one as `CogVLMModel.forward` has them.
-            attention_mask: Likewise.
-            position_ids: Likewise.
-            past_key_values: Likewise.
-            inputs_embeds: Likewise.
-            token_type_ids: Likewise.
-            pixel_values: Likewise.
-            use_cache: Likewise.
-            logits_to_keep: Of how many of the last positions; 0: of all.
-            kwargs: Likewise.
-        """
-        kwargs.pop("return_dict", None)
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        kept = output.last_hidden_state[:, -logits_to_keep:]
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(kept).float(),
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
+    forward = forward_with_head(CogVLMModel.forward, float32=True)
 
     def generate(  # type: ignore[override]
         self,

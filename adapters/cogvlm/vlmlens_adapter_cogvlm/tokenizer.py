@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from tokenizers import Tokenizer
 
 from vlmlens.errors import CheckpointError
+from vlmlens.hf.checkpoints import checkpoint_file
+from vlmlens.hf.fast_tokenizer import tokenizer_backend
 from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
-from vlmlens.hf.weights import checkpoint_file
 
 DEFAULT = "lmsys/vicuna-7b-v1.5"
 """Where upstream's users take it from."""
@@ -62,10 +62,7 @@ def _file(source: str, arguments: Mapping[str, Any]) -> Path | None:
 
 
 def _fast(file: Path, config: Any) -> Any:
-    try:
-        backend = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing more special
-        raise CheckpointError(f"{file.name} is no tokenizer.", subject=str(file)) from error
+    backend = tokenizer_backend(file)
     numbers = {"bos": config.bos_token_id, "eos": config.eos_token_id, "pad": config.pad_token_id}
     roles = {f"{role}_token": backend.id_to_token(number) for role, number in numbers.items()}
     return transformers.PreTrainedTokenizerFast(

@@ -6,19 +6,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, LlamaModel, PreTrainedModel, SamModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers import LlamaModel, PreTrainedModel, SamModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from vlmlens.hf.causal_model import CausalGeneration, forward_with_head
+from vlmlens.hf.token_ids import counted_positions
 from vlmlens_adapter_glamm.config import GlammConfig
 from vlmlens_adapter_glamm.masks import mask_logits, watched
 from vlmlens_adapter_glamm.regions import RegionEncoder
 from vlmlens_adapter_glamm.vision import GlobalEncoder
-
-_ONCE = (
-    "pixel_values", "boxes", "box_counts", "grounding_pixel_values", "original_sizes",
-    "resized_sizes",
-)  # fmt: skip
-"""Inputs of the prompt, which the steps after it find in the cache."""
 
 
 class GlammPreTrainedModel(PreTrainedModel):
@@ -157,8 +153,7 @@ class GlammModel(GlammPreTrainedModel):
             kwargs: For the language model.
         """
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
-            counted = attention_mask.long().cumsum(1).sub(1).clamp(min=0)
-            position_ids = counted[:, -inputs_embeds.shape[1] :]
+            position_ids = counted_positions(attention_mask, inputs_embeds.shape[1])
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -231,8 +226,13 @@ class GlammModel(GlammPreTrainedModel):
                 self.decoded(embeddings[number : number + 1], prompts)
 
 
-class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
+class GlammForConditionalGeneration(GlammPreTrainedModel, CausalGeneration):
     """GLaMM with the language model's head, and masks."""
+
+    prompt_inputs = (
+        "pixel_values", "boxes", "box_counts", "grounding_pixel_values", "original_sizes",
+        "resized_sizes",
+    )  # fmt: skip
 
     def __init__(self, config: GlammConfig) -> None:
         super().__init__(config)
@@ -251,61 +251,7 @@ class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
         head: nn.Module = self.lm_head
         return head
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        boxes: torch.Tensor | None = None,
-        box_counts: torch.Tensor | None = None,
-        grounding_pixel_values: torch.Tensor | None = None,
-        original_sizes: torch.Tensor | None = None,
-        resized_sizes: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """One pass.
-
-        Args:
-            input_ids: As for `GlammModel.forward`.
-            attention_mask: Likewise.
-            position_ids: Likewise.
-            past_key_values: Likewise.
-            inputs_embeds: Likewise.
-            pixel_values: Likewise.
-            boxes: Likewise.
-            box_counts: Likewise.
-            grounding_pixel_values: Likewise.
-            original_sizes: Likewise.
-            resized_sizes: Likewise.
-            logits_to_keep: How many last positions' logits are computed, or which positions';
-                0: all.
-            kwargs: Likewise.
-        """
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            boxes=boxes,
-            box_counts=box_counts,
-            grounding_pixel_values=grounding_pixel_values,
-            original_sizes=original_sizes,
-            resized_sizes=resized_sizes,
-            **kwargs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(output.last_hidden_state[:, kept]),
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
+    forward = forward_with_head(GlammModel.forward)
 
     def mask_logits(
         self,
@@ -352,14 +298,6 @@ class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
                 decoded = self.model.decoded(image, prompts)
                 masks.append(mask_logits(decoded, side, resized[number], original[number]))
         return masks
-
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What a step of `generate` gives to `forward`: images and boxes with the prompt only."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
-        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
-            for name in _ONCE:
-                inputs.pop(name, None)
-        return inputs
 
 
 def image_numbers(input_ids: torch.Tensor, image_token_id: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import CheckpointError, CheckpointNotFound
-from vlmlens.hf.checkpoints import explained
-from vlmlens.hf.weights import StoredTensor, checkpoint_file, stored_weights
+from vlmlens.hf.checkpoints import checkpoint_file, explained
+from vlmlens.hf.weights import StoredTensor, stored_weights
 
 _KNOWN: Mapping[str, Mapping[str, Any]] = {
     "openai/clip-vit-large-patch14-336": {

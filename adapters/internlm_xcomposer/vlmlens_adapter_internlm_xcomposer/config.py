@@ -119,7 +119,6 @@ def xcomposer_config(said: Mapping[str, Any], model: str) -> XComposerConfig:
         **_rope(said, model),
     )
     _check_sizes(config, model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 

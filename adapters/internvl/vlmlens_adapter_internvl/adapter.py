@@ -18,7 +18,6 @@ from vlmlens.hf import (
     tiled_patches,
     tower_layout,
 )
-from vlmlens.hf.checkpoints import explained
 from vlmlens.hf.load_options import hub_arguments
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
@@ -60,15 +59,11 @@ class InternVLAdapter(TransformersAdapter):
         """The config of a checkpoint in the original layout, else None."""
         return original.read_json(self.model_name(self.request), hub_arguments(self.request))
 
-    @cached_property
-    def processor(self) -> Any:
-        """See `TransformersAdapter.processor`."""
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`."""
         if self.original is None:
-            return super().processor
-        model = self.model_name(self.request)
-        with explained(model):
-            tokenizer = load_tokenizer(model, hub_arguments(self.request))
-        return ChatProcessor(tokenizer, self.original, model)
+            return super().read_processor(model, arguments)
+        return ChatProcessor(load_tokenizer(model, arguments), self.original, model)
 
     @cached_property
     def image_token_id(self) -> int:

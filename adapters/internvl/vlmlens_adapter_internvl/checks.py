@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, write_checkpoint_files
 from vlmlens_adapter_internvl.manifest import MANIFEST
 from vlmlens_adapter_internvl.tiny import original_config, original_weights
 
@@ -76,13 +76,10 @@ class OriginalQwen2Checks(AdapterTests):
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
-        from safetensors.torch import save_file
-
         tokenizer = self.tokenizer()
         tokenizer.save_pretrained(folder)
         config = original_config(self.architecture, len(tokenizer))
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        save_file(original_weights(config), folder / "model.safetensors")
+        write_checkpoint_files(folder, original_weights(config), config=config)
 
     def tokenizer(self) -> Any:
         """A byte tokenizer with InternVL's special tokens, which writes `begin` itself."""

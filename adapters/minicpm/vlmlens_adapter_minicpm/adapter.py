@@ -17,8 +17,7 @@ from vlmlens.hf import (
     joined,
     raster_layout,
 )
-from vlmlens.hf.checkpoints import explained, quiet
-from vlmlens.hf.weights import read_config_json
+from vlmlens.hf.checkpoints import explained, quiet, read_config_json
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_minicpm.older.config import generation_of

@@ -18,7 +18,7 @@ from vlmlens.hf import (
     raster_layout,
     tower_layout,
 )
-from vlmlens.hf.weights import read_config_json
+from vlmlens.hf.checkpoints import read_config_json
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_molmo.generations import check_generation

@@ -7,7 +7,7 @@ Loading is in `loaded_model`, encoding in `sample_encoding`; running the model i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -75,7 +75,7 @@ class TransformersAdapter(SampleEncoding):
         """See `ModelAdapter.forward`."""
         with torch.inference_mode():
             if logits == "none":
-                self._module.model(**batch.inputs, use_cache=False)
+                self.run_model(batch.inputs, head=False)
                 return ForwardOutput(None)
             keep = {"logits_to_keep": 1} if self._last_is_enough(logits) else {}
             output = self._module(**batch.inputs, use_cache=False, **keep).logits
@@ -93,14 +93,19 @@ class TransformersAdapter(SampleEncoding):
 
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`."""
+        ids = self.generated_ids(batch.inputs, max_new_tokens)
+        return self.written(ids[:, batch.inputs["input_ids"].shape[1] :])
+
+    def generated_ids(self, inputs: Mapping[str, Any], max_new_tokens: int) -> torch.Tensor:
+        """What the model's own greedy generation gives, int64 `[samples, positions]`."""
         with torch.inference_mode():
-            ids = self._module.generate(
-                **batch.inputs,
+            ids: torch.Tensor = self._module.generate(
+                **inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.pad_token_id,
             )
-        return self.written(ids[:, batch.inputs["input_ids"].shape[1] :])
+        return ids
 
     def written(self, new: torch.Tensor) -> list[Generation]:
         """Generated token ids as text.

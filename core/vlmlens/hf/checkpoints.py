@@ -1,4 +1,4 @@
-"""Checkpoints: what tells one from another, and errors that say what to do when one fails."""
+"""Checkpoints: their files, what tells one from another, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import transformers
+from transformers.utils.hub import cached_file
 
 from vlmlens.errors import (
     CheckpointError,
@@ -24,6 +27,46 @@ _ABOUT_ATTENTION = re.compile(r"(?i)attn_implementation|(flex|flash|dot_product)
 _WHOLE_FILE = 64 * 2**20
 _SLICE = 2**20
 _SLICES = 16
+
+
+def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's config.json as it is, without the class that it may name.
+
+    Raises:
+        OSError: There is none.
+    """
+    revision = arguments.get("revision")
+    said, _ = transformers.PreTrainedConfig.get_config_dict(model, revision=revision)
+    return dict(said)
+
+
+def checkpoint_file(
+    model: str, file: str, arguments: Mapping[str, Any], *, needed: bool = False
+) -> Path | None:
+    """Where a file of a checkpoint lies on this machine; fetched from the hub if it must be.
+
+    Args:
+        model: Hub id or folder.
+        file: Its name in the checkpoint.
+        arguments: For `from_pretrained`; the revision is taken of it.
+        needed: Whether its absence is an error.
+
+    Raises:
+        OSError: It is needed, and not there.
+    """
+    path = cached_file(
+        model,
+        file,
+        revision=arguments.get("revision"),
+        _raise_exceptions_for_missing_entries=needed,
+    )
+    return None if path is None else Path(path)
+
+
+def checkpoint_json(model: str, file: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a JSON file of a checkpoint says; empty where there is none. Arguments as above."""
+    path = checkpoint_file(model, file, arguments)
+    return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextmanager

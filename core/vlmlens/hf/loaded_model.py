@@ -174,7 +174,16 @@ class LoadedModel(ModelAdapter):
         """The checkpoint's processor, loaded on first use."""
         model = self.model_name(self.request)
         with explained(model):
-            return load_processor(model, hub_arguments(self.request), self.image_processor_class)
+            return self.read_processor(model, hub_arguments(self.request))
+
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """The processor of a checkpoint; a family with a layout of its own overrides it.
+
+        Args:
+            model: Hub id or folder.
+            arguments: For every `from_pretrained`.
+        """
+        return load_processor(model, arguments, self.image_processor_class)
 
     @property
     def tokenizer(self) -> Any:

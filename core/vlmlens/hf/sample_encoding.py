@@ -28,6 +28,8 @@ class SampleEncoding(LoadedModel):
 
     images_per_sample: ClassVar[int | None] = None
     """How many images every sample must have; None: any number, none included."""
+    images_optional: ClassVar[bool] = False
+    """Whether a sample may also have fewer images than `images_per_sample`, or none."""
     image_tokens_placed: ClassVar[bool] = True
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
@@ -90,11 +92,13 @@ class SampleEncoding(LoadedModel):
             DataError: A sample has another number of images.
             ImageError: One cannot be read.
         """
+        most, kind = self.images_per_sample, "at most" if self.images_optional else "exactly"
         for sample in samples:
-            if self.images_per_sample not in (None, len(sample.images)):
+            found = len(sample.images)
+            if most is not None and (found > most or (found < most and not self.images_optional)):
                 raise DataError(
-                    f"The sample {sample.id!r} has {len(sample.images)} images; "
-                    f"{type(self._module).__name__} takes exactly {self.images_per_sample}.",
+                    f"The sample {sample.id!r} has {found} images; "
+                    f"{type(self._module).__name__} takes {kind} {most}.",
                     subject=sample.id,
                     hint="Leave such samples out, or choose another adapter.",
                 )
@@ -196,6 +200,14 @@ class SampleEncoding(LoadedModel):
         layouts.update(self.image_layouts(images, grids))
         return layouts
 
+    def image_positions(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """Where an image's features go, bool `[samples, positions]`.
+
+        A family overrides it whose image positions are told by their types, not by a token id.
+        """
+        found: torch.Tensor = inputs["input_ids"] == self.image_token_id
+        return found
+
     def sequence_layouts(
         self,
         inputs: Mapping[str, Any],
@@ -212,7 +224,8 @@ class SampleEncoding(LoadedModel):
             answer_lengths: Tokens of each sample's appended answer; empty without answers.
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        image = self.image_positions(inputs)
+        kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
         known = grids if self.image_tokens_placed else None
         return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
 

@@ -16,7 +16,7 @@ from vlmlens.tokens import TokenKind
 def token_kinds(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
-    image_token_id: int,
+    image: torch.Tensor,
     special_ids: AbstractSet[int],
     answer_lengths: Sequence[int] = (),
 ) -> npt.NDArray[np.uint8]:
@@ -25,7 +25,7 @@ def token_kinds(
     Args:
         input_ids: int64 `[samples, positions]`.
         attention_mask: `[samples, positions]`, 0 at padding.
-        image_token_id: The id of image positions.
+        image: bool `[samples, positions]`, where an image's features go.
         special_ids: Ids that stand for neither text nor image.
         answer_lengths: Per sample, how many of its last tokens are an appended answer.
     """
@@ -33,7 +33,7 @@ def token_kinds(
     mask = attention_mask.cpu().numpy().astype(bool)
     kinds = np.full(ids.shape, TokenKind.TEXT, np.uint8)
     kinds[np.isin(ids, sorted(special_ids)) | ~mask] = TokenKind.SPECIAL
-    kinds[(ids == image_token_id) & mask] = TokenKind.IMAGE
+    kinds[image.cpu().numpy() & mask] = TokenKind.IMAGE
     for i, length in enumerate(answer_lengths):
         kinds[i, np.flatnonzero(mask[i])[-length:]] = TokenKind.ANSWER
     return kinds
@@ -70,6 +70,16 @@ def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Ten
     return torch.nn.utils.rnn.pad_sequence(
         list(rows), batch_first=True, padding_value=fill, padding_side=side
     )
+
+
+def counted_positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
+    """int64 `[samples, length]`: how many tokens stand before each of the last positions.
+
+    Args:
+        attention_mask: `[samples, positions]`, 0 at padding.
+        length: Of the last positions.
+    """
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
 
 
 def _continuation(name: str, answer: Sequence[int], like: torch.Tensor) -> torch.Tensor:

@@ -16,11 +16,10 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import transformers
 from safetensors import safe_open
-from transformers.utils.hub import cached_file
 
 from vlmlens.errors import CheckpointError
+from vlmlens.hf.checkpoints import checkpoint_file
 
 _INDEXED = ("model.safetensors", "pytorch_model.bin")
 _LISTED = 40
@@ -192,40 +191,6 @@ def check_fit(module_class: type[Any], config: Any, weights: Mapping[str, Any], 
             subject=model,
             hint="The files are incomplete, or of another architecture.",
         )
-
-
-def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's config.json as it is, without the class that it may name.
-
-    Raises:
-        OSError: There is none.
-    """
-    revision = arguments.get("revision")
-    said, _ = transformers.PreTrainedConfig.get_config_dict(model, revision=revision)
-    return dict(said)
-
-
-def checkpoint_file(
-    model: str, file: str, arguments: Mapping[str, Any], *, needed: bool = False
-) -> Path | None:
-    """Where a file of a checkpoint lies on this machine; fetched from the hub if it must be.
-
-    Args:
-        model: Hub id or folder.
-        file: Its name in the checkpoint.
-        arguments: For `from_pretrained`; the revision is taken of it.
-        needed: Whether its absence is an error.
-
-    Raises:
-        OSError: It is needed, and not there.
-    """
-    path = cached_file(
-        model,
-        file,
-        revision=arguments.get("revision"),
-        _raise_exceptions_for_missing_entries=needed,
-    )
-    return None if path is None else Path(path)
 
 
 def _files(model: str, arguments: Mapping[str, Any]) -> list[Path]:

@@ -140,7 +140,6 @@ def sliced_config(said: Mapping[str, Any], generation: Generation, model: str) -
         **(_of_first(said) if first else {}),
     )
     _check_sizes(config, int(said["patch_size"]), model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 

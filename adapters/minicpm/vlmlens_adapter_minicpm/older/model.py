@@ -9,18 +9,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, GraniteModel, PreTrainedModel, Qwen2Model
+from transformers import GraniteModel, PreTrainedModel, Qwen2Model
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from vlmlens.hf.causal_model import CausalGeneration
 from vlmlens_adapter_minicpm.older.config import Generation, MiniCpmSlicedConfig
 from vlmlens_adapter_minicpm.older.resampler import Resampler, ResamplerAttention
 from vlmlens_adapter_minicpm.older.towers import NavitTower, TimmTower, Tower
 
 IMAGE = 1
 """In `mm_token_type_ids`: a position where a token of the resampler goes."""
-
-_IMAGE_INPUTS = ("pixel_values", "target_sizes", "mm_token_type_ids")
 
 
 class LanguageModel(nn.Module):
@@ -46,9 +45,10 @@ class LanguageModel(nn.Module):
         )
 
 
-class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, CausalGeneration):
     """MiniCPM-V 2, MiniCPM-V 2.6, and MiniCPM-o 2.6 without audio and speech."""
 
+    prompt_inputs = ("pixel_values", "target_sizes", "mm_token_type_ids")
     config: MiniCpmSlicedConfig
     config_class = MiniCpmSlicedConfig
     _no_split_modules = [  # noqa: RUF012
@@ -193,15 +193,6 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return super().generate(  # type: ignore[misc]
             input_ids, attention_mask=seen(mask, unattended), **settings
         )
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As in transformers; with a cache, images are shown in the first step only."""
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[misc]
-        if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration"):
-            inputs = {name: value for name, value in inputs.items() if name not in _IMAGE_INPUTS}
-        return dict(inputs)
 
 
 def counted(attention_mask: torch.Tensor) -> torch.Tensor:

@@ -102,7 +102,6 @@ def molmo_config(said: Mapping[str, Any], model: str) -> MolmoConfig:
             f"The config of {model!r} lacks {error.args[0]!r}.", subject=model
         ) from error
     _check_layers(config, model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 
