@@ -25,6 +25,7 @@ from vlmlens.hf.weights import (
     stacked,
     stored_weights,
 )
+from vlmlens.sites import Rename
 
 KINDS = ("model.safetensors", "pytorch_model.bin")
 
@@ -172,7 +173,7 @@ def test_a_tied_head_may_be_missing() -> None:
 
 def test_renames_apply_in_order_and_once() -> None:
     weights = {"a.a.w": stored(1), "b.inv_freq": stored(2), "c": stored(3)}
-    found = renamed(weights, [(r"^a\.", "x."), (r"^x\.a", "y")], [r"inv_freq$"])
+    found = renamed(weights, [Rename(r"^a\.", "x."), Rename(r"^x\.a", "y")], [r"inv_freq$"])
     assert {name: tensor.shape for name, tensor in found.items()} == {"y.w": (1,), "c": (3,)}
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmlens.hf.weights import StoredTensor, renamed, stored_weights
+from vlmlens.sites import Rename
 from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig, refusal
 
 _RENAMES = (
-    (
+    Rename(
         r"^(model\.layers\.\d+\.(?:attention\.w(?:qkv|o)|feed_forward\.w[123]))\.(weight|bias)$",
         r"\1.base.\2",
     ),

@@ -14,6 +14,7 @@ from vlmlens.hf import (
     LLAVA_SITES,
     PlacedImage,
     TransformersAdapter,
+    best_canvas,
     joined,
     tiled_patches,
     tower_layout,
@@ -24,7 +25,6 @@ from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internvl import original
 from vlmlens_adapter_internvl.chat import IMAGE_CONTEXT, ChatProcessor
 from vlmlens_adapter_internvl.paths import RENAMES
-from vlmlens_adapter_internvl.tiling import best_canvas
 from vlmlens_adapter_internvl.tokenizer import load_tokenizer
 
 
@@ -100,7 +100,5 @@ class InternVLAdapter(TransformersAdapter):
         return round(1 / float(self.config.downsample_ratio))
 
     def _patches(self, image: PlacedImage, side: int) -> PatchGrid:
-        made = self.processor.image_processor
-        tile = (int(made.size["height"]), int(made.size["width"]))
-        canvas = best_canvas((image.height, image.width), tile, made.min_patches, made.max_patches)
+        canvas = best_canvas(self.processor.image_processor, image.height, image.width)
         return tiled_patches(image.image, side, canvas, overview="last")

@@ -20,6 +20,8 @@ from safetensors import safe_open
 
 from vlmlens.errors import CheckpointError
 from vlmlens.hf.checkpoints import checkpoint_file
+from vlmlens.hf.renames import native_name
+from vlmlens.sites import Rename
 
 _INDEXED = ("model.safetensors", "pytorch_model.bin")
 _LISTED = 40
@@ -108,7 +110,7 @@ def stored_weights(model: str, arguments: Mapping[str, Any]) -> dict[str, Stored
     """
     weights: dict[str, StoredTensor] = {}
     for file in _files(model, arguments):
-        weights.update(_pickled(file) if file.suffix == ".bin" else _mapped(file))
+        weights.update(_pickled(file) if file.suffix == ".bin" else stored_tensors(file))
     return weights
 
 
@@ -139,28 +141,20 @@ def place_weights(
 
 
 def renamed(
-    weights: Mapping[str, StoredTensor],
-    renames: Iterable[tuple[str, str]],
-    ignored: Iterable[str] = (),
+    weights: Mapping[str, StoredTensor], renames: Sequence[Rename], ignored: Iterable[str] = ()
 ) -> dict[str, StoredTensor]:
     """Weights under the names of the model's state dict.
 
     Args:
         weights: By the names of the checkpoint.
-        renames: Regular expressions and what replaces their first match, applied in order.
+        renames: See `native_name`.
         ignored: Regular expressions; weights whose name matches one are left out.
     """
-    rules = [(re.compile(pattern), replacement) for pattern, replacement in renames]
-    unwanted = [re.compile(pattern) for pattern in ignored]
-    found = {}
-    for stored, tensor in weights.items():
-        if any(pattern.search(stored) for pattern in unwanted):
-            continue
-        name = stored
-        for pattern, replacement in rules:
-            name = pattern.sub(replacement, name, count=1)
-        found[name] = tensor
-    return found
+    return {
+        native_name(name, renames): tensor
+        for name, tensor in weights.items()
+        if not any(re.search(pattern, name) for pattern in ignored)
+    }
 
 
 def check_fit(module_class: type[Any], config: Any, weights: Mapping[str, Any], model: str) -> None:
@@ -218,7 +212,7 @@ def _shard(model: str, name: str, arguments: Mapping[str, Any]) -> Path | None:
     return checkpoint_file(model, name, arguments, needed=True)
 
 
-def _mapped(file: Path) -> dict[str, StoredTensor]:
+def stored_tensors(file: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file, read by position, so that no page stays mapped."""
     opened: Any = safe_open(file, framework="pt", backend="pread")
     starts = _starts(file)

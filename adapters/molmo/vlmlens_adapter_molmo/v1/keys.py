@@ -9,40 +9,12 @@ from typing import Any
 import torch
 
 from vlmlens.hf.weights import StoredTensor, renamed
+from vlmlens_adapter_molmo.v1.paths import renames
 
-_BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
-_LAYER = r"model.language_model.layers.\1."
-_VIT = r"^model\.vision_backbone\.image_vit\."
-_RESBLOCK = r"^model\.vision_tower\.transformer\.resblocks\.(\d+)\."
-_TOWER = r"model.vision_tower.layers.\1."
-
-_RENAMES = (
-    (r"^model\.transformer\.ln_f\.", "model.language_model.norm."),
-    (r"^model\.transformer\.ff_out\.", "lm_head."),
-    (_BLOCK + r"(?:attn\.)?(att_proj|q_norm|k_norm)\.", _LAYER + r"self_attn.\2."),
-    (_BLOCK + r"(?:attn\.)?attn_out\.", _LAYER + "self_attn.o_proj."),
-    (_BLOCK + r"ff_proj\.", _LAYER + "mlp.ff_proj."),
-    (_BLOCK + r"ff_out\.", _LAYER + "mlp.down_proj."),
-    (_BLOCK + r"mlp\.gate\.", _LAYER + "mlp.gate."),
-    (_VIT, "model.vision_tower."),
-    (_RESBLOCK + r"attention\.", _TOWER + "self_attn."),
-    (_RESBLOCK + r"attention_norm\.", _TOWER + "layer_norm1."),
-    (_RESBLOCK + r"ffn_norm\.", _TOWER + "layer_norm2."),
-    (_RESBLOCK + r"feed_forward\.w1\.", _TOWER + "mlp.fc1."),
-    (_RESBLOCK + r"feed_forward\.w2\.", _TOWER + "mlp.fc2."),
-    (r"^model\.vision_backbone\.", "model.multi_modal_projector."),
-)
 _EXPERT = re.compile(
     r"model\.transformer\.blocks\.(\d+)\.mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight"
 )
 _TABLE = "model.transformer.wte."
-
-
-def norm_names(norm_after: bool) -> tuple[str, str]:
-    """What `attn_norm` and `ff_norm` are called, where they stand before or after their network."""
-    if norm_after:
-        return "post_attention_layernorm", "post_feedforward_layernorm"
-    return "input_layernorm", "post_attention_layernorm"
 
 
 def native_weights(
@@ -55,15 +27,9 @@ def native_weights(
         config: Of the model.
         dtype: In which experts and the embedding table are put together; None: as they are stored.
     """
-    text = config.text_config
-    attention, feed_forward = norm_names(text.model_type == "olmo2")
-    norms = (
-        (_BLOCK + r"(?:attn\.)?attn_norm\.", f"{_LAYER}{attention}."),
-        (_BLOCK + r"(?:mlp\.)?ff_norm\.", f"{_LAYER}{feed_forward}."),
-    )
     plain = {name: tensor for name, tensor in weights.items() if not _EXPERT.fullmatch(name)}
     whole = {**_with_table(plain, dtype), **_experts(weights, dtype)}
-    return renamed(whole, (*_RENAMES, *norms))
+    return renamed(whole, renames(config.text_config.model_type == "olmo2"))
 
 
 def _with_table(
