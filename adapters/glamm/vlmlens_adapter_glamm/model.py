@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaModel, PreTrainedModel, SamModel
+from transformers import GenerationMixin, LlamaModel, PreTrainedModel, SamModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from vlmlens.hf.causal_model import CausalGeneration, forward_with_head
+from vlmlens.hf.causal_model import ShowsImagesOnce, forward_with_head
 from vlmlens.hf.token_ids import counted_positions
 from vlmlens_adapter_glamm.config import GlammConfig
 from vlmlens_adapter_glamm.masks import mask_logits, watched
@@ -226,7 +226,7 @@ class GlammModel(GlammPreTrainedModel):
                 self.decoded(embeddings[number : number + 1], prompts)
 
 
-class GlammForConditionalGeneration(GlammPreTrainedModel, CausalGeneration):
+class GlammForConditionalGeneration(GlammPreTrainedModel, ShowsImagesOnce, GenerationMixin):
     """GLaMM with the language model's head, and masks."""
 
     prompt_inputs = (

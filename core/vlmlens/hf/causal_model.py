@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
-class CausalGeneration(GenerationMixin):
-    """Generation whose steps after the first find the images in the cache."""
+class ShowsImagesOnce:
+    """Generation whose steps after the first find the images in the cache.
+
+    Stands before transformers' `GenerationMixin` in the bases of a model.
+    """
 
     prompt_inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs that only the first step is given."""

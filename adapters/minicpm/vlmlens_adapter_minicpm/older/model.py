@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GraniteModel, PreTrainedModel, Qwen2Model
+from transformers import GenerationMixin, GraniteModel, PreTrainedModel, Qwen2Model
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from vlmlens.hf.causal_model import CausalGeneration
+from vlmlens.hf.causal_model import ShowsImagesOnce
 from vlmlens_adapter_minicpm.older.config import Generation, MiniCpmSlicedConfig
 from vlmlens_adapter_minicpm.older.resampler import Resampler, ResamplerAttention
 from vlmlens_adapter_minicpm.older.towers import NavitTower, TimmTower, Tower
@@ -45,7 +45,7 @@ class LanguageModel(nn.Module):
         )
 
 
-class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, CausalGeneration):
+class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, ShowsImagesOnce, GenerationMixin):
     """MiniCPM-V 2, MiniCPM-V 2.6, and MiniCPM-o 2.6 without audio and speech."""
 
     prompt_inputs = ("pixel_values", "target_sizes", "mm_token_type_ids")

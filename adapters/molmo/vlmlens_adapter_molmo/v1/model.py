@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from vlmlens.hf.causal_model import CausalGeneration, forward_with_head
+from vlmlens.hf.causal_model import ShowsImagesOnce, forward_with_head
 from vlmlens.hf.token_ids import counted_positions
 from vlmlens_adapter_molmo.v1.config import MolmoConfig
 from vlmlens_adapter_molmo.v1.language import language_model
@@ -123,7 +123,7 @@ class MolmoModel(MolmoPreTrainedModel):
         return output
 
 
-class MolmoForConditionalGeneration(MolmoPreTrainedModel, CausalGeneration):
+class MolmoForConditionalGeneration(MolmoPreTrainedModel, ShowsImagesOnce, GenerationMixin):
     """Molmo with its head, which cannot write the additional tokens."""
 
     prompt_inputs = ("images", "image_masks", "image_input_idx")
