@@ -58,6 +58,8 @@ def forward_with_head(
 
     signature = inspect.signature(body)
     *given, rest = signature.parameters.values()
-    keep = inspect.Parameter("logits_to_keep", inspect.Parameter.KEYWORD_ONLY, default=0)
+    keep = inspect.Parameter(
+        "logits_to_keep", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int | torch.Tensor
+    )
     forward.__dict__["__signature__"] = signature.replace(parameters=[*given, keep, rest])
     return forward

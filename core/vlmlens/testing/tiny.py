@@ -149,6 +149,10 @@ def write_checkpoint_files(
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(weights), folder / "model.safetensors")
+    return _write_json(folder, files)
+
+
+def _write_json(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Path:
     for name, said in files.items():
         (folder / f"{name}.json").write_text(json.dumps(said), encoding="utf-8")
     return folder
@@ -178,14 +182,45 @@ def _inputs(name: str, parameter: Any) -> int:
     return int(parameter.shape[-1] if experts else parameter[0].numel())
 
 
-def save(folder: Path, model: Any, *parts: Any) -> Path:
-    """Save a woken model and its processor, or tokenizer and image processor."""
+def small_text(tokenizer: Any, **differing: Any) -> dict[str, Any]:
+    """Sizes and token ids for the config of a tiny language model.
+
+    Args:
+        tokenizer: Its tokenizer.
+        differing: What differs, and what is to be said beside.
+    """
+    return {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 2048, "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+        **differing,
+    }  # fmt: skip
+
+
+def small_vision(**differing: Any) -> dict[str, Any]:
+    """Sizes for the config of a tiny vision tower: images of 32 pixels, patches of 8."""
+    return {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "image_size": 32, "patch_size": 8, **differing,
+    }  # fmt: skip
+
+
+def save(folder: Path, model: Any, *parts: Any, **files: Mapping[str, Any]) -> Path:
+    """Save a woken model and its processor, or tokenizer and image processor.
+
+    Args:
+        folder: Where.
+        model: Is woken first.
+        parts: With `save_pretrained`.
+        files: What JSON files say, by their names without `.json`.
+    """
     from vlmlens.hf.checkpoints import quiet
 
     with quiet():
         for part in (wake(model), *parts):
             part.save_pretrained(folder)
-    return folder
+    return _write_json(folder, files)
 
 
 def picture(width: int, height: int, *, seed: int = 0) -> Image.Image:
