@@ -12,6 +12,7 @@ from vlmlens.testing.tiny import (
     linear,
     norm,
     sentencepiece_model,
+    state_shapes,
     write_checkpoint_files,
 )
 
@@ -111,31 +112,9 @@ def _llama(config: Mapping[str, Any]) -> Shapes:
 
 
 def _clip(config: Mapping[str, Any]) -> Shapes:
-    wide, patch, inner = (
-        config[name] for name in ("hidden_size", "patch_size", "intermediate_size")
-    )
-    block = {
-        **norm("layer_norm1", wide),
-        **norm("layer_norm2", wide),
-        **linear("mlp.fc1", inner, wide),
-        **linear("mlp.fc2", wide, inner),
-    }
-    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        block.update(linear(f"self_attn.{name}", wide, wide))
-    return _below(
-        "vision_model",
-        {
-            "embeddings.class_embedding": (wide,),
-            "embeddings.patch_embedding.weight": (wide, 3, patch, patch),
-            "embeddings.position_embedding.weight": (
-                (config["image_size"] // patch) ** 2 + 1,
-                wide,
-            ),
-            **norm("pre_layrnorm", wide),
-            **norm("post_layernorm", wide),
-            **_repeated("encoder.layers", config["num_hidden_layers"], block),
-        },
-    )
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    return _below("vision_model", state_shapes(lambda: CLIPVisionModel(CLIPVisionConfig(**config))))
 
 
 def _sam_images(said: Mapping[str, Any]) -> Shapes:
