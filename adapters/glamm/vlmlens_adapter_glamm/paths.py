@@ -26,7 +26,6 @@ TEMPLATES: Sequence[SiteTemplate] = (
 
 SHARED_RENAMES: Sequence[Rename] = (
     Rename(r"^model\.(layers|norm|embed_tokens|rotary_emb)(?=\.|$)", r"model.language_model.\1"),
-    Rename(rf"^{_TOWER}\.vision_model(?=\.|$)", _TOWER),
     Rename(r"^model\.grounding_encoder\.image_encoder(?=\.|$)", _IMAGES),
     *renames_below(_IMAGES, {
         "patch_embed.proj": "patch_embed.projection",
@@ -54,6 +53,7 @@ SHARED_RENAMES: Sequence[Rename] = (
 _HEADS = r"(iou_prediction_head|output_hypernetworks_mlps\.[^.]+)"
 RENAMES: Sequence[Rename] = (
     *SHARED_RENAMES,
+    Rename(rf"^{_TOWER}\.vision_model(?=\.|$)", _TOWER),
     Rename(rf"^{_MASKS}\.{_HEADS}\.layers\.0$", rf"{_MASKS}.\1.proj_in"),
     Rename(rf"^{_MASKS}\.{_HEADS}\.layers\.2$", rf"{_MASKS}.\1.proj_out"),
 )

@@ -107,7 +107,7 @@ class MiniCpmAdapter(TransformersAdapter):
         }
         whole = settings.find_best_resize(size, allow_upscale=slices is None, **arguments)
         cell = merged * settings.patch_size
-        views = list(sliced_views(image.image, whole, (1, 1), cell, "global"))
+        views = sliced_views(image.image, whole, (1, 1), cell, "global")
         if slices is not None:
             canvas = settings.get_refine_size(size, slices, allow_upscale=True, **arguments)
             views += sliced_views(image.image, canvas, slices, cell, "tile {}")

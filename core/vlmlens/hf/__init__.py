@@ -23,7 +23,7 @@ from vlmlens.hf.raster import (
     RasterAdapter,
     crop_geometry,
 )
-from vlmlens.hf.tiles import best_canvas, tiled_patches
+from vlmlens.hf.tiles import best_canvas, crop_patches, tiled_patches
 
 __all__ = [
     "LLAVA_RENAMES",
@@ -35,6 +35,7 @@ __all__ = [
     "TransformersAdapter",
     "best_canvas",
     "crop_geometry",
+    "crop_patches",
     "grid_patches",
     "joined",
     "packed_layout",

@@ -117,6 +117,22 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
     )
 
 
+def with_row_ends(grid: PatchGrid, columns: int, more: int = 0) -> PatchGrid:
+    """The grid with an entry after each row that stands for no place: its box is NaN.
+
+    Args:
+        grid: In raster order.
+        columns: Of the grid.
+        more: How many such entries follow the last.
+    """
+    count = len(grid)
+    after = [*range(columns, count + 1, columns), *[count] * more]
+    order = np.insert(np.arange(count), after, -1)
+    ended = grid.take(np.where(order < 0, count - 1, order))
+    ended.box[order < 0] = np.nan
+    return ended
+
+
 def tower_layout(
     images_per_sample: Sequence[int],
     patches: int,

@@ -91,7 +91,7 @@ class Cut:
             image: Number of the image in its sample.
             patch: Side of a patch in pixels.
         """
-        found = list(sliced_views(image, self.source[::-1], (1, 1), patch, "global"))
+        found = sliced_views(image, self.source[::-1], (1, 1), patch, "global")
         if self.grid is not None:
             canvas, grid = self.canvas[::-1], self.grid[::-1]
             found += sliced_views(image, canvas, grid, patch, "tile {}")

@@ -11,9 +11,9 @@ import torch
 
 from vlmlens.hf import (
     LLAVA_SITES,
-    CropGeometry,
     PlacedImage,
     TransformersAdapter,
+    crop_patches,
     grid_patches,
     joined,
 )
@@ -156,15 +156,13 @@ class MolmoAdapter(OwnClass, TransformersAdapter):
         small = settings.placed(image.height, image.width, (settings.side, settings.side))
         large = (canvas.height * size, canvas.width * size)
         placed = settings.placed(image.height, image.width, large)
-        raster = (image.image, canvas.side, canvas.side, (size, size))
-        views = grid_patches(*raster, small, "global")
-        for number in range(canvas.rows * canvas.cols):
-            top, left = (step * k for k in divmod(number, canvas.cols))
-            crop = CropGeometry(
-                placed.width, placed.height, left=placed.left + left, top=placed.top + top
-            )
-            views = joined([views, grid_patches(*raster, crop, f"crop {number}")]) or views
-        return views
+        side = canvas.side
+        whole = grid_patches(image.image, side, side, (size, size), small, "global")
+        crops = crop_patches(
+            image.image, (side, side), placed, (canvas.rows, canvas.cols), name="crop {}",
+            step=step, patch=size,
+        )  # fmt: skip
+        return joined([whole, *crops]) or whole
 
 
 def _cell_layout(
