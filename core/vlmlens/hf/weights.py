@@ -68,34 +68,31 @@ class StoredTensor:
         return StoredTensor(found, self.dtype, lambda index: make(self[...])[index])
 
 
-def stacked(tensors: Sequence[StoredTensor]) -> StoredTensor:
-    """Tensors of one shape on top of each other, `[len(tensors), ...]`."""
+def concatenated(
+    tensors: Sequence[StoredTensor],
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> StoredTensor:
+    """The rows of some tensors one after the other; one at a time is read into its place.
+
+    Args:
+        tensors: Equal in all dimensions but the first.
+        shape: Of the result, where it is folded.
+        dtype: Of the result; None: as the first is stored.
+    """
     first = tensors[0]
-    shape = (len(tensors), *first.shape)
+    found = shape or (sum(tensor.shape[0] for tensor in tensors), *first.shape[1:])
+    kept = first.dtype if dtype is None else dtype
 
     def read(index: Any) -> torch.Tensor:
-        whole = torch.empty(shape, dtype=first.dtype)
-        for place, tensor in enumerate(tensors):
-            whole[place] = tensor[...]
-        return whole[index]
-
-    return StoredTensor(shape, first.dtype, read)
-
-
-def concatenated(tensors: Sequence[StoredTensor], dim: int = 0) -> StoredTensor:
-    """Tensors one after the other along a dimension."""
-    first = tensors[0]
-    shape = list(first.shape)
-    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
-
-    def read(index: Any) -> torch.Tensor:
-        whole, start = torch.empty(shape, dtype=first.dtype), 0
+        whole, start = torch.empty(found, dtype=kept), 0
+        rows = whole.view(-1, *first.shape[1:])
         for tensor in tensors:
-            whole.narrow(dim, start, tensor.shape[dim]).copy_(tensor[...])
-            start += tensor.shape[dim]
+            rows[start : start + tensor.shape[0]] = tensor[...]
+            start += tensor.shape[0]
         return whole[index]
 
-    return StoredTensor(tuple(shape), first.dtype, read)
+    return StoredTensor(found, kept, read)
 
 
 def stored_weights(model: str, arguments: Mapping[str, Any]) -> dict[str, StoredTensor]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from vlmlens.hf.weights import StoredTensor, renamed
+from vlmlens.hf.weights import StoredTensor, concatenated, renamed
 from vlmlens_adapter_molmo.v1.paths import renames
 
 _EXPERT = re.compile(
@@ -41,8 +41,8 @@ def _with_table(
     if len(found) < len(parts) or found[0].shape[1:] != found[1].shape[1:]:
         return weights
     rest = {name: tensor for name, tensor in weights.items() if not name.startswith(_TABLE)}
-    shape = (found[0].shape[0] + found[1].shape[0], *found[0].shape[1:])
-    return {**rest, "model.language_model.embed_tokens.weight": _laid_out(found, shape, dtype)}
+    table = concatenated(found, dtype=dtype)
+    return {**rest, "model.language_model.embed_tokens.weight": table}
 
 
 def _experts(
@@ -70,28 +70,5 @@ def _experts(
                 continue
             rows, *rest = tensors[0].shape
             shape = (number, rows * len(parts), *rest)
-            found[head + name] = _laid_out(tensors, shape, dtype)
+            found[head + name] = concatenated(tensors, shape, dtype)
     return found
-
-
-def _laid_out(
-    parts: Sequence[StoredTensor], shape: tuple[int, ...], dtype: torch.dtype | None
-) -> StoredTensor:
-    """The rows of some tensors one after the other; one at a time is read into its place.
-
-    Args:
-        parts: Of the same number of columns.
-        shape: Of the result, which may be folded.
-        dtype: Of the result; None: as the first is stored.
-    """
-    kept = parts[0].dtype if dtype is None else dtype
-
-    def read(index: Any) -> torch.Tensor:
-        whole = torch.empty(shape, dtype=kept)
-        rows, row = whole.view(-1, *parts[0].shape[1:]), 0
-        for part in parts:
-            rows[row : row + part.shape[0]] = part[...]
-            row += part.shape[0]
-        return whole[index]
-
-    return StoredTensor(shape, kept, read)
