@@ -39,9 +39,9 @@ class TransformersAdapter(SampleEncoding):
 
     @property
     def tower_states(self) -> int | Sequence[int]:
-        """Which of the vision tower's hidden states the model reads, as transformers numbers them.
+        """The hidden states of the vision tower that the model reads, numbered as in transformers.
 
-        0 is what enters the first block, -1 what the last gives.
+        0 is the input of the first block, -1 the output of the last.
         """
         if not self.reads_feature_layer:
             return -1
@@ -63,7 +63,7 @@ class TransformersAdapter(SampleEncoding):
     def encode_shared(
         self, groups: Sequence[Sequence[Sample]], *, budget: int | None = None
     ) -> Batch | None:
-        """See `ModelAdapter.encode_shared`: beginnings where that is exact, else images."""
+        """See `ModelAdapter.encode_shared`: shares beginnings where that is exact, else images."""
         if not all(group[0].images for group in groups):
             return None
         found = encode_beginnings(self, groups) if self.shares_prefix else None
@@ -97,7 +97,7 @@ class TransformersAdapter(SampleEncoding):
         return self.written(ids[:, batch.inputs["input_ids"].shape[1] :])
 
     def generated_ids(self, inputs: Mapping[str, Any], max_new_tokens: int) -> torch.Tensor:
-        """What the model's own greedy generation gives, int64 `[samples, positions]`."""
+        """Token ids of greedy generation with the prompt, int64 `[samples, positions]`."""
         with torch.inference_mode():
             ids: torch.Tensor = self._module.generate(
                 **inputs,
@@ -111,7 +111,7 @@ class TransformersAdapter(SampleEncoding):
         """Generated token ids as text.
 
         Args:
-            new: int64 `[samples, steps]`; what stands after a token that ends a text is padding.
+            new: int64 `[samples, steps]`; everything after an end token is padding.
         """
         ends = _end_ids(self._module.generation_config)
         rows = [_until_end(row, ends) for row in new.tolist()]
@@ -134,7 +134,7 @@ class TransformersAdapter(SampleEncoding):
     def _unembed_some(
         self, head: torch.nn.Module
     ) -> Callable[[torch.Tensor, slice | torch.Tensor], torch.Tensor] | None:
-        """See `Readout.some`; None where the head is no plain linear layer, or is not loaded."""
+        """See `Readout.some`; None if the head is not a plain linear layer, or is not loaded."""
         if type(head) is not torch.nn.Linear or head.weight.is_meta:
             return None
 
@@ -146,16 +146,16 @@ class TransformersAdapter(SampleEncoding):
         return some
 
     def scale_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """What the family does to the head's output before it calls it logits, one by one."""
+        """Turn the head's output into logits, value by value; most families change nothing."""
         return logits
 
 
 def blocks_behind(sites: SiteMap, states: int | Sequence[int]) -> tuple[str, ...]:
-    """Names of the vision blocks behind the last hidden state that is read.
+    """Names of the vision blocks after the last hidden state that the model reads.
 
     Args:
-        sites: Of the model.
-        states: Numbers of hidden states: 0 is what enters the first block, -1 what the last gives.
+        sites: The model's sites.
+        states: Numbers of hidden states: 0 is the input of the first block, -1 the last output.
 
     >>> from vlmlens.sites import Axis, SiteTemplate
     >>> template = SiteTemplate("vision.block.{i}", ("layers.{i}",), Axis.VISION)
@@ -178,7 +178,7 @@ def _end_ids(settings: Any) -> set[int]:
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:
-    """The ids up to the first that ends a text, with it."""
+    """The ids up to and including the first end token."""
     found = next((i + 1 for i, number in enumerate(ids) if number in ends), len(ids))
     return ids[:found]
 

@@ -1,4 +1,4 @@
-"""What a model class of a family's own takes over from transformers' models."""
+"""What a family's own model class shares with transformers' models: head and generation."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class ShowsImagesOnce:
-    """Generation whose steps after the first find the images in the cache.
+    """Generation that passes the images in the first step only; the cache holds them after that.
 
-    Stands before transformers' `GenerationMixin` in the bases of a model.
+    List it before transformers' `GenerationMixin` in the bases of a model.
     """
 
     prompt_inputs: ClassVar[tuple[str, ...]] = ()
-    """Inputs that only the first step is given."""
+    """Inputs of the first step only."""
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As in transformers; with a cache, `prompt_inputs` are shown in the first step only."""
+        """As in transformers; with a cache, `prompt_inputs` are passed in the first step only."""
         inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
         if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration"):
             inputs = {
@@ -32,14 +32,15 @@ class ShowsImagesOnce:
 def forward_with_head(
     body: Callable[..., Any], *, float32: bool = False
 ) -> Callable[..., CausalLMOutputWithPast]:
-    """The `forward` of a model that has the head `lm_head` over the body `model`.
+    """The `forward` of a model with the head `lm_head` on the body `model`.
 
-    It takes what the body's takes, and `logits_to_keep`: of how many of the last positions logits
-    are computed, or of which ones; 0: of all. transformers reads that in its signature.
+    It takes the arguments of the body's `forward`, and `logits_to_keep`: for how many of the last
+    positions logits are computed, or for which positions; 0: for all. The signature names all of
+    them, because transformers inspects it.
 
     Args:
         body: The body's `forward`.
-        float32: Whether logits are given in float32 whatever the weights are.
+        float32: Whether to return logits in float32, whatever the dtype of the weights.
     """
 
     def forward(

@@ -1,4 +1,4 @@
-"""Checkpoints: their files, what tells one from another, and errors that say what to do."""
+"""Files of a checkpoint, its identity, and clear errors when it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ _SLICES = 16
 
 
 def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's config.json as it is, without the class that it may name.
+    """A checkpoint's config.json as a dict; no config class is loaded.
+
+    Args:
+        model: Hub id or folder.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
         OSError: There is none.
@@ -43,16 +47,16 @@ def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]
 def checkpoint_file(
     model: str, file: str, arguments: Mapping[str, Any], *, needed: bool = False
 ) -> Path | None:
-    """Where a file of a checkpoint lies on this machine; fetched from the hub if it must be.
+    """The local path of a checkpoint's file; downloaded from the hub if necessary.
 
     Args:
         model: Hub id or folder.
         file: Its name in the checkpoint.
-        arguments: For `from_pretrained`; the revision is taken of it.
-        needed: Whether its absence is an error.
+        arguments: For `from_pretrained`; only the revision is used.
+        needed: Whether a missing file is an error.
 
     Raises:
-        OSError: It is needed, and not there.
+        OSError: The file is needed and missing.
     """
     path = cached_file(
         model,
@@ -64,14 +68,20 @@ def checkpoint_file(
 
 
 def checkpoint_json(model: str, file: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a JSON file of a checkpoint says; empty where there is none. Arguments as above."""
+    """The content of a checkpoint's JSON file; empty if there is no such file.
+
+    Args:
+        model: Hub id or folder.
+        file: Its name in the checkpoint.
+        arguments: For `from_pretrained`; only the revision is used.
+    """
     path = checkpoint_file(model, file, arguments)
     return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextmanager
 def explained(model: str, attention: str | None = None) -> Iterator[None]:
-    """Turn the hub's and transformers' complaints about a checkpoint into our errors.
+    """Turn errors of the hub and of transformers about a checkpoint into ours.
 
     Args:
         model: Hub id or folder.
@@ -79,7 +89,7 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
 
     Raises:
         SpecError: There is no such attention.
-        CompositionError: The model has it not.
+        CompositionError: The model does not support it.
         MissingDependency: A package is not installed.
         CheckpointError: Anything else.
     """
@@ -107,7 +117,7 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
 
 
 def check_complete(model: str, missing: Collection[str]) -> None:
-    """Raise `CheckpointError` where a checkpoint lacks weights, which lists them."""
+    """Raise a `CheckpointError` that lists the weights which a checkpoint lacks, if any."""
     if missing:
         names = sorted(missing)
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -133,11 +143,11 @@ def quiet() -> Iterator[None]:
 
 
 def checkpoint_identity(model: str, config: Any, revision: str | None = None) -> dict[str, Any]:
-    """What tells this checkpoint from any other: the hub commit, or a digest of the folder.
+    """The identity of a checkpoint: its commit on the hub, or a digest of the folder.
 
     Args:
         model: Hub id or folder.
-        config: Its config, which may carry the commit; else the cache of the hub tells.
+        config: Its config, which may name the commit; otherwise the hub's cache does.
         revision: The branch, tag or commit that was asked for.
     """
     folder = Path(model)
@@ -148,7 +158,7 @@ def checkpoint_identity(model: str, config: Any, revision: str | None = None) ->
 
 
 def _cached_commit(model: str, revision: str | None) -> str | None:
-    """The commit of a hub checkpoint as it lies in the hub's cache, in a folder of that name."""
+    """The commit of a checkpoint in the hub's cache; the cache's folder is named after it."""
     from huggingface_hub import try_to_load_from_cache
     from transformers.utils.hub import extract_commit_hash
 
@@ -205,7 +215,7 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _file_sample(path: Path) -> bytes:
-    """The whole file, or, above 64 MiB, sixteen slices of it spread evenly from start to end."""
+    """The whole file; above 64 MiB, sixteen slices spread evenly from start to end."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= _WHOLE_FILE:

@@ -1,4 +1,4 @@
-"""Tokenizers of a `tokenizer.json`, without the class that a checkpoint names for it."""
+"""Tokenizers from a `tokenizer.json`, without the tokenizer class that the checkpoint names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 def tokenizer_backend(file: Path) -> Tokenizer:
-    """What a `tokenizer.json` holds.
+    """The tokenizer that a `tokenizer.json` holds.
 
     Raises:
-        CheckpointError: It is no tokenizer.
+        CheckpointError: The file holds no tokenizer.
     """
     try:
         return Tokenizer.from_file(str(file))
@@ -27,18 +27,18 @@ def tokenizer_backend(file: Path) -> Tokenizer:
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens that a tokenizer_config.json names for a role, by role such as `bos_token`."""
+    """The tokens that a tokenizer_config.json names, by role, such as `bos_token`."""
     named = {role: settings[role] for role in _ROLES if settings.get(role)}
     return {r: str(t["content"] if isinstance(t, dict) else t) for r, t in named.items()}
 
 
 def fast_tokenizer(backend: Tokenizer, settings: Mapping[str, Any], *, eos: str) -> Any:
-    """A tokenizer of transformers.
+    """A transformers tokenizer.
 
     Args:
-        backend: Cuts the text.
-        settings: What tokenizer_config.json says.
-        eos: Ends a text where the settings name nothing. What ends it also fills up by default.
+        backend: Splits text into tokens.
+        settings: The content of tokenizer_config.json.
+        eos: The end token, if the settings name none. It is also the default padding token.
     """
     roles = {"eos_token": eos, **named_tokens(settings)}
     roles.setdefault("pad_token", roles["eos_token"])

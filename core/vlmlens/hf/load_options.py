@@ -1,4 +1,4 @@
-"""How a model is to be loaded: device, dtype, attention, quantization, autocast."""
+"""Options of loading a model: device, dtype, attention, quantization, autocast."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU.
+    """The device of that name; "auto" means CUDA, else MPS, else the CPU.
 
     Raises:
-        SpecError: torch cannot use that device here.
+        SpecError: torch cannot use that device on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -36,10 +36,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, config: Any, device: torch.device) -> torch.dtype | str:
-    """The dtype to load with: the asked one, or the checkpoint's own.
+    """The dtype to load with: the requested one, or the checkpoint's own.
 
-    float16 is not computed on a CPU: there it is about 200 times slower than float32, so "auto"
-    takes float32 for a float16 checkpoint, and asking for float16 is refused.
+    On a CPU, float16 is about 200 times slower than float32. There "auto" loads a float16
+    checkpoint in float32, and a request for float16 is refused.
 
     Raises:
         SpecError: float16 on a CPU.
@@ -69,10 +69,10 @@ def hub_arguments(request: LoadRequest) -> dict[str, Any]:
 
 
 def check_attention(name: str | None) -> None:
-    """Raise where transformers knows no attention of that name; a hub kernel has a `/` in its own.
+    """Raise if transformers knows no attention of that name. Names with a `/` are hub kernels.
 
     Raises:
-        SpecError: There is none; lists those that there are.
+        SpecError: There is none; the hint lists the known ones.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -91,7 +91,7 @@ def quantization_config(name: str) -> Any:
 
     Raises:
         MissingDependency: bitsandbytes or accelerate is not installed.
-        SpecError: Another name.
+        SpecError: The name is another one.
     """
     for package in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -108,7 +108,7 @@ def quantization_config(name: str) -> Any:
 
 
 def compute_in(module: Any, dtype: str, device: str) -> None:
-    """Let a model compute its matrix products in another dtype (torch.autocast), in place.
+    """Make a model compute its matrix products in another dtype (torch.autocast), in place.
 
     Raises:
         SpecError: float16 on a CPU.
@@ -120,7 +120,7 @@ def compute_in(module: Any, dtype: str, device: str) -> None:
 
 
 def check_autocast(dtype: str | None, device: str) -> None:
-    """Raise `SpecError` where matrix products are to be computed in float16 on a CPU."""
+    """Raise a `SpecError` if matrix products would be computed in float16 on a CPU."""
     if dtype == "float16" and device == "cpu":
         raise SpecError(
             "float16 is not computed on a CPU.", subject=dtype, hint="Use --autocast bfloat16."

@@ -1,4 +1,4 @@
-"""OwnClass: loading a model class of the family's own with the weights of upstream's layout."""
+"""OwnClass: loads a model class that is the family's own, with weights in the original layout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from vlmlens.hf.weights import StoredTensor, place_weights
 
 
 class OwnClass(LoadedModel):
-    """Stands first in the bases of a family whose class is not in transformers.
+    """For families whose model class is not in transformers. List it first in the bases.
 
-    No code of a checkpoint is run: the family reads config.json, and says how the weights are
-    called.
+    No code of a checkpoint is run: the family reads config.json and renames the weights.
     """
 
     module_class: ClassVar[type[Any]]
@@ -42,14 +41,14 @@ class OwnClass(LoadedModel):
     def native_weights(
         cls, model: str, config: Any, arguments: Mapping[str, Any]
     ) -> Mapping[str, StoredTensor]:
-        """The checkpoint's weights by the names of the state dict; arguments as `read_module`'s."""
+        """The checkpoint's weights by their names in the state dict; arguments: `read_module`."""
 
     @classmethod
     @abstractmethod
     def special_token_ids(
         cls, model: str, config: Any, arguments: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """What generation must know: `eos_token_id` at least; arguments as `read_module`'s."""
+        """Fields of the generation config, at least `eos_token_id`; arguments: `read_module`."""
 
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""PromptProcessor: what a transformers processor does, for families that have none there."""
+"""PromptProcessor: does what a transformers processor does, for families without one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vlmlens.hf.token_ids import pad_rows
 
 
 class PromptProcessor(ABC):
-    """Makes prompts and tensors of conversations, each one message of the user.
+    """Makes prompts and tensors from conversations of one user message each.
 
     Args:
-        tokenizer: The checkpoint's.
-        image_processor: What makes pixel values.
+        tokenizer: The checkpoint's tokenizer.
+        image_processor: Makes pixel values.
     """
 
     def __init__(self, tokenizer: Any, image_processor: Any) -> None:
@@ -24,7 +24,7 @@ class PromptProcessor(ABC):
 
     @abstractmethod
     def text(self, question: str, images: Sequence[Any]) -> str:
-        """The whole prompt, with a placeholder where the family's prompts name an image."""
+        """The whole prompt. Whether a placeholder marks an image depends on the family."""
 
     @abstractmethod
     def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
@@ -42,11 +42,11 @@ class PromptProcessor(ABC):
         Args:
             conversations: One message of the user each; without `tokenize`, its message itself.
             tokenize: Whether tensors are wanted.
-            settings: Of transformers' processors. They are not read: short rows are filled up on
-                the left, and the beginning of the answer is always written.
+            settings: Of transformers' processors; ignored. Rows are always padded on the left, and
+                the prompt always ends where the answer begins.
 
         Returns:
-            str, or what `encoded` gives.
+            str, or the output of `encoded`.
         """
         del settings
         if not tokenize:
@@ -54,7 +54,7 @@ class PromptProcessor(ABC):
         return self.encoded([_parts(message) for (message,) in conversations])
 
     def ids(self, text: str) -> list[int]:
-        """The token ids of a text, without any that the tokenizer puts around it."""
+        """The token ids of a text, without special tokens around it."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -1,4 +1,4 @@
-"""Names of upstream's modules and weights, and what they are called here."""
+"""Renames modules and weights of the original code to our names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from vlmlens.sites import Rename
 
 
 def renames_below(head: str, names: Mapping[str, str], now: str | None = None) -> list[Rename]:
-    r"""What modules below one were called, and are called now; it serves for weights, too.
+    r"""Renames of the modules below one module, and of their weights.
 
     Args:
         head: The module. `{i}` stands for the number of a block, here and in names.
-        names: Old name and new name below it, in the order in which they apply. Old names are
-            regular expressions in which a dot is a dot; new ones may refer to groups.
-        now: What the module itself is called now, if it is called otherwise.
+        names: Old and new names below it, in the order of application. Old names are regular
+            expressions in which a dot means a dot; new ones may refer to groups.
+        now: The new name of the module itself, if it differs.
 
     >>> rules = renames_below("layers.{i}", {"attn.proj": "self_attn.o_proj"}, "model.layers.{i}")
     >>> native_name("layers.3.attn.proj.weight", rules), native_name("layers.3.attn.projs", rules)
@@ -29,7 +29,7 @@ def renames_below(head: str, names: Mapping[str, str], now: str | None = None) -
 
 
 def native_name(name: str, renames: Iterable[Rename]) -> str:
-    """What a module or weight of upstream's is called here: the renames applied in order."""
+    """Our name of an original module or weight: the renames applied in order."""
     for rename in renames:
         name = re.sub(rename.pattern, rename.replacement, name)
     return name

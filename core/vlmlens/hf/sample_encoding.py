@@ -1,4 +1,4 @@
-"""SampleEncoding: how a family's samples become inputs of its model, and where their tokens lie."""
+"""SampleEncoding: turns samples into the model's inputs and says where their tokens lie."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from vlmlens.tokens import AxisLayout, PatchGrid
 
 
 class SampleEncoding(LoadedModel):
-    """The half of an adapter that encodes: processor, chat template, tokens, layouts.
+    """The encoding half of an adapter: processor, chat template, tokens, layouts.
 
-    `TransformersAdapter` adds the passes. What shares computation between samples works on this.
+    `TransformersAdapter` adds forward and generate. `shared_prefix` and `shared_images` need only
+    this half.
     """
 
     images_per_sample: ClassVar[int | None] = None
@@ -33,32 +34,32 @@ class SampleEncoding(LoadedModel):
     image_tokens_placed: ClassVar[bool] = True
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
-    """What the processor is asked for; None where it cannot stack images of several shapes."""
+    """The `return_tensors` of the processor; None if it cannot stack images of several shapes."""
 
     @property
     def padding_side(self) -> str:
-        """Where short rows are filled up; "right" where positions are counted from the left."""
+        """Where short rows are padded; "right" if positions are counted from the left."""
         return "left"
 
     @property
     def image_mark(self) -> str:
-        """What stands for an image in the templated text, before the processor sees it."""
+        """The placeholder of an image in the templated text, before the processor expands it."""
         return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
 
     @property
     def image_token_id(self) -> int:
-        """The token id that stands where an image's features go."""
+        """The token id at the positions that image features replace."""
         return int(self.config.image_token_id)
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills up short rows; masked, so that its value never matters."""
+        """The id that pads short rows; it is masked, so its value does not matter."""
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Token ids that stand for neither text nor image."""
+        """Ids of special tokens: neither text nor image."""
         added = self.tokenizer.added_tokens_decoder
         marked = {number for number, token in added.items() if token.special}
         return frozenset(marked | set(self.tokenizer.all_special_ids)) - {self.image_token_id}
@@ -86,7 +87,7 @@ class SampleEncoding(LoadedModel):
         return str(text)
 
     def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """Each sample's images, as many as the family takes.
+        """The opened images of each sample.
 
         Raises:
             DataError: A sample has another number of images.
@@ -105,7 +106,7 @@ class SampleEncoding(LoadedModel):
         return [sample.open_images() for sample in samples]
 
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The processor's output for prompts with their images: keyword arguments of forward.
+        """The processor's output for prompts and their images: the model's keyword arguments.
 
         The chat template is applied and tokenized in one step, so that no special token is added
         twice.
@@ -134,14 +135,14 @@ class SampleEncoding(LoadedModel):
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
-        """The inputs with each sample's answer tokens where the model would write them."""
+        """The inputs with each sample's answer tokens appended where the model would write them."""
         return append_answers(inputs, answers, self.pad_token_id, side=self.padding_side)
 
     def answer_ids(self, answer: str) -> list[int]:
         """See `ModelAdapter.answer_ids`.
 
-        A space is put between prompt and answer unless the prompt ends in white space or in a
-        special token.
+        A space separates prompt and answer, unless the prompt ends in white space or in a special
+        token.
         """
         head = self.processor.apply_chat_template(
             [{"role": "user", "content": _content("x", ())}],
@@ -172,9 +173,8 @@ class SampleEncoding(LoadedModel):
     def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
         """Where the tokens of one image lie in it, in the order of the sequence.
 
-        One entry per position that holds the image token's id. Separators that share that id
-        have a NaN box; they count as special tokens, not as image tokens. None where it is not
-        known; then `image_tokens_placed` is False.
+        One entry per image position. Separators among them get a NaN box and count as special
+        tokens. None if the places are not known; then `image_tokens_placed` is False.
         """
 
     @abstractmethod
@@ -201,9 +201,9 @@ class SampleEncoding(LoadedModel):
         return layouts
 
     def image_positions(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """Where an image's features go, bool `[samples, positions]`.
+        """The positions that image features replace, bool `[samples, positions]`.
 
-        A family overrides it whose image positions are told by their types, not by a token id.
+        A family overrides it if token types mark image positions, not a token id.
         """
         found: torch.Tensor = inputs["input_ids"] == self.image_token_id
         return found
@@ -216,7 +216,7 @@ class SampleEncoding(LoadedModel):
     ) -> Mapping[Axis, AxisLayout]:
         """The layouts of the language side: one sequence that holds image, prompt and answer.
 
-        Families override it that have two sequences.
+        Families with two sequences override it.
 
         Args:
             inputs: The encoded batch.
@@ -230,7 +230,7 @@ class SampleEncoding(LoadedModel):
         return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
 
     def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
-        """One forward pass for its activations; a family without an inner `model` overrides it.
+        """One forward pass for its activations. A family without an inner `model` overrides it.
 
         Args:
             inputs: Keyword arguments of forward.
@@ -239,10 +239,10 @@ class SampleEncoding(LoadedModel):
         (self._module if head else self._module.model)(**inputs, use_cache=False)
 
     def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
-        """Position ids of what follows shared beginnings.
+        """Position ids of the tokens after a shared beginning.
 
         Args:
-            places: int64 `[groups, positions]`: how many tokens stand before each in its sample.
+            places: int64 `[groups, positions]`: how many tokens precede each in its sample.
         """
         return places
 

@@ -1,8 +1,8 @@
 """Batches in which each distinct image goes through the vision tower once.
 
-For samples on the same images that cannot share their beginning: their language model lets the
-image see the question (a prefix language model), or the images do not come first. transformers'
-models take the features of images in place of their pixels, bit for bit what the tower would give.
+For samples with the same images that cannot share a prefix: image tokens attend to the question (a
+prefix language model), or the images do not come first. transformers' models accept image features
+in place of pixels; the result is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class ImageFeatures:
         self._found: Any = None
 
     def compute(self) -> Any:
-        """What the encoder gives; computed once.
+        """The encoder's output, computed once.
 
         Raises:
-            SiteShapeError: It does not give one entry per image.
+            SiteShapeError: It does not have one entry per image.
         """
         if self._found is None:
             found = self._encoder(**self._inputs, return_dict=True)
@@ -77,9 +77,9 @@ def encode_same_images(
     """One batch of samples whose distinct images are computed once.
 
     Args:
-        vlm: Its models take `mm_encoder_outputs`.
+        vlm: An adapter whose model accepts `mm_encoder_outputs`.
         groups: Samples with equal images, at least one each.
-        budget: About how many tokens one pass of the language model is to have.
+        budget: About how many tokens one pass of the language model should have.
     """
     opened = vlm.open_images([group[0] for group in groups])
     firsts = vlm.process([group[0].prompt for group in groups], opened)
@@ -107,7 +107,7 @@ def encode_same_images(
 
 
 def stacked(layouts: Sequence[AxisLayout]) -> AxisLayout:
-    """The layouts of several passes as one, their rows one after the other."""
+    """The layouts of several passes as one: the rows of one pass after those of another."""
     first, samples = 0, list[TokenLayout]()
     for layout in layouts:
         samples += [
@@ -135,7 +135,7 @@ def _read(
 
 
 def _encoder(vlm: SampleEncoding, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What makes image features, and what it is given."""
+    """The function that makes image features, and its arguments."""
     inner = getattr(vlm.module, "model", None)
     owner: Any = inner if hasattr(inner, "get_image_features") else vlm.module
     encoder = vlm.computing(owner.get_image_features)

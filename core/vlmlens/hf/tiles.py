@@ -1,4 +1,4 @@
-"""Images that are cut into square tiles, with the whole image beside them as an overview."""
+"""Patch grids of images that are cut into tiles, with the whole image as an overview."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmlens.tokens import PatchGrid
 def tiled_patches(
     image: int, side: int, canvas: tuple[int, int], *, overview: Literal["first", "last"]
 ) -> PatchGrid:
-    """The patches of an image that is squashed onto a canvas of tiles, and onto one tile more.
+    """The patches of an image that is resized to a canvas of tiles, and to one more tile.
 
     A canvas of one tile is the overview itself. Views are "tile 0", "tile 1", ... in raster order,
     and "global".
@@ -43,15 +43,15 @@ def crop_patches(
     step: int | None = None,
     patch: float = 1,
 ) -> list[PatchGrid]:
-    """The patches of crops of the same size, crop by crop in raster order.
+    """The patches of equally large crops, crop by crop, row by row.
 
     Args:
         image: Number of the image in its sample.
         patches: (rows, columns) of patches in a crop.
-        canvas: How large the image is, and where in it the first crop begins.
+        canvas: The size of the image, and where the first crop begins in it.
         crops: (rows, columns) of crops.
         name: Of a view, with its number.
-        step: From one crop to the next, in units of the canvas; None: crops do not overlap.
+        step: Distance between crops, in units of the canvas; None: crops do not overlap.
         patch: Side of a patch in units of the canvas.
     """
     grids = []
@@ -64,7 +64,7 @@ def crop_patches(
 
 
 def best_canvas(image_processor: Any, height: int, width: int) -> tuple[int, int]:
-    """(columns, rows) of the tiles that an image processor of GOT-OCR2's kind cuts an image into.
+    """(columns, rows) of tiles into which an image processor like GOT-OCR2's cuts an image.
 
     Args:
         image_processor: With `size` (of a tile), `min_patches` and `max_patches` (of tiles).

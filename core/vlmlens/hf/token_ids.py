@@ -1,4 +1,4 @@
-"""Token-level work on encoded tensors: kinds of positions, appended answers, padding."""
+"""Works on token tensors: kinds of positions, appended answers, padding."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def token_kinds(
     Args:
         input_ids: int64 `[samples, positions]`.
         attention_mask: `[samples, positions]`, 0 at padding.
-        image: bool `[samples, positions]`, where an image's features go.
-        special_ids: Ids that stand for neither text nor image.
+        image: bool `[samples, positions]`, the positions that image features replace.
+        special_ids: Ids of special tokens: neither text nor image.
         answer_lengths: Per sample, how many of its last tokens are an appended answer.
     """
     ids = input_ids.cpu().numpy()
@@ -42,9 +42,9 @@ def token_kinds(
 def append_answers(
     inputs: Mapping[str, Any], answers: Sequence[Sequence[int]], pad_token_id: int, *, side: str
 ) -> dict[str, Any]:
-    """The inputs with answer tokens after each sample's prompt, padded anew.
+    """The inputs with answer tokens after each sample's prompt, padded again.
 
-    Every tensor that is aligned with the tokens grows; type ids of answers are 0, as for text.
+    Every tensor that is aligned with the tokens grows. Type ids of answers are 0, as for text.
 
     Args:
         inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
@@ -73,11 +73,11 @@ def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Ten
 
 
 def counted_positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
-    """int64 `[samples, length]`: how many tokens stand before each of the last positions.
+    """int64 `[samples, length]`: how many tokens precede each of the last positions.
 
     Args:
         attention_mask: `[samples, positions]`, 0 at padding.
-        length: Of the last positions.
+        length: How many of the last positions are asked for.
     """
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
 
