@@ -139,7 +139,7 @@ class Blip2Adapter(RasterAdapter):
         }
 
     def _check_queries(self, ids: torch.Tensor) -> None:
-        """Raise where the image would silently be left out of a prompt."""
+        """Raise if the image would silently be missing from a prompt."""
         wanted = self.config.num_query_tokens
         token = self.config.image_token_id
         if token is None or bool(((ids == token).sum(1) != wanted).any()):
@@ -190,7 +190,7 @@ class Blip2Adapter(RasterAdapter):
     # ------------------------------------------------------------------ readout
 
     def scale_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Older T5 checkpoints scale what their head reads; Flan-T5 does not."""
+        """Older T5 checkpoints scale the head's input; Flan-T5 does not."""
         text = self.config.text_config
         scaled = getattr(text, "scale_decoder_outputs", False)
         return logits * text.hidden_size**-0.5 if scaled else logits

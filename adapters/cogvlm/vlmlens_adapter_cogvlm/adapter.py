@@ -94,7 +94,7 @@ class CogVLMAdapter(OwnClass, RasterAdapter):
 
     @property
     def image_token_id(self) -> int:
-        """No id: an image's positions hold the padding id, and are told by their types."""
+        """No id: image positions hold the padding id; token types mark them."""
         return -1
 
     @property
@@ -120,7 +120,7 @@ class CogVLMAdapter(OwnClass, RasterAdapter):
     ) -> Mapping[Axis, AxisLayout]:
         """See `TransformersAdapter.image_layouts`.
 
-        `model.vision` itself gives what goes into the sequence: the patches between two ends.
+        `model.vision` outputs what goes into the sequence: the patches between two end rows.
         """
         counts, patches = [len(group) for group in images], self.side**2
         inner = [grid and grid.take(np.arange(1, len(grid) - 1)) for grid in grids]

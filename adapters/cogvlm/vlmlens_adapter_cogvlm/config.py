@@ -67,15 +67,15 @@ class CogVLMConfig(LlamaConfig):
 def cogvlm_config(said: Mapping[str, Any], model: str) -> CogVLMConfig:
     """The config of a CogVLM checkpoint.
 
-    Fields that are not said have upstream's defaults. The rotary base is 10000 in upstream's code,
-    whatever the file says.
+    Missing fields get upstream's defaults. The rotary base is always 10000, as in upstream's code,
+    even if the file says otherwise.
 
     Args:
         said: Its config.json.
         model: Hub id or folder, named in errors.
 
     Raises:
-        CheckpointError: It is no CogVLM of the first version, or contradicts itself.
+        CheckpointError: It is not a CogVLM of the first version, or contradicts itself.
     """
     _check_kind(said, model)
     vision = said.get("vision_config")

@@ -1,4 +1,4 @@
-"""CogVLM as a model of transformers: cache, generation, loading and attention come from there."""
+"""CogVLM as a transformers model, with its cache, generation, loading and attention."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlmlens_adapter_cogvlm.vision import CogVLMPatchEmbedding, CogVLMVision
 
 
 class CogVLMPreTrainedModel(PreTrainedModel):
-    """What both classes share."""
+    """The base of both classes."""
 
     config: CogVLMConfig
     config_class = CogVLMConfig
@@ -75,7 +75,7 @@ class CogVLMModel(CogVLMPreTrainedModel):
         """One pass.
 
         Args:
-            input_ids: int64 `[samples, positions]`; what stands at image positions is replaced.
+            input_ids: int64 `[samples, positions]`; ids at image positions are replaced.
             attention_mask: `[samples, positions]` (with a cache, of all positions so far), 0 at
                 padding.
             position_ids: int64 `[samples, positions]`; None: they follow from the types.
@@ -83,11 +83,11 @@ class CogVLMModel(CogVLMPreTrainedModel):
             inputs_embeds: `[samples, positions, width]` instead of `input_ids`.
             token_type_ids: int64 `[samples, positions]`, 1 for the rows of an image; None: text.
             pixel_values: `[images, 3, side, side]`, in the order of the samples.
-            use_cache: Whether a cache is given back.
+            use_cache: Whether to return a cache.
             kwargs: `output_hidden_states` and `output_attentions` (with eager attention).
 
         Raises:
-            ValueError: Arguments that do not fit together.
+            ValueError: The arguments do not fit together.
         """
         del kwargs
         if (input_ids is None) == (inputs_embeds is None):
@@ -117,7 +117,7 @@ class CogVLMModel(CogVLMPreTrainedModel):
     def _with_images(
         self, hidden: torch.Tensor, image: torch.Tensor, pixel_values: torch.Tensor | None
     ) -> torch.Tensor:
-        """The embeddings with the rows of the images in their places; the given ones stay."""
+        """The embeddings with image rows in their places; the input is not changed."""
         if pixel_values is None:
             raise ValueError("token_type_ids has image positions, and there are no pixel_values")
         rows = self.vision(pixel_values).flatten(0, 1)
@@ -147,7 +147,7 @@ class CogVLMForConditionalGeneration(CogVLMPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         **settings: Any,
     ) -> Any:
-        """As in transformers, whose own positions and mask would not know of images.
+        """As in transformers, whose default positions and mask would ignore images.
 
         Args:
             input_ids: int64 `[samples, positions]`.

@@ -18,7 +18,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class CogVLMImageProcessor:
-    """Squashes an image to a square, without a crop, and normalises it.
+    """Resizes an image to a square, without a crop, and normalises it.
 
     Args:
         side: Of the square, in pixels.
@@ -42,7 +42,7 @@ class CogVLMImageProcessor:
 
 
 class CogVLMProcessor(PromptProcessor):
-    """CogVLM's prompts: a beginning, the image's slots, the text in its template.
+    """CogVLM's prompts: begin token, image slots, the text in its template.
 
     Args:
         tokenizer: Its tokenizer.

@@ -25,9 +25,9 @@ def tiny_config(vocabulary: int, *, bos: int, eos: int, pad: int) -> dict[str, A
 
     Args:
         vocabulary: Number of tokens.
-        bos: Id of the token that begins a text.
-        eos: Of the one that ends it.
-        pad: Of the one that fills up.
+        bos: Id of the begin-of-text token.
+        eos: Id of the end-of-text token.
+        pad: Id of the padding token.
     """
     vision = {
         "dropout_prob": 0.0, "hidden_act": "gelu", "hidden_size": 32, "image_size": 32,

@@ -1,4 +1,4 @@
-"""The tokenizer, which CogVLM's own checkpoints do not carry: Vicuna's."""
+"""The tokenizer: Vicuna's. CogVLM's own checkpoints have none."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def load_tokenizer(
 ) -> tuple[Any, str]:
     """The tokenizer, and a digest of its file.
 
-    It is read from `named` where that is given, else from the checkpoint, else from Vicuna. A
-    `tokenizer.model` is preferred: it cuts text as upstream's slow tokenizer does.
+    It is read from `named`, else from the checkpoint, else from Vicuna. A `tokenizer.model` is
+    preferred: it splits text like upstream's slow tokenizer.
 
     Args:
         model: Hub id or folder of the checkpoint.

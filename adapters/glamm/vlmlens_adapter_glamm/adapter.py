@@ -190,14 +190,14 @@ class GlammAdapter(OwnClass, RasterAdapter):
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
     ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.image_layouts`; SAM's raster is another one of the same axis."""
+        """See `TransformersAdapter.image_layouts`; SAM's grid is a second vision layout."""
         layouts = super().image_layouts(images, grids)
         tower = layouts[Axis.VISION]
         fine = AxisLayout(tower.total, tower.samples, others=(self._grounding_layout(images),))
         return {**layouts, Axis.VISION: fine}
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """See `ModelAdapter.decode`; the image's positions hold no token of the vocabulary."""
+        """See `ModelAdapter.decode`; image positions hold no token of the vocabulary."""
         return super().decode([number for number in token_ids if number != self.image_token_id])
 
     def _grounding_layout(self, images: Sequence[Sequence[PlacedImage]]) -> AxisLayout:
@@ -265,7 +265,7 @@ class GlammAdapter(OwnClass, RasterAdapter):
 
 
 class _Sites(SiteMap):
-    """GLaMM's sites; what gives a row per object or box lies on no axis of a batch."""
+    """GLaMM's sites. Modules with one row per object or box are on no axis of a batch."""
 
     def resolve(self, pattern: str) -> list[Site]:
         """See `SiteMap.resolve`."""

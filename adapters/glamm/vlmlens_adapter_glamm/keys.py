@@ -1,4 +1,4 @@
-"""Weights under the names that our modules have: GLaMM's own, and those of its CLIP tower."""
+"""Renames the weights of GLaMM and of its CLIP tower to our modules' names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _OTHER_HALF = (
 def glamm_weights(weights: Mapping[str, StoredTensor], depth: int) -> dict[str, StoredTensor]:
     """The weights of a GLaMM checkpoint under our names.
 
-    SAM's random matrix for positions has two places in transformers' class.
+    SAM's random position matrix appears twice in transformers' class.
 
     Args:
         weights: By the names of the checkpoint.
-        depth: Linear layers of the mask decoder's head that predicts its own quality.
+        depth: Number of linear layers in the mask decoder's quality head.
     """
     rules = [
         *SHARED_RENAMES,
@@ -42,7 +42,7 @@ def glamm_weights(weights: Mapping[str, StoredTensor], depth: int) -> dict[str, 
 
 
 def tower_weights(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The weights of a CLIP's vision half under our names; its text half is left out."""
+    """The weights of a CLIP's vision tower under our names, without its text tower."""
     return renamed(weights, [Rename(r"^(?:vision_model\.)?", _CLIP)], _OTHER_HALF)
 
 

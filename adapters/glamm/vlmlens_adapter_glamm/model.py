@@ -1,4 +1,4 @@
-"""GLaMM as a model of transformers: cache, generation, loading and attention come from there."""
+"""GLaMM as a transformers model, with its cache, generation, loading and attention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmlens_adapter_glamm.vision import GlobalEncoder
 
 
 class GlammPreTrainedModel(PreTrainedModel):
-    """What both classes share."""
+    """The base of both classes."""
 
     config: GlammConfig
     config_class = GlammConfig
@@ -33,7 +33,7 @@ class GlammModel(GlammPreTrainedModel):
 
     A pass runs the global image encoder, the region encoder where there are boxes, and the language
     model. The grounding path (`text_hidden_fcs`, `grounding_encoder`) does not change what the
-    language model gives; it runs in a pass only where one of its modules is watched by a hook.
+    language model outputs; it runs only if one of its modules has a hook.
     """
 
     def __init__(self, config: GlammConfig) -> None:
@@ -115,7 +115,7 @@ class GlammModel(GlammPreTrainedModel):
         boxes: torch.Tensor | None = None,
         box_counts: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What enters the language model, `[samples, positions, width]`; arguments as `forward`'s.
+        """The input of the language model, `[samples, positions, width]`; arguments: see `forward`.
 
         Raises:
             ValueError: There is another number of image positions than features, or of boxes.
@@ -165,10 +165,10 @@ class GlammModel(GlammPreTrainedModel):
     # ------------------------------------------------------------------ grounding
 
     def prompts(self, hidden: torch.Tensor, input_ids: torch.Tensor) -> list[torch.Tensor]:
-        """Per sample, what asks the mask decoder for each object, `[objects, out_dim]`.
+        """Per sample, the mask decoder's prompt for each object, `[objects, out_dim]`.
 
-        That is the projected state at the position before the token that asks for a mask: the one
-        that predicts it.
+        It is the projected state at the position before the `[SEG]` token: the position that
+        predicts it.
 
         Args:
             hidden: `[samples, positions, width]`, after the final norm.
@@ -206,7 +206,7 @@ class GlammModel(GlammPreTrainedModel):
     def _run_watched(
         self, hidden: torch.Tensor, input_ids: torch.Tensor, pixels: torch.Tensor | None
     ) -> None:
-        """Run what is watched of the grounding path, and what it needs."""
+        """Run those parts of the grounding path that have hooks, and what they need."""
         grounding = self.grounding_encoder
         decoding = watched(
             grounding.prompt_encoder, grounding.mask_decoder, grounding.shared_image_embedding
@@ -263,7 +263,7 @@ class GlammForConditionalGeneration(GlammPreTrainedModel, ShowsImagesOnce, Gener
         resized_sizes: torch.Tensor | None = None,
         **inputs: Any,
     ) -> list[torch.Tensor | None]:
-        """A mask for every token that asks for one.
+        """A mask for every `[SEG]` token.
 
         Args:
             input_ids: int64 `[samples, positions]`.
@@ -309,7 +309,7 @@ def image_numbers(input_ids: torch.Tensor, image_token_id: int) -> torch.Tensor:
 def _placed(
     embeddings: torch.Tensor, where: torch.Tensor, vectors: torch.Tensor, what: str
 ) -> torch.Tensor:
-    """Embeddings in which vectors stand at some positions, in order."""
+    """The embeddings with vectors at some positions, in order."""
     found = int(where.sum())
     if found != len(vectors):
         raise ValueError(f"there are {found} {what} and {len(vectors)} vectors for them")

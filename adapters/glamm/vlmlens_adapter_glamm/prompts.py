@@ -21,7 +21,7 @@ _SYSTEM = (
 
 
 class GlammProcessor(PromptProcessor):
-    """GLaMM's prompts: a sentence that shows the image, the question, around both a template.
+    """GLaMM's prompts: a sentence about the image, the question, and a template around both.
 
     Args:
         tokenizer: Its tokenizer.
@@ -57,7 +57,7 @@ class GlammProcessor(PromptProcessor):
         """See `PromptProcessor.text`.
 
         Raises:
-            DataError: The prompt holds the image's placeholder, which the template puts.
+            DataError: The prompt holds the image's placeholder, which only the template may add.
         """
         if IMAGE in question:
             raise DataError(
@@ -72,9 +72,9 @@ class GlammProcessor(PromptProcessor):
         return f"{_SYSTEM} USER: {question} ASSISTANT:"
 
     def _with_slots(self, text: str) -> list[int]:
-        """Ids of a prompt: a beginning, and the image's slots where its placeholder stands.
+        """Ids of a prompt: begin token, text, and image slots in place of the placeholder.
 
-        The texts before and after the placeholder are tokenized each on its own, as upstream does.
+        The texts before and after the placeholder are tokenized separately, as upstream does.
         """
         before, *after = (self.ids(part) for part in text.split(IMAGE))
         return [self.first, *before, *(i for part in after for i in (*self.slots, *part))]

@@ -18,11 +18,11 @@ _NEEDED = (IM_START, IM_END, BBOX, SEG)
 
 
 def load_tokenizer(model: str, arguments: Mapping[str, Any], vocabulary: int) -> Any:
-    """The tokenizer of a checkpoint; it cuts text as upstream's slow one does.
+    """The tokenizer of a checkpoint; it splits text like upstream's slow one.
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
         vocabulary: Tokens that the model knows. Where no file says otherwise, the last seven are
             the added ones, in upstream's order.
 

@@ -101,8 +101,8 @@ class ChatProcessor(PromptProcessor):
 def written(question: str, images: int) -> str:
     """The prompt, with a place for each image.
 
-    Where the question names no place, a single image comes before everything; several are named
-    at the start of the question.
+    If the question has no placeholder, a single image comes first; several images are named at the
+    start of the question.
 
     Raises:
         DataError: The question has another number of places than there are images.

@@ -78,7 +78,7 @@ class XComposerConfig(PreTrainedConfig):
 
     @property
     def image_token_id(self) -> int:
-        """Stands where an image's features go: the first id that no token has."""
+        """The id at image positions: the first that is not in the vocabulary."""
         return self.vocab_size
 
     @property

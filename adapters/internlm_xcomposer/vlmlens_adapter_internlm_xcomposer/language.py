@@ -99,7 +99,7 @@ class XComposerFeedForward(nn.Module):
     def forward(
         self, hidden: torch.Tensor, image_rows: torch.Tensor | None, mode: str
     ) -> torch.Tensor:
-        """`[samples, positions, width]` -> the same; arguments as `PartialLoraLinear` has them."""
+        """`[samples, positions, width]` -> the same; arguments: see `PartialLoraLinear`."""
         gate = self.act_fn(self.w1(hidden, image_rows, mode))
         output: torch.Tensor = self.w2(gate * self.w3(hidden, image_rows, mode), image_rows, mode)
         return output
@@ -125,7 +125,7 @@ class XComposerLayer(nn.Module):
         cache: Any,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """`[samples, positions, width]` -> the same; arguments as `XComposerAttention` has them."""
+        """`[samples, positions, width]` -> the same; arguments: see `XComposerAttention`."""
         normed = self.attention_norm(hidden)
         mixed, _ = self.attention(normed, image_rows, mode, rotary, mask, cache, **kwargs)
         hidden = hidden + mixed
@@ -134,7 +134,7 @@ class XComposerLayer(nn.Module):
 
 
 class XComposerPreTrainedModel(PreTrainedModel):
-    """What transformers is told of the model and of its body."""
+    """Settings for transformers, of the model and its body."""
 
     config: XComposerConfig
     config_class = XComposerConfig

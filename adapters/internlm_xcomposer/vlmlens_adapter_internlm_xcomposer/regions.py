@@ -14,7 +14,7 @@ from vlmlens_adapter_internlm_xcomposer.tiling import Canvas
 
 
 def sequence_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
-    """The tokens of one image in the order of the sequence; ends of rows and of views are NaN.
+    """The tokens of one image in the order of the sequence; row and view ends have NaN boxes.
 
     The whole (view "global") comes first, then all tiles as one raster (view "tiles").
 

@@ -21,7 +21,7 @@ _WHITE = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """How an image lies on its tiles: in the upper left corner, the rest is white.
+    """How an image is placed on its tiles: in the upper left corner, on white.
 
     Args:
         rows: Of tiles.
@@ -77,7 +77,7 @@ def canvas(width: int, height: int, tile: int, most: int) -> Canvas:
 
 
 def laid_out(width: int, height: int, tile: int, number: int) -> Canvas:
-    """The canvas of an image whose longer side fills so many tiles.
+    """The canvas of an image whose longer side fills that many tiles.
 
     Args:
         width: Of the original image in pixels.
@@ -114,7 +114,7 @@ class TileImages:
         self.tile = tile
 
     def __call__(self, groups: Sequence[Sequence[Any]]) -> dict[str, torch.Tensor]:
-        """What the model is given for the images of each sample; nothing without images.
+        """The model's inputs for the images of each sample; empty without images.
 
         Args:
             groups: Per sample, its images.

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint under the names of the model, and which checkpoints are refused."""
+"""Renames the weights of a checkpoint, and refuses those of related models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def native_weights(
 
 
 def check_kind(weights: Mapping[str, StoredTensor], config: XComposerConfig, model: str) -> None:
-    """Raise where weights are those of a relative, whose config.json looks the same.
+    """Raise if the weights belong to a related model with the same config.json.
 
     Raises:
         CheckpointError: It is XComposer2 (no ends of views) or 4KHD (a tower of another size).

@@ -72,7 +72,7 @@ class ChatProcessor(PromptProcessor):
 
 
 def check_chat(config: Mapping[str, Any], model: str) -> None:
-    """Raise where prompts or pixels are made in another way than here.
+    """Raise if the checkpoint makes prompts or pixels in another way.
 
     Raises:
         CheckpointError: They are.
@@ -98,7 +98,7 @@ def _prompt(question: str, slots: Sequence[str]) -> str:
 
 
 def _with_placeholders(question: str, images: int) -> str:
-    """The question with a placeholder per image, put before it where it has none."""
+    """The question with a placeholder per image; added in front if it has none."""
     found = question.count(_PLACEHOLDER)
     if not images or found == images:
         return question

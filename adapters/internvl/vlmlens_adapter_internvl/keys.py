@@ -22,7 +22,7 @@ _RENAMES = (
 def native_weights(
     name: str, tensor: StoredTensor, text_config: Any
 ) -> Iterator[tuple[str, StoredTensor]]:
-    """What one tensor of the original layout becomes; unknown names stay as they are.
+    """The native tensors of one tensor in the original layout; unknown names are kept.
 
     Args:
         name: Its name in the checkpoint.

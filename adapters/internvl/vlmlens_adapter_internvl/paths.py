@@ -1,4 +1,4 @@
-"""Module paths of the original checkpoints' remote code, and what they are called today."""
+"""Renames module paths of the original checkpoints' remote code to today's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the patches of an image lie that is cut into slices beside its overview."""
+"""Patch grids of an image that is cut into an overview and slices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmlens.tokens import PatchGrid
 def sliced_views(
     image: int, canvas: Sequence[int], slices: Sequence[int], cell: int, name: str
 ) -> list[PatchGrid]:
-    """The views of an image that is squashed onto a canvas and cut, by rows.
+    """The views of an image that is resized to a canvas and cut, by rows.
 
     Args:
         image: Number of the image in its sample.

@@ -96,7 +96,7 @@ class Files:
         """A file of the checkpoint, downloaded if need be.
 
         Raises:
-            OSError: It has none of that name.
+            OSError: There is no such file.
         """
         found = cached_file(self.model, name, **self.arguments)
         if found is None:
@@ -116,10 +116,10 @@ def find(model: str, arguments: Mapping[str, Any]) -> Files | None:
 def config(files: Files) -> Any:
     """The native class's config of a params.json.
 
-    The layout does not say its dtype, which is bfloat16.
+    The layout does not name its dtype; it is bfloat16.
 
     Raises:
-        CheckpointError: It is another model than Pixtral 12B's kind.
+        CheckpointError: It is not a model like Pixtral 12B.
     """
     params = json.loads(files.params.read_text(encoding="utf-8"))
     vision = params.get("vision_encoder") or {}

@@ -29,7 +29,7 @@ _SPECIALS = (
 
 
 class QwenVLChecks(AdapterTests):
-    """What the four architectures share: tokenizer, processor, sizes."""
+    """The base of the four architectures: tokenizer, processor, sizes."""
 
     manifest: ClassVar[Manifest] = MANIFEST
     processor_class: ClassVar[str]

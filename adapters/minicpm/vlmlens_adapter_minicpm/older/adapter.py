@@ -1,4 +1,4 @@
-"""MiniCPM-V 2, MiniCPM-V 2.6, MiniCPM-o 2.6: slices whose patches learned queries read."""
+"""MiniCPM-V 2, MiniCPM-V 2.6, MiniCPM-o 2.6: learned queries read the patches of slices."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SETTINGS = ("scale_resolution", "patch_size", "max_slice_nums")
 
 
 class SlicedAdapter(OwnClass, MiniCpmAdapter):
-    """What the older generations share. Module paths are upstream's."""
+    """The base of the older generations. Module paths are upstream's."""
 
     module_class: ClassVar[type[Any]] = MiniCpmSlicedForConditionalGeneration
     image_tokens_placed: ClassVar[bool] = False
@@ -106,12 +106,12 @@ class SlicedAdapter(OwnClass, MiniCpmAdapter):
         return self.chat(self.read_tokenizer(model, arguments), model, arguments)
 
     def chat(self, tokenizer: Any, model: str, arguments: Mapping[str, Any]) -> ChatProcessor:
-        """What makes prompts and pixels."""
+        """Make the processor."""
         raise NotImplementedError
 
     @property
     def image_token_id(self) -> int:
-        """No id: an image's positions hold that of the unknown, and are told by their types."""
+        """No id: image positions hold the id of the unknown token; token types mark them."""
         return -1
 
     @cached_property
@@ -168,7 +168,7 @@ class SlicedAdapter(OwnClass, MiniCpmAdapter):
         return replace(found, unembed=lambda hidden: plain(hidden / divisor), some=divided)
 
     def describe(self) -> dict[str, Any]:
-        """See `ModelAdapter.describe`; what of a checkpoint is left out is named."""
+        """See `ModelAdapter.describe`; also names the parts that are left out."""
         said = {**super().describe(), "generation": str(self.config.generation)}
         if self.config.generation == Generation.O26:
             said["left_out"] = list(_LEFT_OUT)
@@ -212,7 +212,7 @@ class MiniCpm26Adapter(SlicedAdapter):
         """See `SlicedAdapter.chat`.
 
         Raises:
-            CheckpointError: How images are cut is not said, or in a way that is not known.
+            CheckpointError: The settings for cutting images are missing or not known.
         """
         said = _preprocessor(model, arguments, self.config)
         slicing = Slicing(*(int(said[name]) for name in _SETTINGS))

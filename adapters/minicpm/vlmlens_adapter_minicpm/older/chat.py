@@ -35,11 +35,11 @@ class ChatProcessor(PromptProcessor):
 
     @abstractmethod
     def written(self, question: str, slots: Sequence[str]) -> str:
-        """The whole prompt, with what stands for each image."""
+        """The whole prompt, with the placeholder of each image."""
 
     @abstractmethod
     def slot(self, number: int, grid: tuple[int, int] | None) -> str:
-        """What stands for an image.
+        """The placeholder of an image.
 
         Args:
             number: Of the image in its sample.
@@ -79,7 +79,7 @@ class ChatProcessor(PromptProcessor):
         return self.written(question, [self.slot(i, grid) for i, grid in enumerate(grids)])
 
     def _types(self, ids: Sequence[int], question: str, images: Sequence[Image.Image]) -> list[int]:
-        """1 at every position where a token of an image goes, else 0."""
+        """1 at image positions, else 0."""
         slicing = self.image_processor.slicing
         cuts = [slicing.cut(image.width, image.height) for image in images]
         slices = sum(len(cut.patches(slicing.patch)) for cut in cuts)
@@ -128,7 +128,7 @@ class LaterChat(ChatProcessor):
     """MiniCPM-V 2.6 and MiniCPM-o 2.6: images are numbered, `<slice>` stands around each slice.
 
     Args:
-        tokenizer: As `ChatProcessor` has it; this and the next two.
+        tokenizer: See `ChatProcessor`, also for the next two.
         images: Likewise.
         query_num: Likewise.
         numbered: Whether images are numbered.
@@ -167,7 +167,7 @@ class LaterChat(ChatProcessor):
     def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
         """See `ChatProcessor.encoded`.
 
-        Where a token id is not attended to, `unattended` `[samples, positions]` says where it is.
+        Adds `unattended` `[samples, positions]`, 1 at a token id that is never attended to.
         """
         made = super().encoded(prompts)
         if self.unattended_id is None:

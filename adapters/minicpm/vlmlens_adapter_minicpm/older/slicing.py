@@ -74,7 +74,7 @@ class Cut:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """What the image is squashed onto before slices are cut out of it."""
+        """The size to which the image is resized before it is cut into slices."""
         columns, rows = self.grid or (0, 0)
         return columns * self.size[0], rows * self.size[1]
 

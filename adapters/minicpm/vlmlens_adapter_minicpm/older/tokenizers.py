@@ -37,11 +37,11 @@ CHAT_TEMPLATE = (
 def slow_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
     """MiniCPM-V 2's: SentencePiece, text between special tokens by itself with its dummy prefix.
 
-    A `tokenizer.json` beside it is not read: it gives other ids.
+    A `tokenizer.json` is ignored: it gives other ids.
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
         CheckpointError: There is no `tokenizer.model`, or it lacks special tokens.
@@ -58,7 +58,7 @@ def fast_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
         CheckpointError: There is no `tokenizer.json`, or it lacks special tokens.

@@ -104,7 +104,7 @@ def load_processor(model: str, arguments: Mapping[str, Any]) -> MolmoProcessor:
     """The processor of a checkpoint, from its files alone.
 
     Raises:
-        CheckpointError: A file says what is not known here.
+        CheckpointError: A file has settings that are not known here.
         OSError: There is no tokenizer.json.
     """
     said = checkpoint_json(model, "preprocessor_config.json", arguments)
@@ -112,7 +112,7 @@ def load_processor(model: str, arguments: Mapping[str, Any]) -> MolmoProcessor:
 
 
 def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
-    """The tokenizer of a checkpoint; texts end with `<|endoftext|>` where it does not say.
+    """The tokenizer of a checkpoint; the default end token is `<|endoftext|>`.
 
     Raises:
         OSError: There is no tokenizer.json.

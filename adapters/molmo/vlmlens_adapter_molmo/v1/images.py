@@ -101,7 +101,7 @@ class MolmoImages:
         return canvas_of(self, height, width)
 
     def placed(self, height: int, width: int, canvas: tuple[int, int]) -> CropGeometry:
-        """Where an image lies that is fitted into the middle of a canvas.
+        """The place of an image that is fitted into the middle of a canvas.
 
         Args:
             height: Of the original image, in pixels.

@@ -1,4 +1,4 @@
-"""Weights under the names of the model here, fused matrices and all; experts are put together."""
+"""Renames weights to our modules' names, fused matrices included, and joins experts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TABLE = "model.transformer.wte."
 def native_weights(
     weights: Mapping[str, StoredTensor], config: Any, dtype: torch.dtype | None
 ) -> dict[str, StoredTensor]:
-    """A checkpoint's weights by the names of the state dict here; unknown names stay as they are.
+    """A checkpoint's weights by our state dict's names; unknown names are kept.
 
     Args:
         weights: By upstream's names.
         config: Of the model.
-        dtype: In which experts and the embedding table are put together; None: as they are stored.
+        dtype: Of the joined experts and embedding table; None: as they are stored.
     """
     plain = {name: tensor for name, tensor in weights.items() if not _EXPERT.fullmatch(name)}
     whole = {**_with_table(plain, dtype), **_experts(weights, dtype)}
@@ -50,7 +50,7 @@ def _experts(
 ) -> dict[str, StoredTensor]:
     """The experts of each layer as transformers has them: all gates and ups, and all downs.
 
-    Where one is missing, or of another shape than its neighbours, they stay apart.
+    If one is missing or has another shape, they are not joined.
     """
     layers: dict[int, dict[tuple[int, str], tuple[str, StoredTensor]]] = {}
     for name, tensor in weights.items():

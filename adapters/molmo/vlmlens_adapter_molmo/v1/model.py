@@ -1,4 +1,4 @@
-"""Molmo as a model of transformers: cache, generation, loading and attention come from there."""
+"""Molmo as a transformers model, with its cache, generation, loading and attention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmlens_adapter_molmo.v1.vision import MolmoConnector, MolmoVisionTower
 
 
 class MolmoPreTrainedModel(PreTrainedModel):
-    """What both classes share."""
+    """The base of both classes."""
 
     config: MolmoConfig
     config_class = MolmoConfig
@@ -145,7 +145,7 @@ def _with_tokens(
     image_input_idx: torch.Tensor,
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The embeddings with the tokens of images added in their places; the given ones stay."""
+    """The embeddings with image tokens added in their places; the input is not changed."""
     index = image_input_idx.to(embeds.device)
     sample, crop, cell = torch.nonzero(index >= 0, as_tuple=True)
     position = index[sample, crop, cell]

@@ -1,4 +1,4 @@
-"""Module paths of upstream's code, which VLM-Lens users know, and what they are called here."""
+"""Renames module paths of upstream's code (known to VLM-Lens users) to ours."""
 
 from __future__ import annotations
 

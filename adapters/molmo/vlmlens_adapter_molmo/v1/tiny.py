@@ -89,7 +89,7 @@ def molmo_weights(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def molmo_shapes(config: Mapping[str, Any]) -> Shapes:
-    """The shape of every weight, as functions of a config that says its vision side too."""
+    """The shape of every weight, from a config that includes the vision side."""
     moe = config.get("block_type") == "moe"
     width = config["d_model"] if moe else config["hidden_size"]
     table = "model.transformer.wte."
