@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import torch
 
 from vlmlens.abc.adapter import Generation, Readout, Sharing
+from vlmlens.hf.recurrent import chunk_size, masks_one
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.hf.shared_images import encode_same_images
 from vlmlens.hf.shared_prefix import encode_beginnings, sees_all
+from vlmlens.hf.token_ids import padded_left
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap
@@ -77,24 +79,35 @@ class TransformersAdapter(SampleEncoding):
             if logits == "none":
                 self.run_model(batch.inputs, head=False)
                 return ForwardOutput(None)
-            keep = {"logits_to_keep": 1} if self._last_is_enough(logits) else {}
-            output = self._module(**batch.inputs, use_cache=False, **keep).logits
-        if logits == "all":
-            return ForwardOutput(output)
-        if keep:
-            return ForwardOutput(output[:, -1])
-        last = [int(layout.rows[-1]) for layout in batch.layouts[Axis.LLM].samples]
-        return ForwardOutput(output.flatten(0, 1)[last])
+            if logits == "last":
+                return ForwardOutput(self._last_logits(batch))
+            return ForwardOutput(self._module(**batch.inputs, use_cache=False).logits)
 
-    def _last_is_enough(self, logits: Logits) -> bool:
-        accepted = inspect.signature(type(self._module).forward).parameters
-        wanted = logits == "last" and self.padding_side == "left"
-        return wanted and "logits_to_keep" in accepted
+    def _last_logits(self, batch: Batch) -> torch.Tensor:
+        """Logits `[samples, tokens]` of each sample's last position, computing few others."""
+        rows = torch.tensor([int(sample.rows[-1]) for sample in batch.layouts[Axis.LLM].samples])
+        places, which = torch.unique(rows % batch.inputs["input_ids"].shape[1], return_inverse=True)
+        keep = self._logits_to_keep(places)
+        logits: torch.Tensor = self._module(**batch.inputs, use_cache=False, **keep).logits
+        if not keep:
+            return logits.flatten(0, 1)[rows.to(logits.device)]
+        return logits[torch.arange(len(rows)), which]
+
+    def _logits_to_keep(self, places: torch.Tensor) -> dict[str, Any]:
+        """Arguments that ask the model for the logits of some positions; empty if it returns all."""
+        accepted = inspect.signature(type(self._module).forward).parameters.get("logits_to_keep")
+        if accepted is None:
+            return {}
+        if self.padding_side == "left":
+            return {"logits_to_keep": 1}
+        by_place = "Tensor" in str(accepted.annotation)
+        return {"logits_to_keep": places.to(self.device)} if by_place else {}
 
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`."""
-        ids = self.generated_ids(batch.inputs, max_new_tokens)
-        return self.written(ids[:, batch.inputs["input_ids"].shape[1] :])
+        inputs = self._ending_together(batch.inputs)
+        ids = self.generated_ids(inputs, max_new_tokens)
+        return self.written(ids[:, inputs["input_ids"].shape[1] :])
 
     def generated_ids(self, inputs: Mapping[str, Any], max_new_tokens: int) -> torch.Tensor:
         """Token ids of greedy generation with the prompt, int64 `[samples, positions]`."""
@@ -106,6 +119,14 @@ class TransformersAdapter(SampleEncoding):
                 pad_token_id=self.pad_token_id,
             )
         return ids
+
+    def _ending_together(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs as transformers' `generate` takes them: every row ends with a token."""
+        if self.padding_side == "left":
+            return inputs
+        alone = len(inputs["input_ids"]) == 1 and not masks_one(self.module)
+        chunk = 1 if alone or not self.carries_state else chunk_size(self.module)
+        return padded_left(inputs, self.pad_token_id, chunk)
 
     def written(self, new: torch.Tensor) -> list[Generation]:
         """Generated token ids as text.

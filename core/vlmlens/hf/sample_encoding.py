@@ -13,6 +13,7 @@ from vlmlens.abc.adapter import Answer
 from vlmlens.errors import DataError
 from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.hf.loaded_model import LoadedModel
+from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, token_kinds
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample
@@ -39,7 +40,12 @@ class SampleEncoding(LoadedModel):
     @property
     def padding_side(self) -> str:
         """Where short rows are padded; "right" if positions are counted from the left."""
-        return "left"
+        return "right" if self.carries_state else "left"
+
+    @cached_property
+    def carries_state(self) -> bool:
+        """See `recurrent.carries_state`."""
+        return carries_state(self.module)
 
     @property
     def image_mark(self) -> str:

@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from vlmlens.hf.layouts import joined, placed_images
+from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.passes.batch import Batch, Pass
 from vlmlens.passes.compiling import is_compiled
@@ -173,11 +174,15 @@ def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -
 
 
 def sees_all(vlm: SampleEncoding, length: int) -> bool:
-    """Whether tokens attend to all earlier ones in a sample of that length, and take our mask."""
+    """Whether tokens attend to all earlier ones in a sample of that length, and take our mask.
+
+    A state that is carried along the sequence ignores masks: it would mix tails in one row.
+    """
     text = vlm.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     narrow = any(window is not None and window < length for window in windows)
-    return text._attn_implementation in {"sdpa", "eager"} and not narrow
+    masked = text._attn_implementation in {"sdpa", "eager"} and not carries_state(vlm.module)
+    return masked and not narrow
 
 
 def beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:

@@ -49,7 +49,7 @@ def append_answers(
     Args:
         inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
         answers: Token ids per sample, at least one each.
-        pad_token_id: Fills `input_ids`.
+        pad_token_id: Pads `input_ids`.
         side: "left" or "right".
     """
     mask = inputs["attention_mask"].bool()
@@ -63,6 +63,26 @@ def append_answers(
         ]
         grown[name] = pad_rows(rows, pad_token_id if name == "input_ids" else 0, side=side)
     return grown
+
+
+def padded_left(inputs: Mapping[str, Any], pad_token_id: int, multiple: int) -> dict[str, Any]:
+    """The inputs with each sample's tokens at the end of its row.
+
+    Args:
+        inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
+        pad_token_id: Pads `input_ids`.
+        multiple: The length of the rows becomes a multiple of it.
+    """
+    mask = inputs["attention_mask"].bool()
+    length = -(-int(mask.sum(1).max()) // multiple) * multiple
+    moved = dict(inputs)
+    for name, value in inputs.items():
+        if not (isinstance(value, torch.Tensor) and value.shape == mask.shape):
+            continue
+        moved[name] = value.new_full((len(mask), length), pad_token_id * (name == "input_ids"))
+        for new, row, keep in zip(moved[name], value, mask, strict=True):
+            new[length - int(keep.sum()) :] = row[keep]
+    return moved
 
 
 def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Tensor:
