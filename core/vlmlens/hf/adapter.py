@@ -94,7 +94,7 @@ class TransformersAdapter(SampleEncoding):
         return logits[torch.arange(len(rows)), which]
 
     def _logits_to_keep(self, places: torch.Tensor) -> dict[str, Any]:
-        """Arguments that ask the model for the logits of some positions; empty if it returns all."""
+        """Arguments that ask the model for logits of some positions; empty if it returns all."""
         accepted = inspect.signature(type(self._module).forward).parameters.get("logits_to_keep")
         if accepted is None:
             return {}

@@ -1,13 +1,13 @@
 """Models that carry a state along the sequence: linear attention, gated delta rules, Mamba.
 
-So do convolutions along the sequence: attention masks do not apply to them. Most such layers work in
-chunks of positions, counted from the first position of a row, padding included. The place of a
+So do convolutions along the sequence: attention masks do not apply to them. Most such layers work
+in chunks of positions, counted from the first position of a row, padding included. The place of a
 sample in its chunk decides the order of its sums, and so their rounding.
 
-Rows of such a model are therefore padded on the right: every sample begins at the first position, in
-every batch and with any answer after it, as it does alone. Only for generation must rows end
-together. Then their common length is a multiple of the chunk, so that the number of positions before
-a sample in its chunk does not depend on the other samples.
+Rows of such a model are therefore padded on the right: every sample begins at the first position,
+in every batch and with any answer after it, as it does alone. Only for generation must rows end
+together. Then their common length is a multiple of the chunk, so that the number of positions
+before a sample in its chunk does not depend on the other samples.
 """
 
 from __future__ import annotations
