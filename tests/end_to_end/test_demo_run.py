@@ -130,6 +130,40 @@ def test_the_answer_forms_over_depth(run: Run, task: str) -> None:
     assert any(task in finding.text for finding in result.findings)
 
 
+def test_the_overview_answers_each_question_in_a_few_words(run: Run) -> None:
+    cells = [cell for result in run.results.values() for cell in result.overview]
+    told = {(cell.subject, cell.question): cell for cell in cells}
+    read = {task: cell for (task, question), cell in told.items() if question == "can be read from"}
+    settles = {t: c.text for (t, question), c in told.items() if question == "answer settles"}
+    used = {task: cell for (task, question), cell in told.items() if question == "uses the image"}
+    assert {task: cell.text for task, cell in read.items()} == {
+        "color": "vision.block.2 on",
+        "shape": "vision.block.3 on",
+        "number": "llm.block.2 on",
+        "presence": "language model only",
+        "surface": "vision.block.1 on",
+        "photographer": "nowhere",
+    }
+    assert settles == {
+        "color": "llm.block.1",
+        "shape": "llm.block.0",
+        "number": "llm.block.0",
+        "presence": "llm.block.1",
+        "surface": "llm.block.0",
+    }
+    assert {task: cell.text for task, cell in used.items()} == {
+        **dict.fromkeys(USED, "yes"),
+        IGNORED: "no",
+    }
+    assert used["color"].beside.startswith("blind 0.1")
+    assert "chance 0.50" in used[IGNORED].beside
+    assert read["photographer"].beside.startswith("baseline 0.5")
+    assert len(read["color"].curve) == 11
+    assert len(told["color", "answer settles"].curve) == 6
+    notable = [found for result in run.results.values() for found in result.findings]
+    assert {found.subject for found in notable if found.notable} == {IGNORED}
+
+
 def test_everything_lies_in_the_run_folder(run: Run) -> None:
     assert run.info["state"] == "finished"
     assert run.info["summary"]["samples"] == 3000

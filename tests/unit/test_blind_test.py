@@ -167,6 +167,16 @@ class Comparing:
         return rows
 
 
+class Deaf(Comparing):
+    """Prefers the first choice, whatever the image shows."""
+
+    def choice_scores(self, samples: list[Sample]) -> list[list[float]]:
+        return [
+            [0.0, *[-1.0] * (len(sample.choices) - 1)] if sample.choices else []
+            for sample in samples
+        ]
+
+
 def painted(i: int, **more: Any) -> Sample:
     color = (220, 0, 0) if i % 2 else (0, 0, 220)
     image = Image.new("RGB", (8, 8), color)
@@ -183,6 +193,28 @@ def test_a_model_that_compares_choices_is_asked_by_similarity() -> None:
     row = next(iter(result.table("blind-answers").rows()))
     assert row[3] == "blue"
     assert row[4] == pytest.approx(0.9 / 1.1)
+
+
+def test_the_overview_says_in_a_word_whether_the_image_is_used() -> None:
+    samples = [painted(i, choices=("blue", "red"), task="color") for i in range(60)]
+    (cell,) = run(Comparing(), samples)[0].overview
+    assert (cell.subject, cell.question, cell.text) == ("color", "uses the image", "yes")
+    assert (cell.value, cell.beside) == (1.0, "blind 0.50")
+    three = ("blue", "red", "green")
+    result, _ = run(Deaf(), [painted(i, choices=three) for i in range(90)])
+    (cell,) = result.overview
+    assert (cell.text, cell.verdict) == ("no", Verdict.IGNORES_IMAGE)
+    assert cell.beside == "blind 0.50"
+    assert result.findings[0].notable
+
+
+def test_the_overview_tells_chance_and_what_changes_without_labels() -> None:
+    samples = [painted(i, choices=("blue", "red")) for i in range(60)]
+    (cell,) = run(Deaf(), samples)[0].overview
+    assert (cell.subject, cell.beside) == ("all samples", "blind 0.50, chance 0.50")
+    bare = [replace(sample, label=None) for sample in samples]
+    (cell,) = run(Comparing(), bare)[0].overview
+    assert (cell.value, cell.beside) == (None, "50% change")
 
 
 def test_labels_stand_in_where_such_a_model_has_no_choices() -> None:

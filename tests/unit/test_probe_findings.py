@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vlmlens.errors import MissingAnnotation, SpecError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.spec.model import validated
+from vlmlens_plugins.analysis._tasks import ALL
 from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
 from vlmlens_plugins.analysis.probe.columns import Columns
 from vlmlens_plugins.analysis.probe.export import read_export
@@ -207,6 +209,7 @@ def test_what_the_eye_sees_and_the_mouth_says(eye: Any, said: Any, heard: Heard)
     assert finding.values["heard"] == heard.value
     assert finding.values["answer_accuracy"] == pytest.approx((said == MANY).mean())
     assert "answers" in finding.text
+    assert finding.notable is (heard is Heard.IGNORED)
     stages = [row["stage"] for row in rows(result, "probe-stages")]
     assert stages == ["vision encoder", "projector", "language model", "the model's answers"]
     assert result.figures[0].series[-1].name == "the model's answers"
@@ -233,6 +236,49 @@ def test_without_answers_there_is_nothing_to_say_of_the_mouth() -> None:
     result = probe(samples_of(Y), {"vision.block.0/mean": signal(Y, 1)})
     assert [finding.verdict for finding in result.findings] == [Verdict.ENCODED]
     assert len(rows(result, "probe-stages")) == 1
+
+
+# ------------------------------------------------------------------ overview
+
+
+def test_the_overview_says_from_where_on_it_can_be_read() -> None:
+    strengths = [0.0, 0.7, 3.0, 3.2, 3.1]
+    layers = {f"llm.block.{i}/last": signal(Y, i, s) for i, s in enumerate(strengths)}
+    (cell,) = probe(samples_of(Y), layers).overview
+    assert (cell.subject, cell.question) == ("t", "can be read from")
+    assert cell.text == "llm.block.2 on"
+    assert cell.verdict is Verdict.ENCODED
+    assert cell.value == max(x for x in cell.curve if x is not None) > 0.95
+    assert cell.beside.startswith("baseline 0.5")
+    assert len(cell.curve) == 5
+    (fades,) = probe(samples_of(Y), {**layers, "llm.block.4/last": signal(Y, 4, 0.0)}).overview
+    assert fades.text == "llm.block.2"
+
+
+def test_the_overview_names_the_only_side_and_what_is_nowhere() -> None:
+    many = samples_of(MANY)
+    assert probe(many, UNSEEN).overview[0].text == "nowhere"
+    late = {**UNSEEN, "llm.block.0/last": signal(MANY, 6)}
+    assert probe(many, late).overview[0].text == "language model only"
+    few = {name: x[:60] for name, x in UNSEEN.items()}
+    assert probe(samples_of(MANY[:60]), few).overview[0].text == "unclear"
+    (odd,) = probe(samples_of(Y), {"model.layers.1/last": signal(Y, 1)}).overview
+    assert odd.text == "model.layers.1"
+
+
+def test_one_row_of_the_overview_per_attribute() -> None:
+    """A task's labels before an attribute; of an attribute, the target that is read best."""
+    samples = samples_of(MANY, t=NOISE.tolist(), side=MANY.tolist())
+    targets = ["label", "t", "side@t", "side"]
+    result = probe(samples, {"llm.block.0/last": signal(MANY, 1)}, targets=targets)
+    assert [cell.subject for cell in result.overview] == ["t", "side"]
+    assert result.overview[0].verdict is Verdict.ENCODED
+
+
+def test_samples_without_a_task_have_one_row_in_all_analyses() -> None:
+    bare = [replace(sample, task=None) for sample in samples_of(Y)]
+    (cell,) = probe(bare, {"llm.block.0/last": signal(Y, 1)}).overview
+    assert cell.subject == ALL
 
 
 # ------------------------------------------------------------------ layers, power, export

@@ -88,6 +88,7 @@ class BlindTest(Analysis):
             options=self.options.model_dump(mode="json"),
             notes=report.notes(self.options, by_choice=scorer.by_choice),
             warnings=warnings,
+            overview=report.overview(scores, self.options),
         )
 
     def _ask(

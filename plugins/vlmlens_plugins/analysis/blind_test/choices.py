@@ -7,14 +7,12 @@ from dataclasses import replace
 
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 
 
 def samples_by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     """The samples of each task, in order."""
-    by_task: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_task.setdefault(sample.task or "all samples", []).append(sample)
-    return by_task
+    return {task: [samples[i] for i in rows] for task, rows in rows_by_task(samples).items()}
 
 
 def with_choices(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
@@ -25,7 +23,7 @@ def with_choices(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
     """
     labels = {task: _labels(task, members) for task, members in samples_by_task(samples).items()}
     closed = [
-        sample if sample.choices else replace(sample, choices=labels[sample.task or "all samples"])
+        sample if sample.choices else replace(sample, choices=labels[sample.task or ALL])
         for sample in samples
     ]
     bare = sum(not sample.choices for sample in samples)

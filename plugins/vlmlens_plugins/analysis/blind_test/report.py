@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlmlens.results import Finding
+from vlmlens.results import Finding, Glance
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 from vlmlens_plugins.analysis.blind_test.scores import Accuracy, Comparison, TaskScore
 from vlmlens_plugins.analysis.blind_test.tables import row
@@ -15,6 +15,12 @@ _PHRASES = {
     Use.PARTLY: "the model uses the image in part",
     Use.IGNORES: "the model ignores the image",
     Use.INCONCLUSIVE: "it is inconclusive whether the model uses the image",
+}
+_SHORT = {
+    Use.USES: "yes",
+    Use.PARTLY: "partly",
+    Use.IGNORES: "no",
+    Use.INCONCLUSIVE: "unclear",
 }
 _BLANKS = {
     "gray": "a gray one",
@@ -47,6 +53,11 @@ _FORMS = {
 def findings(scores: Sequence[TaskScore], options: BlindOptions) -> list[Finding]:
     """One finding per task; of several blanks, it tells the one that shows least use."""
     return [_finding(score, options) for score in scores]
+
+
+def overview(scores: Sequence[TaskScore], options: BlindOptions) -> list[Glance]:
+    """Per task, whether the model uses the image, and how often it is right with and without."""
+    return [_glance(score, _least(score, options)) for score in scores]
 
 
 def notes(options: BlindOptions, *, by_choice: bool = False) -> list[str]:
@@ -118,7 +129,19 @@ def _finding(score: TaskScore, options: BlindOptions) -> Finding:
     several = len(score.comparisons) > 1
     text = _sentence(score, told, _phrase(score, options.alpha), several=several)
     values = {**row(score, told), "verdict": score.use.value, "p_corrected": score.corrected}
-    return Finding(text, score.use.verdict, score.task, values)
+    notable = score.use is Use.IGNORES
+    return Finding(text, score.use.verdict, score.task, values, notable=notable)
+
+
+def _glance(score: TaskScore, told: Comparison) -> Glance:
+    value, beside = None, f"{told.flips.value:.0%} change"
+    if told.accuracy is not None:
+        found = told.accuracy
+        value, beside = found.image.value, f"blind {found.blind.value:.2f}"
+        if found.chance is not None and found.image.low <= found.chance:
+            beside += f", chance {found.chance:.2f}"
+    text = _SHORT[score.use]
+    return Glance(score.task, "uses the image", text, score.use.verdict, value, beside)
 
 
 def _least(score: TaskScore, options: BlindOptions) -> Comparison:

@@ -83,6 +83,7 @@ class _Found:
             figures=[one for part in self.parts for one in part.figures],
             options=options.model_dump(mode="json"),
             notes=notes,
+            overview=[one for part in self.parts for one in part.overview],
         )
 
 
@@ -171,7 +172,9 @@ class LogitLens(Analysis):
             words = tuple(self.options.words)
             lens = report.Lens(group, tuple(context.samples), readings, words, error)
             several = len(lens.tasks) > 1
+            first = not any(part.overview for part in made.parts)
             made.add(
+                overview=report.overview(lens) if first else [],
                 findings=report.findings(lens),
                 tables=[
                     *report.tables(lens, shown, vlm),

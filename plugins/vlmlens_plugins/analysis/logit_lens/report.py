@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ModelAdapter
-from vlmlens.results import Cell, Figure, Finding, Series, Table
+from vlmlens.results import Cell, Figure, Finding, Glance, Series, Table
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import short_names
 from vlmlens_plugins.analysis._names import slug
+from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.logit_lens.maps import Texts, single_sheet
 from vlmlens_plugins.analysis.logit_lens.positions import Group
 from vlmlens_plugins.analysis.logit_lens.readings import Readings
@@ -54,10 +55,7 @@ class Lens:
     @cached_property
     def tasks(self) -> dict[str, Ints]:
         """Sample numbers per task, in order of appearance."""
-        found: dict[str, list[int]] = {}
-        for i, sample in enumerate(self.samples):
-            found.setdefault(sample.task or "all samples", []).append(i)
-        return {task: np.array(rows) for task, rows in found.items()}
+        return {task: np.array(rows) for task, rows in rows_by_task(self.samples).items()}
 
     @cached_property
     def settled(self) -> Ints:
@@ -82,6 +80,19 @@ class Lens:
 def findings(lens: Lens) -> list[Finding]:
     """One finding per task."""
     return [_finding(lens, task, rows) for task, rows in lens.tasks.items()]
+
+
+def overview(lens: Lens) -> list[Glance]:
+    """Per task, the layer at which the answer settles, and its probability over depth."""
+    return [
+        Glance(
+            task,
+            "answer settles",
+            lens.layer_name(lens.median_settling(rows)) or "does not settle",
+            curve=[_median(layer) for layer in lens.readings.answer_probability[:, rows]],
+        )
+        for task, rows in lens.tasks.items()
+    ]
 
 
 def tables(lens: Lens, shown: Sequence[int], vlm: ModelAdapter) -> list[Table]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vlmlens.results import Cell, Finding, Table
 from vlmlens_plugins.analysis._columns import short_names
 from vlmlens_plugins.analysis._names import slug
+from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.logit_lens.spread import Followed, Spread
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
 
@@ -123,10 +124,7 @@ def _word(spread: Spread, one: Followed, layer: int) -> dict[str, Cell]:
 
 
 def _tasks(spread: Spread) -> dict[str, Ints]:
-    found: dict[str, list[int]] = {}
-    for i, sample in enumerate(spread.samples):
-        found.setdefault(sample.task or "all samples", []).append(i)
-    return {task: np.array(rows) for task, rows in found.items()}
+    return {task: np.array(rows) for task, rows in rows_by_task(spread.samples).items()}
 
 
 def _labelled(spread: Spread, one: Followed) -> npt.NDArray[np.bool_]:

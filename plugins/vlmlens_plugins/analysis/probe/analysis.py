@@ -74,6 +74,7 @@ class Probe(Analysis):
             options=self.options.model_dump(mode="json"),
             notes=[*report.notes(self.options, probed), *([source] if source else []), *written],
             warnings=warner.messages,
+            overview=report.overview(probed),
         )
 
     def _export(self, probed: Sequence[Probed], prober: Prober) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
-from vlmlens.results import Cell, Figure, Finding, Series, Verdict
+from vlmlens.results import Cell, Figure, Finding, Glance, Series, Verdict
 from vlmlens_plugins.analysis._columns import Side, short_names, side_of
 from vlmlens_plugins.analysis._names import slug
+from vlmlens_plugins.analysis._tasks import ALL
 from vlmlens_plugins.analysis.probe.layers import plateau_start
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.probing import Probed
@@ -33,6 +35,20 @@ def findings(probed: Sequence[Probed], options: ProbeOptions) -> list[Finding]:
     """Per target what is encoded (by side of the model where verdicts differ), and what is said."""
     found = [finding for item in probed for finding in _of_target(item, options)]
     return [*found, *(_spoken(item, item.answered) for item in probed if item.answered)]
+
+
+def overview(probed: Sequence[Probed]) -> list[Glance]:
+    """One cell per task or attribute, of the target that tells most about it.
+
+    A task's own labels come before an attribute of that name; of an attribute on several tasks,
+    the one that can be read best is taken.
+    """
+    told: dict[str, Probed] = {}
+    for item in probed:
+        subject = _subject(item)
+        if subject not in told or _telling(item) > _telling(told[subject]):
+            told[subject] = item
+    return [_glance(subject, item) for subject, item in told.items()]
 
 
 def figures(probed: Sequence[Probed]) -> list[Figure]:
@@ -182,7 +198,8 @@ def _spoken(item: Probed, said: Answered) -> Finding:
     if seen is not None and seen.over_answers is not None:
         names = ("seen_above_said", "seen_above_said_low", "seen_above_said_high")
         values.update(dict(zip(names, seen.over_answers, strict=True)))
-    return Finding(text, Verdict.INFO, item.target.name, values)
+    notable = said.heard is Heard.IGNORED
+    return Finding(text, Verdict.INFO, item.target.name, values, notable=notable)
 
 
 def _stage(best: StageBest) -> str:
@@ -196,6 +213,51 @@ def _more(seen: StageBest | None) -> str:
         return ""
     more, low, high = seen.over_answers
     return f"; seen above said {more:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _subject(item: Probed) -> str:
+    if item.target.task is not None and item.target.samples[0].task is None:
+        return ALL
+    return item.target.name.partition("@")[0] if item.target.task is None else item.target.name
+
+
+def _telling(item: Probed) -> tuple[bool, bool, float]:
+    verdict, best = overall(item.scored.scores)
+    return item.target.task is not None, verdict is Verdict.ENCODED, best.gap
+
+
+def _glance(subject: str, item: Probed) -> Glance:
+    verdict, best = overall(item.scored.scores)
+    curve: dict[str, float] = {}
+    for score in item.scored.scores:
+        site = score.column.partition("/")[0]
+        curve[site] = max(score.accuracy, curve.get(site, -inf))
+    return Glance(
+        subject,
+        "can be read from",
+        _where(item, verdict),
+        verdict,
+        value=best.accuracy,
+        beside=f"baseline {best.accuracy - best.gap:.2f}",
+        curve=list(curve.values()),
+    )
+
+
+def _where(item: Probed, verdict: Verdict) -> str:
+    """The earliest column as good as the best; "on" where what follows is encoded, too."""
+    if verdict is Verdict.NOT_ENCODED:
+        return "nowhere"
+    if verdict is Verdict.INCONCLUSIVE:
+        return "unclear"
+    scores = item.scored.scores
+    elsewhere = [score for score in scores if side_of(score.column) is not Side.LANGUAGE]
+    if elsewhere and all(score.verdict is Verdict.NOT_ENCODED for score in elsewhere):
+        return "language model only"
+    names = [score.column for score in scores]
+    start = names.index(plateau_start(item.places).column)
+    later = scores[start + 1 :]
+    on = " on" if later and all(score.verdict is Verdict.ENCODED for score in later) else ""
+    return short_names(names)[start] + on
 
 
 def _figure(item: Probed) -> Figure:
