@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmlens.errors import StoreError
-from vlmlens_plugins.storage._environment import DATA_FILE, Environment
+from vlmlens_plugins.storage._lmdb_environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._locks import LOCK_FILE, WriterLock
 
 

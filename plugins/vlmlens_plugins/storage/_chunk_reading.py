@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array
 from vlmlens.stores.writing import find_column, missing_sample
-from vlmlens_plugins.storage._layout import Chunk, Column, Index
+from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index
 
 
 class Move(NamedTuple):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens.abc.storage import DTYPES, Values
 from vlmlens.errors import StoreCorrupt
 from vlmlens.stores.writing import Form
-from vlmlens_plugins.storage._sharing import firsts
+from vlmlens_plugins.storage._shared_values import firsts
 
 if TYPE_CHECKING:
     from lmdb import Transaction

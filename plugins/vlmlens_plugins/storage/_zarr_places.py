@@ -218,7 +218,7 @@ def place_of(location: str, options: Mapping[str, Any], *, take_over: bool) -> P
         return Remote(location.removeprefix("zarr+"), options, take_over=take_over)
     if parts.netloc or not parts.path.startswith("/"):
         raise StoreError(
-            f"{location!r} names no folder.",
+            f"{location!r} is not a folder.",
             subject=location,
             hint="Write zarr:///path/to/folder or zarr+s3://bucket/path.",
         )

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from vlmlens.abc.storage import Mode
 from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
+from vlmlens_plugins.storage._disk_full import FULL, full, no_room
 from vlmlens_plugins.storage._locks import WriterLock
-from vlmlens_plugins.storage._space import FULL, full, no_room
 
 _WAIT = 60.0
 _PROBE = 16 << 20

@@ -22,14 +22,14 @@ VARIABLE = "VLMLENS_LOG_TO"
 class RunLogOptions(Options):
     """`--set options.plugins.run-log.to=trackio`, or `VLMLENS_LOG_TO=trackio` for every run."""
 
-    to: Literal["trackio", "wandb"] | None = Field(None, description="Which logger; null: none.")
+    to: Literal["trackio", "wandb"] | None = Field(None, description="Logger; null: none.")
     project: str = Field("vlmlens", min_length=1, description="The logger's project.")
-    name: str | None = Field(None, description="Name in it; null: that of the run's folder.")
+    name: str | None = Field(None, description="Run name in the logger; null: the folder's.")
     online: bool = Field(
-        False, description="wandb uploads while the run goes on; else `wandb sync` does, later."
+        False, description="wandb uploads during the run; otherwise run `wandb sync` later."
     )
     space: str | None = Field(
-        None, description="trackio logs to this Hugging Face Space; null: on this machine."
+        None, description="Hugging Face Space for trackio; null: this machine."
     )
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ def check(settings: RunLogOptions | None) -> None:
     if settings is None or settings.to is None or _installed(settings.to):
         return
     raise MissingDependency(
-        f"The run log was asked for, and {settings.to} is not installed in this environment.",
+        f"The run log needs {settings.to}, which is not installed in this environment.",
         subject=settings.to,
         hint=f"pip install 'vlmlens[{settings.to}]', or unset {VARIABLE} and "
         f"options.plugins.{NAME}.to.",

@@ -31,8 +31,8 @@ from vlmlens.stores.writing import (
     row_lengths,
     to_json,
 )
-from vlmlens_plugins.storage._sqlite import Database
-from vlmlens_plugins.storage._tensors import save
+from vlmlens_plugins.storage._sqlite_database import Database
+from vlmlens_plugins.storage._torch_blobs import save
 
 FORMAT = "vlmlens-columns"
 VERSION = 1

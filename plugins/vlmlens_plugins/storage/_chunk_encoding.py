@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 
 from vlmlens.abc.storage import Values
-from vlmlens_plugins.storage._layout import Piece
-from vlmlens_plugins.storage._sharing import entries_of, firsts
+from vlmlens_plugins.storage._chunk_format import Piece
+from vlmlens_plugins.storage._shared_values import entries_of, firsts
 
 
 def prepared(values: Values) -> tuple[memoryview | bytes, Piece]:

@@ -51,9 +51,11 @@ def _json_row(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
         cells = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _wrong(path, f"line {line}", f"no JSON: {error.msg}, column {error.colno}") from error
+        raise _wrong(
+            path, f"line {line}", f"not JSON: {error.msg}, column {error.colno}"
+        ) from error
     except (RecursionError, ValueError) as error:
-        raise _wrong(path, f"line {line}", f"no JSON: {error}") from error
+        raise _wrong(path, f"line {line}", f"not JSON: {error}") from error
     if "\\ud" in text.lower() and not _encodes(cells):
         raise _wrong(path, f"line {line}", "half a surrogate pair (\\ud800-\\udfff)")
     if not isinstance(cells, dict):
@@ -88,7 +90,7 @@ def _delimited(path: Path, text: str, delimiter: str) -> Rows:
     rows: list[Row] = []
     for place, fields in lines:
         if len(fields) != len(columns):
-            raise _wrong(path, place, f"{len(fields)} fields, where the header has {len(columns)}")
+            raise _wrong(path, place, f"{len(fields)} fields, but the header has {len(columns)}")
         rows.append(Row(len(rows) + 1, place, dict(zip(columns, fields, strict=True))))
     return Rows(tuple(columns), rows)
 
@@ -109,7 +111,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[
 def _check_header(path: Path, columns: Sequence[str]) -> None:
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
-        raise _wrong(path, "header", f"the column {twice[0]!r} stands there twice")
+        raise _wrong(path, "header", f"the column {twice[0]!r} appears twice")
 
 
 def _parquet(path: Path) -> Rows:
@@ -119,7 +121,7 @@ def _parquet(path: Path) -> Rows:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise _wrong(path, "", f"no Parquet file ({error})") from error
+        raise _wrong(path, "", f"not a Parquet file ({error})") from error
     columns = tuple(str(name) for name in table.column_names)
     _check_header(path, columns)
     return Rows(columns, list(_numbered(table.to_pylist())))

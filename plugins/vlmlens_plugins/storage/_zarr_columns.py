@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array
-from vlmlens_plugins.storage._layout import Column
+from vlmlens_plugins.storage._chunk_format import Column
 
 _SMALLEST, _LARGEST = 64 << 10, 8 << 20
 

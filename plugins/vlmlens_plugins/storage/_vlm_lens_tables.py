@@ -18,8 +18,8 @@ from vlmlens.abc.storage import DTYPES, Array, ChunkCheck, ColumnInfo, Values
 from vlmlens.errors import StoreError, did_you_mean
 from vlmlens.samples import Sample
 from vlmlens.stores.writing import Form, find_column, in_own_type, missing_sample
-from vlmlens_plugins.storage._sqlite import Database
-from vlmlens_plugins.storage._tensors import NotATensor, load
+from vlmlens_plugins.storage._sqlite_database import Database
+from vlmlens_plugins.storage._torch_blobs import NotATensor, load
 
 _log = logging.getLogger("vlmlens")
 
@@ -141,7 +141,7 @@ class VlmLensTables:
             raise StoreError(
                 f"The table tensors of {self._database.path} lacks {', '.join(lacking)}.",
                 subject=str(self._database.path),
-                hint="It is no database of VLM-Lens.",
+                hint="It is not a database of VLM-Lens.",
             )
         names = (*_WANTED, *_OPTIONAL)
         columns = ", ".join(name if name in there else f"NULL AS {name}" for name in names)

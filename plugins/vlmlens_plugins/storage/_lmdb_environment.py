@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lmdb
 
 from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
-from vlmlens_plugins.storage._layout import Index
+from vlmlens_plugins.storage._chunk_format import Index
+from vlmlens_plugins.storage._disk_full import full, no_room
 from vlmlens_plugins.storage._locks import Gate
-from vlmlens_plugins.storage._space import full, no_room
 
 if TYPE_CHECKING:
     from lmdb import Transaction
