@@ -68,17 +68,17 @@ def test_the_ignored_attribute_is_seen(run: Run) -> None:
     assert best(run, IGNORED, "vision.block")["accuracy"] >= 0.95
 
 
-def test_the_stage_view_tells_what_is_seen_and_not_said(run: Run) -> None:
+def test_the_stage_view_tells_what_is_read_and_not_answered(run: Run) -> None:
     """One sentence per task, with the answers' accuracy beside each stage's best column."""
     result = run.results["probe"]
-    spoken = {f.subject: f for f in result.findings if "heard" in f.values}
+    spoken = {f.subject: f for f in result.findings if "outcome" in f.values}
     assert set(spoken) == {*USED, IGNORED}
-    assert spoken[IGNORED].values["heard"] == "seen but not said"
-    assert "seen but ignored" in spoken[IGNORED].text
-    assert all(spoken[task].values["heard"] == "seen and said" for task in ("color", "shape"))
-    assert spoken["presence"].values["heard"] not in ("seen but not said", "not seen, not said")
+    assert spoken[IGNORED].values["outcome"] == "read but not answered"
+    assert "answered no better than by guessing" in spoken[IGNORED].text
+    assert all(spoken[task].values["outcome"] == "read and answered" for task in ("color", "shape"))
+    assert spoken["presence"].values["outcome"] == "answered, not read from the vision side"
     low, gap, high = (
-        spoken[IGNORED].values[f"seen_above_said{end}"] for end in ("_low", "", "_high")
+        spoken[IGNORED].values[f"read_above_answered{end}"] for end in ("_low", "", "_high")
     )
     assert 0.4 < low <= gap <= high
     stages = [row for row in by_row(result.table("probe-stages")) if row["target"] == IGNORED]

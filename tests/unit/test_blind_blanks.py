@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.blanks import blanked, image_sizes, others
+from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes, others
 from vlmlens_plugins.analysis.blind_test.conditions import Asked, Conditions
 
 RNG = np.random.default_rng(0)

@@ -17,11 +17,11 @@ from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.asking import Writer
+from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers
+from vlmlens_plugins.analysis.blind_test.answer_text import normalized as plain
 from vlmlens_plugins.analysis.blind_test.choosing import Chooser
-from vlmlens_plugins.analysis.blind_test.forms import combined, forms_of, normalized
-from vlmlens_plugins.analysis.blind_test.normalize import KnownAnswers
-from vlmlens_plugins.analysis.blind_test.normalize import normalized as plain
+from vlmlens_plugins.analysis.blind_test.interviewer import Writer
+from vlmlens_plugins.analysis.blind_test.question_forms import combined, forms_of, normalized
 from vlmlens_plugins.storage.memory import MemoryStore
 
 COLORS = ("red", "blue", "green", "gray")

@@ -135,7 +135,7 @@ def test_without_the_norm_it_is_said(
     vlm: Any, scenes: list[Sample], hidden: Any, store: Any
 ) -> None:
     result = run(vlm, scenes, hidden["columns"], store, norm=False)
-    assert "WITHOUT the norm" in result.notes[0]
+    assert "WITHOUT the final norm" in result.notes[0]
     assert result.findings
 
 

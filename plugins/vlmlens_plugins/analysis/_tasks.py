@@ -1,4 +1,4 @@
-"""Samples by task, under the names that all analyses give to tasks."""
+"""Samples by task, under the same names in all analyses."""
 
 from __future__ import annotations
 

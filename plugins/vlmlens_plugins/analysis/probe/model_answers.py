@@ -40,12 +40,12 @@ def model_answers(context: AnalysisContext, mode: str) -> tuple[dict[str, str], 
             raise
         return {}, f"The model's own answers could not be read: {error.message}"
     source = "read from the last block's column" if stored else "asked of the model"
-    return found, f"The model's own answers, the likeliest of the choices, were {source}."
+    return found, f"The model's own answers (the most probable choices) were {source}."
 
 
 _WHY_NOT = (
-    "The model's own answers are left out, since the model was not loaded; set answers: ask to "
-    "load it."
+    "The model's own answers are left out because the model was not loaded. To load it: "
+    "--set analysis.probe.answers=ask."
 )
 
 

@@ -1,4 +1,4 @@
-"""Whether an answer fits its own image better than other images: no blank is needed for that."""
+"""Test whether an answer fits its own image better than other images; no blank is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups with several positions per sample: what is kept of each sample, and of those shown."""
+"""Groups with several positions per sample, summarized for each sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
-from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings, joined
+from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Floats, Ints
 
 
@@ -39,7 +39,7 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class SeveralPositions:
     """A group with several positions per sample.
 
     Args:
@@ -52,7 +52,6 @@ class Spread:
         settled: float32 `[samples]`, mean over the positions of the settling layer's number.
         followed: The chosen words, and the label over image patches.
         shown: Complete readings of the samples that are shown, by number.
-        error: Of the check against the model's own logits.
     """
 
     group: Group
@@ -64,27 +63,9 @@ class Spread:
     settled: Floats
     followed: tuple[Followed, ...]
     shown: Mapping[int, Readings]
-    error: float
 
 
-def read_single(
-    reader: Reader,
-    parts: Iterable[Rows],
-    labels: Ints,
-    *,
-    same: int | None,
-    progress: Callable[[int], None],
-) -> Readings:
-    """Readings of a group with one position per sample, in sample order."""
-    found = []
-    for part in parts:
-        wanted = labels[list(part.samples)]
-        found.append(reader.read(part.layers, part.final, wanted, same=same))
-        progress(part.samples[-1] + 1)
-    return joined(found)
-
-
-def read_spread(
+def read_several(
     reader: Reader,
     group: Group,
     samples: Sequence[Sample],
@@ -94,9 +75,8 @@ def read_spread(
     *,
     same: int | None,
     shown: Sequence[int],
-    error: float,
     progress: Callable[[int], None],
-) -> Spread:
+) -> SeveralPositions:
     """Read a group with several positions per sample; only the shown samples are kept whole.
 
     Args:
@@ -108,7 +88,6 @@ def read_spread(
         words: Names of the reader's words.
         same: The group's layer that is the final one.
         shown: Numbers of the samples to keep whole.
-        error: Of the check.
         progress: Told how many samples are done.
     """
     kept: dict[int, Readings] = {}
@@ -127,7 +106,7 @@ def read_spread(
     skip = 0 if labels is not None else 1
     best = np.stack([one.best for one in each], 1)[..., skip:]
     place = np.stack([one.place for one in each], 1)[..., skip:]
-    return Spread(
+    return SeveralPositions(
         group=group,
         samples=tuple(samples),
         positions=np.array([one.positions for one in each]),
@@ -137,7 +116,6 @@ def read_spread(
         settled=np.array([one.settled for one in each], np.float32),
         followed=tuple(Followed(n, best[..., i], place[..., i]) for i, n in enumerate(names)),
         shown=kept,
-        error=error,
     )
 
 

@@ -1,4 +1,4 @@
-"""Labels that say nothing: shuffled by whole groups, or drawn at random for each type."""
+"""Control labels: shuffled by whole groups, or drawn at random for each type."""
 
 from __future__ import annotations
 

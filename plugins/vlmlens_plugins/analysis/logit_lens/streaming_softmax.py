@@ -1,4 +1,4 @@
-"""What is kept of logits that come piece by piece: never the logits themselves."""
+"""Softmax statistics of logits that arrive in pieces; the logits are not kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking a model every question of a task, with the image and with each kind of blank."""
+"""Asks a model every question of a task, with the image and with each kind of blank."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vlmlens.abc import AnalysisContext, Generation, ModelAdapter
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis._statistics import jensen_shannon, total_variation
+from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers
+from vlmlens_plugins.analysis.blind_test.answer_text import normalized as plain
 from vlmlens_plugins.analysis.blind_test.answers import Blinded, Given, TaskAnswers
 from vlmlens_plugins.analysis.blind_test.choosing import Choice, Chooser, several_forms
 from vlmlens_plugins.analysis.blind_test.conditions import Asked, Conditions
-from vlmlens_plugins.analysis.blind_test.normalize import KnownAnswers
-from vlmlens_plugins.analysis.blind_test.normalize import normalized as plain
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 
 Floats = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Before anything is read: do the lens and the stored rows belong to this model?"""
+"""Check before reading: do the lens and the stored rows belong to this model?"""
 
 from __future__ import annotations
 
@@ -8,32 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from vlmlens.abc import ModelAdapter, Values
-from vlmlens.errors import CompositionError, ReadoutError
+from vlmlens.errors import ReadoutError
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis.logit_lens.tuned import LEAST_GROUPS
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Hidden, Vocabulary, tensor
 
 _TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 _ROWS = 8
 _LAST = Selector.parse("last")
-
-
-def check_groups(samples: Sequence[Sample]) -> None:
-    """Raise where a tuned lens could not be tested on samples that it never saw.
-
-    Raises:
-        CompositionError: There are too few groups to hold some back.
-    """
-    found = len({sample.split_group for sample in samples})
-    if found < LEAST_GROUPS:
-        raise CompositionError(
-            f"A tuned lens needs {LEAST_GROUPS} groups of samples or more, to stop by some and be "
-            f"tested on others; the {len(samples)} samples are in {found}.",
-            subject="tuned",
-            hint="Leave `tuned` out, or add samples; samples with one image, or one value in the "
-            "column `group`, are one group.",
-        )
 
 
 def check_rows(

@@ -1,4 +1,4 @@
-"""What a written answer says, spelling apart.
+"""Normalizing written answers: what counts as the same answer.
 
 The rules follow the evaluation of VQA (S. Antol et al., "VQA: visual question answering", ICCV
 2015): case, punctuation, articles and number words do not count. Beyond it, a sentence that names

@@ -1,4 +1,4 @@
-"""A learned lens: one affine map per layer, trained to bring its reading near the final layer's.
+"""The tuned lens: one affine map per layer, trained to read like the final layer.
 
 N. Belrose et al., "Eliciting latent predictions from transformers with the tuned lens" (2023,
 arXiv 2303.08112): `lens(h) = readout(h + A h + b)`, trained on KL(final layer || lens).
@@ -69,7 +69,7 @@ def split(groups: Sequence[str], rng: np.random.Generator) -> Parts:
     """
     names = sorted(set(groups))
     if len(names) < LEAST_GROUPS:
-        raise ValueError(f"a learned lens needs five groups of samples or more, not {len(names)}")
+        raise ValueError(f"a tuned lens needs at least five groups of samples, not {len(names)}")
     order = rng.permutation(len(names))
     fifth = len(names) // 5
     part = np.zeros(len(names), dtype=np.int64)
@@ -160,7 +160,7 @@ def load(path: Path) -> tuple[dict[str, Translator], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise RunError(f"{path} holds no learned lens.", subject=str(path))
+                raise RunError(f"{path} holds no tuned lens.", subject=str(path))
             names = [name.removesuffix(".matrix") for name in file.keys() if name.endswith("x")]  # noqa: SIM118  it is no mapping
             found = {
                 name: Translator(
@@ -169,7 +169,7 @@ def load(path: Path) -> tuple[dict[str, Translator], dict[str, Any]]:
                 for name in names
             }
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} holds no learned lens ({error}).", subject=str(path)) from error
+        raise RunError(f"{path} holds no tuned lens ({error}).", subject=str(path)) from error
     return found, json.loads(metadata["about"])
 
 

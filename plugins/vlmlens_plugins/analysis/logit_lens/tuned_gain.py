@@ -1,4 +1,4 @@
-"""The tuned lens over a group's columns: what it gains on samples that it never saw."""
+"""Training a tuned lens for each column, and its gain on held-out samples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from vlmlens.abc import AnalysisContext, ColumnStore
 from vlmlens.errors import CompositionError
 from vlmlens.results import Cell, Figure, Finding, Series, Table
+from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import short_names
-from vlmlens_plugins.analysis._names import slug
+from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis._statistics import generator
-from vlmlens_plugins.analysis.logit_lens import tuned
+from vlmlens_plugins.analysis.logit_lens import tuned_lens
 from vlmlens_plugins.analysis.logit_lens.positions import Group
 from vlmlens_plugins.analysis.logit_lens.readings import Reader
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Hidden, Ints
@@ -59,8 +60,25 @@ class Learned:
     group: Group
     layers: tuple[LayerGain, ...]
     counts: tuple[int, int, int]
-    translators: Mapping[str, tuned.Translator]
+    translators: Mapping[str, tuned_lens.Translator]
     held_out: tuple[str, ...]
+
+
+def check_groups(samples: Sequence[Sample]) -> None:
+    """Raise where a tuned lens could not be tested on samples that it never saw.
+
+    Raises:
+        CompositionError: There are too few groups to hold some back.
+    """
+    found = len({sample.split_group for sample in samples})
+    if found < tuned_lens.LEAST_GROUPS:
+        raise CompositionError(
+            f"A tuned lens needs at least {tuned_lens.LEAST_GROUPS} groups of samples, to train, "
+            f"stop and test on different ones; the {len(samples)} samples are in {found}.",
+            subject="tuned",
+            hint="Leave `tuned` out, or add samples. Samples with the same image, or the same "
+            "value in the column `group`, are one group.",
+        )
 
 
 def learn(context: AnalysisContext, reader: Reader, group: Group) -> Learned:
@@ -72,13 +90,8 @@ def learn(context: AnalysisContext, reader: Reader, group: Group) -> Learned:
     site = reader.vocabulary.readout.site
     columns = [name for name in group.columns if name != group.final(site)]
     owners = [sample.split_group for sample in context.samples]
-    try:
-        parts = tuned.split(owners, generator(context.seed, "tuned lens", "split"))
-    except ValueError as error:
-        raise CompositionError(
-            f"The learned lens cannot be tested: {error}.",
-            hint="Leave `tuned` out, or add samples.",
-        ) from error
+    check_groups(context.samples)
+    parts = tuned_lens.split(owners, generator(context.seed, "tuned lens", "split"))
     chosen = [
         _places(context, group.final(site), numbers, most)
         for numbers, most in (
@@ -93,7 +106,7 @@ def learn(context: AnalysisContext, reader: Reader, group: Group) -> Learned:
     for i, column in enumerate(columns):
         rows = [_rows(context.store, column, each) for each in chosen]
         rng = generator(context.seed, "tuned lens", column)
-        made = tuned.train(
+        made = tuned_lens.train(
             reader.vocabulary, (rows[0], rows[1]), (final[0], final[1]), norm=reader.norm, rng=rng
         )
         translators[column] = made
@@ -110,7 +123,7 @@ def keep(
     """Write the translators of all groups to one file: the user's, else one beside the results."""
     path = Path(file) if file else context.folder and context.folder / FILE
     if path is None:
-        context.warn("The tuned lens is not kept: there is no run folder, and no tuned_file.")
+        context.warn("The tuned lens was not saved: there is no run folder and no tuned_file.")
         return
     about = {
         "readout": reader.vocabulary.readout.site,
@@ -118,13 +131,13 @@ def keep(
         "seed": context.seed,
         "held_out_groups": {each.group.name: each.held_out for each in made},
     }
-    tuned.save(path, {k: v for each in made for k, v in each.translators.items()}, about)
+    tuned_lens.save(path, {k: v for each in made for k, v in each.translators.items()}, about)
 
 
 def _gain(
     reader: Reader,
     column: str,
-    made: tuned.Translator,
+    made: tuned_lens.Translator,
     rows: Hidden,
     final: Hidden,
     owners: Sequence[str],
@@ -135,7 +148,7 @@ def _gain(
         reader.vocabulary, 1, reader.norm, (), reader.megabytes, translate=lambda _, x: made(x)
     )
     before, after = plain.read([rows], final), moved.read([rows], final)
-    change, low, high = tuned.gain(before.divergence[0], after.divergence[0], owners, rng)
+    change, low, high = tuned_lens.gain(before.divergence[0], after.divergence[0], owners, rng)
     agreement = tuple(float((each.top[0, :, 0] == each.answers).mean()) for each in (before, after))
     return LayerGain(
         column,
@@ -186,11 +199,9 @@ def finding(learned: Learned) -> Finding:
     total = len(learned.layers)
     most = max(learned.layers, key=lambda layer: layer.gain)
     text = (
-        f"A tuned lens ({learned.group.name}) is nearer to the final layer than the plain one at "
-        f"{len(better)} of {total} layers on {learned.counts[2]} held-out positions; most at "
-        f"{short_names([most.column])[0]}, where KL falls by {most.gain:.2f} nats "
-        f"(95 % interval {most.low:.2f} to {most.high:.2f}), from {most.plain:.2f} to "
-        f"{most.tuned:.2f}."
+        f"A tuned lens ({learned.group.name}) comes nearer to the final layer than the plain one "
+        f"at {len(better)} of {total} layers; most at {short_names([most.column])[0]}, where the "
+        f"divergence falls from {most.plain:.2f} to {most.tuned:.2f} nats."
     )
     values: dict[str, Cell] = {
         "layers_better": len(better),

@@ -1,4 +1,4 @@
-"""Reading columns for a target, from the run itself and from another one to test on."""
+"""Reading the columns of a run, and of another run to test on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples whose images show nothing, less, or something else."""
+"""Replacing images: by blank ones, altered ones, or another sample's."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _circle(
         groups.setdefault(sample.split_group, []).append(sample)
     if len(groups) < 2:
         raise MissingAnnotation(
-            f"The sample {samples[0].id!r} can be shown no other sample's image: none of another "
-            "group has as many.",
+            f"Sample {samples[0].id!r} cannot be shown another sample's image: no other group has "
+            "samples with as many images.",
             subject=samples[0].id,
             hint="Leave the blank `other` out, or add samples.",
         )

@@ -1,4 +1,4 @@
-"""Probing for one target: every column, its controls, shortcuts, and the model's own answers."""
+"""Probing for one target: all columns, controls, shortcuts, and the model's own answers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import torch
 
 from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis._statistics import generator
-from vlmlens_plugins.analysis.probe.columns import Columns
-from vlmlens_plugins.analysis.probe.evaluation import Evaluation, Family, evaluate
-from vlmlens_plugins.analysis.probe.families import family
-from vlmlens_plugins.analysis.probe.layers import Place, ranked
+from vlmlens_plugins.analysis.probe.control_labels import random_by_type, shuffled_within
+from vlmlens_plugins.analysis.probe.cross_validation import Evaluation, Family, evaluate
+from vlmlens_plugins.analysis.probe.layer_ranking import Place, ranked
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
-from vlmlens_plugins.analysis.probe.scores import Scored, Trial, score_columns
+from vlmlens_plugins.analysis.probe.probe_kinds import family
+from vlmlens_plugins.analysis.probe.scores import Scored, score_columns
 from vlmlens_plugins.analysis.probe.shortcuts import TITLES, Features, Shortcut, guard
-from vlmlens_plugins.analysis.probe.shuffles import random_by_type, shuffled_within
 from vlmlens_plugins.analysis.probe.splits import (
     Split,
     across,
@@ -38,7 +37,9 @@ from vlmlens_plugins.analysis.probe.stages import (
     answered,
     stages,
 )
+from vlmlens_plugins.analysis.probe.stored_columns import Columns
 from vlmlens_plugins.analysis.probe.targets import Target, numbered
+from vlmlens_plugins.analysis.probe.trial import Trial
 
 Warn = Callable[[str], None]
 _AT_ONCE = 24_000_000
@@ -115,19 +116,19 @@ class Prober:
         scored = score_columns(trial, evaluations, self.options, self.seed)
         shortcuts = guard(trial, scored, self._shortcuts(trial, kind), self.options)
         _warn_of(target, shortcuts, warn)
-        found, heard = self._stages(trial, scored)
-        return Probed(trial, scored, ranked(scored), shortcuts, found, heard)
+        found, answers = self._stages(trial, scored)
+        return Probed(trial, scored, ranked(scored), shortcuts, found, answers)
 
     def _trial(self, target: Target, warn: Warn) -> Trial:
         rng = generator(self.seed, "probe-control", target.name)
         split = make_split(target, self.options, self.seed)
         lost = int((~split.tested[: target.learned]).sum())
         if lost and target.learned == len(target.ids):
-            warn(f"{target.name}: {lost} samples are never tested with split={self.options.split}.")
+            warn(f"{target.name}: split={self.options.split} never tests {lost} samples.")
         if self.options.split == "random" and len(np.unique(target.groups)) < len(target.ids):
             warn(
-                f"{target.name}: the random split puts samples of one group on both sides; "
-                "accuracies may show that a group is recognized."
+                f"{target.name}: the random split puts samples of one group on both sides, so "
+                "accuracies may only show that a group is recognized."
             )
         seeds = self.options.control_seeds
         parts = exchanged_within(split, target.groups)
@@ -166,15 +167,15 @@ class Prober:
             if np.isfinite(x).all():
                 arrays[name] = x
             else:
-                warn(f"{name} holds values that are not finite; it was not probed.")
+                warn(f"{name} was not probed: it holds values that are not finite.")
         if not arrays:
             return {}
         made = evaluate(list(arrays.values()), trial.labels, trial.split, kind, self.device)
         for name, found in zip(arrays, made, strict=True):
             if found.unfinished:
                 warn(
-                    f"{trial.target.name}: {found.unfinished} probes of {name} did not converge; "
-                    "lower C."
+                    f"{trial.target.name}: {found.unfinished} probes of {name} did not converge. "
+                    "Lower C."
                 )
         return dict(zip(arrays, made, strict=True))
 
@@ -199,8 +200,8 @@ class Prober:
             return found, None
         numbers = {name: i for i, name in enumerate(target.classes)}
         said = np.array([numbers.get(self.answers.get(n, ""), -1) for n in target.ids], np.int64)
-        heard = answered(trial, scored, found, said, losses, self.options, self.seed)
-        return found, heard
+        answers = answered(trial, scored, found, said, losses, self.options, self.seed)
+        return found, answers
 
 
 def make_split(target: Target, options: ProbeOptions, seed: int) -> Split:
@@ -243,9 +244,8 @@ def _warn_of(target: Target, shortcuts: Sequence[Shortcut], warn: Warn) -> None:
     for found in shortcuts:
         if found.explains:
             warn(
-                f"{target.name}: a shortcut explains the accuracy: {TITLES[found.name]} reaches "
-                f"{found.accuracy:.2f}, the best column only {found.behind:.2f} "
-                f"[{found.behind_low:.2f}, {found.behind_high:.2f}] more."
+                f"{target.name}: a shortcut explains the accuracy. {TITLES[found.name]} alone "
+                f"reaches {found.accuracy:.2f}, the best layer only {found.behind:.2f} more."
             )
 
 

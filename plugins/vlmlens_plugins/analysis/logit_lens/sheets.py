@@ -1,4 +1,4 @@
-"""Sheets of single samples: layers by positions, and patches over the picture."""
+"""Lens tables and patch maps of single samples."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vlmlens.results import Figure, Sheet
 from vlmlens.samples import Sample
 from vlmlens.tokens import PatchGrid, Selector, TokenKind, TokenLayout
 from vlmlens_plugins.analysis._columns import short_names
-from vlmlens_plugins.analysis._names import slug
+from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.logit_lens.readings import Readings
-from vlmlens_plugins.analysis.logit_lens.spread import Spread
+from vlmlens_plugins.analysis.logit_lens.several_positions import SeveralPositions
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Floats, Ints
 from vlmlens_plugins.analysis.logit_lens.words import token_text
 
@@ -38,26 +38,26 @@ class Texts:
         return self._known[token]
 
 
-def figures(spread: Spread, vlm: ModelAdapter) -> list[Figure]:
+def figures(many: SeveralPositions, vlm: ModelAdapter) -> list[Figure]:
     """What a group with several positions per sample shows of the shown samples."""
-    layouts = {i: vlm.encode([spread.samples[i]]).layout(0) for i in _distinct(spread)}
-    if spread.group.selector.kind == TokenKind.IMAGE:
-        return _patches(spread, layouts, Texts(vlm))
+    layouts = {i: vlm.encode([many.samples[i]]).layout(0) for i in _distinct(many)}
+    if many.group.selector.kind == TokenKind.IMAGE:
+        return _patches(many, layouts, Texts(vlm))
     texts = Texts(vlm)
     sheets = [
-        _by_position(spread, i, readings, layouts[i], texts)
-        for i, readings in spread.shown.items()
+        _by_position(many, i, readings, layouts[i], texts)
+        for i, readings in many.shown.items()
         if i in layouts
     ]
     return [
         Figure(
-            name=f"lens-{slug(spread.group.name)}-positions",
+            name=f"lens-{slug(many.group.name)}-positions",
             title="Top token by layer and position; colour: its probability",
             kind="lens",
             x=(),
-            x_label="step" if spread.group.selector.steps else "position",
+            x_label="step" if many.group.selector.steps else "position",
             y_label="probability",
-            y=short_names(spread.group.columns),
+            y=short_names(many.group.columns),
             sheets=sheets,
             y_range=(0.0, 1.0),
         )
@@ -80,26 +80,26 @@ def rounded(values: Floats) -> list[list[float | None]]:
     ]
 
 
-def _distinct(spread: Spread) -> list[int]:
+def _distinct(many: SeveralPositions) -> list[int]:
     """The shown samples; over patches one of each picture, whose rows all its prompts share."""
-    if spread.group.selector.kind != TokenKind.IMAGE:
-        return list(spread.shown)
+    if many.group.selector.kind != TokenKind.IMAGE:
+        return list(many.shown)
     first: dict[str, int] = {}
-    for i in spread.shown:
-        first.setdefault(spread.samples[i].split_group, i)
+    for i in many.shown:
+        first.setdefault(many.samples[i].split_group, i)
     return list(first.values())
 
 
 def _by_position(
-    spread: Spread, number: int, readings: Readings, layout: TokenLayout, texts: Texts
+    many: SeveralPositions, number: int, readings: Readings, layout: TokenLayout, texts: Texts
 ) -> Sheet:
-    sample, said, tips = spread.samples[number], *_said(readings, texts)
+    sample, said, tips = many.samples[number], *_said(readings, texts)
     return Sheet(
         sample.id,
         rounded(readings.top_probability[..., 0]),
         texts=said,
         tips=tips,
-        x=_names(spread.group.selector, readings, layout, texts),
+        x=_names(many.group.selector, readings, layout, texts),
         facets={"task": sample.task} if sample.task else {},
     )
 
@@ -133,21 +133,21 @@ def _said(readings: Readings, texts: Texts) -> tuple[list[list[str]], list[list[
     return said, tips
 
 
-def _patches(spread: Spread, layouts: dict[int, TokenLayout], texts: Texts) -> list[Figure]:
+def _patches(many: SeveralPositions, layouts: dict[int, TokenLayout], texts: Texts) -> list[Figure]:
     tops: list[Sheet] = []
     words: list[Sheet] = []
     for number, layout in layouts.items():
-        readings, sample = spread.shown[number], spread.samples[number]
-        for view, where, grid in _views(spread.group.selector, layout, len(readings)):
+        readings, sample = many.shown[number], many.samples[number]
+        for view, where, grid in _views(many.group.selector, layout, len(readings)):
             own = readings.take(where)
             said, tips = _said(own, texts)
             place = _Place(sample, view, grid, len(own))
             tops.append(place.sheet(own.top_probability[..., 0], said, tips, {}))
-            for name, values in _followed(spread, own):
+            for name, values in _followed(many, own):
                 words.append(place.sheet(values, said, tips, {"word": name}))
-    title = f"over the image, by layer ({spread.group.name} tokens)"
-    stem = f"lens-{slug(spread.group.name)}"
-    y = short_names(spread.group.columns)
+    title = f"over the image, by layer ({many.group.name} tokens)"
+    stem = f"lens-{slug(many.group.name)}"
+    y = short_names(many.group.columns)
     made = [
         Figure(
             f"{stem}-top", f"Probability of each patch's top token {title}", "patches", (),
@@ -161,9 +161,9 @@ def _patches(spread: Spread, layouts: dict[int, TokenLayout], texts: Texts) -> l
     return [figure for figure in made if figure.sheets]
 
 
-def _followed(spread: Spread, readings: Readings) -> Iterator[tuple[str, Floats]]:
+def _followed(many: SeveralPositions, readings: Readings) -> Iterator[tuple[str, Floats]]:
     """Names and `[layers, patches]` probabilities of what is followed over a sample's patches."""
-    names = [one.name for one in spread.followed]
+    names = [one.name for one in many.followed]
     skip = len(names) - readings.word_probability.shape[-1]
     if skip and not np.isnan(readings.label_probability).any():
         yield names[0], readings.label_probability

@@ -1,4 +1,4 @@
-"""Which layer should one take: a ranking with intervals, and where the plateau starts."""
+"""Which layer to use: columns ranked with intervals, and where the plateau starts."""
 
 from __future__ import annotations
 

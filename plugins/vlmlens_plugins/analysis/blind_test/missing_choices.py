@@ -1,4 +1,4 @@
-"""What to choose from, for models that compare choices instead of writing an answer."""
+"""Choices for samples that have none, for models that only compare choices."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def with_choices(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
     ]
     bare = sum(not sample.choices for sample in samples)
     said = (
-        f"{bare} samples have no choices, and the model only compares choices: it chose among the "
-        "labels of their task."
+        f"{bare} samples have no choices, which this model needs: it chose among the labels of "
+        "their task."
     )
     return closed, [said] if bare else []
 
@@ -38,8 +38,9 @@ def _labels(task: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     labels = tuple(sorted({sample.label for sample in samples if sample.label is not None}))
     if len(labels) < 2 and not all(sample.choices for sample in samples):
         raise MissingAnnotation(
-            f"{task}: the model only compares choices; there are none, and {len(labels)} labels.",
+            f"{task}: the model only compares choices, and the data have neither choices nor two "
+            "different labels.",
             subject=task,
-            hint="Give the data a column of choices, or labels of two kinds at least.",
+            hint="Give the data a column of choices, or at least two different labels.",
         )
     return labels

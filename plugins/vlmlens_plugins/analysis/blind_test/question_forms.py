@@ -1,4 +1,4 @@
-"""Ways to put a question with choices, such that what favours a reply as such cancels.
+"""Several forms of one question, over which the preference for a letter or for yes cancels.
 
 In each form, replies stand for choices: letters in some order, or yes and no. Suppose that the
 log-probability of a reply is what speaks for the choice it stands for, plus what speaks for the
@@ -96,15 +96,15 @@ def check_letters(samples: Sequence[Sample]) -> None:
     for sample in samples:
         if len(sample.choices) > len(_LETTERS):
             raise MissingAnnotation(
-                f"The sample {sample.id!r} has {len(sample.choices)} choices, more than there are "
+                f"Sample {sample.id!r} has {len(sample.choices)} choices, more than there are "
                 "letters.",
                 subject=sample.id,
                 hint="Use form=plain.",
             )
         if sample.choices and all(choice.strip() in _LETTERS for choice in sample.choices):
             raise MissingAnnotation(
-                f"The choices of the sample {sample.id!r} are letters, whose options stand in the "
-                "prompt and cannot be put in another order.",
+                f"The choices of sample {sample.id!r} are letters. Their options are in the prompt "
+                "and cannot be reordered.",
                 subject=sample.id,
                 hint="Give the options as choices and leave them out of the prompt, or use "
                 "form=plain.",

@@ -1,4 +1,4 @@
-"""The kinds of probe, each ready to be trained, and how strongly to regularize."""
+"""The kinds of probe, and how strongly to regularize them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmlens_plugins.analysis.probe.closed import fit_centroids, fit_ridge
-from vlmlens_plugins.analysis.probe.evaluation import Family, Fits
+from vlmlens_plugins.analysis.probe.closed_form import fit_centroids, fit_ridge
+from vlmlens_plugins.analysis.probe.cross_validation import Family, Fits
 from vlmlens_plugins.analysis.probe.linear import gram
 from vlmlens_plugins.analysis.probe.logistic import Kernels, fit_logistic
 from vlmlens_plugins.analysis.probe.mlp import MlpFits, MlpSettings, fit_mlp
