@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -74,18 +75,9 @@ class Interviewer:
             self._tick(len(rows))
         labels = np.array([number.get(sample.label or "", -1) for sample in samples])
         own = np.array([_place(sample) for sample in samples])
-        image, *blind = (Given.of(each, labels) for each in p)
-        return TaskAnswers(
-            task,
-            tuple(samples),
-            answers,
-            image,
-            tuple(Blinded.of(k, given, image) for k, given in zip(self._kinds, blind, strict=True)),
-            _labelled(samples),
-            labels,
-            open=False,
-            forms=several_forms(with_image, own),
-        )
+        given = [Given.of(each, labels) for each in p]
+        made = self._answers(task, samples, answers, given, labels)
+        return replace(made, open=False, forms=several_forms(with_image, own))
 
     def _ask_first(self, task: str, samples: Sequence[Sample]) -> TaskAnswers:
         """By the first token; distances are those over the whole vocabulary."""
@@ -129,17 +121,21 @@ class Interviewer:
         picks = np.array([[number[text] for text in condition] for condition in texts])
         wanted = [None if sample.label is None else plain(sample.label) for sample in samples]
         labels = np.array([-1 if label is None else number.get(label, -1) for label in wanted])
-        image, *blind = _one_hot(picks, len(answers), labels)
-        return TaskAnswers(
-            task,
-            tuple(samples),
-            answers,
-            image,
-            tuple(Blinded.of(k, given, image) for k, given in zip(self._kinds, blind, strict=True)),
-            _labelled(samples),
-            labels,
-            open=True,
-        )
+        return self._answers(task, samples, answers, _one_hot(picks, len(answers), labels), labels)
+
+    def _answers(
+        self,
+        task: str,
+        samples: Sequence[Sample],
+        answers: tuple[str, ...],
+        given: Sequence[Given],
+        labels: Ints,
+    ) -> TaskAnswers:
+        image, *blind = given
+        pairs = zip(self._kinds, blind, strict=True)
+        blinded = tuple(Blinded.of(kind, each, image) for kind, each in pairs)
+        known = np.array([sample.label is not None for sample in samples])
+        return TaskAnswers(task, tuple(samples), answers, image, blinded, known, labels, open=True)
 
     def _first_tokens(self, samples: Sequence[Sample]) -> list[Floats]:
         return list(self._scorer.first_token(samples))
@@ -195,10 +191,6 @@ class Writer:
 
 def _place(sample: Sample) -> int:
     return sample.choices.index(sample.label) if sample.label in sample.choices else -1
-
-
-def _labelled(samples: Sequence[Sample]) -> npt.NDArray[np.bool_]:
-    return np.array([sample.label is not None for sample in samples])
 
 
 def _one_hot(picks: Ints, count: int, labels: Ints) -> list[Given]:

@@ -156,7 +156,7 @@ class LogitLens(Analysis):
         read = {group.name for group in self._groups(names)}
         left = sorted({group.name for group in groups(readable(names))} - read)
         wanted = ",".join(f"llm.block.*/{name}" for name in left)
-        return [f"Stored, too, and read with columns=[{wanted}]."] if left else []
+        return [f"Also stored, and read with columns=[{wanted}]."] if left else []
 
     def _groups(self, columns: Sequence[str]) -> list[Group]:
         if self.options.columns is not None:
