@@ -26,6 +26,7 @@ _ANSWERS = {
     Outcome.UNCLEAR: "read from the {stage} ({read:.2f}), answered ({answered:.2f}); whether the "
     "answers use it is unclear",
 }
+_SAID = ("accuracy", "low", "high", "gain", "gain_low", "gain_high", "p")
 
 
 def findings(probed: Sequence[Probed], options: ProbeOptions) -> list[Finding]:
@@ -168,13 +169,7 @@ def _answer(item: Probed, said: Answered) -> Finding:
     seen = max(vision, key=lambda best: best.score.accuracy) if vision else None
     values: dict[str, Cell] = {
         "outcome": said.outcome.value,
-        "answer_accuracy": said.accuracy,
-        "answer_low": said.low,
-        "answer_high": said.high,
-        "answer_gain": said.gain,
-        "answer_gain_low": said.gain_low,
-        "answer_gain_high": said.gain_high,
-        "answer_p": said.p,
+        **{f"answer_{name}": getattr(said, name) for name in _SAID},
     }
     for best in item.stages:
         values[f"{best.stage.value} accuracy"] = best.score.accuracy

@@ -17,6 +17,12 @@ _NUMBERS = (
     "control_sd", "control_task", "train_control_task", "detectable_gap", "samples_needed",
 )  # fmt: skip
 
+_STAGE = (
+    "target", "stage", "column", "verdict", "accuracy", "accuracy_low", "accuracy_high",
+    "above_answers", "above_low", "above_high",
+)  # fmt: skip
+_NONE = (None, None, None)
+
 
 def tables(probed: Sequence[Probed]) -> list[Table]:
     """The complete numbers."""
@@ -98,41 +104,18 @@ def _shortcuts(probed: Sequence[Probed]) -> list[dict[str, Cell]]:
 
 
 def _stages(probed: Sequence[Probed]) -> list[dict[str, Cell]]:
-    rows: list[dict[str, Cell]] = []
+    rows: list[tuple[Cell, ...]] = []
     for item in probed:
-        for best in item.stages:
-            above = best.over_answers or (None, None, None)
-            rows.append(
-                {
-                    "target": item.target.name,
-                    "stage": best.stage.value,
-                    "column": best.score.column,
-                    "verdict": best.verdict.value,
-                    "accuracy": best.score.accuracy,
-                    "accuracy_low": best.score.accuracy_low,
-                    "accuracy_high": best.score.accuracy_high,
-                    "above_answers": above[0],
-                    "above_low": above[1],
-                    "above_high": above[2],
-                }
-            )
+        name = item.target.name
+        for stage in item.stages:
+            best, above = stage.score, stage.over_answers or _NONE
+            ends = best.accuracy, best.accuracy_low, best.accuracy_high
+            rows.append((name, stage.stage.value, best.column, stage.verdict.value, *ends, *above))
         if item.answered is not None:
             said = item.answered
-            rows.append(
-                {
-                    "target": item.target.name,
-                    "stage": "the model's answers",
-                    "column": None,
-                    "verdict": said.outcome.value,
-                    "accuracy": said.accuracy,
-                    "accuracy_low": said.low,
-                    "accuracy_high": said.high,
-                    "above_answers": None,
-                    "above_low": None,
-                    "above_high": None,
-                }
-            )
-    return rows
+            ends = said.accuracy, said.low, said.high
+            rows.append((name, "the model's answers", None, said.outcome.value, *ends, *_NONE))
+    return [dict(zip(_STAGE, cells, strict=True)) for cells in rows]
 
 
 def _target(item: Probed) -> dict[str, Cell]:
