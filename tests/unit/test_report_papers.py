@@ -82,9 +82,7 @@ def test_latex_has_no_active_character_of_the_data() -> None:
     assert len(lines) == 8
 
 
-@pytest.mark.parametrize(
-    ("backend", "kept"), [("not-there", False), ("svg", True), ("", False)]
-)
+@pytest.mark.parametrize(("backend", "kept"), [("not-there", False), ("svg", True), ("", False)])
 def test_the_shells_plotting_backend_does_not_matter(backend: str, kept: bool) -> None:
     code = (
         "from vlmlens.report.figures import figure_png, figure_svg\n"

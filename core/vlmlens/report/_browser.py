@@ -68,6 +68,7 @@ def _data(
     tables = [_said(table, result, numbers, words) for result, table in per_sample(results)]
     return {
         "samples": [_sample(sample, words, pictures) for sample in samples],
+        "groups": groups(samples),
         "tables": [table for table in tables if table["rows"]],
         "words": words.listed(),
     }
@@ -99,6 +100,17 @@ def _parts(table: Table) -> list[Table]:
 def _is_per_sample(table: Table) -> bool:
     ids = table.columns.get("sample", ())
     return len(ids) > 0 and len(set(ids)) == len(ids)
+
+
+def groups(samples: Sequence[Sample]) -> list[int]:
+    """For each sample the number of its pictures: questions on the same ones share it."""
+    known: dict[tuple[object, ...], int] = {}
+    keys = (
+        tuple(image if isinstance(image, str) else id(image) for image in sample.images)
+        or (sample.id, None)
+        for sample in samples
+    )
+    return [known.setdefault(key, len(known)) for key in keys]
 
 
 def _sample(sample: Sample, words: Words, pictures: Pictures) -> list[Any]:

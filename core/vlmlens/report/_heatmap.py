@@ -61,7 +61,7 @@ def cell_texts(figure: Figure) -> list[list[str]]:
 
 def _short_number(value: float | None) -> str:
     number = finite(value)
-    return "" if number is None else f"{number:.2f}" if abs(number) < 100 else f"{number:.0f}"
+    return "" if number is None else f"{number:z.2f}" if abs(number) < 100 else f"{number:.0f}"
 
 
 def _grid(

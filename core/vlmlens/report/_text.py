@@ -57,14 +57,14 @@ def finite(value: Any) -> float | None:
 
 
 def show(value: Cell) -> str:
-    """A table cell for people.
+    """A table cell for people; empty where there is no value.
 
     >>> [show(value) for value in (0.91234, 1e-5, 12, 250.0, None, True, "a")]
-    ['0.912', '1.0e-05', '12', '250', '-', 'yes', 'a']
+    ['0.912', '1.0e-05', '12', '250', '', 'yes', 'a']
     """
     value = scalar(value)
     if value is None:
-        return "-"
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -74,7 +74,7 @@ def show(value: Cell) -> str:
 
 def _show_float(value: float) -> str:
     if not math.isfinite(value):
-        return "-" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+        return "" if math.isnan(value) else ("∞" if value > 0 else "-∞")
     if value == int(value) and abs(value) < 1e6:
         return f"{value:.0f}" if value else "0"
     if 1e-3 <= abs(value) < 1e4:
