@@ -19,7 +19,7 @@ from vlmlens.report._text import cut, finite, one_line, plural, show, width
 from vlmlens.report._theme import level
 from vlmlens.results import Figure, Sheet
 
-_STILL_CELLS = 3_000
+_STILL_CELLS = 600
 _LONGEST_TEXT = 14
 _PANEL, _GAP, _ACROSS = 142.0, 16.0, 6
 Box = tuple[float, float, float, float]
