@@ -81,8 +81,11 @@ class LogitLens(Analysis):
             errors.append(error)
         if self.options.tuned:
             parts.append(self._learn(context, reader, found))
-        parts = [*self._fresh(context, vlm, reader, found), *parts]
+        fresh = self._fresh(context, vlm, reader, found)
+        parts = [*fresh, *parts]
         notes = report.notes(self.options, max(errors), reader.words)
+        if any(part.figures for part in fresh):
+            notes.append(fresh_positions.NOTE)
         return Result(
             analysis="logit-lens",
             title="Where the answer forms",

@@ -15,6 +15,11 @@ from vlmlens_plugins.analysis.logit_lens.readings import Reader
 from vlmlens_plugins.analysis.logit_lens.several_positions import read_several
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Hidden
 
+NOTE = (
+    "Positions that are shown and not stored come from one more pass of the model for each sample "
+    "shown. They are in the figures only."
+)
+
 
 def part(
     name: str,
