@@ -204,7 +204,7 @@ def test_the_overview_leaves_out_what_is_not_known() -> None:
     assert "<b>0.00</b>" in page, "no minus before a zero"
     assert page.count("<svg") == 1
     (path,) = re.findall(r'class="line" d="([^"]+)"', page)
-    assert path == "M2.0 2.0h0M42.0 14.0L62.0 6.8h0", "a gap, and its own range"
+    assert path == "M2.0 2.0h0M42.0 18.0L62.0 8.4h0", "a gap, and its own range"
 
 
 def test_verdicts_in_the_overview_differ_without_colour() -> None:

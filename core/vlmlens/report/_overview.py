@@ -13,7 +13,7 @@ from vlmlens.report.overview import overview_of
 from vlmlens.results import Glance, Result, Verdict
 from vlmlens.samples import Sample
 
-_WIDE, _TALL, _EDGE = 64.0, 16.0, 2.0
+_WIDE, _TALL, _EDGE = 64.0, 20.0, 2.0
 
 
 def draw_overview(

@@ -42,8 +42,8 @@ def _lead(run: Run) -> list[str]:
     counts.append(plural(len(samples), "question" if any(s.prompt for s in samples) else "sample"))
     started = info.get("started")
     day = f"{datetime.fromisoformat(started):%d %B %Y}".lstrip("0") if started else ""
-    seconds = sum(info.get("summary", {}).get("seconds", {}).values())
-    took = duration(seconds) if seconds else ""
+    seconds = info.get("summary", {}).get("seconds", {})
+    took = duration(sum(seconds.values())) if "extract" in seconds else ""
     parts = [f"{', '.join(counts)} of {run.spec.data}", kind, day, took]
     return [part for part in parts if part]
 
