@@ -113,7 +113,7 @@ def test_without_scripts_there_is_a_table_and_a_row_of_maps() -> None:
     maps = source[source.index('class="full patches"') :]
     assert maps.count("<image ") == 1
     assert maps.count("<use ") == len(sheets.LAYERS)
-    assert "5 more samples can be chosen where scripts run." in maps
+    assert "5 more samples can be chosen if scripts are allowed." in maps
 
 
 @pytest.mark.parametrize(

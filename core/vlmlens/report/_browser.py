@@ -1,6 +1,6 @@
-"""The samples as data for the page's script: what was asked, and what each analysis says of them.
+"""The samples as data for the page's script: the questions, and what each analysis says of them.
 
-What an analysis says of single samples is in its tables with a column `sample`, a row for each.
+Analyses say it in tables with a column `sample` and one row per sample.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def draw_browser(
 
 
 def behind(finding: Finding, samples: Sequence[Sample]) -> Markup:
-    """A link from a finding to the samples that it rests on; empty where that is not known."""
+    """A link from a finding to the samples behind it; empty if they are not known."""
     wanted = set(finding.samples)
     chosen = [i for i, sample in enumerate(samples) if sample.id in wanted]
     of_task = sum(sample.task == finding.subject for sample in samples if finding.subject)
@@ -75,7 +75,7 @@ def _data(
 
 
 def per_sample(results: Sequence[Result]) -> list[tuple[Result, Table]]:
-    """The tables with at most one row per sample; one with a row for each key is taken apart."""
+    """The tables with at most one row per sample; tables with further keys are split by them."""
     found = [(result, table) for result in results for table in result.tables]
     parts = [(result, part) for result, table in found for part in _parts(table)]
     return [(result, part) for result, part in parts if _is_per_sample(part)]
@@ -103,7 +103,7 @@ def _is_per_sample(table: Table) -> bool:
 
 
 def groups(samples: Sequence[Sample]) -> list[int]:
-    """For each sample the number of its pictures: questions on the same ones share it."""
+    """A number for each sample, the same for all questions about the same pictures."""
     known: dict[tuple[object, ...], int] = {}
     keys = (
         tuple(image if isinstance(image, str) else id(image) for image in sample.images)
@@ -140,6 +140,6 @@ def _said(table: Table, result: Result, numbers: dict[str, int], words: Words) -
 
 
 def _is_choice(table: Table, name: str) -> bool:
-    """Whether samples can be chosen by the values of a column: they are few, and no numbers."""
+    """Whether a column can be a filter: it has few values, and they are not numbers."""
     values = set(table.columns[name])
     return 1 < len(values) <= _CHOICES and not any(type(value) is float for value in values)

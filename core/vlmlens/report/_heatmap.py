@@ -51,7 +51,7 @@ def draw_heatmap(figure: Figure, total: float) -> Markup:
 
 
 def cell_texts(figure: Figure) -> list[list[str]]:
-    """What is printed in the cells: the figure's texts, else the numbers where they are few."""
+    """What is printed in the cells: the figure's texts, else the numbers if they are few."""
     if figure.texts:
         return [[one_line(text) for text in row] for row in figure.texts]
     if len(figure.y) * len(figure.x) > _MANY_CELLS:

@@ -1,4 +1,4 @@
-"""A handful of samples for the page: small pictures with their questions and right answers."""
+"""The first samples on the page: small pictures with their questions and right answers."""
 
 from __future__ import annotations
 
