@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, str]:
 
 def test_run_gives_findings_and_a_report(made: tuple[Path, Any, str]) -> None:
     path, data, said = made
-    assert set(data) == {"run", "report", "findings", "summary"}
+    assert set(data) == {"run", "report", "overview", "findings", "summary"}
     assert {finding["analysis"] for finding in data["findings"]} == {"logit-lens"}
     assert all(finding["text"] for finding in data["findings"])
     assert data["summary"]["samples"] == 20
@@ -92,8 +92,58 @@ def test_show_run(made: tuple[Path, Any, str]) -> None:
     assert columns["vision.block.1/image"]["ragged"] is True
     assert columns["vision.block.0/image.mean"]["ragged"] is False
     text = vlmlens("show", str(path), cwd=path.parent).stdout
-    assert "demo:scenes: 20 samples" in text
-    assert "llm.block.0/last" in text
+    assert text.startswith("demo on demo:scenes: 4 images, 20 questions, ")
+    assert f"stored  {len(columns)} columns: llm.block.*/last (" in text
+    assert f"numbers  vlmlens show {path} logit-lens" in text
+    listed = vlmlens("show", str(path), "--columns", cwd=path.parent).stdout
+    assert all(f"{name} " in listed for name in columns)
+
+
+def test_show_an_analysis_and_its_tables(made: tuple[Path, Any, str]) -> None:
+    import vlmlens as package
+
+    path, *_ = made
+    result = package.Run(path).results["logit-lens"]
+    text = vlmlens("show", "small", "logit-lens", cwd=path.parent).stdout
+    assert result.findings[0].text[:60] in text
+    assert result.tables[0].title not in text
+    with_tables = vlmlens("show", "small", "logit-lens", "--tables", cwd=path.parent).stdout
+    assert all(table.title in with_tables for table in result.tables)
+    data = document(vlmlens("show", "small", "logit-lens", "--json", cwd=path.parent))
+    assert [found["text"] for found in data["findings"]] == [f.text for f in result.findings]
+    wrong = vlmlens("show", "small", "logit-lense", cwd=path.parent)
+    assert wrong.returncode == 2
+    assert "Did you mean logit-lens?" in wrong.stderr
+
+
+def test_show_generated_texts(made: tuple[Path, Any, str], tmp_path: Path) -> None:
+    path, *_ = made
+    none = vlmlens("show", "small", "--generated", cwd=path.parent)
+    assert none.returncode == 2
+    assert "--generate N" in none.stderr
+    flags = ("--limit", "2", "--sites", "llm.norm/last", "--generate", "3", "--out", "spoken")
+    assert vlmlens("extract", *flags, cwd=tmp_path).returncode == 0
+    texts = document(vlmlens("show", "spoken", "--generated", "--json", cwd=tmp_path))["generated"]
+    assert len(texts) == 2
+    shown = vlmlens("show", "spoken", "--generated", cwd=tmp_path).stdout
+    assert all(sample in shown and text.strip() in shown for sample, text in texts.items())
+    assert "2 generated; --generated" in vlmlens("show", "spoken", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("flag", ["", "-q", "-v"])
+def test_analyze_says_as_much_as_is_asked(made: tuple[Path, Any, str], flag: str) -> None:
+    path, *_ = made
+    done = vlmlens("analyze", "small", "--analysis", "logit-lens", *flag.split(), cwd=path.parent)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    if flag == "-q":
+        assert lines == ["small"]
+        assert "warning" in done.stderr or done.stderr == ""
+        return
+    assert lines[-3] == "report   small/report.html"
+    assert lines[-1] == "numbers  vlmlens show small logit-lens"
+    assert ("numbers" in done.stdout.partition("Where")[2].splitlines()[0]) is False
+    assert len(lines) <= 25 if not flag else len(lines) > 25
 
 
 def test_show_column_is_what_the_run_holds(made: tuple[Path, Any, str]) -> None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperCommand, TyperGroup
+
+from vlmlens._version import __version__
+from vlmlens.cli._help import grouped, with_our_word
 
 # Usage errors, `--help` and the like are Typer's own to print. The base of its usage errors has no
 # public name in every Typer, and is not click's: Typer carries a copy of click.
@@ -23,22 +27,22 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 COMMANDS = {
     "run": "Do the whole job: extract, analyse, report.",
-    "extract": "Run a model and keep its activations.",
+    "extract": "Run a model and store its activations.",
     "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
-    "report": "Write a run's report again, from the results that it has.",
-    "compare": "Put runs side by side, with tests on the differences.",
+    "report": "Write a run's report again, from its stored results.",
+    "compare": "Compare runs, with tests on the differences.",
     "sites": "List the sites of a model.",
-    "show": "Show what is in a run or a store.",
-    "export": "Write columns to another store, or to safetensors, npz or Parquet.",
-    "import": "Make a new store of another store, a VLM-Lens database, or an exported file.",
-    "merge": "Put the shards of a run together into one store.",
+    "show": "Show what a run found, and what is in it or in a store.",
+    "export": "Write columns to another store, safetensors, npz or Parquet.",
+    "import": "Make a store from another store or an exported file.",
+    "merge": "Merge the shards of a run into one store.",
     "verify": "Read every stored chunk and compare its checksum.",
-    "plugins": "What is installed, and what is wrong with it.",
-    "new": "Write a new plugin as a distribution, with tests that pass as they are.",
-    "schema": "Print the JSON schema of the run file, for completion in an editor.",
-    "estimate": "Say what a run will store, and with --time how long extraction takes.",
+    "plugins": "List, show and check the installed plugins.",
+    "new": "Write a new plugin as a package, with tests.",
+    "schema": "Print the JSON schema of the run file, for editors.",
+    "estimate": "Estimate the size of a run, and its time with --time.",
     "doctor": "Check this environment.",
-    "version": "Print the version.",
+    "version": "Print the versions of vlmlens, its plugin API, and Python.",
 }
 """The built-in commands in the order of `--help`, each with the first line of its help.
 
@@ -58,6 +62,7 @@ class Deferred(TyperCommand):
         command = typer.main.get_command(app)
         command.name = name
         spare_conversions(command)
+        grouped(command)
         return command
 
 
@@ -84,22 +89,29 @@ class Commands(TyperGroup):
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """A context for what the user typed."""
         spare_conversions(self)
+        grouped(self)
         return super().make_context(*args, **extra)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The chosen command, imported."""
-        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except _USAGE as error:
+            raise with_our_word(error, args[0]) from None
         return name, command.made() if isinstance(command, Deferred) else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; errors become messages and exit codes here."""
         from vlmlens.cli._messages import report, show_warnings
-        from vlmlens.cli._output import Output, current
+        from vlmlens.cli._output import Output, current, spell_out
 
         show_warnings()
+        spell_out()
         current.set(Output())
         try:
             return super().invoke(ctx)
+        except _USAGE as error:
+            raise with_our_word(error) from None
         except _CONTROL:
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -147,14 +159,33 @@ def _app_of(name: str, function: Any) -> typer.Typer:
 app = typer.Typer(
     name="vlmlens",
     cls=Commands,
-    help="Look inside vision-language models: activations, probes, logit lens, blind test.",
+    help="""Look inside vision-language models: what each layer encodes, where the answer forms, and
+    whether the model looks at the image.
+
+    Examples:
+        vlmlens run                         # demo model and demo images, offline, about a minute
+        vlmlens show runs/demo-001          # what was found
+    """,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vlmlens {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def vlmlens() -> None:
+def vlmlens(
+    version: Annotated[
+        bool,
+        Option(
+            "--version", "-V", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
     """Nothing of its own: each command does its work."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlmlens.cli._help import grouped
 from vlmlens.cli._installed import installed
 
 if TYPE_CHECKING:
@@ -65,15 +66,17 @@ def _made(name: str, command: Any) -> Any:
         if isinstance(command, typer.Typer):
             made: Any = typer.main.get_command(command)
             made.name = name
-            return made
-        if isinstance(command, click.Command):
-            return _bridge(name, command)
+        elif isinstance(command, click.Command):
+            made = _bridge(name, command)
+        else:
+            kind = type(command).__name__
+            _warn("The extra command %r is a %s, not a Typer app or click command.", name, kind)
+            return None
+        grouped(made)
+        return made
     except Exception as error:  # noqa: BLE001 - a third party's code
         _warn("The extra command %r is left out: %r", name, error)
         return None
-    kind = type(command).__name__
-    _warn("The extra command %r is a %s, not a Typer app or click command.", name, kind)
-    return None
 
 
 def _bridge(name: str, command: click.Command) -> Any:

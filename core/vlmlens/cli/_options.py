@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from vlmlens.spec.model import RunSpec
 
 __all__ = [
+    "DryRun",
+    "Mode",
+    "Shard",
     "SpecFlags",
+    "Verbose",
+    "Workers",
     "analysis_flags",
     "installed",
     "model_flags",
@@ -95,115 +100,209 @@ class SpecFlags:
         return given
 
 
-def _plugin(flag: str, kind: str, text: str) -> Any:
-    return Option(flag, metavar="NAME", help=text, autocompletion=completion.names_of(kind))
+_model = partial(Option, rich_help_panel="Model")
+_data = partial(Option, rich_help_panel="Data")
+_record = partial(Option, rich_help_panel="What to record")
+_analyses = partial(Option, rich_help_panel="Analyses")
+_speed = partial(Option, rich_help_panel="Speed")
+_output = partial(Option, rich_help_panel="Output")
 
-
-_Adapter = Annotated[str | None, _plugin("--adapter", "adapter", "Model family, or FILE.py:Class.")]
+_Adapter = Annotated[
+    str | None,
+    _model(
+        metavar="NAME",
+        help="Model family: the name of an adapter, or FILE.py:Class. [default: demo]",
+        autocompletion=completion.names_of("adapter"),
+    ),
+]
 _Model = Annotated[
     str | None,
-    Option(
+    _model(
         metavar="ID",
-        help="Checkpoint: hub id or folder.",
+        help="Checkpoint: id on the Hugging Face hub, or folder.",
         autocompletion=completion.checkpoints,
     ),
 ]
 _Revision = Annotated[
-    str | None, Option(metavar="NAME", help="Branch, tag or commit of a hub checkpoint.")
+    str | None,
+    _model(metavar="NAME", help="Branch, tag or commit of a hub checkpoint. [default: main]"),
 ]
-_Device = Annotated[str | None, Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps or auto.")]
+_Device = Annotated[
+    str | None,
+    _model(
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one. [default: auto]",
+    ),
+]
 _DeviceMap = Annotated[
-    str | None, Option(metavar="MAP", help="Spread the model, for example 'auto'.")
+    str | None,
+    _model(metavar="MAP", help="Spread one model over several GPUs, for example auto."),
 ]
 _Dtype = Annotated[
     str | None,
-    Option(
+    _model(
         metavar="TYPE",
-        help="auto, float32, bfloat16 or float16.",
+        help="Weights in float32, bfloat16, float16, or auto: as stored, but float32 instead of "
+        "float16 on a CPU. [default: auto]",
         autocompletion=completion.one_of("auto", "float32", "bfloat16", "float16"),
     ),
 ]
 _Attention = Annotated[
     str | None,
-    Option(
+    _model(
         metavar="NAME",
-        help="sdpa, eager, flash_attention_2, ...",
+        help="Attention code: sdpa, eager, flash_attention_2, ... [default: the model's own]",
         autocompletion=completion.one_of("sdpa", "eager", "flash_attention_2"),
-    ),
-]
-_Autocast = Annotated[
-    str | None,
-    Option(
-        metavar="TYPE",
-        help="Matrix products in bfloat16 or float16.",
-        autocompletion=completion.one_of("bfloat16", "float16"),
     ),
 ]
 _Quantization = Annotated[
     str | None,
-    Option(
+    _model(
         metavar="BITS",
-        help="Load quantized by bitsandbytes: 4bit or 8bit.",
+        help="Load the weights quantized by bitsandbytes: 4bit or 8bit.",
         autocompletion=completion.one_of("4bit", "8bit"),
     ),
 ]
-_Compile = Annotated[
-    bool | None,
-    Option("--compile/--no-compile", help="Compile the model's blocks: slow start, fast batches."),
-]
 _Trust = Annotated[
     bool | None,
-    Option("--trust-remote-code", help="Run code that comes with the checkpoint."),
+    _model("--trust-remote-code", help="Run Python code that comes with the checkpoint."),
 ]
 _Data = Annotated[
     str | None,
-    Option(metavar="DATA", help="Path, or DATASET:SOURCE.", autocompletion=completion.data),
+    _data(
+        metavar="DATA",
+        help="Folder, file, or DATASET:SOURCE. [default for the adapter demo: demo:scenes]",
+        autocompletion=completion.data,
+    ),
 ]
 _Prompt = Annotated[
-    list[str] | None, Option(metavar="TEXT", help="Prompt to ask of each image; repeatable.")
+    list[str] | None,
+    _data(metavar="TEXT", help="Question to ask about each image; repeatable."),
+]
+_Limit = Annotated[int | None, _data(metavar="N", help="Use the first N samples only.")]
+_OnBadSample = Annotated[
+    str | None,
+    _data(
+        metavar="DO",
+        help="Unreadable images: stop (and list them), or skip. [default: stop]",
+        autocompletion=completion.one_of("stop", "skip"),
+    ),
 ]
 _Sites = Annotated[
     list[str] | None,
-    Option(
+    _record(
         metavar="SITE",
-        help="Site or column (SITE/SELECTOR) to keep; repeatable.",
+        help="Site, or column (SITE/SELECTOR), to keep; repeatable. [default: every block and "
+        "the projector]",
         autocompletion=completion.sites,
     ),
 ]
-_Analysis = Annotated[list[str] | None, _plugin("--analysis", "analysis", "Analysis; repeatable.")]
-_Storage = Annotated[str | None, _plugin("--storage", "storage", "Where columns live.")]
-_Extractor = Annotated[str | None, _plugin("--extractor", "extractor", "How columns are made.")]
-_BatchSize = Annotated[
-    str | None, Option(metavar="N", help="Samples per forward pass, or auto (by tokens).")
-]
-_SharePrefix = Annotated[
-    bool | None,
-    Option(
-        "--share-prefix/--no-share-prefix",
-        help="Run what questions on the same image have in common once, where that is exact.",
+_Extractor = Annotated[
+    str | None,
+    _record(
+        metavar="NAME",
+        help="What to record per layer: activations or attention. [default: activations]",
+        autocompletion=completion.names_of("extractor"),
     ),
 ]
 _Generate = Annotated[
     int | None,
-    Option(metavar="N", help="Let the model write up to N tokens (selectors: steps, answer)."),
-]
-_Limit = Annotated[int | None, Option(metavar="N", help="Use the first N samples only.")]
-_OnBadSample = Annotated[
-    str | None,
-    Option(
-        metavar="DO",
-        help="Where images cannot be used: stop with their list, or skip them.",
-        autocompletion=completion.one_of("stop", "skip"),
+    _record(
+        metavar="N",
+        help="Let the model write up to N tokens, and keep the text. Adds the selectors steps and "
+        "answer.",
     ),
 ]
-_Seed = Annotated[int | None, Option(metavar="N", help="Seed of everything random.")]
-_Out = Annotated[str | None, Option(metavar="FOLDER", help="Run folder.")]
+_Storage = Annotated[
+    str | None,
+    _record(
+        metavar="NAME",
+        help="Store for activations: lmdb, sqlite, zarr, or a URI. [default: lmdb]",
+        autocompletion=completion.names_of("storage"),
+    ),
+]
+_Analysis = Annotated[
+    list[str] | None,
+    _analyses(
+        metavar="NAME",
+        help="Analysis to run; repeatable. [default: probe, logit-lens, blind-test]",
+        autocompletion=completion.names_of("analysis"),
+    ),
+]
+_Seed = Annotated[
+    int | None, _analyses(metavar="N", help="Seed of everything random. [default: 0]")
+]
+_BatchSize = Annotated[
+    str | None,
+    _speed(
+        metavar="N",
+        help="Samples per forward pass, or auto: as many as fit a token budget, and half as many "
+        "after running out of memory. [default: auto]",
+    ),
+]
+_SharePrefix = Annotated[
+    bool | None,
+    _speed(
+        "--share-prefix/--no-share-prefix",
+        help="Compute the system prompt and the image once per image and reuse the KV cache, where "
+        "that is exact. [default: share-prefix]",
+    ),
+]
+_Autocast = Annotated[
+    str | None,
+    _speed(
+        metavar="TYPE",
+        help="Run under torch.autocast in bfloat16 or float16; weights keep --dtype.",
+        autocompletion=completion.one_of("bfloat16", "float16"),
+    ),
+]
+_Compile = Annotated[
+    bool | None,
+    _speed(
+        "--compile/--no-compile",
+        help="Compile the model's blocks: slow start, fast batches. [default: no-compile]",
+    ),
+]
+_Out = Annotated[
+    str | None, _output(metavar="FOLDER", help="Run folder. [default: runs/ADAPTER-NUMBER]")
+]
 _Config = Annotated[
-    str | None, Option("--config", "-c", metavar="FILE", help="Run file (YAML); flags go over it.")
+    str | None,
+    _output("--config", "-c", metavar="FILE", help="YAML file of settings; flags override it."),
 ]
 _Set = Annotated[
     list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Any value, as analysis.probe.folds=10; repeatable."),
+    _output(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, for example analysis.probe.folds=10; repeatable.",
+        autocompletion=completion.settings,
+    ),
+]
+Mode = Annotated[
+    bool | None,
+    _output(
+        "--resume/--fresh",
+        help="Continue the run in --out, or start it over. [default: refuse a folder with a run]",
+    ),
+]
+Workers = Annotated[
+    int,
+    _speed(min=1, metavar="N", help="Processes that extract, each on its own GPU if possible."),
+]
+DryRun = Annotated[
+    bool, _output("--dry-run", help="Check the run and estimate its size; write nothing.")
+]
+Shard = Annotated[
+    str | None,
+    _speed(
+        metavar="K/N",
+        help="Part K of N, counted from 0, for several processes or machines; env reads the "
+        "variables of torchrun or Slurm.",
+    ),
+]
+Verbose = Annotated[
+    bool, _output("--verbose", "-v", help="Print all findings and tables before the summary.")
 ]
 
 
@@ -234,25 +333,25 @@ def spec_flags(
     model: _Model = None,
     data: _Data = None,
     prompt: _Prompt = None,
-    sites: _Sites = None,
-    analysis: _Analysis = None,
-    storage: _Storage = None,
-    extractor: _Extractor = None,
-    device: _Device = None,
-    dtype: _Dtype = None,
-    device_map: _DeviceMap = None,
-    attention: _Attention = None,
-    autocast: _Autocast = None,
-    quantization: _Quantization = None,
-    compile: _Compile = None,  # noqa: A002  the flag's name
-    batch_size: _BatchSize = None,
-    share_prefix: _SharePrefix = None,
-    generate: _Generate = None,
     limit: _Limit = None,
     on_bad_sample: _OnBadSample = None,
+    sites: _Sites = None,
+    extractor: _Extractor = None,
+    generate: _Generate = None,
+    storage: _Storage = None,
+    analysis: _Analysis = None,
     seed: _Seed = None,
     revision: _Revision = None,
+    device: _Device = None,
+    device_map: _DeviceMap = None,
+    dtype: _Dtype = None,
+    attention: _Attention = None,
+    quantization: _Quantization = None,
     trust_remote_code: _Trust = None,
+    batch_size: _BatchSize = None,
+    share_prefix: _SharePrefix = None,
+    autocast: _Autocast = None,
+    compile: _Compile = None,  # noqa: A002  the flag's name
     out: _Out = None,
     config: _Config = None,
     set_: _Set = None,
@@ -262,9 +361,11 @@ def spec_flags(
 
 
 def output_flags(
-    json: Annotated[bool, Option("--json", help="Print data as one JSON document.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, no notes.")] = False,
-    debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors.")] = False,
+    json: Annotated[bool, _output("--json", help="Print data as one JSON document.")] = False,
+    quiet: Annotated[
+        bool, _output("--quiet", "-q", help="Print no progress and no notes.")
+    ] = False,
+    debug: Annotated[bool, _output("--debug", help="Print tracebacks of all errors.")] = False,
 ) -> Output:
     """Options of every command."""
     output = Output(json=json, quiet=quiet, debug=debug)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 200
 """Characters per line where stdout is no terminal: tables are not cut for a narrow screen."""
+
+
+_INSTEAD = {"●": "+", "◐": "~", "○": "-", "≠": "!", "≈": "=", "…": "."}
 
 
 @dataclass
@@ -66,6 +72,26 @@ class Output:
 
 current: ContextVar[Output] = ContextVar("output")
 """The output of the command that is running, for those who report its errors."""
+
+
+def spell_out() -> None:
+    """Let streams that cannot show all characters print others instead of failing."""
+    codecs.register_error("vlmlens", _instead)
+    for stream in (sys.stdout, sys.stderr):
+        known = codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
+        if isinstance(stream, io.TextIOWrapper) and known != "utf-8":
+            stream.reconfigure(errors="vlmlens")
+
+
+def _instead(error: UnicodeError) -> tuple[str, int]:
+    """The marks of verdicts as ASCII, other characters as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    escaped = (
+        _INSTEAD.get(one) or one.encode("ascii", "backslashreplace").decode() for one in lost
+    )
+    return "".join(escaped), error.end
 
 
 def stdout() -> Console:

@@ -30,13 +30,11 @@ def plan_lines(plan: Plan) -> str:
     spec = plan.spec
     model = f"{spec.adapter} {spec.model}" if spec.model else spec.adapter
     skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
-    lines = [
-        f"model      {model}",
-        f"data       {spec.data}: {len(plan.samples)} samples{skipped}",
-        f"analyses   {', '.join(plan.analyses) or 'none'}",
-        f"storage    {spec.storage}: {estimate_line(plan.estimate)}",
-    ]
-    return "\n".join(lines)
+    analyses = f"; {', '.join(plan.analyses)}" if plan.analyses else ""
+    return (
+        f"{model} on {spec.data}: {len(plan.samples)} samples{skipped}{analyses}\n"
+        f"{spec.storage}: {estimate_line(plan.estimate)}"
+    )
 
 
 def estimate_line(estimate: Estimate) -> str:

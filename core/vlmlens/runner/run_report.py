@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens.report.files import write_result
 from vlmlens.report.html import write_report
-from vlmlens.report.overview import overview_of
+from vlmlens.report.overview import headline, overview_of
 
 if TYPE_CHECKING:
     from vlmlens.results import Result
@@ -21,7 +21,7 @@ def write_run_report(run: Run) -> Path:
     summary = info.get("summary", {})
     results = run.results
     in_order = [results[name] for name in ordered(run, results)]
-    write_result(overview_of(in_order), run.path / "results")
+    write_result(overview_of(in_order, headline(run)), run.path / "results")
     return write_report(
         run.report_path,
         in_order,
