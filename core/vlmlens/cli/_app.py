@@ -1,7 +1,7 @@
-"""The Typer application: the commands, those of plugins, and one place where errors end.
+"""The Typer application: built-in commands, commands of plugins, and the handling of errors.
 
-Commands are imported when they are chosen, so that `vlmlens --help` and tab completion stay quick:
-`COMMANDS` has what is shown of them until then.
+A command is imported only when it is chosen, to keep `vlmlens --help` and tab completion fast;
+`COMMANDS` holds what is shown before.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typer.core import TyperCommand, TyperGroup
 from vlmlens._version import __version__
 from vlmlens.cli._help import grouped, with_our_word
 
-# Usage errors, `--help` and the like are Typer's own to print. The base of its usage errors has no
-# public name in every Typer, and is not click's: Typer carries a copy of click.
+# Typer prints usage errors, `--help` and the like by itself. The base class of its usage errors has
+# no public name, and is not that of click: Typer contains a copy of click.
 _USAGE: type[Exception] = next(
     cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
 )
@@ -46,12 +46,12 @@ COMMANDS = {
 }
 """The built-in commands in the order of `--help`, each with the first line of its help.
 
-A command lives in the module of its name: as a function, or as a Typer `app` where it has parts.
+A command is a function in the module of its name, or a Typer `app` if it has sub-commands.
 """
 
 
 class Deferred(TyperCommand):
-    """A command that is listed by name and help, and imported when it is chosen."""
+    """A command that is imported only when it is chosen."""
 
     def made(self) -> Any:
         """The command itself."""
@@ -67,7 +67,7 @@ class Deferred(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The built-in commands; those of plugins are loaded when listed or when nothing else fits."""
+    """The built-in commands. Plugins' commands are loaded for a list or an unknown name."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -81,13 +81,13 @@ class Commands(TyperGroup):
         return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What is known of the command of that name, or None."""
+        """The command of that name, perhaps not yet imported; None if there is none."""
         if cmd_name not in self.commands:
             self._extend()
         return super().get_command(ctx, cmd_name)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """A context for what the user typed."""
+        """The context of a command line."""
         spare_conversions(self)
         grouped(self)
         return super().make_context(*args, **extra)
@@ -126,9 +126,9 @@ class Commands(TyperGroup):
 
 
 def spare_conversions(command: Any) -> None:
-    """Leave out Typer's conversion of values where there is nothing to convert.
+    """Skip Typer's conversion of values that were not given.
 
-    It imports pydantic for every option, given or not: most of the time of a light command.
+    It imports pydantic for every option, which would take most of the time of a light command.
     """
     command.get_params = partial(_parameters, command)
     for part in getattr(command, "commands", {}).values():
@@ -188,4 +188,4 @@ def vlmlens(
         ),
     ] = False,
 ) -> None:
-    """Nothing of its own: each command does its work."""
+    """Holds the flags of the program itself."""

@@ -1,7 +1,7 @@
 """Tab completion of values: what is installed, and the sites of the chosen model.
 
-Nothing here may import more than listing plugins does. Names come without their help: the shells
-that show it have it rendered by rich, which takes longer than everything else.
+Nothing here may import more than listing plugins does. Names come without help texts: shells that
+show them call rich, which takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def checkpoints(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def sites(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The sites of the chosen model, as far as they are known without importing it."""
+    """The sites of the chosen model that are known without importing it."""
     from vlmlens.sites.name_cache import offered
 
     names = [entry.name for entry in _chosen(ctx)]

@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SpecFlags:
-    """What the user gave of a run spec.
+    """The settings that the user gave.
 
     Args:
-        values: Spec values by name, only those given.
-        config: A run file.
+        values: Those given by flags, by name.
+        config: A YAML file of settings.
         assignments: `--set` values, in order.
     """
 
@@ -50,7 +50,7 @@ class SpecFlags:
     assignments: tuple[str, ...]
 
     def spec(self, base: Mapping[str, Any] | None = None) -> RunSpec:
-        """The checked spec: flags over run file over `base`, `--set` over all.
+        """The checked spec: `base`, overridden by the file, by flags, and by `--set`, in this order.
 
         Raises:
             SpecError: The file, a key or a value is wrong.
@@ -67,7 +67,7 @@ class SpecFlags:
 
     @property
     def notes(self) -> list[str]:
-        """What the run file was taken to mean, where it is one of VLM-Lens."""
+        """How a file of VLM-Lens was understood."""
         return self._file[1]
 
     @cached_property
@@ -77,17 +77,17 @@ class SpecFlags:
         return ({}, []) if self.config is None else read_run_file(self.config)
 
     def only(self, *keys: str, command: str) -> None:
-        """Raise where `--set` assigns something that the command does not use.
+        """Check that `--set` assigns only what the command uses.
 
         Raises:
-            SpecError: Another key.
+            SpecError: It assigns another key.
         """
         for assignment in self.assignments:
             if re.split(r"[.=]", assignment.strip(), maxsplit=1)[0] not in keys:
                 raise SpecError(
                     f"`vlmlens {command}` does not use --set {assignment!r}.",
                     subject=assignment,
-                    hint=f"It takes {' and '.join(keys)}; the rest is as the run was made.",
+                    hint=f"It uses {' and '.join(keys)}; all other settings are those of the run.",
                 )
 
     def _given(self, below: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def model_flags(
     config: _Config = None,
     set_: _Set = None,
 ) -> SpecFlags:
-    """Options of a command that needs a model's structure only."""
+    """Flags of a command that needs only the structure of a model."""
     return _flags(locals())
 
 
@@ -324,7 +324,7 @@ def analysis_flags(
     config: _Config = None,
     set_: _Set = None,
 ) -> SpecFlags:
-    """Options of a command that analyses what is stored."""
+    """Flags of a command that analyses what is stored."""
     return _flags(locals())
 
 
@@ -356,7 +356,7 @@ def spec_flags(
     config: _Config = None,
     set_: _Set = None,
 ) -> SpecFlags:
-    """Options of a command that composes a whole run."""
+    """Flags of a command that composes a whole run."""
     return _flags(locals())
 
 
@@ -367,18 +367,18 @@ def output_flags(
     ] = False,
     debug: Annotated[bool, _output("--debug", help="Print tracebacks of all errors.")] = False,
 ) -> Output:
-    """Options of every command."""
+    """Flags of every command."""
     output = Output(json=json, quiet=quiet, debug=debug)
     current.set(output)
     return output
 
 
 def shares(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of other functions.
+    """Give a command the flags of other functions.
 
     Args:
-        makers: By parameter name of the command: the function whose parameters become options,
-            and whose result the command is given.
+        makers: For a parameter of the command, the function that makes its value. The function's
+            own parameters become flags of the command.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

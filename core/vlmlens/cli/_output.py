@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlmlens.cli._progress import RichObserver
 
 PIPE_WIDTH = 200
-"""Characters per line where stdout is no terminal: tables are not cut for a narrow screen."""
+"""Characters per line if stdout is no terminal: then tables need not fit a narrow screen."""
 
 
 _INSTEAD = {"●": "+", "◐": "~", "○": "-", "≠": "!", "≈": "=", "…": "."}
@@ -32,13 +32,13 @@ _INSTEAD = {"●": "+", "◐": "~", "○": "-", "≠": "!", "≈": "=", "…": "
 
 @dataclass
 class Output:
-    """How one command talks.
+    """What one command prints, and how.
 
     Args:
-        json: Data as one JSON document.
-        quiet: Neither progress nor notes; warnings and errors only.
-        debug: Tracebacks of expected errors too.
-        resume_hint: What Ctrl-C tells the user.
+        json: Print data as one JSON document.
+        quiet: Print no progress and no notes, only warnings and errors.
+        debug: Print tracebacks of expected errors, too.
+        resume_hint: What the user is told after Ctrl-C.
     """
 
     json: bool = False
@@ -71,7 +71,7 @@ class Output:
 
 
 current: ContextVar[Output] = ContextVar("output")
-"""The output of the command that is running, for those who report its errors."""
+"""The output of the running command, for printing its errors."""
 
 
 def spell_out() -> None:
@@ -157,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _console(*, stderr: bool) -> Console:
-    """Consoles are shared: bars and messages must not draw over each other."""
+    """A shared console: bars and messages must not overwrite each other."""
     from rich.console import Console
 
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)

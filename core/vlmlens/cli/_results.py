@@ -33,9 +33,15 @@ def print_run(run: Run, results: Sequence[Result], output: Output, *, verbose: b
         return
     if verbose:
         print_results(results, stdout())
-        output.data(None, "")
+        output.data(None, all_rows(run), "")
     print_summary(results, stdout(), title=headline(run))
     output.data(None, *next_steps(run))
+
+
+def all_rows(run: Run) -> str:
+    """Where tables are complete."""
+    folder = shlex.quote(str(run.path))
+    return f"all rows  {run.path / 'results'}/*.parquet, or: vlmlens report {folder} --tables csv"
 
 
 def in_order(run: Run) -> list[Result]:

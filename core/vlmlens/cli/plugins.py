@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from vlmlens.testing.run import Report, Suite
 
 app = typer.Typer(
-    help="List, show and check the installed plugins.",
+    help="""List, show and check the installed plugins.
+
+    Examples:
+        vlmlens plugins list
+        vlmlens plugins show probe
+    """,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import output_flags, shares
 from vlmlens.cli._output import Output, stdout, table
-from vlmlens.cli._results import in_order, next_steps
+from vlmlens.cli._results import all_rows, in_order, next_steps
 from vlmlens.cli._stores import open_store, stored_run
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def show(
     if run is not None and generated:
         _show_texts(run, sample, output)
     elif run is not None and name in run.results:
-        _show_results([run.results[name]], output, tables=tables)
+        _show_result(run, run.results[name], output, tables=tables)
     else:
         with open_store(where, run, storage) as store:
             if name is not None:
@@ -79,7 +79,7 @@ def show(
             else:
                 _show_run(run, store.columns(), output)
         if run is not None and name is None and tables and not output.json:
-            _print_tables(in_order(run))
+            _print_tables(run, in_order(run), output)
 
 
 def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
@@ -125,22 +125,23 @@ def _in_short(columns: list[ColumnInfo]) -> str:
     return f"{len(columns)} columns: {', '.join(shown)}" if columns else "no columns"
 
 
-def _show_results(results: Sequence[Result], output: Output, *, tables: bool) -> None:
+def _show_result(run: Run, result: Result, output: Output, *, tables: bool) -> None:
     from vlmlens.report.files import plain
     from vlmlens.report.terminal import print_findings
 
     if output.json:
-        output.data(plain(results[0]))
+        output.data(plain(result))
         return
-    print_findings(results, stdout())
+    print_findings([result], stdout())
     if tables:
-        _print_tables(results)
+        _print_tables(run, [result], output)
 
 
-def _print_tables(results: Sequence[Result]) -> None:
+def _print_tables(run: Run, results: Sequence[Result], output: Output) -> None:
     from vlmlens.report.terminal import print_tables
 
     print_tables(results, stdout(), rows=_TABLE_ROWS)
+    output.data(None, all_rows(run))
 
 
 def _show_texts(run: Run, sample: str | None, output: Output) -> None:
