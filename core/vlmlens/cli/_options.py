@@ -50,7 +50,7 @@ class SpecFlags:
     assignments: tuple[str, ...]
 
     def spec(self, base: Mapping[str, Any] | None = None) -> RunSpec:
-        """The checked spec: `base`, overridden by the file, by flags, and by `--set`, in this order.
+        """The checked spec: `base`, overridden by the file, then by flags, then by `--set`.
 
         Raises:
             SpecError: The file, a key or a value is wrong.
