@@ -43,6 +43,6 @@ def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
     ]
     lines = [f"{found.samples} samples, {estimate_line(found)}"]
     if time:
-        unknown = "unknown: too few batches to tell"
+        unknown = "unknown, too few batches to measure; use more samples or a smaller --batch-size"
         lines.append(f"extraction: {unknown if found.time is None else found.time}")
     output.data(found.to_dict(), table("column", "size", rows=rows), *lines)

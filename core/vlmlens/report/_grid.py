@@ -67,7 +67,8 @@ class _Column:
             return Text(_fit("-", self.width), style="dim")
         symbol, _, style = verdict_look(cell.verdict)
         mark = "" if cell.verdict is Verdict.INFO else symbol
-        numbers = _numbers(cell) if cell_len(_numbers(cell)) <= self.numbers else _number(cell)
+        forms = _numbers(cell)
+        numbers = next((form for form in forms if cell_len(form) <= self.numbers), forms[-1])
         words = _fit(one_line(cell.text), self.words) + " " * self.gap
         filled = _fit(numbers, self.width - self.mark - self.words - self.gap)
         return Text.assemble((_fit(mark, self.mark), style), words, filled)
@@ -76,9 +77,9 @@ class _Column:
         """The widths that the numbers can be cut to, so that none is broken."""
         from rich.cells import cell_len
 
-        least = max(cell_len(_number(cell)) for cell in self.cells.values())
-        whole = {cell_len(_numbers(cell)) for cell in self.cells.values()}
-        return sorted({least, *(width for width in whole if width > least)})
+        forms = [_numbers(cell) for cell in self.cells.values()]
+        least = max(cell_len(each[-1]) for each in forms)
+        return sorted({max(cell_len(form), least) for each in forms for form in each})
 
 
 def grid(cells: Sequence[Glance], width: int) -> Iterator[Text]:
@@ -139,12 +140,12 @@ def _cut(columns: Sequence[_Column]) -> bool:
     return True
 
 
-def _number(cell: Glance) -> str:
-    return "" if cell.value is None else f"{cell.value:.2f}".replace("-0.00", "0.00")
-
-
-def _numbers(cell: Glance) -> str:
-    return ", ".join(part for part in (_number(cell), one_line(cell.beside)) if part)
+def _numbers(cell: Glance) -> list[str]:
+    """A number with what stands beside it, from all of it to the number alone."""
+    parts = one_line(cell.beside).split(", ") if cell.beside else []
+    if cell.value is not None:
+        parts.insert(0, f"{cell.value:.2f}".replace("-0.00", "0.00"))
+    return [", ".join(parts[:count]) for count in range(len(parts), 0, -1)] or [""]
 
 
 def _fit(text: str, width: int) -> str:
