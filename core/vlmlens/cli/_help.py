@@ -31,7 +31,7 @@ OTHER_WORDS = {
 """Words of other tools, with ours."""
 
 _EXAMPLES = "Examples:\n"
-_OBVIOUS = (" <str>", " <path>")
+_OBVIOUS = (" <str>", " <path>", " <list[str]>")
 
 
 def grouped(command: Any) -> None:

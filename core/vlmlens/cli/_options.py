@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,185 +100,116 @@ class SpecFlags:
         return given
 
 
-_model = partial(Option, rich_help_panel="Model")
-_data = partial(Option, rich_help_panel="Data")
-_record = partial(Option, rich_help_panel="What to record")
-_analyses = partial(Option, rich_help_panel="Analyses")
-_speed = partial(Option, rich_help_panel="Speed")
 _output = partial(Option, rich_help_panel="Output")
+_speed = partial(Option, rich_help_panel="Speed")
 
-_Adapter = Annotated[
-    str | None,
-    _model(
-        metavar="NAME",
-        help="Model family: the name of an adapter, or FILE.py:Class. [default: demo]",
-        autocompletion=completion.names_of("adapter"),
-    ),
-]
-_Model = Annotated[
-    str | None,
-    _model(
-        metavar="ID",
-        help="Checkpoint: id on the Hugging Face hub, or folder.",
-        autocompletion=completion.checkpoints,
-    ),
-]
-_Revision = Annotated[
-    str | None,
-    _model(metavar="NAME", help="Branch, tag or commit of a hub checkpoint. [default: main]"),
-]
-_Device = Annotated[
-    str | None,
-    _model(
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one. [default: auto]",
-    ),
-]
-_DeviceMap = Annotated[
-    str | None,
-    _model(metavar="MAP", help="Spread one model over several GPUs, for example auto."),
-]
-_Dtype = Annotated[
-    str | None,
-    _model(
-        metavar="TYPE",
-        help="Weights in float32, bfloat16, float16, or auto: as stored, but float32 instead of "
-        "float16 on a CPU. [default: auto]",
-        autocompletion=completion.one_of("auto", "float32", "bfloat16", "float16"),
-    ),
-]
-_Attention = Annotated[
-    str | None,
-    _model(
-        metavar="NAME",
-        help="Attention code: sdpa, eager, flash_attention_2, ... [default: the model's own]",
-        autocompletion=completion.one_of("sdpa", "eager", "flash_attention_2"),
-    ),
-]
-_Quantization = Annotated[
-    str | None,
-    _model(
-        metavar="BITS",
-        help="Load the weights quantized by bitsandbytes: 4bit or 8bit.",
-        autocompletion=completion.one_of("4bit", "8bit"),
-    ),
-]
-_Trust = Annotated[
-    bool | None,
-    _model("--trust-remote-code", help="Run Python code that comes with the checkpoint."),
-]
-_Data = Annotated[
-    str | None,
-    _data(
-        metavar="DATA",
-        help="Folder, file, or DATASET:SOURCE. [default for the adapter demo: demo:scenes]",
-        autocompletion=completion.data,
-    ),
-]
-_Prompt = Annotated[
-    list[str] | None,
-    _data(metavar="TEXT", help="Question to ask about each image; repeatable."),
-]
-_Limit = Annotated[int | None, _data(metavar="N", help="Use the first N samples only.")]
-_OnBadSample = Annotated[
-    str | None,
-    _data(
-        metavar="DO",
-        help="Unreadable images: stop (and list them), or skip. [default: stop]",
-        autocompletion=completion.one_of("stop", "skip"),
-    ),
-]
-_Sites = Annotated[
-    list[str] | None,
-    _record(
-        metavar="SITE",
-        help="Site, or column (SITE/SELECTOR), to keep; repeatable. [default: every block and "
-        "the projector]",
-        autocompletion=completion.sites,
-    ),
-]
-_Extractor = Annotated[
-    str | None,
-    _record(
-        metavar="NAME",
-        help="What to record per layer: activations or attention. [default: activations]",
-        autocompletion=completion.names_of("extractor"),
-    ),
-]
-_Generate = Annotated[
-    int | None,
-    _record(
-        metavar="N",
-        help="Let the model write up to N tokens, and keep the text. Adds the selectors steps and "
-        "answer.",
-    ),
-]
-_Storage = Annotated[
-    str | None,
-    _record(
-        metavar="NAME",
-        help="Store for activations: lmdb, sqlite, zarr, or a URI. [default: lmdb]",
-        autocompletion=completion.names_of("storage"),
-    ),
-]
-_Analysis = Annotated[
-    list[str] | None,
-    _analyses(
-        metavar="NAME",
-        help="Analysis to run; repeatable. [default: probe, logit-lens, blind-test]",
-        autocompletion=completion.names_of("analysis"),
-    ),
-]
-_Seed = Annotated[
-    int | None, _analyses(metavar="N", help="Seed of everything random. [default: 0]")
-]
-_BatchSize = Annotated[
-    str | None,
-    _speed(
-        metavar="N",
-        help="Samples per forward pass, or auto: as many as fit a token budget, and half as many "
-        "after running out of memory. [default: auto]",
-    ),
-]
-_SharePrefix = Annotated[
-    bool | None,
-    _speed(
-        "--share-prefix/--no-share-prefix",
-        help="Compute the system prompt and the image once per image and reuse the KV cache, where "
-        "that is exact. [default: share-prefix]",
-    ),
-]
-_Autocast = Annotated[
-    str | None,
-    _speed(
-        metavar="TYPE",
-        help="Run under torch.autocast in bfloat16 or float16; weights keep --dtype.",
-        autocompletion=completion.one_of("bfloat16", "float16"),
-    ),
-]
-_Compile = Annotated[
-    bool | None,
-    _speed(
-        "--compile/--no-compile",
-        help="Compile the model's blocks: slow start, fast batches. [default: no-compile]",
-    ),
-]
-_Out = Annotated[
-    str | None, _output(metavar="FOLDER", help="Run folder. [default: runs/ADAPTER-NUMBER]")
-]
-_Config = Annotated[
-    str | None,
-    _output("--config", "-c", metavar="FILE", help="YAML file of settings; flags override it."),
-]
-_Set = Annotated[
-    list[str] | None,
-    _output(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any setting, for example analysis.probe.folds=10; repeatable.",
-        autocompletion=completion.settings,
-    ),
-]
+
+@dataclass(frozen=True)
+class _Flag:
+    """A flag for a setting of the run; it is None where it is not given.
+
+    Args:
+        name: Of the setting.
+        group: The heading in `--help`.
+        metavar: Its value in `--help`; "" for a switch.
+        text: Its help.
+        complete: Gives what can be typed.
+        kind: The type of its value.
+        flags: Its spellings, where they are not the name's.
+    """
+
+    name: str
+    group: str
+    metavar: str
+    text: str
+    complete: Callable[..., list[str]] | None = None
+    kind: Any = str
+    flags: tuple[str, ...] = ()
+
+    def parameter(self) -> inspect.Parameter:
+        """As a parameter of a command."""
+        option = Option(
+            *(self.flags or [f"--{self.name.replace('_', '-')}"]),
+            metavar=self.metavar or None,
+            help=self.text,
+            autocompletion=self.complete,
+            rich_help_panel=self.group,
+        )
+        annotation = Annotated[self.kind | None, option]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(self.name, kind, default=None, annotation=annotation)
+
+
+_FLAGS = (
+    _Flag("adapter", "Model", "NAME",
+          "Model family: the name of an adapter, or FILE.py:Class. [default: demo]",
+          completion.names_of("adapter")),
+    _Flag("model", "Model", "ID", "Checkpoint: id on the Hugging Face hub, or folder.",
+          completion.checkpoints),
+    _Flag("revision", "Model", "NAME", "Branch, tag or commit of a hub checkpoint."),
+    _Flag("device", "Model", "DEVICE",
+          "cpu, cuda, cuda:1, mps, or auto: a GPU where there is one. [default: auto]"),
+    _Flag("device_map", "Model", "MAP",
+          "Spread one model over several GPUs, for example auto."),
+    _Flag("dtype", "Model", "TYPE",
+          "Weights in float32, bfloat16, float16, or auto: as stored, but float32 for float16 on a "
+          "CPU. [default: auto]",
+          completion.one_of("auto", "float32", "bfloat16", "float16")),
+    _Flag("attention", "Model", "NAME",
+          "Attention code: sdpa, eager, flash_attention_2, ... [default: the model's own]",
+          completion.one_of("sdpa", "eager", "flash_attention_2")),
+    _Flag("quantization", "Model", "BITS",
+          "Load the weights quantized by bitsandbytes: 4bit or 8bit.",
+          completion.one_of("4bit", "8bit")),
+    _Flag("trust_remote_code", "Model", "", "Run Python code that comes with the checkpoint.",
+          kind=bool),
+    _Flag("data", "Data", "DATA",
+          "Folder, file, or DATASET:SOURCE. [default for the adapter demo: demo:scenes]",
+          completion.data),
+    _Flag("prompt", "Data", "TEXT", "Question to ask about each image; repeatable.",
+          kind=list[str]),
+    _Flag("limit", "Data", "N", "Use the first N samples only.", kind=int),
+    _Flag("on_bad_sample", "Data", "DO",
+          "Unreadable images: stop (and list them), or skip. [default: stop]",
+          completion.one_of("stop", "skip")),
+    _Flag("sites", "What to record", "SITE",
+          "Site, or column (SITE/SELECTOR), to keep; repeatable. [default: every block and the "
+          "projector]",
+          completion.sites, list[str]),
+    _Flag("extractor", "What to record", "NAME",
+          "What to record per layer: activations or attention. [default: activations]",
+          completion.names_of("extractor")),
+    _Flag("generate", "What to record", "N",
+          "Let the model write up to N tokens, and keep the text. Adds the selectors steps and "
+          "answer.", kind=int),
+    _Flag("storage", "What to record", "NAME",
+          "Store for activations: lmdb, sqlite, zarr, or a URI. [default: lmdb]",
+          completion.names_of("storage")),
+    _Flag("analysis", "Analyses", "NAME",
+          "Analysis to run; repeatable. [default: probe, logit-lens, blind-test]",
+          completion.names_of("analysis"), list[str]),
+    _Flag("seed", "Analyses", "N", "Seed of everything random. [default: 0]", kind=int),
+    _Flag("batch_size", "Speed", "N",
+          "Samples per forward pass, or auto: as many as fit a token budget, and half as many "
+          "after running out of memory. [default: auto]"),
+    _Flag("share_prefix", "Speed", "",
+          "Compute the system prompt and the image once per image and reuse the KV cache, where "
+          "that is exact. [default: share-prefix]",
+          kind=bool, flags=("--share-prefix/--no-share-prefix",)),
+    _Flag("autocast", "Speed", "TYPE",
+          "Run under torch.autocast in bfloat16 or float16; weights keep --dtype.",
+          completion.one_of("bfloat16", "float16")),
+    _Flag("compile", "Speed", "",
+          "Compile the model's blocks: slow start, fast batches. [default: no-compile]",
+          kind=bool, flags=("--compile/--no-compile",)),
+    _Flag("out", "Output", "FOLDER", "Run folder. [default: runs/ADAPTER-NUMBER]"),
+    _Flag("config", "Output", "FILE", "YAML file of settings; flags override it.",
+          flags=("--config", "-c")),
+    _Flag("set_", "Output", "KEY=VALUE",
+          "Any setting, for example analysis.probe.folds=10; repeatable.",
+          completion.settings, list[str], ("--set",)),
+)  # fmt: skip
+
 Mode = Annotated[
     bool | None,
     _output(
@@ -306,58 +237,25 @@ Verbose = Annotated[
 ]
 
 
-def model_flags(
-    adapter: _Adapter = None,
-    model: _Model = None,
-    revision: _Revision = None,
-    trust_remote_code: _Trust = None,
-    config: _Config = None,
-    set_: _Set = None,
-) -> SpecFlags:
-    """Flags of a command that needs only the structure of a model."""
-    return _flags(locals())
+def _taking(names: Collection[str]) -> Callable[..., SpecFlags]:
+    """A function for `shares` whose parameters are the flags of those names."""
+
+    def make(**given: Any) -> SpecFlags:
+        return _flags(given)
+
+    parameters = [flag.parameter() for flag in _FLAGS if flag.name in names]
+    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return make
 
 
-def analysis_flags(
-    analysis: _Analysis = None,
-    seed: _Seed = None,
-    config: _Config = None,
-    set_: _Set = None,
-) -> SpecFlags:
-    """Flags of a command that analyses what is stored."""
-    return _flags(locals())
+spec_flags = _taking([flag.name for flag in _FLAGS])
+"""Flags of a command that composes a whole run."""
 
+model_flags = _taking(("adapter", "model", "revision", "trust_remote_code", "config", "set_"))
+"""Flags of a command that needs only the structure of a model."""
 
-def spec_flags(
-    adapter: _Adapter = None,
-    model: _Model = None,
-    data: _Data = None,
-    prompt: _Prompt = None,
-    limit: _Limit = None,
-    on_bad_sample: _OnBadSample = None,
-    sites: _Sites = None,
-    extractor: _Extractor = None,
-    generate: _Generate = None,
-    storage: _Storage = None,
-    analysis: _Analysis = None,
-    seed: _Seed = None,
-    revision: _Revision = None,
-    device: _Device = None,
-    device_map: _DeviceMap = None,
-    dtype: _Dtype = None,
-    attention: _Attention = None,
-    quantization: _Quantization = None,
-    trust_remote_code: _Trust = None,
-    batch_size: _BatchSize = None,
-    share_prefix: _SharePrefix = None,
-    autocast: _Autocast = None,
-    compile: _Compile = None,  # noqa: A002  the flag's name
-    out: _Out = None,
-    config: _Config = None,
-    set_: _Set = None,
-) -> SpecFlags:
-    """Flags of a command that composes a whole run."""
-    return _flags(locals())
+analysis_flags = _taking(("analysis", "seed", "config", "set_"))
+"""Flags of a command that analyses what is stored."""
 
 
 def output_flags(
