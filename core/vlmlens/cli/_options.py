@@ -135,7 +135,7 @@ class _Flag:
             autocompletion=self.complete,
             rich_help_panel=self.group,
         )
-        annotation = Annotated[self.kind | None, option]
+        annotation = Annotated[self.kind | None, option]  # type: ignore[name-defined]
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Parameter(self.name, kind, default=None, annotation=annotation)
 
