@@ -9,10 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
+
+from vlmlens import Run
+from vlmlens.cli._app import app
 
 COMMANDS = (
     "run",
@@ -99,51 +104,55 @@ def test_show_run(made: tuple[Path, Any, str]) -> None:
     assert all(f"{name} " in listed for name in columns)
 
 
-def test_show_an_analysis_and_its_tables(made: tuple[Path, Any, str]) -> None:
-    import vlmlens as package
+Called = Callable[..., Result]
 
-    path, *_ = made
-    result = package.Run(path).results["logit-lens"]
-    text = vlmlens("show", "small", "logit-lens", cwd=path.parent).stdout
+
+@pytest.fixture
+def call(made: tuple[Path, Any, str], monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Calls the program in this process, in the folder of the small run."""
+    monkeypatch.chdir(made[0].parent)
+    return lambda *args: CliRunner(env={"COLUMNS": "160"}).invoke(app, args)
+
+
+def test_show_an_analysis_and_its_tables(call: Called) -> None:
+    result = Run("small").results["logit-lens"]
+    text = call("show", "small", "logit-lens").stdout
     assert result.findings[0].text[:60] in text
     assert result.tables[0].title not in text
-    with_tables = vlmlens("show", "small", "logit-lens", "--tables", cwd=path.parent).stdout
+    with_tables = call("show", "small", "logit-lens", "--tables").stdout
     assert all(table.title in with_tables for table in result.tables)
-    data = document(vlmlens("show", "small", "logit-lens", "--json", cwd=path.parent))
+    assert "all rows  small/results/*.parquet" in with_tables
+    data = json.loads(call("show", "small", "logit-lens", "--json").stdout)
     assert [found["text"] for found in data["findings"]] == [f.text for f in result.findings]
-    wrong = vlmlens("show", "small", "logit-lense", cwd=path.parent)
-    assert wrong.returncode == 2
+    wrong = call("show", "small", "logit-lense")
+    assert wrong.exit_code == 2
     assert "Did you mean logit-lens?" in wrong.stderr
 
 
-def test_show_generated_texts(made: tuple[Path, Any, str], tmp_path: Path) -> None:
-    path, *_ = made
-    none = vlmlens("show", "small", "--generated", cwd=path.parent)
-    assert none.returncode == 2
+def test_show_generated_texts(call: Called) -> None:
+    none = call("show", "small", "--generated")
+    assert none.exit_code == 2
     assert "--generate N" in none.stderr
     flags = ("--limit", "2", "--sites", "llm.norm/last", "--generate", "3", "--out", "spoken")
-    assert vlmlens("extract", *flags, cwd=tmp_path).returncode == 0
-    texts = document(vlmlens("show", "spoken", "--generated", "--json", cwd=tmp_path))["generated"]
+    assert call("extract", *flags, "-q").exit_code == 0
+    texts = json.loads(call("show", "spoken", "--generated", "--json").stdout)["generated"]
     assert len(texts) == 2
-    shown = vlmlens("show", "spoken", "--generated", cwd=tmp_path).stdout
+    shown = call("show", "spoken", "--generated").stdout
     assert all(sample in shown and text.strip() in shown for sample, text in texts.items())
-    assert "2 generated; --generated" in vlmlens("show", "spoken", cwd=tmp_path).stdout
+    assert "2 generated; --generated" in call("show", "spoken").stdout
 
 
-@pytest.mark.parametrize("flag", ["", "-q", "-v"])
-def test_analyze_says_as_much_as_is_asked(made: tuple[Path, Any, str], flag: str) -> None:
-    path, *_ = made
-    done = vlmlens("analyze", "small", "--analysis", "logit-lens", *flag.split(), cwd=path.parent)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, done.stderr
-    if flag == "-q":
-        assert lines == ["small"]
-        assert "warning" in done.stderr or done.stderr == ""
-        return
+def test_analyze_says_as_much_as_is_asked(call: Called) -> None:
+    command = ("analyze", "small", "--analysis", "logit-lens")
+    lines = call(*command).stdout.splitlines()
+    assert lines[0].startswith("demo on demo:scenes: 4 images, 20 questions, ")
     assert lines[-3] == "report   small/report.html"
     assert lines[-1] == "numbers  vlmlens show small logit-lens"
-    assert ("numbers" in done.stdout.partition("Where")[2].splitlines()[0]) is False
-    assert len(lines) <= 25 if not flag else len(lines) > 25
+    assert len(lines) <= 25
+    assert call(*command, "-q").stdout == "small\n"
+    everything = call(*command, "-v").stdout
+    assert all(table.title in everything for table in Run("small").results["logit-lens"].tables)
+    assert everything.endswith("\n".join(lines[-3:]) + "\n")
 
 
 def test_show_column_is_what_the_run_holds(made: tuple[Path, Any, str]) -> None:

@@ -141,7 +141,7 @@ def test_what_a_run_holds(tmp_path: Path) -> None:
         "llm.block.0/last", "probe", "projector/last",
     ]  # fmt: skip
     assert complete("vlmlens show mine pro", tmp_path) == ["probe", "projector/last"]
-    assert complete("vlmlens show nothing ", tmp_path) == []
+    assert complete("vlmlens show nothing ", tmp_path) == [""]
 
 
 def test_settings_are_those_of_the_spec() -> None:
