@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from tests._program import vlmlens
 
 from vlmlens import Run
-from vlmlens.cli._app import app
 
 COMMANDS = (
     "run",
@@ -48,19 +46,6 @@ SMALL = (
     "--sites",
     "vision.block.0/image.mean",
 )
-
-
-def vlmlens(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own; warnings are errors there too."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *args],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "160", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
@@ -104,14 +89,14 @@ def test_show_run(made: tuple[Path, Any, str]) -> None:
     assert all(f"{name} " in listed for name in columns)
 
 
-Called = Callable[..., Result]
+Called = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def call(made: tuple[Path, Any, str], monkeypatch: pytest.MonkeyPatch) -> Called:
-    """Calls the program in this process, in the folder of the small run."""
+    """Calls the program in the folder of the small run, where the test is, too."""
     monkeypatch.chdir(made[0].parent)
-    return lambda *args: CliRunner(env={"COLUMNS": "160"}).invoke(app, args)
+    return vlmlens
 
 
 def test_show_an_analysis_and_its_tables(call: Called) -> None:
@@ -125,16 +110,16 @@ def test_show_an_analysis_and_its_tables(call: Called) -> None:
     data = json.loads(call("show", "small", "logit-lens", "--json").stdout)
     assert [found["text"] for found in data["findings"]] == [f.text for f in result.findings]
     wrong = call("show", "small", "logit-lense")
-    assert wrong.exit_code == 2
+    assert wrong.returncode == 2
     assert "Did you mean logit-lens?" in wrong.stderr
 
 
 def test_show_generated_texts(call: Called) -> None:
     none = call("show", "small", "--generated")
-    assert none.exit_code == 2
+    assert none.returncode == 2
     assert "--generate N" in none.stderr
     flags = ("--limit", "2", "--sites", "llm.norm/last", "--generate", "3", "--out", "spoken")
-    assert call("extract", *flags, "-q").exit_code == 0
+    assert call("extract", *flags, "-q").returncode == 0
     texts = json.loads(call("show", "spoken", "--generated", "--json").stdout)["generated"]
     assert len(texts) == 2
     shown = call("show", "spoken", "--generated").stdout
