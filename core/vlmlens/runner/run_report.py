@@ -10,7 +10,7 @@ from vlmlens.compose.estimate import duration
 from vlmlens.report._text import plural
 from vlmlens.report.files import write_result
 from vlmlens.report.html import Facts, render, write_report
-from vlmlens.report.overview import overview_of
+from vlmlens.report.overview import headline, overview_of
 
 if TYPE_CHECKING:
     from vlmlens.runs.run import Run
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def write_run_report(run: Run) -> Path:
     """Write the overview and report.html into the run's folder, from what is stored there."""
     results = list(run.results.values())
-    write_result(overview_of(results), run.path / "results")
+    write_result(overview_of(results, headline(run)), run.path / "results")
     page = render(
         results,
         title=f"A look inside {run.spec.model or run.spec.adapter}",
