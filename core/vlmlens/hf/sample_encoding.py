@@ -44,7 +44,11 @@ class SampleEncoding(LoadedModel):
 
     @cached_property
     def carries_state(self) -> bool:
+<<<<<<< HEAD
         """See `recurrent.carries_state`."""
+=======
+        """Whether a layer carries a state along the sequence; see `vlmlens.hf.recurrent`."""
+>>>>>>> main
         return carries_state(self.module)
 
     @property
