@@ -176,11 +176,7 @@ def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -
 def sees_all(vlm: SampleEncoding, length: int) -> bool:
     """Whether tokens attend to all earlier ones in a sample of that length, and take our mask.
 
-    <<<<<<< HEAD
-    A state that is carried along the sequence ignores masks: it would mix tails in one row.
-    =======
     A state that is carried along the sequence heeds no mask: it mixes tails that share a row.
-    >>>>>>> main
     """
     text = vlm.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
