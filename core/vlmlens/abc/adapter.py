@@ -7,11 +7,14 @@ Families with a native transformers class start from
 
 from __future__ import annotations
 
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
+from vlmlens._display import brief, count, shape
 from vlmlens.abc import options as base
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Site, SiteMap
@@ -79,6 +82,10 @@ class Generation:
     token_ids: tuple[int, ...] = ()
     masks: npt.NDArray[np.bool_] | None = None
 
+    def __repr__(self) -> str:
+        masks = [f"masks {shape(self.masks)}"] if self.masks is not None else []
+        return brief(self, self.text, count(len(self.token_ids), "token"), *masks)
+
 
 @dataclass(frozen=True, slots=True)
 class Readout:
@@ -98,15 +105,34 @@ class Readout:
     site: str
     some: Callable[[torch.Tensor, slice | torch.Tensor], torch.Tensor] | None = None
 
+    def __repr__(self) -> str:
+        return brief(self, self.site)
+
     def __call__(self, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
         """Logits `[..., vocabulary]` in float32 of a residual stream `[..., width]`."""
         return self.unembed(self.norm(hidden) if norm else hidden).float()
+
+
+_SEE = re.compile(r"See `ModelAdapter\.(?P<name>\w+)`[.,:;]?\s*(?P<more>.*)", re.DOTALL)
+"""How a docstring refers to that of the interface; `help` shows that one instead."""
 
 
 class ModelAdapter(ABC):
     """A loaded vision-language model behind the common interface. Made by `load`."""
 
     Options: ClassVar[type[base.Options]] = base.Options
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, own in vars(cls).items():
+            said = _SEE.match(getattr(own, "__doc__", None) or "")
+            if said and said["name"] == name:
+                more = f"\n\n{said['more'][:1].upper()}{said['more'][1:]}" if said["more"] else ""
+                target = getattr(own, "__func__", own)
+                target.__doc__ = f"{inspect.getdoc(getattr(ModelAdapter, name))}{more}"
+
+    def __repr__(self) -> str:
+        return brief(self, self.dtype, repr(self.sites)[1:-1])
 
     @classmethod
     @abstractmethod
