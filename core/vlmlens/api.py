@@ -37,7 +37,9 @@ def _described(function: Callable[P, T]) -> Callable[P, T]:
     known = [name for name in signature(function).parameters if name in fields]
     lines = [f"    {name}: {fields[name].description}" for name in known]
     if function.__doc__:
-        function.__doc__ = "\n".join([cleandoc(function.__doc__), "", "Args:", *lines])
+        text = cleandoc(function.__doc__)
+        end = min(place for place in map(text.find, ("Returns:", "Raises:")) if place >= 0)
+        function.__doc__ = "\n".join([f"{text[:end]}Args:", *lines, "", text[end:]])
     return function
 
 
@@ -136,8 +138,8 @@ def run(
     return _executed(locals())
 
 
-@_as(run)
 @_described
+@_as(run)
 def extract(**settings: Any) -> Run:
     """Run a model and keep its activations. The same as `vlmlens extract`.
 

@@ -113,6 +113,33 @@ class Sample:
         return type(self), (*values, dict(attributes))
 
 
+def check_encodable(samples: Sequence[Sample]) -> None:
+    """Raise `DataError` where there is no sample, or something that is none.
+
+    >>> check_encodable(["Hello"])
+    Traceback (most recent call last):
+    vlmlens.errors.DataError: 'Hello' is no Sample. Write Sample("1", "What is it?", (image,)).
+    """
+    if isinstance(samples, Sample):
+        raise DataError(f"{samples!r} is no list of samples.", hint="Put it into a list.")
+    if not samples:
+        raise DataError("There is no sample to encode.", hint="Give at least one.")
+    for sample in samples:
+        if not isinstance(sample, Sample):
+            raise DataError(
+                f"{repr(sample)[:80]} is no Sample.",
+                subject=sample,
+                hint='Write Sample("1", "What is it?", (image,)).',
+            )
+        for image in sample.images:
+            if not isinstance(image, str) and not hasattr(image, "getexif"):
+                raise DataError(
+                    f"Sample {sample.id!r}: an image is a {type(image).__name__}.",
+                    subject=sample.id,
+                    hint="Give a path or a Pillow image (of an array: PIL.Image.fromarray).",
+                )
+
+
 def check_unique(samples: Iterable[Sample]) -> None:
     """Raise `DuplicateSample` where two samples share an id."""
     twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]

@@ -23,7 +23,7 @@ from vlmlens.hf.loaded import LoadedModel
 from vlmlens.hf.shared import encode_beginnings, sees_all
 from vlmlens.hf.towers import blocks_behind
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
-from vlmlens.samples import Sample
+from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
 
@@ -71,8 +71,7 @@ class TransformersAdapter(LoadedModel):
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
     ) -> Batch:
         """See `ModelAdapter.encode`."""
-        if not samples:
-            raise DataError("There is no sample to encode.", hint="Give at least one.")
+        check_encodable(samples)
         images = self.open_images(samples)
         inputs = self.process([sample.prompt for sample in samples], images)
         appended = [self._written_ids(answer) for answer in answers] if answers else None

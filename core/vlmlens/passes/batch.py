@@ -67,8 +67,7 @@ class Batch:
         return len(self.samples)
 
     def __repr__(self) -> str:
-        rows = (f"{axis.value} {layout.total}" for axis, layout in self.layouts.items())
-        return brief(self, "", count(len(self), "sample"), f"rows: {', '.join(rows)}")
+        return brief(self, "", count(len(self), "sample"), f"axes: {', '.join(self.layouts)}")
 
 
 @dataclass(frozen=True, slots=True)
