@@ -71,7 +71,11 @@ def test_types_are_those_of_the_spec(name: str) -> None:
         ("prompt", ("Color:", "Shape:"), ["Color:", "Shape:"]),
         ("sites", "llm.*/last", ["llm.*/last"]),
         ("analysis", "probe", {"probe": {}}),
-        ("analysis", ["probe", {"logit-lens": {"top": 3}}], {"probe": {}, "logit-lens": {"top": 3}}),
+        (
+            "analysis",
+            ["probe", {"logit-lens": {"top": 3}}],
+            {"probe": {}, "logit-lens": {"top": 3}},
+        ),
         ("analysis", {"probe": None}, {"probe": {}}),
         ("batch_size", 4, 4),
         ("options", {"storage": {"sync": False}}, None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from vlmlens._display import register
 from vlmlens.report._markup import Markup, tag, text
@@ -38,7 +39,7 @@ def run_html(run: Run) -> str:
     if not overview.overview:
         findings = [found for result in run.results.values() for found in result.findings]
     page = run.report_path
-    link = tag("a", str(page), href=page.as_posix(), target="_blank") if page.exists() else ""
+    link = tag("a", str(page), href=quote(page.as_posix()), target="_blank") if page.exists() else ""
     return tag(
         "div",
         tag("p", tag("b", str(run.path)), ": ", one_line(", ".join(filter(None, facts)))),
