@@ -21,6 +21,7 @@ from vlmlens.report import files
 from vlmlens.report._text import clean, one_line, slug
 from vlmlens.report.figures import figure_svg
 from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
+from vlmlens.runs.result_files import read_results
 
 EXAMPLES = runpy.run_path(str(Path(__file__).with_name("test_report_examples.py")))
 
@@ -29,7 +30,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     results = EXAMPLES["examples"]()
     for result in results:
         files.write_result(result, tmp_path)
-    again = {result.analysis: result for result in files.read_results(tmp_path)}
+    again = {result.analysis: result for result in read_results(tmp_path)}
     assert list(again) == ["blind-test", "logit-lens", "probe"]
     for result in results:
         assert files.plain(again[result.analysis]) == files.plain(result)
@@ -39,7 +40,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_every_verdict_is_read_back(tmp_path: Path) -> None:
     found = [Finding(each.name, each) for each in Verdict]
     files.write_result(Result("a", "A", found), tmp_path)
-    (again,) = files.read_results(tmp_path)
+    (again,) = read_results(tmp_path)
     assert [finding.verdict for finding in again.findings] == list(Verdict)
 
 
@@ -119,7 +120,7 @@ def test_a_figure_that_cannot_be_drawn_costs_no_numbers(tmp_path: Path) -> None:
     result = Result("r", "R", [Finding("kept")], figures=[wrong])
     with pytest.raises(ValueError, match="no number"):
         files.write_result(result, tmp_path)
-    assert files.read_results(tmp_path)[0].findings[0].text == "kept"
+    assert read_results(tmp_path)[0].findings[0].text == "kept"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_what_is_no_result_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "probe.json").write_text(content)
     with pytest.raises(RunError, match=r"probe\.json"):
-        files.read_results(tmp_path)
+        read_results(tmp_path)
 
 
 def test_parquet_types_follow_the_values(tmp_path: Path) -> None:

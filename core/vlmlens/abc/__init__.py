@@ -1,15 +1,24 @@
-"""The interfaces that plugins implement. Stable; see docs/plugins.md.
+"""The interfaces that plugins implement, and the plain data that they pass. Stable.
 
-Importing this package imports neither torch nor transformers.
+May use passes and what is below. A new kind of plugin gets a module here, a group in
+`vlmlens.manifest.PluginKind` and a kit in `vlmlens.testing`. Lifecycle hooks are in `hookspecs`.
+Each name is imported when it is first asked for, and none imports torch or transformers.
 """
 
-from vlmlens.abc.adapter import Generation, LoadRequest, ModelAdapter, Readout
-from vlmlens.abc.analysis import Analysis, AnalysisContext
-from vlmlens.abc.dataset import Dataset
-from vlmlens.abc.extractor import Extractor
-from vlmlens.abc.options import Options
-from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
-from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmlens._rooms import hand_out
+
+if TYPE_CHECKING:
+    from vlmlens.abc.adapter import Generation, LoadRequest, ModelAdapter, Readout
+    from vlmlens.abc.analysis import Analysis, AnalysisContext
+    from vlmlens.abc.dataset import Dataset
+    from vlmlens.abc.extractor import Extractor
+    from vlmlens.abc.options import Options
+    from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
+    from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
 
 __all__ = [
     "Analysis",
@@ -31,3 +40,27 @@ __all__ = [
     "Readout",
     "Values",
 ]
+
+__getattr__, __dir__ = hand_out(
+    __name__,
+    {
+        "Analysis": "vlmlens.abc.analysis",
+        "AnalysisContext": "vlmlens.abc.analysis",
+        "Batch": "vlmlens.passes.batch",
+        "ChunkCheck": "vlmlens.abc.storage",
+        "ColumnBlock": "vlmlens.abc.storage",
+        "ColumnInfo": "vlmlens.abc.storage",
+        "ColumnStore": "vlmlens.abc.storage",
+        "Dataset": "vlmlens.abc.dataset",
+        "Extractor": "vlmlens.abc.extractor",
+        "ForwardOutput": "vlmlens.passes.batch",
+        "Generation": "vlmlens.abc.adapter",
+        "LoadRequest": "vlmlens.abc.adapter",
+        "Logits": "vlmlens.passes.batch",
+        "ModelAdapter": "vlmlens.abc.adapter",
+        "Options": "vlmlens.abc.options",
+        "Pass": "vlmlens.passes.batch",
+        "Readout": "vlmlens.abc.adapter",
+        "Values": "vlmlens.abc.storage",
+    },
+)
