@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 from vlmlens._display import register
 from vlmlens.report._markup import Markup, tag, text
-from vlmlens.report._table import table_element
-from vlmlens.report._text import one_line, plural
+from vlmlens.report._text import cut, one_line, plural, show
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.figures import figure_svg
 from vlmlens.results import Figure, Finding, Glance, Result, Table
 from vlmlens.runs.run import Run
 
+_CELL = 80
 _ROWS = 10
 _TABLES = 6
 _FIGURES = 3
@@ -29,7 +29,7 @@ def run_html(run: Run) -> str:
     info, spec = run.info, run.spec
     facts = [
         " ".join(filter(None, (spec.adapter, spec.model))),
-        str(spec.data),
+        "" if spec.data == str(run.path) else str(spec.data),
         plural(len(run.samples), "sample"),
         plural(len(info.get("columns", ())), "column"),
         str(info.get("state", "")),
@@ -39,7 +39,9 @@ def run_html(run: Run) -> str:
     if not overview.overview:
         findings = [found for result in run.results.values() for found in result.findings]
     page = run.report_path
-    link = tag("a", str(page), href=quote(page.as_posix()), target="_blank") if page.exists() else ""
+    link = (
+        tag("a", str(page), href=quote(page.as_posix()), target="_blank") if page.exists() else ""
+    )
     return tag(
         "div",
         tag("p", tag("b", str(run.path)), ": ", one_line(", ".join(filter(None, facts)))),
@@ -73,7 +75,7 @@ def table_html(table: Table) -> str:
     """The first rows of a table."""
     left = len(table) - _ROWS
     note = f"{plural(left, 'more row')}: .to_pandas() has all" if left > 0 else ""
-    return tag("div", table_element(table, _ROWS), tag("p", note) if note else "")
+    return tag("div", tag("b", one_line(table.title)), _rows(table), tag("p", note) if note else "")
 
 
 def grid(cells: Sequence[Glance]) -> Markup:
@@ -113,9 +115,17 @@ def _verdict(finding: Finding) -> Markup:
 
 
 def _folded(table: Table) -> Markup:
-    shown = table_element(table, _ROWS)
     summary = tag("summary", f"{one_line(table.title)} ({plural(len(table), 'row')})")
-    return tag("details", summary, shown)
+    return tag("details", summary, _rows(table))
+
+
+def _rows(table: Table) -> Markup:
+    head = tag("tr", *(tag("th", one_line(name)) for name in table.columns))
+    body = (
+        tag("tr", *(tag("td", cut(show(cell), _CELL)) for cell in row))
+        for row in table.rows()[:_ROWS]
+    )
+    return tag("table", tag("thead", head), tag("tbody", *body))
 
 
 def _picture(figure: Figure) -> Markup:
