@@ -16,10 +16,12 @@ from vlmlens.errors import SiteSilent
 from vlmlens.manifest import PluginKind
 from vlmlens.passes.tracing import first_call
 from vlmlens.registry import Registry
+from vlmlens.testing._rounding import close
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
 from vlmlens_plugins.extract.attention import AttentionExtractor, AttentionOptions
 
 TOLERANCE = 1e-5
+"""84 eps of a whole: weights are at most 1. Those of MiniCPM-V 4 were up to 1e-6 off."""
 KINDS = (TokenKind.IMAGE, TokenKind.TEXT, TokenKind.SPECIAL)
 SELECTORS = ("last", "all", "mean")
 SITES = (
@@ -150,7 +152,7 @@ def test_columns_equal_output_attentions(suite: Any, eager: Any) -> None:
             found = layout.at(weights.shape[0] * weights.shape[2])
             assert found is not None
             truth = expected(weights, found.samples[0], name.rpartition("/")[2])
-            np.testing.assert_allclose(truth.reshape(len(truth), -1, 3).sum(-1), 1, atol=1e-5)
+            close(truth.reshape(len(truth), -1, 3).sum(-1), 1)
             for values in (alone[name].per_sample()[0], together[name].per_sample()[number]):
                 assert values.shape == truth.shape, name
                 worst = max(worst, float(np.abs(values - truth).max()))

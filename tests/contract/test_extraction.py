@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from vlmlens.abc import Options, Values
 from vlmlens.errors import MissingAnnotation, SiteShapeError
 from vlmlens.samples import Sample
+from vlmlens.testing import _rounding as rounding
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.extract.activations import ActivationExtractor
-
-TOLERANCE = 1e-5
 
 
 def extract(vlm: Any, samples: list[Sample], *columns: str) -> dict[str, Values]:
@@ -139,7 +137,7 @@ def test_a_mean_over_padding_would_be_caught(vlm: Any, mixed: list[Sample]) -> N
     wrong = trace["llm.block.3"].mean(1)
     padded = int(batch.inputs["attention_mask"].sum(1).argmin())
     right = alone(vlm, mixed[padded])["hidden"][4][0].mean(0)
-    assert (wrong[padded] - right).abs().max() > 100 * TOLERANCE
+    assert (wrong[padded] - right).abs().max() > 100 * rounding.ROUNDING * right.abs().max()
 
 
 def test_two_images_and_none_share_a_batch(vlm: Any, scenes: list[Sample]) -> None:
@@ -172,4 +170,4 @@ def test_a_pooled_output_is_refused(vlm: Any, scenes: list[Sample]) -> None:
 def close(values: Values, i: int, expected: torch.Tensor) -> None:
     got = values.per_sample()[i]
     assert got.shape == tuple(expected.shape)
-    np.testing.assert_allclose(got, expected.numpy(), rtol=TOLERANCE, atol=TOLERANCE)
+    rounding.close(got, expected)

@@ -1,4 +1,4 @@
-"""The generic adapter: the kit on four families, a control, and what it must refuse to guess."""
+"""The generic adapter: the kit on five families, a control, and what it must refuse to guess."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from vlmlens.abc import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, MissingDependency, SiteShapeError
+from vlmlens.hf.recurrent import carries_state
+from vlmlens.hf.shared import sees_all
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
@@ -39,6 +42,43 @@ class TestIdefics3(checks.Idefics3Checks):
 @COPIES
 class TestGlm4v(checks.Glm4vChecks):
     pass
+
+
+@COPIES
+class TestQwen35(checks.Qwen35Checks):
+    pass
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_carried_state_is_filled_up_on_the_right(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the left, what is put before a sample would shift the chunks of its linear attention."""
+    if side == "left":
+        monkeypatch.setattr(GenericAdapter, "padding_side", side)
+    kit = checks.Qwen35Checks()
+    vlm, samples = kit.vlm, kit.samples
+    for answers in (None, ["yes", "perhaps so", "n"]):
+        batch = vlm.encode(samples, answers=answers)
+        width = batch.inputs["input_ids"].shape[1]
+        firsts = {int(batch.layout(i).rows[0]) % width for i in range(len(samples))}
+        assert (firsts == {0}) == (side == "right")
+
+
+def test_convolutions_along_the_sequence_carry_a_state() -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "vocab_size": 9}
+    of_conv = transformers.Lfm2Config(
+        **sizes, num_hidden_layers=2, layer_types=["conv", "full_attention"]
+    )
+    with torch.device("meta"):
+        assert carries_state(transformers.Lfm2Model(of_conv))
+        plain = transformers.LlamaConfig(**sizes, num_hidden_layers=1)
+        assert not carries_state(transformers.LlamaModel(plain))
+
+
+def test_beginnings_are_not_shared_where_a_state_is_carried() -> None:
+    assert not sees_all(checks.Qwen35Checks().vlm, 1)
+    assert sees_all(checks.Idefics3Checks().vlm, 1)
 
 
 @COPIES

@@ -16,6 +16,7 @@ from vlmlens.extraction.extraction import Extraction
 from vlmlens.hf.features import ImageFeatures, encode_same_images
 from vlmlens.samples import Sample
 from vlmlens.testing import AdapterTests
+from vlmlens.testing._rounding import ROUNDING
 from vlmlens.testing.tiny import picture
 from vlmlens_adapter_blip2.checks import CHECKS as BLIP2
 from vlmlens_adapter_llava.checks import CHECKS as LLAVA
@@ -25,7 +26,6 @@ from vlmlens_adapter_qwen2vl.checks import CHECKS as QWEN
 from vlmlens_plugins.extract.activations import ActivationExtractor
 from vlmlens_plugins.storage.memory import MemoryStore
 
-TOLERANCE = 1e-5
 COLUMNS = ("vision.block.*/image.mean", "projector/all", "llm.block.*/all", "llm.block.-1/last")
 KITS = [*PALIGEMMA, LLAVA[0], QWEN[0], QWEN[2], MOLMO[0], *BLIP2]
 
@@ -72,7 +72,7 @@ def test_each_sample_is_as_alone(
     shared = extractor(family)
     batch = encode_same_images(family, groups, budget)
     first = shared.extract(batch)
-    assert farthest(first, single) < TOLERANCE
+    assert farthest(first, single) < ROUNDING
     again = shared.extract(encode_same_images(family, groups, budget))
     assert all(np.array_equal(first[name].array, again[name].array) for name in first)
     assert (len(batch.passes) > 2) == (budget is not None)
@@ -109,9 +109,10 @@ def test_a_wrong_image_would_be_seen(
     swapped[1] = [Sample(s.id, s.prompt, (picture(64, 48, seed=3),)) for s in swapped[1]]
     flat = [sample for group in swapped for sample in group]
     single = [extractor(family).extract(family.encode([sample])) for sample in flat]
-    assert farthest(
-        extractor(family).extract(encode_same_images(family, swapped, None)), single
-    ) < (TOLERANCE)
+    assert (
+        farthest(extractor(family).extract(encode_same_images(family, swapped, None)), single)
+        < ROUNDING
+    )
     monkeypatch.setattr(ImageFeatures, "of", wrong)
     found = extractor(family).extract(encode_same_images(family, swapped, None))
     assert farthest(found, single) > 1e-3
@@ -143,7 +144,7 @@ def test_a_run_counts_them(groups: list[list[Sample]]) -> None:
     ids = [sample.id for sample in samples]
     for name in columns:
         one, other = (store.read(name, ids).numpy() for store in stores)
-        assert np.abs(one - other).max() <= TOLERANCE * np.abs(other).max()
+        assert np.abs(one - other).max() <= ROUNDING * np.abs(other).max()
     assert not told
 
 

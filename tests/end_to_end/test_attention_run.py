@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import vlmlens
+from tests import _program
 from vlmlens.compose.plan import compose
 from vlmlens.errors import CheckpointError, CompositionError
 from vlmlens.registry import Registry
 from vlmlens.runs.run import Run
 from vlmlens.spec.model import make_spec
+from vlmlens.testing._rounding import close
 from vlmlens_plugins.demo.adapter import CHECKPOINT
 
 ATTENTION = ("--extractor", "attention", "--sites", "llm.block.*.attn/last", "--device", "cpu")
-
-
-def program(*args: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own; warnings are errors there too."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *args],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -46,7 +34,7 @@ def test_a_run(in_tmp: Path) -> None:
     """Default analyses that read activations are left out; the others run."""
     options = ("--set", "options.extractor.heads=[0,3]", "--limit", "60", "--out", "run")
     regions = ("--set", "options.extractor.regions=[image,text,special]")
-    done = program("run", *ATTENTION, "--attention", "eager", *options, *regions)
+    done = _program.vlmlens("run", *ATTENTION, "--attention", "eager", *options, *regions)
     assert done.returncode == 0, done.stderr
     run = Run(in_tmp / "run")
     assert run.info["state"] == "finished"
@@ -55,7 +43,7 @@ def test_a_run(in_tmp: Path) -> None:
     assert list(run.activations) == [f"llm.block.{i}.attn/last" for i in range(6)]
     for name in run.activations:
         weights = run.activations[name].reshape(60, 2, 3)
-        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+        close(weights.sum(-1), 1)
     assert run.spec.options.extractor["heads"] == [0, 3]
 
 
@@ -68,18 +56,20 @@ def test_batches_do_not_matter(in_tmp: Path) -> None:
         run = vlmlens.run(**settings, batch_size=size, analysis=["blind-test"], out=out)
         found.append(run.activations["llm.block.5.attn/last"])
     for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], atol=1e-5)
+        close(other, found[0], scale=1)
 
 
 def test_sdpa_is_refused_before_weights_are_read(weightless: Path, in_tmp: Path) -> None:
     out = ("--model", str(weightless), "--limit", "4", "--out", "run")
     for attention in ((), ("--attention", "sdpa")):
-        done = program("run", *ATTENTION, *out, *attention)
+        done = _program.vlmlens("run", *ATTENTION, *out, *attention)
         assert done.returncode == 2
         assert "attention weights, and the model runs with 'sdpa' attention" in done.stderr
         assert "--attention eager" in done.stderr
         assert not (in_tmp / "run").exists()
-    composed = program("run", *ATTENTION, *out, "--attention", "eager", "--dry-run", "--json")
+    composed = _program.vlmlens(
+        "run", *ATTENTION, *out, "--attention", "eager", "--dry-run", "--json"
+    )
     assert composed.returncode == 0, composed.stderr
     assert "llm.block.5.attn/last" in json.dumps(json.loads(composed.stdout))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 import vlmlens
+from tests import _program
 from vlmlens.compose.plan import Plan, compose
 from vlmlens.errors import ImageError
 from vlmlens.registry import Registry
@@ -217,13 +217,10 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     folder.mkdir()
     bad = plant_bad(folder)
     picture().save(folder / "good.png")
-    command = [sys.executable, "-W", "error", "-m", "vlmlens", "extract", "--data", str(folder)]
-    command += ["--prompt", "What is it?", "--dry-run", "--json"]
+    command = ["extract", "--data", folder, "--prompt", "What is it?", "--dry-run", "--json"]
 
     def done(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *more], capture_output=True, text=True, timeout=300, check=False
-        )
+        return _program.vlmlens(*command, *more)
 
     stopped = done()
     assert stopped.returncode == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests._program import vlmlens
 
 COMMANDS = (
     "run",
@@ -43,19 +43,6 @@ SMALL = (
     "--sites",
     "vision.block.0/image.mean",
 )
-
-
-def vlmlens(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own; warnings are errors there too."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *args],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "160", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:

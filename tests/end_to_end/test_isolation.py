@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests._program import vlmlens
 from tests.end_to_end._bad_plugins import install, install_all
 
 SMALL = (
@@ -28,20 +29,25 @@ class Place:
         self.site = folder / "site"
         self.site.mkdir()
         self.states = install_all(self.site)
+        self.environment = {
+            "COLUMNS": "200",
+            "PYTHONFAULTHANDLER": "1",
+            "PYTHONPATH": str(self.site),
+            "VLMLENS_PLUGIN_TIMEOUT": LIMIT,
+        }
 
     def vlmlens(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run the program where the bad plugins are installed."""
+        if args[:2] == ("plugins", "list"):
+            return self.begun(*args, **env)
+        return vlmlens(*args, cwd=self.folder, **self.environment, **env)
+
+    def begun(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run it in a process that nothing is imported in: what plugins import is told."""
         return subprocess.run(
             [sys.executable, "-W", "error", "-m", "vlmlens", *args],
             cwd=self.folder,
-            env={
-                **os.environ,
-                "COLUMNS": "200",
-                "PYTHONFAULTHANDLER": "1",
-                "PYTHONPATH": str(self.site),
-                "VLMLENS_PLUGIN_TIMEOUT": LIMIT,
-                **env,
-            },
+            env={**os.environ, **self.environment, **env},
             capture_output=True,
             text=True,
             timeout=300,

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from tests._distributions import environment, install
 
+from tests import _program
 from vlmlens.errors import SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry.scaffold import KINDS, NewPlugin, write_plugin
@@ -43,7 +44,7 @@ def run(
 def vlmlens(
     *args: str, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-W", "error", "-m", "vlmlens", *args, cwd=cwd, env=env)
+    return _program.vlmlens(*args, cwd=cwd, **(env or {}))
 
 
 def git(*args: str, cwd: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests._program import vlmlens
 
 GOOD_STORE = '''
 from vlmlens.manifest import Manifest, PluginKind
@@ -150,19 +151,6 @@ sys.argv[0] = "vlmlens"
 from vlmlens.cli import main
 main()
 """
-
-
-def vlmlens(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the program; warnings are errors."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *args],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def suites(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

@@ -9,20 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests._program import vlmlens
 from tests.unit import _report_sheets as sheets
 from tests.unit.test_compare import answers, made_run
 from tests.unit.test_compare import layers as layer_table
 
 from vlmlens.report.files import write_result
 from vlmlens.samples import Sample
-
-
-def vlmlens(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *args],
-        cwd=cwd, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +12,13 @@ import pytest
 import torch
 from tests.unit._vlmlens_database import make_database, probe_reads
 
+from tests import _program
+
 SMALL = ("--limit", "12", "--sites", "llm.block.1/last", "--sites", "vision.block.1/image")
 
 
 def vlmlens(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *(str(arg) for arg in args)],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return _program.vlmlens(*args, cwd=cwd, **{"COLUMNS": "200", **env})
 
 
 def document(done):

@@ -20,6 +20,7 @@ from vlmlens.registry import Registry
 from vlmlens.runner.execution import execute
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.spec.model import make_spec
+from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.tokens import Selector
 from vlmlens_plugins.extract.activations import ActivationExtractor
 from vlmlens_plugins.storage.memory import MemoryStore
@@ -53,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_shared_beginnings_change_no_number(tmp_path: Path, plain: Run, batch_size: Any) -> None:
     run = extract(tmp_path / "run", batch_size=batch_size)
     assert run.info["shared_beginnings"] == 40
-    assert farthest(run, plain) < 1e-5
+    assert farthest(run, plain) < ROUNDING
     assert "shared_beginnings" not in plain.info
 
 
@@ -72,11 +73,11 @@ def test_what_questions_on_an_image_share_is_stored_once(tmp_path: Path, plain: 
         stored["vision.block.1/image.mean"] == images * info["vision.block.1/image.mean"].width * 4
     )
     assert stored["llm.block.3/last"] == 40 * info["llm.block.3/last"].width * 4
-    assert farthest(run, plain) < 1e-5
+    assert farthest(run, plain) < ROUNDING
 
 
 def test_batches_by_length_change_no_number(tmp_path: Path, plain: Run) -> None:
-    assert farthest(extract(tmp_path / "run", share_prefix=False), plain) < 1e-5
+    assert farthest(extract(tmp_path / "run", share_prefix=False), plain) < ROUNDING
 
 
 def test_tails_at_wrong_places_would_be_seen(
@@ -219,14 +220,14 @@ def test_steps_are_what_writing_gave(tmp_path: Path, vlm: ModelAdapter) -> None:
         handle.remove()
         assert list(made.token_ids) == texts[sample.id]["token_ids"]
         assert run.generated[sample.id] == made.text
-        assert np.allclose(steps, torch.stack(rows[: len(steps)]).numpy(), atol=1e-4)
+        close(steps, torch.stack(rows[: len(steps)]))
         assert len(steps) == len(made.token_ids)
     assert np.array_equal(run.activations[sites[2]], run.activations[sites[3]])
 
 
 def test_writing_changes_no_other_column(tmp_path: Path, plain: Run) -> None:
     run = extract(tmp_path / "run", generate=2, batch_size=4)
-    assert farthest(run, plain) < 1e-5
+    assert farthest(run, plain) < ROUNDING
 
 
 def test_a_resumed_run_writes_nothing_twice(tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_batches_are_halved_until_they_fit(vlm: ModelAdapter, tmp_path: Path, sh
     assert "halved" in warned[0]
     right = ActivationExtractor(vlm, ["llm.block.1/last"], ActivationExtractor.Options())
     alone = right.extract(vlm.encode(scenes(1)))["llm.block.1/last"].array
-    assert np.allclose(store.read("llm.block.1/last", ids[:1]).array, alone, atol=1e-5)
+    close(store.read("llm.block.1/last", ids[:1]).array, alone)
 
 
 def test_a_sample_that_does_not_fit_alone(

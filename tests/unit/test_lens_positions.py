@@ -17,6 +17,7 @@ from vlmlens.report.files import to_json
 from vlmlens.results import Result, Table
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
+from vlmlens.testing._rounding import ROUNDING
 from vlmlens.tokens import Selector, TokenKind
 from vlmlens_plugins.analysis.logit_lens import LensOptions, LogitLens
 from vlmlens_plugins.analysis.logit_lens.words import spellings, token_text
@@ -87,6 +88,11 @@ def rows_of(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows()]
 
 
+OFF = ROUNDING * 32
+"""How far a probability may be off, as a part of itself: as far as its logit is. The demo model's
+logits reach 32 over its blocks; a divergence is off by two of them."""
+
+
 def softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
@@ -104,13 +110,13 @@ def test_the_last_layer_reads_as_the_model_at_every_position(
     assert sorted(sheets) == sorted(expected)
     for n, name in enumerate(expected):
         p = softmax(stored.logits(n, selector))
-        np.testing.assert_allclose(np.array(sheets[name].cells)[-1], p.max(-1), rtol=2e-3)
+        np.testing.assert_allclose(np.array(sheets[name].cells)[-1], p.max(-1), rtol=OFF)
         said = [token_text(vlm, int(token)) for token in p.argmax(-1)]
         assert list(sheets[name].texts[-1]) == said
     stem = f"lens-{selector}".replace("[-3:]", "-3")
     last = [row for row in rows_of(result.table(f"{stem}-layers")) if "block.5" in row["column"]]
     assert all(row["agreement"] == 1 for row in last)
-    assert all(row["divergence"] < 1e-4 for row in last)
+    assert all(row["divergence"] < 2 * OFF for row in last)
     assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
 
 
@@ -139,10 +145,10 @@ def test_patches_lie_where_the_layout_says(vlm: Any, store: Any, stored: Stored)
     for layer in BLOCKS:
         x = torch.from_numpy(stored.column(f"llm.block.{layer}/image")[0])
         p = softmax(vlm.readout()(x).detach().double().numpy())
-        np.testing.assert_allclose(by_word["red"][layer], p[:, red].sum(-1), rtol=1e-3)
+        np.testing.assert_allclose(by_word["red"][layer], p[:, red].sum(-1), rtol=OFF)
     rows = rows_of(result.table("lens-image-confidence"))
     (row,) = [r for r in rows if r["sample"] == sample.id and r["word"] == "red"]
-    assert row["confidence"] == pytest.approx(by_word["red"].max(), rel=1e-3)
+    assert row["confidence"] == pytest.approx(by_word["red"].max(), rel=OFF)
     layer, place = np.unravel_index(by_word["red"].argmax(), by_word["red"].shape)
     assert (row["column"], row["position"]) == (f"llm.block.{layer}/image", place)
 
@@ -176,8 +182,8 @@ def test_samples_stream_a_few_at_a_time(
         np.testing.assert_allclose(
             whole.table("lens-all-layers").columns[name],
             parts.table("lens-all-layers").columns[name],
-            rtol=1e-4,
-            atol=1e-5,
+            rtol=OFF,
+            atol=2 * OFF,
         )
 
 

@@ -124,7 +124,8 @@ def test_strengths_may_differ_between_columns_and_cells() -> None:
     fits = fit_logistic(z, torch.tensor(y), cells, c, classes=2)
     norms = fits.weights[:, :, :, 0, 0].norm(dim=1)
     assert norms[0, 0] < norms[0, 1] < norms[1, 0]
-    torch.testing.assert_close(norms[0, 1], norms[1, 1])
+    # Two fits of one problem stop where a step gains little, each after its own rounding.
+    torch.testing.assert_close(norms[0, 1], norms[1, 1], atol=0, rtol=1e-3)
 
 
 def test_a_class_that_is_missing_is_never_predicted_and_does_not_break_the_fit() -> None:

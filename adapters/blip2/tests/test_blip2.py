@@ -14,6 +14,7 @@ from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointError, CompositionError, DataError, SiteSilent
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 from vlmlens_adapter_blip2.adapter import Blip2Adapter
@@ -58,8 +59,8 @@ def test_the_two_calls_of_the_vision_norm_are_two_sites(kit: Any) -> None:
     trace = vlm.trace(batch, ["vision.block.*", "vision.norm", "vision.pooled"])
     norm = vlm.module.get_submodule("vision_model.post_layernorm")
     everything = norm(trace["vision.block.2"])
-    torch.testing.assert_close(trace["vision.norm"], everything)
-    torch.testing.assert_close(trace.select("vision.pooled/last"), norm(everything[:, 0]))
+    close(trace["vision.norm"], everything)
+    close(trace.select("vision.pooled/last"), norm(everything[:, 0]))
     assert trace["vision.norm"].ndim == 3
 
 
@@ -86,9 +87,7 @@ def test_the_flattened_norm_of_an_opt_layer_is_read_per_sample() -> None:
     for i, sample in enumerate(kit.samples):
         one = kit.vlm.encode([sample])
         alone = kit.vlm.trace(one, ["llm.block.0.final_layer_norm"])
-        torch.testing.assert_close(
-            together[i], alone.select("llm.block.0.final_layer_norm/last")[0], atol=1e-4, rtol=1e-4
-        )
+        close(together[i], alone.select("llm.block.0.final_layer_norm/last")[0])
 
 
 # ---------------------------------------------------------------------- layouts
@@ -126,8 +125,8 @@ def test_encoder_blocks_equal_transformers_own_hidden_states() -> None:
     with torch.inference_mode():
         output = kit.vlm.module(**batch.inputs, output_hidden_states=True)
     states = output.language_model_outputs.encoder_hidden_states
-    torch.testing.assert_close(trace["llm.encoder.block.0"], states[1])
-    torch.testing.assert_close(trace["llm.encoder.norm"], states[-1])
+    close(trace["llm.encoder.block.0"], states[1])
+    close(trace["llm.encoder.norm"], states[-1])
 
 
 class LeftPadded(Blip2Adapter):
@@ -187,7 +186,7 @@ def test_last_logits_are_the_last_of_all(kit: Any) -> None:
     batch = vlm.encode(kit().samples, answers=["a", "bcd", "ef"])
     every = vlm.forward(batch, logits="all").logits.flatten(0, 1)
     last = torch.stack([every[batch.layout(i).rows[-1]] for i in range(3)])
-    torch.testing.assert_close(vlm.forward(batch, logits="last").logits, last)
+    close(vlm.forward(batch, logits="last").logits, last)
 
 
 @BOTH

@@ -19,6 +19,7 @@ from vlmlens.passes.tracing import hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import paint_cells, painted_is_changed, still
+from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, TokenKind
 from vlmlens_adapter_glamm.adapter import GlammAdapter
@@ -297,7 +298,7 @@ def test_masks_of_a_batch_are_those_of_each_sample() -> None:
         (alone,) = vlm.mask_logits(vlm.encode([sample], answers=[answer]))
         assert (alone is None) == (found is None)
         if alone is not None and found is not None:
-            torch.testing.assert_close(found, alone, atol=2e-5, rtol=0)
+            close(found, alone)
     first = together[0]
     assert first is not None
     assert float((first[0] - first[1]).abs().max()) > 1e-3
@@ -382,4 +383,4 @@ def test_padding_on_the_right_gives_the_same_states() -> None:
     with torch.inference_mode():
         alone = vlm.module(**single.inputs).logits
         right = vlm.module(**{**single.inputs, **padded}).logits
-    torch.testing.assert_close(right[:, :-3], alone, atol=2e-5, rtol=0)
+    close(right[:, :-3], alone)

@@ -32,7 +32,10 @@ from vlmlens_adapter_glamm.vision import GlobalEncoder
 
 DATA = Path(__file__).parent / "data" / "glamm"
 ATOL = 2e-5
-"""The goldens suggest 2e-4; we are within 5e-6, and a wrong epsilon in SAM moves a mask by 4e-5."""
+"""The goldens suggest 2e-4; we are within 5e-6, and a wrong epsilon in SAM moves a mask by 4e-5.
+
+It is 168 eps of a number of size 1; of larger numbers, it is taken as a part of the largest.
+"""
 
 ANSWER = "Sure, <p> red circle </p> [SEG] and <p> the square </p> [SEG] ."
 QUESTIONS = {
@@ -167,7 +170,9 @@ ATTENTIONS = pytest.mark.parametrize("attention", ["sdpa", "eager"])
     ("case", "stage"), [(case, stage) for case, found in STAGES.items() for stage in found]
 )
 def test_every_stage_is_reached(case: str, stage: str, attention: str) -> None:
-    assert far(traced(loaded(case, attention), case, stage), expected(case)[stage]) <= ATOL
+    wanted = expected(case)[stage]
+    largest = max(1.0, float(wanted.nan_to_num().abs().max()))
+    assert far(traced(loaded(case, attention), case, stage), wanted) <= ATOL * largest
 
 
 def test_the_other_stages_are_tested_below() -> None:
@@ -256,7 +261,10 @@ def test_generated_ids_and_masks(case: str, attention: str) -> None:
     assert written.masks is not None
     assert str(written.masks.dtype) == "bool"
     if case == "seg":
-        assert torch.equal(torch.from_numpy(written.masks), expected("seg")["pred_masks"] > 0)
+        drawn = expected("seg")["pred_masks"]
+        sure = drawn.abs() > ATOL
+        assert float(sure.float().mean()) > 0.99
+        assert torch.equal(torch.from_numpy(written.masks)[sure], (drawn > 0)[sure])
     else:
         assert written.masks.shape == (0, 83, 131)
 

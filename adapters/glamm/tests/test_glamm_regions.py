@@ -14,6 +14,7 @@ import torch
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
+from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens_adapter_glamm.adapter import GlammAdapter
 from vlmlens_adapter_glamm.checks import GlammChecks
@@ -72,7 +73,7 @@ def test_roi_align_is_its_definition(scale: float, side: int, ratio: int) -> Non
     cut = RoIAlign(scale, side, ratio)(features, torch.tensor(BOXES), images)
     for i, box in enumerate(BOXES):
         wanted = by_loops(features[images[i]], box, scale, side, ratio)
-        torch.testing.assert_close(cut[i], wanted, atol=1e-5, rtol=0)
+        close(cut[i], wanted, scale=float(features.abs().max()))
 
 
 # ---------------------------------------------------------------------- boxes of samples
@@ -128,7 +129,7 @@ def test_regions_stand_at_their_tokens_in_order() -> None:
             for one in (batch, swapped)
         )
         word = vlm.module.model.language_model.embed_tokens.weight[vlm.config.bbox_token_id]  # type: ignore[union-attr, index]
-    torch.testing.assert_close(a, b.flip(0), atol=1e-6, rtol=0)
+    close(a, b.flip(0))
     assert float((a[0] - a[1]).abs().max()) > 1e-3
     assert float((a - word).abs().max()) > 1e-3
 
@@ -147,7 +148,7 @@ def test_regions_of_a_batch_are_those_of_each_sample() -> None:
     ]
     together = last(tiny(), *samples)
     alone = torch.cat([last(tiny(), sample) for sample in samples])
-    torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+    close(together, alone)
     assert tiny().encode(samples).inputs["box_counts"].tolist() == [1, 0, 0, 2]
 
 
@@ -237,6 +238,6 @@ def test_a_checkpoint_without_region_encoder_refuses_boxes(tmp_path: Path) -> No
     save_file(kept, tmp_path / "model.safetensors")
     vlm = GlammAdapter.load(LoadRequest(model=str(tmp_path), device="cpu"))
     plain = asked(None, "What is here?")
-    torch.testing.assert_close(last(vlm, plain), last(tiny(), plain), atol=1e-6, rtol=0)
+    close(last(vlm, plain), last(tiny(), plain))
     with pytest.raises(DataError, match="no region encoder"):
         vlm.encode([asked([BOX])])

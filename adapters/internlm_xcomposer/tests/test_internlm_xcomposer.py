@@ -15,6 +15,7 @@ from vlmlens.hf import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
+from vlmlens.testing._rounding import close
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
 from vlmlens_adapter_internlm_xcomposer import adapter as adapters
@@ -149,14 +150,14 @@ def test_modules_that_see_image_tokens_only_have_their_rows() -> None:
             for selector in ("all", "image", "special"):
                 batched, alone = (t.select(f"{site}/{selector}") for t in (together, single))
                 assert isinstance(batched, list)
-                torch.testing.assert_close(batched[i], alone[0], atol=2e-5, rtol=2e-5)
+                close(batched[i], alone[0])
     name = "llm.block.1.attention.wqkv.Plora_A"
     assert together[name].shape == (49 + 47, 6)
     whole = vlm.trace(vlm.encode([one]), ["llm.block.1.attention_norm", name])
     normed = whole.select("llm.block.1.attention_norm/image")
     down = vlm.module.get_submodule("model.layers.1.attention.wqkv.Plora_A")
     seen = whole.select(f"{name}/image")
-    torch.testing.assert_close(seen[0], down(normed[0]), atol=1e-5, rtol=1e-5)
+    close(seen[0], down(normed[0]))
 
 
 def test_image_branches_are_silent_without_an_image() -> None:
@@ -271,7 +272,7 @@ def test_an_answer_scores_as_the_model_would_write_it() -> None:
     batch = vlm.encode([sample, Sample("t", "Hm?")], answers=[answer, "no"])
     once = vlm.forward(batch, logits="all").logits
     assert once is not None
-    torch.testing.assert_close(once[0, -len(ids) - 1 : -1], written, atol=1e-4, rtol=1e-4)
+    close(once[0, -len(ids) - 1 : -1], written)
 
     plain = {k: v for k, v in batch.inputs.items() if k != "prompt_lengths"}
     wrong = vlm.module(**plain).logits[0, -len(ids) - 1 : -1]

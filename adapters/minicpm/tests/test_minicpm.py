@@ -10,6 +10,7 @@ import torch
 
 from vlmlens.errors import SiteSilent
 from vlmlens.hf import PlacedImage
+from vlmlens.hf.recurrent import chunk_size
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.adapter import AdapterTests, distance
@@ -121,19 +122,20 @@ def test_an_edit_of_the_projector_reaches_the_language_model() -> None:
 
 
 def test_padding_by_a_whole_chunk_changes_nothing() -> None:
-    """What the kit's larger tolerance allows is the rounding of shifted chunks, and only that."""
+    """So that generation may put whole chunks before a sample, where it must put something."""
     vlm = MiniCpm46Checks().vlm
+    chunk = chunk_size(vlm.module)
     batch = vlm.encode(sliced()[:1])
     shape = batch.inputs["input_ids"].shape
     padded = {
-        name: torch.nn.functional.pad(value, (64, 0)) if value.shape == shape else value
+        name: torch.nn.functional.pad(value, (chunk, 0)) if value.shape == shape else value
         for name, value in batch.inputs.items()
     }
     plain = vlm.forward(batch, logits="all").logits
     shifted = vlm.forward(replace(batch, inputs=padded), logits="all").logits
     assert plain is not None
     assert shifted is not None
-    assert distance(plain, shifted[:, 64:]) < 2e-6
+    assert distance(plain, shifted[:, chunk:]) < 1e-5
 
 
 def test_dropped_type_ids_are_an_error() -> None:

@@ -18,6 +18,7 @@ from vlmlens.errors import DataError, ImageError, SiteNotFound, SiteShapeError
 from vlmlens.hf import tower_layout
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
+from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.testing.adapter import distance
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import AxisLayout, TokenKind
@@ -96,7 +97,7 @@ def test_the_projectors_rows_are_what_the_sequence_gets(kit: type[MolmoChecks]) 
     for i, own in enumerate(rows):
         layout = batch.layout(i)
         image = layout.rows[layout.kinds == TokenKind.IMAGE]
-        assert distance(added[image], own) < 1e-5
+        assert distance(added[image], own) < ROUNDING
     elsewhere = np.setdiff1d(
         np.arange(len(added)),
         np.concatenate(
@@ -305,7 +306,7 @@ def test_parts_of_the_fused_feed_forward() -> None:
     trace = vlm.trace(batch, names)
     up, gate, fused, inner = (trace[name] for name in names)
     assert torch.equal(torch.cat([up, gate], -1), fused)
-    assert distance(torch.nn.functional.silu(gate) * up, inner) < 1e-6
+    assert distance(torch.nn.functional.silu(gate) * up, inner) < ROUNDING
 
 
 def effect(vlm: MolmoAdapter, batch: Batch, edits: Mapping[str, Any]) -> float:
@@ -341,13 +342,13 @@ def test_attention_weights_are_given_with_eager_attention(kit: type[MolmoChecks]
     assert len(output.attentions) == 3
     real = batch.inputs["attention_mask"].bool()
     sums = output.attentions[1].sum(-1).transpose(1, 2)[real]
-    assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
+    close(sums, 1)
     trace = vlm.trace(batch, ["vision.block.1"])
     assert (
         distance(
             model(kit).trace(batch, ["vision.block.1"])["vision.block.1"], trace["vision.block.1"]
         )
-        < 1e-5
+        < ROUNDING
     )
 
 

@@ -16,10 +16,11 @@ import torch
 
 from vlmlens.abc.adapter import Answer, Generation, Readout, Sharing
 from vlmlens.errors import DataError
-from vlmlens.hf.encoding import append_answers, token_kinds
+from vlmlens.hf.encoding import append_answers, padded_left, token_kinds
 from vlmlens.hf.features import encode_same_images
 from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.hf.loaded import LoadedModel
+from vlmlens.hf.recurrent import carries_state, chunk_size, masks_one
 from vlmlens.hf.shared import encode_beginnings, sees_all
 from vlmlens.hf.towers import blocks_behind
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
@@ -53,7 +54,11 @@ class TransformersAdapter(LoadedModel):
     @property
     def padding_side(self) -> str:
         """Where short rows are filled up; "right" where positions are counted from the left."""
-        return "left"
+        return "right" if self._carries_state else "left"
+
+    @cached_property
+    def _carries_state(self) -> bool:
+        return carries_state(self.module)
 
     @property
     def image_mark(self) -> str:
@@ -262,30 +267,49 @@ class TransformersAdapter(LoadedModel):
             if logits == "none":
                 self._module.model(**batch.inputs, use_cache=False)
                 return ForwardOutput(None)
-            keep = {"logits_to_keep": 1} if self._last_is_enough(logits) else {}
-            output = self._module(**batch.inputs, use_cache=False, **keep).logits
-        if logits == "all":
-            return ForwardOutput(output)
-        if keep:
-            return ForwardOutput(output[:, -1])
-        last = [int(layout.rows[-1]) for layout in batch.layouts[Axis.LLM].samples]
-        return ForwardOutput(output.flatten(0, 1)[last])
+            if logits == "last":
+                return ForwardOutput(self._last_logits(batch))
+            return ForwardOutput(self._module(**batch.inputs, use_cache=False).logits)
 
-    def _last_is_enough(self, logits: Logits) -> bool:
-        accepted = inspect.signature(type(self._module).forward).parameters
-        wanted = logits == "last" and self.padding_side == "left"
-        return wanted and "logits_to_keep" in accepted
+    def _last_logits(self, batch: Batch) -> torch.Tensor:
+        """Logits `[samples, tokens]` of each sample's last position; of few others, if possible."""
+        rows = torch.tensor([int(sample.rows[-1]) for sample in batch.layouts[Axis.LLM].samples])
+        places, which = torch.unique(rows % batch.inputs["input_ids"].shape[1], return_inverse=True)
+        keep = self._logits_to_keep(places)
+        logits: torch.Tensor = self._module(**batch.inputs, use_cache=False, **keep).logits
+        if not keep:
+            return logits.flatten(0, 1)[rows.to(logits.device)]
+        return logits[torch.arange(len(rows)), which]
+
+    def _logits_to_keep(self, places: torch.Tensor) -> dict[str, Any]:
+        """How to ask the model for the logits of some positions; empty where it gives all."""
+        accepted = inspect.signature(type(self._module).forward).parameters.get("logits_to_keep")
+        if accepted is None:
+            return {}
+        if self.padding_side == "left":
+            return {"logits_to_keep": 1}
+        by_place = "Tensor" in str(accepted.annotation)
+        return {"logits_to_keep": places.to(self.device)} if by_place else {}
 
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`."""
+        inputs = self._ending_together(batch.inputs)
         with torch.inference_mode():
             ids = self._module.generate(
-                **batch.inputs,
+                **inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.pad_token_id,
             )
-        return self.written(ids[:, batch.inputs["input_ids"].shape[1] :])
+        return self.written(ids[:, inputs["input_ids"].shape[1] :])
+
+    def _ending_together(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs as `generate` of transformers takes them: what is written on stands last."""
+        if self.padding_side == "left":
+            return inputs
+        alone = len(inputs["input_ids"]) == 1 and not masks_one(self.module)
+        chunk = 1 if alone or not self._carries_state else chunk_size(self.module)
+        return padded_left(inputs, self.pad_token_id, chunk)
 
     def written(self, new: torch.Tensor) -> list[Generation]:
         """Generated token ids as text.

@@ -65,6 +65,26 @@ def append_answers(
     return grown
 
 
+def padded_left(inputs: Mapping[str, Any], pad_token_id: int, multiple: int) -> dict[str, Any]:
+    """The inputs with each sample's tokens at the end of its row.
+
+    Args:
+        inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
+        pad_token_id: Fills `input_ids`.
+        multiple: Of what the length of the rows is to be a multiple.
+    """
+    mask = inputs["attention_mask"].bool()
+    length = -(-int(mask.sum(1).max()) // multiple) * multiple
+    moved = dict(inputs)
+    for name, value in inputs.items():
+        if not (isinstance(value, torch.Tensor) and value.shape == mask.shape):
+            continue
+        moved[name] = value.new_full((len(mask), length), pad_token_id * (name == "input_ids"))
+        for new, row, keep in zip(moved[name], value, mask, strict=True):
+            new[length - int(keep.sum()) :] = row[keep]
+    return moved
+
+
 def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Tensor:
     """Rows of different lengths as one tensor `[rows, longest]`."""
     return torch.nn.utils.rnn.pad_sequence(

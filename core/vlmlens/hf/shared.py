@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from vlmlens.hf.layouts import joined, placed_images
+from vlmlens.hf.recurrent import carries_state
 from vlmlens.passes.batch import Batch, Pass
 from vlmlens.passes.compiling import is_compiled
 from vlmlens.passes.tracing import end_pass
@@ -177,11 +178,15 @@ def _passes(
 
 
 def sees_all(vlm: TransformersAdapter, length: int) -> bool:
-    """Whether a token sees all before it in a sample of that length, by a mask of our own."""
+    """Whether a token sees all before it in a sample of that length, by a mask of our own.
+
+    A state that is carried along the sequence heeds no mask: it mixes tails that stand in one row.
+    """
     text = vlm.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     narrow = any(window is not None and window < length for window in windows)
-    return text._attn_implementation in {"sdpa", "eager"} and not narrow
+    masked = text._attn_implementation in {"sdpa", "eager"} and not carries_state(vlm.module)
+    return masked and not narrow
 
 
 def beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:

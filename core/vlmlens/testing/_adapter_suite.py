@@ -6,8 +6,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,12 @@ PROBES = {
 }
 
 
+SHARED = "VLMLENS_TINY_CHECKPOINTS"
+"""Variable that names a folder where processes of one test session share tiny checkpoints."""
+
+_NAMING = frozenset(vars(type("Empty", (), {}))) | {"__annotations__"}
+
+
 class AdapterSuite(PluginChecks):
     """A family's tiny checkpoint, and what the checks of `AdapterTests` do with it."""
 
@@ -62,21 +68,23 @@ class AdapterSuite(PluginChecks):
         """The tiny checkpoint, built once per class, or the one that is to be checked."""
         if self.model is not None:
             return Path(self.model)
-        cls = type(self)
-        if cls not in self._built:
-            folder = Path(tempfile.mkdtemp(prefix="vlmlens-tiny-"))
-            _remove_at_exit(folder)
-            self.build(folder)
-            self._built[cls] = folder
-        return self._built[cls]
+        suite = self._suite()
+        if suite not in self._built:
+            self._built[suite] = _built_once(suite, self.build)
+        return self._built[suite]
 
     @property
     def vlm(self) -> ModelAdapter:
         """The loaded model, in float32, once per class."""
-        cls = type(self)
-        if cls not in self._loaded:
-            self._loaded[cls] = self.load()
-        return self._loaded[cls]
+        suite = self._suite()
+        if suite not in self._loaded:
+            self._loaded[suite] = self.load()
+        return self._loaded[suite]
+
+    @classmethod
+    def _suite(cls) -> type:
+        """The class itself, or the one that it only gives another name (`class TestX(XChecks)`)."""
+        return next(each for each in cls.__mro__ if set(vars(each)) - _NAMING)
 
     def load(self, **settings: Any) -> ModelAdapter:
         """A fresh instance of the model."""
@@ -231,6 +239,22 @@ def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
         yield
     finally:
         del module.forward
+
+
+def _built_once(suite: type, build: Callable[[Path], None]) -> Path:
+    """A suite's tiny checkpoint: where processes share them, of the one that was ready first."""
+    shared = os.environ.get(SHARED)
+    place = Path(shared, f"{suite.__module__}.{suite.__qualname__}") if shared else None
+    if place is not None and place.exists():
+        return place
+    folder = Path(tempfile.mkdtemp(prefix="vlmlens-tiny-", dir=shared))
+    _remove_at_exit(folder)
+    build(folder)
+    if place is None:
+        return folder
+    with suppress(OSError):
+        folder.rename(place)
+    return place
 
 
 def _remove_at_exit(folder: Path) -> None:

@@ -152,6 +152,49 @@ class Glm4vChecks(GenericChecks):
         _name_processor(folder, "Glm4vProcessor")
 
 
+class Qwen35Checks(GenericChecks):
+    """Qwen3.5: three layers of linear attention, then one of full attention."""
+
+    def build(self, folder: Path) -> None:
+        """See `AdapterTests.build`."""
+        import transformers as t
+
+        named = {
+            "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+            "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>",
+        }  # fmt: skip
+        tokenizer = byte_tokenizer(
+            ["<|endoftext|>", *named.values()],
+            eos="<|endoftext|>", pad="<|endoftext|>", named=named,
+        )  # fmt: skip
+        image = "".join(named[name] for name in ("vision_bos_token", "image_token",
+                                                 "vision_eos_token"))  # fmt: skip
+        tokenizer.chat_template = _TEMPLATE.format(image=image)
+        config = t.Qwen3_5Config(
+            vision_config={
+                "depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 4,
+                "out_hidden_size": 32, "intermediate_size": 64, "num_position_embeddings": 64,
+            },
+            text_config={
+                **_text(tokenizer), "num_hidden_layers": 4, "head_dim": 8,
+                "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4,
+                "rope_parameters": {
+                    "rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5,
+                    "mrope_section": [1, 1, 0], "mrope_interleaved": True,
+                },
+            },
+            image_token_id=tokenizer.image_token_id, video_token_id=tokenizer.video_token_id,
+            vision_start_token_id=tokenizer.vision_bos_token_id,
+            vision_end_token_id=tokenizer.vision_eos_token_id,
+        )  # fmt: skip
+        images = t.Qwen2VLImageProcessorPil(
+            patch_size=4, size={"shortest_edge": 8 * 8, "longest_edge": 64 * 64}
+        )
+        save(folder, t.Qwen3_5ForConditionalGeneration(config), tokenizer, images)
+        _name_processor(folder, "Qwen3VLProcessor")
+
+
 _GLM_IDS = (
     "image_token_id", "video_token_id", "image_start_token_id", "image_end_token_id",
     "video_start_token_id", "video_end_token_id",
@@ -192,4 +235,4 @@ def _name_processor(folder: Path, name: str) -> None:
     (folder / "processor_config.json").write_text(text, encoding="utf-8")
 
 
-CHECKS = (Gemma3Checks, Idefics2Checks, Idefics3Checks, Glm4vChecks)
+CHECKS = (Gemma3Checks, Idefics2Checks, Idefics3Checks, Glm4vChecks, Qwen35Checks)
