@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -112,6 +114,12 @@ def test_open_names_what_it_wants(tmp_path: Path) -> None:
 def test_every_name_is_handed_out() -> None:
     assert set(vlmlens.__all__) == {*vlmlens._HOMES, "__version__"}
     assert all(getattr(vlmlens, name) is not None for name in vlmlens.__all__)
+
+
+def test_opening_a_run_loads_no_torch() -> None:
+    code = "import sys, vlmlens; vlmlens.Run, vlmlens.run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 # ------------------------------------------------------------------------- one question

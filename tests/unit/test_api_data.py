@@ -154,6 +154,10 @@ def test_it_goes_on_and_starts_over(tmp_path: Path) -> None:
     assert len(list((run.path / "images").iterdir())) == 1
 
 
+def test_one_sample_is_enough(tmp_path: Path) -> None:
+    assert [s.id for s in extracted(tmp_path / "run", samples()[0]).samples] == ["red"]
+
+
 def test_prompts_are_asked_once(tmp_path: Path) -> None:
     run = extracted(tmp_path / "run", samples(), prompt=["Color:", "Shape:"])
     names = [s.id for s in run.samples]

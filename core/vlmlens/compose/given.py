@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.spec.model import RunSpec
 
-Given: TypeAlias = "Iterable[Sample] | Iterable[Mapping[str, Any]] | Dataset | pandas.DataFrame"
+Given: TypeAlias = "Sample | Iterable[Sample | Mapping[str, Any]] | Dataset | pandas.DataFrame"
 """Samples, rows of a table (mappings, a DataFrame, a `datasets.Dataset`), or a dataset plugin."""
 
 IN_MEMORY = "samples in memory"
@@ -39,9 +39,11 @@ def given_samples(
     """
     if isinstance(data, Dataset):
         return data.samples(spec.prompt), data.notes
+    if isinstance(data, Sample):
+        data = [data]
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
         raise _no_data(data)
-    items = _rows(data) if hasattr(data, "to_dict") else list(data)
+    items = _rows(data)
     if not items:
         raise DataNotFound(
             "data holds no samples.", subject="data", hint="Give at least one Sample or row."
@@ -56,9 +58,10 @@ def given_samples(
     raise _no_data(next(item for item in items if not isinstance(item, Sample)))
 
 
-def _rows(table: Any) -> list[Any]:
-    """The rows of a DataFrame, or of a `datasets.Dataset`, which is a sequence of them."""
-    return table.to_dict("records") if hasattr(table, "columns") else list(table)
+def _rows(data: Any) -> list[Any]:
+    """What it holds, one by one; of a DataFrame, its rows as mappings."""
+    is_frame = hasattr(data, "to_dict") and hasattr(data, "columns")
+    return data.to_dict("records") if is_frame else list(data)
 
 
 def _no_data(found: object) -> SpecError:

@@ -18,7 +18,6 @@ from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import FingerprintMismatch
-from vlmlens.extraction.dry_pass import silent_columns
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.runner.run_folder import RunMode, next_folder, now, open_run, shard_plan
@@ -159,6 +158,8 @@ def analyze(
 
 
 def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
+    from vlmlens.extraction.dry_pass import silent_columns
+
     with job.run.store(mode="a") as store:
         plan = plan.without(job.run.info.get("without_rows", {}))
         job.run.update(columns=plan.columns)
