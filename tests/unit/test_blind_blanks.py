@@ -117,7 +117,7 @@ def test_every_group_is_shown_another_ones_images() -> None:
 
 def test_one_group_alone_has_no_other() -> None:
     alone = [sample(i, group="g") for i in range(3)]
-    with pytest.raises(MissingAnnotation, match="no other sample's image"):
+    with pytest.raises(MissingAnnotation, match="cannot be shown another sample's image"):
         BlindTest(BlindOptions(blank="other")).check(alone, ())
 
 

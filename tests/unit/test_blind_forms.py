@@ -128,7 +128,7 @@ def test_without_a_negated_question_a_template_turns_it_round() -> None:
 @pytest.mark.parametrize(
     ("options", "sample", "said"),
     [
-        ({"form": "rotated"}, question(choices=("A", "B"), label="A"), "letters, whose options"),
+        ({"form": "rotated"}, question(choices=("A", "B"), label="A"), "are letters"),
         ({"form": "letters"}, question(choices=tuple(map(str, range(27)))), "more than there are"),
         ({"polarity": True}, question(), "choices yes and no"),
     ],

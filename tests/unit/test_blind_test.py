@@ -136,7 +136,7 @@ def test_labels_that_are_classes_are_not_taken_for_answers(vlm: Any, scenes: lis
         replace(s, choices=(), label=("normal", "defect")[i % 2]) for i, s in enumerate(members)
     ]
     result, warnings = run(vlm, open_ones)
-    assert any("taken for classes" in line for line in warnings)
+    assert any("taken as classes" in line for line in warnings)
     assert "right in" not in result.findings[0].text
     right = [replace(s, choices=()) for s in members]
     result, warnings = run(vlm, right)
@@ -150,7 +150,7 @@ def test_samples_without_an_image_are_left_out_and_labels_that_are_no_choice_nam
     odd = replace(scenes[0], id="odd", label="turquoise")
     result, warnings = run(vlm, [*scenes[:4], odd, replace(scenes[1], id="bare", images=())])
     assert len(warnings) == 2
-    assert "1 samples have no image" in warnings[0]
+    assert "1 samples were left out: they have no image" in warnings[0]
     assert "'odd'" in warnings[1]
     assert "bare" not in result.table("blind-answers").columns["sample"]
 
