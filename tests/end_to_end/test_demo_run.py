@@ -222,3 +222,19 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
     ]
     subprocess.run([*command, "-q"], check=True)
     assert run.results["logit-lens"] == before
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_answer_fits_a_screen(run: Run, width: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vlmlens", "show", run.path.name],
+        cwd=run.path.parent,
+        env={**os.environ, "COLUMNS": str(width)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert lines[0].startswith("demo on demo:scenes: 600 images, 3,000 questions, ")
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= width

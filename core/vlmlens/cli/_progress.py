@@ -92,8 +92,7 @@ class RichObserver:
             self._console.print(Text.assemble(("warning: ", "bold yellow"), message))
 
     def result(self, result: Result) -> None:
-        """Say that an analysis is done; its findings are printed at the end."""
-        self.note(f"{result.title}: {len(result.findings)} findings")
+        """Nothing: what was found is printed at the end."""
 
     def _end_stage(self, *, complete: bool) -> None:
         if self._bars is None or self._task is None:
