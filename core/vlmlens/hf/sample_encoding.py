@@ -16,7 +16,7 @@ from vlmlens.hf.loaded_model import LoadedModel
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, token_kinds
 from vlmlens.passes.batch import Batch
-from vlmlens.samples import Sample
+from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
 
@@ -74,8 +74,7 @@ class SampleEncoding(LoadedModel):
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
     ) -> Batch:
         """See `ModelAdapter.encode`."""
-        if not samples:
-            raise DataError("There is no sample to encode.", hint="Give at least one.")
+        check_encodable(samples)
         images = self.open_images(samples)
         inputs = self.process([sample.prompt for sample in samples], images)
         appended = [self._written_ids(answer) for answer in answers] if answers else None
