@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 
 def headline(run: Run) -> str:
-    """A run in one line: "demo on demo:scenes: 600 images, 3,000 questions, 3 min"."""
+    """A run in one line: "demo on demo:scenes: 600 images, 3,000 questions, 3 min".
+
+    The time is left out if the run was analyzed again: that of the extraction is not known then.
+    """
     spec, samples = run.spec, run.samples
     model = f"{spec.adapter} {spec.model or ''}".strip()
     images = len({image for sample in samples for image in sample.images})
-    seconds = sum(run.info.get("summary", {}).get("seconds", {}).values())
+    seconds = run.info.get("summary", {}).get("seconds", {})
     facts = [
         plural(images, "image") if images else "",
         "" if images == len(samples) else plural(len(samples), "question"),
-        duration(seconds) if seconds else "",
+        duration(sum(seconds.values())) if "extract" in seconds else "",
     ]
     source = f"{model} on {spec.data}" if run.has_model else str(spec.data)
     return f"{source}: {', '.join(fact for fact in facts if fact)}"

@@ -6,8 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmlens.compose.estimate import duration
-from vlmlens.report._text import plural
 from vlmlens.report.files import write_result
 from vlmlens.report.html import Facts, render, write_report
 from vlmlens.report.overview import headline, overview_of
@@ -34,17 +32,10 @@ def write_run_report(run: Run) -> Path:
 
 
 def _lead(run: Run) -> list[str]:
-    """What a reader wants to know first: how much of what data, the model, when, how long."""
-    info, samples = run.info, run.samples
-    images = {image for sample in samples for image in sample.images}
-    kind = info.get("model", {}).get("class", "")
-    counts = [plural(len(images), "image")] if images else []
-    counts.append(plural(len(samples), "question" if any(s.prompt for s in samples) else "sample"))
-    started = info.get("started")
+    """What to know before reading: the run in one line, the model's class, the day."""
+    started = run.info.get("started")
     day = f"{datetime.fromisoformat(started):%d %B %Y}".lstrip("0") if started else ""
-    seconds = info.get("summary", {}).get("seconds", {})
-    took = duration(sum(seconds.values())) if "extract" in seconds else ""
-    parts = [f"{', '.join(counts)} of {run.spec.data}", kind, day, took]
+    parts = [headline(run), run.info.get("model", {}).get("class"), day]
     return [part for part in parts if part]
 
 
