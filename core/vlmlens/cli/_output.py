@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vlmlens.cli._progress import RichObserver
+    from vlmlens.runner.progress import RichObserver
 
 PIPE_WIDTH = 200
 """Characters per line if stdout is no terminal: then tables need not fit a narrow screen."""
@@ -65,7 +65,7 @@ class Output:
 
     def observer(self) -> RichObserver:
         """An observer to be used as a context manager."""
-        from vlmlens.cli._progress import RichObserver
+        from vlmlens.runner.progress import RichObserver
 
         return RichObserver(stderr(), quiet=self.quiet)
 

@@ -44,17 +44,9 @@ def all_rows(run: Run) -> str:
     return f"all rows  {run.path / 'results'}/*.parquet, or: vlmlens report {folder} --tables csv"
 
 
-def in_order(run: Run) -> list[Result]:
-    """The results of a run in the order of its report."""
-    from vlmlens.runner.run_report import ordered
-
-    results = run.results
-    return [results[name] for name in ordered(run, results)]
-
-
 def next_steps(run: Run) -> list[str]:
     """Where the report is, and which commands show more."""
-    folder, names = shlex.quote(str(run.path)), [result.analysis for result in in_order(run)]
+    folder, names = shlex.quote(str(run.path)), list(run.results)
     lines = []
     if run.report_path.exists():
         lines.append(f"report   {run.report_path}")

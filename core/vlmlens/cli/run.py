@@ -18,7 +18,7 @@ from vlmlens.cli._options import (
 )
 from vlmlens.cli._output import Output
 from vlmlens.cli._plan import plan_document, plan_lines
-from vlmlens.cli._results import in_order, print_run
+from vlmlens.cli._results import print_run
 
 if TYPE_CHECKING:
     from vlmlens.runner.execution import Plan, RunMode
@@ -45,7 +45,7 @@ def run(
     """
     made = carry_out(flags, output, resume, dry_run, command="run", workers=workers)
     if made is not None:
-        print_run(made, in_order(made), output, verbose=verbose)
+        print_run(made, list(made.results.values()), output, verbose=verbose)
 
 
 def carry_out(

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import output_flags, shares
 from vlmlens.cli._output import Output, stdout, table
-from vlmlens.cli._results import all_rows, in_order, next_steps
+from vlmlens.cli._results import all_rows, next_steps
 from vlmlens.cli._stores import open_store, stored_run
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def show(
             else:
                 _show_run(run, store.columns(), output)
         if run is not None and name is None and tables and not output.json:
-            _print_tables(run, in_order(run), output)
+            _print_tables(run, list(run.results.values()), output)
 
 
 def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
@@ -87,7 +87,7 @@ def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
     from vlmlens.report.overview import headline, overview_of
     from vlmlens.report.terminal import print_summary
 
-    results, said = in_order(run), run.facts
+    results, said = list(run.results.values()), run.facts
     if output.json:
         overview = overview_of(results, headline(run))
         document = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens.compose.estimate import duration
 from vlmlens.report._text import plural
-from vlmlens.results import OVERVIEW, Cell, Glance, Result, Table
+from vlmlens.results import OVERVIEW, Cell, Finding, Glance, Result, Table
 
 if TYPE_CHECKING:
     from vlmlens.runs.run import Run
@@ -40,15 +40,18 @@ def overview_of(results: Sequence[Result], title: str = "Overview") -> Result:
         title: The run in one line.
 
     Returns:
-        A result with all cells, what is notable as findings, and one table: a row per subject; per
-        question its answer, and in columns QUESTION (value), (verdict) and (beside) what is known.
+        A result with all cells, what is notable as findings (of several about one subject, the
+        first), and one table: a row per subject; per question its answer, and in columns
+        QUESTION (value), (verdict) and (beside) what is known.
     """
     cells = [cell for result in results for cell in result.overview]
-    notable = [found for result in results for found in result.findings if found.notable]
+    notable: dict[str, Finding] = {}
+    for found in (found for result in results for found in result.findings if found.notable):
+        notable.setdefault(found.subject, found)
     return Result(
         analysis=OVERVIEW,
         title=title,
-        findings=notable,
+        findings=list(notable.values()),
         tables=[_table(cells)] if cells else [],
         overview=cells,
     )
