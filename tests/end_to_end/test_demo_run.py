@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vlmlens import Run
+from vlmlens.report._markup import text
 from vlmlens.results import Result, Table, Verdict
 
 pytestmark = pytest.mark.slow
@@ -182,11 +183,23 @@ def test_everything_lies_in_the_run_folder(run: Run) -> None:
 
 def test_the_report_states_every_finding_and_needs_no_network(run: Run) -> None:
     page = run.report_path.read_text()
-    assert page.index("What was found") < page.index("<svg")
+    assert page.index('class="scroll overview"') < page.index('class="notable"')
+    assert page.index('class="notable"') < page.index("<figure")
     for result in run.results.values():
         assert result.findings
+        assert all(str(text(finding.text)) in page for finding in result.findings)
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+def test_the_report_shows_maps_and_stays_small(run: Run) -> None:
+    kinds = [figure.kind for figure in run.results["logit-lens"].figures]
+    assert kinds[0] == "patches"
+    assert "lens" in kinds
+    (maps,) = [f for f in run.results["logit-lens"].figures if f.kind == "patches"]
+    assert len({sheet.sample for sheet in maps.sheets}) == 8
+    assert 'class="full patches"' in run.report_path.read_text()
+    assert run.report_path.stat().st_size <= 1_500_000
 
 
 def test_columns_are_whole(run: Run) -> None:
@@ -209,3 +222,19 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
     ]
     subprocess.run([*command, "-q"], check=True)
     assert run.results["logit-lens"] == before
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_answer_fits_a_screen(run: Run, width: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vlmlens", "show", run.path.name],
+        cwd=run.path.parent,
+        env={**os.environ, "COLUMNS": str(width)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert lines[0].startswith("demo on demo:scenes: 600 images, 3,000 questions, ")
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= width

@@ -1,4 +1,4 @@
-"""Observer: who is told how a run goes. The command line draws bars; the Python API is silent."""
+"""Observer: who is told how a run goes; `vlmlens.runner.progress` has the one that draws bars."""
 
 from __future__ import annotations
 

@@ -7,15 +7,37 @@ overview is a result like any other, so that terminal, page, JSON and notebook s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from vlmlens.compose.estimate import duration
+from vlmlens.report._text import plural
 from vlmlens.results import OVERVIEW, Cell, Finding, Glance, Result, Table
 
+if TYPE_CHECKING:
+    from vlmlens.runs.run import Run
 
-def overview_of(results: Sequence[Result]) -> Result:
+
+def headline(run: Run) -> str:
+    """A run in one line: "demo on demo:scenes: 600 images, 3,000 questions, 3 min"."""
+    spec, samples = run.spec, run.samples
+    model = f"{spec.adapter} {spec.model or ''}".strip()
+    images = len({image for sample in samples for image in sample.images})
+    seconds = sum(run.info.get("summary", {}).get("seconds", {}).values())
+    facts = [
+        plural(images, "image") if images else "",
+        "" if images == len(samples) else plural(len(samples), "question"),
+        duration(seconds) if seconds else "",
+    ]
+    source = f"{model} on {spec.data}" if run.has_model else str(spec.data)
+    return f"{source}: {', '.join(fact for fact in facts if fact)}"
+
+
+def overview_of(results: Sequence[Result], title: str = "Overview") -> Result:
     """The overview of a run.
 
     Args:
         results: Of its analyses, in order.
+        title: The run in one line.
 
     Returns:
         A result with all cells, what is notable as findings (of several about one subject, the
@@ -28,7 +50,7 @@ def overview_of(results: Sequence[Result]) -> Result:
         notable.setdefault(found.subject, found)
     return Result(
         analysis=OVERVIEW,
-        title="Overview",
+        title=title,
         findings=list(notable.values()),
         tables=[_table(cells)] if cells else [],
         overview=cells,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -37,6 +38,21 @@ def read_rows(path: Path) -> Rows:
         ManifestError: It is no table of its suffix's kind; names the line.
     """
     return _READERS[path.suffix.lower()](path)
+
+
+def rows_in_memory(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """Rows that are in memory already: of a DataFrame, say."""
+    cells = [{str(name): _plain(value) for name, value in row.items()} for row in rows]
+    columns = tuple(dict.fromkeys(name for row in cells for name in row))
+    return Rows(columns, list(_numbered(cells)))
+
+
+def _plain(value: Any) -> Any:
+    """A cell without the types of pandas and numpy; what they call missing is None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    missing = isinstance(value, float) and math.isnan(value)
+    return None if missing or type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _jsonl(path: Path) -> Rows:

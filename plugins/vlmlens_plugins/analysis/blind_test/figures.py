@@ -80,7 +80,6 @@ def _distribution_figure(answers: TaskAnswers) -> Figure:
         x_label="answer",
         y_label="share of answers" if answers.open else "mean probability",
         series=series,
-        y_range=(0.0, 1.0),
     )
 
 

@@ -18,7 +18,7 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._columns import choose
 from vlmlens_plugins.analysis._scoring import AnswerScorer
-from vlmlens_plugins.analysis.logit_lens import report, several_report, tuned_gain
+from vlmlens_plugins.analysis.logit_lens import fresh_positions, report, several_report, tuned_gain
 from vlmlens_plugins.analysis.logit_lens.figures import figures
 from vlmlens_plugins.analysis.logit_lens.model_check import check_rows
 from vlmlens_plugins.analysis.logit_lens.options import LensOptions
@@ -81,7 +81,11 @@ class LogitLens(Analysis):
             errors.append(error)
         if self.options.tuned:
             parts.append(self._learn(context, reader, found))
+        fresh = self._fresh(context, vlm, reader, found)
+        parts = [*fresh, *parts]
         notes = report.notes(self.options, max(errors), reader.words)
+        if any(part.figures for part in fresh):
+            notes.append(fresh_positions.NOTE)
         return Result(
             analysis="logit-lens",
             title="Where the answer forms",
@@ -92,6 +96,19 @@ class LogitLens(Analysis):
             notes=[*notes, *self._unread(context)],
             overview=next((part.overview for part in parts if part.overview), ()),
         )
+
+    def _fresh(
+        self, context: AnalysisContext, vlm: ModelAdapter, reader: Reader, found: Sequence[Group]
+    ) -> list[Result]:
+        """Figures of positions that are asked for and not stored; on the page they come first."""
+        shown = [context.samples[i] for i in sorted(self._shown(context.samples))]
+        sites = [name.partition("/")[0] for name in found[0].columns]
+        stored = {group.name for group in found}
+        return [
+            fresh_positions.part(name, sites, vlm, reader, shown, self.options.words)
+            for name in dict.fromkeys(self.options.positions)
+            if name not in stored
+        ]
 
     def _read(
         self,
@@ -162,8 +179,11 @@ class LogitLens(Analysis):
         if self.options.columns is not None:
             return groups(choose(self.options.columns, columns))
         held = readable(columns)
-        default = [name for name in held if name.endswith("/last")]
-        return groups(default or held or choose(["llm.block.*/last"], columns))
+        last = [name for name in held if name.endswith("/last")]
+        over_image = [name for name in held if name.endswith("/image")]
+        if last and last[-1].replace("/last", "/image") in over_image:
+            last += over_image
+        return groups(last or held or choose(["llm.block.*/last"], columns))
 
     def _shown(self, samples: Sequence[Sample]) -> list[int]:
         """Numbers of the samples to show token by token."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from vlmlens.abc import Options
@@ -18,10 +20,16 @@ class LensOptions(Options):
         None,
         min_length=1,
         description="Columns of language blocks to read: /last, /all, /text, /image, /steps. "
-        "Default: llm.block.*/last; if not stored, all other columns of single positions.",
+        "Default: llm.block.*/last, and llm.block.*/image where stored; if /last is not stored, "
+        "all columns of single positions.",
     )
     samples: int | list[str] = Field(
         2, description="Samples to show token by token: ids, or how many of each task."
+    )
+    positions: list[Literal["image", "text", "all"]] = Field(
+        default_factory=list,
+        description="Further positions of these samples to show, also where they are not stored: "
+        "the model runs once more for each sample.",
     )
     words: list[str] = Field(
         default_factory=list,

@@ -9,7 +9,7 @@ import torch
 
 from vlmlens.abc import Analysis, AnalysisContext, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
-from vlmlens.hf.loading import pick_device
+from vlmlens.hf.load_options import pick_device
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import choose, in_order, is_ragged

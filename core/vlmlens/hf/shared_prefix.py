@@ -1,9 +1,9 @@
-"""Batches in which samples on the same images share their beginning: system prompt and images.
+"""Batches in which samples with the same images share a prefix: system prompt and images.
 
-The common beginning is run once and fills a cache of keys and values. What follows it in each
-sample goes on from there: the tails of a group stand in one row, one after the other, and a mask
-lets each see the beginning and itself only. In a causal model that gives the same activations as
-running each sample whole: no earlier position depends on a later one.
+The prefix ("beginning") is computed once and fills the KV cache. The rest of each sample (its
+"tail") continues from there: the tails of a group stand in one row, and a mask lets each attend to
+the beginning and to itself only. In a causal model no position depends on a later one, so the
+activations are those of running each sample whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ import transformers
 
 from vlmlens.hf.layouts import joined, placed_images
 from vlmlens.hf.recurrent import carries_state
+from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.passes.batch import Batch, Pass
 from vlmlens.passes.compiling import is_compiled
 from vlmlens.passes.tracing import end_pass
@@ -26,12 +27,9 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
 
-if TYPE_CHECKING:
-    from vlmlens.hf.adapter import TransformersAdapter
-
 
 class Filling(transformers.DynamicCache):
-    """Keys and values of beginnings; may end the pass that fills it once a layer has its own."""
+    """The KV cache of the beginnings; it can end the pass that fills it after a given layer."""
 
     last: int | None = None
 
@@ -44,13 +42,13 @@ class Filling(transformers.DynamicCache):
         return found
 
     def stay_plain(self) -> None:
-        """Keep out of compiled code, which cannot end a pass."""
+        """Keep this out of compiled code, which cannot end a pass."""
         self.__dict__["update"] = torch.compiler.disable(self.update)
 
 
 @dataclass(frozen=True)
 class Beginnings:
-    """Encoded samples, one per group of equal images, cut where what differs begins.
+    """Encoded samples, one per group of equal images, cut where the samples of a group differ.
 
     Args:
         inputs: Of the cut samples, without padding.
@@ -66,12 +64,12 @@ class Beginnings:
 
     @property
     def prefix(self) -> int:
-        """Tokens of a beginning."""
+        """Number of tokens in a beginning."""
         return int(self.ids.shape[1])
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest tail."""
+        """Number of tokens in the longest tail."""
         return max(len(tail) for tail in self.tails)
 
     @cached_property
@@ -86,12 +84,12 @@ class Beginnings:
 
     @property
     def packed(self) -> int:
-        """Tokens of the longest row of tails."""
+        """Number of tokens in the longest row of tails."""
         ends = (start + len(tail) for start, tail in zip(self.starts, self.tails, strict=True))
         return max(ends)
 
     def packed_tails(self, fill: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The tails of each group in a row, filled up on the right.
+        """The tails of each group in a row, padded on the right.
 
         Returns:
             Token ids and places after the beginning, int64 `[groups, packed]`; and what each
@@ -111,7 +109,7 @@ class Beginnings:
         return ids, places, sees
 
     def whole(self, fill: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids `[samples, prefix + longest]` and mask of the samples as if run whole."""
+        """Token ids `[samples, prefix + longest]` and mask of the whole samples."""
         ids = torch.full((len(self.tails), self.longest), fill)
         mask = torch.zeros_like(ids)
         for row, tail in enumerate(self.tails):
@@ -121,11 +119,11 @@ class Beginnings:
         return torch.cat([heads, ids], 1), torch.cat([torch.ones_like(heads), mask], 1)
 
 
-def encode_beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Batch | None:
-    """One batch of samples whose common beginnings are computed once; None where that is not exact.
+def encode_beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -> Batch | None:
+    """One batch of samples whose common beginnings are computed once; None if that is not exact.
 
     Args:
-        vlm: Its language model sees no later token, and its images stand before the question.
+        vlm: An adapter whose language model is causal and whose images precede the question.
         groups: Samples with equal images, at least one each.
     """
     begin = beginnings(vlm, groups)
@@ -147,9 +145,7 @@ def encode_beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample
     return Batch(samples, inputs, layouts, _passes(vlm, begin, inputs))
 
 
-def _passes(
-    vlm: TransformersAdapter, begin: Beginnings, inputs: Mapping[str, Any]
-) -> tuple[Pass, ...]:
+def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
     """The beginnings, which fill a cache, then all tails."""
     module: Any = vlm.module
     cache = Filling()
@@ -177,10 +173,10 @@ def _passes(
     return Pass(frozenset(Axis), first, rows, fill), Pass(frozenset({Axis.LLM}), then)
 
 
-def sees_all(vlm: TransformersAdapter, length: int) -> bool:
-    """Whether a token sees all before it in a sample of that length, by a mask of our own.
+def sees_all(vlm: SampleEncoding, length: int) -> bool:
+    """Whether tokens attend to all earlier ones in a sample of that length, and take our mask.
 
-    A state that is carried along the sequence heeds no mask: it mixes tails that stand in one row.
+    A state that is carried along the sequence heeds no mask: it mixes tails that share a row.
     """
     text = vlm.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
@@ -189,8 +185,8 @@ def sees_all(vlm: TransformersAdapter, length: int) -> bool:
     return masked and not narrow
 
 
-def beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:
-    """What the samples of each group have in common, encoded; None where that is nothing.
+def beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -> Beginnings | None:
+    """The common beginning of each group's samples, encoded; None if they have none.
 
     Args:
         vlm: The model.
@@ -223,7 +219,7 @@ def beginnings(vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]]) -> 
 
 
 def shared_rows(layout: AxisLayout, begin: Beginnings) -> AxisLayout:
-    """The layout of samples run whole, where their beginnings stand once and first.
+    """The layout of whole samples, moved to rows in which each beginning stands once and first.
 
     Args:
         layout: Of `Beginnings.whole`: rows of `[samples, prefix + longest]`.
@@ -245,27 +241,30 @@ def shared_rows(layout: AxisLayout, begin: Beginnings) -> AxisLayout:
 
 
 def owned(layout: AxisLayout, owners: Sequence[int]) -> AxisLayout:
-    """The layout of groups as that of their samples: each has the rows of its group."""
+    """The layout of groups, repeated per sample: each sample has the rows of its group."""
     others = tuple(owned(other, owners) for other in layout.others)
     return AxisLayout(layout.total, [layout.samples[owner] for owner in owners], others)
 
 
-def _cut(vlm: TransformersAdapter, sample: Sample) -> tuple[str, str] | None:
-    """The templated text up to and with the last image, and after it."""
+def _cut(vlm: SampleEncoding, sample: Sample) -> tuple[str, str] | None:
+    """The templated text up to and including the last image, and the rest."""
     text = vlm.prompt_text(sample)
     head, found, tail = text.rpartition(vlm.image_mark)
     return (head + found, tail) if found else None
 
 
-def _ids_after_image(vlm: TransformersAdapter, text: str) -> list[int]:
-    """Token ids of a text that follows an image; the image's token keeps it from the start."""
+def _ids_after_image(vlm: SampleEncoding, text: str) -> list[int]:
+    """Token ids of a text after an image.
+
+    It is tokenized behind the image token, so that it does not count as the start of a text.
+    """
     mark: str = vlm.tokenizer.convert_ids_to_tokens(vlm.image_token_id)
     ids = vlm.tokenizer(mark + text, add_special_tokens=False)["input_ids"]
     return list(ids[1:]) if ids and ids[0] == vlm.image_token_id else []
 
 
 def _cut_rows(value: Any, mask: torch.Tensor, prefix: int) -> Any:
-    """The first `prefix` real positions of what is aligned with the tokens."""
+    """The first `prefix` positions without padding, of tensors aligned with the tokens."""
     if not (isinstance(value, torch.Tensor) and value.shape[:2] == mask.shape[:2]):
         return value
     if value.dim() != 2:

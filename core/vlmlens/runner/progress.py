@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,9 +21,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from vlmlens.abc.observer import SilentObserver
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vlmlens.abc.observer import Observer
     from vlmlens.results import Result
 
 
@@ -44,7 +50,7 @@ class RichObserver:
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._bars = _bars(console) if console.is_terminal and not quiet else None
+        self._bars = _bars(console) if draws_bars(console) and not quiet else None
         self._task: TaskID | None = None
         self._name: str | None = None
         self._warned: set[str] = set()
@@ -92,8 +98,7 @@ class RichObserver:
             self._console.print(Text.assemble(("warning: ", "bold yellow"), message))
 
     def result(self, result: Result) -> None:
-        """Say that an analysis is done; its findings are printed at the end."""
-        self.note(f"{result.title}: {len(result.findings)} findings")
+        """Nothing: what was found is printed at the end."""
 
     def _end_stage(self, *, complete: bool) -> None:
         if self._bars is None or self._task is None:
@@ -104,6 +109,32 @@ class RichObserver:
             self._bars.update(self._task, total=total, completed=total)
         self._bars.stop_task(self._task)
         self._task = None
+
+
+@contextmanager
+def watched(observer: Observer | None, progress: bool | None) -> Iterator[Observer]:
+    """Who is told how a call of the Python API goes.
+
+    Args:
+        observer: The user's own, which goes before all else.
+        progress: True: bars (lines where there is neither a terminal nor a notebook) on stderr;
+            False: silence; None: bars in terminals and notebooks, silence elsewhere.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    seen = console.is_terminal or console.is_jupyter if progress is None else progress
+    if observer is not None or not seen:
+        yield observer or SilentObserver()
+        return
+    with RichObserver(console) as shown:
+        yield shown
+
+
+def draws_bars(console: Console) -> bool:
+    """Whether bars can move there; in a notebook they need the package ipywidgets."""
+    widgets = console.is_jupyter and find_spec("ipywidgets") is not None
+    return console.is_terminal or widgets
 
 
 def _bars(console: Console) -> Progress:

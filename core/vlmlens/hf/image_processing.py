@@ -1,7 +1,7 @@
 """Image processing with torch alone, for families whose own code needs torchvision.
 
-torchvision resizes tensors with torch's `interpolate`; so does this, with the same arithmetic in
-the same order: its pixel values are those of torchvision.
+torchvision resizes tensors with torch's `interpolate`. This module does the same arithmetic in the
+same order, so its pixel values equal torchvision's.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class TensorImageProcessor(PilBackend):
         return "torch"
 
     def features(self, images: Sequence[torch.Tensor], **settings: Any) -> dict[str, Any]:
-        """What the model is given for some images.
+        """The model's inputs for some images.
 
         Args:
             images: uint8 `[3, height, width]` each.
-            settings: The processor's, such as `rescale_factor` and `image_mean`.
+            settings: The processor's settings, such as `rescale_factor` and `image_mean`.
         """
         raise NotImplementedError
 
@@ -54,13 +54,13 @@ def resized(
 
     Args:
         image: uint8 or float32 `[channels, height, width]`.
-        height: Wanted, in pixels.
-        width: Likewise.
-        resample: Pillow's number of the filter: 2 (bilinear) or 3 (bicubic).
+        height: The new height in pixels.
+        width: The new width in pixels.
+        resample: Number of the filter in Pillow: 2 (bilinear) or 3 (bicubic).
         antialias: Whether to filter before making an image smaller.
 
     Raises:
-        ValueError: Another filter.
+        ValueError: The filter is another one.
     """
     if resample not in _MODES:
         raise ValueError(f"the filter {resample} is not one of {sorted(_MODES)}")
@@ -85,7 +85,7 @@ def normalised(
         image: `[..., channels, height, width]`.
         mean: Per channel.
         std: Per channel.
-        factor: What pixel values are multiplied with first, usually 1 / 255.
+        factor: Pixel values are first multiplied by it, usually 1 / 255.
     """
     centre = torch.tensor(mean) * (1.0 / factor)
     spread = torch.tensor(std) * (1.0 / factor)

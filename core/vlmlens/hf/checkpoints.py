@@ -1,18 +1,18 @@
-"""Loading a checkpoint through transformers, with errors that say what to do."""
+"""Files of a checkpoint, its identity, and clear errors when it cannot be loaded."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
+import transformers
+from transformers.utils.hub import cached_file
 
 from vlmlens.errors import (
     CheckpointError,
@@ -20,12 +20,8 @@ from vlmlens.errors import (
     CheckpointNotFound,
     CompositionError,
     MissingDependency,
-    SpecError,
-    did_you_mean,
 )
-
-if TYPE_CHECKING:
-    from vlmlens.abc.adapter import LoadRequest
+from vlmlens.hf.load_options import check_attention
 
 _ABOUT_ATTENTION = re.compile(r"(?i)attn_implementation|(flex|flash|dot_product)[ _]?attention")
 _WHOLE_FILE = 64 * 2**20
@@ -33,64 +29,59 @@ _SLICE = 2**20
 _SLICES = 16
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU.
+def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's config.json as a dict; no config class is loaded.
+
+    Args:
+        model: Hub id or folder.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
-        SpecError: torch cannot use that device here.
+        OSError: There is none.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SpecError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}).",
-            subject=name,
-            hint="Use --device cpu, or see `vlmlens doctor`.",
-        ) from error
-    return device
+    revision = arguments.get("revision")
+    said, _ = transformers.PreTrainedConfig.get_config_dict(model, revision=revision)
+    return dict(said)
 
 
-def pick_dtype(name: str, config: Any, device: torch.device) -> torch.dtype | str:
-    """The dtype to load with: the asked one, or the checkpoint's own.
+def checkpoint_file(
+    model: str, file: str, arguments: Mapping[str, Any], *, needed: bool = False
+) -> Path | None:
+    """The local path of a checkpoint's file; downloaded from the hub if necessary.
 
-    float16 is not computed on a CPU: there it is about 200 times slower than float32, so "auto"
-    takes float32 for a float16 checkpoint, and asking for float16 is refused.
+    Args:
+        model: Hub id or folder.
+        file: Its name in the checkpoint.
+        arguments: For `from_pretrained`; only the revision is used.
+        needed: Whether a missing file is an error.
 
     Raises:
-        SpecError: float16 on a CPU.
+        OSError: The file is needed and missing.
     """
-    if name == "auto":
-        own = getattr(config, "dtype", None)
-        if own is None:
-            return "auto"
-        half_on_cpu = own == torch.float16 and device.type == "cpu"
-        return torch.float32 if half_on_cpu else torch.zeros(0, dtype=own).dtype
-    if name == "float16" and device.type == "cpu":
-        raise SpecError(
-            "float16 is not computed on a CPU.",
-            subject=name,
-            hint="Use --dtype float32 or bfloat16.",
-        )
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    path = cached_file(
+        model,
+        file,
+        revision=arguments.get("revision"),
+        _raise_exceptions_for_missing_entries=needed,
+    )
+    return None if path is None else Path(path)
 
 
-def hub_arguments(request: LoadRequest) -> dict[str, Any]:
-    """The keyword arguments that every `from_pretrained` call gets."""
-    arguments: dict[str, Any] = {"trust_remote_code": request.trust_remote_code}
-    if request.revision is not None:
-        arguments["revision"] = request.revision
-    return arguments
+def checkpoint_json(model: str, file: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint's JSON file; empty if there is no such file.
+
+    Args:
+        model: Hub id or folder.
+        file: Its name in the checkpoint.
+        arguments: For `from_pretrained`; only the revision is used.
+    """
+    path = checkpoint_file(model, file, arguments)
+    return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextmanager
 def explained(model: str, attention: str | None = None) -> Iterator[None]:
-    """Turn the hub's and transformers' complaints about a checkpoint into our errors.
+    """Turn errors of the hub and of transformers about a checkpoint into ours.
 
     Args:
         model: Hub id or folder.
@@ -98,7 +89,7 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
 
     Raises:
         SpecError: There is no such attention.
-        CompositionError: The model has it not.
+        CompositionError: The model does not support it.
         MissingDependency: A package is not installed.
         CheckpointError: Anything else.
     """
@@ -125,67 +116,8 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
         raise _explain(model, error) from error
 
 
-def check_attention(name: str | None) -> None:
-    """Raise where transformers knows no attention of that name; a hub kernel has a `/` in its own.
-
-    Raises:
-        SpecError: There is none; lists those that there are.
-    """
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
-    if name is not None and name not in known and "/" not in name:
-        usual = [each for each in known if "|" not in each]
-        raise SpecError(
-            f"There is no attention {name!r}.",
-            subject=name,
-            hint=f"{did_you_mean(name, usual)} Known: {', '.join(usual)}.".strip(),
-        )
-
-
-def quantization_config(name: str) -> Any:
-    """A bitsandbytes config of transformers for "4bit" or "8bit".
-
-    Raises:
-        MissingDependency: bitsandbytes or accelerate is not installed.
-        SpecError: Another name.
-    """
-    for package in ("bitsandbytes", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependency(
-                f"Quantized loading needs {package}, which is not installed.",
-                subject=package,
-                hint="pip install 'vlmlens[quantization]'",
-            )
-    if name not in {"4bit", "8bit"}:
-        raise SpecError(f"There is no quantization {name!r}.", subject=name, hint="4bit or 8bit.")
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(load_in_4bit=name == "4bit", load_in_8bit=name == "8bit")
-
-
-def compute_in(module: Any, dtype: str, device: str) -> None:
-    """Let a model compute its matrix products in another dtype (torch.autocast), in place.
-
-    Raises:
-        SpecError: float16 on a CPU.
-    """
-    check_autocast(dtype, device)
-    for part in (module, getattr(module, "model", None)):
-        if isinstance(part, torch.nn.Module):
-            part.forward = torch.autocast(device, getattr(torch, dtype))(part.forward)
-
-
-def check_autocast(dtype: str | None, device: str) -> None:
-    """Raise `SpecError` where matrix products are to be computed in float16 on a CPU."""
-    if dtype == "float16" and device == "cpu":
-        raise SpecError(
-            "float16 is not computed on a CPU.", subject=dtype, hint="Use --autocast bfloat16."
-        )
-
-
 def check_complete(model: str, missing: Collection[str]) -> None:
-    """Raise `CheckpointError` where a checkpoint lacks weights, which lists them."""
+    """Raise a `CheckpointError` that lists the weights which a checkpoint lacks, if any."""
     if missing:
         names = sorted(missing)
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -211,11 +143,11 @@ def quiet() -> Iterator[None]:
 
 
 def checkpoint_identity(model: str, config: Any, revision: str | None = None) -> dict[str, Any]:
-    """What tells this checkpoint from any other: the hub commit, or a digest of the folder.
+    """The identity of a checkpoint: its commit on the hub, or a digest of the folder.
 
     Args:
         model: Hub id or folder.
-        config: Its config, which may carry the commit; else the cache of the hub tells.
+        config: Its config, which may name the commit; otherwise the hub's cache does.
         revision: The branch, tag or commit that was asked for.
     """
     folder = Path(model)
@@ -226,7 +158,7 @@ def checkpoint_identity(model: str, config: Any, revision: str | None = None) ->
 
 
 def _cached_commit(model: str, revision: str | None) -> str | None:
-    """The commit of a hub checkpoint as it lies in the hub's cache, in a folder of that name."""
+    """The commit of a checkpoint in the hub's cache; the cache's folder is named after it."""
     from huggingface_hub import try_to_load_from_cache
     from transformers.utils.hub import extract_commit_hash
 
@@ -283,7 +215,7 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _file_sample(path: Path) -> bytes:
-    """The whole file, or, above 64 MiB, sixteen slices of it spread evenly from start to end."""
+    """The whole file; above 64 MiB, sixteen slices spread evenly from start to end."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= _WHOLE_FILE:

@@ -1,4 +1,4 @@
-"""Token-level work on encoded tensors: kinds of positions, appended answers, padding."""
+"""Works on token tensors: kinds of positions, appended answers, padding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmlens.tokens import TokenKind
 def token_kinds(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
-    image_token_id: int,
+    image: torch.Tensor,
     special_ids: AbstractSet[int],
     answer_lengths: Sequence[int] = (),
 ) -> npt.NDArray[np.uint8]:
@@ -25,15 +25,15 @@ def token_kinds(
     Args:
         input_ids: int64 `[samples, positions]`.
         attention_mask: `[samples, positions]`, 0 at padding.
-        image_token_id: The id of image positions.
-        special_ids: Ids that stand for neither text nor image.
+        image: bool `[samples, positions]`, the positions that image features replace.
+        special_ids: Ids of special tokens: neither text nor image.
         answer_lengths: Per sample, how many of its last tokens are an appended answer.
     """
     ids = input_ids.cpu().numpy()
     mask = attention_mask.cpu().numpy().astype(bool)
     kinds = np.full(ids.shape, TokenKind.TEXT, np.uint8)
     kinds[np.isin(ids, sorted(special_ids)) | ~mask] = TokenKind.SPECIAL
-    kinds[(ids == image_token_id) & mask] = TokenKind.IMAGE
+    kinds[image.cpu().numpy() & mask] = TokenKind.IMAGE
     for i, length in enumerate(answer_lengths):
         kinds[i, np.flatnonzero(mask[i])[-length:]] = TokenKind.ANSWER
     return kinds
@@ -42,9 +42,9 @@ def token_kinds(
 def append_answers(
     inputs: Mapping[str, Any], answers: Sequence[Sequence[int]], pad_token_id: int, *, side: str
 ) -> dict[str, Any]:
-    """The inputs with answer tokens after each sample's prompt, padded anew.
+    """The inputs with answer tokens after each sample's prompt, padded again.
 
-    Every tensor that is aligned with the tokens grows; type ids of answers are 0, as for text.
+    Every tensor that is aligned with the tokens grows. Type ids of answers are 0, as for text.
 
     Args:
         inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
@@ -90,6 +90,16 @@ def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Ten
     return torch.nn.utils.rnn.pad_sequence(
         list(rows), batch_first=True, padding_value=fill, padding_side=side
     )
+
+
+def counted_positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
+    """int64 `[samples, length]`: how many tokens precede each of the last positions.
+
+    Args:
+        attention_mask: `[samples, positions]`, 0 at padding.
+        length: How many of the last positions are asked for.
+    """
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
 
 
 def _continuation(name: str, answer: Sequence[int], like: torch.Tensor) -> torch.Tensor:

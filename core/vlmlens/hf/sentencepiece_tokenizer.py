@@ -1,8 +1,8 @@
-"""SentencePiece tokenizers (`tokenizer.model`) that cut text as the slow Llama tokenizer did.
+"""SentencePiece tokenizers (`tokenizer.model`) that split text like the slow Llama tokenizer.
 
-The text is cut at the added tokens first, and each piece of text between them is encoded by
-SentencePiece on its own, with its dummy prefix: transformers' `legacy` behaviour, for which the
-checkpoints of several families were trained. Needs the package sentencepiece.
+Text is split at the added tokens first. SentencePiece then encodes each part in between on its own,
+with its dummy prefix. This is transformers' `legacy` behaviour; several families were trained with
+it. Needs the package sentencepiece.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlmlens.errors import CheckpointError, MissingDependency
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def piece_tokenizer(
+def sentencepiece_tokenizer(
     file: Path,
     added: Mapping[str, int] | None = None,
     *,
@@ -32,23 +32,22 @@ def piece_tokenizer(
     unk: str = "<unk>",
     pad: str | None = None,
 ) -> Any:
-    """A tokenizer of transformers over a SentencePiece model. It puts nothing around a text.
+    """A transformers tokenizer for a SentencePiece model. It adds no tokens around a text.
 
     Args:
         file: `tokenizer.model`.
-        added: Special tokens at which the text is cut, with the id that each must have: that of
-            the piece of that name, or the next one after the vocabulary.
-        strip: Whether white space on both sides of an added token is dropped, as transformers did
-            before 4.34.
-        plain: Added tokens that are no special tokens: decoding keeps them.
-        bos: Begins a text.
-        eos: Ends it.
-        unk: Stands for the unknown.
-        pad: Fills up; None: `unk`.
+        added: Special tokens at which text is split, with their ids: that of the piece of the
+            same name, or the next id after the vocabulary.
+        strip: Whether to drop white space around an added token, as transformers did before 4.34.
+        plain: Added tokens that are not special: decoding keeps them.
+        bos: Begin-of-text token.
+        eos: End-of-text token.
+        unk: Unknown token.
+        pad: Padding token; None: `unk`.
 
     Raises:
         MissingDependency: sentencepiece is not installed.
-        CheckpointError: The file is no SentencePiece model, or an added token gets another id.
+        CheckpointError: The file is not a SentencePiece model, or an added token gets another id.
     """
     if importlib.util.find_spec("sentencepiece") is None:
         raise MissingDependency(
@@ -95,7 +94,7 @@ def piece_tokenizer(
 
 
 def _with_bytes_read(tokens: list[str]) -> list[str]:
-    """The tokens, with runs of byte pieces (`<0xE4>`) as the text that they spell in UTF-8."""
+    """The tokens, with runs of byte pieces (`<0xE4>`) decoded as UTF-8."""
     read: list[str] = []
     for is_byte, run in groupby(tokens, lambda token: _BYTE.fullmatch(token) is not None):
         if is_byte:

@@ -11,28 +11,25 @@ import transformers
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
-from vlmlens.hf.loading import (
+from vlmlens.hf.checkpoints import check_complete, checkpoint_identity, explained, quiet
+from vlmlens.hf.load_options import (
     check_autocast,
-    check_complete,
-    checkpoint_identity,
     compute_in,
-    explained,
     hub_arguments,
     pick_device,
     pick_dtype,
     quantization_config,
-    quiet,
 )
 from vlmlens.hf.processors import image_backend, load_processor
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 
 
 class LoadedModel(ModelAdapter):
-    """What of an adapter concerns loading: weights, module tree, sites, description.
+    """The loading half of an adapter: weights, module tree, sites, description.
 
     Args:
         module: The model, on its device or on the meta device.
-        request: What it was loaded from.
+        request: What to load, and how.
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageTextToText"
@@ -94,19 +91,20 @@ class LoadedModel(ModelAdapter):
 
     @classmethod
     def arguments(cls, request: LoadRequest) -> dict[str, Any]:
-        """What `read_config` and `read_module` are given, for every `from_pretrained`.
+        """Keyword arguments of every `from_pretrained`, given to `read_config` and `read_module`.
 
-        A family whose options say what is to be read adds them, and takes them out again.
+        A family can add options here that change what is read; it must remove them again before
+        it calls transformers.
         """
         return hub_arguments(request)
 
     @classmethod
     def empty_module(cls, config: Any, request: LoadRequest) -> Any:
-        """The model of a config, without a checkpoint; a family with its own class extends it.
+        """The model of a config, without weights. A family with its own class overrides it.
 
         Args:
             config: From `read_config`.
-            request: What is to be loaded.
+            request: What to load.
         """
         return getattr(transformers, cls.auto_class).from_config(
             config, trust_remote_code=request.trust_remote_code
@@ -114,7 +112,7 @@ class LoadedModel(ModelAdapter):
 
     @classmethod
     def check_config(cls, config: Any) -> None:
-        """Raise where a checkpoint needs what is not there. Called before its module is made.
+        """Raise if a package is missing that the checkpoint needs. Called before the model is made.
 
         Raises:
             MissingDependency: It needs a package that is not installed.
@@ -123,7 +121,7 @@ class LoadedModel(ModelAdapter):
 
     @classmethod
     def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
-        """The transformers config of a checkpoint; a family with a layout of its own extends it.
+        """The transformers config of a checkpoint. A family with its own file layout overrides it.
 
         Args:
             model: Hub id or folder.
@@ -133,7 +131,7 @@ class LoadedModel(ModelAdapter):
 
     @classmethod
     def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
-        """The model with its weights; a family with a layout of its own extends it.
+        """The model with its weights. A family with its own file layout overrides it.
 
         Args:
             model: Hub id or folder.
@@ -141,7 +139,7 @@ class LoadedModel(ModelAdapter):
             arguments: For `from_pretrained`: dtype, device map, attention, revision.
 
         Raises:
-            CheckpointError: Weights are missing; transformers alone would draw them at random.
+            CheckpointError: Weights are missing. (transformers would initialise them randomly.)
         """
         del config
         loader = getattr(transformers, cls.auto_class)
@@ -151,10 +149,10 @@ class LoadedModel(ModelAdapter):
 
     @classmethod
     def model_name(cls, request: LoadRequest) -> str:
-        """The checkpoint that a request means.
+        """The checkpoint that a request names, else the family's default.
 
         Raises:
-            SpecError: It names none, and the family has no default.
+            SpecError: There is neither.
         """
         model = request.model or cls.default_model
         if model is None:
@@ -177,7 +175,16 @@ class LoadedModel(ModelAdapter):
         """The checkpoint's processor, loaded on first use."""
         model = self.model_name(self.request)
         with explained(model):
-            return load_processor(model, hub_arguments(self.request), self.image_processor_class)
+            return self.read_processor(model, hub_arguments(self.request))
+
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """The processor of a checkpoint. A family with its own file layout overrides it.
+
+        Args:
+            model: Hub id or folder.
+            arguments: For every `from_pretrained`.
+        """
+        return load_processor(model, arguments, self.image_processor_class)
 
     @property
     def tokenizer(self) -> Any:
@@ -192,12 +199,12 @@ class LoadedModel(ModelAdapter):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go; the CPU for a skeleton, so that `encode` works on it."""
+        """Where inputs go; the CPU for a skeleton, so that `encode` works."""
         device: torch.device = self._module.device
         return torch.device("cpu") if device.type == "meta" else device
 
     def computing(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A part of the model that is called by itself, computing as the whole model does."""
+        """A part of the model that is called on its own, with the autocast of the whole model."""
         if self.request.autocast is None:
             return function
         wrap = torch.autocast(self.device.type, getattr(torch, self.request.autocast))

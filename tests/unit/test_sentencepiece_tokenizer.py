@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
@@ -40,7 +40,7 @@ def pieces(file: Path) -> Any:
 
 
 def test_each_text_between_added_tokens_is_encoded_alone(file: Path, pieces: Any) -> None:
-    tokenizer = piece_tokenizer(file, ADDED)
+    tokenizer = sentencepiece_tokenizer(file, ADDED)
     ids = tokenizer("the fox<im_start>hello[SEG][SEG]")["input_ids"]
     start, seg = ADDED["<im_start>"], ADDED["[SEG]"]
     assert ids == [*pieces.encode("the fox"), start, *pieces.encode("hello"), seg, seg]
@@ -49,21 +49,21 @@ def test_each_text_between_added_tokens_is_encoded_alone(file: Path, pieces: Any
 
 def test_white_space_around_added_tokens(file: Path, pieces: Any) -> None:
     text, start = "the fox <im_start> hello", ADDED["<im_start>"]
-    kept = piece_tokenizer(file, ADDED)(text)["input_ids"]
-    stripped = piece_tokenizer(file, ADDED, strip=True)(text)["input_ids"]
+    kept = sentencepiece_tokenizer(file, ADDED)(text)["input_ids"]
+    stripped = sentencepiece_tokenizer(file, ADDED, strip=True)(text)["input_ids"]
     assert kept == [*pieces.encode("the fox "), start, *pieces.encode(" hello")]
     assert stripped == [*pieces.encode("the fox"), start, *pieces.encode("hello")]
 
 
 def test_user_defined_pieces_and_bytes(file: Path, pieces: Any) -> None:
-    tokenizer = piece_tokenizer(file)
+    tokenizer = sentencepiece_tokenizer(file)
     for text in ("the <mark> fox", "runs  of   spaces", "é 图", "line\nbreak"):
         assert tokenizer(text)["input_ids"] == pieces.encode(text)
     assert tokenizer.decode(pieces.encode("hello world")) == "hello world"
 
 
 def test_special_tokens(file: Path) -> None:
-    tokenizer = piece_tokenizer(
+    tokenizer = sentencepiece_tokenizer(
         file, {"<im_start>": ADDED["<im_start>"]}, plain={"[SEG]": ADDED["[SEG]"]}
     )
     ids = tokenizer("hello<im_start>[SEG]")["input_ids"]
@@ -76,10 +76,10 @@ def test_special_tokens(file: Path) -> None:
 
 def test_a_wrong_id_is_refused(file: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gives '\[SEG\]' the id \d+, not 7"):
-        piece_tokenizer(file, {"[SEG]": 7})
+        sentencepiece_tokenizer(file, {"[SEG]": 7})
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="no SentencePiece model"):
-        piece_tokenizer(tmp_path / "tokenizer.model")
+        sentencepiece_tokenizer(tmp_path / "tokenizer.model")

@@ -1,8 +1,8 @@
 """Batches in which each distinct image goes through the vision tower once.
 
-For samples on the same images that cannot share their beginning: their language model lets the
-image see the question (a prefix language model), or the images do not come first. transformers'
-models take the features of images in place of their pixels, bit for bit what the tower would give.
+For samples with the same images that cannot share a prefix: image tokens attend to the question (a
+prefix language model), or the images do not come first. transformers' models accept image features
+in place of pixels; the result is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vlmlens.errors import SiteShapeError
 from vlmlens.hf.layouts import joined, placed_images
-from vlmlens.hf.shared import owned
+from vlmlens.hf.sample_encoding import SampleEncoding
+from vlmlens.hf.shared_prefix import owned
 from vlmlens.passes.batch import Batch, Pass
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
-
-if TYPE_CHECKING:
-    from vlmlens.hf.adapter import TransformersAdapter
 
 _PIXELS = "pixel_values"
 _SEEN = frozenset({Axis.VISION, Axis.PROJECTOR, Axis.SAMPLE})
@@ -46,10 +44,10 @@ class ImageFeatures:
         self._found: Any = None
 
     def compute(self) -> Any:
-        """What the encoder gives; computed once.
+        """The encoder's output, computed once.
 
         Raises:
-            SiteShapeError: It does not give one entry per image.
+            SiteShapeError: It does not have one entry per image.
         """
         if self._found is None:
             found = self._encoder(**self._inputs, return_dict=True)
@@ -74,14 +72,14 @@ class ImageFeatures:
 
 
 def encode_same_images(
-    vlm: TransformersAdapter, groups: Sequence[Sequence[Sample]], budget: int | None
+    vlm: SampleEncoding, groups: Sequence[Sequence[Sample]], budget: int | None
 ) -> Batch:
     """One batch of samples whose distinct images are computed once.
 
     Args:
-        vlm: Its models take `mm_encoder_outputs`.
+        vlm: An adapter whose model accepts `mm_encoder_outputs`.
         groups: Samples with equal images, at least one each.
-        budget: About how many tokens one pass of the language model is to have.
+        budget: About how many tokens one pass of the language model should have.
     """
     opened = vlm.open_images([group[0] for group in groups])
     firsts = vlm.process([group[0].prompt for group in groups], opened)
@@ -109,7 +107,7 @@ def encode_same_images(
 
 
 def stacked(layouts: Sequence[AxisLayout]) -> AxisLayout:
-    """The layouts of several passes as one, their rows one after the other."""
+    """The layouts of several passes as one: the rows of one pass after those of another."""
     first, samples = 0, list[TokenLayout]()
     for layout in layouts:
         samples += [
@@ -127,7 +125,7 @@ def _rows(found: Any, numbers: Sequence[int]) -> Any:
 
 
 def _read(
-    vlm: TransformersAdapter,
+    vlm: SampleEncoding,
     inputs: Mapping[str, Any],
     features: ImageFeatures,
     images: Sequence[int],
@@ -136,8 +134,8 @@ def _read(
     vlm.run_model({**inputs, "mm_encoder_outputs": features.of(images)}, head=head)
 
 
-def _encoder(vlm: TransformersAdapter, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What makes image features, and what it is given."""
+def _encoder(vlm: SampleEncoding, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The function that makes image features, and its arguments."""
     inner = getattr(vlm.module, "model", None)
     owner: Any = inner if hasattr(inner, "get_image_features") else vlm.module
     encoder = vlm.computing(owner.get_image_features)
