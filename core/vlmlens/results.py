@@ -43,14 +43,14 @@ class Verdict(StrEnum):
 
 
 _MEANINGS = {
-    Verdict.ENCODED: "it can be read, surely and well above the controls",
-    Verdict.NOT_ENCODED: "an effect that would count is ruled out",
-    Verdict.USES_IMAGE: "answers rest on the image, surely and to a good part",
-    Verdict.PARTLY: "answers follow the image, but not surely to a good part",
-    Verdict.IGNORES_IMAGE: "a change of answers that would count is ruled out",
-    Verdict.INCONCLUSIVE: "neither shown nor ruled out",
-    Verdict.DIFFERS: "significant after correction for all that was tested",
-    Verdict.NO_DIFFERENCE: "not significant, which is no proof of equality",
+    Verdict.ENCODED: "a probe reads it, significantly and clearly above its controls",
+    Verdict.NOT_ENCODED: "an effect of the minimum size is excluded",
+    Verdict.USES_IMAGE: "answers depend on the image, significantly and largely",
+    Verdict.PARTLY: "answers depend on the image, perhaps only a little",
+    Verdict.IGNORES_IMAGE: "a change of answers of the minimum size is excluded",
+    Verdict.INCONCLUSIVE: "neither shown nor excluded",
+    Verdict.DIFFERS: "significant after correction for all tests",
+    Verdict.NO_DIFFERENCE: "not significant, which does not prove equality",
     Verdict.INFO: "a description without a test",
 }
 

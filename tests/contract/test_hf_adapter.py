@@ -16,7 +16,7 @@ import transformers
 from vlmlens.abc import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, MissingDependency, SiteShapeError
 from vlmlens.hf.recurrent import carries_state
-from vlmlens.hf.shared import sees_all
+from vlmlens.hf.shared_prefix import sees_all
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter

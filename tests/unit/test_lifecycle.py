@@ -20,7 +20,7 @@ from vlmlens.registry import Registry
 from vlmlens.results import Finding, Result, Table
 from vlmlens.runner.execution import analyze, execute
 from vlmlens.spec.model import make_spec
-from vlmlens_plugins.lifecycle._numbers import AT_MOST, numbers
+from vlmlens_plugins.lifecycle._result_numbers import AT_MOST, numbers
 from vlmlens_plugins.lifecycle.run_log import RunLog
 from vlmlens_plugins.lifecycle.timing import pace, peak_memory
 

@@ -1,4 +1,4 @@
-"""The picture that SAM sees: the longer side fills a square, the rest is zero."""
+"""SAM's input: the longer side of the image fills a square, the rest is zero."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vlmlens.errors import DataError
-from vlmlens.hf.pixels import normalised
+from vlmlens.hf.image_processing import normalised
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -21,7 +21,7 @@ _WHITE = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """How an image lies on its tiles: in the upper left corner, the rest is white.
+    """How an image is placed on its tiles: in the upper left corner, on white.
 
     Args:
         rows: Of tiles.
@@ -77,7 +77,7 @@ def canvas(width: int, height: int, tile: int, most: int) -> Canvas:
 
 
 def laid_out(width: int, height: int, tile: int, number: int) -> Canvas:
-    """The canvas of an image whose longer side fills so many tiles.
+    """The canvas of an image whose longer side fills that many tiles.
 
     Args:
         width: Of the original image in pixels.
@@ -114,7 +114,7 @@ class TileImages:
         self.tile = tile
 
     def __call__(self, groups: Sequence[Sequence[Any]]) -> dict[str, torch.Tensor]:
-        """What the model is given for the images of each sample; nothing without images.
+        """The model's inputs for the images of each sample; empty without images.
 
         Args:
             groups: Per sample, its images.

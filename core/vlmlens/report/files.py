@@ -53,7 +53,7 @@ def to_json(result: Result) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Dicts, lists, strings, finite numbers, booleans and None from anything a result holds.
+    """Anything that a result holds, as dicts, lists, strings, finite numbers, booleans and None.
 
     Raises:
         TypeError: There is no such form for it.
@@ -79,7 +79,7 @@ def _plain_container(value: Any) -> Any:
         return [plain(item) for item in sorted(value)]
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
-    raise TypeError(f"a result holds {value!r} of {type(value).__name__}, which JSON has not")
+    raise TypeError(f"a result holds {value!r} of {type(value).__name__}, which JSON cannot hold")
 
 
 def file_names(result: Result, items: Sequence[Table] | Sequence[Figure], suffix: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlmlens.results import OVERVIEW, Cell, Glance, Result, Table
+from vlmlens.results import OVERVIEW, Cell, Finding, Glance, Result, Table
 
 
 def overview_of(results: Sequence[Result]) -> Result:
@@ -18,15 +18,18 @@ def overview_of(results: Sequence[Result]) -> Result:
         results: Of its analyses, in order.
 
     Returns:
-        A result with all cells, what is notable as findings, and one table: a row per subject; per
-        question its answer, and in columns QUESTION (value), (verdict) and (beside) what is known.
+        A result with all cells, what is notable as findings (of several about one subject, the
+        first), and one table: a row per subject; per question its answer, and in columns
+        QUESTION (value), (verdict) and (beside) what is known.
     """
     cells = [cell for result in results for cell in result.overview]
-    notable = [found for result in results for found in result.findings if found.notable]
+    notable: dict[str, Finding] = {}
+    for found in (found for result in results for found in result.findings if found.notable):
+        notable.setdefault(found.subject, found)
     return Result(
         analysis=OVERVIEW,
         title="Overview",
-        findings=notable,
+        findings=list(notable.values()),
         tables=[_table(cells)] if cells else [],
         overview=cells,
     )

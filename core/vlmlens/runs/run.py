@@ -267,10 +267,11 @@ class Run(AsHtml):
 
     @property
     def results(self) -> dict[str, Result]:
-        """The results by analysis."""
+        """The results by analysis, in the order of the spec; those added later follow."""
         found = self._stored_results()
         found.pop(OVERVIEW, None)
-        return found
+        first = [name for name in self.spec.analysis if name in found]
+        return {name: found[name] for name in dict.fromkeys([*first, *found])}
 
     @property
     def overview(self) -> Result:

@@ -116,9 +116,14 @@ class RunSpec(BaseModel):
         """Samples per pass for what runs the model beside extraction."""
         return SAMPLES_AT_ONCE if self.batch_size == "auto" else self.batch_size
 
-    def to_yaml(self) -> str:
-        """The spec as YAML that `read_spec` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+    def to_yaml(self, *, changed: bool = False) -> str:
+        """The spec as YAML that `read_yaml` reads back.
+
+        Args:
+            changed: Only what differs from the defaults.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=changed)
+        return yaml.safe_dump(values, sort_keys=False)
 
 
 def make_spec(values: Mapping[str, Any]) -> RunSpec:

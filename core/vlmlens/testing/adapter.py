@@ -42,6 +42,7 @@ class AdapterTests(AdapterSuite):
             make; it shows that the tolerance means something.
         model: A checkpoint, hub id or folder, to check instead of the tiny one.
         device: Where it computes.
+        attention: transformers' attention implementation; None: its usual one.
     """
 
     # ------------------------------------------------------------------ loading and sites

@@ -112,7 +112,15 @@ class AnalysisTests(PluginChecks):
         expect(named <= known, f"it names samples that are none: {sorted(named - known)[:3]}")
         ran = self.chosen().model_dump(mode="json")
         said = json.loads(to_json(result))["options"]
-        expect(said == json.loads(json.dumps(ran)), f"it ran with {ran}, and says {said}")
+        given = said == json.loads(json.dumps(ran))
+        expect(
+            given,
+            f"Result.options is {said}, and it ran with {ran}: give the result "
+            "options=self.options.model_dump(mode='json')",
+        )
+        for cell in result.overview:
+            words = (cell.subject, cell.question, cell.text)
+            expect(all(words) and "\n" not in "".join(words), f"{cell} lacks words, or has lines")
 
     def check_result_survives_json(self, folder: Path) -> None:
         """Strict JSON and back gives the same result."""

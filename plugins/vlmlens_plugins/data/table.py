@@ -15,7 +15,7 @@ from vlmlens.errors import DataNotFound, ManifestError, did_you_mean
 from vlmlens.samples import Sample, check_unique, with_prompts
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._paths import check_inside, existing
-from vlmlens_plugins.data._readers import SUFFIXES, Row, Rows, read_rows, rows_in_memory
+from vlmlens_plugins.data._table_files import SUFFIXES, Row, Rows, read_rows, rows_in_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,11 +30,9 @@ class TableOptions(Options):
 
     columns: dict[ColumnName, str] = Field(
         default_factory=dict,
-        description="What the table calls a column: columns.prompt=question.",
+        description="Column names in the table: columns.prompt=question.",
     )
-    allow_outside: bool = Field(
-        False, description="Accept images that lie outside the table's folder."
-    )
+    allow_outside: bool = Field(False, description="Accept images outside the table's folder.")
 
 
 class Table(Dataset):
@@ -78,7 +76,7 @@ class Table(Dataset):
         table = rows_in_memory(self._rows) if self._rows else read_rows(path)
         if not table.rows:
             raise DataNotFound(
-                f"{path} holds no rows.", subject=self.source, hint="Add one row per sample."
+                f"{path} has no rows.", subject=self.source, hint="Add one row per sample."
             )
         names = _Names(path, table, self.options.columns)
         if not prompts:
@@ -97,7 +95,7 @@ class Table(Dataset):
             return path
         kinds = ", ".join(sorted(SUFFIXES))
         raise DataNotFound(
-            f"{self.source!r} is no table.", subject=self.source, hint=f"Tables end in {kinds}."
+            f"{self.source!r} is not a table.", subject=self.source, hint=f"Tables end in {kinds}."
         )
 
 
@@ -164,7 +162,7 @@ class _RowReader:
         label = self._cell(row, "label", _cells.text)
         choices = self._cell(row, "choices", _cells.choices)
         if choices and label is not None and label not in choices:
-            raise self._wrong(row, "label", f"{label!r} is none of the choices {list(choices)}")
+            raise self._wrong(row, "label", f"{label!r} is not one of the choices {list(choices)}")
         return Sample(
             id=self._cell(row, "id", _cells.text) or f"row-{row.number:06d}",
             prompt=self._cell(row, "prompt", _cells.prompt) if self._own_prompt else "",

@@ -10,7 +10,7 @@ from vlmlens.manifest import Manifest
 from vlmlens.samples import Sample
 from vlmlens.testing import AdapterTests
 from vlmlens.testing._checks import skip
-from vlmlens.testing.tiny import byte_tokenizer, picture, save
+from vlmlens.testing.tiny import byte_tokenizer, picture, save, small_text
 from vlmlens_plugins.hf.manifests import HF
 
 _TEMPLATE = (
@@ -59,9 +59,11 @@ class Gemma3Checks(GenericChecks):
             bos="<bos>", eos="<eos>", pad="<pad>", unk="<unk>", add_bos=True, named=named,
         )  # fmt: skip
         text = t.Gemma3TextConfig(
-            **_text(tokenizer), head_dim=8, sliding_window=16, num_hidden_layers=3,
-            query_pre_attn_scalar=8,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            **small_text(
+                tokenizer, num_hidden_layers=3, head_dim=8, sliding_window=16,
+                query_pre_attn_scalar=8,
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            )
         )  # fmt: skip
         config = t.Gemma3Config(
             text_config=text, vision_config=_siglip(t.SiglipVisionConfig), mm_tokens_per_image=4,
@@ -90,7 +92,7 @@ class Idefics2Checks(GenericChecks):
                 "hidden_size": 32, "resampler_n_latents": 4, "resampler_depth": 1,
                 "resampler_n_heads": 2, "resampler_head_dim": 8, "num_key_value_heads": 2,
             },
-            text_config=t.MistralConfig(**_text(tokenizer), num_hidden_layers=2),
+            text_config=t.MistralConfig(**small_text(tokenizer)),
         )  # fmt: skip
         images = t.Idefics2ImageProcessorPil(size={"shortest_edge": 24, "longest_edge": 48})
         template = _TEMPLATE.format(image="<image>")
@@ -109,7 +111,7 @@ class Idefics3Checks(GenericChecks):
         config = t.Idefics3Config(
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"), scale_factor=2,
             vision_config=_siglip(t.Idefics3VisionConfig).to_dict(),
-            text_config=t.LlamaConfig(**_text(tokenizer), num_hidden_layers=2),
+            text_config=t.LlamaConfig(**small_text(tokenizer)),
         )  # fmt: skip
         images = t.Idefics3ImageProcessorPil(
             size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
@@ -140,7 +142,7 @@ class Glm4vChecks(GenericChecks):
                 "out_hidden_size": 32, "intermediate_size": 64,
             },
             text_config={
-                **_text(tokenizer), "num_hidden_layers": 2,
+                **small_text(tokenizer),
                 "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
             },
             **ids,
@@ -148,8 +150,13 @@ class Glm4vChecks(GenericChecks):
         sizes = {"shortest_edge": 8 * 8 * 2, "longest_edge": 64 * 64 * 2}
         settings: dict[str, Any] = {"patch_size": 4, "size": sizes}
         images = t.Glm4vImageProcessorPil(**settings)
-        save(folder, t.Glm4vForConditionalGeneration(config), tokenizer, images)
-        _name_processor(folder, "Glm4vProcessor")
+        save(
+            folder,
+            t.Glm4vForConditionalGeneration(config),
+            tokenizer,
+            images,
+            processor_config={"processor_class": "Glm4vProcessor"},
+        )
 
 
 class Qwen35Checks(GenericChecks):
@@ -176,7 +183,7 @@ class Qwen35Checks(GenericChecks):
                 "out_hidden_size": 32, "intermediate_size": 64, "num_position_embeddings": 64,
             },
             text_config={
-                **_text(tokenizer), "num_hidden_layers": 4, "head_dim": 8,
+                **small_text(tokenizer), "num_hidden_layers": 4, "head_dim": 8,
                 "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
                 "linear_num_value_heads": 4,
                 "rope_parameters": {
@@ -212,15 +219,6 @@ def _idefics_tokenizer() -> Any:
         ["<unk>", "<s>", "</s>", "<pad>", *dict.fromkeys(named.values()), *rows],
         bos="<s>", eos="</s>", pad="<pad>", unk="<unk>", add_bos=True, named=named,
     )  # fmt: skip
-
-
-def _text(tokenizer: Any) -> dict[str, Any]:
-    return {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
 
 
 def _siglip(config: Any, image_size: int = 32) -> Any:

@@ -17,7 +17,7 @@ class SliceImages:
     Args:
         slicing: How images are cut.
         mean: Per channel, taken off pixels between 0 and 1.
-        std: Per channel, by which they are divided then.
+        std: Per channel, by which they are then divided.
     """
 
     backend = "pil"
@@ -32,7 +32,7 @@ class SliceImages:
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     def __call__(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """What the model is given for at least one image.
+        """The model's inputs for at least one image.
 
         Returns:
             float32 `pixel_values` `[slices, patches, 3 * patch * patch]`, filled up with zeros to

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from vlmlens.errors import CheckpointError, ImageError
 from vlmlens.hf import CropGeometry
-from vlmlens.hf.pixels import normalised, resized
+from vlmlens.hf.image_processing import normalised, resized
 from vlmlens_adapter_molmo.images import Canvas, canvas_of
 from vlmlens_adapter_molmo.v1.config import POOLED
 
@@ -101,7 +101,7 @@ class MolmoImages:
         return canvas_of(self, height, width)
 
     def placed(self, height: int, width: int, canvas: tuple[int, int]) -> CropGeometry:
-        """Where an image lies that is fitted into the middle of a canvas.
+        """The place of an image that is fitted into the middle of a canvas.
 
         Args:
             height: Of the original image, in pixels.
