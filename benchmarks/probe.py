@@ -28,10 +28,10 @@ from torch import Tensor
 from vlmlens.abc import AnalysisContext, ColumnBlock, Options, Values
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
-from vlmlens_plugins.analysis.probe.evaluation import Family, Fits, standardized
-from vlmlens_plugins.analysis.probe.families import family
+from vlmlens_plugins.analysis.probe.control_labels import shuffled_within
+from vlmlens_plugins.analysis.probe.cross_validation import Family, Fits, standardized
 from vlmlens_plugins.analysis.probe.linear import LinearFits
-from vlmlens_plugins.analysis.probe.shuffles import shuffled_within
+from vlmlens_plugins.analysis.probe.probe_kinds import family
 from vlmlens_plugins.analysis.probe.splits import Split, assign_folds, folded
 from vlmlens_plugins.analysis.probe.targets import Target
 from vlmlens_plugins.storage.memory import MemoryStore, forget

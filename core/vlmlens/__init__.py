@@ -12,9 +12,8 @@ from vlmlens._version import __version__
 
 if TYPE_CHECKING:
     from vlmlens.abc.hookspecs import hookimpl
-    from vlmlens.api import load, run
+    from vlmlens.api import Run, analyze, compare, export, extract, load, open, run  # noqa: A004
     from vlmlens.errors import VlmlensError
-    from vlmlens.runs.run import Run
     from vlmlens.samples import Sample
     from vlmlens.tokens import Column, Selector
 
@@ -25,19 +24,29 @@ __all__ = [
     "Selector",
     "VlmlensError",
     "__version__",
+    "analyze",
+    "compare",
+    "export",
+    "extract",
     "hookimpl",
     "load",
+    "open",
     "run",
 ]
 
 _HOMES = {
     "Column": "vlmlens.tokens",
-    "Run": "vlmlens.runs.run",
+    "Run": "vlmlens.api",
     "Sample": "vlmlens.samples",
     "Selector": "vlmlens.tokens",
     "VlmlensError": "vlmlens.errors",
+    "analyze": "vlmlens.api",
+    "compare": "vlmlens.api",
+    "export": "vlmlens.api",
+    "extract": "vlmlens.api",
     "hookimpl": "vlmlens.abc.hookspecs",
     "load": "vlmlens.api",
+    "open": "vlmlens.api",
     "run": "vlmlens.api",
 }
 

@@ -1,48 +1,133 @@
-"""The Python API: `vlmlens.load` and `vlmlens.run`."""
+"""The Python API: the commands as functions. See docs/python.md."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Mapping, Sequence
+from inspect import cleandoc, signature
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
 
+import vlmlens.report.notebook  # noqa: F401  from here on, notebooks show runs and results
 from vlmlens.abc.adapter import ModelAdapter
+from vlmlens.abc.observer import Observer
+from vlmlens.compose.given import Given
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.runner.execution import RunMode, execute
-from vlmlens.runs.run import Run
-from vlmlens.spec.model import make_spec
+from vlmlens.results import Result
+from vlmlens.runner import execution
+from vlmlens.runner.progress import watched
+from vlmlens.runner.run_folder import RunMode
+from vlmlens.runs.run import Run, is_run
+from vlmlens.spec.model import MAX_PIXELS, RunSpec, make_spec
 
-if TYPE_CHECKING:
-    from vlmlens.abc.observer import Observer
+__all__ = ["Run", "analyze", "compare", "export", "extract", "load", "open", "run"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+StrPath = str | os.PathLike[str]
+Analyses = str | Sequence[str | Mapping[str, Any]] | Mapping[str, Mapping[str, Any] | None]
+"""Names of analyses, or by name their options."""
 
 
-def load(adapter: str = "demo", model: str | None = None, **settings: Any) -> ModelAdapter:
+def _described(function: Callable[P, T]) -> Callable[P, T]:
+    """Add to a docstring what the run spec says of each keyword: there is one text for all."""
+    fields = RunSpec.model_fields
+    known = [name for name in signature(function).parameters if name in fields]
+    lines = [f"    {name}: {fields[name].description}" for name in known]
+    if function.__doc__:
+        text = cleandoc(function.__doc__)
+        end = min(place for place in map(text.find, ("Returns:", "Raises:")) if place >= 0)
+        function.__doc__ = "\n".join([f"{text[:end]}Args:", *lines, "", text[end:]])
+    return function
+
+
+def _as(pattern: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Give a function the keywords of another one: for type checkers, `help` and completion."""
+
+    def give(function: Callable[..., T]) -> Callable[P, T]:
+        function.__signature__ = signature(pattern)  # type: ignore[attr-defined]
+        return function
+
+    return give
+
+
+@_described
+def load(
+    adapter: str = "demo",
+    model: StrPath | None = None,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    device_map: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    attention: str | None = None,
+    autocast: Literal["bfloat16", "float16"] | None = None,
+    quantization: Literal["4bit", "8bit"] | None = None,
+    compile: bool = False,  # noqa: A002
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> ModelAdapter:
     """Load a vision-language model.
 
-    Args:
-        adapter: Model family, or FILE.py:Class.
-        model: Hub id or folder; default: the adapter's own checkpoint.
-        settings: More fields of the run spec: device, dtype, revision, attention, ...
+    `options` holds `{"adapter": {...}}`, the adapter's own options.
 
     Raises:
         PluginError: The adapter is not installed or cannot be used.
         CheckpointError: The checkpoint cannot be had.
-        SpecError: An unknown setting.
+        SpecError: A value is of the wrong kind.
     """
+    spec = _spec(locals())
     registry = Registry.default()
-    spec = make_spec({"adapter": adapter, "model": model, **settings})
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
     return load_model(spec, adapter_class, load_request(spec, registry, manifest))
 
 
-def run(*, mode: RunMode = "new", observer: Observer | None = None, **settings: Any) -> Run:
-    """Do a whole run: what `vlmlens run` does.
+@_described
+def run(
+    *,
+    adapter: str = "demo",
+    model: StrPath | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    device_map: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    attention: str | None = None,
+    autocast: Literal["bfloat16", "float16"] | None = None,
+    quantization: Literal["4bit", "8bit"] | None = None,
+    compile: bool = False,  # noqa: A002
+    trust_remote_code: bool = False,
+    data: StrPath | Given | Run | None = None,
+    prompt: str | Sequence[str] = (),
+    sites: str | Sequence[str] = (),
+    extractor: str = "activations",
+    storage: str = "lmdb",
+    analysis: Analyses = (),
+    batch_size: int | Literal["auto"] = "auto",
+    share_prefix: bool = True,
+    generate: int | None = None,
+    limit: int | None = None,
+    on_bad_sample: Literal["stop", "skip"] = "stop",
+    max_pixels: int = MAX_PIXELS,
+    seed: int = 0,
+    out: StrPath | None = None,
+    options: Mapping[str, Any] | None = None,
+    mode: RunMode = "new",
+    workers: int = 1,
+    progress: bool | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Do a whole run: extract, analyse, report. The same as `vlmlens run`.
 
-    Args:
-        mode: "new", "resume" or "fresh"; see `vlmlens.runner.execution.execute`.
-        observer: Told how it goes; default: nobody.
-        settings: Fields of the run spec: adapter, model, data, prompt, sites, analysis, out, ...
+    The keywords are the fields of the run file. Beside a path, `data` may be samples in memory: a
+    list of `vlmlens.Sample`, a DataFrame (or rows) with the columns of a table, a `Dataset`, or
+    another `Run`, whose samples are used. What was given in memory is kept in the run's folder.
+
+    `mode` is "new" (refuse a folder that holds a run), "resume" (go on with it) or "fresh" (start
+    it over). `workers` is the number of processes that extract. `progress` shows bars on stderr;
+    None: in terminals and notebooks. `observer` is told instead of them.
 
     Returns:
         The finished run: `run.results`, `run.activations`, `run.report_path`.
@@ -50,5 +135,164 @@ def run(*, mode: RunMode = "new", observer: Observer | None = None, **settings: 
     Raises:
         VlmlensError: Bad input, before anything heavy starts.
     """
-    plan = compose(make_spec(settings), Registry.default(), observer=observer)
-    return execute(plan, mode=mode, observer=observer)
+    return _executed(locals())
+
+
+@_described
+@_as(run)
+def extract(**settings: Any) -> Run:
+    """Run a model and keep its activations. The same as `vlmlens extract`.
+
+    The keywords are those of `run`, which see. Analyses that are named are kept in the run's spec:
+    `analyze` does them.
+
+    Returns:
+        The run, without results: `run.activations`.
+
+    Raises:
+        VlmlensError: Bad input, before anything heavy starts.
+    """
+    return _executed(settings, extract_only=True)
+
+
+def analyze(
+    run: Run | StrPath,
+    analysis: Analyses = (),
+    *,
+    seed: int | None = None,
+    progress: bool | None = None,
+    observer: Observer | None = None,
+) -> dict[str, Result]:
+    """Analyse what a run has stored, or a database of VLM-Lens. The same as `vlmlens analyze`.
+
+    The model is loaded only where an analysis needs it.
+
+    Args:
+        run: A run or its folder, or a database; that one's results go beside it, to FILE.vlmlens.
+        analysis: Names of analyses, or their options by name; default: those of the run's spec,
+            else all that suit.
+        seed: Seed of everything random; None: the run's own.
+        progress: Show bars on stderr; None: in terminals and notebooks.
+        observer: Told how it goes, instead of bars.
+
+    Returns:
+        The new results by analysis; `run.results` has them too.
+
+    Raises:
+        VlmlensError: Bad input, before anything heavy starts.
+    """
+    from vlmlens.runner.bare_store import analyze_stored, run_beside
+
+    registry = Registry.default()
+    if isinstance(run, Run):
+        stored = run
+    else:
+        stored = Run(run) if is_run(run) else run_beside(os.fspath(run), registry)
+    asked = make_spec({"analysis": analysis}).analysis or stored.spec.analysis
+    chosen = stored.spec.seed if seed is None else seed
+    work = execution.analyze if stored.has_model else analyze_stored
+    with watched(observer, progress) as told:
+        results = work(stored, asked, registry, observer=told, seed=chosen)
+    return {result.analysis: result for result in results}
+
+
+def compare(*runs: Run | StrPath, to: StrPath | None = None, seed: int = 0) -> Result:
+    """Put runs side by side, with tests on the differences. The same as `vlmlens compare`.
+
+    Args:
+        runs: Runs or their folders, RUN@COLUMN for one column of a run; the first one is what the
+            others are compared with.
+        to: Where the page goes; None: no page.
+        seed: Seed of everything random.
+
+    Raises:
+        RunError: There are fewer than two, or one has no results.
+    """
+    from vlmlens.compare import compare_runs
+
+    places = [_place(each) for each in runs]
+    return compare_runs(places, to=None if to is None else Path(to), seed=seed)
+
+
+def export(
+    source: Run | StrPath,
+    target: StrPath,
+    *,
+    format: str | None = None,  # noqa: A002
+    storage: str | None = None,
+    progress: bool | None = None,
+    observer: Observer | None = None,
+) -> str:
+    """Write columns to another store, or to files for other programs. As `vlmlens export`.
+
+    Args:
+        source: A run or its folder, a store, or its URI.
+        target: A path or URI that does not exist yet.
+        format: "safetensors", "npz", "parquet" or a storage plugin; None: as the target's suffix
+            says.
+        storage: The storage plugin that reads a store without a run.
+        progress: Show bars on stderr; None: in terminals and notebooks.
+        observer: Told how it goes, instead of bars.
+
+    Returns:
+        The format that was written.
+
+    Raises:
+        StoreError: The target exists, or does not say how it is to be written.
+        RunNotFound: There is no source.
+    """
+    from vlmlens.transfer import carry, origin_of
+
+    registry = Registry.default()
+    with (
+        watched(observer, progress) as told,
+        origin_of(registry, _place(source), storage) as origin,
+    ):
+        told.stage("export", sum(info.samples for info in origin.store.columns()))
+        place = os.fspath(target)
+        return carry(registry, origin, place, format, lambda done, total: told.advance(done))
+
+
+def open(path: StrPath) -> Run:  # noqa: A001
+    """Open a run's folder.
+
+    Args:
+        path: The folder that `run` or `extract` wrote.
+
+    Raises:
+        RunNotFound: It holds no run.
+    """
+    return Run(path)
+
+
+def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
+    observer, progress = settings.pop("observer", None), settings.pop("progress", None)
+    mode, workers = settings.pop("mode", "new"), settings.pop("workers", 1)
+    data = _place(settings.pop("data", None))
+    given = None if isinstance(data, str | None) else data
+    spec = _spec({**settings, "data": data if given is None else None})
+    with watched(observer, progress) as told:
+        plan = compose(
+            spec, Registry.default(), observer=told, analyse=not extract_only, data=given
+        )
+        if workers == 1:
+            return execution.execute(plan, mode=mode, observer=told, extract_only=extract_only)
+        from vlmlens.runner.workers import execute_in_workers
+
+        return execute_in_workers(
+            plan, workers, mode=mode, observer=told, extract_only=extract_only
+        )
+
+
+def _spec(settings: Mapping[str, Any]) -> RunSpec:
+    given = {name: _place(value) for name, value in settings.items()}
+    if given.get("options", {}) is None:
+        del given["options"]
+    return make_spec(given)
+
+
+def _place(value: Any) -> Any:
+    """The path of a run or a path-like as text; anything else as it is."""
+    if isinstance(value, Run):
+        return str(value.path)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 API_VERSION = 1
@@ -91,4 +90,4 @@ class Manifest:
     requires: tuple[str, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     checks: str | None = None
-    suggests: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    suggests: Mapping[str, Any] = field(default_factory=dict)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from vlmlens._display import AsHtml, AsSvg, brief, count
+from vlmlens.errors import MissingDependency
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
 
 OVERVIEW = "overview"
 """The name of the result that puts together what all analyses of a run answer."""
+
+_INT64 = 2**63
 
 Cell = str | int | float | bool | None
 _KEYS = ("target", "task", "kind", "word", "blank", "position", "column")
@@ -34,20 +43,20 @@ class Verdict(StrEnum):
 
 
 _MEANINGS = {
-    Verdict.ENCODED: "it can be read, surely and well above the controls",
-    Verdict.NOT_ENCODED: "an effect that would count is ruled out",
-    Verdict.USES_IMAGE: "answers rest on the image, surely and to a good part",
-    Verdict.PARTLY: "answers follow the image, but not surely to a good part",
-    Verdict.IGNORES_IMAGE: "a change of answers that would count is ruled out",
-    Verdict.INCONCLUSIVE: "neither shown nor ruled out",
-    Verdict.DIFFERS: "significant after correction for all that was tested",
-    Verdict.NO_DIFFERENCE: "not significant, which is no proof of equality",
+    Verdict.ENCODED: "a probe reads it, significantly and clearly above its controls",
+    Verdict.NOT_ENCODED: "an effect of the minimum size is excluded",
+    Verdict.USES_IMAGE: "answers depend on the image, significantly and largely",
+    Verdict.PARTLY: "answers depend on the image, perhaps only a little",
+    Verdict.IGNORES_IMAGE: "a change of answers of the minimum size is excluded",
+    Verdict.INCONCLUSIVE: "neither shown nor excluded",
+    Verdict.DIFFERS: "significant after correction for all tests",
+    Verdict.NO_DIFFERENCE: "not significant, which does not prove equality",
     Verdict.INFO: "a description without a test",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(AsHtml):
     """One thing that was found.
 
     Args:
@@ -67,6 +76,9 @@ class Finding:
     scope: str = ""
     samples: Sequence[str] = ()
     notable: bool = False
+
+    def __repr__(self) -> str:
+        return brief(self, str(self.verdict), self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +103,12 @@ class Glance:
     beside: str = ""
     curve: Sequence[float | None] = ()
 
+    def __repr__(self) -> str:
+        return brief(self, self.subject, f"{self.question} {self.text}")
+
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Table(AsHtml):
     """A table by columns of equal length.
 
     A column `sample` holds sample ids: such a table says something of single samples. Columns
@@ -129,6 +144,32 @@ class Table:
         """The table row by row."""
         return list(zip(*self.columns.values(), strict=True))
 
+    def to_arrow(self) -> pyarrow.Table:
+        """The table as an Arrow table: one type per column, text where values are of several."""
+        import pyarrow
+
+        return pyarrow.table({name: _arrow(values) for name, values in self.columns.items()})
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a pandas DataFrame.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401  pyarrow needs it, and its own error does not say so
+        except ImportError as error:
+            raise MissingDependency(
+                "`to_pandas` needs the package pandas, which is not installed.",
+                subject="pandas",
+                hint="Install it (pip install pandas), or use `to_arrow()` or `columns`.",
+            ) from error
+        frame: pandas.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def __repr__(self) -> str:
+        return brief(self, self.name, count(len(self), "row"), count(len(self.columns), "column"))
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -146,6 +187,9 @@ class Series:
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
     dashed: bool = False
+
+    def __repr__(self) -> str:
+        return brief(self, self.name, count(len(self.y), "value"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +223,12 @@ class Sheet:
         """The sample with its facets."""
         return ", ".join([self.sample, *self.facets.values()])
 
+    def __repr__(self) -> str:
+        return brief(self, self.name, count(len(self.cells), "layer"))
+
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(AsSvg):
     """A figure as data.
 
     Args:
@@ -223,19 +270,22 @@ class Figure:
             raise ValueError(f"figure {self.name!r}: {len(self.cells)} rows of cells, y differs")
 
     def _check(self, sheet: Sheet) -> None:
-        count = len(sheet.boxes if self.kind == "patches" else sheet.x or self.x)
+        width = len(sheet.boxes if self.kind == "patches" else sheet.x or self.x)
         for name in ("cells", "texts", "tips"):
             rows: Sequence[Sequence[Any]] = getattr(sheet, name)
             wanted = len(self.y) if rows or name == "cells" else 0
-            if [len(row) for row in rows] != [count] * wanted:
+            if [len(row) for row in rows] != [width] * wanted:
                 raise ValueError(
                     f"figure {self.name!r}: the {name} of sheet {sheet.name!r} are not "
-                    f"{len(self.y)} layers of {count}"
+                    f"{len(self.y)} layers of {width}"
                 )
+
+    def __repr__(self) -> str:
+        return brief(self, self.name, self.kind, self.title)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(AsHtml):
     """What an analysis found.
 
     Args:
@@ -287,6 +337,33 @@ class Result:
             if table.name == name:
                 return table
         raise KeyError(f"no table {name!r}; there are {[table.name for table in self.tables]}")
+
+    def __repr__(self) -> str:
+        kinds = {"finding": self.findings, "table": self.tables, "figure": self.figures}
+        return brief(
+            self, self.analysis, *(count(len(items), kind) for kind, items in kinds.items())
+        )
+
+
+def _arrow(values: Sequence[Any]) -> pyarrow.Array:
+    """One Arrow type for all values of a column; numpy scalars count as numbers."""
+    import pyarrow
+
+    items = [item.item() if getattr(item, "ndim", None) == 0 else item for item in values]
+    present = [item for item in items if item is not None]
+    convert, kind = _arrow_type(present)
+    made = [None if item is None else convert(item) for item in items]
+    return pyarrow.array(made, type=pyarrow.type_for_alias(kind))
+
+
+def _arrow_type(present: Sequence[Any]) -> tuple[Callable[[Any], Any], str]:
+    if present and all(isinstance(item, bool) for item in present):
+        return bool, "bool"
+    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in present)
+    if present and numbers:
+        small = all(isinstance(item, int) and -_INT64 <= item < _INT64 for item in present)
+        return (int, "int64") if small else (float, "float64")
+    return str, "string"
 
 
 def _finding(data: Mapping[str, Any]) -> Finding:

@@ -7,12 +7,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._display import brief, count
 from vlmlens.errors import DataError, DuplicateSample, ImageError
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ class Sample:
     choices: tuple[str, ...] = ()
     group: str | None = None
     task: str | None = None
-    attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         paths = (os.fspath(i) if isinstance(i, os.PathLike) else i for i in self.images)
         object.__setattr__(self, "images", tuple(paths))
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
 
     def open_images(self) -> list[Image]:
         """The images as upright RGB Pillow images.
@@ -86,7 +88,7 @@ class Sample:
             choices=tuple(data.get("choices", ())),
             group=data.get("group"),
             task=data.get("task"),
-            attributes=MappingProxyType(dict(data.get("attributes", {}))),
+            attributes=data.get("attributes", {}),
         )
 
     def fingerprint(self) -> str:
@@ -102,6 +104,40 @@ class Sample:
         if self.group is not None:
             return self.group
         return "|".join(_image_name(image) for image in self.images) or self.id
+
+    def __repr__(self) -> str:
+        return brief(self, self.id, count(len(self.images), "image"), f"prompt {self.prompt!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        *values, attributes = (getattr(self, item.name) for item in fields(self))
+        return type(self), (*values, dict(attributes))
+
+
+def check_encodable(samples: Sequence[Sample]) -> None:
+    """Raise `DataError` where there is no sample, or something that is none.
+
+    >>> check_encodable(["Hello"])
+    Traceback (most recent call last):
+    vlmlens.errors.DataError: 'Hello' is no Sample. Write Sample("1", "What is it?", (image,)).
+    """
+    if isinstance(samples, Sample):
+        raise DataError(f"{samples!r} is no list of samples.", hint="Put it into a list.")
+    if not samples:
+        raise DataError("There is no sample to encode.", hint="Give at least one.")
+    for sample in samples:
+        if not isinstance(sample, Sample):
+            raise DataError(
+                f"{repr(sample)[:80]} is no Sample.",
+                subject=sample,
+                hint='Write Sample("1", "What is it?", (image,)).',
+            )
+        for image in sample.images:
+            if not isinstance(image, str) and not hasattr(image, "getexif"):
+                raise DataError(
+                    f"Sample {sample.id!r}: an image is a {type(image).__name__}.",
+                    subject=sample.id,
+                    hint="Give a path or a Pillow image (of an array: PIL.Image.fromarray).",
+                )
 
 
 def check_unique(samples: Iterable[Sample]) -> None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens._display import brief, count
 from vlmlens.errors import SelectorError, SiteShapeError
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class PatchGrid:
             box=self.box[rows],
         )
 
+    def __repr__(self) -> str:
+        views = dict.fromkeys(self.view)
+        return brief(self, "", count(len(self), "row"), f"views: {', '.join(views)}")
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLayout:
@@ -109,6 +114,11 @@ class TokenLayout:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        found = ((kind.name.lower(), len(self.positions(kind))) for kind in TokenKind)
+        kinds = (f"{number} {name}" for name, number in found if number)
+        return brief(self, "", count(len(self), "row"), *kinds)
+
 
 @dataclass(frozen=True, slots=True)
 class AxisLayout:
@@ -128,6 +138,10 @@ class AxisLayout:
     def at(self, rows: int) -> AxisLayout | None:
         """The layout of an output with that many rows; None if there is none."""
         return next((one for one in (self, *self.others) if one.total == rows), None)
+
+    def __repr__(self) -> str:
+        others = [f"also {', '.join(str(one.total) for one in self.others)}"] if self.others else []
+        return brief(self, "", f"{self.total} rows", count(len(self.samples), "sample"), *others)
 
 
 Pool = Literal["mean", "max"]

@@ -154,7 +154,7 @@ def test_padding_counted_as_text_is_caught(adapter: Any, mixed: list[Sample]) ->
 
 def test_weights_on_padding_are_refused(mixed: list[Sample]) -> None:
     vlm = IgnoresTheMask.load(LoadRequest(device="cpu", attention="eager"))
-    with pytest.raises(SiteShapeError, match="no probabilities over the query's own sample"):
+    with pytest.raises(SiteShapeError, match="not probabilities over the query's own sample"):
         extractor(vlm).extract(vlm.encode(mixed))
 
 
@@ -226,7 +226,7 @@ def test_default_columns(eager: Any) -> None:
 
 
 def test_a_missing_weight_is_never_silent(vlm: Any, scenes: list[Sample]) -> None:
-    with pytest.raises(CompositionError, match="'sdpa' attention, which gives none"):
+    with pytest.raises(CompositionError, match="'sdpa' attention, which does not give any"):
         extractor(vlm).check(scenes)
     with pytest.raises(SiteSilent, match="gave no attention weights"):
         extractor(vlm).extract(vlm.encode(scenes[:1]))
@@ -252,7 +252,7 @@ def test_cross_attention_is_refused(eager: Any) -> None:
     layout = eager.encode([Sample("a", "Hm?")]).layouts[Axis.LLM]
     selector = extractor(eager)._columns["llm.block.0.attn/last"][1].selector
     weights = torch.full((1, 2, layout.total, 3), 1 / 3)
-    with pytest.raises(SiteShapeError, match="no self-attention over"):
+    with pytest.raises(SiteShapeError, match="not self-attention over"):
         AttentionOptions().reading(weights, selector, layout, site)
 
 

@@ -94,7 +94,7 @@ def test_answers_as_positions_of_the_choices(tmp_path: Path) -> None:
     assert any("positions of the choices" in note for note in data.notes)
     rows = {"question": ["a?"], "choices": [["red", "blue"]], "answer": [2]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "outside")
-    with pytest.raises(ManifestError, match="'2' is none of the choices"):
+    with pytest.raises(ManifestError, match="'2' is not one of the choices"):
         read(tmp_path / "outside")
 
 
@@ -123,7 +123,7 @@ def test_the_only_image_column_is_found_by_its_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "said"),
-    [("../x.png", "leads out of the folder"), ("https://a.b/c.png", "is an address")],
+    [("../x.png", "is outside the folder"), ("https://a.b/c.png", "is an address")],
 )
 def test_image_paths_that_are_refused(tmp_path: Path, cell: str, said: str) -> None:
     rows = {"prompt": ["a"], "image": [cell]}

@@ -13,7 +13,7 @@ from vlmlens.abc import Options, Values
 from vlmlens.errors import SiteShapeError
 from vlmlens.extraction.batching import Lengths, units
 from vlmlens.extraction.extraction import Extraction
-from vlmlens.hf.features import ImageFeatures, encode_same_images
+from vlmlens.hf.shared_images import ImageFeatures, encode_same_images
 from vlmlens.samples import Sample
 from vlmlens.testing import AdapterTests
 from vlmlens.testing._rounding import ROUNDING

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests._program import vlmlens
+
+from vlmlens import Run
 
 COMMANDS = (
     "run",
@@ -61,7 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, str]:
 
 def test_run_gives_findings_and_a_report(made: tuple[Path, Any, str]) -> None:
     path, data, said = made
-    assert set(data) == {"run", "report", "findings", "summary"}
+    assert set(data) == {"run", "report", "overview", "findings", "summary"}
     assert {finding["analysis"] for finding in data["findings"]} == {"logit-lens"}
     assert all(finding["text"] for finding in data["findings"])
     assert data["summary"]["samples"] == 20
@@ -79,8 +82,62 @@ def test_show_run(made: tuple[Path, Any, str]) -> None:
     assert columns["vision.block.1/image"]["ragged"] is True
     assert columns["vision.block.0/image.mean"]["ragged"] is False
     text = vlmlens("show", str(path), cwd=path.parent).stdout
-    assert "demo:scenes: 20 samples" in text
-    assert "llm.block.0/last" in text
+    assert text.startswith("demo on demo:scenes: 4 images, 20 questions, ")
+    assert f"stored  {len(columns)} columns: llm.block.*/last (" in text
+    assert f"numbers  vlmlens show {path} logit-lens" in text
+    listed = vlmlens("show", str(path), "--columns", cwd=path.parent).stdout
+    assert all(f"{name} " in listed for name in columns)
+
+
+Called = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(made: tuple[Path, Any, str], monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Calls the program in the folder of the small run, where the test is, too."""
+    monkeypatch.chdir(made[0].parent)
+    return vlmlens
+
+
+def test_show_an_analysis_and_its_tables(call: Called) -> None:
+    result = Run("small").results["logit-lens"]
+    text = call("show", "small", "logit-lens").stdout
+    assert result.findings[0].text[:60] in text
+    assert result.tables[0].title not in text
+    with_tables = call("show", "small", "logit-lens", "--tables").stdout
+    assert all(table.title in with_tables for table in result.tables)
+    assert "all rows  small/results/*.parquet" in with_tables
+    data = json.loads(call("show", "small", "logit-lens", "--json").stdout)
+    assert [found["text"] for found in data["findings"]] == [f.text for f in result.findings]
+    wrong = call("show", "small", "logit-lense")
+    assert wrong.returncode == 2
+    assert "Did you mean logit-lens?" in wrong.stderr
+
+
+def test_show_generated_texts(call: Called) -> None:
+    none = call("show", "small", "--generated")
+    assert none.returncode == 2
+    assert "--generate N" in none.stderr
+    flags = ("--limit", "2", "--sites", "llm.norm/last", "--generate", "3", "--out", "spoken")
+    assert call("extract", *flags, "-q").returncode == 0
+    texts = json.loads(call("show", "spoken", "--generated", "--json").stdout)["generated"]
+    assert len(texts) == 2
+    shown = call("show", "spoken", "--generated").stdout
+    assert all(sample in shown and text.strip() in shown for sample, text in texts.items())
+    assert "2 generated; --generated" in call("show", "spoken").stdout
+
+
+def test_analyze_says_as_much_as_is_asked(call: Called) -> None:
+    command = ("analyze", "small", "--analysis", "logit-lens")
+    lines = call(*command).stdout.splitlines()
+    assert lines[0].startswith("demo on demo:scenes: 4 images, 20 questions, ")
+    assert lines[-3] == "report   small/report.html"
+    assert lines[-1] == "numbers  vlmlens show small logit-lens"
+    assert len(lines) <= 25
+    assert call(*command, "-q").stdout == "small\n"
+    everything = call(*command, "-v").stdout
+    assert all(table.title in everything for table in Run("small").results["logit-lens"].tables)
+    assert everything.endswith("\n".join(lines[-3:]) + "\n")
 
 
 def test_show_column_is_what_the_run_holds(made: tuple[Path, Any, str]) -> None:

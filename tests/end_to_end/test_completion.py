@@ -64,6 +64,9 @@ def offered(asked: dict[str, str], cwd: Path | None = None, **env: str) -> list[
         ("vlmlens plugins list --kind an", ["analysis"]),
         ("vlmlens run --adapter llava --model llava-hf/llava-1.5-7", ["llava-hf/llava-1.5-7b-hf"]),
         ("vlmlens run --adapter no-such --sites proj", ["projector"]),
+        ("vlmlens run --set bat", ["batch_size="]),
+        ("vlmlens run --set analysis.pro", ["analysis.probe."]),
+        ("vlmlens run --set options.plugins.t", ["options.plugins.timing."]),
         ("vlmlens run --sites llm.block.3/image", ["llm.block.3/image", "llm.block.3/image.mean"]),
     ],
 )  # fmt: skip
@@ -125,6 +128,27 @@ def test_sites_of_the_model_once_they_were_listed(tmp_path: Path) -> None:
     assert complete("vlmlens run --sites vision.block.0", **env)[0] == "vision.block.0"
     other = complete("vlmlens run --adapter demo --model other --sites vision.block.", **env)
     assert other == ["vision.block.*"]
+
+
+def test_what_a_run_holds(tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    (run / "results").mkdir(parents=True)
+    for name in ("probe.json", "overview.json", "probe.layers.parquet"):
+        (run / "results" / name).touch()
+    (run / "run.json").write_text('{"columns": ["llm.block.0/last", "projector/last"]}')
+    assert complete("vlmlens show mi", tmp_path) == ["mine/"]
+    assert complete("vlmlens show mine ", tmp_path) == [
+        "llm.block.0/last", "probe", "projector/last",
+    ]  # fmt: skip
+    assert complete("vlmlens show mine pro", tmp_path) == ["probe", "projector/last"]
+    assert complete("vlmlens show nothing ", tmp_path) == [""]
+
+
+def test_settings_are_those_of_the_spec() -> None:
+    from vlmlens.cli._completion import SETTINGS
+    from vlmlens.spec.model import RunSpec
+
+    assert {*SETTINGS, "analysis", "options"} == set(RunSpec.model_fields)
 
 
 def test_a_damaged_cache_is_no_harm(tmp_path: Path) -> None:

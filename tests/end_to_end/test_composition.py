@@ -115,11 +115,11 @@ COMBINATIONS = {
     ),
     "one label for a model that compares": (
         ("run", *CLIP, "--analysis", "blind-test", "--sites", "vision.block.1"),
-        ("model only compares choices", "1 labels", "labels of two kinds at least"),
+        ("model only compares choices", "neither choices nor", "at least two different labels"),
     ),
     "a tuned lens without groups": (
         ("run", *DEMO, "--analysis", "logit-lens", "--set", "analysis.logit-lens.tuned=true"),
-        ("tuned lens needs 5 groups", "the 8 samples are in 2", "Leave `tuned` out, or add"),
+        ("needs at least 5 groups", "the 8 samples are in 2", "Leave `tuned` out, or add"),
     ),
     "a lens without the last block": (
         ("run", *DEMO, "--sites", "llm.block.1-3", "--analysis", "logit-lens"),

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests._program import vlmlens
 
 from vlmlens import Run
+from vlmlens.report._markup import text
 from vlmlens.results import Result, Table, Verdict
 
 pytestmark = pytest.mark.slow
@@ -68,17 +70,17 @@ def test_the_ignored_attribute_is_seen(run: Run) -> None:
     assert best(run, IGNORED, "vision.block")["accuracy"] >= 0.95
 
 
-def test_the_stage_view_tells_what_is_seen_and_not_said(run: Run) -> None:
+def test_the_stage_view_tells_what_is_read_and_not_answered(run: Run) -> None:
     """One sentence per task, with the answers' accuracy beside each stage's best column."""
     result = run.results["probe"]
-    spoken = {f.subject: f for f in result.findings if "heard" in f.values}
+    spoken = {f.subject: f for f in result.findings if "outcome" in f.values}
     assert set(spoken) == {*USED, IGNORED}
-    assert spoken[IGNORED].values["heard"] == "seen but not said"
-    assert "seen but ignored" in spoken[IGNORED].text
-    assert all(spoken[task].values["heard"] == "seen and said" for task in ("color", "shape"))
-    assert spoken["presence"].values["heard"] not in ("seen but not said", "not seen, not said")
+    assert spoken[IGNORED].values["outcome"] == "read but not answered"
+    assert "answered no better than by guessing" in spoken[IGNORED].text
+    assert all(spoken[task].values["outcome"] == "read and answered" for task in ("color", "shape"))
+    assert spoken["presence"].values["outcome"] == "answered, not read from the vision side"
     low, gap, high = (
-        spoken[IGNORED].values[f"seen_above_said{end}"] for end in ("_low", "", "_high")
+        spoken[IGNORED].values[f"read_above_answered{end}"] for end in ("_low", "", "_high")
     )
     assert 0.4 < low <= gap <= high
     stages = [row for row in by_row(result.table("probe-stages")) if row["target"] == IGNORED]
@@ -130,6 +132,40 @@ def test_the_answer_forms_over_depth(run: Run, task: str) -> None:
     assert any(task in finding.text for finding in result.findings)
 
 
+def test_the_overview_answers_each_question_in_a_few_words(run: Run) -> None:
+    cells = [cell for result in run.results.values() for cell in result.overview]
+    told = {(cell.subject, cell.question): cell for cell in cells}
+    read = {task: cell for (task, question), cell in told.items() if question == "can be read from"}
+    settles = {t: c.text for (t, question), c in told.items() if question == "answer settles"}
+    used = {task: cell for (task, question), cell in told.items() if question == "uses the image"}
+    assert {task: cell.text for task, cell in read.items()} == {
+        "color": "vision.block.2 on",
+        "shape": "vision.block.3 on",
+        "number": "llm.block.2 on",
+        "presence": "language model only",
+        "surface": "vision.block.1 on",
+        "photographer": "nowhere",
+    }
+    assert settles == {
+        "color": "llm.block.1",
+        "shape": "llm.block.0",
+        "number": "llm.block.0",
+        "presence": "llm.block.1",
+        "surface": "llm.block.0",
+    }
+    assert {task: cell.text for task, cell in used.items()} == {
+        **dict.fromkeys(USED, "yes"),
+        IGNORED: "no",
+    }
+    assert used["color"].beside.startswith("blind 0.1")
+    assert "chance 0.50" in used[IGNORED].beside
+    assert read["photographer"].beside.startswith("baseline 0.5")
+    assert len(read["color"].curve) == 11
+    assert len(told["color", "answer settles"].curve) == 6
+    notable = [found for result in run.results.values() for found in result.findings]
+    assert {found.subject for found in notable if found.notable} == {IGNORED}
+
+
 def test_everything_lies_in_the_run_folder(run: Run) -> None:
     assert run.info["state"] == "finished"
     assert run.info["summary"]["samples"] == 3000
@@ -148,11 +184,23 @@ def test_everything_lies_in_the_run_folder(run: Run) -> None:
 
 def test_the_report_states_every_finding_and_needs_no_network(run: Run) -> None:
     page = run.report_path.read_text()
-    assert page.index("What was found") < page.index("<svg")
+    assert page.index('class="scroll overview"') < page.index('class="notable"')
+    assert page.index('class="notable"') < page.index("<figure")
     for result in run.results.values():
         assert result.findings
+        assert all(str(text(finding.text)) in page for finding in result.findings)
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+def test_the_report_shows_maps_and_stays_small(run: Run) -> None:
+    kinds = [figure.kind for figure in run.results["logit-lens"].figures]
+    assert kinds[0] == "patches"
+    assert "lens" in kinds
+    (maps,) = [f for f in run.results["logit-lens"].figures if f.kind == "patches"]
+    assert len({sheet.sample for sheet in maps.sheets}) == 8
+    assert 'class="full patches"' in run.report_path.read_text()
+    assert run.report_path.stat().st_size <= 1_500_000
 
 
 def test_columns_are_whole(run: Run) -> None:
@@ -175,3 +223,12 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
     ]
     subprocess.run([*command, "-q"], check=True)
     assert run.results["logit-lens"] == before
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_answer_fits_a_screen(run: Run, width: int) -> None:
+    done = vlmlens("show", run.path.name, cwd=run.path.parent, COLUMNS=str(width))
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert lines[0].startswith("demo on demo:scenes: 600 images, 3,000 questions, ")
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= width

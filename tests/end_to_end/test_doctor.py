@@ -65,6 +65,37 @@ def test_an_old_dependency_and_a_bad_plugin(tmp_path: Path) -> None:
     assert "imports jax" in checks["analysis", "slow-one"]["advice"]
 
 
+def test_an_extra_that_is_not_installed_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['zarr'] = None\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    code, document, checks = doctor(PYTHONPATH=path)
+    assert (code, document["healthy"]) == (0, True)
+    assert checks["storage", "zarr"]["state"] == "note"
+    assert "vlmlens[zarr]" in checks["storage", "zarr"]["advice"]
+    for command in (["plugins", "list"], ["schema"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "vlmlens", *command],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        assert "needs the module" not in done.stdout
+        assert "zarr" in done.stdout
+
+
+def test_the_verdict_names_what_is_missing() -> None:
+    fine = _diagnosis.Check("dependency", "lmdb", "ok", "1.0")
+    extra = _diagnosis.Check("extra zarr", "zarr", "note", "missing")
+    broken = _diagnosis.Check("dependency", "rich", "FAILS", "1.0, but >=13 is needed")
+    assert _diagnosis.verdict([fine]) == (True, "vlmlens can run.")
+    healthy, sentence = _diagnosis.verdict([fine, extra])
+    assert healthy
+    assert sentence == "vlmlens can run. Optional extras that are not installed: zarr."
+    assert _diagnosis.verdict([fine, extra, broken]) == (False, "vlmlens cannot run: rich failed.")
+
+
 def test_variables_that_leave_plugins_out() -> None:
     env = {"VLMLENS_DISABLE_PLUGINS": "zarr,zrar", "VLMLENS_LOAD_PLUGINS": ""}
     code, _, checks = doctor(**env)

@@ -56,10 +56,12 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     said: list[str] = []
     contexts = []
 
-    def opened(source: str, *, quiet: bool = True, width: int = 1280, **options: object) -> Page:
+    def opened(
+        source: str, *, quiet: bool = True, width: int = 1280, height: int = 900, **options: object
+    ) -> Page:
         path = tmp_path / "page.html"
         path.write_text(source, encoding="utf-8")
-        size = {"width": width, "height": 900}
+        size = {"width": width, "height": height}
         context = browser.new_context(viewport=size, offline=True, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
@@ -81,7 +83,12 @@ def report() -> str:
     lens = sheets.result([sheets.lens(SAMPLES), sheets.patches(SAMPLES, words=("red", "blue"))])
     return html.render(
         [*EXAMPLES["examples"](), lens],
-        title="demo on demo:scenes",
+        title="A look inside demo",
+        lead=[
+            "4 images, 8 questions of demo:scenes",
+            "LlavaForConditionalGeneration",
+            "1 May 2026",
+        ],
         facts=EXAMPLES["FACTS"],
         spec_yaml=EXAMPLES["SPEC"],
         samples=SAMPLES,
@@ -115,12 +122,48 @@ def use_everything(page: Page) -> None:
     for cell in page.locator("[data-at]:visible, figure.heatmap rect").all()[:40]:
         cell.dispatch_event("click")
         cell.dispatch_event("pointerover")
-    for button in page.locator("button:visible, summary:visible").all():
+    for button in reversed(page.locator("button:visible, summary:visible").all()):
         button.click()
     for chart in page.locator("svg[data-slot]:visible").all():
         chart.press("ArrowRight")
     for link in page.locator("a.behind").all():
         link.click()
+
+
+SIZES = [(1280, 800), (390, 844)]
+
+
+def lowest_row(page: Page) -> float:
+    place = page.locator(".overview tbody tr").last.bounding_box()
+    assert place is not None
+    return float(place["y"] + place["height"])
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_overview_is_on_the_first_screen(show: Open, width: int, height: int) -> None:
+    page = show(report(), width=width, height=height)
+    assert page.locator(".overview tbody tr").count() == 6
+    assert lowest_row(page) <= height
+    assert page.evaluate("scrollY") == 0
+    later = without_policy(report()).replace("<h1>", '<h1 style="height: 500px">')
+    assert lowest_row(show(later, width=width, height=height)) > height
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_contents_stay_in_view_and_lead_to_every_section(
+    show: Open, width: int, height: int
+) -> None:
+    page = show(report(), width=width, height=height)
+    links = page.locator("nav a")
+    assert links.count() == page.locator("section").count()
+    for link in links.all():
+        link.press("Enter")
+        assert page.locator("nav").bounding_box()["y"] == pytest.approx(0, abs=1)  # type: ignore[index]
+        section = page.locator(str(link.get_attribute("href")))
+        place = section.locator("h2").bounding_box()
+        assert place is not None
+        assert page.locator("nav").bounding_box()["height"] <= place["y"] + 1  # type: ignore[index]
+        assert place["y"] < height
 
 
 def test_the_pages_own_script_runs_under_its_policy(show: Open) -> None:
@@ -242,6 +285,9 @@ def test_findings_lead_to_the_samples_behind_them(show: Open) -> None:
     )
     cards, count = page.locator(".browser article"), page.locator(".browser .count")
     assert count.inner_text() == "8 of 8 samples."
+    assert cards.count() == 4, "questions on one picture share a card"
+    assert cards.first.locator("img").count() == 1
+    assert cards.first.locator("li").count() == 2
     page.locator("a.behind").first.click()
     assert count.inner_text() == "4 of 8 samples."
     assert page.url.endswith("#samples")

@@ -41,6 +41,16 @@ def test_a_report_is_written_again_with_files_for_papers(runs: Path) -> None:
     assert plain.stdout == "report  a/report.html\n"
 
 
+def test_the_page_begins_with_what_it_is_about(runs: Path) -> None:
+    assert vlmlens("report", "a", cwd=runs).returncode == 0
+    page = (runs / "a" / "report.html").read_text(encoding="utf-8")
+    lead = page[page.index('class="lead"') : page.index("<section")]
+    assert "demo on demo:scenes: 20 questions" in lead
+    assert "<h1>A look inside " in page
+    reproduce = page[page.index('id="reproduce"') :]
+    assert ">data: demo:scenes\n</code>" in reproduce, "only what differs from the defaults"
+
+
 def test_the_page_is_opened_in_the_users_browser(runs: Path) -> None:
     opener = runs / "opener"
     opener.write_text('#!/bin/sh\nprintf "%s" "$1" > opened\n')

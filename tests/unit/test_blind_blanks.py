@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.blanks import blanked, image_sizes, others
+from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes, others
 from vlmlens_plugins.analysis.blind_test.conditions import Asked, Conditions
 
 RNG = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def test_every_group_is_shown_another_ones_images() -> None:
 
 def test_one_group_alone_has_no_other() -> None:
     alone = [sample(i, group="g") for i in range(3)]
-    with pytest.raises(MissingAnnotation, match="no other sample's image"):
+    with pytest.raises(MissingAnnotation, match="cannot be shown another sample's image"):
         BlindTest(BlindOptions(blank="other")).check(alone, ())
 
 

@@ -18,11 +18,11 @@ from vlmlens.samples import Sample
 from vlmlens.testing._rounding import close
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.asking import Writer
+from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers
+from vlmlens_plugins.analysis.blind_test.answer_text import normalized as plain
 from vlmlens_plugins.analysis.blind_test.choosing import Chooser
-from vlmlens_plugins.analysis.blind_test.forms import combined, forms_of, normalized
-from vlmlens_plugins.analysis.blind_test.normalize import KnownAnswers
-from vlmlens_plugins.analysis.blind_test.normalize import normalized as plain
+from vlmlens_plugins.analysis.blind_test.interviewer import Writer
+from vlmlens_plugins.analysis.blind_test.question_forms import combined, forms_of, normalized
 from vlmlens_plugins.storage.memory import MemoryStore
 
 COLORS = ("red", "blue", "green", "gray")
@@ -128,7 +128,7 @@ def test_without_a_negated_question_a_template_turns_it_round() -> None:
 @pytest.mark.parametrize(
     ("options", "sample", "said"),
     [
-        ({"form": "rotated"}, question(choices=("A", "B"), label="A"), "letters, whose options"),
+        ({"form": "rotated"}, question(choices=("A", "B"), label="A"), "are letters"),
         ({"form": "letters"}, question(choices=tuple(map(str, range(27)))), "more than there are"),
         ({"polarity": True}, question(), "choices yes and no"),
     ],

@@ -16,11 +16,10 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import entropy, exact_ends, generator, mcnemar
 from vlmlens_plugins.analysis.blind_test import BlindOptions
 from vlmlens_plugins.analysis.blind_test.answers import Blinded, Given, TaskAnswers
-from vlmlens_plugins.analysis.blind_test.exchange import exchanged
-from vlmlens_plugins.analysis.blind_test.information import information, repeated
+from vlmlens_plugins.analysis.blind_test.exchange_test import exchanged
+from vlmlens_plugins.analysis.blind_test.mutual_information import information, repeated
 from vlmlens_plugins.analysis.blind_test.resampling import Groups
 from vlmlens_plugins.analysis.blind_test.scores import Shift, score_tasks, swap_test
-from vlmlens_plugins.analysis.blind_test.verdict import Use
 
 OPTIONS = BlindOptions(draws=2000, resamples=500)
 
@@ -75,33 +74,33 @@ UNIQUE = [f"question {i}" for i in range(200)]
 
 
 @pytest.mark.parametrize(
-    ("image", "blank", "labels", "use"),
+    ("image", "blank", "labels", "verdict"),
     [
-        (SEEING, np.full(200, 0.6), TRUTH, Use.USES),
-        (DIM, np.full(200, 0.6), TRUTH, Use.PARTLY),
-        (RANDOM, np.full(200, 0.6), TRUTH, Use.PARTLY),
-        (np.full(200, 0.79), np.full(200, 0.8), TRUTH, Use.IGNORES),
-        (np.full(200, 0.7), np.full(200, 0.9), TRUTH, Use.INCONCLUSIVE),
-        (np.full(200, 0.1), np.full(200, 0.9), TRUTH, Use.INCONCLUSIVE),
-        (SEEING, np.full(200, 0.9), None, Use.USES),
-        (np.full(200, 0.1), np.full(200, 0.9), None, Use.INCONCLUSIVE),
-        (np.full(200, 0.79), np.full(200, 0.8), None, Use.IGNORES),
+        (SEEING, np.full(200, 0.6), TRUTH, Verdict.USES_IMAGE),
+        (DIM, np.full(200, 0.6), TRUTH, Verdict.PARTLY),
+        (RANDOM, np.full(200, 0.6), TRUTH, Verdict.PARTLY),
+        (np.full(200, 0.79), np.full(200, 0.8), TRUTH, Verdict.IGNORES_IMAGE),
+        (np.full(200, 0.7), np.full(200, 0.9), TRUTH, Verdict.INCONCLUSIVE),
+        (np.full(200, 0.1), np.full(200, 0.9), TRUTH, Verdict.INCONCLUSIVE),
+        (SEEING, np.full(200, 0.9), None, Verdict.USES_IMAGE),
+        (np.full(200, 0.1), np.full(200, 0.9), None, Verdict.INCONCLUSIVE),
+        (np.full(200, 0.79), np.full(200, 0.8), None, Verdict.IGNORES_IMAGE),
     ],
 )
-def test_verdicts_on_planted_answers(image: Any, blank: Any, labels: Any, use: Use) -> None:
+def test_verdicts_on_planted_answers(image: Any, blank: Any, labels: Any, verdict: Verdict) -> None:
     (score,) = score_tasks([planted(image, blank, labels)], OPTIONS, 0)
-    assert score.use is use
-    assert score.comparisons[0].use is use
+    assert score.verdict is verdict
+    assert score.comparisons[0].verdict is verdict
 
 
 def test_an_answer_that_no_other_image_was_asked_about_cannot_be_told_to_follow_it() -> None:
     answers = planted(SEEING, np.full(200, 0.9), None, prompts=UNIQUE)
     (score,) = score_tasks([answers], OPTIONS, 0)
     assert score.information is None
-    assert score.use is Use.INCONCLUSIVE
+    assert score.verdict is Verdict.INCONCLUSIVE
     other = planted(SEEING, {"other": RNG.permutation(SEEING)}, None, prompts=UNIQUE)
     (score,) = score_tasks([other], BlindOptions(draws=1000, blank="other"), 0)
-    assert score.use is Use.USES
+    assert score.verdict is Verdict.USES_IMAGE
 
 
 def test_answers_that_follow_the_size_of_a_blank_do_not_follow_the_image() -> None:
@@ -111,7 +110,7 @@ def test_answers_that_follow_the_size_of_a_blank_do_not_follow_the_image() -> No
     assert score.information is not None
     assert score.information.bits.value > 0.4
     assert not score.follows
-    assert score.use is Use.INCONCLUSIVE
+    assert score.verdict is Verdict.INCONCLUSIVE
 
 
 def test_of_several_blanks_the_one_that_shows_least_use_counts() -> None:
@@ -120,9 +119,9 @@ def test_of_several_blanks_the_one_that_shows_least_use_counts() -> None:
     steady = np.where(TRUTH == 1, 0.8, 0.2)
     confused = planted(steady, {"black": 1 - steady, "none": steady}, TRUTH)
     (score,) = score_tasks([confused], options, 0)
-    assert score.comparisons[0].use is Use.USES
-    assert score.comparisons[1].use is Use.IGNORES
-    assert score.use is Use.INCONCLUSIVE
+    assert score.comparisons[0].verdict is Verdict.USES_IMAGE
+    assert score.comparisons[1].verdict is Verdict.IGNORES_IMAGE
+    assert score.verdict is Verdict.INCONCLUSIVE
     assert score.corrected == 1
 
 
@@ -130,19 +129,19 @@ def test_of_several_blanks_the_one_that_shows_least_use_counts() -> None:
 def test_answers_that_survive_a_blur_do_not_show_that_the_image_is_ignored(kind: Any) -> None:
     options = BlindOptions(draws=1000, blank=kind)
     (score,) = score_tasks([planted(SEEING, {kind: SEEING}, TRUTH)], options, 0)
-    assert score.use is Use.INCONCLUSIVE
+    assert score.verdict is Verdict.INCONCLUSIVE
     both = BlindOptions(draws=1000, blank=(kind, "gray"))
     answers = planted(SEEING, {kind: SEEING, "gray": np.full(200, 0.6)}, TRUTH)
-    assert score_tasks([answers], both, 0)[0].use is Use.USES
+    assert score_tasks([answers], both, 0)[0].verdict is Verdict.USES_IMAGE
 
 
 def test_few_samples_show_neither_that_an_image_is_used_nor_that_it_is_ignored() -> None:
     answers = planted([0.9, 0.1, 0.9], [0.6, 0.6, 0.6], [1, 0, 1])
-    assert score_tasks([answers], OPTIONS, 0)[0].use is Use.INCONCLUSIVE
+    assert score_tasks([answers], OPTIONS, 0)[0].verdict is Verdict.INCONCLUSIVE
     same = planted(np.full(20, 0.8), np.full(20, 0.8), np.ones(20))
     (score,) = score_tasks([same], OPTIONS, 0)
     assert score.comparisons[0].flips.high == pytest.approx(1 - 0.025 ** (1 / 20))
-    assert score.use is Use.INCONCLUSIVE
+    assert score.verdict is Verdict.INCONCLUSIVE
 
 
 def test_what_the_question_alone_gives_is_told() -> None:
@@ -237,13 +236,6 @@ def test_a_question_repeated_on_one_image_tells_nothing_about_images() -> None:
     assert repeated(planted([0.9, 0.1], [0.5, 0.5], None, groups=[0, 0]).samples) == []
 
 
-def test_each_verdict_has_one_of_the_results() -> None:
-    assert len({use.verdict for use in Use}) == len(Use)
-    assert Use.PARTLY.verdict is Verdict.PARTLY
-    assert Use.USES.verdict is Verdict.USES_IMAGE
-    assert Use.IGNORES.verdict is Verdict.IGNORES_IMAGE
-
-
 def exchange(picks: Any, labels: Any, prompts: Any = None, groups: Any = None) -> Any:
     picks, labels = np.asarray(picks), np.asarray(labels)
     prompts = ["?"] * len(picks) if prompts is None else prompts
@@ -303,4 +295,4 @@ def test_a_blank_that_breaks_the_model_does_not_make_it_see() -> None:
     assert accuracy is not None
     assert (accuracy.gain.value, accuracy.p < 0.01) == (pytest.approx(0.8), True)
     assert score.corrected == 1
-    assert score.use is Use.INCONCLUSIVE
+    assert score.verdict is Verdict.INCONCLUSIVE

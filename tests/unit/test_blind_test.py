@@ -23,7 +23,7 @@ from vlmlens.testing._rounding import ROUNDING
 from vlmlens_plugins.analysis import _scoring as scoring_module
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.blanks import blanked
+from vlmlens_plugins.analysis.blind_test.blank_images import blanked
 from vlmlens_plugins.storage.memory import MemoryStore
 
 OPTIONS = BlindOptions(draws=2000, resamples=500)
@@ -136,12 +136,12 @@ def test_labels_that_are_classes_are_not_taken_for_answers(vlm: Any, scenes: lis
         replace(s, choices=(), label=("normal", "defect")[i % 2]) for i, s in enumerate(members)
     ]
     result, warnings = run(vlm, open_ones)
-    assert any("taken for classes" in line for line in warnings)
-    assert "accuracy" not in result.findings[0].text
+    assert any("taken as classes" in line for line in warnings)
+    assert "right in" not in result.findings[0].text
     right = [replace(s, choices=()) for s in members]
     result, warnings = run(vlm, right)
     assert not warnings
-    assert "accuracy" in result.findings[0].text
+    assert "right in" in result.findings[0].text
 
 
 def test_samples_without_an_image_are_left_out_and_labels_that_are_no_choice_named(
@@ -150,7 +150,7 @@ def test_samples_without_an_image_are_left_out_and_labels_that_are_no_choice_nam
     odd = replace(scenes[0], id="odd", label="turquoise")
     result, warnings = run(vlm, [*scenes[:4], odd, replace(scenes[1], id="bare", images=())])
     assert len(warnings) == 2
-    assert "1 samples have no image" in warnings[0]
+    assert "1 samples were left out: they have no image" in warnings[0]
     assert "'odd'" in warnings[1]
     assert "bare" not in result.table("blind-answers").columns["sample"]
 
@@ -172,6 +172,16 @@ class Comparing:
         return rows
 
 
+class Deaf(Comparing):
+    """Prefers the first choice, whatever the image shows."""
+
+    def choice_scores(self, samples: list[Sample]) -> list[list[float]]:
+        return [
+            [0.0, *[-1.0] * (len(sample.choices) - 1)] if sample.choices else []
+            for sample in samples
+        ]
+
+
 def painted(i: int, **more: Any) -> Sample:
     color = (220, 0, 0) if i % 2 else (0, 0, 220)
     image = Image.new("RGB", (8, 8), color)
@@ -190,6 +200,28 @@ def test_a_model_that_compares_choices_is_asked_by_similarity() -> None:
     assert row[4] == pytest.approx(0.9 / 1.1)
 
 
+def test_the_overview_says_in_a_word_whether_the_image_is_used() -> None:
+    samples = [painted(i, choices=("blue", "red"), task="color") for i in range(60)]
+    (cell,) = run(Comparing(), samples)[0].overview
+    assert (cell.subject, cell.question, cell.text) == ("color", "uses the image", "yes")
+    assert (cell.value, cell.beside) == (1.0, "blind 0.50")
+    three = ("blue", "red", "green")
+    result, _ = run(Deaf(), [painted(i, choices=three) for i in range(90)])
+    (cell,) = result.overview
+    assert (cell.text, cell.verdict) == ("no", Verdict.IGNORES_IMAGE)
+    assert cell.beside == "blind 0.50"
+    assert result.findings[0].notable
+
+
+def test_the_overview_tells_chance_and_what_changes_without_labels() -> None:
+    samples = [painted(i, choices=("blue", "red")) for i in range(60)]
+    (cell,) = run(Deaf(), samples)[0].overview
+    assert (cell.subject, cell.beside) == ("all samples", "blind 0.50, chance 0.50")
+    bare = [replace(sample, label=None) for sample in samples]
+    (cell,) = run(Comparing(), bare)[0].overview
+    assert (cell.value, cell.beside) == (None, "50% change")
+
+
 def test_labels_stand_in_where_such_a_model_has_no_choices() -> None:
     samples = [painted(i) for i in range(24)]
     result, warnings = run(Comparing(), samples)
@@ -199,7 +231,7 @@ def test_labels_stand_in_where_such_a_model_has_no_choices() -> None:
 
 
 def test_one_label_alone_is_nothing_to_choose_from() -> None:
-    with pytest.raises(MissingAnnotation, match="1 labels"):
+    with pytest.raises(MissingAnnotation, match="neither choices nor"):
         run(Comparing(), [painted(2 * i) for i in range(4)])
 
 

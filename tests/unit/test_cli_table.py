@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Le, Len
 
+from vlmlens.cli._output import spell_out
+from vlmlens.cli._plan import estimate_line
 from vlmlens.cli._table import plain_table
 from vlmlens.cli._types import readable_type
+from vlmlens.compose.estimate import Estimate
 
 ROWS = [("adapter", "demo", "a b c d e f g h i j k l m n o p q r s t u v w x y z"), ("x", "", "")]
 
@@ -68,3 +72,31 @@ def test_types_as_people_read_them(annotation: Any, shown: str) -> None:
 def test_bounds_beside_a_type() -> None:
     assert readable_type(int | None, [Ge(3)]) == "int >= 3 | none"
     assert readable_type(list[int], [Len(1, 4)]) == "list of int, at least 1, at most 4"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("ascii", b"+ ~ - . \\u5bbd"),
+        ("latin-1", b"+ ~ - . \\u5bbd"),
+        ("utf-8", "● ◐ ○ … 宽".encode()),
+    ],
+)
+def test_a_stream_that_lacks_characters_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, written: bytes
+) -> None:
+    sink = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(sink, encoding=encoding))
+    spell_out()
+    print("● ◐ ○ … 宽", end="", flush=True)
+    assert sink.getvalue() == written
+
+
+def test_unknown_sizes_are_said() -> None:
+    def line(**columns: int | None) -> str:
+        known = sum(count for count in columns.values() if count)
+        return estimate_line(Estimate(samples=1, columns=columns, bytes=known, free_bytes=2048))
+
+    assert line(a=1024, b=1024) == "2 columns, 2.0 KiB (2.0 KiB free)"
+    assert line(a=1024, b=None) == "2 columns, 1.0 KiB and 1 of unknown size (2.0 KiB free)"
+    assert line(a=None, b=None) == "2 columns, unknown size (2.0 KiB free)"

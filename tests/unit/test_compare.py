@@ -66,7 +66,7 @@ def test_a_planted_difference_is_found_and_equal_runs_are_not() -> None:
     made = compare([side("a", answers(first, ids)), side("b", answers(worse, ids))], draws=DRAWS)
     found, same = made.findings
     assert (found.verdict, found.subject) == (Verdict.DIFFERS, "shape")
-    assert found.text.startswith("probe, shape, answer is the label: 0.500 in b, 1.000 in a; ")
+    assert found.text.startswith("probe, shape, answer is the label: 0.500 in b, 1.000 in a (")
     assert "paired over 100 samples" in found.text
     assert found.values["difference"] == -0.5
     assert same.verdict is Verdict.NO_DIFFERENCE
@@ -82,7 +82,7 @@ def test_samples_of_one_run_only_are_left_out_and_said() -> None:
     b = side("b", answers([True] * 30, ids[:30]), groups=["g"] * 30)
     made = compare([a, b], draws=DRAWS)
     assert set(made.table("compare-tests").columns["samples"]) == {15}
-    assert any("10 samples of only one of them" in line for line in made.warnings)
+    assert any("10 samples that only one run has" in line for line in made.warnings)
 
 
 def test_runs_without_a_common_sample_are_compared_unpaired() -> None:
@@ -123,7 +123,7 @@ def test_tables_that_say_their_keys() -> None:
 def test_another_question_under_the_same_id_is_said() -> None:
     a = Side("a", {"p": Result("p", "P", tables=[answers([True] * 4, "wxyz")])}, {}, {"w": "1"})
     b = Side("b", a.results, {}, {"w": "2"})
-    assert "in 1 of 1 sample;" in compare([a, b], draws=99).warnings[0]
+    assert "differs in 1 of 1 sample with the same id" in compare([a, b], draws=99).warnings[0]
     assert compare([a, Side("c", {})]).warnings[-1] == (
         "a and c share no number that can be compared."
     )
@@ -213,7 +213,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         read_side(bare)
     with pytest.raises(RunNotFound):
         read_side(str(tmp_path / "none"))
-    with pytest.raises(RunError, match="anything at the column") as caught:
+    with pytest.raises(RunError, match="has the column") as caught:
         read_side(f"{full}@llm.block.7/last")
     assert "Did you mean" in caught.value.hint
     with pytest.raises(RunError, match="only one run"):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vlmlens.errors import DataError, DataNotFound, DuplicateSample, ManifestError
 from vlmlens.samples import Sample
 from vlmlens_plugins.data._cells import CellError, choices, text
-from vlmlens_plugins.data._readers import _text
+from vlmlens_plugins.data._table_files import _text
 from vlmlens_plugins.data.table import Table, TableOptions
 
 
@@ -182,7 +182,7 @@ def test_rows_of_one_image_share_its_group_in_a_product(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["../x.png", "img/../../x.png", "/etc/hostname"])
 def test_images_outside_the_folder(tmp_path: Path, given: str) -> None:
     path = jsonl(tmp_path, {"prompt": "?"}, {"prompt": "?", "image": given})
-    with pytest.raises(DataError, match=r"line 2: .* leads out of the folder") as caught:
+    with pytest.raises(DataError, match=r"line 2: .* is outside the folder") as caught:
         read(path)
     assert "options.dataset.allow_outside=true" in caught.value.hint
     assert read(path, allow_outside=True)[1].images == (str(tmp_path / given),)
@@ -192,7 +192,7 @@ def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "x.png").symlink_to(tmp_path / "secret.png")
     path = jsonl(tmp_path / "data", {"prompt": "?", "image": "x.png"})
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="is outside the folder"):
         read(path)
 
 
@@ -209,7 +209,7 @@ ROW_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": 3}, "column 'prompt': expected text, got int 3"),
     ({"id": "x"}, "column 'prompt': expected text, got nothing"),
     ({"prompt": "?", "label": ["a"]}, r"column 'label': .*got list \['a'\]"),
-    ({"prompt": "?", "label": "c", "choices": ["a", "b"]}, "'c' is none of the choices"),
+    ({"prompt": "?", "label": "c", "choices": ["a", "b"]}, "'c' is not one of the choices"),
     ({"prompt": "?", "choices": "a|a"}, "two or more different answers"),
     ({"prompt": "?", "choices": "a|"}, "two or more different answers"),
     ({"prompt": "?", "choices": "a"}, "two or more different answers"),
@@ -239,19 +239,19 @@ def test_wrong_cells_name_file_line_and_column(
 
 
 FILE_ERRORS = [
-    ("x.jsonl", '{"prompt": "?"}\n\n{"prompt": ?}', "line 3: no JSON: Expecting value, column 12"),
+    ("x.jsonl", '{"prompt": "?"}\n\n{"prompt": ?}', "line 3: not JSON: Expecting value, column 12"),
     ("x.jsonl", '{"prompt": "?"}\n"text"', "line 2: expected an object"),
     ("x.jsonl", '{"prompt": "\\ud83d"}', "line 1: half a surrogate pair"),
-    ("x.jsonl", "[" * 200_000, "line 1: no JSON"),
-    ("x.jsonl", '{"n": ' + "9" * 5000 + "}", "line 1: no JSON"),
-    ("x.csv", 'prompt,id\n"a\nb",1\nc\n', "line 4: 1 fields, where the header has 2"),
+    ("x.jsonl", "[" * 200_000, "line 1: not JSON"),
+    ("x.jsonl", '{"n": ' + "9" * 5000 + "}", "line 1: not JSON"),
+    ("x.csv", 'prompt,id\n"a\nb",1\nc\n', "line 4: 1 fields, but the header has 2"),
     ("x.csv", 'prompt\n"open', "line 2: unexpected end of data"),
-    ("x.csv", "prompt,id,id\n?,1,2\n", "header: the column 'id' stands there twice"),
+    ("x.csv", "prompt,id,id\n?,1,2\n", "header: the column 'id' appears twice"),
     ("x.csv", "promt\n?\n", "the column 'promt' looks like 'prompt'"),
     ("x.csv", "prompt,Label\n?,a\n", r"'Label' looks like 'label'.*columns\.label=Label"),
     ("x.csv", "prompt,ID\n?,a\n", "'ID' looks like 'id'"),
     ("x.csv", "id,label\n1,a\n", "no column 'prompt', and no --prompt is given"),
-    ("x.parquet", "PAR1 nothing", "no Parquet file"),
+    ("x.parquet", "PAR1 nothing", "not a Parquet file"),
 ]
 
 
@@ -265,9 +265,9 @@ def test_more_wrong_files(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("prompt\nfine\ngr\u00fcn\n".encode("latin-1"))
     with pytest.raises(ManifestError, match=r"line 3: not UTF-8 text. Save it as UTF-8."):
         read(tmp_path / "latin.csv")
-    with pytest.raises(DataNotFound, match="holds no rows"):
+    with pytest.raises(DataNotFound, match="has no rows"):
         read(text_file(tmp_path, "prompt\n"))
-    with pytest.raises(DataNotFound, match=r"is no table. Tables end in .csv, .jsonl"):
+    with pytest.raises(DataNotFound, match=r"is not a table. Tables end in .csv, .jsonl"):
         read(text_file(tmp_path, "", "x.xlsx"))
     with pytest.raises(DataNotFound, match=r"Did you mean data.csv"):
         read(tmp_path / "date.csv")

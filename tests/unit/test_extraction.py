@@ -92,7 +92,7 @@ def test_tails_at_wrong_places_would_be_seen(
 def test_tails_that_see_each_other_would_be_seen(
     tmp_path: Path, plain: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlmlens.hf.shared import Beginnings
+    from vlmlens.hf.shared_prefix import Beginnings
 
     right = Beginnings.packed_tails
 

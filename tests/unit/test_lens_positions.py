@@ -272,14 +272,55 @@ def test_samples_without_a_grid_still_have_maps(
     )
 
 
-def test_by_default_the_last_position_is_read_and_others_are_named(
+def test_by_default_last_and_image_positions_are_read_and_others_are_named(
     vlm: Any, store: MemoryStore, stored: Stored
 ) -> None:
-    names = [f"{site}/{kind}" for site in SITES for kind in ("last", "image")]
+    names = [f"{site}/{kind}" for site in SITES for kind in ("last", "image", "text")]
     write(store, stored, {name: stored.column(name) for name in names})
-    result = LogitLens(LensOptions()).run(AnalysisContext(stored.samples, store, lambda: vlm))
-    assert not [table for table in result.tables if "image" in table.name]
-    assert "columns=[llm.block.*/image]" in result.notes[-1]
+    lens = LogitLens(LensOptions())
+    lens.check_model(vlm, stored.samples, names)
+    result = lens.run(AnalysisContext(stored.samples, store, lambda: vlm))
+    assert [figure.kind for figure in result.figures].count("patches") == 2
+    assert not [table for table in result.tables if "text" in table.name]
+    assert "columns=[llm.block.*/text]" in result.notes[-1]
+    some = [name for name in names if name != "llm.block.5/image"]
+    lens.check_model(vlm, stored.samples, some)  # without the last block they cannot be read
+
+
+def test_positions_that_are_not_stored_are_shown_from_passes_of_their_own(
+    vlm: Any, store: MemoryStore, stored: Stored
+) -> None:
+    names = [f"{site}/last" for site in SITES]
+    write(store, stored, {name: stored.column(name) for name in names})
+    options = LensOptions(positions=["image", "text"], samples=2, words=["red"])
+    fresh = LogitLens(options).run(AnalysisContext(stored.samples, store, lambda: vlm))
+    top, words, text = fresh.figures[:3]
+    assert [sheet.facets for sheet in words.sheets] == [{"word": "red"}] * 2
+    stored_image = run(vlm, store, stored, "image", samples=2, words=["red"]).figures
+    stored_text = run(vlm, store, stored, "text", samples=2).figures
+    for made, wanted in ((top, stored_image[0]), (text, stored_text[0])):
+        assert [sheet.sample for sheet in made.sheets] == [sheet.sample for sheet in wanted.sheets]
+        for sheet, other in zip(made.sheets, wanted.sheets, strict=True):
+            assert (sheet.x, sheet.boxes) == (other.x, other.boxes)
+            same = np.array(sheet.texts) == np.array(other.texts)
+            assert same.mean() > 0.95  # two tokens may be equally probable but for rounding
+            np.testing.assert_allclose(
+                np.array(sheet.cells, float), np.array(other.cells, float), atol=2e-3
+            )
+    plain = LogitLens(LensOptions(samples=2, words=["red"], columns=["llm.block.*/last"]))
+    without = plain.run(AnalysisContext(stored.samples, store, lambda: vlm))
+    assert fresh.findings == without.findings
+    assert to_json(replace(fresh, options={}, figures=[], notes=[])) == to_json(
+        replace(without, options={}, figures=[], notes=[])
+    )
+
+
+def test_samples_without_an_image_have_no_map(vlm: Any, store: MemoryStore, stored: Stored) -> None:
+    bare = Stored(vlm, [Sample(f"t{i}", "Color of the main object:") for i in range(4)])
+    write(store, bare, {f"{site}/last": bare.column(f"{site}/last") for site in SITES})
+    lens = LogitLens(LensOptions(positions=["image"]))
+    result = lens.run(AnalysisContext(bare.samples, store, lambda: vlm))
+    assert "patches" not in [figure.kind for figure in result.figures]
 
 
 def test_where_the_last_position_is_not_stored_others_are_read(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vlmlens.abc import Readout
 from vlmlens.errors import ReadoutError
 from vlmlens.testing._rounding import EPS, ROUNDING, close
-from vlmlens_plugins.analysis.logit_lens import running
+from vlmlens_plugins.analysis.logit_lens import streaming_softmax
 from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings, settling
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Vocabulary
 
@@ -168,7 +168,7 @@ def test_one_token_more_than_there_are_is_no_error() -> None:
 
 @pytest.mark.parametrize("mistake", ["first piece only", "no rescaling", "own token counted"])
 def test_deliberate_mistakes_are_caught(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = running.Running
+    real = streaming_softmax.Running
 
     class First(real):  # type: ignore[misc, valid-type]
         def _add_top(self, wide: Any, runs: Any, start: int) -> None:

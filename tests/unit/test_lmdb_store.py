@@ -252,12 +252,12 @@ class TestFormat:
     @pytest.mark.parametrize("record", [b"no json", b"[]", b'{"format": "other", "version": 1}'])
     def test_other_records_are_foreign(self, folder, record):
         raw_put(folder, b"meta", record)
-        with pytest.raises(StoreError, match="not one of vlmlens"):
+        with pytest.raises(StoreError, match="was not written by vlmlens"):
             open_store(folder, "r")
 
     def test_another_programs_database_is_foreign_and_untouched(self, tmp_path):
         raw_put(tmp_path, b"key", b"value")
-        with pytest.raises(StoreError, match="not one of vlmlens"):
+        with pytest.raises(StoreError, match="was not written by vlmlens"):
             open_store(tmp_path)
         with lmdb.open(str(tmp_path)) as env, env.begin() as txn:
             assert [key for key, _ in txn.cursor()] == [b"key"]
@@ -509,7 +509,7 @@ class TestHandles:
         assert folder_of("runs/x/columns") == "runs/x/columns"
         assert folder_of("lmdb:///a%20b/c") == "/a b/c"
         for wrong in ("lmdb://host/a", "lmdb:", "lmdb:a"):
-            with pytest.raises(StoreError, match="names no place on this machine"):
+            with pytest.raises(StoreError, match="is not a place on this machine"):
                 folder_of(wrong)
 
     def test_one_handle_whatever_the_path(self, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from transformers import LlavaForConditionalGeneration
 import vlmlens
 from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, MissingDependency, SpecError
-from vlmlens.hf.loading import checkpoint_identity
+from vlmlens.hf.checkpoints import checkpoint_identity
 from vlmlens.registry import Registry
 from vlmlens.spec.model import make_spec
 from vlmlens_plugins.demo.adapter import CHECKPOINT

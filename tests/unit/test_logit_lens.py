@@ -120,11 +120,26 @@ def test_a_run_reports_every_task_and_layer(
     assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
 
 
+def test_the_overview_names_the_layer_at_which_the_answer_settles(
+    vlm: Any, scenes: list[Sample], hidden: Any, store: Any
+) -> None:
+    result = run(vlm, scenes, hidden["columns"], store)
+    layers = {f.subject: f.values["settling_layer"] for f in result.findings}
+    assert {cell.subject: cell.text for cell in result.overview} == layers
+    assert {cell.question for cell in result.overview} == {"answer settles"}
+    by_task = result.table("lens-layers").columns
+    drawn = [value for cell in result.overview for value in cell.curve]
+    assert drawn == by_task["answer_probability"]
+    early = LogitLens(LensOptions(columns=["llm.block.0"]))
+    result = early.run(AnalysisContext(scenes, store, lambda: vlm))
+    assert "does not settle" in {cell.text for cell in result.overview}
+
+
 def test_without_the_norm_it_is_said(
     vlm: Any, scenes: list[Sample], hidden: Any, store: Any
 ) -> None:
     result = run(vlm, scenes, hidden["columns"], store, norm=False)
-    assert "WITHOUT the norm" in result.notes[0]
+    assert "WITHOUT the final norm" in result.notes[0]
     assert result.findings
 
 

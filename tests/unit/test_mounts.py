@@ -6,8 +6,8 @@ import pytest
 
 from vlmlens.errors import StoreError
 from vlmlens.testing._stores import block, values
-from vlmlens_plugins.storage import _mounts
-from vlmlens_plugins.storage._mounts import network_of, network_type
+from vlmlens_plugins.storage import _network_mounts
+from vlmlens_plugins.storage._network_mounts import network_of, network_type
 from vlmlens_plugins.storage.lmdb import LmdbOptions, LmdbStore
 
 TEXT = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -69,7 +69,7 @@ class TestStore:
         table.write_text(
             f"1 1 0:1 / / rw - ext4 a rw\n2 1 0:2 / {tmp_path}/net rw - nfs4 s:/e rw\n"
         )
-        monkeypatch.setattr(_mounts, "MOUNTS", table)
+        monkeypatch.setattr(_network_mounts, "MOUNTS", table)
         return tmp_path / "net"
 
     def open(self, folder, mode="a", **options):

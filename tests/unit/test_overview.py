@@ -38,6 +38,12 @@ def test_only_what_is_notable_is_repeated() -> None:
     assert [found.text for found in overview_of([PRISM, MIRROR]).findings] == ["red: split."]
 
 
+def test_one_notable_finding_per_subject() -> None:
+    found = [Finding(f"{name}: split.", subject=name, notable=True) for name in "aab"]
+    made = overview_of([Result("one", "One", found[:1]), Result("two", "Two", found[1:])])
+    assert [finding.subject for finding in made.findings] == ["a", "b"]
+
+
 def test_nothing_to_say_is_no_table() -> None:
     assert not overview_of([Result("bare", "Bare")]).tables
 

@@ -240,8 +240,8 @@ def test_targets_are_labels_per_task_and_attributes() -> None:
         (many(), ["colour"], "no sample has an attribute 'colour'", "Known: label, n"),
         (many(shade=1), ["shad"], "attribute 'shad'", "Did you mean shade"),
         (many(), ["n@v"], "has the task 'v'", "Tasks: t"),
-        (make_samples(["a"] * 50), ["label"], "has 1 class with", "min_per_class"),
-        (make_samples(range(50)), ["label"], "has 0 classes with", "min_per_class"),
+        (make_samples(["a"] * 50), ["label"], "there is only 'a'", "min_per_class"),
+        (make_samples(range(50)), ["label"], "there is none", "min_per_class"),
         (make_samples(np.arange(80) % 2, np.arange(80) % 4), ["label"], "", "Set folds to"),
     ],
 )
@@ -269,7 +269,7 @@ def test_a_task_that_cannot_be_probed_does_not_stop_the_others() -> None:
     samples = [*many(), *make_samples(["x"] * 20, task="flat")]
     targets, warnings = find_targets(["label"], samples, folds=5, min_per_class=10)
     assert [target.name for target in targets] == ["t"]
-    assert any("'flat' has 1 class" in warning for warning in warnings)
+    assert any("flat: too few samples (20)" in warning for warning in warnings)
 
 
 def test_ragged_columns_alone_cannot_be_probed() -> None:
@@ -285,7 +285,7 @@ def test_values_that_are_not_finite_are_not_probed() -> None:
     broken[3, 4] = np.inf
     columns = {"llm.block.0/last": noise(1, 100), "llm.block.1/last": broken}
     result, warnings = probe(make_samples(y), columns)
-    assert warnings == ["llm.block.1/last holds values that are not finite; it was not probed."]
+    assert warnings == ["llm.block.1/last was not probed: it holds values that are not finite."]
     assert result.table("probe-columns").columns["column"] == ["llm.block.0/last"]
     with pytest.raises(CompositionError, match="No column holds finite values"):
         probe(make_samples(y), {"llm.block.1/last": broken})

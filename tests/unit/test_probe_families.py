@@ -13,16 +13,16 @@ from sklearn.neighbors import NearestCentroid
 
 from vlmlens.samples import Sample
 from vlmlens.testing._rounding import close
-from vlmlens_plugins.analysis.probe.closed import fit_centroids, fit_ridge
-from vlmlens_plugins.analysis.probe.evaluation import (
+from vlmlens_plugins.analysis.probe.closed_form import fit_centroids, fit_ridge
+from vlmlens_plugins.analysis.probe.cross_validation import (
     evaluate,
     majority_predictions,
     mean_predictions,
     standardized,
 )
-from vlmlens_plugins.analysis.probe.families import family, stopping_rows
 from vlmlens_plugins.analysis.probe.mlp import MlpSettings, fit_mlp
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
+from vlmlens_plugins.analysis.probe.probe_kinds import family, stopping_rows
 from vlmlens_plugins.analysis.probe.splits import Split, folded, inner_folds
 from vlmlens_plugins.analysis.probe.targets import Target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from vlmlens.errors import MissingAnnotation, SpecError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.spec.model import validated
+from vlmlens_plugins.analysis._tasks import ALL
 from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
-from vlmlens_plugins.analysis.probe.columns import Columns
 from vlmlens_plugins.analysis.probe.export import read_export
 from vlmlens_plugins.analysis.probe.power import Noise
-from vlmlens_plugins.analysis.probe.probing import Probed, Prober
+from vlmlens_plugins.analysis.probe.prober import Probed, Prober
 from vlmlens_plugins.analysis.probe.shortcuts import Features, thumbnail, words
-from vlmlens_plugins.analysis.probe.stages import Heard
+from vlmlens_plugins.analysis.probe.stages import Outcome
+from vlmlens_plugins.analysis.probe.stored_columns import Columns
 from vlmlens_plugins.analysis.probe.targets import find_targets
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
@@ -114,7 +116,9 @@ def test_a_prompt_that_gives_the_label_away_is_a_shortcut() -> None:
     assert found["words"]["accuracy"] == 1.0
     assert found["words"]["explains"]
     assert not found["majority"]["explains"]
-    assert any("a shortcut explains the accuracy: the words" in w for w in result.warnings)
+    assert any(
+        "a shortcut explains the accuracy. A probe on the words" in w for w in result.warnings
+    )
 
 
 def test_a_picture_s_color_is_a_shortcut_and_equal_pictures_are_none() -> None:
@@ -135,7 +139,7 @@ def test_the_embedding_layer_is_a_shortcut_where_it_does_as_well() -> None:
     y = np.arange(N) % 2
     both = {"llm.embed/last": signal(y, 1), "llm.block.0/last": signal(y, 2)}
     result = probe(samples_of(y), both)
-    assert any("the embedding layer" in warning for warning in result.warnings)
+    assert any("The embedding layer" in warning for warning in result.warnings)
     late = {"llm.embed/last": signal(y, 1, 0.0), "llm.block.0/last": signal(y, 2)}
     assert not probe(samples_of(y), late).warnings
 
@@ -144,7 +148,7 @@ def test_images_that_cannot_be_read_are_said_and_stop_nothing(tmp_path: Path) ->
     y = np.arange(N) % 2
     gone = [(str(tmp_path / f"{i}.png"),) for i in range(N)]
     result = probe(samples_of(y, images=gone), {"llm.block.0/last": signal(y, 1)})
-    assert any("could not be compared" in warning for warning in result.warnings)
+    assert any("image baseline was left out" in warning for warning in result.warnings)
     assert result.findings[0].verdict is Verdict.ENCODED
 
 
@@ -171,11 +175,11 @@ def staged(columns: dict[str, Any], y: Any, said: Any) -> tuple[Probed, Result]:
 
         prober = Prober(options, Columns(store), 0, torch.device("cpu"), Features(print), answers)
         found = prober.probe(target, list(columns), print, lambda done: None)
-    from vlmlens_plugins.analysis.probe import report, tables
+    from vlmlens_plugins.analysis.probe import figures, report, tables
 
     return found, Result(
         "probe", "", report.findings([found], options), tables.tables([found]),
-        report.figures([found]),
+        figures.figures([found]),
     )  # fmt: skip
 
 
@@ -189,36 +193,39 @@ UNSEEN = {"vision.block.0/mean": signal(MANY, 1, 0.0), "projector/mean": signal(
 
 
 @pytest.mark.parametrize(
-    ("eye", "said", "heard"),
+    ("vision", "said", "outcome"),
     [
-        (SEEN, MANY, Heard.SAID),
-        (SEEN, np.zeros(len(MANY), int), Heard.IGNORED),
-        (SEEN, NOISE, Heard.IGNORED),
-        (SEEN, MOSTLY, Heard.PARTLY),
-        (UNSEEN, MANY, Heard.ELSEWHERE),
-        (UNSEEN, NOISE, Heard.UNSEEN),
+        (SEEN, MANY, Outcome.ANSWERED),
+        (SEEN, np.zeros(len(MANY), int), Outcome.NOT_ANSWERED),
+        (SEEN, NOISE, Outcome.NOT_ANSWERED),
+        (SEEN, MOSTLY, Outcome.PARTLY),
+        (UNSEEN, MANY, Outcome.ONLY_ANSWERED),
+        (UNSEEN, NOISE, Outcome.NEITHER),
     ],
 )
-def test_what_the_eye_sees_and_the_mouth_says(eye: Any, said: Any, heard: Heard) -> None:
-    found, result = staged({**eye, "llm.block.0/last": signal(MANY, 6)}, MANY, said)
+def test_what_is_read_stands_beside_what_is_answered(
+    vision: Any, said: Any, outcome: Outcome
+) -> None:
+    found, result = staged({**vision, "llm.block.0/last": signal(MANY, 6)}, MANY, said)
     assert found.answered is not None
-    assert found.answered.heard is heard
+    assert found.answered.outcome is outcome
     finding = result.findings[-1]
-    assert finding.values["heard"] == heard.value
+    assert finding.values["outcome"] == outcome.value
     assert finding.values["answer_accuracy"] == pytest.approx((said == MANY).mean())
-    assert "answers" in finding.text
+    assert "answered" in finding.text
+    assert finding.notable is (outcome is Outcome.NOT_ANSWERED)
     stages = [row["stage"] for row in rows(result, "probe-stages")]
     assert stages == ["vision encoder", "projector", "language model", "the model's answers"]
     assert result.figures[0].series[-1].name == "the model's answers"
 
 
-def test_too_few_samples_leave_open_what_the_eye_sees() -> None:
+def test_too_few_samples_leave_it_open() -> None:
     """What 800 samples rule out, 60 do not."""
     few = slice(0, 60)
     columns = {name: x[few] for name, x in UNSEEN.items()}
     found, _ = staged(columns, MANY[few], MANY[few])
     assert found.answered is not None
-    assert found.answered.heard is Heard.UNSURE
+    assert found.answered.outcome is Outcome.UNCLEAR
 
 
 def test_rows_of_every_table_are_told_apart() -> None:
@@ -229,10 +236,53 @@ def test_rows_of_every_table_are_told_apart() -> None:
         assert len(set(about)) == len(about), table.name
 
 
-def test_without_answers_there_is_nothing_to_say_of_the_mouth() -> None:
+def test_without_answers_there_is_one_finding() -> None:
     result = probe(samples_of(Y), {"vision.block.0/mean": signal(Y, 1)})
     assert [finding.verdict for finding in result.findings] == [Verdict.ENCODED]
     assert len(rows(result, "probe-stages")) == 1
+
+
+# ------------------------------------------------------------------ overview
+
+
+def test_the_overview_says_from_where_on_it_can_be_read() -> None:
+    strengths = [0.0, 0.7, 3.0, 3.2, 3.1]
+    layers = {f"llm.block.{i}/last": signal(Y, i, s) for i, s in enumerate(strengths)}
+    (cell,) = probe(samples_of(Y), layers).overview
+    assert (cell.subject, cell.question) == ("t", "can be read from")
+    assert cell.text == "llm.block.2 on"
+    assert cell.verdict is Verdict.ENCODED
+    assert cell.value == max(x for x in cell.curve if x is not None) > 0.95
+    assert cell.beside.startswith("baseline 0.5")
+    assert len(cell.curve) == 5
+    (fades,) = probe(samples_of(Y), {**layers, "llm.block.4/last": signal(Y, 4, 0.0)}).overview
+    assert fades.text == "llm.block.2"
+
+
+def test_the_overview_names_the_only_side_and_what_is_nowhere() -> None:
+    many = samples_of(MANY)
+    assert probe(many, UNSEEN).overview[0].text == "nowhere"
+    late = {**UNSEEN, "llm.block.0/last": signal(MANY, 6)}
+    assert probe(many, late).overview[0].text == "language model only"
+    few = {name: x[:60] for name, x in UNSEEN.items()}
+    assert probe(samples_of(MANY[:60]), few).overview[0].text == "unclear"
+    (odd,) = probe(samples_of(Y), {"model.layers.1/last": signal(Y, 1)}).overview
+    assert odd.text == "model.layers.1"
+
+
+def test_one_row_of_the_overview_per_attribute() -> None:
+    """A task's labels before an attribute; of an attribute, the target that is read best."""
+    samples = samples_of(MANY, t=NOISE.tolist(), side=MANY.tolist())
+    targets = ["label", "t", "side@t", "side"]
+    result = probe(samples, {"llm.block.0/last": signal(MANY, 1)}, targets=targets)
+    assert [cell.subject for cell in result.overview] == ["t", "side"]
+    assert result.overview[0].verdict is Verdict.ENCODED
+
+
+def test_samples_without_a_task_have_one_row_in_all_analyses() -> None:
+    bare = [replace(sample, task=None) for sample in samples_of(Y)]
+    (cell,) = probe(bare, {"llm.block.0/last": signal(Y, 1)}).overview
+    assert cell.subject == ALL
 
 
 # ------------------------------------------------------------------ layers, power, export
@@ -249,9 +299,7 @@ def test_the_plateau_starts_at_the_earliest_layer_that_is_not_worse() -> None:
     assert places[0]["behind_low"] > 0
     assert sorted(row["rank"] for row in places) == [1, 2, 3, 4, 5]
     assert all(row["rank_low"] <= row["rank"] <= row["rank_high"] for row in places)
-    assert "not worse from llm.block.2/last on" in result.findings[0].text or (
-        places[2]["rank"] == 1
-    )
+    assert result.findings[0].text.endswith("as good as the best layer from llm.block.2/last on.")
 
 
 def test_power_is_the_normal_approximation_s() -> None:
@@ -282,7 +330,7 @@ def test_a_weak_signal_says_how_many_samples_would_show_it() -> None:
     result = probe(samples_of(y), {"llm.block.0/last": signal(y, 1, 0.6)})
     (found,) = rows(result, "probe-columns")
     assert found["verdict"] == "inconclusive"
-    assert "these samples show gaps from" in result.findings[0].text
+    assert "60 samples only show" in result.findings[0].text
     assert found["detectable_gap"] > found["gap"]
     assert found["samples_needed"] is None or found["samples_needed"] > 60
 
@@ -343,7 +391,7 @@ def test_ridge_finds_a_number_and_says_r2() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "value"}, "needs to know of what"),
+        ({"split": "value"}, "needs the attribute whose values"),
         ({"split": "value", "hold_out": "colour"}, "attribute 'colour'"),
         ({"types": "kind"}, "attribute 'kind'"),
     ],

@@ -11,13 +11,13 @@ import pytest
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.probe import ProbeOptions
-from vlmlens_plugins.analysis.probe.probing import make_split
-from vlmlens_plugins.analysis.probe.shuffles import (
+from vlmlens_plugins.analysis.probe.control_labels import (
     constant_in_groups,
     random_by_type,
     shuffled,
     shuffled_within,
 )
+from vlmlens_plugins.analysis.probe.prober import make_split
 from vlmlens_plugins.analysis.probe.splits import (
     Split,
     across,

@@ -9,7 +9,7 @@ import random
 from PIL import Image, ImageDraw
 
 from vlmlens.report.files import to_json
-from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
+from vlmlens.results import Figure, Finding, Glance, Result, Series, Table, Verdict
 from vlmlens.samples import Sample
 
 TASKS = ("color", "number", "shape", "presence", "surface", "photographer")
@@ -25,6 +25,7 @@ def probe() -> Result:
     """A probe with a curve and a band per task."""
     draw = random.Random(1)
     series, rows, found = [], [], []
+    cells = []
     for task in TASKS:
         ceiling = {"photographer": 0.01, "surface": 0.48}.get(task, 0.75)
         gaps = [ceiling * (1 - math.exp(-(i + 1) / 3)) + draw.gauss(0, 0.01) for i in range(13)]
@@ -39,6 +40,10 @@ def probe() -> Result:
         )
         verdict = Verdict.ENCODED if encoded else Verdict.NOT_ENCODED
         found.append(Finding(text, verdict, task, {"selectivity": gaps[5], "p": 1e-4}))
+        where, curve = "vision.block.2 on" if encoded else "nowhere", [0.25 + gap for gap in gaps]
+        cells.append(
+            Glance(task, "can be read from", where, verdict, max(curve), "controls 0.25", curve)
+        )
     names = ("task", "column", "accuracy", "control", "selectivity", "p (Holm)")
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     series.append(Series("no gap", [0.0] * 13, dashed=True))
@@ -55,6 +60,7 @@ def probe() -> Result:
         {"folds": 5, "model": "logistic", "control_seeds": 20},
         ["Grouped stratified cross-validation with scaling inside the fold.", "Control: shuffled."],
         ["Class 'seven' of number has 3 samples and was dropped."],
+        cells,
     )
 
 
@@ -122,6 +128,7 @@ def logit_lens() -> Result:
         [heat, depth, entropy],
         {"k": 10, "norm": True},
         ["Final norm and unembedding on every block's output (nostalgebraist, 2020)."],
+        overview=[Glance(task, "answer settles", "llm.block.3", curve=rising) for task in TASKS],
     )
 
 
@@ -145,14 +152,19 @@ def blind_test() -> Result:
         bars,
         y_range=(0, 1),
     )
-    found = []
+    found, cells = [], []
     for task, with_image, without in zip(TASKS, seen, blind, strict=True):
         uses = with_image - without > 0.2
         unsure = task == "photographer"
         verdict = Verdict.USES_IMAGE if uses else Verdict.IGNORES_IMAGE
         text = f"For {task}, accuracy is {with_image:.0%} with the image and {without:.0%} without."
         verdict = Verdict.INCONCLUSIVE if unsure else verdict
-        found.append(Finding(text, verdict, task, {"with": with_image, "without": without}))
+        ignored = verdict is Verdict.IGNORES_IMAGE
+        found.append(
+            Finding(text, verdict, task, {"with": with_image, "without": without}, notable=ignored)
+        )
+        beside = f"blind {without:.2f}"
+        cells.append(Glance(task, "uses the image", "", verdict, with_image, beside))
     columns: dict[str, list[str | float | None]] = {
         "question": [*TASKS],
         "with image": [*seen],
@@ -161,7 +173,9 @@ def blind_test() -> Result:
         "total variation": [0.9, 0.8, 0.7, 0.5, 0.01, None],
     }
     table = Table("questions", "Accuracy and distance by question", columns)
-    return Result("blind-test", "Does it look at the image", found, [table], [figure])
+    return Result(
+        "blind-test", "Does it look at the image", found, [table], [figure], overview=cells
+    )
 
 
 def examples() -> list[Result]:

@@ -22,6 +22,8 @@ from vlmlens.report._text import clean, one_line, slug
 from vlmlens.report.figures import figure_svg
 from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
 from vlmlens.runs.result_files import read_results
+from vlmlens.runs.run import Run
+from vlmlens.spec.model import make_spec
 
 EXAMPLES = runpy.run_path(str(Path(__file__).with_name("test_report_examples.py")))
 
@@ -196,3 +198,10 @@ def test_svg_files_hold_texts_as_text(kind: str) -> None:
 def test_empty_figures_are_drawn_empty(kind: str) -> None:
     figure = Figure("f", "nothing", kind, [])  # type: ignore[arg-type]
     assert b"nothing" in figure_svg(figure)
+
+
+def test_results_come_in_the_order_of_the_spec(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, make_spec({"analysis": ["probe", "blind-test", "gone"]}), {})
+    for name in ("blind-test", "added", "probe", "overview"):
+        files.write_result(Result(name, name), tmp_path / "results")
+    assert list(run.results) == ["probe", "blind-test", "added"]

@@ -21,7 +21,7 @@ from tests.unit import _report_sheets as sheets
 
 from vlmlens.report import _markup, _theme, html
 from vlmlens.report._figure import draw_figures
-from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
+from vlmlens.results import Figure, Finding, Glance, Result, Series, Table, Verdict
 from vlmlens.samples import Sample
 
 EXAMPLES = runpy.run_path(str(Path(__file__).with_name("test_report_examples.py")))
@@ -118,16 +118,32 @@ def test_the_check_sees_a_missing_escape(monkeypatch: pytest.MonkeyPatch) -> Non
         assert is_harmless(evil_page(EVIL))
 
 
-def test_findings_come_first_each_with_its_verdict() -> None:
+def test_the_answer_comes_first_then_figures_then_findings_with_folded_numbers() -> None:
     results = EXAMPLES["examples"]()
     source = render(results)
-    text = " ".join(Page(source).texts)
+    page = Page(source)
+    order = ["<nav", "<h1", 'id="overview"', 'class="notable"', 'id="warnings"', "<figure",
+             'class="findings"', 'id="method"', 'id="run"', 'id="reproduce"']  # fmt: skip
+    places = [source.index(part) for part in order]
+    assert places == sorted(places)
+    text = " ".join(page.texts)
     for result in results:
         for finding in result.findings:
-            assert text.index(finding.text) < source.index("<figure")
+            assert finding.text in text
             assert finding.verdict.value in text
-    assert source.index('id="found"') < source.index('id="warnings"') < source.index("<figure")
-    assert source.index("<figure") < source.index("Method") < source.index("The exact spec")
+    found = source[source.index('class="findings"') :]
+    found = found[: found.index("</ul>")]
+    assert found.count("<details><summary>numbers</summary>") == 6
+    assert "<dt>selectivity</dt><dd>0.6" in found
+    assert source.count("surface, accuracy is 80%") == 2, "notable: on the first screen, too"
+
+
+def test_findings_come_first_where_the_overview_has_no_answer_of_the_analysis() -> None:
+    figure = Figure("f", "F", "bar", ["a"], series=[Series("s", [1.0])])
+    source = render([Result("a", "A", [Finding("Seen.", Verdict.DIFFERS)], figures=[figure])])
+    assert source.index("Seen.") < source.index("<figure")
+    assert 'id="overview"' not in source
+    assert 'class="verdicts"' in source
 
 
 def test_every_verdict_has_a_chip_of_its_own_and_a_word_on_what_it_means() -> None:
@@ -160,26 +176,84 @@ def test_chips_contrast_in_light_and_dark() -> None:
             assert contrast(ink, ground) >= 4.5
 
 
-def test_glance_says_where_a_verdict_holds() -> None:
-    both = [
-        Finding("a", Verdict.NOT_ENCODED, "presence", scope="vision side"),
-        Finding("b", Verdict.ENCODED, "presence", scope="language side"),
-        Finding("c", Verdict.ENCODED, "color"),
-    ]
-    other = Result("x", "X", [Finding("d", Verdict.USES_IMAGE, "color")])
-    page = render([Result("probe", "P", both), other])
-    row = page[page.index('scope="row">presence') :]
-    row = row[: row.index("</tr>")]
-    assert row.index("not encoded") < row.index("vision side") < row.index("language side")
+def overview(source: str) -> str:
+    part = source[source.index('class="scroll overview"') :]
+    return part[: part.index("</table>")]
 
 
-def test_glance_has_a_row_per_subject() -> None:
+def test_the_overview_has_a_row_per_task_and_a_column_per_question() -> None:
     source = render()
-    glance = source[source.index("At a glance") : source.index('id="warnings"')]
-    assert glance.count('scope="row"') == 6
-    assert glance.count("ignores the image") == 1
-    assert "Where the answer forms" not in glance
-    assert "At a glance" not in render(EXAMPLES["examples"]()[:1])
+    page = Page(f"<div {overview(source)}</table></div>")
+    assert overview(source).count('scope="row"') == len(EXAMPLES["TASKS"])
+    links = [item["href"] for item in page.all("a")]
+    assert links == ["#analysis-0-probe", "#analysis-1-logit-lens", "#analysis-2-blind-test"]
+    row = overview(source)[overview(source).index('scope="row">photographer') :]
+    for said in ("not encoded", ">○<", "<b>0.2", "nowhere", "controls 0.25", "over 13 layers: 0.2"):
+        assert said in row[: row.index("</td>")], said
+    assert ">i<" not in overview(source), "a description without a test has no mark"
+
+
+def test_the_overview_leaves_out_what_is_not_known() -> None:
+    cells = [
+        Glance("red", "is seen", "late", value=float("nan"), curve=[None, None, 0.5]),
+        Glance("blue", "is said", "", Verdict.ENCODED, -0.001, curve=[3.0, None, -2.0, 1.0]),
+    ]
+    page = overview(render([Result("a", "A", overview=cells)]))
+    assert page.count("<td></td>") == 2
+    assert "nan" not in page
+    assert "<b>0.00</b>" in page, "no minus before a zero"
+    assert page.count("<svg") == 1
+    (path,) = re.findall(r'class="line" d="([^"]+)"', page)
+    assert path == "M2.0 2.0h0M42.0 18.0L62.0 8.4h0", "a gap, and its own range"
+
+
+def test_verdicts_in_the_overview_differ_without_colour() -> None:
+    cells = [Glance(each.value, "q", "", each) for each in Verdict if each is not Verdict.INFO]
+    page = overview(render([Result("a", "A", overview=cells)]))
+    signs = re.findall(r'<i aria-hidden="true" class="mark-(\w+)"[^>]*>(.)</i>', page)
+    assert len(signs) == len(cells)
+    of_sign = {sign: {look for look, other in signs if other == sign} for _, sign in signs}
+    assert all(len(looks) == 1 for looks in of_sign.values())
+    assert {sign for look, sign in signs if look == "yes"} == {"●", "≠"}
+    assert all(f'class="unseen">{cell.verdict.value}<' in page for cell in cells)
+
+
+def test_the_contents_name_every_section() -> None:
+    page = Page(render(samples=EXAMPLES["samples"](), lead=["6 images", "today"]))
+    sections = [item["id"] for item in page.all("section")]
+    nav = [item["href"] for item in page.all("a")][: len(sections)]
+    assert nav == [f"#{name}" for name in sections]
+    assert [name for name in sections if "analysis" not in str(name)] == [
+        "overview", "warnings", "samples", "method", "run", "reproduce",
+    ]  # fmt: skip
+    assert "6 images · today" in page.texts
+
+
+def test_nothing_is_written_as_python_writes_it() -> None:
+    options = {"targets": ["label", "a@b"], "depth": None, "each": {"k": [1]}, "words": []}
+    values = {"p": None, "low": float("nan"), "gap": -0.0}
+    table = Table("t", "T", {"a": ["x", "y"], "b": [None, 1.5]})
+    heat = Figure("h", "H", "heatmap", ["a"], y=["b"], cells=[[-0.001]])
+    result = Result("a", "A", [Finding("F.", values=values)], [table], [heat], options)
+    facts = {"Model": {"quantization": None, "dtype": "float32"}}
+    texts = Page(render([result], facts=facts)).texts
+    assert "label, a@b" in texts
+    assert "k: 1" in texts
+    assert {"not set", "none"} <= set(texts)
+    for text in texts:
+        assert text not in ("None", "nan", "-", "-0.00", "-0")
+        assert "['" not in text
+    assert "quantization" not in texts
+
+
+def test_lines_contrast_with_the_page_in_light_and_dark() -> None:
+    css = (Path(html.__file__).parent / "static" / "report.css").read_text()
+    papers = re.findall(r"--paper: (#[0-9a-f]{6});", css)
+    for paper, colours in zip(papers, (_theme.SERIES_LIGHT, _theme.SERIES_DARK), strict=True):
+        for colour in colours:
+            assert contrast(colour, paper) >= 3
+    (sought,) = re.findall(r"td\.sought { outline: 2px solid (#[0-9a-f]{6})", css)
+    assert contrast(sought, papers[0]) >= 3
 
 
 def test_the_page_loads_nothing() -> None:
@@ -319,13 +393,7 @@ def test_a_run_without_results_is_a_page() -> None:
 
 
 def test_write_report(tmp_path: Path) -> None:
-    path = html.write_report(
-        tmp_path / "run" / "report.html",
-        EXAMPLES["examples"](),
-        title="t",
-        facts={},
-        spec_yaml="a: 1",
-    )
+    path = html.write_report(tmp_path / "run" / "report.html", render())
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [item.name for item in path.parent.iterdir()] == ["report.html"]
 

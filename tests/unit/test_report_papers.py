@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,3 +80,22 @@ def test_latex_has_no_active_character_of_the_data() -> None:
     )
     assert lines[5] == rf"{expected} & 1.500 \\"
     assert len(lines) == 8
+
+
+@pytest.mark.parametrize(("backend", "kept"), [("not-there", False), ("svg", True), ("", False)])
+def test_the_shells_plotting_backend_does_not_matter(backend: str, kept: bool) -> None:
+    code = (
+        "from vlmlens.report.figures import figure_png, figure_svg\n"
+        "from vlmlens.results import Figure, Series\n"
+        "figure = Figure('f', 'F', 'line', ['a', 'b'], series=[Series('s', [1.0, 2.0])])\n"
+        "assert b'<svg' in figure_svg(figure) and figure_png(figure)[:4] == b'\\x89PNG'\n"
+        "import os, matplotlib\n"
+        "found = matplotlib.rcParams._get('backend') == os.environ['MPLBACKEND']\n"
+        "print(found, os.environ['MPLBACKEND'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{kept} {backend}\n"

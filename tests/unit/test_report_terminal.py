@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import runpy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
-from vlmlens.report.terminal import print_results
-from vlmlens.results import Finding, Result, Table, Verdict
+from vlmlens.report.terminal import print_results, print_summary
+from vlmlens.results import Finding, Glance, Result, Table, Verdict
 
 EXAMPLES = runpy.run_path(str(Path(__file__).with_name("test_report_examples.py")))
+TASKS = EXAMPLES["TASKS"]
 
 
 def printed(results: list[Result], *, width: int = 100, colour: bool = False) -> str:
@@ -68,3 +72,92 @@ def test_text_from_data_is_no_markup_and_no_escape_code() -> None:
 def test_nothing_is_said_to_be_nothing() -> None:
     assert "nothing to report" in printed([Result("a", "A")])
     assert printed([]) == ""
+
+
+# ------------------------------------------------------------------------------- the answer first
+
+
+def answers(tasks: int = 6) -> list[Result]:
+    """Three analyses that fill the grid, one that does not."""
+    names = [*TASKS, *(f"task {i}" for i in range(len(TASKS), tasks))][:tasks]
+    verdicts = [Verdict.ENCODED, Verdict.PARTLY, Verdict.NOT_ENCODED]
+    notable = Finding("surface is read from the vision encoder, and answered at chance.")
+    read = [
+        Glance(
+            name, "can be read from", "vision.block.12 on", verdicts[i % 3], 0.987, "control 0.5"
+        )
+        for i, name in enumerate(names)
+    ]
+    used = [
+        Glance(name, "uses the image", "", Verdict.USES_IMAGE, 1, "blind 0.13") for name in names
+    ]
+    return [
+        Result("first", "First", [notable, replace(notable, notable=True)], overview=read),
+        Result("second", "Second", overview=[Glance("color", "answer settles", "llm.block.1")]),
+        Result("third", "Third", overview=used, warnings=["few samples"]),
+    ]
+
+
+def summary(results: list[Result], width: int = 100, **options: Any) -> list[str]:
+    sink = io.StringIO()
+    print_summary(results, Console(file=sink, width=width), title="a on b: 3 images", **options)
+    return sink.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_the_grid_fits_the_screen_and_loses_no_task_no_number(width: int) -> None:
+    lines = summary(answers(), width)
+    assert max(map(len, lines)) <= width
+    for name in TASKS:
+        assert sum(line.startswith(name) for line in lines) >= 1
+    assert sum(line.count("0.99") for line in lines) == len(TASKS)
+    assert sum(line.count("1.00") for line in lines) == len(TASKS)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_row_per_task_and_the_answer_in_words(width: int) -> None:
+    lines = summary(answers(), width)
+    assert lines[0] == "a on b: 3 images"
+    assert lines[1].split("  ")[-1] == "uses the image"
+    color = next(line for line in lines if line.startswith("color"))
+    assert color.split()[1:3] == ["●", "vision.block.12"]
+    assert "  llm.block.1 " in color
+    assert color.endswith("● 1.00, blind 0.13")
+    assert [line.split()[1] for line in lines[2:8]] == ["●", "◐", "○"] * 2
+    assert lines[8] == "● yes   ◐ partly   ○ no"
+    assert lines[9].startswith("Notable: surface is read from the vision encoder")
+    assert sum("Notable" in line for line in lines) == 1
+    assert lines[-1] == "! few samples"
+    assert len(lines) <= 13
+
+
+def test_many_tasks_are_cut_unless_all_are_asked_for() -> None:
+    lines = summary(answers(40))
+    assert len(lines) < 20
+    assert "… and 28 more" in lines
+    assert sum("vision.block.12" in line for line in summary(answers(40), rows=99)) == 40
+
+
+def test_analyses_without_answers_show_their_findings_a_line_each() -> None:
+    found = [Finding(f"finding {i} " + "and more " * 30, Verdict.PARTLY) for i in range(30)]
+    lines = summary([Result("a", "What a says", found), Result("b", "B says")], 80)
+    assert lines[1] == "What a says"
+    assert lines[2].startswith("◐ finding 0 and more")
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 14
+    assert "… and 24 more" in lines
+    assert lines[-1] == "nothing to report"
+
+
+def test_subjects_and_words_from_data_are_no_markup() -> None:
+    evil = "[bold]\x1b[2J\n宽"
+    lines = summary([Result("a", "A", overview=[Glance(evil, evil, evil, beside=evil)])])
+    assert "\x1b" not in "".join(lines)
+    assert "[bold]\\x1b[2J\\n宽" in lines[1]
+
+
+def test_the_demo_example_has_a_line_per_finding() -> None:
+    results = EXAMPLES["examples"]()
+    lines = summary(results)
+    assert any("Class 'seven'" in line for line in lines)
+    assert len(lines) <= 25

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vlmlens.errors import SiteShapeError
-from vlmlens.hf.pixels import normalised, resized
+from vlmlens.hf.image_processing import normalised, resized
 from vlmlens.passes.tracing import activation_of, hooked
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._rounding import close

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmlens.abc import Values
-from vlmlens_plugins.storage._sharing import entries_of, firsts
+from vlmlens_plugins.storage._shared_values import entries_of, firsts
 
 
 def test_distinct_values_have_no_entries() -> None:

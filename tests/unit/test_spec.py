@@ -150,6 +150,9 @@ def test_any_spec_survives_yaml(
 
     spec = make_spec({"prompt": prompt, "limit": limit, "analysis": {"probe": options}})
     assert make_spec(yaml.safe_load(spec.to_yaml())) == spec
+    changed = yaml.safe_load(spec.to_yaml(changed=True))
+    assert make_spec(changed) == spec
+    assert "storage" not in changed
 
 
 @pytest.mark.parametrize(

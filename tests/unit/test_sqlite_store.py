@@ -18,7 +18,7 @@ from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
 from vlmlens.samples import Sample
 from vlmlens.testing._rounding import close
 from vlmlens.testing._stores import block, expect_same, numbered, ragged, values
-from vlmlens_plugins.storage._tensors import load, save
+from vlmlens_plugins.storage._torch_blobs import load, save
 from vlmlens_plugins.storage.sqlite import SqliteOptions, SqliteStore, file_of
 
 

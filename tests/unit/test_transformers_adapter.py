@@ -25,7 +25,8 @@ from vlmlens.errors import (
     SpecError,
 )
 from vlmlens.hf import PlacedImage
-from vlmlens.hf.loading import explained, pick_device, pick_dtype
+from vlmlens.hf.checkpoints import explained
+from vlmlens.hf.load_options import pick_device, pick_dtype
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._rounding import STEPS, close, is_close
@@ -237,17 +238,17 @@ def test_the_digest_sees_changed_weights(tmp_path: Path, vlm: Any) -> None:
 
 
 def test_large_files_are_sampled_from_end_to_end(tmp_path: Path, monkeypatch: Any) -> None:
-    from vlmlens.hf import loading
+    from vlmlens.hf import checkpoints
 
-    monkeypatch.setattr(loading, "_WHOLE_FILE", 100)
-    monkeypatch.setattr(loading, "_SLICE", 10)
+    monkeypatch.setattr(checkpoints, "_WHOLE_FILE", 100)
+    monkeypatch.setattr(checkpoints, "_SLICE", 10)
     path = tmp_path / "model.safetensors"
     digests = set()
     for position in (0, 1999):
         content = bytearray(2000)
         content[position] = 1
         path.write_bytes(content)
-        digests.add(loading._folder_digest(tmp_path))
+        digests.add(checkpoints._folder_digest(tmp_path))
     assert len(digests) == 2
 
 

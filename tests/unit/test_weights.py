@@ -15,16 +15,16 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlmlens.errors import CheckpointError
+from vlmlens.hf.checkpoints import read_config_json
 from vlmlens.hf.weights import (
     StoredTensor,
     check_fit,
     concatenated,
     place_weights,
-    read_config_json,
     renamed,
-    stacked,
     stored_weights,
 )
+from vlmlens.sites import Rename
 
 KINDS = ("model.safetensors", "pytorch_model.bin")
 
@@ -108,11 +108,13 @@ def test_a_file_that_was_cut_off_meanwhile(tmp_path: Path) -> None:
 def test_tensors_are_put_together_when_they_are_read(tmp_path: Path) -> None:
     parts = {name: torch.rand(2, 3) for name in "ab"}
     found = list(stored_weights(str(write(tmp_path, parts)), {}).values())
-    assert stacked(found).shape == (2, 2, 3)
-    assert torch.equal(stacked(found)[...], torch.stack(list(parts.values())))
-    for dim, shape in ((0, (4, 3)), (1, (2, 6))):
-        assert concatenated(found, dim).shape == shape
-        assert torch.equal(concatenated(found, dim)[...], torch.cat(list(parts.values()), dim))
+    whole = torch.cat(list(parts.values()))
+    assert concatenated(found).shape == (4, 3)
+    assert torch.equal(concatenated(found)[...], whole)
+    assert torch.equal(concatenated(found, (2, 2, 3))[1], parts["b"])
+    half = concatenated(found, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half[...], whole.bfloat16())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,7 +174,7 @@ def test_a_tied_head_may_be_missing() -> None:
 
 def test_renames_apply_in_order_and_once() -> None:
     weights = {"a.a.w": stored(1), "b.inv_freq": stored(2), "c": stored(3)}
-    found = renamed(weights, [(r"^a\.", "x."), (r"^x\.a", "y")], [r"inv_freq$"])
+    found = renamed(weights, [Rename(r"^a\.", "x."), Rename(r"^x\.a", "y")], [r"inv_freq$"])
     assert {name: tensor.shape for name, tensor in found.items()} == {"y.w": (1,), "c": (3,)}
 
 
@@ -214,7 +216,7 @@ MEASURE = """
     import sys
     from pathlib import Path
     from transformers import LlamaConfig, LlamaForCausalLM
-    from vlmlens.hf.weights import place_weights, renamed, stacked, stored_weights
+    from vlmlens.hf.weights import concatenated, place_weights, renamed, stored_weights
 
     def resident(what):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -233,7 +235,7 @@ MEASURE = """
         found = {name: tensor.made(lambda _, name=name: held[name].clone())
                  for name, tensor in found.items()}
     else:
-        found = {name: stacked([tensor]).made(lambda whole: whole[0], tensor.shape)
+        found = {name: concatenated([tensor]).made(lambda whole: whole)
                  for name, tensor in found.items()}
     model = place_weights(LlamaForCausalLM, config, found, "big", {"dtype": config.dtype})
     size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20

@@ -193,7 +193,7 @@ class TestPlaces:
         for mode in ("r", "a"):
             with pytest.raises(StoreError, match=r"format version 2.*Update"):
                 open_store(tmp_path / "newer", mode)
-            with pytest.raises(StoreError, match="not one of vlmlens"):
+            with pytest.raises(StoreError, match="was not written by vlmlens"):
                 open_store(tmp_path / "other", mode)
 
     def test_a_file_where_the_folder_should_be(self, tmp_path):

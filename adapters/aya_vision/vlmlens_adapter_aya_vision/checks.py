@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text, small_vision
 from vlmlens_adapter_aya_vision.manifest import MANIFEST
 
 _SPECIALS = (
@@ -37,16 +37,8 @@ class AyaVisionChecks(AdapterTests):
             _SPECIALS, bos="<BOS_TOKEN>", eos="<|END_OF_TURN_TOKEN|>", pad="<PAD>", unk="<UNK>",
             add_bos=True,
         )  # fmt: skip
-        text = t.Cohere2Config(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=4,
-            num_attention_heads=4, num_key_value_heads=2, sliding_window=16,
-            max_position_embeddings=2048, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
-        vision = t.SiglipVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            image_size=32, patch_size=8, vision_use_head=False,
-        )  # fmt: skip
+        text = t.Cohere2Config(**small_text(tokenizer, num_hidden_layers=4, sliding_window=16))
+        vision = t.SiglipVisionConfig(**small_vision(vision_use_head=False))
         config = t.AyaVisionConfig(
             vision_config=vision, text_config=text, downsample_factor=2,
             image_token_index=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),

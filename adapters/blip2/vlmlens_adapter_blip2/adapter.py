@@ -17,8 +17,8 @@ from transformers import AddedToken
 from vlmlens.abc.adapter import Generation
 from vlmlens.errors import CheckpointError, CompositionError
 from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
-from vlmlens.hf.encoding import pad_rows, token_kinds
 from vlmlens.hf.layouts import sample_layout, sequence_layout
+from vlmlens.hf.token_ids import pad_rows, token_kinds
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
@@ -121,7 +121,8 @@ class Blip2Adapter(RasterAdapter):
         self, inputs: Mapping[str, Any], prefix: str, answer_lengths: Sequence[int]
     ) -> AxisLayout:
         ids, mask = inputs[f"{prefix}input_ids"], inputs[f"{prefix}attention_mask"]
-        kinds = token_kinds(ids, mask, self.image_token_id, self.special_ids, answer_lengths)
+        image = ids == self.image_token_id
+        kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
         return sequence_layout(ids, mask, kinds, None)
 
     def image_layouts(
@@ -138,7 +139,7 @@ class Blip2Adapter(RasterAdapter):
         }
 
     def _check_queries(self, ids: torch.Tensor) -> None:
-        """Raise where the image would silently be left out of a prompt."""
+        """Raise if the image would silently be missing from a prompt."""
         wanted = self.config.num_query_tokens
         token = self.config.image_token_id
         if token is None or bool(((ids == token).sum(1) != wanted).any()):
@@ -183,19 +184,13 @@ class Blip2Adapter(RasterAdapter):
                 "An encoder-decoder cannot go on from answers of different lengths at once.",
                 hint="Encode and generate these samples one by one.",
             )
-        with torch.inference_mode():
-            ids = self._module.generate(
-                **batch.inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.pad_token_id,
-            )
+        ids = self.generated_ids(batch.inputs, max_new_tokens)
         return self.written(ids[:, written.shape[1] :])
 
     # ------------------------------------------------------------------ readout
 
     def scale_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Older T5 checkpoints scale what their head reads; Flan-T5 does not."""
+        """Older T5 checkpoints scale the head's input; Flan-T5 does not."""
         text = self.config.text_config
         scaled = getattr(text, "scale_decoder_outputs", False)
         return logits * text.hidden_size**-0.5 if scaled else logits

@@ -90,7 +90,7 @@ class ClipAdapter(RasterAdapter):
         return {**self.process_texts(prompts), **self._process_images(images)}
 
     def process_texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The text tower's inputs; texts that are too long are cut, which is said once.
+        """The text tower's inputs. Texts that are too long are cut; a warning says so once.
 
         SigLIP was trained on texts filled up to its full length, whose last position, filling or
         not, is read: there the filling counts as text that the model sees.

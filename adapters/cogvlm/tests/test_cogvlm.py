@@ -235,7 +235,7 @@ def test_patches_one_row_off_are_caught() -> None:
 
 def test_two_images_are_refused() -> None:
     two = Sample("two", "Compare:", (picture(64, 48), picture(40, 88)))
-    with pytest.raises(DataError, match="one or none") as caught:
+    with pytest.raises(DataError, match="at most 1") as caught:
         tiny().encode([two])
     assert caught.value.subject == "two"
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
-from transformers import GenerationConfig
 
-from vlmlens.abc.adapter import LoadRequest
 from vlmlens.abc.options import Options
-from vlmlens.errors import DataError
 from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
-from vlmlens.hf.encoding import token_kinds
-from vlmlens.hf.layouts import sequence_layout
-from vlmlens.hf.loading import explained, hub_arguments
-from vlmlens.hf.weights import place_weights, read_config_json, renamed, stored_weights
-from vlmlens.samples import Sample
+from vlmlens.hf.own_class import OwnClass
+from vlmlens.hf.weights import StoredTensor, renamed, stored_weights
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
-from vlmlens_adapter_cogvlm.config import cogvlm_config
+from vlmlens_adapter_cogvlm.config import SPECIAL_TOKEN_IDS, cogvlm_config
 from vlmlens_adapter_cogvlm.model import CogVLMForConditionalGeneration
 from vlmlens_adapter_cogvlm.positions import VISION
 from vlmlens_adapter_cogvlm.prompts import CogVLMProcessor
@@ -45,10 +39,13 @@ class CogVLMOptions(Options):
     )
 
 
-class CogVLMAdapter(RasterAdapter):
+class CogVLMAdapter(OwnClass, RasterAdapter):
     """`CogVLMForCausalLM` of the first version, without its remote code."""
 
     Options: ClassVar[type[Options]] = CogVLMOptions
+    module_class: ClassVar[type[Any]] = CogVLMForConditionalGeneration
+    images_per_sample: ClassVar[int | None] = 1
+    images_optional: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.vision.transformer.layers.{i}",), Axis.VISION),
         SiteTemplate("projector", ("model.vision.linear_proj",), Axis.PROJECTOR),
@@ -59,37 +56,34 @@ class CogVLMAdapter(RasterAdapter):
     )
 
     @classmethod
-    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
-        """See `TransformersAdapter.read_config`."""
-        return cogvlm_config(read_config_json(model, arguments), model)
+    def native_config(
+        cls, said: Mapping[str, Any], model: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        """See `OwnClass.native_config`."""
+        del arguments
+        return cogvlm_config(said, model)
 
     @classmethod
-    def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
-        """See `TransformersAdapter.read_module`."""
-        weights = renamed(stored_weights(model, arguments), (), _IGNORED)
-        module = place_weights(CogVLMForConditionalGeneration, config, weights, model, arguments)
-        module.generation_config = GenerationConfig(
-            bos_token_id=config.bos_token_id,
-            eos_token_id=config.eos_token_id,
-            pad_token_id=config.pad_token_id,
-        )
-        return module
+    def native_weights(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, StoredTensor]:
+        """See `OwnClass.native_weights`."""
+        del config
+        return renamed(stored_weights(model, arguments), (), _IGNORED)
 
     @classmethod
-    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
-        """See `TransformersAdapter.empty_module`."""
-        del request
-        return CogVLMForConditionalGeneration(config)
+    def special_token_ids(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """See `OwnClass.special_token_ids`."""
+        del model, arguments
+        return {name: getattr(config, name) for name in SPECIAL_TOKEN_IDS}
 
-    @cached_property
-    def processor(self) -> Any:
-        """See `TransformersAdapter.processor`."""
-        model, options = self.model_name(self.request), self.request.options
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`."""
+        options = self.request.options
         chosen = options if isinstance(options, CogVLMOptions) else CogVLMOptions()
-        with explained(model):
-            tokenizer, digest = load_tokenizer(
-                model, hub_arguments(self.request), self.config, chosen.tokenizer
-            )
+        tokenizer, digest = load_tokenizer(model, arguments, self.config, chosen.tokenizer)
         template = chosen.template or self.config.template_version
         return CogVLMProcessor(tokenizer, digest, self.config, template)
 
@@ -100,29 +94,13 @@ class CogVLMAdapter(RasterAdapter):
 
     @property
     def image_token_id(self) -> int:
-        """No id: an image's positions hold the padding id, and are told by their types."""
+        """No id: image positions hold the padding id; token types mark them."""
         return -1
 
     @property
     def pad_token_id(self) -> int:
         """See `TransformersAdapter.pad_token_id`."""
         return int(self.config.pad_token_id)
-
-    def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """See `TransformersAdapter.open_images`: one image or none.
-
-        Raises:
-            DataError: A sample has more.
-        """
-        for sample in samples:
-            if len(sample.images) > 1:
-                raise DataError(
-                    f"The sample {sample.id!r} has {len(sample.images)} images; CogVLM takes one "
-                    "or none.",
-                    subject=sample.id,
-                    hint="Leave such samples out, or choose another adapter.",
-                )
-        return super().open_images(samples)
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`: the patches between the image's two ends."""
@@ -132,24 +110,17 @@ class CogVLMAdapter(RasterAdapter):
         grid.box[[0, -1]] = np.nan
         return grid
 
-    def sequence_layouts(
-        self,
-        inputs: Mapping[str, Any],
-        grids: Sequence[PatchGrid | None],
-        answer_lengths: Sequence[int],
-    ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.sequence_layouts`."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        marked = ids.masked_fill(inputs["token_type_ids"] == VISION, self.image_token_id)
-        kinds = token_kinds(marked, mask, self.image_token_id, self.special_ids, answer_lengths)
-        return {Axis.LLM: sequence_layout(ids, mask, kinds, grids)}
+    def image_positions(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """See `TransformersAdapter.image_positions`."""
+        found: torch.Tensor = inputs["token_type_ids"] == VISION
+        return found
 
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
     ) -> Mapping[Axis, AxisLayout]:
         """See `TransformersAdapter.image_layouts`.
 
-        `model.vision` itself gives what goes into the sequence: the patches between two ends.
+        `model.vision` outputs what goes into the sequence: the patches between two end rows.
         """
         counts, patches = [len(group) for group in images], self.side**2
         inner = [grid and grid.take(np.arange(1, len(grid) - 1)) for grid in grids]

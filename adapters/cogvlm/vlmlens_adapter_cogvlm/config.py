@@ -17,11 +17,13 @@ TEMPLATES = {
 }
 """What is put around a question, by template version."""
 
+SPECIAL_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 _ARCHITECTURE = "CogVLMForCausalLM"
 _TEXT_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "use_cache",
-    "bos_token_id", "eos_token_id", "pad_token_id", "template_version",
+    *SPECIAL_TOKEN_IDS, "template_version",
 )  # fmt: skip
 _VISION_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_heads", "num_positions",
@@ -65,15 +67,15 @@ class CogVLMConfig(LlamaConfig):
 def cogvlm_config(said: Mapping[str, Any], model: str) -> CogVLMConfig:
     """The config of a CogVLM checkpoint.
 
-    Fields that are not said have upstream's defaults. The rotary base is 10000 in upstream's code,
-    whatever the file says.
+    Missing fields get upstream's defaults. The rotary base is always 10000, as in upstream's code,
+    even if the file says otherwise.
 
     Args:
         said: Its config.json.
         model: Hub id or folder, named in errors.
 
     Raises:
-        CheckpointError: It is no CogVLM of the first version, or contradicts itself.
+        CheckpointError: It is not a CogVLM of the first version, or contradicts itself.
     """
     _check_kind(said, model)
     vision = said.get("vision_config")
@@ -90,7 +92,6 @@ def cogvlm_config(said: Mapping[str, Any], model: str) -> CogVLMConfig:
         **{"pad_token_id": 0, **_given(said)},
     )
     _check_sizes(config, model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 

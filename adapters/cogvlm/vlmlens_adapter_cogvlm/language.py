@@ -1,8 +1,8 @@
-"""The language side: Llama layers in which the rows of an image take weights of their own.
+"""The language model: Llama layers with separate weights for image rows.
 
 Every position goes through one of two experts, for the projections of attention and for the MLP;
-attention itself and the norms are shared. An expert sees its rows only, as upstream has it: its
-modules give `[rows, width]`.
+attention itself and the norms are shared. An expert gets only its own rows, as in upstream's code:
+its modules output `[rows, width]`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class CogVLMAttention(nn.Module):
             hidden: `[samples, rows, width]`.
             image: bool `[samples, rows]`, which rows take the vision expert.
             rotation: Cosines and sines of the rows' positions.
-            attention_mask: As `create_causal_mask` makes it.
+            attention_mask: From `create_causal_mask`.
             past_key_values: transformers' cache, or None.
         """
         fused = routed(
@@ -70,7 +70,7 @@ class CogVLMAttention(nn.Module):
 
 
 class CogVLMExperts(nn.Module):
-    """Two MLPs, of which each row takes one."""
+    """Two MLPs; each row goes through one of them."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class CogVLMDecoderLayer(nn.Module):
         attention_mask: torch.Tensor | None,
         past_key_values: Any,
     ) -> torch.Tensor:
-        """`[samples, rows, width]` -> the same; arguments as `CogVLMAttention` has them."""
+        """`[samples, rows, width]` -> the same; arguments: see `CogVLMAttention`."""
         normed = self.input_layernorm(hidden)
         mixed, _ = self.self_attn(normed, image, rotation, attention_mask, past_key_values)
         hidden = hidden + mixed

@@ -1,4 +1,4 @@
-"""CogVLM as a model of transformers: cache, generation, loading and attention come from there."""
+"""CogVLM as a transformers model, with its cache, generation, loading and attention."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.utils.output_capturing import capture_outputs
 
+from vlmlens.hf.causal_model import forward_with_head
 from vlmlens_adapter_cogvlm.config import CogVLMConfig
 from vlmlens_adapter_cogvlm.language import CogVLMAttention, CogVLMDecoderLayer
 from vlmlens_adapter_cogvlm.positions import VISION, rotary_positions, takes_vision_expert
@@ -22,7 +23,7 @@ from vlmlens_adapter_cogvlm.vision import CogVLMPatchEmbedding, CogVLMVision
 
 
 class CogVLMPreTrainedModel(PreTrainedModel):
-    """What both classes share."""
+    """The base of both classes."""
 
     config: CogVLMConfig
     config_class = CogVLMConfig
@@ -74,7 +75,7 @@ class CogVLMModel(CogVLMPreTrainedModel):
         """One pass.
 
         Args:
-            input_ids: int64 `[samples, positions]`; what stands at image positions is replaced.
+            input_ids: int64 `[samples, positions]`; ids at image positions are replaced.
             attention_mask: `[samples, positions]` (with a cache, of all positions so far), 0 at
                 padding.
             position_ids: int64 `[samples, positions]`; None: they follow from the types.
@@ -82,11 +83,11 @@ class CogVLMModel(CogVLMPreTrainedModel):
             inputs_embeds: `[samples, positions, width]` instead of `input_ids`.
             token_type_ids: int64 `[samples, positions]`, 1 for the rows of an image; None: text.
             pixel_values: `[images, 3, side, side]`, in the order of the samples.
-            use_cache: Whether a cache is given back.
+            use_cache: Whether to return a cache.
             kwargs: `output_hidden_states` and `output_attentions` (with eager attention).
 
         Raises:
-            ValueError: Arguments that do not fit together.
+            ValueError: The arguments do not fit together.
         """
         del kwargs
         if (input_ids is None) == (inputs_embeds is None):
@@ -116,7 +117,7 @@ class CogVLMModel(CogVLMPreTrainedModel):
     def _with_images(
         self, hidden: torch.Tensor, image: torch.Tensor, pixel_values: torch.Tensor | None
     ) -> torch.Tensor:
-        """The embeddings with the rows of the images in their places; the given ones stay."""
+        """The embeddings with image rows in their places; the input is not changed."""
         if pixel_values is None:
             raise ValueError("token_type_ids has image positions, and there are no pixel_values")
         rows = self.vision(pixel_values).flatten(0, 1)
@@ -136,52 +137,7 @@ class CogVLMForConditionalGeneration(CogVLMPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """One pass with logits, float32 `[samples, positions, vocabulary]`.
-
-        Args:
-            input_ids: This and all others but one as `CogVLMModel.forward` has them.
-            attention_mask: Likewise.
-            position_ids: Likewise.
-            past_key_values: Likewise.
-            inputs_embeds: Likewise.
-            token_type_ids: Likewise.
-            pixel_values: Likewise.
-            use_cache: Likewise.
-            logits_to_keep: Of how many of the last positions; 0: of all.
-            kwargs: Likewise.
-        """
-        kwargs.pop("return_dict", None)
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        kept = output.last_hidden_state[:, -logits_to_keep:]
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(kept).float(),
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
+    forward = forward_with_head(CogVLMModel.forward, float32=True)
 
     def generate(  # type: ignore[override]
         self,
@@ -191,7 +147,7 @@ class CogVLMForConditionalGeneration(CogVLMPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         **settings: Any,
     ) -> Any:
-        """As in transformers, whose own positions and mask would not know of images.
+        """As in transformers, whose default positions and mask would ignore images.
 
         Args:
             input_ids: int64 `[samples, positions]`.

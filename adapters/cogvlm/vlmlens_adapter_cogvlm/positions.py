@@ -1,4 +1,4 @@
-"""What follows from the types of tokens: which expert a position takes, and its position id.
+"""Token types decide which expert a position takes, and its position id.
 
 The two do not agree on the rows around an image: its last row (`eoi`) takes the language expert,
 and both its first (`boi`) and its last count as text for positions.
@@ -15,7 +15,7 @@ LANGUAGE, VISION = 0, 1
 def takes_vision_expert(types: torch.Tensor) -> torch.Tensor:
     """Which positions take the vision expert, bool `[samples, positions]`.
 
-    Those of an image that are followed by one of an image; never the last of the sequence.
+    Image positions that are followed by an image position; never the last of the sequence.
 
     Args:
         types: int64 `[samples, positions]`, 1 for the rows of an image.
@@ -27,8 +27,8 @@ def takes_vision_expert(types: torch.Tensor) -> torch.Tensor:
 def rotary_positions(types: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Position ids, int64 `[samples, positions]`: all patches of an image share one.
 
-    Padding does not count; the first token after it has position 1, as upstream has it (rotary
-    attention sees differences only).
+    Padding does not count; the first token after it has position 1, as in upstream's code. (Only
+    differences of positions matter in rotary attention.)
 
     Args:
         types: int64 `[samples, positions]`, 1 for the rows of an image.

@@ -1,4 +1,4 @@
-"""The tokenizer, which CogVLM's own checkpoints do not carry: Vicuna's."""
+"""The tokenizer: Vicuna's. CogVLM's own checkpoints have none."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from tokenizers import Tokenizer
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
-from vlmlens.hf.weights import checkpoint_file
+from vlmlens.hf.checkpoints import checkpoint_file
+from vlmlens.hf.fast_tokenizer import tokenizer_backend
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 
 DEFAULT = "lmsys/vicuna-7b-v1.5"
 """Where upstream's users take it from."""
@@ -25,8 +25,8 @@ def load_tokenizer(
 ) -> tuple[Any, str]:
     """The tokenizer, and a digest of its file.
 
-    It is read from `named` where that is given, else from the checkpoint, else from Vicuna. A
-    `tokenizer.model` is preferred: it cuts text as upstream's slow tokenizer does.
+    It is read from `named`, else from the checkpoint, else from Vicuna. A `tokenizer.model` is
+    preferred: it splits text like upstream's slow tokenizer.
 
     Args:
         model: Hub id or folder of the checkpoint.
@@ -44,7 +44,7 @@ def load_tokenizer(
             subject=named or model,
             hint="Name a folder with Vicuna's: --set options.adapter.tokenizer=FOLDER.",
         )
-    tokenizer = piece_tokenizer(file) if file.suffix == ".model" else _fast(file, config)
+    tokenizer = sentencepiece_tokenizer(file) if file.suffix == ".model" else _fast(file, config)
     _check(tokenizer, config, file)
     return tokenizer, hashlib.sha256(file.read_bytes()).hexdigest()[:32]
 
@@ -55,17 +55,14 @@ def _file(source: str, arguments: Mapping[str, Any]) -> Path | None:
         return next((file for file in found if file is not None), None)
     except OSError as error:
         raise CheckpointError(
-            f"The tokenizer of {source!r} cannot be had: {str(error).splitlines()[0]}",
+            f"The tokenizer of {source!r} cannot be found: {str(error).splitlines()[0]}",
             subject=source,
             hint="Name a folder with Vicuna's: --set options.adapter.tokenizer=FOLDER.",
         ) from error
 
 
 def _fast(file: Path, config: Any) -> Any:
-    try:
-        backend = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing more special
-        raise CheckpointError(f"{file.name} is no tokenizer.", subject=str(file)) from error
+    backend = tokenizer_backend(file)
     numbers = {"bos": config.bos_token_id, "eos": config.eos_token_id, "pad": config.pad_token_id}
     roles = {f"{role}_token": backend.id_to_token(number) for role, number in numbers.items()}
     return transformers.PreTrainedTokenizerFast(

@@ -1,6 +1,6 @@
 """The vision side: the EVA2-CLIP-E tower, the GLU adapter, and the rows around an image.
 
-Modules are named as upstream names them, so that paths and weights need no translation.
+Modules have upstream's names, so paths and weights need no renaming.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CogVLMVisionAttention(nn.Module):
 
 
 class CogVLMVisionBlock(nn.Module):
-    """A block whose norms stand behind attention and MLP, inside the residual branches."""
+    """A block whose norms follow attention and MLP, inside the residual branches."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()

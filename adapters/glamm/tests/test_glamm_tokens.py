@@ -12,7 +12,7 @@ import pytest
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 from vlmlens_adapter_glamm.adapter import GlammAdapter
 from vlmlens_adapter_glamm.tokenizer import load_tokenizer
 
@@ -73,7 +73,7 @@ def test_text_is_cut_as_sentencepiece_cuts_it(prompt: str) -> None:
 def test_white_space_that_is_kept_is_seen() -> None:
     """Without the rule, a space before an added token would be a piece of its own."""
     added = {name: 384 + i for i, name in enumerate(NAMES)}
-    kept = piece_tokenizer(DATA / "tokenizer.model", added, strip=False)
+    kept = sentencepiece_tokenizer(DATA / "tokenizer.model", added, strip=False)
     text = "red <p> circle </p>"
     right = tokenizer()(text, add_special_tokens=False)["input_ids"]
     assert kept(text, add_special_tokens=False)["input_ids"] != right

@@ -24,8 +24,9 @@ from vlmlens.hf import (
     joined,
     tower_layout,
 )
-from vlmlens.hf.loading import checkpoint_identity, explained, hub_arguments
-from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
+from vlmlens.hf.checkpoints import checkpoint_identity, explained
+from vlmlens.hf.own_class import OwnClass
+from vlmlens.hf.weights import StoredTensor, stored_weights
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Rename, Site, SiteMap, SiteTemplate
@@ -63,10 +64,13 @@ class GlammOptions(Options):
     )
 
 
-class GlammAdapter(RasterAdapter):
+class GlammAdapter(OwnClass, RasterAdapter):
     """`GLaMMForCausalLM`, without its code."""
 
     Options: ClassVar[type[Options]] = GlammOptions
+    module_class: ClassVar[type[Any]] = GlammForConditionalGeneration
+    images_per_sample: ClassVar[int | None] = 1
+    images_optional: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = TEMPLATES
     renames: ClassVar[Sequence[Rename]] = RENAMES
@@ -79,49 +83,52 @@ class GlammAdapter(RasterAdapter):
         return {**super().arguments(request), "vision_tower": _options(request).vision_tower}
 
     @classmethod
-    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
-        """See `LoadedModel.read_config`."""
-        said = read_config_json(model, arguments)
+    def native_config(
+        cls, said: Mapping[str, Any], model: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        """See `OwnClass.native_config`."""
         check_kind(said, model)
         tower = tower_of(said, model, arguments.get("vision_tower"))
-        config = glamm_config(said, tower, tower_config(tower, model), model)
-        config._commit_hash = said.get("_commit_hash")
-        return config
+        return glamm_config(said, tower, tower_config(tower, model), model)
 
     @classmethod
     def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
         """See `LoadedModel.read_module`."""
-        text, tokenizer = config.text_config, cls._tokenizer(model, config, arguments)
+        tokenizer = cls._tokenizer(model, config, arguments)
         config.seg_token_id = tokenizer.convert_tokens_to_ids(SEG)
         config.bbox_token_id = tokenizer.convert_tokens_to_ids(BBOX)
-        depth = config.grounding_config.mask_decoder_config.iou_head_depth
-        weights = glamm_weights(stored_weights(model, arguments), depth)
-        weights |= tower_weights(stored_tower(config.vision_tower, model))
         settings = {name: value for name, value in arguments.items() if name != "vision_tower"}
-        module = place_weights(GlammForConditionalGeneration, config, weights, model, settings)
-        module.generation_config = transformers.GenerationConfig(
-            bos_token_id=text.bos_token_id,
-            eos_token_id=text.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return module
+        return super().read_module(model, config, settings)
 
     @classmethod
-    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
-        """See `LoadedModel.empty_module`."""
-        del request
-        return GlammForConditionalGeneration(config)
+    def native_weights(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, StoredTensor]:
+        """See `OwnClass.native_weights`."""
+        depth = config.grounding_config.mask_decoder_config.iou_head_depth
+        weights = glamm_weights(stored_weights(model, arguments), depth)
+        return weights | tower_weights(stored_tower(config.vision_tower, model))
+
+    @classmethod
+    def special_token_ids(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """See `OwnClass.special_token_ids`."""
+        text, tokenizer = config.text_config, cls._tokenizer(model, config, arguments)
+        return {
+            "bos_token_id": text.bos_token_id,
+            "eos_token_id": text.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
 
     @classmethod
     def _tokenizer(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
         return load_tokenizer(model, arguments, config.text_config.vocab_size)
 
-    @cached_property
-    def processor(self) -> Any:
-        """See `LoadedModel.processor`; images are processed as the vision tower's files say."""
-        model, tower = self.model_name(self.request), self.config.vision_tower
-        with explained(model):
-            tokenizer = self._tokenizer(model, self.config, hub_arguments(self.request))
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`; images are processed as the tower's files say."""
+        tower = self.config.vision_tower
+        tokenizer = self._tokenizer(model, self.config, arguments)
         with explained(tower):
             images = transformers.CLIPImageProcessorPil.from_pretrained(tower)
         return GlammProcessor(tokenizer, images, self.config, _options(self.request).template)
@@ -180,33 +187,17 @@ class GlammAdapter(RasterAdapter):
         placed = {name: value.to(self.device) for name, value in regions.items()}
         return replace(batch, inputs={**batch.inputs, **placed})
 
-    def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """See `TransformersAdapter.open_images`: one image or none.
-
-        Raises:
-            DataError: A sample has more.
-        """
-        for sample in samples:
-            if len(sample.images) > 1:
-                raise DataError(
-                    f"The sample {sample.id!r} has {len(sample.images)} images; GLaMM takes one "
-                    "or none.",
-                    subject=sample.id,
-                    hint="Leave such samples out, or choose another adapter.",
-                )
-        return super().open_images(samples)
-
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
     ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.image_layouts`; SAM's raster is another one of the same axis."""
+        """See `TransformersAdapter.image_layouts`; SAM's grid is a second vision layout."""
         layouts = super().image_layouts(images, grids)
         tower = layouts[Axis.VISION]
         fine = AxisLayout(tower.total, tower.samples, others=(self._grounding_layout(images),))
         return {**layouts, Axis.VISION: fine}
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """See `ModelAdapter.decode`; the image's positions hold no token of the vocabulary."""
+        """See `ModelAdapter.decode`; image positions hold no token of the vocabulary."""
         return super().decode([number for number in token_ids if number != self.image_token_id])
 
     def _grounding_layout(self, images: Sequence[Sequence[PlacedImage]]) -> AxisLayout:
@@ -245,13 +236,7 @@ class GlammAdapter(RasterAdapter):
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
         """See `ModelAdapter.generate`: with a mask for every `[SEG]` of prompt and answer."""
         inputs = {name: value for name, value in batch.inputs.items() if name not in _GROUNDING}
-        with torch.inference_mode():
-            ids = self._module.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.pad_token_id,
-            )
+        ids = self.generated_ids(inputs, max_new_tokens)
         prompt = inputs["input_ids"].shape[1]
         written = self.written(ids[:, prompt:])
         mask = torch.zeros_like(ids)
@@ -280,7 +265,7 @@ class GlammAdapter(RasterAdapter):
 
 
 class _Sites(SiteMap):
-    """GLaMM's sites; what gives a row per object or box lies on no axis of a batch."""
+    """GLaMM's sites. Modules with one row per object or box are on no axis of a batch."""
 
     def resolve(self, pattern: str) -> list[Site]:
         """See `SiteMap.resolve`."""

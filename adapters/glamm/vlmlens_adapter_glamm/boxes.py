@@ -20,12 +20,12 @@ _FORM = "[[left, top, right, bottom], ...] in pixels of the image"
 def fractions(sample: Sample, size: Sequence[int] | None) -> torch.Tensor:
     """A sample's boxes in fractions of its image, float32 `[boxes, 4]`.
 
-    They are its attribute `boxes`: a list of (left, top, right, bottom) in pixels of the upright
-    image, or the same as JSON text, which tables give.
+    They are in its attribute `boxes`: a list of (left, top, right, bottom) in pixels of the upright
+    image, or the same as JSON text (from tables).
 
     Args:
         sample: With or without boxes.
-        size: (height, width) of its image, None where it has none.
+        size: (height, width) of its image, None without an image.
 
     Raises:
         DataError: They are something else, or do not lie in the image.
@@ -49,7 +49,7 @@ def fractions(sample: Sample, size: Sequence[int] | None) -> torch.Tensor:
 
 
 def check_count(sample: Sample, boxes: int, tokens: int) -> None:
-    """Raise where a prompt does not name each box once.
+    """Raise if a prompt does not name each box exactly once.
 
     Raises:
         DataError: It does not.

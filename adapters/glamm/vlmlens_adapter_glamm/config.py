@@ -119,10 +119,10 @@ class GlammConfig(PreTrainedConfig):
 
 
 def check_kind(said: Mapping[str, Any], model: str) -> None:
-    """Raise where a config.json is not GLaMM's.
+    """Raise if a config.json is not GLaMM's.
 
     Raises:
-        CheckpointError: It is another architecture, or shows the projector the CLS token.
+        CheckpointError: It is another architecture, or passes the CLS token to the projector.
     """
     if said.get("architectures") != [_ARCHITECTURE]:
         raise _refused(model, f"is of the architecture {said.get('architectures')}, which is")
@@ -143,7 +143,7 @@ def glamm_config(
         model: Hub id or folder, named in errors.
 
     Raises:
-        CheckpointError: It is no GLaMM, or its tower is of another size.
+        CheckpointError: It is not a GLaMM, or its tower has another size.
     """
     check_kind(said, model)
     vision = _chosen(tower_said.get("vision_config", tower_said), _CLIP_FIELDS)
@@ -182,7 +182,7 @@ def glamm_config(
 
 
 def _sam_config(said: Mapping[str, Any]) -> SamConfig:
-    """The grounding encoder's config in transformers, of what SAM's own classes are given."""
+    """The grounding encoder's transformers config, from the arguments of SAM's own classes."""
     image, prompt, decoder = ({**_SAM[part], **said.get(part, {})} for part in _SAM)
     same = {"image_size": image["img_size"], "patch_size": image["patch_size"]}
     return SamConfig(

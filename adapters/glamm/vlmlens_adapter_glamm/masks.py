@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 
 def watched(*modules: nn.Module) -> bool:
-    """Whether someone reads (or edits) what a module, or one inside it, gives."""
+    """Whether a hook reads or edits the output of a module, or of one inside it."""
     return any(
         part._forward_hooks or part._forward_pre_hooks
         for module in modules
@@ -24,7 +24,7 @@ def mask_logits(
     """Mask logits in pixels of the image, float32 `[objects, height, width]`.
 
     Args:
-        decoded: What the mask decoder gave, `[objects, 1, rows, columns]`.
+        decoded: The mask decoder's output, `[objects, 1, rows, columns]`.
         side: Of the square that the grounding encoder sees, in pixels.
         resized: (height, width) of the image in that square, at its top left.
         original: (height, width) of the image.

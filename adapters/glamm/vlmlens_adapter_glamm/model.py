@@ -1,4 +1,4 @@
-"""GLaMM as a model of transformers: cache, generation, loading and attention come from there."""
+"""GLaMM as a transformers model, with its cache, generation, loading and attention."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import GenerationMixin, LlamaModel, PreTrainedModel, SamModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from vlmlens.hf.causal_model import ShowsImagesOnce, forward_with_head
+from vlmlens.hf.token_ids import counted_positions
 from vlmlens_adapter_glamm.config import GlammConfig
 from vlmlens_adapter_glamm.masks import mask_logits, watched
 from vlmlens_adapter_glamm.regions import RegionEncoder
 from vlmlens_adapter_glamm.vision import GlobalEncoder
 
-_ONCE = (
-    "pixel_values", "boxes", "box_counts", "grounding_pixel_values", "original_sizes",
-    "resized_sizes",
-)  # fmt: skip
-"""Inputs of the prompt, which the steps after it find in the cache."""
-
 
 class GlammPreTrainedModel(PreTrainedModel):
-    """What both classes share."""
+    """The base of both classes."""
 
     config: GlammConfig
     config_class = GlammConfig
@@ -37,7 +33,7 @@ class GlammModel(GlammPreTrainedModel):
 
     A pass runs the global image encoder, the region encoder where there are boxes, and the language
     model. The grounding path (`text_hidden_fcs`, `grounding_encoder`) does not change what the
-    language model gives; it runs in a pass only where one of its modules is watched by a hook.
+    language model outputs; it runs only if one of its modules has a hook.
     """
 
     def __init__(self, config: GlammConfig) -> None:
@@ -119,7 +115,7 @@ class GlammModel(GlammPreTrainedModel):
         boxes: torch.Tensor | None = None,
         box_counts: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What enters the language model, `[samples, positions, width]`; arguments as `forward`'s.
+        """The input of the language model, `[samples, positions, width]`; arguments: see `forward`.
 
         Raises:
             ValueError: There is another number of image positions than features, or of boxes.
@@ -157,8 +153,7 @@ class GlammModel(GlammPreTrainedModel):
             kwargs: For the language model.
         """
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
-            counted = attention_mask.long().cumsum(1).sub(1).clamp(min=0)
-            position_ids = counted[:, -inputs_embeds.shape[1] :]
+            position_ids = counted_positions(attention_mask, inputs_embeds.shape[1])
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -170,10 +165,10 @@ class GlammModel(GlammPreTrainedModel):
     # ------------------------------------------------------------------ grounding
 
     def prompts(self, hidden: torch.Tensor, input_ids: torch.Tensor) -> list[torch.Tensor]:
-        """Per sample, what asks the mask decoder for each object, `[objects, out_dim]`.
+        """Per sample, the mask decoder's prompt for each object, `[objects, out_dim]`.
 
-        That is the projected state at the position before the token that asks for a mask: the one
-        that predicts it.
+        It is the projected state at the position before the `[SEG]` token: the position that
+        predicts it.
 
         Args:
             hidden: `[samples, positions, width]`, after the final norm.
@@ -211,7 +206,7 @@ class GlammModel(GlammPreTrainedModel):
     def _run_watched(
         self, hidden: torch.Tensor, input_ids: torch.Tensor, pixels: torch.Tensor | None
     ) -> None:
-        """Run what is watched of the grounding path, and what it needs."""
+        """Run those parts of the grounding path that have hooks, and what they need."""
         grounding = self.grounding_encoder
         decoding = watched(
             grounding.prompt_encoder, grounding.mask_decoder, grounding.shared_image_embedding
@@ -231,8 +226,13 @@ class GlammModel(GlammPreTrainedModel):
                 self.decoded(embeddings[number : number + 1], prompts)
 
 
-class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
+class GlammForConditionalGeneration(GlammPreTrainedModel, ShowsImagesOnce, GenerationMixin):
     """GLaMM with the language model's head, and masks."""
+
+    prompt_inputs = (
+        "pixel_values", "boxes", "box_counts", "grounding_pixel_values", "original_sizes",
+        "resized_sizes",
+    )  # fmt: skip
 
     def __init__(self, config: GlammConfig) -> None:
         super().__init__(config)
@@ -251,61 +251,7 @@ class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
         head: nn.Module = self.lm_head
         return head
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        boxes: torch.Tensor | None = None,
-        box_counts: torch.Tensor | None = None,
-        grounding_pixel_values: torch.Tensor | None = None,
-        original_sizes: torch.Tensor | None = None,
-        resized_sizes: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """One pass.
-
-        Args:
-            input_ids: As for `GlammModel.forward`.
-            attention_mask: Likewise.
-            position_ids: Likewise.
-            past_key_values: Likewise.
-            inputs_embeds: Likewise.
-            pixel_values: Likewise.
-            boxes: Likewise.
-            box_counts: Likewise.
-            grounding_pixel_values: Likewise.
-            original_sizes: Likewise.
-            resized_sizes: Likewise.
-            logits_to_keep: How many last positions' logits are computed, or which positions';
-                0: all.
-            kwargs: Likewise.
-        """
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            boxes=boxes,
-            box_counts=box_counts,
-            grounding_pixel_values=grounding_pixel_values,
-            original_sizes=original_sizes,
-            resized_sizes=resized_sizes,
-            **kwargs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(output.last_hidden_state[:, kept]),
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
+    forward = forward_with_head(GlammModel.forward)
 
     def mask_logits(
         self,
@@ -317,7 +263,7 @@ class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
         resized_sizes: torch.Tensor | None = None,
         **inputs: Any,
     ) -> list[torch.Tensor | None]:
-        """A mask for every token that asks for one.
+        """A mask for every `[SEG]` token.
 
         Args:
             input_ids: int64 `[samples, positions]`.
@@ -353,14 +299,6 @@ class GlammForConditionalGeneration(GlammPreTrainedModel, GenerationMixin):
                 masks.append(mask_logits(decoded, side, resized[number], original[number]))
         return masks
 
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What a step of `generate` gives to `forward`: images and boxes with the prompt only."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
-        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
-            for name in _ONCE:
-                inputs.pop(name, None)
-        return inputs
-
 
 def image_numbers(input_ids: torch.Tensor, image_token_id: int) -> torch.Tensor:
     """int64 `[samples]`: the number in the batch of each sample's image, -1 where it has none."""
@@ -371,7 +309,7 @@ def image_numbers(input_ids: torch.Tensor, image_token_id: int) -> torch.Tensor:
 def _placed(
     embeddings: torch.Tensor, where: torch.Tensor, vectors: torch.Tensor, what: str
 ) -> torch.Tensor:
-    """Embeddings in which vectors stand at some positions, in order."""
+    """The embeddings with vectors at some positions, in order."""
     found = int(where.sum())
     if found != len(vectors):
         raise ValueError(f"there are {found} {what} and {len(vectors)} vectors for them")

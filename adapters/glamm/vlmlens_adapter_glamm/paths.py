@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vlmlens.hf.renames import renames_below
 from vlmlens.sites import Axis, Rename, SiteTemplate
 
 GROUNDING_BLOCK = "grounding.block."
@@ -23,37 +24,40 @@ TEMPLATES: Sequence[SiteTemplate] = (
     SiteTemplate(GROUNDING_PROJECTOR, ("model.text_hidden_fcs.0",), Axis.LLM),
 )
 
-RENAMES: Sequence[Rename] = (
+SHARED_RENAMES: Sequence[Rename] = (
     Rename(r"^model\.(layers|norm|embed_tokens|rotary_emb)(?=\.|$)", r"model.language_model.\1"),
-    Rename(rf"^{_TOWER}\.vision_model(?=\.|$)", _TOWER),
     Rename(r"^model\.grounding_encoder\.image_encoder(?=\.|$)", _IMAGES),
-    Rename(rf"^{_IMAGES}\.patch_embed\.proj$", f"{_IMAGES}.patch_embed.projection"),
-    Rename(rf"^{_IMAGES}\.blocks(?=\.|$)", f"{_IMAGES}.layers"),
-    Rename(rf"^{_IMAGES}\.layers\.([^.]+)\.norm([12])$", rf"{_IMAGES}.layers.\1.layer_norm\2"),
-    Rename(rf"^{_IMAGES}\.neck\.0$", f"{_IMAGES}.neck.conv1"),
-    Rename(rf"^{_IMAGES}\.neck\.1$", f"{_IMAGES}.neck.layer_norm1"),
-    Rename(rf"^{_IMAGES}\.neck\.2$", f"{_IMAGES}.neck.conv2"),
-    Rename(rf"^{_IMAGES}\.neck\.3$", f"{_IMAGES}.neck.layer_norm2"),
-    Rename(
-        rf"^{_MASKS}\.transformer\.layers\.([^.]+)\.norm([1-4])$",
-        rf"{_MASKS}.transformer.layers.\1.layer_norm\2",
-    ),
-    Rename(
-        rf"^{_MASKS}\.transformer\.norm_final_attn$", f"{_MASKS}.transformer.layer_norm_final_attn"
-    ),
-    Rename(rf"^{_MASKS}\.output_upscaling\.0$", f"{_MASKS}.upscale_conv1"),
-    Rename(rf"^{_MASKS}\.output_upscaling\.1$", f"{_MASKS}.upscale_layer_norm"),
-    Rename(rf"^{_MASKS}\.output_upscaling\.3$", f"{_MASKS}.upscale_conv2"),
-    Rename(
-        rf"^{_MASKS}\.(iou_prediction_head|output_hypernetworks_mlps\.[^.]+)\.layers\.0$",
-        rf"{_MASKS}.\1.proj_in",
-    ),
-    Rename(
-        rf"^{_MASKS}\.(iou_prediction_head|output_hypernetworks_mlps\.[^.]+)\.layers\.2$",
-        rf"{_MASKS}.\1.proj_out",
-    ),
+    *renames_below(_IMAGES, {
+        "patch_embed.proj": "patch_embed.projection",
+        "blocks": "layers",
+        "layers.{i}.norm([12])": r"layers.{i}.layer_norm\2",
+        "neck.0": "neck.conv1", "neck.1": "neck.layer_norm1",
+        "neck.2": "neck.conv2", "neck.3": "neck.layer_norm2",
+    }),
+    *renames_below("model.grounding_encoder.prompt_encoder", {
+        "pe_layer.positional_encoding_gaussian_matrix": "shared_embedding.positional_embedding",
+        "point_embeddings": "point_embed",
+        "mask_downscaling.0": "mask_embed.conv1", "mask_downscaling.1": "mask_embed.layer_norm1",
+        "mask_downscaling.3": "mask_embed.conv2", "mask_downscaling.4": "mask_embed.layer_norm2",
+        "mask_downscaling.6": "mask_embed.conv3",
+    }),
+    *renames_below(_MASKS, {
+        "transformer.layers.{i}.norm([1-4])": r"transformer.layers.{i}.layer_norm\2",
+        "transformer.norm_final_attn": "transformer.layer_norm_final_attn",
+        "output_upscaling.0": "upscale_conv1", "output_upscaling.1": "upscale_layer_norm",
+        "output_upscaling.3": "upscale_conv2",
+    }),
+)  # fmt: skip
+"""What upstream's modules and weights are called here; applied in order."""
+
+_HEADS = r"(iou_prediction_head|output_hypernetworks_mlps\.[^.]+)"
+RENAMES: Sequence[Rename] = (
+    *SHARED_RENAMES,
+    Rename(rf"^{_TOWER}\.vision_model(?=\.|$)", _TOWER),
+    Rename(rf"^{_MASKS}\.{_HEADS}\.layers\.0$", rf"{_MASKS}.\1.proj_in"),
+    Rename(rf"^{_MASKS}\.{_HEADS}\.layers\.2$", rf"{_MASKS}.\1.proj_out"),
 )
-"""What upstream's modules are called here; applied in order, one on top of the other."""
+"""Those of modules. Weights depend on how many layers the heads have."""
 
 HIDDEN = rf"^{_MASKS}\.(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers(\.|$)"
 """Modules that upstream's paths must not find: its `layers.0` is `proj_in`, another module."""

@@ -1,4 +1,4 @@
-"""The region encoder: a box of the image becomes one token, out of a pyramid of CLIP's features."""
+"""The region encoder: turns a box of the image into one token, from a pyramid of CLIP features."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FusingConv(nn.Module):
 
 
 class RegionPooling(nn.Module):
-    """Cuts each box out of every level, and makes one vector of it and of its corners."""
+    """Crops each box from every level and combines it with its corners into one vector."""
 
     def __init__(self, config: GlammConfig) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class RoIAlign(nn.Module):
     one pixel outside the map take the value at its edge, points farther out are zero.
 
     Args:
-        scale: From the boxes' pixels to the map's.
+        scale: Factor from the boxes' pixels to those of the map.
         side: Cells along a side of the result.
         ratio: Points along a side of a cell.
     """

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-
-Shapes = dict[str, tuple[int, ...]]
+from vlmlens.testing.tiny import (
+    Shapes,
+    drawn_weights,
+    linear,
+    norm,
+    sentencepiece_model,
+    state_shapes,
+    write_checkpoint_files,
+)
 
 TOWER = "clip"
 """The folder, in that of the checkpoint, where the vision tower lies."""
@@ -23,14 +26,7 @@ _TEXT = (
     "A chat between a curious human and an artificial intelligence assistant.",
     "Can you segment the red circle in this image? Sure, it is the blue square.",
 )
-_ABOUT_ONE = ("norm.weight", "norm1.weight", "norm2.weight", "gn.weight", "rnorm.weight")
-_EMBEDDINGS = (
-    "embed_tokens.weight",
-    "embedding.weight",
-    "embed.weight",
-    "tokens.weight",
-    "token.weight",
-)
+_EMBEDDINGS = r"(embed_tokens|embedding|embed|tokens?)\.weight$|_embed"
 
 
 def tiny_config() -> dict[str, Any]:
@@ -73,51 +69,14 @@ def tiny_tower_config() -> dict[str, Any]:
 
 def write_checkpoint(folder: Path) -> Path:
     """A whole checkpoint, with a SentencePiece model trained on a few sentences."""
-    config, tower = tiny_config(), folder / TOWER
-    tower.mkdir(parents=True, exist_ok=True)
-    _write(folder / "config.json", config)
-    save_file(_drawn(_glamm(config), 3), folder / "model.safetensors")
-    (folder / "tokenizer.model").write_bytes(_pieces())
-    _write(tower / "config.json", tiny_tower_config())
-    _write(
-        tower / "preprocessor_config.json",
-        {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}},
-    )
-    save_file(_drawn(_clip(tiny_tower_config()), 4), tower / "model.safetensors")
+    config, tower = tiny_config(), tiny_tower_config()
+    weights = drawn_weights(_glamm(config), embeddings=_EMBEDDINGS)
+    write_checkpoint_files(folder, weights, config=config)
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model(_TEXT, vocab_size=_VOCABULARY))
+    images = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}
+    weights = drawn_weights(_clip(tower), embeddings=_EMBEDDINGS, seed=4)
+    write_checkpoint_files(folder / TOWER, weights, config=tower, preprocessor_config=images)
     return folder
-
-
-def _write(file: Path, said: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(said), encoding="utf-8")
-
-
-def _pieces() -> bytes:
-    from sentencepiece import SentencePieceTrainer
-
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(_TEXT), model_writer=model, vocab_size=_VOCABULARY,
-        model_type="bpe", byte_fallback=True, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, minloglevel=2, num_threads=1,
-    )  # fmt: skip
-    return model.getvalue()
-
-
-def _drawn(shapes: Shapes, seed: int) -> dict[str, torch.Tensor]:
-    """Random weights, large enough that everything matters."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in shapes.items():
-        drawn = torch.randn(shape, generator=generator)
-        if name.endswith(_ABOUT_ONE):
-            weights[name] = drawn * 0.1 + 1
-        elif name.endswith(_EMBEDDINGS) or "_embed" in name:
-            weights[name] = drawn * 0.5
-        elif len(shape) == 1:
-            weights[name] = drawn * 0.1
-        else:
-            weights[name] = drawn * 1.2 / torch.Size(shape[1:]).numel() ** 0.5
-    return weights
 
 
 def _glamm(config: Mapping[str, Any]) -> Shapes:
@@ -128,10 +87,10 @@ def _glamm(config: Mapping[str, Any]) -> Shapes:
         "lm_head.weight": (words, wide),
         "model.norm.weight": (wide,),
         **_repeated("model.layers", config["num_hidden_layers"], _llama(config)),
-        **_linear("model.mm_projector.0", wide, config["mm_hidden_size"]),
-        **_linear("model.mm_projector.2", wide, wide),
-        **_linear("model.text_hidden_fcs.0.0", wide, wide),
-        **_linear("model.text_hidden_fcs.0.2", config["out_dim"], wide),
+        **linear("model.mm_projector.0", wide, config["mm_hidden_size"]),
+        **linear("model.mm_projector.2", wide, wide),
+        **linear("model.text_hidden_fcs.0.0", wide, wide),
+        **linear("model.text_hidden_fcs.0.2", config["out_dim"], wide),
         **_below("model.grounding_encoder.image_encoder", _sam_images(sam["image_encoder"])),
         **_below("model.grounding_encoder.prompt_encoder", _sam_prompts(sam["prompt_encoder"])),
         **_below("model.grounding_encoder.mask_decoder", _sam_masks(sam["mask_decoder"])),
@@ -153,31 +112,9 @@ def _llama(config: Mapping[str, Any]) -> Shapes:
 
 
 def _clip(config: Mapping[str, Any]) -> Shapes:
-    wide, patch, inner = (
-        config[name] for name in ("hidden_size", "patch_size", "intermediate_size")
-    )
-    block = {
-        **_norm("layer_norm1", wide),
-        **_norm("layer_norm2", wide),
-        **_linear("mlp.fc1", inner, wide),
-        **_linear("mlp.fc2", wide, inner),
-    }
-    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        block.update(_linear(f"self_attn.{name}", wide, wide))
-    return _below(
-        "vision_model",
-        {
-            "embeddings.class_embedding": (wide,),
-            "embeddings.patch_embedding.weight": (wide, 3, patch, patch),
-            "embeddings.position_embedding.weight": (
-                (config["image_size"] // patch) ** 2 + 1,
-                wide,
-            ),
-            **_norm("pre_layrnorm", wide),
-            **_norm("post_layernorm", wide),
-            **_repeated("encoder.layers", config["num_hidden_layers"], block),
-        },
-    )
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    return _below("vision_model", state_shapes(lambda: CLIPVisionModel(CLIPVisionConfig(**config))))
 
 
 def _sam_images(said: Mapping[str, Any]) -> Shapes:
@@ -189,21 +126,21 @@ def _sam_images(said: Mapping[str, Any]) -> Shapes:
         "patch_embed.proj.bias": (wide,),
         "neck.0.weight": (out, wide, 1, 1),
         "neck.2.weight": (out, out, 3, 3),
-        **_norm("neck.1", out),
-        **_norm("neck.3", out),
+        **norm("neck.1", out),
+        **norm("neck.3", out),
     }
     for i in range(said["depth"]):
         reach = side if i in said["global_attn_indexes"] else said["window_size"]
         places = (2 * reach - 1, wide // said["num_heads"])
         block = {
-            **_norm("norm1", wide),
-            **_norm("norm2", wide),
-            **_linear("attn.qkv", 3 * wide, wide),
-            **_linear("attn.proj", wide, wide),
+            **norm("norm1", wide),
+            **norm("norm2", wide),
+            **linear("attn.qkv", 3 * wide, wide),
+            **linear("attn.proj", wide, wide),
             "attn.rel_pos_h": places,
             "attn.rel_pos_w": places,
-            **_linear("mlp.lin1", inner, wide),
-            **_linear("mlp.lin2", wide, inner),
+            **linear("mlp.lin1", inner, wide),
+            **linear("mlp.lin2", wide, inner),
         }
         shapes.update(_below(f"blocks.{i}", block))
     return shapes
@@ -216,11 +153,11 @@ def _sam_prompts(said: Mapping[str, Any]) -> Shapes:
         **{f"point_embeddings.{i}.weight": (1, wide) for i in range(4)},
         "not_a_point_embed.weight": (1, wide),
         "no_mask_embed.weight": (1, wide),
-        **_conv("mask_downscaling.0", inner // 4, 1, 2),
-        **_norm("mask_downscaling.1", inner // 4),
-        **_conv("mask_downscaling.3", inner, inner // 4, 2),
-        **_norm("mask_downscaling.4", inner),
-        **_conv("mask_downscaling.6", wide, inner, 1),
+        **linear("mask_downscaling.0", inner // 4, 1, 2, 2),
+        **norm("mask_downscaling.1", inner // 4),
+        **linear("mask_downscaling.3", inner, inner // 4, 2, 2),
+        **norm("mask_downscaling.4", inner),
+        **linear("mask_downscaling.6", wide, inner, 1, 1),
     }
 
 
@@ -232,20 +169,20 @@ def _sam_masks(said: Mapping[str, Any]) -> Shapes:
         **_attention("self_attn", wide, wide),
         **_attention("cross_attn_token_to_image", wide, wide // 2),
         **_attention("cross_attn_image_to_token", wide, wide // 2),
-        **_linear("mlp.lin1", inner, wide),
-        **_linear("mlp.lin2", wide, inner),
+        **linear("mlp.lin1", inner, wide),
+        **linear("mlp.lin2", wide, inner),
     }
     for i in range(1, 5):
-        block.update(_norm(f"norm{i}", wide))
+        block.update(norm(f"norm{i}", wide))
     shapes: Shapes = {
         "iou_token.weight": (1, wide),
         "mask_tokens.weight": (4, wide),
         **_repeated("transformer.layers", said["transformer_depth"], block),
         **_attention("transformer.final_attn_token_to_image", wide, wide // 2),
-        **_norm("transformer.norm_final_attn", wide),
+        **norm("transformer.norm_final_attn", wide),
         "output_upscaling.0.weight": (wide, wide // 4, 2, 2),
         "output_upscaling.0.bias": (wide // 4,),
-        **_norm("output_upscaling.1", wide // 4),
+        **norm("output_upscaling.1", wide // 4),
         "output_upscaling.3.weight": (wide // 4, wide // 8, 2, 2),
         "output_upscaling.3.bias": (wide // 8,),
         **_below("iou_prediction_head", _three_layers(wide, head, 4)),
@@ -261,34 +198,34 @@ def _regions(config: Mapping[str, Any]) -> Shapes:
     said, levels = config["golden_only_region_encoder"], config["num_level_reg_features"]
     wide, middle, corner = said["embed_dims"], said["mid_dim"], said["pos_mid_dim"]
     shapes: Shapes = {
-        **_linear("roi_align.pos_embedd.0", corner, 4),
-        **_norm("roi_align.pos_embedd.2", corner),
-        **_linear("roi_align.pos_embedd.3", middle, corner),
-        **_norm("roi_align.pos_embedd.5", middle),
-        **_linear("roi_align.flatten_linear", middle, wide * said["roi_output_size"] ** 2),
-        **_linear("roi_align.updims", config["hidden_size"], middle),
+        **linear("roi_align.pos_embedd.0", corner, 4),
+        **norm("roi_align.pos_embedd.2", corner),
+        **linear("roi_align.pos_embedd.3", middle, corner),
+        **norm("roi_align.pos_embedd.5", middle),
+        **linear("roi_align.flatten_linear", middle, wide * said["roi_output_size"] ** 2),
+        **linear("roi_align.updims", config["hidden_size"], middle),
     }
     for i in range(levels):
-        shapes.update(_conv(f"mlvl_fuse.input_conv.{i}", wide, config["mm_hidden_size"] + 2, 1))
-        shapes.update(_conv(f"roi_align.pconvs.{i}", wide, wide, 3))
+        shapes.update(linear(f"mlvl_fuse.input_conv.{i}", wide, config["mm_hidden_size"] + 2, 1, 1))
+        shapes.update(linear(f"roi_align.pconvs.{i}", wide, wide, 3, 3))
     for i in range(said["num_fuse"]):
         shapes[f"mlvl_fuse.fuse_convs.{i}.conv.weight"] = (wide, wide, 3, 3)
-        shapes.update(_norm(f"mlvl_fuse.fuse_convs.{i}.gn", wide))
+        shapes.update(norm(f"mlvl_fuse.fuse_convs.{i}.gn", wide))
     return shapes
 
 
 def _three_layers(inputs: int, inner: int, outputs: int) -> Shapes:
     return {
-        **_linear("layers.0", inner, inputs),
-        **_linear("layers.1", inner, inner),
-        **_linear("layers.2", outputs, inner),
+        **linear("layers.0", inner, inputs),
+        **linear("layers.1", inner, inner),
+        **linear("layers.2", outputs, inner),
     }
 
 
 def _attention(name: str, wide: int, inner: int) -> Shapes:
-    shapes = _linear(f"{name}.out_proj", wide, inner)
+    shapes = linear(f"{name}.out_proj", wide, inner)
     for part in ("q_proj", "k_proj", "v_proj"):
-        shapes.update(_linear(f"{name}.{part}", inner, wide))
+        shapes.update(linear(f"{name}.{part}", inner, wide))
     return shapes
 
 
@@ -298,15 +235,3 @@ def _below(head: str, shapes: Shapes) -> Shapes:
 
 def _repeated(head: str, count: int, block: Shapes) -> Shapes:
     return {f"{head}.{i}.{name}": shape for i in range(count) for name, shape in block.items()}
-
-
-def _conv(name: str, outputs: int, inputs: int, size: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
-
-
-def _linear(name: str, outputs: int, inputs: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, width: int) -> Shapes:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
-from vlmlens.hf.weights import checkpoint_file
+from vlmlens.hf.checkpoints import checkpoint_file, checkpoint_json
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 
 IM_START, IM_END, BBOX, SEG = "<im_start>", "<im_end>", "<bbox>", "[SEG]"
 PHRASE = ("<p>", "</p>")
@@ -19,11 +18,11 @@ _NEEDED = (IM_START, IM_END, BBOX, SEG)
 
 
 def load_tokenizer(model: str, arguments: Mapping[str, Any], vocabulary: int) -> Any:
-    """The tokenizer of a checkpoint; it cuts text as upstream's slow one does.
+    """The tokenizer of a checkpoint; it splits text like upstream's slow one.
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
         vocabulary: Tokens that the model knows. Where no file says otherwise, the last seven are
             the added ones, in upstream's order.
 
@@ -35,7 +34,7 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any], vocabulary: int) ->
         raise CheckpointError(
             f"{model!r} has no tokenizer.", subject=model, hint="It needs tokenizer.model."
         )
-    added = _listed(model, arguments)
+    added = checkpoint_json(model, "added_tokens.json", arguments)
     if not added:
         added = {name: vocabulary - len(_ADDED) + i for i, name in enumerate(_ADDED)}
     missing = [name for name in _NEEDED if name not in added]
@@ -47,11 +46,4 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any], vocabulary: int) ->
         )
     plain = {name: number for name, number in added.items() if name in _SHOWN}
     hidden = {name: number for name, number in added.items() if name not in _SHOWN}
-    return piece_tokenizer(file, hidden, strip=True, plain=plain)
-
-
-def _listed(model: str, arguments: Mapping[str, Any]) -> dict[str, int]:
-    file = checkpoint_file(model, "added_tokens.json", arguments)
-    if file is None:
-        return {}
-    return {str(k): int(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
+    return sentencepiece_tokenizer(file, hidden, strip=True, plain=plain)

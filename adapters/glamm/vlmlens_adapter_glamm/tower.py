@@ -1,4 +1,4 @@
-"""The CLIP tower of a checkpoint; its weights do not lie in the checkpoint, but on their own."""
+"""The CLIP tower of a checkpoint, whose weights are in another checkpoint."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import CheckpointError, CheckpointNotFound
-from vlmlens.hf.loading import explained
-from vlmlens.hf.weights import StoredTensor, checkpoint_file, stored_weights
+from vlmlens.hf.checkpoints import checkpoint_file, explained
+from vlmlens.hf.weights import StoredTensor, stored_weights
 
 _KNOWN: Mapping[str, Mapping[str, Any]] = {
     "openai/clip-vit-large-patch14-336": {
@@ -26,11 +26,11 @@ _HINT = "Name its folder: --set options.adapter.vision_tower=FOLDER."
 def tower_of(said: Mapping[str, Any], model: str, chosen: str | None) -> str:
     """Hub id or folder of a checkpoint's vision tower.
 
-    A name that is a folder inside the checkpoint's folder means that one.
+    If the name is a folder inside the checkpoint's folder, that folder is meant.
 
     Args:
-        said: The checkpoint's config.json. Upstream takes `vision_tower` when it loads a trained
-            checkpoint, and writes `mm_vision_tower` before.
+        said: The checkpoint's config.json. Upstream reads `vision_tower` when it loads a trained
+            checkpoint, and `mm_vision_tower` before that.
         model: Hub id or folder of the checkpoint.
         chosen: What the user named instead.
 
@@ -47,14 +47,14 @@ def tower_of(said: Mapping[str, Any], model: str, chosen: str | None) -> str:
 
 
 def tower_config(tower: str, model: str) -> Mapping[str, Any]:
-    """What the config.json of a vision tower says.
+    """The config.json of a vision tower.
 
     Args:
         tower: Hub id or folder.
         model: Hub id or folder of the checkpoint, named in errors.
 
     Raises:
-        CheckpointNotFound: It cannot be had.
+        CheckpointNotFound: It cannot be found.
     """
     if tower in _KNOWN:
         return _KNOWN[tower]
@@ -72,10 +72,10 @@ def tower_config(tower: str, model: str) -> Mapping[str, Any]:
 
 
 def stored_tower(tower: str, model: str) -> dict[str, StoredTensor]:
-    """The weights of a vision tower, by their names there.
+    """The weights of a vision tower, by their original names.
 
     Raises:
-        CheckpointError: They cannot be had.
+        CheckpointError: They cannot be found.
     """
     try:
         with explained(tower):

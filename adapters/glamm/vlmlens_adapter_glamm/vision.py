@@ -1,4 +1,4 @@
-"""The global image encoder: a CLIP tower whose last but one block the projector sees."""
+"""The global image encoder: a CLIP tower; the projector reads its second-to-last block."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vlmlens_adapter_glamm.config import REGION_STEP, GlammConfig
 
 
 class ClipTower(CLIPVisionModel):
-    """transformers' CLIP tower, which gives all hidden states as its blocks passed them on.
+    """transformers' CLIP tower, returning all hidden states as its blocks passed them on.
 
-    transformers collects them by hooks, which do not see what later hooks make of an output.
+    transformers collects them by hooks, which miss the changes of later hooks.
     """
 
     def forward(self, pixel_values: torch.Tensor) -> BaseModelOutput:
@@ -31,7 +31,7 @@ class ClipTower(CLIPVisionModel):
 
 
 class GlobalEncoder(nn.Module):
-    """What the projector and the region encoder see of the tower."""
+    """The parts of the tower's output that projector and region encoder read."""
 
     def __init__(self, config: GlammConfig) -> None:
         super().__init__()

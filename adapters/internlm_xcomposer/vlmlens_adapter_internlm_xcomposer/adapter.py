@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-import torch
-import transformers
 from pydantic import Field
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.abc.options import Options
 from vlmlens.hf import PlacedImage, TransformersAdapter, joined, tower_layout
-from vlmlens.hf.loading import explained, hub_arguments
-from vlmlens.hf.weights import read_config_json
-from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.hf.own_class import OwnClass
+from vlmlens.hf.weights import StoredTensor
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internlm_xcomposer.chat import END, PLACE, ChatProcessor, load_tokenizer
@@ -24,7 +20,7 @@ from vlmlens_adapter_internlm_xcomposer.config import xcomposer_config
 from vlmlens_adapter_internlm_xcomposer.model import XComposerForConditionalGeneration
 from vlmlens_adapter_internlm_xcomposer.regions import image_rows, sequence_grid, tower_grid
 from vlmlens_adapter_internlm_xcomposer.tiling import Canvas, laid_out
-from vlmlens_adapter_internlm_xcomposer.weights import load
+from vlmlens_adapter_internlm_xcomposer.weights import native_weights
 
 _TOWER = "vit.vision_tower.vision_model"
 
@@ -38,10 +34,11 @@ class XComposerOptions(Options):
     )
 
 
-class XComposerAdapter(TransformersAdapter):
+class XComposerAdapter(OwnClass, TransformersAdapter):
     """`InternLMXComposer2ForCausalLM` of version 2.5; module paths are those of its own code."""
 
     Options: ClassVar[type[Options]] = XComposerOptions
+    module_class: ClassVar[type[Any]] = XComposerForConditionalGeneration
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", (f"{_TOWER}.encoder.layers.{{i}}",), Axis.VISION),
         SiteTemplate("projector", ("vision_proj",), Axis.PROJECTOR),
@@ -61,35 +58,36 @@ class XComposerAdapter(TransformersAdapter):
             module.config.infer_mode = options.infer_mode
 
     @classmethod
-    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
-        """See `LoadedModel.read_config`."""
-        return xcomposer_config(read_config_json(model, arguments), model)
+    def native_config(
+        cls, said: Mapping[str, Any], model: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        """See `OwnClass.native_config`."""
+        del arguments
+        return xcomposer_config(said, model)
 
     @classmethod
-    def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
-        """See `LoadedModel.read_module`; a text also ends where the model ends its turn."""
+    def native_weights(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, StoredTensor]:
+        """See `OwnClass.native_weights`."""
+        return native_weights(model, config, arguments)
+
+    @classmethod
+    def special_token_ids(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """See `OwnClass.special_token_ids`; a text also ends where the model ends its turn."""
+        del config
         tokenizer = load_tokenizer(model, arguments)
-        module = load(model, config, arguments)
-        module.generation_config = transformers.GenerationConfig(
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END)],
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return module
+        return {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END)],
+            "pad_token_id": tokenizer.pad_token_id,
+        }
 
-    @classmethod
-    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
-        """See `LoadedModel.empty_module`."""
-        del request
-        return XComposerForConditionalGeneration(config)
-
-    @cached_property
-    def processor(self) -> Any:
-        """See `LoadedModel.processor`."""
-        model = self.model_name(self.request)
-        with explained(model):
-            tokenizer = load_tokenizer(model, hub_arguments(self.request))
-        return ChatProcessor(tokenizer, self.config)
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`."""
+        return ChatProcessor(load_tokenizer(model, arguments), self.config)
 
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]
@@ -98,13 +96,9 @@ class XComposerAdapter(TransformersAdapter):
         lengths = inputs["attention_mask"].sum(1)
         return {**super().with_answers(inputs, answers), "prompt_lengths": lengths}
 
-    def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
-        """See `ModelAdapter.forward`."""
-        if logits != "none":
-            return super().forward(batch, logits=logits)
-        with torch.inference_mode():
-            self._module.body(**batch.inputs, use_cache=False)
-        return ForwardOutput(None)
+    def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
+        """See `TransformersAdapter.run_model`."""
+        (self._module if head else self._module.body)(**inputs, use_cache=False)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `ModelAdapter.decode`; image positions, which have no token, read `<ImageHere>`."""

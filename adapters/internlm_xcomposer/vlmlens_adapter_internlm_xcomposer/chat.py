@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from tokenizers import AddedToken
 
 from vlmlens.errors import CheckpointError, DataError
-from vlmlens.hf.encoding import pad_rows
-from vlmlens.hf.pieces import piece_tokenizer
-from vlmlens.hf.weights import checkpoint_file
+from vlmlens.hf.checkpoints import checkpoint_file
+from vlmlens.hf.prompt_processor import PromptProcessor, padded
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig
 from vlmlens_adapter_internlm_xcomposer.tiling import TileImages, canvas, most_tiles
 
@@ -31,7 +30,7 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
     file = checkpoint_file(model, "tokenizer.model", arguments)
     if file is None:
         raise CheckpointError(f"{model!r} has no tokenizer.model.", subject=model)
-    tokenizer = piece_tokenizer(file, pad="</s>")
+    tokenizer = sentencepiece_tokenizer(file, pad="</s>")
     known = tokenizer.get_vocab()
     lacking = [name for name in (BEGIN, END) if name not in known]
     if lacking:
@@ -43,8 +42,8 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
     return tokenizer
 
 
-class ChatProcessor:
-    """What a transformers processor does, for this family.
+class ChatProcessor(PromptProcessor):
+    """The prompts of upstream's `chat`, with an id per image token where an image goes.
 
     Args:
         tokenizer: The checkpoint's.
@@ -53,38 +52,27 @@ class ChatProcessor:
 
     def __init__(self, tokenizer: Any, config: XComposerConfig) -> None:
         vision: Any = config.vision_config
-        self.tokenizer, self.config = tokenizer, config
-        self.image_processor = TileImages(int(vision.image_size))
+        super().__init__(tokenizer, TileImages(int(vision.image_size)))
+        self.config = config
 
-    def apply_chat_template(
-        self, conversations: Sequence[Any], *, tokenize: bool, **settings: Any
-    ) -> Any:
-        """The prompt of one conversation as text, or tensors of several conversations.
+    def text(self, question: str, images: Sequence[Any]) -> str:
+        """See `PromptProcessor.text`; images are not named in it."""
+        del images
+        return written(question, 0)
 
-        Args:
-            conversations: One message of the user each; without `tokenize`, its message itself.
-            tokenize: Whether tensors are wanted.
-            settings: Of transformers' processors; `padding_side` is read of `processor_kwargs`.
+    def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
+        """See `PromptProcessor.encoded`.
 
         Returns:
-            str, or int64 `input_ids` and `attention_mask` `[samples, positions]` and, where there
-            are images, what `TileImages` gives.
+            int64 `input_ids` and `attention_mask` `[samples, positions]` and, where there are
+            images, what `TileImages` gives.
 
         Raises:
             DataError: A prompt has another number of places than of images, or is too long.
         """
-        if not tokenize:
-            text, _ = _parts(conversations[0])
-            return written(text, 0)
-        parts = [_parts(message) for (message,) in conversations]
-        groups = [images for _, images in parts]
-        rows = [torch.tensor(self.token_ids(text, images)) for text, images in parts]
-        side = settings.get("processor_kwargs", {}).get("padding_side", "left")
-        return {
-            "input_ids": pad_rows(rows, self.tokenizer.pad_token_id, side=side),
-            "attention_mask": pad_rows([torch.ones_like(row) for row in rows], 0, side=side),
-            **self.image_processor(groups),
-        }
+        rows = [self.token_ids(*prompt) for prompt in prompts]
+        pixels = self.image_processor([images for _, images in prompts])
+        return {**padded(rows, self.tokenizer.pad_token_id), **pixels}
 
     def token_ids(self, question: str, images: Sequence[Any]) -> list[int]:
         """The sequence of one sample: text with an id per image token where an image goes.
@@ -99,7 +87,7 @@ class ChatProcessor:
                 image = images[i - 1]
                 placed = canvas(image.width, image.height, tile, most)
                 ids += [self.config.image_token_id] * placed.tokens(self.config.merged_side)
-            ids += self.tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
+            ids += self.ids(part) if part else []
         if len(ids) > self.config.longest:
             raise DataError(
                 f"The prompt {question[:40]!r} with its {len(images)} images is {len(ids)} tokens "
@@ -113,8 +101,8 @@ class ChatProcessor:
 def written(question: str, images: int) -> str:
     """The prompt, with a place for each image.
 
-    Where the question names no place, a single image comes before everything; several are named
-    at the start of the question.
+    If the question has no placeholder, a single image comes first; several images are named at the
+    start of the question.
 
     Raises:
         DataError: The question has another number of places than there are images.
@@ -132,9 +120,3 @@ def written(question: str, images: int) -> str:
             hint=f"Write {PLACE} once per image, or not at all.",
         )
     return f"{front}{BEGIN}user\n{question}{END}\n{BEGIN}assistant\n"
-
-
-def _parts(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    content = message["content"]
-    text = "".join(part["text"] for part in content if part["type"] == "text")
-    return text, [part["image"] for part in content if part["type"] == "image"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
+from vlmlens.testing.tiny import write_checkpoint_files
 from vlmlens_adapter_internlm_xcomposer.manifest import MANIFEST
 
 _PIECES = "tokenizer.model"
@@ -23,7 +23,6 @@ class XComposerChecks(AdapterTests):
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
         import sentencepiece
-        from safetensors.torch import save_file
 
         from vlmlens_adapter_internlm_xcomposer.tiny import tiny_config, tiny_pieces, tiny_weights
 
@@ -31,8 +30,7 @@ class XComposerChecks(AdapterTests):
         (folder / _PIECES).write_bytes(pieces)
         count = sentencepiece.SentencePieceProcessor(model_proto=pieces).get_piece_size()
         config = tiny_config(count, **self.values)
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        save_file(tiny_weights(config), folder / "model.safetensors")
+        write_checkpoint_files(folder, tiny_weights(config), config=config)
 
 
 class XComposerWriteChecks(XComposerChecks):

@@ -78,7 +78,7 @@ class XComposerConfig(PreTrainedConfig):
 
     @property
     def image_token_id(self) -> int:
-        """Stands where an image's features go: the first id that no token has."""
+        """The id at image positions: the first that is not in the vocabulary."""
         return self.vocab_size
 
     @property
@@ -119,7 +119,6 @@ def xcomposer_config(said: Mapping[str, Any], model: str) -> XComposerConfig:
         **_rope(said, model),
     )
     _check_sizes(config, model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 

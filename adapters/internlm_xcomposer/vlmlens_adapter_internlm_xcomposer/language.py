@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import (
 )
 from transformers.utils.output_capturing import capture_outputs
 
+from vlmlens.hf.token_ids import counted_positions
 from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig
 from vlmlens_adapter_internlm_xcomposer.lora import PartialLoraLinear
 from vlmlens_adapter_internlm_xcomposer.rope import lengths_when_read, rotation
@@ -98,7 +99,7 @@ class XComposerFeedForward(nn.Module):
     def forward(
         self, hidden: torch.Tensor, image_rows: torch.Tensor | None, mode: str
     ) -> torch.Tensor:
-        """`[samples, positions, width]` -> the same; arguments as `PartialLoraLinear` has them."""
+        """`[samples, positions, width]` -> the same; arguments: see `PartialLoraLinear`."""
         gate = self.act_fn(self.w1(hidden, image_rows, mode))
         output: torch.Tensor = self.w2(gate * self.w3(hidden, image_rows, mode), image_rows, mode)
         return output
@@ -124,7 +125,7 @@ class XComposerLayer(nn.Module):
         cache: Any,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """`[samples, positions, width]` -> the same; arguments as `XComposerAttention` has them."""
+        """`[samples, positions, width]` -> the same; arguments: see `XComposerAttention`."""
         normed = self.attention_norm(hidden)
         mixed, _ = self.attention(normed, image_rows, mode, rotary, mask, cache, **kwargs)
         hidden = hidden + mixed
@@ -133,7 +134,7 @@ class XComposerLayer(nn.Module):
 
 
 class XComposerPreTrainedModel(PreTrainedModel):
-    """What transformers is told of the model and of its body."""
+    """Settings for transformers, of the model and its body."""
 
     config: XComposerConfig
     config_class = XComposerConfig
@@ -190,7 +191,7 @@ class XComposerBody(XComposerPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         if position_ids is None:
-            position_ids = counted_positions(embeddings, attention_mask, seen)
+            position_ids = _positions(embeddings, attention_mask, seen)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=embeddings,
@@ -208,11 +209,11 @@ class XComposerBody(XComposerPreTrainedModel):
         )
 
 
-def counted_positions(
+def _positions(
     embeddings: torch.Tensor, attention_mask: torch.Tensor | None, seen: int
 ) -> torch.Tensor:
     """int64 `[samples, positions]`: each token's number in its own sample; padding repeats one."""
     samples, length = embeddings.shape[:2]
     if attention_mask is None or attention_mask.dim() != 2:
         return torch.arange(seen, seen + length, device=embeddings.device).expand(samples, -1)
-    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:]
+    return counted_positions(attention_mask, length)

@@ -46,7 +46,7 @@ class XComposerForConditionalGeneration(XComposerPreTrainedModel, GenerationMixi
         image_grids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The pass up to the final norm; arguments as `forward` has them."""
+        """The pass up to the final norm; arguments: see `forward`."""
         if pixel_values is None:
             return self.model(self.model.tok_embeddings(input_ids), None, **kwargs)
         image = input_ids == self.config.image_token_id

@@ -7,13 +7,14 @@ from typing import cast
 
 import numpy as np
 
-from vlmlens.hf import CropGeometry, grid_patches, joined
+from vlmlens.hf import CropGeometry, crop_patches, grid_patches, joined
+from vlmlens.hf.layouts import with_row_ends
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_internlm_xcomposer.tiling import Canvas
 
 
 def sequence_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
-    """The tokens of one image in the order of the sequence; ends of rows and of views are NaN.
+    """The tokens of one image in the order of the sequence; row and view ends have NaN boxes.
 
     The whole (view "global") comes first, then all tiles as one raster (view "tiles").
 
@@ -27,7 +28,12 @@ def sequence_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
     rows, columns = placed.rows * side, placed.columns * side
     tiles = grid_patches(image, rows, columns, (step, step), size, "tiles")
     whole = _whole(image, placed, side)
-    return cast(PatchGrid, joined([_ended(whole, side, 1), _ended(tiles, columns, 0)]))
+    return cast(
+        PatchGrid,
+        joined(
+            [with_row_ends(whole, image, side, side, 1), with_row_ends(tiles, image, rows, columns)]
+        ),
+    )
 
 
 def tower_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
@@ -38,14 +44,11 @@ def tower_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
         placed: Its canvas.
         side: Patches along a side of a tile.
     """
-    step, edge = placed.tile / side, placed.tile
-    grids = [_whole(image, placed, side)]
-    for row in range(placed.rows):
-        for column in range(placed.columns):
-            place = CropGeometry(placed.width, placed.height, left=column * edge, top=row * edge)
-            view = f"tile {row * placed.columns + column}"
-            grids.append(grid_patches(image, side, side, (step, step), place, view))
-    return cast(PatchGrid, joined(grids))
+    tiles = crop_patches(
+        image, (side, side), CropGeometry(placed.width, placed.height),
+        (placed.rows, placed.columns), step=placed.tile, patch=placed.tile / side,
+    )  # fmt: skip
+    return cast(PatchGrid, joined([_whole(image, placed, side), *tiles]))
 
 
 def image_rows(grids: Sequence[PatchGrid | None]) -> AxisLayout:
@@ -73,13 +76,3 @@ def _whole(image: int, placed: Canvas, side: int) -> PatchGrid:
     step = placed.rows * placed.tile / side, placed.columns * placed.tile / side
     size = CropGeometry(placed.width, placed.height)
     return grid_patches(image, side, side, step, size, "global")
-
-
-def _ended(grid: PatchGrid, columns: int, more: int) -> PatchGrid:
-    """The grid with a NaN entry after each row, and `more` of them at the end."""
-    count = len(grid)
-    after = [*range(columns, count + 1, columns), *[count] * more]
-    order = np.insert(np.arange(count), after, -1)
-    ended = grid.take(np.where(order < 0, count - 1, order))
-    ended.box[order < 0] = np.nan
-    return ended

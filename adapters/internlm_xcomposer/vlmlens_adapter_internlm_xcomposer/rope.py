@@ -1,4 +1,4 @@
-"""Rotary tables of InternLM2: dynamic scaling depends on how long a sample was at each token."""
+"""Rotary tables of InternLM2; dynamic scaling depends on the length of a sample at each token."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def rotation(
 def lengths_when_read(positions: torch.Tensor, prompts: torch.Tensor | None) -> torch.Tensor:
     """How many tokens a sample had when the model read each one.
 
-    A prompt is read at once; what the model writes after it, token by token. Padding and the other
-    samples of a batch do not count.
+    A prompt is read at once; the answer is read token by token. Padding and other samples of the
+    batch do not count.
 
     Args:
         positions: int64 `[samples, positions]`.
@@ -64,7 +64,7 @@ def frequencies(lengths: torch.Tensor, config: XComposerConfig) -> torch.Tensor:
 
 
 def scaled_base(length: int, config: XComposerConfig) -> float:
-    """The base for a sample of that length: larger where it is longer than was trained.
+    """The base for a sample of that length: larger beyond the trained length.
 
     Dynamic NTK scaling, as in transformers' Llama of 4.33.
     """

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlmlens.errors import DataError
-from vlmlens.hf.pixels import normalised
+from vlmlens.hf.image_processing import normalised
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 _WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """How an image lies on its tiles: in the upper left corner, the rest is white.
+    """How an image is placed on its tiles: in the upper left corner, on white.
 
     Args:
         rows: Of tiles.
@@ -77,7 +76,7 @@ def canvas(width: int, height: int, tile: int, most: int) -> Canvas:
 
 
 def laid_out(width: int, height: int, tile: int, number: int) -> Canvas:
-    """The canvas of an image whose longer side fills so many tiles.
+    """The canvas of an image whose longer side fills that many tiles.
 
     Args:
         width: Of the original image in pixels.
@@ -114,7 +113,7 @@ class TileImages:
         self.tile = tile
 
     def __call__(self, groups: Sequence[Sequence[Any]]) -> dict[str, torch.Tensor]:
-        """What the model is given for the images of each sample; nothing without images.
+        """The model's inputs for the images of each sample; empty without images.
 
         Args:
             groups: Per sample, its images.
@@ -150,7 +149,7 @@ def pixels(image: Image.Image, placed: Canvas) -> torch.Tensor:
     sheet = Image.new("RGB", (placed.columns * placed.tile, placed.rows * placed.tile), _WHITE)
     sheet.paste(image, (0, 0))
     array = torch.from_numpy(np.array(sheet)).permute(2, 0, 1).contiguous()
-    return normalised(array.float().div(255), _MEAN, _STD)
+    return normalised(array.float().div(255), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
 
 def views(sheet: torch.Tensor, placed: Canvas) -> torch.Tensor:

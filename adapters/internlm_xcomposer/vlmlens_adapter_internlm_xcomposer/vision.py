@@ -1,4 +1,4 @@
-"""The vision side: a CLIP tower over views, whose 2 x 2 patches are merged and set in rows."""
+"""The vision side: a CLIP tower over views; 2 x 2 patches become one token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class XComposerTower(nn.Module):
 
 
 class XComposerVision(nn.Module):
-    """The tower, and its tokens in the order in which the language model sees them."""
+    """The tower, and its tokens in the order of the language model's sequence."""
 
     def __init__(self, config: XComposerConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint under the names of the model, and which checkpoints are refused."""
+"""Renames the weights of a checkpoint, and refuses those of related models."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vlmlens.hf.weights import (
-    StoredTensor,
-    place_weights,
-    renamed,
-    stored_weights,
-)
+from vlmlens.hf.weights import StoredTensor, renamed, stored_weights
+from vlmlens.sites import Rename
 from vlmlens_adapter_internlm_xcomposer.config import XComposerConfig, refusal
-from vlmlens_adapter_internlm_xcomposer.model import XComposerForConditionalGeneration
 
 _RENAMES = (
-    (
+    Rename(
         r"^(model\.layers\.\d+\.(?:attention\.w(?:qkv|o)|feed_forward\.w[123]))\.(weight|bias)$",
         r"\1.base.\2",
     ),
@@ -26,13 +21,15 @@ _PLACES = "vit.vision_tower.vision_model.embeddings.position_embedding.weight"
 _FIRST = "model.layers.0.attention.wqkv"
 
 
-def load(model: str, config: XComposerConfig, arguments: Mapping[str, Any]) -> Any:
-    """The model with a checkpoint's weights.
+def native_weights(
+    model: str, config: XComposerConfig, arguments: Mapping[str, Any]
+) -> Mapping[str, StoredTensor]:
+    """A checkpoint's weights.
 
-    Ranks of the branches without a scale are taken from the weights.
+    Ranks of the branches without a scale are taken from the weights, and put into the config.
 
     Raises:
-        CheckpointError: It is another model, or weights are missing, left over or misshapen.
+        CheckpointError: It is another model.
     """
     weights = renamed(stored_weights(model, arguments), _RENAMES, _IGNORED)
     check_kind(weights, config, model)
@@ -40,11 +37,11 @@ def load(model: str, config: XComposerConfig, arguments: Mapping[str, Any]) -> A
         down = weights.get(f"{_FIRST}.{name}_A.weight")
         if down is not None and len(down.shape) == 2:
             setattr(config, f"{name}_r", down.shape[0])
-    return place_weights(XComposerForConditionalGeneration, config, weights, model, arguments)
+    return weights
 
 
 def check_kind(weights: Mapping[str, StoredTensor], config: XComposerConfig, model: str) -> None:
-    """Raise where weights are those of a relative, whose config.json looks the same.
+    """Raise if the weights belong to a related model with the same config.json.
 
     Raises:
         CheckpointError: It is XComposer2 (no ends of views) or 4KHD (a tower of another size).

@@ -17,18 +17,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import GotOcr2ImageProcessorPil
 
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.hf import best_canvas
 from vlmlens.hf.weights import StoredTensor
 from vlmlens.samples import Sample
 from vlmlens.testing._goldens import far, read_thinned
 from vlmlens_adapter_internvl import keys
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
-from vlmlens_adapter_internvl.tiling import best_canvas
 
 DATA = Path(__file__).parent / "data"
 GOLDENS = ("qwen2", "internlm2")
+FULL_SIZE = GotOcr2ImageProcessorPil(
+    size={"height": 448, "width": 448}, min_patches=1, max_patches=12
+)
 RTOL, ATOL = 1e-4, 5e-5
 """The goldens' suggestion; a wrong epsilon or GELU moves the numbers by 1e-3 or more."""
 
@@ -159,7 +163,7 @@ def test_tiles_of_real_sizes() -> None:
     rows = json.loads((DATA / "tiling_fullsize.json").read_text(encoding="utf-8"))["rows"]
     assert len(rows) > 10
     for row in rows:
-        canvas = best_canvas((row["height"], row["width"]), (448, 448), 1, 12)
+        canvas = best_canvas(FULL_SIZE, row["height"], row["width"])
         assert list(canvas) == row["grid_cols_rows"], row
         tiles = canvas[0] * canvas[1]
         assert row["n_tiles"] == tiles
@@ -168,7 +172,7 @@ def test_tiles_of_real_sizes() -> None:
 
 def test_the_tie_rule_of_tiles_matters() -> None:
     rows = json.loads((DATA / "tiling_fullsize.json").read_text(encoding="utf-8"))["rows"]
-    huge = [best_canvas((r["height"] * 99, r["width"] * 99), (448, 448), 1, 12) for r in rows]
+    huge = [best_canvas(FULL_SIZE, r["height"] * 99, r["width"] * 99) for r in rows]
     assert [list(canvas) for canvas in huge] != [row["grid_cols_rows"] for row in rows]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import SiteNotFound
-from vlmlens.hf import PlacedImage, tiled_patches
+from vlmlens.hf import PlacedImage, best_canvas, tiled_patches
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
@@ -22,7 +22,6 @@ from vlmlens_adapter_internvl.checks import (
     OriginalInternLM2Checks,
     OriginalQwen2Checks,
 )
-from vlmlens_adapter_internvl.tiling import best_canvas
 
 
 class TestInternVL3(InternVLChecks):
@@ -46,7 +45,7 @@ class OverviewFirst(InternVLAdapter):
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         made = self.processor.image_processor
-        canvas = best_canvas((image.height, image.width), (32, 32), 1, made.max_patches)
+        canvas = best_canvas(made, image.height, image.width)
         return tiled_patches(image.image, 2, canvas, overview="first")
 
 
@@ -103,7 +102,7 @@ def test_the_processor_cuts_as_we_count(kit: type[InternVLChecks]) -> None:
     settings = {"crop_to_patches": True}
     for height in range(20, 400, 37):
         for width in range(20, 400, 23):
-            columns, rows = best_canvas((height, width), (32, 32), 1, made.max_patches)
+            columns, rows = best_canvas(made, height, width)
             tiles = columns * rows
             said = made.get_number_of_image_patches(height, width, settings)
             assert said == (tiles + 1 if tiles > 1 else 1), (height, width)

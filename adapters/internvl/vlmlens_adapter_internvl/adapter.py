@@ -14,17 +14,17 @@ from vlmlens.hf import (
     LLAVA_SITES,
     PlacedImage,
     TransformersAdapter,
+    best_canvas,
     joined,
     tiled_patches,
     tower_layout,
 )
-from vlmlens.hf.loading import explained, hub_arguments
+from vlmlens.hf.load_options import hub_arguments
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internvl import original
 from vlmlens_adapter_internvl.chat import IMAGE_CONTEXT, ChatProcessor
 from vlmlens_adapter_internvl.paths import RENAMES
-from vlmlens_adapter_internvl.tiling import best_canvas
 from vlmlens_adapter_internvl.tokenizer import load_tokenizer
 
 
@@ -59,15 +59,11 @@ class InternVLAdapter(TransformersAdapter):
         """The config of a checkpoint in the original layout, else None."""
         return original.read_json(self.model_name(self.request), hub_arguments(self.request))
 
-    @cached_property
-    def processor(self) -> Any:
-        """See `TransformersAdapter.processor`."""
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`."""
         if self.original is None:
-            return super().processor
-        model = self.model_name(self.request)
-        with explained(model):
-            tokenizer = load_tokenizer(model, hub_arguments(self.request))
-        return ChatProcessor(tokenizer, self.original, model)
+            return super().read_processor(model, arguments)
+        return ChatProcessor(load_tokenizer(model, arguments), self.original, model)
 
     @cached_property
     def image_token_id(self) -> int:
@@ -104,7 +100,5 @@ class InternVLAdapter(TransformersAdapter):
         return round(1 / float(self.config.downsample_ratio))
 
     def _patches(self, image: PlacedImage, side: int) -> PatchGrid:
-        made = self.processor.image_processor
-        tile = (int(made.size["height"]), int(made.size["width"]))
-        canvas = best_canvas((image.height, image.width), tile, made.min_patches, made.max_patches)
+        canvas = best_canvas(self.processor.image_processor, image.height, image.width)
         return tiled_patches(image.image, side, canvas, overview="last")

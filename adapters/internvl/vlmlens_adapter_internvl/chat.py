@@ -8,6 +8,7 @@ from typing import Any
 import transformers
 
 from vlmlens.errors import CheckpointError, DataError
+from vlmlens.hf.prompt_processor import PromptProcessor
 
 IMAGE_CONTEXT = "<IMG_CONTEXT>"
 END_OF_TURN = "<|im_end|>"
@@ -20,8 +21,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _EXPECTED = {"template": "internvl2_5", "use_thumbnail": True, "pad2square": False}
 
 
-class ChatProcessor:
-    """What a transformers processor does, for a checkpoint in the original layout.
+class ChatProcessor(PromptProcessor):
+    """The prompts of a checkpoint in the original layout.
 
     Args:
         tokenizer: Its tokenizer.
@@ -35,8 +36,7 @@ class ChatProcessor:
         side = config.get("force_image_size") or vision["image_size"]
         self.tokens_per_tile = int((side // vision["patch_size"] * config["downsample_ratio"]) ** 2)
         dynamic = config.get("dynamic_image_size")
-        self.tokenizer = tokenizer
-        self.image_processor = transformers.GotOcr2ImageProcessorPil(
+        images = transformers.GotOcr2ImageProcessorPil(
             size={"height": side, "width": side},
             crop_to_patches=True,
             min_patches=config.get("min_dynamic_patch", 1) if dynamic else 1,
@@ -44,36 +44,25 @@ class ChatProcessor:
             image_mean=_MEAN,
             image_std=_STD,
         )
+        super().__init__(tokenizer, images)
 
-    def apply_chat_template(
-        self, conversations: Sequence[Any], *, tokenize: bool, **settings: Any
-    ) -> Any:
-        """The prompt of one conversation as text, or tensors of several conversations.
+    def text(self, question: str, images: Sequence[Any]) -> str:
+        """See `PromptProcessor.text`."""
+        return _prompt(question, [IMAGE_CONTEXT for _ in images])
 
-        Args:
-            conversations: One message of the user each; without `tokenize`, its message itself.
-            tokenize: Whether tensors are wanted.
-            settings: Of transformers' processors; the answer's beginning is always written.
+    def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
+        """See `PromptProcessor.encoded`.
 
         Returns:
-            str, or `input_ids`, `attention_mask` and, where there are images, float32
-            `pixel_values` `[tiles, 3, side, side]`.
+            `input_ids`, `attention_mask` and, where there are images, float32 `pixel_values`
+            `[tiles, 3, side, side]`.
         """
-        del settings
-        if not tokenize:
-            text, images = _parts(conversations[0])
-            return _prompt(text, [IMAGE_CONTEXT for _ in images])
-        parts = [_parts(message) for (message,) in conversations]
-        images = [image for _, group in parts for image in group]
+        images = [image for _, shown in prompts for image in shown]
         pixels = self._pixels(images) if images else {}
         counts = iter(pixels.pop("num_patches", ()))
-        texts = [_prompt(text, [self._slot(next(counts)) for _ in group]) for text, group in parts]
-        encoded = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
-        return {
-            "input_ids": encoded["input_ids"],
-            "attention_mask": encoded["attention_mask"],
-            **pixels,
-        }
+        texts = [_prompt(text, [self._slot(next(counts)) for _ in own]) for text, own in prompts]
+        made = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+        return {name: made[name] for name in ("input_ids", "attention_mask")} | pixels
 
     def _pixels(self, images: Sequence[Any]) -> dict[str, Any]:
         return dict(self.image_processor(images=list(images), return_tensors="pt"))
@@ -83,7 +72,7 @@ class ChatProcessor:
 
 
 def check_chat(config: Mapping[str, Any], model: str) -> None:
-    """Raise where prompts or pixels are made in another way than here.
+    """Raise if the checkpoint makes prompts or pixels in another way.
 
     Raises:
         CheckpointError: They are.
@@ -98,12 +87,6 @@ def check_chat(config: Mapping[str, Any], model: str) -> None:
             )
 
 
-def _parts(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    content = message["content"]
-    text = "".join(part["text"] for part in content if part["type"] == "text")
-    return text, [part["image"] for part in content if part["type"] == "image"]
-
-
 def _prompt(question: str, slots: Sequence[str]) -> str:
     question = _with_placeholders(question, len(slots))
     for slot in slots:
@@ -115,7 +98,7 @@ def _prompt(question: str, slots: Sequence[str]) -> str:
 
 
 def _with_placeholders(question: str, images: int) -> str:
-    """The question with a placeholder per image, put before it where it has none."""
+    """The question with a placeholder per image; added in front if it has none."""
     found = question.count(_PLACEHOLDER)
     if not images or found == images:
         return question

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_vision, write_checkpoint_files
 from vlmlens_adapter_internvl.manifest import MANIFEST
 from vlmlens_adapter_internvl.tiny import original_config, original_weights
 
@@ -41,10 +40,7 @@ class InternVLChecks(AdapterTests):
         tokenizer = byte_tokenizer(
             [*_SPECIALS, "<video>"], eos="<|im_end|>", pad="<|endoftext|>", named=_NAMED
         )
-        vision = t.InternVLVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            attention_bias=True, image_size=32, patch_size=8,
-        )  # fmt: skip
+        vision = t.InternVLVisionConfig(**small_vision(attention_bias=True))
         text = getattr(t, self.text_config)(
             vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, head_dim=8,
@@ -56,9 +52,9 @@ class InternVLChecks(AdapterTests):
         )  # fmt: skip
         images = t.GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, max_patches=12)
         tokenizer.chat_template = _TEMPLATE
-        save(folder, t.InternVLForConditionalGeneration(config), tokenizer, images)
         said = {"processor_class": "InternVLProcessor", "image_seq_length": 4}
-        (folder / "processor_config.json").write_text(json.dumps(said), encoding="utf-8")
+        model = t.InternVLForConditionalGeneration(config)
+        save(folder, model, tokenizer, images, processor_config=said)
 
 
 class InternVL35Checks(InternVLChecks):
@@ -76,13 +72,10 @@ class OriginalQwen2Checks(AdapterTests):
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
-        from safetensors.torch import save_file
-
         tokenizer = self.tokenizer()
         tokenizer.save_pretrained(folder)
         config = original_config(self.architecture, len(tokenizer))
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        save_file(original_weights(config), folder / "model.safetensors")
+        write_checkpoint_files(folder, original_weights(config), config=config)
 
     def tokenizer(self) -> Any:
         """A byte tokenizer with InternVL's special tokens, which writes `begin` itself."""

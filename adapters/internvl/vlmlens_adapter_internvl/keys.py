@@ -6,42 +6,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from vlmlens.hf.renames import native_name
 from vlmlens.hf.weights import StoredTensor, concatenated
+from vlmlens.sites import Rename
+from vlmlens_adapter_internvl.paths import RENAMES
 
 _RENAMES = (
-    (r"^vision_model\.embeddings\.class_embedding$", "{vision}embeddings.cls_token"),
-    (r"^vision_model\.embeddings\.position_embedding$", "{vision}embeddings.position_embeddings"),
-    (
-        r"^vision_model\.embeddings\.patch_embedding\.",
-        "{vision}embeddings.patch_embeddings.projection.",
-    ),
-    (r"^vision_model\.encoder\.layers\.", "{vision}encoder.layer."),
-    (r"(encoder\.layer\.\d+)\.attn\.proj\.", r"\1.attention.projection_layer."),
-    (r"(encoder\.layer\.\d+)\.attn\.", r"\1.attention."),
-    (r"(encoder\.layer\.\d+)\.norm1\.", r"\1.layernorm_before."),
-    (r"(encoder\.layer\.\d+)\.norm2\.", r"\1.layernorm_after."),
-    (r"(encoder\.layer\.\d+)\.ls1$", r"\1.lambda_1"),
-    (r"(encoder\.layer\.\d+)\.ls2$", r"\1.lambda_2"),
-    (r"^mlp1\.0\.", "model.multi_modal_projector.layer_norm."),
-    (r"^mlp1\.1\.", "model.multi_modal_projector.linear_1."),
-    (r"^mlp1\.3\.", "model.multi_modal_projector.linear_2."),
-    (r"^language_model\.(?:output|lm_head)\.", "lm_head."),
-    (r"^language_model\.model\.", "model.language_model."),
-    (r"(language_model)\.tok_embeddings\.", r"\1.embed_tokens."),
-    (r"(language_model\.layers\.\d+)\.attention_norm\.", r"\1.input_layernorm."),
-    (r"(language_model\.layers\.\d+)\.ffn_norm\.", r"\1.post_attention_layernorm."),
-    (r"(language_model\.layers\.\d+)\.feed_forward\.w1\.", r"\1.mlp.gate_proj."),
-    (r"(language_model\.layers\.\d+)\.feed_forward\.w3\.", r"\1.mlp.up_proj."),
-    (r"(language_model\.layers\.\d+)\.feed_forward\.w2\.", r"\1.mlp.down_proj."),
-    (r"(language_model\.layers\.\d+)\.attention\.wo\.", r"\1.self_attn.o_proj."),
-    (r"(language_model\.layers\.\d+)\.attention\.", r"\1.self_attn."),
+    *RENAMES,
+    Rename(r"\.embeddings\.class_embedding$", ".embeddings.cls_token"),
+    Rename(r"\.embeddings\.position_embedding$", ".embeddings.position_embeddings"),
+    Rename(r"(encoder\.layer\.\d+)\.ls([12])$", r"\1.lambda_\2"),
 )
 
 
 def native_weights(
     name: str, tensor: StoredTensor, text_config: Any
 ) -> Iterator[tuple[str, StoredTensor]]:
-    """What one tensor of the original layout becomes; unknown names stay as they are.
+    """The native tensors of one tensor in the original layout; unknown names are kept.
 
     Args:
         name: Its name in the checkpoint.
@@ -50,7 +31,7 @@ def native_weights(
     """
     if name.endswith(".rotary_emb.inv_freq"):
         return
-    renamed = native_name(name)
+    renamed = native_name(name, _RENAMES)
     if ".attention.qkv." in renamed:
         third = tensor.shape[0] // 3
         parts = tuple(tensor.rows(i * third, (i + 1) * third) for i in range(3))
@@ -61,13 +42,6 @@ def native_weights(
         return
     for letter, part in zip("qkv", parts, strict=True):
         yield re.sub(r"\.w?qkv\.", f".{letter}_proj.", renamed), part
-
-
-def native_name(name: str) -> str:
-    """The name of a parameter in the transformers class; fused ones keep `qkv` in it."""
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement.replace("{vision}", "model.vision_tower."), name)
-    return name
 
 
 def _ungrouped(fused: StoredTensor, text_config: Any) -> tuple[StoredTensor, ...]:

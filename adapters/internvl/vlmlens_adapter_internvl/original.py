@@ -8,7 +8,8 @@ from typing import Any
 import transformers
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
+from vlmlens.hf.checkpoints import read_config_json
+from vlmlens.hf.weights import place_weights, stored_weights
 from vlmlens_adapter_internvl.chat import END_OF_TURN, IMAGE_CONTEXT, check_chat
 from vlmlens_adapter_internvl.keys import native_weights
 from vlmlens_adapter_internvl.tokenizer import load_tokenizer

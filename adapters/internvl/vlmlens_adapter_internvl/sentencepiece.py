@@ -38,7 +38,7 @@ def read_sentencepiece(path: Path, overrides: Mapping[int, str]) -> Tokenizer:
         overrides: Tokens that replace pieces, by id; ids beyond the model are left out.
 
     Raises:
-        CheckpointError: It is no BPE model.
+        CheckpointError: It is not a BPE model.
     """
     pieces, trainer, normalizer = _read(path)
     if trainer.get(3, 1) != _BPE:

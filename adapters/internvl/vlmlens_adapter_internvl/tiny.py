@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-_ABOUT_ONE = ("norm.weight", "norm1.weight", "norm2.weight", "mlp1.0.weight", ".ls1", ".ls2")
-_EMBEDDINGS = ("embeddings.weight", "embed_tokens.weight", "_embedding")
+from vlmlens.testing.tiny import Shapes, drawn_weights, linear, norm
 
 
 def original_config(architecture: str, vocabulary: int) -> dict[str, Any]:
@@ -44,34 +43,22 @@ def original_config(architecture: str, vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def original_weights(config: Mapping[str, Any], *, seed: int = 3) -> dict[str, torch.Tensor]:
-    """Random weights under the original's names, large enough that everything matters."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in _shapes(config).items():
-        drawn = torch.randn(shape, generator=generator)
-        if name.endswith(_ABOUT_ONE):
-            weights[name] = drawn * 0.1 + 1
-        elif name.endswith(_EMBEDDINGS):
-            weights[name] = drawn * 0.5
-        elif len(shape) == 1:
-            weights[name] = drawn * 0.1
-        else:
-            weights[name] = drawn * 1.2 / _inputs(shape) ** 0.5
-    return weights
+def original_weights(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Random weights under the original's names."""
+    return drawn_weights(
+        _shapes(config),
+        embeddings=r"(embeddings|embed_tokens)\.weight$|_embedding$",
+        scales=r"\.ls[12]$",
+    )
 
 
-def _inputs(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape[1:]).numel())
-
-
-def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(config: Mapping[str, Any]) -> Shapes:
     vision, text = config["vision_config"], config["llm_config"]
     wide, width = vision["hidden_size"], text["hidden_size"]
     shapes = {
-        **_linear("mlp1.1", width, 4 * wide),
-        **_linear("mlp1.3", width, width),
-        **_norm("mlp1.0", 4 * wide),
+        **linear("mlp1.1", width, 4 * wide),
+        **linear("mlp1.3", width, width),
+        **norm("mlp1.0", 4 * wide),
         **_tower(vision),
     }
     internlm = text["architectures"][0] == "InternLM2ForCausalLM"
@@ -85,10 +72,10 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _tower(vision: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _tower(vision: Mapping[str, Any]) -> Shapes:
     wide, patch = vision["hidden_size"], vision["patch_size"]
     places = (vision["image_size"] // patch) ** 2 + 1
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         "vision_model.embeddings.class_embedding": (1, 1, wide),
         "vision_model.embeddings.position_embedding": (1, places, wide),
         "vision_model.embeddings.patch_embedding.weight": (wide, 3, patch, patch),
@@ -96,23 +83,23 @@ def _tower(vision: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     }
     for i in range(vision["num_hidden_layers"]):
         block = f"vision_model.encoder.layers.{i}"
-        shapes.update(_linear(f"{block}.attn.qkv", 3 * wide, wide))
-        shapes.update(_linear(f"{block}.attn.proj", wide, wide))
-        shapes.update(_linear(f"{block}.mlp.fc1", vision["intermediate_size"], wide))
-        shapes.update(_linear(f"{block}.mlp.fc2", wide, vision["intermediate_size"]))
-        shapes.update({**_norm(f"{block}.norm1", wide), **_norm(f"{block}.norm2", wide)})
+        shapes.update(linear(f"{block}.attn.qkv", 3 * wide, wide))
+        shapes.update(linear(f"{block}.attn.proj", wide, wide))
+        shapes.update(linear(f"{block}.mlp.fc1", vision["intermediate_size"], wide))
+        shapes.update(linear(f"{block}.mlp.fc2", wide, vision["intermediate_size"]))
+        shapes.update({**norm(f"{block}.norm1", wide), **norm(f"{block}.norm2", wide)})
         shapes.update({f"{block}.ls1": (wide,), f"{block}.ls2": (wide,)})
     return shapes
 
 
-def _qwen2(prefix: str, text: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _qwen2(prefix: str, text: Mapping[str, Any]) -> Shapes:
     width, inner = text["hidden_size"], text["intermediate_size"]
     head = width // text["num_attention_heads"]
     keys = head * text["num_key_value_heads"]
     return {
-        **_linear(f"{prefix}.self_attn.q_proj", width, width),
-        **_linear(f"{prefix}.self_attn.k_proj", keys, width),
-        **_linear(f"{prefix}.self_attn.v_proj", keys, width),
+        **linear(f"{prefix}.self_attn.q_proj", width, width),
+        **linear(f"{prefix}.self_attn.k_proj", keys, width),
+        **linear(f"{prefix}.self_attn.v_proj", keys, width),
         f"{prefix}.self_attn.o_proj.weight": (width, width),
         f"{prefix}.mlp.gate_proj.weight": (inner, width),
         f"{prefix}.mlp.up_proj.weight": (inner, width),
@@ -122,7 +109,7 @@ def _qwen2(prefix: str, text: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _internlm2(prefix: str, text: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _internlm2(prefix: str, text: Mapping[str, Any]) -> Shapes:
     width, inner = text["hidden_size"], text["intermediate_size"]
     head = width // text["num_attention_heads"]
     fused = width + 2 * head * text["num_key_value_heads"]
@@ -135,11 +122,3 @@ def _internlm2(prefix: str, text: Mapping[str, Any]) -> dict[str, tuple[int, ...
         f"{prefix}.attention_norm.weight": (width,),
         f"{prefix}.ffn_norm.weight": (width,),
     }
-
-
-def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}

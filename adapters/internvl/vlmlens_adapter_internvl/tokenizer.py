@@ -9,9 +9,10 @@ from typing import Any
 
 import transformers
 from tokenizers import AddedToken, Tokenizer, processors
-from transformers.utils.hub import cached_file
 
 from vlmlens.errors import CheckpointError
+from vlmlens.hf.checkpoints import checkpoint_file, checkpoint_json
+from vlmlens.hf.fast_tokenizer import fast_tokenizer, named_tokens
 from vlmlens_adapter_internvl.chat import END_OF_TURN
 from vlmlens_adapter_internvl.sentencepiece import read_sentencepiece
 
@@ -22,17 +23,20 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
     Raises:
         CheckpointError: It has none, or a token would get another id than the checkpoint says.
     """
-    files = _Files(model, arguments)
-    settings = files.json("tokenizer_config.json")
-    added = _added_tokens(settings, files.json("added_tokens.json"))
-    if (whole := files.path("tokenizer.json")) is not None:
-        tokenizer = _fast(Tokenizer.from_file(str(whole)), settings)
-    elif (vocabulary := files.path("vocab.json")) is not None:
-        tokenizer = _qwen(vocabulary, files, settings, added)
-    elif (pieces := files.path("tokenizer.model")) is not None:
-        tokenizer = _internlm(pieces, settings, added)
+    settings = checkpoint_json(model, "tokenizer_config.json", arguments)
+    added = _added_tokens(settings, checkpoint_json(model, "added_tokens.json", arguments))
+    if (whole := checkpoint_file(model, "tokenizer.json", arguments)) is not None:
+        backend = Tokenizer.from_file(str(whole))
+    elif (vocabulary := checkpoint_file(model, "vocab.json", arguments)) is not None:
+        merges = checkpoint_file(model, "merges.txt", arguments)
+        if merges is None:
+            raise CheckpointError(f"{model!r} lacks merges.txt.", subject=model)
+        backend = _qwen(vocabulary, merges, added)
+    elif (pieces := checkpoint_file(model, "tokenizer.model", arguments)) is not None:
+        backend = _internlm(pieces, settings, added)
     else:
         raise CheckpointError(f"{model!r} has no tokenizer.", subject=model)
+    tokenizer = fast_tokenizer(backend, settings, eos=END_OF_TURN)
     for number, token in added.items():
         if tokenizer.convert_tokens_to_ids(token.content) != number:
             raise CheckpointError(
@@ -40,23 +44,6 @@ def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
                 subject=model,
             )
     return tokenizer
-
-
-class _Files:
-    """The files of one checkpoint."""
-
-    def __init__(self, model: str, arguments: Mapping[str, Any]) -> None:
-        self.model, self.revision = model, arguments.get("revision")
-
-    def path(self, name: str) -> Path | None:
-        found = cached_file(
-            self.model, name, revision=self.revision, _raise_exceptions_for_missing_entries=False
-        )
-        return None if found is None else Path(found)
-
-    def json(self, name: str) -> dict[str, Any]:
-        path = self.path(name)
-        return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _added_tokens(settings: Mapping[str, Any], listed: Mapping[str, int]) -> dict[int, AddedToken]:
@@ -69,33 +56,13 @@ def _added_tokens(settings: Mapping[str, Any], listed: Mapping[str, int]) -> dic
     return dict(sorted(tokens.items()))
 
 
-def _fast(backend: Tokenizer, settings: Mapping[str, Any]) -> Any:
-    names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    roles = {name: _content(settings[name]) for name in names if settings.get(name)}
-    roles.setdefault("eos_token", END_OF_TURN)
-    roles.setdefault("pad_token", roles["eos_token"])
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
-
-
-def _content(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _qwen(
-    vocabulary: Path,
-    files: _Files,
-    settings: Mapping[str, Any],
-    added: Mapping[int, AddedToken],
-) -> Any:
-    merges = files.path("merges.txt")
-    if merges is None:
-        raise CheckpointError(f"{files.model!r} lacks merges.txt.", subject=files.model)
-    backend = transformers.Qwen2Tokenizer(
+def _qwen(vocabulary: Path, merges: Path, added: Mapping[int, AddedToken]) -> Tokenizer:
+    backend: Any = transformers.Qwen2Tokenizer(
         vocab=json.loads(vocabulary.read_text(encoding="utf-8")), merges=_pairs(merges)
     ).backend_tokenizer
-    backend = _without_added(backend)
-    backend.add_tokens(list(added.values()))
-    return _fast(backend, settings)
+    plain = _without_added(backend)
+    plain.add_tokens(list(added.values()))
+    return plain
 
 
 def _pairs(merges: Path) -> list[Any]:
@@ -112,12 +79,14 @@ def _without_added(backend: Tokenizer) -> Tokenizer:
     return plain
 
 
-def _internlm(pieces: Path, settings: Mapping[str, Any], added: Mapping[int, AddedToken]) -> Any:
+def _internlm(
+    pieces: Path, settings: Mapping[str, Any], added: Mapping[int, AddedToken]
+) -> Tokenizer:
     backend = read_sentencepiece(pieces, {n: token.content for n, token in added.items()})
     backend.add_tokens(list(added.values()))
-    begin = _content(settings.get("bos_token", "<s>"))
+    begin = named_tokens(settings).get("bos_token", "<s>")
     if settings.get("add_bos_token", True):
         backend.post_processor = processors.TemplateProcessing(
             single=f"{begin} $A", special_tokens=[(begin, backend.token_to_id(begin))]
         )
-    return _fast(backend, settings)
+    return backend

@@ -1,4 +1,4 @@
-"""Janus: a tower of its own, an aligner, a Llama. Its modules that draw images stay silent."""
+"""Janus: its own vision tower, an aligner, a Llama. Its image generation modules do not run."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text
 from vlmlens_adapter_janus.manifest import MANIFEST
 
 _BEGIN, _END, _PAD = "<|begin_of_sentence|>", "<|end_of_sentence|>", "<|pad|>"
@@ -45,12 +45,7 @@ class JanusChecks(AdapterTests):
             channel_multiplier=[1, 1], num_res_blocks=1, projection_dim=32,
             image_token_embed_dim=32,
         )  # fmt: skip
-        text = t.LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+        text = t.LlamaConfig(**small_text(tokenizer))
         config = t.JanusConfig(
             vision_config=vision, vq_config=images, text_config=text, tie_word_embeddings=False,
             image_token_id=tokenizer.image_token_id,

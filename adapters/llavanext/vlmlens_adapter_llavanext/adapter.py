@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-import numpy as np
 from transformers.image_processing_utils import select_best_resolution
 
 from vlmlens.hf import (
@@ -15,10 +14,12 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     RasterAdapter,
+    crop_patches,
     grid_patches,
     joined,
     tower_layout,
 )
+from vlmlens.hf.layouts import with_row_ends
 from vlmlens.sites import Axis, Rename
 from vlmlens.tokens import AxisLayout, PatchGrid
 
@@ -56,7 +57,7 @@ class LlavaNextAdapter(RasterAdapter):
         )
         rows, cols = height - 2 * top, width - 2 * left
         tiles = grid_patches(image.image, rows, cols, (patch, patch), geometry, "tiles")
-        views = [self.global_grid(image), _with_newlines(tiles, image.image, rows, cols)]
+        views = [self.global_grid(image), with_row_ends(tiles, image.image, rows, cols)]
         return cast(PatchGrid, joined(views))
 
     def image_layouts(
@@ -79,19 +80,10 @@ class LlavaNextAdapter(RasterAdapter):
 
     def tile_grids(self, image: PlacedImage) -> list[PatchGrid]:
         """The grid of every tile that the vision tower sees, padding included."""
-        canvas, patch, side = self.canvas(image), self.patch, self.side
-        grids, edge = [self.global_grid(image)], side * patch
-        for top in range(0, canvas.height, edge):
-            for left in range(0, canvas.width, edge):
-                geometry = CropGeometry(
-                    canvas.geometry.width,
-                    canvas.geometry.height,
-                    left=canvas.geometry.left + left,
-                    top=canvas.geometry.top + top,
-                )
-                view = f"tile {len(grids) - 1}"
-                grids.append(grid_patches(image.image, side, side, (patch, patch), geometry, view))
-        return grids
+        canvas, side, edge = self.canvas(image), self.side, self.side * self.patch
+        crops = (canvas.height // edge, canvas.width // edge)
+        tiles = crop_patches(image.image, (side, side), canvas.geometry, crops, patch=self.patch)
+        return [self.global_grid(image), *tiles]
 
     def canvas(self, image: PlacedImage) -> Canvas:
         """How the image lies in the best of the checkpoint's resolutions."""
@@ -115,17 +107,3 @@ def _padding(image: PlacedImage, height: int, width: int) -> tuple[int, int]:
     if image.width / image.height > width / height:
         return (height - int(round(image.height * (width / image.width), 7))) // 2, 0
     return 0, (width - int(round(image.width * (height / image.height), 7))) // 2
-
-
-def _with_newlines(grid: PatchGrid, image: int, rows: int, cols: int) -> PatchGrid:
-    """The grid with one entry more at each row's end, whose box is NaN."""
-    ends = np.arange(1, rows + 1) * cols
-    return PatchGrid(
-        image=np.insert(grid.image, ends, image),
-        view=tuple(name for row in range(rows) for name in (*grid.view[:cols], "newline")),
-        row=np.insert(grid.row, ends, np.arange(rows)),
-        col=np.insert(grid.col, ends, cols),
-        rows=np.insert(grid.rows, ends, rows),
-        cols=np.insert(grid.cols, ends, cols),
-        box=np.insert(grid.box, ends, np.float32(np.nan), axis=0),
-    )

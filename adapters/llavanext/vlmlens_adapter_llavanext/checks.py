@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text, small_vision
 from vlmlens_adapter_llavanext.manifest import MANIFEST
 
 _TEMPLATE = (
@@ -32,16 +32,8 @@ class LlavaNextChecks(AdapterTests):
             ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
             bos="<s>", eos="</s>", pad="<pad>", unk="<unk>", add_bos=True,
         )  # fmt: skip
-        vision = t.CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            image_size=32, patch_size=8, projection_dim=16,
-        )  # fmt: skip
-        text = t.MistralConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-            sliding_window=None, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+        vision = t.CLIPVisionConfig(**small_vision(projection_dim=16))
+        text = t.MistralConfig(**small_text(tokenizer, sliding_window=None))
         config = t.LlavaNextConfig(
             vision_config=vision, text_config=text, image_seq_length=16,
             image_grid_pinpoints=_PINPOINTS,

@@ -17,8 +17,7 @@ from vlmlens.hf import (
     joined,
     raster_layout,
 )
-from vlmlens.hf.loading import explained, quiet
-from vlmlens.hf.weights import read_config_json
+from vlmlens.hf.checkpoints import explained, quiet, read_config_json
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_minicpm.older.config import generation_of
@@ -108,7 +107,7 @@ class MiniCpmAdapter(TransformersAdapter):
         }
         whole = settings.find_best_resize(size, allow_upscale=slices is None, **arguments)
         cell = merged * settings.patch_size
-        views = list(sliced_views(image.image, whole, (1, 1), cell, "global"))
+        views = sliced_views(image.image, whole, (1, 1), cell, "global")
         if slices is not None:
             canvas = settings.get_refine_size(size, slices, allow_upscale=True, **arguments)
             views += sliced_views(image.image, canvas, slices, cell, "tile {}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text
 from vlmlens_adapter_minicpm.manifest import MANIFEST
 from vlmlens_adapter_minicpm.older import checks as older
 
@@ -43,12 +42,9 @@ class MiniCpm46Checks(AdapterTests):
             eos="<|im_end|>", pad="<|endoftext|>", named=_NAMED, chat_template=_TEMPLATE,
         )  # fmt: skip
         text = {
-            "model_type": "qwen3_5_text", "vocab_size": len(tokenizer), "hidden_size": 32,
-            "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "head_dim": 8, "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-            "max_position_embeddings": 2048, "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **small_text(tokenizer), "model_type": "qwen3_5_text", "num_hidden_layers": 4,
+            "head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4,
             "rope_parameters": {
                 "rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5,
                 "mrope_section": [1, 1, 0], "mrope_interleaved": True,
@@ -69,9 +65,8 @@ class MiniCpm46Checks(AdapterTests):
         images = t.MiniCPMV4_6ImageProcessorPil(
             max_slice_nums=4, scale_resolution=32, patch_size=4, downsample_mode=self.mode
         )
-        save(folder, model, tokenizer, images)
         named = {"processor_class": f"MiniCPMV{self.version}Processor"}
-        (folder / "processor_config.json").write_text(json.dumps(named), encoding="utf-8")
+        save(folder, model, tokenizer, images, processor_config=named)
 
     def marks(self, tokenizer: Any) -> dict[str, int]:
         """Ids of marks that the config holds, beside the image's."""

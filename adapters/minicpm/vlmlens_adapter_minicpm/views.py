@@ -1,17 +1,17 @@
-"""Where the patches of an image lie that is cut into slices beside its overview."""
+"""Patch grids of an image that is cut into an overview and slices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from vlmlens.hf import CropGeometry, grid_patches
+from vlmlens.hf import CropGeometry, crop_patches
 from vlmlens.tokens import PatchGrid
 
 
 def sliced_views(
     image: int, canvas: Sequence[int], slices: Sequence[int], cell: int, name: str
-) -> Iterator[PatchGrid]:
-    """The views of an image that is squashed onto a canvas and cut, by rows.
+) -> list[PatchGrid]:
+    """The views of an image that is resized to a canvas and cut, by rows.
 
     Args:
         image: Number of the image in its sample.
@@ -21,8 +21,6 @@ def sliced_views(
         name: Of a view, with its number.
     """
     height, width = (size // cell for size in canvas)
-    rows, cols = height // slices[0], width // slices[1]
-    for number in range(slices[0] * slices[1]):
-        row, col = divmod(number, slices[1])
-        placed = CropGeometry(width, height, left=col * cols, top=row * rows)
-        yield grid_patches(image, rows, cols, (1, 1), placed, name.format(number))
+    patches = (height // slices[0], width // slices[1])
+    crops = (slices[0], slices[1])
+    return crop_patches(image, patches, CropGeometry(width, height), crops, name=name)

@@ -13,12 +13,13 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
+    crop_patches,
     grid_patches,
     joined,
     raster_layout,
     tower_layout,
 )
-from vlmlens.hf.weights import read_config_json
+from vlmlens.hf.checkpoints import read_config_json
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_molmo.generations import check_generation
@@ -92,13 +93,12 @@ class Molmo2Adapter(TransformersAdapter):
         canvas = self._canvas(image)
         side = canvas.side
         whole = CropGeometry(side, side)
-        grids = [grid_patches(image.image, side, side, (1, 1), whole, "global")]
-        for number in range(canvas.rows * canvas.cols):
-            top, left = (canvas.step * k for k in divmod(number, canvas.cols))
-            placed = CropGeometry(canvas.width, canvas.height, left=left, top=top)
-            name = f"crop {number}"
-            grids.append(grid_patches(image.image, side, side, (1, 1), placed, name))
-        return joined(grids)
+        small = grid_patches(image.image, side, side, (1, 1), whole, "global")
+        crops = crop_patches(
+            image.image, (side, side), CropGeometry(canvas.width, canvas.height),
+            (canvas.rows, canvas.cols), name="crop {}", step=canvas.step,
+        )  # fmt: skip
+        return joined([small, *crops])
 
 
 def pooled_patches(

@@ -12,7 +12,7 @@ _NAMES = {"molmo": "the first generation of Molmo", "molmo2": "Molmo2"}
 
 
 def check_generation(said: Mapping[str, Any], wanted: Generation, model: str) -> None:
-    """Raise where a checkpoint is of the other generation; the adapters are called like the types.
+    """Raise if a checkpoint is of the other generation. Adapters are named like the model types.
 
     Args:
         said: Its config.json.

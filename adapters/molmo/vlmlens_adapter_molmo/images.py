@@ -11,7 +11,7 @@ import torch
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 from transformers.processing_utils import ImagesKwargs
 
-from vlmlens.hf.pixels import TensorImageProcessor, normalised, resized
+from vlmlens.hf.image_processing import TensorImageProcessor, normalised, resized
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -46,7 +46,7 @@ class Canvas:
     def patches(self) -> Ints:
         """int64 `[height, width]`: the number of each patch among the patches of all crops.
 
-        A patch that several crops show is taken from that in which it lies farther inside.
+        If several crops show a patch, it is taken from the crop in which it is farther inside.
         """
         row, y = self._crop_of(self.height, self.rows)
         col, x = self._crop_of(self.width, self.cols)
@@ -83,7 +83,7 @@ def canvas_of(settings: Any, height: int, width: int) -> Canvas:
 
 
 def pooled(numbers: Ints, height: int, width: int) -> Ints:
-    """int64 `[rows, cols, height * width]`: patches in windows, -1 where a window sticks out.
+    """int64 `[rows, cols, height * width]`: patches in windows, -1 outside the grid.
 
     Args:
         numbers: int64 `[patch rows, patch columns]`.
@@ -115,7 +115,7 @@ class Molmo2ImageSettings(ImagesKwargs, total=False):
 
 
 class Molmo2Images(TensorImageProcessor):
-    """What transformers' `Molmo2ImageProcessor` gives, without torchvision."""
+    """Does the same as transformers' `Molmo2ImageProcessor`, without torchvision."""
 
     valid_kwargs = Molmo2ImageSettings
     model_input_names = ["pixel_values", "image_token_pooling", "image_grids", "image_num_crops"]  # noqa: RUF012

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_vision
 from vlmlens_adapter_paligemma.manifest import MANIFEST
 
 _TEXT: dict[str, Any] = {
@@ -40,10 +40,7 @@ class PaliGemmaChecks(AdapterTests):
         images: Any = t.SiglipImageProcessor(size={"height": 32, "width": 32})
         images.image_seq_length = 16
         processor = t.PaliGemmaProcessor(images, tokenizer)
-        vision = t.SiglipVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            image_size=32, patch_size=8, vision_use_head=False,
-        )  # fmt: skip
+        vision = t.SiglipVisionConfig(**small_vision(vision_use_head=False))
         tokens: dict[str, Any] = {
             "vocab_size": len(tokenizer),
             "bos_token_id": tokenizer.bos_token_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,6 @@ from vlmlens.hf import (
     grid_patches,
 )
 from vlmlens.hf.layouts import packed_layout
-from vlmlens.hf.loading import explained, hub_arguments
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_pixtral import mistral
@@ -50,13 +48,10 @@ class PixtralAdapter(TransformersAdapter):
             return super().read_module(model, config, arguments)
         return mistral.module(files, config, arguments)
 
-    @cached_property
-    def processor(self) -> Any:
-        """See `TransformersAdapter.processor`."""
-        model = self.model_name(self.request)
-        with explained(model):
-            files = mistral.find(model, hub_arguments(self.request))
-            return mistral.processor(files) if files else super().processor
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`."""
+        files = mistral.find(model, arguments)
+        return mistral.processor(files) if files else super().read_processor(model, arguments)
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`: the whole image, resized to whole patches."""

@@ -10,47 +10,42 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vlmlens.errors import CheckpointError, MissingDependency
 from vlmlens.hf.processors import transformers_class
+from vlmlens.hf.renames import renames_below
+from vlmlens.hf.weights import StoredTensor, place_weights, renamed, stored_tensors
 from vlmlens.sites import Rename
-
-_TOWER = r"^(model\.vision_tower\.transformer\.layers\.[^.]+)"
-_TEXT = r"^(model\.language_model\.layers\.[^.]+)"
 
 RENAMES = (
     Rename(r"^vision_encoder(?=\.|$)", "model.vision_tower"),
-    Rename(rf"{_TOWER}\.attention\.w([qkvo])(?=\.|$)", r"\1.attention.\2_proj"),
-    Rename(rf"{_TOWER}\.feed_forward\.w1(?=\.|$)", r"\1.feed_forward.gate_proj"),
-    Rename(rf"{_TOWER}\.feed_forward\.w2(?=\.|$)", r"\1.feed_forward.down_proj"),
-    Rename(rf"{_TOWER}\.feed_forward\.w3(?=\.|$)", r"\1.feed_forward.up_proj"),
+    *renames_below("model.vision_tower.transformer.layers.{i}", {
+        "attention.w([qkvo])": r"attention.\2_proj", "feed_forward.w1": "feed_forward.gate_proj",
+        "feed_forward.w2": "feed_forward.down_proj", "feed_forward.w3": "feed_forward.up_proj",
+    }),
     Rename(r"^vision_language_adapter(?=\.|$)", "model.multi_modal_projector"),
-    Rename(r"^(model\.multi_modal_projector)\.w_in(?=\.|$)", r"\1.linear_1"),
-    Rename(r"^(model\.multi_modal_projector)\.gelu(?=\.|$)", r"\1.act"),
-    Rename(r"^(model\.multi_modal_projector)\.w_out(?=\.|$)", r"\1.linear_2"),
+    *renames_below(
+        "model.multi_modal_projector", {"w_in": "linear_1", "gelu": "act", "w_out": "linear_2"}
+    ),
     Rename(r"^tok_embeddings(?=\.|$)", "model.language_model.embed_tokens"),
-    Rename(r"^norm(?=\.|$)", "model.language_model.norm"),
+    Rename(r"^(norm|layers)(?=\.|$)", r"model.language_model.\1"),
     Rename(r"^output(?=\.|$)", "lm_head"),
-    Rename(r"^layers(?=\.|$)", "model.language_model.layers"),
-    Rename(rf"{_TEXT}\.attention(?=\.|$)", r"\1.self_attn"),
-    Rename(rf"{_TEXT}\.self_attn\.w([qkvo])(?=\.|$)", r"\1.self_attn.\2_proj"),
-    Rename(rf"{_TEXT}\.attention_norm(?=\.|$)", r"\1.input_layernorm"),
-    Rename(rf"{_TEXT}\.ffn_norm(?=\.|$)", r"\1.post_attention_layernorm"),
-    Rename(rf"{_TEXT}\.feed_forward(?=\.|$)", r"\1.mlp"),
-    Rename(rf"{_TEXT}\.mlp\.w1(?=\.|$)", r"\1.mlp.gate_proj"),
-    Rename(rf"{_TEXT}\.mlp\.w2(?=\.|$)", r"\1.mlp.down_proj"),
-    Rename(rf"{_TEXT}\.mlp\.w3(?=\.|$)", r"\1.mlp.up_proj"),
-)
+    *renames_below("model.language_model.layers.{i}", {
+        "attention": "self_attn", "self_attn.w([qkvo])": r"self_attn.\2_proj",
+        "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+        "feed_forward": "mlp", "mlp.w1": "mlp.gate_proj", "mlp.w2": "mlp.down_proj",
+        "mlp.w3": "mlp.up_proj",
+    }),
+)  # fmt: skip
 """Names of mistral-inference, of modules and (with `.weight` or `.bias`) of weights alike."""
 
 CHAT_TEMPLATE = (
@@ -81,7 +76,6 @@ _TEXT_SIZES = {
     "head_dim": "head_dim",
     "norm_eps": "rms_norm_eps",
 }
-_OF_FILES = ("revision", "trust_remote_code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +96,7 @@ class Files:
         """A file of the checkpoint, downloaded if need be.
 
         Raises:
-            OSError: It has none of that name.
+            OSError: There is no such file.
         """
         found = cached_file(self.model, name, **self.arguments)
         if found is None:
@@ -122,10 +116,10 @@ def find(model: str, arguments: Mapping[str, Any]) -> Files | None:
 def config(files: Files) -> Any:
     """The native class's config of a params.json.
 
-    The layout does not say its dtype, which is bfloat16.
+    The layout does not name its dtype; it is bfloat16.
 
     Raises:
-        CheckpointError: It is another model than Pixtral 12B's kind.
+        CheckpointError: It is not a model like Pixtral 12B.
     """
     params = json.loads(files.params.read_text(encoding="utf-8"))
     vision = params.get("vision_encoder") or {}
@@ -153,43 +147,21 @@ def module(files: Files, config: Any, arguments: Mapping[str, Any]) -> Any:
     """The native model with the checkpoint's weights.
 
     Raises:
-        CheckpointError: Weights are missing, or are too many.
+        CheckpointError: Weights are missing, left over, or of another shape.
     """
-    native: Any = transformers.LlavaForConditionalGeneration
-    made, report = native.from_pretrained(
-        None,
-        config=config,
-        state_dict=native_weights(load_file(files.path("consolidated.safetensors")), config),
-        output_loading_info=True,
-        **{name: value for name, value in arguments.items() if name not in _OF_FILES},
-    )
-    wrong = [f"{kind}: {sorted(names)[:3]}" for kind, names in report.items() if names]
-    if wrong:
-        raise CheckpointError(
-            f"The weights of {files.model!r} do not fit its params.json ({'; '.join(wrong)}).",
-            subject=files.model,
-        )
-    return made
+    weights = native_weights(stored_tensors(files.path("consolidated.safetensors")), config)
+    kind = transformers.LlavaForConditionalGeneration
+    return place_weights(kind, config, weights, files.model, arguments)
 
 
-def native_weights(weights: Mapping[str, torch.Tensor], config: Any) -> dict[str, torch.Tensor]:
+def native_weights(weights: Mapping[str, StoredTensor], config: Any) -> dict[str, StoredTensor]:
     """The weights under the native class's names, in transformers' rotary order."""
-    native = {}
-    for name, weight in weights.items():
-        heads = _heads(name, config)
-        native[native_name(name)] = half_split(weight, heads) if heads else weight
-    return native
-
-
-def native_name(name: str) -> str:
-    """The native name of a module or weight of mistral-inference.
-
-    >>> native_name("layers.3.attention.wq.weight")
-    'model.language_model.layers.3.self_attn.q_proj.weight'
-    """
-    for rename in RENAMES:
-        name = re.sub(rename.pattern, rename.replacement, name)
-    return name
+    turned = {
+        name: tensor.made(partial(half_split, heads=heads))
+        for name, tensor in weights.items()
+        if (heads := _heads(name, config))
+    }
+    return renamed({**weights, **turned}, RENAMES)
 
 
 def half_split(weight: torch.Tensor, heads: int) -> torch.Tensor:

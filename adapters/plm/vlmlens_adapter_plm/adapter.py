@@ -15,6 +15,7 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
+    crop_patches,
     grid_patches,
     joined,
     raster_layout,
@@ -100,13 +101,8 @@ class PlmAdapter(TransformersAdapter):
         cols, rows = tiling(
             image.width, image.height, tile=settings.tile_size, most=settings.max_num_tiles
         )
-        grids = [whole]
-        for number in range(rows * cols):
-            top, left = (side * k for k in divmod(number, cols))
-            canvas = CropGeometry(side * cols, side * rows, left=left, top=top)
-            name = f"tile {number}"
-            grids.append(grid_patches(image.image, side, side, (1, 1), canvas, name))
-        return joined(grids)
+        canvas = CropGeometry(side * cols, side * rows)
+        return joined([whole, *crop_patches(image.image, (side, side), canvas, (rows, cols))])
 
 
 def _patch_first(layout: AxisLayout, patches: int) -> AxisLayout:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text, small_vision
 from vlmlens_adapter_plm.manifest import MANIFEST
 
 _BEGIN, _END, _TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
@@ -46,10 +45,7 @@ class PlmChecks(AdapterTests):
         """The vision tower's config."""
         import transformers as t
 
-        tower = t.SiglipVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            image_size=32, patch_size=8, vision_use_head=False,
-        )  # fmt: skip
+        tower = t.SiglipVisionConfig(**small_vision(vision_use_head=False))
         tower.model_args = {"embed_dim": 32}
         return tower
 
@@ -62,24 +58,17 @@ class PlmChecks(AdapterTests):
             bos=_BEGIN, eos=_TURN, pad=_END, add_bos=True, chat_template=_TEMPLATE,
             named={"image_token": "<|image|>", "video_token": "<|video|>"},
         )  # fmt: skip
-        text = t.LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+        text = t.LlamaConfig(**small_text(tokenizer))
         config = t.PerceptionLMConfig(
             vision_config=self.tower(), text_config=text, vision_use_cls_token=self.cls_token,
             projector_pooling_ratio=2, image_token_id=tokenizer.image_token_id,
             video_token_id=tokenizer.video_token_id,
         )  # fmt: skip
-        save(folder, t.PerceptionLMForConditionalGeneration(config), tokenizer)
-        for name, settings in (
-            ("preprocessor_config.json", _IMAGES),
-            ("video_preprocessor_config.json", _VIDEOS),
-            ("processor_config.json", _PROCESSOR),
-        ):
-            (folder / name).write_text(json.dumps(settings), encoding="utf-8")
+        save(
+            folder, t.PerceptionLMForConditionalGeneration(config), tokenizer,
+            preprocessor_config=_IMAGES, video_preprocessor_config=_VIDEOS,
+            processor_config=_PROCESSOR,
+        )  # fmt: skip
 
 
 class PlmTimmChecks(PlmChecks):

@@ -10,7 +10,7 @@ import torch
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 from transformers.processing_utils import ImagesKwargs
 
-from vlmlens.hf.pixels import TensorImageProcessor, normalised, resized
+from vlmlens.hf.image_processing import TensorImageProcessor, normalised, resized
 
 Grid = tuple[int, int]
 """Columns and rows of tiles."""

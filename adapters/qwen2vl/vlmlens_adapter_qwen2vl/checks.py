@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text
 from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 
 _TEMPLATE = (
@@ -30,7 +29,7 @@ _SPECIALS = (
 
 
 class QwenVLChecks(AdapterTests):
-    """What the four architectures share: tokenizer, processor, sizes."""
+    """The base of the four architectures: tokenizer, processor, sizes."""
 
     manifest: ClassVar[Manifest] = MANIFEST
     processor_class: ClassVar[str]
@@ -48,7 +47,10 @@ class QwenVLChecks(AdapterTests):
         tokenizer.chat_template = _TEMPLATE
         config = getattr(t, self.config_class)(
             vision_config={"depth": 3, "num_heads": 4, "patch_size": 4, **self.vision},
-            text_config=self._text(tokenizer),
+            text_config=small_text(
+                tokenizer, num_hidden_layers=3, **self.text,
+                rope_parameters={"rope_type": "default", "rope_theta": 1e6, **self.rope},
+            ),
             **{
                 f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
                 for name, token in (
@@ -60,19 +62,11 @@ class QwenVLChecks(AdapterTests):
         images = t.Qwen2VLImageProcessorPil(
             patch_size=4, size={"shortest_edge": 8 * 8, "longest_edge": 64 * 64}
         )
-        save(folder, getattr(t, self.model_class)(config), tokenizer, images)
-        named = json.dumps({"processor_class": self.processor_class})
-        (folder / "processor_config.json").write_text(named, encoding="utf-8")
-
-    def _text(self, tokenizer: Any) -> dict[str, Any]:
-        return {
-            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
-            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "max_position_embeddings": 2048, "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **self.rope},
-            **self.text,
-        }  # fmt: skip
+        model, named = (
+            getattr(t, self.model_class)(config),
+            {"processor_class": self.processor_class},
+        )
+        save(folder, model, tokenizer, images, processor_config=named)
 
 
 class Qwen2VLChecks(QwenVLChecks):

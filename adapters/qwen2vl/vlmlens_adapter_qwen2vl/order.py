@@ -1,4 +1,4 @@
-"""In which order Qwen-VL's tower keeps its rows, as row numbers; no tensor is ever moved."""
+"""The order of rows in Qwen-VL's tower, as row numbers; no tensor is moved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vlmlens.tokens import Ints
 
 
 def merged_rows(rows: int, cols: int, window: int) -> Ints:
-    """int64 `[rows * cols]`: where each merged token of an image's raster stands.
+    """int64 `[rows * cols]`: the row of each merged token, in raster order.
 
     Args:
         rows: Rows of the image's grid of merged tokens.
@@ -27,7 +27,7 @@ def merged_rows(rows: int, cols: int, window: int) -> Ints:
 
 
 def patch_rows(rows: int, cols: int, merge: int, window: int) -> Ints:
-    """int64 `[rows * cols]`: where each patch of an image's raster stands.
+    """int64 `[rows * cols]`: the row of each patch, in raster order.
 
     The `merge * merge` patches of a merged token stand together, in raster order.
 

@@ -6,26 +6,38 @@ For families with a class in transformers, `vlmlens.hf.TransformersAdapter` impl
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overload
 
+from vlmlens._display import brief, count, shape
 from vlmlens.abc import options as base
+from vlmlens.errors import DataError, SiteNotFound
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.samples import Sample
 from vlmlens.sites import Site, SiteMap
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+    from PIL.Image import Image
 
     from vlmlens.passes.tracing import Edit, Trace
-    from vlmlens.samples import Sample
 
 Answer: TypeAlias = "str | Sequence[int]"
 """A continuation of a prompt: text, or the token ids that a model generated."""
 
+
+Picture: TypeAlias = "str | os.PathLike[str] | Image"
+"""An image as a path or a Pillow image."""
+
+Sites: TypeAlias = "str | Site | Iterable[str | Site]"
+"""One site or several, as names, patterns or sites."""
 
 Sharing = Literal["nothing", "images", "beginnings"]
 """What is computed once for samples with the same images: nothing, the vision features, or the
@@ -79,6 +91,10 @@ class Generation:
     token_ids: tuple[int, ...] = ()
     masks: npt.NDArray[np.bool_] | None = None
 
+    def __repr__(self) -> str:
+        masks = [f"masks {shape(self.masks)}"] if self.masks is not None else []
+        return brief(self, self.text, count(len(self.token_ids), "token"), *masks)
+
 
 @dataclass(frozen=True, slots=True)
 class Readout:
@@ -98,15 +114,34 @@ class Readout:
     site: str
     some: Callable[[torch.Tensor, slice | torch.Tensor], torch.Tensor] | None = None
 
+    def __repr__(self) -> str:
+        return brief(self, self.site)
+
     def __call__(self, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
         """The logits of a residual stream: float32 `[..., vocabulary]` from `[..., width]`."""
         return self.unembed(self.norm(hidden) if norm else hidden).float()
+
+
+_SEE = re.compile(r"See `ModelAdapter\.(?P<name>\w+)`[.,:;]?\s*(?P<more>.*)", re.DOTALL)
+"""How a docstring refers to that of the interface; `help` shows that one instead."""
 
 
 class ModelAdapter(ABC):
     """A loaded vision-language model behind the common interface. Made by `load`."""
 
     Options: ClassVar[type[base.Options]] = base.Options
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, own in vars(cls).items():
+            said = _SEE.match(getattr(own, "__doc__", None) or "")
+            if said and said["name"] == name:
+                more = f"\n\n{said['more'][:1].upper()}{said['more'][1:]}" if said["more"] else ""
+                target = getattr(own, "__func__", own)
+                target.__doc__ = f"{inspect.getdoc(getattr(ModelAdapter, name))}{more}"
+
+    def __repr__(self) -> str:
+        return brief(self, self.dtype, repr(self.sites)[1:-1])
 
     @classmethod
     @abstractmethod
@@ -238,19 +273,46 @@ class ModelAdapter(ABC):
         """The output width of modules by path, as far as the config gives them; for display."""
         return {}
 
+    @overload
     def trace(
         self,
         batch: Batch,
-        sites: Iterable[str | Site],
+        sites: Sites,
+        /,
+        *,
+        logits: Logits = "none",
+        edits: Mapping[str, Edit] | None = None,
+    ) -> Trace: ...
+
+    @overload
+    def trace(
+        self,
+        image: Picture | Sequence[Picture] | None,
+        prompt: str,
+        sites: Sites,
+        *,
+        logits: Logits = "none",
+        edits: Mapping[str, Edit] | None = None,
+    ) -> Trace: ...
+
+    def trace(
+        self,
+        image: Batch | Picture | Sequence[Picture] | None,
+        prompt: str | Sites | None = None,
+        sites: Sites | None = None,
         *,
         logits: Logits = "none",
         edits: Mapping[str, Edit] | None = None,
     ) -> Trace:
         """One pass that keeps the raw activations of some sites.
 
+        `vlm.trace(image, prompt, sites)` for one question, `vlm.trace(batch, sites)` for a batch
+        from `encode`.
+
         Args:
-            batch: From `encode`.
-            sites: Sites or patterns.
+            image: A path, a Pillow image, a list of them, or None; or a batch, without a prompt.
+            prompt: The user's text, without any chat template.
+            sites: Sites or patterns, one or several.
             logits: Which logits to compute too.
             edits: Per site pattern, a function that maps the activation to what replaces it.
 
@@ -258,9 +320,29 @@ class ModelAdapter(ABC):
             Activations by site name, as the modules gave them, and the logits.
 
         Raises:
+            DataError: There is no prompt, or the image cannot be used.
             SiteNotFound: A pattern matches nothing.
             SiteSilent: A site gave no activation in this pass.
         """
         from vlmlens.passes.tracing import trace_forward
 
-        return trace_forward(self, batch, sites, logits=logits, edits=edits or {})
+        if isinstance(image, Batch):
+            batch, wanted = image, prompt if sites is None else sites
+        else:
+            batch, wanted = self.encode([_asked(image, prompt)]), sites
+        if wanted is None:
+            raise SiteNotFound("No site was given to `trace`.", hint='Give ["llm.block.*"], say.')
+        chosen = [wanted] if isinstance(wanted, str | Site) else wanted
+        return trace_forward(self, batch, chosen, logits=logits, edits=edits or {})
+
+
+def _asked(image: Any, prompt: Any) -> Sample:
+    """The sample of one question about one image, several or none."""
+    if not isinstance(prompt, str):
+        raise DataError(
+            f"`trace` was given {repr(prompt)[:80]} as the prompt, and expected text.",
+            subject=prompt,
+            hint="Call trace(image, prompt, sites), or trace(batch, sites) with a batch of encode.",
+        )
+    images = image if isinstance(image, list | tuple) else () if image is None else (image,)
+    return Sample("traced", prompt, tuple(images))

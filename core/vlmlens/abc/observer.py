@@ -1,4 +1,4 @@
-"""Observer: receives the progress, notes and warnings of a run, for example to draw a bar."""
+"""Observer: receives progress and warnings; `vlmlens.runner.progress` has one that draws bars."""
 
 from __future__ import annotations
 

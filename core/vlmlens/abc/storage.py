@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens._display import brief, count, shape
 from vlmlens.abc import options as base
 from vlmlens.errors import StoreError
 
@@ -86,6 +87,9 @@ class Values:
         ends = np.cumsum(self.lengths, dtype=np.int64)
         return [array[end - k : end] for k, end in zip(self.lengths, ends, strict=True)]
 
+    def __repr__(self) -> str:
+        return brief(self, "", count(len(self), "sample"), f"{self.dtype} {shape(self.array)}")
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnInfo:
@@ -117,6 +121,9 @@ class ColumnBlock:
 
     ids: tuple[str, ...]
     columns: Mapping[str, Values]
+
+    def __repr__(self) -> str:
+        return brief(self, "", count(len(self.ids), "sample"), *self.columns)
 
 
 @dataclass(frozen=True, slots=True)

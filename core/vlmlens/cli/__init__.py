@@ -1,4 +1,7 @@
-"""The command line: one module per command, no logic; see `vlmlens --help`."""
+"""The command line: one module per command, without logic of its own; see `vlmlens --help`.
+
+May use every room. A new command gets a module here and a line in `_app.COMMANDS`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,6 @@ def main() -> None:
     if not os.environ.get("_VLMLENS_COMPLETE", "").startswith("complete_"):
         app(prog_name="vlmlens")
         return
-    # Whatever a plugin has to say: a shell that completes a word is no place for it.
+    # While a shell completes a word, messages of plugins would disturb.
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123
         app(prog_name="vlmlens")

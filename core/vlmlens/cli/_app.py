@@ -1,7 +1,7 @@
-"""The Typer application: the commands, those of plugins, and one place where errors end.
+"""The Typer application: built-in commands, commands of plugins, and the handling of errors.
 
-Commands are imported when they are chosen, so that `vlmlens --help` and tab completion stay quick:
-`COMMANDS` has what is shown of them until then.
+A command is imported only when it is chosen, to keep `vlmlens --help` and tab completion fast;
+`COMMANDS` holds what is shown before.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperCommand, TyperGroup
 
-# Usage errors, `--help` and the like are Typer's own to print. The base of its usage errors has no
-# public name in every Typer, and is not click's: Typer carries a copy of click.
+from vlmlens._version import __version__
+from vlmlens.cli._help import grouped, with_our_word
+
+# Typer prints usage errors, `--help` and the like by itself. The base class of its usage errors has
+# no public name, and is not that of click: Typer contains a copy of click.
 _USAGE: type[Exception] = next(
     cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
 )
@@ -23,31 +27,31 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 COMMANDS = {
     "run": "Do the whole job: extract, analyse, report.",
-    "extract": "Run a model and keep its activations.",
+    "extract": "Run a model and store its activations.",
     "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
-    "report": "Write a run's report again, from the results that it has.",
-    "compare": "Put runs side by side, with tests on the differences.",
+    "report": "Write a run's report again, from its stored results.",
+    "compare": "Compare runs, with tests on the differences.",
     "sites": "List the sites of a model.",
-    "show": "Show what is in a run or a store.",
-    "export": "Write columns to another store, or to safetensors, npz or Parquet.",
-    "import": "Make a new store of another store, a VLM-Lens database, or an exported file.",
-    "merge": "Put the shards of a run together into one store.",
+    "show": "Show what a run found, and what is in it or in a store.",
+    "export": "Write columns to another store, safetensors, npz or Parquet.",
+    "import": "Make a store from another store or an exported file.",
+    "merge": "Merge the shards of a run into one store.",
     "verify": "Read every stored chunk and compare its checksum.",
-    "plugins": "What is installed, and what is wrong with it.",
-    "new": "Write a new plugin as a distribution, with tests that pass as they are.",
-    "schema": "Print the JSON schema of the run file, for completion in an editor.",
-    "estimate": "Say what a run will store, and with --time how long extraction takes.",
+    "plugins": "List, show and check the installed plugins.",
+    "new": "Write a new plugin as a package, with tests.",
+    "schema": "Print the JSON schema of the run file, for editors.",
+    "estimate": "Estimate the size of a run, and its time with --time.",
     "doctor": "Check this environment.",
-    "version": "Print the version.",
+    "version": "Print the versions of vlmlens, its plugin API, and Python.",
 }
 """The built-in commands in the order of `--help`, each with the first line of its help.
 
-A command lives in the module of its name: as a function, or as a Typer `app` where it has parts.
+A command is a function in the module of its name, or a Typer `app` if it has sub-commands.
 """
 
 
 class Deferred(TyperCommand):
-    """A command that is listed by name and help, and imported when it is chosen."""
+    """A command that is imported only when it is chosen."""
 
     def made(self) -> Any:
         """The command itself."""
@@ -58,11 +62,12 @@ class Deferred(TyperCommand):
         command = typer.main.get_command(app)
         command.name = name
         spare_conversions(command)
+        grouped(command)
         return command
 
 
 class Commands(TyperGroup):
-    """The built-in commands; those of plugins are loaded when listed or when nothing else fits."""
+    """The built-in commands. Plugins' commands are loaded for a list or an unknown name."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -76,30 +81,37 @@ class Commands(TyperGroup):
         return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What is known of the command of that name, or None."""
+        """The command of that name, perhaps not yet imported; None if there is none."""
         if cmd_name not in self.commands:
             self._extend()
         return super().get_command(ctx, cmd_name)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """A context for what the user typed."""
+        """The context of a command line."""
         spare_conversions(self)
+        grouped(self)
         return super().make_context(*args, **extra)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The chosen command, imported."""
-        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except _USAGE as error:
+            raise with_our_word(error, args[0]) from None
         return name, command.made() if isinstance(command, Deferred) else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; errors become messages and exit codes here."""
         from vlmlens.cli._messages import report, show_warnings
-        from vlmlens.cli._output import Output, current
+        from vlmlens.cli._output import Output, current, spell_out
 
         show_warnings()
+        spell_out()
         current.set(Output())
         try:
             return super().invoke(ctx)
+        except _USAGE as error:
+            raise with_our_word(error) from None
         except _CONTROL:
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -114,9 +126,9 @@ class Commands(TyperGroup):
 
 
 def spare_conversions(command: Any) -> None:
-    """Leave out Typer's conversion of values where there is nothing to convert.
+    """Skip Typer's conversion of values that were not given.
 
-    It imports pydantic for every option, given or not: most of the time of a light command.
+    It imports pydantic for every option, which would take most of the time of a light command.
     """
     command.get_params = partial(_parameters, command)
     for part in getattr(command, "commands", {}).values():
@@ -147,14 +159,33 @@ def _app_of(name: str, function: Any) -> typer.Typer:
 app = typer.Typer(
     name="vlmlens",
     cls=Commands,
-    help="Look inside vision-language models: activations, probes, logit lens, blind test.",
+    help="""Look inside vision-language models: what each layer encodes, where the answer forms, and
+    whether the model looks at the image.
+
+    Examples:
+        vlmlens run                         # demo model and demo images, offline, about a minute
+        vlmlens show runs/demo-001          # what was found
+    """,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vlmlens {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def vlmlens() -> None:
-    """Nothing of its own: each command does its work."""
+def vlmlens(
+    version: Annotated[
+        bool,
+        Option(
+            "--version", "-V", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Holds the flags of the program itself."""

@@ -1,11 +1,12 @@
 """Tab completion of values: what is installed, and the sites of the chosen model.
 
-Nothing here may import more than listing plugins does. Names come without their help: the shells
-that show it have it rendered by rich, which takes longer than everything else.
+Nothing here may import more than listing plugins does. Names come without help texts: shells that
+show them call rich, which takes longer than everything else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from vlmlens.registry import Entry
 
 _DEFAULT = "demo"
+
+SETTINGS = (
+    "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
+    "quantization", "compile", "trust_remote_code", "data", "prompt", "sites", "extractor",
+    "storage", "batch_size", "share_prefix", "generate", "limit", "on_bad_sample", "max_pixels",
+    "seed", "out",
+)  # fmt: skip
+"""The fields of `RunSpec` that hold one value, here without pydantic, which takes long."""
 
 
 def names_of(kind: str) -> Callable[[str], list[str]]:
@@ -62,11 +71,43 @@ def checkpoints(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def sites(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The sites of the chosen model, as far as they are known without importing it."""
+    """The sites of the chosen model that are known without importing it."""
     from vlmlens.sites.name_cache import offered
 
     names = [entry.name for entry in _chosen(ctx)]
     return offered(names[0] if names else _adapter(ctx), ctx.params.get("model"), incomplete)
+
+
+def paths(incomplete: str) -> list[str]:
+    """Files and folders."""
+    return _paths(incomplete)
+
+
+def stored(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The analyses of the run on the command line, and its columns."""
+    from vlmlens.results import OVERVIEW
+
+    folder = os.path.expanduser(str(ctx.params.get("where")))  # noqa: PTH111 - pathlib is slow
+    try:
+        with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+            columns = json.load(file).get("columns", [])
+        found = os.listdir(os.path.join(folder, "results"))  # noqa: PTH118, PTH208
+    except (OSError, ValueError):
+        return []
+    names = [name.removesuffix(".json") for name in found if name.endswith(".json")]
+    return _beginning(incomplete, [name for name in names if name != OVERVIEW] + columns)
+
+
+def settings(incomplete: str) -> list[str]:
+    """What `--set` takes: the settings of a run, and the plugins whose options can be given."""
+    kinds = [f"options.{kind}." for kind in ("adapter", "dataset", "extractor", "storage")]
+    analyses = [f"analysis.{entry.name}." for entry in _usable("analysis")]
+    lifecycle = [
+        f"options.plugins.{entry.name}." for entry in installed().entries() if entry.kind is None
+    ]
+    return _beginning(
+        incomplete, [*(f"{name}=" for name in SETTINGS), *analyses, *kinds, *lifecycle]
+    )
 
 
 def _adapter(ctx: typer.Context) -> str:

@@ -42,7 +42,7 @@ class Check:
     Args:
         topic: Groups checks.
         name: What was looked at.
-        state: "ok", "note" (works without), or "FAILS" (vlmlens cannot run).
+        state: "ok", "note" (vlmlens runs without it), or "FAILS" (vlmlens cannot run).
         detail: What was found.
         advice: What to do.
     """
@@ -69,6 +69,21 @@ def diagnose(registry: Registry) -> list[Check]:
         *(_plugin(entry) for entry in entries),
         *_not_installed(entries),
     ]
+
+
+def verdict(checks: Iterable[Check]) -> tuple[bool, str]:
+    """Whether vlmlens can run here, and that as a sentence."""
+    found = list(checks)
+    failed = [check.name for check in found if check.state == "FAILS"]
+    if failed:
+        return False, f"vlmlens cannot run: {', '.join(failed)} failed."
+    extras = {
+        check.topic.removeprefix("extra ")
+        for check in found
+        if check.topic.startswith("extra ") and check.state == "note"
+    }
+    missing = f" Optional extras that are not installed: {', '.join(sorted(extras))}."
+    return True, "vlmlens can run." + (missing if extras else "")
 
 
 def _dependencies() -> Iterator[Check]:
@@ -119,7 +134,9 @@ def _accelerators() -> Iterator[Check]:
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return
     if cuda := _cuda():
-        advice = "If there is one: nvidia-smi has to list it, for a driver that knows this CUDA."
+        advice = (
+            "If this machine has a GPU, check that nvidia-smi lists it and that its driver fits."
+        )
         yield Check(
             "device", "accelerator", "note", f"none found, torch is for CUDA {cuda}", advice
         )
@@ -174,13 +191,14 @@ def _environment(registry: Registry) -> Iterator[Check]:
 
 def _plugin(entry: Entry) -> Check:
     kind = entry.kind.value if entry.kind else "plugin"
-    needed = entry.distribution == "vlmlens" and entry.status is not Status.DISABLED
+    optional = entry.status is Status.DISABLED or entry.lacks_extra
+    needed = entry.distribution == "vlmlens" and not optional
     state = "ok" if entry.status is Status.OK else ("FAILS" if needed else "note")
     advice = f"{entry.problem.message} {entry.problem.hint}" if entry.problem else ""
     detail = f"{entry.status.value} ({entry.distribution} {entry.version})"
     if entry.heavy:
         state = "note"
-        advice = f"Its manifest imports {', '.join(entry.heavy)}: every command waits for that."
+        advice = f"Its manifest imports {', '.join(entry.heavy)}, which slows down every command."
     return Check(kind, entry.name, state, detail, advice)
 
 
@@ -189,5 +207,5 @@ def _not_installed(entries: Iterable[Entry]) -> Iterator[Check]:
     missing = [known for known in KNOWN if known.name not in there]
     if missing:
         names = ", ".join(known.name for known in missing)
-        advice = f"Where you need one, for example {missing[0].name}: {missing[0].install_hint}"
+        advice = f"If you need one, for example {missing[0].name}: {missing[0].install_hint}"
         yield Check("adapter", "not installed", "ok", names, advice)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlmlens.cli._help import grouped
 from vlmlens.cli._installed import installed
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ _UNPARSED = typer.Argument(metavar="[ARGUMENTS]...")
 
 
 def extra_commands(taken: Collection[str]) -> dict[str, Any]:
-    """The commands of plugins by name; what is unusable is reported and left out.
+    """The commands of plugins by name. Those that cannot be used are left out, with a warning.
 
     Args:
-        taken: Names of built-in commands, which no plugin replaces.
+        taken: Names of built-in commands. No plugin can replace these.
     """
     from vlmlens.registry import call_hook, warnings_begin
 
@@ -32,7 +33,7 @@ def extra_commands(taken: Collection[str]) -> dict[str, Any]:
     for offered in call_hook(registry.hooks(), "vlmlens_commands", registry.guard):
         for name, command in _items(offered):
             if name in taken or name in commands:
-                _warn("The extra command %r is left out: the name is taken.", name)
+                _warn("The command %r of a plugin is left out: the name is taken.", name)
             elif made := _made(name, command):
                 commands[name] = made
     return commands
@@ -54,7 +55,7 @@ def _warn(message: str, *details: Any) -> None:
 def _items(offered: Any) -> list[tuple[str, Any]]:
     if isinstance(offered, Mapping):
         return list(offered.items())
-    _warn("vlmlens_commands has to return commands by name, not %r.", offered)
+    _warn("vlmlens_commands must return commands by name, not %r.", offered)
     return []
 
 
@@ -65,19 +66,23 @@ def _made(name: str, command: Any) -> Any:
         if isinstance(command, typer.Typer):
             made: Any = typer.main.get_command(command)
             made.name = name
-            return made
-        if isinstance(command, click.Command):
-            return _bridge(name, command)
+        elif isinstance(command, click.Command):
+            made = _bridge(name, command)
+        else:
+            kind = type(command).__name__
+            _warn(
+                "The command %r of a plugin is a %s, not a Typer app or click command.", name, kind
+            )
+            return None
+        grouped(made)
+        return made
     except Exception as error:  # noqa: BLE001 - a third party's code
-        _warn("The extra command %r is left out: %r", name, error)
+        _warn("The command %r of a plugin is left out: %r", name, error)
         return None
-    kind = type(command).__name__
-    _warn("The extra command %r is a %s, not a Typer app or click command.", name, kind)
-    return None
 
 
 def _bridge(name: str, command: click.Command) -> Any:
-    """A command of Typer's click that hands all its arguments to one of the real click."""
+    """A Typer command that passes all its arguments to a click command."""
     bridge = typer.Typer(add_completion=False, rich_markup_mode=None)
 
     @bridge.command(
@@ -96,8 +101,7 @@ def _bridge(name: str, command: click.Command) -> Any:
 def _invoke(name: str, command: click.Command, arguments: list[str]) -> None:
     """Run a click command; its exit codes become Typer's.
 
-    Context and invocation are taken apart, because `Command.main` does not tell a returned number
-    from an exit code.
+    It does not call `Command.main`, which takes a returned number for an exit code.
     """
     import click
 

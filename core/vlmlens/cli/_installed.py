@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @cache
 def installed() -> Registry:
-    """The plugins of this environment; what they print while being imported goes to stderr."""
+    """The plugins of this environment. What they print while they are imported goes to stderr."""
     from vlmlens.registry import Registry
 
     return Registry.default(clean_stdout=True)

@@ -1,4 +1,4 @@
-"""What the user is told on stderr: warnings, errors, and how to go on."""
+"""Warnings, errors and hints on stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 class WarningLines(logging.Handler):
-    """Shows log records of vlmlens as lines on whatever stderr is at that time."""
+    """Prints log records of vlmlens as lines on the current stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
@@ -43,10 +43,10 @@ def report(error: BaseException, output: Output) -> int:
     """Tell the user about an error.
 
     Returns:
-        The exit code: 2 for what the user can repair, 130 after Ctrl-C, 1 for a bug.
+        The exit code: 2 if the user can repair it, 130 after Ctrl-C, 1 for a bug.
     """
     if isinstance(error, KeyboardInterrupt):
-        say("interrupted", output.resume_hint or "Nothing is left half written.", "yellow")
+        say("interrupted", output.resume_hint or "No file is left half written.", "yellow")
         return INTERRUPTED
     if isinstance(error, VlmlensError):
         _expected(error, output)

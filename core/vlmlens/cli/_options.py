@@ -1,12 +1,12 @@
-"""Options that several commands share, declared once."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from vlmlens.spec.model import RunSpec
 
 __all__ = [
+    "DryRun",
+    "Mode",
+    "Shard",
     "SpecFlags",
+    "Verbose",
+    "Workers",
     "analysis_flags",
     "installed",
     "model_flags",
@@ -32,11 +37,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SpecFlags:
-    """What the user gave of a run spec.
+    """The settings that the user gave.
 
     Args:
-        values: Spec values by name, only those given.
-        config: A run file.
+        values: Those given by flags, by name.
+        config: A YAML file of settings.
         assignments: `--set` values, in order.
     """
 
@@ -45,7 +50,7 @@ class SpecFlags:
     assignments: tuple[str, ...]
 
     def spec(self, base: Mapping[str, Any] | None = None) -> RunSpec:
-        """The checked spec: flags over run file over `base`, `--set` over all.
+        """The checked spec: `base`, overridden by the file, then by flags, then by `--set`.
 
         Raises:
             SpecError: The file, a key or a value is wrong.
@@ -62,7 +67,7 @@ class SpecFlags:
 
     @property
     def notes(self) -> list[str]:
-        """What the run file was taken to mean, where it is one of VLM-Lens."""
+        """How a file of VLM-Lens was understood."""
         return self._file[1]
 
     @cached_property
@@ -72,17 +77,17 @@ class SpecFlags:
         return ({}, []) if self.config is None else read_run_file(self.config)
 
     def only(self, *keys: str, command: str) -> None:
-        """Raise where `--set` assigns something that the command does not use.
+        """Check that `--set` assigns only what the command uses.
 
         Raises:
-            SpecError: Another key.
+            SpecError: It assigns another key.
         """
         for assignment in self.assignments:
             if re.split(r"[.=]", assignment.strip(), maxsplit=1)[0] not in keys:
                 raise SpecError(
                     f"`vlmlens {command}` does not use --set {assignment!r}.",
                     subject=assignment,
-                    hint=f"It takes {' and '.join(keys)}; the rest is as the run was made.",
+                    hint=f"It uses {' and '.join(keys)}; all other settings are those of the run.",
                 )
 
     def _given(self, below: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,189 +100,183 @@ class SpecFlags:
         return given
 
 
-def _plugin(flag: str, kind: str, text: str) -> Any:
-    return Option(flag, metavar="NAME", help=text, autocompletion=completion.names_of(kind))
+_output = partial(Option, rich_help_panel="Output")
+_speed = partial(Option, rich_help_panel="Speed")
 
 
-_Adapter = Annotated[str | None, _plugin("--adapter", "adapter", "Model family, or FILE.py:Class.")]
-_Model = Annotated[
-    str | None,
-    Option(
-        metavar="ID",
-        help="Checkpoint: hub id or folder.",
-        autocompletion=completion.checkpoints,
-    ),
-]
-_Revision = Annotated[
-    str | None, Option(metavar="NAME", help="Branch, tag or commit of a hub checkpoint.")
-]
-_Device = Annotated[str | None, Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps or auto.")]
-_DeviceMap = Annotated[
-    str | None, Option(metavar="MAP", help="Spread the model, for example 'auto'.")
-]
-_Dtype = Annotated[
-    str | None,
-    Option(
-        metavar="TYPE",
-        help="auto, float32, bfloat16 or float16.",
-        autocompletion=completion.one_of("auto", "float32", "bfloat16", "float16"),
-    ),
-]
-_Attention = Annotated[
-    str | None,
-    Option(
-        metavar="NAME",
-        help="sdpa, eager, flash_attention_2, ...",
-        autocompletion=completion.one_of("sdpa", "eager", "flash_attention_2"),
-    ),
-]
-_Autocast = Annotated[
-    str | None,
-    Option(
-        metavar="TYPE",
-        help="Matrix products in bfloat16 or float16.",
-        autocompletion=completion.one_of("bfloat16", "float16"),
-    ),
-]
-_Quantization = Annotated[
-    str | None,
-    Option(
-        metavar="BITS",
-        help="Load quantized by bitsandbytes: 4bit or 8bit.",
-        autocompletion=completion.one_of("4bit", "8bit"),
-    ),
-]
-_Compile = Annotated[
+@dataclass(frozen=True)
+class _Flag:
+    """A flag for a setting of the run; it is None where it is not given.
+
+    Args:
+        name: Of the setting.
+        group: The heading in `--help`.
+        metavar: Its value in `--help`; "" for a switch.
+        text: Its help.
+        complete: Gives what can be typed.
+        kind: The type of its value.
+        flags: Its spellings, where they are not the name's.
+    """
+
+    name: str
+    group: str
+    metavar: str
+    text: str
+    complete: Callable[..., list[str]] | None = None
+    kind: Any = str
+    flags: tuple[str, ...] = ()
+
+    def parameter(self) -> inspect.Parameter:
+        """As a parameter of a command."""
+        option = Option(
+            *(self.flags or [f"--{self.name.replace('_', '-')}"]),
+            metavar=self.metavar or None,
+            help=self.text,
+            autocompletion=self.complete,
+            rich_help_panel=self.group,
+        )
+        annotation = Annotated[self.kind | None, option]  # type: ignore[name-defined]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(self.name, kind, default=None, annotation=annotation)
+
+
+_FLAGS = (
+    _Flag("adapter", "Model", "NAME",
+          "Model family: the name of an adapter, or FILE.py:Class. [default: demo]",
+          completion.names_of("adapter")),
+    _Flag("model", "Model", "ID", "Checkpoint: id on the Hugging Face hub, or folder.",
+          completion.checkpoints),
+    _Flag("revision", "Model", "NAME", "Branch, tag or commit of a hub checkpoint."),
+    _Flag("device", "Model", "DEVICE",
+          "cpu, cuda, cuda:1, mps, or auto: a GPU where there is one. [default: auto]"),
+    _Flag("device_map", "Model", "MAP",
+          "Spread one model over several GPUs, for example auto."),
+    _Flag("dtype", "Model", "TYPE",
+          "Weights in float32, bfloat16, float16, or auto: as stored, but float32 for float16 on a "
+          "CPU. [default: auto]",
+          completion.one_of("auto", "float32", "bfloat16", "float16")),
+    _Flag("attention", "Model", "NAME",
+          "Attention code: sdpa, eager, flash_attention_2, ... [default: the model's own]",
+          completion.one_of("sdpa", "eager", "flash_attention_2")),
+    _Flag("quantization", "Model", "BITS",
+          "Load the weights quantized by bitsandbytes: 4bit or 8bit.",
+          completion.one_of("4bit", "8bit")),
+    _Flag("trust_remote_code", "Model", "", "Run Python code that comes with the checkpoint.",
+          kind=bool),
+    _Flag("data", "Data", "DATA",
+          "Folder, file, or DATASET:SOURCE. [default for the adapter demo: demo:scenes]",
+          completion.data),
+    _Flag("prompt", "Data", "TEXT", "Question to ask about each image; repeatable.",
+          kind=list[str]),
+    _Flag("limit", "Data", "N", "Use the first N samples only.", kind=int),
+    _Flag("on_bad_sample", "Data", "DO",
+          "Unreadable images: stop (and list them), or skip. [default: stop]",
+          completion.one_of("stop", "skip")),
+    _Flag("sites", "What to record", "SITE",
+          "Site, or column (SITE/SELECTOR), to keep; repeatable. [default: every block and the "
+          "projector]",
+          completion.sites, list[str]),
+    _Flag("extractor", "What to record", "NAME",
+          "What to record per layer: activations or attention. [default: activations]",
+          completion.names_of("extractor")),
+    _Flag("generate", "What to record", "N",
+          "Let the model write up to N tokens, and keep the text. Adds the selectors steps and "
+          "answer.", kind=int),
+    _Flag("storage", "What to record", "NAME",
+          "Store for activations: lmdb, sqlite, zarr, or a URI. [default: lmdb]",
+          completion.names_of("storage")),
+    _Flag("analysis", "Analyses", "NAME",
+          "Analysis to run; repeatable. [default: probe, logit-lens, blind-test]",
+          completion.names_of("analysis"), list[str]),
+    _Flag("seed", "Analyses", "N", "Seed of everything random. [default: 0]", kind=int),
+    _Flag("batch_size", "Speed", "N",
+          "Samples per forward pass, or auto: as many as fit a token budget, and half as many "
+          "after running out of memory. [default: auto]"),
+    _Flag("share_prefix", "Speed", "",
+          "Compute the system prompt and the image once per image and reuse the KV cache, where "
+          "that is exact. [default: share-prefix]",
+          kind=bool, flags=("--share-prefix/--no-share-prefix",)),
+    _Flag("autocast", "Speed", "TYPE",
+          "Run under torch.autocast in bfloat16 or float16; weights keep --dtype.",
+          completion.one_of("bfloat16", "float16")),
+    _Flag("compile", "Speed", "",
+          "Compile the model's blocks: slow start, fast batches. [default: no-compile]",
+          kind=bool, flags=("--compile/--no-compile",)),
+    _Flag("out", "Output", "FOLDER", "Run folder. [default: runs/ADAPTER-NUMBER]"),
+    _Flag("config", "Output", "FILE", "YAML file of settings; flags override it.",
+          flags=("--config", "-c")),
+    _Flag("set_", "Output", "KEY=VALUE",
+          "Any setting, for example analysis.probe.folds=10; repeatable.",
+          completion.settings, list[str], ("--set",)),
+)  # fmt: skip
+
+Mode = Annotated[
     bool | None,
-    Option("--compile/--no-compile", help="Compile the model's blocks: slow start, fast batches."),
+    _output(
+        "--resume/--fresh",
+        help="Continue the run in --out, or start it over. [default: refuse a folder with a run]",
+    ),
 ]
-_Trust = Annotated[
-    bool | None,
-    Option("--trust-remote-code", help="Run code that comes with the checkpoint."),
+Workers = Annotated[
+    int,
+    _speed(min=1, metavar="N", help="Processes that extract, each on its own GPU if possible."),
 ]
-_Data = Annotated[
+DryRun = Annotated[
+    bool, _output("--dry-run", help="Check the run and estimate its size; write nothing.")
+]
+Shard = Annotated[
     str | None,
-    Option(metavar="DATA", help="Path, or DATASET:SOURCE.", autocompletion=completion.data),
-]
-_Prompt = Annotated[
-    list[str] | None, Option(metavar="TEXT", help="Prompt to ask of each image; repeatable.")
-]
-_Sites = Annotated[
-    list[str] | None,
-    Option(
-        metavar="SITE",
-        help="Site or column (SITE/SELECTOR) to keep; repeatable.",
-        autocompletion=completion.sites,
+    _speed(
+        metavar="K/N",
+        help="Part K of N, counted from 0, for several processes or machines; env reads the "
+        "variables of torchrun or Slurm.",
     ),
 ]
-_Analysis = Annotated[list[str] | None, _plugin("--analysis", "analysis", "Analysis; repeatable.")]
-_Storage = Annotated[str | None, _plugin("--storage", "storage", "Where columns live.")]
-_Extractor = Annotated[str | None, _plugin("--extractor", "extractor", "How columns are made.")]
-_BatchSize = Annotated[
-    str | None, Option(metavar="N", help="Samples per forward pass, or auto (by tokens).")
-]
-_SharePrefix = Annotated[
-    bool | None,
-    Option(
-        "--share-prefix/--no-share-prefix",
-        help="Run what questions on the same image have in common once, where that is exact.",
-    ),
-]
-_Generate = Annotated[
-    int | None,
-    Option(metavar="N", help="Let the model write up to N tokens (selectors: steps, answer)."),
-]
-_Limit = Annotated[int | None, Option(metavar="N", help="Use the first N samples only.")]
-_OnBadSample = Annotated[
-    str | None,
-    Option(
-        metavar="DO",
-        help="Where images cannot be used: stop with their list, or skip them.",
-        autocompletion=completion.one_of("stop", "skip"),
-    ),
-]
-_Seed = Annotated[int | None, Option(metavar="N", help="Seed of everything random.")]
-_Out = Annotated[str | None, Option(metavar="FOLDER", help="Run folder.")]
-_Config = Annotated[
-    str | None, Option("--config", "-c", metavar="FILE", help="Run file (YAML); flags go over it.")
-]
-_Set = Annotated[
-    list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Any value, as analysis.probe.folds=10; repeatable."),
+Verbose = Annotated[
+    bool, _output("--verbose", "-v", help="Print all findings and tables before the summary.")
 ]
 
 
-def model_flags(
-    adapter: _Adapter = None,
-    model: _Model = None,
-    revision: _Revision = None,
-    trust_remote_code: _Trust = None,
-    config: _Config = None,
-    set_: _Set = None,
-) -> SpecFlags:
-    """Options of a command that needs a model's structure only."""
-    return _flags(locals())
+def _taking(names: Collection[str]) -> Callable[..., SpecFlags]:
+    """A function for `shares` whose parameters are the flags of those names."""
+
+    def make(**given: Any) -> SpecFlags:
+        return _flags(given)
+
+    parameters = [flag.parameter() for flag in _FLAGS if flag.name in names]
+    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return make
 
 
-def analysis_flags(
-    analysis: _Analysis = None,
-    seed: _Seed = None,
-    config: _Config = None,
-    set_: _Set = None,
-) -> SpecFlags:
-    """Options of a command that analyses what is stored."""
-    return _flags(locals())
+spec_flags = _taking([flag.name for flag in _FLAGS])
+"""Flags of a command that composes a whole run."""
 
+model_flags = _taking(("adapter", "model", "revision", "trust_remote_code", "config", "set_"))
+"""Flags of a command that needs only the structure of a model."""
 
-def spec_flags(
-    adapter: _Adapter = None,
-    model: _Model = None,
-    data: _Data = None,
-    prompt: _Prompt = None,
-    sites: _Sites = None,
-    analysis: _Analysis = None,
-    storage: _Storage = None,
-    extractor: _Extractor = None,
-    device: _Device = None,
-    dtype: _Dtype = None,
-    device_map: _DeviceMap = None,
-    attention: _Attention = None,
-    autocast: _Autocast = None,
-    quantization: _Quantization = None,
-    compile: _Compile = None,  # noqa: A002  the flag's name
-    batch_size: _BatchSize = None,
-    share_prefix: _SharePrefix = None,
-    generate: _Generate = None,
-    limit: _Limit = None,
-    on_bad_sample: _OnBadSample = None,
-    seed: _Seed = None,
-    revision: _Revision = None,
-    trust_remote_code: _Trust = None,
-    out: _Out = None,
-    config: _Config = None,
-    set_: _Set = None,
-) -> SpecFlags:
-    """Options of a command that composes a whole run."""
-    return _flags(locals())
+analysis_flags = _taking(("analysis", "seed", "config", "set_"))
+"""Flags of a command that analyses what is stored."""
 
 
 def output_flags(
-    json: Annotated[bool, Option("--json", help="Print data as one JSON document.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, no notes.")] = False,
-    debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors.")] = False,
+    json: Annotated[bool, _output("--json", help="Print data as one JSON document.")] = False,
+    quiet: Annotated[
+        bool, _output("--quiet", "-q", help="Print no progress and no notes.")
+    ] = False,
+    debug: Annotated[bool, _output("--debug", help="Print tracebacks of all errors.")] = False,
 ) -> Output:
-    """Options of every command."""
+    """Flags of every command."""
     output = Output(json=json, quiet=quiet, debug=debug)
     current.set(output)
     return output
 
 
 def shares(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of other functions.
+    """Give a command the flags of other functions.
 
     Args:
-        makers: By parameter name of the command: the function whose parameters become options,
-            and whose result the command is given.
+        makers: For a parameter of the command, the function that makes its value. The function's
+            own parameters become flags of the command.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,21 +21,24 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vlmlens.cli._progress import RichObserver
+    from vlmlens.runner.progress import RichObserver
 
 PIPE_WIDTH = 200
-"""Characters per line where stdout is no terminal: tables are not cut for a narrow screen."""
+"""Characters per line if stdout is no terminal: then tables need not fit a narrow screen."""
+
+
+_INSTEAD = {"●": "+", "◐": "~", "○": "-", "≠": "!", "≈": "=", "…": "."}
 
 
 @dataclass
 class Output:
-    """How one command talks.
+    """What one command prints, and how.
 
     Args:
-        json: Data as one JSON document.
-        quiet: Neither progress nor notes; warnings and errors only.
-        debug: Tracebacks of expected errors too.
-        resume_hint: What Ctrl-C tells the user.
+        json: Print data as one JSON document.
+        quiet: Print no progress and no notes, only warnings and errors.
+        debug: Print tracebacks of expected errors, too.
+        resume_hint: What the user is told after Ctrl-C.
     """
 
     json: bool = False
@@ -59,13 +65,33 @@ class Output:
 
     def observer(self) -> RichObserver:
         """An observer to be used as a context manager."""
-        from vlmlens.cli._progress import RichObserver
+        from vlmlens.runner.progress import RichObserver
 
         return RichObserver(stderr(), quiet=self.quiet)
 
 
 current: ContextVar[Output] = ContextVar("output")
-"""The output of the command that is running, for those who report its errors."""
+"""The output of the running command, for printing its errors."""
+
+
+def spell_out() -> None:
+    """Let streams that cannot show all characters print others instead of failing."""
+    codecs.register_error("vlmlens", _instead)
+    for stream in (sys.stdout, sys.stderr):
+        known = codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
+        if isinstance(stream, io.TextIOWrapper) and known != "utf-8":
+            stream.reconfigure(errors="vlmlens")
+
+
+def _instead(error: UnicodeError) -> tuple[str, int]:
+    """The marks of verdicts as ASCII, other characters as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    escaped = (
+        _INSTEAD.get(one) or one.encode("ascii", "backslashreplace").decode() for one in lost
+    )
+    return "".join(escaped), error.end
 
 
 def stdout() -> Console:
@@ -131,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _console(*, stderr: bool) -> Console:
-    """Consoles are shared: bars and messages must not draw over each other."""
+    """A shared console: bars and messages must not overwrite each other."""
     from rich.console import Console
 
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)

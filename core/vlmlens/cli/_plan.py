@@ -1,4 +1,4 @@
-"""A composed run, shown before anything heavy starts."""
+"""A composed run, as it is printed before the model is loaded."""
 
 from __future__ import annotations
 
@@ -30,20 +30,16 @@ def plan_lines(plan: Plan) -> str:
     spec = plan.spec
     model = f"{spec.adapter} {spec.model}" if spec.model else spec.adapter
     skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
-    lines = [
-        f"model      {model}",
-        f"data       {spec.data}: {len(plan.samples)} samples{skipped}",
-        f"analyses   {', '.join(plan.analyses) or 'none'}",
-        f"storage    {spec.storage}: {estimate_line(plan.estimate)}",
-    ]
-    return "\n".join(lines)
+    analyses = f"; {', '.join(plan.analyses)}" if plan.analyses else ""
+    return (
+        f"{model} on {spec.data}: {len(plan.samples)} samples{skipped}{analyses}\n"
+        f"{spec.storage}: {estimate_line(plan.estimate)}"
+    )
 
 
 def estimate_line(estimate: Estimate) -> str:
     """The cost of a run in one line."""
-    unknown = sum(1 for count in estimate.columns.values() if count is None)
-    more = f", without {unknown} columns of unknown width" if unknown else ""
-    return (
-        f"{len(estimate.columns)} columns, {size(estimate.bytes)}{more} "
-        f"({size(estimate.free_bytes)} free)"
-    )
+    count, unknown = len(estimate.columns), list(estimate.columns.values()).count(None)
+    known = f"{size(estimate.bytes)}" if unknown < count else "unknown size"
+    more = f" and {unknown} of unknown size" if 0 < unknown < count else ""
+    return f"{count} columns, {known}{more} ({size(estimate.free_bytes)} free)"

@@ -1,4 +1,4 @@
-"""Opening what a user points at: a run's store, or a store by itself."""
+"""Opening what a user names: a run, or a store without a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def stored_run(where: str) -> Run | None:
-    """The run in a folder, or None where there is a store or a URI.
+    """The run in a folder; None if it is a store or a URI.
 
     Raises:
-        RunNotFound: There is nothing at all.
+        RunNotFound: The path does not exist.
     """
     from vlmlens.runs.run import Run
     from vlmlens.stores.opening import is_uri
@@ -25,7 +25,9 @@ def stored_run(where: str) -> Run | None:
     if is_uri(where):
         return None
     if not Path(where).exists():
-        raise RunNotFound(f"There is no {where!r}.", subject=where, hint="Give a run's folder.")
+        raise RunNotFound(
+            f"There is no {where!r}.", subject=where, hint="Give the folder of a run, or a store."
+        )
     try:
         return Run(where, registry=installed())
     except RunNotFound:
@@ -33,10 +35,10 @@ def stored_run(where: str) -> Run | None:
 
 
 def open_store(where: str, run: Run | None, storage: str | None) -> ColumnStore:
-    """The run's store, or the store at `where`, read by the plugin that can.
+    """The run's store, or the store at `where`, opened by a plugin that reads it.
 
     Raises:
-        StoreError: No storage plugin reads it.
+        StoreError: No storage plugin can read it.
     """
     from vlmlens.stores.opening import open_found
 

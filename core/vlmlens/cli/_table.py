@@ -1,4 +1,4 @@
-"""Tables that fit their screen, printed without rich, whose import costs more than the listing."""
+"""Tables that fit the screen, without rich: importing it takes longer than listing plugins."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vlmlens.cli._output import PIPE_WIDTH
 
 _GAP = "  "
 _LAST = 24
-"""Characters that the last column needs at least; its cells are folded."""
+"""The least width of the last column; its cells are wrapped."""
 
 
 def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
-    """The text of a table, or None where it does not fit the screen.
+    """The text of a table; None if it does not fit the screen.
 
     >>> print(plain_table(["kind", "name"], [["adapter", "demo"]]))
     kind     name

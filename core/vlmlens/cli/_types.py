@@ -1,4 +1,4 @@
-"""Types of options as people read them."""
+"""Types of options in words."""
 
 from __future__ import annotations
 

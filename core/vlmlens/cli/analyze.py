@@ -6,10 +6,17 @@ from typing import Annotated
 
 from typer import Argument
 
-from vlmlens.cli._options import SpecFlags, analysis_flags, installed, output_flags, shares
+from vlmlens.cli._options import (
+    SpecFlags,
+    Verbose,
+    analysis_flags,
+    installed,
+    output_flags,
+    shares,
+)
 from vlmlens.cli._output import Output
+from vlmlens.cli._results import print_run
 from vlmlens.cli._stores import stored_run
-from vlmlens.cli.run import print_findings, run_document
 
 
 @shares(flags=analysis_flags, output=output_flags)
@@ -20,11 +27,16 @@ def analyze(
     ],
     flags: SpecFlags,
     output: Output,
+    verbose: Verbose = False,
 ) -> None:
     """Analyse what a run has stored, or a database of VLM-Lens.
 
-    The model is loaded only where an analysis needs it. A database FILE has none; its results go
+    The model is loaded only if an analysis needs it. A database FILE has no model; its results go
     to the folder FILE.vlmlens beside it.
+
+    Examples:
+        vlmlens analyze runs/demo-001 --analysis probe --set analysis.probe.folds=10
+        vlmlens analyze old.db --analysis probe
     """
     from vlmlens.runner import execution as runner
     from vlmlens.runner.bare_store import analyze_stored, run_beside
@@ -41,9 +53,4 @@ def analyze(
             spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
         work = runner.analyze if made.has_model else analyze_stored
         results = work(made, spec.analysis, registry, observer=observer, seed=spec.seed)
-    if output.json:
-        output.data(run_document(made, results))
-        return
-    print_findings(results)
-    if made.report_path.exists():
-        output.data(None, f"report  {made.report_path}")
+    print_run(made, results, output, verbose=verbose)

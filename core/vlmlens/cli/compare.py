@@ -7,11 +7,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from vlmlens.cli._options import installed, output_flags, shares
-from vlmlens.cli._output import Output
-from vlmlens.cli.run import print_findings
+from vlmlens.cli._options import Verbose, installed, output_flags, shares
+from vlmlens.cli._output import Output, stdout
 
-To = Annotated[Path, Option(metavar="FILE", help="Where the page goes.")]
+To = Annotated[Path, Option(metavar="FILE", help="File of the page.")]
 
 
 @shares(output=output_flags)
@@ -23,18 +22,24 @@ def compare(
     output: Output,
     to: To = Path("compare.html"),
     seed: Annotated[int, Option(metavar="N", help="Seed of everything random.")] = 0,
+    verbose: Verbose = False,
 ) -> None:
-    """Put runs side by side, with tests on the differences.
+    """Compare runs, with tests on the differences.
 
-    The first run is what the others (models, checkpoints, layers) are compared with: paired by
-    sample id where both have it, and corrected for the number of tests.
+    Each other run (a model, a checkpoint, a layer) is compared with the first: paired by sample id
+    where both have the sample, and corrected for the number of tests.
+
+    Examples:
+        vlmlens compare runs/a runs/b
+        vlmlens compare runs/a@llm.block.2/last runs/a@llm.block.5/last --to layers.html
     """
     from vlmlens.compare import compare_runs
     from vlmlens.report.files import plain
+    from vlmlens.report.terminal import print_findings, print_results
 
     result = compare_runs(runs, to=to, registry=installed(), seed=seed)
-    if output.json:
-        output.data({"report": str(to), **plain(result)})
+    if output.json or output.quiet:
+        output.data({"report": str(to), **plain(result)}, str(to))
         return
-    print_findings([result])
+    (print_results if verbose else print_findings)([result], stdout())
     output.data(None, f"report  {to}")

@@ -11,15 +11,19 @@ from vlmlens.cli._output import Output, size, table
 from vlmlens.cli._plan import estimate_line
 
 _Time = Annotated[
-    bool, Option("--time", help="Load the model and run some batches, to tell the time too.")
+    bool, Option("--time", help="Load the model and run some batches, to estimate the time, too.")
 ]
 
 
 @shares(flags=spec_flags, output=output_flags)
 def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
-    """Say what a run will store, and with --time how long extraction takes.
+    """Estimate the size of a run, and its time with --time.
 
-    Column by column, without loading weights (but for --time).
+    Sizes are given per column. Weights are loaded only with --time.
+
+    Examples:
+        vlmlens estimate --adapter qwen2vl --data photos/ --prompt "What is it?"
+        vlmlens estimate --time --limit 1000
     """
     from vlmlens.extraction.extraction import timed
     from vlmlens.runner import execution as runner
@@ -39,6 +43,6 @@ def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
     ]
     lines = [f"{found.samples} samples, {estimate_line(found)}"]
     if time:
-        unknown = "unknown: too few batches to tell"
+        unknown = "unknown, too few batches to measure; use more samples or a smaller --batch-size"
         lines.append(f"extraction: {unknown if found.time is None else found.time}")
     output.data(found.to_dict(), table("column", "size", rows=rows), *lines)

@@ -14,11 +14,11 @@ Form = Annotated[
     Option(
         "--format",
         metavar="NAME",
-        help="safetensors, npz, parquet, or a storage plugin. Default: as TARGET's suffix says.",
+        help="safetensors, npz, parquet, or a storage plugin. [default: by the suffix of TARGET]",
     ),
 ]
 Storage = Annotated[
-    str | None, Option(metavar="NAME", help="Storage plugin that reads a bare store.")
+    str | None, Option(metavar="NAME", help="Storage plugin that reads a store without a run.")
 ]
 
 
@@ -32,9 +32,13 @@ def export(
     format_: Form = None,
     storage: Storage = None,
 ) -> None:
-    """Write columns to another store, or to safetensors, npz or Parquet.
+    """Write columns to another store, safetensors, npz or Parquet.
 
-    Ids, samples and the store's record go along; nothing is lost, bfloat16 included.
+    Ids, samples and the store's metadata are written, too. No precision is lost, also of bfloat16.
+
+    Examples:
+        vlmlens export runs/demo-001 demo.parquet
+        vlmlens export runs/demo-001 demo.zarr --format zarr
     """
     from vlmlens.transfer import carry, origin_of
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from typer import Option
-
-from vlmlens.cli._options import SpecFlags, output_flags, shares, spec_flags
+from vlmlens.cli._options import (
+    DryRun,
+    Mode,
+    Shard,
+    SpecFlags,
+    Workers,
+    output_flags,
+    shares,
+    spec_flags,
+)
 from vlmlens.cli._output import Output
-from vlmlens.cli.run import DryRun, Mode, Workers, carry_out
-
-_Shard = Annotated[
-    str | None,
-    Option(
-        metavar="K/N",
-        help="Only this part, for several processes or machines; env: as torchrun or srun say.",
-    ),
-]
+from vlmlens.cli.run import carry_out
 
 
 @shares(flags=spec_flags, output=output_flags)
@@ -26,11 +23,15 @@ def extract(
     resume: Mode = None,
     dry_run: DryRun = False,
     workers: Workers = 1,
-    shard: _Shard = None,
+    shard: Shard = None,
 ) -> None:
-    """Run a model and keep its activations.
+    """Run a model and store its activations.
 
-    `vlmlens analyze` does the rest later, loading the model only where an analysis needs it.
+    `vlmlens analyze` does the rest later. It loads the model only if an analysis needs it.
+
+    Examples:
+        vlmlens extract --limit 100 --sites "llm.block.*/last"
+        vlmlens extract --adapter llava --data photos/ --prompt "What is it?" --shard 0/2
     """
     made = carry_out(
         flags, output, resume, dry_run, command="extract", workers=workers, shard=shard

@@ -24,7 +24,14 @@ def import_(
     format_: Form = None,
     storage: Storage = None,
 ) -> None:
-    """Make a new store of another store, a VLM-Lens database, or an exported file."""
+    """Make a store from another store or an exported file.
+
+    A database of VLM-Lens is a store, too.
+
+    Examples:
+        vlmlens import old.db new.lmdb
+        vlmlens import demo.parquet demo.sqlite
+    """
     from vlmlens.transfer import FORMATS, bring, carry, origin_of
 
     with output.observer() as observer:

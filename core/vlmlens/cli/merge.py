@@ -15,9 +15,13 @@ def merge(
     where: Annotated[str, Argument(metavar="RUN", help="Folder of a run with shards.")],
     output: Output,
 ) -> None:
-    """Put the shards of a run together into one store.
+    """Merge the shards of a run into one store.
 
-    Shards are what `vlmlens extract --shard K/N` writes. They can be analysed as they are, too.
+    `vlmlens extract --shard K/N` writes shards. They can also be analysed without merging.
+
+    Examples:
+        vlmlens merge runs/big
+        vlmlens merge runs/big --json
     """
     from vlmlens.runner.merge import merge as put_together
     from vlmlens.runs.run import Run

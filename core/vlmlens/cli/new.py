@@ -14,13 +14,16 @@ from vlmlens.manifest import PluginKind
 
 @shares(output=output_flags)
 def new(
-    kind: Annotated[PluginKind, Argument(help="adapter, analysis, storage or dataset.")],
-    name: Annotated[str, Argument(help="By which users will choose the plugin.")],
+    kind: Annotated[PluginKind, Argument(metavar="KIND", help="What the plugin adds.")],
+    name: Annotated[str, Argument(metavar="NAME", help="The name that users will give.")],
     output: Output,
     folder: Annotated[
-        Path | None, Argument(help="Where it goes; default: vlmlens-KIND-NAME.")
+        Path | None,
+        Argument(metavar="FOLDER", help="Folder to write. [default: vlmlens-KIND-NAME]"),
     ] = None,
-    defaults: Annotated[bool, Option("--defaults", help="Ask nothing: the defaults hold.")] = False,
+    defaults: Annotated[
+        bool, Option("--defaults", help="Ask nothing and use the defaults.")
+    ] = False,
     answer: Annotated[
         list[str] | None,
         Option(
@@ -30,15 +33,20 @@ def new(
     ] = None,
     template: Annotated[
         str | None,
-        Option(metavar="SOURCE", help="Git URL or folder; default: the installed templates."),
+        Option(metavar="SOURCE", help="Git URL or folder. [default: the installed templates]"),
     ] = None,
     ref: Annotated[
         str | None, Option(metavar="TAG", help="Tag, branch or commit of a git URL.")
     ] = None,
 ) -> None:
-    """Write a new plugin as a distribution, with tests that pass as they are.
+    """Write a new plugin as a package, with tests.
 
-    Installed with `pip install -e FOLDER`, it is found by its name like any other.
+    The tests pass from the start. After `pip install -e FOLDER` the plugin is found by its name,
+    like every other.
+
+    Examples:
+        vlmlens new adapter mymodel
+        vlmlens new analysis myanalysis --defaults
     """
     from vlmlens.registry.scaffold import NewPlugin, default_folder, parsed_answers, write_plugin
 

@@ -1,4 +1,4 @@
-"""`vlmlens plugins list|show|check`: what is installed, and what is wrong with it."""
+"""`vlmlens plugins list|show|check`: the installed plugins, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from vlmlens.testing.run import Report, Suite
 
 app = typer.Typer(
-    help="What is installed, and what is wrong with it.",
+    help="""List, show and check the installed plugins.
+
+    Examples:
+        vlmlens plugins list
+        vlmlens plugins show probe
+    """,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -35,7 +40,12 @@ Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 @app.command("list")
 @shares(output=output_flags)
 def list_(output: Output, kind: Kind = None) -> None:
-    """List plugins with their state."""
+    """List plugins with their state.
+
+    Examples:
+        vlmlens plugins list
+        vlmlens plugins list --kind adapter
+    """
     entries = installed().entries(kind)
     if output.json:
         output.data({"plugins": [entry_document(entry) for entry in entries]})
@@ -58,6 +68,7 @@ def show(
     name: Annotated[
         str,
         Argument(
+            metavar="NAME",
             help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.",
             autocompletion=completion.any_name,
         ),
@@ -65,7 +76,12 @@ def show(
     output: Output,
     kind: Kind = None,
 ) -> None:
-    """Show one plugin: what it offers, its options, its checkpoints."""
+    """Show one plugin: what it offers, its options, its checkpoints.
+
+    Examples:
+        vlmlens plugins show probe
+        vlmlens plugins show ./mine.py:Mine
+    """
     shown = _shown(name, kind)
     document = {"plugins": shown}
     output.data(document, *(part for details in shown for part in _rendered(details)))
@@ -74,7 +90,9 @@ def show(
 @app.command()
 @shares(output=output_flags)
 def check(
-    name: Annotated[str, Argument(help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")],
+    name: Annotated[
+        str, Argument(metavar="NAME", help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")
+    ],
     output: Output,
     kind: Kind = None,
     model: Annotated[
@@ -88,11 +106,14 @@ def check(
         str, Option(metavar="DEVICE", help="Where an adapter computes: cpu, cuda or auto.")
     ] = "cpu",
 ) -> None:
-    """Run a plugin's conformance checks; exit code 1 if one fails.
+    """Run a plugin's conformance checks; the exit code is 1 if one fails.
 
-    An adapter is checked on tiny checkpoints that are made for it, or on --model, in float32; a
-    dataset on small sources, or on --data; extractors and analyses on a tiny model and planted
-    data.
+    An adapter is checked on tiny checkpoints made for it, or on --model, in float32; a dataset on
+    small sources, or on --data; extractors and analyses on a tiny model and planted data.
+
+    Examples:
+        vlmlens plugins check demo --kind adapter
+        vlmlens plugins check ./mine.py:Mine --kind storage
     """
     from vlmlens.testing.run import find_suites, run_suites
 
@@ -251,12 +272,17 @@ def _kind(entry: Entry) -> str:
     return entry.kind.value if entry.kind else "plugin"
 
 
+def _state(entry: Entry) -> str:
+    if entry.lacks_extra:
+        return "not installed"
+    return entry.status.value if entry.status is Status.OK else entry.status.value.upper()
+
+
 def _row(entry: Entry) -> tuple[str, ...]:
-    status = entry.status
     return (
         _kind(entry),
         entry.name,
-        status.value if status is Status.OK else status.value.upper(),
+        _state(entry),
         f"{entry.seconds * 1000:.0f}" if entry.seconds else "",
         _origin(entry),
         _help(entry),
@@ -273,11 +299,13 @@ def _help(entry: Entry) -> str:
 
 def _remark(entry: Entry) -> str:
     """What is wrong with a plugin and what to do, or ""."""
+    if entry.lacks_extra:
+        return ""
     if entry.problem:
         return f"{entry.problem.message}\n  {entry.problem.hint}"
     if entry.heavy:
         return (
             f"Reading its manifest imports {', '.join(entry.heavy)} ({entry.seconds:.1f} s).\n"
-            "  Every command waits for that; its author should keep the manifest in a light module."
+            "  This slows down every command. The manifest belongs in a module with light imports."
         )
     return ""

@@ -11,13 +11,19 @@ from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output
 
 Figures = Annotated[
-    str | None, Option(metavar="FORMATS", help="Write figures too: svg, png; with commas.")
+    str | None,
+    Option(metavar="FORMATS", help="Write the figures, too: svg, png, or both as svg,png."),
 ]
 Tables = Annotated[
-    str | None, Option(metavar="FORMATS", help="Write tables too: csv, latex, parquet.")
+    str | None,
+    Option(
+        metavar="FORMATS",
+        help="Write the tables, too: csv, latex, parquet, or several with commas.",
+    ),
 ]
 To = Annotated[
-    Path | None, Option(metavar="FOLDER", help="Where those go. Default: papers, in the run.")
+    Path | None,
+    Option(metavar="FOLDER", help="Folder for these files. [default: papers, in the run]"),
 ]
 
 
@@ -25,14 +31,18 @@ To = Annotated[
 def report(
     run: Annotated[str, Argument(metavar="RUN", help="Folder of a run.")],
     output: Output,
-    open_: Annotated[bool, Option("--open", help="Show the page in a browser.")] = False,
+    open_: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
     figures: Figures = None,
     tables: Tables = None,
     to: To = None,
 ) -> None:
-    """Write a run's report again, from the results that it has.
+    """Write a run's report again, from its stored results.
 
-    With --figures and --tables: files for papers as well.
+    With --figures and --tables: files for papers, too.
+
+    Examples:
+        vlmlens report runs/demo-001 --open
+        vlmlens report runs/demo-001 --figures svg,png --tables csv,latex
     """
     from vlmlens.runner.run_report import render_again
     from vlmlens.runs.run import Run

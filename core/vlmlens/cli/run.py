@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from typer import Option
-
-from vlmlens.cli._options import SpecFlags, installed, output_flags, shares, spec_flags
-from vlmlens.cli._output import Output, stdout
+from vlmlens.cli._options import (
+    DryRun,
+    Mode,
+    SpecFlags,
+    Verbose,
+    Workers,
+    installed,
+    output_flags,
+    shares,
+    spec_flags,
+)
+from vlmlens.cli._output import Output
 from vlmlens.cli._plan import plan_document, plan_lines
+from vlmlens.cli._results import print_run
 
 if TYPE_CHECKING:
-    from vlmlens.results import Result
     from vlmlens.runner.execution import Plan, RunMode
     from vlmlens.runs.run import Run
-
-Mode = Annotated[
-    bool | None,
-    Option(
-        "--resume/--fresh",
-        help="Go on with the run in --out, or start it over. Default: refuse a folder with a run.",
-    ),
-]
-Workers = Annotated[
-    int,
-    Option(min=1, metavar="N", help="Processes that extract, each with a GPU where there are N."),
-]
-DryRun = Annotated[bool, Option("--dry-run", help="Check and estimate only; write nothing.")]
 
 
 @shares(flags=spec_flags, output=output_flags)
@@ -38,23 +32,20 @@ def run(
     resume: Mode = None,
     dry_run: DryRun = False,
     workers: Workers = 1,
+    verbose: Verbose = False,
 ) -> None:
     """Do the whole job: extract, analyse, report.
 
-    Runs a model on images and prompts, keeps the activations of its layers, analyses them, and
-    shows what was found.
+    Runs a model on images and prompts, stores the activations of its layers, analyses them, and
+    prints what was found. Without flags: the embedded demo model on its own images.
+
+    Examples:
+        vlmlens run
+        vlmlens run --adapter qwen2vl --data photos/ --prompt "Color of the main object:"
     """
     made = carry_out(flags, output, resume, dry_run, command="run", workers=workers)
-    if made is None:
-        return
-    results = list(made.results.values())
-    if output.json:
-        output.data(run_document(made, results))
-        return
-    print_findings(results)
-    output.data(None, f"run     {made.path}")
-    if made.report_path.exists():
-        output.data(None, f"report  {made.report_path}")
+    if made is not None:
+        print_run(made, list(made.results.values()), output, verbose=verbose)
 
 
 def carry_out(
@@ -92,31 +83,6 @@ def carry_out(
             return runner.execute(plan, mode=_mode(resume), shard=part, **settings)
     output.data(plan_document(plan), plan_lines(plan), _column_list(plan))
     return None
-
-
-def print_findings(results: Sequence[Result]) -> None:
-    """Print results for people on stdout."""
-    from vlmlens.report.terminal import print_results
-
-    print_results(results, stdout())
-
-
-def run_document(made: Run, results: Sequence[Result]) -> dict[str, Any]:
-    """What a run found, as JSON-ready data."""
-    from dataclasses import asdict
-
-    findings = [
-        {"analysis": result.analysis, **asdict(finding)}
-        for result in results
-        for finding in result.findings
-    ]
-    report = str(made.report_path) if made.report_path.exists() else None
-    return {
-        "run": str(made.path),
-        "report": report,
-        "findings": findings,
-        "summary": made.info.get("summary", {}),
-    }
 
 
 class _ResumeHint:

@@ -12,10 +12,14 @@ from vlmlens.cli._output import Output, to_json
 
 @shares(output=output_flags)
 def schema(output: Output) -> None:
-    """Print the JSON schema of the run file, for completion in an editor.
+    """Print the JSON schema of the run file, for editors.
 
-    With the options of the installed plugins; those that cannot be imported are named on stderr
-    and left out.
+    It holds the options of all installed plugins. A plugin that cannot be imported is left out,
+    with a warning.
+
+    Examples:
+        vlmlens schema > vlmlens.schema.json
+        vlmlens schema --quiet
     """
     from vlmlens.compose.schema import run_schema
 

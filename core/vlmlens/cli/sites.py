@@ -24,7 +24,8 @@ def sites(
     pattern: Annotated[
         list[str] | None,
         Argument(
-            help="Sites, as llm.block.*.mlp; default: the named ones.",
+            metavar="SITE",
+            help="Sites, for example llm.block.*.mlp. [default: all that have a name]",
             autocompletion=completion.sites,
         ),
     ] = None,
@@ -33,7 +34,11 @@ def sites(
     """List the sites of a model.
 
     They are read from its configuration; no weights are loaded. Module paths of older versions of
-    transformers are taken too, and what they became is shown.
+    transformers work, too; their new names are shown.
+
+    Examples:
+        vlmlens sites
+        vlmlens sites "llm.block.*.mlp" --adapter qwen2vl --model Qwen/Qwen2-VL-2B-Instruct
     """
     from vlmlens.runner import execution as runner
 

@@ -23,7 +23,11 @@ def verify(
 ) -> None:
     """Read every stored chunk and compare its checksum.
 
-    Exit code 2 where something is damaged.
+    The exit code is 2 if something is damaged.
+
+    Examples:
+        vlmlens verify runs/demo-001
+        vlmlens verify demo.zarr --storage zarr
     """
     from vlmlens.transfer import check_all, origin_of
 
@@ -37,4 +41,4 @@ def verify(
         shown = table("column", "first sample", "samples", "problem", rows=rows)
         output.data(document, shown, "", f"{len(damaged)} of {len(chunks)} chunks are damaged")
         raise typer.Exit(2)
-    output.data(document, f"{len(chunks)} chunks, {size(total)}: all sound")
+    output.data(document, f"{len(chunks)} chunks, {size(total)}, all undamaged")

@@ -12,7 +12,12 @@ from vlmlens.manifest import API_VERSION
 
 @shares(output=output_flags)
 def version(output: Output) -> None:
-    """Print the version."""
+    """Print the versions of vlmlens, its plugin API, and Python.
+
+    Examples:
+        vlmlens version
+        vlmlens version --json
+    """
     document = {
         "vlmlens": __version__,
         "plugin_api": API_VERSION,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens.compare._sides import read_sides
 from vlmlens.compare._tests import compare
-from vlmlens.report.html import write_report
+from vlmlens.report.html import render, write_report
 from vlmlens.results import Result
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def compare_runs(
 
 def write_comparison(result: Result, places: Sequence[str], path: Path) -> Path:
     """Write the page of a comparison."""
-    return write_report(
-        path,
+    page = render(
         [result],
         title=result.title,
         facts={},
@@ -48,6 +47,7 @@ def write_comparison(result: Result, places: Sequence[str], path: Path) -> Path:
         max_rows=None,
         reproduce=shlex.join(["vlmlens", "compare", *places]),
     )
+    return write_report(path, page)
 
 
 def _spec(place: str) -> str:

@@ -75,9 +75,9 @@ def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[
     """
     if len(places) < 2:
         raise RunError(
-            "There is only one run to compare.",
+            "There is only one run; a comparison needs at least two.",
             subject=" ".join(places),
-            hint="Give two runs or more; RUN@COLUMN names one column of a run.",
+            hint="Give two or more runs; RUN@COLUMN is one column of a run.",
         )
     sides = [read_side(place, registry) for place in places]
     names = [side.name for side in sides]
@@ -98,7 +98,7 @@ def _check_column(column: str, results: Mapping[str, Result], where: str) -> Non
     known = {str(name) for table in tables for name in table.columns.get("column", ())}
     if column not in known:
         raise RunError(
-            f"No analysis of that run found anything at the column {column!r}.",
+            f"No result of that run has the column {column!r}.",
             subject=where,
             hint=did_you_mean(column, known) or f"There are {', '.join(sorted(known)) or 'none'}.",
         )

@@ -1,4 +1,4 @@
-"""Every number that two sides share, tested, corrected, and said."""
+"""Tests of every number that two runs share, corrected, and put into words."""
 
 from __future__ import annotations
 
@@ -60,15 +60,16 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
 
 
 _NOTES = (
-    "The first run is what the others are compared with. A number of single samples is compared "
-    "over the samples that both runs have, by id: signs of the differences are flipped at random, "
-    "whole groups at a time (two-sided permutation test), and groups are resampled for the 95 % "
-    "interval. Where the runs share no sample, groups change runs at random instead.",
-    "A number that a run gives with a 95 % interval only is compared as if the two intervals were "
-    "independent and normal; on the same samples that is cautious.",
+    "All runs are compared with the first one. Where numbers of single samples are known, the "
+    "samples that both runs have are paired by id. Two-sided permutation test: the signs of the "
+    "differences are flipped at random, whole groups at a time. 95 % interval: bootstrap over "
+    "groups. Where the runs share no sample, groups are exchanged between the runs instead.",
+    "Where only a number and its 95 % interval are known, the two intervals are taken as "
+    "independent and normal. With fewer than about 50 samples a side, such a test finds "
+    "differences too often.",
     "p-values are corrected by Holm (1979) over all tests of the same number: over tasks, columns "
-    "and runs. No difference seen does not mean that there is none: the interval says what is "
-    "ruled out.",
+    "and runs. 'No difference seen' does not prove that there is none: the interval says which "
+    "differences are excluded.",
 )
 
 
@@ -132,7 +133,7 @@ def _corrected(tested: Sequence[Tested]) -> list[Tested]:
 def _findings(tested: Sequence[Tested], reference: str) -> list[Finding]:
     """What differs, first; then a sentence per number on what does not.
 
-    Numbers by column take one sentence for all columns; numbers of single samples that are no
+    Numbers by column take one sentence for all columns. Other numbers of single samples than
     shares are in the table only.
     """
     groups: dict[tuple[int, str, str], list[Tested]] = {}
@@ -158,8 +159,8 @@ def _alike(members: Sequence[Tested], reference: str) -> Finding:
     where = f" for {subjects}" if subjects else ""
     text = (
         f"{first.measure.analysis}, {first.measure.name}: no difference seen between {first.side} "
-        f"and {reference}{where}, in {plural(len(members), 'test')}; all intervals lie within "
-        f"[{low:+.3f}, {high:+.3f}]."
+        f"and {reference}{where} ({plural(len(members), 'test')}, intervals within "
+        f"[{low:+.3f}, {high:+.3f}])."
     )
     values: dict[str, Cell] = {
         "run": first.side,
@@ -183,11 +184,14 @@ def _column(tested: Tested) -> str:
 def _finding(tested: Tested, reference: str) -> Finding:
     subject, made = _subject(tested), tested.difference
     over = f" over {plural(made.samples, 'sample')}" if made.samples else ""
-    how = {"paired": f"paired{over}", "unpaired": f"unpaired{over}", "intervals": "of intervals"}
+    how = {
+        "paired": f"paired{over}",
+        "unpaired": f"unpaired{over}",
+        "intervals": "from intervals",
+    }
     text = (
-        f"{_head(tested)}: {made.value:.3f} in {tested.side}, {made.reference:.3f} in {reference}; "
-        f"difference {made.difference:+.3f} [{made.low:+.3f}, {made.high:+.3f}], "
-        f"corrected p = {tested.corrected:.2g} ({how[made.test]})."
+        f"{_head(tested)}: {made.value:.3f} in {tested.side}, {made.reference:.3f} in {reference} "
+        f"({how[made.test]})."
     )
     values: dict[str, Cell] = {
         "run": tested.side,
@@ -237,14 +241,14 @@ def _test_table(tested: Sequence[Tested]) -> Table:
         for each in tested
     ]
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-    return Table("compare-tests", "Every difference, tested", columns)
+    return Table("compare-tests", "All tests", columns)
 
 
 def _side_table(sides: Sequence[Side]) -> Table:
     names = dict.fromkeys(name for side in sides for name in side.facts)
     columns: dict[str, list[Cell]] = {"run": [side.name for side in sides]}
     columns.update({name: [side.facts.get(name) for side in sides] for name in names})
-    return Table("compare-runs", "What is compared", columns)
+    return Table("compare-runs", "The runs", columns)
 
 
 def _warnings(sides: Sequence[Side], tested: Sequence[Tested]) -> list[str]:
@@ -255,14 +259,14 @@ def _warnings(sides: Sequence[Side], tested: Sequence[Tested]) -> list[str]:
         other = sum(first.prints[sample] != side.prints[sample] for sample in both)
         if other:
             warned.append(
-                f"{first.name} and {side.name}: the same id names another prompt, image or label "
-                f"in {other:,} of {plural(len(both), 'sample')}; they are paired all the same."
+                f"{first.name} and {side.name}: the prompt, image or label differs in {other:,} of "
+                f"{plural(len(both), 'sample')} with the same id; they are paired all the same."
             )
         left = len(first.prints) + len(side.prints) - 2 * len(both)
         if both and left:
             warned.append(
-                f"{first.name} and {side.name}: {plural(left, 'sample')} of only one of them are "
-                "left out of the paired tests."
+                f"{first.name} and {side.name}: {plural(left, 'sample')} that only one run has are "
+                "left out of paired tests."
             )
         if not any(each.side == side.name for each in tested):
             warned.append(f"{first.name} and {side.name} share no number that can be compared.")

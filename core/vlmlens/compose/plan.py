@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.applicability import (
@@ -17,11 +19,13 @@ from vlmlens.compose.applicability import (
     suitable,
 )
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
+from vlmlens.compose.given import IN_MEMORY, Given, given_samples
 from vlmlens.compose.image_check import bad_images_error, bad_samples, summary, without
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import CompositionError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.samples import BadSample, Sample, check_unique
+from vlmlens.runs.run import Run, is_run
+from vlmlens.samples import BadSample, Sample, check_unique, with_prompts
 from vlmlens.sites import SiteMap
 from vlmlens.sites.name_cache import remember
 from vlmlens.spec.model import DEMO_DATA, RunSpec
@@ -70,6 +74,16 @@ class Plan:
     skipped: Sequence[BadSample] = ()
     notes: Sequence[str] = ()
 
+    def __repr__(self) -> str:
+        return brief(
+            self,
+            self.spec.adapter,
+            str(self.spec.data),
+            count(len(self.samples), "sample"),
+            count(len(self.columns), "column"),
+            f"analyses: {', '.join(self.analyses) or 'none'}",
+        )
+
     def without(self, columns: Collection[str]) -> Plan:
         """The same plan without some columns; its analyses stay."""
         if not columns:
@@ -90,6 +104,7 @@ def compose(
     analyse: bool = True,
     must_fit: bool = True,
     notes: Sequence[str] = (),
+    data: Given | None = None,
 ) -> Plan:
     """Choose the parts of a run and check that they fit, without loading weights.
 
@@ -100,6 +115,7 @@ def compose(
         analyse: Whether to choose analyses; False for extraction alone.
         must_fit: Whether columns too large for the disk are an error; False for an estimate.
         notes: Notes from making the spec, which go into the plan.
+        data: Samples in memory, instead of those that the spec names.
 
     Raises:
         PluginError: A part is not installed or cannot be used.
@@ -117,12 +133,11 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    dataset, samples, guesses = read_samples(spec, registry)
+    suggests, samples, guesses = read_samples(spec, registry, data)
     notes = [*notes, *guesses]
     for note in notes:
         observer.note(note)
-    suggested = dataset.suggests.get("analysis", {})
-    asked = asked_analyses(spec.analysis, suggested) if analyse else {}
+    asked = asked_analyses(spec.analysis, suggests) if analyse else {}
     suit = partial(
         suitable, registry, adapter=adapter, extractor=extractor, strict=bool(spec.analysis)
     )
@@ -152,7 +167,7 @@ def compose(
 
     composed = spec.model_copy(
         update={
-            "data": _data(spec),
+            **({"data": _data(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
             "analysis": {name: asked[name] for name in analyses},
         }
     )
@@ -165,7 +180,7 @@ def compose(
         samples=samples,
         columns=columns,
         analyses=analyses,
-        suggested=suggested,
+        suggested=suggests,
         left_out=left_out,
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request),
@@ -195,14 +210,39 @@ def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) 
             )
 
 
-def read_samples(spec: RunSpec, registry: Registry) -> tuple[Manifest, list[Sample], Sequence[str]]:
-    """The dataset plugin of a spec, its samples (with unique ids), and what it had to guess."""
-    manifest, source = registry.dataset_for(_data(spec))
+def read_samples(
+    spec: RunSpec, registry: Registry, data: Given | None = None
+) -> tuple[Asked, list[Sample], Sequence[str]]:
+    """The samples of a spec, with unique ids.
+
+    Args:
+        spec: What the user asked for. Its data may be the folder of a run: then that run's samples.
+        registry: The installed plugins.
+        data: Samples in memory, instead of those that the spec names.
+
+    Returns:
+        Options of analyses that the data suggests, the samples, and what was guessed.
+    """
+    suggests, samples, notes = _read(spec, registry, data)
+    samples = samples[: spec.limit]
+    check_unique(samples)
+    return suggests, samples, notes
+
+
+def _read(
+    spec: RunSpec, registry: Registry, data: Given | None
+) -> tuple[Asked, list[Sample], Sequence[str]]:
+    if data is not None:
+        return {}, *given_samples(data, spec, registry)
+    named = _data(spec)
+    if is_run(named):
+        run = Run(Path(named).expanduser(), registry=registry)
+        return run.info.get("suggested", {}), with_prompts(run.samples, spec.prompt), ()
+    manifest, source = registry.dataset_for(named)
     options = registry.options(manifest, spec.options.dataset)
     dataset: Dataset = registry.load(manifest)(source, options)
-    samples = dataset.samples(spec.prompt)[: spec.limit]
-    check_unique(samples)
-    return manifest, samples, dataset.notes
+    samples = dataset.samples(spec.prompt)
+    return manifest.suggests.get("analysis", {}), samples, dataset.notes
 
 
 def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRequest:

@@ -64,7 +64,8 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
         registry: The plugins to describe. Their classes are imported.
 
     Returns:
-        A JSON schema (draft 2020-12), and a sentence for each plugin that was left out.
+        A JSON schema (draft 2020-12), and a sentence for each plugin that was left out. A built-in
+        plugin whose extra is not installed is in the schema, with any options.
     """
     notes: list[str] = []
     plugins: dict[PluginKind, list[_Plugin]] = {
@@ -119,6 +120,9 @@ def _lifecycle(registry: Registry, definitions: dict[str, Any], notes: list[str]
 def _plugins(registry: Registry, kind: PluginKind, notes: list[str]) -> Iterator[_Plugin]:
     for entry in registry.entries(kind):
         manifest = entry.manifest
+        if manifest is not None and entry.lacks_extra:
+            yield _Plugin(entry, manifest, {"type": "object"})
+            continue
         if manifest is None or not entry.usable:
             notes.append(f"The {kind} {entry.name} is left out: {entry.problem}")
             continue
@@ -215,7 +219,8 @@ def _rules(
     if data and known:
         named = "|".join(plugin.pattern for plugin in known)
         path = {"type": "string", "pattern": rf"^(?!({named}):)(?!.+\.py:\w+)"}
-        any_of = {"anyOf": [{"$ref": f"#/$defs/{plugin.key}"} for plugin in known]}
+        readers = [plugin for plugin in known if not plugin.entry.lacks_extra]
+        any_of = {"anyOf": [{"$ref": f"#/$defs/{plugin.key}"} for plugin in readers]}
         yield {
             "if": {"properties": {field: path}, "required": [field]},
             "then": _with_options(kind, any_of),

@@ -1,6 +1,9 @@
-"""The base for families with a native transformers class.
+"""Adapters for models of the `transformers` library: the base classes that a family builds on.
 
-A family subclasses `TransformersAdapter`, names its sites, and says how its image tokens lie.
+- For: loading, encoding, running and reading such a model; a family adds names and token layouts.
+- May use: `abc` and what lies below it, torch and transformers; never a single family's names.
+- Add here: what two families need. Token layouts go to `layouts`, `raster` and `tiles`; checkpoint
+  files to `weights`; tokenizers and image processing to modules of their own.
 """
 
 from vlmlens.hf.adapter import TransformersAdapter
@@ -20,7 +23,7 @@ from vlmlens.hf.raster import (
     RasterAdapter,
     crop_geometry,
 )
-from vlmlens.hf.tiles import best_canvas, tiled_patches
+from vlmlens.hf.tiles import best_canvas, crop_patches, tiled_patches
 
 __all__ = [
     "LLAVA_RENAMES",
@@ -32,6 +35,7 @@ __all__ = [
     "TransformersAdapter",
     "best_canvas",
     "crop_geometry",
+    "crop_patches",
     "grid_patches",
     "joined",
     "packed_layout",

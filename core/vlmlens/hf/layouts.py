@@ -1,4 +1,4 @@
-"""Building token layouts and patch grids out of encoded tensors."""
+"""Builds token layouts and patch grids from encoded tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CropGeometry:
-    """How an image was resized and placed before it was cut into patches, all in pixels.
+    """How an image was resized and placed before it was cut into patches, in pixels.
 
     Args:
         width: Width of the whole image after resizing; `height` likewise.
@@ -34,14 +34,14 @@ class CropGeometry:
 
 @dataclass(frozen=True, slots=True)
 class PlacedImage:
-    """One image of a batch, as far as layouts depend on it.
+    """What layouts need to know of one image of a batch.
 
     Args:
         sample: Number of its sample in the batch.
         image: Its number in the sample.
         index: Its number in the batch.
         height: Height of the original image in pixels; `width` likewise.
-        inputs: The encoded batch, for what the processor says of each image.
+        inputs: The encoded batch, which may hold facts about each image.
     """
 
     sample: int
@@ -102,7 +102,7 @@ def grid_patches(
 
 
 def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
-    """The grids of a sample's images, one after the other; None where there or in one is none."""
+    """The grids of a sample's images, one after the other; None if one is None or there is none."""
     known = [grid for grid in grids if grid is not None]
     if not known or len(known) < len(grids):
         return None
@@ -114,6 +114,30 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
         rows=np.concatenate([g.rows for g in known]),
         cols=np.concatenate([g.cols for g in known]),
         box=np.concatenate([g.box for g in known]),
+    )
+
+
+def with_row_ends(grid: PatchGrid, image: int, rows: int, cols: int, more: int = 0) -> PatchGrid:
+    """The grid with a separator after each row: an entry without a place, whose box is NaN.
+
+    Args:
+        grid: One view of `rows x cols` patches; there may be no columns.
+        image: Number of the image in its sample.
+        rows: Rows of the grid.
+        cols: Columns of the grid.
+        more: How many more separators follow at the end.
+    """
+    ends = [*range(cols, rows * cols + 1, cols)] if cols else [0] * rows
+    ends += [rows * cols] * more
+    view = grid.view[0] if grid.view else "ends"
+    return PatchGrid(
+        image=np.insert(grid.image, ends, image),
+        view=(view,) * (len(grid) + len(ends)),
+        row=np.insert(grid.row, ends, np.array(ends) // max(cols, 1) - 1),
+        col=np.insert(grid.col, ends, cols),
+        rows=np.insert(grid.rows, ends, rows),
+        cols=np.insert(grid.cols, ends, cols),
+        box=np.insert(grid.box, ends, np.float32(np.nan), axis=0),
     )
 
 
@@ -166,10 +190,10 @@ def packed_layout(
 
 
 def raster_layout(grids: Sequence[PatchGrid | None]) -> AxisLayout:
-    """The layout of a module that gives the image tokens of all samples as their grids list them.
+    """The layout of a module that outputs all samples' image tokens in the order of their grids.
 
     Args:
-        grids: The patch grid of each sample; None where it has no image.
+        grids: The patch grid of each sample; None for a sample without an image.
     """
     counts = [0 if grid is None else len(grid) for grid in grids]
     return packed_layout([[np.arange(count, dtype=np.int64)] for count in counts], grids)
@@ -193,8 +217,8 @@ def sequence_layout(
         input_ids: int64 `[samples, positions]`.
         attention_mask: `[samples, positions]`, 0 at padding.
         kinds: uint8 `[samples, positions]`, a `TokenKind` per position.
-        grids: The patch grid of each sample's image tokens; None where image tokens stand for no
-            place in the image (learned queries).
+        grids: The patch grid of each sample's image tokens; None if image tokens have no place in
+            the image (learned queries).
     """
     ids = input_ids.cpu().numpy()
     mask = attention_mask.cpu().numpy().astype(bool)
@@ -209,7 +233,7 @@ def sequence_layout(
 
 
 def _without_separators(grid: PatchGrid | None, kinds: npt.NDArray[np.uint8]) -> PatchGrid | None:
-    """Mark image positions that stand for no region as special, in place, and drop them.
+    """Mark separators as special, in place, and drop them from the grid.
 
     Raises:
         ValueError: The grid has another number of tokens than the sequence.

@@ -1,8 +1,8 @@
-"""Loading processors, also where torchvision is missing.
+"""Loads processors, with or without torchvision.
 
-transformers refuses some processors without torchvision only because they carry a video
-processor. Images need none of it: then the processor is loaded with its Pillow image processor
-and a video processor that is never called.
+Without torchvision, transformers refuses some processors only because they have a video processor.
+Images do not need it. Such a processor is loaded here with its Pillow image processor and a video
+processor that is never called.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load_processor(
     Args:
         model: Hub id or folder.
         arguments: For every `from_pretrained`.
-        images: The image processor class to use without torchvision, where transformers has none.
+        images: The image processor class to use without torchvision, if transformers has none.
 
     Raises:
         MissingDependency: The family's images cannot be processed without torchvision.
@@ -60,7 +60,7 @@ def processor_class(model: str, arguments: Mapping[str, Any]) -> type[Any]:
 
 
 def image_backend(image_processor: Any) -> str:
-    """What makes the pixel values, such as "torchvision" or "pil"; they differ slightly."""
+    """What makes the pixel values: "torchvision", "pil" or another; they differ slightly."""
     backend = getattr(image_processor, "backend", None)
     if isinstance(backend, str):
         return backend
@@ -73,11 +73,11 @@ def _has_torchvision() -> bool:
 
 
 def transformers_class(name: str) -> type[Any]:
-    """A processor class of transformers, also one that it withholds without torchvision.
+    """A processor class of transformers, including those that it hides without torchvision.
 
-    Some processor modules import a helper of their torchvision image processor that the Pillow one
-    has too: they are lent the Pillow module while they are imported. Where there is none, the
-    result is transformers' placeholder, as before.
+    Some processor modules import a helper from their torchvision image processor, and the Pillow
+    image processor has the same helper. While they are imported, the Pillow module takes the other
+    one's place. If there is no Pillow module, the result is transformers' placeholder.
     """
     found: type[Any] = getattr(transformers, name)
     package, _, module = found.__module__.rpartition(".")

@@ -1,4 +1,4 @@
-"""RasterAdapter: families whose images become one square raster of patches each."""
+"""RasterAdapter: for families that turn each image into one square grid of patches."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LLAVA_RENAMES: Sequence[Rename] = (
 
 
 class RasterAdapter(TransformersAdapter):
-    """Each image becomes one square raster, whose tokens the language model sees in order."""
+    """Each image becomes one square grid, whose tokens the language model reads row by row."""
 
     templates: ClassVar[Sequence[SiteTemplate]] = LLAVA_SITES
 
@@ -60,7 +60,7 @@ class RasterAdapter(TransformersAdapter):
 
     @property
     def side(self) -> int:
-        """Patches along a side of the raster."""
+        """Patches along a side of the grid."""
         return int(self.config.vision_config.image_size) // self.patch
 
     @cached_property

@@ -1,7 +1,8 @@
-"""Weights of checkpoints in a layout of their own: kept on disk, renamed, checked, then placed.
+"""Loads weights of checkpoints with another layout than transformers': rename, check, place.
 
-For families whose class is not transformers' own, or whose files name and cut weights another way.
-No file is unpickled beyond tensors, and no code of a checkpoint is run.
+For families whose model class is their own, or whose files name or split weights in another way.
+Weights stay on disk until they are placed. Only tensors are unpickled, and no code of a checkpoint
+is run.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import transformers
 from safetensors import safe_open
-from transformers.utils.hub import cached_file
 
 from vlmlens.errors import CheckpointError
+from vlmlens.hf.checkpoints import checkpoint_file
+from vlmlens.hf.renames import native_name
+from vlmlens.sites import Rename
 
 _INDEXED = ("model.safetensors", "pytorch_model.bin")
 _LISTED = 40
@@ -33,12 +35,12 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor of a checkpoint that is read where it is indexed, each time anew.
+    """A tensor on disk. Each indexing reads it again.
 
     Args:
         shape: Its shape.
         dtype: Its dtype.
-        read: Reads what an index selects.
+        read: Reads the part that an index selects.
     """
 
     shape: tuple[int, ...]
@@ -46,70 +48,67 @@ class StoredTensor:
     read: Callable[[Any], torch.Tensor]
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        """The numbers that an index selects; `[...]` is all of them."""
+        """The part that an index selects; `[...]` is all of it."""
         return self.read(index)
 
     def rows(self, start: int, stop: int) -> StoredTensor:
-        """The rows from `start` up to `stop`; nothing else is read."""
+        """The rows from `start` up to `stop`; no other rows are read."""
         shape = (len(range(self.shape[0])[start:stop]), *self.shape[1:])
         return StoredTensor(shape, self.dtype, lambda index: self.read(slice(start, stop))[index])
 
     def made(
         self, make: Callable[[torch.Tensor], torch.Tensor], shape: Sequence[int] | None = None
     ) -> StoredTensor:
-        """What a function makes of the whole tensor.
+        """The result of a function of the whole tensor.
 
         Args:
-            make: Called when the result is read.
-            shape: Of the result, where it differs.
+            make: The function; called when the result is read.
+            shape: Of the result, if it differs.
         """
         found = self.shape if shape is None else tuple(shape)
         return StoredTensor(found, self.dtype, lambda index: make(self[...])[index])
 
 
-def stacked(tensors: Sequence[StoredTensor]) -> StoredTensor:
-    """Tensors of one shape on top of each other, `[len(tensors), ...]`."""
+def concatenated(
+    tensors: Sequence[StoredTensor],
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> StoredTensor:
+    """The rows of some tensors one after the other. One tensor is read at a time.
+
+    Args:
+        tensors: With the same shape but for the first dimension.
+        shape: Of the result, if the rows are reshaped.
+        dtype: Of the result; None: as the first is stored.
+    """
     first = tensors[0]
-    shape = (len(tensors), *first.shape)
+    found = shape or (sum(tensor.shape[0] for tensor in tensors), *first.shape[1:])
+    kept = first.dtype if dtype is None else dtype
 
     def read(index: Any) -> torch.Tensor:
-        whole = torch.empty(shape, dtype=first.dtype)
-        for place, tensor in enumerate(tensors):
-            whole[place] = tensor[...]
-        return whole[index]
-
-    return StoredTensor(shape, first.dtype, read)
-
-
-def concatenated(tensors: Sequence[StoredTensor], dim: int = 0) -> StoredTensor:
-    """Tensors one after the other along a dimension."""
-    first = tensors[0]
-    shape = list(first.shape)
-    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
-
-    def read(index: Any) -> torch.Tensor:
-        whole, start = torch.empty(shape, dtype=first.dtype), 0
+        whole, start = torch.empty(found, dtype=kept), 0
+        rows = whole.view(-1, *first.shape[1:])
         for tensor in tensors:
-            whole.narrow(dim, start, tensor.shape[dim]).copy_(tensor[...])
-            start += tensor.shape[dim]
+            rows[start : start + tensor.shape[0]] = tensor[...]
+            start += tensor.shape[0]
         return whole[index]
 
-    return StoredTensor(tuple(shape), first.dtype, read)
+    return StoredTensor(found, kept, read)
 
 
 def stored_weights(model: str, arguments: Mapping[str, Any]) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint by its name there; nothing of it is read yet.
+    """Every tensor of a checkpoint by its original name; none is read yet.
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
         CheckpointError: It has no weights, or a file holds more than tensors.
     """
     weights: dict[str, StoredTensor] = {}
     for file in _files(model, arguments):
-        weights.update(_pickled(file) if file.suffix == ".bin" else _mapped(file))
+        weights.update(_pickled(file) if file.suffix == ".bin" else stored_tensors(file))
     return weights
 
 
@@ -120,7 +119,7 @@ def place_weights(
     model: str,
     arguments: Mapping[str, Any],
 ) -> Any:
-    """A transformers model with these weights, each read once and straight into its place.
+    """A transformers model with these weights. Each is read once, straight into its place.
 
     Args:
         module_class: The `PreTrainedModel` subclass.
@@ -140,32 +139,24 @@ def place_weights(
 
 
 def renamed(
-    weights: Mapping[str, StoredTensor],
-    renames: Iterable[tuple[str, str]],
-    ignored: Iterable[str] = (),
+    weights: Mapping[str, StoredTensor], renames: Sequence[Rename], ignored: Iterable[str] = ()
 ) -> dict[str, StoredTensor]:
-    """Weights under the names of the model's state dict.
+    """Weights, named as in the model's state dict.
 
     Args:
-        weights: By the names of the checkpoint.
-        renames: Regular expressions and what replaces their first match, applied in order.
-        ignored: Regular expressions; weights whose name matches one are left out.
+        weights: By their names in the checkpoint.
+        renames: See `native_name`.
+        ignored: Regular expressions of names; matching weights are left out.
     """
-    rules = [(re.compile(pattern), replacement) for pattern, replacement in renames]
-    unwanted = [re.compile(pattern) for pattern in ignored]
-    found = {}
-    for stored, tensor in weights.items():
-        if any(pattern.search(stored) for pattern in unwanted):
-            continue
-        name = stored
-        for pattern, replacement in rules:
-            name = pattern.sub(replacement, name, count=1)
-        found[name] = tensor
-    return found
+    return {
+        native_name(name, renames): tensor
+        for name, tensor in weights.items()
+        if not any(re.search(pattern, name) for pattern in ignored)
+    }
 
 
 def check_fit(module_class: type[Any], config: Any, weights: Mapping[str, Any], model: str) -> None:
-    """Compare weights with the state dict that a model of this config has.
+    """Compare weights with the state dict of a model with this config.
 
     Raises:
         CheckpointError: Weights are missing, left over, or of another shape; it lists them.
@@ -194,42 +185,8 @@ def check_fit(module_class: type[Any], config: Any, weights: Mapping[str, Any], 
         )
 
 
-def read_config_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's config.json as it is, without the class that it may name.
-
-    Raises:
-        OSError: There is none.
-    """
-    revision = arguments.get("revision")
-    said, _ = transformers.PreTrainedConfig.get_config_dict(model, revision=revision)
-    return dict(said)
-
-
-def checkpoint_file(
-    model: str, file: str, arguments: Mapping[str, Any], *, needed: bool = False
-) -> Path | None:
-    """Where a file of a checkpoint lies on this machine; fetched from the hub if it must be.
-
-    Args:
-        model: Hub id or folder.
-        file: Its name in the checkpoint.
-        arguments: For `from_pretrained`; the revision is taken of it.
-        needed: Whether its absence is an error.
-
-    Raises:
-        OSError: It is needed, and not there.
-    """
-    path = cached_file(
-        model,
-        file,
-        revision=arguments.get("revision"),
-        _raise_exceptions_for_missing_entries=needed,
-    )
-    return None if path is None else Path(path)
-
-
 def _files(model: str, arguments: Mapping[str, Any]) -> list[Path]:
-    """The weight files, safetensors where there are any."""
+    """The weight files, safetensors if there are any."""
     for name in _INDEXED:
         index = checkpoint_file(model, f"{name}.index.json", arguments)
         if index is not None:
@@ -253,8 +210,8 @@ def _shard(model: str, name: str, arguments: Mapping[str, Any]) -> Path | None:
     return checkpoint_file(model, name, arguments, needed=True)
 
 
-def _mapped(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file, read by position, so that no page stays mapped."""
+def stored_tensors(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, read by position: no page stays mapped in memory."""
     opened: Any = safe_open(file, framework="pt", backend="pread")
     starts = _starts(file)
     return {name: _stored(opened, name, file, start) for name, start in starts.items()}
@@ -284,7 +241,7 @@ def _is_rows(index: Any) -> bool:
 def _rows(
     file: Path, start: int, shape: tuple[int, ...], first: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Rows of a tensor that begins at byte `start`; safetensors would read all of it for them.
+    """Rows of a tensor that begins at byte `start`; safetensors would read the whole tensor.
 
     Raises:
         CheckpointError: The file ends before them.
@@ -301,7 +258,7 @@ def _rows(
 
 
 def _starts(file: Path) -> dict[str, int]:
-    """Where in a safetensors file each tensor begins: behind a header of JSON and its length."""
+    """The byte at which each tensor begins in a safetensors file: after the JSON header."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))

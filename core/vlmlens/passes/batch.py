@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from vlmlens._display import brief, count, shape
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
 
@@ -66,6 +67,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        return brief(self, "", count(len(self), "sample"), f"axes: {', '.join(self.layouts)}")
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardOutput:
@@ -77,3 +81,6 @@ class ForwardOutput:
     """
 
     logits: torch.Tensor | None
+
+    def __repr__(self) -> str:
+        return brief(self, "", f"logits {shape(self.logits)}")

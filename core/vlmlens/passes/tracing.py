@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 
+from vlmlens._display import brief, count
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError, did_you_mean
 from vlmlens.passes.compiling import uncompiled
 from vlmlens.passes.skipping import passing_on
@@ -51,6 +52,8 @@ class Trace(Mapping[str, torch.Tensor]):
     logits: torch.Tensor | None = None
 
     def __getitem__(self, site: str) -> torch.Tensor:
+        if site not in self.activations:
+            raise _not_traced(site, self.activations)
         return self.activations[site]
 
     def __iter__(self) -> Iterator[str]:
@@ -58,6 +61,13 @@ class Trace(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self.activations)
+
+    def __repr__(self) -> str:
+        sites = count(len(self), "site")
+        return brief(self, "", count(len(self.batch), "sample"), sites, *list(self)[:3])
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def select(self, column: str) -> list[torch.Tensor] | torch.Tensor:
         """A column of this pass: `trace.select("llm.block.3/last")`, `[samples, width]`.
@@ -320,8 +330,12 @@ def _resolved(vlm: Model, item: str | Site) -> list[Site]:
     return [item] if isinstance(item, Site) else vlm.sites.resolve(item)
 
 
+class _NotTraced(SiteNotFound, KeyError):
+    """A KeyError too, as mappings raise it: `trace.get` and `in` rest on that."""
+
+
 def _not_traced(name: str, traced: Iterable[str]) -> SiteNotFound:
-    return SiteNotFound(
+    return _NotTraced(
         f"The site {name!r} was not traced in this pass.",
         subject=name,
         hint=f"{did_you_mean(name, traced)} Pass the site to `trace`. A column needs the full name "

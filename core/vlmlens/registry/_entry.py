@@ -64,6 +64,11 @@ class Entry:
         """Whether it can be chosen, by its name or as DISTRIBUTION:NAME."""
         return self.manifest is not None and self.status in (Status.OK, Status.AMBIGUOUS)
 
+    @property
+    def lacks_extra(self) -> bool:
+        """Whether it is a built-in plugin whose extra is not installed: no fault, but a choice."""
+        return self.status is Status.MISSING_DEPENDENCY and self.distribution == "vlmlens"
+
     def failed(self, status: Status, problem: PluginError) -> Entry:
         """The same entry with a problem."""
         return replace(self, status=status, problem=problem)

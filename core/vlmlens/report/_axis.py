@@ -31,7 +31,7 @@ class Axis:
 
 
 def left_room(labels: Sequence[str], least: float, right: float) -> float:
-    """Where the axis may begin so that no slanted label reaches over the left edge.
+    """Where the axis must begin so that no slanted label crosses the left edge.
 
     Args:
         labels: One per position.

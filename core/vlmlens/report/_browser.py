@@ -1,6 +1,6 @@
-"""The samples as data for the page's script: what was asked, and what each analysis says of them.
+"""The samples as data for the page's script: the questions, and what each analysis says of them.
 
-What an analysis says of single samples is in its tables with a column `sample`, a row for each.
+Analyses say it in tables with a column `sample` and one row per sample.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def draw_browser(
 
 
 def behind(finding: Finding, samples: Sequence[Sample]) -> Markup:
-    """A link from a finding to the samples that it rests on; empty where that is not known."""
+    """A link from a finding to the samples behind it; empty if they are not known."""
     wanted = set(finding.samples)
     chosen = [i for i, sample in enumerate(samples) if sample.id in wanted]
     of_task = sum(sample.task == finding.subject for sample in samples if finding.subject)
@@ -68,13 +68,14 @@ def _data(
     tables = [_said(table, result, numbers, words) for result, table in per_sample(results)]
     return {
         "samples": [_sample(sample, words, pictures) for sample in samples],
+        "groups": groups(samples),
         "tables": [table for table in tables if table["rows"]],
         "words": words.listed(),
     }
 
 
 def per_sample(results: Sequence[Result]) -> list[tuple[Result, Table]]:
-    """The tables with at most one row per sample; one with a row for each key is taken apart."""
+    """The tables with at most one row per sample; tables with further keys are split by them."""
     found = [(result, table) for result in results for table in result.tables]
     parts = [(result, part) for result, table in found for part in _parts(table)]
     return [(result, part) for result, part in parts if _is_per_sample(part)]
@@ -99,6 +100,17 @@ def _parts(table: Table) -> list[Table]:
 def _is_per_sample(table: Table) -> bool:
     ids = table.columns.get("sample", ())
     return len(ids) > 0 and len(set(ids)) == len(ids)
+
+
+def groups(samples: Sequence[Sample]) -> list[int]:
+    """A number for each sample, the same for all questions about the same pictures."""
+    known: dict[tuple[object, ...], int] = {}
+    keys = (
+        tuple(image if isinstance(image, str) else id(image) for image in sample.images)
+        or (sample.id, None)
+        for sample in samples
+    )
+    return [known.setdefault(key, len(known)) for key in keys]
 
 
 def _sample(sample: Sample, words: Words, pictures: Pictures) -> list[Any]:
@@ -128,6 +140,6 @@ def _said(table: Table, result: Result, numbers: dict[str, int], words: Words) -
 
 
 def _is_choice(table: Table, name: str) -> bool:
-    """Whether samples can be chosen by the values of a column: they are few, and no numbers."""
+    """Whether a column can be a filter: it has few values, and they are not numbers."""
     values = set(table.columns[name])
     return 1 < len(values) <= _CHOICES and not any(type(value) is float for value in values)

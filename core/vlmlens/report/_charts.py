@@ -148,23 +148,23 @@ class _Drawn:
 def _line(drawn: _Drawn) -> Markup:
     item, plot = drawn.item, drawn.plot
     intervals = [(i, drawn.interval(i)) for i in range(len(item.y))]
-    parts = [_band(run, plot) for run in _runs(intervals)]
+    parts = [_band(run, plot) for run in runs(intervals)]
     points = [(i, finite(value)) for i, value in enumerate(item.y)]
-    for run in _runs(points):
+    for run in runs(points):
         path = "M" + "L".join(f"{plot.x(i):.1f} {plot.y(y):.1f}" for i, y in run)
         parts.append(tag("path", class_="line", d=path))
     return drawn.group([*parts, *(_mark(drawn, i, y) for i, y in points if y is not None)])
 
 
-def _runs(points: Sequence[tuple[int, V | None]]) -> list[list[tuple[int, V]]]:
+def runs(points: Sequence[tuple[int, V | None]]) -> list[list[tuple[int, V]]]:
     """The points between gaps."""
-    runs: list[list[tuple[int, V]]] = [[]]
+    found: list[list[tuple[int, V]]] = [[]]
     for index, value in points:
         if value is not None:
-            runs[-1].append((index, value))
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
+            found[-1].append((index, value))
+        elif found[-1]:
+            found.append([])
+    return [run for run in found if run]
 
 
 def _band(run: Sequence[tuple[int, tuple[float, float]]], plot: Plot) -> Markup:

@@ -13,7 +13,7 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 def data_block(data: Any, name: str) -> Markup:
-    r"""A block of data, which a browser never runs and the page's script reads by its class.
+    r"""A block of data. The browser never runs it; the page's script finds it by its class.
 
     >>> data_block(["</script>"], "words")
     '<script type="application/json" class="words">["\\u003c/script\\u003e"]</script>'

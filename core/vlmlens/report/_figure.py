@@ -22,7 +22,7 @@ def draw_figures(
     name: str = "figure",
     pictures: Pictures | None = None,
 ) -> Markup:
-    """Figures two in a row; wide ones, and one that is left alone in its row, take a whole row.
+    """Figures, two in a row. A wide one takes a whole row, and so does one that would stand alone.
 
     Args:
         figures: What to draw.

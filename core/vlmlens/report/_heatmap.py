@@ -51,7 +51,7 @@ def draw_heatmap(figure: Figure, total: float) -> Markup:
 
 
 def cell_texts(figure: Figure) -> list[list[str]]:
-    """What is printed in the cells: the figure's texts, else the numbers where they are few."""
+    """What is printed in the cells: the figure's texts, else the numbers if they are few."""
     if figure.texts:
         return [[one_line(text) for text in row] for row in figure.texts]
     if len(figure.y) * len(figure.x) > _MANY_CELLS:
@@ -61,7 +61,7 @@ def cell_texts(figure: Figure) -> list[list[str]]:
 
 def _short_number(value: float | None) -> str:
     number = finite(value)
-    return "" if number is None else f"{number:.2f}" if abs(number) < 100 else f"{number:.0f}"
+    return "" if number is None else f"{number:z.2f}" if abs(number) < 100 else f"{number:.0f}"
 
 
 def _grid(

@@ -46,7 +46,7 @@ def groups(labels: Sequence[str]) -> list[Group]:
 
 
 def grouped(labels: Sequence[str]) -> list[Group] | None:
-    """The groups where they make the axis shorter, else None: the labels have no such pattern."""
+    """The groups, or None if most labels are not layers."""
     found = groups(labels)
     layers = sum(group.stop - group.start for group in found if group.numbers)
     return found if len(labels) > 2 and layers * 2 > len(labels) else None

@@ -1,4 +1,4 @@
-"""HTML and SVG built from nested calls; every text and attribute is escaped unless it is Markup."""
+"""HTML and SVG from nested calls; texts and attributes are escaped unless they are Markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VOID = frozenset({"img", "meta", "br", "input"})
 
 
 class Markup(str):
-    """Text that is markup already; only this module and the page's own template make it."""
+    """Text that is markup already. Only this module and the page's template make it."""
 
     __slots__ = ()
 

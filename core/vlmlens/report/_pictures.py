@@ -42,7 +42,7 @@ class Pictures:
 
     Args:
         samples: Whose pictures these are.
-        most: How many pictures are embedded of each size; later ones are left out.
+        most: How many pictures of each size are embedded at most.
     """
 
     def __init__(self, samples: Sequence[Sample], most: int = 48) -> None:
@@ -53,7 +53,7 @@ class Pictures:
         self._listed: list[tuple[str, int, int]] = []
 
     def number(self, sample: str, image: int = 0, side: int = SMALL) -> int | None:
-        """The number of a sample's picture; None where there is none, or no room for it."""
+        """The number of a sample's picture; None if it has none, or if the page holds enough."""
         images = self.samples[sample].images if sample in self.samples else ()
         if not 0 <= image < len(images):
             return None

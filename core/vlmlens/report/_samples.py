@@ -1,4 +1,4 @@
-"""A handful of samples for the page: small pictures with their questions and right answers."""
+"""The first samples on the page: small pictures with their questions and right answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import ImageError
+from vlmlens.report._browser import groups
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import is_small, thumbnail
 from vlmlens.report._text import clean, cut, one_line
@@ -20,10 +21,9 @@ _LONGEST_PROMPT = 300
 
 def draw_samples(samples: Sequence[Sample]) -> Markup:
     """Cards of the first samples; questions on the same images share a card."""
-    cards: dict[tuple[object, ...], list[Sample]] = {}
-    for sample in samples:
-        key = tuple(image if isinstance(image, str) else id(image) for image in sample.images)
-        cards.setdefault(key or (sample.id, None), []).append(sample)
+    cards: dict[int, list[Sample]] = {}
+    for number, sample in zip(groups(samples), samples, strict=True):
+        cards.setdefault(number, []).append(sample)
     drawn = [_card(group) for group in list(cards.values())[:_CARDS]]
     return tag("div", *drawn, class_="samples")
 

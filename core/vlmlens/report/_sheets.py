@@ -1,7 +1,7 @@
 """Figures of one sample at a time: lens tables, and maps of patches over the picture.
 
-The page holds them as data, from which its script draws what is chosen; without scripts the first
-ones are there as a table, or as a row of small maps.
+The page holds them as data, and its script draws the chosen one. Without scripts, the page shows
+the first ones: as a table, or as a row of small maps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlmlens.report._text import cut, finite, one_line, plural, show, width
 from vlmlens.report._theme import level
 from vlmlens.results import Figure, Sheet
 
-_STILL_CELLS = 3_000
+_STILL_CELLS = 600
 _LONGEST_TEXT = 14
 _PANEL, _GAP, _ACROSS = 142.0, 16.0, 6
 Box = tuple[float, float, float, float]
@@ -49,7 +49,7 @@ def draw_sheets(figure: Figure, pictures: Pictures, name: str = "figure") -> Mar
 
 
 def box_of(sheet: Sheet, patch: int) -> Box | None:
-    """Where a patch lies, inside the picture; None where it has no place."""
+    """The part of a patch inside the picture; None if it has no place."""
     box = sheet.boxes[patch]
     ends = [finite(value) for value in box] if box else [None]
     inside = [min(max(value, 0.0), 1.0) for value in ends if value is not None]
@@ -131,7 +131,7 @@ def _sheet(sheet: Sheet, figure: Figure, words: Words, pictures: Pictures) -> di
 def _left_out(figure: Figure) -> Markup:
     shown = _still_count(figure)
     rest = len(figure.sheets) - shown
-    text = f"{plural(rest, 'more sample')} can be chosen where scripts run." if rest else ""
+    text = f"{plural(rest, 'more sample')} can be chosen if scripts are allowed." if rest else ""
     return tag("p", text, class_="muted") if text else Markup("")
 
 

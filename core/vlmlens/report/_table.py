@@ -72,7 +72,7 @@ def _cell(value: Cell, is_number: bool, *, first: bool) -> Markup:
     full = one_line(value) if len(shown) > _LONGEST_CELL else None
     look: dict[str, str | None] = {"class_": "number" if is_number else None, "title": full}
     if is_number and (number := finite(scalar(value))) is not None:
-        look["data_v"] = repr(number)
+        look["data_v"] = f"{number:.7g}"
     if first:
         look["scope"] = "row"
     return tag("th" if first else "td", cut(shown, _LONGEST_CELL), **look)

@@ -18,7 +18,7 @@ _MAX_NAME = 80
 
 
 def clean(text: object) -> str:
-    r"""Text in which nothing can steer a terminal, break XML, or turn the reading direction.
+    r"""Text that cannot steer a terminal, break XML or change the reading direction.
 
     Control characters, direction marks and lone surrogates become visible escapes.
 
@@ -57,14 +57,14 @@ def finite(value: Any) -> float | None:
 
 
 def show(value: Cell) -> str:
-    """A table cell for people.
+    """A table cell for people; empty if there is no value.
 
     >>> [show(value) for value in (0.91234, 1e-5, 12, 250.0, None, True, "a")]
-    ['0.912', '1.0e-05', '12', '250', '-', 'yes', 'a']
+    ['0.912', '1.0e-05', '12', '250', '', 'yes', 'a']
     """
     value = scalar(value)
     if value is None:
-        return "-"
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -74,7 +74,7 @@ def show(value: Cell) -> str:
 
 def _show_float(value: float) -> str:
     if not math.isfinite(value):
-        return "-" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+        return "" if math.isnan(value) else ("∞" if value > 0 else "-∞")
     if value == int(value) and abs(value) < 1e6:
         return f"{value:.0f}" if value else "0"
     if 1e-3 <= abs(value) < 1e4:
@@ -99,7 +99,7 @@ def width(text: str, size: float, *, mono: bool = False) -> float:
 
 
 def cut(text: str, length: int) -> str:
-    """At most `length` characters, the end given by an ellipsis where something is lost."""
+    """At most `length` characters; an ellipsis says that something was cut."""
     return text if len(text) <= length else text[: max(length - 1, 1)] + "…"
 
 

@@ -1,7 +1,8 @@
 """Colours, the same on paper (matplotlib) and on the page (CSS), for light and dark.
 
 The series colours follow Okabe and Ito, "Color Universal Design" (2008), darkened for white
-paper and lightened for dark screens; yellow is left out because it vanishes on white.
+paper and lightened for dark screens, to a contrast of 3 or more; yellow is left out because it
+vanishes on white.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 from vlmlens.results import Verdict
 
 SERIES_LIGHT = (
-    "#0072b2", "#d55e00", "#00916a", "#b8578f", "#b87f00", "#3b9bd6", "#6b4c9a", "#6f6f6f",
+    "#0072b2", "#d55e00", "#00916a", "#b8578f", "#b87f00", "#3a95cf", "#6b4c9a", "#6f6f6f",
 )  # fmt: skip
 SERIES_DARK = (
     "#4da8e0", "#f4894a", "#34c796", "#e39bc6", "#eab54a", "#9ad4f7", "#b095e0", "#b0b0b0",

@@ -7,9 +7,11 @@ from the page's own figures. The same figure gives the same bytes. No pyplot, no
 from __future__ import annotations
 
 import io
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,7 @@ def figure_svg(figure: Figure, sheet: Sheet | None = None, picture: Image | None
         sheet: Which of its sheets, where it has some; default: the first.
         picture: What lies under a map of patches.
     """
+    _import_matplotlib()
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     meta = {"Date": None, "Creator": "vlmlens"}
@@ -58,10 +61,30 @@ def figure_svg(figure: Figure, sheet: Sheet | None = None, picture: Image | None
 
 def figure_png(figure: Figure, sheet: Sheet | None = None, picture: Image | None = None) -> bytes:
     """The figure as a PNG file with 300 dots per inch; arguments as of `figure_svg`."""
+    _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     meta = {"Software": "vlmlens"}
     return _file(figure, sheet, picture, FigureCanvasAgg, format="png", metadata=meta, dpi=300)
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, also where MPLBACKEND names a backend that is not installed.
+
+    Jupyter sets that variable for the commands of its cells. No backend is needed here, but the
+    user's own plots in this process may need it, so it is set afterwards where it can be.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    if named:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = named
 
 
 def _file(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlmlens._files import write_bytes
 from vlmlens.report._text import clean, scalar, slug
 from vlmlens.results import Figure, Result, Table
-
-if TYPE_CHECKING:
-    import pyarrow
-
-_INT64 = 2**63
 
 
 def write_result(result: Result, folder: Path) -> list[Path]:
@@ -58,7 +53,7 @@ def to_json(result: Result) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Dicts, lists, strings, finite numbers, booleans and None from anything a result holds.
+    """Anything that a result holds, as dicts, lists, strings, finite numbers, booleans and None.
 
     Raises:
         TypeError: There is no such form for it.
@@ -84,7 +79,7 @@ def _plain_container(value: Any) -> Any:
         return [plain(item) for item in sorted(value)]
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
-    raise TypeError(f"a result holds {value!r} of {type(value).__name__}, which JSON has not")
+    raise TypeError(f"a result holds {value!r} of {type(value).__name__}, which JSON cannot hold")
 
 
 def file_names(result: Result, items: Sequence[Table] | Sequence[Figure], suffix: str) -> list[str]:
@@ -114,29 +109,12 @@ def table_parquet(table: Table) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {clean(name): _array(values) for name, values in table.columns.items()}
+    cleaned = {
+        clean(name): [clean(value) if isinstance(value, str) else value for value in values]
+        for name, values in table.columns.items()
+    }
+    data = replace(table, columns=cleaned).to_arrow()
     sink = pyarrow.BufferOutputStream()
-    data = pyarrow.table(columns).replace_schema_metadata({"title": clean(table.title)})
-    pyarrow.parquet.write_table(data, sink, compression="zstd")
+    titled = data.replace_schema_metadata({"title": clean(table.title)})
+    pyarrow.parquet.write_table(titled, sink, compression="zstd")
     return bytes(sink.getvalue())
-
-
-def _array(values: Sequence[Any]) -> pyarrow.Array:
-    """One Arrow type per column, chosen by what is in it; mixed columns become text."""
-    import pyarrow
-
-    items = [scalar(value) for value in values]
-    present = [item for item in items if item is not None]
-    convert, kind = _column_type(present)
-    made = [None if item is None else convert(item) for item in items]
-    return pyarrow.array(made, type=pyarrow.type_for_alias(kind))
-
-
-def _column_type(present: Sequence[Any]) -> tuple[Callable[[Any], Any], str]:
-    if present and all(isinstance(item, bool) for item in present):
-        return bool, "bool"
-    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in present)
-    if present and numbers:
-        small = all(isinstance(item, int) and -_INT64 <= item < _INT64 for item in present)
-        return (int, "int64") if small else (float, "float64")
-    return clean, "string"

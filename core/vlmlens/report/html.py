@@ -19,50 +19,24 @@ from vlmlens._files import write_bytes
 from vlmlens.report import _theme
 from vlmlens.report._browser import draw_browser
 from vlmlens.report._markup import Markup, join, tag, text
+from vlmlens.report._overview import draw_overview, verdicts
 from vlmlens.report._pictures import Pictures
 from vlmlens.report._samples import draw_samples
-from vlmlens.report._sections import (
-    analysis,
-    anchors,
-    contents,
-    facts_list,
-    findings,
-    glance,
-    notes,
-    verdicts,
-)
+from vlmlens.report._sections import analysis, anchors, contents, facts_list, notes
+from vlmlens.report._text import one_line
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 
 _SCRIPTS = ("report.js", "charts.js", "sheets.js", "browser.js")
+_SHORT = {"warnings": "Warnings"}
+"""Titles of sections in the contents, where they differ from the headings."""
 
 Facts = Mapping[str, "str | int | float | Mapping[str, str | int | float]"]
 """What is known of a run, by name; a mapping as a value is a group of its own."""
 
 
-def write_report(
-    path: Path,
-    results: Sequence[Result],
-    *,
-    title: str,
-    facts: Facts,
-    spec_yaml: str,
-    warnings: Sequence[str] = (),
-    samples: Sequence[Sample] = (),
-    reproduce: str = "vlmlens run -c run.yaml",
-    max_rows: int | None = 100,
-) -> Path:
-    """Write the page of `render` to a file, whole or not at all."""
-    page = render(
-        results,
-        title=title,
-        facts=facts,
-        spec_yaml=spec_yaml,
-        warnings=warnings,
-        samples=samples,
-        reproduce=reproduce,
-        max_rows=max_rows,
-    )
+def write_report(path: Path, page: str) -> Path:
+    """Write a page of `render` to a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, page.encode())
     return path
@@ -74,6 +48,7 @@ def render(
     title: str,
     facts: Facts,
     spec_yaml: str,
+    lead: Sequence[str] = (),
     warnings: Sequence[str] = (),
     samples: Sequence[Sample] = (),
     reproduce: str = "vlmlens run -c run.yaml",
@@ -83,9 +58,10 @@ def render(
 
     Args:
         results: In the order in which they are shown.
-        title: The page's heading, say "demo on demo:scenes".
+        title: The page's heading.
         facts: Model, data, versions, timings: by name, in groups or not.
-        spec_yaml: The exact spec.
+        spec_yaml: The spec that repeats the run.
+        lead: What to know before reading, below the heading: the model, the data, the date.
         warnings: Of the run; those of the results are shown with them.
         samples: Those of the run: the first few are pictured, the others can be looked up.
         reproduce: The command that repeats the run, given the spec as `run.yaml`.
@@ -96,20 +72,25 @@ def render(
     pictures = Pictures(samples)
     warned = [*warnings, *(f"{item.title}: {line}" for item in results for line in item.warnings)]
     names = anchors(results)
-    body = tag(
-        "main",
-        _header(title),
-        contents(results, names),
-        tag("section", *_found(results, names, samples), id="found"),
-        _warnings(warned),
+    overview = draw_overview(results, names, samples)
+    sections = [
+        ("overview", "Overview", overview or _nothing(results)),
+        ("warnings", "Read this before you trust it", _warnings(warned)),
         *(
-            analysis(item, name, max_rows, pictures)
+            (name, item.title, analysis(item, name, max_rows, pictures, samples))
             for item, name in zip(results, names, strict=True)
         ),
-        _section("Samples", "samples", _samples(samples, results, pictures)),
-        _section("Method", "method", notes(results)),
-        _section("This run", "run", facts_list(facts)),
-        _section("Reproduce", "reproduce", _reproduce(spec_yaml, reproduce)),
+        ("samples", "Samples", _samples(samples, results, pictures)),
+        ("method", "Method", join([notes(results), "" if overview else verdicts(results)])),
+        ("run", "This run", facts_list(facts)),
+        ("reproduce", "Reproduce", _reproduce(spec_yaml, reproduce)),
+    ]
+    shown = [(name, title, content) for name, title, content in sections if content]
+    links = contents([(name, _SHORT.get(name, title)) for name, title, _ in shown])
+    main = tag(
+        "main",
+        tag("header", tag("h1", title), tag("p", " · ".join(lead), class_="lead") if lead else ""),
+        *(_section(*each) for each in shown),
         pictures.block(),
     )
     return Template(_static("report.html")).substitute(
@@ -117,19 +98,15 @@ def render(
         policy=text(_policy(style, script)),
         style=style,
         script=script,
-        body=body,
+        body=join([links, main]),
     )
 
 
-def _header(title: str) -> Markup:
-    return tag("header", tag("p", "vlmlens report", class_="brand"), tag("h1", title))
-
-
-def _found(
-    results: Sequence[Result], names: Sequence[str], samples: Sequence[Sample]
-) -> list[Markup]:
-    heading = tag("h2", "What was found")
-    return [heading, findings(results, names, samples), verdicts(results), glance(results)]
+def _nothing(results: Sequence[Result]) -> Markup:
+    """What is said where there is nothing to show."""
+    if any(item.findings for item in results):
+        return Markup("")
+    return tag("p", "No analysis found anything to report.", class_="muted")
 
 
 def _samples(samples: Sequence[Sample], results: Sequence[Result], pictures: Pictures) -> Markup:
@@ -140,21 +117,18 @@ def _samples(samples: Sequence[Sample], results: Sequence[Result], pictures: Pic
     return join([still, draw_browser(samples, results, pictures)])
 
 
-def _section(title: str, name: str, content: Markup) -> Markup:
-    return tag("section", tag("h2", title), content, id=name) if content else Markup("")
+def _section(name: str, title: str, content: Markup) -> Markup:
+    return tag("section", tag("h2", one_line(title)), content, id=name)
 
 
 def _warnings(warned: Sequence[str]) -> Markup:
-    if not warned:
-        return Markup("")
     items = [tag("li", line) for line in dict.fromkeys(warned)]
-    heading = tag("h2", "Read this before you trust it")
-    return tag("section", heading, tag("ul", *items), class_="warnings", id="warnings")
+    return tag("ul", *items) if items else Markup("")
 
 
 def _reproduce(spec_yaml: str, command: str) -> Markup:
     save = tag("p", "Save this spec as ", tag("code", "run.yaml"), " and run the command below it.")
-    return join([save, _code(spec_yaml, "The exact spec"), _code(command, "The command")])
+    return join([save, _code(spec_yaml, "The spec"), _code(command, "The command")])
 
 
 def _code(content: str, label: str) -> Markup:

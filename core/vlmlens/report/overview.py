@@ -7,26 +7,54 @@ overview is a result like any other, so that terminal, page, JSON and notebook s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from vlmlens.results import OVERVIEW, Cell, Glance, Result, Table
+from vlmlens.compose.estimate import duration
+from vlmlens.report._text import plural
+from vlmlens.results import OVERVIEW, Cell, Finding, Glance, Result, Table
+
+if TYPE_CHECKING:
+    from vlmlens.runs.run import Run
 
 
-def overview_of(results: Sequence[Result]) -> Result:
+def headline(run: Run) -> str:
+    """A run in one line: "demo on demo:scenes: 600 images, 3,000 questions, 3 min".
+
+    The time is left out if the run was analyzed again: that of the extraction is not known then.
+    """
+    spec, samples = run.spec, run.samples
+    model = f"{spec.adapter} {spec.model or ''}".strip()
+    images = len({image for sample in samples for image in sample.images})
+    seconds = run.info.get("summary", {}).get("seconds", {})
+    facts = [
+        plural(images, "image") if images else "",
+        "" if images == len(samples) else plural(len(samples), "question"),
+        duration(sum(seconds.values())) if "extract" in seconds else "",
+    ]
+    source = f"{model} on {spec.data}" if run.has_model else str(spec.data)
+    return f"{source}: {', '.join(fact for fact in facts if fact)}"
+
+
+def overview_of(results: Sequence[Result], title: str = "Overview") -> Result:
     """The overview of a run.
 
     Args:
         results: Of its analyses, in order.
+        title: The run in one line.
 
     Returns:
-        A result with all cells, what is notable as findings, and one table: a row per subject; per
-        question its answer, and in columns QUESTION (value), (verdict) and (beside) what is known.
+        A result with all cells, what is notable as findings (of several about one subject, the
+        first), and one table: a row per subject; per question its answer, and in columns
+        QUESTION (value), (verdict) and (beside) what is known.
     """
     cells = [cell for result in results for cell in result.overview]
-    notable = [found for result in results for found in result.findings if found.notable]
+    notable: dict[str, Finding] = {}
+    for found in (found for result in results for found in result.findings if found.notable):
+        notable.setdefault(found.subject, found)
     return Result(
         analysis=OVERVIEW,
-        title="Overview",
-        findings=notable,
+        title=title,
+        findings=list(notable.values()),
         tables=[_table(cells)] if cells else [],
         overview=cells,
     )

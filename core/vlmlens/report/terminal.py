@@ -1,35 +1,117 @@
-"""Results in the terminal: findings first, then small tables; figures are named only."""
+"""Results in the terminal: the answer in a grid; findings and tables where they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlmlens.report._grid import grid, legend
 from vlmlens.report._text import clean, cut, one_line, plural, show, width
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.files import file_names
-from vlmlens.results import Finding, Result, Table, Verdict
+from vlmlens.report.overview import overview_of
+from vlmlens.results import Finding, Glance, Result, Table, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+_ROWS = 12
+_NOTABLE = 4
 _SMALL = 14
 _SHOWN = 8
 _CELL = 36
 
 
+def print_summary(
+    results: Sequence[Result], console: Console, *, title: str = "", rows: int = _ROWS
+) -> None:
+    """Print the answer: a row per task and a column per question, then what is notable.
+
+    Analyses that give no answers per task show their findings instead, a line each.
+
+    Args:
+        results: In the order in which they are shown.
+        console: Where to; its width decides what is cut.
+        title: What was run, as the first line.
+        rows: How many tasks are shown at most, and how many findings of the other analyses.
+    """
+    overview = overview_of(results, title)
+    if title:
+        console.print(_text(one_line(title), "bold"))
+    if overview.overview:
+        _print_grid(overview.overview, console, rows)
+    others = [result for result in results if not result.overview]
+    for result in others:
+        _print_lines(result, console, max(rows // len(others), 1))
+    _print_notable(overview.findings, console)
+    for result in results:
+        _print_warnings(result, console)
+
+
+def print_findings(results: Sequence[Result], console: Console) -> None:
+    """Print all findings and warnings. Text from data is never read as markup or escape codes."""
+    for result in results:
+        _print_findings(result, console)
+
+
 def print_results(results: Sequence[Result], console: Console) -> None:
-    """Print results. Text from data is never read as rich markup or as escape codes.
+    """Print all findings, then all tables.
 
     Args:
         results: In the order in which they are shown.
         console: Where to; its width decides how many columns of a table are shown.
     """
+    print_findings(results, console)
+    print_tables(results, console)
+
+
+def print_tables(results: Sequence[Result], console: Console, *, rows: int = _SMALL) -> None:
+    """Print tables, and name the figures.
+
+    Args:
+        results: Whose.
+        console: Where to; its width decides how many columns are shown.
+        rows: A longer table is cut, and says where the rest is.
+    """
     for result in results:
-        _print_findings(result, console)
-    for result in results:
-        _print_details(result, console)
+        _print_details(result, console, rows)
+
+
+def _print_grid(cells: Sequence[Glance], console: Console, rows: int) -> None:
+    subjects = list(dict.fromkeys(cell.subject for cell in cells))
+    shown = [cell for cell in cells if cell.subject in subjects[:rows]]
+    for line in grid(shown, console.width):
+        console.print(line, no_wrap=True, crop=False)
+    if len(subjects) > rows:
+        console.print(_text(f"… and {len(subjects) - rows} more", "dim"))
+    if marks := legend(shown):
+        console.print(_text(marks, "dim"))
+
+
+def _print_lines(result: Result, console: Console, lines: int) -> None:
+    """The findings of an analysis that has no cells in the grid, a line each."""
+    console.print(_text(one_line(result.title), "bold"))
+    for finding in result.findings[:lines]:
+        symbol, _, style = verdict_look(finding.verdict)
+        line = _marked((f"{symbol} ", style), one_line(finding.text))
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    if len(result.findings) > lines:
+        console.print(_text(f"… and {len(result.findings) - lines} more", "dim"))
+    if not result.findings:
+        console.print(_text("nothing to report", "dim"))
+
+
+def _print_notable(findings: Sequence[Finding], console: Console) -> None:
+    for finding in findings[:_NOTABLE]:
+        console.print(_marked(("Notable: ", "bold"), clean(finding.text)))
+    if len(findings) > _NOTABLE:
+        console.print(_text(f"… and {len(findings) - _NOTABLE} more", "dim"))
+
+
+def _print_warnings(result: Result, console: Console) -> None:
+    for warning in result.warnings:
+        console.print(_text(f"! {clean(warning)}", "yellow"))
 
 
 def _print_findings(result: Result, console: Console) -> None:
@@ -39,8 +121,7 @@ def _print_findings(result: Result, console: Console) -> None:
     if result.findings:
         longest = max(len(finding.verdict) for finding in result.findings)
         console.print(_findings_grid(result.findings, longest + 2))
-    for warning in result.warnings:
-        console.print(_text(f"! {clean(warning)}", "yellow"))
+    _print_warnings(result, console)
 
 
 def _findings_grid(found: Sequence[Finding], chip: int) -> object:
@@ -54,23 +135,23 @@ def _findings_grid(found: Sequence[Finding], chip: int) -> object:
     return grid
 
 
-def _print_details(result: Result, console: Console) -> None:
+def _print_details(result: Result, console: Console, rows: int) -> None:
     if not result.tables and not result.figures:
         return
     _heading(f"{one_line(result.title)}: numbers", console)
     files = file_names(result, result.tables, "parquet")
     for table, file in zip(result.tables, files, strict=True):
-        _print_table(table, file, console)
+        _print_table(table, file, console, rows)
     names = file_names(result, result.figures, "svg")
     for figure, name in zip(result.figures, names, strict=True):
         console.print(_text(f"Figure {name}: {one_line(figure.title)}", "dim"))
 
 
-def _print_table(table: Table, file: str, console: Console) -> None:
+def _print_table(table: Table, file: str, console: Console, most: int) -> None:
     from rich.table import Table as Drawn
 
     rows = table.rows()
-    shown = rows if len(rows) <= _SMALL else rows[:_SHOWN]
+    shown = rows if len(rows) <= most else rows[: max(most - _SMALL + _SHOWN, 1)]
     texts = [[cut(show(cell), _CELL) for cell in row] for row in shown]
     count = _columns_that_fit(list(table.columns), texts, console.width)
     drawn = Drawn(title=_text(one_line(table.title), "bold"), title_justify="left", box=None)
@@ -108,6 +189,12 @@ def _heading(title: str, console: Console) -> None:
 def _chip(verdict: Verdict) -> Text:
     symbol, _, style = verdict_look(verdict)
     return _text(f"{symbol} {verdict.value}", style)
+
+
+def _marked(mark: tuple[str, str], content: str) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(mark, content)
 
 
 def _text(content: str, style: str = "") -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.abc.storage import ColumnStore
 from vlmlens.compose.applicability import asked_analyses, suitable
 from vlmlens.compose.estimate import Estimate
+from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import FingerprintMismatch
-from vlmlens.extraction.dry_pass import silent_columns
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.runner.run_folder import RunMode, next_folder, now, open_run, shard_plan
@@ -73,6 +74,8 @@ def execute(
     if shard is not None:
         plan, extract_only = shard_plan(plan, shard, mode), True
     run = open_run(plan, mode)
+    if plan.spec.data == IN_MEMORY:
+        plan = replace(plan, samples=run.samples)
     job = Job(run, plan.registry.hooks(), plan.load, Watch(observer or SilentObserver()))
     job.warnings = _warnings(run, plan)
     with state_kept(job):
@@ -156,6 +159,8 @@ def analyze(
 
 
 def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
+    from vlmlens.extraction.dry_pass import silent_columns
+
     with job.run.store(mode="a") as store:
         plan = plan.without(job.run.info.get("without_rows", {}))
         job.run.update(columns=plan.columns)

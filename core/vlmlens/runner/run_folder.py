@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vlmlens._version import __version__
 from vlmlens.compose.applicability import check_lasting
+from vlmlens.compose.given import IN_MEMORY
 from vlmlens.errors import FingerprintMismatch, RunExists, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.runs.run import Run
@@ -59,7 +60,7 @@ def open_run(plan: Plan, mode: RunMode) -> Run:
         "notes": list(plan.notes),
     }
     path = Path(plan.spec.out) if plan.spec.out else next_folder(plan.spec.adapter)
-    spec = plan.spec.model_copy(update={"out": str(path)})
+    spec = _spec_in(path, plan.spec)
     if (path / "run.json").is_file():
         old = Run(path, registry=plan.registry)
         if mode == "new":
@@ -69,15 +70,27 @@ def open_run(plan: Plan, mode: RunMode) -> Run:
                 hint="Use --resume to go on with it, --fresh to start over, or another --out.",
             )
         if mode == "resume":
-            _check_same_samples(old, plan.samples)
+            _check_same_samples(old, [old.keep_images(sample) for sample in plan.samples])
             _check_same_extractor(old.spec, plan.spec)
             info = {**{key: old.info[key] for key in _KEPT if key in old.info}, **info}
         else:
-            old.clear()
+            start_over(old, plan)
     run = Run.create(path, spec, info, registry=plan.registry)
     run.write_samples(plan.samples)
     run.write_skipped(plan.skipped)
     return run
+
+
+def _spec_in(path: Path, spec: RunSpec) -> RunSpec:
+    """The spec of a run in a folder, which holds what was given in memory."""
+    data = str(path) if spec.data == IN_MEMORY else spec.data
+    return spec.model_copy(update={"out": str(path), "data": data})
+
+
+def start_over(run: Run, plan: Plan) -> None:
+    """Remove what a run has, but not the images that the plan is about to use."""
+    own = plan.spec.data is not None and Path(plan.spec.data).resolve() == run.path.resolve()
+    run.clear(but=("images",) if own else ())
 
 
 def next_folder(adapter: str) -> Path:
@@ -157,7 +170,7 @@ def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
             "suggested": dict(plan.suggested),
             "notes": list(plan.notes),
         }
-        run = Run.create(path, plan.spec, info, registry=plan.registry)
+        run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
         run.write_samples(plan.samples)
         run.write_skipped(plan.skipped)
     spec = plan.spec.model_copy(update={"out": str(shard.path(path))})

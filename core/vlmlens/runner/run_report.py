@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens.report.files import write_result
-from vlmlens.report.html import write_report
-from vlmlens.report.overview import overview_of
+from vlmlens.report.html import Facts, render, write_report
+from vlmlens.report.overview import headline, overview_of
 
 if TYPE_CHECKING:
-    from vlmlens.results import Result
     from vlmlens.runs.run import Run
 
 
 def write_run_report(run: Run) -> Path:
     """Write the overview and report.html into the run's folder, from the stored results."""
-    info, spec = run.info, run.spec
-    summary = info.get("summary", {})
-    results = run.results
-    in_order = [results[name] for name in ordered(run, results)]
-    write_result(overview_of(in_order), run.path / "results")
-    return write_report(
-        run.report_path,
-        in_order,
-        title=f"{spec.adapter} on {spec.data}",
-        facts={
-            "Run": {
-                "folder": run.path.name,
-                "state": info.get("state", "unknown"),
-                "started": info.get("started", ""),
-                "finished": info.get("finished", ""),
-                "vlmlens": info.get("vlmlens", ""),
-                "python": info.get("python", ""),
-            },
-            "Model": {name: str(value) for name, value in info.get("model", {}).items()},
-            "Data": {
-                "source": str(spec.data),
-                "samples": summary.get("samples", len(run.samples)),
-                "columns": len(info.get("columns", ())),
-            },
-            "Seconds": dict(summary.get("seconds", {})),
-            **run.facts,
-        },
-        spec_yaml=spec.to_yaml(),
-        warnings=info.get("warnings", ()),
+    results = list(run.results.values())
+    write_result(overview_of(results, headline(run)), run.path / "results")
+    page = render(
+        results,
+        title=f"A look inside {run.spec.model or run.spec.adapter}",
+        lead=_lead(run),
+        facts=_facts(run),
+        spec_yaml=run.spec.model_copy(update={"out": None}).to_yaml(changed=True),
+        warnings=run.info.get("warnings", ()),
         samples=run.samples,
         reproduce=_command(run),
     )
+    return write_report(run.report_path, page)
+
+
+def _lead(run: Run) -> list[str]:
+    """What to know before reading: the run in one line, the model's class, the day."""
+    started = run.info.get("started")
+    day = f"{datetime.fromisoformat(started):%d %B %Y}".lstrip("0") if started else ""
+    parts = [headline(run), run.info.get("model", {}).get("class"), day]
+    return [part for part in parts if part]
+
+
+def _facts(run: Run) -> Facts:
+    info = run.info
+    summary = info.get("summary", {})
+    about = ("state", "started", "finished", "vlmlens", "python")
+    return {
+        "Run": {"folder": run.path.name, **{name: info.get(name) for name in about}},
+        "Model": info.get("model", {}),
+        "Data": {
+            "source": str(run.spec.data),
+            "samples": summary.get("samples", len(run.samples)),
+            "columns": len(info.get("columns", ())),
+        },
+        "Seconds": summary.get("seconds", {}),
+        **run.facts,
+    }
 
 
 def render_again(
@@ -97,11 +102,5 @@ def _command(run: Run) -> str:
     """The command that reproduces the results."""
     if run.has_model:
         return "vlmlens run -c run.yaml --out ANOTHER_FOLDER"
-    chosen = "".join(f" --analysis {name}" for name in ordered(run, run.results))
+    chosen = "".join(f" --analysis {name}" for name in run.results)
     return f"vlmlens analyze {run.spec.data}{chosen}"
-
-
-def ordered(run: Run, results: Mapping[str, Result]) -> list[str]:
-    """The results in the order of the spec's analyses, then those added later."""
-    first = [name for name in run.spec.analysis if name in results]
-    return first + [name for name in results if name not in first]

@@ -16,7 +16,7 @@ from vlmlens.compose.applicability import check_lasting
 from vlmlens.errors import RunError
 from vlmlens.manifest import PluginKind
 from vlmlens.runner.merge import merge
-from vlmlens.runner.run_folder import shard_plan
+from vlmlens.runner.run_folder import shard_plan, start_over
 from vlmlens.runs.run import Run
 from vlmlens.runs.shards import Shard
 
@@ -56,7 +56,7 @@ def execute_in_workers(
     path = Path(plan.spec.out) if plan.spec.out else next_folder(plan.spec.adapter)
     plan = replace(plan, spec=plan.spec.model_copy(update={"out": str(path)}))
     if mode == "fresh" and (path / "run.json").is_file():
-        Run(path, registry=plan.registry).clear()
+        start_over(Run(path, registry=plan.registry), plan)
     shard_plan(plan, Shard(0, workers), mode)
     run = Run(path, registry=plan.registry)
     if run.info["state"] == "sharded":

@@ -6,6 +6,7 @@
     spec.yaml       the composed spec; `vlmlens run -c spec.yaml` repeats the run
     samples.jsonl   the samples in order
     skipped.jsonl   samples that were left out, each with the reason, if there are any
+    images/         images that were given in memory, as PNG files named by their content
     columns/        the store; if --storage is a URI, only the key of the store at that place
     generated.jsonl the generated texts, with --generate
     shards/         instead of columns/: the parts that several processes wrote, each a run
@@ -20,11 +21,15 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmlens._files import write_json, write_text
+from vlmlens._display import AsHtml, brief, count
+from vlmlens._files import write_bytes, write_json, write_text
 from vlmlens.errors import RunNotFound, StoreError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.results import OVERVIEW, Result
@@ -44,6 +49,7 @@ _OWN = (
     "skipped.jsonl",
     "generated.jsonl",
     "report.html",
+    "images",
     "columns",
     "shards",
     "results",
@@ -51,13 +57,21 @@ _OWN = (
 )
 
 
+_PIXELS = "sha256:"
+"""How samples name an image in memory: this, and the digest of its pixels."""
+
 NO_MODEL = Manifest(
     kind=PluginKind.ADAPTER, name="none", target="", help="No model: only what is stored."
 )
 """The adapter of a store without a run."""
 
 
-class Run:
+def is_run(path: str | PathLike[str]) -> bool:
+    """Whether a folder holds a run."""
+    return (Path(path).expanduser() / "run.json").is_file()
+
+
+class Run(AsHtml):
     """A run on disk.
 
     Args:
@@ -68,7 +82,7 @@ class Run:
         RunNotFound: The folder holds no run.
     """
 
-    def __init__(self, path: str | Path, *, registry: Registry | None = None) -> None:
+    def __init__(self, path: str | PathLike[str], *, registry: Registry | None = None) -> None:
         self.path = Path(path)
         self._registry = registry
         if not (self.path / "run.json").is_file():
@@ -111,7 +125,21 @@ class Run:
     @cached_property
     def samples(self) -> list[Sample]:
         """The samples, in order."""
-        return [Sample.from_dict(record) for record in self.sample_records()]
+        return [self._sample(record) for record in self.sample_records()]
+
+    def _sample(self, record: Mapping[str, Any]) -> Sample:
+        """A sample of samples.jsonl; images that the run keeps are named by their content there."""
+        images = (
+            str(self._kept(name)) if name.startswith(_PIXELS) else name for name in record["images"]
+        )
+        return Sample.from_dict({**record, "images": tuple(images)})
+
+    def _kept(self, name: str) -> Path:
+        return self.path / "images" / f"{name.removeprefix(_PIXELS)}.png"
+
+    def _name(self, image: str) -> str:
+        kept = self._kept(Path(image).stem)
+        return f"{_PIXELS}{kept.stem}" if Path(image) == kept else image
 
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
@@ -122,10 +150,34 @@ class Run:
             return [json.loads(line) for line in lines]
 
     def write_samples(self, samples: Sequence[Sample]) -> None:
-        """Write samples.jsonl."""
-        records = ({**sample.to_dict(), "fingerprint": sample.fingerprint()} for sample in samples)
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        """Write samples.jsonl, and images that are in memory to `images`."""
+        lines = []
+        for sample in map(self.keep_images, samples):
+            images = [self._name(name) for name in sample.images if isinstance(name, str)]
+            record = {**sample.to_dict(), "images": images, "fingerprint": sample.fingerprint()}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         write_text(self.path / "samples.jsonl", "".join(lines))
+
+    def keep_images(self, sample: Sample) -> Sample:
+        """The sample with files in the run's folder where it has images in memory.
+
+        They are PNG files of what the model sees (upright, 8-bit RGB), which lose nothing.
+        """
+        if all(isinstance(image, str) for image in sample.images):
+            return sample
+        files = []
+        pixels = sample.open_images()
+        for image, name, shown in zip(
+            sample.images, sample.to_dict()["images"], pixels, strict=True
+        ):
+            path = self._kept(name)
+            if not isinstance(image, str) and not path.exists():
+                sink = BytesIO()
+                shown.save(sink, "PNG")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(path, sink.getvalue())
+            files.append(image if isinstance(image, str) else str(path))
+        return replace(sample, images=tuple(files))
 
     @property
     def skipped(self) -> list[BadSample]:
@@ -215,10 +267,11 @@ class Run:
 
     @property
     def results(self) -> dict[str, Result]:
-        """The results by analysis."""
+        """The results by analysis, in the order of the spec; those added later follow."""
         found = self._stored_results()
         found.pop(OVERVIEW, None)
-        return found
+        first = [name for name in self.spec.analysis if name in found]
+        return {name: found[name] for name in dict.fromkeys([*first, *found])}
 
     @property
     def overview(self) -> Result:
@@ -251,9 +304,9 @@ class Run:
                 found.setdefault(str(heading), {}).update(named)
         return found
 
-    def clear(self) -> None:
-        """Remove everything that vlmlens wrote. Other files in the folder stay."""
-        for name in _OWN:
+    def clear(self, *, but: Sequence[str] = ()) -> None:
+        """Remove everything that vlmlens wrote, except `but`. Other files in the folder stay."""
+        for name in set(_OWN) - set(but):
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)
@@ -262,6 +315,9 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def __reduce__(self) -> tuple[type[Run], tuple[Path]]:
+        return type(self), (self.path,)
 
 
 def _mapping(said: Any) -> Mapping[Any, Any]:
@@ -298,3 +354,10 @@ class Activations(Mapping[str, "Array | list[Array]"]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        columns = self._run.info.get("columns", ())
+        return brief(self, str(self._run.path), count(len(columns), "column"))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from vlmlens._display import brief, count
 from vlmlens.errors import SiteNotFound, nearest
 from vlmlens.sites.patterns import matching, parse_pattern, split_call
 from vlmlens.sites.regex import PREFIX, paths_matching
@@ -63,6 +64,10 @@ class SiteMap:
             for site in self._instances(template):
                 sites.setdefault(site.name, site)
         return sites
+
+    def __repr__(self) -> str:
+        sites, modules = len(self.canonical), len(self._modules)
+        return brief(self, "", count(sites, "site"), count(modules, "module"))
 
     @property
     def modules(self) -> Sequence[str]:

@@ -36,7 +36,7 @@ class PluginOptions(BaseModel):
     extractor: dict[str, Any] = Field(default_factory=dict)
     storage: dict[str, Any] = Field(default_factory=dict)
     plugins: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Of lifecycle plugins, by name."
+        default_factory=dict, description="Options of lifecycle plugins, by name."
     )
 
 
@@ -45,48 +45,74 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    adapter: str = Field("demo", description="Model family, or FILE.py:Class.")
-    model: str | None = Field(None, description="Checkpoint: hub id or folder.")
-    revision: str | None = Field(None, description="Branch, tag or commit of a hub checkpoint.")
-    device: str = Field("auto", description="cpu, cuda, cuda:1, mps or auto.")
-    device_map: str | None = Field(None, description="Spread the model, for example 'auto'.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Compute type; auto is the checkpoint's, float32 for float16 on CPU."
+    adapter: str = Field(
+        "demo", description="Model family: the name of an adapter, or FILE.py:Class."
     )
-    attention: str | None = Field(None, description="sdpa, eager, flash_attention_2, ...")
+    model: str | None = Field(
+        None, description="Checkpoint: id on the Hugging Face hub, or folder."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub checkpoint.")
+    device: str = Field(
+        "auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one."
+    )
+    device_map: str | None = Field(
+        None, description="Spread one model over several GPUs, for example auto."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Type of the weights; auto: as stored, but float32 for float16 on a CPU.",
+    )
+    attention: str | None = Field(
+        None, description="Attention code: sdpa, eager, flash_attention_2, ..."
+    )
     autocast: Literal["bfloat16", "float16"] | None = Field(
-        None, description="Compute matrix products so, and keep weights in dtype."
+        None, description="Run under torch.autocast in this type; weights keep dtype."
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
-        None, description="Load quantized by bitsandbytes: 4bit or 8bit."
+        None, description="Load the weights quantized by bitsandbytes: 4bit or 8bit."
     )
-    compile: bool = Field(False, description="Compile the model's blocks by torch.compile.")
-    trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint.")
-    data: str | None = Field(None, description="Path, or DATASET:SOURCE.")
-    prompt: list[str] = Field(default_factory=list, description="Prompts to ask of each image.")
+    compile: bool = Field(
+        False, description="Compile the model's blocks: slow start, fast batches."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the checkpoint."
+    )
+    data: str | None = Field(None, description="Folder, file, or DATASET:SOURCE.")
+    prompt: list[str] = Field(
+        default_factory=list, description="Questions to ask about each image."
+    )
     sites: list[str] = Field(
-        default_factory=list, description="Sites or columns (SITE/SELECTOR); empty: the default."
+        default_factory=list,
+        description="Sites or columns (SITE/SELECTOR); empty: every block and the projector.",
     )
-    extractor: str = Field("activations", description="How columns are made.")
-    storage: str = Field("lmdb", description="Where columns live.")
+    extractor: str = Field(
+        "activations", description="What to record per layer: activations or attention."
+    )
+    storage: str = Field("lmdb", description="Store for activations: lmdb, sqlite, zarr, or a URI.")
     analysis: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Analyses by name, each with its options."
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="Samples per forward pass; auto: by tokens, halved where memory ends."
+        "auto",
+        description="Samples per forward pass; auto: as many as fit a token budget, and half as "
+        "many after running out of memory.",
     )
     share_prefix: bool = Field(
-        True, description="Run what questions on the same image have in common once, where exact."
+        True,
+        description="Compute the system prompt and the image once per image and reuse the KV "
+        "cache, where that is exact.",
     )
     generate: int | None = Field(
-        None, ge=1, description="Let the model write up to N tokens, and keep what it wrote."
+        None, ge=1, description="Let the model write up to N tokens, and keep the text."
     )
     limit: int | None = Field(None, ge=1, description="Use the first N samples only.")
     on_bad_sample: Literal["stop", "skip"] = Field(
-        "stop", description="Where images cannot be used: stop with their list, or skip them."
+        "stop", description="Unreadable images: stop (and list them), or skip."
     )
     max_pixels: int = Field(
-        MAX_PIXELS, ge=1, description="Images of more pixels cannot be used; Pillow's own limit."
+        MAX_PIXELS,
+        ge=1,
+        description="An image with more pixels is refused; the default is Pillow's limit.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     out: str | None = Field(None, description="Run folder; default: runs/ADAPTER-NUMBER.")
@@ -116,9 +142,14 @@ class RunSpec(BaseModel):
         """Samples per pass for what runs the model beside extraction."""
         return SAMPLES_AT_ONCE if self.batch_size == "auto" else self.batch_size
 
-    def to_yaml(self) -> str:
-        """The spec as YAML that `read_spec` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+    def to_yaml(self, *, changed: bool = False) -> str:
+        """The spec as YAML that `read_yaml` reads back.
+
+        Args:
+            changed: Only what differs from the defaults.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=changed)
+        return yaml.safe_dump(values, sort_keys=False)
 
 
 def make_spec(values: Mapping[str, Any]) -> RunSpec:

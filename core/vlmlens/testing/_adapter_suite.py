@@ -50,6 +50,7 @@ class AdapterSuite(PluginChecks):
     mask_matters: ClassVar[float] = 1e-3
     model: ClassVar[str | None] = None
     device: ClassVar[str] = "cpu"
+    attention: ClassVar[str | None] = None
     _built: ClassVar[dict[type, Path]] = {}
     _loaded: ClassVar[dict[type, ModelAdapter]] = {}
 
@@ -89,9 +90,11 @@ class AdapterSuite(PluginChecks):
 
     def load(self, **settings: Any) -> ModelAdapter:
         """A fresh instance of the model."""
-        given = {"device": self.device, "dtype": "float32", "options": self.chosen()}
-        chosen: dict[str, Any] = {**given, **settings}
-        return self.adapter.load(LoadRequest(model=str(self.checkpoint), **chosen))
+        given: dict[str, Any] = {
+            "device": self.device, "dtype": "float32", "options": self.chosen(),
+            "attention": self.attention, **settings,
+        }  # fmt: skip
+        return self.adapter.load(LoadRequest(model=str(self.checkpoint), **given))
 
     @cached_property
     def samples(self) -> list[Sample]:

@@ -42,6 +42,7 @@ class AdapterTests(AdapterSuite):
             make. It shows that the tolerance is meaningful.
         model: A checkpoint (hub id or folder) to check instead of the tiny one.
         device: The device to compute on.
+        attention: transformers' attention implementation; None: the default one.
     """
 
     # ------------------------------------------------------------------ loading and sites
@@ -79,7 +80,7 @@ class AdapterTests(AdapterSuite):
         widths = skeleton.widths()
         sites = list(self.vlm.sites.canonical.values())
         logits = "all" if self.offers("readout") else "none"
-        trace = self.vlm.trace(self.vlm.encode(self.samples[:1]), sites, logits=logits)  # type: ignore[arg-type]
+        trace = self.vlm.trace(self.vlm.encode(self.samples[:1]), sites, logits=logits)  # type: ignore[call-overload]
         for site in sites:
             found = trace[site.name].shape[-1]
             expect(widths.get(site.path) == found, f"{site}: {widths.get(site.path)}, not {found}")

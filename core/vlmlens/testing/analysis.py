@@ -113,7 +113,10 @@ class AnalysisTests(PluginChecks):
         said = json.loads(to_json(result))["options"]
         right = said == json.loads(json.dumps(ran))
         how = 'pass options=self.options.model_dump(mode="json") to Result'
-        expect(right, f"the result's options are {said}, but it ran with {ran}: {how}")
+        expect(right, f"Result.options is {said}, but it ran with {ran}: {how}")
+        for cell in result.overview:
+            words = (cell.subject, cell.question, cell.text)
+            expect(all(words) and "\n" not in "".join(words), f"{cell} lacks words, or has lines")
 
     def check_result_survives_json(self, folder: Path) -> None:
         """Writing the result as strict JSON and reading it back gives the same result."""

@@ -17,7 +17,7 @@ from vlmlens.hf import RasterAdapter
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample
-from vlmlens.testing.tiny import byte_tokenizer, save
+from vlmlens.testing.tiny import byte_tokenizer, save, small_text, small_vision
 
 TINY = Manifest(
     kind=PluginKind.ADAPTER,
@@ -69,16 +69,8 @@ def write_tiny_llava(folder: Path) -> Path:
         ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
         bos="<s>", eos="</s>", pad="<pad>", unk="<unk>", add_bos=True,
     )  # fmt: skip
-    vision = t.CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-        image_size=32, patch_size=8, projection_dim=16,
-    )  # fmt: skip
-    text = t.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    vision = t.CLIPVisionConfig(**small_vision(projection_dim=16))
+    text = t.LlamaConfig(**small_text(tokenizer))
     config = t.LlavaConfig(
         vision_config=vision, text_config=text, image_seq_length=16,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),

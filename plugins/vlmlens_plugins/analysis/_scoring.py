@@ -1,4 +1,4 @@
-"""How probable a model holds answers: by choice, or by the first token."""
+"""How probable a model finds answers: by choice, or by the first token."""
 
 from __future__ import annotations
 

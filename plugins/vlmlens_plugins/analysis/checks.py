@@ -1,4 +1,4 @@
-"""The conformance kit over the analyses that ship with vlmlens."""
+"""The conformance kit for the built-in analyses."""
 
 from __future__ import annotations
 

@@ -6,9 +6,13 @@ import datetime
 import decimal
 import json
 import math
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from vlmlens.samples import Attribute
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class CellError(ValueError):
@@ -58,13 +62,13 @@ def choices(value: Any) -> tuple[str, ...]:
     return filled
 
 
-def paths(value: Any, *, several: bool) -> tuple[str, ...]:
-    """Image paths: one or a list; where several are meant, text is a JSON list of them."""
+def images(value: Any, *, several: bool) -> tuple[str | Image, ...]:
+    """Images as paths or Pillow's: one or a list; of several, text is a JSON list of paths."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     if several and isinstance(value, str):
         value = _json_list(value)
-    return tuple(_path(item) for item in (value if isinstance(value, list) else [value]))
+    return tuple(_image(item) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
 def attribute(value: Any) -> Attribute:
@@ -85,7 +89,12 @@ def attribute(value: Any) -> Attribute:
         raise CellError(f"{_kind(value)} cannot be an attribute; drop the column") from error
 
 
-def _path(value: Any) -> str:
+def _image(value: Any) -> str | Image:
+    from PIL import Image as PILImage
+
+    if isinstance(value, PILImage.Image):
+        return value
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise CellError(f"expected a path, got {_kind(value)}")
     if "://" in value:

@@ -123,7 +123,7 @@ def _builder(path: str, place: Path) -> tuple[str, dict[str, Any]]:
         builder = _BUILDERS.get(place.suffix.lower())
         if builder is None:
             raise DataNotFound(
-                f"{path!r} is no file of a dataset.",
+                f"{path!r} is not a data file.",
                 subject=path,
                 hint=f"Files end in {', '.join(sorted(_BUILDERS))}.",
             )

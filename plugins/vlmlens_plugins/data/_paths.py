@@ -37,7 +37,7 @@ def check_inside(path: Path, folder: Path, *, where: str, given: str) -> None:
     """
     if not is_inside(path, folder):
         raise DataError(
-            f"{where}: {given!r} leads out of the folder {str(folder)!r}.",
+            f"{where}: {given!r} is outside the folder {str(folder)!r}.",
             subject=given,
             hint=f"Move the file there, or trust the data with {ALLOW_OUTSIDE}.",
         )

@@ -31,14 +31,14 @@ class HubOptions(Options):
 
     columns: dict[ColumnName, str | None] = Field(
         default_factory=dict,
-        description="What the data calls a column: columns.prompt=question; null: use none.",
+        description="Column names in the data: columns.prompt=question; null: none.",
     )
     image_root: str | None = Field(
-        None, description="Folder from which paths in the image column are read."
+        None, description="Folder that paths in the image column start from."
     )
-    subset: str | None = Field(None, description="Configuration, where the dataset has several.")
+    subset: str | None = Field(None, description="Configuration, if the dataset has several.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    allow_outside: bool = Field(False, description="Accept image paths that leave their folder.")
+    allow_outside: bool = Field(False, description="Accept images outside their folder.")
 
 
 class HubDataset(Dataset):
@@ -73,7 +73,7 @@ class HubDataset(Dataset):
         table = load(self.source, path, split, self.options.subset, self.options.revision)
         if not len(table):
             raise DataNotFound(
-                f"{self.source} holds no rows.", subject=self.source, hint="Choose another split."
+                f"{self.source} has no rows.", subject=self.source, hint="Choose another split."
             )
         columns = Columns(self.source, table.features, self.options.columns)
         if not prompts:
@@ -107,7 +107,9 @@ class _Reader:
         label = self._cell(where, cells, "label", self._columns.label)
         label = self._columns.chosen(label, choices)
         if choices and label is not None and label not in choices:
-            raise self._wrong(where, "label", f"{label!r} is none of the choices {list(choices)}")
+            raise self._wrong(
+                where, "label", f"{label!r} is not one of the choices {list(choices)}"
+            )
         prompt = self._cell(where, cells, "prompt", _cells.prompt) if self._own_prompt else ""
         return Sample(
             id=self._cell(where, cells, "id", _cells.text) or f"row-{number:06d}",

@@ -32,7 +32,7 @@ class ImageFolderOptions(Options):
         "auto: likewise, where every image lies in one; none: no labels.",
     )
     recursive: bool = Field(True, description="Look into sub-folders.")
-    allow_outside: bool = Field(False, description="Follow links that lead out of the folder.")
+    allow_outside: bool = Field(False, description="Follow links to outside the folder.")
 
 
 class ImageFolder(Dataset):

@@ -15,7 +15,7 @@ from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError, DataNotFound, ManifestError, did_you_mean
 from vlmlens.samples import Sample, with_prompts
-from vlmlens_plugins.data import _asked
+from vlmlens_plugins.data import _question_sets
 from vlmlens_plugins.data._paths import existing
 from vlmlens_plugins.data.images import SUFFIXES, natural_key
 
@@ -27,7 +27,8 @@ class QuestionOptions(Options):
 
     images: str = Field("", description="Folder with the pictures.")
     annotations: str = Field(
-        "", description="CLEVR's scene file or COCO's instance file; without it, no labels."
+        "",
+        description="CLEVR's scene file or COCO's instance file; without it, no labels.",
     )
     tasks: list[str] = Field(default_factory=list, description="Only these tasks; default: all.")
 
@@ -94,7 +95,7 @@ class Questions(Dataset):
                 hint="--set options.dataset.images=FOLDER",
             )
 
-    def _questions(self, folder: Path) -> Iterator[tuple[str, Iterable[_asked.Question]]]:
+    def _questions(self, folder: Path) -> Iterator[tuple[str, Iterable[_question_sets.Question]]]:
         names = sorted((p.name for p in folder.iterdir() if _is_image(p)), key=natural_key)
         about = self._annotated() if self.options.annotations else None
         kept = [name for name in names if about is None or name in about.of]
@@ -107,10 +108,10 @@ class Questions(Dataset):
             )
         for name in kept:
             if self.source == "clevr":
-                yield name, _asked.clevr(about.of[name] if about else None, name)
+                yield name, _question_sets.clevr(about.of[name] if about else None, name)
             else:
                 seen = about.of[name] if about else None
-                yield name, _asked.coco(seen, about.kinds if about else (), name)
+                yield name, _question_sets.coco(seen, about.kinds if about else (), name)
 
     def _annotated(self) -> _Annotations:
         path = existing(self.options.annotations)
@@ -146,14 +147,14 @@ def _instances(data: Mapping[str, Any]) -> _Annotations:
     return _Annotations(found, tuple(sorted(kinds.values())))
 
 
-def _outlined(outlines: Sequence[tuple[float, str, bool]]) -> _asked.Outlined:
+def _outlined(outlines: Sequence[tuple[float, str, bool]]) -> _question_sets.Outlined:
     crowds = frozenset(kind for _, kind, crowd in outlines if crowd)
     single = [(area, kind) for area, kind, crowd in outlines if not crowd]
     counts = Counter(kind for _, kind in single if kind not in crowds)
-    return _asked.Outlined(counts, crowds, max(single)[1] if single else None)
+    return _question_sets.Outlined(counts, crowds, max(single)[1] if single else None)
 
 
-def _sample(folder: Path, name: str, question: _asked.Question) -> Sample:
+def _sample(folder: Path, name: str, question: _question_sets.Question) -> Sample:
     return Sample(
         id="/".join(filter(None, (name, question.task, question.key))),
         prompt=question.prompt,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import Field
 
@@ -16,7 +15,10 @@ from vlmlens.errors import DataNotFound, ManifestError, did_you_mean
 from vlmlens.samples import Sample, check_unique, with_prompts
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._paths import check_inside, existing
-from vlmlens_plugins.data._readers import SUFFIXES, Row, Rows, read_rows
+from vlmlens_plugins.data._table_files import SUFFIXES, Row, Rows, read_rows, rows_in_memory
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 ColumnName = Literal["id", "image", "images", "prompt", "label", "choices", "group", "task"]
 KNOWN: tuple[str, ...] = get_args(ColumnName)
@@ -28,11 +30,9 @@ class TableOptions(Options):
 
     columns: dict[ColumnName, str] = Field(
         default_factory=dict,
-        description="What the table calls a column: columns.prompt=question.",
+        description="Column names in the table: columns.prompt=question.",
     )
-    allow_outside: bool = Field(
-        False, description="Accept images that lie outside the table's folder."
-    )
+    allow_outside: bool = Field(False, description="Accept images outside the table's folder.")
 
 
 class Table(Dataset):
@@ -47,6 +47,15 @@ class Table(Dataset):
 
     Options: ClassVar[type[Options]] = TableOptions
     options: TableOptions
+
+    _rows: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Mapping[str, Any]], options: TableOptions) -> Self:
+        """A table that is in memory already: cells by column, images as paths or Pillow images."""
+        made = cls("rows in memory", options)
+        made._rows = rows
+        return made
 
     @classmethod
     def reads(cls, path: str) -> bool:
@@ -64,26 +73,29 @@ class Table(Dataset):
             DataError: An image lies outside the table's folder.
         """
         path = self._path()
-        table = read_rows(path)
+        table = rows_in_memory(self._rows) if self._rows else read_rows(path)
         if not table.rows:
             raise DataNotFound(
-                f"{path} holds no rows.", subject=self.source, hint="Add one row per sample."
+                f"{path} has no rows.", subject=self.source, hint="Add one row per sample."
             )
         names = _Names(path, table, self.options.columns)
         if not prompts:
             names.check_prompts()
-        reader = _RowReader(path, names, self.options.allow_outside, own_prompt=not prompts)
+        anywhere = self.options.allow_outside or bool(self._rows)
+        reader = _RowReader(path, names, anywhere, own_prompt=not prompts)
         samples = [reader.sample(row) for row in table.rows]
         check_unique(samples)
         return with_prompts(samples, prompts)
 
     def _path(self) -> Path:
+        if self._rows:
+            return Path(self.source)
         path = existing(self.source)
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             return path
         kinds = ", ".join(sorted(SUFFIXES))
         raise DataNotFound(
-            f"{self.source!r} is no table.", subject=self.source, hint=f"Tables end in {kinds}."
+            f"{self.source!r} is not a table.", subject=self.source, hint=f"Tables end in {kinds}."
         )
 
 
@@ -150,7 +162,7 @@ class _RowReader:
         label = self._cell(row, "label", _cells.text)
         choices = self._cell(row, "choices", _cells.choices)
         if choices and label is not None and label not in choices:
-            raise self._wrong(row, "label", f"{label!r} is none of the choices {list(choices)}")
+            raise self._wrong(row, "label", f"{label!r} is not one of the choices {list(choices)}")
         return Sample(
             id=self._cell(row, "id", _cells.text) or f"row-{row.number:06d}",
             prompt=self._cell(row, "prompt", _cells.prompt) if self._own_prompt else "",
@@ -159,19 +171,21 @@ class _RowReader:
             choices=choices,
             group=self._cell(row, "group", _cells.text),
             task=self._cell(row, "task", _cells.text),
-            attributes=MappingProxyType(
-                {name: self._value(row, name, _cells.attribute) for name in self._names.others}
-            ),
+            attributes={
+                name: self._value(row, name, _cells.attribute) for name in self._names.others
+            },
         )
 
-    def _images(self, row: Row) -> tuple[str, ...]:
-        one = self._cell(row, "image", lambda value: _cells.paths(value, several=False))
-        several = self._cell(row, "images", lambda value: _cells.paths(value, several=True))
+    def _images(self, row: Row) -> tuple[str | Image, ...]:
+        one = self._cell(row, "image", lambda value: _cells.images(value, several=False))
+        several = self._cell(row, "images", lambda value: _cells.images(value, several=True))
         if one and several:
             raise self._wrong(row, "images", "there is an image in the column 'image' too")
         return tuple(self._image(row, given) for given in one or several)
 
-    def _image(self, row: Row, given: str) -> str:
+    def _image(self, row: Row, given: str | Image) -> str | Image:
+        if not isinstance(given, str):
+            return given
         path = self._path.parent / given
         if not self._allow_outside:
             where = f"{self._path}, {row.place}"

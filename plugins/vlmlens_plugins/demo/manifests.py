@@ -18,5 +18,10 @@ DATASET = Manifest(
     target="vlmlens_plugins.demo.dataset:DemoDataset",
     help="Drawn scenes with known attributes, generated on first use (demo:scenes).",
     checks="vlmlens_plugins.demo.checks:DATASET_CHECKS",
-    suggests={"analysis": {"probe": {"targets": ["label", "photographer@color"]}}},
+    suggests={
+        "analysis": {
+            "probe": {"targets": ["label", "photographer@color"]},
+            "logit-lens": {"positions": ["image"], "samples": 8},
+        }
+    },
 )

@@ -172,7 +172,7 @@ def _layout_of(weights: torch.Tensor, layout: AxisLayout, site: Site) -> AxisLay
     if found is None:
         raise SiteShapeError(
             f"The site {site.name!r} gave weights of {groups} x {queries} queries to {keys} keys, "
-            f"which is no self-attention over the {layout.total} rows of the {site.axis.value} "
+            f"which is not self-attention over the {layout.total} rows of the {site.axis.value} "
             "axis.",
             subject=site.name,
             hint="Name the self-attention of a block, as llm.block.*.attn.",
@@ -181,7 +181,7 @@ def _layout_of(weights: torch.Tensor, layout: AxisLayout, site: Site) -> AxisLay
 
 
 def _check_sums(far: torch.Tensor, dtype: torch.dtype, site: Site) -> None:
-    """Raise where weights are no probabilities over the query's own sample.
+    """Raise where weights are not probabilities over the query's own sample.
 
     Args:
         far: How far the sums are from 1.
@@ -191,8 +191,8 @@ def _check_sums(far: torch.Tensor, dtype: torch.dtype, site: Site) -> None:
     worst = float(far.max())
     if not worst <= max(1e-3, 4 * torch.finfo(dtype).eps):
         raise SiteShapeError(
-            f"The weights at {site.name!r} are no probabilities over the query's own sample: "
-            f"they sum to 1 but for {worst:.2g}.",
+            f"The weights at {site.name!r} are not probabilities over the query's own sample: "
+            f"their sums are off by {worst:.2g}.",
             subject=site.name,
             hint="Padding or another sample is looked at, or they are no attention weights.",
         )

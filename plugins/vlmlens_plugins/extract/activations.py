@@ -48,6 +48,7 @@ class ActivationExtractor(Extractor):
     _seen_whole = False
 
     takes_passes = True
+    text_columns = "--sites 'llm.block.*/last'"
 
     def columns(self) -> list[str]:
         """See `Extractor.columns`."""
@@ -55,19 +56,18 @@ class ActivationExtractor(Extractor):
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See `Extractor.check`: columns of the image's tokens need samples with images."""
-        of_images = [
-            name
-            for name, (site, column) in self._columns.items()
-            if site.axis in _IMAGE_AXES or column.selector.kind == TokenKind.IMAGE
-        ]
+        of_images = [name for name, read in self._columns.items() if self._of_image(*read)]
         without = [sample.id for sample in samples if not sample.images]
         if of_images and without:
             raise MissingAnnotation(
                 f"The column {of_images[0]!r} needs images, and {len(without)} of {len(samples)} "
                 f"samples have none, for example {without[0]!r}.",
                 subject=of_images[0],
-                hint="Choose language-side columns with --sites 'llm.block.*/last'.",
+                hint=f"Leave them out, or choose language-side columns: {self.text_columns}.",
             )
+
+    def _of_image(self, site: Site, column: Column) -> bool:
+        return site.axis in _IMAGE_AXES or column.selector.kind == TokenKind.IMAGE
 
     def extract(self, batch: Batch) -> Mapping[str, Values]:
         """See `Extractor.extract`."""

@@ -13,7 +13,6 @@ from pydantic import Field, field_validator
 from vlmlens.abc import Batch, Options, Values
 from vlmlens.errors import (
     CompositionError,
-    MissingAnnotation,
     SiteNotFound,
     SiteShapeError,
     SiteSilent,
@@ -21,7 +20,7 @@ from vlmlens.errors import (
 from vlmlens.passes.tracing import check_axis, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
-from vlmlens.tokens import AxisLayout, TokenKind
+from vlmlens.tokens import AxisLayout, Column, TokenKind
 from vlmlens_plugins.extract._weights import Reading, check_heads, weights_of
 from vlmlens_plugins.extract.activations import ActivationExtractor, to_values
 
@@ -38,7 +37,8 @@ class AttentionOptions(Options):
     """Which heads, and how their weights become features."""
 
     heads: tuple[int, ...] | None = Field(
-        None, description="Numbers of heads, in the order of the features; none: all of each site."
+        None,
+        description="Head numbers, in the order of the features. Default: all.",
     )
     regions: tuple[Region, ...] = Field(
         ("image", "text", "special"),
@@ -98,6 +98,7 @@ class AttentionExtractor(ActivationExtractor):
 
     Options: ClassVar[type[Options]] = AttentionOptions
     takes_passes: ClassVar[bool] = False
+    text_columns = "--sites 'llm.block.*.attn/last', with regions"
     options: AttentionOptions
 
     def check(self, samples: Sequence[Sample]) -> None:
@@ -112,7 +113,7 @@ class AttentionExtractor(ActivationExtractor):
         """
         for site in self._sites:
             _check_module(self.vlm.module.get_submodule(site.path), site, self.options)
-        self._check_images(samples)
+        super().check(samples)
         if self.options.per_patch:
             self._check_patches(samples)
 
@@ -163,22 +164,8 @@ class AttentionExtractor(ActivationExtractor):
             )
         return found
 
-    def _check_images(self, samples: Sequence[Sample]) -> None:
-        of_images = [
-            name
-            for name, (site, column) in self._columns.items()
-            if site.axis in _IMAGE_AXES
-            or column.selector.kind == TokenKind.IMAGE
-            or self.options.per_patch
-        ]
-        without = [sample.id for sample in samples if not sample.images]
-        if of_images and without:
-            raise MissingAnnotation(
-                f"The attention column {of_images[0]!r} needs images, and {len(without)} of "
-                f"{len(samples)} samples have none, for example {without[0]!r}.",
-                subject=of_images[0],
-                hint="Leave those samples out, or ask for llm.block.*.attn/last with regions.",
-            )
+    def _of_image(self, site: Site, column: Column) -> bool:
+        return self.options.per_patch or super()._of_image(site, column)
 
     def _check_patches(self, samples: Sequence[Sample]) -> None:
         """Every sample must have as many image tokens: they depend on the sizes of its images."""
@@ -223,7 +210,7 @@ def _check_module(module: torch.nn.Module, site: Site, options: AttentionOptions
     if used not in (None, "eager"):
         raise CompositionError(
             f"The attention extractor needs attention weights, and the model runs with {used!r} "
-            f"attention, which gives none ({site.name}).",
+            f"attention, which does not give any ({site.name}).",
             subject=site.name,
             hint="Use --attention eager (attention: eager in a run file).",
         )

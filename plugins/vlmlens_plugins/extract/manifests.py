@@ -6,7 +6,7 @@ ACTIVATIONS = Manifest(
     kind=PluginKind.EXTRACTOR,
     name="activations",
     target="vlmlens_plugins.extract.activations:ActivationExtractor",
-    help="Module outputs, selected and pooled: the columns SITE/SELECTOR.",
+    help="Outputs of modules; the selector keeps or pools rows.",
     offers=frozenset({"activations"}),
     checks="vlmlens_plugins.extract.checks:ACTIVATION_CHECKS",
 )

@@ -53,9 +53,9 @@ class GenericAdapter(TransformersAdapter):
         if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
             raise CheckpointError(
                 f"{type(config).__name__} is an encoder-decoder, which the generic adapter does "
-                "not know.",
+                "not support.",
                 subject=config.model_type,
-                hint="It takes an adapter of the family.",
+                hint="Use the family's own adapter.",
             )
 
     @cached_property
@@ -158,4 +158,4 @@ class GenericAdapter(TransformersAdapter):
 
     def _demand_weights(self) -> None:
         if self._module.device.type == "meta":
-            raise uncertain("that takes the weights, and none are loaded.")
+            raise uncertain("it needs the weights, and none are loaded.")

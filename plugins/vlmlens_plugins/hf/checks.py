@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ from vlmlens.manifest import Manifest
 from vlmlens.samples import Sample
 from vlmlens.testing import AdapterTests
 from vlmlens.testing._checks import skip
-from vlmlens.testing.tiny import byte_tokenizer, picture, save
+from vlmlens.testing.tiny import byte_tokenizer, picture, save, small_text
 from vlmlens_plugins.hf.manifests import HF
 
 _TEMPLATE = (
@@ -59,9 +58,11 @@ class Gemma3Checks(GenericChecks):
             bos="<bos>", eos="<eos>", pad="<pad>", unk="<unk>", add_bos=True, named=named,
         )  # fmt: skip
         text = t.Gemma3TextConfig(
-            **_text(tokenizer), head_dim=8, sliding_window=16, num_hidden_layers=3,
-            query_pre_attn_scalar=8,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            **small_text(
+                tokenizer, num_hidden_layers=3, head_dim=8, sliding_window=16,
+                query_pre_attn_scalar=8,
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            )
         )  # fmt: skip
         config = t.Gemma3Config(
             text_config=text, vision_config=_siglip(t.SiglipVisionConfig), mm_tokens_per_image=4,
@@ -90,7 +91,7 @@ class Idefics2Checks(GenericChecks):
                 "hidden_size": 32, "resampler_n_latents": 4, "resampler_depth": 1,
                 "resampler_n_heads": 2, "resampler_head_dim": 8, "num_key_value_heads": 2,
             },
-            text_config=t.MistralConfig(**_text(tokenizer), num_hidden_layers=2),
+            text_config=t.MistralConfig(**small_text(tokenizer)),
         )  # fmt: skip
         images = t.Idefics2ImageProcessorPil(size={"shortest_edge": 24, "longest_edge": 48})
         template = _TEMPLATE.format(image="<image>")
@@ -109,7 +110,7 @@ class Idefics3Checks(GenericChecks):
         config = t.Idefics3Config(
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"), scale_factor=2,
             vision_config=_siglip(t.Idefics3VisionConfig).to_dict(),
-            text_config=t.LlamaConfig(**_text(tokenizer), num_hidden_layers=2),
+            text_config=t.LlamaConfig(**small_text(tokenizer)),
         )  # fmt: skip
         images = t.Idefics3ImageProcessorPil(
             size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
@@ -140,7 +141,7 @@ class Glm4vChecks(GenericChecks):
                 "out_hidden_size": 32, "intermediate_size": 64,
             },
             text_config={
-                **_text(tokenizer), "num_hidden_layers": 2,
+                **small_text(tokenizer),
                 "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
             },
             **ids,
@@ -148,8 +149,9 @@ class Glm4vChecks(GenericChecks):
         sizes = {"shortest_edge": 8 * 8 * 2, "longest_edge": 64 * 64 * 2}
         settings: dict[str, Any] = {"patch_size": 4, "size": sizes}
         images = t.Glm4vImageProcessorPil(**settings)
-        save(folder, t.Glm4vForConditionalGeneration(config), tokenizer, images)
-        _name_processor(folder, "Glm4vProcessor")
+        named = {"processor_class": "Glm4vProcessor"}
+        model = t.Glm4vForConditionalGeneration(config)
+        save(folder, model, tokenizer, images, processor_config=named)
 
 
 class Qwen35Checks(GenericChecks):
@@ -176,7 +178,7 @@ class Qwen35Checks(GenericChecks):
                 "out_hidden_size": 32, "intermediate_size": 64, "num_position_embeddings": 64,
             },
             text_config={
-                **_text(tokenizer), "num_hidden_layers": 4, "head_dim": 8,
+                **small_text(tokenizer), "num_hidden_layers": 4, "head_dim": 8,
                 "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
                 "linear_num_value_heads": 4,
                 "rope_parameters": {
@@ -191,8 +193,9 @@ class Qwen35Checks(GenericChecks):
         images = t.Qwen2VLImageProcessorPil(
             patch_size=4, size={"shortest_edge": 8 * 8, "longest_edge": 64 * 64}
         )
-        save(folder, t.Qwen3_5ForConditionalGeneration(config), tokenizer, images)
-        _name_processor(folder, "Qwen3VLProcessor")
+        named = {"processor_class": "Qwen3VLProcessor"}
+        model = t.Qwen3_5ForConditionalGeneration(config)
+        save(folder, model, tokenizer, images, processor_config=named)
 
 
 _GLM_IDS = (
@@ -214,25 +217,11 @@ def _idefics_tokenizer() -> Any:
     )  # fmt: skip
 
 
-def _text(tokenizer: Any) -> dict[str, Any]:
-    return {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-
-
 def _siglip(config: Any, image_size: int = 32) -> Any:
     return config(
         hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
         image_size=image_size, patch_size=8,
     )  # fmt: skip
-
-
-def _name_processor(folder: Path, name: str) -> None:
-    text = json.dumps({"processor_class": name})
-    (folder / "processor_config.json").write_text(text, encoding="utf-8")
 
 
 CHECKS = (Gemma3Checks, Idefics2Checks, Idefics3Checks, Glm4vChecks, Qwen35Checks)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vlmlens_plugins.lifecycle._choice import RunLogOptions
+    from vlmlens_plugins.lifecycle._run_log_options import RunLogOptions
 
 
 class Tracker(Protocol):

@@ -26,7 +26,7 @@ class RunLog:
     Nothing leaves the machine unless the user says so: see `RunLogOptions`.
     """
 
-    OPTIONS = "vlmlens_plugins.lifecycle._choice:RunLogOptions"
+    OPTIONS = "vlmlens_plugins.lifecycle._run_log_options:RunLogOptions"
 
     def __init__(self) -> None:
         self._open: dict[Path, Tracker] = {}
@@ -35,7 +35,7 @@ class RunLog:
     def vlmlens_check(self, spec: RunSpec) -> VlmlensError | None:
         """Refuse a wrong environment variable, and a logger that is not installed."""
         from vlmlens.errors import VlmlensError
-        from vlmlens_plugins.lifecycle._choice import check, chosen
+        from vlmlens_plugins.lifecycle._run_log_options import check, chosen
 
         try:
             check(chosen(spec))
@@ -62,7 +62,7 @@ class RunLog:
     @hookimpl
     def vlmlens_result_ready(self, run: Run, result: Result) -> None:
         """Log the numbers of findings and tables."""
-        from vlmlens_plugins.lifecycle._numbers import numbers
+        from vlmlens_plugins.lifecycle._result_numbers import numbers
 
         self._log(run, numbers(result))
 
@@ -87,7 +87,7 @@ class RunLog:
         return {"Run log": json.loads(path.read_text(encoding="utf-8"))}
 
     def _tracker(self, run: Run) -> Tracker | None:
-        from vlmlens_plugins.lifecycle._choice import chosen
+        from vlmlens_plugins.lifecycle._run_log_options import chosen
 
         if run.path in self._open:
             return self._open[run.path]

@@ -28,7 +28,7 @@ def local_path(location: str, name: str, example: str) -> str:
     parts = urlsplit(location)
     if parts.netloc or "+" in parts.scheme or not parts.path.startswith("/"):
         raise StoreError(
-            f"{location!r} names no place on this machine.",
+            f"{location!r} is not a place on this machine.",
             subject=location,
             hint=f"Write {example}.",
         )

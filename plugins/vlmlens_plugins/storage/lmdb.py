@@ -31,16 +31,16 @@ from vlmlens.stores.writing import (
     read_only,
     to_json,
 )
-from vlmlens_plugins.storage import _layout as layout
+from vlmlens_plugins.storage import _chunk_format as layout
+from vlmlens_plugins.storage._chunk_encoding import prepared
+from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
+from vlmlens_plugins.storage._chunk_reading import ReadPlan, gather, plan_read
 from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
-from vlmlens_plugins.storage._environment import DATA_FILE, Environment
-from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
+from vlmlens_plugins.storage._disk_full import FULL
+from vlmlens_plugins.storage._lmdb_environment import DATA_FILE, Environment
+from vlmlens_plugins.storage._lmdb_open import Lease, lease
 from vlmlens_plugins.storage._locations import local_path
-from vlmlens_plugins.storage._mounts import network_of
-from vlmlens_plugins.storage._pieces import prepared
-from vlmlens_plugins.storage._reading import ReadPlan, gather, plan_read
-from vlmlens_plugins.storage._registry import Lease, lease
-from vlmlens_plugins.storage._space import FULL
+from vlmlens_plugins.storage._network_mounts import network_of
 
 if TYPE_CHECKING:
     from lmdb import Transaction
@@ -62,12 +62,12 @@ class LmdbOptions(PluginOptions):
         "speed of that reading. Default: its size; `vlmlens verify` compares all checksums.",
     )
     force_network: bool = Field(
-        False, description="Write also where the folder is on a network file system."
+        False, description="Write even if the folder is on a network file system."
     )
     map_size: int | None = Field(
         None,
         ge=1 << 16,
-        description="First size of the memory map in bytes; it grows by itself. "
+        description="Initial size of the memory map in bytes; it grows by itself. "
         "Default: 1 TiB of address space, or 64 MiB where that is limited.",
     )
 
@@ -377,7 +377,7 @@ def _check_version(folder: str, record: Mapping[str, Any]) -> None:
 
 def _foreign(folder: str) -> StoreError:
     return StoreError(
-        f"The LMDB database in {folder} is not one of vlmlens's.",
+        f"The LMDB database in {folder} was not written by vlmlens.",
         subject=folder,
         hint="Give an empty folder, or that of a run's columns.",
     )

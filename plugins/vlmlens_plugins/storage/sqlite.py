@@ -22,9 +22,9 @@ from vlmlens.errors import StoreError
 from vlmlens.samples import Sample
 from vlmlens.stores.writing import read_only
 from vlmlens_plugins.storage._locations import local_path
-from vlmlens_plugins.storage._own_tables import FORMAT, VERSION, OwnTables
-from vlmlens_plugins.storage._sqlite import Database
-from vlmlens_plugins.storage._vlmlens_tables import VlmLensTables
+from vlmlens_plugins.storage._sqlite_database import Database
+from vlmlens_plugins.storage._sqlite_tables import FORMAT, VERSION, OwnTables
+from vlmlens_plugins.storage._vlm_lens_tables import VlmLensTables
 
 FILE = "tensors.db"
 """The database's name where a folder was named."""

@@ -43,12 +43,12 @@ from vlmlens.stores.writing import (
     read_only,
     to_json,
 )
+from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
+from vlmlens_plugins.storage._chunk_reading import gather, plan_read
 from vlmlens_plugins.storage._chunks import split_block
-from vlmlens_plugins.storage._columns import ZarrColumns
-from vlmlens_plugins.storage._layout import Chunk, Column, Index, Piece
-from vlmlens_plugins.storage._places import Place, place_of
-from vlmlens_plugins.storage._reading import gather, plan_read
-from vlmlens_plugins.storage._space import FULL, full
+from vlmlens_plugins.storage._disk_full import FULL, full
+from vlmlens_plugins.storage._zarr_columns import ZarrColumns
+from vlmlens_plugins.storage._zarr_places import Place, place_of
 
 FORMAT = "vlmlens-columns"
 VERSION = 1
@@ -331,7 +331,7 @@ def _check_format(place: Place, mode: Mode) -> None:
         known, version = False, 0
     if not known:
         raise StoreError(
-            f"The Zarr group at {place.name} is not one of vlmlens's.",
+            f"The Zarr group at {place.name} was not written by vlmlens.",
             subject=place.name,
             hint="Give an empty folder, or that of a run's columns.",
         )

@@ -1,8 +1,7 @@
-"""MiniCPM-V 2, MiniCPM-V 2.6, MiniCPM-o 2.6: slices whose patches learned queries read."""
+"""MiniCPM-V 2, MiniCPM-V 2.6, MiniCPM-o 2.6: learned queries read the patches of slices."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,23 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import transformers
 
-from vlmlens.abc.adapter import LoadRequest, Readout
-from vlmlens.errors import CheckpointError, DataError
+from vlmlens.abc.adapter import Readout
+from vlmlens.errors import CheckpointError
 from vlmlens.hf import PlacedImage, joined
-from vlmlens.hf.encoding import token_kinds
-from vlmlens.hf.layouts import sequence_layout
-from vlmlens.hf.loading import explained, hub_arguments
-from vlmlens.hf.weights import (
-    checkpoint_file,
-    place_weights,
-    read_config_json,
-    renamed,
-    stored_weights,
-)
-from vlmlens.passes.batch import Batch, ForwardOutput, Logits
-from vlmlens.samples import Sample
+from vlmlens.hf.checkpoints import checkpoint_json
+from vlmlens.hf.own_class import OwnClass
+from vlmlens.hf.weights import StoredTensor, renamed, stored_weights
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
@@ -49,9 +38,10 @@ _PREPROCESSOR = "preprocessor_config.json"
 _SETTINGS = ("scale_resolution", "patch_size", "max_slice_nums")
 
 
-class SlicedAdapter(MiniCpmAdapter):
-    """What the older generations share. Module paths are upstream's."""
+class SlicedAdapter(OwnClass, MiniCpmAdapter):
+    """The base of the older generations. Module paths are upstream's."""
 
+    module_class: ClassVar[type[Any]] = MiniCpmSlicedForConditionalGeneration
     image_tokens_placed: ClassVar[bool] = False
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("vpm.blocks.{i}", "vpm.encoder.layers.{i}"), Axis.VISION),
@@ -67,13 +57,15 @@ class SlicedAdapter(MiniCpmAdapter):
     )
 
     @classmethod
-    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
-        """See `LoadedModel.read_config`.
+    def native_config(
+        cls, said: Mapping[str, Any], model: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        """See `OwnClass.native_config`.
 
         Raises:
             CheckpointError: It is of another generation.
         """
-        said = read_config_json(model, arguments)
+        del arguments
         generation = generation_of(said, model)
         if generation is None or GENERATIONS[generation] is not cls:
             raise CheckpointError(
@@ -84,20 +76,24 @@ class SlicedAdapter(MiniCpmAdapter):
         return sliced_config(said, generation, model)
 
     @classmethod
-    def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
-        """See `LoadedModel.read_module`."""
-        ends = cls.ends(config, model, arguments)
+    def native_weights(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, StoredTensor]:
+        """See `OwnClass.native_weights`."""
         spoken = [rf"^{part}\." for part in _LEFT_OUT if config.generation == Generation.O26]
-        weights = renamed(stored_weights(model, arguments), (), spoken)
-        kind = MiniCpmSlicedForConditionalGeneration
-        module = place_weights(kind, config, weights, model, arguments)
-        module.generation_config = transformers.GenerationConfig(eos_token_id=ends)
-        return module
+        return renamed(stored_weights(model, arguments), (), spoken)
 
     @classmethod
-    def ends(cls, config: Any, model: str, arguments: Mapping[str, Any]) -> list[int]:
+    def special_token_ids(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """See `OwnClass.special_token_ids`."""
+        del config
+        return {"eos_token_id": cls.ends(cls.read_tokenizer(model, arguments))}
+
+    @classmethod
+    def ends(cls, tokenizer: Any) -> list[int]:
         """Ids of the tokens that end a text."""
-        tokenizer = cls.read_tokenizer(model, arguments)
         return [int(tokenizer.eos_token_id)]
 
     @classmethod
@@ -105,26 +101,17 @@ class SlicedAdapter(MiniCpmAdapter):
         """The checkpoint's tokenizer."""
         raise NotImplementedError
 
-    @classmethod
-    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
-        """See `LoadedModel.empty_module`."""
-        del request
-        return MiniCpmSlicedForConditionalGeneration(config)
-
-    @cached_property
-    def processor(self) -> Any:
-        """See `LoadedModel.processor`."""
-        model, arguments = self.model_name(self.request), hub_arguments(self.request)
-        with explained(model):
-            return self.chat(self.read_tokenizer(model, arguments), model, arguments)
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
+        """See `LoadedModel.read_processor`."""
+        return self.chat(self.read_tokenizer(model, arguments), model, arguments)
 
     def chat(self, tokenizer: Any, model: str, arguments: Mapping[str, Any]) -> ChatProcessor:
-        """What makes prompts and pixels."""
+        """Make the processor."""
         raise NotImplementedError
 
     @property
     def image_token_id(self) -> int:
-        """No id: an image's positions hold that of the unknown, and are told by their types."""
+        """No id: image positions hold the id of the unknown token; token types mark them."""
         return -1
 
     @cached_property
@@ -139,17 +126,10 @@ class SlicedAdapter(MiniCpmAdapter):
         del image
         return None
 
-    def sequence_layouts(
-        self,
-        inputs: Mapping[str, Any],
-        grids: Sequence[PatchGrid | None],
-        answer_lengths: Sequence[int],
-    ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.sequence_layouts`."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        marked = ids.masked_fill(inputs["mm_token_type_ids"] == IMAGE, self.image_token_id)
-        kinds = token_kinds(marked, mask, self.image_token_id, self.special_ids, answer_lengths)
-        return {Axis.LLM: sequence_layout(ids, mask, kinds, None)}
+    def image_positions(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """See `TransformersAdapter.image_positions`."""
+        found: torch.Tensor = inputs["mm_token_type_ids"] == IMAGE
+        return found
 
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
@@ -173,13 +153,9 @@ class SlicedAdapter(MiniCpmAdapter):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
-        """See `ModelAdapter.forward`."""
-        if logits != "none":
-            return super().forward(batch, logits=logits)
-        with torch.inference_mode():
-            self._module.body(**batch.inputs, use_cache=False)
-        return ForwardOutput(None)
+    def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
+        """See `TransformersAdapter.run_model`."""
+        (self._module if head else self._module.body)(**inputs, use_cache=False)
 
     def readout(self) -> Readout | None:
         """See `ModelAdapter.readout`; hidden states are divided before the head."""
@@ -192,7 +168,7 @@ class SlicedAdapter(MiniCpmAdapter):
         return replace(found, unembed=lambda hidden: plain(hidden / divisor), some=divided)
 
     def describe(self) -> dict[str, Any]:
-        """See `ModelAdapter.describe`; what of a checkpoint is left out is named."""
+        """See `ModelAdapter.describe`; also names the parts that are left out."""
         said = {**super().describe(), "generation": str(self.config.generation)}
         if self.config.generation == Generation.O26:
             said["left_out"] = list(_LEFT_OUT)
@@ -201,6 +177,9 @@ class SlicedAdapter(MiniCpmAdapter):
 
 class MiniCpm2Adapter(SlicedAdapter):
     """MiniCPM-V 2: timm's SigLIP, a MiniCPM of 2 billion parameters."""
+
+    images_per_sample: ClassVar[int | None] = 1
+    images_optional: ClassVar[bool] = True
 
     @classmethod
     def read_tokenizer(cls, model: str, arguments: Mapping[str, Any]) -> Any:
@@ -215,30 +194,13 @@ class MiniCpm2Adapter(SlicedAdapter):
         images = SliceImages(Slicing(config.scale_resolution, patch, config.max_slice_nums))
         return FirstChat(tokenizer, images, config.query_num)
 
-    def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """See `TransformersAdapter.open_images`: one image or none.
-
-        Raises:
-            DataError: A sample has more.
-        """
-        for sample in samples:
-            if len(sample.images) > 1:
-                raise DataError(
-                    f"The sample {sample.id!r} has {len(sample.images)} images; MiniCPM-V 2 takes "
-                    "one or none.",
-                    subject=sample.id,
-                    hint="Leave such samples out, or choose MiniCPM-V 2.6.",
-                )
-        return super().open_images(samples)
-
 
 class MiniCpm26Adapter(SlicedAdapter):
     """MiniCPM-V 2.6 and MiniCPM-o 2.6: a SigLIP of NaViT's kind, Qwen2."""
 
     @classmethod
-    def ends(cls, config: Any, model: str, arguments: Mapping[str, Any]) -> list[int]:
+    def ends(cls, tokenizer: Any) -> list[int]:
         """See `SlicedAdapter.ends`; the config's are not upstream's."""
-        tokenizer = cls.read_tokenizer(model, arguments)
         return [tokenizer.convert_tokens_to_ids(name) for name in (END_OF_TURN, END_OF_TEXT)]
 
     @classmethod
@@ -250,7 +212,7 @@ class MiniCpm26Adapter(SlicedAdapter):
         """See `SlicedAdapter.chat`.
 
         Raises:
-            CheckpointError: How images are cut is not said, or in a way that is not known.
+            CheckpointError: The settings for cutting images are missing or not known.
         """
         said = _preprocessor(model, arguments, self.config)
         slicing = Slicing(*(int(said[name]) for name in _SETTINGS))
@@ -281,10 +243,9 @@ GENERATIONS: Mapping[Generation, type[SlicedAdapter]] = {
 
 
 def _preprocessor(model: str, arguments: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    file = checkpoint_file(model, _PREPROCESSOR, arguments)
-    if file is None:
+    said = checkpoint_json(model, _PREPROCESSOR, arguments)
+    if not said:
         raise CheckpointError(f"{model!r} has no {_PREPROCESSOR}.", subject=model)
-    said = dict(json.loads(file.read_text(encoding="utf-8")))
     known = {"patch_size": config.vision_config.patch_size, "image_feature_size": config.query_num,
              "slice_mode": True}  # fmt: skip
     wrong = [f"{name} = {said.get(name)!r}" for name in known if said.get(name) != known[name]]

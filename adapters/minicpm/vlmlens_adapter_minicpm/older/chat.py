@@ -1,23 +1,22 @@
-"""Prompts as upstream's `chat` writes them, with what a transformers processor does."""
+"""Prompts as upstream's `chat` writes them."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from PIL import Image
 
 from vlmlens.errors import DataError
-from vlmlens.hf.encoding import pad_rows
+from vlmlens.hf.prompt_processor import PromptProcessor, padded
 from vlmlens_adapter_minicpm.older.images import SliceImages
 from vlmlens_adapter_minicpm.older.model import IMAGE
 from vlmlens_adapter_minicpm.older.tokenizers import UNKNOWN
 
 
-class ChatProcessor(ABC):
-    """What a transformers processor does, for one of the older generations.
+class ChatProcessor(PromptProcessor):
+    """The prompts of one of the older generations.
 
     Args:
         tokenizer: The checkpoint's.
@@ -29,19 +28,18 @@ class ChatProcessor(ABC):
     """What stands before and behind the tokens of a slice."""
 
     def __init__(self, tokenizer: Any, images: SliceImages, query_num: int) -> None:
-        self.tokenizer, self.image_processor, self.query_num = tokenizer, images, query_num
+        super().__init__(tokenizer, images)
+        self.query_num = query_num
         number = tokenizer.convert_tokens_to_ids
-        self._before, self._behind = (
-            torch.tensor([number(pair[i]) for pair in self.marks]) for i in (0, 1)
-        )
+        self._before, self._behind = ({number(pair[i]) for pair in self.marks} for i in (0, 1))
 
     @abstractmethod
     def written(self, question: str, slots: Sequence[str]) -> str:
-        """The whole prompt, with what stands for each image."""
+        """The whole prompt, with the placeholder of each image."""
 
     @abstractmethod
     def slot(self, number: int, grid: tuple[int, int] | None) -> str:
-        """What stands for an image.
+        """The placeholder of an image.
 
         Args:
             number: Of the image in its sample.
@@ -50,39 +48,28 @@ class ChatProcessor(ABC):
 
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a whole prompt."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self.ids(text)
 
-    def apply_chat_template(
-        self, conversations: Sequence[Any], *, tokenize: bool, **settings: Any
-    ) -> Any:
-        """The prompt of one conversation as text, or tensors of several conversations.
+    def text(self, question: str, images: Sequence[Any]) -> str:
+        """See `PromptProcessor.text`."""
+        return self.written(question, [self.slot(i, None) for i in range(len(images))])
 
-        Args:
-            conversations: One message of the user each; without `tokenize`, its message itself.
-            tokenize: Whether tensors are wanted.
-            settings: Of transformers' processors; `padding_side` is read of `processor_kwargs`.
+    def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
+        """See `PromptProcessor.encoded`.
 
         Returns:
-            str, or int64 `input_ids`, `attention_mask` and `mm_token_type_ids` `[samples,
-            positions]` and, where there are images, what `SliceImages` gives.
+            int64 `input_ids`, `attention_mask` and `mm_token_type_ids` `[samples, positions]` and,
+            where there are images, what `SliceImages` gives.
 
         Raises:
             DataError: A prompt holds marks of images itself.
         """
-        if not tokenize:
-            question, images = _parts(conversations[0])
-            return self.written(question, [self.slot(i, None) for i in range(len(images))])
-        parts = [_parts(message) for (message,) in conversations]
-        ids = [torch.tensor(self.token_ids(self._prompt(*part))) for part in parts]
-        types = [self._types(row, *part) for row, part in zip(ids, parts, strict=True)]
-        side = settings.get("processor_kwargs", {}).get("padding_side", "left")
-        mask = [torch.ones_like(row) for row in ids]
-        images = [image for _, group in parts for image in group]
+        ids = [self.token_ids(self._prompt(*prompt)) for prompt in prompts]
+        types = [self._types(row, *prompt) for row, prompt in zip(ids, prompts, strict=True)]
+        images = [image for _, shown in prompts for image in shown]
         return {
-            "input_ids": pad_rows(ids, self.tokenizer.pad_token_id, side=side),
-            "attention_mask": pad_rows(mask, 0, side=side),
-            "mm_token_type_ids": pad_rows(types, 0, side=side),
+            **padded(ids, self.tokenizer.pad_token_id),
+            "mm_token_type_ids": padded(types, 0)["input_ids"],
             **(self.image_processor(images) if images else {}),
         }
 
@@ -91,15 +78,13 @@ class ChatProcessor(ABC):
         grids = [cut(image.width, image.height).grid for image in images]
         return self.written(question, [self.slot(i, grid) for i, grid in enumerate(grids)])
 
-    def _types(
-        self, ids: torch.Tensor, question: str, images: Sequence[Image.Image]
-    ) -> torch.Tensor:
-        """int64 `[positions]`, 1 where a token of an image goes."""
+    def _types(self, ids: Sequence[int], question: str, images: Sequence[Image.Image]) -> list[int]:
+        """1 at image positions, else 0."""
         slicing = self.image_processor.slicing
         cuts = [slicing.cut(image.width, image.height) for image in images]
         slices = sum(len(cut.patches(slicing.patch)) for cut in cuts)
         begins, ends = (
-            torch.isin(ids, marks).nonzero()[:, 0].tolist()
+            [i for i, number in enumerate(ids) if number in marks]
             for marks in (self._before, self._behind)
         )
         if len(begins) != slices or ends != [first + self.query_num + 1 for first in begins]:
@@ -108,10 +93,8 @@ class ChatProcessor(ABC):
                 subject=question,
                 hint="Images are put before it by themselves; take the marks out.",
             )
-        types = torch.zeros_like(ids)
-        for first, last in zip(begins, ends, strict=True):
-            types[first + 1 : last] = IMAGE
-        return types
+        image = {i for first in begins for i in range(first + 1, first + self.query_num + 1)}
+        return [IMAGE if i in image else 0 for i in range(len(ids))]
 
     def _filled(self, mark: tuple[str, str]) -> str:
         return mark[0] + UNKNOWN * self.query_num + mark[1]
@@ -145,7 +128,7 @@ class LaterChat(ChatProcessor):
     """MiniCPM-V 2.6 and MiniCPM-o 2.6: images are numbered, `<slice>` stands around each slice.
 
     Args:
-        tokenizer: As `ChatProcessor` has it; this and the next two.
+        tokenizer: See `ChatProcessor`, also for the next two.
         images: Likewise.
         query_num: Likewise.
         numbered: Whether images are numbered.
@@ -181,21 +164,13 @@ class LaterChat(ChatProcessor):
         named = f"<image_id>{number}</image_id>" if self.numbered else ""
         return named + whole + "\n".join([part * columns] * rows)
 
-    def apply_chat_template(
-        self, conversations: Sequence[Any], *, tokenize: bool, **settings: Any
-    ) -> Any:
-        """See `ChatProcessor.apply_chat_template`.
+    def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
+        """See `ChatProcessor.encoded`.
 
-        Where a token id is not attended to, `unattended` `[samples, positions]` says where it is.
+        Adds `unattended` `[samples, positions]`, 1 at a token id that is never attended to.
         """
-        made = super().apply_chat_template(conversations, tokenize=tokenize, **settings)
-        if not tokenize or self.unattended_id is None:
+        made = super().encoded(prompts)
+        if self.unattended_id is None:
             return made
         hidden = (made["input_ids"] == self.unattended_id).long()
         return {**made, "unattended": hidden * made["attention_mask"]}
-
-
-def _parts(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    content = message["content"]
-    text = "".join(part["text"] for part in content if part["type"] == "text")
-    return text, [part["image"] for part in content if part["type"] == "image"]

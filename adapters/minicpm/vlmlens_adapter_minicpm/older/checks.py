@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import AdapterTests
@@ -16,7 +16,6 @@ class MiniCpm26Checks(AdapterTests):
 
     manifest: ClassVar[Manifest] = replace(MANIFEST, offers=MANIFEST.offers - {"patch-grid"})
     generation: ClassVar[str] = "MiniCPM-V 2.6"
-    attention: ClassVar[str | None] = None
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
@@ -24,10 +23,6 @@ class MiniCpm26Checks(AdapterTests):
         from vlmlens_adapter_minicpm.older.tiny import write_checkpoint
 
         write_checkpoint(folder, Generation(self.generation))
-
-    def load(self, **settings: Any) -> Any:
-        """See `AdapterTests.load`."""
-        return super().load(**{"attention": self.attention, **settings})
 
 
 class MiniCpmO26Checks(MiniCpm26Checks):

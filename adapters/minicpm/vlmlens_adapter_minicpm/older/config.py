@@ -86,14 +86,14 @@ class MiniCpmSlicedConfig(PreTrainedConfig):
 
 
 def generation_of(said: Mapping[str, Any], model: str) -> Generation | None:
-    """Which of the older generations a checkpoint is; None: it is for transformers to know.
+    """The older generation that a checkpoint belongs to; None: transformers reads it.
 
     Args:
         said: Its config.json.
         model: Hub id or folder, named in errors.
 
     Raises:
-        CheckpointError: It is a MiniCPM whose code transformers does not have, nor this package.
+        CheckpointError: It is a MiniCPM that neither transformers nor this package supports.
     """
     kind, version = said.get("model_type"), str(said.get("version"))
     if kind not in _MODEL_TYPES:
@@ -140,7 +140,6 @@ def sliced_config(said: Mapping[str, Any], generation: Generation, model: str) -
         **(_of_first(said) if first else {}),
     )
     _check_sizes(config, int(said["patch_size"]), model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 
@@ -152,7 +151,7 @@ def _text(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _granite_config(said: Mapping[str, Any]) -> GraniteConfig:
-    """Granite's, whose residuals are scaled; embeddings and logits are scaled outside of it."""
+    """A Granite with scaled residuals; embeddings and logits are scaled outside of it."""
     layers, head = said["num_hidden_layers"], said["hidden_size"] // said["num_attention_heads"]
     return GraniteConfig(
         **_text(said),

@@ -1,4 +1,4 @@
-"""The older generations as one model of transformers: cache, generation and loading are its own.
+"""The older generations as one transformers model, with its cache, generation and loading.
 
 The module tree is upstream's: `vpm` (the tower), `resampler`, `llm` (the language model).
 """
@@ -13,6 +13,7 @@ from transformers import GenerationMixin, GraniteModel, PreTrainedModel, Qwen2Mo
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from vlmlens.hf.causal_model import ShowsImagesOnce
 from vlmlens_adapter_minicpm.older.config import Generation, MiniCpmSlicedConfig
 from vlmlens_adapter_minicpm.older.resampler import Resampler, ResamplerAttention
 from vlmlens_adapter_minicpm.older.towers import NavitTower, TimmTower, Tower
@@ -20,11 +21,9 @@ from vlmlens_adapter_minicpm.older.towers import NavitTower, TimmTower, Tower
 IMAGE = 1
 """In `mm_token_type_ids`: a position where a token of the resampler goes."""
 
-_IMAGE_INPUTS = ("pixel_values", "target_sizes", "mm_token_type_ids")
-
 
 class LanguageModel(nn.Module):
-    """A decoder and its head, which reads hidden states that were divided before."""
+    """A decoder and its head; hidden states are divided before the head."""
 
     def __init__(self, config: MiniCpmSlicedConfig) -> None:
         super().__init__()
@@ -46,9 +45,10 @@ class LanguageModel(nn.Module):
         )
 
 
-class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, ShowsImagesOnce, GenerationMixin):
     """MiniCPM-V 2, MiniCPM-V 2.6, and MiniCPM-o 2.6 without audio and speech."""
 
+    prompt_inputs = ("pixel_values", "target_sizes", "mm_token_type_ids")
     config: MiniCpmSlicedConfig
     config_class = MiniCpmSlicedConfig
     _no_split_modules = [  # noqa: RUF012
@@ -84,7 +84,7 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.llm.lm_head
 
     def body(self, **inputs: Any) -> BaseModelOutputWithPast:
-        """The pass up to the final norm; arguments as `forward` has them."""
+        """The pass up to the final norm; arguments: see `forward`."""
         output: BaseModelOutputWithPast = self.llm.model(**self._of_language(**inputs))
         return output
 
@@ -105,7 +105,7 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """One pass with logits, float32 `[samples, positions, vocabulary]`.
 
         Args:
-            input_ids: int64 `[samples, positions]`; what stands at image positions is replaced.
+            input_ids: int64 `[samples, positions]`; ids at image positions are replaced.
             attention_mask: `[samples, positions]` (with a cache, of all positions so far), 0 at
                 padding.
             position_ids: int64 `[samples, positions]`; None: counted from the first that is no
@@ -116,7 +116,7 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
             pixel_values: `[slices, patches, 3 * side * side]`, slices in the order of the
                 sequence, each filled up to the longest.
             target_sizes: int64 `[slices, 2]`: rows and columns of patches of each slice.
-            use_cache: Whether a cache is given back.
+            use_cache: Whether to return a cache.
             logits_to_keep: Of how many of the last positions; 0: of all.
             kwargs: `output_hidden_states` and `output_attentions` (with eager attention).
 
@@ -143,7 +143,7 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
         target_sizes: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """What the language model is called with."""
+        """The arguments of the language model."""
         embeds = self.get_input_embeddings()(input_ids) * self.config.scale_emb
         if pixel_values is not None and target_sizes is not None:
             embeds = self._with_images(embeds, mm_token_type_ids, pixel_values, target_sizes)
@@ -163,7 +163,7 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor,
         target_sizes: torch.Tensor,
     ) -> torch.Tensor:
-        """The embeddings with the tokens of images in their places; the given ones stay."""
+        """The embeddings with image tokens in their places; the input is not changed."""
         sizes = [(rows, columns) for rows, columns in target_sizes.tolist()]
         tokens = self.resampler(self.vpm(pixel_values, sizes), sizes).flatten(0, 1)
         found = 0 if mm_token_type_ids is None else int((mm_token_type_ids == IMAGE).sum())
@@ -180,13 +180,13 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
         unattended: torch.Tensor | None = None,
         **settings: Any,
     ) -> Any:
-        """As in transformers, which would count positions without what nothing attends to.
+        """As in transformers, which would not count positions that are not attended to.
 
         Args:
             input_ids: int64 `[samples, positions]`.
             attention_mask: `[samples, positions]`, 0 at padding; None: there is none.
-            unattended: As `forward` has it.
-            settings: As in transformers, and what `forward` takes.
+            unattended: See `forward`.
+            settings: As in transformers, and the arguments of `forward`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         settings.setdefault("position_ids", counted(mask))
@@ -194,18 +194,9 @@ class MiniCpmSlicedForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids, attention_mask=seen(mask, unattended), **settings
         )
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As in transformers; with a cache, images are shown in the first step only."""
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[misc]
-        if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration"):
-            inputs = {name: value for name, value in inputs.items() if name not in _IMAGE_INPUTS}
-        return dict(inputs)
-
 
 def counted(attention_mask: torch.Tensor) -> torch.Tensor:
-    """int64 `[samples, positions]`: positions, counted from the first that is no padding.
+    """int64 `[samples, positions]`: positions, counted from the first without padding.
 
     >>> counted(torch.tensor([[0, 0, 1, 0, 1]])).tolist()
     [[0, 0, 0, 1, 2]]

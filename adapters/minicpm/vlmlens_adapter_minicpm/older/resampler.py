@@ -1,4 +1,4 @@
-"""The resampler: one cross-attention, by which learned queries read the patches of a slice."""
+"""The resampler: learned queries read the patches of a slice by cross-attention."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class ResamplerAttention(nn.Module):
         value: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """What each query reads, `[slices, queries, width]`.
+        """The output of each query, `[slices, queries, width]`.
 
         Args:
             query: `[slices, queries, width]`.
             key: `[slices, patches, width]`.
             value: Likewise.
-            mask: As `create_bidirectional_mask` makes it.
+            mask: From `create_bidirectional_mask`.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         parts = [
@@ -63,7 +63,7 @@ class ResamplerAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Makes a fixed number of tokens of a slice, whatever its shape.
+    """Turns a slice of any shape into a fixed number of tokens.
 
     Args:
         config: The model's.

@@ -74,7 +74,7 @@ class Cut:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """What the image is squashed onto before slices are cut out of it."""
+        """The size to which the image is resized before it is cut into slices."""
         columns, rows = self.grid or (0, 0)
         return columns * self.size[0], rows * self.size[1]
 
@@ -91,7 +91,7 @@ class Cut:
             image: Number of the image in its sample.
             patch: Side of a patch in pixels.
         """
-        found = list(sliced_views(image, self.source[::-1], (1, 1), patch, "global"))
+        found = sliced_views(image, self.source[::-1], (1, 1), patch, "global")
         if self.grid is not None:
             canvas, grid = self.canvas[::-1], self.grid[::-1]
             found += sliced_views(image, canvas, grid, patch, "tile {}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from vlmlens.testing.tiny import byte_tokenizer
+from vlmlens.testing.tiny import (
+    byte_tokenizer,
+    drawn_weights,
+    sentencepiece_model,
+    state_shapes,
+    write_checkpoint_files,
+)
 from vlmlens_adapter_minicpm.older.config import Generation, sliced_config
 from vlmlens_adapter_minicpm.older.model import MiniCpmSlicedForConditionalGeneration
 from vlmlens_adapter_minicpm.older.tokenizers import (
@@ -23,7 +27,7 @@ from vlmlens_adapter_minicpm.older.tokenizers import (
     UNKNOWN,
 )
 
-_EMBEDDINGS = ("embed_tokens.weight", "position_embedding.weight", "pos_embed", "query")
+_EMBEDDINGS = r"(embed_tokens|position_embedding)\.weight$|(pos_embed|query)$"
 _TEXT = (
     "What is this? Name the colour of the largest thing, please: Compare them:",
     "Hello, who are you? Hm? yes perhaps no 用户 AI",
@@ -71,29 +75,19 @@ def tiny_config(generation: Generation, vocabulary: int) -> dict[str, Any]:
 
 
 def tiny_weights(config: Mapping[str, Any], generation: Generation) -> dict[str, torch.Tensor]:
-    """Random weights under upstream's names, large enough that everything matters."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.device("meta"):
-        made = sliced_config(config, generation, "tiny")
-        state = MiniCpmSlicedForConditionalGeneration(made).state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    """Random weights under upstream's names, which are those of the model here."""
+    made = sliced_config(config, generation, "tiny")
+    shapes = state_shapes(lambda: MiniCpmSlicedForConditionalGeneration(made))
     shapes |= _HEARD if generation is Generation.O26 else {}
-    return {name: _drawn(name, shape, generator) for name, shape in shapes.items()}
+    return drawn_weights(shapes, embeddings=_EMBEDDINGS)
 
 
 def tiny_pieces() -> bytes:
-    """A SentencePiece model as MiniCPM-V 2's: BPE with a dummy prefix, bytes for the unknown."""
-    import sentencepiece
-
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_TEXT * 4), model_writer=written, model_type="bpe", vocab_size=400,
-        hard_vocab_limit=False, byte_fallback=True, character_coverage=1.0,
-        remove_extra_whitespaces=False, normalization_rule_name="identity",
+    """A SentencePiece model as MiniCPM-V 2's: with a dummy prefix, and bytes for the unknown."""
+    return sentencepiece_model(
+        _TEXT * 4, vocab_size=400, hard_vocab_limit=False, character_coverage=1.0,
         user_defined_symbols=[*MARKS, "\n"], unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        minloglevel=2, num_threads=1,
     )  # fmt: skip
-    return written.getvalue()
 
 
 def write_checkpoint(folder: Path, generation: Generation) -> Path:
@@ -101,9 +95,7 @@ def write_checkpoint(folder: Path, generation: Generation) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     count = _pieces(folder) if generation is Generation.V2 else _bytes(folder)
     config = tiny_config(generation, count)
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    save_file(tiny_weights(config, generation), folder / "model.safetensors")
-    return folder
+    return write_checkpoint_files(folder, tiny_weights(config, generation), config=config)
 
 
 def _pieces(folder: Path) -> int:
@@ -127,13 +119,3 @@ def _bytes(folder: Path) -> int:
     }  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(images), encoding="utf-8")
     return len(tokenizer)
-
-
-def _drawn(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    drawn = torch.randn(shape, generator=generator)
-    about = 1.0 if len(shape) == 1 and name.endswith("weight") else 0.0
-    if name.endswith(_EMBEDDINGS):
-        spread = 0.5
-    else:
-        spread = 0.1 if len(shape) == 1 else 1.2 / torch.Size(shape[1:]).numel() ** 0.5
-    return drawn * spread + about

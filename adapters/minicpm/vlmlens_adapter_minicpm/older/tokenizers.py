@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import transformers
-from tokenizers import Tokenizer
 
 from vlmlens.errors import CheckpointError
-from vlmlens.hf.pieces import piece_tokenizer
-from vlmlens.hf.weights import checkpoint_file
+from vlmlens.hf.checkpoints import checkpoint_file, checkpoint_json
+from vlmlens.hf.fast_tokenizer import tokenizer_backend
+from vlmlens.hf.sentencepiece_tokenizer import sentencepiece_tokenizer
 
 UNKNOWN = "<unk>"
 """Stands where a token of an image goes."""
@@ -38,20 +37,20 @@ CHAT_TEMPLATE = (
 def slow_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
     """MiniCPM-V 2's: SentencePiece, text between special tokens by itself with its dummy prefix.
 
-    A `tokenizer.json` beside it is not read: it gives other ids.
+    A `tokenizer.json` is ignored: it gives other ids.
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
         CheckpointError: There is no `tokenizer.model`, or it lacks special tokens.
         MissingDependency: sentencepiece is not installed.
     """
     file = _file(model, "tokenizer.model", arguments)
-    known = piece_tokenizer(file).get_vocab()
+    known = sentencepiece_tokenizer(file).get_vocab()
     _check_known(known, MARKS, file)
-    return piece_tokenizer(file, {name: known[name] for name in MARKS})
+    return sentencepiece_tokenizer(file, {name: known[name] for name in MARKS})
 
 
 def fast_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
@@ -59,16 +58,13 @@ def fast_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
 
     Args:
         model: Hub id or folder.
-        arguments: For `from_pretrained`; the revision is taken of it.
+        arguments: For `from_pretrained`; only the revision is used.
 
     Raises:
         CheckpointError: There is no `tokenizer.json`, or it lacks special tokens.
     """
     file = _file(model, "tokenizer.json", arguments)
-    try:
-        backend = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing more special
-        raise CheckpointError(f"{file.name} is no tokenizer.", subject=str(file)) from error
+    backend = tokenizer_backend(file)
     _check_known(backend.get_vocab(), _LATER, file)
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -92,9 +88,8 @@ def _template(model: str, arguments: Mapping[str, Any]) -> str:
     alone = checkpoint_file(model, "chat_template.jinja", arguments)
     if alone is not None:
         return alone.read_text(encoding="utf-8")
-    settings = checkpoint_file(model, "tokenizer_config.json", arguments)
-    said = {} if settings is None else json.loads(settings.read_text(encoding="utf-8"))
-    found = said.get("chat_template")
+    settings = checkpoint_json(model, "tokenizer_config.json", arguments)
+    found = settings.get("chat_template")
     if found is not None and not isinstance(found, str):
         raise CheckpointError(
             f"{model!r} has several chat templates; only one is known.", subject=model

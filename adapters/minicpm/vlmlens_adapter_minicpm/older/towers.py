@@ -1,4 +1,4 @@
-"""The two vision towers: SigLIP as timm has it (2), and as NaViT has it (2.6).
+"""The two vision towers: SigLIP from timm (2), and in the style of NaViT (2.6).
 
 Both take all slices of a batch at once, as rows of patches that are filled up on the right:
 `[slices, patches, ...]`. Modules are named as upstream names them.
@@ -31,7 +31,7 @@ Size = tuple[int, int]
 class PatchRows(nn.Conv2d):
     """The patch embedding's convolution, on patches that were cut out already.
 
-    It gives rows, `[slices, patches, width]`, where a convolution would give a raster.
+    It outputs rows, `[slices, patches, width]`; a convolution would output a grid.
     """
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,7 @@ class TimmAttention(nn.Module):
 
         Args:
             hidden: `[slices, patches, width]`.
-            mask: As `create_bidirectional_mask` makes it.
+            mask: From `create_bidirectional_mask`.
 
         Returns:
             `[slices, patches, width]`, and `[slices, heads, patches, patches]` or None.
@@ -116,7 +116,7 @@ class TimmBlock(nn.Module):
 
 
 class Tower(PreTrainedModel):
-    """What both towers are to transformers, which picks their attention."""
+    """The base of both towers, so that transformers picks their attention."""
 
     config_class = Idefics2VisionConfig
     main_input_name = "patches"
@@ -170,7 +170,7 @@ class TimmTower(Tower):
 
 
 class NavitEmbeddings(nn.Module):
-    """Patches with learned positions, which are those of the nearest place in a fixed grid."""
+    """Patches with learned positions, taken from the nearest place in a fixed grid."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class NavitEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(self.side**2, config.hidden_size)
 
     def forward(self, patches: torch.Tensor, sizes: Sequence[Size]) -> torch.Tensor:
-        """`[slices, patches, width]`; arguments as `TimmTower.forward` has them."""
+        """`[slices, patches, width]`; arguments: see `TimmTower.forward`."""
         rows: torch.Tensor = self.patch_embedding(patches)
         ids = torch.stack([self._ids(*size, rows.shape[1]) for size in sizes])
         table = self.position_embedding
@@ -224,7 +224,7 @@ class NavitTower(Tower):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, patches: torch.Tensor, sizes: Sequence[Size]) -> torch.Tensor:
-        """As `TimmTower.forward`."""
+        """See `TimmTower.forward`."""
         hidden = self.embeddings(patches, sizes)
         mask = _mask(self.config, hidden, sizes)
         output: torch.Tensor = self.post_layernorm(self.encoder(hidden, mask).last_hidden_state)
@@ -232,6 +232,6 @@ class NavitTower(Tower):
 
 
 def _mask(config: Any, hidden: torch.Tensor, sizes: Sequence[Size]) -> Any:
-    """Keeps every row from the rows with which its slice was filled up."""
+    """Hides the padding rows of each slice."""
     real = real_rows(sizes, hidden.shape[1]).to(hidden.device)
     return create_bidirectional_mask(config=config, inputs_embeds=hidden, attention_mask=real)

@@ -8,19 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import transformers
 
-from vlmlens.abc.adapter import LoadRequest
 from vlmlens.hf import (
     LLAVA_SITES,
-    CropGeometry,
     PlacedImage,
     TransformersAdapter,
+    crop_patches,
     grid_patches,
     joined,
 )
-from vlmlens.hf.loading import explained, hub_arguments
-from vlmlens.hf.weights import place_weights, read_config_json, stored_weights
+from vlmlens.hf.own_class import OwnClass
+from vlmlens.hf.weights import StoredTensor, stored_weights
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
@@ -33,9 +31,10 @@ from vlmlens_adapter_molmo.v1.paths import renames
 from vlmlens_adapter_molmo.v1.sequence import raster_size
 
 
-class MolmoAdapter(TransformersAdapter):
+class MolmoAdapter(OwnClass, TransformersAdapter):
     """`MolmoForConditionalGeneration`, our own class over parts of transformers."""
 
+    module_class: ClassVar[type[Any]] = MolmoForConditionalGeneration
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.vision_tower.layers.{i}",), Axis.VISION),
         *LLAVA_SITES[1:],
@@ -51,28 +50,30 @@ class MolmoAdapter(TransformersAdapter):
         return [number + 1 if number >= 0 else number for number in numbers]
 
     @classmethod
-    def read_config(cls, model: str, arguments: Mapping[str, Any]) -> Any:
-        """See `TransformersAdapter.read_config`."""
-        said = read_config_json(model, arguments)
+    def native_config(
+        cls, said: Mapping[str, Any], model: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        """See `OwnClass.native_config`."""
+        del arguments
         check_generation(said, "molmo", model)
         return molmo_config(said, model)
 
     @classmethod
-    def empty_module(cls, config: Any, request: LoadRequest) -> Any:
-        """See `TransformersAdapter.empty_module`."""
-        del request
-        return MolmoForConditionalGeneration(config)
-
-    @classmethod
-    def read_module(cls, model: str, config: Any, arguments: Mapping[str, Any]) -> Any:
-        """See `TransformersAdapter.read_module`."""
+    def native_weights(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, StoredTensor]:
+        """See `OwnClass.native_weights`."""
         dtype = arguments["dtype"]
         kept = dtype if isinstance(dtype, torch.dtype) else None
-        weights = native_weights(stored_weights(model, arguments), config, kept)
-        module = place_weights(MolmoForConditionalGeneration, config, weights, model, arguments)
-        end = load_tokenizer(model, arguments).eos_token_id
-        module.generation_config = transformers.GenerationConfig(eos_token_id=end)
-        return module
+        return native_weights(stored_weights(model, arguments), config, kept)
+
+    @classmethod
+    def special_token_ids(
+        cls, model: str, config: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """See `OwnClass.special_token_ids`."""
+        del config
+        return {"eos_token_id": load_tokenizer(model, arguments).eos_token_id}
 
     @cached_property
     def sites(self) -> SiteMap:
@@ -81,17 +82,14 @@ class MolmoAdapter(TransformersAdapter):
         after = self.config.text_config.model_type == "olmo2"
         return SiteMap(self.templates, paths, renames(after))
 
-    @cached_property
-    def processor(self) -> MolmoProcessor:
-        """See `TransformersAdapter.processor`."""
-        model = self.model_name(self.request)
-        with explained(model):
-            return load_processor(model, hub_arguments(self.request))
+    def read_processor(self, model: str, arguments: Mapping[str, Any]) -> MolmoProcessor:
+        """See `LoadedModel.read_processor`."""
+        return load_processor(model, arguments)
 
     @property
     def image_token_id(self) -> int:
         """See `TransformersAdapter.image_token_id`."""
-        return self.processor.image_tokens.patch
+        return int(self.processor.image_tokens.patch)
 
     @property
     def image_mark(self) -> str:
@@ -158,15 +156,13 @@ class MolmoAdapter(TransformersAdapter):
         small = settings.placed(image.height, image.width, (settings.side, settings.side))
         large = (canvas.height * size, canvas.width * size)
         placed = settings.placed(image.height, image.width, large)
-        raster = (image.image, canvas.side, canvas.side, (size, size))
-        views = grid_patches(*raster, small, "global")
-        for number in range(canvas.rows * canvas.cols):
-            top, left = (step * k for k in divmod(number, canvas.cols))
-            crop = CropGeometry(
-                placed.width, placed.height, left=placed.left + left, top=placed.top + top
-            )
-            views = joined([views, grid_patches(*raster, crop, f"crop {number}")]) or views
-        return views
+        side = canvas.side
+        whole = grid_patches(image.image, side, side, (size, size), small, "global")
+        crops = crop_patches(
+            image.image, (side, side), placed, (canvas.rows, canvas.cols), name="crop {}",
+            step=step, patch=size,
+        )  # fmt: skip
+        return joined([whole, *crops]) or whole
 
 
 def _cell_layout(

@@ -1,19 +1,18 @@
-"""Prompts and images as upstream's processor makes them, for batches too."""
+"""Prompts as upstream's processor makes them, for batches too."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import transformers
 from tokenizers import Tokenizer
 from torch.nn.functional import pad
 
 from vlmlens.errors import CheckpointError, DataError
-from vlmlens.hf.encoding import pad_rows
-from vlmlens.hf.weights import checkpoint_file
+from vlmlens.hf.checkpoints import checkpoint_file, checkpoint_json
+from vlmlens.hf.fast_tokenizer import fast_tokenizer
+from vlmlens.hf.prompt_processor import PromptProcessor, padded
 from vlmlens_adapter_molmo.v1.images import BLANK, MolmoImages
 from vlmlens_adapter_molmo.v1.sequence import (
     NOWHERE,
@@ -30,8 +29,8 @@ _IMAGE_TOKENS = ("<im_start>", "<im_end>", _PATCH, "<im_col>", IMAGE)
 _END = "<|endoftext|>"
 
 
-class MolmoProcessor:
-    """What a transformers processor does, for Molmo.
+class MolmoProcessor(PromptProcessor):
+    """Molmo's prompts: the image's tokens stand before the text.
 
     Args:
         tokenizer: Of the checkpoint.
@@ -43,8 +42,8 @@ class MolmoProcessor:
     """
 
     def __init__(self, tokenizer: Any, image_processor: MolmoImages, model: str) -> None:
-        self.tokenizer, self.image_processor = tokenizer, image_processor
-        ids = self._ids("".join(_IMAGE_TOKENS))
+        super().__init__(tokenizer, image_processor)
+        ids = self.ids("".join(_IMAGE_TOKENS))
         if len(ids) != len(_IMAGE_TOKENS):
             raise CheckpointError(
                 f"The tokenizer of {model!r} does not know each of {', '.join(_IMAGE_TOKENS)}.",
@@ -54,110 +53,73 @@ class MolmoProcessor:
         first = tokenizer.bos_token_id
         self.first = tokenizer.eos_token_id if first is None else first
 
-    def apply_chat_template(
-        self, conversations: Sequence[Any], *, tokenize: bool, **settings: Any
-    ) -> Any:
-        """The prompt of one conversation as text, or tensors of several conversations.
+    def text(self, question: str, images: Sequence[Any]) -> str:
+        """See `PromptProcessor.text`; the image is not named in it."""
+        del images
+        return f" User: {question} Assistant:"
 
-        Args:
-            conversations: One message of the user each; without `tokenize`, its message itself.
-            tokenize: Whether tensors are wanted.
-            settings: Of transformers' processors; the answer's beginning is always written.
+    def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, torch.Tensor]:
+        """See `PromptProcessor.encoded`.
 
         Returns:
-            str, or `input_ids`, `attention_mask`, `images`, `image_masks` and `image_input_idx`,
-            as `MolmoModel.forward` takes them; short rows are filled up on the left.
+            `input_ids`, `attention_mask`, `images`, `image_masks` and `image_input_idx`, as
+            `MolmoModel.forward` takes them.
 
         Raises:
             DataError: A prompt holds the token that stands for a part of the image.
         """
-        del settings
-        if not tokenize:
-            return _prompt(_text(conversations[0]))
-        rows = [self._encoded(message) for (message,) in conversations]
-        ids = [row["input_ids"] for row in rows]
+        ids = [self._ids_of(*prompt) for prompt in prompts]
+        rows = [self._images_of(image) for _, (image,) in prompts]
         crops = max(len(row["images"]) for row in rows)
-        inputs = {
-            "input_ids": pad_rows(ids, self._padding, side="left"),
-            "attention_mask": pad_rows([torch.ones_like(row) for row in ids], 0, side="left"),
-        }
+        inputs = padded(ids, self.tokenizer.pad_token_id)
         for name, fill in (("images", BLANK), ("image_masks", BLANK), ("image_input_idx", NOWHERE)):
             inputs[name] = torch.stack([_filled_up(row[name], crops, fill) for row in rows])
         return inputs
 
-    def _encoded(self, message: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The tensors of one sample."""
-        text = _text(message)
-        (image,) = (part["image"] for part in message["content"] if part["type"] == "image")
-        prompt = self._ids(_prompt(text))
+    def _ids_of(self, question: str, images: Sequence[Any]) -> list[int]:
+        """The sequence of one sample."""
+        (image,) = images
+        prompt = self.ids(self.text(question, images))
         if self.image_tokens.patch in prompt:
             raise DataError(
                 f"The prompt holds {_PATCH}, which stands for a part of the image.",
-                subject=text,
+                subject=question,
                 hint="Leave it out; the image stands before the prompt.",
             )
-        images, masks = self.image_processor(image)
         canvas = self.image_processor.canvas(image.height, image.width)
-        before = [self.first, *image_sequence(canvas, self.image_tokens)]
-        index = image_input_idx(canvas)
+        return [self.first, *image_sequence(canvas, self.image_tokens), *prompt]
+
+    def _images_of(self, image: Any) -> dict[str, torch.Tensor]:
+        """The other tensors of one sample."""
+        images, masks = self.image_processor(image)
+        index = image_input_idx(self.image_processor.canvas(image.height, image.width))
         return {
-            "input_ids": torch.tensor(before + prompt),
             "images": images,
             "image_masks": masks,
             "image_input_idx": torch.where(index < 0, index, index + 1),
         }
-
-    @property
-    def _padding(self) -> int:
-        found = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if found is None else found)
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
 
 
 def load_processor(model: str, arguments: Mapping[str, Any]) -> MolmoProcessor:
     """The processor of a checkpoint, from its files alone.
 
     Raises:
-        CheckpointError: A file says what is not known here.
+        CheckpointError: A file has settings that are not known here.
         OSError: There is no tokenizer.json.
     """
-    said = _read(model, "preprocessor_config.json", arguments)
+    said = checkpoint_json(model, "preprocessor_config.json", arguments)
     return MolmoProcessor(load_tokenizer(model, arguments), MolmoImages.read(said, model), model)
 
 
 def load_tokenizer(model: str, arguments: Mapping[str, Any]) -> Any:
-    """The tokenizer of a checkpoint; texts end with `<|endoftext|>` where it does not say.
+    """The tokenizer of a checkpoint; the default end token is `<|endoftext|>`.
 
     Raises:
         OSError: There is no tokenizer.json.
     """
     file = checkpoint_file(model, "tokenizer.json", arguments, needed=True)
-    said = _read(model, "tokenizer_config.json", arguments)
-    names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    roles = {name: _content(said[name]) for name in names if said.get(name)}
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file(str(file)), **{"eos_token": _END, **roles}
-    )
-
-
-def _read(model: str, file: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    path = checkpoint_file(model, file, arguments)
-    return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _content(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _text(message: Mapping[str, Any]) -> str:
-    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
-
-
-def _prompt(text: str) -> str:
-    return f" User: {text} Assistant:"
+    settings = checkpoint_json(model, "tokenizer_config.json", arguments)
+    return fast_tokenizer(Tokenizer.from_file(str(file)), settings, eos=_END)
 
 
 def _filled_up(tensor: torch.Tensor, length: int, fill: float) -> torch.Tensor:

@@ -81,7 +81,7 @@ def molmo_config(said: Mapping[str, Any], model: str) -> MolmoConfig:
         model: Hub id or folder, named in errors.
 
     Raises:
-        CheckpointError: It is no Molmo, or one that differs in a way that is not known here.
+        CheckpointError: It is not a Molmo, or differs in a way that is not known here.
     """
     if said.get("model_type") != "molmo":
         raise _unknown(model, "model_type", said.get("model_type"), "molmo")
@@ -102,7 +102,6 @@ def molmo_config(said: Mapping[str, Any], model: str) -> MolmoConfig:
             f"The config of {model!r} lacks {error.args[0]!r}.", subject=model
         ) from error
     _check_layers(config, model)
-    config._commit_hash = said.get("_commit_hash")
     return config
 
 
@@ -160,7 +159,7 @@ def _text_config(said: Mapping[str, Any], model: str) -> PreTrainedConfig:
 
 
 def _fused_width(said: Mapping[str, Any]) -> int:
-    """Columns of the gate and of what it gates, together."""
+    """Columns of the gate and the up projection together."""
     found = said.get("intermediate_size") or said.get("mlp_hidden_size")
     return int(found or said["mlp_ratio"] * said["d_model"])
 

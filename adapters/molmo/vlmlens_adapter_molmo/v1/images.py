@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import pad
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlmlens.errors import CheckpointError, ImageError
 from vlmlens.hf import CropGeometry
-from vlmlens.hf.pixels import normalised, resized
+from vlmlens.hf.image_processing import normalised, resized
 from vlmlens_adapter_molmo.images import Canvas, canvas_of
 from vlmlens_adapter_molmo.v1.config import POOLED
 
@@ -21,8 +22,6 @@ BLANK = -1.0
 
 _BILINEAR = 2
 _SIDE, _PATCH, _MARGINS, _MAX_CROPS = 336, 14, (4, 4), 12
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class MolmoImages:
     patch_size: int = _PATCH
     overlap_margins: tuple[int, int] = _MARGINS
     max_crops: int = _MAX_CROPS
-    mean: tuple[float, ...] = _CLIP_MEAN
-    std: tuple[float, ...] = _CLIP_STD
+    mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
 
     @property
     def backend(self) -> str:
@@ -78,8 +77,8 @@ class MolmoImages:
             patch_size=said.get("image_patch_size", _PATCH),
             overlap_margins=(before, after),
             max_crops=said.get("max_crops", _MAX_CROPS),
-            mean=tuple(said.get("image_mean", _CLIP_MEAN)),
-            std=tuple(said.get("image_std", _CLIP_STD)),
+            mean=tuple(said.get("image_mean", OPENAI_CLIP_MEAN)),
+            std=tuple(said.get("image_std", OPENAI_CLIP_STD)),
         )
         whole = 2 * found.patch_size
         cells = {said.get(f"image_token_length_{axis}", found.cells) for axis in "hw"}
@@ -101,7 +100,7 @@ class MolmoImages:
         return canvas_of(self, height, width)
 
     def placed(self, height: int, width: int, canvas: tuple[int, int]) -> CropGeometry:
-        """Where an image lies that is fitted into the middle of a canvas.
+        """The place of an image that is fitted into the middle of a canvas.
 
         Args:
             height: Of the original image, in pixels.

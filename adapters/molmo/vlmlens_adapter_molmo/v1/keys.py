@@ -1,69 +1,35 @@
-"""Weights under the names of the model here, fused matrices and all; experts are put together."""
+"""Renames weights to our modules' names, fused matrices included, and joins experts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from vlmlens.hf.weights import StoredTensor, renamed
+from vlmlens.hf.weights import StoredTensor, concatenated, renamed
+from vlmlens_adapter_molmo.v1.paths import renames
 
-_BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
-_LAYER = r"model.language_model.layers.\1."
-_VIT = r"^model\.vision_backbone\.image_vit\."
-_RESBLOCK = r"^model\.vision_tower\.transformer\.resblocks\.(\d+)\."
-_TOWER = r"model.vision_tower.layers.\1."
-
-_RENAMES = (
-    (r"^model\.transformer\.ln_f\.", "model.language_model.norm."),
-    (r"^model\.transformer\.ff_out\.", "lm_head."),
-    (_BLOCK + r"(?:attn\.)?(att_proj|q_norm|k_norm)\.", _LAYER + r"self_attn.\2."),
-    (_BLOCK + r"(?:attn\.)?attn_out\.", _LAYER + "self_attn.o_proj."),
-    (_BLOCK + r"ff_proj\.", _LAYER + "mlp.ff_proj."),
-    (_BLOCK + r"ff_out\.", _LAYER + "mlp.down_proj."),
-    (_BLOCK + r"mlp\.gate\.", _LAYER + "mlp.gate."),
-    (_VIT, "model.vision_tower."),
-    (_RESBLOCK + r"attention\.", _TOWER + "self_attn."),
-    (_RESBLOCK + r"attention_norm\.", _TOWER + "layer_norm1."),
-    (_RESBLOCK + r"ffn_norm\.", _TOWER + "layer_norm2."),
-    (_RESBLOCK + r"feed_forward\.w1\.", _TOWER + "mlp.fc1."),
-    (_RESBLOCK + r"feed_forward\.w2\.", _TOWER + "mlp.fc2."),
-    (r"^model\.vision_backbone\.", "model.multi_modal_projector."),
-)
 _EXPERT = re.compile(
     r"model\.transformer\.blocks\.(\d+)\.mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight"
 )
 _TABLE = "model.transformer.wte."
 
 
-def norm_names(norm_after: bool) -> tuple[str, str]:
-    """What `attn_norm` and `ff_norm` are called, where they stand before or after their network."""
-    if norm_after:
-        return "post_attention_layernorm", "post_feedforward_layernorm"
-    return "input_layernorm", "post_attention_layernorm"
-
-
 def native_weights(
     weights: Mapping[str, StoredTensor], config: Any, dtype: torch.dtype | None
 ) -> dict[str, StoredTensor]:
-    """A checkpoint's weights by the names of the state dict here; unknown names stay as they are.
+    """A checkpoint's weights by our state dict's names; unknown names are kept.
 
     Args:
         weights: By upstream's names.
         config: Of the model.
-        dtype: In which experts and the embedding table are put together; None: as they are stored.
+        dtype: Of the joined experts and embedding table; None: as they are stored.
     """
-    text = config.text_config
-    attention, feed_forward = norm_names(text.model_type == "olmo2")
-    norms = (
-        (_BLOCK + r"(?:attn\.)?attn_norm\.", f"{_LAYER}{attention}."),
-        (_BLOCK + r"(?:mlp\.)?ff_norm\.", f"{_LAYER}{feed_forward}."),
-    )
     plain = {name: tensor for name, tensor in weights.items() if not _EXPERT.fullmatch(name)}
     whole = {**_with_table(plain, dtype), **_experts(weights, dtype)}
-    return renamed(whole, (*_RENAMES, *norms))
+    return renamed(whole, renames(config.text_config.model_type == "olmo2"))
 
 
 def _with_table(
@@ -75,8 +41,8 @@ def _with_table(
     if len(found) < len(parts) or found[0].shape[1:] != found[1].shape[1:]:
         return weights
     rest = {name: tensor for name, tensor in weights.items() if not name.startswith(_TABLE)}
-    shape = (found[0].shape[0] + found[1].shape[0], *found[0].shape[1:])
-    return {**rest, "model.language_model.embed_tokens.weight": _laid_out(found, shape, dtype)}
+    table = concatenated(found, dtype=dtype)
+    return {**rest, "model.language_model.embed_tokens.weight": table}
 
 
 def _experts(
@@ -84,7 +50,7 @@ def _experts(
 ) -> dict[str, StoredTensor]:
     """The experts of each layer as transformers has them: all gates and ups, and all downs.
 
-    Where one is missing, or of another shape than its neighbours, they stay apart.
+    If one is missing or has another shape, they are not joined.
     """
     layers: dict[int, dict[tuple[int, str], tuple[str, StoredTensor]]] = {}
     for name, tensor in weights.items():
@@ -104,28 +70,5 @@ def _experts(
                 continue
             rows, *rest = tensors[0].shape
             shape = (number, rows * len(parts), *rest)
-            found[head + name] = _laid_out(tensors, shape, dtype)
+            found[head + name] = concatenated(tensors, shape, dtype)
     return found
-
-
-def _laid_out(
-    parts: Sequence[StoredTensor], shape: tuple[int, ...], dtype: torch.dtype | None
-) -> StoredTensor:
-    """The rows of some tensors one after the other; one at a time is read into its place.
-
-    Args:
-        parts: Of the same number of columns.
-        shape: Of the result, which may be folded.
-        dtype: Of the result; None: as the first is stored.
-    """
-    kept = parts[0].dtype if dtype is None else dtype
-
-    def read(index: Any) -> torch.Tensor:
-        whole = torch.empty(shape, dtype=kept)
-        rows, row = whole.view(-1, *parts[0].shape[1:]), 0
-        for part in parts:
-            rows[row : row + part.shape[0]] = part[...]
-            row += part.shape[0]
-        return whole[index]
-
-    return StoredTensor(shape, kept, read)

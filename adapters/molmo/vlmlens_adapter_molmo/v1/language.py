@@ -37,7 +37,7 @@ class Columns(nn.Module):
 
 
 class _Fused(nn.Module):
-    """An attention of transformers over one fused projection; stands before it in the bases."""
+    """A transformers attention with one fused projection; list it first in the bases."""
 
     q_proj: Any
     k_proj: Any
@@ -54,7 +54,7 @@ class _Fused(nn.Module):
         self.v_proj = Columns(ends[1], ends[2])
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
-        """As in transformers, which takes of `hidden_states` nothing but the projections."""
+        """As in transformers, which only projects `hidden_states`."""
         return super().forward(self.att_proj(hidden_states), **kwargs)
 
 

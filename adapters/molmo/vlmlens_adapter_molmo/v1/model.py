@@ -1,4 +1,4 @@
-"""Molmo as a model of transformers: cache, generation, loading and attention come from there."""
+"""Molmo as a transformers model, with its cache, generation, loading and attention."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from vlmlens.hf.causal_model import ShowsImagesOnce, forward_with_head
+from vlmlens.hf.token_ids import counted_positions
 from vlmlens_adapter_molmo.v1.config import MolmoConfig
 from vlmlens_adapter_molmo.v1.language import language_model
 from vlmlens_adapter_molmo.v1.vision import MolmoConnector, MolmoVisionTower
 
-_IMAGE_INPUTS = ("images", "image_masks", "image_input_idx")
-
 
 class MolmoPreTrainedModel(PreTrainedModel):
-    """What both classes share."""
+    """The base of both classes."""
 
     config: MolmoConfig
     config_class = MolmoConfig
@@ -112,7 +112,7 @@ class MolmoModel(MolmoPreTrainedModel):
             tokens = self.get_image_features(images, image_masks)
             inputs_embeds = _with_tokens(inputs_embeds, tokens, image_input_idx, attention_mask)
         if position_ids is None and attention_mask is not None:
-            position_ids = _positions(attention_mask)[:, -inputs_embeds.shape[1] :]  # type: ignore[union-attr]
+            position_ids = counted_positions(attention_mask, inputs_embeds.shape[1])  # type: ignore[union-attr]
         output: BaseModelOutputWithPast = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -123,8 +123,10 @@ class MolmoModel(MolmoPreTrainedModel):
         return output
 
 
-class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
+class MolmoForConditionalGeneration(MolmoPreTrainedModel, ShowsImagesOnce, GenerationMixin):
     """Molmo with its head, which cannot write the additional tokens."""
+
+    prompt_inputs = ("images", "image_masks", "image_input_idx")
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -133,61 +135,8 @@ class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(text.hidden_size, config.head_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: torch.Tensor | None = None,
-        images: torch.Tensor | None = None,
-        image_masks: torch.Tensor | None = None,
-        image_input_idx: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """One pass with logits `[samples, positions, tokens of the head]`.
-
-        Args:
-            input_ids: This and all others but one as `MolmoModel.forward` has them.
-            attention_mask: Likewise.
-            position_ids: Likewise.
-            past_key_values: Likewise.
-            inputs_embeds: Likewise.
-            images: Likewise.
-            image_masks: Likewise.
-            image_input_idx: Likewise.
-            logits_to_keep: Of how many of the last positions; 0: of all.
-            kwargs: Likewise.
-        """
-        kwargs.pop("return_dict", None)
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            images=images,
-            image_masks=image_masks,
-            image_input_idx=image_input_idx,
-            **kwargs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(output.last_hidden_state[:, kept]),
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As in transformers; with a cache, images are shown in the first step only."""
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[misc]
-        if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration"):
-            inputs = {name: value for name, value in inputs.items() if name not in _IMAGE_INPUTS}
-        return dict(inputs)
+    forward = forward_with_head(MolmoModel.forward)
+    """Logits `[samples, positions, tokens of the head]`."""
 
 
 def _with_tokens(
@@ -196,7 +145,7 @@ def _with_tokens(
     image_input_idx: torch.Tensor,
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The embeddings with the tokens of images added in their places; the given ones stay."""
+    """The embeddings with image tokens added in their places; the input is not changed."""
     index = image_input_idx.to(embeds.device)
     sample, crop, cell = torch.nonzero(index >= 0, as_tuple=True)
     position = index[sample, crop, cell]
@@ -206,8 +155,3 @@ def _with_tokens(
     added = tokens.to(whole)[sample, crop, cell]
     whole[sample, position] = whole[sample, position] + added
     return whole
-
-
-def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """int64 `[samples, positions]`: how many tokens come before."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -1,20 +1,15 @@
-"""Module paths of upstream's code, which VLM-Lens users know, and what they are called here."""
+"""Renames module paths of upstream's code (known to VLM-Lens users) to ours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vlmlens.hf.renames import renames_below
 from vlmlens.sites import Rename
-from vlmlens_adapter_molmo.v1.keys import norm_names
-
-_BLOCK = r"^model\.transformer\.blocks\.(?P<i>[^.]+)"
-_LAYER = r"model.language_model.layers.\g<i>"
-_RESBLOCK = r"^model\.vision_backbone\.image_vit\.transformer\.resblocks\.(?P<i>[^.]+)"
-_TOWER = r"model.vision_tower.layers.\g<i>"
 
 
 def renames(norm_after: bool) -> Sequence[Rename]:
-    """The renames of a checkpoint.
+    """The renames of a checkpoint, of modules and weights.
 
     The two norms of a block are not called the same in all language models, and a wrong one would
     be found without an error; so these depend on the checkpoint.
@@ -22,35 +17,32 @@ def renames(norm_after: bool) -> Sequence[Rename]:
     Args:
         norm_after: Whether they stand after their networks (7B-O).
     """
-    attention, feed_forward = norm_names(norm_after)
+    if norm_after:
+        attention, feed_forward = "post_attention_layernorm", "post_feedforward_layernorm"
+    else:
+        attention, feed_forward = "input_layernorm", "post_attention_layernorm"
+    block, layer = "model.transformer.blocks.{i}", "model.language_model.layers.{i}"
+    tower = "model.vision_backbone.image_vit"
     return (
-        Rename(_BLOCK + r"(\.attn)?\.attn_norm$", f"{_LAYER}.{attention}"),
-        Rename(_BLOCK + r"(\.mlp)?\.ff_norm$", f"{_LAYER}.{feed_forward}"),
-        Rename(_BLOCK + r"(?:\.attn)?\.(att_proj|q_norm|k_norm)$", _LAYER + r".self_attn.\2"),
-        Rename(_BLOCK + r"(\.attn)?\.attn_out$", f"{_LAYER}.self_attn.o_proj"),
-        Rename(_BLOCK + r"\.(ff_proj|act)$", _LAYER + r".mlp.\2"),
-        Rename(_BLOCK + r"\.ff_out$", f"{_LAYER}.mlp.down_proj"),
-        Rename(_BLOCK + r"\.attn$", f"{_LAYER}.self_attn"),
-        Rename(_BLOCK + r"\.mlp(\.gate)?$", _LAYER + r".mlp\2"),
-        Rename(_BLOCK + "$", _LAYER),
-        Rename(r"^model\.transformer\.ln_f$", "model.language_model.norm"),
+        *renames_below(block, {
+            "(?:attn.)?attn_norm": attention, "(?:mlp.)?ff_norm": feed_forward,
+            "(?:attn.)?(att_proj|q_norm|k_norm)": r"self_attn.\2",
+            "(?:attn.)?attn_out": "self_attn.o_proj",
+            "(ff_proj|act)": r"mlp.\2", "ff_out": "mlp.down_proj", "attn": "self_attn",
+            "mlp.gate": "mlp.gate",
+        }, layer),
+        Rename(
+            r"^model\.transformer\.blocks\.([^.]+(?:\.mlp)?)$", r"model.language_model.layers.\1"
+        ),
+        Rename(r"^model\.transformer\.ln_f(?=\.|$)", "model.language_model.norm"),
         Rename(r"^model\.transformer\.wte$", "model.language_model.embed_tokens"),
-        Rename(r"^model\.transformer\.ff_out$", "lm_head"),
-        Rename(_RESBLOCK + r"\.attention(?=\.|$)", f"{_TOWER}.self_attn"),
-        Rename(_RESBLOCK + r"\.attention_norm$", f"{_TOWER}.layer_norm1"),
-        Rename(_RESBLOCK + r"\.ffn_norm$", f"{_TOWER}.layer_norm2"),
-        Rename(_RESBLOCK + r"\.feed_forward\.w1$", f"{_TOWER}.mlp.fc1"),
-        Rename(_RESBLOCK + r"\.feed_forward\.w2$", f"{_TOWER}.mlp.fc2"),
-        Rename(_RESBLOCK + r"\.feed_forward\.act$", f"{_TOWER}.mlp.activation_fn"),
-        Rename(_RESBLOCK + r"\.feed_forward$", f"{_TOWER}.mlp"),
-        Rename(_RESBLOCK + "$", _TOWER),
-        Rename(
-            r"^model\.vision_backbone\.image_vit\.(patch_embedding|pre_ln)$",
-            r"model.vision_tower.\1",
-        ),
-        Rename(
-            r"^model\.vision_backbone\.(image_pooling_2d|image_projector)(?=\.|$)",
-            r"model.multi_modal_projector.\1",
-        ),
-        Rename(r"^model\.vision_backbone$", "model.multi_modal_projector"),
-    )
+        Rename(r"^model\.transformer\.ff_out(?=\.|$)", "lm_head"),
+        *renames_below(tower + ".transformer.resblocks.{i}", {
+            "attention": "self_attn", "attention_norm": "layer_norm1", "ffn_norm": "layer_norm2",
+            "feed_forward.w1": "mlp.fc1", "feed_forward.w2": "mlp.fc2",
+            "feed_forward.act": "mlp.activation_fn", "feed_forward": "mlp",
+        }, "model.vision_tower.layers.{i}"),
+        Rename(rf"^{tower}\.transformer\.resblocks\.([^.]+)$", r"model.vision_tower.layers.\1"),
+        Rename(rf"^{tower}(?=\.)", "model.vision_tower"),
+        Rename(r"^model\.vision_backbone(?=\.|$)", "model.multi_modal_projector"),
+    )  # fmt: skip

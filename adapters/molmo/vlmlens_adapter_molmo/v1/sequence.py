@@ -16,7 +16,7 @@ NOWHERE = -100
 
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
-    """The ids of what an image's part of the sequence is made of.
+    """The token ids in an image's part of the sequence.
 
     Args:
         start: Begins a raster; `end` ends it.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
-from vlmlens.testing.tiny import byte_tokenizer
+from vlmlens.testing.tiny import (
+    Shapes,
+    byte_tokenizer,
+    drawn_weights,
+    linear,
+    norm,
+    write_checkpoint_files,
+)
 
 Kind = Literal["qwen2", "olmo2", "olmoe"]
 ADDED = 128
@@ -34,8 +39,6 @@ _IMAGES = {
     "image_token_length_h": 3, "image_token_length_w": 3, "max_crops": 4,
     "overlap_margins": [2, 2], "processor_class": "MolmoProcessor",
 }  # fmt: skip
-_ABOUT_ONE = ("norm.weight", "pre_ln.weight", "ln_f.weight")
-_EMBEDDINGS = ("embedding", "pad_embed")
 
 
 def write_checkpoint(folder: Path, kind: Kind) -> None:
@@ -48,9 +51,8 @@ def write_checkpoint(folder: Path, kind: Kind) -> None:
     tokenizer = byte_tokenizer(_SPECIALS, eos="<|endoftext|>", pad="<|endoftext|>")
     tokenizer.save_pretrained(folder)
     config = molmo_json(kind, tokenizer.convert_tokens_to_ids("<im_start>"))
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(_IMAGES), encoding="utf-8")
-    save_file(molmo_weights(config), folder / "model.safetensors")
+    weights = molmo_weights(config)
+    write_checkpoint_files(folder, weights, config=config, preprocessor_config=_IMAGES)
 
 
 def molmo_json(kind: Kind, vocabulary: int) -> dict[str, Any]:
@@ -81,29 +83,17 @@ def molmo_json(kind: Kind, vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def molmo_weights(config: Mapping[str, Any], *, seed: int = 3) -> dict[str, torch.Tensor]:
-    """Random weights under upstream's names, large enough that everything matters."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in molmo_shapes(config).items():
-        drawn = torch.randn(shape, generator=generator)
-        if name.endswith(_ABOUT_ONE):
-            weights[name] = drawn * 0.1 + 1
-        elif name.endswith(_EMBEDDINGS):
-            weights[name] = drawn * 0.5
-        elif len(shape) == 1:
-            weights[name] = drawn * 0.1
-        else:
-            weights[name] = drawn * 1.2 / shape[1] ** 0.5
-    return weights
+def molmo_weights(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Random weights under upstream's names."""
+    return drawn_weights(molmo_shapes(config), embeddings=r"(embedding|pad_embed)$")
 
 
-def molmo_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight, as functions of a config that says its vision side too."""
+def molmo_shapes(config: Mapping[str, Any]) -> Shapes:
+    """The shape of every weight, from a config that includes the vision side."""
     moe = config.get("block_type") == "moe"
     width = config["d_model"] if moe else config["hidden_size"]
     table = "model.transformer.wte."
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         table + "embedding": (config["embedding_size"], width),
         table + "new_embedding": (ADDED, width),
         "model.transformer.ln_f.weight": (width,),
@@ -119,11 +109,11 @@ def molmo_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {**shapes, **_vision(config, width, inner)}
 
 
-def _block(block: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _block(block: str, config: Mapping[str, Any]) -> Shapes:
     width, inner = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     keys = width // heads * (config["num_key_value_heads"] or heads)
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         block + "attn_norm.weight": (width,),
         block + "ff_norm.weight": (width,),
         block + "att_proj.weight": (width + 2 * keys, width),
@@ -138,9 +128,9 @@ def _block(block: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _moe_block(block: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _moe_block(block: str, config: Mapping[str, Any]) -> Shapes:
     width, experts = config["d_model"], config["moe_num_experts"]
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         block + "attn.att_proj.weight": (3 * width, width),
         block + "attn.attn_out.weight": (width, width),
         block + "mlp.gate.weight": (experts, width),
@@ -155,12 +145,12 @@ def _moe_block(block: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ..
     return shapes
 
 
-def _vision(config: Mapping[str, Any], width: int, inner: int) -> dict[str, tuple[int, ...]]:
+def _vision(config: Mapping[str, Any], width: int, inner: int) -> Shapes:
     vision = config["vision_backbone"]
     wide, between = vision["image_emb_dim"], vision["image_mlp_dim"]
     features = wide * len(config["vit_layers"])
     head, tower = "model.vision_backbone.", "model.vision_backbone.image_vit."
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         head + "pad_embed": (2, features),
         head + "image_projector.w1.weight": (inner, wide),
         head + "image_projector.w2.weight": (width, inner),
@@ -168,27 +158,19 @@ def _vision(config: Mapping[str, Any], width: int, inner: int) -> dict[str, tupl
         tower + "class_embedding": (wide,),
         tower + "positional_embedding": (vision["image_num_pos"], wide),
         tower + "patch_embedding.weight": (wide, 3 * vision["image_patch_size"] ** 2),
-        **_norm(tower + "pre_ln", wide),
+        **norm(tower + "pre_ln", wide),
         **_attention(head + "image_pooling_2d", wide, features),
     }
     for i in range(vision["image_num_layers"]):
         block = f"{tower}transformer.resblocks.{i}."
         shapes.update(_attention(block + "attention", wide, wide))
-        shapes.update({**_norm(block + "attention_norm", wide), **_norm(block + "ffn_norm", wide)})
-        shapes.update(_linear(block + "feed_forward.w1", between, wide))
-        shapes.update(_linear(block + "feed_forward.w2", wide, between))
+        shapes.update({**norm(block + "attention_norm", wide), **norm(block + "ffn_norm", wide)})
+        shapes.update(linear(block + "feed_forward.w1", between, wide))
+        shapes.update(linear(block + "feed_forward.w2", wide, between))
     return shapes
 
 
-def _attention(name: str, wide: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    parts = [_linear(f"{name}.{part}", wide, inputs) for part in ("wq", "wk", "wv")]
-    whole = _linear(f"{name}.wo", wide, wide)
+def _attention(name: str, wide: int, inputs: int) -> Shapes:
+    parts = [linear(f"{name}.{part}", wide, inputs) for part in ("wq", "wk", "wv")]
+    whole = linear(f"{name}.wo", wide, wide)
     return {**parts[0], **parts[1], **parts[2], **whole}
-
-
-def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}

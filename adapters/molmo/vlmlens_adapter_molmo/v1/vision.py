@@ -1,4 +1,4 @@
-"""Molmo's vision side: a tower of CLIP's blocks, and what makes tokens of its patches."""
+"""Molmo's vision side: a tower of CLIP blocks, and the connector that makes tokens of patches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmlens_adapter_molmo.v1.language import Gated
 
 
 class MolmoAttention(nn.Module):
-    """Attention without a mask, in float32 whatever the weights are, as upstream computes it.
+    """Attention without a mask, always in float32, as in upstream's code.
 
     Args:
         config: Of the model; width and heads are the tower's.
@@ -146,7 +146,7 @@ class MolmoConnector(nn.Module):
         return tokens
 
     def _padding(self, masks: torch.Tensor) -> torch.Tensor:
-        """What is added to patches that are padding, and to those that are so in part."""
+        """The vectors added to patches that are padding, and to those that partly are."""
         empty = masks == 0
         partial = (masks < 1) & ~empty
         whole, part = self.pad_embed

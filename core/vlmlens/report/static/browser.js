@@ -53,13 +53,23 @@ class Browser {
     const found = this.data.samples.map((_, i) => i).filter((i) => this.fits(i));
     const count = found.length.toLocaleString("en"), total = this.data.samples.length.toLocaleString("en");
     this.root.querySelector(".count").textContent = `${count} of ${total} samples.`;
-    this.root.querySelector(".samples").replaceChildren(...found.slice(0, room).map((i) => this.card(i)));
-    this.root.querySelector(".more").hidden = found.length <= room;
+    const cards = this.byPicture(found);
+    this.root.querySelector(".samples").replaceChildren(...cards.slice(0, room).map((card) => this.card(card)));
+    this.root.querySelector(".more").hidden = cards.length <= room;
   }
 
-  card(i) {
-    const [id, prompt, task, label, numbers] = this.data.samples[i];
-    const card = element("article"), pictures = element("div", undefined, "pictures"), said = element("div");
+  byPicture(found) {
+    const cards = new Map();
+    for (const i of found) {
+      const group = this.data.groups[i];
+      cards.set(group, [...(cards.get(group) ?? []), i]);
+    }
+    return [...cards.values()];
+  }
+
+  card(members) {
+    const card = element("article"), pictures = element("div", undefined, "pictures"), list = element("ul");
+    const [id, , , , numbers] = this.data.samples[members[0]];
     for (const number of numbers) {
       const [source, wide, high] = this.pictures[number], picture = element("img");
       picture.setAttribute("src", source);
@@ -67,24 +77,32 @@ class Browser {
       picture.className = Math.max(wide, high) <= 96 ? "pixels" : "";
       pictures.append(picture);
     }
-    said.append(element("small", this.word(id)), element("div", this.word(prompt), "prompt"));
-    said.append(element("b", this.word(label)), " ", element("small", this.word(task)));
-    for (const table of this.data.tables) {
-      if (table.rows[i]) said.append(this.values(table, table.rows[i]));
-    }
-    card.append(pictures, said);
+    list.append(...members.map((i) => this.question(i)));
+    card.append(pictures, list);
     return card;
   }
 
+  question(i) {
+    const [id, prompt, task, label] = this.data.samples[i], said = element("li");
+    said.append(element("span", this.word(prompt), "prompt"), " ", element("b", this.word(label)), " ");
+    said.append(element("small", this.word(task)), element("small", this.word(id), "name"));
+    const known = this.data.tables.filter((table) => table.rows[i]);
+    if (known.length) {
+      const more = element("details");
+      more.append(element("summary", "what the analyses say"), ...known.flatMap((table) => this.values(table, table.rows[i])));
+      said.append(more);
+    }
+    return said;
+  }
+
   values(table, row) {
-    const made = element("details"), list = element("dl");
+    const list = element("dl");
     table.columns.forEach((name, column) => {
-      const pair = element("div");
-      pair.append(element("dt", name), element("dd", this.word(row[column])));
-      list.append(pair);
+      const value = this.word(row[column]), pair = element("div");
+      pair.append(element("dt", name), element("dd", value));
+      if (value) list.append(pair);
     });
-    made.append(element("summary", table.title), list);
-    return made;
+    return [element("small", table.title), list];
   }
 }
 

@@ -12,12 +12,12 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import report
 from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers, without_class_labels
-from vlmlens_plugins.analysis.blind_test.asking import Interviewer
-from vlmlens_plugins.analysis.blind_test.choices import samples_by_task, with_choices
 from vlmlens_plugins.analysis.blind_test.conditions import Conditions
 from vlmlens_plugins.analysis.blind_test.figures import figures
-from vlmlens_plugins.analysis.blind_test.forms import check_letters, is_yes_no
+from vlmlens_plugins.analysis.blind_test.interviewer import Interviewer
+from vlmlens_plugins.analysis.blind_test.missing_choices import samples_by_task, with_choices
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
+from vlmlens_plugins.analysis.blind_test.question_forms import check_letters, is_yes_no
 from vlmlens_plugins.analysis.blind_test.scores import score_tasks
 from vlmlens_plugins.analysis.blind_test.tables import tables
 
@@ -88,6 +88,7 @@ class BlindTest(Analysis):
             options=self.options.model_dump(mode="json"),
             notes=report.notes(self.options, by_choice=scorer.by_choice),
             warnings=warnings,
+            overview=report.overview(scores, self.options),
         )
 
     def _ask(
@@ -109,7 +110,7 @@ class BlindTest(Analysis):
         warnings = []
         without = sum(not sample.images for sample in samples)
         if without:
-            warnings.append(f"{without} samples have no image and were left out.")
+            warnings.append(f"{without} samples were left out: they have no image.")
         foreign = [
             sample.id
             for sample in samples
@@ -117,7 +118,7 @@ class BlindTest(Analysis):
         ]
         if foreign:
             warnings.append(
-                f"{len(foreign)} labels are none of their sample's choices (for example of "
-                f"{foreign[0]!r}); they count as never answered right."
+                f"{len(foreign)} labels are not among their sample's choices (for example of "
+                f"{foreign[0]!r}); these samples count as answered wrong."
             )
         return warnings

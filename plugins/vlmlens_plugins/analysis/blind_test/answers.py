@@ -118,8 +118,8 @@ def without_class_labels(tasks: Sequence[TaskAnswers]) -> tuple[list[TaskAnswers
         right = np.any([task.image.right, *(each.given.right for each in task.blinded)], axis=0)
         if task.open and task.labelled.any() and not right[task.labelled].any():
             messages.append(
-                f"{task.task}: no answer equals a label, with the image or without; the labels "
-                "are taken for classes, and accuracy is left out."
+                f"{task.task}: no answer ever equals a label. The labels are taken as classes, not "
+                "as answers, and accuracy is left out."
             )
             kept.append(replace(task, labelled=np.zeros_like(task.labelled)))
         else:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test.answers import Forms
-from vlmlens_plugins.analysis.blind_test.blanks import blanked, image_sizes
-from vlmlens_plugins.analysis.blind_test.forms import Form, combined, forms_of, normalized
+from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
+from vlmlens_plugins.analysis.blind_test.question_forms import Form, combined, forms_of, normalized
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Questions with their image and with each kind of blank, batch by batch."""
+"""Each question with its image and with each kind of blank, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis.blind_test.blanks import blanked, image_sizes, others
+from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes, others
 from vlmlens_plugins.analysis.blind_test.options import SHOWS_NOTHING, Blank, BlindOptions
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlmlens.results import Figure, Series
-from vlmlens_plugins.analysis._names import slug
+from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers
+from vlmlens_plugins.analysis.blind_test.comparison import Accuracy, TaskScore
 from vlmlens_plugins.analysis.blind_test.resampling import Estimate
-from vlmlens_plugins.analysis.blind_test.scores import Accuracy, TaskScore
 
 _SHOWN = 20
 
@@ -80,7 +80,6 @@ def _distribution_figure(answers: TaskAnswers) -> Figure:
         x_label="answer",
         y_label="share of answers" if answers.open else "mean probability",
         series=series,
-        y_range=(0.0, 1.0),
     )
 
 

@@ -32,57 +32,58 @@ class BlindOptions(Options):
     ] = Field(
         ("gray",),
         min_length=1,
-        description="What replaces the image, one or several: gray, black, white, mean (its mean "
-        "color), noise, blur, shuffle (its patches), other (another sample's), none (text only).",
+        description="What replaces the image, one or several of: gray, black, white, mean (its "
+        "mean color), noise, blur, shuffle (its patches), other (another sample's), none (text).",
     )
     form: Literal["plain", "letters", "rotated"] = Field(
         "plain",
-        description="How choices are put: plain (as answers), letters (A, B, ... in the prompt), "
-        "rotated (letters, in every cyclic order of the options).",
+        description="How choices are offered: plain (as answers), letters (A, B, ... in the "
+        "prompt), rotated (letters, in every cyclic order of the choices).",
     )
-    polarity: bool = Field(
-        False, description="Yes/no questions are asked the other way round, too."
-    )
+    polarity: bool = Field(False, description="Ask yes/no questions the other way round, too.")
     negation: str = Field(
         'Would "no" be the right answer to this question? {prompt}',
-        description="The other way round, where a sample has no attribute `negated`.",
+        description="Prompt of the other way round, if a sample has no attribute `negated`.",
     )
     score: Literal["sum", "mean"] = Field(
-        "sum", description="A choice's log-probability: over its tokens, the sum or the mean."
+        "sum", description="Log-probability of a choice: sum or mean over its tokens."
     )
     calibrate: bool = Field(
-        False, description="Choices count against their log-probability after an empty prompt."
+        False,
+        description="Subtract each choice's log-probability without content (gray, no prompt).",
     )
     open: Literal["first-token", "generate"] = Field(
         "first-token",
-        description="Questions without choices: by the first token, or by what the model writes.",
+        description="Questions without choices: compare the first token, or the written answer.",
     )
-    max_new_tokens: int = Field(16, ge=1, description="Most tokens of a written answer.")
+    max_new_tokens: int = Field(16, ge=1, description="Maximum tokens of a written answer.")
     blur: float = Field(
-        0.1, gt=0, le=1, description="Radius of blur, as a share of the longer side."
+        0.1, gt=0, le=1, description="Blur radius, as a fraction of the longer side."
     )
-    grid: int = Field(8, ge=2, description="Shuffled patches along each side.")
-    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the corrected p-values.")
+    grid: int = Field(8, ge=2, description="Patches along each side, for shuffle.")
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Significance level of the corrected p-values."
+    )
     min_distance: float = Field(
-        0.05, gt=0, lt=1, description="Mean total variation from which answers count as changed."
+        0.05, gt=0, lt=1, description="Mean total variation above which answers count as changed."
     )
     min_flips: float = Field(
-        0.05, gt=0, lt=1, description="Share of flips from which answers count as changed."
+        0.05, gt=0, lt=1, description="Share of flips above which answers count as changed."
     )
     min_use: float = Field(
         0.25,
         ge=0,
         lt=1,
-        description="Gain from which the image counts as used, not partly: as a share of what is "
-        "answered wrong without it.",
+        description="Gain above which the image counts as used, not partly used: as a share of "
+        "what is answered wrong without it.",
     )
     min_information: float = Field(
         0.01,
         gt=0,
-        description="Bits about the image in an answer from which answers follow the image.",
+        description="Bits about the image above which answers count as following it.",
     )
-    draws: int = Field(10_000, ge=1000, description="Permutations behind each p-value.")
-    resamples: int = Field(2000, ge=200, description="Bootstrap resamples behind each interval.")
+    draws: int = Field(10_000, ge=1000, description="Permutations per p-value.")
+    resamples: int = Field(2000, ge=200, description="Bootstrap resamples per interval.")
 
     @field_validator("blank")
     @classmethod

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from vlmlens.results import Cell, Table
+from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.blind_test.answers import Blinded, Forms, TaskAnswers
+from vlmlens_plugins.analysis.blind_test.comparison import Accuracy, Comparison, TaskScore
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 from vlmlens_plugins.analysis.blind_test.resampling import Estimate, Groups
-from vlmlens_plugins.analysis.blind_test.scores import Accuracy, Comparison, TaskScore
 
 _ACCURACY = {
     "accuracy_image": "image",
@@ -43,8 +44,8 @@ def tables(
         for i in range(len(answers.samples))
     ]
     made = [
-        Table("blind-tasks", "Answers with and without the image, by task", _columns(numbers)),
-        Table("blind-answers", "The answers to every question", _columns(given)),
+        table("blind-tasks", "Answers with and without the image, by task", numbers),
+        table("blind-answers", "The answers to every question", given),
     ]
     replies = [
         line
@@ -53,8 +54,8 @@ def tables(
         for line in _reply_rows(answers, answers.forms, options, seed)
     ]
     if replies:
-        title = "What favours a reply as such, over the forms of a question"
-        made.append(Table("blind-replies", title, _columns(replies), keys=("task", "reply")))
+        title = "Preferred replies: letters or yes/no that are favoured whatever they stand for"
+        made.append(table("blind-replies", title, replies, keys=("task", "reply")))
     return made
 
 
@@ -64,7 +65,7 @@ def row(score: TaskScore, each: Comparison) -> dict[str, Cell]:
     return {
         "task": score.task,
         "blank": each.blank,
-        "verdict": each.use.value,
+        "verdict": each.verdict.value,
         "samples": score.samples,
         **_accuracy_cells(each.accuracy),
         **_interval_cells("flip_rate", each.flips),
@@ -136,7 +137,3 @@ def _reply_rows(
             }
         )
     return rows
-
-
-def _columns(rows: Sequence[Mapping[str, Cell]]) -> dict[str, list[Cell]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}

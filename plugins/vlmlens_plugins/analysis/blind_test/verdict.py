@@ -1,39 +1,13 @@
-"""What the numbers of a task add up to."""
+"""The verdict on a task: does the model use the image?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from vlmlens.results import Verdict
+from vlmlens_plugins.analysis.blind_test.comparison import Comparison
+from vlmlens_plugins.analysis.blind_test.exchange_test import Exchanged
 from vlmlens_plugins.analysis.blind_test.options import KEEPS_SOME, BlindOptions
-
-if TYPE_CHECKING:
-    from vlmlens_plugins.analysis.blind_test.exchange import Exchanged
-    from vlmlens_plugins.analysis.blind_test.scores import Comparison
-
-
-class Use(StrEnum):
-    """Whether a model uses the image."""
-
-    USES = "uses the image"
-    PARTLY = "partly uses the image"
-    IGNORES = "ignores the image"
-    INCONCLUSIVE = "inconclusive"
-
-    @property
-    def verdict(self) -> Verdict:
-        """As a finding's verdict."""
-        return _VERDICTS[self]
-
-
-_VERDICTS = {
-    Use.USES: Verdict.USES_IMAGE,
-    Use.PARTLY: Verdict.PARTLY,
-    Use.IGNORES: Verdict.IGNORES_IMAGE,
-    Use.INCONCLUSIVE: Verdict.INCONCLUSIVE,
-}
 
 
 def judge(
@@ -43,14 +17,14 @@ def judge(
     follows: bool,
     exchanged: Exchanged | None,
     options: BlindOptions,
-) -> Use:
+) -> Verdict:
     """Whether the model uses the image for a task.
 
     Where labels are known:
 
     - uses the image: the gain in accuracy is significant, and its share of what is answered wrong
       without the image has an interval above `min_use`;
-    - partly: the gain is significant, but not surely that large; or it is not significant, but
+    - partly: the gain is significant, but may be smaller; or it is not significant, but
       answers change and follow the image.
 
     Without labels: uses the image where answers change and follow the image. In any case:
@@ -74,12 +48,12 @@ def judge(
     least = [each.accuracy.use.low for each in decisive if each.accuracy is not None]
     if p <= options.alpha:
         least += [] if exchanged is None else [exchanged.use]
-        return Use.USES if min(least) >= options.min_use else Use.PARTLY
+        return Verdict.USES_IMAGE if min(least) >= options.min_use else Verdict.PARTLY
     if follows and all(_changed(each, options) for each in decisive):
-        return Use.PARTLY if least else Use.USES
+        return Verdict.PARTLY if least else Verdict.USES_IMAGE
     same = all(_same(each, options) for each in comparisons)
     empty = any(each.blank not in KEEPS_SOME for each in comparisons)
-    return Use.IGNORES if same and empty else Use.INCONCLUSIVE
+    return Verdict.IGNORES_IMAGE if same and empty else Verdict.INCONCLUSIVE
 
 
 def _changed(each: Comparison, options: BlindOptions) -> bool:

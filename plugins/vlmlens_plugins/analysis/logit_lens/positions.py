@@ -1,4 +1,4 @@
-"""Which positions are read: the stored columns in groups of one selector, streamed by samples."""
+"""Stored columns grouped by selector, read a few samples at a time."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def groups(columns: Sequence[str]) -> list[Group]:
         selector = Column.parse(name).selector
         if not _holds_positions(name):
             raise CompositionError(
-                f"The logit lens cannot read {name!r}: it needs positions of the language "
-                "model's residual stream, not pooled.",
+                f"The logit lens cannot read {name!r}: it needs single positions of the language "
+                "model's residual stream.",
                 subject=name,
                 hint="Use llm.block.*/last, /all, /text, /image, or /steps with --generate.",
             )

@@ -1,4 +1,4 @@
-"""Reading residual streams through the model's own final norm and unembedding."""
+"""Applying the model's final norm and unembedding to stored rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmlens_plugins.analysis.logit_lens.running import Running
+from vlmlens_plugins.analysis.logit_lens.streaming_softmax import Running
 from vlmlens_plugins.analysis.logit_lens.vocabulary import (
     Floats,
     Hidden,

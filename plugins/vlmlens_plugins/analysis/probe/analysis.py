@@ -1,4 +1,4 @@
-"""The probe: what can be read from each stored column, and what only seems to be."""
+"""The probe: what can be read from each stored column."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import torch
 
 from vlmlens.abc import Analysis, AnalysisContext, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
-from vlmlens.hf.loading import pick_device
+from vlmlens.hf.load_options import pick_device
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import choose, in_order, is_ragged
-from vlmlens_plugins.analysis.probe import report, tables
-from vlmlens_plugins.analysis.probe.answers import model_answers
-from vlmlens_plugins.analysis.probe.columns import Columns, OtherRun
+from vlmlens_plugins.analysis.probe import report
 from vlmlens_plugins.analysis.probe.export import export
+from vlmlens_plugins.analysis.probe.figures import figures
+from vlmlens_plugins.analysis.probe.model_answers import model_answers
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
-from vlmlens_plugins.analysis.probe.probing import Probed, Prober
+from vlmlens_plugins.analysis.probe.prober import Probed, Prober
 from vlmlens_plugins.analysis.probe.shortcuts import Features
+from vlmlens_plugins.analysis.probe.stored_columns import Columns, OtherRun
+from vlmlens_plugins.analysis.probe.tables import tables
 from vlmlens_plugins.analysis.probe.targets import Target, find_targets, joined
 
 
@@ -69,11 +71,12 @@ class Probe(Analysis):
             analysis="probe",
             title="What each layer encodes",
             findings=report.findings(probed, self.options),
-            tables=tables.tables(probed),
-            figures=report.figures(probed),
+            tables=tables(probed),
+            figures=figures(probed),
             options=self.options.model_dump(mode="json"),
             notes=[*report.notes(self.options, probed), *([source] if source else []), *written],
             warnings=warner.messages,
+            overview=report.overview(probed),
         )
 
     def _export(self, probed: Sequence[Probed], prober: Prober) -> list[str]:
@@ -94,9 +97,9 @@ class Probe(Analysis):
         options = self.options
         if options.split == "value" and options.hold_out is None:
             raise MissingAnnotation(
-                "The split by value needs to know of what.",
+                "split=value needs the attribute whose values are held out.",
                 subject="hold_out",
-                hint="Set hold_out to an attribute, or to several: shape+color.",
+                hint="Set hold_out to an attribute (shape), or to several (shape+color).",
             )
         named = [] if options.hold_out is None else options.hold_out.split("+")
         if options.types not in (None, "group"):

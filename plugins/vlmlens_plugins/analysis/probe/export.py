@@ -1,4 +1,4 @@
-"""Probe weights and features as files, to distil from or to steer with.
+"""Probe weights and features as files.
 
 The weights are for raw activations: `features @ weights + bias` gives the scores of the classes
 (of class 1 against class 0 where there is one output), or the number. A perceptron has a second
@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 
 from vlmlens.errors import CompositionError
-from vlmlens_plugins.analysis._names import slug
-from vlmlens_plugins.analysis.probe.evaluation import scaling, standardized
-from vlmlens_plugins.analysis.probe.families import family, known_strength
-from vlmlens_plugins.analysis.probe.layers import plateau_start
+from vlmlens_plugins.analysis._results import slug
+from vlmlens_plugins.analysis.probe.cross_validation import scaling, standardized
+from vlmlens_plugins.analysis.probe.layer_ranking import plateau_start
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
-from vlmlens_plugins.analysis.probe.probing import Probed, Prober
+from vlmlens_plugins.analysis.probe.probe_kinds import family, known_strength
+from vlmlens_plugins.analysis.probe.prober import Probed, Prober
 
 Array = npt.NDArray[Any]
 

@@ -1,4 +1,4 @@
-"""Linear probes: what they share once they are fitted."""
+"""Fitted linear probes: what all kinds of them share."""
 
 from __future__ import annotations
 

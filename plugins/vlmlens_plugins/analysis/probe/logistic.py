@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vlmlens_plugins.analysis.probe.descent import Vector, minimize
+from vlmlens_plugins.analysis.probe.lbfgs import Vector, minimize
 from vlmlens_plugins.analysis.probe.linear import Fold, LinearFits, gram, joined, one_hot
 
 _TOLERANCE = 2e-4

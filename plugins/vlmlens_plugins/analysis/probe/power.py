@@ -1,4 +1,4 @@
-"""How many samples it takes to see a gap.
+"""How many samples are needed to show a gap.
 
 Normal approximation: over repeated data sets the gap is normal, and all its deviations shrink with
 the root of the number of groups. The verdict "encoded" asks for a gap above three limits (its

@@ -1,4 +1,4 @@
-"""Bootstrap over groups: how sure scores, and differences between them, are.
+"""Bootstrap over groups: intervals of scores, and of differences between them.
 
 B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Stat. 7 (1979). Whole groups are
 drawn, and control seeds with them, for the probes as trained. Where every group has one class, they
@@ -18,17 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vlmlens_plugins.analysis._statistics import bootstrap_weights, exact_ends, interval
-from vlmlens_plugins.analysis.probe.evaluation import majority_predictions, mean_predictions
-from vlmlens_plugins.analysis.probe.shuffles import Labels, constant_in_groups
-
-if TYPE_CHECKING:
-    from vlmlens_plugins.analysis.probe.scores import Trial
+from vlmlens_plugins.analysis.probe.control_labels import Labels, constant_in_groups
+from vlmlens_plugins.analysis.probe.cross_validation import majority_predictions, mean_predictions
+from vlmlens_plugins.analysis.probe.trial import Trial
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -52,25 +49,34 @@ class Losses:
         return float(1 - self.loss.sum() / self.base.sum())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """One column's scores with intervals; see `scores.Score`."""
+    """One column's numbers for one target, as fractions of held-out samples (or R2).
 
-    score: float
-    score_low: float
-    score_high: float
+    Args:
+        accuracy: Of the probe, with a 95 % interval.
+        control: Mean of the shuffled-label probes; `control_sd` over seeds.
+        control_task: Mean of the probes of the control task by type; None without types.
+        majority: Of the training parts' most frequent class (0 for R2).
+        selectivity: `accuracy - control` (the control task's, where there is one), with interval.
+        gap: `accuracy - max(control, control_task, majority)`, with interval.
+        gap_sd: Standard deviation of the gap.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
     control: float
     control_sd: float
     control_task: float | None
     majority: float
     selectivity: float
-    low: float
-    high: float
+    selectivity_low: float
+    selectivity_high: float
     gap: float
     gap_low: float
     gap_high: float
     gap_sd: float
-    excess: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +156,20 @@ class Resampling:
         doubt = self.doubt(main)
         low, gap_low, score_low = low - doubt, gap_low - doubt, score_low - doubt
         return Drawn(
-            score=score,
-            score_low=score_low if trial.target.numbers else max(0.0, score_low),
-            score_high=min(1.0, score_high),
+            accuracy=score,
+            accuracy_low=score_low if trial.target.numbers else max(0.0, score_low),
+            accuracy_high=min(1.0, score_high),
             control=means[0],
             control_sd=float(controls[0][0].std(ddof=1)),
             control_task=means[1] if trial.by_type else None,
             majority=majority,
             selectivity=score - means[-1],
-            low=low,
-            high=high,
+            selectivity_low=low,
+            selectivity_high=high,
             gap=gap,
             gap_low=gap_low,
             gap_high=gap_high,
             gap_sd=excess * float((drawn - bars).std(ddof=1)),
-            excess=excess,
         )
 
     def _excess(self, controls: Sequence[Losses]) -> float:

@@ -1,9 +1,9 @@
-"""From predictions to numbers with uncertainty, and from numbers to verdicts."""
+"""Scores of columns with their uncertainty, and the verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -11,80 +11,41 @@ from scipy.special import stdtr, stdtrit
 from vlmlens.results import Verdict
 from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._statistics import generator, permutation_p
-from vlmlens_plugins.analysis.probe.evaluation import Evaluation
+from vlmlens_plugins.analysis.probe.control_labels import Labels, shuffled_within
+from vlmlens_plugins.analysis.probe.cross_validation import Evaluation
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.power import Noise
 from vlmlens_plugins.analysis.probe.resampling import Drawn, Losses, Resampling, losses_of
-from vlmlens_plugins.analysis.probe.shuffles import Labels, shuffled_within
 from vlmlens_plugins.analysis.probe.splits import Ints, Split
 from vlmlens_plugins.analysis.probe.targets import Target
+from vlmlens_plugins.analysis.probe.trial import Trial
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What the probes of one target were asked: the same for every column.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(Drawn):
+    """One column's numbers with their test and verdict.
 
     Args:
-        target: What was probed for.
-        split: What was learned from and tested.
-        labels: `[1 + seeds, n]` or `[1 + 2 seeds, n]`: the true labels, shuffled ones, and those
-            of the control task by type, where there are types.
-        seeds: Controls of each kind.
-    """
-
-    target: Target
-    split: Split
-    labels: Labels
-    seeds: int
-
-    @property
-    def by_type(self) -> bool:
-        """Whether there is a control task by type."""
-        return len(self.labels) > 1 + self.seeds
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One column's numbers for one target, as fractions of held-out samples (or R2).
-
-    Args:
-        accuracy: Of the probe, with a 95 % interval; `train_accuracy` on its training parts.
-        control: Mean of the shuffled-label probes; `train_control` on their training parts;
-            `control_sd` over seeds.
-        control_task: Mean of the probes of the control task by type; None without types.
-        majority: Of the training parts' most frequent class (0 for R2).
-        selectivity: `accuracy - control` (the control task's, where there is one), with interval.
-        gap: `accuracy - max(control, control_task, majority)`, with interval.
+        column: Its name.
+        train_accuracy: Of the probe on its training parts; `train_control` and
+            `train_control_task` likewise.
         p: The larger of two one-sided p-values, that of labels exchanged with predictions kept
-            and that among retrained controls; `corrected` by Holm over the target's columns.
-        detectable: The smallest gap that these samples show with 80 % probability.
+            and that among retrained controls; `p_corrected` by Holm over the target's columns.
+        detectable_gap: The smallest gap that these samples show with 80 % probability.
         samples_needed: Samples that show the gap with 80 % probability; None where none do.
         strength: Geometric mean over cells of the inverse regularization strength.
         verdict: See `judge`.
     """
 
     column: str
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
     train_accuracy: float
-    control: float
     train_control: float
-    control_sd: float
-    control_task: float | None
     train_control_task: float | None
-    majority: float
-    selectivity: float
-    low: float
-    high: float
-    gap: float
-    gap_low: float
-    gap_high: float
     p: float
-    corrected: float
-    detectable: float
+    p_corrected: float
+    detectable_gap: float
     samples_needed: int | None
     strength: float
     verdict: Verdict
@@ -155,26 +116,14 @@ def _score(
     by_type = slice(1 + trial.seeds, None)
     train = found.train_score
     return Score(
+        **{field.name: getattr(drawn, field.name) for field in fields(Drawn)},
         column=column,
-        accuracy=drawn.score,
-        accuracy_low=drawn.score_low,
-        accuracy_high=drawn.score_high,
         train_accuracy=float(train[0]),
-        control=drawn.control,
         train_control=float(train[shuffled].mean()),
-        control_sd=drawn.control_sd,
-        control_task=drawn.control_task,
         train_control_task=float(train[by_type].mean()) if trial.by_type else None,
-        majority=drawn.majority,
-        selectivity=drawn.selectivity,
-        low=drawn.low,
-        high=drawn.high,
-        gap=drawn.gap,
-        gap_low=drawn.gap_low,
-        gap_high=drawn.gap_high,
         p=p,
-        corrected=corrected,
-        detectable=noise.detectable(),
+        p_corrected=corrected,
+        detectable_gap=noise.detectable(),
         samples_needed=noise.samples_needed(drawn.gap, int(trial.split.tested.sum())),
         strength=float(np.exp(np.log(found.strengths).mean())),
         verdict=judge(
@@ -221,10 +170,10 @@ def judge(
     With least gap = `min_gap * (1 - majority)`:
 
     - encoded: corrected p at most `alpha`, the gap's interval above 0, the gap at least the least;
-    - not encoded: corrected p above `alpha`, and the gap's interval ends below the least gap: a
-      gap that counts is ruled out, not just missed (a negative gap, which is bad luck and no
-      evidence, is taken as 0: the interval is moved up with it);
-    - inconclusive: anything else, such as too few samples, or a sure but tiny gap.
+    - not encoded: corrected p above `alpha`, and the gap's interval ends below the least gap, so
+      that such a gap is excluded and not just missed (a negative gap is bad luck and no
+      evidence; it is taken as 0, and the interval is moved up with it);
+    - inconclusive: anything else, such as too few samples, or a significant but tiny gap.
     """
     least = least_gap(majority, options)
     if p <= options.alpha and gap_low > 0 and gap >= least:

@@ -1,4 +1,4 @@
-"""Shortcuts: what can be told without the model, and from its embedding layer alone.
+"""Shortcuts: how well the label is predicted without the model, or from its embedding layer.
 
 In a controlled data set nothing but the property itself gives the label away. Where a bag of words
 of the prompt, the colours of the image or the embedding layer do as well as the best layer, the
@@ -19,15 +19,16 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import interval
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.resampling import Losses, losses_of
-from vlmlens_plugins.analysis.probe.scores import Scored, Trial, least_gap
+from vlmlens_plugins.analysis.probe.scores import Scored, least_gap
+from vlmlens_plugins.analysis.probe.trial import Trial
 
 Floats = npt.NDArray[np.float32]
 _WORDS = 500
 _SIDE = 4
 TITLES = {
-    "words": "the words of the prompt",
-    "image": "mean colour and a 4 x 4 thumbnail of the image",
-    "embedding": "the embedding layer",
+    "words": "A probe on the words of the prompt",
+    "image": "A probe on the image's mean colour and a 4 x 4 thumbnail",
+    "embedding": "The embedding layer",
 }
 
 
@@ -74,7 +75,7 @@ class Features:
         try:
             return np.stack([self._thumbnail(sample) for sample in samples])
         except VlmlensError as error:
-            self._warn(f"The images could not be compared with as a shortcut: {error.message}")
+            self._warn(f"The image baseline was left out: {error.message}")
             return None
 
     def _thumbnail(self, sample: Sample) -> Floats:

@@ -1,4 +1,4 @@
-"""Which samples a probe learns from and which it is tested on."""
+"""Which samples a probe is trained on, and which it is tested on."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def assign_folds(y: npt.NDArray[np.generic], groups: Ints | None, *, folds: int,
         if y.dtype.kind == "f" or all(n == strata.max() + 1 for n in present.values()):
             return fold
     raise MissingAnnotation(
-        f"With {folds} folds some class is missing from a training part: its groups are too few.",
+        f"With {folds} folds, a class is missing from a training part: it has too few groups.",
         subject="folds",
         hint="Use fewer folds, more groups, or a higher min_per_class.",
     )
@@ -116,7 +116,7 @@ def by_both(fold: Ints, units: Sequence[str], folds: int, seed: int) -> Split:
     names = list(dict.fromkeys(units))
     if len(names) < 2:
         raise MissingAnnotation(
-            "The samples have one prompt template only; none can be held out.",
+            "The samples have only one prompt template, so none can be held out.",
             subject="split",
             hint="Use split: group, or give samples an attribute named template.",
         )
@@ -141,7 +141,7 @@ def by_value(values: Sequence[str | None], groups: Ints) -> Split:
     names = sorted({value for value in values if value is not None})
     if len(names) < 2:
         raise MissingAnnotation(
-            f"The samples have {len(names)} value{'s' * (not names)} to hold out.",
+            f"The samples have {len(names)} value{'s' * (not names)} to hold out; two are needed.",
             subject="hold_out",
             hint="Name an attribute with several values, or several joined by +: shape+color.",
         )
@@ -173,7 +173,7 @@ def learnable(split: Split, y: npt.NDArray[np.generic]) -> Split:
     kept = np.unique(cell[cell >= 0])
     if not len(kept):
         raise MissingAnnotation(
-            "With this split no probe has two classes to learn from and a known one to test.",
+            "With this split, no probe has two classes to train on and a known one to test.",
             subject="split",
             hint="Use another split, or more samples.",
         )

@@ -1,4 +1,4 @@
-"""What the eye sees and what the mouth says: stages of the model beside its own answers.
+"""The best layer of each stage of the model, beside the model's own answers.
 
 X. Fu et al., "Hidden in plain sight: VLMs overlook their visual representations" (arXiv
 2506.08008): what can be read from the vision encoder is often lost in the answer.
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from vlmlens.results import Verdict
 from vlmlens_plugins.analysis._statistics import generator, interval, permutation_p
+from vlmlens_plugins.analysis.probe.control_labels import shuffled_within
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.resampling import Losses
-from vlmlens_plugins.analysis.probe.scores import Score, Scored, Trial, least_gap, overall
-from vlmlens_plugins.analysis.probe.shuffles import shuffled_within
+from vlmlens_plugins.analysis.probe.scores import Score, Scored, least_gap, overall
+from vlmlens_plugins.analysis.probe.trial import Trial
 
 _PARTS = {"vision": 0, "qformer": 1, "projector": 1, "llm": 2, "text": 2}
 
@@ -31,15 +32,15 @@ class Stage(StrEnum):
     LANGUAGE = "language model"
 
 
-class Heard(StrEnum):
-    """How the model's answers stand to what the vision side holds."""
+class Outcome(StrEnum):
+    """How the model's answers stand to what can be read from its vision side."""
 
-    SAID = "seen and said"
-    PARTLY = "seen better than said"
-    IGNORED = "seen but not said"
-    UNSEEN = "not seen, not said"
-    ELSEWHERE = "said, not read from the vision side"
-    UNSURE = "inconclusive"
+    ANSWERED = "read and answered"
+    PARTLY = "read better than answered"
+    NOT_ANSWERED = "read but not answered"
+    NEITHER = "neither read nor answered"
+    ONLY_ANSWERED = "answered, not read from the vision side"
+    UNCLEAR = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Answered:
         accuracy: With a 95 % interval.
         gain: Above the majority, with a 95 % interval.
         p: One-sided permutation p-value of the accuracy.
-        heard: How they stand to what the vision side holds.
+        outcome: How they stand to what the vision side holds.
     """
 
     accuracy: float
@@ -78,7 +79,7 @@ class Answered:
     gain_low: float
     gain_high: float
     p: float
-    heard: Heard
+    outcome: Outcome
 
 
 def stage_of(column: str) -> Stage | None:
@@ -140,7 +141,7 @@ def answered(
         gain_low=float(gain_low),
         gain_high=float(gain_high),
         p=p,
-        heard=_heard(
+        outcome=_outcome(
             found,
             said=p <= options.alpha and gain >= least and bool(gain_low > 0),
             silent=max(gain, 0.0) + float(gain_high) - gain < least,
@@ -159,22 +160,22 @@ def answer_losses(trial: Trial, right: Mapping[str, bool]) -> Losses | None:
     return Losses(np.array([not right[name] for name in ids], np.float64), np.ones(len(ids)))
 
 
-def _heard(found: Sequence[StageBest], *, said: bool, silent: bool, least: float) -> Heard:
-    """In words: `said` if answers are surely better than the majority, `silent` if surely not."""
-    eye = [item for item in found if item.stage is not Stage.LANGUAGE]
-    if not eye or not (said or silent):
-        return Heard.UNSURE
-    best = max(eye, key=lambda item: (item.verdict is Verdict.ENCODED, item.score.accuracy))
+def _outcome(found: Sequence[StageBest], *, said: bool, silent: bool, least: float) -> Outcome:
+    """`said`: answers are significantly above the majority; `silent`: they are shown not to be."""
+    vision = [item for item in found if item.stage is not Stage.LANGUAGE]
+    if not vision or not (said or silent):
+        return Outcome.UNCLEAR
+    best = max(vision, key=lambda item: (item.verdict is Verdict.ENCODED, item.score.accuracy))
     if best.verdict is not Verdict.ENCODED:
-        blind = all(item.verdict is Verdict.NOT_ENCODED for item in eye)
+        blind = all(item.verdict is Verdict.NOT_ENCODED for item in vision)
         if said:
-            return Heard.ELSEWHERE if blind else Heard.UNSURE
-        return Heard.UNSEEN if blind else Heard.UNSURE
+            return Outcome.ONLY_ANSWERED if blind else Outcome.UNCLEAR
+        return Outcome.NEITHER if blind else Outcome.UNCLEAR
     if silent:
-        return Heard.IGNORED
+        return Outcome.NOT_ANSWERED
     assert best.over_answers is not None  # noqa: S101
     more, low, _ = best.over_answers
-    return Heard.PARTLY if low > 0 and more >= least else Heard.SAID
+    return Outcome.PARTLY if low > 0 and more >= least else Outcome.ANSWERED
 
 
 def _over(scored: Scored, index: int, answers: Losses) -> tuple[float, float, float]:

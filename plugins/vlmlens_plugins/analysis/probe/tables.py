@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmlens.results import Cell, Table
-from vlmlens_plugins.analysis.probe.layers import Place, plateau_start
-from vlmlens_plugins.analysis.probe.probing import Probed
+from vlmlens_plugins.analysis._results import table
+from vlmlens_plugins.analysis.probe.layer_ranking import Place, plateau_start
+from vlmlens_plugins.analysis.probe.prober import Probed
 from vlmlens_plugins.analysis.probe.scores import Score
 from vlmlens_plugins.analysis.probe.targets import Target
+
+_NUMBERS = (
+    "accuracy", "control", "majority", "selectivity", "selectivity_low", "selectivity_high",
+    "gap", "gap_low", "gap_high", "p", "p_corrected", "train_accuracy", "train_control",
+    "control_sd", "control_task", "train_control_task", "detectable_gap", "samples_needed",
+)  # fmt: skip
+
+_STAGE = (
+    "target", "stage", "column", "verdict", "accuracy", "accuracy_low", "accuracy_high",
+    "above_answers", "above_low", "above_high",
+)  # fmt: skip
+_NONE = (None, None, None)
 
 
 def tables(probed: Sequence[Probed]) -> list[Table]:
@@ -16,39 +29,33 @@ def tables(probed: Sequence[Probed]) -> list[Table]:
     columns = [_complete(item, score) for item in probed for score in item.scored.scores]
     layers = [_layer(item, i) for item in probed for i in range(len(item.places))]
     found = [
-        _table("probe-columns", "Probe accuracy and controls by target and column", columns),
-        _table("probe-layers", "Which layer to take: columns ranked by accuracy", layers),
-        _table("probe-shortcuts", "What does without the layers", _shortcuts(probed), "shortcut"),
-        _table("probe-stages", "From the picture to the answer", _stages(probed), "stage"),
-        _table("probe-targets", "What was probed for", [_target(item) for item in probed]),
+        table("probe-columns", "Probe accuracy and controls by target and column", columns),
+        table("probe-layers", "Which layer to use: columns ranked by accuracy", layers),
+        table(
+            "probe-shortcuts",
+            "Baselines without activations (shortcuts)",
+            _shortcuts(probed),
+            ("target", "shortcut"),
+        ),
+        table(
+            "probe-stages",
+            "The best layer of each stage, and the model's answers",
+            _stages(probed),
+            ("target", "stage"),
+        ),
+        table("probe-targets", "What was probed for", [_target(item) for item in probed]),
     ]
-    return [table for table in found if len(table)]
+    return [each for each in found if len(each)]
 
 
 def row(target: Target, score: Score) -> dict[str, Cell]:
     """The numbers that carry a finding."""
+    numbers = {name: getattr(score, name) for name in _NUMBERS}
     return {
         "target": target.name,
         "column": score.column,
         "verdict": score.verdict.value,
-        "accuracy": score.accuracy,
-        "control": score.control,
-        "majority": score.majority,
-        "selectivity": score.selectivity,
-        "selectivity_low": score.low,
-        "selectivity_high": score.high,
-        "gap": score.gap,
-        "gap_low": score.gap_low,
-        "gap_high": score.gap_high,
-        "p": score.p,
-        "p_corrected": score.corrected,
-        "train_accuracy": score.train_accuracy,
-        "train_control": score.train_control,
-        "control_sd": score.control_sd,
-        "control_task": score.control_task,
-        "train_control_task": score.train_control_task,
-        "detectable_gap": score.detectable,
-        "samples_needed": score.samples_needed,
+        **numbers,
     }
 
 
@@ -97,41 +104,18 @@ def _shortcuts(probed: Sequence[Probed]) -> list[dict[str, Cell]]:
 
 
 def _stages(probed: Sequence[Probed]) -> list[dict[str, Cell]]:
-    rows: list[dict[str, Cell]] = []
+    rows: list[tuple[Cell, ...]] = []
     for item in probed:
-        for best in item.stages:
-            above = best.over_answers or (None, None, None)
-            rows.append(
-                {
-                    "target": item.target.name,
-                    "stage": best.stage.value,
-                    "column": best.score.column,
-                    "verdict": best.verdict.value,
-                    "accuracy": best.score.accuracy,
-                    "accuracy_low": best.score.accuracy_low,
-                    "accuracy_high": best.score.accuracy_high,
-                    "above_answers": above[0],
-                    "above_low": above[1],
-                    "above_high": above[2],
-                }
-            )
+        name = item.target.name
+        for stage in item.stages:
+            best, above = stage.score, stage.over_answers or _NONE
+            ends = best.accuracy, best.accuracy_low, best.accuracy_high
+            rows.append((name, stage.stage.value, best.column, stage.verdict.value, *ends, *above))
         if item.answered is not None:
             said = item.answered
-            rows.append(
-                {
-                    "target": item.target.name,
-                    "stage": "the model's answers",
-                    "column": None,
-                    "verdict": said.heard.value,
-                    "accuracy": said.accuracy,
-                    "accuracy_low": said.low,
-                    "accuracy_high": said.high,
-                    "above_answers": None,
-                    "above_low": None,
-                    "above_high": None,
-                }
-            )
-    return rows
+            ends = said.accuracy, said.low, said.high
+            rows.append((name, "the model's answers", None, said.outcome.value, *ends, *_NONE))
+    return [dict(zip(_STAGE, cells, strict=True)) for cells in rows]
 
 
 def _target(item: Probed) -> dict[str, Cell]:
@@ -144,10 +128,3 @@ def _target(item: Probed) -> dict[str, Cell]:
         "cells": split.cells,
         "classes": ", ".join(target.classes) or "numbers",
     }
-
-
-def _table(name: str, title: str, rows: Sequence[dict[str, Cell]], beside: str = "") -> Table:
-    """A row is about a target, and about the column named `beside` where there is one."""
-    headers = list(rows[0]) if rows else []
-    keys = ("target", beside) if beside else ()
-    return Table(name, title, {header: [r[header] for r in rows] for header in headers}, keys)

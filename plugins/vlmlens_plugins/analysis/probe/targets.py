@@ -1,4 +1,4 @@
-"""What is probed for: a target gives some samples a class, or a number, each."""
+"""Targets: what is predicted, a class or a number for each sample."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def joined(target: Target, others: Sequence[Sample]) -> Target:
         known = [(s, target.classes.index(value)) for s, value in read if value in target.classes]
     if not known:
         raise MissingAnnotation(
-            f"No sample of the run to test on has {target.name!r} as this run has it.",
+            f"No sample of the other run has {target.name!r} with a class that this run has.",
             subject=target.name,
             hint="Choose a run with the same tasks, labels and attributes.",
         )
@@ -194,11 +194,12 @@ def _classes(
     classes = sorted(kept_classes)
     if len(classes) < 2:
         raise MissingAnnotation(
-            f"{name!r} has {len(classes)} class{'es' * (not classes)} with at least {rule.least} "
-            f"samples in several groups among {total} samples; a probe needs two.",
+            f"{name}: too few samples ({total}). A probe needs 2 classes with at least "
+            f"{rule.least} samples each, in several groups; there is "
+            + (f"only {classes[0]!r}." if classes else "none."),
             subject=name,
-            hint="Use more samples, lower min_per_class, or probe for something else; for numbers "
-            "set model: ridge.",
+            hint="Use more samples, or lower the number: --set analysis.probe.min_per_class=5. For "
+            "numbers: --set analysis.probe.model=ridge.",
         )
     y = np.array([classes.index(value) for _, value in known], dtype=np.int64)
     return classes, [sample for sample, _ in known], y
@@ -212,12 +213,12 @@ def _numbers(
     if different < 3 or len(pairs) < 2 * rule.least:
         raise MissingAnnotation(
             f"{name!r} has {len(pairs)} numbers, {different} of them different; ridge regression "
-            f"needs at least {2 * rule.least} and 3.",
+            f"needs at least {2 * rule.least} numbers, 3 of them different.",
             subject=name,
             hint="Probe for an attribute with numbers, or use model: logistic for classes.",
         )
     if len(pairs) < len(known):
-        warnings.append(f"{name}: left out, not a number: {len(known) - len(pairs)} samples.")
+        warnings.append(f"{name}: {len(known) - len(pairs)} samples left out (not a number).")
     return [sample for sample, _ in pairs], np.array([y for _, y in pairs], dtype=np.float64)
 
 
@@ -240,11 +241,11 @@ def _enough(
     rare = sorted(value for value, count in counts.items() if count < least)
     single = sorted(v for v in counts if v not in rare and len(groups[v]) < 2)
     if rare:
-        warnings.append(f"{name}: left out, with fewer than {least} samples: {_some(rare)}.")
+        warnings.append(f"{name}: classes with fewer than {least} samples left out: {_some(rare)}.")
     if single:
         warnings.append(
-            f"{name}: left out, all in one group, so never both learned and tested: "
-            f"{_some(single)}."
+            f"{name}: classes with all samples in one group left out, because they cannot be both "
+            f"trained and tested: {_some(single)}."
         )
     return set(counts) - set(rare) - set(single)
 

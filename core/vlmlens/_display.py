@@ -1,0 +1,67 @@
+"""How public objects show themselves: in one short line, and in notebooks as HTML or SVG.
+
+Data knows no renderer. `vlmlens.report.notebook` registers its renderers here when it is imported,
+as `vlmlens.api` does; without it, a notebook shows the short line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+_LONGEST = 160
+_renderers: dict[tuple[type, str], Callable[[Any], str]] = {}
+
+
+def brief(value: object, name: object, *facts: str) -> str:
+    """A repr of one line, however much the object holds.
+
+    >>> brief(3, "three", "odd", "prime")
+    "<int 'three': odd, prime>"
+    """
+    said = f"{type(value).__name__} {name!r}" if name != "" else type(value).__name__
+    text = f"{said}: {', '.join(facts)}" if facts else said
+    return f"<{text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}>"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count(1, "row"), count(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shape(array: Any) -> str:
+    """The shape of an array or tensor, never its values; "none" for None."""
+    return "none" if array is None else f"{list(array.shape)}"
+
+
+def register(kind: type, form: Literal["html", "svg"], render: Callable[[Any], str]) -> None:
+    """Say how objects of a class are drawn."""
+    _renderers[kind, form] = render
+
+
+def rendered(value: object, form: Literal["html", "svg"]) -> str | None:
+    """The object drawn; None, which notebooks take for "as text", where nothing draws it."""
+    render = _renderers.get((type(value), form))
+    return render(value) if render else None
+
+
+class AsHtml:
+    """Shown as HTML in notebooks, once a renderer is registered."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        return rendered(self, "html")
+
+
+class AsSvg:
+    """Shown as SVG in notebooks, once a renderer is registered."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str | None:
+        return rendered(self, "svg")

@@ -1,0 +1,257 @@
+"""SampleEncoding: turns samples into the model's inputs and says where their tokens lie."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from vlmlens.abc.adapter import Answer
+from vlmlens.errors import DataError
+from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
+from vlmlens.hf.loaded_model import LoadedModel
+from vlmlens.hf.recurrent import carries_state
+from vlmlens.hf.token_ids import append_answers, token_kinds
+from vlmlens.passes.batch import Batch
+from vlmlens.samples import Sample, check_encodable
+from vlmlens.sites import Axis
+from vlmlens.tokens import AxisLayout, PatchGrid
+
+
+class SampleEncoding(LoadedModel):
+    """The encoding half of an adapter: processor, chat template, tokens, layouts.
+
+    `TransformersAdapter` adds forward and generate. `shared_prefix` and `shared_images` need only
+    this half.
+    """
+
+    images_per_sample: ClassVar[int | None] = None
+    """How many images every sample must have; None: any number, none included."""
+    images_optional: ClassVar[bool] = False
+    """Whether a sample may also have fewer images than `images_per_sample`, or none."""
+    image_tokens_placed: ClassVar[bool] = True
+    """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
+    return_tensors: ClassVar[str | None] = "pt"
+    """The `return_tensors` of the processor; None if it cannot stack images of several shapes."""
+
+    @property
+    def padding_side(self) -> str:
+        """Where short rows are padded; "right" if positions are counted from the left."""
+        return "right" if self.carries_state else "left"
+
+    @cached_property
+    def carries_state(self) -> bool:
+        """Whether a layer carries a state along the sequence; see `vlmlens.hf.recurrent`."""
+        return carries_state(self.module)
+
+    @property
+    def image_mark(self) -> str:
+        """The placeholder of an image in the templated text, before the processor expands it."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
+
+    @property
+    def image_token_id(self) -> int:
+        """The token id at the positions that image features replace."""
+        return int(self.config.image_token_id)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that pads short rows; it is masked, so its value does not matter."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens: neither text nor image."""
+        added = self.tokenizer.added_tokens_decoder
+        marked = {number for number, token in added.items() if token.special}
+        return frozenset(marked | set(self.tokenizer.all_special_ids)) - {self.image_token_id}
+
+    def encode(
+        self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
+    ) -> Batch:
+        """See `ModelAdapter.encode`."""
+        check_encodable(samples)
+        images = self.open_images(samples)
+        inputs = self.process([sample.prompt for sample in samples], images)
+        appended = [self._written_ids(answer) for answer in answers] if answers else None
+        if appended:
+            inputs = self.with_answers(inputs, appended)
+        layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
+        return Batch(tuple(samples), self.placed(inputs), layouts)
+
+    def prompt_text(self, sample: Sample) -> str:
+        """A sample's prompt in the chat template, as text, each image as its placeholder."""
+        message = {"role": "user", "content": _content(sample.prompt, sample.images)}
+        text = self.processor.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+
+    def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
+        """The opened images of each sample.
+
+        Raises:
+            DataError: A sample has another number of images.
+            ImageError: One cannot be read.
+        """
+        most, kind = self.images_per_sample, "at most" if self.images_optional else "exactly"
+        for sample in samples:
+            found = len(sample.images)
+            if most is not None and (found > most or (found < most and not self.images_optional)):
+                raise DataError(
+                    f"The sample {sample.id!r} has {found} images; "
+                    f"{type(self._module).__name__} takes {kind} {most}.",
+                    subject=sample.id,
+                    hint="Leave such samples out, or choose another adapter.",
+                )
+        return [sample.open_images() for sample in samples]
+
+    def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """The processor's output for prompts and their images: the model's keyword arguments.
+
+        The chat template is applied and tokenized in one step, so that no special token is added
+        twice.
+        """
+        conversations = [
+            [{"role": "user", "content": _content(prompt, group)}]
+            for prompt, group in zip(prompts, images, strict=True)
+        ]
+        encoded = self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            return_tensors=self.return_tensors,
+            processor_kwargs={"padding": True, "padding_side": self.padding_side},
+        )
+        return dict(encoded)
+
+    def placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs with their tensors on the model's device."""
+        return {
+            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }
+
+    def with_answers(
+        self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]
+    ) -> dict[str, Any]:
+        """The inputs with each sample's answer tokens appended where the model would write them."""
+        return append_answers(inputs, answers, self.pad_token_id, side=self.padding_side)
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """See `ModelAdapter.answer_ids`.
+
+        A space separates prompt and answer, unless the prompt ends in white space or in a special
+        token.
+        """
+        head = self.processor.apply_chat_template(
+            [{"role": "user", "content": _content("x", ())}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        before = self._plain_ids(head)
+        glued = head[-1:].isspace() or (bool(before) and before[-1] in self.special_ids)
+        text = answer if glued else f" {answer}"
+        after = self._plain_ids(head + text)
+        if after[: len(before)] == before:
+            return after[len(before) :]
+        return self._plain_ids(text)
+
+    def _written_ids(self, answer: Answer) -> list[int]:
+        return self.answer_ids(answer) if isinstance(answer, str) else list(answer)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `ModelAdapter.decode`."""
+        text: str = self.tokenizer.decode(list(token_ids))
+        return text
+
+    @abstractmethod
+    def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
+        """Where the tokens of one image lie in it, in the order of the sequence.
+
+        One entry per image position. Separators among them get a NaN box and count as special
+        tokens. None if the places are not known; then `image_tokens_placed` is False.
+        """
+
+    @abstractmethod
+    def image_layouts(
+        self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
+    ) -> Mapping[Axis, AxisLayout]:
+        """The layouts of the vision and the projector axis.
+
+        Args:
+            images: The images of each sample.
+            grids: The patch grid of each sample's images together, as `patch_grid` gave them.
+        """
+
+    def _layouts(
+        self,
+        inputs: Mapping[str, Any],
+        images: Sequence[Sequence[PlacedImage]],
+        answers: Sequence[Sequence[int]],
+    ) -> dict[Axis, AxisLayout]:
+        grids = [joined([self.patch_grid(image) for image in group]) for group in images]
+        lengths = [len(answer) for answer in answers]
+        layouts = dict(self.sequence_layouts(inputs, grids, lengths))
+        layouts.update(self.image_layouts(images, grids))
+        return layouts
+
+    def image_positions(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """The positions that image features replace, bool `[samples, positions]`.
+
+        A family overrides it if token types mark image positions, not a token id.
+        """
+        found: torch.Tensor = inputs["input_ids"] == self.image_token_id
+        return found
+
+    def sequence_layouts(
+        self,
+        inputs: Mapping[str, Any],
+        grids: Sequence[PatchGrid | None],
+        answer_lengths: Sequence[int],
+    ) -> Mapping[Axis, AxisLayout]:
+        """The layouts of the language side: one sequence that holds image, prompt and answer.
+
+        Families with two sequences override it.
+
+        Args:
+            inputs: The encoded batch.
+            grids: The patch grid of each sample's images together, as `patch_grid` gave them.
+            answer_lengths: Tokens of each sample's appended answer; empty without answers.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        image = self.image_positions(inputs)
+        kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
+        known = grids if self.image_tokens_placed else None
+        return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
+
+    def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
+        """One forward pass for its activations. A family without an inner `model` overrides it.
+
+        Args:
+            inputs: Keyword arguments of forward.
+            head: Whether the unembedding is to run too.
+        """
+        (self._module if head else self._module.model)(**inputs, use_cache=False)
+
+    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
+        """Position ids of the tokens after a shared beginning.
+
+        Args:
+            places: int64 `[groups, positions]`: how many tokens precede each in its sample.
+        """
+        return places
+
+
+def _content(prompt: str, images: Sequence[Any]) -> list[dict[str, Any]]:
+    pictures = [{"type": "image", "image": image} for image in images]
+    return [*pictures, {"type": "text", "text": prompt}]

@@ -1,0 +1,127 @@
+"""Replacing images: by blank ones, altered ones, or another sample's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from vlmlens.errors import MissingAnnotation
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis.blind_test.options import Blank
+
+_COLORS = {"gray": (128, 128, 128), "black": (0, 0, 0), "white": (255, 255, 255)}
+_ORIENTATION = 0x0112
+_TURNED = 5
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def blanked(sample: Sample, blank: Blank, seed: int, *, blur: float = 0.1, grid: int = 8) -> Sample:
+    """The sample with every image replaced by one of its size that shows less, or by none.
+
+    Noise is uniform, drawn anew for each sample id, as is the order of shuffled patches.
+
+    Args:
+        sample: With images.
+        blank: Any kind but "other", for which see `others`.
+        seed: Of noise and of orders.
+        blur: Radius of a Gaussian blur, as a share of the longer side.
+        grid: Patches along each side that are shuffled; pixels that fill no patch stay.
+    """
+    if blank == "none":
+        return replace(sample, images=())
+    rng = generator(seed, f"blind-{blank}", sample.id)
+    if blank in _COLORS:
+        sizes = image_sizes(sample)
+        return replace(sample, images=tuple(Image.new("RGB", s, _COLORS[blank]) for s in sizes))
+    if blank == "noise":
+        drawn = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for w, h in image_sizes(sample)]
+        return replace(sample, images=tuple(Image.fromarray(pixels) for pixels in drawn))
+    opened = sample.open_images()
+    if blank == "mean":
+        return replace(sample, images=tuple(_mean_color(image) for image in opened))
+    if blank == "blur":
+        return replace(sample, images=tuple(_blurred(image, blur) for image in opened))
+    return replace(sample, images=tuple(_shuffled(image, grid, rng) for image in opened))
+
+
+def image_sizes(sample: Sample) -> list[tuple[int, int]]:
+    """(width, height) of each image as it is shown, read without decoding files."""
+    return [_size(image) for image in sample.images]
+
+
+def others(samples: Sequence[Sample], seed: int) -> dict[str, tuple[str | Image.Image, ...]]:
+    """For each sample id, the images of a sample of another group.
+
+    Groups are put in a random circle, and each is shown what the next one is about. Samples with
+    different numbers of images are kept apart.
+
+    Raises:
+        MissingAnnotation: A sample has no counterpart.
+    """
+    found: dict[str, tuple[str | Image.Image, ...]] = {}
+    for count in sorted({len(sample.images) for sample in samples}):
+        alike = [sample for sample in samples if len(sample.images) == count]
+        found |= _circle(alike, generator(seed, "blind-other", str(count)))
+    return found
+
+
+def _circle(
+    samples: Sequence[Sample], rng: np.random.Generator
+) -> dict[str, tuple[str | Image.Image, ...]]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.split_group, []).append(sample)
+    if len(groups) < 2:
+        raise MissingAnnotation(
+            f"Sample {samples[0].id!r} cannot be shown another sample's image: no other group has "
+            "samples with as many images.",
+            subject=samples[0].id,
+            hint="Leave the blank `other` out, or add samples.",
+        )
+    names = [list(groups)[i] for i in rng.permutation(len(groups))]
+    following = dict(zip(names, names[1:] + names[:1], strict=True))
+    shown = {}
+    for sample in samples:
+        donors = groups[following[sample.split_group]]
+        shown[sample.id] = donors[int(rng.integers(len(donors)))].images
+    return shown
+
+
+def _mean_color(image: Image.Image) -> Image.Image:
+    color = np.asarray(image, np.float64).mean((0, 1)).round().astype(int)
+    return Image.new("RGB", image.size, (int(color[0]), int(color[1]), int(color[2])))
+
+
+def _blurred(image: Image.Image, share: float) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(share * max(image.size)))
+
+
+def _shuffled(image: Image.Image, grid: int, rng: np.random.Generator) -> Image.Image:
+    pixels: Pixels = np.array(image)
+    rows, columns = (min(grid, side) for side in pixels.shape[:2])
+    height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
+    part = pixels[: rows * height, : columns * width]
+    patches = part.reshape(rows, height, columns, width, 3).transpose(0, 2, 1, 3, 4)
+    mixed = rng.permutation(patches.reshape(-1, height, width, 3))
+    laid = mixed.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
+    pixels[: rows * height, : columns * width] = laid.reshape(part.shape)
+    return Image.fromarray(pixels)
+
+
+def _size(image: str | Image.Image) -> tuple[int, int]:
+    if isinstance(image, str):
+        with Image.open(image) as opened:
+            return _upright_size(opened)
+    return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
+    return (height, width) if turned else (width, height)

@@ -1,0 +1,146 @@
+"""Groups with several positions per sample, summarized for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
+from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A token or word over a sample's positions.
+
+    Args:
+        name: For people.
+        probability: float32 `[layers, samples]`: the highest over the positions; NaN without it.
+        place: int64 `[layers, samples]`: the position where it is highest; -1 without it.
+    """
+
+    name: str
+    probability: Floats
+    place: Ints
+
+    @property
+    def confidence(self) -> Floats:
+        """float32 `[samples]`: the highest over layers and positions.
+
+        "Internal confidence" of N. Jiang et al., "Interpreting and editing vision-language
+        representations to mitigate hallucinations" (2024, arXiv 2410.02762).
+        """
+        highest: Floats = self.probability.max(0)
+        return highest
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralPositions:
+    """A group with several positions per sample.
+
+    Args:
+        group: What was read.
+        samples: All of the run's.
+        positions: int64 `[samples]`, how many each has.
+        agreement: float32 `[layers, samples]`, share of positions whose top token is the final
+            layer's at the same position.
+        entropy: float32 `[layers, samples]`, nats, mean over the positions; `divergence` likewise.
+        settled: float32 `[samples]`, mean over the positions of the settling layer's number.
+        followed: The chosen words, and the label over image patches.
+        shown: Complete readings of the samples that are shown, by number.
+    """
+
+    group: Group
+    samples: tuple[Sample, ...]
+    positions: Ints
+    agreement: Floats
+    entropy: Floats
+    divergence: Floats
+    settled: Floats
+    followed: tuple[Followed, ...]
+    shown: Mapping[int, Readings]
+
+
+def read_several(
+    reader: Reader,
+    group: Group,
+    samples: Sequence[Sample],
+    parts: Iterable[Rows],
+    labels: Ints | None,
+    words: Sequence[str],
+    *,
+    same: int | None,
+    shown: Sequence[int],
+    progress: Callable[[int], None],
+) -> SeveralPositions:
+    """Read a group with several positions per sample; only the shown samples are kept whole.
+
+    Args:
+        reader: Reads positions.
+        group: What is read.
+        samples: All of the run's.
+        parts: Their rows, a few samples at a time.
+        labels: int64 `[samples]`, tokens to follow beside the words; None for none.
+        words: Names of the reader's words.
+        same: The group's layer that is the final one.
+        shown: Numbers of the samples to keep whole.
+        progress: Told how many samples are done.
+    """
+    kept: dict[int, Readings] = {}
+    each: list[_OfSample] = []
+    wanted = np.full(len(samples), -1) if labels is None else labels
+    for part in parts:
+        repeated = np.repeat(wanted[list(part.samples)], part.lengths)
+        found = reader.read(part.layers, part.final, repeated, same=same)
+        for number, rows in part.spans():
+            own = found.take(rows)
+            each.append(_of_sample(own))
+            if number in shown:
+                kept[number] = own
+        progress(part.samples[-1] + 1)
+    names = (["the label"] if labels is not None else []) + list(words)
+    skip = 0 if labels is not None else 1
+    best = np.stack([one.best for one in each], 1)[..., skip:]
+    place = np.stack([one.place for one in each], 1)[..., skip:]
+    return SeveralPositions(
+        group=group,
+        samples=tuple(samples),
+        positions=np.array([one.positions for one in each]),
+        agreement=np.stack([one.agreement for one in each], 1),
+        entropy=np.stack([one.entropy for one in each], 1),
+        divergence=np.stack([one.divergence for one in each], 1),
+        settled=np.array([one.settled for one in each], np.float32),
+        followed=tuple(Followed(n, best[..., i], place[..., i]) for i, n in enumerate(names)),
+        shown=kept,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSample:
+    positions: int
+    agreement: Floats
+    entropy: Floats
+    divergence: Floats
+    settled: float
+    best: Floats
+    place: Ints
+
+
+def _of_sample(found: Readings) -> _OfSample:
+    """Means over a sample's positions; the first column of `best` is the label's."""
+    joint = np.concatenate([found.label_probability[..., None], found.word_probability], -1)
+    known = ~np.isnan(joint).any(1)
+    filled = np.where(np.isnan(joint), -1.0, joint)
+    return _OfSample(
+        positions=len(found),
+        agreement=(found.top[..., 0] == found.answers).mean(1, dtype=np.float32),
+        entropy=found.entropy.mean(1),
+        divergence=found.divergence.mean(1),
+        settled=float(found.settled.mean()),
+        best=np.where(known, filled.max(1), np.nan).astype(np.float32),
+        place=np.where(known, filled.argmax(1), -1),
+    )

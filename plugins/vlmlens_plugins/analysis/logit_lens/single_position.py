@@ -1,0 +1,85 @@
+"""Groups with one position per sample: their readings, by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._columns import short_names
+from vlmlens_plugins.analysis._results import slug
+from vlmlens_plugins.analysis._tasks import rows_by_task
+from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
+from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings, joined
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Everything that was read of a group with one position per sample.
+
+    Args:
+        group: Its columns.
+        samples: The run's samples.
+        readings: A position per sample.
+        words: The chosen words.
+    """
+
+    group: Group
+    samples: tuple[Sample, ...]
+    readings: Readings
+    words: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns read, in order of depth."""
+        return self.group.columns
+
+    @property
+    def stem(self) -> str:
+        """What names of tables and figures begin with."""
+        return "lens" if self.group.name == "last" else f"lens-{slug(self.group.name)}"
+
+    @cached_property
+    def tasks(self) -> dict[str, Ints]:
+        """Sample numbers per task, in order of appearance."""
+        return {task: np.array(rows) for task, rows in rows_by_task(self.samples).items()}
+
+    @cached_property
+    def settled(self) -> Ints:
+        """int64 `[n]`: the layer from which the answer stays top-1; see `settling`."""
+        return self.readings.settled
+
+    def median_settling(self, rows: Ints) -> int:
+        """The least layer by which at least half of the samples have settled."""
+        return int(np.quantile(self.settled[rows], 0.5, method="inverted_cdf"))
+
+    def layer_name(self, number: int) -> str | None:
+        """A layer's short name; None behind the last."""
+        names = short_names(self.columns)
+        return names[number] if number < len(names) else None
+
+    def labelled(self, rows: Ints) -> Ints:
+        """Those of some samples that have a label."""
+        found: Ints = rows[self.readings.label_rank[0, rows] > 0]
+        return found
+
+
+def read_single(
+    reader: Reader,
+    parts: Iterable[Rows],
+    labels: Ints,
+    *,
+    same: int | None,
+    progress: Callable[[int], None],
+) -> Readings:
+    """Readings of a group with one position per sample, in sample order."""
+    found = []
+    for part in parts:
+        wanted = labels[list(part.samples)]
+        found.append(reader.read(part.layers, part.final, wanted, same=same))
+        progress(part.samples[-1] + 1)
+    return joined(found)

@@ -1,0 +1,253 @@
+"""Probing for one target: all columns, controls, shortcuts, and the model's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vlmlens.errors import CompositionError
+from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis.probe.control_labels import random_by_type, shuffled_within
+from vlmlens_plugins.analysis.probe.cross_validation import Evaluation, Family, evaluate
+from vlmlens_plugins.analysis.probe.layer_ranking import Place, ranked
+from vlmlens_plugins.analysis.probe.options import ProbeOptions
+from vlmlens_plugins.analysis.probe.probe_kinds import family
+from vlmlens_plugins.analysis.probe.scores import Scored, score_columns
+from vlmlens_plugins.analysis.probe.shortcuts import TITLES, Features, Shortcut, guard
+from vlmlens_plugins.analysis.probe.splits import (
+    Split,
+    across,
+    assign_folds,
+    by_both,
+    by_value,
+    exchanged_within,
+    folded,
+    learnable,
+)
+from vlmlens_plugins.analysis.probe.stages import (
+    Answered,
+    StageBest,
+    answer_losses,
+    answered,
+    stages,
+)
+from vlmlens_plugins.analysis.probe.stored_columns import Columns
+from vlmlens_plugins.analysis.probe.targets import Target, numbered
+from vlmlens_plugins.analysis.probe.trial import Trial
+
+Warn = Callable[[str], None]
+_AT_ONCE = 24_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Everything that was found about one target.
+
+    Args:
+        trial: What was asked.
+        scored: The columns' scores, in order.
+        places: The columns' ranking, in order.
+        shortcuts: What does without the model.
+        stages: The best column of each stage.
+        answered: The model's own answers, where they are known.
+    """
+
+    trial: Trial
+    scored: Scored
+    places: Sequence[Place]
+    shortcuts: Sequence[Shortcut]
+    stages: Sequence[StageBest]
+    answered: Answered | None
+
+    @property
+    def target(self) -> Target:
+        """What was probed for."""
+        return self.trial.target
+
+
+@dataclass(frozen=True, slots=True)
+class Prober:
+    """Probes for targets.
+
+    Args:
+        options: The analysis's.
+        columns: Where activations are read.
+        seed: The run's.
+        device: Where probes are trained.
+        features: Of shortcuts.
+        answers: The model's own answers, by sample id.
+    """
+
+    options: ProbeOptions
+    columns: Columns
+    seed: int
+    device: torch.device
+    features: Features
+    answers: Mapping[str, str]
+
+    def probe(
+        self, target: Target, names: Sequence[str], warn: Warn, advance: Callable[[int], None]
+    ) -> Probed:
+        """Probe for one target.
+
+        Args:
+            target: What for.
+            names: Columns, in order.
+            warn: Told what the reader must know.
+            advance: Told how many columns are done.
+
+        Raises:
+            CompositionError: No column holds finite values.
+            MissingAnnotation: The split cannot be made.
+        """
+        trial = self._trial(target, warn)
+        kind = family(self.options, target, self.seed)
+        evaluations = self._evaluate(trial, names, kind, warn, advance)
+        if not evaluations:
+            raise CompositionError(
+                f"No column holds finite values for {target.name!r}.", subject=target.name
+            )
+        scored = score_columns(trial, evaluations, self.options, self.seed)
+        shortcuts = guard(trial, scored, self._shortcuts(trial, kind), self.options)
+        _warn_of(target, shortcuts, warn)
+        found, answers = self._stages(trial, scored)
+        return Probed(trial, scored, ranked(scored), shortcuts, found, answers)
+
+    def _trial(self, target: Target, warn: Warn) -> Trial:
+        rng = generator(self.seed, "probe-control", target.name)
+        split = make_split(target, self.options, self.seed)
+        lost = int((~split.tested[: target.learned]).sum())
+        if lost and target.learned == len(target.ids):
+            warn(f"{target.name}: split={self.options.split} never tests {lost} samples.")
+        if self.options.split == "random" and len(np.unique(target.groups)) < len(target.ids):
+            warn(
+                f"{target.name}: the random split puts samples of one group on both sides, so "
+                "accuracies may only show that a group is recognized."
+            )
+        seeds = self.options.control_seeds
+        parts = exchanged_within(split, target.groups)
+        controls = shuffled_within(target.y, target.groups, parts, seeds, rng)
+        labels = [target.y[None], *controls]
+        types = _types(target, self.options.types)
+        if types is not None:
+            labels.append(random_by_type(target.y, types, seeds, rng))
+        return Trial(target, split, np.concatenate(labels), seeds)
+
+    def _evaluate(
+        self,
+        trial: Trial,
+        names: Sequence[str],
+        kind: Family,
+        warn: Warn,
+        advance: Callable[[int], None],
+    ) -> dict[str, Evaluation]:
+        found: dict[str, Evaluation] = {}
+        done = 0
+        widths = {info.name: info.width for info in self.columns.store.columns()}
+        size = len(trial.target.ids)
+        for width, same in groupby(names, widths.__getitem__):
+            for part in _parts(list(same), max(1, _AT_ONCE // max(1, size * width))):
+                found.update(self._evaluate_part(trial, part, kind, warn))
+                done += len(part)
+                advance(done)
+        return found
+
+    def _evaluate_part(
+        self, trial: Trial, names: Sequence[str], kind: Family, warn: Warn
+    ) -> dict[str, Evaluation]:
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name in names:
+            x = self.columns.read(name, trial.target)
+            if np.isfinite(x).all():
+                arrays[name] = x
+            else:
+                warn(f"{name} was not probed: it holds values that are not finite.")
+        if not arrays:
+            return {}
+        made = evaluate(list(arrays.values()), trial.labels, trial.split, kind, self.device)
+        for name, found in zip(arrays, made, strict=True):
+            if found.unfinished:
+                warn(
+                    f"{trial.target.name}: {found.unfinished} probes of {name} did not converge. "
+                    "Lower C."
+                )
+        return dict(zip(arrays, made, strict=True))
+
+    def _shortcuts(self, trial: Trial, kind: Family) -> dict[str, npt.NDArray[Any]]:
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name in self.options.shortcuts:
+            features = self.features.of(name, trial.target.samples)
+            if features is not None:
+                (made,) = evaluate([features], trial.labels[:1], trial.split, kind, self.device)
+                found[name] = made.held_out[0]
+        return found
+
+    def _stages(self, trial: Trial, scored: Scored) -> tuple[list[StageBest], Answered | None]:
+        target = trial.target
+        losses = None
+        if target.task is not None:
+            labels = {sample.id: sample.label for sample in target.samples}
+            right = {n: said == labels[n] for n, said in self.answers.items() if n in labels}
+            losses = answer_losses(trial, right)
+        found = stages(scored, losses)
+        if losses is None:
+            return found, None
+        numbers = {name: i for i, name in enumerate(target.classes)}
+        said = np.array([numbers.get(self.answers.get(n, ""), -1) for n in target.ids], np.int64)
+        answers = answered(trial, scored, found, said, losses, self.options, self.seed)
+        return found, answers
+
+
+def make_split(target: Target, options: ProbeOptions, seed: int) -> Split:
+    """The split that the options ask for.
+
+    Raises:
+        MissingAnnotation: It cannot be made from this target's samples.
+    """
+    if target.learned < len(target.ids):
+        return learnable(across(target.learned, target.groups), target.y)
+    if options.split == "value":
+        assert options.hold_out is not None  # noqa: S101
+        names = options.hold_out.split("+")
+        values = [_value(sample.attributes, names) for sample in target.samples]
+        return learnable(by_value(values, target.groups), target.y)
+    groups = None if options.split == "random" else target.groups
+    fold = assign_folds(target.y, groups, folds=options.folds, seed=seed)
+    if options.split == "template":
+        units = [str(s.attributes.get("template", s.prompt)) for s in target.samples]
+        return learnable(by_both(fold, units, options.folds, seed), target.y)
+    return folded(fold)
+
+
+def _types(target: Target, name: str | None) -> npt.NDArray[np.int64] | None:
+    """int64 `[n]`: the samples' types, or None."""
+    if name == "group":
+        return target.groups
+    key = name or "type"
+    if not all(sample.attributes.get(key) is not None for sample in target.samples):
+        return None
+    return numbered([str(sample.attributes[key]) for sample in target.samples])
+
+
+def _value(attributes: Mapping[str, object], names: Sequence[str]) -> str | None:
+    values = [attributes.get(name) for name in names]
+    return None if any(value is None for value in values) else " ".join(map(str, values))
+
+
+def _warn_of(target: Target, shortcuts: Sequence[Shortcut], warn: Warn) -> None:
+    for found in shortcuts:
+        if found.explains:
+            warn(
+                f"{target.name}: a shortcut explains the accuracy. {TITLES[found.name]} alone "
+                f"reaches {found.accuracy:.2f}, the best layer only {found.behind:.2f} more."
+            )
+
+
+def _parts(names: list[str], size: int) -> list[list[str]]:
+    return [names[start : start + size] for start in range(0, len(names), size)]

@@ -1,0 +1,266 @@
+"""Format version 2 on disk: keys, records, and the index that is made of them.
+
+docs/storage-format.md describes the format for other programs.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmlens.abc.storage import DTYPES, Values
+from vlmlens.errors import StoreCorrupt
+from vlmlens.stores.writing import Form
+from vlmlens_plugins.storage._shared_values import firsts
+
+if TYPE_CHECKING:
+    from lmdb import Transaction
+
+FORMAT = "vlmlens-columns"
+VERSION = 2
+META_KEY = b"meta"
+
+
+def column_key(column: int) -> bytes:
+    """Key of a column's record."""
+    return b"c" + struct.pack(">I", column)
+
+
+def header_key(chunk: int) -> bytes:
+    """Key of a chunk's header."""
+    return b"h" + struct.pack(">I", chunk)
+
+
+def value_key(column: int, chunk: int) -> bytes:
+    """Key of a column's values in a chunk; one column's chunks lie side by side."""
+    return b"v" + struct.pack(">II", column, chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's record."""
+
+    number: int
+    name: str
+    form: Form
+
+    @classmethod
+    def of(cls, number: int, name: str, values: Values) -> Column:
+        """The column that some values would begin."""
+        return cls(number, name, Form.of(values))
+
+    def to_record(self) -> dict[str, Any]:
+        """The record as JSON-ready data."""
+        return {"number": self.number, "name": self.name, **self.form._asdict()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Column:
+        """The inverse of `to_record`."""
+        form = Form(record["dtype"], record["width"], record["ragged"])
+        DTYPES[form.dtype]
+        return cls(record["number"], record["name"], form)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a chunk's header says of one column's values.
+
+    Args:
+        crc32: `zlib.crc32` of the value.
+        lengths: Rows per sample, where the column is ragged.
+        order: Per sample, the number of its entry, where samples with equal values share one.
+    """
+
+    crc32: int
+    lengths: tuple[int, ...] | None
+    order: tuple[int, ...] | None = None
+
+    def entry_lengths(self, samples: int) -> tuple[int, ...]:
+        """Rows of each stored entry; `samples` is the number of the chunk's samples."""
+        lengths = (1,) * samples if self.lengths is None else self.lengths
+        return lengths if self.order is None else tuple(lengths[i] for i in firsts(self.order))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk's header: which samples it holds, and which columns' values of them."""
+
+    number: int
+    ids: tuple[str, ...]
+    pieces: Mapping[int, Piece]
+
+    def rows(self, column: int) -> int:
+        """Number of a column's rows in it."""
+        lengths = self.pieces[column].lengths
+        return len(self.ids) if lengths is None else sum(lengths)
+
+    def stored_rows(self, column: int) -> int:
+        """Number of a column's rows in its value, where what samples share stands once."""
+        piece = self.pieces[column]
+        if piece.order is None:
+            return self.rows(column)
+        return sum(piece.entry_lengths(len(self.ids)))
+
+    def to_record(self) -> dict[str, Any]:
+        """The header as JSON-ready data; columns with the same lengths share one list."""
+        lengths = list(dict.fromkeys(p.lengths for p in self.pieces.values() if p.lengths))
+        orders = list(dict.fromkeys(p.order for p in self.pieces.values() if p.order))
+        place = {item: i for i, item in enumerate(lengths)}
+        columns: list[dict[str, Any]] = [
+            {"number": number, "crc32": piece.crc32, "lengths": place.get(piece.lengths or ())}
+            for number, piece in self.pieces.items()
+        ]
+        for entry, piece in zip(columns, self.pieces.values(), strict=True):
+            if piece.order:
+                entry["order"] = orders.index(piece.order)
+        shared = {"orders": orders} if orders else {}
+        return {"ids": self.ids, "lengths": lengths, **shared, "columns": columns}
+
+    @classmethod
+    def from_record(cls, number: int, record: Mapping[str, Any]) -> Chunk:
+        """The inverse of `to_record`."""
+        lengths = [tuple(item) for item in record["lengths"]]
+        orders = [tuple(item) for item in record.get("orders", ())]
+        pieces = {
+            entry["number"]: Piece(
+                entry["crc32"],
+                None if entry["lengths"] is None else lengths[entry["lengths"]],
+                orders[entry["order"]] if "order" in entry else None,
+            )
+            for entry in record["columns"]
+        }
+        return cls(number, tuple(record["ids"]), pieces)
+
+
+class Index:
+    """Columns and chunks of a store, read once and kept up with what is added.
+
+    Records are only ever added, and numbered from 0 without gaps.
+    """
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Column] = {}
+        self.chunks: list[Chunk] = []
+        self._of_column: list[list[Chunk]] = []
+        self._samples: list[int] = []
+        self._rows: list[int] = []
+        self._first_rows: dict[tuple[int, int], int] = {}
+        self._places: dict[str, tuple[tuple[int, int], ...]] = {}
+        self._seen = -1
+
+    def refresh(self, txn: Transaction[Any], state: int) -> None:
+        """Add the records that a transaction sees and the index lacks.
+
+        Args:
+            txn: The transaction.
+            state: Number of the last write that it sees.
+
+        Raises:
+            StoreCorrupt: A record cannot be understood.
+        """
+        if state == self._seen:
+            return
+        for number, record in _records(txn, column_key, len(self.columns), "column"):
+            self.add_column(number, record)
+        for number, record in _records(txn, header_key, len(self.chunks), "chunk"):
+            self.add_chunk(number, record)
+        self._seen = state
+
+    def forms(self) -> dict[str, Form]:
+        """Every column's form by name."""
+        return {name: column.form for name, column in self.columns.items()}
+
+    def chunks_of(self, column: Column) -> Sequence[Chunk]:
+        """The chunks that hold values of a column, in written order; grows with the index."""
+        return self._of_column[column.number]
+
+    def samples(self, column: Column) -> int:
+        """Number of samples that have a column."""
+        return self._samples[column.number]
+
+    def rows(self, column: int) -> int:
+        """Number of rows of a column in all chunks; 0 for one that is not there."""
+        return self._rows[column] if column < len(self._rows) else 0
+
+    def first_row(self, column: Column, chunk: Chunk) -> int:
+        """Number of a column's rows in the chunks before this one."""
+        return self._first_rows[column.number, chunk.number]
+
+    def has_any(self, samples: Iterable[str]) -> bool:
+        """Whether any of the samples has a value in any column."""
+        return any(sample in self._places for sample in samples)
+
+    def has(self, column: str, sample: str) -> bool:
+        """Whether a sample has a value in a column of that name."""
+        return self.place(self.columns[column], sample) is not None
+
+    def place(self, column: Column, sample: str) -> tuple[Chunk, int] | None:
+        """The chunk that holds a sample's values in a column, and the sample's position in it."""
+        for number, position in self._places.get(sample, ()):
+            if column.number in self.chunks[number].pieces:
+                return self.chunks[number], position
+        return None
+
+    def add_column(self, number: int, record: Mapping[str, Any]) -> None:
+        """Add a column's record.
+
+        Raises:
+            StoreCorrupt: It cannot be understood, or has another number.
+        """
+        try:
+            column = Column.from_record(record)
+        except (KeyError, TypeError) as error:
+            raise _corrupt("column", number) from error
+        if column.number != number or column.name in self.columns:
+            raise _corrupt("column", number)
+        self.columns[column.name] = column
+        self._of_column.append([])
+        self._samples.append(0)
+        self._rows.append(0)
+
+    def add_chunk(self, number: int, record: Mapping[str, Any]) -> None:
+        """Add a chunk's header.
+
+        Raises:
+            StoreCorrupt: It cannot be understood, or names columns that are not there.
+        """
+        try:
+            chunk = Chunk.from_record(number, record)
+        except (KeyError, TypeError, IndexError) as error:
+            raise _corrupt("chunk", number) from error
+        if not all(column in range(len(self._of_column)) for column in chunk.pieces):
+            raise _corrupt("chunk", number)
+        self.chunks.append(chunk)
+        for column in chunk.pieces:
+            self._of_column[column].append(chunk)
+            self._samples[column] += len(chunk.ids)
+            self._first_rows[column, number] = self._rows[column]
+            self._rows[column] += chunk.rows(column)
+        for position, sample in enumerate(chunk.ids):
+            self._places[sample] = (*self._places.get(sample, ()), (number, position))
+
+
+def _records(
+    txn: Transaction[Any], key: Any, start: int, what: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    number = start
+    while (value := txn.get(key(number))) is not None:
+        try:
+            record = json.loads(bytes(value))
+        except ValueError as error:
+            raise _corrupt(what, number) from error
+        if not isinstance(record, dict):
+            raise _corrupt(what, number)
+        yield number, record
+        number += 1
+
+
+def _corrupt(what: str, number: int) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"The record of {what} {number} is damaged.",
+        subject=number,
+        hint="Copy the store again from its source, or extract again with --fresh.",
+    )
