@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from vlmlens.errors import CheckpointError, MissingDependency, SiteShapeError
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.shared_prefix import sees_all
 from vlmlens.samples import Sample
+from vlmlens.testing import AdapterTests
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.demo.adapter import CHECKPOINT, DemoAdapter
 from vlmlens_plugins.hf import checks
@@ -223,10 +225,16 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
         GenericAdapter.skeleton(LoadRequest(model=str(tmp_path)))
 
 
+def _copied(kit: type[AdapterTests], folder: Path) -> AdapterTests:
+    """A kit on a copy of its checkpoint, which the test may change."""
+    shutil.copytree(kit().checkpoint, folder)
+    changed: type[AdapterTests] = type("Copied", (kit,), {"model": str(folder)})
+    return changed()
+
+
 def test_a_checkpoint_without_chat_template_is_refused(tmp_path: Path) -> None:
-    kit = type("Bare", (checks.Idefics3Checks,), {})()
-    folder = kit.checkpoint
-    (folder / "chat_template.jinja").unlink()
+    kit = _copied(checks.Idefics3Checks, tmp_path / "copy")
+    (kit.checkpoint / "chat_template.jinja").unlink()
     with pytest.raises(CheckpointError, match="chat template"):
         kit.load().encode(kit.samples)
 
@@ -237,7 +245,7 @@ def test_a_checkpoint_without_chat_template_is_refused(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
     import transformers
 
-    kit = type("Smol", (checks.Idefics3Checks,), {})()
+    kit = _copied(checks.Idefics3Checks, tmp_path / "copy")
     transformers.Idefics3ImageProcessorPil().save_pretrained(kit.checkpoint)
     named = '{"processor_class": "SmolVLMProcessor"}'
     (kit.checkpoint / "processor_config.json").write_text(named)

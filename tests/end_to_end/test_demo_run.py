@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests._program import vlmlens
 
 from vlmlens import Run
 from vlmlens.report._markup import text
@@ -226,14 +227,7 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_answer_fits_a_screen(run: Run, width: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "vlmlens", "show", run.path.name],
-        cwd=run.path.parent,
-        env={**os.environ, "COLUMNS": str(width)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = vlmlens("show", run.path.name, cwd=run.path.parent, COLUMNS=str(width))
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert lines[0].startswith("demo on demo:scenes: 600 images, 3,000 questions, ")
     assert len(lines) <= 25

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from vlmlens.hf.image_processing import normalised
 from vlmlens.hf.prompt_processor import PromptProcessor, padded
 from vlmlens_adapter_cogvlm.config import TEMPLATES
 from vlmlens_adapter_cogvlm.positions import LANGUAGE, VISION
-
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class CogVLMImageProcessor:
@@ -37,8 +36,7 @@ class CogVLMImageProcessor:
         size = (self.size["width"], self.size["height"])
         square = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
-        mean, std = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
-        return pixels.float().div(255).sub(mean).div(std)
+        return normalised(pixels.float().div(255), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
 
 class CogVLMProcessor(PromptProcessor):

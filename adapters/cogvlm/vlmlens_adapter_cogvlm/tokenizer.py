@@ -55,7 +55,7 @@ def _file(source: str, arguments: Mapping[str, Any]) -> Path | None:
         return next((file for file in found if file is not None), None)
     except OSError as error:
         raise CheckpointError(
-            f"The tokenizer of {source!r} cannot be had: {str(error).splitlines()[0]}",
+            f"The tokenizer of {source!r} cannot be found: {str(error).splitlines()[0]}",
             subject=source,
             hint="Name a folder with Vicuna's: --set options.adapter.tokenizer=FOLDER.",
         ) from error

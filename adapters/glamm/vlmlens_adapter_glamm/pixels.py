@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vlmlens.hf.image_processing import normalised
+
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -23,7 +25,6 @@ def grounding_pixels(image: Image.Image, side: int) -> torch.Tensor:
     """float32 `[3, side, side]`: the image at the top left, normalised, then padded with zeros."""
     height, width = grounding_size(image.height, image.width, side)
     small = np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-    mean, std = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
     square = torch.zeros(3, side, side)
-    square[:, :height, :width] = (torch.from_numpy(small).permute(2, 0, 1).float() - mean) / std
+    square[:, :height, :width] = normalised(torch.from_numpy(small).permute(2, 0, 1), _MEAN, _STD)
     return square

@@ -28,7 +28,12 @@ def sequence_grid(image: int, placed: Canvas, side: int) -> PatchGrid:
     rows, columns = placed.rows * side, placed.columns * side
     tiles = grid_patches(image, rows, columns, (step, step), size, "tiles")
     whole = _whole(image, placed, side)
-    return cast(PatchGrid, joined([with_row_ends(whole, side, 1), with_row_ends(tiles, columns)]))
+    return cast(
+        PatchGrid,
+        joined(
+            [with_row_ends(whole, image, side, side, 1), with_row_ends(tiles, image, rows, columns)]
+        ),
+    )
 
 
 def tower_grid(image: int, placed: Canvas, side: int) -> PatchGrid:

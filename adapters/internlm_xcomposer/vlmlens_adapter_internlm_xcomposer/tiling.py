@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlmlens.errors import DataError
 from vlmlens.hf.image_processing import normalised
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 _WHITE = (255, 255, 255)
 
 
@@ -150,7 +149,7 @@ def pixels(image: Image.Image, placed: Canvas) -> torch.Tensor:
     sheet = Image.new("RGB", (placed.columns * placed.tile, placed.rows * placed.tile), _WHITE)
     sheet.paste(image, (0, 0))
     array = torch.from_numpy(np.array(sheet)).permute(2, 0, 1).contiguous()
-    return normalised(array.float().div(255), _MEAN, _STD)
+    return normalised(array.float().div(255), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
 
 def views(sheet: torch.Tensor, placed: Canvas) -> torch.Tensor:

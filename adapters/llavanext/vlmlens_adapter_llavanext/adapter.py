@@ -57,7 +57,7 @@ class LlavaNextAdapter(RasterAdapter):
         )
         rows, cols = height - 2 * top, width - 2 * left
         tiles = grid_patches(image.image, rows, cols, (patch, patch), geometry, "tiles")
-        views = [self.global_grid(image), with_row_ends(tiles, cols)]
+        views = [self.global_grid(image), with_row_ends(tiles, image.image, rows, cols)]
         return cast(PatchGrid, joined(views))
 
     def image_layouts(

@@ -206,7 +206,7 @@ def test_a_wrong_layout_is_caught(check: str, monkeypatch: pytest.MonkeyPatch) -
 
     chosen = {**adapter.GENERATIONS, Generation.V26: Unpadded}
     monkeypatch.setattr(adapter, "GENERATIONS", chosen)
-    kit: Any = type("Kit", (MiniCpm26Checks,), {})()
+    kit: Any = type("Kit", (MiniCpm26Checks,), {"adapter": MiniCpmAdapter})()
     assert isinstance(kit.vlm, Unpadded)
     assert kit.run_check(check).outcome == "failed"
 

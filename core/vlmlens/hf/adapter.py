@@ -84,7 +84,7 @@ class TransformersAdapter(SampleEncoding):
             return ForwardOutput(self._module(**batch.inputs, use_cache=False).logits)
 
     def _last_logits(self, batch: Batch) -> torch.Tensor:
-        """Logits `[samples, tokens]` of each sample's last position; of few others, if possible."""
+        """Logits `[samples, tokens]` of each sample's last position, computing few others."""
         rows = torch.tensor([int(sample.rows[-1]) for sample in batch.layouts[Axis.LLM].samples])
         places, which = torch.unique(rows % batch.inputs["input_ids"].shape[1], return_inverse=True)
         keep = self._logits_to_keep(places)
@@ -94,7 +94,7 @@ class TransformersAdapter(SampleEncoding):
         return logits[torch.arange(len(rows)), which]
 
     def _logits_to_keep(self, places: torch.Tensor) -> dict[str, Any]:
-        """How to ask the model for the logits of some positions; empty where it gives all."""
+        """Arguments that ask the model for logits of some positions; empty if it returns all."""
         accepted = inspect.signature(type(self._module).forward).parameters.get("logits_to_keep")
         if accepted is None:
             return {}
@@ -121,7 +121,7 @@ class TransformersAdapter(SampleEncoding):
         return ids
 
     def _ending_together(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The inputs as `generate` of transformers takes them: what is written on stands last."""
+        """The inputs as transformers' `generate` takes them: every row ends with a token."""
         if self.padding_side == "left":
             return inputs
         alone = len(inputs["input_ids"]) == 1 and not masks_one(self.module)

@@ -117,20 +117,28 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
     )
 
 
-def with_row_ends(grid: PatchGrid, columns: int, more: int = 0) -> PatchGrid:
+def with_row_ends(grid: PatchGrid, image: int, rows: int, cols: int, more: int = 0) -> PatchGrid:
     """The grid with a separator after each row: an entry without a place, whose box is NaN.
 
     Args:
-        grid: In raster order.
-        columns: Of the grid.
+        grid: One view of `rows x cols` patches; there may be no columns.
+        image: Number of the image in its sample.
+        rows: Rows of the grid.
+        cols: Columns of the grid.
         more: How many more separators follow at the end.
     """
-    count = len(grid)
-    after = [*range(columns, count + 1, columns), *[count] * more]
-    order = np.insert(np.arange(count), after, -1)
-    ended = grid.take(np.where(order < 0, count - 1, order))
-    ended.box[order < 0] = np.nan
-    return ended
+    ends = [*range(cols, rows * cols + 1, cols)] if cols else [0] * rows
+    ends += [rows * cols] * more
+    view = grid.view[0] if grid.view else "ends"
+    return PatchGrid(
+        image=np.insert(grid.image, ends, image),
+        view=(view,) * (len(grid) + len(ends)),
+        row=np.insert(grid.row, ends, np.array(ends) // max(cols, 1) - 1),
+        col=np.insert(grid.col, ends, cols),
+        rows=np.insert(grid.rows, ends, rows),
+        cols=np.insert(grid.cols, ends, cols),
+        box=np.insert(grid.box, ends, np.float32(np.nan), axis=0),
+    )
 
 
 def tower_layout(

@@ -1,13 +1,13 @@
 """Models that carry a state along the sequence: linear attention, gated delta rules, Mamba.
 
-Convolutions along the sequence are of their kind: no mask of attention holds for them. Most work
-in chunks of positions, counted from the first position of a row, padding included. Where in its
-chunk a sample begins decides in what order its sums are taken, and so how they are rounded.
+So do convolutions along the sequence: attention masks do not apply to them. Most such layers work
+in chunks of positions, counted from the first position of a row, padding included. The place of a
+sample in its chunk decides the order of its sums, and so their rounding.
 
-Rows of such a model are therefore filled up on the right: every sample begins at the first
-position, in every batch and with any answer after it, as it does alone. Only where the model writes
-on must rows end together; there their common length is a multiple of the chunk, so that how many
-positions stand before a sample in its chunk does not depend on the others.
+Rows of such a model are therefore padded on the right: every sample begins at the first position,
+in every batch and with any answer after it, as it does alone. Only for generation must rows end
+together. Then their common length is a multiple of the chunk, so that the number of positions
+before a sample in its chunk does not depend on the other samples.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any
 import torch
 
 _CONFIGURED = ("chunk_size", "mamba_chunk_size", "block_size")
-"""What the configurations of text models call the chunk, where they name one."""
+"""Names of the chunk size in the configs of text models."""
 
 
 _UNMASKED = {"conv", "linear_attention", "hybrid", "hybrid_sliding"}
-"""transformers' names for layers that mix positions otherwise than by masked attention."""
+"""transformers' names for layers that mix positions without masked attention."""
 
 
 def carries_state(module: Any) -> bool:
-    """Whether a part of a model carries a state along the sequence, as transformers says of it.
+    """Whether a part of a model carries a state along the sequence, according to transformers.
 
     Args:
         module: A transformers model.
@@ -40,10 +40,10 @@ def carries_state(module: Any) -> bool:
 
 
 def chunk_size(module: Any) -> int:
-    """How many positions make a chunk; where layers differ, a common multiple; 1 where none says.
+    """How many positions make a chunk; a common multiple if layers differ; 1 if it is not known.
 
-    The configuration names it, or it is the default of transformers' function for that kind of
-    layer (such as `torch_chunk_gated_delta_rule`), which stands in the layer's own file.
+    The config names it, or it is the default of transformers' function for that kind of layer
+    (such as `torch_chunk_gated_delta_rule`), in the same file as the layer.
 
     Args:
         module: A transformers model.
@@ -55,7 +55,7 @@ def chunk_size(module: Any) -> int:
 
 
 def masks_one(module: torch.nn.Module) -> bool:
-    """Whether padding before a sample is masked where the sample is the only one of its batch.
+    """Whether padding before a sample is masked if the sample is the only one of its batch.
 
     Some releases of transformers hide padding from the state only in batches of several samples.
     """
@@ -70,7 +70,7 @@ def _homes(module: torch.nn.Module) -> list[Any]:
 
 
 def _defaults(home: Any) -> Iterator[int]:
-    """The chunk sizes that the functions of a Python module take where they are given none."""
+    """The default chunk sizes of the functions in a Python module."""
     for name, found in vars(home).items():
         if "chunk" in name and inspect.isfunction(found):
             size = inspect.signature(found).parameters.get("chunk_size")

@@ -49,7 +49,7 @@ def append_answers(
     Args:
         inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
         answers: Token ids per sample, at least one each.
-        pad_token_id: Fills `input_ids`.
+        pad_token_id: Pads `input_ids`.
         side: "left" or "right".
     """
     mask = inputs["attention_mask"].bool()
@@ -70,8 +70,8 @@ def padded_left(inputs: Mapping[str, Any], pad_token_id: int, multiple: int) -> 
 
     Args:
         inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
-        pad_token_id: Fills `input_ids`.
-        multiple: Of what the length of the rows is to be a multiple.
+        pad_token_id: Pads `input_ids`.
+        multiple: The length of the rows becomes a multiple of it.
     """
     mask = inputs["attention_mask"].bool()
     length = -(-int(mask.sum(1).max()) // multiple) * multiple

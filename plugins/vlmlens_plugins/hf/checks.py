@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,13 +149,9 @@ class Glm4vChecks(GenericChecks):
         sizes = {"shortest_edge": 8 * 8 * 2, "longest_edge": 64 * 64 * 2}
         settings: dict[str, Any] = {"patch_size": 4, "size": sizes}
         images = t.Glm4vImageProcessorPil(**settings)
-        save(
-            folder,
-            t.Glm4vForConditionalGeneration(config),
-            tokenizer,
-            images,
-            processor_config={"processor_class": "Glm4vProcessor"},
-        )
+        named = {"processor_class": "Glm4vProcessor"}
+        model = t.Glm4vForConditionalGeneration(config)
+        save(folder, model, tokenizer, images, processor_config=named)
 
 
 class Qwen35Checks(GenericChecks):
@@ -198,8 +193,9 @@ class Qwen35Checks(GenericChecks):
         images = t.Qwen2VLImageProcessorPil(
             patch_size=4, size={"shortest_edge": 8 * 8, "longest_edge": 64 * 64}
         )
-        save(folder, t.Qwen3_5ForConditionalGeneration(config), tokenizer, images)
-        _name_processor(folder, "Qwen3VLProcessor")
+        named = {"processor_class": "Qwen3VLProcessor"}
+        model = t.Qwen3_5ForConditionalGeneration(config)
+        save(folder, model, tokenizer, images, processor_config=named)
 
 
 _GLM_IDS = (
@@ -226,11 +222,6 @@ def _siglip(config: Any, image_size: int = 32) -> Any:
         hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
         image_size=image_size, patch_size=8,
     )  # fmt: skip
-
-
-def _name_processor(folder: Path, name: str) -> None:
-    text = json.dumps({"processor_class": name})
-    (folder / "processor_config.json").write_text(text, encoding="utf-8")
 
 
 CHECKS = (Gemma3Checks, Idefics2Checks, Idefics3Checks, Glm4vChecks, Qwen35Checks)

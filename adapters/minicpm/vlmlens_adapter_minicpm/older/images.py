@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vlmlens.hf.image_processing import normalised
 from vlmlens_adapter_minicpm.older.slicing import Slicing
 
 
@@ -28,8 +29,7 @@ class SliceImages:
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
-        self.slicing = slicing
-        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+        self.slicing, self.mean, self.std = slicing, mean, std
 
     def __call__(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """The model's inputs for at least one image.
@@ -61,8 +61,8 @@ class SliceImages:
 
     def _rows(self, view: Image.Image) -> torch.Tensor:
         """float32 `[patches, 3 * patch * patch]`, patches in raster order."""
-        pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float()
-        pixels = pixels.div(255).sub(self.mean).div(self.std)
+        pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float().div(255)
+        pixels = normalised(pixels, self.mean, self.std)
         side = self.slicing.patch
         cut = pixels.unflatten(2, (-1, side)).unflatten(1, (-1, side))
         rows: torch.Tensor = cut.permute(1, 3, 0, 2, 4).flatten(2).flatten(0, 1)

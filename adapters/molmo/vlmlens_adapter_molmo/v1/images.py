@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import pad
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlmlens.errors import CheckpointError, ImageError
 from vlmlens.hf import CropGeometry
@@ -21,8 +22,6 @@ BLANK = -1.0
 
 _BILINEAR = 2
 _SIDE, _PATCH, _MARGINS, _MAX_CROPS = 336, 14, (4, 4), 12
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class MolmoImages:
     patch_size: int = _PATCH
     overlap_margins: tuple[int, int] = _MARGINS
     max_crops: int = _MAX_CROPS
-    mean: tuple[float, ...] = _CLIP_MEAN
-    std: tuple[float, ...] = _CLIP_STD
+    mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
 
     @property
     def backend(self) -> str:
@@ -78,8 +77,8 @@ class MolmoImages:
             patch_size=said.get("image_patch_size", _PATCH),
             overlap_margins=(before, after),
             max_crops=said.get("max_crops", _MAX_CROPS),
-            mean=tuple(said.get("image_mean", _CLIP_MEAN)),
-            std=tuple(said.get("image_std", _CLIP_STD)),
+            mean=tuple(said.get("image_mean", OPENAI_CLIP_MEAN)),
+            std=tuple(said.get("image_std", OPENAI_CLIP_STD)),
         )
         whole = 2 * found.patch_size
         cells = {said.get(f"image_token_length_{axis}", found.cells) for axis in "hw"}
