@@ -256,8 +256,9 @@ def test_sites(tmp_path: Path) -> None:
     assert "llm.block.1" in wrong.stderr
 
 
-def test_doctor(tmp_path: Path) -> None:
-    done = vlmlens("doctor", "--json", cwd=tmp_path, HF_TOKEN="hf_secret_value")
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_value")
+    done = vlmlens("doctor", "--json", cwd=tmp_path)
     data = document(done)
     assert data["healthy"] is True
     checks = {check["name"]: check for check in data["checks"]}
