@@ -181,7 +181,7 @@ def test_a_second_run_into_the_folder_is_refused_and_resume_repeats_nothing(
     assert "--resume" in refused.stderr
     resumed = vlmlens(*arguments, "--resume", cwd=path.parent)
     assert resumed.returncode == 0, resumed.stderr
-    assert "stored already" in resumed.stderr
+    assert "already stored" in resumed.stderr
 
 
 def test_analyze_later(made: tuple[Path, Any, str]) -> None:

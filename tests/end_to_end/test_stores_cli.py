@@ -77,7 +77,7 @@ def test_backends_hold_the_same_numbers(name, place):
 def test_resume_in_a_store_elsewhere(place):
     again = vlmlens("extract", "-c", "uri/spec.yaml", "--resume", cwd=place)
     assert again.returncode == 0, again.stderr
-    assert "stored already" in again.stderr
+    assert "already stored" in again.stderr
     fresh = vlmlens("extract", "-c", "uri/spec.yaml", "--fresh", "--out", "other", cwd=place)
     assert fresh.returncode == 2
     assert "columns of another run" in fresh.stderr

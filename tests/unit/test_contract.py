@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 def stable_modules() -> list[str]:
     """Those that the page lists."""
-    table = PAGE.split("## What is stable")[1].split("So are, for users")[0]
+    table = PAGE.split("## What is stable")[1].split("For users, these are stable")[0]
     return re.findall(r"`(vlmlens[\w.]*)`", table)
 
 
