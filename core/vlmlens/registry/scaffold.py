@@ -87,7 +87,7 @@ def templates_folder() -> Path:
     Raises:
         SpecError: Neither exists.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "_templates", package.parents[1] / "templates"):
         if (folder / "copier.yml").is_file():
             return folder
