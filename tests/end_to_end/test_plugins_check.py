@@ -235,8 +235,8 @@ def test_a_named_checkpoint_is_checked_instead(tmp_path: Path, files: Path) -> N
     [
         (("no-such-plugin",), "no plugin"),
         (("rows.py:Rows",), "no conformance checks"),
-        (("memory", "--data", "x"), "is no dataset"),
-        (("memory", "--model", "x"), "is no adapter"),
+        (("memory", "--data", "x"), "is not a dataset"),
+        (("memory", "--model", "x"), "is not an adapter"),
         (("demo", "--model", "./nowhere"), "does not exist"),
         (("nowhere.py:Store",), "There is no file"),
         (("good.py:Nothing",), "names no class"),
