@@ -69,7 +69,7 @@ def test_shards_read_as_one_store_and_merge(tmp_path: Path, whole: Run) -> None:
 def test_what_shards_tell_outlives_them(tmp_path: Path) -> None:
     sites = [r"re:model\.language_model\.(rotary_emb|layers\.1)"]
     run = sharded(tmp_path / "run", 2, sites=sites, limit=20)
-    told = "1 columns of modules that give no rows are left out."
+    told = "1 columns are left out, because their modules give no rows."
     assert [Run(folder).info["warnings"] for folder in shard_folders(run.path)] == [[told]] * 2
     merge(run)
     again = execute(plan(run.path, sites=sites, limit=20), mode="resume", extract_only=True)
