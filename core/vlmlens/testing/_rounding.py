@@ -27,7 +27,8 @@ def close(found: Any, expected: Any, *, steps: float = STEPS, scale: float | Non
 
     Args:
         found: A tensor, an array, a number, or sequences of numbers.
-        expected: The same, of equal shape, or one number for all; NaN where `found` has NaN.
+        expected: The same, of equal shape, or one number for all; NaN and infinity where
+            `found` has them.
         steps: How many eps of the largest number they may differ by.
         scale: The largest number, if `expected` does not show it (such as a small sum of large
             terms).
@@ -39,6 +40,9 @@ def close(found: Any, expected: Any, *, steps: float = STEPS, scale: float | Non
     b = np.broadcast_to(b, a.shape) if b.ndim == 0 else b
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
     assert (np.isnan(a) == np.isnan(b)).all(), "NaN is at other places"
+    endless = np.isinf(a) | np.isinf(b)
+    assert (a[endless] == b[endless]).all(), "infinity is at other places"
+    a, b = a[~endless], b[~endless]
     far = float(np.nanmax(np.abs(a - b), initial=0))
     largest = float(np.nanmax(np.abs(b), initial=0)) if scale is None else scale
     assert far <= steps * EPS * largest, (
