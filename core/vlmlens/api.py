@@ -208,7 +208,7 @@ def compare(*runs: Run | StrPath, to: StrPath | None = None, seed: int = 0) -> R
     Raises:
         RunError: There are fewer than two, or one has no results.
     """
-    from vlmlens.compare import compare_runs
+    from vlmlens.comparison import compare_runs
 
     places = [_place(each) for each in runs]
     return compare_runs(places, to=None if to is None else Path(to), seed=seed)

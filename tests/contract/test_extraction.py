@@ -163,7 +163,7 @@ def test_samples_without_an_image_are_refused_early(vlm: Any, scenes: list[Sampl
 
 def test_a_pooled_output_is_refused(vlm: Any, scenes: list[Sample]) -> None:
     """CLIP's post_layernorm sees the CLS token alone: no row per patch."""
-    with pytest.raises(SiteShapeError, match="2 rows, where the vision axis has 130"):
+    with pytest.raises(SiteShapeError, match="2 rows, but the vision axis has 130"):
         extract(vlm, scenes[:2], "model.vision_tower.post_layernorm/all")
 
 

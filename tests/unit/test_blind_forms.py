@@ -165,7 +165,9 @@ def test_what_the_model_cannot_do_is_refused_before_it_is_loaded(
     if lacks is None:
         assert list(composed()[0]) == ["blind-test"]
         return
-    with pytest.raises(CompositionError, match=f"with these options, needs '{lacks}'"):
+    with pytest.raises(
+        CompositionError, match=f"With these options, the analysis 'blind-test' needs '{lacks}'"
+    ):
         composed()
 
 

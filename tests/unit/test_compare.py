@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmlens.compare import Side, compare, compare_runs, read_side, read_sides
-from vlmlens.compare._differences import from_intervals, paired, unpaired
+from vlmlens.comparison import Side, compare, compare_runs, read_side, read_sides
+from vlmlens.comparison._differences import from_intervals, paired, unpaired
 from vlmlens.errors import RunError, RunNotFound
 from vlmlens.report.files import write_result
 from vlmlens.results import Result, Table, Verdict

@@ -33,7 +33,7 @@ def compare(
         vlmlens compare runs/a runs/b
         vlmlens compare runs/a@llm.block.2/last runs/a@llm.block.5/last --to layers.html
     """
-    from vlmlens.compare import compare_runs
+    from vlmlens.comparison import compare_runs
     from vlmlens.report.files import plain
     from vlmlens.report.terminal import print_findings, print_results
 

@@ -314,10 +314,11 @@ def _finish(job: Job, samples: int) -> None:
     from vlmlens.runner.run_report import write_run_report
 
     run = job.run
+    earlier = run.info.get("summary", {}).get("seconds", {})
     summary = {
         "samples": samples,
         "skipped": len(run.skipped),
-        "seconds": dict(job.watch.seconds),
+        "seconds": {**earlier, **job.watch.seconds},
     }
     run.update(state="finished", finished=now(), summary=summary, warnings=job.warnings)
     if run.results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -260,7 +261,8 @@ def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
 
 def _built_once(suite: type, build: Callable[[Path], None]) -> Path:
     """A suite's tiny checkpoint; if processes share them, that of the first one to finish."""
-    shared = os.environ.get(SHARED)
+    known = getattr(sys.modules.get(suite.__module__), suite.__qualname__, None)
+    shared = os.environ.get(SHARED) if known is suite else None  # others may have the same name
     place = Path(shared, f"{suite.__module__}.{suite.__qualname__}") if shared else None
     if place is not None and place.exists():
         return place

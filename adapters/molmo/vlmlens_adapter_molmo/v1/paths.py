@@ -32,8 +32,9 @@ def renames(norm_after: bool) -> Sequence[Rename]:
             "mlp.gate": "mlp.gate",
         }, layer),
         Rename(
-            r"^model\.transformer\.blocks\.([^.]+(?:\.mlp)?)$", r"model.language_model.layers.\1"
+            r"^model\.transformer\.blocks\.([^.]+)\.mlp$", r"model.language_model.layers.\1.mlp"
         ),
+        Rename(r"^model\.transformer\.blocks\.([^.]+)$", r"model.language_model.layers.\1"),
         Rename(r"^model\.transformer\.ln_f(?=\.|$)", "model.language_model.norm"),
         Rename(r"^model\.transformer\.wte$", "model.language_model.embed_tokens"),
         Rename(r"^model\.transformer\.ff_out(?=\.|$)", "lm_head"),
@@ -43,6 +44,9 @@ def renames(norm_after: bool) -> Sequence[Rename]:
             "feed_forward.act": "mlp.activation_fn", "feed_forward": "mlp",
         }, "model.vision_tower.layers.{i}"),
         Rename(rf"^{tower}\.transformer\.resblocks\.([^.]+)$", r"model.vision_tower.layers.\1"),
-        Rename(rf"^{tower}(?=\.)", "model.vision_tower"),
+        Rename(
+            rf"^{tower}\.(patch_embedding|pre_ln|class_embedding|positional_embedding)(?=\.|$)",
+            r"model.vision_tower.\1",
+        ),
         Rename(r"^model\.vision_backbone(?=\.|$)", "model.multi_modal_projector"),
     )  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmlens.compare._sides import read_sides
-from vlmlens.compare._tests import compare
+from vlmlens.comparison._sides import read_sides
+from vlmlens.comparison._tests import compare
 from vlmlens.report.html import render, write_report
 from vlmlens.results import Result
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vlmlens.compare._measures import About, Measure
-from vlmlens.compare._sides import Side
+from vlmlens.comparison._measures import About, Measure
+from vlmlens.comparison._sides import Side
 from vlmlens.report._text import slug
 from vlmlens.results import Figure, Series
 

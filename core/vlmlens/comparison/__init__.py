@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlmlens.compare._page import compare_runs, write_comparison
-from vlmlens.compare._sides import Side, read_side, read_sides
-from vlmlens.compare._tests import compare
+from vlmlens.comparison._page import compare_runs, write_comparison
+from vlmlens.comparison._sides import Side, read_side, read_sides
+from vlmlens.comparison._tests import compare
 
 __all__ = ["Side", "compare", "compare_runs", "read_side", "read_sides", "write_comparison"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmlens.compare._differences import Difference, from_intervals, paired, unpaired
-from vlmlens.compare._figures import figures
-from vlmlens.compare._measures import About, Measure, measures
-from vlmlens.compare._sides import Side
+from vlmlens.comparison._differences import Difference, from_intervals, paired, unpaired
+from vlmlens.comparison._figures import figures
+from vlmlens.comparison._measures import About, Measure, measures
+from vlmlens.comparison._sides import Side
 from vlmlens.report._text import plural
 from vlmlens.results import Cell, Finding, Result, Table, Verdict
 from vlmlens.statistics import holm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vlmlens.compare._sides import Side
+from vlmlens.comparison._sides import Side
 from vlmlens.report._text import finite, scalar
 from vlmlens.results import Cell, Table
 
