@@ -44,9 +44,6 @@ def renames(norm_after: bool) -> Sequence[Rename]:
             "feed_forward.act": "mlp.activation_fn", "feed_forward": "mlp",
         }, "model.vision_tower.layers.{i}"),
         Rename(rf"^{tower}\.transformer\.resblocks\.([^.]+)$", r"model.vision_tower.layers.\1"),
-        Rename(
-            rf"^{tower}\.(patch_embedding|pre_ln|class_embedding|positional_embedding)(?=\.|$)",
-            r"model.vision_tower.\1",
-        ),
+        Rename(rf"^{tower}\.([^.]+)(?=\.|$)", r"model.vision_tower.\1"),
         Rename(r"^model\.vision_backbone(?=\.|$)", "model.multi_modal_projector"),
     )  # fmt: skip
