@@ -146,8 +146,8 @@ class Expectation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data."""
         return {
-            "seconds_low": round(self.low, 1),
-            "seconds_high": round(self.high, 1),
+            "seconds_low": round(self.low, 3),
+            "seconds_high": round(self.high, 3),
             "batches": self.batches,
         }
 
