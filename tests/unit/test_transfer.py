@@ -13,8 +13,8 @@ from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.stores.opening import open_named
 from vlmlens.testing._stores import block, expect_same, ragged, values
+from vlmlens.transfer import Origin, bring, carry, check_all, origin_of
 from vlmlens.transfer import _parts as parts
-from vlmlens.transfer import bring, carry, check_all, origin_of
 
 STORES = ("lmdb", "sqlite", "zarr")
 FILES = ("safetensors", "npz", "parquet")
@@ -250,8 +250,9 @@ class TestVerify:
         path = tmp_path / "x"
         with open_named(registry, storage, str(path), mode="a") as store:
             store.write(block([f"s{i}" for i in range(64)], y=values(2, rows=64), x=given))
-            every, damaged = check_all(store)
-            assert damaged == []
+            found = check_all(Origin(store, None))
+            assert found.damaged == []
+            every = found.chunks
             assert sum(chunk.bytes for chunk in every) == given.array.nbytes + 64 * 16
             assert sum(chunk.samples for chunk in every) == 128
         needle, hits = given.array[40].tobytes(), 0
@@ -262,13 +263,13 @@ class TestVerify:
                 hits += 1
         assert hits == 1
         with origin_of(registry, str(path)) as origin:
-            _, damaged = check_all(origin.store)
-            assert len(damaged) == 1
-            assert damaged[0].column == "x"
+            damaged = [chunk for chunk in check_all(origin).damaged if chunk.column]
+            assert [chunk.column for chunk in damaged] == ["x"]
             assert "damaged" in damaged[0].problem
 
     def test_a_store_without_checksums_is_read(self, registry):
         with open_named(registry, "memory", "verify", mode="a") as store:
             store.write(block("ab", x=values(1, rows=2)))
-            every, damaged = check_all(store)
-        assert (len(every), every[0].samples, every[0].bytes, damaged) == (1, 2, 32, [])
+            found = check_all(Origin(store, None))
+        (chunk,) = found.chunks
+        assert (chunk.samples, chunk.bytes, found.damaged, found.open) == (2, 32, [], [])

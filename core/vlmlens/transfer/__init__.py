@@ -5,7 +5,16 @@ that exist are refused. Each file format is a module (`_npz`, `_parquet`, `_safe
 `write` and `read`; add a new one there and to `FORMATS` in `_carry`.
 """
 
-from vlmlens.transfer._carry import FORMATS, Origin, bring, carry, check_all, origin_of
+from vlmlens.transfer._carry import FORMATS, Checked, Origin, bring, carry, check_all, origin_of
 from vlmlens.transfer._parts import parts_of as stored_parts
 
-__all__ = ["FORMATS", "Origin", "bring", "carry", "check_all", "origin_of", "stored_parts"]
+__all__ = [
+    "FORMATS",
+    "Checked",
+    "Origin",
+    "bring",
+    "carry",
+    "check_all",
+    "origin_of",
+    "stored_parts",
+]

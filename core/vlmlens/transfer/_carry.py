@@ -14,6 +14,7 @@ from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnStore
 from vlmlens.errors import StoreError, VlmlensError
 from vlmlens.stores.opening import UNFINISHED, backend_of, is_uri, open_found, open_named
 from vlmlens.transfer import _npz, _parquet, _safetensors
+from vlmlens.transfer._expected import finished, lacking, repeated
 from vlmlens.transfer._parts import About, Content, content_of
 
 if TYPE_CHECKING:
@@ -169,22 +170,40 @@ def bring(
     return storage
 
 
-def check_all(
-    store: ColumnStore, progress: Progress = lambda done, total: None
-) -> tuple[list[ChunkCheck], list[ChunkCheck]]:
-    """Read everything in a store. Returns all chunks, and the damaged ones.
+@dataclass(frozen=True)
+class Checked:
+    """What `check_all` found.
 
     Args:
-        store: The store.
+        chunks: All chunks.
+        damaged: Those that are damaged, and what a finished run lacks.
+        open: What a run lacks that is not finished.
+    """
+
+    chunks: list[ChunkCheck]
+    damaged: list[ChunkCheck]
+    open: list[ChunkCheck]
+
+
+def check_all(origin: Origin, progress: Progress = lambda done, total: None) -> Checked:
+    """Read everything in a store, and compare it with what its run says should be there.
+
+    Args:
+        origin: The store, with its run if it has one.
         progress: Called with (samples done, total samples), counted per column.
     """
+    store, run = origin.store, origin.run
     total = sum(info.samples for info in store.columns())
     done, every = 0, []
     for chunk in store.verify():
         every.append(chunk)
         done += chunk.samples
         progress(done, total)
-    return every, [chunk for chunk in every if chunk.problem]
+    damaged = [chunk for chunk in every if chunk.problem] + list(repeated(store))
+    missing = list(lacking(run, store)) if run is not None else []
+    if run is not None and finished(run):
+        return Checked(every, damaged + missing, [])
+    return Checked(every, damaged, missing)
 
 
 def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], None]) -> None:
