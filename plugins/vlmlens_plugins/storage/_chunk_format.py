@@ -24,6 +24,7 @@ FORMAT = "vlmlens-columns"
 VERSION = 3
 META_KEY = b"meta"
 SEAL_KEY = b"seal"
+_LARGEST = 1 << 48
 
 
 def column_key(column: int) -> bytes:
@@ -157,7 +158,7 @@ class Chunk:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < _LARGEST
 
 
 def _is_order(order: Sequence[int]) -> bool:
