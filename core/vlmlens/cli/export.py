@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 
 Form = Annotated[
@@ -31,6 +31,7 @@ def export(
     output: Output,
     format_: Form = None,
     storage: Storage = None,
+    trust: Trust = False,
 ) -> None:
     """Write columns to another store, safetensors, npz or Parquet.
 
@@ -42,7 +43,10 @@ def export(
     """
     from vlmlens.transfer import carry, origin_of
 
-    with output.observer() as observer, origin_of(installed(), source, storage) as origin:
+    with (
+        output.observer() as observer,
+        origin_of(installed(), source, storage, trust=trust) as origin,
+    ):
         observer.stage("export", sum(info.samples for info in origin.store.columns()))
         form = carry(
             installed(), origin, target, format_, lambda done, total: observer.advance(done)
