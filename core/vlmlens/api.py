@@ -284,12 +284,19 @@ def open(path: StrPath, *, trust: bool = False) -> Run:  # noqa: A001
 def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
     observer, progress = settings.pop("observer", None), settings.pop("progress", None)
     mode, workers = settings.pop("mode", "new"), settings.pop("workers", 1)
-    data = _place(settings.pop("data", None))
+    source = settings.pop("data", None)
+    trust = isinstance(source, Run) and source.trust
+    data = _place(source)
     given = None if isinstance(data, str | None) else data
     spec = _spec({**settings, "data": data if given is None else None})
     with watched(observer, progress) as told:
         plan = compose(
-            spec, Registry.default(), observer=told, analyse=not extract_only, data=given
+            spec,
+            Registry.default(),
+            observer=told,
+            analyse=not extract_only,
+            data=given,
+            trust=trust,
         )
         if workers == 1:
             return execution.execute(plan, mode=mode, observer=told, extract_only=extract_only)

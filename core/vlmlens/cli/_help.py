@@ -9,6 +9,8 @@ import inspect
 from functools import partial
 from typing import Any
 
+from vlmlens._clean import fit_to_say
+
 GROUPS = (
     "Options",
     "Model",
@@ -59,6 +61,12 @@ def with_our_word(error: Any, given: str = "") -> Any:
     if ours := OTHER_WORDS.get(given) or " or ".join(sorted(near)):
         error.possibilities = None
         error.message = f"{error.message.rstrip('.')}. Did you mean {ours}?"
+    return error
+
+
+def fit_to_show(error: Any) -> Any:
+    """A usage error whose text cannot steer a terminal, and holds no credential."""
+    error.message = fit_to_say(error.message)
     return error
 
 

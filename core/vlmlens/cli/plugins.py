@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from vlmlens._clean import clean
 from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output, table
@@ -59,7 +60,7 @@ def list_(output: Output, kind: Kind = None) -> None:
         typer.echo(text)
     for entry in entries:
         if remark := _remark(entry):
-            typer.echo(f"\n{entry.name}: {remark}")
+            typer.echo(clean(f"\n{entry.name}: {remark}"))
 
 
 @app.command()

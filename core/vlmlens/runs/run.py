@@ -116,6 +116,8 @@ class Run(AsHtml):
     ) -> Run:
         """Make the folder, and write the spec and the state."""
         path.mkdir(parents=True, exist_ok=True)
+        if "://" in spec.storage and not any(path.iterdir()):
+            path.chmod(0o700)  # what remote places say of themselves may be confidential
         text = spec.to_yaml()
         signed = {"spec.yaml": signature("spec.yaml", text.encode())}
         write_text(path / "spec.yaml", text)
