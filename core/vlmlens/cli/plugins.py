@@ -92,7 +92,11 @@ def show(
 @shares(output=output_flags)
 def check(
     name: Annotated[
-        str, Argument(metavar="NAME", help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")
+        str,
+        Argument(
+            metavar="NAME",
+            help="Name, alias, DISTRIBUTION:NAME, FILE.py:Class, or the folder of a project.",
+        ),
     ],
     output: Output,
     kind: Kind = None,
@@ -115,6 +119,7 @@ def check(
     Examples:
         vlmlens plugins check demo --kind adapter
         vlmlens plugins check ./mine.py:Mine --kind storage
+        vlmlens plugins check ./vlmlens-adapter-mymodel
     """
     from vlmlens.testing.run import find_suites, run_suites
 
