@@ -36,7 +36,8 @@
     │   └── FingerprintMismatch      stored rows were made under other conditions
     ├── RunError                     a run folder
     │   ├── RunExists
-    │   └── RunNotFound
+    │   ├── RunNotFound
+    │   └── UntrustedRun             names code or other places, and is not this user's
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
 
@@ -205,6 +206,10 @@ class RunExists(RunError):
 
 class RunNotFound(RunError):
     """The folder holds no run."""
+
+
+class UntrustedRun(RunError):
+    """A run or run file that this user did not make names code, or reaches other places."""
 
 
 class OutOfMemory(VlmlensError):

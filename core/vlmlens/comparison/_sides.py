@@ -36,7 +36,7 @@ class Side:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_side(where: str, registry: Registry | None = None) -> Side:
+def read_side(where: str, registry: Registry | None = None, *, trust: bool = False) -> Side:
     """A run by its folder, or one column of it: `runs/a` or `runs/a@llm.block.3/last`.
 
     Raises:
@@ -46,7 +46,7 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     folder, column = where, None
     if not (Path(where) / "run.json").is_file() and "@" in where:
         folder, _, column = where.rpartition("@")
-    run = Run(folder, registry=registry)
+    run = Run(folder, registry=registry, trust=trust)
     results = run.results
     if not results:
         raise RunError(
@@ -60,14 +60,16 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     return Side(
         name=Path(folder).name if column is None else f"{Path(folder).name}@{column}",
         results=results,
-        groups={sample.id: sample.split_group for sample in run.samples},
+        groups={sample.id: sample.split_group for sample in run.recorded_samples},
         prints={record["id"]: record.get("fingerprint", "") for record in records},
         column=column,
         facts=_facts(run),
     )
 
 
-def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[Side]:
+def read_sides(
+    places: Sequence[str], registry: Registry | None = None, *, trust: bool = False
+) -> list[Side]:
     """Several, with different names.
 
     Raises:
@@ -79,7 +81,7 @@ def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[
             subject=" ".join(places),
             hint="Give two or more runs; RUN@COLUMN is one column of a run.",
         )
-    sides = [read_side(place, registry) for place in places]
+    sides = [read_side(place, registry, trust=trust) for place in places]
     names = [side.name for side in sides]
     made = []
     for place, side in zip(places, sides, strict=True):

@@ -25,6 +25,7 @@ from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import CompositionError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.run import Run, is_run
+from vlmlens.runs.trust import with_whole_paths
 from vlmlens.samples import BadSample, Sample, check_unique, with_prompts
 from vlmlens.sites import SiteMap
 from vlmlens.sites.name_cache import remember
@@ -105,6 +106,7 @@ def compose(
     must_fit: bool = True,
     notes: Sequence[str] = (),
     data: Given | None = None,
+    trust: bool = False,
 ) -> Plan:
     """Choose the parts of a run and check that they fit, without loading weights.
 
@@ -116,6 +118,7 @@ def compose(
         must_fit: Whether columns too large for the disk are an error; False for an estimate.
         notes: Notes from making the spec, which go into the plan.
         data: Samples in memory, instead of those that the spec names.
+        trust: Whether to open pictures elsewhere that a run given as data names.
 
     Raises:
         PluginError: A part is not installed or cannot be used.
@@ -133,7 +136,7 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    suggests, samples, guesses = read_samples(spec, registry, data)
+    suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
     notes = [*notes, *guesses]
     for note in notes:
         observer.note(note)
@@ -171,6 +174,7 @@ def compose(
             "analysis": {name: asked[name] for name in analyses},
         }
     )
+    composed = with_whole_paths(composed)
     estimate = estimated(composed, skeleton, samples, columns)
     if must_fit:
         check_fits(estimate)
@@ -211,7 +215,7 @@ def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) 
 
 
 def read_samples(
-    spec: RunSpec, registry: Registry, data: Given | None = None
+    spec: RunSpec, registry: Registry, data: Given | None = None, *, trust: bool = False
 ) -> tuple[Asked, list[Sample], Sequence[str]]:
     """The samples of a spec, with unique ids.
 
@@ -219,24 +223,25 @@ def read_samples(
         spec: What the user asked for. Its data may be the folder of a run: then that run's samples.
         registry: The installed plugins.
         data: Samples in memory, instead of those that the spec names.
+        trust: See `compose`.
 
     Returns:
         Options of analyses that the data suggests, the samples, and what was guessed.
     """
-    suggests, samples, notes = _read(spec, registry, data)
+    suggests, samples, notes = _read(spec, registry, data, trust)
     samples = samples[: spec.limit]
     check_unique(samples)
     return suggests, samples, notes
 
 
 def _read(
-    spec: RunSpec, registry: Registry, data: Given | None
+    spec: RunSpec, registry: Registry, data: Given | None, trust: bool
 ) -> tuple[Asked, list[Sample], Sequence[str]]:
     if data is not None:
         return {}, *given_samples(data, spec, registry)
     named = _data(spec)
     if is_run(named):
-        run = Run(Path(named).expanduser(), registry=registry)
+        run = Run(Path(named).expanduser(), registry=registry, trust=trust)
         return run.info.get("suggested", {}), with_prompts(run.samples, spec.prompt), ()
     manifest, source = registry.dataset_for(named)
     options = registry.options(manifest, spec.options.dataset)

@@ -7,25 +7,11 @@ import re
 import unicodedata
 from typing import Any
 
+from vlmlens._clean import clean
 from vlmlens.results import Cell
 
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-    "\ud800-\udfff\ufffe\uffff]"
-)
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME = 80
-
-
-def clean(text: object) -> str:
-    r"""Text that cannot steer a terminal, break XML or change the reading direction.
-
-    Control characters, direction marks and lone surrogates become visible escapes.
-
-    >>> clean("a\x1b[31mb")
-    'a\\x1b[31mb'
-    """
-    return _UNSAFE.sub(_escaped, str(text))
 
 
 def one_line(text: object) -> str:
@@ -35,11 +21,6 @@ def one_line(text: object) -> str:
     'a\\nb'
     """
     return clean(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def scalar(value: Any) -> Any:

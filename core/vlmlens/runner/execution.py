@@ -119,6 +119,7 @@ def analyze(
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
     """
     spec = run.spec
+    run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
@@ -127,6 +128,7 @@ def analyze(
     asked = asked_analyses(analyses, run.info.get("suggested", {}))
 
     def _adapter_class() -> type[ModelAdapter]:
+        run.check_trust("model", "trust_remote_code")
         found: type[ModelAdapter] = registry.load(adapter)
         return found
 
