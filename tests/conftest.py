@@ -50,3 +50,11 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test runs in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time."""
+    for item in items:
+        measured = {"unit", "contract"} & set(item.path.parts)
+        if not measured or item.get_closest_marker("slow"):
+            item.add_marker("no_cover")

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import zipfile
 from pathlib import Path
@@ -137,34 +138,33 @@ class TestFile:
         with pytest.raises(StoreError, match=r"format version 2.*reads up to 1.*Update"):
             open_store(path, "r")
 
-    def test_read_only_folder(self, tmp_path):
+    def test_read_only_folder(self):
         """A finished store in a folder, and a user, that may not write."""
-        place = tmp_path / "ro"
-        with open_store(place / "x.db") as store:
-            store.write(numbered(0))
-        (place / "x.db").chmod(0o444)
-        place.chmod(0o555)
-        for parent in (tmp_path, *list(tmp_path.parents)[:3]):
-            if parent != Path("/tmp"):
-                parent.chmod(parent.stat().st_mode | 0o055)
-        in_process(
-            """
-            import torch
-            wanted = numbered(0).columns["b/all"]
-            if os.getuid() == 0:
-                os.setuid(65534)
-            with open_store(sys.argv[1], "r") as store:
-                expect_same(store.read("b/all"), wanted, "read-only")
-            try:
-                open_store(sys.argv[1])
-            except StoreError as error:
-                assert "Permission denied" in str(error), error
-            else:
-                raise AssertionError
-            """,
-            place / "x.db",
-        )
-        place.chmod(0o755)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            place = Path(folder) / "ro"
+            with open_store(place / "x.db") as store:
+                store.write(numbered(0))
+            (place / "x.db").chmod(0o444)
+            place.chmod(0o555)
+            in_process(
+                """
+                import torch
+                wanted = numbered(0).columns["b/all"]
+                if os.getuid() == 0:
+                    os.setuid(65534)
+                with open_store(sys.argv[1], "r") as store:
+                    expect_same(store.read("b/all"), wanted, "read-only")
+                try:
+                    open_store(sys.argv[1])
+                except StoreError as error:
+                    assert "Permission denied" in str(error), error
+                else:
+                    raise AssertionError
+                """,
+                place / "x.db",
+            )
+            place.chmod(0o755)
 
     def test_damage_names_column_and_sample(self, path):
         wanted = values(5, rows=8, width=64, special=False)
