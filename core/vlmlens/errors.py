@@ -36,6 +36,7 @@
     │   └── FingerprintMismatch      stored rows were made under other conditions
     ├── RunError                     a run folder
     │   ├── RunExists
+    │   ├── ResultExists
     │   └── RunNotFound
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
@@ -201,6 +202,10 @@ class RunError(VlmlensError):
 
 class RunExists(RunError):
     """The output folder already holds another run."""
+
+
+class ResultExists(RunError):
+    """The run already has a result of the analysis, with other options."""
 
 
 class RunNotFound(RunError):

@@ -94,7 +94,8 @@ def stored(ctx: typer.Context, incomplete: str) -> list[str]:
         found = os.listdir(os.path.join(folder, "results"))  # noqa: PTH118, PTH208
     except (OSError, ValueError):
         return []
-    names = [name.removesuffix(".json") for name in found if name.endswith(".json")]
+    names = [each.removesuffix(".json") for each in found if each.endswith(".json")]
+    names = [each.replace("@", ":") for each in names]
     return _beginning(incomplete, [name for name in names if name != OVERVIEW] + columns)
 
 
