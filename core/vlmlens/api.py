@@ -160,6 +160,7 @@ def analyze(
     analysis: Analyses = (),
     *,
     seed: int | None = None,
+    fresh: bool = False,
     trust: bool = False,
     progress: bool | None = None,
     observer: Observer | None = None,
@@ -171,8 +172,10 @@ def analyze(
     Args:
         run: A run or its folder, or a database; that one's results go beside it, to FILE.vlmlens.
         analysis: Names of analyses, or their options by name; default: those of the run's spec,
-            else all that suit.
+            else all that suit. A label (`logit-lens:patches`) keeps the result beside others of
+            the same analysis.
         seed: Seed of everything random; None: the run's own.
+        fresh: Replace earlier results of these analyses that have other options.
         trust: Allow what a run from elsewhere names: code, other places, pictures elsewhere.
         progress: Show bars on stderr; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
@@ -198,7 +201,7 @@ def analyze(
     chosen = stored.spec.seed if seed is None else seed
     work = execution.analyze if stored.has_model else analyze_stored
     with watched(observer, progress) as told:
-        results = work(stored, asked, registry, observer=told, seed=chosen)
+        results = work(stored, asked, registry, observer=told, seed=chosen, fresh=fresh)
     return {result.analysis: result for result in results}
 
 

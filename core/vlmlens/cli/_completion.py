@@ -99,6 +99,7 @@ def stored(ctx: typer.Context, incomplete: str) -> list[str]:
     except (OSError, ValueError, TypeError, RecursionError):
         return []
     names = [name.removesuffix(".json") for name in found if name.endswith(".json")]
+    names = [name.replace("@", ":") for name in names]
     every = [*names, *(columns if isinstance(columns, list) else ())]
     fit = (name for name in every if isinstance(name, str) and _PLAIN.fullmatch(name))
     return _beginning(incomplete, (name for name in fit if name != OVERVIEW))
