@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
@@ -20,7 +20,7 @@ from vlmlens.compose.applicability import (
 )
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given, given_samples
-from vlmlens.compose.image_check import bad_images_error, bad_samples, summary, without
+from vlmlens.compose.image_check import Checked, bad_images_error, check_images, summary, without
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import CompositionError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
@@ -59,7 +59,9 @@ class Plan:
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
         skipped: Samples that were left out because their images cannot be used.
-        notes: What was guessed or translated when the spec was made.
+        notes: What was guessed or translated when the spec was made, or read from images.
+        image_rules: The rules of `ImageRules` that matter to these images; part of the
+            fingerprint of the columns.
     """
 
     spec: RunSpec
@@ -74,6 +76,7 @@ class Plan:
     extractor: Callable[[ModelAdapter], Extractor]
     skipped: Sequence[BadSample] = ()
     notes: Sequence[str] = ()
+    image_rules: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return brief(
@@ -158,7 +161,7 @@ def compose(
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
     check_storage(storage, columns)
-    samples, skipped = _usable(spec, samples, skeleton, observer)
+    samples, checked = _usable(spec, samples, skeleton, observer)
     check_samples(skeleton, samples)
     on_skeleton.check(samples)
     _check_generation(spec, adapter, columns)
@@ -189,8 +192,9 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request),
         extractor=make_extractor,
-        skipped=skipped,
-        notes=notes,
+        skipped=checked.bad,
+        notes=[*notes, *checked.notes],
+        image_rules=checked.choices,
     )
 
 
@@ -231,6 +235,9 @@ def read_samples(
     suggests, samples, notes = _read(spec, registry, data, trust)
     samples = samples[: spec.limit]
     check_unique(samples)
+    rules = spec.image_rules
+    if rules.changed():
+        samples = [replace(sample, rules=rules) for sample in samples]
     return suggests, samples, notes
 
 
@@ -296,8 +303,8 @@ def open_sites(
 
 def _usable(
     spec: RunSpec, samples: list[Sample], skeleton: ModelAdapter, observer: Observer
-) -> tuple[list[Sample], Sequence[BadSample]]:
-    """The samples whose images can be used, and those to skip.
+) -> tuple[list[Sample], Checked]:
+    """The samples whose images can be used, and what the check of all images found.
 
     Raises:
         ImageError: Some cannot be used and the user did not ask to skip them, or none is left.
@@ -307,19 +314,23 @@ def _usable(
     )
     if images >= _WORTH_A_STAGE:
         observer.stage("check images", images)
-    bad = bad_samples(
+    checked = check_images(
         samples,
         max_pixels=spec.max_pixels,
+        text_only=spec.text_only,
         encode=skeleton.encode,
         advance=observer.advance if images >= _WORTH_A_STAGE else None,
     )
+    for note in checked.notes:
+        observer.note(note)
+    bad = checked.bad
     if not bad:
-        return samples, ()
+        return samples, checked
     if spec.on_bad_sample == "stop":
         raise bad_images_error(bad, len(samples))
     kept = without(samples, bad)
     observer.warn(f"{summary(bad, len(samples))}\nThey are skipped.")
-    return kept, bad
+    return kept, checked
 
 
 def _data(spec: RunSpec) -> str:

@@ -188,7 +188,8 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
             job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
             missing = _missing(store, plan.columns, plan.samples)
         compiled = {"compiled": True} if plan.spec.compile else {}
-        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
+        made = {**vlm.describe(), "extractor": plan.spec.extractor}
+        _check_fingerprint(store, {**made, **plan.image_rules, **compiled})
         if compiled:
             _note_compiled(job, plan, vlm)
         job.run.update(model=vlm.describe())
