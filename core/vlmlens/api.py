@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import vlmlens.report.notebook  # noqa: F401  from here on, notebooks show runs and results
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.observer import Observer
+from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.given import Given
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.manifest import PluginKind
@@ -55,7 +56,7 @@ def _as(pattern: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T
 
 @_described
 def load(
-    adapter: str = "demo",
+    adapter: str = "auto",
     model: StrPath | None = None,
     *,
     revision: str | None = None,
@@ -78,17 +79,19 @@ def load(
         CheckpointError: The checkpoint cannot be had.
         SpecError: A value is of the wrong kind.
     """
-    spec = _spec(locals())
     registry = Registry.default()
+    spec, _ = with_adapter(_spec(locals()), registry)
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
-    return load_model(spec, adapter_class, load_request(spec, registry, manifest))
+    request = load_request(spec, registry, manifest)
+    check_adapter(manifest, adapter_class, request, registry)
+    return load_model(spec, adapter_class, request)
 
 
 @_described
 def run(
     *,
-    adapter: str = "demo",
+    adapter: str = "auto",
     model: StrPath | None = None,
     revision: str | None = None,
     device: str = "auto",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.observer import Observer, SilentObserver
+from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.applicability import (
     Asked,
     asked_analyses,
@@ -22,7 +23,8 @@ from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given, given_samples
 from vlmlens.compose.image_check import Checked, bad_images_error, check_images, summary, without
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.errors import CompositionError, SpecError
+from vlmlens.compose.prompt_check import readable_prompts
+from vlmlens.errors import CompositionError, DataError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.trust import with_whole_paths
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
 
 _WORTH_A_STAGE = 500
+_IMAGES_ONLY = ("vision.", "projector")
+"""Columns that no text reaches, in a family with two towers."""
 
 Loader = Callable[[], ModelAdapter]
 
@@ -135,12 +139,21 @@ def compose(
     """
     observer = observer or SilentObserver()
     check_lifecycle(spec, registry)
+    spec, chosen = with_adapter(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
-    notes = [*notes, *guesses]
+    stand_in = _with_stand_in(spec, adapter)
+    try:
+        suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
+        unasked = None
+    except DataError as error:
+        if stand_in is None:
+            raise
+        suggests, samples, guesses = _samples_unasked(stand_in, registry, data, error, trust=trust)
+        unasked, spec = error, stand_in
+    notes = [*notes, *chosen, *guesses]
     for note in notes:
         observer.note(note)
     asked = asked_analyses(spec.analysis, suggests) if analyse else {}
@@ -151,6 +164,7 @@ def compose(
 
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
+    check_adapter(adapter, adapter_class, request, registry)
     make_extractor = _extractor_maker(spec, registry, extractor)
     if spec.compile:
         from vlmlens.passes.compiling import check_can_compile
@@ -160,7 +174,10 @@ def compose(
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
+    if unasked is not None and not all(name.startswith(_IMAGES_ONLY) for name in columns):
+        raise unasked
     check_storage(storage, columns)
+    samples, unread = readable_prompts(spec, samples, skeleton, adapter, registry, observer)
     samples, checked = _usable(spec, samples, skeleton, observer)
     check_samples(skeleton, samples)
     on_skeleton.check(samples)
@@ -192,10 +209,34 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request),
         extractor=make_extractor,
-        skipped=checked.bad,
+        skipped=[*unread, *checked.bad],
         notes=[*notes, *checked.notes],
         image_rules=checked.choices,
     )
+
+
+def _with_stand_in(spec: RunSpec, adapter: Manifest) -> RunSpec | None:
+    """The spec with the prompt that an adapter suggests where the images alone are wanted."""
+    prompt = adapter.suggests.get("prompt")
+    if spec.prompt or not prompt:
+        return None
+    return spec.model_copy(update={"prompt": list(prompt)})
+
+
+def _samples_unasked(
+    spec: RunSpec, registry: Registry, data: Given | None, reason: DataError, *, trust: bool
+) -> tuple[Asked, list[Sample], Sequence[str]]:
+    """The samples with the stand-in prompt, if a prompt was all that they lack.
+
+    Raises:
+        DataError: The first reason, if they cannot be read with a prompt either.
+    """
+    try:
+        suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
+    except DataError:
+        raise reason from None
+    told = f"The images come without a prompt: the text {spec.prompt[0]!r} stands in for one."
+    return suggests, samples, [*guesses, told]
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
@@ -293,9 +334,12 @@ def open_sites(
     spec: RunSpec, registry: Registry
 ) -> tuple[SiteMap, Mapping[str, int], Mapping[str, str]]:
     """A model's sites, and output widths and class names by module path, from its config alone."""
+    spec, _ = with_adapter(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(adapter)
-    skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
+    request = load_request(spec, registry, adapter)
+    check_adapter(adapter, adapter_class, request, registry)
+    skeleton = adapter_class.skeleton(request)
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
     return skeleton.sites, skeleton.widths(), classes

@@ -25,6 +25,9 @@ SAMPLES_AT_ONCE = 16
 MAX_PIXELS = 178_956_970
 """Where Pillow refuses an image as a decompression bomb: twice its `MAX_IMAGE_PIXELS`."""
 
+AUTO_ADAPTER = "auto"
+"""The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
+
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
 
@@ -49,7 +52,9 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapter: str = Field(
-        "demo", description="Model family: the name of an adapter, or FILE.py:Class."
+        AUTO_ADAPTER,
+        description="Model family: the name of an adapter, FILE.py:Class, or auto: by the "
+        "checkpoint's config.json; the demo model without a checkpoint.",
     )
     model: str | None = Field(
         None, description="Checkpoint: id on the Hugging Face hub, or folder."
