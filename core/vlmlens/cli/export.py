@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 
 Form = Annotated[
@@ -48,6 +48,7 @@ def export(
             help="Only samples with these ids; * and ? stand for other characters. Repeatable.",
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write columns to another store, safetensors, npz, npy, Parquet or HDF5.
 
@@ -60,7 +61,10 @@ def export(
     """
     from vlmlens.transfer import carry, origin_of
 
-    with output.observer() as observer, origin_of(installed(), source, storage) as whole:
+    with (
+        output.observer() as observer,
+        origin_of(installed(), source, storage, trust=trust) as whole,
+    ):
         origin = whole.select(sites or (), samples or ())
         observer.stage("export", sum(info.samples for info in origin.store.columns()))
         form = carry(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 from vlmlens.cli.export import Form, Storage
 
@@ -23,6 +23,7 @@ def import_(
     output: Output,
     format_: Form = None,
     storage: Storage = None,
+    trust: Trust = False,
 ) -> None:
     """Make a store from another store or an exported file.
 
@@ -42,7 +43,7 @@ def import_(
                 installed(), source, target, format_, lambda done, total: observer.advance(done)
             )
         else:
-            with origin_of(installed(), source, storage) as origin:
+            with origin_of(installed(), source, storage, trust=trust) as origin:
                 form = carry(
                     installed(), origin, target, format_, lambda done, total: observer.advance(done)
                 )

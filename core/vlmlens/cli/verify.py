@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output, size, table
 from vlmlens.cli.export import Storage
 
@@ -25,6 +25,7 @@ def verify(
     ],
     output: Output,
     storage: Storage = None,
+    trust: Trust = False,
 ) -> None:
     """Read every stored chunk, compare checksums, and look for what is missing.
 
@@ -37,7 +38,10 @@ def verify(
     """
     from vlmlens.transfer import check_all, origin_of
 
-    with output.observer() as observer, origin_of(installed(), where, storage) as origin:
+    with (
+        output.observer() as observer,
+        origin_of(installed(), where, storage, trust=trust) as origin,
+    ):
         observer.stage("verify", sum(info.samples for info in origin.store.columns()))
         found = check_all(origin, lambda done, total: observer.advance(done))
         state = origin.run.info.get("state", "unknown") if origin.run else ""

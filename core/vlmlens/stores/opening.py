@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from vlmlens.errors import StoreError, VlmlensError
 from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.spec.credentials import refuse_in_uri
 
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore, Mode
@@ -54,6 +55,7 @@ def open_named(
         SpecError: The backend does not have such an option.
         StoreError: It cannot be opened.
     """
+    refuse_in_uri(storage)
     manifest = registry.find(PluginKind.STORAGE, storage)
     location = storage if is_uri(storage) else place
     return _open(registry, manifest, location, mode, options)
@@ -132,6 +134,7 @@ def backend_of(registry: Registry, target: str, storage: str | None = None) -> s
         StoreError: Neither name nor URI nor suffix chooses a backend.
         PluginError: There is no such backend.
     """
+    refuse_in_uri(target)
     if storage is not None or is_uri(target):
         registry.find(PluginKind.STORAGE, storage or target)
         return storage or target

@@ -59,7 +59,7 @@ class Origin:
         meta = self.store.get_meta()
         kept = {key: value for key, value in meta.items() if key not in _OF_THE_PLACE}
         if self.run is not None:
-            spec, samples = self.run.spec, self.run.samples
+            spec, samples = self.run.spec, self.run.recorded_samples
             if isinstance(self.store, SelectedStore):
                 samples = self.store.keep(samples)
             return About(kept, samples, spec.model or "", spec.adapter)
@@ -73,8 +73,10 @@ def origin_of(
     where: str,
     storage: str | None = None,
     options: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
 ) -> Iterator[Origin]:
-    """Open a run's folder, a store's path or a URI.
+    """Open a run's folder, a store's path or a URI; `trust` is that of `Run`.
 
     Raises:
         RunNotFound: There is nothing at this path.
@@ -88,7 +90,7 @@ def origin_of(
         if not Path(where).exists():
             raise RunNotFound(f"There is no {where!r}.", subject=where, hint="Give a run's folder.")
         if (Path(where) / "run.json").is_file():
-            run = Run(where, registry=registry)
+            run = Run(where, registry=registry, trust=trust)
     opened = run.store() if run else open_found(registry, where, storage, options or {})
     with opened as store:
         yield Origin(store, run)
