@@ -3,7 +3,8 @@
 Each backend's store is damaged in one place at a time: one flipped bit in what is not a value
 (200), one in a value (200), a chunk less, chunks swapped, ids reversed, another type, an emptied
 file. Bits of the whole file (200) may lie in free space, so they only have to be found where reads
-would be wrong. Reads use `check=true` where a backend has it. The backend `memory` has nothing on a disk.
+would be wrong. Reads use `check=true` where a backend has it. The backend `memory` has nothing on a
+disk.
 Seeded; about two minutes.
 
     python -m benchmarks.attacks.flips
