@@ -79,8 +79,9 @@ def load(
         CheckpointError: The checkpoint cannot be had.
         SpecError: A value is of the wrong kind.
     """
+    given = _spec(locals())
     registry = Registry.default()
-    spec, _ = with_adapter(_spec(locals()), registry)
+    spec, _ = with_adapter(given, registry)
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
     request = load_request(spec, registry, manifest)
