@@ -176,11 +176,15 @@ class OwnTables:
 
     def samples(self) -> list[Sample]:
         """See `ColumnStore.samples`."""
-        return [
-            Sample.from_dict(self._parsed(record, "samples"))
+        records = [
+            self._parsed(record, "samples")
             for _, _, record in self._whole("samples", "ORDER BY number")
             if record is not None
         ]
+        try:
+            return [Sample.from_dict(record) for record in records]
+        except (KeyError, TypeError, ValueError) as error:
+            raise changed("samples", self._database.path) from error
 
     def describe(self, samples: Iterable[Sample], model: str, adapter: str) -> None:
         """See `ColumnStore.describe`."""
