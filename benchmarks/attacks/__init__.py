@@ -1,0 +1,1 @@
+"""Attacks on vlmlens: bounded, seeded, each exits 0 when nothing broke."""
