@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import vlmlens.report.notebook  # noqa: F401  from here on, notebooks show runs and results
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.observer import Observer
+from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.given import Given
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.manifest import PluginKind
@@ -55,7 +56,7 @@ def _as(pattern: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T
 
 @_described
 def load(
-    adapter: str = "demo",
+    adapter: str = "auto",
     model: StrPath | None = None,
     *,
     revision: str | None = None,
@@ -78,17 +79,19 @@ def load(
         CheckpointError: The checkpoint cannot be had.
         SpecError: A value is of the wrong kind.
     """
-    spec = _spec(locals())
     registry = Registry.default()
+    spec, _ = with_adapter(_spec(locals()), registry)
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
-    return load_model(spec, adapter_class, load_request(spec, registry, manifest))
+    request = load_request(spec, registry, manifest)
+    check_adapter(manifest, adapter_class, request, registry)
+    return load_model(spec, adapter_class, request)
 
 
 @_described
 def run(
     *,
-    adapter: str = "demo",
+    adapter: str = "auto",
     model: StrPath | None = None,
     revision: str | None = None,
     device: str = "auto",
@@ -111,6 +114,9 @@ def run(
     limit: int | None = None,
     on_bad_sample: Literal["stop", "skip"] = "stop",
     max_pixels: int = MAX_PIXELS,
+    background: str = "white",
+    image_bits: int | None = None,
+    text_only: bool = False,
     seed: int = 0,
     out: StrPath | None = None,
     options: Mapping[str, Any] | None = None,
@@ -160,6 +166,7 @@ def analyze(
     analysis: Analyses = (),
     *,
     seed: int | None = None,
+    fresh: bool = False,
     trust: bool = False,
     progress: bool | None = None,
     observer: Observer | None = None,
@@ -171,8 +178,10 @@ def analyze(
     Args:
         run: A run or its folder, or a database; that one's results go beside it, to FILE.vlmlens.
         analysis: Names of analyses, or their options by name; default: those of the run's spec,
-            else all that suit.
+            else all that suit. A label (`logit-lens:patches`) keeps the result beside others of
+            the same analysis.
         seed: Seed of everything random; None: the run's own.
+        fresh: Replace earlier results of these analyses that have other options.
         trust: Allow what a run from elsewhere names: code, other places, pictures elsewhere.
         progress: Show bars on stderr; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
@@ -198,7 +207,7 @@ def analyze(
     chosen = stored.spec.seed if seed is None else seed
     work = execution.analyze if stored.has_model else analyze_stored
     with watched(observer, progress) as told:
-        results = work(stored, asked, registry, observer=told, seed=chosen)
+        results = work(stored, asked, registry, observer=told, seed=chosen, fresh=fresh)
     return {result.analysis: result for result in results}
 
 

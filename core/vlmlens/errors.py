@@ -36,6 +36,7 @@
     │   └── FingerprintMismatch      stored rows were made under other conditions
     ├── RunError                     a run folder
     │   ├── RunExists
+    │   ├── ResultExists
     │   ├── RunNotFound
     │   └── UntrustedRun             names code or other places, and is not this user's
     ├── OutOfMemory                  a batch does not fit in memory
@@ -202,6 +203,10 @@ class RunError(VlmlensError):
 
 class RunExists(RunError):
     """The output folder already holds another run."""
+
+
+class ResultExists(RunError):
+    """The run already has a result of the analysis, with other options."""
 
 
 class RunNotFound(RunError):

@@ -29,7 +29,7 @@ SETTINGS = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
     "quantization", "compile", "trust_remote_code", "data", "prompt", "sites", "extractor",
     "storage", "batch_size", "share_prefix", "generate", "limit", "on_bad_sample", "max_pixels",
-    "seed", "out",
+    "background", "image_bits", "text_only", "seed", "out",
 )  # fmt: skip
 """The fields of `RunSpec` that hold one value, here without pydantic, which takes long."""
 
@@ -99,6 +99,7 @@ def stored(ctx: typer.Context, incomplete: str) -> list[str]:
     except (OSError, ValueError, TypeError, RecursionError):
         return []
     names = [name.removesuffix(".json") for name in found if name.endswith(".json")]
+    names = [name.replace("@", ":") for name in names]
     every = [*names, *(columns if isinstance(columns, list) else ())]
     fit = (name for name in every if isinstance(name, str) and _PLAIN.fullmatch(name))
     return _beginning(incomplete, (name for name in fit if name != OVERVIEW))

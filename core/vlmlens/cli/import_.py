@@ -33,11 +33,12 @@ def import_(
         vlmlens import old.db new.lmdb
         vlmlens import demo.parquet demo.sqlite
     """
-    from vlmlens.transfer import FORMATS, bring, carry, origin_of
+    from vlmlens.transfer import IMPORTED, bring, carry, origin_of
 
     with output.observer() as observer:
         observer.stage("import", None)
-        if Path(source).suffix.removeprefix(".") in FORMATS:
+        path = Path(source)
+        if path.suffix.removeprefix(".").lower() in IMPORTED or (path / "index.json").is_file():
             form = bring(
                 installed(), source, target, format_, lambda done, total: observer.advance(done)
             )

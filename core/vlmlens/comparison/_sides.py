@@ -26,6 +26,7 @@ class Side:
         prints: What the model saw of each sample, as a fingerprint, by sample id.
         column: The column that is compared; None: all, each with that of the same name.
         facts: What is known of the run, by name.
+        model: All that determines what its model computes; empty where that is not known.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Side:
     prints: Mapping[str, str] = field(default_factory=dict)
     column: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    def same_model(self, other: Side) -> bool:
+        """Whether the model, and the column that is compared, are known to be the same."""
+        return bool(self.model) and (self.model, self.column) == (other.model, other.column)
 
 
 def read_side(where: str, registry: Registry | None = None, *, trust: bool = False) -> Side:
@@ -64,6 +70,7 @@ def read_side(where: str, registry: Registry | None = None, *, trust: bool = Fal
         prints={record["id"]: record.get("fingerprint", "") for record in records},
         column=column,
         facts=_facts(run),
+        model=_model(run),
     )
 
 
@@ -121,3 +128,16 @@ def _facts(run: Run) -> dict[str, str]:
         "finished": info.get("finished"),
     }
     return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def _model(run: Run) -> dict[str, Any]:
+    """What determines the model's numbers; empty where neither digest nor commit is known.
+
+    With a digest of the weights, it does not matter where the checkpoint lies.
+    """
+    described = {**run.info.get("model", {})}
+    if described.get("digest"):
+        described.pop("checkpoint", None)
+    elif not described.get("revision"):
+        return {}
+    return {**described, "options": run.spec.options.adapter, "extractor": run.spec.extractor}

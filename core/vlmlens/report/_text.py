@@ -12,6 +12,10 @@ from vlmlens.results import Cell
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME = 80
+_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
+"""What formulas begin with; East Asian spreadsheets take the wide forms, too."""
+_BLANKS = frozenset("\t\r\n")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def one_line(text: object) -> str:
@@ -21,6 +25,18 @@ def one_line(text: object) -> str:
     'a\\nb'
     """
     return clean(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def no_formula(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula: after an apostrophe, if it begins so.
+
+    What is a number stays as it is.
+
+    >>> [no_formula(text) for text in ("=1+1", "@x", "-1.5e3", "red = 1")]
+    ["'=1+1", "'@x", '-1.5e3', 'red = 1']
+    """
+    begins = text[:1] in _BLANKS or text.lstrip()[:1] in _FORMULA
+    return f"'{text}" if text and begins and not _NUMBER.fullmatch(text) else text
 
 
 def scalar(value: Any) -> Any:

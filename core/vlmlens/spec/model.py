@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vlmlens.errors import SpecError, did_you_mean
+from vlmlens.images import HIDDEN_COLORS, ImageRules
 from vlmlens.spec.credentials import refuse_credentials
 from vlmlens.spec.nesting import check_nesting, too_deep
 
@@ -23,6 +24,9 @@ SAMPLES_AT_ONCE = 16
 
 MAX_PIXELS = 178_956_970
 """Where Pillow refuses an image as a decompression bomb: twice its `MAX_IMAGE_PIXELS`."""
+
+AUTO_ADAPTER = "auto"
+"""The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
 
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
@@ -48,7 +52,9 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapter: str = Field(
-        "demo", description="Model family: the name of an adapter, or FILE.py:Class."
+        AUTO_ADAPTER,
+        description="Model family: the name of an adapter, FILE.py:Class, or auto: by the "
+        "checkpoint's config.json; the demo model without a checkpoint.",
     )
     model: str | None = Field(
         None, description="Checkpoint: id on the Hugging Face hub, or folder."
@@ -116,6 +122,20 @@ class RunSpec(BaseModel):
         ge=1,
         description="An image with more pixels is refused; the default is Pillow's limit.",
     )
+    background: str = Field(
+        "white",
+        description="Color behind transparent parts of images: a name, #rrggbb, or none (ignore "
+        "transparency).",
+    )
+    image_bits: int | None = Field(
+        None,
+        ge=9,
+        le=16,
+        description="Used bits of 16-bit images; default: 16, and dark images are an error.",
+    )
+    text_only: bool = Field(
+        False, description="Accept samples without an image among samples with one."
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything random.")
     out: str | None = Field(None, description="Run folder; default: runs/ADAPTER-NUMBER.")
     options: PluginOptions = Field(
@@ -143,6 +163,20 @@ class RunSpec(BaseModel):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_color(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        if value != HIDDEN_COLORS:
+            ImageColor.getrgb(value)
+        return value
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """How images become 8-bit RGB where their files leave that open."""
+        return ImageRules(self.background, self.image_bits)
 
     @property
     def samples_at_once(self) -> int:

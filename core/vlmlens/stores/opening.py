@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 """Key in a store's record for an unfinished copy; removed at the end."""
+
+_EXPORTED = (".npz", ".parquet", ".safetensors")
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -104,6 +107,13 @@ def recognize(
         else:
             uri = f"{manifest.name}://{quote(str(Path(where).resolve()))}"
             return uri, _finished(store, where)
+    if Path(where).suffix.lower() in _EXPORTED:
+        raise StoreError(
+            f"{where!r} is an exported file, not a run or a store.",
+            subject=where,
+            hint=f"Make a store of it: vlmlens import {shlex.quote(where)} "
+            f"{shlex.quote(str(Path(where).with_suffix('.lmdb')))}",
+        )
     raise StoreError(
         f"{where!r} is neither a run nor a store that an installed backend reads.",
         subject=where,
