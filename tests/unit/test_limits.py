@@ -71,6 +71,11 @@ def test_a_deep_run_file_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "run.yaml")
 
 
+def test_an_endless_run_file_is_refused() -> None:
+    with pytest.raises(SpecError, match="more than"):
+        read_yaml("/dev/zero")
+
+
 def test_values_that_repeat_or_hold_themselves_are_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]

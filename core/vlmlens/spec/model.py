@@ -28,6 +28,8 @@ MAX_PIXELS = 178_956_970
 AUTO_ADAPTER = "auto"
 """The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
 
+_LARGEST_FILE = 16_000_000
+
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
 
@@ -236,7 +238,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+        data = yaml.load(_text_of(Path(path)), Loader=_UniqueKeys)  # noqa: S506
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
@@ -256,6 +258,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         )
     check_nesting(data, f"The run file {path}")
     return data
+
+
+def _text_of(path: Path) -> str:
+    """The text of a run file, which may also come through a pipe."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
+    return content.decode()
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:
