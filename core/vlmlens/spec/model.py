@@ -29,6 +29,8 @@ AUTO_ADAPTER = "auto"
 """The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
 
 _LARGEST_FILE = 16_000_000
+NO_YAML = (yaml.YAMLError, ValueError, AttributeError)
+"""What PyYAML raises: for `!!timestamp x` it trips over None."""
 
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
@@ -245,7 +247,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ) from error
     except RecursionError as error:
         raise too_deep(f"The run file {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except NO_YAML as error:
         complaint = " ".join(str(error).split())
         raise SpecError(
             f"The run file {path} is no YAML: {complaint}.", subject=str(path)
@@ -341,7 +343,7 @@ def _value(assignment: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except RecursionError as error:
         raise too_deep(f"--set {assignment[:40]!r}...") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except NO_YAML as error:
         raise SpecError(
             f"--set {assignment!r}: the value is no YAML.",
             subject=assignment,
