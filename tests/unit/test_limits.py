@@ -89,6 +89,12 @@ def test_values_that_repeat_or_hold_themselves_are_refused(tmp_path: Path) -> No
         make_spec(endless)
 
 
+def assigned(assignment: str) -> None:
+    values: dict[str, Any] = {}
+    assign(values, assignment)
+    make_spec(values)
+
+
 @pytest.mark.parametrize(
     "text", ["!!timestamp x", "!!int x", "2020-13-45", "*x", "{[1]: 2}", "\x00"]
 )
@@ -96,10 +102,8 @@ def test_values_that_are_no_yaml_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(f"seed: {text}")
     with pytest.raises(SpecError):
         make_spec(read_yaml(tmp_path / "run.yaml"))
-    values: dict[str, Any] = {}
     with pytest.raises(SpecError):
-        assign(values, f"seed={text}")
-        make_spec(values)
+        assigned(f"seed={text}")
 
 
 @pytest.mark.parametrize(
