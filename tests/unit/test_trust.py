@@ -9,6 +9,7 @@ import pickle
 import shlex
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from vlmlens.registry import Registry, names_file
 from vlmlens.runner.bare_store import run_beside
 from vlmlens.runner.run_report import render_again
 from vlmlens.runs.run import Run
-from vlmlens.runs.signing import KEY, is_own
+from vlmlens.runs.signing import KEY, is_own, signature
 from vlmlens.runs.trust import with_whole_paths
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec, read_yaml
@@ -387,6 +388,22 @@ def test_the_spec_of_a_run_of_this_user_is_a_trusted_run_file(
     copied = shutil.copy(spec, tmp_path / "spec.yaml")
     with pytest.raises(UntrustedRun):
         SpecFlags({}, str(copied), ()).spec()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_processes_that_begin_at_once_share_one_key(
+    links: bool, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(path: Path, target: Path) -> None:
+        raise PermissionError("no links here")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: signature("a", b"b"), range(8 if links else 1)))
+    assert len(set(made)) == 1
+    assert made[0] == signature("a", b"b")
+    assert [path.name for path in state.iterdir()] == [KEY]
 
 
 def test_without_a_place_for_the_key_runs_are_made_all_the_same(
