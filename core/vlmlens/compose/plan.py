@@ -385,7 +385,7 @@ def _data(spec: RunSpec) -> str:
     raise SpecError(
         f"No data was named for the adapter {spec.adapter!r}.",
         subject="data",
-        hint="Give --data: a folder of images, a .jsonl, .csv or .parquet file, or demo:scenes.",
+        hint="Give --data: a folder of images, a .json, .csv or .parquet file, or demo:scenes.",
     )
 
 
