@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.analysis import Analysis
+from vlmlens.compose.labels import analysis_named, result_name
 from vlmlens.errors import (
     CheckpointError,
     CompositionError,
     DataError,
     MissingAnnotation,
     PluginError,
+    SpecError,
 )
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import Manifest
 from vlmlens.samples import Sample
 from vlmlens.spec.model import DEFAULT_ANALYSES, merged
 from vlmlens.tokens import Column
@@ -24,18 +26,27 @@ if TYPE_CHECKING:
 
 Asked = Mapping[str, Mapping[str, Any]]
 
-_ACTIVATIONS = "activations"
+_OF_COLUMNS = ("activations", "attention")
+"""What an extractor's columns can be, which analyses need."""
 
 
-def asked_analyses(by_user: Asked, suggested: Asked) -> dict[str, dict[str, Any]]:
+def asked_analyses(
+    by_user: Asked, suggested: Asked, extractor: Manifest | None = None
+) -> dict[str, dict[str, Any]]:
     """The analyses with their options: the user's, else the default ones.
 
     Args:
         by_user: The analyses that the user asked for; empty: the default ones.
         suggested: Options that the data suggests. They are used if the user gave none.
+        extractor: Its manifest may suggest analyses of its columns; they come after the default
+            ones.
     """
-    asked = by_user or {name: {} for name in DEFAULT_ANALYSES}
-    return {name: merged(suggested.get(name, {}), options) for name, options in asked.items()}
+    also: Asked = extractor.suggests.get("analysis", {}) if extractor else {}
+    asked = by_user or {**{name: {} for name in DEFAULT_ANALYSES}, **also}
+    return {
+        name: merged(suggested.get(name, suggested.get(name.partition(":")[0], {})), options)
+        for name, options in asked.items()
+    }
 
 
 def suitable(
@@ -69,9 +80,11 @@ def suitable(
     """
     made: dict[str, Analysis] = {}
     left_out: dict[str, str] = {}
+    results: dict[str, str] = {}
     for name, options in asked.items():
         try:
-            manifest = registry.find(PluginKind.ANALYSIS, name)
+            manifest, label = analysis_named(registry, name)
+            _check_once(results, result_name(manifest, label), name)
             _check_columns(manifest, extractor)
             analysis = _make(registry, manifest, options, adapter, samples, columns)
             if skeleton is not None and type(analysis).check_model is not Analysis.check_model:
@@ -82,6 +95,18 @@ def suitable(
                 raise
             left_out[name] = error.message
     return made, left_out
+
+
+def _check_once(results: dict[str, str], result: str, name: str) -> None:
+    """Raise an error if two names would keep their results in one place."""
+    if result in results:
+        raise SpecError(
+            f"The analyses {results[result]!r} and {name!r} are the same: each has the result "
+            f"{result!r}.",
+            subject=name,
+            hint=f"Give one of them a label: {result.partition(':')[0]}:NAME.",
+        )
+    results[result] = name
 
 
 def check_storage(storage: Manifest, columns: Sequence[str]) -> None:
@@ -157,16 +182,17 @@ def _make(
 
 
 def _check_columns(analysis: Manifest, extractor: Manifest | None) -> None:
-    """Raise an error if an analysis reads activations, but the columns are something else."""
-    if extractor is None or _ACTIVATIONS not in analysis.needs:
+    """Raise an error if an analysis reads another kind of columns than there are."""
+    if extractor is None:
         return
-    if _ACTIVATIONS not in extractor.offers:
-        raise CompositionError(
-            f"The analysis {analysis.name!r} reads activations, which the extractor "
-            f"{extractor.name!r} does not give.",
-            subject=analysis.name,
-            hint="Leave the analysis out, or use --extractor activations.",
-        )
+    for kind in _OF_COLUMNS:
+        if kind in analysis.needs and kind not in extractor.offers:
+            raise CompositionError(
+                f"The analysis {analysis.name!r} reads {kind}, which the extractor "
+                f"{extractor.name!r} does not give.",
+                subject=analysis.name,
+                hint=f"Leave the analysis out, or use --extractor {kind}.",
+            )
 
 
 def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample]) -> None:
@@ -176,7 +202,7 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
         "images": any(sample.images for sample in samples),
         "answers": _can_answer(adapter, samples),
         "model": True,
-        _ACTIVATIONS: True,
+        **dict.fromkeys(_OF_COLUMNS, True),
     }
     if "answers" in analysis.needs and not held["answers"]:
         raise MissingAnnotation(

@@ -15,15 +15,17 @@ from vlmlens.abc.storage import ColumnStore
 from vlmlens.compose.applicability import asked_analyses, suitable
 from vlmlens.compose.estimate import Estimate
 from vlmlens.compose.given import IN_MEMORY
+from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import FingerprintMismatch
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
+from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
 from vlmlens.runner.run_folder import RunMode, next_folder, now, open_run, shard_plan
 from vlmlens.runner.stages import Job, Watch, state_kept
 from vlmlens.runs.generated_texts import GeneratedTexts
-from vlmlens.runs.run import Run
+from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.shards import Shard
 
 if TYPE_CHECKING:
@@ -73,6 +75,9 @@ def execute(
     """
     if shard is not None:
         plan, extract_only = shard_plan(plan, shard, mode), True
+    if mode == "resume" and not extract_only and plan.spec.out and is_run(plan.spec.out):
+        kept = Run(plan.spec.out, registry=plan.registry)
+        check_kept(kept, plan.analyses, plan.registry, plan.spec.seed)
     run = open_run(plan, mode)
     if plan.spec.data == IN_MEMORY:
         plan = replace(plan, samples=run.samples)
@@ -105,6 +110,7 @@ def analyze(
     *,
     observer: Observer | None = None,
     seed: int | None = None,
+    fresh: bool = False,
 ) -> list[Result]:
     """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
@@ -114,19 +120,24 @@ def analyze(
         registry: The installed plugins.
         observer: Receives progress, notes and warnings.
         seed: A seed to use instead of the run's own.
+        fresh: Replace results of these analyses that have other options.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
+        ResultExists: A result would be replaced, and `fresh` is not set.
     """
     spec = run.spec
+    run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
     with run.store() as store:
         columns = [column.name for column in store.columns()]
-    asked = asked_analyses(analyses, run.info.get("suggested", {}))
+    extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
+    asked = asked_analyses(analyses, run.info.get("suggested", {}), extractor)
 
     def _adapter_class() -> type[ModelAdapter]:
+        run.check_trust("model", "trust_remote_code")
         found: type[ModelAdapter] = registry.load(adapter)
         return found
 
@@ -137,9 +148,13 @@ def analyze(
         samples=samples,
         columns=columns,
         strict=bool(analyses),
-        extractor=registry.find(PluginKind.EXTRACTOR, spec.extractor),
+        extractor=extractor,
         skeleton=cache(lambda: _adapter_class().skeleton(load_request(spec, registry, adapter))),
     )
+
+    chosen = spec.seed if seed is None else seed
+    if not fresh:
+        check_kept(run, made, registry, chosen)
 
     def load() -> ModelAdapter:
         return load_model(spec, _adapter_class(), load_request(spec, registry, adapter))
@@ -149,7 +164,6 @@ def analyze(
     for name, why in left_out.items():
         job.warn(f"{name} is left out: {why}")
     with state_kept(job):
-        chosen = spec.seed if seed is None else seed
         results = _analyse(job, made, samples, spec.samples_at_once, chosen)
         _finish(job, len(samples))
     return results
@@ -175,7 +189,8 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
             job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
             missing = _missing(store, plan.columns, plan.samples)
         compiled = {"compiled": True} if plan.spec.compile else {}
-        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
+        made = {**vlm.describe(), "extractor": plan.spec.extractor}
+        _check_fingerprint(store, {**made, **plan.image_rules, **compiled})
         if compiled:
             _note_compiled(job, plan, vlm)
         job.run.update(model=vlm.describe())
@@ -277,7 +292,11 @@ def _analyse(
     results = []
     for name, analysis in analyses.items():
         with job.watch.stage(name), job.run.store() as store:
-            result = analysis.run(_context(job, store, samples, batch_size, seed, name))
+            manifest, label = analysis_named(job.run.registry, name)
+            context = _context(job, store, samples, batch_size, seed, name)
+            folder = folder_of(job.run, manifest.name, label)
+            result = named(analysis.run(replace(context, folder=folder)), label)
+        remember_seed(job.run, result, seed)
         write_result(result, job.run.path / "results")
         job.watch.observer.result(result)
         job.hook("vlmlens_result_ready", result=result)
@@ -306,7 +325,6 @@ def _context(
         progress=progress,
         warn=job.warn,
         generated=GeneratedTexts(job.run.path).generations(),
-        folder=job.run.path / "results",
     )
 
 
