@@ -33,7 +33,7 @@ COMMANDS = {
     "compare": "Compare runs, with tests on the differences.",
     "sites": "List the sites of a model.",
     "show": "Show what a run found, and what is in it or in a store.",
-    "export": "Write columns to another store, safetensors, npz or Parquet.",
+    "export": "Write columns to another store, safetensors, npz, npy, Parquet or HDF5.",
     "import": "Make a store from another store or an exported file.",
     "merge": "Merge the shards of a run into one store.",
     "verify": "Read every stored chunk and compare its checksum.",
