@@ -37,6 +37,7 @@
     ├── RunError                     a run folder
     │   ├── RunExists
     │   └── RunNotFound
+    ├── FileError                    the system: a full disk, permissions, names, no folder
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
 
@@ -205,6 +206,10 @@ class RunExists(RunError):
 
 class RunNotFound(RunError):
     """The folder holds no run."""
+
+
+class FileError(VlmlensError):
+    """The system refuses to make, write or read a file or folder."""
 
 
 class OutOfMemory(VlmlensError):

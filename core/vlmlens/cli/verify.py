@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from typer import Argument
 
+from vlmlens._display import size
 from vlmlens.cli._options import installed, output_flags, shares
-from vlmlens.cli._output import Output, size, table
+from vlmlens.cli._output import Output, table
 from vlmlens.cli.export import Storage
 
 

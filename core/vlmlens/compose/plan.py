@@ -24,6 +24,7 @@ from vlmlens.compose.image_check import bad_images_error, bad_samples, summary, 
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import CompositionError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.registry import absolute_dataset, absolute_file
 from vlmlens.runs.run import Run, is_run
 from vlmlens.samples import BadSample, Sample, check_unique, with_prompts
 from vlmlens.sites import SiteMap
@@ -128,6 +129,7 @@ def compose(
         StoreFull: The columns do not fit on the disk.
     """
     observer = observer or SilentObserver()
+    spec = _settled(spec)
     check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
@@ -168,7 +170,7 @@ def compose(
     composed = spec.model_copy(
         update={
             **({"data": _data(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
-            "analysis": {name: asked[name] for name in analyses},
+            "analysis": {absolute_file(name): asked[name] for name in analyses},
         }
     )
     estimate = estimated(composed, skeleton, samples, columns)
@@ -188,6 +190,14 @@ def compose(
         skipped=skipped,
         notes=notes,
     )
+
+
+def _settled(spec: RunSpec) -> RunSpec:
+    """The spec with absolute paths of plugins in files, which are good in any working folder."""
+    named = {key: absolute_file(getattr(spec, key)) for key in ("adapter", "extractor", "storage")}
+    if spec.data is not None:
+        named["data"] = absolute_dataset(spec.data)
+    return spec.model_copy(update=named)
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:

@@ -23,7 +23,30 @@ if TYPE_CHECKING:
 
     from vlmlens.registry._guard import Guard
 
-__all__ = ["HOOK_GROUP", "Entry", "Registry", "Status", "call_hook", "warnings_begin"]
+__all__ = [
+    "HOOK_GROUP",
+    "Entry",
+    "Registry",
+    "Status",
+    "absolute_dataset",
+    "absolute_file",
+    "call_hook",
+    "warnings_begin",
+]
+
+
+def absolute_file(name: str) -> str:
+    """A plugin's name; in `FILE.py:Class`, the file's absolute path."""
+    from vlmlens.registry import _target
+
+    return _target.absolute_file(name)
+
+
+def absolute_dataset(data: str) -> str:
+    """The value of `--data`; in `FILE.py:Class:SOURCE`, the file's absolute path."""
+    from vlmlens.registry import _data
+
+    return _data.absolute_dataset(data)
 
 
 def call_hook(

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._entry import Entry, normal
 from vlmlens.registry._reading import same_distribution
+from vlmlens.registry._target import absolute_file
 
 _log = logging.getLogger("vlmlens")
 _FILE_SOURCE = re.compile(r"(?P<plugin>.+\.py:\w+)(?::(?P<source>.*))?")
@@ -40,10 +42,19 @@ def dataset_for(data: str, entries: Sequence[Entry], find: Find, ask: Ask) -> tu
     if named := _named(entries, data):
         plugin, source = named
         return find(PluginKind.DATASET, plugin), source
-    if not Path(data).expanduser().exists():
+    if not expanded(data).exists():
         raise _not_found(entries, data)
-    path = str(Path(data).expanduser())
+    path = str(expanded(data))
     return _only_reader(entries, path, ask), path
+
+
+def absolute_dataset(data: str) -> str:
+    """The value of `--data`; in `FILE.py:Class:SOURCE`, the file's absolute path."""
+    match = _FILE_SOURCE.fullmatch(data)
+    if match is None:
+        return data
+    rest = "" if match["source"] is None else f":{match['source']}"
+    return absolute_file(match["plugin"]) + rest
 
 
 def _named(entries: Sequence[Entry], data: str) -> tuple[str, str] | None:
@@ -102,7 +113,7 @@ def _not_found(entries: Sequence[Entry], data: str) -> DataNotFound:
     elif colon and (suggestion := did_you_mean(head, names)):
         hint = suggestion
     else:
-        hint = _near_files(Path(data).expanduser()) or (
+        hint = _near_files(expanded(data)) or (
             f"Datasets by name: {', '.join(f'{name}:...' for name in names) or 'none'}."
         )
     return DataNotFound(
@@ -115,7 +126,8 @@ def _not_found(entries: Sequence[Entry], data: str) -> DataNotFound:
 def _near_files(path: Path) -> str:
     """A hint with files of similar names, or ""."""
     if not path.parent.is_dir():
-        return f"The folder {str(path.parent)!r} does not exist either."
+        where = "" if path.is_absolute() else f" Paths are read from {str(Path.cwd())!r}."
+        return f"The folder {str(path.parent)!r} does not exist either.{where}"
     close = nearest(path.name, (found.name for found in path.parent.iterdir()), n=3)
     found = " or ".join(str(path.parent / name) for name in close)
     return f"Did you mean {found}?" if close else ""

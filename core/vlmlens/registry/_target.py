@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._problems import broken, missing_dependency
@@ -48,6 +49,19 @@ def is_file(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
+def absolute_file(name: str) -> str:
+    """A plugin name; `FILE.py:Class` with the file's absolute path, which holds in any folder.
+
+    >>> absolute_file("lmdb"), absolute_file("/x/y.py:Z")
+    ('lmdb', '/x/y.py:Z')
+    """
+    match = _FILE.fullmatch(name)
+    if match is None:
+        return name
+    path = str(expanded(match["path"]).absolute())
+    return f"{path}:{match['name']}" if match["name"] else path
+
+
 def file_manifest(kind: PluginKind, name: str) -> Manifest:
     """The manifest of `FILE.py:Class`. It is made from the class if the class has none.
 
@@ -57,7 +71,7 @@ def file_manifest(kind: PluginKind, name: str) -> Manifest:
         MissingDependency: The file imports a module that is not installed.
     """
     match = _FILE.fullmatch(name)
-    path = Path(match["path"] if match else name).expanduser()
+    path = expanded(match["path"] if match else name)
     if not path.is_file():
         raise UnknownPlugin(f"There is no file {str(path)!r}.", subject=name)
     module = _import_file(kind, path, name)

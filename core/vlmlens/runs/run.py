@@ -2,7 +2,8 @@
 
 ::
 
-    run.json        state, model, versions, timings
+    run.json        state, model, versions, timings, and what vlmlens made in shared folders
+    run.lock        held by the process that works on the run
     spec.yaml       the composed spec; `vlmlens run -c spec.yaml` repeats the run
     samples.jsonl   the samples in order
     skipped.jsonl   samples that were left out, each with the reason, if there are any
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import AsHtml, brief, count
-from vlmlens._files import write_bytes, write_json, write_text
-from vlmlens.errors import RunNotFound, StoreError
+from vlmlens._files import expanded, write_bytes, write_json, write_text
+from vlmlens.errors import RunNotFound, SpecError, StoreError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.results import OVERVIEW, Result
 from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.runs.own_files import remove_own
+from vlmlens.runs.records import damaged, read_record, read_records
 from vlmlens.runs.result_files import read_results
 from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import RunSpec, make_spec, read_yaml
@@ -41,21 +43,6 @@ from vlmlens.spec.model import RunSpec, make_spec, read_yaml
 if TYPE_CHECKING:
     from vlmlens.abc.storage import Array, ColumnStore, Mode
     from vlmlens.registry import Registry
-
-_OWN = (
-    "run.json",
-    "spec.yaml",
-    "samples.jsonl",
-    "skipped.jsonl",
-    "generated.jsonl",
-    "report.html",
-    "images",
-    "columns",
-    "shards",
-    "results",
-    "plugins",
-)
-
 
 _PIXELS = "sha256:"
 """How samples name an image in memory: this, and the digest of its pixels."""
@@ -68,7 +55,7 @@ NO_MODEL = Manifest(
 
 def is_run(path: str | PathLike[str]) -> bool:
     """Whether a folder holds a run."""
-    return (Path(path).expanduser() / "run.json").is_file()
+    return (expanded(path) / "run.json").is_file()
 
 
 class Run(AsHtml):
@@ -83,7 +70,7 @@ class Run(AsHtml):
     """
 
     def __init__(self, path: str | PathLike[str], *, registry: Registry | None = None) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         self._registry = registry
         if not (self.path / "run.json").is_file():
             raise RunNotFound(
@@ -98,15 +85,18 @@ class Run(AsHtml):
     ) -> Run:
         """Make the folder, and write the spec and the state."""
         path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "run.json", {**info, "made": info.get("made", [])})
         write_text(path / "spec.yaml", spec.to_yaml())
-        write_json(path / "run.json", info)
         return cls(path, registry=registry)
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json."""
-        info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return info
+        """The content of run.json.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        return read_record(self.path / "run.json")
 
     def update(self, **values: Any) -> None:
         """Change entries of run.json."""
@@ -114,8 +104,21 @@ class Run(AsHtml):
 
     @cached_property
     def spec(self) -> RunSpec:
-        """The composed spec."""
-        return make_spec(read_yaml(self.path / "spec.yaml"))
+        """The composed spec. A checkpoint's folder is found from any working folder.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        path = self.path / "spec.yaml"
+        try:
+            values = read_yaml(path)
+        except SpecError as error:
+            raise damaged(path, error.message) from error
+        spec = make_spec(values)
+        there = Path(self.info.get("working_folder", "")) / (spec.model or "")
+        if spec.model is None or Path(spec.model).exists() or not there.is_dir():
+            return spec
+        return spec.model_copy(update={"model": str(there)})
 
     @property
     def has_model(self) -> bool:
@@ -143,11 +146,8 @@ class Run(AsHtml):
 
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
-        path = self.path / "samples.jsonl"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        count = self.info.get("samples")
+        return read_records(self.path / "samples.jsonl", "id", "prompt", "images", count=count)
 
     def write_samples(self, samples: Sequence[Sample]) -> None:
         """Write samples.jsonl, and images that are in memory to `images`."""
@@ -182,11 +182,8 @@ class Run(AsHtml):
     @property
     def skipped(self) -> list[BadSample]:
         """The samples that were left out because their images cannot be used."""
-        path = self.path / "skipped.jsonl"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [BadSample(**json.loads(line)) for line in lines]
+        records = read_records(self.path / "skipped.jsonl", "id", "image", "reason")
+        return [BadSample(each["id"], each["image"], each["reason"]) for each in records]
 
     def write_skipped(self, skipped: Sequence[BadSample]) -> None:
         """Write skipped.jsonl, or remove it if nothing was left out."""
@@ -207,7 +204,7 @@ class Run(AsHtml):
         from vlmlens.stores.opening import open_named
         from vlmlens.stores.sharded import ShardedStore
 
-        if mode == "r" and (folders := shard_folders(self.path)):
+        if mode == "r" and not self.merged and (folders := shard_folders(self.path)):
             runs = (Run(folder, registry=self._registry) for folder in folders)
             return ShardedStore([run.store() for run in runs])
         spec, place = self.spec, str(self.path / "columns")
@@ -231,7 +228,7 @@ class Run(AsHtml):
         spec = self.spec
         if is_uri(spec.storage):
             path, meta = self.path / "columns" / "key.json", store.get_meta()
-            known = json.loads(path.read_text(encoding="utf-8"))["key"] if path.exists() else None
+            known = read_record(path).get("key") if path.exists() else None
             if "run_key" not in meta and not store.columns():
                 known = known or secrets.token_hex(16)
                 path.parent.mkdir(exist_ok=True)
@@ -280,7 +277,11 @@ class Run(AsHtml):
 
     def _stored_results(self) -> dict[str, Result]:
         folder = self.path / "results"
-        return {r.analysis: r for r in read_results(folder)} if folder.is_dir() else {}
+        if not folder.is_dir():
+            return {}
+        made = self.info.get("made")
+        ours = None if made is None else {Path(name).name for name in made}
+        return {result.analysis: result for result in read_results(folder, ours)}
 
     @property
     def report_path(self) -> Path:
@@ -305,13 +306,18 @@ class Run(AsHtml):
         return found
 
     def clear(self, *, but: Sequence[str] = ()) -> None:
-        """Remove everything that vlmlens wrote, except `but`. Other files in the folder stay."""
-        for name in set(_OWN) - set(but):
-            path = self.path / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        """Remove everything that vlmlens made, except `but`. Other files in the folder stay."""
+        remove_own(self.path, self.info, but)
+        if "run.json" not in but:
+            (self.path / "run.json").unlink()
+
+    @property
+    def merged(self) -> bool:
+        """Whether the parts that several processes wrote are one store now.
+
+        It is said in run.json, so that the merged store takes the place of the parts in one step.
+        """
+        return "shards" in self.info
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from vlmlens._files import expanded
 from vlmlens.errors import SpecError, did_you_mean
+from vlmlens.spec.paths import path_of
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -137,6 +139,12 @@ class RunSpec(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("model", "data", "out", mode="after")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        """Expand `~`, which a shell leaves as it is in a file, in quotes and after `=`."""
+        return value if value is None else path_of(value)
+
     @property
     def samples_at_once(self) -> int:
         """Samples per pass for what runs the model beside extraction."""
@@ -185,7 +193,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+        data = yaml.load(expanded(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
