@@ -14,6 +14,7 @@ import pytest
 _OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
 atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
 os.environ.setdefault("VLMLENS_CACHE", _OWN_CACHE)
+os.environ.setdefault("VLMLENS_STATE", _OWN_CACHE)
 os.environ.setdefault("MPLCONFIGDIR", _OWN_CACHE)
 if "VLMLENS_TINY_CHECKPOINTS" not in os.environ:
     os.environ["VLMLENS_TINY_CHECKPOINTS"] = str(Path(_OWN_CACHE, "tiny"))
@@ -50,3 +51,11 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test runs in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time."""
+    for item in items:
+        measured = {"unit", "contract"} & set(item.path.parts)
+        if not measured or item.get_closest_marker("slow"):
+            item.add_marker("no_cover")

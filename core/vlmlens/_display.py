@@ -21,8 +21,13 @@ def brief(value: object, name: object, *facts: str) -> str:
     "<int 'three': odd, prime>"
     """
     said = f"{type(value).__name__} {name!r}" if name != "" else type(value).__name__
-    text = f"{said}: {', '.join(facts)}" if facts else said
+    text = f"{said}: {', '.join(map(_visible, facts))}" if facts else said
     return f"<{text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}>"
+
+
+def _visible(text: str) -> str:
+    """Text from data without control characters, which could steer a terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def count(number: int, noun: str) -> str:

@@ -97,6 +97,15 @@ def cache_folder() -> Path:
     return (expanded(base) if base else Path.home() / ".cache") / "vlmlens"
 
 
+def state_folder() -> Path:
+    """Where vlmlens keeps what must last: VLMLENS_STATE, else the user's state folder."""
+    chosen = os.environ.get("VLMLENS_STATE")
+    if chosen:
+        return expanded(chosen)
+    base = os.environ.get("XDG_STATE_HOME")
+    return (expanded(base) if base else Path.home() / ".local" / "state") / "vlmlens"
+
+
 def _temporary(path: Path) -> Path:
     """A name beside `path`, cut so that it is no longer than file systems allow."""
     return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{secrets.token_hex(4)}.tmp")

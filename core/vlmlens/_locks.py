@@ -37,7 +37,7 @@ class WriterLock:
     def __init__(
         self, file: Path, store: str, *, what: str = "the store", shared: bool = False
     ) -> None:
-        self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             fcntl.flock(self._file, kind | fcntl.LOCK_NB)

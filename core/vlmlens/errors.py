@@ -36,7 +36,9 @@
     │   └── FingerprintMismatch      stored rows were made under other conditions
     ├── RunError                     a run folder
     │   ├── RunExists
-    │   └── RunNotFound
+    │   ├── ResultExists
+    │   ├── RunNotFound
+    │   └── UntrustedRun             names code or other places, and is not this user's
     ├── FileError                    the system: a full disk, permissions, names, no folder
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
@@ -204,8 +206,16 @@ class RunExists(RunError):
     """The output folder already holds another run."""
 
 
+class ResultExists(RunError):
+    """The run already has a result of the analysis, with other options."""
+
+
 class RunNotFound(RunError):
     """The folder holds no run."""
+
+
+class UntrustedRun(RunError):
+    """A run or run file that this user did not make names code, or reaches other places."""
 
 
 class FileError(VlmlensError):

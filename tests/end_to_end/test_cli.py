@@ -188,7 +188,7 @@ def test_analyze_later(made: tuple[Path, Any, str]) -> None:
     path, first, _ = made
     done = vlmlens(
         "analyze", "small", "--analysis", "logit-lens", "--set", "analysis.logit-lens.norm=false",
-        "--json", cwd=path.parent,
+        "--fresh", "--json", cwd=path.parent,
     )  # fmt: skip
     data = document(done)
     assert data["run"] == "small"

@@ -83,7 +83,7 @@ def test_columns_of_a_frame_are_those_of_a_table(tmp_path: Path) -> None:
             "size": pandas.array([3, None], dtype="Int64"),
         }
     )
-    found = extracted(tmp_path / "run", given).samples
+    found = extracted(tmp_path / "run", given, text_only=True).samples
     assert [s.id for s in found] == ["row-000001", "row-000002"]
     assert [s.choices for s in found] == [("red", "blue"), ()]
     assert [s.label for s in found] == ["red", None]
@@ -178,11 +178,12 @@ def test_analyze_and_export_take_a_folder(run: Run, tmp_path: Path) -> None:
     assert vlmlens.open(str(run.path)).path == run.path
     assert vlmlens.export(str(run.path), tmp_path / "all.npz") == "npz"
     assert (tmp_path / "all.npz").exists()
-    assert list(vlmlens.analyze(str(run.path), {"logit-lens": {}}, seed=1)) == ["logit-lens"]
+    again = vlmlens.analyze(str(run.path), {"logit-lens": {}}, seed=1, fresh=True)
+    assert list(again) == ["logit-lens"]
 
 
 def test_runs_are_compared(run: Run, tmp_path: Path) -> None:
-    vlmlens.analyze(run, "logit-lens")
+    vlmlens.analyze(run, "logit-lens", fresh=True)
     other = extracted(tmp_path / "run", run)
     vlmlens.analyze(other, "logit-lens")
     result = vlmlens.compare(run, other.path, to=tmp_path / "page.html")

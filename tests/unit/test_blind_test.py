@@ -129,6 +129,20 @@ def test_open_questions_are_compared_by_their_first_token(vlm: Any, scenes: list
     assert to_json(Result.from_dict(json.loads(to_json(result)))) == to_json(result)
 
 
+def test_labels_that_share_their_first_token_are_left_out_of_the_accuracy(
+    vlm: Any, scenes: list[Sample]
+) -> None:
+    members = [replace(s, choices=()) for s in scenes if s.task == "color"]
+    same = [replace(s, label=f"{s.label} square") for s in members]
+    other = [replace(s, id=f"{s.id}-b", label=f"{s.label} circle") for s in members]
+    result, warnings = run(vlm, [*same, *other])
+    assert any("16 of 16 labels begin with the same token" in line for line in warnings)
+    assert "right in" not in result.findings[0].text
+    told, warnings = run(vlm, same)
+    assert not warnings
+    assert "right in" in told.findings[0].text
+
+
 def test_labels_that_are_classes_are_not_taken_for_answers(vlm: Any, scenes: list[Sample]) -> None:
     """Folders of a photo set: no answer is ever "normal", which says nothing about the model."""
     members = [s for s in scenes if s.task == "color"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmlens.comparison import Side, compare, compare_runs, read_side, read_sides
-from vlmlens.comparison._differences import from_intervals, paired, unpaired
+from vlmlens.comparison._differences import Measured, from_intervals, paired, unpaired
 from vlmlens.errors import RunError, RunNotFound
 from vlmlens.report.files import write_result
 from vlmlens.results import Result, Table, Verdict
@@ -48,7 +49,12 @@ def layers(best: float) -> Table:
     return Table("layers", "Layers", columns)
 
 
-def side(name: str, *tables: Table, groups: Sequence[str] = (), column: str | None = None) -> Side:
+MANY = [str(i) for i in range(60)]
+
+
+def side(
+    name: str, *tables: Table, groups: Sequence[str] = MANY, column: str | None = None
+) -> Side:
     ids = [str(i) for i in range(len(groups))]
     result = Result("probe", "P", tables=tables)
     known = dict(zip(ids, groups, strict=True))
@@ -170,29 +176,29 @@ def test_ignoring_the_groups_would_be_seen() -> None:
 
 
 def test_two_intervals() -> None:
-    made = from_intervals((0.5, 0.4, 0.6), (0.8, 0.7, 0.9))
+    made = from_intervals(Measured(0.5, 0.4, 0.6, 60), Measured(0.8, 0.7, 0.9, 60))
     assert made is not None
     assert made.difference == pytest.approx(0.3)
     assert made.p == pytest.approx(3.3e-5, rel=0.1)
     assert (made.low, made.high) == pytest.approx((0.3 - 0.1 * 2**0.5, 0.3 + 0.1 * 2**0.5))
-    assert from_intervals((1.0, 1.0, 1.0), (0.5, 0.5, 0.5)) is None
-    same = from_intervals((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    assert from_intervals(Measured(1.0, 1.0, 1.0, 60), Measured(0.5, 0.5, 0.5, 60)) is None
+    same = from_intervals(Measured(1.0, 1.0, 1.0, 60), Measured(1.0, 1.0, 1.0, 60))
     assert same is not None
     assert same.p == 1.0
 
 
 def made_run(folder: Path, *tables: Table) -> Run:
     run = Run.create(folder, make_spec({"adapter": "demo", "data": "demo:scenes"}), {})
-    run.write_samples([Sample(str(i), "What?", label="a") for i in range(20)])
+    run.write_samples([Sample(str(i), "What?", label="a") for i in range(60)])
     if tables:
         write_result(Result("probe", "P", tables=tables), folder / "results")
     return run
 
 
 def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
-    ids = [str(i) for i in range(20)]
+    ids = [str(i) for i in range(60)]
     for name, best in (("a", 0.9), ("b", 0.2)):
-        made_run(tmp_path / name, answers([best > 0.5] * 20, ids), layers(best))
+        made_run(tmp_path / name, answers([best > 0.5] * 60, ids), layers(best))
     page = tmp_path / "compare.html"
     places = [str(tmp_path / "a"), str(tmp_path / "b")]
     result = compare_runs(places, to=page)
@@ -220,3 +226,127 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         read_sides([full])
     with pytest.raises(RunError, match="given twice"):
         read_sides([full, full])
+
+
+def depth(values: np.ndarray, ids: Sequence[str], *, single: bool) -> list[Table]:
+    """Settling depth as the logit lens reports it: its mean with an interval, and by sample."""
+    shares = np.bincount(values) / len(ids)
+    draws = np.random.default_rng(0).multinomial(len(ids), shares, size=400)
+    low, high = np.quantile(draws @ np.arange(len(shares)) / len(ids), [0.025, 0.975])
+    mean = {
+        "task": ["color"],
+        "samples": [len(ids)],
+        "settling_mean": [float(values.mean())],
+        "settling_mean_low": [float(low)],
+        "settling_mean_high": [float(high)],
+    }
+    each = {
+        "sample": list(ids),
+        "task": ["color"] * len(ids),
+        "settling": [int(value) for value in values],
+    }
+    tables = [Table("lens-tasks", "T", mean)]
+    return [*tables, Table("lens-settling", "S", each)] if single else tables
+
+
+def lens_side(name: str, values: np.ndarray, ids: Sequence[str], *, single: bool) -> Side:
+    result = Result("logit-lens", "L", tables=depth(values, ids, single=single))
+    return Side(name, {"logit-lens": result}, {i: i for i in ids}, dict.fromkeys(ids, "same"))
+
+
+@pytest.mark.parametrize("count", [8, 12, 20, 50])
+@pytest.mark.parametrize("shape", ["few late ones", "one half", "rare"])
+def test_a_run_does_not_differ_from_a_part_of_itself(count: int, shape: str) -> None:
+    """Of 60 sub-samples at most 3, with and without numbers of single samples."""
+    wrong, trials = 0, 60
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        rate = {"few late ones": 0.05, "one half": 0.5, "rare": 0.01}[shape]
+        values = np.where(rng.random(600) < rate, rng.integers(1, 4, 600), 0)
+        ids = [str(i) for i in range(600)]
+        part = rng.permutation(600)[:count]
+        single = seed % 2 == 0
+        sides = [
+            lens_side("all", values, ids, single=single),
+            lens_side("part", values[part], [ids[i] for i in part], single=single),
+        ]
+        made = compare(sides, draws=99)
+        wrong += any(found.verdict is Verdict.DIFFERS for found in made.findings)
+        if count < 50 and not single:
+            assert set(made.table("compare-tests").columns["p"]) == {None}
+            assert "fewer than 50" in made.findings[0].text
+    assert wrong <= 3
+
+
+def test_single_samples_are_paired_instead_of_their_means_intervals() -> None:
+    ids = [str(i) for i in range(60)]
+    first = lens_side("a", np.arange(60) % 3, ids, single=True)
+    later = lens_side("b", np.arange(60) % 3 + 1, ids, single=True)
+    made = compare([first, later], draws=DRAWS)
+    table = made.table("compare-tests")
+    assert table.columns["measure"] == ["settling"]
+    assert table.columns["test"] == ["paired"]
+    assert made.findings[0].text.startswith("logit-lens, color, settling: 2.000 in b, 1.000 in a")
+
+
+def test_a_number_in_two_tables_is_tested_once_and_a_rank_never() -> None:
+    again = Table("again", "Again", {**layers(0.9).columns, "rank": [1, 2, 3]})
+    ranked = Table(
+        "ranked",
+        "Ranked",
+        {
+            "target": ["color"] * 3,
+            "column": [f"llm.block.{i}/last" for i in range(3)],
+            **{f"{name}{end}": [3.0, 2.0, 1.0] for name in ("rank", "gap_rank") for end in ENDS},
+        },
+    )
+    made = compare([side("a", layers(0.9), again, ranked), side("b", layers(0.6), again, ranked)])
+    assert made.table("compare-tests").columns["measure"] == ["gap"] * 3
+    assert len(made.findings) == 1
+
+
+ENDS = ("", "_low", "_high")
+
+
+def test_the_same_model_on_the_same_samples_is_not_tested() -> None:
+    known = {"digest": "1", "dtype": "float32"}
+    a = replace(side("a", layers(0.9)), model=known)
+    b = replace(side("b", layers(0.6)), model=known)
+    made = compare([a, b])
+    assert not len(made.table("compare-tests"))
+    (found,) = made.findings
+    assert found.verdict is Verdict.INFO
+    assert "probe: nothing to test" in found.text
+    assert not made.warnings
+    other = compare([a, replace(b, model={**known, "dtype": "bfloat16"})])
+    assert other.findings[0].verdict is Verdict.DIFFERS
+    options = Result("probe", "P", tables=[layers(0.6)], options={"kind": "mlp"})
+    assert compare([a, replace(b, results={"probe": options})]).table("compare-tests").columns["p"]
+    columns = [replace(a, column=f"llm.block.{i}/last") for i in (0, 2)]
+    assert compare(columns).findings[0].verdict is Verdict.DIFFERS
+
+
+def test_the_same_model_on_a_part_of_the_samples_is_not_judged_by_intervals() -> None:
+    known = {"digest": "1"}
+    a = replace(side("a", layers(0.9), groups=[str(i) for i in range(200)]), model=known)
+    b = replace(side("b", layers(0.6)), model=known)
+    made = compare([a, b])
+    assert set(made.table("compare-tests").columns["verdict"]) == {"inconclusive"}
+    assert "only the samples differ" in made.findings[0].text
+    assert not made.warnings, "nothing is paired, so nothing is left out of it"
+
+
+def test_what_the_model_is_comes_from_the_run(tmp_path: Path) -> None:
+    """Where a checkpoint lies does not matter; without digest or commit nothing is known."""
+    for name, model in {
+        "a": {"checkpoint": "here", "digest": "1"},
+        "b": {"checkpoint": "there", "digest": "1"},
+        "c": {"checkpoint": "hub/name", "revision": "abc"},
+        "d": {"checkpoint": "hub/other", "revision": "abc"},
+        "e": {"checkpoint": "hub/name", "revision": None},
+    }.items():
+        made_run(tmp_path / name, layers(0.5)).update(model=model)
+    a, b, c, d, e = (read_side(str(tmp_path / name)) for name in "abcde")
+    assert a.same_model(b)
+    assert not c.same_model(d)
+    assert not e.same_model(e)

@@ -26,7 +26,10 @@ from vlmlens_plugins.extract.activations import ActivationExtractor
 COLUMNS = ["vision.block.*/image.mean", "llm.block.*/last", "llm.block.2/all"]
 INSIDE = ["llm.block.1.mlp/last", "llm.block.1/last", "vision.block.0.self_attn/all"]
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
 
 
 @pytest.fixture(scope="module")

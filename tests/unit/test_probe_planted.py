@@ -27,6 +27,8 @@ from benchmarks.planted import (
 DATASETS = 20
 PLANTED_SETS = 40
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("plan", NULLS, ids=lambda plan: plan.name)
 def test_nothing_is_seldom_called_encoded(plan: Null) -> None:

@@ -99,3 +99,21 @@ def test_the_shells_plotting_backend_does_not_matter(backend: str, kept: bool) -
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{kept} {backend}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1", "+1+1", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1", "+49 30", "-"],
+)
+def test_csv_holds_no_formula(text: str) -> None:
+    """In cells and headers; what is guarded can be read again without the apostrophe."""
+    table = Table("t", "T", {text: [text, "plain"]})
+    header, (cell,), (plain,) = csv.reader(io.StringIO(table_csv(table).decode(), newline=""))
+    assert (header[0][0], cell[0], plain) == ("'", "'", "plain")
+    assert cell[1:] == text.replace("\r", "\\x0d")
+
+
+@pytest.mark.parametrize("number", ["-1", "+3", "-1.5e-3", ".5", "-.5", "12."])
+def test_csv_leaves_numbers_alone(number: str) -> None:
+    table = Table("t", "T", {"label": [number], "value": [-0.25]})
+    assert table_csv(table).decode().splitlines()[1] == f"{number},-0.25"

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.schema import run_schema
 from vlmlens.errors import VlmlensError
 from vlmlens.manifest import PluginKind
@@ -46,7 +47,7 @@ def refused(registry: Registry, text: str) -> bool:
     try:
         spec = make_spec(yaml.safe_load(text))
         for name, options in spec.analysis.items():
-            registry.options(registry.find(PluginKind.ANALYSIS, name), options)
+            registry.options(analysis_named(registry, name)[0], options)
         dataset = registry.dataset_for(spec.data or "demo:scenes")[0]
         chosen = (
             (registry.find(PluginKind.ADAPTER, spec.adapter), spec.options.adapter),
@@ -78,6 +79,8 @@ GOOD = (
     "analysis: {blind-test: {blank: gray}}",
     "analysis: {blind-test: {blank: [gray, noise]}}",
     "analysis: {vlmlens:probe: {folds: 3}}",
+    "analysis: {probe: null, probe:mlp: {model: mlp}, vlmlens:probe:b: {folds: 3}}",
+    "analysis: [logit-lens, logit-lens:patches]",
     "storage: sqlite:///x.db\noptions: {storage: {repeated: first}}",
     "storage: zarr+s3://bucket/x\noptions: {storage: {remote: {anon: true}}}",
     "options: {storage: {sync: false, map_size: 1000000}}",
@@ -109,6 +112,7 @@ BAD = (
     "analysis: [probe: {folds: 1}]",
     "analysis: {Probe: {folds: 1}}",
     "analysis: {vlmlens:probe: {fold: 3}}",
+    "analysis: {probe:mlp: {fold: 3}}",
     "analysis: {blind-test: {blank: grey}}",
     "options: {storge: {}}",
     "options: {storage: {synch: true}}",

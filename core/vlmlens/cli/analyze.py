@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Argument
+from typer import Argument, Option
 
 from vlmlens.cli._options import (
     SpecFlags,
@@ -28,29 +28,38 @@ def analyze(
     flags: SpecFlags,
     output: Output,
     verbose: Verbose = False,
+    fresh: Annotated[
+        bool, Option("--fresh", help="Replace earlier results of these analyses.")
+    ] = False,
 ) -> None:
     """Analyse what a run has stored, or a database of VLM-Lens.
 
     The model is loaded only if an analysis needs it. A database FILE has no model; its results go
-    to the folder FILE.vlmlens beside it.
+    to the folder FILE.vlmlens beside it. To keep several results of one analysis, give it a label,
+    as in logit-lens:patches; its options are then at analysis.logit-lens:patches.
 
     Examples:
         vlmlens analyze runs/demo-001 --analysis probe --set analysis.probe.folds=10
+        vlmlens analyze runs/demo-001 --analysis probe:mlp --set analysis.probe:mlp.model=mlp
         vlmlens analyze old.db --analysis probe
     """
     from vlmlens.runner import execution as runner
     from vlmlens.runner.bare_store import analyze_stored, run_beside
 
     registry = installed()
-    made = stored_run(run)
+    made = stored_run(run, trust=flags.trust)
     with output.observer() as observer:
         if made is None:
             flags.only("analysis", "seed", "options", command="analyze")
             spec = flags.spec()
-            made = run_beside(run, registry, spec.options.storage)
+            made = run_beside(run, registry, spec.options.storage, trust=flags.trust)
         else:
             flags.only("analysis", "seed", command="analyze")
+            if "analysis" not in flags.values:
+                made.check_trust("analysis")
             spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
         work = runner.analyze if made.has_model else analyze_stored
-        results = work(made, spec.analysis, registry, observer=observer, seed=spec.seed)
+        results = work(
+            made, spec.analysis, registry, observer=observer, seed=spec.seed, fresh=fresh
+        )
     print_run(made, results, output, verbose=verbose)

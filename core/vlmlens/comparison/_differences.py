@@ -24,9 +24,9 @@ class Difference:
         reference: The mean in the run that is compared with; `value` likewise, in the other.
         difference: `value - reference`.
         low: Lower end of its 95 % interval; `high` likewise.
-        p: Two-sided p-value, not corrected.
+        p: Two-sided p-value, not corrected; None: not tested.
         test: How it was tested.
-        samples: How many pairs, or how many samples of both runs together; 0 where not known.
+        samples: How many pairs, or how many samples of both runs together.
     """
 
     reference: float
@@ -34,7 +34,7 @@ class Difference:
     difference: float
     low: float
     high: float
-    p: float
+    p: float | None
     test: Literal["paired", "unpaired", "intervals"]
     samples: int
 
@@ -96,30 +96,56 @@ def unpaired(
     return Difference(*means, observed, low, high, p, "unpaired", total)
 
 
-def from_intervals(
-    reference: tuple[float, float, float], value: tuple[float, float, float]
-) -> Difference | None:
-    """From two numbers with their 95 % intervals, taken as independent and normal.
+LEAST_OF_INTERVALS = 50
+"""Samples that each side needs: with fewer, a bootstrap interval is too narrow."""
 
-    Runs on the same samples are positively dependent as a rule, which makes this test cautious.
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number with its 95 % interval.
 
     Args:
-        reference: A number, the lower and the upper end of its interval.
-        value: The same of the other run.
+        value: The number.
+        low: Lower end of its interval; `high` likewise.
+        samples: How many independent samples it is of.
+    """
+
+    value: float
+    low: float
+    high: float
+    samples: int
+
+    @property
+    def variance(self) -> float:
+        """Of a single sample, as the interval's width tells."""
+        return self.samples * ((self.high - self.low) / (2 * _NORMAL_95)) ** 2
+
+
+def from_intervals(reference: Measured, value: Measured) -> Difference | None:
+    """From two numbers with their 95 % intervals, taken as independent and normal.
+
+    If the runs do not differ, their samples have one variance. So neither side's error is taken as
+    smaller than the variance of both sides together tells: few samples that happen to be alike give
+    an interval without a width. Runs on the same samples are positively dependent as a rule, which
+    makes the test cautious.
 
     Returns:
-        None where the numbers differ and neither interval has a width: nothing tells by how much
-        they could have differed by chance.
+        Without a p-value where a side has fewer than `LEAST_OF_INTERVALS` samples. None where the
+        numbers differ and neither interval has a width: nothing tells by how much they could have
+        differed by chance.
     """
-    error = sqrt(sum(((high - low) / (2 * _NORMAL_95)) ** 2 for _, low, high in (reference, value)))
-    change = value[0] - reference[0]
+    sides, total = (reference, value), reference.samples + value.samples
+    pooled = sum(each.samples * each.variance for each in sides) / max(total, 1)
+    error = sqrt(sum(max(each.variance, pooled) / max(each.samples, 1) for each in sides))
+    change = value.value - reference.value
     if error == 0 and change != 0:
         return None
     p = erfc(abs(change) / error / sqrt(2)) if error > 0 else 1.0
     reach = _NORMAL_95 * error
-    return Difference(
-        reference[0], value[0], change, change - reach, change + reach, p, "intervals", 0
-    )
+    enough = min(each.samples for each in sides) >= LEAST_OF_INTERVALS
+    ends = change - reach, change + reach
+    means = reference.value, value.value
+    return Difference(*means, change, *ends, p if enough else None, "intervals", total)
 
 
 def _by_group(values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:

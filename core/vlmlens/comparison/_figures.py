@@ -54,7 +54,7 @@ def _figures(
 
 def _points(measure: Measure) -> dict[About, Point]:
     if measure.known:
-        return dict(measure.known)
+        return {about: (n.value, n.low, n.high) for about, n in measure.known.items()}
     means = {about: sum(v.values()) / len(v) for about, v in measure.single.items()}
     return {about: (mean, None, None) for about, mean in means.items()}
 

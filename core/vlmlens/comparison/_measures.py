@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isclose
+from statistics import fmean
 
+from vlmlens.comparison._differences import Measured
 from vlmlens.comparison._sides import Side
 from vlmlens.report._text import finite, scalar
 from vlmlens.results import Cell, Table
 
 About = tuple[str, ...]
-Number = tuple[float, float, float]
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Measure:
         name: The table's column.
         keys: What it is told apart by.
         single: Where it is of single samples: values by sample id, by what they are about.
-        known: Else: the number with the ends of its interval, by what it is about.
+        known: Else: the number with its interval, by what it is about.
         yes_no: Whether it is a share of samples.
     """
 
@@ -30,8 +33,18 @@ class Measure:
     name: str
     keys: tuple[str, ...]
     single: Mapping[About, Mapping[str, float]] = field(default_factory=dict)
-    known: Mapping[About, Number] = field(default_factory=dict)
+    known: Mapping[About, Measured] = field(default_factory=dict)
     yes_no: bool = False
+
+    def is_mean_of(self, single: Measure) -> bool:
+        """Whether these numbers with intervals are the means of those of single samples."""
+        mine, others = (self.analysis, self.keys), (single.analysis, single.keys)
+        if mine != others or not self.known or set(self.known) != set(single.single):
+            return False
+        return all(
+            isclose(number.value, fmean(single.single[about].values()), abs_tol=_ROUNDING)
+            for about, number in self.known.items()
+        )
 
 
 def measures(side: Side) -> dict[tuple[str, str, str], Measure]:
@@ -40,11 +53,12 @@ def measures(side: Side) -> dict[tuple[str, str, str], Measure]:
         (result.analysis, table.name, made.name): made
         for result in side.results.values()
         for table in result.tables
-        for made in _of_table(result.analysis, table, side.column)
+        for made in _of_table(result.analysis, table, side)
     }
 
 
-def _of_table(analysis: str, table: Table, column: str | None) -> list[Measure]:
+def _of_table(analysis: str, table: Table, side: Side) -> list[Measure]:
+    column = side.column
     keys = table.about
     if column is not None and "column" not in keys:
         return []
@@ -58,7 +72,9 @@ def _of_table(analysis: str, table: Table, column: str | None) -> list[Measure]:
     if "sample" in table.columns:
         places = list(zip((str(row["sample"]) for row in rows), abouts, strict=True))
         return _single(analysis, table, rows, shown, places) if _unique(places) else []
-    return _with_intervals(analysis, table, rows, shown, abouts) if _unique(abouts) else []
+    independent = len(set(side.groups.values()))
+    made = _with_intervals(analysis, table, rows, shown, abouts, independent)
+    return made if _unique(abouts) else []
 
 
 def _unique(items: Sequence[object]) -> bool:
@@ -114,21 +130,31 @@ def _with_intervals(
     rows: Sequence[Mapping[str, Cell]],
     keys: tuple[str, ...],
     abouts: Sequence[About],
+    independent: int,
 ) -> list[Measure]:
+    """Numbers with intervals; a rank says where a column stands among others of its own run.
+
+    `independent` is how many groups of samples the run has.
+    """
     made = []
     for name in table.columns:
         ends = (name, f"{name}_low", f"{name}_high")
-        if not all(end in table.columns for end in ends):
+        if not all(end in table.columns for end in ends) or _is_rank(name):
             continue
         known = {}
         for about, row in zip(abouts, rows, strict=True):
-            numbers = [_number(row[end]) for end in ends]
-            present = [number for number in numbers if number is not None]
-            if len(present) == len(ends):
-                known[about] = (present[0], present[1], present[2])
+            value, low, high = (_number(row[end]) for end in ends)
+            if value is not None and low is not None and high is not None:
+                of = _number(row.get("samples"))
+                samples = independent if of is None else min(independent, int(of))
+                known[about] = Measured(value, low, high, samples)
         if known:
             made.append(Measure(analysis, name, keys, known=known))
     return made
+
+
+def _is_rank(name: str) -> bool:
+    return name.rsplit("_", maxsplit=1)[-1] in {"rank", "ranks"}
 
 
 def _number(value: Cell) -> float | None:

@@ -26,6 +26,7 @@ class Side:
         prints: What the model saw of each sample, as a fingerprint, by sample id.
         column: The column that is compared; None: all, each with that of the same name.
         facts: What is known of the run, by name.
+        model: All that determines what its model computes; empty where that is not known.
     """
 
     name: str
@@ -34,9 +35,14 @@ class Side:
     prints: Mapping[str, str] = field(default_factory=dict)
     column: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    def same_model(self, other: Side) -> bool:
+        """Whether the model, and the column that is compared, are known to be the same."""
+        return bool(self.model) and (self.model, self.column) == (other.model, other.column)
 
 
-def read_side(where: str, registry: Registry | None = None) -> Side:
+def read_side(where: str, registry: Registry | None = None, *, trust: bool = False) -> Side:
     """A run by its folder, or one column of it: `runs/a` or `runs/a@llm.block.3/last`.
 
     Raises:
@@ -46,7 +52,7 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     folder, column = where, None
     if not (Path(where) / "run.json").is_file() and "@" in where:
         folder, _, column = where.rpartition("@")
-    run = Run(folder, registry=registry)
+    run = Run(folder, registry=registry, trust=trust)
     results = run.results
     if not results:
         raise RunError(
@@ -60,14 +66,17 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     return Side(
         name=Path(folder).name if column is None else f"{Path(folder).name}@{column}",
         results=results,
-        groups={sample.id: sample.split_group for sample in run.samples},
+        groups={sample.id: sample.split_group for sample in run.recorded_samples},
         prints={record["id"]: record.get("fingerprint", "") for record in records},
         column=column,
         facts=_facts(run),
+        model=_model(run),
     )
 
 
-def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[Side]:
+def read_sides(
+    places: Sequence[str], registry: Registry | None = None, *, trust: bool = False
+) -> list[Side]:
     """Several, with different names.
 
     Raises:
@@ -79,7 +88,7 @@ def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[
             subject=" ".join(places),
             hint="Give two or more runs; RUN@COLUMN is one column of a run.",
         )
-    sides = [read_side(place, registry) for place in places]
+    sides = [read_side(place, registry, trust=trust) for place in places]
     names = [side.name for side in sides]
     made = []
     for place, side in zip(places, sides, strict=True):
@@ -119,3 +128,16 @@ def _facts(run: Run) -> dict[str, str]:
         "finished": info.get("finished"),
     }
     return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def _model(run: Run) -> dict[str, Any]:
+    """What determines the model's numbers; empty where neither digest nor commit is known.
+
+    With a digest of the weights, it does not matter where the checkpoint lies.
+    """
+    described = {**run.info.get("model", {})}
+    if described.get("digest"):
+        described.pop("checkpoint", None)
+    elif not described.get("revision"):
+        return {}
+    return {**described, "options": run.spec.options.adapter, "extractor": run.spec.extractor}

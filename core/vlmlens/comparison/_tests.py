@@ -1,40 +1,31 @@
-"""Tests of every number that two runs share, corrected, and put into words."""
+"""Tests of every number that two runs share, corrected for their number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from vlmlens.comparison._differences import Difference, from_intervals, paired, unpaired
+from vlmlens.comparison._differences import (
+    LEAST_OF_INTERVALS,
+    Difference,
+    from_intervals,
+    paired,
+    unpaired,
+)
 from vlmlens.comparison._figures import figures
+from vlmlens.comparison._findings import Tested, column, findings, subject
 from vlmlens.comparison._measures import About, Measure, measures
+from vlmlens.comparison._pairs import Pair
 from vlmlens.comparison._sides import Side
 from vlmlens.report._text import plural
-from vlmlens.results import Cell, Finding, Result, Table, Verdict
+from vlmlens.results import Cell, Result, Table
 from vlmlens.statistics import holm
 
 DRAWS = 9_999
-_ALPHA = 0.05
 _LEAST = 2
 """Samples that a test needs at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tested:
-    """A number in the first side and in another, with the test of their difference."""
-
-    measure: Measure
-    about: About
-    side: str
-    difference: Difference
-    corrected: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether they differ."""
-        return Verdict.DIFFERS if self.corrected <= _ALPHA else Verdict.NO_DIFFERENCE
 
 
 def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Result:
@@ -46,16 +37,17 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
         draws: Of each permutation test and bootstrap.
     """
     found = [measures(side) for side in sides]
-    tested = _corrected(list(_tests(sides, found, seed, draws)))
+    pairs = [Pair(sides[0], side) for side in sides[1:]]
+    tested = _corrected(list(_tests(pairs, found, seed, draws)))
     return Result(
         analysis="compare",
         title=f"{sides[0].name} beside {', '.join(side.name for side in sides[1:])}",
-        findings=_findings(tested, sides[0].name),
+        findings=findings(tested, pairs),
         tables=[_test_table(tested), _side_table(sides)],
         figures=figures(sides, found),
         options={"seed": seed, "draws": draws},
         notes=_NOTES,
-        warnings=_warnings(sides, tested),
+        warnings=_warnings(pairs, tested),
     )
 
 
@@ -65,53 +57,74 @@ _NOTES = (
     "differences are flipped at random, whole groups at a time. 95 % interval: bootstrap over "
     "groups. Where the runs share no sample, groups are exchanged between the runs instead.",
     "Where only a number and its 95 % interval are known, the two intervals are taken as "
-    "independent and normal. With fewer than about 50 samples a side, such a test finds "
-    "differences too often.",
+    "independent and normal, with the variance of both runs together where that is larger. With "
+    f"fewer than {LEAST_OF_INTERVALS} groups or samples on a side, intervals are too narrow: "
+    "nothing is tested. Nor are ranks, nor a number that is the mean of tested single samples.",
+    "The same model on the same samples, with the same options, is not tested. Of the same model "
+    "on some of the same samples, only single samples are.",
     "p-values are corrected by Holm (1979) over all tests of the same number: over tasks, columns "
     "and runs. 'No difference seen' does not prove that there is none: the interval says which "
     "differences are excluded.",
 )
 
+Key = tuple[str, str, str]
+Found = Mapping[Key, Measure]
+
 
 def _tests(
-    sides: Sequence[Side],
-    found: Sequence[Mapping[tuple[str, str, str], Measure]],
-    seed: int,
-    draws: int,
+    pairs: Sequence[Pair], found: Sequence[Found], seed: int, draws: int
 ) -> Iterator[Tested]:
-    single = {(m.analysis, m.name) for m in found[0].values() if m.single}
-    for key, measure in found[0].items():
-        if measure.known and (measure.analysis, measure.name) in single:
-            continue
-        for number, (side, others) in enumerate(zip(sides[1:], found[1:], strict=True), 1):
-            if key not in others:
+    for number, (pair, others) in enumerate(zip(pairs, found[1:], strict=True), 1):
+        means = _means((found[0], others))
+        done: set[tuple[object, ...]] = set()
+        for key, measure in found[0].items():
+            if key not in others or key in means or pair.same_result(measure.analysis):
                 continue
-            other = others[key]
+            headline = bool(measure.known) or measure.yes_no or key in means.values()
             for about in measure.single or measure.known:
+                once = (measure.analysis, measure.name, measure.keys, about)
+                if once in done:
+                    continue
                 rng = np.random.default_rng([seed, number])
-                made = _test(measure, other, about, (sides[0], side), rng, draws)
+                made = _test(measure, others[key], about, pair, rng, draws)
                 if made is not None:
-                    yield Tested(measure, about, side.name, made, 1.0)
+                    done.add(once)
+                    yield Tested(measure, about, pair.second.name, made, None, headline)
+
+
+def _means(found: tuple[Found, Found]) -> dict[Key, Key]:
+    """Numbers with intervals that are, in both runs, the means of those of single samples."""
+    first, second = found
+    return {
+        key: single
+        for key in first
+        for single in first
+        if key in second
+        and single in second
+        and first[key].is_mean_of(first[single])
+        and second[key].is_mean_of(second[single])
+    }
 
 
 def _test(
     first: Measure,
     second: Measure,
     about: About,
-    sides: tuple[Side, Side],
+    pair: Pair,
     rng: np.random.Generator,
     draws: int,
 ) -> Difference | None:
     if about in first.known and about in second.known:
-        return from_intervals(first.known[about], second.known[about])
+        made = from_intervals(first.known[about], second.known[about])
+        return replace(made, p=None) if made is not None and pair.same_model_and_some else made
     a, b = first.single.get(about, {}), second.single.get(about, {})
     both = [sample for sample in a if sample in b]
     if len(both) >= _LEAST:
         reference, value = (np.array([side[sample] for sample in both]) for side in (a, b))
-        return paired(reference, value, _groups(sides[0], both), rng, draws)
+        return paired(reference, value, _groups(pair.first, both), rng, draws)
     if both or min(len(a), len(b)) < _LEAST:
         return None
-    groups = _groups(sides[0], a), _groups(sides[1], b)
+    groups = _groups(pair.first, a), _groups(pair.second, b)
     return unpaired(np.array([*a.values()]), np.array([*b.values()]), groups, rng, draws)
 
 
@@ -123,100 +136,16 @@ def _corrected(tested: Sequence[Tested]) -> list[Tested]:
     families: dict[int, list[Tested]] = {}
     for each in tested:
         families.setdefault(id(each.measure), []).append(each)
+    return [each for family in families.values() for each in _holm(family)]
+
+
+def _holm(family: Sequence[Tested]) -> list[Tested]:
+    known = [each.difference.p for each in family if each.difference.p is not None]
+    corrected = iter(holm(known).tolist())
     return [
-        Tested(each.measure, each.about, each.side, each.difference, p)
-        for family in families.values()
-        for each, p in zip(family, holm([t.difference.p for t in family]).tolist(), strict=True)
+        each if each.difference.p is None else replace(each, corrected=next(corrected))
+        for each in family
     ]
-
-
-def _findings(tested: Sequence[Tested], reference: str) -> list[Finding]:
-    """What differs, first; then a sentence per number on what does not.
-
-    Numbers by column take one sentence for all columns. Other numbers of single samples than
-    shares are in the table only.
-    """
-    groups: dict[tuple[int, str, str], list[Tested]] = {}
-    for each in tested:
-        groups.setdefault((id(each.measure), each.side, _subject(each)), []).append(each)
-    differ, same = [], dict[tuple[int, str], list[Tested]]()
-    for (measure, side, _), members in groups.items():
-        if all(each.verdict is Verdict.NO_DIFFERENCE for each in members):
-            same.setdefault((measure, side), []).extend(members)
-        elif "column" in members[0].measure.keys:
-            differ.append(_over_columns(members, reference))
-        elif members[0].measure.yes_no or members[0].measure.known:
-            differ.append(_finding(members[0], reference))
-    shown = [m for m in same.values() if m[0].measure.yes_no or m[0].measure.known]
-    return [*differ, *(_alike(members, reference) for members in shown)]
-
-
-def _alike(members: Sequence[Tested], reference: str) -> Finding:
-    first = members[0]
-    subjects = ", ".join(filter(None, dict.fromkeys(map(_subject, members))))
-    low = min(each.difference.low for each in members)
-    high = max(each.difference.high for each in members)
-    where = f" for {subjects}" if subjects else ""
-    text = (
-        f"{first.measure.analysis}, {first.measure.name}: no difference seen between {first.side} "
-        f"and {reference}{where} ({plural(len(members), 'test')}, intervals within "
-        f"[{low:+.3f}, {high:+.3f}])."
-    )
-    values: dict[str, Cell] = {
-        "run": first.side,
-        "measure": first.measure.name,
-        "difference_low": low,
-        "difference_high": high,
-    }
-    return Finding(text, Verdict.NO_DIFFERENCE, values=values)
-
-
-def _subject(tested: Tested) -> str:
-    """What it is about, the column left out."""
-    named = zip(tested.measure.keys, tested.about, strict=True)
-    return " / ".join(value for key, value in named if key != "column")
-
-
-def _column(tested: Tested) -> str:
-    return dict(zip(tested.measure.keys, tested.about, strict=True)).get("column", "")
-
-
-def _finding(tested: Tested, reference: str) -> Finding:
-    subject, made = _subject(tested), tested.difference
-    over = f" over {plural(made.samples, 'sample')}" if made.samples else ""
-    how = {
-        "paired": f"paired{over}",
-        "unpaired": f"unpaired{over}",
-        "intervals": "from intervals",
-    }
-    text = (
-        f"{_head(tested)}: {made.value:.3f} in {tested.side}, {made.reference:.3f} in {reference} "
-        f"({how[made.test]})."
-    )
-    values: dict[str, Cell] = {
-        "run": tested.side,
-        "measure": tested.measure.name,
-        "difference": made.difference,
-        "difference_low": made.low,
-        "difference_high": made.high,
-        "p_corrected": tested.corrected,
-    }
-    return Finding(text, tested.verdict, subject, values)
-
-
-def _head(tested: Tested) -> str:
-    subject = _subject(tested)
-    return f"{tested.measure.analysis}, {subject}, {tested.measure.name}".replace(", ,", ",")
-
-
-def _over_columns(members: Sequence[Tested], reference: str) -> Finding:
-    differing = [each for each in members if each.verdict is Verdict.DIFFERS]
-    widest = max(differing, key=lambda each: abs(each.difference.difference))
-    one = _finding(widest, reference)
-    count = f"differs at {len(differing)} of {plural(len(members), 'column')}"
-    sentence = one.text.removeprefix(f"{_head(widest)}: ")
-    text = f"{_head(widest)}: {count}, most at {_column(widest)}: {sentence}"
-    return Finding(text, one.verdict, one.subject, {**one.values, "columns": len(differing)})
 
 
 def _test_table(tested: Sequence[Tested]) -> Table:
@@ -224,8 +153,8 @@ def _test_table(tested: Sequence[Tested]) -> Table:
         {
             "analysis": each.measure.analysis,
             "measure": each.measure.name,
-            "subject": _subject(each),
-            "column": _column(each) or None,
+            "subject": subject(each),
+            "column": column(each) or None,
             "run": each.side,
             "value": each.difference.value,
             "reference": each.difference.reference,
@@ -251,23 +180,22 @@ def _side_table(sides: Sequence[Side]) -> Table:
     return Table("compare-runs", "The runs", columns)
 
 
-def _warnings(sides: Sequence[Side], tested: Sequence[Tested]) -> list[str]:
+def _warnings(pairs: Sequence[Pair], tested: Sequence[Tested]) -> list[str]:
     warned = []
-    first = sides[0]
-    for side in sides[1:]:
-        both = [sample for sample in first.prints if sample in side.prints]
-        other = sum(first.prints[sample] != side.prints[sample] for sample in both)
-        if other:
+    for pair in pairs:
+        names = f"{pair.first.name} and {pair.second.name}"
+        tests = {each.difference.test for each in tested if each.side == pair.second.name}
+        if pair.changed:
             warned.append(
-                f"{first.name} and {side.name}: the prompt, image or label differs in {other:,} of "
-                f"{plural(len(both), 'sample')} with the same id; they are paired all the same."
+                f"{names}: the prompt, image or label differs in {pair.changed:,} of "
+                f"{plural(len(pair.shared), 'sample')} with the same id; they are paired all the "
+                "same."
             )
-        left = len(first.prints) + len(side.prints) - 2 * len(both)
-        if both and left:
+        if "paired" in tests and pair.left_out:
             warned.append(
-                f"{first.name} and {side.name}: {plural(left, 'sample')} that only one run has are "
-                "left out of paired tests."
+                f"{names}: {plural(pair.left_out, 'sample')} that only one run has are left out of "
+                "paired tests."
             )
-        if not any(each.side == side.name for each in tested):
-            warned.append(f"{first.name} and {side.name} share no number that can be compared.")
+        if not tests and not any(pair.same_result(name) for name in pair.second.results):
+            warned.append(f"{names} share no number that can be compared.")
     return warned

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.analysis import Analysis
+from vlmlens.compose.labels import analysis_named, result_name
 from vlmlens.errors import (
     CheckpointError,
     CompositionError,
     DataError,
     MissingAnnotation,
     PluginError,
+    SpecError,
 )
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import Manifest
 from vlmlens.samples import Sample
 from vlmlens.spec.model import DEFAULT_ANALYSES, merged
 from vlmlens.tokens import Column
@@ -35,7 +37,10 @@ def asked_analyses(by_user: Asked, suggested: Asked) -> dict[str, dict[str, Any]
         suggested: Options that the data suggests. They are used if the user gave none.
     """
     asked = by_user or {name: {} for name in DEFAULT_ANALYSES}
-    return {name: merged(suggested.get(name, {}), options) for name, options in asked.items()}
+    return {
+        name: merged(suggested.get(name, suggested.get(name.partition(":")[0], {})), options)
+        for name, options in asked.items()
+    }
 
 
 def suitable(
@@ -69,9 +74,11 @@ def suitable(
     """
     made: dict[str, Analysis] = {}
     left_out: dict[str, str] = {}
+    results: dict[str, str] = {}
     for name, options in asked.items():
         try:
-            manifest = registry.find(PluginKind.ANALYSIS, name)
+            manifest, label = analysis_named(registry, name)
+            _check_once(results, result_name(manifest, label), name)
             _check_columns(manifest, extractor)
             analysis = _make(registry, manifest, options, adapter, samples, columns)
             if skeleton is not None and type(analysis).check_model is not Analysis.check_model:
@@ -82,6 +89,18 @@ def suitable(
                 raise
             left_out[name] = error.message
     return made, left_out
+
+
+def _check_once(results: dict[str, str], result: str, name: str) -> None:
+    """Raise an error if two names would keep their results in one place."""
+    if result in results:
+        raise SpecError(
+            f"The analyses {results[result]!r} and {name!r} are the same: each has the result "
+            f"{result!r}.",
+            subject=name,
+            hint=f"Give one of them a label: {result.partition(':')[0]}:NAME.",
+        )
+    results[result] = name
 
 
 def check_storage(storage: Manifest, columns: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ LONGER = 10.0
 
 _FILE = r"^.+\.py(:\w+)?$"
 _DISTRIBUTION = r"^[\w.-]+:[\w-]+$"
+_LABEL = "[A-Za-z0-9_-]+"
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,14 @@ def _analysis(field: Mapping[str, Any], plugins: Iterable[_Plugin]) -> dict[str,
     """One name, several, or a mapping of names to options (or nothing)."""
     known = list(plugins)
     name = _names(known, uri=False)
+    name["anyOf"].append({"pattern": f"{_FILE[:-1]}:{_LABEL}$"})
+    name["anyOf"] += [{"pattern": f"^{plugin.pattern}:{_LABEL}$"} for plugin in known]
     options = {
         "type": "object",
         "properties": {each: _or_none(plugin) for plugin in known for each in plugin.names},
         "patternProperties": {
-            **{f"^{plugin.pattern}$": _or_none(plugin) for plugin in known},
+            **{f"^{plugin.pattern}(:{_LABEL})?$": _or_none(plugin) for plugin in known},
+            f"{_FILE[:-1]}:{_LABEL}$": {"type": ["object", "null"]},
             _FILE: {"type": ["object", "null"]},
             _other_distributions(known): {"type": ["object", "null"]},
         },

@@ -76,7 +76,17 @@ def checkpoint_json(model: str, file: str, arguments: Mapping[str, Any]) -> dict
         arguments: For `from_pretrained`; only the revision is used.
     """
     path = checkpoint_file(model, file, arguments)
-    return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"The {file} of {model!r} is no JSON: {error}.", subject=model
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"The {file} of {model!r} holds no object.", subject=model)
+    return found
 
 
 @contextmanager

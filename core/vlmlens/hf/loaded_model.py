@@ -11,7 +11,13 @@ import transformers
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
-from vlmlens.hf.checkpoints import check_complete, checkpoint_identity, explained, quiet
+from vlmlens.hf.checkpoints import (
+    check_complete,
+    checkpoint_identity,
+    checkpoint_json,
+    explained,
+    quiet,
+)
 from vlmlens.hf.load_options import (
     check_autocast,
     compute_in,
@@ -97,6 +103,13 @@ class LoadedModel(ModelAdapter):
         it calls transformers.
         """
         return hub_arguments(request)
+
+    @classmethod
+    def checkpoint_config(cls, request: LoadRequest) -> dict[str, Any]:
+        """See `ModelAdapter.checkpoint_config`."""
+        model = cls.model_name(request)
+        with explained(model):
+            return checkpoint_json(model, "config.json", hub_arguments(request))
 
     @classmethod
     def empty_module(cls, config: Any, request: LoadRequest) -> Any:

@@ -13,7 +13,6 @@ from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_m
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._entry import Entry, normal
 from vlmlens.registry._reading import same_distribution
-from vlmlens.registry._target import absolute_file
 
 _log = logging.getLogger("vlmlens")
 _FILE_SOURCE = re.compile(r"(?P<plugin>.+\.py:\w+)(?::(?P<source>.*))?")
@@ -46,15 +45,6 @@ def dataset_for(data: str, entries: Sequence[Entry], find: Find, ask: Ask) -> tu
         raise _not_found(entries, data)
     path = str(expanded(data))
     return _only_reader(entries, path, ask), path
-
-
-def absolute_dataset(data: str) -> str:
-    """The value of `--data`; in `FILE.py:Class:SOURCE`, the file's absolute path."""
-    match = _FILE_SOURCE.fullmatch(data)
-    if match is None:
-        return data
-    rest = "" if match["source"] is None else f":{match['source']}"
-    return absolute_file(match["plugin"]) + rest
 
 
 def _named(entries: Sequence[Entry], data: str) -> tuple[str, str] | None:

@@ -49,19 +49,6 @@ def is_file(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
-def absolute_file(name: str) -> str:
-    """A plugin name; `FILE.py:Class` with the file's absolute path, which holds in any folder.
-
-    >>> absolute_file("lmdb"), absolute_file("/x/y.py:Z")
-    ('lmdb', '/x/y.py:Z')
-    """
-    match = _FILE.fullmatch(name)
-    if match is None:
-        return name
-    path = str(expanded(match["path"]).absolute())
-    return f"{path}:{match['name']}" if match["name"] else path
-
-
 def file_manifest(kind: PluginKind, name: str) -> Manifest:
     """The manifest of `FILE.py:Class`. It is made from the class if the class has none.
 

@@ -10,8 +10,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from vlmlens._clean import clean
 from vlmlens._files import write_bytes
-from vlmlens.report._text import clean, scalar, slug
+from vlmlens.report._text import scalar, slug
 from vlmlens.results import Figure, Result, Table
 
 
@@ -37,14 +38,23 @@ def write_result(result: Result, folder: Path) -> list[Path]:
     tables = file_names(result, result.tables, "parquet")
     figures = file_names(result, result.figures, "svg")
     folder.mkdir(parents=True, exist_ok=True)
-    first = f"{slug(result.analysis)}.json"
+    first = f"{stem(result.analysis)}.json"
     write_bytes(folder / first, text.encode())
     for table, name in zip(result.tables, tables, strict=True):
         write_bytes(folder / name, table_parquet(table))
     for figure, name in zip(result.figures, figures, strict=True):
         write_bytes(folder / name, figure_svg(figure))
-    _remove_stale(folder, slug(result.analysis), {*tables, *figures})
+    _remove_stale(folder, stem(result.analysis), {*tables, *figures})
     return [folder / name for name in (first, *tables, *figures)]
+
+
+def stem(analysis: str) -> str:
+    """What the file names of a result begin with; `@` stands before its label.
+
+    >>> stem("logit-lens"), stem("logit-lens:patches")
+    ('logit-lens', 'logit-lens@patches')
+    """
+    return "@".join(slug(part) for part in analysis.split(":"))
 
 
 def to_json(result: Result) -> str:
@@ -91,7 +101,7 @@ def file_names(result: Result, items: Sequence[Table] | Sequence[Figure], suffix
     Raises:
         ValueError: Two are the same.
     """
-    names = [f"{slug(result.analysis)}.{slug(item.name)}.{suffix}" for item in items]
+    names = [f"{stem(result.analysis)}.{slug(item.name)}.{suffix}" for item in items]
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError(f"{result.analysis}: two results would share a file: {sorted(names)}")
     return names

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmlens._clean import clean
 from vlmlens._files import write_bytes
 from vlmlens.errors import ImageError, SpecError, did_you_mean
-from vlmlens.report._text import clean, finite, one_line, scalar, show, slug
+from vlmlens.report._text import finite, no_formula, one_line, scalar, show, slug
 from vlmlens.report.files import file_names, table_parquet
 from vlmlens.results import Cell, Figure, Result, Sheet, Table
 from vlmlens.samples import Sample
@@ -67,10 +68,13 @@ def write_papers(
 
 
 def table_csv(table: Table) -> bytes:
-    """The table as CSV (RFC 4180, UTF-8), numbers in full; what is missing is empty."""
+    """The table as CSV (RFC 4180, UTF-8), numbers in full; what is missing is empty.
+
+    An apostrophe stands before text that a spreadsheet would take for a formula.
+    """
     sink = io.StringIO()
     writer = csv.writer(sink)
-    writer.writerow([clean(name) for name in table.columns])
+    writer.writerow([clean(no_formula(name)) for name in table.columns])
     writer.writerows([_plain(cell) for cell in row] for row in table.rows())
     return sink.getvalue().encode()
 
@@ -163,7 +167,7 @@ def _plain(cell: Cell) -> object:
     value = scalar(cell)
     if isinstance(value, float):
         return finite(value)
-    return clean(value) if isinstance(value, str) else value
+    return clean(no_formula(value)) if isinstance(value, str) else value
 
 
 def _is_numeric(values: Sequence[Cell]) -> bool:

@@ -17,10 +17,11 @@ from vlmlens._version import __version__
 from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.applicability import asked_analyses, suitable
+from vlmlens.compose.labels import analysis_named
 from vlmlens.errors import CompositionError, MissingAnnotation
-from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry, call_hook
-from vlmlens.runs.run import NO_MODEL, Run
+from vlmlens.runs.run import NO_MODEL, Run, is_run
+from vlmlens.runs.trust import vetted_sample, withheld
 from vlmlens.spec.model import make_spec
 from vlmlens.stores.opening import is_uri, recognize
 
@@ -45,13 +46,20 @@ def folder_for(where: str) -> Path:
     return (path if beside else Path(path.name)).with_name(path.name + SUFFIX)
 
 
-def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None = None) -> Run:
+def run_beside(
+    where: str,
+    registry: Registry,
+    options: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
+) -> Run:
     """Create or update the run folder beside a store.
 
     Args:
         where: Path or URI of a store that knows its samples.
         registry: The installed plugins.
         options: Options of the storage backend.
+        trust: Whether to show pictures outside the folder of the store.
 
     Raises:
         StoreError: No installed backend reads it.
@@ -86,8 +94,15 @@ def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None
         "model": {"model": meta.get("model", ""), "architecture": meta.get("adapter", "")},
         "warnings": [f"{name} is left out: {why}." for name, why in left_out.items()],
     }
-    run = Run.create(folder_for(where), spec, info, registry=registry)
-    run.write_samples([_without_lost_images(sample) for sample in samples])
+    folder = folder_for(where)
+    if is_run(folder):
+        info["seeds"] = Run(folder).info.get("seeds", {})
+    run = Run.create(folder, spec, info, registry=registry)
+    around = Path(uri.partition("://")[2]).parent
+    shown = list(samples) if trust else [vetted_sample(sample, around) for sample in samples]
+    if hidden := sum(new is not old for new, old in zip(shown, samples, strict=True)):
+        run.update(warnings=[*info["warnings"], withheld(hidden, where)])
+    run.write_samples([_without_lost_images(sample) for sample in shown])
     return run
 
 
@@ -98,6 +113,7 @@ def analyze_stored(
     *,
     observer: Observer | None = None,
     seed: int = 0,
+    fresh: bool = False,
 ) -> list[Result]:
     """Run analyses over a store without a model.
 
@@ -107,11 +123,14 @@ def analyze_stored(
         registry: The installed plugins.
         observer: Receives progress, notes and warnings.
         seed: The seed of everything random.
+        fresh: Replace results of these analyses that have other options.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
+        ResultExists: A result would be replaced, and `fresh` is not set.
     """
     from vlmlens.report.files import write_result
+    from vlmlens.runner.keeping import check_kept, named, remember_seed
     from vlmlens.runner.run_report import write_run_report
 
     observer = observer or SilentObserver()
@@ -139,11 +158,15 @@ def analyze_stored(
     )
     for name, why in left_out.items():
         warn(f"{name} is left out: {why}")
+    if not fresh:
+        check_kept(run, made, registry, seed)
     results = []
     with run.store() as store:
         for name, analysis in made.items():
             observer.stage(name, None)
-            results.append(analysis.run(_context(run, store, name, seed, observer, warn)))
+            result = analysis.run(_context(run, store, name, seed, observer, warn))
+            results.append(named(result, analysis_named(registry, name)[1]))
+            remember_seed(run, results[-1], seed)
             write_result(results[-1], run.path / "results")
             observer.result(results[-1])
             call_hook(registry.hooks(), "vlmlens_result_ready", run=run, result=results[-1])
@@ -163,9 +186,7 @@ def _without_lost_images(sample: Sample) -> Sample:
 
 
 def _needing_model(registry: Registry, asked: Mapping[str, Any]) -> list[str]:
-    known = [entry.manifest for entry in registry.entries(PluginKind.ANALYSIS) if entry.manifest]
-    needing = {each.name for each in known if "model" in each.needs}
-    return [name for name in asked if name in needing]
+    return [name for name in asked if "model" in analysis_named(registry, name)[0].needs]
 
 
 def _no_model(analysis: str, run: Run) -> CompositionError:

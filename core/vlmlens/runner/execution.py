@@ -17,23 +17,25 @@ from vlmlens.abc.storage import ColumnStore
 from vlmlens.compose.applicability import asked_analyses, suitable
 from vlmlens.compose.estimate import Estimate
 from vlmlens.compose.given import IN_MEMORY
+from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import FingerprintMismatch, RunError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
+from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
 from vlmlens.runner.run_folder import (
     RunMode,
-    folder_of,
     next_folder,
     now,
     open_run,
+    place_of,
     shard_plan,
 )
 from vlmlens.runner.stages import Job, Watch, state_kept
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import changing
-from vlmlens.runs.run import Run
+from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.shards import Shard
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def execute(
     with disk_errors():
         if shard is not None:
             plan, extract_only = shard_plan(plan, shard, mode), True
-        path = folder_of(plan, mode)
+        path = place_of(plan, mode)
         with changing(path):
             return execute_held(
                 plan, path, mode=mode, observer=observer, extract_only=extract_only, shard=shard
@@ -101,6 +103,8 @@ def execute_held(
     shard: Shard | None = None,
 ) -> Run:
     """Like `execute`, in a folder that the caller has the right to change."""
+    if mode == "resume" and not extract_only and is_run(path):
+        _check_kept(plan, path)
     run = open_run(plan, path, mode)
     if plan.spec.data == IN_MEMORY:
         plan = replace(plan, samples=run.samples)
@@ -113,6 +117,16 @@ def execute_held(
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
         _finish(job, len(plan.samples))
     return run
+
+
+def _check_kept(plan: Plan, path: Path) -> None:
+    """Refuse to replace results by others, if the files of the run can be read."""
+    kept = Run(path, registry=plan.registry, trust=True)
+    try:
+        _ = kept.info, kept.spec
+    except RunError:
+        return
+    check_kept(kept, plan.analyses, plan.registry, plan.spec.seed)
 
 
 def _warnings(run: Run, plan: Plan) -> list[str]:
@@ -133,6 +147,7 @@ def analyze(
     *,
     observer: Observer | None = None,
     seed: int | None = None,
+    fresh: bool = False,
 ) -> list[Result]:
     """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
@@ -142,11 +157,14 @@ def analyze(
         registry: The installed plugins.
         observer: Receives progress, notes and warnings.
         seed: A seed to use instead of the run's own.
+        fresh: Replace results of these analyses that have other options.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
+        ResultExists: A result would be replaced, and `fresh` is not set.
     """
     spec = run.spec
+    run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
@@ -155,6 +173,7 @@ def analyze(
     asked = asked_analyses(analyses, run.info.get("suggested", {}))
 
     def _adapter_class() -> type[ModelAdapter]:
+        run.check_trust("model", "trust_remote_code")
         found: type[ModelAdapter] = registry.load(adapter)
         return found
 
@@ -169,6 +188,10 @@ def analyze(
         skeleton=cache(lambda: _adapter_class().skeleton(load_request(spec, registry, adapter))),
     )
 
+    chosen = spec.seed if seed is None else seed
+    if not fresh:
+        check_kept(run, made, registry, chosen)
+
     def load() -> ModelAdapter:
         return load_model(spec, _adapter_class(), load_request(spec, registry, adapter))
 
@@ -178,7 +201,6 @@ def analyze(
         for name, why in left_out.items():
             job.warn(f"{name} is left out: {why}")
         with state_kept(job):
-            chosen = spec.seed if seed is None else seed
             results = _analyse(job, made, samples, spec.samples_at_once, chosen)
             _finish(job, len(samples))
     return results
@@ -205,7 +227,8 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
             job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
             missing = _missing(store, plan.columns, plan.samples)
         compiled = {"compiled": True} if plan.spec.compile else {}
-        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
+        made = {**vlm.describe(), "extractor": plan.spec.extractor}
+        _check_fingerprint(store, {**made, **plan.image_rules, **compiled})
         if compiled:
             _note_compiled(job, plan, vlm)
         job.run.update(model=vlm.describe())
@@ -307,7 +330,11 @@ def _analyse(
     results = []
     for name, analysis in analyses.items():
         with job.watch.stage(name), job.run.store() as store:
-            result = analysis.run(_context(job, store, samples, batch_size, seed, name))
+            manifest, label = analysis_named(job.run.registry, name)
+            context = _context(job, store, samples, batch_size, seed, name)
+            folder = folder_of(job.run, manifest.name, label)
+            result = named(analysis.run(replace(context, folder=folder)), label)
+        remember_seed(job.run, result, seed)
         write_result(result, job.run.path / "results")
         job.files.record()
         job.watch.observer.result(result)
@@ -337,7 +364,6 @@ def _context(
         progress=progress,
         warn=job.warn,
         generated=GeneratedTexts(job.run.path).generations(),
-        folder=job.run.path / "results",
     )
 
 

@@ -46,6 +46,7 @@ _KEPT = (
     "shared_images",
     "shards",
     "warnings",
+    "seeds",
 )
 """The entries of run.json that a resumed run keeps: how its stored rows were made."""
 
@@ -57,7 +58,7 @@ RunMode = Literal["new", "resume", "fresh"]
 _log = logging.getLogger("vlmlens")
 
 
-def folder_of(plan: Plan, mode: RunMode) -> Path:
+def place_of(plan: Plan, mode: RunMode) -> Path:
     """The folder for the run of a plan. Nothing is written yet, except a new default folder.
 
     Raises:
@@ -79,7 +80,7 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
 
     Args:
         plan: From `compose`.
-        path: The folder, from `folder_of`.
+        path: The folder, from `place_of`.
         mode: See `vlmlens.runner.execution.execute`.
 
     Raises:

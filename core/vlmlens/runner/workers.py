@@ -18,7 +18,7 @@ from vlmlens.compose.applicability import check_lasting
 from vlmlens.errors import RunError
 from vlmlens.manifest import PluginKind
 from vlmlens.runner.merge import merge_held
-from vlmlens.runner.run_folder import create_sharded, folder_of, start_over, unmerged
+from vlmlens.runner.run_folder import create_sharded, place_of, start_over, unmerged
 from vlmlens.runner.stages import record_end
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
@@ -58,7 +58,7 @@ def execute_in_workers(
 
     check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
     watching = observer or SilentObserver()
-    path = folder_of(plan, mode)
+    path = place_of(plan, mode)
     plan = replace(plan, spec=plan.spec.model_copy(update={"out": str(path)}))
     with disk_errors(), changing(path):
         run = _begun(plan, path, workers, mode)
@@ -131,7 +131,7 @@ def extract_in_workers(run: Run, count: int, arguments: Sequence[str] = ()) -> N
 
 def _start(run: Run, shard: Shard, arguments: Sequence[str], says: Path) -> subprocess.Popen[bytes]:
     # -P: Python must not import modules that happen to lie in the working folder.
-    command = [sys.executable, "-P", "-m", "vlmlens", "extract", "--quiet", *arguments]
+    command = [sys.executable, "-P", "-m", "vlmlens", "extract", "--quiet", "--trust", *arguments]
     command += ["-c", str(run.path / "spec.yaml"), "--out", str(run.path)]
     command += ["--shard", f"{shard.number}/{shard.count}"]
     environment = {**os.environ, WORKER: "1", "PYTHONPATH": _safe(os.environ.get("PYTHONPATH", ""))}

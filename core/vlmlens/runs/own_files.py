@@ -20,6 +20,9 @@ from vlmlens.runs.records import read_record
 
 FILES = ("spec.yaml", "samples.jsonl", "skipped.jsonl", "generated.jsonl", "report.html")
 _LISTED = ("columns", "results", "plugins")
+OWN = ("run.json", "run.lock", *FILES, *_LISTED, "images", "shards")
+"""All names at the top of a run's folder that vlmlens uses."""
+
 _IMAGE = re.compile(r"[0-9a-f]{64}\.png")
 _SHARD = re.compile(r"\d+-of-\d+")
 _OF_SHARD = ("run.json", "run.lock", "worker.log")

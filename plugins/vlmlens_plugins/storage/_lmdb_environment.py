@@ -92,6 +92,8 @@ class Environment:
         txn, planned = self._begin(plan)
         try:
             yield txn, planned
+        except lmdb.Error as error:
+            raise self._explained(error) from error
         finally:
             txn.abort()
             self._gate.leave()
@@ -210,7 +212,11 @@ class Environment:
                 hint="Raise its limit (ulimit -v).",
             )
         if isinstance(error, _DAMAGED):
-            return StoreCorrupt(text, subject=self.folder)
+            return StoreCorrupt(
+                text,
+                subject=self.folder,
+                hint="Copy it again from its source, or extract again with --fresh.",
+            )
         if any(sign in str(error) for sign in _NO_SPACE) or self._is_full():
             return full(self.folder)
         return StoreError(text, subject=self.folder)

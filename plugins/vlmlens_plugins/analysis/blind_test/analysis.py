@@ -11,7 +11,11 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import report
-from vlmlens_plugins.analysis.blind_test.answers import TaskAnswers, without_class_labels
+from vlmlens_plugins.analysis.blind_test.answers import (
+    TaskAnswers,
+    untold_labels,
+    without_class_labels,
+)
 from vlmlens_plugins.analysis.blind_test.conditions import Conditions
 from vlmlens_plugins.analysis.blind_test.figures import figures
 from vlmlens_plugins.analysis.blind_test.interviewer import Interviewer
@@ -74,7 +78,9 @@ class BlindTest(Analysis):
             warnings += more
         for message in warnings:
             context.warn(message)
-        tasks, more = without_class_labels(self._ask(context, scorer, samples))
+        asked = self._ask(context, scorer, samples)
+        tasks, more = without_class_labels(asked)
+        more = [*untold_labels(asked), *more]
         for message in more:
             context.warn(message)
         warnings += more

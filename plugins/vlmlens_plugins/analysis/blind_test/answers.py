@@ -107,6 +107,22 @@ class TaskAnswers:
     forms: Forms | None = None
 
 
+def untold_labels(tasks: Sequence[TaskAnswers]) -> list[str]:
+    """What to tell the user about labels that the first token does not tell from other answers."""
+    messages = []
+    for task in tasks:
+        having = np.array([sample.label is not None for sample in task.samples])
+        untold = int((having & ~task.labelled).sum())
+        if untold:
+            messages.append(
+                f"{task.task}: {untold} of {int(having.sum())} labels begin with the same token as "
+                "another answer of the task. The first token does not tell whether they are given, "
+                "so they are left out of the accuracy. With open=generate, written answers are "
+                "compared."
+            )
+    return messages
+
+
 def without_class_labels(tasks: Sequence[TaskAnswers]) -> tuple[list[TaskAnswers], list[str]]:
     """The tasks without labels that are no answers, and what to tell the user.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from vlmlens.errors import MissingAnnotation
+from vlmlens.images import open_image
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.blind_test.options import Blank
@@ -116,7 +117,7 @@ def _shuffled(image: Image.Image, grid: int, rng: np.random.Generator) -> Image.
 
 def _size(image: str | Image.Image) -> tuple[int, int]:
     if isinstance(image, str):
-        with Image.open(image) as opened:
+        with open_image(image) as opened:
             return _upright_size(opened)
     return _upright_size(image)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from vlmlens.abc import AnalysisContext, Generation, ModelAdapter
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._label_tokens import label_tokens
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis._statistics import jensen_shannon, total_variation
 from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers
@@ -92,9 +93,9 @@ class Interviewer:
                 tv[k, rows], js[k, rows] = total_variation(p, q), jensen_shannon(p, q)
             self._tick(len(rows))
         given, picks = np.unique(tokens, return_inverse=True)
-        firsts = [self._first_id(sample.label) for sample in samples]
+        firsts = label_tokens(self._scorer.answer_ids, samples).tokens
         number = {int(token): i for i, token in enumerate(given)}
-        labels = np.array([number.get(token, -1) for token in firsts])
+        labels = np.array([number.get(int(token), -1) for token in firsts])
         image, *blind = _one_hot(picks.reshape(tokens.shape), len(given), labels)
         return TaskAnswers(
             task,
@@ -102,7 +103,7 @@ class Interviewer:
             tuple(self._vlm.decode([int(token)]) for token in given),
             image,
             tuple(map(Blinded, self._kinds, blind, tv, js)),
-            np.array(firsts) >= 0,
+            firsts >= 0,
             labels,
             open=True,
         )
@@ -139,10 +140,6 @@ class Interviewer:
 
     def _first_tokens(self, samples: Sequence[Sample]) -> list[Floats]:
         return list(self._scorer.first_token(samples))
-
-    def _first_id(self, label: str | None) -> int:
-        ids = [] if label is None else self._scorer.answer_ids(label)
-        return ids[0] if ids else -1
 
 
 class Writer:

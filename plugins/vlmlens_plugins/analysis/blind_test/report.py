@@ -102,7 +102,9 @@ def _asked(options: BlindOptions) -> list[str]:
         f"{options.max_new_tokens} tokens). It is normalized: case, punctuation, articles, number "
         "words, and the one right answer of the task that it names."
         if options.open == "generate"
-        else "Without choices, the distribution of the first token counts."
+        else "Without choices, the distribution of the first token counts. An answer is right if "
+        "it begins with the label's first token; labels that share it with another answer of the "
+        "task are left out."
     )
     said = [_WRITTEN.format(score=how, open=written)]
     if _FORMS[options.form]:

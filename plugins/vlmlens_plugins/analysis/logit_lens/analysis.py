@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, Readout
 from vlmlens.errors import CompositionError, MissingAnnotation, ReadoutError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._columns import choose
+from vlmlens_plugins.analysis._label_tokens import LabelTokens, label_tokens
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.logit_lens import fresh_positions, report, several_report, tuned_gain
 from vlmlens_plugins.analysis.logit_lens.figures import figures
@@ -27,7 +26,7 @@ from vlmlens_plugins.analysis.logit_lens.readings import Reader
 from vlmlens_plugins.analysis.logit_lens.several_positions import read_several
 from vlmlens_plugins.analysis.logit_lens.single_position import Lens, read_single
 from vlmlens_plugins.analysis.logit_lens.tables import tables
-from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints, Vocabulary
+from vlmlens_plugins.analysis.logit_lens.vocabulary import Vocabulary
 from vlmlens_plugins.analysis.logit_lens.words import spellings
 
 _CHECKED = 4
@@ -72,7 +71,7 @@ class LogitLens(Analysis):
             words=spellings(vlm, self.options.words, vocabulary.size),
             megabytes=self.options.chunk,
         )
-        labels = _label_tokens(AnswerScorer(vlm), context.samples)
+        labels = label_tokens(AnswerScorer(vlm).answer_ids, context.samples)
         parts, errors = [], []
         for number, group in enumerate(found):
             progress = _progress(context, number, len(found))
@@ -116,7 +115,7 @@ class LogitLens(Analysis):
         vlm: ModelAdapter,
         reader: Reader,
         group: Group,
-        labels: Ints,
+        labels: LabelTokens,
         progress: Callable[[int], None],
     ) -> tuple[Result, float]:
         """What a group's columns tell, and the error of the check."""
@@ -133,12 +132,12 @@ class LogitLens(Analysis):
         if stored.ragged:
             many = read_several(
                 reader, group, context.samples, rows,
-                labels if group.selector.kind == TokenKind.IMAGE else None,
+                labels.tokens if group.selector.kind == TokenKind.IMAGE else None,
                 self.options.words, same=same, shown=shown, progress=progress,
             )  # fmt: skip
             return several_report.part(many, vlm), error
-        readings = read_single(reader, rows, labels, same=same, progress=progress)
-        lens = Lens(group, tuple(context.samples), readings, tuple(self.options.words))
+        readings = read_single(reader, rows, labels.tokens, same=same, progress=progress)
+        lens = Lens(group, tuple(context.samples), readings, tuple(self.options.words), labels)
         part = Result(
             "",
             "",
@@ -228,12 +227,3 @@ def _final(group: Group, site: str, columns: Sequence[str]) -> str:
 def _progress(context: AnalysisContext, number: int, groups: int) -> Callable[[int], None]:
     total = len(context.samples)
     return lambda done: context.progress(number * total + done, groups * total)
-
-
-def _label_tokens(scorer: AnswerScorer, samples: Sequence[Sample]) -> Ints:
-    """int64 `[n]`: the first token of each label, -1 without one."""
-    tokens = [
-        -1 if sample.label is None else (scorer.answer_ids(sample.label) or [-1])[0]
-        for sample in samples
-    ]
-    return np.array(tokens, dtype=np.int64)

@@ -48,7 +48,8 @@ def notes(options: LensOptions, error: float, words: Sequence[Ints]) -> list[str
         "Checked first: at the last block the lens equals the model's own logits within "
         f"{error:.1e} of the largest logit.",
         "The answer is the model's own most probable next token. A label stands for the first "
-        "token that the model would write for it. The answer settles at the first layer from "
+        "token that the model would write for it, and is left out where another label or choice "
+        "of the task begins with the same token. The answer settles at the first layer from "
         "which it stays the most probable token. Entropy and divergence, KL(final layer || layer), "
         "are in nats. Bands are quartiles.",
         "Early blocks do not write in the unembedding's basis. A token that is not the most "
@@ -73,7 +74,10 @@ def _finding(lens: Lens, task: str, rows: Ints) -> Finding:
     start, end = (_median(found.answer_probability[i, rows]) for i in (0, -1))
     label = lens.labelled(rows)
     agree = float((found.label_rank[-1, label] == 1).mean()) if len(label) else None
-    right = "" if agree is None else f"; it is right in {agree:.0%}"
+    shared = int(lens.labels.shared[rows].sum())
+    right = _right(
+        agree, longer=bool(lens.labels.longer[label].any()), shared=shared, total=len(rows)
+    )
     text = (
         f"{task}: the answer settles at {names[layer]}, layer {layer + 1} of {total}{right}."
         if layer < total
@@ -86,9 +90,22 @@ def _finding(lens: Lens, task: str, rows: Ints) -> Finding:
         "answer_probability_first": start,
         "answer_probability_last": end,
         "label_top1_last": agree,
+        "labels_not_told": shared,
     }
     subject = task if lens.stem == "lens" else f"{task} ({lens.group.name})"
     return Finding(text, subject=subject, values=values)
+
+
+def _right(agree: float | None, *, longer: bool, shared: int, total: int) -> str:
+    """How often the answer is the label, as far as one token tells."""
+    untold = (
+        f"cannot be told in {shared} of {total}, whose label begins with the same token as another "
+        "answer"
+    )
+    if agree is None:
+        return f"; whether it is right {untold}" if shared else ""
+    said = f"; it {'begins like the label' if longer else 'is right'} in {agree:.0%}"
+    return f"{said} ({untold})" if shared else said
 
 
 def _median(values: Floats) -> float:

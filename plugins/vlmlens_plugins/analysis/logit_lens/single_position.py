@@ -10,6 +10,7 @@ import numpy as np
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import short_names
+from vlmlens_plugins.analysis._label_tokens import LabelTokens
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
@@ -26,12 +27,14 @@ class Lens:
         samples: The run's samples.
         readings: A position per sample.
         words: The chosen words.
+        labels: What is known of the samples' labels.
     """
 
     group: Group
     samples: tuple[Sample, ...]
     readings: Readings
     words: tuple[str, ...]
+    labels: LabelTokens
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ class Lens:
         return names[number] if number < len(names) else None
 
     def labelled(self, rows: Ints) -> Ints:
-        """Those of some samples that have a label."""
+        """Those of some samples whose label is told by its first token."""
         found: Ints = rows[self.readings.label_rank[0, rows] > 0]
         return found
 

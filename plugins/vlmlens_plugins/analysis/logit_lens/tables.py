@@ -35,7 +35,22 @@ def tables(lens: Lens, shown: Sequence[int], vlm: ModelAdapter, seed: int) -> li
         made.append(_word_table(lens))
     if len(lens.tasks) > 1:
         made.append(_task_table(lens, seed))
+    made.append(_settling_table(lens))
     return made
+
+
+def _settling_table(lens: Lens) -> Table:
+    """Of every sample, the number of the layer at which its answer settles; the first is 0."""
+    rows: list[dict[str, Cell]] = [
+        {
+            "sample": lens.samples[i].id,
+            "task": task,
+            "settling": int(lens.settled[i]),
+        }
+        for task, members in lens.tasks.items()
+        for i in members
+    ]
+    return table(f"{lens.stem}-settling", "Settling depth of every sample", rows)
 
 
 def _row(lens: Lens, task: str, rows: Ints, i: int) -> dict[str, Cell]:

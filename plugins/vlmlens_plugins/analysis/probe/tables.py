@@ -19,7 +19,7 @@ _NUMBERS = (
 
 _STAGE = (
     "target", "stage", "column", "verdict", "accuracy", "accuracy_low", "accuracy_high",
-    "above_answers", "above_low", "above_high",
+    "above_answers", "above_low", "above_high", "samples",
 )  # fmt: skip
 _NONE = (None, None, None)
 
@@ -62,7 +62,8 @@ def row(target: Target, score: Score) -> dict[str, Cell]:
 def _complete(item: Probed, score: Score) -> dict[str, Cell]:
     low, high = score.accuracy_low, score.accuracy_high
     numbers = row(item.target, score)
-    return {**numbers, "accuracy_low": low, "accuracy_high": high, "C": score.strength}
+    ends = {"accuracy_low": low, "accuracy_high": high}
+    return {**numbers, **ends, "C": score.strength, "samples": len(item.target.y)}
 
 
 def _layer(item: Probed, index: int) -> dict[str, Cell]:
@@ -80,6 +81,7 @@ def _layer(item: Probed, index: int) -> dict[str, Cell]:
         "behind_best": place.behind,
         "behind_low": place.behind_low,
         "behind_high": place.behind_high,
+        "samples": len(item.target.y),
         "not_worse": place.not_worse,
         "plateau_start": place is plateau_start(item.places),
     }
@@ -96,6 +98,7 @@ def _shortcuts(probed: Sequence[Probed]) -> list[dict[str, Cell]]:
             "best_column_above": found.behind,
             "above_low": found.behind_low,
             "above_high": found.behind_high,
+            "samples": len(item.target.y),
             "explains": found.explains,
         }
         for item in probed
@@ -110,11 +113,13 @@ def _stages(probed: Sequence[Probed]) -> list[dict[str, Cell]]:
         for stage in item.stages:
             best, above = stage.score, stage.over_answers or _NONE
             ends = best.accuracy, best.accuracy_low, best.accuracy_high
-            rows.append((name, stage.stage.value, best.column, stage.verdict.value, *ends, *above))
+            numbers = *ends, *above, len(item.target.y)
+            rows.append((name, stage.stage.value, best.column, stage.verdict.value, *numbers))
         if item.answered is not None:
             said = item.answered
             ends = said.accuracy, said.low, said.high
-            rows.append((name, "the model's answers", None, said.outcome.value, *ends, *_NONE))
+            numbers = *ends, *_NONE, len(item.target.y)
+            rows.append((name, "the model's answers", None, said.outcome.value, *numbers))
     return [dict(zip(_STAGE, cells, strict=True)) for cells in rows]
 
 

@@ -1,0 +1,84 @@
+"""Results of earlier analyses are kept: none is replaced by one with other options unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from vlmlens.compose.labels import analysis_named, result_name
+from vlmlens.errors import ResultExists
+from vlmlens.report.files import plain, stem
+from vlmlens.results import Result
+
+if TYPE_CHECKING:
+    from vlmlens.abc.analysis import Analysis
+    from vlmlens.registry import Registry
+    from vlmlens.runs.run import Run
+
+
+def check_kept(run: Run, analyses: Mapping[str, Analysis], registry: Registry, seed: int) -> None:
+    """Refuse to replace a result by one with other options or another seed.
+
+    Args:
+        run: Where results are kept.
+        analyses: Those that are about to run, by the user's names.
+        registry: The installed plugins.
+        seed: The seed that they run with.
+
+    Raises:
+        ResultExists: A result would be replaced.
+    """
+    results, seeds = run.results, run.info.get("seeds", {})
+    for name, analysis in analyses.items():
+        manifest, label = analysis_named(registry, name)
+        base, kept = manifest.name, result_name(manifest, label)
+        if kept not in results:
+            continue
+        before = {**_completed(analysis, results[kept].options), "seed": seeds.get(kept, seed)}
+        now = {**plain(analysis.options.model_dump(mode="json")), "seed": seed}
+        other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if other:
+            changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in other)
+            raise ResultExists(
+                f"The run has a result of {kept} with other options: {changes}.",
+                subject=kept,
+                hint=f"To keep both, give this one a label: --analysis {base}:LABEL, with options "
+                f"at analysis.{base}:LABEL. To replace it: --fresh.",
+            )
+
+
+def named(result: Result, label: str) -> Result:
+    """The result under its label."""
+    if not label:
+        return result
+    return replace(
+        result,
+        analysis=f"{result.analysis}:{label}",
+        title=f"{result.title} ({label})",
+        overview=[replace(each, question=f"{each.question} ({label})") for each in result.overview],
+    )
+
+
+def folder_of(run: Run, manifest_name: str, label: str) -> Path:
+    """Where an analysis keeps files of its own; those of a label lie apart."""
+    folder = run.path / "results"
+    return folder / stem(f"{manifest_name}:{label}") if label else folder
+
+
+def remember_seed(run: Run, result: Result, seed: int) -> None:
+    """Keep the seed that a result was made with."""
+    run.update(seeds={**run.info.get("seeds", {}), result.analysis: seed})
+
+
+def _completed(analysis: Analysis, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored options, with defaults for those that have been added since."""
+    try:
+        whole = type(analysis.options).model_validate(dict(options)).model_dump(mode="json")
+    except ValidationError:
+        whole = dict(options)
+    found: dict[str, Any] = plain(whole)
+    return found
