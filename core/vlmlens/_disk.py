@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vlmlens._files import cache_folder
+from vlmlens._files import cache_folder, remove_abandoned
 from vlmlens.errors import FileError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,6 +62,7 @@ def made_cache(*parts: str) -> Path:
     try:
         folder = cache_folder().joinpath(*parts)
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise FileError(

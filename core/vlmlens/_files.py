@@ -17,19 +17,27 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _KEPT_OF_NAME = 48
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step; durable when this returns."""
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace a file's content in one step.
+
+    Args:
+        path: The file.
+        data: Its content.
+        durable: Whether to wait until it survives a power cut.
+    """
     temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
             _mark_as_used(file.fileno())
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _settle(path.parent)
+    if durable:
+        _settle(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

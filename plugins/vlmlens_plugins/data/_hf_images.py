@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from vlmlens._files import cache_folder
+from vlmlens._disk import made_cache
+from vlmlens._files import write_bytes
 from vlmlens_plugins.data._cells import CellError
 from vlmlens_plugins.data._paths import check_inside, existing
 
@@ -60,13 +59,7 @@ class ImageFiles:
 def stored(data: bytes) -> Path:
     """The cache's file with these bytes, named by their digest; complete or not there at all."""
     digest = hashlib.sha256(data).hexdigest()
-    folder = cache_folder() / "images" / digest[:2]
-    path = folder / digest
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(name).replace(path)
+    path = made_cache("images", digest[:2]) / digest
+    if not path.exists():
+        write_bytes(path, data, durable=False)
     return path
