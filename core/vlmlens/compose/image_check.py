@@ -247,7 +247,7 @@ def _read_all(
     seen: dict[str | int, _Seen] = {}
     workers = min(16, 2 * (os.cpu_count() or 1))
     with _bombs_raise(), ThreadPoolExecutor(workers, "vlmlens-images") as pool:
-        verdicts = pool.map(lambda each: _look(*each, max_pixels), images.values())
+        verdicts = pool.map(lambda each: _look(each[0], each[1], max_pixels), images.values())
         for done, (key, verdict) in enumerate(zip(images, verdicts, strict=True), start=1):
             seen[key] = verdict
             if advance is not None:

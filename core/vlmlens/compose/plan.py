@@ -156,7 +156,7 @@ def compose(
     notes = [*notes, *chosen, *guesses]
     for note in notes:
         observer.note(note)
-    asked = asked_analyses(spec.analysis, suggests) if analyse else {}
+    asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
     suit = partial(
         suitable, registry, adapter=adapter, extractor=extractor, strict=bool(spec.analysis)
     )
@@ -385,7 +385,7 @@ def _data(spec: RunSpec) -> str:
     raise SpecError(
         f"No data was named for the adapter {spec.adapter!r}.",
         subject="data",
-        hint="Give --data: a folder of images, a .jsonl, .csv or .parquet file, or demo:scenes.",
+        hint="Give --data: a folder of images, a .json, .csv or .parquet file, or demo:scenes.",
     )
 
 

@@ -9,8 +9,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 import transformers
 from transformers.utils.hub import cached_file
 
@@ -20,6 +22,7 @@ from vlmlens.errors import (
     CheckpointNotFound,
     CompositionError,
     MissingDependency,
+    VlmlensError,
 )
 from vlmlens.hf.load_options import check_attention
 
@@ -124,6 +127,37 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
         raise _explain(model, error) from error
     except OSError as error:
         raise _explain(model, error) from error
+
+
+@contextmanager
+def damaged(model: str) -> Iterator[None]:
+    """Turn what damaged or hostile files of a checkpoint make libraries raise into one error.
+
+    Args:
+        model: Hub id or folder.
+
+    Raises:
+        CheckpointError: The files cannot be read, or hold more than tensors.
+    """
+    try:
+        yield
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"The weights of {model!r} are a pickle that holds more than tensors; it is not "
+            "opened.",
+            subject=model,
+            hint="It could run code; use a checkpoint with safetensors.",
+        ) from error
+    except (VlmlensError, OSError, ValueError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"The files of {model!r} cannot be read ({type(error).__name__}: {why}).",
+            subject=model,
+            hint="They are damaged, incomplete or of another kind of model: copy them again, or "
+            "choose another adapter.",
+        ) from error
 
 
 def check_complete(model: str, missing: Collection[str]) -> None:
