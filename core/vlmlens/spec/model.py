@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from vlmlens._files import expanded
 from vlmlens.errors import SpecError, did_you_mean
 from vlmlens.images import HIDDEN_COLORS, ImageRules
 from vlmlens.spec.credentials import refuse_credentials
 from vlmlens.spec.nesting import check_nesting, too_deep
+from vlmlens.spec.paths import path_of
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -168,6 +170,12 @@ class RunSpec(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("model", "data", "out", mode="after")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        """Expand `~`, which a shell leaves as it is in a file, in quotes and after `=`."""
+        return value if value is None else path_of(value)
+
     @field_validator("background")
     @classmethod
     def _is_a_color(cls, value: str) -> str:
@@ -240,7 +248,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.load(_text_of(Path(path)), Loader=_UniqueKeys)  # noqa: S506
+        data = yaml.load(_text_of(expanded(path)), Loader=_UniqueKeys)  # noqa: S506
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
