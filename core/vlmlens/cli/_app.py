@@ -36,7 +36,7 @@ COMMANDS = {
     "export": "Write columns to another store, safetensors, npz, npy, Parquet or HDF5.",
     "import": "Make a store from another store or an exported file.",
     "merge": "Merge the shards of a run into one store.",
-    "verify": "Read every stored chunk and compare its checksum.",
+    "verify": "Read every stored chunk, compare checksums, and look for what is missing.",
     "plugins": "List, show and check the installed plugins.",
     "new": "Write a new plugin as a package, with tests.",
     "schema": "Print the JSON schema of the run file, for editors.",
