@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import re
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from vlmlens._files import cache_folder
+from vlmlens._disk import made_cache
+from vlmlens._files import cache_folder, write_bytes
 
 _SHORTEST = 64
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
@@ -51,15 +49,9 @@ def taken_out(cell: Any) -> Any:
 def stored(data: bytes) -> Stored:
     """The cache's file with these bytes, named by their digest; complete or not there at all."""
     digest = hashlib.sha256(data).hexdigest()
-    folder = cache_folder() / "images" / digest[:2]
-    path = folder / digest
-    if path.exists():
-        return Stored(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(name).replace(path)
+    path = cache_folder() / "images" / digest[:2] / digest
+    if not path.exists():
+        write_bytes(made_cache("images", digest[:2]) / digest, data, durable=False)
     return Stored(path)
 
 
