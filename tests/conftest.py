@@ -14,6 +14,7 @@ import pytest
 _OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
 atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
 os.environ.setdefault("VLMLENS_CACHE", _OWN_CACHE)
+os.environ.setdefault("VLMLENS_STATE", _OWN_CACHE)
 os.environ.setdefault("MPLCONFIGDIR", _OWN_CACHE)
 if "VLMLENS_TINY_CHECKPOINTS" not in os.environ:
     os.environ["VLMLENS_TINY_CHECKPOINTS"] = str(Path(_OWN_CACHE, "tiny"))

@@ -40,3 +40,12 @@ def cache_folder() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "vlmlens"
+
+
+def state_folder() -> Path:
+    """Where vlmlens keeps what must last: VLMLENS_STATE, else the user's state folder."""
+    chosen = os.environ.get("VLMLENS_STATE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "vlmlens"

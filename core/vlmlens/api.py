@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import vlmlens.report.notebook  # noqa: F401  from here on, notebooks show runs and results
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.observer import Observer
+from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.given import Given
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.manifest import PluginKind
@@ -55,7 +56,7 @@ def _as(pattern: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T
 
 @_described
 def load(
-    adapter: str = "demo",
+    adapter: str = "auto",
     model: StrPath | None = None,
     *,
     revision: str | None = None,
@@ -78,17 +79,20 @@ def load(
         CheckpointError: The checkpoint cannot be had.
         SpecError: A value is of the wrong kind.
     """
-    spec = _spec(locals())
+    given = _spec(locals())
     registry = Registry.default()
+    spec, _ = with_adapter(given, registry)
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
-    return load_model(spec, adapter_class, load_request(spec, registry, manifest))
+    request = load_request(spec, registry, manifest)
+    check_adapter(manifest, adapter_class, request, registry)
+    return load_model(spec, adapter_class, request)
 
 
 @_described
 def run(
     *,
-    adapter: str = "demo",
+    adapter: str = "auto",
     model: StrPath | None = None,
     revision: str | None = None,
     device: str = "auto",
@@ -111,6 +115,9 @@ def run(
     limit: int | None = None,
     on_bad_sample: Literal["stop", "skip"] = "stop",
     max_pixels: int = MAX_PIXELS,
+    background: str = "white",
+    image_bits: int | None = None,
+    text_only: bool = False,
     seed: int = 0,
     out: StrPath | None = None,
     options: Mapping[str, Any] | None = None,
@@ -161,6 +168,7 @@ def analyze(
     *,
     seed: int | None = None,
     fresh: bool = False,
+    trust: bool = False,
     progress: bool | None = None,
     observer: Observer | None = None,
 ) -> dict[str, Result]:
@@ -175,6 +183,7 @@ def analyze(
             the same analysis.
         seed: Seed of everything random; None: the run's own.
         fresh: Replace earlier results of these analyses that have other options.
+        trust: Allow what a run from elsewhere names: code, other places, pictures elsewhere.
         progress: Show bars on stderr; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
@@ -190,8 +199,12 @@ def analyze(
     if isinstance(run, Run):
         stored = run
     else:
-        stored = Run(run) if is_run(run) else run_beside(os.fspath(run), registry)
-    asked = make_spec({"analysis": analysis}).analysis or stored.spec.analysis
+        place = os.fspath(run)
+        stored = Run(run, trust=trust) if is_run(run) else run_beside(place, registry, trust=trust)
+    asked = make_spec({"analysis": analysis}).analysis
+    if not asked:
+        stored.check_trust("analysis")
+        asked = stored.spec.analysis
     chosen = stored.spec.seed if seed is None else seed
     work = execution.analyze if stored.has_model else analyze_stored
     with watched(observer, progress) as told:
@@ -199,7 +212,9 @@ def analyze(
     return {result.analysis: result for result in results}
 
 
-def compare(*runs: Run | StrPath, to: StrPath | None = None, seed: int = 0) -> Result:
+def compare(
+    *runs: Run | StrPath, to: StrPath | None = None, seed: int = 0, trust: bool = False
+) -> Result:
     """Put runs side by side, with tests on the differences. The same as `vlmlens compare`.
 
     Args:
@@ -207,6 +222,7 @@ def compare(*runs: Run | StrPath, to: StrPath | None = None, seed: int = 0) -> R
             others are compared with.
         to: Where the page goes; None: no page.
         seed: Seed of everything random.
+        trust: As of `open`.
 
     Raises:
         RunError: There are fewer than two, or one has no results.
@@ -214,7 +230,8 @@ def compare(*runs: Run | StrPath, to: StrPath | None = None, seed: int = 0) -> R
     from vlmlens.comparison import compare_runs
 
     places = [_place(each) for each in runs]
-    return compare_runs(places, to=None if to is None else Path(to), seed=seed)
+    trust = trust or any(isinstance(each, Run) and each.trust for each in runs)
+    return compare_runs(places, to=None if to is None else Path(to), seed=seed, trust=trust)
 
 
 def export(
@@ -223,6 +240,9 @@ def export(
     *,
     format: str | None = None,  # noqa: A002
     storage: str | None = None,
+    sites: Sequence[str] = (),
+    samples: Sequence[str] = (),
+    trust: bool = False,
     progress: bool | None = None,
     observer: Observer | None = None,
 ) -> str:
@@ -231,9 +251,12 @@ def export(
     Args:
         source: A run or its folder, a store, or its URI.
         target: A path or URI that does not exist yet.
-        format: "safetensors", "npz", "parquet" or a storage plugin; None: as the target's suffix
-            says.
+        format: "safetensors", "safetensors-shards", "npz", "npy", "parquet", "hdf5" or a storage
+            plugin; None: as the target's suffix says.
         storage: The storage plugin that reads a store without a run.
+        sites: Only these columns or sites; `*` and `?` stand for other characters.
+        samples: Only samples with these ids; `*` and `?` stand for other characters.
+        trust: As of `open`.
         progress: Show bars on stderr; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
@@ -247,36 +270,48 @@ def export(
     from vlmlens.transfer import carry, origin_of
 
     registry = Registry.default()
+    allowed = trust or (isinstance(source, Run) and source.trust)
     with (
         watched(observer, progress) as told,
-        origin_of(registry, _place(source), storage) as origin,
+        origin_of(registry, _place(source), storage, trust=allowed) as whole,
     ):
+        origin = whole.select(sites, samples)
         told.stage("export", sum(info.samples for info in origin.store.columns()))
         place = os.fspath(target)
         return carry(registry, origin, place, format, lambda done, total: told.advance(done))
 
 
-def open(path: StrPath) -> Run:  # noqa: A001
+def open(path: StrPath, *, trust: bool = False) -> Run:  # noqa: A001
     """Open a run's folder.
 
     Args:
         path: The folder that `run` or `extract` wrote.
+        trust: Allow what a run from elsewhere names: Python files, remote code, URIs, pictures
+            outside its folder. A run that you made on this machine may do so anyway.
 
     Raises:
         RunNotFound: It holds no run.
+        UntrustedRun: Somebody else made it, and parts of it are links to other places.
     """
-    return Run(path)
+    return Run(path, trust=trust)
 
 
 def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
     observer, progress = settings.pop("observer", None), settings.pop("progress", None)
     mode, workers = settings.pop("mode", "new"), settings.pop("workers", 1)
-    data = _place(settings.pop("data", None))
+    source = settings.pop("data", None)
+    trust = isinstance(source, Run) and source.trust
+    data = _place(source)
     given = None if isinstance(data, str | None) else data
     spec = _spec({**settings, "data": data if given is None else None})
     with watched(observer, progress) as told:
         plan = compose(
-            spec, Registry.default(), observer=told, analyse=not extract_only, data=given
+            spec,
+            Registry.default(),
+            observer=told,
+            analyse=not extract_only,
+            data=given,
+            trust=trust,
         )
         if workers == 1:
             return execution.execute(plan, mode=mode, observer=told, extract_only=extract_only)

@@ -37,7 +37,8 @@
     ├── RunError                     a run folder
     │   ├── RunExists
     │   ├── ResultExists
-    │   └── RunNotFound
+    │   ├── RunNotFound
+    │   └── UntrustedRun             names code or other places, and is not this user's
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
 
@@ -210,6 +211,10 @@ class ResultExists(RunError):
 
 class RunNotFound(RunError):
     """The folder holds no run."""
+
+
+class UntrustedRun(RunError):
+    """A run or run file that this user did not make names code, or reaches other places."""
 
 
 class OutOfMemory(VlmlensError):

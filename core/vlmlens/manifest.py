@@ -79,6 +79,10 @@ class Manifest:
             `package.module:NAME`.
         suggests: Run-spec values to use if the user gives none. Analyses that an extractor
             suggests run beside the default ones.
+        model_types: What the config.json of an adapter's checkpoints says, any of it: a model type
+            ("qwen2_vl"), a model type with that of its vision tower ("llava+pixtral"), or a class
+            ("GLaMMForCausalLM"). Without --adapter, the adapter is chosen by it.
+        placeholders: What stands for an image in prompts of an adapter's family ("<image>").
     """
 
     kind: PluginKind
@@ -93,3 +97,5 @@ class Manifest:
     checkpoints: tuple[Checkpoint, ...] = ()
     checks: str | None = None
     suggests: Mapping[str, Any] = field(default_factory=dict)
+    model_types: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ()

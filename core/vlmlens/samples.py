@@ -15,12 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
 from vlmlens.errors import DataError, DuplicateSample, ImageError
+from vlmlens.images import DEFAULT, UNREADABLE, ImageRules, check_mode, open_image, rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
-"""What Pillow raises for a damaged file; a broken PNG is a SyntaxError to it."""
+__all__ = [
+    "UNREADABLE",
+    "Attribute",
+    "BadSample",
+    "ImageRules",
+    "Sample",
+    "check_encodable",
+    "check_mode",
+    "check_unique",
+    "with_prompts",
+]
 
 Attribute = str | int | float | bool | None
 """A value that a dataset knows of a sample beside its label."""
@@ -40,6 +50,7 @@ class Sample:
             Defaults, for analyses, to the image.
         task: The question's type; analyses report per task.
         attributes: Anything else that the dataset knows, by name.
+        rules: How the images become 8-bit RGB where their files leave that open.
     """
 
     id: str
@@ -50,6 +61,7 @@ class Sample:
     group: str | None = None
     task: str | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    rules: ImageRules = DEFAULT
 
     def __post_init__(self) -> None:
         paths = (os.fspath(i) if isinstance(i, os.PathLike) else i for i in self.images)
@@ -62,19 +74,21 @@ class Sample:
         Raises:
             ImageError: A file is missing or is not a readable image.
         """
-        return [_open(image, self.id) for image in self.images]
+        return [_open(image, self) for image in self.images]
 
     def to_dict(self) -> dict[str, Any]:
         """The sample as JSON-ready data; Pillow images are named by their content."""
+        rules = self.rules.changed()
         return {
             "id": self.id,
             "prompt": self.prompt,
-            "images": [_image_name(image) for image in self.images],
+            "images": [_image_name(image, self.rules) for image in self.images],
             "label": self.label,
             "choices": list(self.choices),
             "group": self.group,
             "task": self.task,
             "attributes": dict(self.attributes),
+            **({"rules": rules} if rules else {}),
         }
 
     @classmethod
@@ -89,11 +103,14 @@ class Sample:
             group=data.get("group"),
             task=data.get("task"),
             attributes=data.get("attributes", {}),
+            rules=ImageRules(**data.get("rules", {})),
         )
 
     def fingerprint(self) -> str:
-        """A digest of what the model sees of the sample: prompt, images' bytes, and boxes."""
-        parts = [self.prompt, *(_image_digest(image) for image in self.images)]
+        """A digest of what the model sees: prompt, images' bytes and their rules, and boxes."""
+        parts = [self.prompt, *(_image_digest(image, self.rules) for image in self.images)]
+        if rules := self.rules.changed():
+            parts.append(json.dumps(rules))
         if "boxes" in self.attributes:
             parts.append(json.dumps(self.attributes["boxes"]))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -103,14 +120,15 @@ class Sample:
         """The group for splits: `group`, else the images, else the sample's own id."""
         if self.group is not None:
             return self.group
-        return "|".join(_image_name(image) for image in self.images) or self.id
+        return "|".join(_image_name(image, self.rules) for image in self.images) or self.id
 
     def __repr__(self) -> str:
         return brief(self, self.id, count(len(self.images), "image"), f"prompt {self.prompt!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        *values, attributes = (getattr(self, item.name) for item in fields(self))
-        return type(self), (*values, dict(attributes))
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["attributes"] = dict(self.attributes)
+        return type(self), tuple(values.values())
 
 
 def check_encodable(samples: Sequence[Sample]) -> None:
@@ -173,49 +191,28 @@ def with_prompts(samples: Sequence[Sample], prompts: Sequence[str]) -> list[Samp
     return [_asked(sample, k, prompt) for sample in samples for k, prompt in enumerate(prompts)]
 
 
-def check_mode(mode: str) -> None:
-    """Raise `ValueError` for a Pillow mode whose pixels cannot be made 8 bit without guessing."""
-    if mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no agreed range; convert it to 8 bit")
-
-
-def _open(image: str | Image, sample_id: str) -> Image:
+def _open(image: str | Image, sample: Sample) -> Image:
     from PIL import Image as PILImage
 
     try:
         if not isinstance(image, str):
-            return _rgb(image)
-        with PILImage.open(image) as opened:
-            return _rgb(opened)
+            return rgb(image, sample.rules)
+        with open_image(image) as opened:
+            return rgb(opened, sample.rules)
     except (*UNREADABLE, PILImage.DecompressionBombError) as error:
         name = image if isinstance(image, str) else "in memory"
         raise ImageError(
-            f"Sample {sample_id!r}: the image {name!r} cannot be read ({error}).",
+            f"Sample {sample.id!r}: the image {name!r} cannot be read ({error}).",
             subject=name,
             hint="Replace the file or remove the sample.",
         ) from error
 
 
-def _rgb(image: Image) -> Image:
-    """The image upright, with 8 bits per channel; 16-bit grey keeps its upper byte."""
-    import numpy as np
-    from PIL import Image as PILImage
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        upright = PILImage.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    check_mode(upright.mode)
-    if "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-    return upright.convert("RGB")
+def _image_name(image: str | Image, rules: ImageRules) -> str:
+    return image if isinstance(image, str) else f"sha256:{_image_digest(image, rules)}"
 
 
-def _image_name(image: str | Image) -> str:
-    return image if isinstance(image, str) else f"sha256:{_image_digest(image)}"
-
-
-def _image_digest(image: str | Image) -> str:
+def _image_digest(image: str | Image, rules: ImageRules) -> str:
     if isinstance(image, str):
         if not Path(image).is_file():
             raise ImageError(
@@ -225,14 +222,15 @@ def _image_digest(image: str | Image) -> str:
             )
         stat = Path(image).stat()
         return _file_digest(image, stat.st_mtime_ns, stat.st_size)
-    rgb = _rgb(image)
-    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
+    shown = rgb(image, rules)
+    return hashlib.sha256(f"{shown.size}".encode() + shown.tobytes()).hexdigest()
 
 
 @lru_cache(maxsize=100_000)
 def _file_digest(path: str, mtime_ns: int, size: int) -> str:
     del mtime_ns, size  # part of the cache key: a changed file is read again
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _asked(sample: Sample, k: int, prompt: str) -> Sample:
@@ -267,7 +265,7 @@ class BadSample:
 
     Args:
         id: The sample's.
-        image: Path of the image; "in memory" for one that is no file.
+        image: Path of the image; "in memory" for one that is no file, "" where there is none.
         reason: What is wrong with it.
     """
 

@@ -92,15 +92,15 @@ def test_answers_as_positions_of_the_choices(tmp_path: Path) -> None:
     data = HubDataset(str(tmp_path / "positions"), HubDataset.Options())
     assert [sample.label for sample in data.samples([])] == ["blue", "red"]
     assert any("positions of the choices" in note for note in data.notes)
-    rows = {"question": ["a?"], "choices": [["red", "blue"]], "answer": [2]}
+    rows = {"question": ["a?"], "choices": [["red", "blue"]], "answer": [3]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "outside")
-    with pytest.raises(ManifestError, match="'2' is not one of the choices"):
+    with pytest.raises(ManifestError, match="'3' is not one of the choices"):
         read(tmp_path / "outside")
 
 
 def test_no_prompt(tmp_path: Path) -> None:
-    datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(ManifestError, match=r"no column is a prompt.*There are text"):
+    datasets.Dataset.from_dict({"caption": ["a", "b"]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ManifestError, match=r"no column is a prompt.*There are caption"):
         read(tmp_path / "saved")
     assert [s.prompt for s in read(tmp_path / "saved", ["What?"])] == ["What?", "What?"]
 
@@ -171,3 +171,38 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "vlmlens[hf-data]" in caught.value.hint
     with pytest.raises(MissingDependency, match="'hf' needs the module datasets"):
         Registry.default().dataset_for("hf:org/name")
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "mask": datasets.Image(),
+            "prompt": datasets.Value("string"),
+            "answer": datasets.Value("string"),
+            "label": datasets.Value("string"),
+            "video_path": datasets.Value("string"),
+        }
+    )
+    row = ["x"]
+    rows = {"image": [png(1)], "mask": [png(2)], "prompt": row, "answer": row, "label": row}
+    data = datasets.Dataset.from_dict({**rows, "video_path": row}, features=features)
+    data.save_to_disk(tmp_path / "saved")
+    found = HubDataset(str(tmp_path / "saved"), HubDataset.Options())
+    found.samples([])
+    (note,) = found.notes
+    for unused in ("'mask' (image)", "'answer' (label)", "'video_path' (video)"):
+        assert unused in note
+    found.samples(["What?"])
+    assert any("--prompt replaces the prompts of 'prompt'" in note for note in found.notes)
+
+
+def test_a_cell_without_its_image(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"prompt": datasets.Value("string"), "images": datasets.List(datasets.Image())}
+    )
+    cells = [[png(1), None], [png(1)]]
+    data = datasets.Dataset.from_dict({"prompt": ["?", "!"], "images": cells}, features=features)
+    data.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ManifestError, match="image 2 of 2 is missing"):
+        read(tmp_path / "saved")

@@ -15,10 +15,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_two_commands_stand_where_ci_reads_them() -> None:
-    commands = re.findall(r"^    (pip install -c constraints.txt .*)$", README, re.MULTILINE)
+    commands = re.findall(
+        r"^    (pip install -c constraints(?:-dev)?.txt .*)$", README, re.MULTILINE
+    )
     assert commands == [
         "pip install -c constraints.txt . && vlmlens run",
-        "pip install -c constraints.txt -r requirements-dev.txt && pytest -n auto",
+        "pip install -c constraints-dev.txt -r requirements-dev.txt && pytest -n auto",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 from tests.unit._vlmlens_database import make_database, probe_reads
 
 from tests import _program
+from vlmlens import Run
+from vlmlens.abc import ColumnBlock
 
 SMALL = ("--limit", "12", "--sites", "llm.block.1/last", "--sites", "vision.block.1/image")
 
@@ -123,7 +126,59 @@ def test_verify(place, tmp_path):
     assert damaged["column"] == "llm.block.1/last"
     shown = vlmlens("verify", "x.lmdb", cwd=tmp_path)
     assert shown.returncode == 2
-    assert re.search(r"1 of \d+ chunks are damaged", shown.stdout)
+    assert re.search(r"\d+ chunks, .*: 1 problems", shown.stdout)
+
+
+def without_last_column(run):
+    """The store's last column is gone, seal and all, as if another store had been copied there."""
+    with Run(run).store() as store:
+        kept = [(info.name, store.ids(info.name), store.read(info.name))
+                for info in store.columns()[:-1]]  # fmt: skip
+    shutil.rmtree(run / "columns")
+    with Run(run).store(mode="a") as store:
+        for name, ids, values in kept:
+            store.write(ColumnBlock(tuple(ids), {name: values}))
+
+
+def without_samples(run):
+    lines = (run / "samples.jsonl").read_text().splitlines(keepends=True)
+    (run / "samples.jsonl").write_text("".join(lines[:7]))
+
+
+def of_nothing(run):
+    shutil.rmtree(run / "columns")
+    Run(run).store(mode="a").close()
+
+
+def emptied(run):
+    (run / "columns" / "data.mdb").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_last_column, "12 of 12 samples have no value"),
+        (without_samples, "samples.jsonl has 7 samples, and the run ended with 12"),
+        (of_nothing, "12 of 12 samples have no value"),
+        (emptied, "is empty"),
+    ],
+)
+def test_verify_knows_what_should_be_there(damage, said, place, tmp_path):
+    shutil.copytree(place / "lmdb", tmp_path / "run")
+    damage(tmp_path / "run")
+    done = vlmlens("verify", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stdout + done.stderr
+
+
+def test_verify_of_a_run_that_is_not_finished(place, tmp_path):
+    shutil.copytree(place / "lmdb", tmp_path / "run")
+    of_nothing(tmp_path / "run")
+    Run(tmp_path / "run").update(state="interrupted")
+    done = vlmlens("verify", "run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "12 of 12 samples have no value" in done.stdout
+    assert "the run is not finished (interrupted)" in done.stdout
 
 
 class TestOldDatabase:

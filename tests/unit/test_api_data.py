@@ -83,7 +83,7 @@ def test_columns_of_a_frame_are_those_of_a_table(tmp_path: Path) -> None:
             "size": pandas.array([3, None], dtype="Int64"),
         }
     )
-    found = extracted(tmp_path / "run", given).samples
+    found = extracted(tmp_path / "run", given, text_only=True).samples
     assert [s.id for s in found] == ["row-000001", "row-000002"]
     assert [s.choices for s in found] == [("red", "blue"), ()]
     assert [s.label for s in found] == ["red", None]

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from vlmlens.cli._app import COMMANDS, app
-from vlmlens.cli._help import GROUPS, OTHER_WORDS, grouped
+from vlmlens.cli._help import EXPLAINED, GROUPS, OTHER_WORDS, grouped
 from vlmlens.spec.model import DEFAULT_ANALYSES, DEMO_DATA, RunSpec
 
 PAGES = [*COMMANDS, "plugins list", "plugins show", "plugins check"]
@@ -113,3 +113,35 @@ def test_words_of_other_tools_are_answered_with_ours() -> None:
     assert (
         "Did you mean --batch-size?" in CliRunner().invoke(app, ["run", "--batch_size", "4"]).stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["run", "--output_path", "x"], "Did you mean --out?"),
+        (["run", "--output_path=x"], "Did you mean --out?"),
+        (["run", "--Output-Path", "x"], "Did you mean --out?"),
+        (["report", "--output_path", "x", "a"], "Did you mean --to?"),
+        (["compare", "-o", "x", "a", "b"], "Did you mean --to?"),
+        (["run", "--task", "x"], "Did you mean --data? --analysis chooses what to find out."),
+        (["analyze", "--tasks", "x", "a"], "--tasks. --analysis chooses what to find out."),
+        (["show", "--tasks", "x", "a"], "--tasks. --analysis chooses what to find out."),
+        (["run", "--model_args", "pretrained=x"], "--model_args. Use --model, --dtype"),
+        (["run", "--model-args=x"], "Use --model, --dtype"),
+        (["extract", "--log_samples"], "--log_samples. A run always keeps its samples"),
+        (["validate", "x.yaml"], "Did you mean run --dry-run?"),
+        (["ls"], "Did you mean plugins list?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_each_command_answers_with_a_word_that_it_has(words: list[str], answer: str) -> None:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert answer in done.stderr
+
+
+def test_old_words_that_are_explained_name_what_there_is() -> None:
+    every = page("run") + page("extract") + page("show")
+    for text in EXPLAINED.values():
+        for flag in re.findall(r"--[a-z-]+", text):
+            assert flag in every, text

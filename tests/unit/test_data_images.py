@@ -95,7 +95,7 @@ def test_relative_sources_give_absolute_paths(
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     make(tmp_path, "sub/.hidden.png", "readme.md")
-    with pytest.raises(DataNotFound, match="bmp, gif, jpeg, jpg, png, tif, tiff, webp") as caught:
+    with pytest.raises(DataNotFound, match=r"avif, .* webp\. There are 1 \.md") as caught:
         read(tmp_path)
     assert "sub-folders included" in str(caught.value)
     with pytest.raises(DataNotFound, match="sub-folders left out"):
@@ -187,6 +187,99 @@ def test_samples_open(tmp_path: Path) -> None:
     Image.new("L", (5, 3), 7).save(tmp_path / "1.png")
     (image,) = read(tmp_path)[0].open_images()
     assert (image.size, image.mode, image.getpixel((0, 0))) == ((5, 3), "RGB", (7, 7, 7))
+
+
+def told(folder: Path, *prompts: str, **options: Any) -> tuple[list[Sample], list[str]]:
+    """The samples, and what is told about them."""
+    found = ImageFolder(str(folder), ImageFolderOptions(**options))
+    return found.samples(prompts), list(found.notes)
+
+
+def test_every_format_that_pillow_reads_is_read(tmp_path: Path) -> None:
+    names = ["a.avif", "b.jfif", "c.jp2", "d.ppm", "e.TGA", "f.webp", "g.heic"]
+    make(tmp_path, *names)
+    assert [sample.id for sample in read(tmp_path)] == names
+
+
+def test_files_that_are_left_out_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "a.png", "b.svg", "c/d.mp4", "c/e.mp4", "f.txt", "g", ".hidden.txt")
+    make(tmp_path, "Thumbs.db", ".DS_Store")
+    assert told(tmp_path, "?")[1] == [
+        f"{tmp_path}: 5 files are left out: 2 .mp4, 1 .svg, 1 .txt, 1 without a suffix."
+    ]
+    make(tmp_path, "h.heic")
+    monkeypatch.setattr("vlmlens_plugins.data.images.has_heif", lambda: False)
+    samples, (note,) = told(tmp_path, "?")
+    assert [sample.id for sample in samples] == ["a.png"]
+    assert "6 files are left out" in note
+    assert "1 .heic (pip install 'vlmlens[heif]' reads it)" in note
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataNotFound, match=r"There are 2 \.mp4, .*heif"):
+        read(tmp_path)
+    assert ImageFolder.reads(str(tmp_path))
+
+
+METADATA = {
+    "csv": "file_name,question,label,weight\nred.png,Color?,red,3\nsub/blue.png,Colour?,blue,4\n",
+    "jsonl": '{"file_name": "red.png", "question": "Color?", "label": "red", "weight": "3"}\n'
+    '{"file_name": "sub/blue.png", "question": "Colour?", "label": "blue", "weight": "4"}\n',
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_a_metadata_file_describes_the_images(tmp_path: Path, kind: str) -> None:
+    make(tmp_path, "red.png", "sub/blue.png", "sub/green.png")
+    (tmp_path / f"metadata.{kind}").write_text(METADATA[kind])
+    samples, notes = told(tmp_path)
+    assert [(s.id, s.prompt, s.label, s.group) for s in samples] == [
+        ("red.png", "Color?", "red", "red.png"),
+        ("sub/blue.png", "Colour?", "blue", "sub/blue.png"),
+    ]
+    assert dict(samples[0].attributes) == {"weight": "3"}
+    assert any("1 file is left out, for example 'sub/green.png'" in note for note in notes)
+    assert any("'question' is read as 'prompt'" in note for note in notes)
+    assert [s.prompt for s in read(tmp_path, "What?")] == ["What?", "What?"]
+    without = read(tmp_path, "What?", metadata=False)
+    assert [(s.id, s.label) for s in without] == [
+        ("red.png", None),
+        ("sub/blue.png", None),
+        ("sub/green.png", None),
+    ]
+
+
+def test_metadata_in_every_split_and_several_rows_of_an_image(tmp_path: Path) -> None:
+    make(tmp_path, "test/a.png", "train/a.png")
+    for split in ("test", "train"):
+        rows = "file_name,prompt\na.png,One?\na.png,Two?\n"
+        (tmp_path / split / "metadata.csv").write_text(rows)
+    samples = read(tmp_path)
+    assert [s.id for s in samples] == [
+        f"{split}/row-00000{i}" for split in ("test", "train") for i in (1, 2)
+    ]
+    assert samples[2].images == (str(tmp_path / "train/a.png"),)
+
+
+def test_metadata_without_labels_leaves_those_of_folders(tmp_path: Path) -> None:
+    make(tmp_path, "cat/1.png", "dog/2.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\ncat/1.png,one\ndog/2.png,two\n")
+    samples = read(tmp_path, "What?")
+    assert [(s.label, dict(s.attributes)) for s in samples] == [
+        ("cat", {"text": "one"}),
+        ("dog", {"text": "two"}),
+    ]
+
+
+def test_a_metadata_file_that_names_no_images_or_others(tmp_path: Path) -> None:
+    make(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text("name,prompt\nx,?\n")
+    with pytest.raises(DataError, match="no column 'file_name'") as caught:
+        told(tmp_path)
+    assert "metadata=false" in caught.value.hint
+    (tmp_path / "metadata.csv").write_text("file_name,prompt\n../x.png,?\n")
+    with pytest.raises(DataError, match="is outside the folder"):
+        told(tmp_path)
 
 
 @given(st.lists(st.text(st.sampled_from("aB0129/._é²"), min_size=1, max_size=9), max_size=12))

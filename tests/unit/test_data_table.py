@@ -221,7 +221,8 @@ ROW_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "?", "image": {"bytes": "x" * 99}}, r"expected a path, got dict .*\.\.\."),
     ({"prompt": "?", "images": "a.png"}, "expected a JSON list"),
     ({"prompt": "?", "images": '{"a": 1}'}, "expected a JSON list"),
-    ({"prompt": "?", "images": [None]}, "expected a path, got nothing"),
+    ({"prompt": "?", "images": ["a.png", None]}, "image 2 of 2 is missing"),
+    ({"prompt": "?", "image": "QUJD" * 2000}, "8000 characters .'QUJDQUJD.* no image in base64"),
     ({"prompt": "?", "image": "a.png", "images": ["b.png"]}, "in the column 'image' too"),
     ({"prompt": "?", "weight": float("inf")}, "column 'weight': expected a finite number"),
     ({"prompt": "?", "label": float("inf")}, "column 'label': expected a finite number"),
@@ -248,8 +249,7 @@ FILE_ERRORS = [
     ("x.csv", 'prompt\n"open', "line 2: unexpected end of data"),
     ("x.csv", "prompt,id,id\n?,1,2\n", "header: the column 'id' appears twice"),
     ("x.csv", "promt\n?\n", "the column 'promt' looks like 'prompt'"),
-    ("x.csv", "prompt,Label\n?,a\n", r"'Label' looks like 'label'.*columns\.label=Label"),
-    ("x.csv", "prompt,ID\n?,a\n", "'ID' looks like 'id'"),
+    ("x.csv", "prompt,Lable\n?,a\n", r"'Lable' looks like 'label'.*columns\.label=Lable"),
     ("x.csv", "id,label\n1,a\n", "no column 'prompt', and no --prompt is given"),
     ("x.parquet", "PAR1 nothing", "not a Parquet file"),
 ]
@@ -267,7 +267,9 @@ def test_more_wrong_files(tmp_path: Path) -> None:
         read(tmp_path / "latin.csv")
     with pytest.raises(DataNotFound, match="has no rows"):
         read(text_file(tmp_path, "prompt\n"))
-    with pytest.raises(DataNotFound, match=r"is not a table. Tables end in .csv, .jsonl"):
+    with pytest.raises(DataNotFound, match=r"is not a table. Tables end in .csv, .json"):
+        read(text_file(tmp_path, "", "x.xls"))
+    with pytest.raises(ManifestError, match=r"x.xlsx: not an Excel file"):
         read(text_file(tmp_path, "", "x.xlsx"))
     with pytest.raises(DataNotFound, match=r"Did you mean data.csv"):
         read(tmp_path / "date.csv")
@@ -278,8 +280,8 @@ def test_more_wrong_files(tmp_path: Path) -> None:
 
 
 def test_unrelated_columns_are_attributes(tmp_path: Path) -> None:
-    path = text_file(tmp_path, "prompt,image,images_seen,label_2,idx\n?,,1,2,3\n")
-    assert dict(read(path)[0].attributes) == {"images_seen": "1", "label_2": "2", "idx": "3"}
+    path = text_file(tmp_path, "prompt,image,images_seen,label_2,box\n?,,1,2,3\n")
+    assert dict(read(path)[0].attributes) == {"images_seen": "1", "label_2": "2", "box": "3"}
 
 
 def test_reads(tmp_path: Path) -> None:

@@ -227,30 +227,27 @@ class TestShared:
             problems = [check.column for check in store.verify() if check.problem]
         assert problems == ["vision/mean"]
 
-    @pytest.mark.parametrize("shared", [True, False])
-    def test_an_older_store_says_so_once_values_are_shared(self, tmp_path, shared):
-        with open_store(tmp_path) as store:
-            store.write(numbered(0))
-            store.set_meta({"mine": 1})
-        old = {"format": "vlmlens-columns", "version": 1, "meta": {"mine": 1}}
-        raw_put(tmp_path, b"meta", json.dumps(old).encode())
-        with open_store(tmp_path) as store:
-            store.write(questions(2, 4) if shared else numbered(1))
-            assert store.get_meta() == {"mine": 1}
-            expect_same(store.read("a/last", numbered(0).ids), numbered(0).columns["a/last"], "a")
-        with lmdb.open(str(tmp_path), readonly=True) as env, env.begin() as txn:
-            assert json.loads(txn.get(b"meta"))["version"] == (2 if shared else 1)
+
+def make_old(folder, version):
+    """Turn a store into one of an older format version, which has no seal."""
+    with lmdb.open(str(folder), map_size=1 << 24) as env, env.begin(write=True) as txn:
+        record = json.loads(txn.get(b"meta"))
+        assert record["version"] == 3
+        assert txn.put(b"meta", json.dumps({**record, "version": version}).encode())
+        assert txn.delete(b"seal")
 
 
 class TestFormat:
     def test_newer_version_is_refused_by_name(self, folder):
-        raw_put(folder, b"meta", json.dumps({"format": "vlmlens-columns", "version": 3}).encode())
+        raw_put(folder, b"meta", b'{"format": "vlmlens-columns", "version": 4, "meta": {}}')
+        raw_put(folder, b"seal", b"of another kind")
         for mode in ("r", "a"):
-            with pytest.raises(StoreError, match=r"format version 3.*reads up to 2.*Update"):
+            with pytest.raises(StoreError, match=r"format version 4.*reads up to 3.*Update"):
                 open_store(folder, mode)
 
     @pytest.mark.parametrize("record", [b"no json", b"[]", b'{"format": "other", "version": 1}'])
     def test_other_records_are_foreign(self, folder, record):
+        make_old(folder, 2)
         raw_put(folder, b"meta", record)
         with pytest.raises(StoreError, match="was not written by vlmlens"):
             open_store(folder, "r")
@@ -265,6 +262,134 @@ class TestFormat:
     def test_engine_is_the_common_one(self, folder):
         magic_and_version = (folder / "data.mdb").read_bytes()[16:24]
         assert magic_and_version == bytes.fromhex("dec0efbe01000000")
+
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_an_older_store_is_read_and_sealed_by_the_next_write(self, folder, version):
+        make_old(folder, version)
+        with open_store(folder) as store:
+            assert len(store.ids("a/last")) == 24
+            assert not any(check.problem for check in store.verify())
+        with lmdb.open(str(folder), readonly=True) as env, env.begin() as txn:
+            assert txn.get(b"seal") is None
+        with open_store(folder) as store:
+            store.write(questions(2, 4))
+            assert store.get_meta() == {}
+        with lmdb.open(str(folder), readonly=True) as env, env.begin() as txn:
+            assert json.loads(txn.get(b"meta"))["version"] == 3
+            seal = json.loads(txn.get(b"seal"))
+        assert (seal["columns"], seal["chunks"]) == (6, 5)
+        with open_store(folder, "r") as store:
+            expect_same(store.read("a/last", numbered(2).ids), numbered(2).columns["a/last"], "a")
+
+    def test_a_store_without_its_seal(self, folder):
+        with lmdb.open(str(folder), map_size=1 << 24) as env, env.begin(write=True) as txn:
+            assert txn.delete(b"seal")
+        with pytest.raises(StoreCorrupt, match="seal is missing"):
+            open_store(folder, "r")
+
+
+def reversed_ids(txn):
+    header = json.loads(txn.get(b"h" + bytes(4)))
+    assert txn.put(b"h" + bytes(4), json.dumps({**header, "ids": header["ids"][::-1]}).encode())
+
+
+def half_as_wide(txn):
+    """float32 becomes twice as many float16: the values' size and checksum stay."""
+    column = json.loads(txn.get(b"c" + bytes(4)))
+    column |= {"dtype": "float16", "width": 2 * column["width"]}
+    assert txn.put(b"c" + bytes(4), json.dumps(column).encode())
+
+
+def swapped_chunks(txn):
+    one, two = b"h" + bytes(4), b"h" + bytes([0, 0, 0, 1])
+    first, second = txn.get(one), txn.get(two)
+    assert txn.put(one, second)
+    assert txn.put(two, first)
+
+
+class TestRecords:
+    """What the seal covers: everything that is not a value."""
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            pytest.param(lambda txn: txn.delete(b"h" + bytes([0, 0, 0, 1])), id="a chunk less"),
+            pytest.param(lambda txn: txn.delete(b"h" + bytes([0, 0, 0, 3])), id="the last less"),
+            pytest.param(lambda txn: txn.delete(b"c" + bytes([0, 0, 0, 2])), id="a column less"),
+            pytest.param(lambda txn: txn.delete(b"meta"), id="no record"),
+            reversed_ids,
+            half_as_wide,
+            swapped_chunks,
+        ],
+    )
+    @pytest.mark.parametrize("check", [False, True])
+    def test_damage_is_found(self, folder, damage, check):
+        with lmdb.open(str(folder), map_size=1 << 24) as env, env.begin(write=True) as txn:
+            damage(txn)
+        for mode in ("r", "a"):
+            with pytest.raises(StoreCorrupt, match="damaged"):
+                open_store(folder, mode, check=check)
+
+    def test_every_flipped_bit_is_found(self, folder):
+        """Of all records but values, in verify and in reads."""
+        with lmdb.open(str(folder), map_size=1 << 24) as env:
+            with env.begin() as txn:
+                records = [(bytes(k), bytes(v)) for k, v in txn.cursor() if k[:1] != b"v"]
+            assert len(records) == 9
+            random = np.random.default_rng(0)
+            for number in range(200):
+                key, value = records[number % len(records)]
+                bit = int(random.integers(8 * len(value)))
+                changed = bytearray(value)
+                changed[bit // 8] ^= 1 << bit % 8
+                with env.begin(write=True) as txn:
+                    assert txn.put(key, bytes(changed))
+                with pytest.raises(StoreError):
+                    open_store(folder, "r")
+                with env.begin(write=True) as txn:
+                    assert txn.put(key, value)
+        open_store(folder, "r").close()
+
+    def test_a_reader_sees_the_damage_that_happens_later(self, folder):
+        with open_store(folder, "r") as reader:
+            assert len(reader.ids("a/last")) == 24
+            code = """
+            with open_store(sys.argv[1]) as store:
+                store.write(numbered(3))
+            import lmdb
+            with lmdb.open(sys.argv[1], map_size=1 << 24) as env, env.begin(write=True) as txn:
+                assert txn.delete(b"h" + bytes([0, 0, 0, 4]))
+            """
+            in_process(code, folder)
+            with pytest.raises(StoreCorrupt, match="5 records of chunks were written, and 4"):
+                reader.ids("a/last")
+
+    @pytest.mark.parametrize("entries", [b"", b"empty"])
+    def test_an_emptied_file(self, tmp_path, entries):
+        if entries:
+            with lmdb.open(str(tmp_path)):
+                pass
+        else:
+            (tmp_path / "data.mdb").write_bytes(b"")
+        with pytest.raises(StoreCorrupt, match=r"data.mdb in .* is empty"):
+            open_store(tmp_path, "r")
+
+    def test_damaged_pages_are_errors_of_the_store(self, folder):
+        """LMDB's own exceptions do not reach the caller."""
+        data = bytearray((folder / "data.mdb").read_bytes())
+        found = set()
+        for page in range(2, len(data) // 4096):
+            bad = bytearray(data)
+            bad[4096 * page + 10 : 4096 * page + 12] = b"\x40\x00"  # the page's kind
+            (folder / "data.mdb").write_bytes(bad)
+            try:
+                with open_store(folder, "r") as store:
+                    list(store.verify())
+                    for column in store.columns():
+                        store.read(column.name)
+            except StoreError as error:
+                found.add(type(error).__name__)
+        assert "StoreCorrupt" in found
 
 
 class TestDamage:
@@ -447,8 +572,9 @@ class TestSpace:
         assert int(out) > 5
 
     def test_options_are_checked(self):
-        with pytest.raises(ValueError, match="map_size"):
-            LmdbOptions(map_size=5)
+        for size in (5, 10**20, 1e20, -1):
+            with pytest.raises(ValueError, match="map_size"):
+                LmdbOptions(map_size=size)
 
 
 class TestChunks:

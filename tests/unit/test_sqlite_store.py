@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
 import zipfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.unit._vlmlens_database import SCHEMA, probe_reads
@@ -132,10 +135,10 @@ class TestFile:
     def test_newer_version(self, path):
         open_store(path).close()
         db = sqlite3.connect(path)
-        db.execute("UPDATE vlmlens_record SET version = 2")
+        db.execute("UPDATE vlmlens_record SET version = 3")
         db.commit()
         db.close()
-        with pytest.raises(StoreError, match=r"format version 2.*reads up to 1.*Update"):
+        with pytest.raises(StoreError, match=r"format version 3.*reads up to 2.*Update"):
             open_store(path, "r")
 
     def test_read_only_folder(self):
@@ -214,6 +217,133 @@ class TestFile:
             path,
         )
         assert out.split() == ["True", "locked", "16"]
+
+
+def execute(path, *statements):
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def problems(path):
+    """What reading everything and verify find."""
+    try:
+        with open_store(path, "r") as store:
+            found = [check.problem for check in store.verify() if check.problem]
+            store.get_meta()
+            store.samples()
+            return found
+    except StoreError as error:
+        return [str(error)]
+
+
+@pytest.fixture
+def filled(path):
+    samples = [Sample(sample, "What?", label="ab"[number % 2]) for number, sample in
+               enumerate(numbered(0).ids)]  # fmt: skip
+    with open_store(path) as store:
+        store.set_meta({"mine": 1})
+        store.write(numbered(0))
+        store.describe(samples, model="org/model", adapter="llava")
+        store.write(numbered(1))
+    assert problems(path) == []
+    return path
+
+
+class TestRecords:
+    """What stands beside the values: ids, forms, numbers, order, samples, the record."""
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE vlmlens_samples SET number = 100 - number",
+            "DELETE FROM vlmlens_values WHERE tensor % 2",
+            "DELETE FROM tensors WHERE id = 3",
+            "DELETE FROM vlmlens_columns WHERE number = 1",
+            "UPDATE vlmlens_columns SET dtype = 'float16', width = 128 WHERE number = 0",
+            "UPDATE vlmlens_values SET sample = 99 WHERE sample = 2",
+        ],
+    )
+    def test_reads_find_it(self, filled, statement):
+        execute(filled, statement)
+        with pytest.raises(StoreError), open_store(filled, "r") as store:  # noqa: PT012
+            for info in store.columns():
+                store.ids(info.name)
+                store.read(info.name)
+        assert problems(filled)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE vlmlens_samples SET record = replace(record, 'What?', 'Who?')",
+            "UPDATE vlmlens_record SET meta = '{}'",
+            "UPDATE tensors SET label = 'b'",
+            "UPDATE tensors SET layer = 'other' WHERE id = 2",
+            "UPDATE vlmlens_seal SET total = total + 1 WHERE what = 'columns'",
+            "DELETE FROM vlmlens_seal",
+            "DROP TABLE vlmlens_seal",
+            "UPDATE vlmlens_record SET version = 1",
+            "DELETE FROM vlmlens_record",
+        ],
+    )
+    def test_verify_finds_it(self, filled, statement):
+        execute(filled, statement)
+        assert problems(filled)
+
+    def test_an_emptied_file(self, filled):
+        filled.write_bytes(b"")
+        assert "has no table of tensors" in problems(filled)[0]
+
+    def test_flipped_bits_of_records(self, filled):
+        """In the bytes of all rows but values, wherever they lie in the file."""
+        db = sqlite3.connect(filled)
+        texts = [value for query in ("SELECT id, record FROM vlmlens_samples",
+                                     "SELECT name, dtype FROM vlmlens_columns",
+                                     "SELECT what, what FROM vlmlens_seal",
+                                     "SELECT layer, label FROM tensors",
+                                     "SELECT meta, format FROM vlmlens_record")
+                 for row in db.execute(query) for value in row if value]  # fmt: skip
+        db.close()
+        data = filled.read_bytes()
+        random = np.random.default_rng(0)
+        for number in range(60):
+            text = texts[number % len(texts)].encode()
+            places = [match.start() for match in re.finditer(re.escape(text), data)]
+            bit = 8 * int(random.choice(places)) + int(random.integers(8 * len(text)))
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            filled.write_bytes(changed)
+            assert problems(filled), (text, bit)
+        filled.write_bytes(data)
+        assert problems(filled) == []
+
+    def test_labels_that_change_are_sealed_again(self, filled):
+        with open_store(filled) as store:
+            store.describe([Sample(numbered(0).ids[0], "Who?", label="new"), Sample("late", "")])
+        assert problems(filled) == []
+
+    def test_a_store_of_version_1_is_read_and_continued(self, path):
+        with open_store(path) as store:
+            store.write(block("ab", x=values(1, rows=2)))
+        old = [zlib.crc32(row.tobytes()) for row in values(1, rows=2).array]
+        execute(
+            path,
+            "DROP TABLE vlmlens_seal",
+            "UPDATE vlmlens_record SET version = 1",
+            *(f"UPDATE vlmlens_values SET crc32 = {crc} WHERE tensor = {number + 1}"
+              for number, crc in enumerate(old)),
+        )  # fmt: skip
+        with open_store(path) as store:
+            store.write(block("c", x=values(2, rows=1)))
+            store.describe([Sample("a", "p")])
+            store.set_meta({"mine": 1})
+        with open_store(path, "r") as store:
+            expect_same(store.read("x", ["a", "b"]), values(1, rows=2), "old")
+            expect_same(store.read("x", ["c"]), values(2, rows=1), "new")
+            assert store.get_meta() == {"mine": 1}
+        assert problems(path) == []
 
 
 class TestSpace:

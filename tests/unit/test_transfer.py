@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -12,15 +14,16 @@ from vlmlens.errors import RunNotFound, StoreError
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.stores.opening import open_named
+from vlmlens.stores.sharded import ShardedStore
 from vlmlens.testing._stores import block, expect_same, ragged, values
+from vlmlens.transfer import Origin, bring, carry, check_all, origin_of
 from vlmlens.transfer import _parts as parts
-from vlmlens.transfer import bring, carry, check_all, origin_of
 
 STORES = ("lmdb", "sqlite", "zarr")
-FILES = ("safetensors", "npz", "parquet")
+FILES = ("safetensors", "safetensors-shards", "npz", "parquet")
 SAMPLES = [
     Sample("a", "What color?", images=("a.png",), label="red", attributes={"x": 1}),
-    Sample("b", "漢字?", choices=("1", "2")),
+    Sample("b", "漢字?", choices=("1", "2"), task="count", group="g"),
     Sample("c", ""),
     Sample("d", "last"),
 ]
@@ -66,6 +69,13 @@ def expect_equal(found, wanted, *, order=True):
 def read(registry, where, storage=None):
     with origin_of(registry, str(where), storage) as origin:
         return content(origin.store), origin.about()
+
+
+def damage(folder, values):
+    """Flip a bit of some values of an LMDB store, in all copies that the file has."""
+    data = (folder / "data.mdb").read_bytes()
+    assert values in data
+    (folder / "data.mdb").write_bytes(data.replace(values, bytes([values[0] ^ 1]) + values[1:]))
 
 
 class TestStores:
@@ -156,14 +166,15 @@ class TestFiles:
     @pytest.mark.parametrize("size", [1, 50, 1 << 20])
     def test_round_trip(self, form, size, source, tmp_path, registry, monkeypatch):
         """Bit for bit, whatever the parts' size."""
-        for module in ("_parts", "_npz", "_parquet"):
+        for module in ("_parts", "_parquet"):
             monkeypatch.setattr(f"vlmlens.transfer.{module}.PART_BYTES", size)
         monkeypatch.setattr(parts.parts_of, "__defaults__", (size,))
         wanted, about = read(registry, source)
         file, back = str(tmp_path / f"x.{form}"), str(tmp_path / "back")
         seen = []
         with origin_of(registry, str(source)) as origin:
-            assert carry(registry, origin, file, progress=lambda *at: seen.append(at)) == form
+            named = form if form == "safetensors-shards" else None
+            assert carry(registry, origin, file, named, lambda *at: seen.append(at)) == form
         assert seen[-1] == (28, 28)
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
         assert bring(registry, file, back, "lmdb") == "lmdb"
@@ -180,21 +191,33 @@ class TestFiles:
             assert file["bfloat16"].dtype == np.float32
             assert file["bfloat16"].tobytes() == wanted["bfloat16"][2].numpy().tobytes()
             assert file["llm.block.1/all:lengths"].tolist() == [3, 1, 0, 2]
-            assert json.loads(file["index.json"])["columns"][0]["name"] == "float32"
+            assert json.loads(file["index.json"].item())["columns"][0]["name"] == "float32"
+            assert {name: file[name].shape for name in file}["float32"] == (4, 7)
 
-    def test_safetensors_keeps_bfloat16(self, source, tmp_path, registry):
+    @pytest.mark.parametrize("form", ["safetensors", "safetensors-shards"])
+    def test_safetensors_keeps_bfloat16(self, form, source, tmp_path, registry):
         import torch
         from safetensors.torch import load_file
 
         wanted, _ = read(registry, source)
+        path = tmp_path / "x.safetensors"
         with origin_of(registry, str(source)) as origin:
-            carry(registry, origin, str(tmp_path / "x.safetensors"))
-        index = json.loads((tmp_path / "x.safetensors" / "index.json").read_text())
-        (shard,) = index["shards"]["bfloat16"]
-        tensor = load_file(tmp_path / "x.safetensors" / shard)["bfloat16"]
+            carry(registry, origin, str(path), form)
+        if form == "safetensors-shards":
+            index = json.loads((path / "index.json").read_text())
+            (shard,) = index["shards"]["bfloat16"]
+            path /= shard
+        loaded = load_file(path)
+        tensor = loaded["bfloat16"]
         assert tensor.dtype == torch.bfloat16
         bits = tensor.view(torch.int16).numpy().tobytes()
         assert bits == wanted["bfloat16"][2].array.tobytes()
+        if form == "safetensors":
+            assert loaded["llm.block.1/all:lengths"].tolist() == [3, 1, 0, 2]
+            assert json.loads(loaded["index.json"].numpy().tobytes())["ids"]["some/last"] == [
+                "d",
+                "b",
+            ]
 
     def test_parquet_has_a_row_per_sample(self, source, tmp_path, registry):
         import pyarrow.parquet as pq
@@ -213,18 +236,101 @@ class TestFiles:
             True,
         ]
         assert [len(row) for row in table["llm.block.1/all"].to_pylist()] == [3, 1, 0, 2]
+        assert table["sample.choices"].to_pylist() == [[], ["1", "2"], [], []]
+        assert table["sample.images"].to_pylist()[0] == ["a.png"]
+        assert table["sample.attributes"].to_pylist() == ['{"x": 1}', None, None, None]
+        assert table["sample.task"].to_pylist() == [None, "count", None, None]
+        assert table["sample.group"].to_pylist() == [None, "g", None, None]
+
+    def test_hdf5(self, source, tmp_path, registry):
+        h5py = pytest.importorskip("h5py")
+        wanted, _ = read(registry, source)
+        with origin_of(registry, str(source)) as origin:
+            assert carry(registry, origin, str(tmp_path / "x.h5")) == "hdf5"
+        with h5py.File(tmp_path / "x.h5") as file:
+            for name, (info, ids, given) in wanted.items():
+                assert file[name][()].tobytes() == given.numpy().tobytes()
+                assert list(file[f"{name}:ids"].asstr()) == ids
+                if info.ragged:
+                    assert tuple(file[f"{name}:lengths"]) == given.lengths
+            assert json.loads(file["index.json"][()])["columns"][0]["name"] == "float32"
+
+    def test_npy(self, source, tmp_path, registry):
+        wanted, _ = read(registry, source)
+        with origin_of(registry, str(source)) as origin:
+            carry(registry, origin.select(["some/last"], []), str(tmp_path / "one.npy"))
+            carry(registry, origin, str(tmp_path / "all"), "npy")
+            with pytest.raises(StoreError, match=r"holds one column.*--sites.*--format npy"):
+                carry(registry, origin, str(tmp_path / "many.npy"))
+        one = np.load(tmp_path / "one.npy")
+        assert one.tobytes() == wanted["some/last"][2].array.tobytes()
+        for name, (info, ids, given) in wanted.items():
+            stem = name.replace("/", "__")
+            assert np.load(tmp_path / "all" / f"{stem}.npy").tobytes() == given.numpy().tobytes()
+            assert json.loads((tmp_path / "all" / f"{stem}.ids.json").read_text()) == ids
+            if info.ragged:
+                lengths = np.load(tmp_path / "all" / f"{stem}.lengths.npy")
+                assert tuple(lengths) == given.lengths
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "one.npy", "source"]
+
+    @pytest.mark.parametrize("target", ["new/folder/x.npz", "new/x.safetensors", "new/x.parquet",
+                                        "new/x.lmdb"])  # fmt: skip
+    def test_the_targets_folder_is_made(self, target, source, tmp_path, registry):
+        with origin_of(registry, str(source)) as origin:
+            carry(registry, origin, str(tmp_path / target))
+        assert (tmp_path / target).exists()
+
+    def test_some_columns_and_samples(self, source, tmp_path, registry):
+        wanted, _ = read(registry, source)
+        with origin_of(registry, str(source)) as origin:
+            some = origin.select(["float*", "some/all", "llm.block.1"], ["a", "[cd]"])
+            carry(registry, some, str(tmp_path / "x.npz"))
+        bring(registry, str(tmp_path / "x.npz"), str(tmp_path / "back"), "lmdb")
+        found, about = read(registry, tmp_path / "back")
+        assert list(found) == ["float32", "float16", "float64", "llm.block.1/all", "some/all"]
+        assert [sample.id for sample in about.samples] == ["a", "c", "d"]
+        for name, ids in (("float16", "acd"), ("some/all", "ac"), ("llm.block.1/all", "acd")):
+            assert found[name][1] == list(ids)
+            places = [wanted[name][1].index(sample) for sample in ids]
+            expect_same(found[name][2], wanted[name][2].take(places), name)
+
+    @pytest.mark.parametrize(
+        ("sites", "samples", "said"),
+        [(["float31"], [], r"No stored column matches 'float31'.*float32"),
+         ([], ["e"], r"No stored sample matches 'e'.*Stored: a, b")],
+    )  # fmt: skip
+    def test_what_matches_nothing(self, sites, samples, said, source, registry):
+        with origin_of(registry, str(source)) as origin, pytest.raises(StoreError, match=said):
+            origin.select(sites, samples)
+
+    @pytest.mark.parametrize("suffix", ["parquet", "npz", "safetensors"])
+    def test_opening_an_export_says_how(self, suffix, source, tmp_path, registry):
+        file = str(tmp_path / f"x.{suffix}")
+        with origin_of(registry, str(source)) as origin:
+            carry(registry, origin, file)
+        with (
+            pytest.raises(StoreError, match=rf"exported file.*vlmlens import .*x\.{suffix}"),
+            origin_of(registry, file),
+        ):
+            pass
 
     @pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x.safetensors"])
     def test_what_is_no_export(self, name, tmp_path, registry):
         (tmp_path / name).write_bytes(b"something else")
-        with pytest.raises(StoreError, match="not an export of vlmlens"):
+        with pytest.raises(StoreError, match="cannot be imported"):
             bring(registry, str(tmp_path / name), str(tmp_path / "x.db"))
         assert not (tmp_path / "x.db").exists()
+
+    @pytest.mark.parametrize("suffix", ["npz", "parquet", "safetensors"])
+    def test_a_pipe_is_not_waited_for(self, suffix, tmp_path, registry):
+        os.mkfifo(tmp_path / f"x.{suffix}")
+        with pytest.raises(StoreError, match="not a regular file"):
+            bring(registry, str(tmp_path / f"x.{suffix}"), str(tmp_path / "back"), "lmdb")
 
     @pytest.mark.parametrize("form", FILES)
     def test_memory_is_flat(self, form, tmp_path, registry, monkeypatch):
         """A column of 32 MiB goes through parts of 1 MiB."""
-        for module in ("_parts", "_npz", "_parquet"):
+        for module in ("_parts", "_parquet"):
             monkeypatch.setattr(f"vlmlens.transfer.{module}.PART_BYTES", 1 << 20)
         monkeypatch.setattr(parts.parts_of, "__defaults__", (1 << 20,))
         array = np.ones((128, 1 << 14), "<f4")
@@ -237,7 +343,7 @@ class TestFiles:
             tracemalloc.stop()
             tracemalloc.start()
             with origin_of(registry, str(tmp_path / "source")) as origin:
-                carry(registry, origin, str(tmp_path / f"{name}.{form}"))
+                carry(registry, origin, str(tmp_path / f"{name}.{form}"), form)
             peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 12 << 20
@@ -250,8 +356,9 @@ class TestVerify:
         path = tmp_path / "x"
         with open_named(registry, storage, str(path), mode="a") as store:
             store.write(block([f"s{i}" for i in range(64)], y=values(2, rows=64), x=given))
-            every, damaged = check_all(store)
-            assert damaged == []
+            found = check_all(Origin(store, None))
+            assert found.damaged == []
+            every = found.chunks
             assert sum(chunk.bytes for chunk in every) == given.array.nbytes + 64 * 16
             assert sum(chunk.samples for chunk in every) == 128
         needle, hits = given.array[40].tobytes(), 0
@@ -262,13 +369,32 @@ class TestVerify:
                 hits += 1
         assert hits == 1
         with origin_of(registry, str(path)) as origin:
-            _, damaged = check_all(origin.store)
-            assert len(damaged) == 1
-            assert damaged[0].column == "x"
+            damaged = [chunk for chunk in check_all(origin).damaged if chunk.column]
+            assert [chunk.column for chunk in damaged] == ["x"]
             assert "damaged" in damaged[0].problem
+
+    @pytest.mark.parametrize("form", [*FILES, "zarr", "lmdb", "hdf5", "npy"])
+    def test_damage_is_not_copied(self, form, source, tmp_path, registry):
+        """Reads of LMDB need not compare checksums; those of copies do."""
+        damage(source, read(registry, source)[0]["some/last"][2].array.tobytes())
+        with origin_of(registry, str(source)) as origin:
+            origin.store.read("some/last")
+            with pytest.raises(StoreError, match=r"'some/last'.*is damaged"):
+                carry(registry, origin, str(tmp_path / "x"), form)
+        assert not (tmp_path / "x").exists() or form in ("zarr", "lmdb")
+
+    def test_shards_are_checked(self, source, tmp_path, registry):
+        shutil.copytree(source, tmp_path / "other")
+        damage(tmp_path / "other", read(registry, source)[0]["some/last"][2].array.tobytes())
+        stores = [open_named(registry, "lmdb", str(tmp_path / name), mode="r")
+                  for name in ("source", "other")]  # fmt: skip
+        with ShardedStore(stores) as sharded:
+            damaged = [chunk.column for chunk in sharded.verify() if chunk.problem]
+        assert damaged == ["some/last"]
 
     def test_a_store_without_checksums_is_read(self, registry):
         with open_named(registry, "memory", "verify", mode="a") as store:
             store.write(block("ab", x=values(1, rows=2)))
-            every, damaged = check_all(store)
-        assert (len(every), every[0].samples, every[0].bytes, damaged) == (1, 2, 32, [])
+            found = check_all(Origin(store, None))
+        (chunk,) = found.chunks
+        assert (chunk.samples, chunk.bytes, found.damaged, found.open) == (2, 32, [], [])

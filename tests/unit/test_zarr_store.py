@@ -104,6 +104,7 @@ class TestCommits:
     def test_rows_without_a_commit_do_not_count(self, folder):
         """What a writer killed before its commit left is overwritten by the next one."""
         (folder / "commits" / "00000002.json").unlink()
+        (folder / "seal.json").unlink()
         with open_store(folder) as store:
             assert len(store.ids("a/last")) == 16
             other = numbered(7)
@@ -116,6 +117,7 @@ class TestCommits:
         with open_store(tmp_path) as store:
             store.write(block("ab", x=values(1, rows=2)))
         (tmp_path / "commits" / "00000000.json").unlink()
+        (tmp_path / "seal.json").unlink()
         with open_store(tmp_path) as store:
             assert store.columns() == []
             given = values(2, "int64", rows=1, width=9)
@@ -183,15 +185,144 @@ class TestCommits:
         assert done.stdout.split("\n")[:2] == ["True", "['a', 'b'] ['x']"]
 
 
+def make_old(folder):
+    """Turn a store into one of version 1, which has no checksums of records."""
+    root = json.loads((folder / "zarr.json").read_text())
+    root["attributes"]["vlmlens"]["version"] = 1
+    (folder / "zarr.json").write_text(json.dumps(root))
+    for path in (folder / "commits").iterdir():
+        record = json.loads(path.read_text())
+        del record["crc32"]
+        path.write_text(json.dumps(record))
+    meta = json.loads((folder / "meta.json").read_text())["meta"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    (folder / "seal.json").unlink()
+
+
+def change_commit(folder, number, change):
+    path = folder / "commits" / f"{number:08d}.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def reversed_ids(folder):
+    change_commit(folder, 1, lambda record: record["chunks"][0]["ids"].reverse())
+
+
+def half_as_wide(folder):
+    """float32 becomes twice as many float16, in the record and in the array."""
+    wider = {"dtype": "float16", "width": 128}
+    change_commit(folder, 0, lambda record: record["columns"][0].update(wider))
+
+
+def a_column_of_another_type(folder):
+    path = folder / "columns" / "0" / "zarr.json"
+    path.write_text(path.read_text().replace('"float32"', '"int32"'))
+
+
+def emptied(name):
+    def empty(folder):
+        (folder / name).write_bytes(b"")
+
+    return pytest.param(empty, id=f"emptied {name}")
+
+
+def removed(name):
+    def remove(folder):
+        (folder / name).unlink()
+
+    return pytest.param(remove, id=f"removed {name}")
+
+
+class TestRecords:
+    """What has no checksum among the values: commits, their number and order, metadata."""
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            reversed_ids,
+            half_as_wide,
+            a_column_of_another_type,
+            *map(removed, ["commits/00000000.json", "commits/00000001.json"]),
+            *map(removed, ["commits/00000002.json", "columns/1/zarr.json", "meta.json"]),
+            *map(emptied, ["commits/00000002.json", "columns/1/zarr.json", "meta.json"]),
+            *map(emptied, ["zarr.json", "seal.json", "columns/0/c/0/0"]),
+        ],
+    )
+    def test_damage_is_found(self, folder, damage):
+        with open_store(folder) as store:
+            store.set_meta({"mine": 1})
+        damage(folder)
+        problems = []
+        try:
+            with open_store(folder, "r") as store:
+                problems = [check for check in store.verify() if check.problem]
+                store.get_meta()
+        except StoreError as error:
+            problems.append(error)
+        assert problems
+
+    def test_every_flipped_bit_of_a_record_is_found(self, folder):
+        with open_store(folder) as store:
+            store.set_meta({"mine": 1})
+        files = sorted(folder.rglob("*.json"))
+        assert len(files) == 9
+        random = np.random.default_rng(0)
+        for number in range(200):
+            path = files[number % len(files)]
+            data = path.read_bytes()
+            bit = int(random.integers(8 * len(data)))
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            try:
+                with open_store(folder, "r") as store:
+                    assert any(check.problem for check in store.verify()), (path, bit)
+            except StoreError:
+                pass
+            path.write_bytes(data)
+        with open_store(folder, "r") as store:
+            assert not any(check.problem for check in store.verify())
+
+    def test_a_store_of_version_1_is_read_and_continued(self, folder):
+        with open_store(folder) as store:
+            store.set_meta({"mine": 1})
+        make_old(folder)
+        with open_store(folder) as store:
+            assert store.get_meta() == {"mine": 1}
+            store.write(numbered(3))
+            store.set_meta({"mine": 2})
+        with open_store(folder, "r") as store:
+            assert store.get_meta() == {"mine": 2}
+            assert not any(check.problem for check in store.verify())
+            for number in range(4):
+                for name, wanted in numbered(number).columns.items():
+                    expect_same(store.read(name, numbered(number).ids), wanted, name)
+        assert not (folder / "seal.json").exists()
+
+    def test_a_killed_writer_leaves_no_seal(self, folder, caplog):
+        store = open_store(folder)
+        store.write(numbered(3))
+        with open_store(folder, "r") as reader:
+            assert not any(check.problem for check in reader.verify())
+        assert "was not closed by its writer" in caplog.text
+        change_commit(folder, 3, lambda record: record["chunks"][0]["ids"].reverse())
+        with pytest.raises(StoreCorrupt, match="commit 3 is damaged"):
+            open_store(folder, "r")
+        with pytest.raises(StoreCorrupt, match="commit 3 is damaged"):
+            store.close()
+
+
 class TestPlaces:
     def test_newer_version_and_other_groups(self, tmp_path):
         open_store(tmp_path / "newer").close()
         root = json.loads((tmp_path / "newer" / "zarr.json").read_text())
-        root["attributes"]["vlmlens"]["version"] = 2
+        root["attributes"]["vlmlens"]["version"] = 3
         (tmp_path / "newer" / "zarr.json").write_text(json.dumps(root))
         zarr.create_group(tmp_path / "other")
         for mode in ("r", "a"):
-            with pytest.raises(StoreError, match=r"format version 2.*Update"):
+            with pytest.raises(StoreError, match=r"format version 3.*Update"):
                 open_store(tmp_path / "newer", mode)
             with pytest.raises(StoreError, match="was not written by vlmlens"):
                 open_store(tmp_path / "other", mode)
@@ -231,13 +362,15 @@ class TestPlaces:
         """The second one to commit is told, and writes no commit."""
         url = f"zarr+memory://twice{tmp_path}"
         with open_store(url) as first, open_store(url, take_over=True) as second:
-            commits = first._commits
+            before = first._commits, first._chain
             second.write(block("a", x=values(1, rows=1)))
             with pytest.raises(StoreError, match="'a' is stored"):
                 first.write(block("a", x=values(1, rows=1)))
-            first._commits = commits
+            after = first._commits, first._chain
+            first._commits, first._chain = before
             with pytest.raises(StoreLocked, match="commit 0 is there already"):
                 first._commit(first._index, block("b", x=values(2, rows=1)))
+            first._commits, first._chain = after
 
     def test_fork(self, folder):
         with open_store(folder, "r") as store:

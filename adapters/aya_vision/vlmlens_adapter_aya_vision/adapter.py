@@ -22,6 +22,7 @@ from vlmlens.hf import (
 )
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens_adapter_aya_vision.manifest import MANIFEST
 
 
 class AyaVisionAdapter(RasterAdapter):
@@ -30,6 +31,7 @@ class AyaVisionAdapter(RasterAdapter):
     The projector reads the last tower block; `vision.norm` runs, and nothing reads it.
     """
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = SIGLIP_SITES

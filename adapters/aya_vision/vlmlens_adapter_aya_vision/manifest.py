@@ -13,5 +13,7 @@ MANIFEST = Manifest(
         Checkpoint("CohereLabs/aya-vision-8b", parameters=8, gated=True, licence="CC-BY-NC"),
         Checkpoint("CohereLabs/aya-vision-32b", parameters=32, gated=True, licence="CC-BY-NC"),
     ),
+    model_types=("aya_vision",),
+    placeholders=("<image>",),
     checks="vlmlens_adapter_aya_vision.checks:CHECKS",
 )

@@ -22,6 +22,7 @@ from vlmlens.hf.token_ids import pad_rows, token_kinds
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens_adapter_blip2.manifest import MANIFEST
 
 _OPT, _T5 = "language_model.model.decoder", "language_model.decoder"
 _ENCODER = "language_model.encoder"
@@ -35,6 +36,8 @@ class Blip2Adapter(RasterAdapter):
     token alone (`vision.pooled`).
     """
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    images_between: ClassVar[bool] = False
     images_per_sample: ClassVar[int | None] = 1
     shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
@@ -86,6 +89,11 @@ class Blip2Adapter(RasterAdapter):
         self._check_queries(encoded["input_ids"])
         inputs = dict(encoded)
         return self.with_answers(inputs, [()] * len(prompts)) if self.has_encoder else inputs
+
+    def templated(self, prompt: str, images: Sequence[Any]) -> str:
+        """See `TransformersAdapter.templated`: there is no template."""
+        del images
+        return prompt
 
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]

@@ -17,5 +17,7 @@ MANIFEST = Manifest(
         Checkpoint("Salesforce/blip2-flan-t5-xl", parameters=3.9, licence="MIT"),
         Checkpoint("Salesforce/blip2-flan-t5-xxl", parameters=12, licence="MIT"),
     ),
+    model_types=("blip-2",),
+    placeholders=("<image>",),
     checks="vlmlens_adapter_blip2.checks:CHECKS",
 )

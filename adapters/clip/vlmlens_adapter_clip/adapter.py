@@ -7,7 +7,6 @@ to generate: questions are answered by comparing their choices to the image.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NoReturn
@@ -15,8 +14,8 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import torch
 
-from vlmlens.abc.adapter import Generation, Readout
-from vlmlens.errors import CompositionError
+from vlmlens.abc.adapter import Generation, PromptReading, Readout
+from vlmlens.errors import CompositionError, DataError
 from vlmlens.hf import CropGeometry, PlacedImage, RasterAdapter, grid_patches
 from vlmlens.hf.layouts import sample_layout
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
@@ -53,9 +52,9 @@ class ClipAdapter(RasterAdapter):
     """`CLIPModel`, `SiglipModel` and `Siglip2Model` (NaFlex: images keep their shape)."""
 
     auto_class: ClassVar[str] = "AutoModel"
+    images_between: ClassVar[bool] = False
     images_per_sample: ClassVar[int | None] = 1
     image_tokens_placed: ClassVar[bool] = False
-    _told_of_cuts = False
 
     @property
     def is_clip(self) -> bool:
@@ -75,8 +74,12 @@ class ClipAdapter(RasterAdapter):
 
     @property
     def padding_side(self) -> str:
-        """Right: positions are counted from the left."""
-        return "right"
+        """Right for CLIP, which counts positions from the left; else as the tokenizer says.
+
+        SigLIP and SigLIP 2 read the last position of a text that is filled up to its full length,
+        so the side decides what is read.
+        """
+        return "right" if self.is_clip else str(self.tokenizer.padding_side)
 
     @property
     def image_token_id(self) -> int:
@@ -90,18 +93,23 @@ class ClipAdapter(RasterAdapter):
         return {**self.process_texts(prompts), **self._process_images(images)}
 
     def process_texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The text tower's inputs. Texts that are too long are cut; a warning says so once.
+        """The text tower's inputs.
 
         SigLIP was trained on texts filled up to its full length, whose last position, filling or
         not, is read: there the filling counts as text that the model sees.
+
+        Raises:
+            DataError: A text is too long; the model would see only its beginning.
         """
         longest = int(self.config.text_config.max_position_embeddings)
-        self._tell_of_cuts(texts, longest)
+        for problem in filter(None, map(self._cut, texts)):
+            raise DataError(
+                f"{problem[:1].upper()}{problem[1:]}.", subject="prompt", hint="Shorten it."
+            )
         encoded = self.tokenizer(
             list(texts),
             padding=True if self.is_clip else "max_length",
-            truncation=True,
-            max_length=longest,
+            max_length=longest if not self.is_clip else None,
             padding_side=self.padding_side,
             return_attention_mask=True,
             return_tensors="pt",
@@ -116,20 +124,32 @@ class ClipAdapter(RasterAdapter):
         flat = [image for group in images for image in group]
         return dict(self.processor.image_processor(images=flat, return_tensors="pt"))
 
-    def _tell_of_cuts(self, texts: Sequence[str], longest: int) -> None:
-        if self._told_of_cuts:
-            return
-        whole = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        cut = sum(len(ids) > longest for ids in whole)
-        if cut:
-            self._told_of_cuts = True
-            logging.getLogger("vlmlens").warning(
-                "%d texts of a batch are longer than the %d tokens of %s and are cut there; "
-                "this is said once.",
-                cut,
-                longest,
-                type(self._module).__name__,
-            )
+    def read_prompt(self, sample: Sample) -> PromptReading:
+        """See `ModelAdapter.read_prompt`: a text that would be cut is a problem."""
+        longest = max([sample.prompt, *self._texts_of(sample)], key=self._length)
+        return PromptReading(self._cut(longest))
+
+    @property
+    def context(self) -> int | None:
+        """None: `read_prompt` and `process_texts` refuse texts that are too long."""
+        return None
+
+    def _texts_of(self, sample: Sample) -> list[str]:
+        """The texts that are compared with the image: each choice, after the prompt."""
+        return [f"{sample.prompt} {choice}".strip() for choice in sample.choices]
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text, verbose=False)["input_ids"])
+
+    def _cut(self, text: str) -> str:
+        """Why a text would be cut; empty if it is short enough. No token is below a byte."""
+        longest = int(self.config.text_config.max_position_embeddings)
+        if len(text.encode()) + 2 <= longest or (length := self._length(text)) <= longest:
+            return ""
+        return (
+            f"the text {text[:40]!r} has {length} tokens; {type(self._module).__name__} reads "
+            f"{longest}"
+        )
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`: of the vision tower's tokens."""
@@ -173,7 +193,7 @@ class ClipAdapter(RasterAdapter):
         if not samples:
             return []
         images = self._embedded_images(samples)
-        texts = [[f"{sample.prompt} {c}".strip() for c in sample.choices] for sample in samples]
+        texts = [self._texts_of(sample) for sample in samples]
         embedded = self._embedded_texts([text for group in texts for text in group])
         scale = self._module.logit_scale.exp().double()
         scores = []

@@ -19,5 +19,7 @@ MANIFEST = Manifest(
         Checkpoint("google/siglip2-base-patch16-224", parameters=0.38, licence="Apache-2.0"),
         Checkpoint("google/siglip2-base-patch16-naflex", parameters=0.38, licence="Apache-2.0"),
     ),
+    suggests={"prompt": ["a photo"]},
+    model_types=("clip", "siglip", "siglip2"),
     checks="vlmlens_adapter_clip.checks:CHECKS",
 )

@@ -44,6 +44,7 @@ class CogVLMAdapter(OwnClass, RasterAdapter):
 
     Options: ClassVar[type[Options]] = CogVLMOptions
     module_class: ClassVar[type[Any]] = CogVLMForConditionalGeneration
+    images_between: ClassVar[bool] = False
     images_per_sample: ClassVar[int | None] = 1
     images_optional: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (

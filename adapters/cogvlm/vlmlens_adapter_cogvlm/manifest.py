@@ -16,5 +16,6 @@ MANIFEST = Manifest(
         Checkpoint("THUDM/cogvlm-grounding-base-hf", parameters=17.6),
         Checkpoint("THUDM/cogvlm-grounding-generalist-hf", parameters=17.6),
     ),
+    model_types=("CogVLMForCausalLM", "cogvlm"),
     checks="vlmlens_adapter_cogvlm.checks:CHECKS",
 )

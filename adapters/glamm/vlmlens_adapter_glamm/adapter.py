@@ -34,6 +34,7 @@ from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_glamm.boxes import check_count, fractions
 from vlmlens_adapter_glamm.config import check_kind, glamm_config
 from vlmlens_adapter_glamm.keys import glamm_weights, tower_weights
+from vlmlens_adapter_glamm.manifest import MANIFEST
 from vlmlens_adapter_glamm.model import GlammForConditionalGeneration
 from vlmlens_adapter_glamm.paths import (
     GROUNDING_BLOCK,
@@ -69,6 +70,8 @@ class GlammAdapter(OwnClass, RasterAdapter):
 
     Options: ClassVar[type[Options]] = GlammOptions
     module_class: ClassVar[type[Any]] = GlammForConditionalGeneration
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    images_between: ClassVar[bool] = False
     images_per_sample: ClassVar[int | None] = 1
     images_optional: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True

@@ -17,5 +17,7 @@ MANIFEST = Manifest(
         Checkpoint("MBZUAI/GLaMM-RegCap-RefCOCOg", parameters=8),
         Checkpoint("MBZUAI/GLaMM-RegCap-VG", parameters=8),
     ),
+    model_types=("GLaMMForCausalLM",),
+    placeholders=("<image>", "<im_start><image><im_end>"),
     checks="vlmlens_adapter_glamm.checks:CHECKS",
 )

@@ -17,6 +17,7 @@ from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internlm_xcomposer.chat import END, PLACE, ChatProcessor, load_tokenizer
 from vlmlens_adapter_internlm_xcomposer.config import xcomposer_config
+from vlmlens_adapter_internlm_xcomposer.manifest import MANIFEST
 from vlmlens_adapter_internlm_xcomposer.model import XComposerForConditionalGeneration
 from vlmlens_adapter_internlm_xcomposer.regions import image_rows, sequence_grid, tower_grid
 from vlmlens_adapter_internlm_xcomposer.tiling import Canvas, laid_out
@@ -38,6 +39,7 @@ class XComposerAdapter(OwnClass, TransformersAdapter):
     """`InternLMXComposer2ForCausalLM` of version 2.5; module paths are those of its own code."""
 
     Options: ClassVar[type[Options]] = XComposerOptions
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     module_class: ClassVar[type[Any]] = XComposerForConditionalGeneration
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", (f"{_TOWER}.encoder.layers.{{i}}",), Axis.VISION),
@@ -88,6 +90,11 @@ class XComposerAdapter(OwnClass, TransformersAdapter):
     def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:
         """See `LoadedModel.read_processor`."""
         return ChatProcessor(load_tokenizer(model, arguments), self.config)
+
+    @property
+    def context(self) -> int:
+        """See `ModelAdapter.context`: rotary scaling reaches beyond what it was trained on."""
+        return int(self.config.longest)
 
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]

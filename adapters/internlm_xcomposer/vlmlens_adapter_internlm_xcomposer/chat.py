@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenizers import AddedToken
 
@@ -49,6 +49,8 @@ class ChatProcessor(PromptProcessor):
         tokenizer: The checkpoint's.
         config: The model's.
     """
+
+    place: ClassVar[str | None] = PLACE
 
     def __init__(self, tokenizer: Any, config: XComposerConfig) -> None:
         vision: Any = config.vision_config

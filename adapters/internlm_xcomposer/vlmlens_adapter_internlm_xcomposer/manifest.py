@@ -11,5 +11,7 @@ MANIFEST = Manifest(
     offers=frozenset({"generate", "readout", "patch-grid", "text-only", "several-images"}),
     requires=("sentencepiece",),
     checkpoints=(Checkpoint("internlm/internlm-xcomposer2d5-7b", parameters=11),),
+    model_types=("InternLMXComposer2ForCausalLM",),
+    placeholders=("<ImageHere>",),
     checks="vlmlens_adapter_internlm_xcomposer.checks:CHECKS",
 )

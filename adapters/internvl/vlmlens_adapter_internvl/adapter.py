@@ -24,6 +24,7 @@ from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_internvl import original
 from vlmlens_adapter_internvl.chat import IMAGE_CONTEXT, ChatProcessor
+from vlmlens_adapter_internvl.manifest import MANIFEST
 from vlmlens_adapter_internvl.paths import RENAMES
 from vlmlens_adapter_internvl.tokenizer import load_tokenizer
 
@@ -31,6 +32,7 @@ from vlmlens_adapter_internvl.tokenizer import load_tokenizer
 class InternVLAdapter(TransformersAdapter):
     """`InternVLForConditionalGeneration`."""
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (

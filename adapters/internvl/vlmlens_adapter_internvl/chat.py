@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 
@@ -29,6 +29,8 @@ class ChatProcessor(PromptProcessor):
         config: Its config, in the original's words.
         model: Hub id or folder, named in errors.
     """
+
+    place: ClassVar[str | None] = _PLACEHOLDER
 
     def __init__(self, tokenizer: Any, config: Mapping[str, Any], model: str) -> None:
         check_chat(config, model)

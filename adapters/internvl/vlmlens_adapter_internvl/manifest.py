@@ -22,5 +22,7 @@ MANIFEST = Manifest(
         Checkpoint("OpenGVLab/InternVL3-78B-hf", parameters=78),
         Checkpoint("OpenGVLab/InternVL3_5-30B-A3B-HF", parameters=30, licence="Apache 2.0"),
     ),
+    model_types=("internvl", "internvl_chat"),
+    placeholders=("<IMG_CONTEXT>", "<image>", "<img><IMG_CONTEXT></img>"),
     checks="vlmlens_adapter_internvl.checks:CHECKS",
 )

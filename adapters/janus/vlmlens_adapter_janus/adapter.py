@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from vlmlens.hf import LLAVA_SITES, CropGeometry, PlacedImage, RasterAdapter
 from vlmlens.sites import Axis, SiteTemplate
+from vlmlens_adapter_janus.manifest import MANIFEST
 
 _TOWER = "model.vision_model"
 
@@ -18,6 +19,7 @@ class JanusAdapter(RasterAdapter):
     pooled vector that nothing reads. The site is the first call.
     """
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", (f"{_TOWER}.encoder.layers.{{i}}",), Axis.VISION),

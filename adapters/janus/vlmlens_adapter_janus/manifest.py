@@ -13,5 +13,7 @@ MANIFEST = Manifest(
         Checkpoint("deepseek-community/Janus-Pro-1B", parameters=2.1),
         Checkpoint("deepseek-community/Janus-Pro-7B", parameters=7),
     ),
+    model_types=("janus",),
+    placeholders=("<image_placeholder>", "<begin_of_image><image_placeholder><end_of_image>"),
     checks="vlmlens_adapter_janus.checks:CHECKS",
 )

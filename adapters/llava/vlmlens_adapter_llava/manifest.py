@@ -13,5 +13,7 @@ MANIFEST = Manifest(
         Checkpoint("llava-hf/llava-1.5-13b-hf", parameters=13, licence="Llama 2"),
         Checkpoint("llava-hf/bakLlava-v1-hf", parameters=7),
     ),
+    model_types=("llava",),
+    placeholders=("<image>",),
     checks="vlmlens_adapter_llava.checks:CHECKS",
 )

@@ -22,6 +22,7 @@ from vlmlens.hf import (
 from vlmlens.hf.layouts import with_row_ends
 from vlmlens.sites import Axis, Rename
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens_adapter_llavanext.manifest import MANIFEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Canvas:
 class LlavaNextAdapter(RasterAdapter):
     """`LlavaNextForConditionalGeneration`."""
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True

@@ -18,5 +18,7 @@ MANIFEST = Manifest(
         Checkpoint("llava-hf/llava-next-72b-hf", parameters=72),
         Checkpoint("llava-hf/llava-next-110b-hf", parameters=110),
     ),
+    model_types=("llava_next",),
+    placeholders=("<image>",),
     checks="vlmlens_adapter_llavanext.checks:CHECKS",
 )

@@ -20,6 +20,7 @@ from vlmlens.hf import (
 from vlmlens.hf.checkpoints import explained, quiet, read_config_json
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens_adapter_minicpm.manifest import MANIFEST
 from vlmlens_adapter_minicpm.older.config import generation_of
 from vlmlens_adapter_minicpm.views import sliced_views
 
@@ -34,6 +35,7 @@ class MiniCpmAdapter(TransformersAdapter):
     by the config.
     """
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     templates: ClassVar[Sequence[SiteTemplate]] = (
         *SIGLIP_SITES[:2],
         SiteTemplate("projector", ("model.merger",), Axis.PROJECTOR),

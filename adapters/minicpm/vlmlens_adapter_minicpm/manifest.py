@@ -17,5 +17,7 @@ MANIFEST = Manifest(
         Checkpoint("openbmb/MiniCPM-V-4.7-1B"),
         Checkpoint("openbmb/MiniCPM-V-4.7-35B-A3B", parameters=35),
     ),
+    model_types=("minicpmv", "minicpmo", "minicpmv4_6", "minicpmv4_7"),
+    placeholders=("<|image_pad|>", "(<image>./</image>)", "<image>./</image>"),
     checks="vlmlens_adapter_minicpm.checks:CHECKS",
 )

@@ -24,6 +24,7 @@ from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_molmo.generations import check_generation
 from vlmlens_adapter_molmo.images import Canvas, Molmo2Images, canvas_of, pooled
+from vlmlens_adapter_molmo.manifest import MANIFEST
 
 
 class Molmo2Adapter(TransformersAdapter):
@@ -32,6 +33,7 @@ class Molmo2Adapter(TransformersAdapter):
     `mm_token_type_ids` says which they are; without it the model computes something else.
     """
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.vision_tower.layers.{i}",), Axis.VISION),
         *LLAVA_SITES,

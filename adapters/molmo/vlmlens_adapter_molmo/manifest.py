@@ -13,5 +13,7 @@ MANIFEST = Manifest(
         Checkpoint("allenai/Molmo2-8B", parameters=9),
         Checkpoint("allenai/Molmo2-O-7B", parameters=7),
     ),
+    model_types=("molmo2",),
+    placeholders=("<|image|>",),
     checks="vlmlens_adapter_molmo.checks:CHECKS",
 )

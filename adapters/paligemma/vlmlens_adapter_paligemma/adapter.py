@@ -15,6 +15,7 @@ import torch
 from vlmlens.errors import DataError
 from vlmlens.hf import LLAVA_RENAMES, SIGLIP_SITES, RasterAdapter
 from vlmlens.sites import Rename, SiteTemplate
+from vlmlens_adapter_paligemma.manifest import MANIFEST
 
 _SUFFIX = 1
 
@@ -24,6 +25,8 @@ class PaliGemmaAdapter(RasterAdapter):
 
     templates: ClassVar[Sequence[SiteTemplate]] = SIGLIP_SITES
     renames: ClassVar[Sequence[Rename]] = LLAVA_RENAMES
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    images_between: ClassVar[bool] = False
     shares_images: ClassVar[bool] = True
 
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -47,6 +50,11 @@ class PaliGemmaAdapter(RasterAdapter):
         )
         encoded.pop("labels", None)
         return dict(encoded.convert_to_tensors("pt"))
+
+    def templated(self, prompt: str, images: Sequence[Any]) -> str:
+        """See `TransformersAdapter.templated`: there is no template."""
+        del images
+        return prompt
 
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]

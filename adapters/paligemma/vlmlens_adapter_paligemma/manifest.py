@@ -20,5 +20,7 @@ MANIFEST = Manifest(
         Checkpoint(f"google/{name}", parameters=billions, gated=True, licence="Gemma")
         for name, billions in _VARIANTS
     ),
+    model_types=("paligemma",),
+    placeholders=("<image>",),
     checks="vlmlens_adapter_paligemma.checks:CHECKS",
 )

@@ -19,6 +19,7 @@ from vlmlens.hf.layouts import packed_layout
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_pixtral import mistral
+from vlmlens_adapter_pixtral.manifest import MANIFEST
 
 _BLOCK = SiteTemplate(
     "vision.block.{i}", ("model.vision_tower.transformer.layers.{i}",), Axis.VISION
@@ -28,6 +29,7 @@ _BLOCK = SiteTemplate(
 class PixtralAdapter(TransformersAdapter):
     """`LlavaForConditionalGeneration` with a `PixtralVisionModel`."""
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True

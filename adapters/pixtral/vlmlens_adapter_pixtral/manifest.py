@@ -15,5 +15,7 @@ MANIFEST = Manifest(
         Checkpoint("mistralai/Pixtral-12B-2409", parameters=12.7, licence="Apache 2.0"),
         Checkpoint("mistralai/Pixtral-12B-Base-2409", parameters=12.7, licence="Apache 2.0"),
     ),
+    model_types=("llava+pixtral",),
+    placeholders=("[IMG]",),
     checks="vlmlens_adapter_pixtral.checks:CHECKS",
 )

@@ -24,6 +24,7 @@ from vlmlens.hf import (
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_plm.images import PlmImages, tiling
+from vlmlens_adapter_plm.manifest import MANIFEST
 
 _TIMM = "model.vision_tower.timm_model"
 
@@ -31,6 +32,7 @@ _TIMM = "model.vision_tower.timm_model"
 class PlmAdapter(TransformersAdapter):
     """`PerceptionLMForConditionalGeneration`: tiles of all samples are one batch of the tower."""
 
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", (f"{_TIMM}.blocks.{{i}}",), Axis.VISION),

@@ -16,5 +16,7 @@ MANIFEST = Manifest(
         Checkpoint("facebook/Perception-LM-3B", parameters=3.7, gated=True, licence=_LICENCE),
         Checkpoint("facebook/Perception-LM-8B", parameters=9.6, gated=True, licence=_LICENCE),
     ),
+    model_types=("perception_lm",),
+    placeholders=("<|image|>",),
     checks="vlmlens_adapter_plm.checks:CHECKS",
 )

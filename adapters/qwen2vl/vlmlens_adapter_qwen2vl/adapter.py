@@ -25,6 +25,7 @@ from vlmlens.hf import (
 )
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
 
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
@@ -49,6 +50,7 @@ class QwenVLAdapter(TransformersAdapter):
     """
 
     Options: ClassVar[type[Options]] = QwenVLOptions
+    image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (

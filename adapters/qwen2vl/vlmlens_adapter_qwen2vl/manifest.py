@@ -37,5 +37,7 @@ MANIFEST = Manifest(
         Checkpoint("Qwen/Qwen3-VL-30B-A3B-Instruct", parameters=30, licence=_APACHE),
         Checkpoint("Qwen/Qwen3-VL-235B-A22B-Instruct", parameters=235, licence=_APACHE),
     ),
+    model_types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"),
+    placeholders=("<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>"),
     checks="vlmlens_adapter_qwen2vl.checks:CHECKS",
 )

@@ -122,6 +122,19 @@ class Readout:
         return self.unembed(self.norm(hidden) if norm else hidden).float()
 
 
+@dataclass(frozen=True, slots=True)
+class PromptReading:
+    """What an adapter makes of a sample's text, before the sample is encoded.
+
+    Args:
+        problem: Why it cannot be used; empty if it can.
+        note: What the adapter reads in another way than as text, such as a placeholder of an image.
+    """
+
+    problem: str = ""
+    note: str = ""
+
+
 _SEE = re.compile(r"See `ModelAdapter\.(?P<name>\w+)`[.,:;]?\s*(?P<more>.*)", re.DOTALL)
 """How a docstring refers to that of the interface; `help` shows that one instead."""
 
@@ -196,6 +209,33 @@ class ModelAdapter(ABC):
         Raises:
             DataError: The family cannot take a sample's number of images.
         """
+
+    def read_prompt(self, sample: Sample) -> PromptReading:
+        """What is read in a sample's prompt and answers. No image is opened, so it is cheap.
+
+        Composing asks this of every sample, before weights are loaded. A placeholder of an image in
+        the family's own notation must be taken for the image, or be a problem.
+        """
+        del sample
+        return PromptReading()
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens of a sample that the model can read, image tokens included.
+
+        None: it is not known, or there is no limit. `encode` refuses a longer sample.
+        """
+        return None
+
+    @classmethod
+    def checkpoint_config(cls, request: LoadRequest) -> Mapping[str, Any]:
+        """What the checkpoint's config.json says; empty if it has none, or the family none.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be found.
+        """
+        del request
+        return {}
 
     @property
     def shares(self) -> Sharing:

@@ -1,6 +1,10 @@
 """Options: the settings of a plugin."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from vlmlens.spec.model import refuse_switch
 
 
 class Options(BaseModel):
@@ -11,3 +15,11 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        kinds = get_args(kind) or (kind,)
+        numbers = bool({int, float} & set(kinds)) and bool not in kinds
+        return refuse_switch(value) if numbers else value

@@ -16,7 +16,7 @@ from typer import Option
 from typer.core import TyperCommand, TyperGroup
 
 from vlmlens._version import __version__
-from vlmlens.cli._help import grouped, with_our_word
+from vlmlens.cli._help import fit_to_show, grouped, with_our_word
 
 # Typer prints usage errors, `--help` and the like by itself. The base class of its usage errors has
 # no public name, and is not that of click: Typer contains a copy of click.
@@ -97,7 +97,7 @@ class Commands(TyperGroup):
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except _USAGE as error:
-            raise with_our_word(error, args[0]) from None
+            raise fit_to_show(with_our_word(error, args[0])) from None
         return name, command.made() if isinstance(command, Deferred) else command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -111,7 +111,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except _USAGE as error:
-            raise with_our_word(error) from None
+            raise fit_to_show(with_our_word(error)) from None
         except _CONTROL:
             raise
         except (Exception, KeyboardInterrupt) as error:

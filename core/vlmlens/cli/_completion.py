@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 _DEFAULT = "demo"
 
+_PLAIN = re.compile(r"[\w./:#@,+={}\[\]*()-]{1,200}")
+"""What a shell may be given from a run's files: nothing that it would execute, and no escapes."""
+
 SETTINGS = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
     "quantization", "compile", "trust_remote_code", "data", "prompt", "sites", "extractor",
     "storage", "batch_size", "share_prefix", "generate", "limit", "on_bad_sample", "max_pixels",
-    "seed", "out",
+    "background", "image_bits", "text_only", "seed", "out",
 )  # fmt: skip
 """The fields of `RunSpec` that hold one value, here without pydantic, which takes long."""
 
@@ -90,13 +94,15 @@ def stored(ctx: typer.Context, incomplete: str) -> list[str]:
     folder = os.path.expanduser(str(ctx.params.get("where")))  # noqa: PTH111 - pathlib is slow
     try:
         with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
-            columns = json.load(file).get("columns", [])
+            columns = dict(json.load(file)).get("columns")
         found = os.listdir(os.path.join(folder, "results"))  # noqa: PTH118, PTH208
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return []
-    names = [each.removesuffix(".json") for each in found if each.endswith(".json")]
-    names = [each.replace("@", ":") for each in names]
-    return _beginning(incomplete, [name for name in names if name != OVERVIEW] + columns)
+    names = [name.removesuffix(".json") for name in found if name.endswith(".json")]
+    names = [name.replace("@", ":") for name in names]
+    every = [*names, *(columns if isinstance(columns, list) else ())]
+    fit = (name for name in every if isinstance(name, str) and _PLAIN.fullmatch(name))
+    return _beginning(incomplete, (name for name in fit if name != OVERVIEW))
 
 
 def settings(incomplete: str) -> list[str]:
@@ -145,7 +151,7 @@ def _found(incomplete: str) -> Iterator[str]:
         with os.scandir(os.path.expanduser(folder) or ".") as found:  # noqa: PTH111 - keeps the ~
             for each in found:
                 hidden = each.name.startswith(".") and not tail.startswith(".")
-                if each.name.startswith(tail) and not hidden:
+                if each.name.startswith(tail) and not hidden and each.name.isprintable():
                     yield f"{folder}{each.name}{'/' if each.is_dir() else ''}"
     except OSError:
         return

@@ -9,6 +9,8 @@ import inspect
 from functools import partial
 from typing import Any
 
+from vlmlens._clean import fit_to_say
+
 GROUPS = (
     "Options",
     "Model",
@@ -22,13 +24,32 @@ GROUPS = (
 
 OTHER_WORDS = {
     "ls": "plugins list",
+    "list": "plugins list",
     "validate": "run --dry-run",
+    "eval": "run",
     "--output-path": "--out",
-    "--output_path": "--out",
     "--output-dir": "--out",
+    "--output": "--out",
+    "-o": "--out",
     "--tasks": "--data",
+    "--task": "--data",
+    "--layers": "--sites",
+    "--seeds": "--seed",
 }
-"""Words of other tools, with ours."""
+"""Words of other tools, with ours. An option is looked up with - for _."""
+
+EXPLAINED = {
+    "--tasks": "--analysis chooses what to find out.",
+    "--task": "--analysis chooses what to find out.",
+    "--model-args": "Use --model, --dtype, --device, or --set options.adapter.KEY=VALUE.",
+    "--gen-kwargs": "Use --generate N; answers are greedy.",
+    "--log-samples": "A run always keeps its samples; `vlmlens show RUN --generated` prints texts.",
+    "--include-path": "Install the plugin, or name its file: --analysis FILE.py:Class.",
+    "--num-fewshot": "Write the examples into --prompt.",
+    "--use-cache": "Use --resume to go on with a run.",
+    "--predict-only": "Use `vlmlens extract`.",
+}
+"""Words of other tools, and what to do instead."""
 
 _EXAMPLES = "Examples:\n"
 _OBVIOUS = (" <str>", " <path>", " <list[str]>")
@@ -55,10 +76,28 @@ def with_our_word(error: Any, given: str = "") -> Any:
         given: What is unknown, where the error does not say it.
     """
     given = given or str(getattr(error, "option_name", ""))
-    near = getattr(error, "possibilities", None) or ()
-    if ours := OTHER_WORDS.get(given) or " or ".join(sorted(near)):
+    option = given.partition("=")[0].replace("_", "-").lower() if given.startswith("-") else given
+    near = () if option in EXPLAINED else getattr(error, "possibilities", None) or ()
+    ours = _known_here(error, OTHER_WORDS.get(option, "")) or " or ".join(sorted(near))
+    advice = [f"Did you mean {ours}?"] if ours else []
+    if said := [*advice, *([EXPLAINED[option]] if option in EXPLAINED else [])]:
         error.possibilities = None
-        error.message = f"{error.message.rstrip('.')}. Did you mean {ours}?"
+        error.message = f"{error.message.rstrip('.')}. {' '.join(said)}"
+    return error
+
+
+def _known_here(error: Any, ours: str) -> str:
+    """Our word; --to where a command writes files of another kind, "" where it has neither."""
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    if command is None or not ours.startswith("--") or hasattr(command, "commands"):
+        return ours
+    there = {word for parameter in command.params for word in parameter.opts}
+    return next((word for word in (ours, "--to" if ours == "--out" else "") if word in there), "")
+
+
+def fit_to_show(error: Any) -> Any:
+    """A usage error whose text cannot steer a terminal, and holds no credential."""
+    error.message = fit_to_say(error.message)
     return error
 
 

@@ -10,6 +10,7 @@ import traceback
 
 import typer
 
+from vlmlens._clean import fit_to_say, redacted
 from vlmlens.cli._output import Output
 from vlmlens.errors import VlmlensError
 
@@ -36,7 +37,7 @@ def say(word: str, message: str, colour: str) -> None:
     """One line on stderr that begins with a coloured word."""
     plain = "NO_COLOR" in os.environ
     head = f"{word}:" if plain else typer.style(f"{word}:", fg=colour, bold=True)
-    typer.echo(f"{head} {message}", err=True)
+    typer.echo(f"{head} {fit_to_say(message)}", err=True)
 
 
 def report(error: BaseException, output: Output) -> int:
@@ -51,7 +52,7 @@ def report(error: BaseException, output: Output) -> int:
     if isinstance(error, VlmlensError):
         _expected(error, output)
         return error.exit_code
-    traceback.print_exception(error, file=sys.stderr)
+    _print_traceback(error)
     say("error", f"{type(error).__name__}: {error}", "red")
     say("hint", "This is a bug in vlmlens or in a plugin: please report the lines above.", "cyan")
     _document(error, str(error), "", output)
@@ -60,14 +61,18 @@ def report(error: BaseException, output: Output) -> int:
 
 def _expected(error: VlmlensError, output: Output) -> None:
     if output.debug:
-        traceback.print_exception(error, file=sys.stderr)
+        _print_traceback(error)
     say("error", error.message, "red")
     if error.hint:
         say("hint", error.hint, "cyan")
     _document(error, error.message, error.hint, output)
 
 
+def _print_traceback(error: BaseException) -> None:
+    sys.stderr.write(fit_to_say("".join(traceback.format_exception(error))))
+
+
 def _document(error: BaseException, message: str, hint: str, output: Output) -> None:
     if output.json:
-        fields = {"type": type(error).__name__, "message": message, "hint": hint}
-        typer.echo(json.dumps({"error": fields}, indent=2))
+        said = {"message": redacted(message), "hint": redacted(hint)}
+        typer.echo(json.dumps({"error": {"type": type(error).__name__, **said}}, indent=2))

@@ -24,6 +24,7 @@ __all__ = [
     "Mode",
     "Shard",
     "SpecFlags",
+    "Trust",
     "Verbose",
     "Workers",
     "analysis_flags",
@@ -43,11 +44,13 @@ class SpecFlags:
         values: Those given by flags, by name.
         config: A YAML file of settings.
         assignments: `--set` values, in order.
+        trust: Whether the file may name code.
     """
 
     values: Mapping[str, Any]
     config: str | None
     assignments: tuple[str, ...]
+    trust: bool = False
 
     def spec(self, base: Mapping[str, Any] | None = None) -> RunSpec:
         """The checked spec: `base`, overridden by the file, then by flags, then by `--set`.
@@ -63,7 +66,24 @@ class SpecFlags:
             values["analysis"] = self._given(below)["analysis"]
         for assignment in self.assignments:
             assign(values, assignment)
-        return make_spec(values)
+        spec = make_spec(values)
+        self._check_trust(spec)
+        return spec
+
+    def _check_trust(self, spec: RunSpec) -> None:
+        """Raise an error if the file, and not the user, names code that the spec would run."""
+        from vlmlens.runs.trust import code_of, is_own_file, refuse
+        from vlmlens.spec.model import assign, make_spec
+
+        if self.config is None or self.trust or is_own_file(self.config):
+            return
+        typed = self._given({})
+        for assignment in self.assignments:
+            assign(typed, assignment)
+        said = code_of(make_spec(typed))
+        in_file = code_of(make_spec(self._file[0])).items()
+        found = {k: v for k, v in in_file if code_of(spec).get(k) == v and said.get(k) != v}
+        refuse(self.config, found)
 
     @property
     def notes(self) -> list[str]:
@@ -140,9 +160,15 @@ class _Flag:
         return inspect.Parameter(self.name, kind, default=None, annotation=annotation)
 
 
+TRUST = (
+    "Allow what a run or run file from elsewhere names: Python files, remote code, URIs, pictures "
+    "outside its folder. [default: only if you made it on this machine]"
+)
+
 _FLAGS = (
     _Flag("adapter", "Model", "NAME",
-          "Model family: the name of an adapter, or FILE.py:Class. [default: demo]",
+          "Model family: the name of an adapter, FILE.py:Class, or auto: as the checkpoint "
+          "says; demo without one. [default: auto]",
           completion.names_of("adapter")),
     _Flag("model", "Model", "ID", "Checkpoint: id on the Hugging Face hub, or folder.",
           completion.checkpoints),
@@ -205,6 +231,7 @@ _FLAGS = (
     _Flag("out", "Output", "FOLDER", "Run folder. [default: runs/ADAPTER-NUMBER]"),
     _Flag("config", "Output", "FILE", "YAML file of settings; flags override it.",
           flags=("--config", "-c")),
+    _Flag("trust", "Output", "", TRUST, kind=bool, flags=("--trust",)),
     _Flag("set_", "Output", "KEY=VALUE",
           "Any setting, for example analysis.probe.folds=10; repeatable.",
           completion.settings, list[str], ("--set",)),
@@ -224,6 +251,7 @@ Workers = Annotated[
 DryRun = Annotated[
     bool, _output("--dry-run", help="Check the run and estimate its size; write nothing.")
 ]
+Trust = Annotated[bool, _output("--trust", help=TRUST)]
 Shard = Annotated[
     str | None,
     _speed(
@@ -251,10 +279,12 @@ def _taking(names: Collection[str]) -> Callable[..., SpecFlags]:
 spec_flags = _taking([flag.name for flag in _FLAGS])
 """Flags of a command that composes a whole run."""
 
-model_flags = _taking(("adapter", "model", "revision", "trust_remote_code", "config", "set_"))
+model_flags = _taking(
+    ("adapter", "model", "revision", "trust_remote_code", "config", "trust", "set_")
+)
 """Flags of a command that needs only the structure of a model."""
 
-analysis_flags = _taking(("analysis", "seed", "config", "set_"))
+analysis_flags = _taking(("analysis", "seed", "config", "trust", "set_"))
 """Flags of a command that analyses what is stored."""
 
 
@@ -314,4 +344,5 @@ def _flags(given: Mapping[str, Any]) -> SpecFlags:
     if size.lstrip("-").isdecimal():
         values["batch_size"] = int(size)
     assignments = tuple(values.pop("set_", ()))
-    return SpecFlags(values, values.pop("config", None), assignments)
+    trust = bool(values.pop("trust", False))
+    return SpecFlags(values, values.pop("config", None), assignments, trust)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vlmlens._clean import UNSAFE, clean, fit_to_say
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -53,7 +55,7 @@ class Output:
             return
         for renderable in renderables:
             if isinstance(renderable, str):
-                typer.echo(renderable)
+                typer.echo(clean(renderable))
             else:
                 stdout().print(renderable)
 
@@ -61,7 +63,8 @@ class Output:
         """Print something on stderr, unless quiet."""
         if not self.quiet:
             for renderable in renderables:
-                stderr().print(renderable)
+                shown = fit_to_say(renderable) if isinstance(renderable, str) else renderable
+                stderr().print(shown)
 
     def observer(self) -> RichObserver:
         """An observer to be used as a context manager."""
@@ -119,13 +122,17 @@ def table(*headers: str, title: str | None = None, rows: Iterable[Iterable[Any]]
     for header in headers:
         made.add_column(header, overflow="fold", header_style="bold")
     for row in rows:
-        made.add_row(*("" if cell is None else str(cell) for cell in row))
+        made.add_row(*("" if cell is None else clean(cell) for cell in row))
     return made
 
 
 def to_json(document: Any) -> str:
-    """A valid JSON document; numbers that JSON lacks (NaN, infinities) become null."""
-    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    """A valid JSON document; numbers that JSON lacks (NaN, infinities) become null.
+
+    What could steer a terminal is escaped, also where JSON would allow it.
+    """
+    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def size(count: float) -> str:

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from vlmlens.runs.run import Run
 
 
-def stored_run(where: str) -> Run | None:
+def stored_run(where: str, *, trust: bool = False) -> Run | None:
     """The run in a folder; None if it is a store or a URI.
+
+    Args:
+        where: A path or a URI.
+        trust: See `Run`.
 
     Raises:
         RunNotFound: The path does not exist.
@@ -29,7 +33,7 @@ def stored_run(where: str) -> Run | None:
             f"There is no {where!r}.", subject=where, hint="Give the folder of a run, or a store."
         )
     try:
-        return Run(where, registry=installed())
+        return Run(where, registry=installed(), trust=trust)
     except RunNotFound:
         return None
 

@@ -10,6 +10,7 @@ from shutil import get_terminal_size
 
 import typer
 
+from vlmlens._clean import clean
 from vlmlens.cli._output import PIPE_WIDTH
 
 _GAP = "  "
@@ -24,7 +25,7 @@ def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | 
     kind     name
     adapter  demo
     """
-    lines = [list(headers), *map(list, rows)]
+    lines = [list(headers), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     room = _screen() - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
     if room < min(_LAST, widths[-1]):

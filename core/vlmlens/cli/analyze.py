@@ -47,14 +47,16 @@ def analyze(
     from vlmlens.runner.bare_store import analyze_stored, run_beside
 
     registry = installed()
-    made = stored_run(run)
+    made = stored_run(run, trust=flags.trust)
     with output.observer() as observer:
         if made is None:
             flags.only("analysis", "seed", "options", command="analyze")
             spec = flags.spec()
-            made = run_beside(run, registry, spec.options.storage)
+            made = run_beside(run, registry, spec.options.storage, trust=flags.trust)
         else:
             flags.only("analysis", "seed", command="analyze")
+            if "analysis" not in flags.values:
+                made.check_trust("analysis")
             spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
         work = runner.analyze if made.has_model else analyze_stored
         results = work(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from vlmlens.cli._options import Verbose, installed, output_flags, shares
+from vlmlens.cli._options import Trust, Verbose, installed, output_flags, shares
 from vlmlens.cli._output import Output, stdout
 
 To = Annotated[Path, Option(metavar="FILE", help="File of the page.")]
@@ -23,6 +23,7 @@ def compare(
     to: To = Path("compare.html"),
     seed: Annotated[int, Option(metavar="N", help="Seed of everything random.")] = 0,
     verbose: Verbose = False,
+    trust: Trust = False,
 ) -> None:
     """Compare runs, with tests on the differences.
 
@@ -37,7 +38,7 @@ def compare(
     from vlmlens.report.files import plain
     from vlmlens.report.terminal import print_findings, print_results
 
-    result = compare_runs(runs, to=to, registry=installed(), seed=seed)
+    result = compare_runs(runs, to=to, registry=installed(), seed=seed, trust=trust)
     if output.json or output.quiet:
         output.data({"report": str(to), **plain(result)}, str(to))
         return

@@ -36,6 +36,7 @@ def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
             analyse=False,
             must_fit=False,
             notes=flags.notes,
+            trust=flags.trust,
         )
         found = timed(plan, observer.warn) if time else plan.estimate
     rows = [

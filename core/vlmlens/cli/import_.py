@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 from vlmlens.cli.export import Form, Storage
 
@@ -23,6 +23,7 @@ def import_(
     output: Output,
     format_: Form = None,
     storage: Storage = None,
+    trust: Trust = False,
 ) -> None:
     """Make a store from another store or an exported file.
 
@@ -32,16 +33,17 @@ def import_(
         vlmlens import old.db new.lmdb
         vlmlens import demo.parquet demo.sqlite
     """
-    from vlmlens.transfer import FORMATS, bring, carry, origin_of
+    from vlmlens.transfer import IMPORTED, bring, carry, origin_of
 
     with output.observer() as observer:
         observer.stage("import", None)
-        if Path(source).suffix.removeprefix(".") in FORMATS:
+        path = Path(source)
+        if path.suffix.removeprefix(".").lower() in IMPORTED or (path / "index.json").is_file():
             form = bring(
                 installed(), source, target, format_, lambda done, total: observer.advance(done)
             )
         else:
-            with origin_of(installed(), source, storage) as origin:
+            with origin_of(installed(), source, storage, trust=trust) as origin:
                 form = carry(
                     installed(), origin, target, format_, lambda done, total: observer.advance(done)
                 )

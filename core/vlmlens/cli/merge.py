@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 
 
@@ -14,6 +14,7 @@ from vlmlens.cli._output import Output
 def merge(
     where: Annotated[str, Argument(metavar="RUN", help="Folder of a run with shards.")],
     output: Output,
+    trust: Trust = False,
 ) -> None:
     """Merge the shards of a run into one store.
 
@@ -26,7 +27,7 @@ def merge(
     from vlmlens.runner.merge import merge as put_together
     from vlmlens.runs.run import Run
 
-    run = Run(where, registry=installed())
+    run = Run(where, registry=installed(), trust=trust)
     with output.observer() as observer:
         observer.stage("merge", None)
         count = put_together(run, lambda done, total: observer.advance(done))

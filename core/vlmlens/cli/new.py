@@ -42,7 +42,7 @@ def new(
     """Write a new plugin as a package, with tests.
 
     The tests pass from the start. After `pip install -e FOLDER` the plugin is found by its name,
-    like every other.
+    like every other. Needs the extra `vlmlens[new]`.
 
     Examples:
         vlmlens new adapter mymodel
@@ -65,5 +65,5 @@ def new(
         document,
         f"{place}: {len(files)} files.\n"
         f"  cd {place} && pip install -e '.[test]' && pytest\n"
-        f"  vlmlens plugins check {name} --kind {kind.value}",
+        f"  vlmlens plugins check {place if place.is_absolute() else f'./{place}'}",
     )

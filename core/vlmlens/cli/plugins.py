@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from vlmlens._clean import clean
 from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import installed, output_flags, shares
 from vlmlens.cli._output import Output, table
@@ -59,7 +60,7 @@ def list_(output: Output, kind: Kind = None) -> None:
         typer.echo(text)
     for entry in entries:
         if remark := _remark(entry):
-            typer.echo(f"\n{entry.name}: {remark}")
+            typer.echo(clean(f"\n{entry.name}: {remark}"))
 
 
 @app.command()
@@ -91,7 +92,11 @@ def show(
 @shares(output=output_flags)
 def check(
     name: Annotated[
-        str, Argument(metavar="NAME", help="Name, alias, DISTRIBUTION:NAME or FILE.py:Class.")
+        str,
+        Argument(
+            metavar="NAME",
+            help="Name, alias, DISTRIBUTION:NAME, FILE.py:Class, or the folder of a project.",
+        ),
     ],
     output: Output,
     kind: Kind = None,
@@ -114,6 +119,7 @@ def check(
     Examples:
         vlmlens plugins check demo --kind adapter
         vlmlens plugins check ./mine.py:Mine --kind storage
+        vlmlens plugins check ./vlmlens-adapter-mymodel
     """
     from vlmlens.testing.run import find_suites, run_suites
 

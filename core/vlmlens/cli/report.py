@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from vlmlens.cli._options import installed, output_flags, shares
+from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 
 Figures = Annotated[
@@ -35,6 +35,7 @@ def report(
     figures: Figures = None,
     tables: Tables = None,
     to: To = None,
+    trust: Trust = False,
 ) -> None:
     """Write a run's report again, from its stored results.
 
@@ -47,7 +48,8 @@ def report(
     from vlmlens.runner.run_report import render_again
     from vlmlens.runs.run import Run
 
-    made = render_again(Run(run, registry=installed()), figures, tables, to, show=open_)
+    opened = Run(run, registry=installed(), trust=trust)
+    made = render_again(opened, figures, tables, to, show=open_)
     document = {"report": str(made[0]), "files": [str(path) for path in made[1:]]}
     lines = [f"report  {made[0]}", *(f"file    {path}" for path in made[1:])]
     output.data(document, "\n".join(lines))

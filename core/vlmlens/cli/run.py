@@ -72,6 +72,7 @@ def carry_out(
             observer=observer,
             analyse=not only_extract,
             notes=flags.notes,
+            trust=flags.trust,
         )
         if not dry_run:
             output.message(plan_lines(plan))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from vlmlens.cli import _completion as completion
-from vlmlens.cli._options import output_flags, shares
+from vlmlens.cli._options import Trust, output_flags, shares
 from vlmlens.cli._output import Output, stdout, table
 from vlmlens.cli._results import all_rows, next_steps
 from vlmlens.cli._stores import open_store, stored_run
@@ -53,6 +53,7 @@ def show(
     storage: Annotated[
         str | None, Option(metavar="NAME", help="Storage plugin that reads a store without a run.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Show what a run found, and what is in it or in a store.
 
@@ -64,7 +65,7 @@ def show(
         vlmlens show runs/demo-001 probe --tables
         vlmlens show runs/demo-001 llm.block.5/last --sample heldout-00000/color
     """
-    run = stored_run(where)
+    run = stored_run(where, trust=trust)
     if run is not None and generated:
         _show_texts(run, sample, output)
     elif run is not None and name in run.results:

@@ -143,12 +143,11 @@ def _with_intervals(
             continue
         known = {}
         for about, row in zip(abouts, rows, strict=True):
-            numbers = [_number(row[end]) for end in ends]
-            present = [number for number in numbers if number is not None]
-            if len(present) == len(ends):
+            value, low, high = (_number(row[end]) for end in ends)
+            if value is not None and low is not None and high is not None:
                 of = _number(row.get("samples"))
                 samples = independent if of is None else min(independent, int(of))
-                known[about] = Measured(*present, samples=samples)
+                known[about] = Measured(value, low, high, samples)
         if known:
             made.append(Measure(analysis, name, keys, known=known))
     return made

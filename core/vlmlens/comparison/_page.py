@@ -22,6 +22,7 @@ def compare_runs(
     to: Path | None = None,
     registry: Registry | None = None,
     seed: int = 0,
+    trust: bool = False,
 ) -> Result:
     """Compare runs by their folders; see `read_sides` and `compare`.
 
@@ -30,8 +31,9 @@ def compare_runs(
         to: Where the page goes; None: nowhere.
         registry: The plugins of the runs.
         seed: Of all randomness.
+        trust: See `vlmlens.Run`.
     """
-    result = compare(read_sides(places, registry), seed=seed)
+    result = compare(read_sides(places, registry, trust=trust), seed=seed)
     if to is not None:
         write_comparison(result, places, to)
     return result

@@ -42,7 +42,7 @@ class Side:
         return bool(self.model) and (self.model, self.column) == (other.model, other.column)
 
 
-def read_side(where: str, registry: Registry | None = None) -> Side:
+def read_side(where: str, registry: Registry | None = None, *, trust: bool = False) -> Side:
     """A run by its folder, or one column of it: `runs/a` or `runs/a@llm.block.3/last`.
 
     Raises:
@@ -52,7 +52,7 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     folder, column = where, None
     if not (Path(where) / "run.json").is_file() and "@" in where:
         folder, _, column = where.rpartition("@")
-    run = Run(folder, registry=registry)
+    run = Run(folder, registry=registry, trust=trust)
     results = run.results
     if not results:
         raise RunError(
@@ -66,7 +66,7 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     return Side(
         name=Path(folder).name if column is None else f"{Path(folder).name}@{column}",
         results=results,
-        groups={sample.id: sample.split_group for sample in run.samples},
+        groups={sample.id: sample.split_group for sample in run.recorded_samples},
         prints={record["id"]: record.get("fingerprint", "") for record in records},
         column=column,
         facts=_facts(run),
@@ -74,7 +74,9 @@ def read_side(where: str, registry: Registry | None = None) -> Side:
     )
 
 
-def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[Side]:
+def read_sides(
+    places: Sequence[str], registry: Registry | None = None, *, trust: bool = False
+) -> list[Side]:
     """Several, with different names.
 
     Raises:
@@ -86,7 +88,7 @@ def read_sides(places: Sequence[str], registry: Registry | None = None) -> list[
             subject=" ".join(places),
             hint="Give two or more runs; RUN@COLUMN is one column of a run.",
         )
-    sides = [read_side(place, registry) for place in places]
+    sides = [read_side(place, registry, trust=trust) for place in places]
     names = [side.name for side in sides]
     made = []
     for place, side in zip(places, sides, strict=True):

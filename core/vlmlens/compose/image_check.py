@@ -6,9 +6,12 @@ Every image file is read once, in threads, in the cheapest way that detects a da
 - PNG has its checksums verified; a truncated or changed file fails.
 - Other formats, and images in memory, are decoded.
 
-Pixels are not kept. For extreme shapes (a pixel, a line), one image per shape is also tried with
-the model's processor, which may refuse it. Unusual, but allowed: CMYK, 16 bit, palettes,
-animations (the first frame is used), an orientation in EXIF, the wrong suffix on an image.
+Images of 16 bits per channel are decoded, to see which of the bits are used. Pixels are not kept.
+For extreme shapes (a pixel, a line), one image per shape is also tried with the model's processor,
+which may refuse it. Unusual, but allowed: CMYK, 16 bit, palettes, animations and files of several
+pages (the first is used, which is said), transparency (likewise), an orientation in EXIF, the wrong
+suffix on an image. A sample without an image among samples with one is bad, too: most often a join
+failed.
 """
 
 from __future__ import annotations
@@ -17,13 +20,27 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import ImageError
-from vlmlens.samples import UNREADABLE, BadSample, Sample, check_mode
+from vlmlens.images import (
+    HIDDEN_COLORS,
+    UNREADABLE,
+    ImageRules,
+    NotAPlainFile,
+    UnclearPixels,
+    check_mode,
+    is_deep,
+    is_transparent,
+    open_image,
+    pages,
+    rgb,
+)
+from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -34,6 +51,11 @@ _SHORT_SIDE = 8
 _LONG_TO_SHORT = 20
 _PLAIN_SIZE = (224, 224)
 _EIGHTH = (1, 1)
+_LARGE = 20_000_000
+_one_large = Lock()
+"""Held while an image of more than `_LARGE` pixels is decoded: they are decoded one by one."""
+
+_KEEP_TEXT_ONLY = " Samples that are meant to have no image: --set text_only=true."
 
 Size = tuple[int, int]
 Encode = Callable[[Sequence[Sample]], object]
@@ -41,10 +63,28 @@ Encode = Callable[[Sequence[Sample]], object]
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The outcome of reading an image: its size, or what is wrong with it."""
+    """The outcome of reading an image: its size, or what is wrong with it; what to tell of it."""
 
     size: Size | None = None
     reason: str | None = None
+    transparent: bool = False
+    deep: bool = False
+    pages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome of the image check.
+
+    Args:
+        bad: The samples that cannot be used, in order, each with its first bad image.
+        notes: What is done with images that can be read in several ways, in sentences.
+        choices: The rules of `ImageRules` that matter to these images.
+    """
+
+    bad: list[BadSample]
+    notes: list[str] = field(default_factory=list)
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 def bad_samples(
@@ -54,17 +94,30 @@ def bad_samples(
     encode: Encode | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> list[BadSample]:
-    """The samples whose images cannot be used, in order, each with its first bad image.
+    """The samples whose images cannot be used: see `check_images`."""
+    return check_images(samples, max_pixels=max_pixels, encode=encode, advance=advance).bad
+
+
+def check_images(
+    samples: Sequence[Sample],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    text_only: bool = True,
+    encode: Encode | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Checked:
+    """Read all images, and find the samples that cannot be used.
 
     Args:
         samples: The samples that a run would use.
         max_pixels: Images with more pixels are bad. Up to this limit, Pillow opens them.
+        text_only: Accept samples without an image among samples with one.
         encode: Encodes samples as the model will. It is tried on images of extreme shape.
         advance: Called with the number of distinct images read so far.
     """
     allow_pixels(max_pixels)
     seen = _read_all(samples, max_pixels, advance)
-    found: dict[str, BadSample] = {}
+    found = {} if text_only else {bad.id: bad for bad in _imageless(samples)}
     for sample in samples:
         for image in sample.images:
             reason = seen[_key(image)].reason
@@ -72,7 +125,53 @@ def bad_samples(
                 found.setdefault(sample.id, _bad(sample, image, reason))
     rest = [sample for sample in samples if sample.id not in found]
     found.update({bad.id: bad for bad in _refused(rest, seen, encode)} if encode else {})
-    return [found[sample.id] for sample in samples if sample.id in found]
+    rules = samples[0].rules if samples else ImageRules()
+    bad = [found[sample.id] for sample in samples if sample.id in found]
+    return Checked(bad, list(_notes(seen, rules)), _choices(seen, rules))
+
+
+def _imageless(samples: Sequence[Sample]) -> Iterator[BadSample]:
+    """Samples without an image, where others have one."""
+    others = sum(bool(sample.images) for sample in samples)
+    if not others:
+        return
+    for sample in samples:
+        if not sample.images:
+            yield BadSample(sample.id, "", f"without an image, which {others} others have")
+
+
+def _notes(seen: Mapping[str | int, _Seen], rules: ImageRules) -> Iterator[str]:
+    clear = [key for key, each in seen.items() if each.transparent]
+    if clear:
+        shown = (
+            "it is ignored"
+            if rules.background == HIDDEN_COLORS
+            else f"it becomes {rules.background}"
+        )
+        yield (
+            f"{_some(clear)} transparency: {shown} (another color: --set background=NAME; "
+            "none: ignore it)."
+        )
+    several = [key for key, each in seen.items() if each.pages > 1]
+    if several:
+        most = max(each.pages for each in seen.values())
+        yield f"{_some(several)} several pages or frames (up to {most}): only the first is used."
+
+
+def _some(keys: Sequence[str | int]) -> str:
+    """How many images, with the first one's name."""
+    named = f" ({keys[0]})" if isinstance(keys[0], str) and len(keys) == 1 else ""
+    named = f" ({keys[0]}, ...)" if isinstance(keys[0], str) and len(keys) > 1 else named
+    return f"1 image{named} has" if len(keys) == 1 else f"{len(keys)} images{named} have"
+
+
+def _choices(seen: Mapping[str | int, _Seen], rules: ImageRules) -> dict[str, Any]:
+    clear = any(each.transparent for each in seen.values())
+    scaled = rules.bits is not None and any(each.deep for each in seen.values())
+    return {
+        **({"background": rules.background} if clear else {}),
+        **({"image_bits": rules.bits} if scaled else {}),
+    }
 
 
 def without(samples: Sequence[Sample], bad: Iterable[BadSample]) -> list[Sample]:
@@ -90,10 +189,12 @@ def without(samples: Sequence[Sample], bad: Iterable[BadSample]) -> list[Sample]
 
 def bad_images_error(bad: Sequence[BadSample], total: int, *, hint: str = "") -> ImageError:
     """The error for bad samples: their number, and the first ten with reasons."""
+    none = not all(each.image for each in bad)
+    usual = "Replace the files, or leave these samples out with --on-bad-sample skip."
     return ImageError(
         summary(bad, total),
-        subject=bad[0].image,
-        hint=hint or "Replace the files, or leave these samples out with --on-bad-sample skip.",
+        subject=bad[0].image or bad[0].id,
+        hint=hint or (usual + (_KEEP_TEXT_ONLY if none else "")),
     )
 
 
@@ -101,7 +202,15 @@ def summary(bad: Sequence[BadSample], total: int) -> str:
     """The number of bad samples, and the first ten with reasons, one per line."""
     lines = [f"  {_named(each)}: {each.reason}" for each in bad[:_SHOWN]]
     more = len(bad) - len(lines)
-    head = f"{len(bad)} of {total} samples have an image that cannot be used:"
+    without = sum(not each.image for each in bad)
+    what = (
+        "have no image, and others have one"
+        if without == len(bad)
+        else ("have an image that cannot be used")
+    )
+    if 0 < without < len(bad):
+        what = f"have an image that cannot be used, or none ({without})"
+    head = f"{len(bad)} of {total} samples {what}:"
     return "\n".join([head, *lines, *([f"  and {more} more"] if more else [])])
 
 
@@ -115,6 +224,8 @@ def allow_pixels(max_pixels: int) -> None:
 
 
 def _named(bad: BadSample) -> str:
+    if not bad.image:
+        return bad.id
     return bad.image if bad.image.endswith(bad.id) else f"{bad.id} ({bad.image})"
 
 
@@ -132,11 +243,11 @@ def _key(image: str | Image) -> str | int:
 def _read_all(
     samples: Sequence[Sample], max_pixels: int, advance: Callable[[int], None] | None
 ) -> dict[str | int, _Seen]:
-    images = {_key(image): image for sample in samples for image in sample.images}
+    images = {_key(image): (image, sample.rules) for sample in samples for image in sample.images}
     seen: dict[str | int, _Seen] = {}
     workers = min(16, 2 * (os.cpu_count() or 1))
     with _bombs_raise(), ThreadPoolExecutor(workers, "vlmlens-images") as pool:
-        verdicts = pool.map(lambda image: _look(image, max_pixels), images.values())
+        verdicts = pool.map(lambda each: _look(each[0], each[1], max_pixels), images.values())
         for done, (key, verdict) in enumerate(zip(images, verdicts, strict=True), start=1):
             seen[key] = verdict
             if advance is not None:
@@ -154,15 +265,16 @@ def _bombs_raise() -> Iterator[None]:
         yield
 
 
-def _look(image: str | Image, max_pixels: int) -> _Seen:
+def _look(image: str | Image, rules: ImageRules, max_pixels: int) -> _Seen:
     """Read one image as far as needed to know that it is complete."""
     from PIL import Image as PILImage
 
     try:
         if not isinstance(image, str):
-            return _unfit(image, max_pixels) or _decoded(image)
-        with PILImage.open(image) as opened:
-            return _unfit(opened, max_pixels) or _whole(opened)
+            return _unfit(image, max_pixels) or _told(image, _decoded(image, rules))
+        with open_image(image) as opened:
+            told = _told(opened, _Seen(opened.size))
+            return _unfit(opened, max_pixels) or _whole(opened, image, rules, told)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):
         return _Seen(reason=f"more than {max_pixels} pixels, the limit (max_pixels)")
     except UNREADABLE as error:
@@ -175,28 +287,46 @@ def _unfit(image: Image, max_pixels: int) -> _Seen | None:
     if width * height > max_pixels:
         return _Seen(reason=f"{width} x {height} pixels, the limit (max_pixels) is {max_pixels}")
     try:
-        check_mode(image.mode)
+        if not is_deep(image):
+            check_mode(image.mode)
     except ValueError as error:
         return _Seen(reason=str(error))
     return None
 
 
-def _whole(image: Image) -> _Seen:
+def _told(image: Image, seen: _Seen) -> _Seen:
+    """What to tell of an image beside its size, judged by its header."""
+    return replace(seen, transparent=is_transparent(image), pages=pages(image))
+
+
+def _whole(image: Image, path: str, rules: ImageRules, told: _Seen) -> _Seen:
     """Read a file that was just opened completely. The image cannot be used afterwards."""
-    size = image.size
+    deep = is_deep(image)
     if image.format == "PNG":
         image.verify()
-        return _Seen(size)
+        if deep:
+            with open_image(path) as again:
+                _decoded(again, rules)
+        return replace(told, deep=deep)
     if image.format == "JPEG":
         image.draft(None, _EIGHTH)
-    _decoded(image)
-    return _Seen(size)
+    _decoded(image, rules)
+    return replace(told, deep=deep)
 
 
-def _decoded(image: Image) -> _Seen:
-    image.getexif()
-    image.load()
-    return _Seen(image.size)
+def _decoded(image: Image, rules: ImageRules) -> _Seen:
+    deep = is_deep(image)
+    with _alone(image):
+        if deep:
+            rgb(image, rules)
+        image.getexif()
+        image.load()
+    return _Seen(image.size, deep=deep)
+
+
+def _alone(image: Image) -> AbstractContextManager[Any]:
+    width, height = image.size
+    return _one_large if width * height > _LARGE else nullcontext()
 
 
 def _why(image: str | Image, error: Exception) -> str:
@@ -208,6 +338,8 @@ def _why(image: str | Image, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = isinstance(image, str) and Path(image).stat().st_size == 0
         return "an empty file (0 bytes)" if empty else "no image in a format that Pillow reads"
+    if isinstance(error, NotAPlainFile | UnclearPixels):
+        return str(error)
     return f"damaged or cut off ({error})"
 
 

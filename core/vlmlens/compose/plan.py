@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.abc.observer import Observer, SilentObserver
+from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.applicability import (
     Asked,
     asked_analyses,
@@ -20,11 +21,13 @@ from vlmlens.compose.applicability import (
 )
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given, given_samples
-from vlmlens.compose.image_check import bad_images_error, bad_samples, summary, without
+from vlmlens.compose.image_check import Checked, bad_images_error, check_images, summary, without
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.errors import CompositionError, SpecError
+from vlmlens.compose.prompt_check import readable_prompts
+from vlmlens.errors import CompositionError, DataError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.run import Run, is_run
+from vlmlens.runs.trust import with_whole_paths
 from vlmlens.samples import BadSample, Sample, check_unique, with_prompts
 from vlmlens.sites import SiteMap
 from vlmlens.sites.name_cache import remember
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
 
 _WORTH_A_STAGE = 500
+_IMAGES_ONLY = ("vision.", "projector")
+"""Columns that no text reaches, in a family with two towers."""
 
 Loader = Callable[[], ModelAdapter]
 
@@ -58,7 +63,9 @@ class Plan:
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
         skipped: Samples that were left out because their images cannot be used.
-        notes: What was guessed or translated when the spec was made.
+        notes: What was guessed or translated when the spec was made, or read from images.
+        image_rules: The rules of `ImageRules` that matter to these images; part of the
+            fingerprint of the columns.
     """
 
     spec: RunSpec
@@ -73,6 +80,7 @@ class Plan:
     extractor: Callable[[ModelAdapter], Extractor]
     skipped: Sequence[BadSample] = ()
     notes: Sequence[str] = ()
+    image_rules: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return brief(
@@ -105,6 +113,7 @@ def compose(
     must_fit: bool = True,
     notes: Sequence[str] = (),
     data: Given | None = None,
+    trust: bool = False,
 ) -> Plan:
     """Choose the parts of a run and check that they fit, without loading weights.
 
@@ -116,6 +125,7 @@ def compose(
         must_fit: Whether columns too large for the disk are an error; False for an estimate.
         notes: Notes from making the spec, which go into the plan.
         data: Samples in memory, instead of those that the spec names.
+        trust: Whether to open pictures elsewhere that a run given as data names.
 
     Raises:
         PluginError: A part is not installed or cannot be used.
@@ -129,12 +139,21 @@ def compose(
     """
     observer = observer or SilentObserver()
     check_lifecycle(spec, registry)
+    spec, chosen = with_adapter(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    suggests, samples, guesses = read_samples(spec, registry, data)
-    notes = [*notes, *guesses]
+    stand_in = _with_stand_in(spec, adapter)
+    try:
+        suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
+        unasked = None
+    except DataError as error:
+        if stand_in is None:
+            raise
+        suggests, samples, guesses = _samples_unasked(stand_in, registry, data, error, trust=trust)
+        unasked, spec = error, stand_in
+    notes = [*notes, *chosen, *guesses]
     for note in notes:
         observer.note(note)
     asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
@@ -145,6 +164,7 @@ def compose(
 
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
+    check_adapter(adapter, adapter_class, request, registry)
     make_extractor = _extractor_maker(spec, registry, extractor)
     if spec.compile:
         from vlmlens.passes.compiling import check_can_compile
@@ -154,8 +174,11 @@ def compose(
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
+    if unasked is not None and not all(name.startswith(_IMAGES_ONLY) for name in columns):
+        raise unasked
     check_storage(storage, columns)
-    samples, skipped = _usable(spec, samples, skeleton, observer)
+    samples, unread = readable_prompts(spec, samples, skeleton, adapter, registry, observer)
+    samples, checked = _usable(spec, samples, skeleton, observer)
     check_samples(skeleton, samples)
     on_skeleton.check(samples)
     _check_generation(spec, adapter, columns)
@@ -171,6 +194,7 @@ def compose(
             "analysis": {name: asked[name] for name in analyses},
         }
     )
+    composed = with_whole_paths(composed)
     estimate = estimated(composed, skeleton, samples, columns)
     if must_fit:
         check_fits(estimate)
@@ -185,9 +209,34 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request),
         extractor=make_extractor,
-        skipped=skipped,
-        notes=notes,
+        skipped=[*unread, *checked.bad],
+        notes=[*notes, *checked.notes],
+        image_rules=checked.choices,
     )
+
+
+def _with_stand_in(spec: RunSpec, adapter: Manifest) -> RunSpec | None:
+    """The spec with the prompt that an adapter suggests where the images alone are wanted."""
+    prompt = adapter.suggests.get("prompt")
+    if spec.prompt or not prompt:
+        return None
+    return spec.model_copy(update={"prompt": list(prompt)})
+
+
+def _samples_unasked(
+    spec: RunSpec, registry: Registry, data: Given | None, reason: DataError, *, trust: bool
+) -> tuple[Asked, list[Sample], Sequence[str]]:
+    """The samples with the stand-in prompt, if a prompt was all that they lack.
+
+    Raises:
+        DataError: The first reason, if they cannot be read with a prompt either.
+    """
+    try:
+        suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
+    except DataError:
+        raise reason from None
+    told = f"The images come without a prompt: the text {spec.prompt[0]!r} stands in for one."
+    return suggests, samples, [*guesses, told]
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
@@ -211,7 +260,7 @@ def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) 
 
 
 def read_samples(
-    spec: RunSpec, registry: Registry, data: Given | None = None
+    spec: RunSpec, registry: Registry, data: Given | None = None, *, trust: bool = False
 ) -> tuple[Asked, list[Sample], Sequence[str]]:
     """The samples of a spec, with unique ids.
 
@@ -219,24 +268,28 @@ def read_samples(
         spec: What the user asked for. Its data may be the folder of a run: then that run's samples.
         registry: The installed plugins.
         data: Samples in memory, instead of those that the spec names.
+        trust: See `compose`.
 
     Returns:
         Options of analyses that the data suggests, the samples, and what was guessed.
     """
-    suggests, samples, notes = _read(spec, registry, data)
+    suggests, samples, notes = _read(spec, registry, data, trust)
     samples = samples[: spec.limit]
     check_unique(samples)
+    rules = spec.image_rules
+    if rules.changed():
+        samples = [replace(sample, rules=rules) for sample in samples]
     return suggests, samples, notes
 
 
 def _read(
-    spec: RunSpec, registry: Registry, data: Given | None
+    spec: RunSpec, registry: Registry, data: Given | None, trust: bool
 ) -> tuple[Asked, list[Sample], Sequence[str]]:
     if data is not None:
         return {}, *given_samples(data, spec, registry)
     named = _data(spec)
     if is_run(named):
-        run = Run(Path(named).expanduser(), registry=registry)
+        run = Run(Path(named).expanduser(), registry=registry, trust=trust)
         return run.info.get("suggested", {}), with_prompts(run.samples, spec.prompt), ()
     manifest, source = registry.dataset_for(named)
     options = registry.options(manifest, spec.options.dataset)
@@ -281,9 +334,12 @@ def open_sites(
     spec: RunSpec, registry: Registry
 ) -> tuple[SiteMap, Mapping[str, int], Mapping[str, str]]:
     """A model's sites, and output widths and class names by module path, from its config alone."""
+    spec, _ = with_adapter(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(adapter)
-    skeleton = adapter_class.skeleton(load_request(spec, registry, adapter))
+    request = load_request(spec, registry, adapter)
+    check_adapter(adapter, adapter_class, request, registry)
+    skeleton = adapter_class.skeleton(request)
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
     return skeleton.sites, skeleton.widths(), classes
@@ -291,8 +347,8 @@ def open_sites(
 
 def _usable(
     spec: RunSpec, samples: list[Sample], skeleton: ModelAdapter, observer: Observer
-) -> tuple[list[Sample], Sequence[BadSample]]:
-    """The samples whose images can be used, and those to skip.
+) -> tuple[list[Sample], Checked]:
+    """The samples whose images can be used, and what the check of all images found.
 
     Raises:
         ImageError: Some cannot be used and the user did not ask to skip them, or none is left.
@@ -302,19 +358,23 @@ def _usable(
     )
     if images >= _WORTH_A_STAGE:
         observer.stage("check images", images)
-    bad = bad_samples(
+    checked = check_images(
         samples,
         max_pixels=spec.max_pixels,
+        text_only=spec.text_only,
         encode=skeleton.encode,
         advance=observer.advance if images >= _WORTH_A_STAGE else None,
     )
+    for note in checked.notes:
+        observer.note(note)
+    bad = checked.bad
     if not bad:
-        return samples, ()
+        return samples, checked
     if spec.on_bad_sample == "stop":
         raise bad_images_error(bad, len(samples))
     kept = without(samples, bad)
     observer.warn(f"{summary(bad, len(samples))}\nThey are skipped.")
-    return kept, bad
+    return kept, checked
 
 
 def _data(spec: RunSpec) -> str:
@@ -325,7 +385,7 @@ def _data(spec: RunSpec) -> str:
     raise SpecError(
         f"No data was named for the adapter {spec.adapter!r}.",
         subject="data",
-        hint="Give --data: a folder of images, a .jsonl, .csv or .parquet file, or demo:scenes.",
+        hint="Give --data: a folder of images, a .json, .csv or .parquet file, or demo:scenes.",
     )
 
 

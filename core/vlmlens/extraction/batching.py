@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlmlens.images import open_image
 from vlmlens.sites import Axis
 
 if TYPE_CHECKING:
@@ -234,7 +234,5 @@ def _area(sample: Sample) -> float:
 
 @lru_cache(maxsize=100_000)
 def _file_size(path: str) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(Path(path)) as opened:
+    with open_image(path) as opened:
         return opened.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,6 +18,9 @@ class PromptProcessor(ABC):
         tokenizer: The checkpoint's tokenizer.
         image_processor: Makes pixel values.
     """
+
+    place: ClassVar[str | None] = None
+    """What marks the place of an image in a question, where the family reads such marks."""
 
     def __init__(self, tokenizer: Any, image_processor: Any) -> None:
         self.tokenizer, self.image_processor = tokenizer, image_processor

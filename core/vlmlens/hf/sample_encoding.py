@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,16 +10,22 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmlens.abc.adapter import Answer
+from vlmlens.abc.adapter import Answer, PromptReading
 from vlmlens.errors import DataError
+from vlmlens.hf.chat_template import FINISHED, render, template_of
 from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.hf.loaded_model import LoadedModel
+from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
+from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, token_kinds
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
+
+_STRETCHED = frozenset({"linear", "dynamic"})
+"""Rotary scalings by a factor beyond `max_position_embeddings`; of others, that is the limit."""
 
 
 class SampleEncoding(LoadedModel):
@@ -32,6 +39,11 @@ class SampleEncoding(LoadedModel):
     """How many images every sample must have; None: any number, none included."""
     images_optional: ClassVar[bool] = False
     """Whether a sample may also have fewer images than `images_per_sample`, or none."""
+    images_between: ClassVar[bool] = True
+    """Whether images may stand between the words of a prompt; else they always stand before it."""
+    image_placeholders: ClassVar[Sequence[str]] = ()
+    """What stands for an image in prompts of the family, as its manifest says."""
+    _told_of_text_alone = False
     image_tokens_placed: ClassVar[bool] = True
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
@@ -76,20 +88,136 @@ class SampleEncoding(LoadedModel):
         """See `ModelAdapter.encode`."""
         check_encodable(samples)
         images = self.open_images(samples)
-        inputs = self.process([sample.prompt for sample in samples], images)
+        inputs = self.process(self.asked(samples), images)
         appended = [self._written_ids(answer) for answer in answers] if answers else None
         if appended:
             inputs = self.with_answers(inputs, appended)
+        self.check_lengths(samples, inputs)
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
         return Batch(tuple(samples), self.placed(inputs), layouts)
 
+    # ------------------------------------------------------------------ prompts
+
+    def read_prompt(self, sample: Sample) -> PromptReading:
+        """See `ModelAdapter.read_prompt`."""
+        known = self.placeholders
+        for answer in (*sample.choices, sample.label or ""):
+            if found := known.in_answer(answer):
+                return PromptReading(f"the answer {answer[:40]!r} holds {found!r}")
+        missing = known.mismatch(sample.prompt, len(sample.images))
+        asked = known.asked(sample.prompt, len(sample.images))
+        return PromptReading(missing or asked.problem, asked.note)
+
+    @property
+    def context(self) -> int | None:
+        """See `ModelAdapter.context`: what the language model's config says."""
+        text = self.config.get_text_config()
+        longest = getattr(text, "max_position_embeddings", None)
+        scaling = getattr(text, "rope_parameters", None) or {}
+        stretched = scaling.get("rope_type") in _STRETCHED
+        factor = scaling.get("factor", 1) if stretched else 1
+        return None if longest is None else int(longest * factor)
+
+    @cached_property
+    def placeholders(self) -> Placeholders:
+        """The placeholders of images in prompts: the family's, and what its template writes."""
+        mark, end, front = self._notation()
+        named = getattr(self.processor, "image_token", None)
+        own = {*self.image_placeholders, mark or "", "" if named is None else str(named)}
+        if not isinstance(self.processor, PromptProcessor) and self.image_token_id >= 0:
+            own.add(self.image_mark)
+        return Placeholders(
+            any_of(own), any_of(image_tokens(self.tokenizer) - own), mark, end, front
+        )
+
+    def _notation(self) -> tuple[str | None, str, bool]:
+        """How an image is written between words, the space behind it, and see `Placeholders`."""
+        if isinstance(self.processor, PromptProcessor):
+            return self.processor.place, "", self.processor.place is None
+        if not self.images_between:
+            return None, "\n", True
+        word = "vlmlens"
+        plain, shown = self._written(word, ()), self._written(word, (None,))
+        head, found, _ = plain.partition(word)
+        written = shown.removeprefix(head).partition(word)[0]
+        if not (found and shown.startswith(head) and written.strip()):
+            return self.image_mark, "", True
+        mark = written.strip()
+        return mark, written[written.index(mark) + len(mark) :], True
+
+    def asked(self, samples: Sequence[Sample]) -> list[str]:
+        """The prompts as the family takes them; a placeholder between words is the family's mark.
+
+        Placeholders before all words are left out, since the image stands there anyway, and so are
+        those of a sample without images.
+
+        Raises:
+            DataError: A prompt cannot be used.
+        """
+        found = [self.placeholders.asked(one.prompt, len(one.images)) for one in samples]
+        for sample, asked in zip(samples, found, strict=True):
+            if not sample.images and asked.text != sample.prompt:
+                self._tell_of_text_alone(sample)
+            if asked.problem:
+                raise DataError(
+                    f"The prompt of {sample.id!r} cannot be used: {asked.problem}.",
+                    subject=sample.id,
+                    hint="Write one placeholder per image, or none.",
+                )
+        return [asked.text for asked in found]
+
+    def _tell_of_text_alone(self, sample: Sample) -> None:
+        if not self._told_of_text_alone:
+            self._told_of_text_alone = True
+            logging.getLogger("vlmlens").warning(
+                "Sample %r has no image: the placeholder in its prompt is left out. This is said "
+                "once.",
+                sample.id,
+            )
+
+    def check_lengths(self, samples: Sequence[Sample], inputs: Mapping[str, Any]) -> None:
+        """Raise if a sample has more tokens than the model can read.
+
+        Raises:
+            DataError: One has.
+        """
+        if self.context is None:
+            return
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        for sample, length in zip(samples, lengths, strict=True):
+            if length > self.context:
+                raise DataError(
+                    f"The sample {sample.id!r} has {length} tokens; "
+                    f"{type(self._module).__name__} reads {self.context}.",
+                    subject=sample.id,
+                    hint="Shorten the prompt, or give fewer or smaller images.",
+                )
+
+    def templated(self, prompt: str, images: Sequence[Any]) -> str:
+        """A prompt in the chat template, as text, each image as its placeholder.
+
+        Args:
+            prompt: See `asked`.
+            images: Their places are in the prompt, or the template writes them before it.
+
+        Raises:
+            CheckpointError: The checkpoint has no chat template, or one that fails.
+        """
+        mark = self.placeholders.mark if images else None
+        marked = mark is not None and mark in prompt
+        template_writes_images = isinstance(self.processor, PromptProcessor) or not marked
+        return self._written(prompt, images if template_writes_images else ())
+
+    def _written(self, prompt: str, images: Sequence[Any]) -> str:
+        if isinstance(self.processor, PromptProcessor):
+            return self.processor.text(prompt, images)
+        model = self.model_name(self.request)
+        template = template_of(self.processor, model)
+        return render(template, _content(prompt, images), self.tokenizer, model)
+
     def prompt_text(self, sample: Sample) -> str:
         """A sample's prompt in the chat template, as text, each image as its placeholder."""
-        message = {"role": "user", "content": _content(sample.prompt, sample.images)}
-        text = self.processor.apply_chat_template(
-            [message], tokenize=False, add_generation_prompt=True
-        )
-        return str(text)
+        return self.templated(self.asked([sample])[0], sample.images)
 
     def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
         """The opened images of each sample.
@@ -113,18 +241,24 @@ class SampleEncoding(LoadedModel):
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """The processor's output for prompts and their images: the model's keyword arguments.
 
-        The chat template is applied and tokenized in one step, so that no special token is added
-        twice.
+        transformers is given the finished text with the images, and tokenizes it as what its own
+        template would have written, so that no special token is added twice.
         """
-        conversations = [
-            [{"role": "user", "content": _content(prompt, group)}]
-            for prompt, group in zip(prompts, images, strict=True)
+        pairs = list(zip(prompts, images, strict=True))
+        if isinstance(self.processor, PromptProcessor):
+            conversations = [
+                [{"role": "user", "content": _content(prompt, group)}] for prompt, group in pairs
+            ]
+            return dict(self.processor.apply_chat_template(conversations, tokenize=True))
+        finished = [
+            [{"role": "user", "content": _images(group), "rendered": self.templated(prompt, group)}]
+            for prompt, group in pairs
         ]
         encoded = self.processor.apply_chat_template(
-            conversations,
+            finished,
+            chat_template=FINISHED,
             tokenize=True,
             return_dict=True,
-            add_generation_prompt=True,
             return_tensors=self.return_tensors,
             processor_kwargs={"padding": True, "padding_side": self.padding_side},
         )
@@ -149,11 +283,7 @@ class SampleEncoding(LoadedModel):
         A space separates prompt and answer, unless the prompt ends in white space or in a special
         token.
         """
-        head = self.processor.apply_chat_template(
-            [{"role": "user", "content": _content("x", ())}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        head = self.templated("x", ())
         before = self._plain_ids(head)
         glued = head[-1:].isspace() or (bool(before) and before[-1] in self.special_ids)
         text = answer if glued else f" {answer}"
@@ -253,5 +383,8 @@ class SampleEncoding(LoadedModel):
 
 
 def _content(prompt: str, images: Sequence[Any]) -> list[dict[str, Any]]:
-    pictures = [{"type": "image", "image": image} for image in images]
-    return [*pictures, {"type": "text", "text": prompt}]
+    return [*_images(images), {"type": "text", "text": prompt}]
+
+
+def _images(images: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"type": "image", "image": image} for image in images]

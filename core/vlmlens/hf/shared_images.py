@@ -82,7 +82,7 @@ def encode_same_images(
         budget: About how many tokens one pass of the language model should have.
     """
     opened = vlm.open_images([group[0] for group in groups])
-    firsts = vlm.process([group[0].prompt for group in groups], opened)
+    firsts = vlm.process(vlm.asked([group[0] for group in groups]), opened)
     placed = placed_images(opened, firsts)
     grids = [joined([vlm.patch_grid(image) for image in images]) for images in placed]
     owners = [number for number, group in enumerate(groups) for _ in group]
@@ -96,7 +96,9 @@ def encode_same_images(
     largest: dict[str, Any] = {}
     for chunk in _chunks(len(samples), int(firsts["input_ids"].shape[1]), budget):
         own = [owners[number] for number in chunk]
-        inputs = vlm.process([samples[i].prompt for i in chunk], [opened[owner] for owner in own])
+        asking = [samples[i] for i in chunk]
+        inputs = vlm.process(vlm.asked(asking), [opened[owner] for owner in own])
+        vlm.check_lengths(asking, inputs)
         parts.append(vlm.sequence_layouts(inputs, [grids[owner] for owner in own], ()))
         inputs = vlm.placed({k: value for k, value in inputs.items() if k != _PIXELS})
         images = [image.index for owner in own for image in placed[owner]]

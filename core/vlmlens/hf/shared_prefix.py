@@ -129,6 +129,8 @@ def encode_beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -
     begin = beginnings(vlm, groups)
     if begin is None or not sees_all(vlm, begin.prefix + begin.longest):
         return None
+    if vlm.context is not None and begin.prefix + begin.longest > vlm.context:
+        return None
     firsts = placed_images([group[0].open_images() for group in groups], begin.inputs)
     grids = [joined([vlm.patch_grid(image) for image in group]) for group in firsts]
     ids, mask = begin.whole(vlm.pad_token_id)
@@ -198,7 +200,7 @@ def beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -> Begin
         return None
     tails = [[_ids_after_image(vlm, text[1]) for text in group if text] for group in texts]
     firsts = [group[0] for group in groups]
-    inputs = vlm.process([sample.prompt for sample in firsts], vlm.open_images(firsts))
+    inputs = vlm.process(vlm.asked(firsts), vlm.open_images(firsts))
     rows = [
         ids[mask.bool()]
         for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)

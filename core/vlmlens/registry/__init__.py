@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.registry._entry import HOOK_GROUP, Entry, Status
+from vlmlens.registry._entry import FILE_END, HOOK_GROUP, Entry, Status
 from vlmlens.registry._registry import Registry
 
 if TYPE_CHECKING:
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from vlmlens.registry._guard import Guard
 
-__all__ = ["HOOK_GROUP", "Entry", "Registry", "Status", "call_hook", "warnings_begin"]
+__all__ = [
+    "FILE_END",
+    "HOOK_GROUP",
+    "Entry",
+    "Registry",
+    "Status",
+    "call_hook",
+    "names_file",
+    "warnings_begin",
+]
 
 
 def call_hook(
@@ -43,6 +52,15 @@ def call_hook(
     from vlmlens.registry._hooks import called
 
     return called(manager, name, guard, arguments)
+
+
+def names_file(name: str) -> bool:
+    """Whether a plugin's name, or a `--data` with one, makes `Registry.find` import a Python file.
+
+    >>> names_file("./mine.py:Mine"), names_file("./rows.py:Rows:x"), names_file("lmdb")
+    (True, True, False)
+    """
+    return FILE_END.search(name) is not None
 
 
 def warnings_begin(show: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 HOOK_GROUP = "vlmlens.plugins"
 """The entry-point group of pluggy plugins: lifecycle hooks and extra commands."""
+
+FILE_END = re.compile(r"\.py(?=$|[:+])")
+"""The end of the path in what can become a `FILE.py`, also in a URI or before a source."""
 
 
 class Status(StrEnum):

@@ -24,7 +24,7 @@ OWN = "vlmlens"
 """The distribution whose plugin names no other distribution can take over."""
 
 _TEXTS = ("name", "target", "help")
-_LISTS = ("aliases", "offers", "needs", "requires")
+_LISTS = ("aliases", "offers", "needs", "requires", "model_types", "placeholders")
 
 
 def read_entries(

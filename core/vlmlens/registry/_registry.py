@@ -56,6 +56,28 @@ class Registry:
             choice=Choice.from_environment(),
         )
 
+    def with_folder(self, folder: str) -> tuple[Self, list[tuple[str, str]]]:
+        """A registry that has the plugins of a project's folder, too, without installing it.
+
+        Args:
+            folder: Its pyproject.toml declares plugins. Its modules can be imported afterwards.
+
+        Returns:
+            The registry, and the group and name of each plugin of the folder.
+
+        Raises:
+            UnknownPlugin: It declares none.
+        """
+        from pathlib import Path
+
+        from vlmlens.registry._folders import importable, points_of
+
+        place = Path(folder).expanduser()
+        own = points_of(place)
+        points = importable(place, own, self.points)
+        named = [(point.group, point.name) for point in own]
+        return type(self)(points, guard=self.guard, choice=self.choice), named
+
     def entries(self, kind: PluginKind | None = None) -> list[Entry]:
         """All plugins of a kind; without a kind, all plugins, pluggy plugins last.
 
@@ -125,6 +147,7 @@ class Registry:
         from vlmlens._known import KNOWN
         from vlmlens.errors import UnknownPlugin, did_you_mean
         from vlmlens.manifest import PluginKind
+        from vlmlens.registry._folders import hint_of_folder
         from vlmlens.registry._target import file_kinds, is_file
 
         if kind is not None:
@@ -141,7 +164,9 @@ class Registry:
         raise UnknownPlugin(
             f"There is no plugin {name!r}.",
             subject=name,
-            hint=did_you_mean(normal(name), names) or "`vlmlens plugins list` shows all.",
+            hint=hint_of_folder(name)
+            or did_you_mean(normal(name), names)
+            or "`vlmlens plugins list` shows all.",
         )
 
     def load(self, manifest: Manifest) -> type[Any]:
@@ -274,6 +299,7 @@ class Registry:
     def _unknown(self, kind: PluginKind, name: str) -> UnknownPlugin:
         from vlmlens._known import KNOWN
         from vlmlens.errors import UnknownPlugin, did_you_mean
+        from vlmlens.registry._folders import hint_of_folder
 
         known = _known(kind, name)
         if known is not None:
@@ -283,7 +309,7 @@ class Registry:
         names = [entry.name for entry in self.entries(kind)]
         every = names + [each.name for each in KNOWN if each.kind == kind]
         installed = f"Installed: {', '.join(dict.fromkeys(names)) or 'none'}."
-        suggestion = did_you_mean(normal(name), dict.fromkeys(every))
+        suggestion = hint_of_folder(name) or did_you_mean(normal(name), dict.fromkeys(every))
         return UnknownPlugin(
             f"There is no {kind} {name!r}.", subject=name, hint=f"{suggestion} {installed}".strip()
         )

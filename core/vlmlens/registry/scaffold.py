@@ -180,7 +180,7 @@ def _copier() -> ModuleType:
         raise MissingDependency(
             "`vlmlens new` needs copier, which is not installed in this environment.",
             subject="copier",
-            hint="pip install copier",
+            hint="pip install 'vlmlens[new]' (in a checkout: pip install '.[new]').",
         ) from error
     return copier
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from vlmlens._clean import clean
 from vlmlens.report._markup import Markup, tag
-from vlmlens.report._text import clean
 
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 

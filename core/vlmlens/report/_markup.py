@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from vlmlens.report._text import clean
+from vlmlens._clean import clean
 
 _VOID = frozenset({"img", "meta", "br", "input"})
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlmlens._clean import clean
 from vlmlens.errors import ImageError
 from vlmlens.report._browser import groups
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import is_small, thumbnail
-from vlmlens.report._text import clean, cut, one_line
+from vlmlens.report._text import cut, one_line
 from vlmlens.samples import Sample
 
 if TYPE_CHECKING:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from vlmlens._clean import clean
 from vlmlens.report._browser import behind
 from vlmlens.report._figure import draw_figures
 from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._overview import chip
 from vlmlens.report._pictures import Pictures
 from vlmlens.report._table import draw_table
-from vlmlens.report._text import clean, one_line, show, slug
+from vlmlens.report._text import one_line, show, slug
 from vlmlens.report.files import file_names
 from vlmlens.results import Cell, Finding, Result
 from vlmlens.samples import Sample

@@ -7,29 +7,15 @@ import re
 import unicodedata
 from typing import Any
 
+from vlmlens._clean import clean
 from vlmlens.results import Cell
 
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-    "\ud800-\udfff\ufffe\uffff]"
-)
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME = 80
 _FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 """What formulas begin with; East Asian spreadsheets take the wide forms, too."""
 _BLANKS = frozenset("\t\r\n")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
-def clean(text: object) -> str:
-    r"""Text that cannot steer a terminal, break XML or change the reading direction.
-
-    Control characters, direction marks and lone surrogates become visible escapes.
-
-    >>> clean("a\x1b[31mb")
-    'a\\x1b[31mb'
-    """
-    return _UNSAFE.sub(_escaped, str(text))
 
 
 def one_line(text: object) -> str:
@@ -51,11 +37,6 @@ def no_formula(text: str) -> str:
     """
     begins = text[:1] in _BLANKS or text.lstrip()[:1] in _FORMULA
     return f"'{text}" if text and begins and not _NUMBER.fullmatch(text) else text
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def scalar(value: Any) -> Any:

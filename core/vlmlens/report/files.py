@@ -10,8 +10,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from vlmlens._clean import clean
 from vlmlens._files import write_bytes
-from vlmlens.report._text import clean, scalar, slug
+from vlmlens.report._text import scalar, slug
 from vlmlens.results import Figure, Result, Table
 
 

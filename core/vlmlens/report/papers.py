@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmlens._clean import clean
 from vlmlens._files import write_bytes
 from vlmlens.errors import ImageError, SpecError, did_you_mean
-from vlmlens.report._text import clean, finite, no_formula, one_line, scalar, show, slug
+from vlmlens.report._text import finite, no_formula, one_line, scalar, show, slug
 from vlmlens.report.files import file_names, table_parquet
 from vlmlens.results import Cell, Figure, Result, Sheet, Table
 from vlmlens.samples import Sample

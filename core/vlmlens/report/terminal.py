@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlmlens._clean import clean
 from vlmlens.report._grid import grid, legend
 from vlmlens.report._shades import shades
-from vlmlens.report._text import clean, cut, one_line, plural, show, width
+from vlmlens.report._text import cut, one_line, plural, show, width
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.files import file_names
 from vlmlens.report.overview import overview_of

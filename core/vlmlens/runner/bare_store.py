@@ -21,6 +21,7 @@ from vlmlens.compose.labels import analysis_named
 from vlmlens.errors import CompositionError, MissingAnnotation
 from vlmlens.registry import Registry, call_hook
 from vlmlens.runs.run import NO_MODEL, Run, is_run
+from vlmlens.runs.trust import vetted_sample, withheld
 from vlmlens.spec.model import make_spec
 from vlmlens.stores.opening import is_uri, recognize
 
@@ -45,13 +46,20 @@ def folder_for(where: str) -> Path:
     return (path if beside else Path(path.name)).with_name(path.name + SUFFIX)
 
 
-def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None = None) -> Run:
+def run_beside(
+    where: str,
+    registry: Registry,
+    options: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
+) -> Run:
     """Create or update the run folder beside a store.
 
     Args:
         where: Path or URI of a store that knows its samples.
         registry: The installed plugins.
         options: Options of the storage backend.
+        trust: Whether to show pictures outside the folder of the store.
 
     Raises:
         StoreError: No installed backend reads it.
@@ -90,7 +98,11 @@ def run_beside(where: str, registry: Registry, options: Mapping[str, Any] | None
     if is_run(folder):
         info["seeds"] = Run(folder).info.get("seeds", {})
     run = Run.create(folder, spec, info, registry=registry)
-    run.write_samples([_without_lost_images(sample) for sample in samples])
+    around = Path(uri.partition("://")[2]).parent
+    shown = list(samples) if trust else [vetted_sample(sample, around) for sample in samples]
+    if hidden := sum(new is not old for new, old in zip(shown, samples, strict=True)):
+        run.update(warnings=[*info["warnings"], withheld(hidden, where)])
+    run.write_samples([_without_lost_images(sample) for sample in shown])
     return run
 
 

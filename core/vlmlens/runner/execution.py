@@ -127,6 +127,7 @@ def analyze(
         ResultExists: A result would be replaced, and `fresh` is not set.
     """
     spec = run.spec
+    run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
@@ -136,6 +137,7 @@ def analyze(
     asked = asked_analyses(analyses, run.info.get("suggested", {}), extractor)
 
     def _adapter_class() -> type[ModelAdapter]:
+        run.check_trust("model", "trust_remote_code")
         found: type[ModelAdapter] = registry.load(adapter)
         return found
 
@@ -187,7 +189,8 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
             job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
             missing = _missing(store, plan.columns, plan.samples)
         compiled = {"compiled": True} if plan.spec.compile else {}
-        _check_fingerprint(store, {**vlm.describe(), "extractor": plan.spec.extractor, **compiled})
+        made = {**vlm.describe(), "extractor": plan.spec.extractor}
+        _check_fingerprint(store, {**made, **plan.image_rules, **compiled})
         if compiled:
             _note_compiled(job, plan, vlm)
         job.run.update(model=vlm.describe())

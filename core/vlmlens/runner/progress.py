@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from vlmlens._clean import clean, fit_to_say
 from vlmlens.abc.observer import SilentObserver
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ class RichObserver:
             self._bars.update(self._task, total=total)
         elif self._bars:
             self._end_stage(complete=True)
-            self._task = self._bars.add_task(name, total=total)
+            self._task = self._bars.add_task(clean(name), total=total)
         elif not self._quiet and name != self._name:
-            self._console.print(f"{name} ({total})" if total else name)
+            self._console.print(clean(f"{name} ({total})" if total else name))
         self._name = name
 
     def advance(self, done: int) -> None:
@@ -89,13 +90,13 @@ class RichObserver:
     def note(self, message: str) -> None:
         """Print a line, unless quiet."""
         if not self._quiet:
-            self._console.print(message)
+            self._console.print(fit_to_say(message))
 
     def warn(self, message: str) -> None:
         """Print a warning; the same one only once."""
         if message not in self._warned:
             self._warned.add(message)
-            self._console.print(Text.assemble(("warning: ", "bold yellow"), message))
+            self._console.print(Text.assemble(("warning: ", "bold yellow"), fit_to_say(message)))
 
     def result(self, result: Result) -> None:
         """Nothing: what was found is printed at the end."""

@@ -93,7 +93,7 @@ def extract_in_workers(run: Run, count: int, arguments: Sequence[str] = ()) -> N
 
 
 def _start(run: Run, shard: Shard, arguments: Sequence[str], says: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "vlmlens", "extract", "--quiet", *arguments]
+    command = [sys.executable, "-m", "vlmlens", "extract", "--quiet", "--trust", *arguments]
     command += ["-c", str(run.path / "spec.yaml"), "--out", str(run.path)]
     command += ["--shard", f"{shard.number}/{shard.count}"]
     environment = dict(os.environ)

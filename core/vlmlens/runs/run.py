@@ -18,11 +18,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -35,6 +36,8 @@ from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.results import OVERVIEW, Result
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.result_files import read_results
+from vlmlens.runs.signing import is_own, signature
+from vlmlens.runs.trust import check_files, code_inside, reach_of, refuse, vetted_sample, withheld
 from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import RunSpec, make_spec, read_yaml
 
@@ -57,6 +60,8 @@ _OWN = (
 )
 
 
+_log = logging.getLogger("vlmlens")
+
 _PIXELS = "sha256:"
 """How samples name an image in memory: this, and the digest of its pixels."""
 
@@ -77,13 +82,23 @@ class Run(AsHtml):
     Args:
         path: The run's folder.
         registry: Where to look for its storage backend; default: the installed plugins.
+        trust: Whether it may run code, reach other places and show pictures elsewhere, although
+            somebody else made it.
 
     Raises:
         RunNotFound: The folder holds no run.
+        UntrustedRun: Somebody else made it, and parts of it are links to other places.
     """
 
-    def __init__(self, path: str | PathLike[str], *, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        registry: Registry | None = None,
+        trust: bool = False,
+    ) -> None:
         self.path = Path(path)
+        self.trust = trust
         self._registry = registry
         if not (self.path / "run.json").is_file():
             raise RunNotFound(
@@ -91,6 +106,9 @@ class Run(AsHtml):
                 subject=str(path),
                 hint="Give the folder that `vlmlens run` or `vlmlens extract` wrote.",
             )
+        links = check_files(self.path, _OWN)
+        if links and not self.trusted:
+            refuse(self.path, {"links to other places": ", ".join(links)})
 
     @classmethod
     def create(
@@ -98,9 +116,13 @@ class Run(AsHtml):
     ) -> Run:
         """Make the folder, and write the spec and the state."""
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "spec.yaml", spec.to_yaml())
-        write_json(path / "run.json", info)
-        return cls(path, registry=registry)
+        if "://" in spec.storage and not any(path.iterdir()):
+            path.chmod(0o700)  # what remote places say of themselves may be confidential
+        text = spec.to_yaml()
+        signed = {"spec.yaml": signature("spec.yaml", text.encode())}
+        write_text(path / "spec.yaml", text)
+        write_json(path / "run.json", {**info, "signed": signed})
+        return cls(path, registry=registry, trust=True)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -117,6 +139,25 @@ class Run(AsHtml):
         """The composed spec."""
         return make_spec(read_yaml(self.path / "spec.yaml"))
 
+    @cached_property
+    def trusted(self) -> bool:
+        """Whether the user trusts the run, or made it on this machine: see `vlmlens.runs.trust`."""
+        return self.trust or is_own(self.path, "spec.yaml")
+
+    def check_trust(self, *settings: str) -> None:
+        """Check that what these settings of the spec name may be used.
+
+        Args:
+            settings: Names of settings, for example "storage"; "analysis" means all analyses.
+
+        Raises:
+            UntrustedRun: The run is not trusted, and they name code or other places.
+        """
+        if not self.trust:
+            spec, signed = self.spec, self.trusted
+            found = code_inside(spec, self.path) if signed else reach_of(spec)
+            refuse(self.path, {k: v for k, v in found.items() if k.split(" ")[0] in settings})
+
     @property
     def has_model(self) -> bool:
         """Whether the run has a model. A folder made beside a plain store has none."""
@@ -124,7 +165,21 @@ class Run(AsHtml):
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """The samples, in order."""
+        """The samples, in order.
+
+        Pictures outside the folder cannot be opened if the run is not trusted.
+        """
+        found = self.recorded_samples
+        if self.trust or is_own(self.path, "samples.jsonl"):
+            return found
+        vetted = [vetted_sample(sample, self.path) for sample in found]
+        if changed := sum(new is not old for new, old in zip(vetted, found, strict=True)):
+            _log.warning("%s", withheld(changed, self.path))
+        return vetted
+
+    @property
+    def recorded_samples(self) -> list[Sample]:
+        """The samples with the pictures' paths as they were recorded, also if not trusted."""
         return [self._sample(record) for record in self.sample_records()]
 
     def _sample(self, record: Mapping[str, Any]) -> Sample:
@@ -156,7 +211,10 @@ class Run(AsHtml):
             images = [self._name(name) for name in sample.images if isinstance(name, str)]
             record = {**sample.to_dict(), "images": images, "fingerprint": sample.fingerprint()}
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-        write_text(self.path / "samples.jsonl", "".join(lines))
+        text = "".join(lines)
+        write_text(self.path / "samples.jsonl", text)
+        made = signature("samples.jsonl", text.encode())
+        self.update(signed={**self.info.get("signed", {}), "samples.jsonl": made})
 
     def keep_images(self, sample: Sample) -> Sample:
         """The sample with files in the run's folder where it has images in memory.
@@ -208,8 +266,9 @@ class Run(AsHtml):
         from vlmlens.stores.sharded import ShardedStore
 
         if mode == "r" and (folders := shard_folders(self.path)):
-            runs = (Run(folder, registry=self._registry) for folder in folders)
+            runs = (Run(each, registry=self._registry, trust=self.trust) for each in folders)
             return ShardedStore([run.store() for run in runs])
+        self.check_trust("storage")
         spec, place = self.spec, str(self.path / "columns")
         options = spec.options.storage
         store = open_named(self.registry, spec.storage, place, mode=mode, options=options)
@@ -316,8 +375,8 @@ class Run(AsHtml):
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
-    def __reduce__(self) -> tuple[type[Run], tuple[Path]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), trust=self.trust), (self.path,)
 
 
 def _mapping(said: Any) -> Mapping[Any, Any]:

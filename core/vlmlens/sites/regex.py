@@ -8,10 +8,12 @@ expressions written for an older version still find the same modules.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import SiteSyntaxError
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 PREFIX = "re:"
 """The prefix of a site pattern that is a regular expression."""
 
+_SECONDS = 5
+_MOST_REPEATED = 10_000
+_COUNT = re.compile(r"\{[\d\s,]*\}")
+_LONGEST = 2000
 _END = r"(?=\.|$)"
 _TOKEN = re.compile(
     r"(?P<start>\^)|(?P<end>\$|\(\?=\\\.\|\$\))|\\?(?P<dot>\.)|(?P<text>\w+)"
@@ -40,25 +46,54 @@ def paths_matching(pattern: str, paths: Iterable[str], renames: Sequence[Rename]
         renames: How older paths were renamed; see `SiteMap`.
 
     Raises:
-        SiteSyntaxError: It is not a regular expression.
+        SiteSyntaxError: It is not a regular expression, or takes too long.
 
     >>> paths_matching(r"re:layers\.[01]\.mlp", ["layers.0", "layers.0.mlp", "layers.2.mlp"], [])
     ['layers.0.mlp']
     """
-    text = pattern.removeprefix(PREFIX)
+    matches = _matcher(pattern.removeprefix(PREFIX), pattern)
+    return [path for path in paths if any(matches(name) for name in names_of(path, renames))]
+
+
+def _matcher(text: str, pattern: str) -> Callable[[str], bool]:
+    """Whether a user's expression matches a whole name; all names together have a time limit."""
+    import regex  # as `re`, and can be given a time limit
+
+    end = time.monotonic() + _SECONDS
+    if len(text) > _LONGEST:
+        raise _no_expression(pattern, f"it has more than {_LONGEST} characters")
+    if prod(_most(count) for count in _COUNT.findall(text)) > _MOST_REPEATED:
+        raise _no_expression(pattern, f"it repeats its parts more than {_MOST_REPEATED} times")
     try:
-        expression = re.compile(text)
-    except re.error as error:
-        raise SiteSyntaxError(
-            f"{text!r} is not a regular expression: {error}.",
-            subject=pattern,
-            hint=r"Example: re:model\.layers\.\d+\.mlp.",
-        ) from error
-    return [
-        path
-        for path in paths
-        if any(expression.fullmatch(name) for name in names_of(path, renames))
-    ]
+        expression = regex.compile(text)
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+        raise _no_expression(pattern, str(error) or type(error).__name__) from error
+
+    def matches(name: str) -> bool:
+        left = max(end - time.monotonic(), 0.001)
+        try:
+            return expression.fullmatch(name, timeout=left) is not None
+        except (TimeoutError, MemoryError) as error:
+            raise SiteSyntaxError(
+                f"{text[:80]!r} takes more than {_SECONDS} seconds to compare with module paths.",
+                subject=pattern,
+                hint="Write it without repetitions inside repetitions, such as (.*)* or (a+)+.",
+            ) from error
+
+    return matches
+
+
+def _most(count: str) -> int:
+    """The largest number in `{2,5}`; at least 1."""
+    return max([1, *map(int, re.findall(r"\d+", count))])
+
+
+def _no_expression(pattern: str, why: str) -> SiteSyntaxError:
+    return SiteSyntaxError(
+        f"{pattern.removeprefix(PREFIX)[:80]!r} is not a regular expression: {why}.",
+        subject=pattern,
+        hint=r"Example: re:model\.layers\.\d+\.mlp.",
+    )
 
 
 def names_of(path: str, renames: Sequence[Rename]) -> list[str]:

@@ -10,6 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vlmlens.errors import SpecError, did_you_mean
+from vlmlens.images import HIDDEN_COLORS, ImageRules
+from vlmlens.spec.credentials import refuse_credentials
+from vlmlens.spec.nesting import check_nesting, too_deep
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -21,6 +24,13 @@ SAMPLES_AT_ONCE = 16
 
 MAX_PIXELS = 178_956_970
 """Where Pillow refuses an image as a decompression bomb: twice its `MAX_IMAGE_PIXELS`."""
+
+AUTO_ADAPTER = "auto"
+"""The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
+
+_LARGEST_FILE = 16_000_000
+NO_YAML = (yaml.YAMLError, ValueError, AttributeError)
+"""What PyYAML raises: for `!!timestamp x` it trips over None."""
 
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
@@ -46,7 +56,9 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapter: str = Field(
-        "demo", description="Model family: the name of an adapter, or FILE.py:Class."
+        AUTO_ADAPTER,
+        description="Model family: the name of an adapter, FILE.py:Class, or auto: by the "
+        "checkpoint's config.json; the demo model without a checkpoint.",
     )
     model: str | None = Field(
         None, description="Checkpoint: id on the Hugging Face hub, or folder."
@@ -114,11 +126,30 @@ class RunSpec(BaseModel):
         ge=1,
         description="An image with more pixels is refused; the default is Pillow's limit.",
     )
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    background: str = Field(
+        "white",
+        description="Color behind transparent parts of images: a name, #rrggbb, or none (ignore "
+        "transparency).",
+    )
+    image_bits: int | None = Field(
+        None,
+        ge=9,
+        le=16,
+        description="Used bits of 16-bit images; default: 16, and dark images are an error.",
+    )
+    text_only: bool = Field(
+        False, description="Accept samples without an image among samples with one."
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything random.")
     out: str | None = Field(None, description="Run folder; default: runs/ADAPTER-NUMBER.")
     options: PluginOptions = Field(
         default_factory=PluginOptions, description="Options of the chosen plugins."
     )
+
+    @field_validator("batch_size", "generate", "limit", "max_pixels", "seed", mode="before")
+    @classmethod
+    def _numbers_are_no_switches(cls, value: Any) -> Any:
+        return refuse_switch(value)
 
     @field_validator("analysis", mode="before")
     @classmethod
@@ -137,6 +168,20 @@ class RunSpec(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("background")
+    @classmethod
+    def _is_a_color(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        if value != HIDDEN_COLORS:
+            ImageColor.getrgb(value)
+        return value
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """How images become 8-bit RGB where their files leave that open."""
+        return ImageRules(self.background, self.image_bits)
+
     @property
     def samples_at_once(self) -> int:
         """Samples per pass for what runs the model beside extraction."""
@@ -152,12 +197,22 @@ class RunSpec(BaseModel):
         return yaml.safe_dump(values, sort_keys=False)
 
 
+def refuse_switch(value: Any) -> Any:
+    """The value of a number. True and false are none, although Python takes them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
 def make_spec(values: Mapping[str, Any]) -> RunSpec:
     """A checked spec.
 
     Raises:
-        SpecError: Unknown keys (with the nearest known ones) or values of the wrong kind.
+        SpecError: Unknown keys (with the nearest known ones) or values of the wrong kind, or a
+            credential, which a run would store.
     """
+    check_nesting(values, "The run spec")
+    refuse_credentials(values)
     return validated(RunSpec, values, where="The run spec")
 
 
@@ -185,12 +240,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+        data = yaml.load(_text_of(Path(path)), Loader=_UniqueKeys)  # noqa: S506
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise too_deep(f"The run file {path}") from error
+    except NO_YAML as error:
         complaint = " ".join(str(error).split())
         raise SpecError(
             f"The run file {path} is no YAML: {complaint}.", subject=str(path)
@@ -201,7 +258,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise SpecError(
             f"The run file {path} holds a {type(data).__name__}, not a mapping.", subject=str(path)
         )
+    check_nesting(data, f"The run file {path}")
     return data
+
+
+def _text_of(path: Path) -> str:
+    """The text of a run file, which may also come through a pipe."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
+    return content.decode()
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:
@@ -237,7 +304,12 @@ def assign(values: dict[str, Any], assignment: str) -> None:
             )
         target[parent] = child
         target = child
-    target[parts[-1]] = _value(assignment, text)
+    target[parts[-1]] = _value(_shown(path, assignment), text)
+
+
+def _shown(path: str, assignment: str) -> str:
+    """An assignment for messages: what is given to a storage may be a credential."""
+    return f"{path}=..." if path.strip().startswith("options.storage") else assignment
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,12 +341,15 @@ def _value(assignment: str, text: str) -> Any:
     """The YAML value of an assignment; a prompt that ends in a colon stays text."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise too_deep(f"--set {assignment[:40]!r}...") from error
+    except NO_YAML as error:
         raise SpecError(
             f"--set {assignment!r}: the value is no YAML.",
             subject=assignment,
             hint="Put text with special characters in quotes inside the quotes of the shell.",
-        ) from error
+        ) from (None if assignment.endswith("=...") else error)
+    check_nesting(value, f"--set {assignment[:40]!r}...")
     if isinstance(value, dict) and not text.lstrip().startswith("{"):
         return text.strip()
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from vlmlens.errors import StoreError, VlmlensError
 from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.spec.credentials import refuse_in_uri
 
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore, Mode
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 """Key in a store's record for an unfinished copy; removed at the end."""
+
+_EXPORTED = (".npz", ".parquet", ".safetensors")
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -51,6 +55,7 @@ def open_named(
         SpecError: The backend does not have such an option.
         StoreError: It cannot be opened.
     """
+    refuse_in_uri(storage)
     manifest = registry.find(PluginKind.STORAGE, storage)
     location = storage if is_uri(storage) else place
     return _open(registry, manifest, location, mode, options)
@@ -102,6 +107,13 @@ def recognize(
         else:
             uri = f"{manifest.name}://{quote(str(Path(where).resolve()))}"
             return uri, _finished(store, where)
+    if Path(where).suffix.lower() in _EXPORTED:
+        raise StoreError(
+            f"{where!r} is an exported file, not a run or a store.",
+            subject=where,
+            hint=f"Make a store of it: vlmlens import {shlex.quote(where)} "
+            f"{shlex.quote(str(Path(where).with_suffix('.lmdb')))}",
+        )
     raise StoreError(
         f"{where!r} is neither a run nor a store that an installed backend reads.",
         subject=where,
@@ -122,6 +134,7 @@ def backend_of(registry: Registry, target: str, storage: str | None = None) -> s
         StoreError: Neither name nor URI nor suffix chooses a backend.
         PluginError: There is no such backend.
     """
+    refuse_in_uri(target)
     if storage is not None or is_uri(target):
         registry.find(PluginKind.STORAGE, storage or target)
         return storage or target

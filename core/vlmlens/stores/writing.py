@@ -101,10 +101,10 @@ def in_own_type(array: Array, dtype: str) -> Array:
     return Values(array, dtype).numpy()
 
 
-def crc32_of(array: Array) -> int:
-    """`zlib.crc32` of an array's bytes in C order."""
+def crc32_of(array: Array, start: int = 0) -> int:
+    """`zlib.crc32` of an array's bytes in C order, going on from `start`."""
     raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b""
-    return zlib.crc32(raw)
+    return zlib.crc32(raw, start)
 
 
 def read_only() -> StoreError:

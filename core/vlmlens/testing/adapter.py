@@ -14,7 +14,6 @@ from vlmlens.sites import Axis
 from vlmlens.testing._adapter_suite import (
     PROBES,
     SIZES,
-    AdapterSuite,
     distance,
     forward_replaced,
     halved,
@@ -22,13 +21,14 @@ from vlmlens.testing._adapter_suite import (
 )
 from vlmlens.testing._checks import expect, expect_error, skip
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
+from vlmlens.testing._prompt_checks import PromptChecks
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 
 __all__ = ["AdapterTests", "distance", "replaced"]
 
 
-class AdapterTests(AdapterSuite):
+class AdapterTests(PromptChecks):
     """The conformance kit of adapters.
 
     Subclass it as `Test...`, set `manifest`, and implement `build`, which makes a tiny checkpoint

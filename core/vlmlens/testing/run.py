@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import BrokenPlugin, PluginError, SpecError
 from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.registry._folders import is_project
 from vlmlens.testing._checks import CheckResult, Checks
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def find_suites(
 
     Args:
         registry: The installed plugins.
-        name: Name, alias, `DISTRIBUTION:NAME` or `FILE.py:Class`.
+        name: Name, alias, `DISTRIBUTION:NAME`, `FILE.py:Class`, or the folder of a project, which
+            need not be installed.
         kind: The plugin's kind; None: every kind with a plugin of that name.
         model: A checkpoint for the adapter's checks, instead of the tiny one.
         data: A source for the dataset's checks, instead of the ones that they make.
@@ -103,6 +105,8 @@ def find_suites(
         SpecError: A checkpoint is given for a plugin that is not an adapter, or a source for one
             that is not a dataset.
     """
+    if is_project(name):
+        return _of_project(registry, name, kind, model=model, data=data, device=device)
     kinds = registry.kinds_of(name, kind)
     if model is not None:
         kinds = _only(PluginKind.ADAPTER, kinds, name, model, "checkpoint")
@@ -118,6 +122,22 @@ def find_suites(
             "a checkpoint (--model), or a dataset a source (--data).",
         )
     return found
+
+
+def _of_project(
+    registry: Registry, folder: str, kind: PluginKind | None, **place: Any
+) -> list[Suite]:
+    """The suites of all plugins that a project's folder declares."""
+    extended, named = registry.with_folder(folder)
+    kinds = {each.group: each for each in PluginKind if kind in (None, each)}
+    chosen = [(name, kinds[group]) for group, name in named if group in kinds]
+    if not chosen:
+        raise PluginError(
+            f"{folder!r} declares no {kind or 'plugin that has checks'}.",
+            subject=folder,
+            hint=f"It declares: {', '.join(f'{name} ({group})' for group, name in named)}.",
+        )
+    return [suite for name, each in chosen for suite in find_suites(extended, name, each, **place)]
 
 
 def _only(

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnStore
+from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore
 from vlmlens.errors import StoreError, VlmlensError
 from vlmlens.stores.opening import UNFINISHED, backend_of, is_uri, open_found, open_named
-from vlmlens.transfer import _npz, _parquet, _safetensors
-from vlmlens.transfer._parts import About, Content, content_of
+from vlmlens.stores.selected import SelectedStore
+from vlmlens.transfer import _hdf5, _npy, _npz, _parquet, _safetensors
+from vlmlens.transfer._expected import finished, lacking, repeated
+from vlmlens.transfer._parts import About, Content, Part, content_of, refused
 
 if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.runs.run import Run
 
-FORMATS = ("safetensors", "npz", "parquet")
-"""The file formats. Each name is also the suffix that chooses it."""
+SHARDS = "safetensors-shards"
+
+FORMATS = ("safetensors", SHARDS, "npz", "npy", "parquet", "hdf5")
+"""The file formats. Each name but SHARDS is also the suffix that chooses it."""
+
+IMPORTED = ("safetensors", "npz", "parquet")
+"""The suffixes of files that `bring` reads."""
+
+_ALSO = {"h5": "hdf5"}
 
 _OF_THE_PLACE = ("run_key", "samples", "model", "adapter", UNFINISHED)
 """Keys of a store's record that are about its place, or that are copied separately."""
@@ -41,13 +50,19 @@ class Origin:
     store: ColumnStore
     run: Run | None
 
+    def select(self, sites: Sequence[str], samples: Sequence[str]) -> Origin:
+        """Some columns and samples of it; see `SelectedStore`."""
+        return Origin(SelectedStore(self.store, sites, samples), self.run)
+
     def about(self) -> About:
         """What is copied along with the columns."""
         meta = self.store.get_meta()
         kept = {key: value for key, value in meta.items() if key not in _OF_THE_PLACE}
         if self.run is not None:
-            spec = self.run.spec
-            return About(kept, self.run.samples, spec.model or "", spec.adapter)
+            spec, samples = self.run.spec, self.run.recorded_samples
+            if isinstance(self.store, SelectedStore):
+                samples = self.store.keep(samples)
+            return About(kept, samples, spec.model or "", spec.adapter)
         model, adapter = str(meta.get("model", "")), str(meta.get("adapter", ""))
         return About(kept, self.store.samples(), model, adapter)
 
@@ -58,8 +73,10 @@ def origin_of(
     where: str,
     storage: str | None = None,
     options: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
 ) -> Iterator[Origin]:
-    """Open a run's folder, a store's path or a URI.
+    """Open a run's folder, a store's path or a URI; `trust` is that of `Run`.
 
     Raises:
         RunNotFound: There is nothing at this path.
@@ -73,7 +90,7 @@ def origin_of(
         if not Path(where).exists():
             raise RunNotFound(f"There is no {where!r}.", subject=where, hint="Give a run's folder.")
         if (Path(where) / "run.json").is_file():
-            run = Run(where, registry=registry)
+            run = Run(where, registry=registry, trust=trust)
     opened = run.store() if run else open_found(registry, where, storage, options or {})
     with opened as store:
         yield Origin(store, run)
@@ -110,6 +127,7 @@ def carry(
         progress(done, total)
 
     suffix = Path(target).suffix.removeprefix(".").lower()
+    suffix = _ALSO.get(suffix, suffix)
     chosen = form or (suffix if suffix in FORMATS and not is_uri(target) else None)
     if chosen in FORMATS:
         _refuse_existing(registry, target, None)
@@ -132,7 +150,7 @@ def bring(
 
     Args:
         registry: The installed plugins.
-        source: A `.npz` or `.parquet` file or a `.safetensors` folder.
+        source: A `.npz`, `.parquet` or `.safetensors` file, or a `.safetensors` folder.
         target: Path or URI of a store.
         form: The backend's name; None: the target's URI or suffix chooses it.
         progress: See `carry`.
@@ -144,17 +162,16 @@ def bring(
         StoreError: The target exists, or the source is not such a file.
     """
     path = Path(source)
+    if not path.exists():
+        raise StoreError(f"There is no {source!r}.", subject=source)
+    if not (path.is_file() or path.is_dir()):
+        raise refused(source, "it is not a regular file")
     readers = {"safetensors": _safetensors.read, "npz": _npz.read, "parquet": _parquet.read}
-    try:
-        content = readers[path.suffix.removeprefix(".").lower()](path)
-    except VlmlensError:
-        raise
-    except Exception as error:
-        raise StoreError(
-            f"{source!r} is not an export of vlmlens: {error}.",
-            subject=source,
-            hint="Give a file that `vlmlens export` wrote, or a store.",
-        ) from error
+    shards = path.is_dir() and (path / _safetensors.INDEX).is_file()
+    with _refusing(source):
+        suffix = "safetensors" if shards else path.suffix.removeprefix(".").lower()
+        content = readers[suffix](path)
+    content = _read_safely(content, source)
     storage = backend_of(registry, target, form)
     _refuse_existing(registry, target, storage)
     total = sum(info.samples for info in content.columns)
@@ -165,26 +182,81 @@ def bring(
         done += samples
         progress(done, total)
 
-    _to_store(registry, content, storage, target, advance)
+    new = not is_uri(target)
+    try:
+        _to_store(registry, content, storage, target, advance)
+    except StoreError:
+        if new:
+            _remove(Path(target))
+        raise
     return storage
 
 
-def check_all(
-    store: ColumnStore, progress: Progress = lambda done, total: None
-) -> tuple[list[ChunkCheck], list[ChunkCheck]]:
-    """Read everything in a store. Returns all chunks, and the damaged ones.
+@contextmanager
+def _refusing(source: str) -> Iterator[None]:
+    """Turn whatever reading a damaged file raises into one error."""
+    try:
+        yield
+    except VlmlensError:
+        raise
+    except Exception as error:  # parsers of files raise whatever they stumble over
+        why = str(error).strip() or type(error).__name__
+        raise refused(source, why.splitlines()[0].rstrip(".")[:300]) from error
+
+
+def _read_safely(content: Content, source: str) -> Content:
+    """The same content, of which damaged parts are errors of the store."""
+
+    def parts(info: ColumnInfo) -> Iterator[Part]:
+        with _refusing(source):
+            yield from content.parts(info)
+
+    return Content(content.columns, content.about, parts)
+
+
+def _remove(target: Path) -> None:
+    """Remove a store that this command made and could not finish."""
+    if target.is_dir():
+        shutil.rmtree(target)
+        return
+    for suffix in ("", "-wal", "-shm", "-journal", ".lock"):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_all` found.
 
     Args:
-        store: The store.
+        chunks: All chunks.
+        damaged: Those that are damaged, and what a finished run lacks.
+        open: What a run lacks that is not finished.
+    """
+
+    chunks: list[ChunkCheck]
+    damaged: list[ChunkCheck]
+    open: list[ChunkCheck]
+
+
+def check_all(origin: Origin, progress: Progress = lambda done, total: None) -> Checked:
+    """Read everything in a store, and compare it with what its run says should be there.
+
+    Args:
+        origin: The store, with its run if it has one.
         progress: Called with (samples done, total samples), counted per column.
     """
+    store, run = origin.store, origin.run
     total = sum(info.samples for info in store.columns())
     done, every = 0, []
     for chunk in store.verify():
         every.append(chunk)
         done += chunk.samples
         progress(done, total)
-    return every, [chunk for chunk in every if chunk.problem]
+    damaged = [chunk for chunk in every if chunk.problem] + list(repeated(store))
+    missing = list(lacking(run, store)) if run is not None else []
+    if run is not None and finished(run):
+        return Checked(every, damaged + missing, [])
+    return Checked(every, damaged, missing)
 
 
 def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], None]) -> None:
@@ -192,11 +264,11 @@ def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], N
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     about = origin.about()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         if form == "parquet":
             _parquet.write(origin.store, about, temporary, advance)
         else:
-            writer = {"safetensors": _safetensors.write, "npz": _npz.write}[form]
-            writer(content_of(origin.store, about), temporary, advance)
+            _writer(form, target)(content_of(origin.store, about), temporary, advance)
         temporary.rename(target)
     except OSError as error:
         raise StoreError(
@@ -207,6 +279,18 @@ def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], N
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _writer(form: str, target: Path) -> Callable[[Content, Path, Callable[[int], None]], None]:
+    if form == "npy" and target.suffix.lower() != ".npy":
+        return _npy.write_folder
+    return {
+        "safetensors": _safetensors.write,
+        SHARDS: _safetensors.write_shards,
+        "npz": _npz.write,
+        "npy": _npy.write,
+        "hdf5": _hdf5.write,
+    }[form]
 
 
 def _to_store(

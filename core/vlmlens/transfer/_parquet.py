@@ -1,6 +1,8 @@
 """Parquet: one file, a row per sample, a column of vectors per stored column.
 
-`sample.id`, `sample.prompt` and `sample.label` come first. A column with one row per sample is a
+What is known of the samples comes first: `sample.id`, `sample.prompt`, `sample.label`,
+`sample.task`, `sample.group`, `sample.choices`, `sample.images` and `sample.attributes`, which is
+JSON. A column with one row per sample is a
 fixed-size list; a ragged column is a list of such lists. If a sample lacks a column, its value is
 null. bfloat16 is written as float32, which holds it exactly.
 """
@@ -8,7 +10,7 @@ null. bfloat16 is written as float32, which holds it exactly.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,19 @@ from vlmlens.transfer._parts import (
     Part,
     content_from,
     from_numbers,
+    refused,
     row_bytes,
 )
 
 _KEY = b"vlmlens"
-_ID, _PROMPT, _LABEL = "sample.id", "sample.prompt", "sample.label"
+_ID = "sample.id"
+_TEXTS = ("prompt", "label", "task", "group")
+_LISTS = ("choices", "images")
+_ATTRIBUTES = "attributes"
+_OWN = (_ID, *(f"sample.{field}" for field in (*_TEXTS, *_LISTS, _ATTRIBUTES)))
 _ASSUMED_ROWS = 64
+_LARGEST_RATIO, _FREE = 200, 64 << 20
+"""How much more than the file a row group's values may take, if they are not small."""
 
 
 def write(store: ColumnStore, about: About, path: Path, advance: Callable[[int], None]) -> None:
@@ -42,24 +51,27 @@ def write(store: ColumnStore, about: About, path: Path, advance: Callable[[int],
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    store.check_reads()
     columns = store.columns()
     _check_names(columns)
     have = {info.name: set(store.ids(info.name)) for info in columns}
     ids = list(dict.fromkeys(sample for info in columns for sample in store.ids(info.name)))
     schema = pa.schema(
-        [(name, pa.string()) for name in (_ID, _PROMPT, _LABEL)]
+        [(name, _text_type(name)) for name in _OWN]
         + [(info.name, _type(info)) for info in columns],
         metadata={_KEY: json.dumps(about.to_record(columns))},
     )
     samples = {sample.id: sample for sample in about.samples}
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+    with pq.ParquetWriter(
+        path, schema, compression="none", use_dictionary=False, write_page_checksum=True
+    ) as writer:
         first, size = 0, _at_once(columns)
         while first < len(ids):
             some = ids[first : first + size]
+            known = [samples[s].to_dict() if s in samples else {} for s in some]
             texts = [
-                pa.array(some, pa.string()),
-                pa.array([samples[s].prompt if s in samples else None for s in some], pa.string()),
-                pa.array([samples[s].label if s in samples else None for s in some], pa.string()),
+                pa.array(some if name == _ID else _told(known, name), _text_type(name))
+                for name in _OWN
             ]
             arrays = [_column(store, info, some, have[info.name]) for info in columns]
             table = pa.Table.from_arrays(texts + arrays, schema=schema)
@@ -70,26 +82,66 @@ def write(store: ColumnStore, about: About, path: Path, advance: Callable[[int],
 
 
 def read(path: Path) -> Content:
-    """The content of a file that `write` made."""
+    """The content of a file that `write` made.
+
+    A column has the type of numbers that it has in the file.
+    """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    size = path.stat().st_size
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         record = json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"{}"))
+        content = content_from(record, path, lambda info: iter(()))
+        types = [_as_stored(file.schema_arrow, info, path) for info in content.columns]
+        _check_size(file.metadata, content.columns, size, path)
 
     def parts(info: ColumnInfo) -> Iterator[Part]:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=[_ID, info.name])
-                ids, values = _values(table, info)
+                ids, values = _values(table, info, path)
                 if ids:
                     yield ids, values
 
-    return content_from(record, path, parts)
+    typed = [{**old, "dtype": dtype} for old, dtype in zip(record["columns"], types, strict=True)]
+    return content_from({**record, "columns": typed}, path, parts)
+
+
+def _as_stored(schema: Any, info: ColumnInfo, path: Path) -> str:
+    """The type of a column that its numbers have in the file.
+
+    Raises:
+        StoreError: No store keeps such numbers, or they are not rows of a list.
+    """
+    import pyarrow as pa
+    from pyarrow import types
+
+    if schema.get_field_index(info.name) < 0:
+        raise refused(path, f"it has no column {info.name!r}")
+    kind = schema.field(info.name).type
+    for _ in range(2 if info.ragged else 1):
+        if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+            raise refused(path, f"column {info.name!r} has the type {schema.field(info.name).type}")
+        kind = kind.value_type
+    numbers = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64",
+               pa.int64(): "int64"}  # fmt: skip
+    if kind not in numbers:
+        raise refused(path, f"column {info.name!r} holds {kind}")
+    return "bfloat16" if (info.dtype, numbers[kind]) == ("bfloat16", "float32") else numbers[kind]
+
+
+def _check_size(metadata: Any, columns: Sequence[ColumnInfo], size: int, path: Path) -> None:
+    row = sum(row_bytes(info) for info in columns if not info.ragged)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        wanted = max(group.total_byte_size, group.num_rows * row)
+        if wanted > max(_FREE, _LARGEST_RATIO * size):
+            raise refused(path, f"it would unpack from {size} to {wanted} bytes")
 
 
 def _check_names(columns: Sequence[ColumnInfo]) -> None:
     for info in columns:
-        if info.name in (_ID, _PROMPT, _LABEL):
+        if info.name in _OWN:
             raise StoreError(
                 f"The column {info.name!r} has a name that a Parquet export uses itself.",
                 subject=info.name,
@@ -135,7 +187,7 @@ def _column(store: ColumnStore, info: ColumnInfo, ids: Sequence[str], have: set[
     return pa.ListArray.from_arrays(offsets, inner, type=kind, mask=mask)
 
 
-def _values(table: Any, info: ColumnInfo) -> Part:
+def _values(table: Any, info: ColumnInfo, path: Path) -> Part:
     """The samples of a row group that have this column, and their values."""
     import pyarrow.compute as pc
 
@@ -146,5 +198,23 @@ def _values(table: Any, info: ColumnInfo) -> Part:
         return ids, Values(np.empty((0, info.width), DTYPES[info.dtype]), info.dtype)
     lengths = tuple(pc.list_value_length(column).to_pylist()) if info.ragged else None
     rows = column.flatten() if info.ragged else column
-    array: Array = rows.flatten().to_numpy(zero_copy_only=False).reshape(-1, info.width)
+    numbers = rows.flatten()
+    widths = pc.unique(pc.list_value_length(rows)).to_pylist()
+    if rows.null_count or numbers.null_count or widths not in ([], [info.width]):
+        raise refused(path, f"column {info.name!r} has rows that are not {info.width} numbers")
+    array: Array = numbers.to_numpy(zero_copy_only=False).reshape(-1, info.width)
     return ids, Values(from_numbers(array, info.dtype), info.dtype, lengths)
+
+
+def _text_type(name: str) -> Any:
+    import pyarrow as pa
+
+    return pa.list_(pa.string()) if name.removeprefix("sample.") in _LISTS else pa.string()
+
+
+def _told(samples: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """What is known of some samples under `sample.NAME`, None where nothing is."""
+    field = name.removeprefix("sample.")
+    if field == _ATTRIBUTES:
+        return [json.dumps(known[field]) if known.get(field) else None for known in samples]
+    return [known.get(field) for known in samples]

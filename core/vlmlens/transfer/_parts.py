@@ -52,7 +52,7 @@ class About:
     def from_record(cls, record: Mapping[str, Any]) -> About:
         """The inverse of `to_record`."""
         samples = [Sample.from_dict(each) for each in record["samples"]]
-        return cls(record["meta"], samples, record["model"], record["adapter"])
+        return cls(dict(record["meta"]), samples, str(record["model"]), str(record["adapter"]))
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,74 @@ def content_from(
     """The content of a file, from its index.
 
     Raises:
-        StoreError: vlmlens did not write the file, or a newer version did.
+        StoreError: vlmlens did not write the file, a newer version did, or its index is damaged.
     """
-    if record.get("format") != FORMAT or record.get("version", 0) > VERSION:
+    version = record.get("version") if isinstance(record, Mapping) else None
+    if not isinstance(version, int) or record.get("format") != FORMAT:
+        raise refused(path, "its index is not one of vlmlens")
+    if version > VERSION:
         raise StoreError(
-            f"{path} is not an export of vlmlens that this version can read.",
+            f"{path} is an export of version {version}; this vlmlens reads up to {VERSION}.",
             subject=str(path),
-            hint="If a newer version of vlmlens wrote it, update vlmlens.",
+            hint="Update vlmlens: pip install --upgrade vlmlens.",
         )
-    columns = [ColumnInfo(**column) for column in record["columns"]]
-    return Content(columns, About.from_record(record), parts)
+    columns = [_column(column, path) for column in record["columns"]]
+    if len({info.name for info in columns}) < len(columns):
+        raise refused(path, "its index names a column twice")
+
+    def checked(info: ColumnInfo) -> Iterator[Part]:
+        known: set[str] = set()
+        for ids, values in parts(info):
+            _check_part(info, ids, values, path)
+            known.update(ids)
+            yield ids, values
+        if len(known) != info.samples:
+            raise refused(
+                path, f"column {info.name!r} has {len(known)} samples, its index says "
+                f"{info.samples}"
+            )  # fmt: skip
+
+    return Content(columns, About.from_record(record), checked)
+
+
+def _column(record: Mapping[str, Any], path: object) -> ColumnInfo:
+    info = ColumnInfo(**record)
+    counts = (info.width, info.samples)
+    if (
+        not isinstance(info.name, str)
+        or info.dtype not in DTYPES
+        or not isinstance(info.ragged, bool)
+        or not all(type(count) is int and count >= 0 for count in counts)
+    ):
+        raise refused(path, f"its index says of a column: {dict(record)}")
+    return info
+
+
+def _check_part(info: ColumnInfo, ids: Sequence[str], values: Values, path: object) -> None:
+    """Refuse a part that is not as the index says."""
+    found = (values.dtype, values.width, values.ragged)
+    if found != (info.dtype, info.width, info.ragged):
+        raise refused(
+            path,
+            f"column {info.name!r} has {'ragged ' if values.ragged else ''}rows of {values.width} "
+            f"x {values.dtype}, and its index says {info.width} x {info.dtype}",
+        )
+    if not all(isinstance(sample, str) for sample in ids):
+        raise refused(path, f"ids of column {info.name!r} are not text")
+
+
+def refused(path: object, why: str) -> StoreError:
+    """The error for a file that cannot be imported."""
+    return StoreError(
+        f"{str(path)!r} cannot be imported: {why}.",
+        subject=str(path),
+        hint="Give a file that `vlmlens export` wrote and that is not changed, or a store.",
+    )
 
 
 def parts_of(store: ColumnStore, info: ColumnInfo, size: int = PART_BYTES) -> Iterator[Part]:
     """The samples and values of a stored column, about `size` bytes at a time."""
+    store.check_reads()
     ids = store.ids(info.name)
     at_once = 1 if info.ragged else max(1, size // row_bytes(info))
     first = 0
@@ -108,14 +162,30 @@ def parts_of(store: ColumnStore, info: ColumnInfo, size: int = PART_BYTES) -> It
             at_once = max(1, min(size // each, 8 * at_once))
 
 
+def part_ends(samples: int, lengths: Sequence[int] | None, info: ColumnInfo) -> Iterator[int]:
+    """The ends of consecutive parts of a column's samples, about `PART_BYTES` each."""
+    size, row = 0, row_bytes(info)
+    for sample in range(samples):
+        size += row * (1 if lengths is None else lengths[sample])
+        if size >= PART_BYTES or sample + 1 == samples:
+            yield sample + 1
+            size = 0
+
+
 def row_bytes(info: ColumnInfo) -> int:
     """The number of bytes in one row of a column; at least 1."""
     return max(1, info.width * DTYPES[info.dtype].itemsize)
 
 
 def from_numbers(array: Array, dtype: str) -> Array:
-    """The stored bits of numbers: the inverse of `Values.numpy`."""
+    """The stored bits of numbers: the inverse of `Values.numpy`.
+
+    Raises:
+        ValueError: They cannot be of that type.
+    """
     if dtype != "bfloat16":
         return np.ascontiguousarray(array, DTYPES[dtype])
-    bits = np.ascontiguousarray(array, "<f4").view("<u4") >> 16
-    return bits.astype(DTYPES[dtype])
+    bits = np.ascontiguousarray(array, "<f4").view("<u4")
+    if (bits & 0xFFFF).any():
+        raise ValueError("a column of bfloat16 has numbers that bfloat16 does not have")
+    return (bits >> 16).astype(DTYPES[dtype])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
 import decimal
 import json
@@ -10,9 +11,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.samples import Attribute
+from vlmlens_plugins.data._embedded import Stored, taken_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_LONGEST_PATH = 4_096
+_MOST_BRACKETS = 1_000
 
 
 class CellError(ValueError):
@@ -44,15 +50,17 @@ def prompt(value: Any) -> str:
 
 
 def choices(value: Any) -> tuple[str, ...]:
-    """Answers: a list, a JSON list, or text parted by `|`.
+    """Answers: a list (or JSON or Python text of one), a mapping of letters, or `red|blue`.
 
-    >>> choices("red | blue"), choices("[1, 2]"), choices(None)
-    (('red', 'blue'), ('1', '2'), ())
+    >>> choices("red | blue"), choices("[1, 2]"), choices("['a', 'b']"), choices({"A": 1, "B": 2})
+    (('red', 'blue'), ('1', '2'), ('a', 'b'), ('1', '2'))
     """
     if value is None or value == "":
         return ()
     if isinstance(value, str):
-        value = _json_list(value) if value.lstrip().startswith("[") else value.split("|")
+        value = _listed(value) if value.lstrip()[:1] in ("[", "(", "{") else _parted(value)
+    if isinstance(value, dict):
+        value = list(value.values())
     if not isinstance(value, list):
         raise CellError(f"expected a list or texts parted by '|', got {_kind(value)}")
     answers = [text(item) for item in value]
@@ -63,12 +71,19 @@ def choices(value: Any) -> tuple[str, ...]:
 
 
 def images(value: Any, *, several: bool) -> tuple[str | Image, ...]:
-    """Images as paths or Pillow's: one or a list; of several, text is a JSON list of paths."""
+    """Images as paths or Pillow's: one or a list; of several, text is a list in JSON or Python."""
+    value = taken_out(value)
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
-    if several and isinstance(value, str):
-        value = _json_list(value)
-    return tuple(_image(item) for item in (value if isinstance(value, list | tuple) else [value]))
+    if isinstance(value, str) and (several or _is_bracketed(value)):
+        value = taken_out(_listed(value))
+        if not isinstance(value, list):
+            raise CellError(f"expected a JSON list, got {_short(value)}")
+    items = value if isinstance(value, list | tuple) else [value]
+    lost = [i for i, item in enumerate(items, start=1) if item is None or item == ""]
+    if lost and len(lost) < len(items):
+        raise CellError(f"image {lost[0]} of {len(items)} is missing")
+    return () if lost else tuple(_image(item) for item in items)
 
 
 def attribute(value: Any) -> Attribute:
@@ -85,20 +100,24 @@ def attribute(value: Any) -> Attribute:
         return str(value)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CellError(f"{_kind(value)} cannot be an attribute; drop the column") from error
 
 
 def _image(value: Any) -> str | Image:
     from PIL import Image as PILImage
 
-    if isinstance(value, PILImage.Image):
+    if isinstance(value, PILImage.Image | Stored):
         return value
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise CellError(f"expected a path, got {_kind(value)}")
     if "://" in value:
-        raise CellError(f"{value!r} is an address; download the image first")
+        raise CellError(f"{value[:100]!r} is an address; download the image first")
+    if len(value) > _LONGEST_PATH:
+        raise CellError(
+            f"{len(value)} characters ({value[:20]!r}...) are no path, and no image in base64"
+        )
     return value.strip()
 
 
@@ -110,18 +129,46 @@ def _number(value: float) -> str | None:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def _json_list(value: str) -> list[Any]:
+def _is_bracketed(value: str) -> bool:
+    text = value.strip()
+    return text.startswith("[") and text.endswith("]")
+
+
+def _listed(value: str) -> Any:
+    """A list, or a mapping, that is written as JSON or as Python."""
     try:
         items = json.loads(value)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CellError(f"expected a JSON list, got {value!r}") from error
-    if not isinstance(items, list):
-        raise CellError(f"expected a JSON list, got {value!r}")
-    return items
+    except (ValueError, RecursionError):
+        items = _python(value)
+    if isinstance(items, tuple | list):
+        return list(items)
+    if isinstance(items, dict):
+        return items
+    raise CellError(f"expected a JSON list, got {_short(value)}")
+
+
+def _python(value: str) -> Any:
+    """A literal of Python. Deep nesting could end the interpreter, so that it is not tried."""
+    if sum(value.count(bracket) for bracket in "[({") > _MOST_BRACKETS:
+        return None
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _parted(value: str) -> list[str]:
+    """Answers in one text: between `|`, else one per line."""
+    lines = value.strip().splitlines()
+    return lines if "|" not in value and len(lines) > 1 else value.split("|")
 
 
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
+    return f"{type(value).__name__} {_short(value)}"
+
+
+def _short(value: Any) -> str:
     shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return shown if len(shown) <= 60 else shown[:57] + "..."

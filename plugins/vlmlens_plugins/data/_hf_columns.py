@@ -7,16 +7,8 @@ from typing import Any
 
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _cells
-from vlmlens_plugins.data.table import KNOWN
-
-GUESSES: Mapping[str, Sequence[str]] = {
-    "id": ("question_id", "sample_id", "uid", "idx", "index"),
-    "image": ("img", "picture", "image_path", "image_file", "image_filename", "file_name"),
-    "prompt": ("question", "query", "instruction", "problem"),
-    "label": ("answer", "target", "class", "category", "multiple_choice_answer"),
-    "choices": ("options",),
-}
-"""Usual names of a column, best first; taken, and reported, where its own name is missing."""
+from vlmlens_plugins.data import _usual_names as usual
+from vlmlens_plugins.data._usual_names import KNOWN
 
 _IMAGES = ("image", "images")
 
@@ -28,13 +20,19 @@ class Columns:
         source: The dataset, for messages.
         features: Its columns and their types, of the package `datasets`.
         given: The user's choice by known name; None: read no column as this.
+        asked: Whether the user gave prompts: then none is guessed.
 
     Raises:
         ManifestError: A column that the user named does not exist.
     """
 
     def __init__(
-        self, source: str, features: Mapping[str, Any], given: Mapping[Any, str | None]
+        self,
+        source: str,
+        features: Mapping[str, Any],
+        given: Mapping[Any, str | None],
+        *,
+        asked: bool = False,
     ) -> None:
         self._source = source
         self._features = features
@@ -45,9 +43,11 @@ class Columns:
         used = set(self.known.values())
         self.known |= {name: name for name in free if name in features and name not in used}
         for name in free:
-            self._guess(name)
+            if not (asked and name == "prompt"):
+                self._guess(name)
         taken = set(self.known.values())
         self.others = [n for n in features if n not in taken and _plain(features[n])]
+        self._note_unused([name for name in features if name not in taken])
 
     def check_prompt(self) -> None:
         """Refuse a dataset without prompts, where the user gave none either."""
@@ -65,19 +65,6 @@ class Columns:
             return str(feature.int2str(int(value))) if int(value) >= 0 else None
         return _cells.text(value)
 
-    def chosen(self, label: str | None, choices: Sequence[str] | None) -> str | None:
-        """The answer that a label means: itself, or the choice at that position.
-
-        A column of integers counts from 0, where a label is none of the choices.
-        """
-        if label is None or not choices or label in choices or not self._integers("label"):
-            return label
-        position = int(label)
-        if not 0 <= position < len(choices):
-            return label
-        self._note(f"the numbers in {self.known['label']!r} are read as positions of the choices")
-        return choices[position]
-
     def _take_given(self, given: Mapping[Any, str | None]) -> None:
         for name, column in given.items():
             if column is None:
@@ -93,35 +80,44 @@ class Columns:
         if name in self.known or (name in _IMAGES and any(n in self.known for n in _IMAGES)):
             return
         used = set(self.known.values())
-        found = [
-            column
-            for column in GUESSES.get(name, ())
-            if column in self._features and column not in used and self._fits(name, column)
-        ]
-        if name == "image" and not found:
-            found = [c for c, kind in self._features.items() if _is_image(kind)]
-            found = found if len(found) == 1 else []
-        if found:
-            self.known[name] = found[0]
-            self._note(
-                f"the column {found[0]!r} is read as {name!r} "
-                f"(another: --set options.dataset.columns.{name}=NAME)"
-            )
+        found = usual.guessed(name, [c for c in self._features if c not in used], self._fits)
+        if name == "image" and found is None:
+            held = [c for c, kind in self._features.items() if _is_image(kind)]
+            found = held[0] if len(held) == 1 else None
+        if found is not None:
+            self.known[name] = found
+            self.note(usual.guess_note(found, name))
+
+    def _note_unused(self, columns: Sequence[str]) -> None:
+        """Name columns that look useful and are not used."""
+        taken = any(name in self.known for name in _IMAGES)
+        unused = {}
+        for column in columns:
+            feature = self._features[column]
+            kind: str | None = "video" if type(feature).__name__ == "Video" else None
+            kind = "image" if _is_image(getattr(feature, "feature", feature)) else kind
+            numbers = taken and "int" in str(getattr(feature, "dtype", ""))
+            kind = kind or usual.looks_like(column, [0] if numbers else [""], images_taken=taken)
+            if kind is not None:
+                unused[column] = kind
+        if unused:
+            self.note(usual.unused_note(unused).rstrip("."))
 
     def _fits(self, name: str, column: str) -> bool:
         """Whether a column's type is one that can be guessed to be this."""
         feature = self._features[column]
+        if name == "images":
+            return _is_image(getattr(feature, "feature", None))
+        if name == "image" and usual.plain(column) in ("file", "path", "filepath", "base64"):
+            return _is_image(feature)
         if name == "image":
             return _is_image(feature) or getattr(feature, "dtype", "") in ("string", "large_string")
         if name == "prompt":
             return getattr(feature, "dtype", "") in ("string", "large_string")
         return name == "choices" or (isinstance(getattr(feature, "dtype", None), str))
 
-    def _integers(self, name: str) -> bool:
-        feature = self._features[self.known[name]]
-        return "int" in str(getattr(feature, "dtype", "")) and not hasattr(feature, "int2str")
-
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tell the user something about the columns, once."""
         line = f"{self._source}: {text}."
         if line not in self.notes:
             self.notes.append(line)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from vlmlens._files import cache_folder
 from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._embedded import Stored, stored, taken_out
 from vlmlens_plugins.data._paths import check_inside, existing
 
 
@@ -34,12 +31,15 @@ class ImageFiles:
             CellError: It holds something else.
             DataError: A path leads out of the image folder.
         """
-        items = value if isinstance(value, list) else [value]
-        return tuple(self._path(item, where) for item in items if item is not None)
+        items = taken_out(value if isinstance(value, list) else [value])
+        lost = [i for i, item in enumerate(items, start=1) if item is None or item == ""]
+        if lost and len(lost) < len(items):
+            raise CellError(f"image {lost[0]} of {len(items)} is missing")
+        return () if lost else tuple(self._path(item, where) for item in items)
 
     def _path(self, item: Any, where: str) -> str:
-        if isinstance(item, dict) and set(item) <= {"bytes", "path"}:
-            item = item.get("bytes") or item.get("path")
+        if isinstance(item, Stored):
+            return str(item)
         if isinstance(item, bytes):
             return str(stored(item))
         if not isinstance(item, str) or not item.strip() or "\0" in item:
@@ -55,18 +55,3 @@ class ImageFiles:
         if not self._allow_outside:
             check_inside(path, self._root, where=f"{self._source}, {where}", given=given)
         return str(path)
-
-
-def stored(data: bytes) -> Path:
-    """The cache's file with these bytes, named by their digest; complete or not there at all."""
-    digest = hashlib.sha256(data).hexdigest()
-    folder = cache_folder() / "images" / digest[:2]
-    path = folder / digest
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(name).replace(path)
-    return path

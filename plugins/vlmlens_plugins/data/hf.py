@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,10 +15,11 @@ from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
 from vlmlens.samples import Sample, check_unique, with_prompts
 from vlmlens_plugins.data import _cells
+from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._hf_columns import Columns
 from vlmlens_plugins.data._hf_images import ImageFiles
 from vlmlens_plugins.data._hf_loading import load, split_source
-from vlmlens_plugins.data.table import ColumnName
+from vlmlens_plugins.data._usual_names import ColumnName
 
 if TYPE_CHECKING:
     from datasets import Dataset as HubTable
@@ -38,6 +40,9 @@ class HubOptions(Options):
     )
     subset: str | None = Field(None, description="Configuration, if the dataset has several.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    count_from: CountFrom = Field(
+        "auto", description="Where labels that are positions of choices start: 0, 1 or auto."
+    )
     allow_outside: bool = Field(False, description="Accept images outside their folder.")
 
 
@@ -75,11 +80,13 @@ class HubDataset(Dataset):
             raise DataNotFound(
                 f"{self.source} has no rows.", subject=self.source, hint="Choose another split."
             )
-        columns = Columns(self.source, table.features, self.options.columns)
+        columns = Columns(self.source, table.features, self.options.columns, asked=bool(prompts))
         if not prompts:
             columns.check_prompt()
         samples = _Reader(self, columns, own_prompt=not prompts).samples(table)
         check_unique(samples)
+        if prompts and "prompt" in columns.known:
+            columns.note(f"--prompt replaces the prompts of {columns.known['prompt']!r}")
         self.notes = columns.notes
         return with_prompts(samples, prompts)
 
@@ -91,6 +98,7 @@ class _Reader:
         self._source = data.source
         self._columns = columns
         self._own_prompt = own_prompt
+        self._count_from = data.options.count_from
         self._files = ImageFiles(data.source, data.options.image_root, data.options.allow_outside)
 
     def samples(self, table: HubTable) -> list[Sample]:
@@ -99,17 +107,29 @@ class _Reader:
         for block in table.with_format("arrow").iter(_ROWS_AT_ONCE):
             for cells in block.to_pylist():
                 found.append(self._sample(len(found) + 1, cells))
-        return found
+        return self._answered(found)
+
+    def _answered(self, samples: list[Sample]) -> list[Sample]:
+        """The samples with the text of the right choice as their label."""
+        both = [(s.label, s.choices) for s in samples if s.label is not None and s.choices]
+        answers = Answers(both, self._count_from)
+        if both and answers.note:
+            self._columns.note(f"the labels in {self._columns.known['label']!r} {answers.note}")
+        return [self._chosen(i, sample, answers) for i, sample in enumerate(samples, start=1)]
+
+    def _chosen(self, number: int, sample: Sample, answers: Answers) -> Sample:
+        if sample.label is None or not sample.choices:
+            return sample
+        label = answers.chosen(sample.label, sample.choices)
+        if label not in sample.choices:
+            what = f"{label!r} is not one of the choices {list(sample.choices)}"
+            raise self._wrong(f"row {number}", "label", what)
+        return replace(sample, label=label)
 
     def _sample(self, number: int, cells: dict[str, Any]) -> Sample:
         where = f"row {number}"
         choices = self._cell(where, cells, "choices", _cells.choices)
         label = self._cell(where, cells, "label", self._columns.label)
-        label = self._columns.chosen(label, choices)
-        if choices and label is not None and label not in choices:
-            raise self._wrong(
-                where, "label", f"{label!r} is not one of the choices {list(choices)}"
-            )
         prompt = self._cell(where, cells, "prompt", _cells.prompt) if self._own_prompt else ""
         return Sample(
             id=self._cell(where, cells, "id", _cells.text) or f"row-{number:06d}",

@@ -1,10 +1,12 @@
-"""The dataset `images`: every image file of a folder."""
+"""The dataset `images`: every image file of a folder, with its metadata file if it has one."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
@@ -13,11 +15,19 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError, DataNotFound
-from vlmlens.samples import Sample, with_prompts
+from vlmlens.images import HEIF, SUFFIXES, has_heif
+from vlmlens.samples import Sample, check_unique, with_prompts
+from vlmlens_plugins.data._answers import CountFrom
 from vlmlens_plugins.data._paths import check_inside, existing
+from vlmlens_plugins.data._usual_names import ColumnName
+from vlmlens_plugins.data.table import Table, TableOptions
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Suffixes of image files, in lower case."""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Tables beside images, as an ImageFolder of the package `datasets` has them."""
+
+_NUMBERED = re.compile(r"row-\d+")
+_UNTOLD = ("thumbs.db", "desktop.ini")
+_MOST_KINDS = 6
 
 RUN_FILES = ("run.json",)
 """Files by which a run folder is told from a folder of images."""
@@ -32,6 +42,16 @@ class ImageFolderOptions(Options):
         "auto: likewise, where every image lies in one; none: no labels.",
     )
     recursive: bool = Field(True, description="Look into sub-folders.")
+    metadata: bool = Field(
+        True, description="Read metadata.csv, .jsonl or .parquet: prompts, labels and attributes."
+    )
+    columns: dict[ColumnName, str | None] = Field(
+        default_factory=dict,
+        description="Column names in the metadata file: columns.prompt=question; null: none.",
+    )
+    count_from: CountFrom = Field(
+        "auto", description="Where labels that are positions of choices start: 0, 1 or auto."
+    )
     allow_outside: bool = Field(False, description="Follow links to outside the folder.")
 
 
@@ -39,7 +59,11 @@ class ImageFolder(Dataset):
     """Every image file of a folder, or one image file.
 
     A sample's id is the file's path in the folder, suffix included (`defect/007.png`), and its
-    group is the image. Order is natural (`2.png` before `10.png`). Hidden files are left out.
+    group is the image. Order is natural (`2.png` before `10.png`). Hidden files are left out; of
+    other files that are no images, the number and kinds are noted.
+
+    A `metadata.csv`, `.jsonl` or `.parquet` in the folder (or several in sub-folders) is a table
+    with the column `file_name`, a path from its own folder: then a sample is one of its rows.
     """
 
     Options: ClassVar[type[Options]] = ImageFolderOptions
@@ -53,7 +77,7 @@ class ImageFolder(Dataset):
             return _is_image(place.name)
         if not place.is_dir() or any((place / name).exists() for name in RUN_FILES):
             return False
-        return next(_walk(place, recursive=True), None) is not None
+        return any(_is_image(name) for name in _walk(place, recursive=True))
 
     def samples(self, prompts: Sequence[str]) -> list[Sample]:
         """One sample per image and prompt; no image is opened.
@@ -63,7 +87,9 @@ class ImageFolder(Dataset):
             DataError: No prompt, a link that leads out of the folder, or, with
                 `labels: folders`, an image outside all sub-folders.
         """
-        root, names = self._found()
+        root, names, tables = self._found()
+        if tables:
+            return with_prompts(self._described(root, names, tables, bool(prompts)), prompts)
         if not prompts:
             raise DataError(
                 f"The images of {self.source!r} come without a question.",
@@ -77,23 +103,80 @@ class ImageFolder(Dataset):
         ]
         return with_prompts(images, prompts)
 
-    def _found(self) -> tuple[Path, list[str]]:
-        """The folder, and the image paths in it, in order."""
+    def _found(self) -> tuple[Path, list[str], list[str]]:
+        """The folder, and the paths of images and of metadata files in it, in order."""
         path = existing(self.source)
         if path.is_file() and _is_image(path.name):
-            return path.parent, [path.name]
-        names = sorted(_walk(path, recursive=self.options.recursive), key=natural_key)
+            return path.parent, [path.name], []
+        files = sorted(_walk(path, recursive=self.options.recursive), key=natural_key)
+        tables = [name for name in files if self._is_metadata(name)]
+        names = [name for name in files if _can_open(name)]
+        left = [name for name in files if name not in {*names, *tables}]
         if not names:
-            raise self._empty()
+            raise self._empty(left)
+        if left:
+            self._note(f"{_files(len(left))} left out: {_kinds(left)}")
         for name in names:
             self._check(path, name)
-        return path, names
+        return path, names, tables
 
-    def _empty(self) -> DataNotFound:
+    def _is_metadata(self, name: str) -> bool:
+        return self.options.metadata and PurePosixPath(name).name.lower() in METADATA
+
+    def _described(
+        self, root: Path, names: Sequence[str], tables: Sequence[str], asked: bool
+    ) -> list[Sample]:
+        """The samples of metadata files; images without a row are noted."""
+        several = len(tables) > 1
+        found = [sample for name in tables for sample in self._rows_of(root, name, asked, several)]
+        check_unique(found)
+        told = {os.path.normpath(image) for sample in found for image in map(str, sample.images)}
+        untold = [name for name in names if os.path.normpath(root / name) not in told]
+        if untold:
+            self._note(
+                f"{_files(len(untold))} left out, for example {untold[0]!r}: no row in "
+                f"{' or '.join(tables)} (all images, without it: "
+                "--set options.dataset.metadata=false)"
+            )
+        labels = dict(zip(names, self._labels(names), strict=True))
+        if any(sample.label is not None for sample in found):
+            return found
+        return [replace(s, label=labels.get(_relative(s, root))) for s in found]
+
+    def _rows_of(self, root: Path, name: str, asked: bool, several: bool) -> list[Sample]:
+        """The samples of one metadata file, called by their image where each row has its own."""
+        own = self.options
+        options = TableOptions(
+            columns=own.columns, count_from=own.count_from, allow_outside=own.allow_outside
+        )
+        table = Table(str(root / name), options)
+        samples = table.samples(("?",) if asked else ())
+        if not any(sample.images for sample in samples):
+            raise DataError(
+                f"{root / name} has no column 'file_name', so that its rows belong to no image.",
+                subject=str(root / name),
+                hint="Rename the column of file names, or read the images without the file: "
+                "--set options.dataset.metadata=false.",
+            )
+        self.notes = [*self.notes, *table.notes]
+        if not all(_NUMBERED.fullmatch(sample.id) for sample in samples):
+            return samples
+        called = [_relative(sample, root) for sample in samples]
+        if all(called) and len(set(called)) == len(called):
+            pairs = zip(samples, called, strict=True)
+            return [replace(s, id=given, group=s.group or given) for s, given in pairs]
+        folder = f"{PurePosixPath(name).parent}/" if several else ""
+        return [replace(sample, id=folder + sample.id) for sample in samples]
+
+    def _note(self, text: str) -> None:
+        self.notes = [*self.notes, f"{self.source}: {text}."]
+
+    def _empty(self, left: Sequence[str]) -> DataNotFound:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         depth = "sub-folders included" if self.options.recursive else "sub-folders left out"
+        beside = f" There are {_kinds(left)}." if left else ""
         return DataNotFound(
-            f"No image in {self.source!r}: looked for {kinds} ({depth}).",
+            f"No image in {self.source!r}, {depth}: looked for {kinds}.{beside}",
             subject=self.source,
             hint="Name a folder that holds image files, or a table of samples.",
         )
@@ -137,7 +220,7 @@ def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
 
 
 def _walk(root: Path, *, recursive: bool) -> Iterator[str]:
-    """Paths of the images in a folder, relative and with `/`; linked folders once, loops never."""
+    """Paths of the files in a folder, relative and with `/`; linked folders once, loops never."""
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(folder)
@@ -147,7 +230,8 @@ def _walk(root: Path, *, recursive: bool) -> Iterator[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         here = Path(folder).relative_to(root)
-        yield from ((here / name).as_posix() for name in files if _is_image(name))
+        seen_here = (name for name in files if not name.startswith("."))
+        yield from ((here / name).as_posix() for name in seen_here if name.lower() not in _UNTOLD)
 
 
 def _unreadable(error: OSError) -> None:
@@ -159,4 +243,34 @@ def _unreadable(error: OSError) -> None:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    """Whether a file is an image by its name, with or without the packages that read it."""
+    path = PurePosixPath(name)
+    return not path.name.startswith(".") and path.suffix.lower() in (*SUFFIXES, *HEIF)
+
+
+def _can_open(name: str) -> bool:
+    suffix = PurePosixPath(name).suffix.lower()
+    return _is_image(name) and (suffix not in HEIF or has_heif())
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """What files there are: `2 .heic (they need pip install vlmlens[heif]), 1 .txt`."""
+    count = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
+    shown = [
+        f"{n} {kind}" + (" (pip install 'vlmlens[heif]' reads it)" if kind in HEIF else "")
+        for kind, n in count.most_common(_MOST_KINDS)
+    ]
+    rest = sum(count.values()) - sum(n for _, n in count.most_common(_MOST_KINDS))
+    return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
+
+
+def _relative(sample: Sample, root: Path) -> str:
+    """A sample's first image as a path in the folder; "" where it has none there."""
+    if not sample.images:
+        return ""
+    path = Path(os.path.normpath(str(sample.images[0])))
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""

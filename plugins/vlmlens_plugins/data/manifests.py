@@ -8,7 +8,7 @@ IMAGES = Manifest(
     kind=PluginKind.DATASET,
     name="images",
     target="vlmlens_plugins.data.images:ImageFolder",
-    help="A folder of image files; sub-folders are labels.",
+    help="A folder of image files; labels from metadata.csv or sub-folders.",
     aliases=("folder",),
     checks="vlmlens_plugins.data.checks:IMAGES_CHECKS",
 )
@@ -17,8 +17,8 @@ TABLE = Manifest(
     kind=PluginKind.DATASET,
     name="table",
     target="vlmlens_plugins.data.table:Table",
-    help="A JSONL, CSV, TSV or Parquet table of images, prompts and labels.",
-    aliases=("jsonl", "csv", "tsv", "parquet"),
+    help="A JSON, CSV, TSV, Parquet or Excel table of images, prompts and labels.",
+    aliases=("json", "jsonl", "csv", "tsv", "parquet", "xlsx"),
     checks="vlmlens_plugins.data.checks:TABLE_CHECKS",
 )
 

@@ -14,10 +14,11 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError, DataNotFound, ManifestError, did_you_mean
+from vlmlens.images import SUFFIXES, check_plain
 from vlmlens.samples import Sample, with_prompts
 from vlmlens_plugins.data import _question_sets
 from vlmlens_plugins.data._paths import existing
-from vlmlens_plugins.data.images import SUFFIXES, natural_key
+from vlmlens_plugins.data.images import natural_key
 
 SETS = ("clevr", "coco")
 
@@ -116,9 +117,10 @@ class Questions(Dataset):
     def _annotated(self) -> _Annotations:
         path = existing(self.options.annotations)
         try:
+            check_plain(path)
             data = json.loads(path.read_bytes())
             return _scenes(data) if self.source == "clevr" else _instances(data)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ManifestError(
                 f"{path} does not hold the annotations of {self.source} "
                 f"({type(error).__name__}: {error}).",

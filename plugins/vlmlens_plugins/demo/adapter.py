@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from vlmlens.hf import LLAVA_SITES, RasterAdapter
 from vlmlens.sites import Axis, SiteTemplate
+from vlmlens_plugins.demo.manifests import ADAPTER
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 
@@ -15,6 +16,7 @@ CHECKPOINT = Path(__file__).with_name("checkpoint")
 class DemoAdapter(RasterAdapter):
     """LLaVA: a CLIP tower whose CLS token is left out, a two-layer projector, a Llama."""
 
+    image_placeholders: ClassVar[Sequence[str]] = ADAPTER.placeholders
     shares_prefix: ClassVar[bool] = True
     default_model: ClassVar[str | None] = str(CHECKPOINT)
     templates: ClassVar[Sequence[SiteTemplate]] = (

@@ -9,6 +9,8 @@ ADAPTER = Manifest(
     help="The embedded LLaVA of a few million parameters, trained on drawn scenes.",
     offers=frozenset({"generate", "readout", "text-only", "several-images", "patch-grid"}),
     checkpoints=(Checkpoint("embedded", parameters=0.003, licence="Apache-2.0"),),
+    model_types=("llava",),
+    placeholders=("<image>",),
     checks="vlmlens_plugins.demo.checks:CHECKS",
 )
 

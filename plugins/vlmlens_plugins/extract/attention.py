@@ -17,6 +17,7 @@ from vlmlens.errors import (
     SiteShapeError,
     SiteSilent,
 )
+from vlmlens.images import UNREADABLE, open_image
 from vlmlens.passes.tracing import check_axis, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
@@ -249,9 +250,9 @@ def _file_shape(path: str) -> Any:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             return _oriented(opened)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (*UNREADABLE, Image.DecompressionBombError):
         return path
 
 

@@ -64,20 +64,6 @@ class GenericAdapter(TransformersAdapter):
         paths = [name for name, _ in self.module.named_modules()]
         return SiteMap(find_templates(self.module), paths, self.renames)
 
-    def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """See `TransformersAdapter.process`.
-
-        Raises:
-            CheckpointError: The checkpoint has no chat template.
-        """
-        if not getattr(self.processor, "chat_template", None):
-            raise CheckpointError(
-                "The checkpoint has no chat template, so that prompts cannot be written.",
-                subject=self.model_name(self.request),
-                hint="Use an instruction-tuned checkpoint, or an adapter of its family.",
-            )
-        return super().process(prompts, images)
-
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
     ) -> Batch:

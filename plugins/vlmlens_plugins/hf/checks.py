@@ -25,6 +25,11 @@ class GenericChecks(AdapterTests):
 
     manifest: ClassVar[Manifest] = HF
 
+    def own_placeholders(self) -> list[str]:
+        """See `AdapterTests.own_placeholders`: what the checkpoint's template writes."""
+        vlm: Any = self.vlm
+        return [vlm.placeholders.mark, vlm.image_mark]
+
     def check_several_images(self, folder: Path) -> None:
         """Two images in a sample are as alone, where the checkpoint takes two."""
         del folder

@@ -1,4 +1,4 @@
-"""Format version 2 on disk: keys, records, and the index that is made of them.
+"""Format version 3 on disk: keys, records, and the index that is made of them.
 
 docs/storage-format.md describes the format for other programs.
 """
@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.storage import DTYPES, Values
 from vlmlens.errors import StoreCorrupt
 from vlmlens.stores.writing import Form
+from vlmlens_plugins.storage._seal import Seal
 from vlmlens_plugins.storage._shared_values import firsts
 
 if TYPE_CHECKING:
     from lmdb import Transaction
 
 FORMAT = "vlmlens-columns"
-VERSION = 2
+VERSION = 3
 META_KEY = b"meta"
+SEAL_KEY = b"seal"
+_LARGEST = 1 << 48
 
 
 def column_key(column: int) -> bytes:
@@ -61,6 +64,8 @@ class Column:
         """The inverse of `to_record`."""
         form = Form(record["dtype"], record["width"], record["ragged"])
         DTYPES[form.dtype]
+        if not isinstance(record["name"], str) or not _is_count(form.width):
+            raise TypeError(record)
         return cls(record["number"], record["name"], form)
 
 
@@ -132,7 +137,33 @@ class Chunk:
             )
             for entry in record["columns"]
         }
-        return cls(number, tuple(record["ids"]), pieces)
+        chunk = cls(number, tuple(record["ids"]), pieces)
+        chunk._check()
+        return chunk
+
+    def _check(self) -> None:
+        """Refuse a header that contradicts itself.
+
+        Raises:
+            TypeError: It does.
+        """
+        if not all(isinstance(sample, str) for sample in self.ids):
+            raise TypeError("ids")
+        for counts in {p.lengths for p in self.pieces.values()} - {None}:
+            if len(counts or ()) != len(self.ids) or not all(map(_is_count, counts or ())):
+                raise TypeError("lengths")
+        for order in {p.order for p in self.pieces.values()} - {None}:
+            if len(order or ()) != len(self.ids) or not _is_order(order or ()):
+                raise TypeError("order")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+def _is_order(order: Sequence[int]) -> bool:
+    """Whether entries are numbered by their first appearance."""
+    return list(dict.fromkeys(order)) == list(range(len(set(order))))
 
 
 class Index:
@@ -150,23 +181,35 @@ class Index:
         self._first_rows: dict[tuple[int, int], int] = {}
         self._places: dict[str, tuple[tuple[int, int], ...]] = {}
         self._seen = -1
+        self.seal = Seal()
 
-    def refresh(self, txn: Transaction[Any], state: int) -> None:
+    def refresh(self, txn: Transaction[Any], state: int, size: Callable[[], int]) -> None:
         """Add the records that a transaction sees and the index lacks.
 
         Args:
             txn: The transaction.
             state: Number of the last write that it sees.
+            size: Gives the file's size in bytes: no record is larger, and to read behind the
+                file's end would kill the process.
 
         Raises:
-            StoreCorrupt: A record cannot be understood.
+            StoreCorrupt: A record cannot be understood, or is not as it was written.
         """
         if state == self._seen:
             return
-        for number, record in _records(txn, column_key, len(self.columns), "column"):
+        limit = size()
+        for number, raw, record in _records(txn, column_key, len(self.columns), "column", limit):
             self.add_column(number, record)
-        for number, record in _records(txn, header_key, len(self.chunks), "chunk"):
+            self.seal = self.seal.with_column(raw)
+        for number, raw, record in _records(txn, header_key, len(self.chunks), "chunk", limit):
             self.add_chunk(number, record)
+            self.seal = self.seal.with_chunk(raw)
+        if (seal := txn.get(SEAL_KEY)) is not None:
+            try:
+                Seal.from_bytes(bytes(seal)).check(self.seal)
+            except StoreCorrupt:
+                if not is_newer(bytes(txn.get(META_KEY) or b"")):
+                    raise
         self._seen = state
 
     def forms(self) -> dict[str, Form]:
@@ -243,18 +286,29 @@ class Index:
             self._places[sample] = (*self._places.get(sample, ()), (number, position))
 
 
+def is_newer(meta: bytes) -> bool:
+    """Whether the store's record says that a newer vlmlens wrote it."""
+    try:
+        return int(json.loads(meta)["version"]) > VERSION
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 def _records(
-    txn: Transaction[Any], key: Any, start: int, what: str
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    txn: Transaction[Any], key: Any, start: int, what: str, limit: int
+) -> Iterator[tuple[int, bytes, Mapping[str, Any]]]:
     number = start
     while (value := txn.get(key(number))) is not None:
+        if len(value) > limit:
+            raise _corrupt(what, number)
+        raw = bytes(value)
         try:
-            record = json.loads(bytes(value))
-        except ValueError as error:
+            record = json.loads(raw)
+        except (ValueError, RecursionError) as error:
             raise _corrupt(what, number) from error
         if not isinstance(record, dict):
             raise _corrupt(what, number)
-        yield number, record
+        yield number, raw, record
         number += 1
 
 

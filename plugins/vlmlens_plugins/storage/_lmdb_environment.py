@@ -68,6 +68,9 @@ class Environment:
         self._size, self._env = self._first(map_size)
         try:
             self._check_whole()
+        except lmdb.Error as error:
+            self._env.close()
+            raise self._explained(error) from error
         except BaseException:
             self._env.close()
             raise
@@ -89,6 +92,8 @@ class Environment:
         txn, planned = self._begin(plan)
         try:
             yield txn, planned
+        except lmdb.Error as error:
+            raise self._explained(error) from error
         finally:
             txn.abort()
             self._gate.leave()
@@ -116,7 +121,7 @@ class Environment:
         try:
             with self._env.begin(write=True) as txn:
                 with self._index_lock:
-                    self._index.refresh(txn, txn.id() - 1)
+                    self._index.refresh(txn, txn.id() - 1, self._file_size)
                 return work(txn, self._index)
         finally:
             self._gate.leave()
@@ -137,7 +142,7 @@ class Environment:
             with self._index_lock:
                 txn = self._env.begin(buffers=True)
                 try:
-                    self._index.refresh(txn, txn.id())
+                    self._index.refresh(txn, txn.id(), self._file_size)
                     return txn, plan(self._index)
                 except BaseException:
                     txn.abort()
@@ -205,7 +210,11 @@ class Environment:
                 hint="Raise its limit (ulimit -v).",
             )
         if isinstance(error, _DAMAGED):
-            return StoreCorrupt(text, subject=self.folder)
+            return StoreCorrupt(
+                text,
+                subject=self.folder,
+                hint="Copy it again from its source, or extract again with --fresh.",
+            )
         if any(sign in str(error) for sign in _NO_SPACE) or self._is_full():
             return full(self.folder)
         return StoreError(text, subject=self.folder)

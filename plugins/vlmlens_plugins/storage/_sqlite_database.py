@@ -89,6 +89,16 @@ class Database:
                 db.execute("ROLLBACK")
 
     @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Like `snapshot`, or inside the transaction that this thread is in."""
+        with self._connection() as db:
+            if db.in_transaction:
+                yield db
+                return
+        with self.snapshot() as db:
+            yield db
+
+    @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A connection whose changes become visible together when the block ends, or not at all."""
         with self._connection() as db:

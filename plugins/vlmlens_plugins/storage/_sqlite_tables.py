@@ -7,6 +7,7 @@
 `vlmlens_samples`       number, id, and the sample's JSON where a run told it
 `vlmlens_values`        per column and row of `tensors`: sample, rows, where in the blob the values
                         begin, their size, their CRC-32
+`vlmlens_seal`          per table, the number of rows and the sum of their CRC-32
 ======================  ========================================================================
 """
 
@@ -32,46 +33,29 @@ from vlmlens.stores.writing import (
     to_json,
 )
 from vlmlens_plugins.storage._sqlite_database import Database
+from vlmlens_plugins.storage._sqlite_schema import (
+    BESIDE,
+    FORMAT,
+    KNOWN,
+    READ,
+    READ_ONE,
+    TENSORS,
+    VERSION,
+)
+from vlmlens_plugins.storage._sqlite_seal import (
+    OF_SAMPLE,
+    ROWS,
+    Tally,
+    bound,
+    changed,
+    expect,
+    expect_count,
+    wrong,
+)
 from vlmlens_plugins.storage._torch_blobs import save
 
-FORMAT = "vlmlens-columns"
-VERSION = 1
 _AT_ONCE = 16
-
-TENSORS = """
-CREATE TABLE tensors (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    architecture TEXT NOT NULL,
-    timestamp DATETIME DEFAULT CURRENT_TIMESTAMP,
-    image_path TEXT NULL,
-    image_id INTEGER NULL,
-    prompt TEXT NOT NULL,
-    label TEXT NULL,
-    layer TEXT NOT NULL,
-    pooling_method TEXT NULL,
-    tensor_dim INTEGER NOT NULL,
-    tensor BLOB NOT NULL
-)"""
-_BESIDE = (
-    "CREATE TABLE vlmlens_record (format TEXT, version INTEGER, meta TEXT)",
-    "CREATE TABLE vlmlens_columns "
-    "(number INTEGER PRIMARY KEY, name TEXT UNIQUE, dtype TEXT, width INTEGER, ragged INTEGER)",
-    "CREATE TABLE vlmlens_samples (number INTEGER PRIMARY KEY, id TEXT UNIQUE, record TEXT)",
-    "CREATE TABLE vlmlens_values (column INTEGER, tensor INTEGER, sample INTEGER, rows INTEGER, "
-    "start INTEGER, size INTEGER, crc32 INTEGER, PRIMARY KEY (column, tensor)) WITHOUT ROWID",
-    "CREATE UNIQUE INDEX vlmlens_of_sample ON vlmlens_values (column, sample)",
-)
-_READ = (
-    "SELECT s.id, v.rows, v.crc32, substr(t.tensor, v.start + 1, v.size) FROM vlmlens_values v "
-    "JOIN tensors t ON t.id = v.tensor JOIN vlmlens_samples s ON s.number = v.sample "
-    "WHERE v.column = ? "
-)
-_READ_ONE = f"{_READ} AND v.sample = (SELECT number FROM vlmlens_samples WHERE id = ?)"  # noqa: S608
-_KNOWN = (
-    "SELECT 1 FROM vlmlens_values WHERE column = ? "
-    "AND sample = (SELECT number FROM vlmlens_samples WHERE id = ?)"
-)
+_KEYS = {"vlmlens_samples": "number", "tensors": "id"}
 
 
 class OwnTables:
@@ -79,64 +63,81 @@ class OwnTables:
 
     Args:
         database: The open file.
+        version: Its format version. Version 1 has no seal.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, version: int = VERSION) -> None:
         self._database = database
+        self._sealed = version > 1
 
     @staticmethod
     def create(database: Database) -> None:
         """Make the tables in an empty database."""
         with database.writing() as db:
-            for statement in (TENSORS, *_BESIDE):
+            for statement in (TENSORS, *BESIDE):
                 db.execute(statement)
             db.execute("INSERT INTO vlmlens_record VALUES (?, ?, '{}')", (FORMAT, VERSION))
+            tally = Tally(db)
+            tally.add("schema")
+            tally.add("meta")
+            tally.keep()
 
     def write(self, block: ColumnBlock) -> None:
         """See `ColumnStore.write`."""
         with self._database.writing() as db:
-            columns = _columns(db)
+            columns = self._columns(db)
             check_block(
                 block,
                 {name: form for name, (_, form) in columns.items()},
                 lambda name, sample: (
-                    db.execute(_KNOWN, (columns[name][0], sample)).fetchone() is not None
+                    db.execute(KNOWN, (columns[name][0], sample)).fetchone() is not None
                 ),
             )
             if block.ids and block.columns:
-                _put(db, columns, block, self.meta())
+                put = _Put(db, columns, self.meta(), sealed=self._sealed)
+                put.all(block)
 
     def columns(self) -> list[ColumnInfo]:
         """See `ColumnStore.columns`."""
-        found = self._database.rows(
-            "SELECT name, dtype, width, ragged, (SELECT count(*) FROM vlmlens_values "
-            "WHERE column = number) FROM vlmlens_columns ORDER BY number"
-        )
-        return [ColumnInfo(name, dtype, width, bool(r), n) for name, dtype, width, r, n in found]
+        with self._database.snapshot() as db:
+            rows = db.execute(f"{ROWS['columns']} ORDER BY number").fetchall()
+            counts = dict(db.execute("SELECT column, count(*) FROM vlmlens_values GROUP BY column"))
+            if self._sealed:
+                expect(db, "columns", rows, self._database.path)
+                for number, *_ in rows:
+                    expect_count(db, number, counts.get(number, 0), self._database.path)
+        return [
+            ColumnInfo(name, dtype, width, bool(ragged), counts.get(number, 0))
+            for number, name, dtype, width, ragged in rows
+        ]
 
     def ids(self, column: str) -> list[str]:
         """See `ColumnStore.ids`."""
         with self._database.snapshot() as db:
-            number, _ = find_column(column, _columns(db))
+            number, _ = find_column(column, self._columns(db))
             found = db.execute(
                 "SELECT s.id FROM vlmlens_values v JOIN vlmlens_samples s ON s.number = v.sample "
                 "WHERE v.column = ? ORDER BY v.tensor",
                 (number,),
-            )
+            ).fetchall()
+            if self._sealed:
+                expect_count(db, number, len(found), self._database.path)
             return [sample for (sample,) in found]
 
     def read(self, column: str, ids: Sequence[str] | None = None) -> Values:
         """See `ColumnStore.read`; every value's checksum is checked."""
         with self._database.snapshot() as db:
-            number, form = find_column(column, _columns(db))
+            number, form = find_column(column, self._columns(db))
             found = list(
-                db.execute(_READ + "ORDER BY v.tensor", (number,))
+                db.execute(READ + "ORDER BY v.tensor", (number,))
                 if ids is None
                 else _some(db, column, number, ids)
             )
+            if ids is None and self._sealed:
+                expect_count(db, number, len(found), self._database.path)
         arrays = [self._array(column, form, *row) for row in found]
         empty = np.empty((0, form.width), DTYPES[form.dtype])
-        lengths = tuple(row[1] for row in found) if form.ragged else None
+        lengths = tuple(row[2] for row in found) if form.ragged else None
         return Values(np.concatenate([empty, *arrays]), form.dtype, lengths)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
@@ -156,38 +157,91 @@ class OwnTables:
                 except StoreError as error:
                     problem = error.message
                 yield ChunkCheck(info.name, sample, 1, size, problem)
+        if self._sealed:
+            with self._database.snapshot() as db:
+                for problem in wrong(db):
+                    yield ChunkCheck("", "", 0, 0, problem)
 
     def meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
-        meta: dict[str, Any] = json.loads(self._database.row("SELECT meta FROM vlmlens_record")[0])
-        return meta
+        rows = self._whole("meta")
+        return self._parsed(rows[0][0] if rows else "", "meta")
 
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """See `ColumnStore.set_meta`."""
         text = to_json(meta).decode()
         with self._database.writing() as db:
-            db.execute("UPDATE vlmlens_record SET meta = ?", (text,))
+            tally = Tally(db)
+            self._replace_meta(db, text, tally)
+            self._keep(tally)
 
     def samples(self) -> list[Sample]:
         """See `ColumnStore.samples`."""
-        found = self._database.rows(
-            "SELECT record FROM vlmlens_samples WHERE record IS NOT NULL ORDER BY number"
-        )
-        return [Sample.from_dict(json.loads(record)) for (record,) in found]
+        return [
+            Sample.from_dict(self._parsed(record, "samples"))
+            for _, _, record in self._whole("samples", "ORDER BY number")
+            if record is not None
+        ]
 
     def describe(self, samples: Iterable[Sample], model: str, adapter: str) -> None:
         """See `ColumnStore.describe`."""
         meta = self.meta() | {"model": model, "adapter": adapter}
         with self._database.writing() as db:
-            db.execute("UPDATE vlmlens_record SET meta = ?", (to_json(meta).decode(),))
+            tally = Tally(db)
+            self._replace_meta(db, to_json(meta).decode(), tally)
             for sample in samples:
-                _describe(db, sample)
+                _describe(db, sample, tally)
+            self._keep(tally)
+
+    def _columns(self, db: sqlite3.Connection) -> dict[str, tuple[int, Form]]:
+        """Number and form of each column by name."""
+        found = {}
+        for number, name, dtype, width, ragged in db.execute(f"{ROWS['columns']} ORDER BY number"):
+            if not (isinstance(name, str) and dtype in DTYPES and isinstance(width, int)):
+                raise changed("columns", self._database.path)
+            found[name] = (number, Form(dtype, width, bool(ragged)))
+        return found
+
+    def _parsed(self, text: Any, what: str) -> dict[str, Any]:
+        try:
+            record = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise changed(what, self._database.path) from error
+        if not isinstance(record, dict):
+            raise changed(what, self._database.path)
+        return record
+
+    def _replace_meta(self, db: sqlite3.Connection, text: str, tally: Tally) -> None:
+        tally.add("meta", times=-1)
+        db.execute("UPDATE vlmlens_record SET meta = ?", (text,))
+        tally.add("meta")
+
+    def _keep(self, tally: Tally) -> None:
+        if self._sealed:
+            tally.keep()
+
+    def _whole(self, what: str, order: str = "") -> list[Any]:
+        """All rows of a table that are as they were written."""
+        with self._database.reading() as db:
+            rows = db.execute(f"{ROWS[what]} {order}").fetchall()
+            return expect(db, what, rows, self._database.path) if self._sealed else rows
 
     def _array(
-        self, column: str, form: Form, sample: str, rows: int, crc32: int, raw: bytes
+        self,
+        column: str,
+        form: Form,
+        sample: str,
+        tensor: int,
+        rows: int,
+        crc32: int,
+        raw: bytes,
     ) -> Array:
         dtype = DTYPES[form.dtype]
-        if len(raw) != rows * form.width * dtype.itemsize or zlib.crc32(raw) != crc32:
+        whole = isinstance(raw, bytes) and isinstance(rows, int)
+        found = zlib.crc32(raw) if whole else None
+        if found is not None and self._sealed:
+            found = bound(found, column, *form, sample, tensor, rows)
+        if not whole or len(raw) != rows * form.width * dtype.itemsize or found != crc32:
             raise StoreCorrupt(
                 f"Column {column!r}, sample {sample!r} of the store {self._database.path} is "
                 "damaged.",
@@ -197,45 +251,86 @@ class OwnTables:
         return np.frombuffer(raw, dtype).reshape(rows, form.width)
 
 
-def _columns(db: sqlite3.Connection) -> dict[str, tuple[int, Form]]:
-    found = db.execute(
-        "SELECT name, number, dtype, width, ragged FROM vlmlens_columns ORDER BY number"
-    )
-    return {name: (number, Form(dtype, width, bool(r))) for name, number, dtype, width, r in found}
-
-
 def _some(db: sqlite3.Connection, column: str, number: int, ids: Iterable[str]) -> Iterator[Any]:
     for sample in ids:
-        row = db.execute(_READ_ONE, (number, sample)).fetchone()
+        row = db.execute(READ_ONE, (number, sample)).fetchone()
         if row is None:
             raise missing_sample(column, sample)
         yield row
 
 
-def _put(
-    db: sqlite3.Connection,
-    columns: Mapping[str, tuple[int, Form]],
-    block: ColumnBlock,
-    about: Mapping[str, Any],
-) -> None:
-    family = about.get("adapter") or ""
-    model = about.get("model") or family
-    known = [_sample(db, sample) for sample in block.ids]
-    for name, values in block.columns.items():
-        number = columns[name][0] if name in columns else _new_column(db, name, Form.of(values))
+class _Put:
+    """Storing a block.
+
+    Args:
+        db: The connection, inside its transaction.
+        columns: Number and form of the columns that are there.
+        about: The store's record.
+        sealed: Whether the store has a seal.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        columns: Mapping[str, tuple[int, Form]],
+        about: Mapping[str, Any],
+        *,
+        sealed: bool,
+    ) -> None:
+        self._db = db
+        self._columns = columns
+        self._family = about.get("adapter") or ""
+        self._model = about.get("model") or self._family
+        self._sealed = sealed
+
+    def all(self, block: ColumnBlock) -> None:
+        """Store all columns, and renew the seal."""
+        db, tally = self._db, Tally(self._db)
+        last = {table: _last(db, table, key) for table, key in _KEYS.items()}
+        known = [_sample(db, sample) for sample in block.ids]
+        numbers = [self._column(name, values, block.ids, known) for name, values in
+                   block.columns.items()]  # fmt: skip
+        if not self._sealed:
+            return
+        tally.add("columns", "AND number >= ?", len(self._columns))
+        tally.add("samples", "AND number > ?", last["vlmlens_samples"])
+        tally.add("tensors", "AND id > ?", last["tensors"])
+        for number in numbers:
+            tally.add("values", "AND column = ? AND tensor > ?", number, last["tensors"])
+        tally.keep()
+
+    def _column(
+        self,
+        name: str,
+        values: Values,
+        ids: Sequence[str],
+        known: Sequence[tuple[int, tuple[str | None, ...]]],
+    ) -> int:
+        db, form = self._db, Form.of(values)
+        number = self._columns[name][0] if name in self._columns else _new_column(db, name, form)
         ends = np.cumsum(row_lengths(values))[:-1]
-        for (sample, shown), array in zip(known, np.split(values.array, ends), strict=True):
+        for (sample, shown), own, array in zip(
+            known, ids, np.split(values.array, ends), strict=True
+        ):
             blob, start = save(array if values.ragged else array[0], values.dtype)
             tensor = db.execute(
                 "INSERT INTO tensors (name, architecture, image_path, image_id, prompt, label, "
                 "layer, pooling_method, tensor_dim, tensor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (model, family, *shown, name, _pooling(name), values.width, blob),
+                (self._model, self._family, *shown, name, _pooling(name), values.width, blob),
             ).lastrowid
             raw = np.ascontiguousarray(array).tobytes()
+            crc32 = zlib.crc32(raw)
+            if self._sealed:
+                crc32 = bound(crc32, name, *form, own, tensor, len(array))
             db.execute(
                 "INSERT INTO vlmlens_values VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, tensor, sample, len(array), start, len(raw), zlib.crc32(raw)),
+                (number, tensor, sample, len(array), start, len(raw), crc32),
             )
+        return number
+
+
+def _last(db: sqlite3.Connection, table: str, key: str) -> int:
+    return int(db.execute(f"SELECT coalesce(max({key}), 0) FROM {table}").fetchone()[0])  # noqa: S608
 
 
 def _new_column(db: sqlite3.Connection, name: str, form: Form) -> int:
@@ -259,19 +354,24 @@ def _shown(sample: str, record: Mapping[str, Any]) -> tuple[str | None, ...]:
     return image, sample, record.get("prompt", ""), record.get("label")
 
 
-def _describe(db: sqlite3.Connection, sample: Sample) -> None:
+def _describe(db: sqlite3.Connection, sample: Sample, tally: Tally) -> None:
     record = to_json(sample.to_dict()).decode()
     found = db.execute("SELECT number, record FROM vlmlens_samples WHERE id = ?", (sample.id,))
     number, before = found.fetchone() or (None, None)
     if number is None:
         db.execute("INSERT INTO vlmlens_samples (id, record) VALUES (?, ?)", (sample.id, record))
     elif before != record:
+        tally.add("samples", "AND number = ?", number, times=-1)
+        tally.add("tensors", OF_SAMPLE, number, times=-1)
         db.execute("UPDATE vlmlens_samples SET record = ? WHERE number = ?", (record, number))
         db.execute(
             "UPDATE tensors SET image_path = ?, image_id = ?, prompt = ?, label = ? WHERE id IN "
             "(SELECT tensor FROM vlmlens_values WHERE sample = ?)",
             (*_shown(sample.id, sample.to_dict()), number),
         )
+        tally.add("tensors", OF_SAMPLE, number)
+    if before != record:
+        tally.add("samples", "AND id = ?", sample.id)
 
 
 def _pooling(column: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array
+from vlmlens.errors import StoreCorrupt
 from vlmlens_plugins.storage._chunk_format import Column
 
 _SMALLEST, _LARGEST = 64 << 10, 8 << 20
@@ -70,15 +71,35 @@ class ZarrColumns:
             return np.empty((0, column.form.width), DTYPES[column.form.dtype])
         if self._array(column).shape[0] < stop:
             del self._arrays[column.number]
-        array: Array = np.asarray(self._array(column)[start:stop])
+        stored = self._array(column)
+        try:
+            array: Array = np.asarray(stored[start:stop])
+        except ValueError as error:  # a chunk of another size
+            raise _unreadable(column, error) from error
         return array
 
     def _array(self, column: Column) -> Any:
         import zarr
 
         if column.number not in self._arrays:
-            self._arrays[column.number] = zarr.open_array(self._store, path=_path(column))
+            try:
+                array = zarr.open_array(self._store, path=_path(column))
+            except OSError:
+                raise
+            except Exception as error:  # zarr raises whatever it stumbles over in damaged metadata
+                raise _unreadable(column, error) from error
+            if array.dtype != DTYPES[column.form.dtype] or array.shape[1:] != (column.form.width,):
+                raise _unreadable(column, f"it has shape {array.shape} and type {array.dtype}")
+            self._arrays[column.number] = array
         return self._arrays[column.number]
+
+
+def _unreadable(column: Column, why: object) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"The array of column {column.name!r} is damaged: {why}.",
+        subject=column.name,
+        hint="Copy the store again from its source, or extract again with --fresh.",
+    )
 
 
 def _path(column: Column) -> str:

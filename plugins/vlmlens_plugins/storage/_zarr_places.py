@@ -10,13 +10,15 @@ import json
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vlmlens._files import write_bytes
 from vlmlens.errors import StoreError, StoreLocked
+from vlmlens_plugins.storage._disk_full import FULL, full
 from vlmlens_plugins.storage._locks import LOCK_FILE, WriterLock, locked, own_name
 
 _LOCAL = ("", "file", "local")
@@ -52,6 +54,10 @@ class Place(ABC):
         Raises:
             FileExistsError: It is new, and there.
         """
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
 
     @abstractmethod
     def settle(self, keys: Iterable[str]) -> None:
@@ -90,8 +96,9 @@ class Folder(Place):
 
     def get(self, key: str) -> bytes | None:
         """See `Place.get`."""
+        path = self._path / key
         try:
-            return (self._path / key).read_bytes()
+            return path.read_bytes() if path.is_file() else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -102,6 +109,11 @@ class Folder(Place):
             raise FileExistsError(str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
+
+    def remove(self, key: str) -> None:
+        """See `Place.remove`; done on the disk when this returns."""
+        (self._path / key).unlink(missing_ok=True)
+        self.settle([key.rpartition("/")[0]])
 
     def settle(self, keys: Iterable[str]) -> None:
         """See `Place.settle`."""
@@ -166,6 +178,11 @@ class Remote(Place):
             self._fs.pipe_file(path, data, mode="create")
             return
         self._fs.pipe_file(path, data)
+
+    def remove(self, key: str) -> None:
+        """See `Place.remove`."""
+        if self.get(key) is not None:
+            self._fs.rm_file(self._at(key))
 
     def settle(self, keys: Iterable[str]) -> None:
         """See `Place.settle`: a finished upload is kept by the service."""
@@ -255,3 +272,17 @@ def _is_gone(owner: bytes) -> bool:
     except (ValueError, KeyError, TypeError, OSError):
         return False
     return False
+
+
+@contextmanager
+def explaining(place: Place) -> Iterator[None]:
+    """Turn what the system says into errors of the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise full(place.name) from error
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"The store {place.name} cannot be used: {reason}.", subject=place.name
+        ) from error

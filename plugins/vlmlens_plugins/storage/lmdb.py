@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,8 +38,18 @@ from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
 from vlmlens_plugins.storage._disk_full import FULL
 from vlmlens_plugins.storage._lmdb_environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._lmdb_open import Lease, lease
+from vlmlens_plugins.storage._lmdb_record import (
+    check_version,
+    foreign,
+    nothing,
+    put_meta,
+    put_seal,
+    read_record,
+    record_of,
+)
 from vlmlens_plugins.storage._locations import local_path
 from vlmlens_plugins.storage._network_mounts import network_of
+from vlmlens_plugins.storage._seal import Seal
 
 if TYPE_CHECKING:
     from lmdb import Transaction
@@ -67,6 +76,7 @@ class LmdbOptions(PluginOptions):
     map_size: int | None = Field(
         None,
         ge=1 << 16,
+        le=1 << 46,
         description="Initial size of the memory map in bytes; it grows by itself. "
         "Default: 1 TiB of address space, or 64 MiB where that is limited.",
     )
@@ -118,8 +128,8 @@ class LmdbStore(ColumnStore):
         def work(txn: Transaction[bytes], index: Index) -> None:
             known = index.has_any(block.ids)
             check_block(block, index.forms(), lambda name, row: known and index.has(name, row))
-            if block.ids and block.columns and _put_block(txn, index, block):
-                _raise_version(txn)
+            if block.ids and block.columns:
+                put_seal(txn, _put_block(txn, index, block))
 
         environment.write(work)
 
@@ -198,16 +208,20 @@ class LmdbStore(ColumnStore):
                 problem = error.message
             yield ChunkCheck(column.name, chunk.ids[0], len(chunk.ids), size, problem)
 
+    def check_reads(self) -> None:
+        """See `ColumnStore.check_reads`: like the option `check`."""
+        self._checks = True
+
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
         with self._environment.snapshot(lambda _: None) as (txn, _):
-            record = _read_record(txn)
+            record = read_record(txn)
         return cast(dict[str, Any], record["meta"]) if record else {}
 
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """See `ColumnStore.set_meta`."""
-        value = _record(meta)
-        self._writable().write(lambda txn, _: txn.put(layout.META_KEY, value))
+        value = record_of(meta)
+        self._writable().write(lambda txn, index: put_meta(txn, index, value))
 
     def close(self) -> None:
         """See `ColumnStore.close`."""
@@ -244,13 +258,15 @@ class LmdbStore(ColumnStore):
             # next writer has taken the lock. It has to be seen before anyone asks what is there.
             environment.write(lambda txn, index: None)
         with environment.snapshot(lambda _: None) as (txn, _):
-            record, empty = _read_record(txn), not txn.stat()["entries"]
+            record, empty = read_record(txn), not txn.stat()["entries"]
         if record is not None:
-            _check_version(environment.folder, record)
+            check_version(environment.folder, record)
         elif not empty:
-            raise _foreign(environment.folder)
+            raise foreign(environment.folder)
         elif self._mode == "a":
             self.set_meta({})
+        else:
+            raise nothing(environment.folder)
 
 
 def folder_of(location: str) -> str:
@@ -285,49 +301,48 @@ def _check_local(folder: str, mode: Mode) -> None:
 
 
 def _prepare(folder: str, mode: Mode) -> None:
-    if mode == "r" and not Path(folder, DATA_FILE).is_file():
+    data = Path(folder, DATA_FILE)
+    if mode == "r" and not data.is_file():
         raise StoreError(
             f"No store in {folder}.", subject=folder, hint="Give the folder of a run's columns."
         )
+    if mode == "r" and not data.stat().st_size:
+        raise nothing(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _from_os(folder, error) from error
 
 
-def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> bool:
-    """Store a block; whether samples share values in it."""
-    shares = False
-    numbers = _put_columns(txn, index, block)
+def _put_block(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> Seal:
+    """Store a block. Returns the seal of all columns and chunks."""
+    numbers, seal = _put_columns(txn, index, block)
     number = len(index.chunks)
     for ids, columns in split_block(block, largest=VALUE_LIMIT):
         pieces: dict[int, Piece] = {}
         for name, values in columns.items():
             raw, piece = prepared(values)
-            shares = shares or piece.order is not None
             txn.put(layout.value_key(numbers[name], number), cast(bytes, raw))
             pieces[numbers[name]] = piece
-        header = Chunk(number, ids, pieces).to_record()
-        txn.put(layout.header_key(number), to_json(header))
+        header = to_json(Chunk(number, ids, pieces).to_record())
+        txn.put(layout.header_key(number), header)
+        seal = seal.with_chunk(header)
         number += 1
-    return shares
+    return seal
 
 
-def _raise_version(txn: Transaction[Any]) -> None:
-    """Let readers know of a store that began before samples could share values."""
-    record = _read_record(txn)
-    if record and record.get("version") != layout.VERSION:
-        txn.put(layout.META_KEY, _record(record["meta"]))
-
-
-def _put_columns(txn: Transaction[bytes], index: Index, block: ColumnBlock) -> dict[str, int]:
+def _put_columns(
+    txn: Transaction[bytes], index: Index, block: ColumnBlock
+) -> tuple[dict[str, int], Seal]:
     numbers = {name: column.number for name, column in index.columns.items()}
+    seal = index.seal
     for name, values in block.columns.items():
         if name not in numbers:
             numbers[name] = len(numbers)
-            column = Column.of(numbers[name], name, values)
-            txn.put(layout.column_key(column.number), to_json(column.to_record()))
-    return numbers
+            column = to_json(Column.of(numbers[name], name, values).to_record())
+            txn.put(layout.column_key(numbers[name]), column)
+            seal = seal.with_column(column)
+    return numbers, seal
 
 
 def _view(
@@ -345,42 +360,6 @@ def _view(
 def _check(environment: Environment, column: Column, chunk: Chunk, array: Array) -> None:
     if crc32_of(array) != chunk.pieces[column.number].crc32:
         raise _damaged(environment.folder, column, chunk)
-
-
-def _record(meta: Mapping[str, Any]) -> bytes:
-    return to_json({"format": layout.FORMAT, "version": layout.VERSION, "meta": dict(meta)})
-
-
-def _read_record(txn: Transaction[Any]) -> dict[str, Any] | None:
-    value = txn.get(layout.META_KEY)
-    if value is None:
-        return None
-    try:
-        record = json.loads(bytes(value))
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _check_version(folder: str, record: Mapping[str, Any]) -> None:
-    version = record.get("version")
-    if record.get("format") != layout.FORMAT or not isinstance(version, int):
-        raise _foreign(folder)
-    if version > layout.VERSION:
-        raise StoreError(
-            f"The store {folder} has format version {version}; this vlmlens reads up to "
-            f"{layout.VERSION}.",
-            subject=folder,
-            hint="Update vlmlens: pip install --upgrade vlmlens.",
-        )
-
-
-def _foreign(folder: str) -> StoreError:
-    return StoreError(
-        f"The LMDB database in {folder} was not written by vlmlens.",
-        subject=folder,
-        hint="Give an empty folder, or that of a run's columns.",
-    )
 
 
 def _damaged(folder: str, column: Column, chunk: Chunk) -> StoreCorrupt:

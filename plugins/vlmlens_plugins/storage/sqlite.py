@@ -23,7 +23,9 @@ from vlmlens.samples import Sample
 from vlmlens.stores.writing import read_only
 from vlmlens_plugins.storage._locations import local_path
 from vlmlens_plugins.storage._sqlite_database import Database
-from vlmlens_plugins.storage._sqlite_tables import FORMAT, VERSION, OwnTables
+from vlmlens_plugins.storage._sqlite_schema import FORMAT, VERSION
+from vlmlens_plugins.storage._sqlite_seal import changed
+from vlmlens_plugins.storage._sqlite_tables import OwnTables
 from vlmlens_plugins.storage._vlm_lens_tables import VlmLensTables
 
 FILE = "tensors.db"
@@ -155,11 +157,12 @@ def file_of(location: str) -> Path:
 
 def _tables(database: Database, mode: Mode, options: SqliteOptions) -> OwnTables | VlmLensTables:
     names = {name for (name,) in database.rows("SELECT name FROM sqlite_master")}
+    _check_tables(database)
     if "vlmlens_record" in names:
-        _check_version(database)
+        version = _check_version(database, names)
         if mode == "a":
             database.prepare(sync=options.sync)
-        return OwnTables(database)
+        return OwnTables(database, version)
     if mode == "a" and not names:
         database.prepare(sync=options.sync)
         OwnTables.create(database)
@@ -177,12 +180,40 @@ def _tables(database: Database, mode: Mode, options: SqliteOptions) -> OwnTables
     return VlmLensTables(database, model=options.model, repeated=options.repeated)
 
 
-def _check_version(database: Database) -> None:
-    name, version = database.row("SELECT format, version FROM vlmlens_record")
-    if name != FORMAT or version > VERSION:
+def _check_tables(database: Database) -> None:
+    """Refuse a database whose tables compute what they hold: a view can have no end.
+
+    Raises:
+        StoreError: It has such a table.
+    """
+    odd = database.rows(
+        "SELECT type, name FROM sqlite_master WHERE (name = 'tensors' OR name LIKE 'vlmlens%') "
+        "AND type IN ('table', 'view') AND (type = 'view' OR sql NOT LIKE 'CREATE TABLE%')"
+    )
+    for kind, name in odd:
+        raise StoreError(
+            f"In the database {database.path}, {name} is a {kind} that computes its rows.",
+            subject=str(database.path),
+            hint="Neither vlmlens nor VLM-Lens writes such databases.",
+        )
+
+
+def _check_version(database: Database, tables: set[str]) -> int:
+    """The store's format version.
+
+    Raises:
+        StoreError: A newer vlmlens wrote it, or it is damaged.
+    """
+    name, version = database.row("SELECT format, version FROM vlmlens_record") or (None, None)
+    if name != FORMAT or not isinstance(version, int) or version < 1:
+        raise changed("format and version", database.path)
+    if version > VERSION:
         raise StoreError(
             f"The store {database.path} has format version {version}; this vlmlens reads up to "
             f"{VERSION}.",
             subject=str(database.path),
             hint="Update vlmlens: pip install --upgrade vlmlens.",
         )
+    if (version == 1) == ("vlmlens_seal" in tables):
+        raise changed("the seal", database.path)
+    return version

@@ -7,16 +7,19 @@
     columns/NUMBER/           a column's rows, in written order: an array [rows, width]
     commits/NUMBER.json       what one write added: new columns, chunks of ids, checksums
     meta.json                 the run's own record
+    seal.json                 number of commits and checksums, while nobody writes
     writer.lock               who writes
 
-A commit's record is written last: rows that no commit names are no rows.
+A commit's record is written last: rows that no commit names are no rows. A writer removes the seal
+before its first change, and makes a new one when it closes the store.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -46,14 +49,22 @@ from vlmlens.stores.writing import (
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
 from vlmlens_plugins.storage._chunk_reading import gather, plan_read
 from vlmlens_plugins.storage._chunks import split_block
-from vlmlens_plugins.storage._disk_full import FULL, full
 from vlmlens_plugins.storage._zarr_columns import ZarrColumns
-from vlmlens_plugins.storage._zarr_places import Place, place_of
+from vlmlens_plugins.storage._zarr_places import Place, explaining, place_of
+from vlmlens_plugins.storage._zarr_records import (
+    ROOT,
+    add_commit,
+    check_format,
+    checked,
+    damaged,
+    parsed,
+    signed,
+)
 
-FORMAT = "vlmlens-columns"
-VERSION = 1
-_ROOT = "zarr.json"
 _META = "meta.json"
+_SEAL = "seal.json"
+
+_log = logging.getLogger("vlmlens")
 
 
 class ZarrOptions(PluginOptions):
@@ -80,7 +91,7 @@ class ZarrStore(ColumnStore):
 
     Options = ZarrOptions
 
-    def __init__(self, place: Place, mode: Mode, *, sync: bool) -> None:
+    def __init__(self, place: Place, mode: Mode, *, sync: bool, version: int) -> None:
         self._place = place
         self._mode = mode
         self._sync = sync
@@ -88,7 +99,10 @@ class ZarrStore(ColumnStore):
         self._open = True
         self._threads = threading.RLock()
         self._index = Index()
+        self._version = version
         self._commits = 0
+        self._chain = 0
+        self._sealed = False
         self._columns = ZarrColumns(place.arrays())
         self._verified: set[tuple[int, int]] = set()
 
@@ -102,20 +116,18 @@ class ZarrStore(ColumnStore):
         """
         chosen = ZarrOptions.model_validate(options.model_dump())
         place = place_of(location, chosen.remote, take_over=chosen.take_over)
-        with _explaining(place):
-            if mode == "r" and place.get(_ROOT) is None:
+        with explaining(place):
+            if mode == "r" and place.get(ROOT) is None:
                 raise StoreError(
                     f"No Zarr store at {place.name}.", subject=location, hint="Give its folder."
                 )
             if mode == "a":
                 place.lock()
-            store = cls(place, mode, sync=chosen.sync)
             try:
-                _check_format(place, mode)
-                with store._refreshed():
-                    pass
+                store = cls(place, mode, sync=chosen.sync, version=check_format(place, mode))
+                store._check_seal()
             except BaseException:
-                store.close()
+                place.unlock()
                 raise
         return store
 
@@ -181,30 +193,110 @@ class ZarrStore(ColumnStore):
             except StoreError as error:
                 problem = error.message
             yield ChunkCheck(column.name, chunk.ids[0], len(chunk.ids), size, problem)
+        with self._entered():
+            for name, problem in self._changed_files():
+                yield ChunkCheck(name, "", 0, 0, problem)
 
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
         with self._entered():
-            found: dict[str, Any] = json.loads(self._place.get(_META) or b"{}")
+            data = self._place.get(_META)
+            if self._version == 1:
+                return parsed(data or b"{}", _META)
+            found: dict[str, Any] = checked(data, _META)[0]["meta"] if data is not None else {}
             return found
 
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """See `ColumnStore.set_meta`."""
         self._check_writable()
-        data = to_json(meta)
+        data = to_json(meta) if self._version == 1 else signed({"meta": dict(meta)})[0]
         with self._entered():
+            self._break_seal()
             self._place.put(_META, data)
 
     def close(self) -> None:
         """See `ColumnStore.close`."""
         if self._open and self._pid == os.getpid():
-            self._open = False
-            if self._mode == "a":
-                with _explaining(self._place):
+            try:
+                if self._mode == "a":
+                    with self._threads, explaining(self._place):
+                        self._seal()
+            finally:
+                self._open = False
+                with explaining(self._place):
                     self._place.unlock()
+
+    def _seal(self) -> None:
+        """Say how many commits there are, and what the other small files hold."""
+        if self._sealed or self._version == 1:
+            return
+        with self._refreshed():
+            files = {key: zlib.crc32(data) for key, data in self._files()}
+        seal = {"commits": self._commits, "chain": self._chain, "files": files}
+        self._place.put(_SEAL, signed(seal)[0])
+        self._sealed = True
+
+    def _break_seal(self) -> None:
+        if self._sealed:
+            self._place.remove(_SEAL)
+            self._sealed = False
+
+    def _files(self) -> Iterator[tuple[str, bytes]]:
+        """The small files that are not commits, as far as they are there."""
+        arrays = [f"columns/{column.number}/zarr.json" for column in self._index.columns.values()]
+        for key in (ROOT, "columns/zarr.json", _META, *arrays):
+            if (data := self._place.get(key)) is not None:
+                yield key, data
+
+    def _check_seal(self) -> None:
+        """Read all commits, and compare them with the seal.
+
+        Raises:
+            StoreCorrupt: There are others, or fewer.
+        """
+        before = self._place.get(_SEAL)
+        with self._refreshed():
+            pass
+        self._sealed = before is not None
+        later, here = (self._place.get(_commit_key(self._commits + n)) for n in (1, 0))
+        if later is not None and here is None:
+            raise damaged(f"commit {self._commits}")
+        small = {key: self._place.get(key) for key in (ROOT, _META)}
+        if before is None or self._place.get(_SEAL) != before:
+            return
+        seal, _ = checked(before, _SEAL)
+        for key, data in small.items():
+            if seal["files"].get(key) != (None if data is None else zlib.crc32(data)):
+                raise damaged(key)
+        if (seal["commits"], seal["chain"]) != (self._commits, self._chain):
+            raise StoreCorrupt(
+                f"The store {self._place.name} is damaged: {seal['commits']} commits were "
+                f"written, and {self._commits} are there as they were written.",
+                subject=self._place.name,
+                hint="Copy the store again from its source, or extract again with --fresh.",
+            )
+
+    def _changed_files(self) -> Iterator[tuple[str, str]]:
+        """Files that are not as the seal says."""
+        before = self._place.get(_SEAL)
+        if before is None:
+            if self._version > 1 and self._mode == "r":
+                _log.warning(
+                    "%s was not closed by its writer: whether its last commit is there cannot be "
+                    "told. Resume the run to close it.",
+                    self._place.name,
+                )
+            return
+        wanted = checked(before, _SEAL)[0]["files"]
+        found = {key: zlib.crc32(data) for key, data in self._files()}
+        if self._place.get(_SEAL) == before:
+            for key in {**wanted, **found}:
+                if wanted.get(key) != found.get(key):
+                    yield key, f"The file {key} is not as it was written."
 
     def _commit(self, index: Index, block: ColumnBlock) -> None:
         """Write rows, then the record that makes them count."""
+        self._break_seal()
         columns = dict(index.columns)
         new = []
         for name, values in block.columns.items():
@@ -231,7 +323,8 @@ class ZarrStore(ColumnStore):
             "chunks": [chunk.to_record() for chunk in chunks],
         }
         try:
-            self._place.put(_commit_key(self._commits), to_json(record), new=True)
+            data = to_json(record) if self._version == 1 else signed(record, self._chain)[0]
+            self._place.put(_commit_key(self._commits), data, new=True)
         except FileExistsError as error:
             raise StoreLocked(
                 f"Another process writes to the store {self._place.name}: commit {self._commits} "
@@ -283,7 +376,7 @@ class ZarrStore(ColumnStore):
                 subject=self._place.name,
                 hint="Close it before the fork, or start processes with the method 'spawn'.",
             )
-        with self._threads, _explaining(self._place):
+        with self._threads, explaining(self._place):
             yield
 
     @contextmanager
@@ -291,68 +384,16 @@ class ZarrStore(ColumnStore):
         """The index, with all commits that are there."""
         with self._entered():
             while (data := self._place.get(_commit_key(self._commits))) is not None:
-                _add(self._index, data, self._commits)
-                self._commits += 1
+                name = f"commit {self._commits}"
+                record, chain = (
+                    (parsed(data, name), 0)
+                    if self._version == 1
+                    else checked(data, name, self._chain)
+                )
+                add_commit(self._index, record, name)
+                self._commits, self._chain = self._commits + 1, chain
             yield self._index
-
-
-def _add(index: Index, data: bytes, number: int) -> None:
-    try:
-        record = json.loads(data)
-        columns, chunks = list(record["columns"]), list(record["chunks"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreCorrupt(
-            f"The record of commit {number} is damaged.",
-            subject=number,
-            hint="Copy the store again from its source, or extract again with --fresh.",
-        ) from error
-    for column in columns:
-        index.add_column(len(index.columns), column)
-    for chunk in chunks:
-        index.add_chunk(len(index.chunks), chunk)
 
 
 def _commit_key(number: int) -> str:
     return f"commits/{number:08d}.json"
-
-
-def _check_format(place: Place, mode: Mode) -> None:
-    data = place.get(_ROOT)
-    if data is None and mode == "a":
-        group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        place.put("columns/zarr.json", to_json(group))
-        about = {"vlmlens": {"format": FORMAT, "version": VERSION}}
-        place.put(_ROOT, to_json({**group, "attributes": about}))
-        return
-    try:
-        found = json.loads(data or b"")["attributes"]["vlmlens"]
-        known, version = found["format"] == FORMAT, int(found["version"])
-    except (ValueError, KeyError, TypeError):
-        known, version = False, 0
-    if not known:
-        raise StoreError(
-            f"The Zarr group at {place.name} was not written by vlmlens.",
-            subject=place.name,
-            hint="Give an empty folder, or that of a run's columns.",
-        )
-    if version > VERSION:
-        raise StoreError(
-            f"The store {place.name} has format version {version}; this vlmlens reads up to "
-            f"{VERSION}.",
-            subject=place.name,
-            hint="Update vlmlens: pip install --upgrade vlmlens.",
-        )
-
-
-@contextmanager
-def _explaining(place: Place) -> Iterator[None]:
-    """Turn what the system says into errors of the store."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise full(place.name) from error
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"The store {place.name} cannot be used: {reason}.", subject=place.name
-        ) from error

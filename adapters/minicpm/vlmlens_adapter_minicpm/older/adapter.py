@@ -43,6 +43,7 @@ class SlicedAdapter(OwnClass, MiniCpmAdapter):
 
     module_class: ClassVar[type[Any]] = MiniCpmSlicedForConditionalGeneration
     image_tokens_placed: ClassVar[bool] = False
+    images_between: ClassVar[bool] = False
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("vpm.blocks.{i}", "vpm.encoder.layers.{i}"), Axis.VISION),
         SiteTemplate("vision.norm", ("vpm.norm", "vpm.post_layernorm"), Axis.VISION),

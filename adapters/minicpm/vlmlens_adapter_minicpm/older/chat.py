@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from vlmlens.errors import DataError
+from vlmlens.hf.chat_template import render, template_of
 from vlmlens.hf.prompt_processor import PromptProcessor, padded
 from vlmlens_adapter_minicpm.older.images import SliceImages
 from vlmlens_adapter_minicpm.older.model import IMAGE
@@ -151,11 +152,9 @@ class LaterChat(ChatProcessor):
 
     def written(self, question: str, slots: Sequence[str]) -> str:
         """See `ChatProcessor.written`."""
-        message = {"role": "user", "content": "\n".join([*slots, question])}
-        text: str = self.tokenizer.apply_chat_template(
-            [message], tokenize=False, add_generation_prompt=True
-        )
-        return text
+        model = self.tokenizer.name_or_path
+        template = template_of(self.tokenizer, model)
+        return render(template, "\n".join([*slots, question]), self.tokenizer, model)
 
     def slot(self, number: int, grid: tuple[int, int] | None) -> str:
         """See `ChatProcessor.slot`."""

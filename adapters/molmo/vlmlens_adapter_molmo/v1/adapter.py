@@ -40,6 +40,7 @@ class MolmoAdapter(OwnClass, TransformersAdapter):
         *LLAVA_SITES[1:],
     )
     renames: ClassVar[Sequence[Rename]] = renames(norm_after=False)
+    images_between: ClassVar[bool] = False
     images_per_sample: ClassVar[int | None] = 1
     shares_prefix: ClassVar[bool] = True
 

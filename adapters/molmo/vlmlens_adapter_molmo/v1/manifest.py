@@ -14,5 +14,6 @@ MANIFEST = Manifest(
         Checkpoint("allenai/Molmo-7B-O-0924", parameters=8),
         Checkpoint("allenai/Molmo-72B-0924", parameters=73),
     ),
+    model_types=("molmo",),
     checks="vlmlens_adapter_molmo.v1.checks:CHECKS",
 )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from vlmlens.errors import MissingAnnotation
+from vlmlens.images import UNREADABLE, open_image
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.blind_test.options import Blank
@@ -51,8 +52,15 @@ def blanked(sample: Sample, blank: Blank, seed: int, *, blur: float = 0.1, grid:
 
 
 def image_sizes(sample: Sample) -> list[tuple[int, int]]:
-    """(width, height) of each image as it is shown, read without decoding files."""
-    return [_size(image) for image in sample.images]
+    """(width, height) of each image as it is shown, read without decoding files.
+
+    Raises:
+        ImageError: One cannot be read.
+    """
+    try:
+        return [_size(image) for image in sample.images]
+    except UNREADABLE:
+        return [image.size for image in sample.open_images()]
 
 
 def others(samples: Sequence[Sample], seed: int) -> dict[str, tuple[str | Image.Image, ...]]:
@@ -116,7 +124,7 @@ def _shuffled(image: Image.Image, grid: int, rng: np.random.Generator) -> Image.
 
 def _size(image: str | Image.Image) -> tuple[int, int]:
     if isinstance(image, str):
-        with Image.open(image) as opened:
+        with open_image(image) as opened:
             return _upright_size(opened)
     return _upright_size(image)
 

@@ -1,0 +1,97 @@
+"""Signatures that tell a run of this user from one that somebody else made or edited.
+
+A secret key lies in the user's own state folder, never in a run. What a run's folder says is
+believed only if its signature was made with that key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+from functools import cache
+from pathlib import Path
+
+from vlmlens._files import state_folder
+
+KEY = "run-key"
+"""The file of the key in the state folder."""
+
+_BYTES = 32
+_log = logging.getLogger("vlmlens")
+
+
+def signature(name: str, content: bytes) -> str | None:
+    """The signature of a file of a run; None if the key cannot be kept on this machine.
+
+    Args:
+        name: The file's name in the run's folder.
+        content: What it holds.
+    """
+    try:
+        key = _made_key(_key_file())
+    except (OSError, RuntimeError) as error:
+        _warn_once(f"Runs cannot be signed as yours ({error}), so later commands need --trust.")
+        return None
+    return _digest(key, name, content)
+
+
+def is_own(folder: Path, name: str) -> bool:
+    """Whether a file in a run's folder is as this user's vlmlens wrote it."""
+    try:
+        signed = json.loads((folder / "run.json").read_bytes())["signed"][name]
+        content, key = (folder / name).read_bytes(), _key_file().read_bytes()
+    except (OSError, RuntimeError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+    return _fits(key, name, content, signed)
+
+
+def _fits(key: bytes, name: str, content: bytes, given: object) -> bool:
+    right = len(key) == _BYTES and isinstance(given, str) and given.isascii()
+    return right and hmac.compare_digest(_digest(key, name, content), str(given))
+
+
+def _digest(key: bytes, name: str, content: bytes) -> str:
+    return hmac.new(key, f"vlmlens run 1\0{name}\0".encode() + content, hashlib.sha256).hexdigest()
+
+
+def _key_file() -> Path:
+    return state_folder() / KEY
+
+
+def _made_key(path: Path) -> bytes:
+    """The key; it is made if there is none. Several processes may do so at once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_name(f".{KEY}.{secrets.token_hex(4)}.tmp")
+        try:
+            number = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(number, "wb") as file:
+                file.write(secrets.token_bytes(_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            _give_name(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    key = path.read_bytes()
+    if len(key) != _BYTES:
+        raise OSError(f"{path} holds no key: remove it")
+    return key
+
+
+def _give_name(temporary: Path, path: Path) -> None:
+    """Name the key, unless another process was faster; not all file systems have links."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return
+    except OSError:
+        temporary.replace(path)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)

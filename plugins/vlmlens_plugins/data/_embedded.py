@@ -1,0 +1,93 @@
+"""Images inside tables: bytes, base64 and `{bytes, path}` become files of the cache."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vlmlens._files import cache_folder
+
+_SHORTEST = 64
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,")
+_BEGINNINGS = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"\xff\x4f\xff\x51",
+    b"\0\0\0\x0cjP",
+)
+
+
+class Stored(str):
+    """The path of an image that was inside the data: a file of the cache."""
+
+    __slots__ = ()
+
+
+def taken_out(cell: Any) -> Any:
+    """A cell in which every embedded image is the path of its file; other cells as they are."""
+    if isinstance(cell, dict) and cell and set(cell) <= {"bytes", "path"}:
+        return _of_struct(cell)
+    if isinstance(cell, list):
+        return [taken_out(item) for item in cell]
+    if isinstance(cell, bytes) and _is_image(cell):
+        return stored(cell)
+    if isinstance(cell, str) and len(cell) >= _SHORTEST:
+        data = _decoded(cell)
+        return cell if data is None else stored(data)
+    return cell
+
+
+def stored(data: bytes) -> Stored:
+    """The cache's file with these bytes, named by their digest; complete or not there at all."""
+    digest = hashlib.sha256(data).hexdigest()
+    folder = cache_folder() / "images" / digest[:2]
+    path = folder / digest
+    if path.exists():
+        return Stored(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    Path(name).replace(path)
+    return Stored(path)
+
+
+def _of_struct(cell: dict[str, Any]) -> Any:
+    """An image as Parquet files of the hub hold it."""
+    data = cell.get("bytes")
+    if isinstance(data, str) and data:
+        decoded = _decoded(data)
+        return cell if decoded is None else stored(decoded)
+    return stored(data) if data else (cell.get("path") or None)
+
+
+def _decoded(text: str) -> bytes | None:
+    """The image that base64 text holds; None for other text."""
+    uri = _DATA_URI.match(text)
+    body = text[uri.end() :] if uri else text
+    if not _is_image(_bytes_of(body[:64].strip()[:32]) or b"") or not _BASE64.fullmatch(body):
+        return None
+    return _bytes_of("".join(body.split()))
+
+
+def _bytes_of(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
+    except binascii.Error:
+        return None
+
+
+def _is_image(data: bytes) -> bool:
+    container = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return container or data[4:8] == b"ftyp" or data.startswith(_BEGINNINGS)

@@ -1,0 +1,147 @@
+"""Names by which columns of images, prompts, labels, ... are known in published data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal, get_args
+
+from vlmlens.images import HEIF, SUFFIXES
+from vlmlens_plugins.data._embedded import Stored
+
+ColumnName = Literal["id", "image", "images", "prompt", "label", "choices", "group", "task"]
+KNOWN: tuple[str, ...] = get_args(ColumnName)
+
+USUAL: Mapping[str, Sequence[str]] = {
+    "id": ("id", "questionid", "sampleid", "uid", "qid", "idx", "index"),
+    "image": (
+        "image", "img", "picture", "photo", "pic", "imagepath", "imgpath", "picturepath",
+        "photopath", "imagefile", "imgfile", "imagefilename", "imgfilename", "imagefilepath",
+        "imagename", "imgname", "imagebytes", "imagebase64", "imagedata", "filename", "filepath",
+        "file", "path", "base64", "imageurl", "imgurl",
+    ),
+    "images": (
+        "images", "imgs", "pictures", "photos", "imagepaths", "imgpaths", "imagefiles", "imagelist",
+        "imagenames", "filenames", "filepaths",
+    ),
+    "prompt": (
+        "prompt", "question", "query", "instruction", "problem", "questiontext", "text", "input",
+    ),
+    "label": (
+        "label", "answer", "target", "groundtruth", "gt", "gtanswer", "correctanswer", "correct",
+        "class", "classname", "classlabel", "multiplechoiceanswer", "category",
+    ),
+    "choices": ("choices", "options", "candidates", "multiplechoices", "answeroptions"),
+    "group": ("group",),
+    "task": ("task",),
+}  # fmt: skip
+"""Usual names of a column, best first, in small letters without signs."""
+
+_VAGUE = ("filename", "filepath", "file", "path", "base64", "filenames", "filepaths")
+_PICTURE = ("image", "img", "picture", "photo")
+_VIDEO = ("video", "clip", "movie")
+_NUMBERED = re.compile(r"(?:image|img|picture|photo)(\d+)")
+_VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+
+Fits = Callable[[str, str], bool]
+"""Whether a column, the second, can be read as a known one, the first, by what it holds."""
+
+
+def plain(column: str) -> str:
+    """A column's name in small letters, without signs.
+
+    >>> plain("Image_Path"), plain("questionId")
+    ('imagepath', 'questionid')
+    """
+    return "".join(letter for letter in column.casefold() if letter.isalnum())
+
+
+def guessed(name: str, columns: Iterable[str], fits: Fits) -> str | None:
+    """The column that is most likely meant by a known name; None where none is."""
+    free: dict[str, str] = {}
+    for column in columns:
+        free.setdefault(plain(column), column)
+    for usual in USUAL[name]:
+        if usual in free and fits(name, free[usual]):
+            return free[usual]
+    return None
+
+
+def is_vague(column: str) -> bool:
+    """Whether a usual name of images, such as `path`, is one of other things, too."""
+    return plain(column) in _VAGUE
+
+
+def numbered(columns: Iterable[str]) -> list[str]:
+    """`image_1`, `image_2`, ... in the order of their numbers.
+
+    >>> numbered(["image_10", "id", "image_2"])
+    ['image_2', 'image_10']
+    """
+    found = {column: _NUMBERED.fullmatch(plain(column)) for column in columns}
+    numbers = {column: int(match[1]) for column, match in found.items() if match}
+    return sorted(numbers, key=lambda column: numbers[column])
+
+
+def looks_like(column: str, values: Sequence[Any], *, images_taken: bool) -> str | None:
+    """What an unused column is about: "image", "video", "label" or "prompt"; else None.
+
+    Args:
+        column: Its name.
+        values: Some of its cells that are not empty.
+        images_taken: Whether another column holds the images; if not, numbers count as well.
+    """
+    name = plain(column)
+    if are_pictures(values):
+        return "image"
+    if _begins_or_ends(name, _VIDEO) or _end_in(values, _VIDEOS):
+        return "video"
+    numbers = all(isinstance(value, int | float) for value in values)
+    if _begins_or_ends(name, _PICTURE) and not (numbers and images_taken):
+        return "image"
+    return next((kind for kind in ("label", "prompt") if name in USUAL[kind]), None)
+
+
+def are_pictures(values: Sequence[Any]) -> bool:
+    """Whether all values are embedded images or names of image files."""
+    return bool(values) and all(
+        isinstance(value, Stored) or hasattr(value, "getexif") or _end_in([value], _PICTURES)
+        for value in values
+    )
+
+
+_PICTURES = (*SUFFIXES, *HEIF)
+
+
+def _end_in(values: Sequence[Any], suffixes: Sequence[str]) -> bool:
+    return bool(values) and all(
+        isinstance(value, str) and PurePath(value.strip()).suffix.lower() in suffixes
+        for value in values
+    )
+
+
+def _begins_or_ends(name: str, words: Sequence[str]) -> bool:
+    return any(
+        name.startswith(word) or name.endswith((word, f"{word}s", f"{word}id")) for word in words
+    )
+
+
+def guess_note(column: str, name: str) -> str:
+    """The sentence about a guess."""
+    return (
+        f"the column {column!r} is read as {name!r} "
+        f"(another: --set options.dataset.columns.{name}=NAME)"
+    )
+
+
+def unused_note(unused: Mapping[str, str]) -> str:
+    """The sentence about columns that look useful and are not used, by what they look like."""
+    listed = ", ".join(f"{column!r} ({kind})" for column, kind in unused.items())
+    column, kind = next(iter(unused.items()))
+    how = (
+        "Videos are not read."
+        if set(unused.values()) == {"video"}
+        else f"To use one: --set options.dataset.columns.{kind}={column}."
+    )
+    return f"not used but kept as attributes, if they are text or numbers: {listed}. {how}"

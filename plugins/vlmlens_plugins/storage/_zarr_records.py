@@ -1,0 +1,118 @@
+"""The JSON records of a Zarr store, with checksums.
+
+A record ends with the key `crc32`: `zlib.crc32` of the text without it. That of a commit goes on
+from the commit before, so it covers all commits up to this one, and their order.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from vlmlens.abc.storage import Mode
+from vlmlens.errors import StoreCorrupt, StoreError
+from vlmlens.stores.writing import to_json
+from vlmlens_plugins.storage._chunk_format import Index
+from vlmlens_plugins.storage._zarr_places import Place
+
+FORMAT = "vlmlens-columns"
+VERSION = 2
+ROOT = "zarr.json"
+_MARK = b', "crc32": '
+
+
+def signed(record: Mapping[str, Any], start: int = 0) -> tuple[bytes, int]:
+    """A record as stored text, and its checksum.
+
+    Args:
+        record: The record; not empty.
+        start: The checksum that it goes on from.
+    """
+    text = to_json(record)
+    crc32 = zlib.crc32(text, start)
+    return text[:-1] + _MARK + str(crc32).encode() + b"}", crc32
+
+
+def checked(data: bytes, what: str, start: int = 0) -> tuple[dict[str, Any], int]:
+    """The inverse of `signed`.
+
+    Raises:
+        StoreCorrupt: The text is not as it was written.
+    """
+    text, mark, rest = data.rpartition(_MARK)
+    crc32 = zlib.crc32(text + b"}", start)
+    if not mark or rest != str(crc32).encode() + b"}":
+        raise damaged(what)
+    return parsed(data, what), crc32
+
+
+def parsed(data: bytes, what: str) -> dict[str, Any]:
+    """The record in a text without a checksum of its own.
+
+    Raises:
+        StoreCorrupt: It is not a record.
+    """
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise damaged(what) from error
+    if not isinstance(record, dict):
+        raise damaged(what)
+    return record
+
+
+def damaged(what: str) -> StoreCorrupt:
+    """The error for a record that is not as it was written."""
+    return StoreCorrupt(
+        f"The record of {what} is damaged.",
+        subject=what,
+        hint="Copy the store again from its source, or extract again with --fresh.",
+    )
+
+
+def check_format(place: Place, mode: Mode) -> int:
+    """The version of a store, which is made where it is missing (mode "a")."""
+    data = place.get(ROOT)
+    if data is None and mode == "a":
+        group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+        place.put("columns/zarr.json", to_json(group))
+        about = {"vlmlens": {"format": FORMAT, "version": VERSION}}
+        place.put(ROOT, to_json({**group, "attributes": about}))
+        return VERSION
+    try:
+        found = json.loads(data or b"")["attributes"]["vlmlens"]
+        known, version = found["format"] == FORMAT, int(found["version"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        known, version = False, 0
+    if not known or version < 1:
+        raise StoreError(
+            f"The Zarr group at {place.name} was not written by vlmlens.",
+            subject=place.name,
+            hint="Give an empty folder, or that of a run's columns.",
+        )
+    if version > VERSION:
+        raise StoreError(
+            f"The store {place.name} has format version {version}; this vlmlens reads up to "
+            f"{VERSION}.",
+            subject=place.name,
+            hint="Update vlmlens: pip install --upgrade vlmlens.",
+        )
+    return version
+
+
+def add_commit(index: Index, record: Mapping[str, Any], name: str) -> None:
+    """Add what a commit holds to an index.
+
+    Raises:
+        StoreCorrupt: It is not the record of a commit.
+    """
+    try:
+        columns, chunks = list(record["columns"]), list(record["chunks"])
+    except (KeyError, TypeError) as error:
+        raise damaged(name) from error
+    for column in columns:
+        index.add_column(len(index.columns), column)
+    for chunk in chunks:
+        index.add_chunk(len(index.chunks), chunk)

@@ -1,0 +1,83 @@
+"""What the distributions carry and need: licences, notes on test data, versions."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+ADAPTERS = sorted(path.parent for path in ROOT.glob("adapters/*/pyproject.toml"))
+
+
+def project(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {normal(name): version for name, version in pairs}
+
+
+def test_there_are_adapters() -> None:
+    assert len(ADAPTERS) >= 16
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_each_adapter_carries_its_licence_and_says_where_its_test_data_come_from(
+    adapter: Path,
+) -> None:
+    assert (adapter / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert project(adapter)["license-files"] == ["LICENSE"]
+    data = adapter / "tests" / "data"
+    if data.is_dir():
+        note = (data / "README.md").read_text()
+        assert "random" in note
+        there = {path.relative_to(data).parts[0] for path in data.rglob("*")} - {"README.md"}
+        assert [name for name in there if f"`{name}" not in note] == []
+
+
+def test_core_needs_nothing_for_writing_plugins() -> None:
+    core = project(ROOT)
+    needed = {normal(Requirement(each).name) for each in core["dependencies"]}
+    assert "copier" not in needed
+    assert [Requirement(each).name for each in core["optional-dependencies"]["new"]] == ["copier"]
+
+
+def test_users_and_developers_have_their_own_versions() -> None:
+    users, developers = pins("constraints.txt"), pins("constraints-dev.txt")
+    assert users.keys() & developers.keys() == set()
+    assert "-c constraints.txt" in (ROOT / "constraints-dev.txt").read_text().splitlines()
+    core = project(ROOT)
+    for each in core["dependencies"]:
+        asked = Requirement(each)
+        assert asked.specifier.contains(users[normal(asked.name)]), each
+    tools = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    for each in tools:
+        if each and each[0] not in "#-":
+            assert normal(each) in developers, each
+    assert {"pytest", "mypy", "ruff"} <= developers.keys()
+
+
+def test_new_without_copier_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from vlmlens.errors import MissingDependency
+    from vlmlens.manifest import PluginKind
+    from vlmlens.registry.scaffold import NewPlugin, write_plugin
+
+    monkeypatch.setitem(sys.modules, "copier", None)
+    with pytest.raises(MissingDependency, match=r"vlmlens\[new\]"):
+        write_plugin(NewPlugin(PluginKind.ADAPTER, "mine", tmp_path / "new", {}))
