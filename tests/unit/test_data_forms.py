@@ -6,6 +6,8 @@ import base64
 import gzip
 import io
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlmlens.errors import DataError, DuplicateSample, ManifestError
+from vlmlens.errors import DataError, DataNotFound, DuplicateSample, ManifestError
 from vlmlens.samples import Sample
 from vlmlens_plugins.data._answers import Answers
 from vlmlens_plugins.data.table import Table, TableOptions
@@ -495,3 +497,29 @@ def test_how_labels_were_read_is_said() -> None:
     assert note is not None
     assert "from 0 (from 1: --set options.dataset.count_from=1)" in note
     assert Answers([("a", ["a", "b"])]).note is None
+
+
+def test_packed_text_is_not_unpacked_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmlens_plugins.data._table_files._MOST_TEXT", 1_000)
+    with pytest.raises(ManifestError, match="more than 2 GiB unpacked"):
+        read(written(tmp_path, "x.jsonl.gz", " " * 5_000))
+
+
+def test_base64_with_much_space_is_read_in_linear_time(tmp_path: Path) -> None:
+    cell = b64(10) + " " * 300_000 + "!"
+    began = time.perf_counter()
+    with pytest.raises(ManifestError, match="no image in base64"):
+        read(written(tmp_path, "x.json", [{"prompt": "?", "image": cell}]))
+    assert time.perf_counter() - began < 5
+    spaced = "\n".join(b64(10)[i : i + 40] for i in range(0, len(b64(10)), 40))
+    (sample,) = read(written(tmp_path, "x.json", [{"prompt": "?", "image": spaced}]))
+    assert reds(sample) == [10]
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.csv")
+    assert not Table.reads(str(tmp_path / "x.csv"))
+    with pytest.raises(DataNotFound, match="is not a table"):
+        read(tmp_path / "x.csv")

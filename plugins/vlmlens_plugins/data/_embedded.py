@@ -14,7 +14,7 @@ from typing import Any
 from vlmlens._files import cache_folder
 
 _SHORTEST = 64
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,")
 _BEGINNINGS = (
     b"\x89PNG",
@@ -76,9 +76,10 @@ def _decoded(text: str) -> bytes | None:
     """The image that base64 text holds; None for other text."""
     uri = _DATA_URI.match(text)
     body = text[uri.end() :] if uri else text
-    if not _is_image(_bytes_of(body[:64].strip()[:32]) or b"") or not _BASE64.fullmatch(body):
+    if not _is_image(_bytes_of(body[:64].strip()[:32]) or b""):
         return None
-    return _bytes_of("".join(body.split()))
+    body = "".join(body.split())
+    return _bytes_of(body) if _BASE64.fullmatch(body) else None
 
 
 def _bytes_of(text: str) -> bytes | None:

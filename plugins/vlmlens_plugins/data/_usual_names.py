@@ -42,6 +42,7 @@ _VAGUE = ("filename", "filepath", "file", "path", "base64", "filenames", "filepa
 _PICTURE = ("image", "img", "picture", "photo")
 _VIDEO = ("video", "clip", "movie")
 _NUMBERED = re.compile(r"(?:image|img|picture|photo)(\d+)")
+_SHOWN = 12
 _VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 Fits = Callable[[str, str], bool]
@@ -137,7 +138,9 @@ def guess_note(column: str, name: str) -> str:
 
 def unused_note(unused: Mapping[str, str]) -> str:
     """The sentence about columns that look useful and are not used, by what they look like."""
-    listed = ", ".join(f"{column!r} ({kind})" for column, kind in unused.items())
+    shown = [f"{column!r} ({kind})" for column, kind in unused.items()]
+    more = len(shown) - _SHOWN
+    listed = ", ".join([*shown[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
     column, kind = next(iter(unused.items()))
     how = (
         "Videos are not read."
