@@ -370,7 +370,7 @@ def test_vlmevalkit_tables(tmp_path: Path) -> None:
     assert [s.label for s in samples] == ["red", "blue", "green", "green"]
     assert samples[1].choices == ("red", "green", "blue")
     assert samples[1].split_group == samples[2].split_group
-    assert any("A to C are the choices" in note for note in notes)
+    assert any("'A' to 'C' are the choices" in note for note in notes)
     assert any("'answer' are letters of the choices" in note for note in notes)
 
 
@@ -457,6 +457,23 @@ def test_what_is_no_list_of_choices_is_refused(tmp_path: Path, given: str) -> No
         read(written(tmp_path, "x.json", [{"prompt": "?", "options": given}]))
 
 
+@pytest.mark.parametrize("names", [("A", "B"), ("option_a", "option_b"), ("Choice 1", "Choice 2")])
+def test_columns_of_single_choices(tmp_path: Path, names: tuple[str, str]) -> None:
+    row = {"prompt": "?", names[0]: "red", names[1]: "blue", "answer": "B"}
+    (sample,) = read(written(tmp_path, "x.json", [row]))
+    assert (sample.choices, sample.label) == (("red", "blue"), "blue")
+
+
+def test_open_questions_among_closed_ones(tmp_path: Path) -> None:
+    """As in MMMU: the options of an open question are an empty list."""
+    rows = [
+        {"question": "?", "options": "['red', 'blue']", "answer": "B"},
+        {"question": "!", "options": "[]", "answer": "six"},
+    ]
+    samples = read(written(tmp_path, "x.json", rows))
+    assert [(s.choices, s.label) for s in samples] == [(("red", "blue"), "blue"), ((), "six")]
+
+
 def labels(tmp_path: Path, *rows: tuple[Any, list[str]], **options: Any) -> list[str | None]:
     made = [{"prompt": "?", "label": label, "choices": choices} for label, choices in rows]
     return [s.label for s in read(written(tmp_path, "x.json", made), **options)]
@@ -523,3 +540,28 @@ def test_a_pipe_is_no_table(tmp_path: Path) -> None:
     assert not Table.reads(str(tmp_path / "x.csv"))
     with pytest.raises(DataNotFound, match="is not a table"):
         read(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900])
+def test_deep_cells_are_attributes_or_an_error(tmp_path: Path, depth: int) -> None:
+    cell = "[" * depth + "]" * depth
+    for column in ("x", "image", "choices", "label"):
+        path = written(tmp_path, "x.jsonl", f'{{"prompt": "?", "{column}": {cell}}}')
+        if column == "x":
+            assert len(str(read(path)[0].attributes["x"])) == 2 * depth
+        else:
+            with pytest.raises(ManifestError, match=f"column '{column}'"):
+                read(path)
+
+
+def test_paths_of_windows_and_of_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "a.png").write_bytes(png(10))
+    path = written(tmp_path, "q.csv", "image,prompt\nimg\\a.png,?\n")
+    assert reds(read(path)[0]) == [10]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = written(tmp_path, "q.csv", "image,prompt\n~/img/a.png,?\n")
+    assert reds(read(path)[0]) == [10]
+    monkeypatch.setenv("HOME", "/nowhere")
+    with pytest.raises(DataError, match="is outside the folder"):
+        read(path)

@@ -36,10 +36,12 @@ class Stored(str):
 
 def taken_out(cell: Any) -> Any:
     """A cell in which every embedded image is the path of its file; other cells as they are."""
+    return [_one(item) for item in cell] if isinstance(cell, list) else _one(cell)
+
+
+def _one(cell: Any) -> Any:
     if isinstance(cell, dict) and cell and set(cell) <= {"bytes", "path"}:
         return _of_struct(cell)
-    if isinstance(cell, list):
-        return [taken_out(item) for item in cell]
     if isinstance(cell, bytes) and _is_image(cell):
         return stored(cell)
     if isinstance(cell, str) and len(cell) >= _SHORTEST:
