@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 """Texts that are tokens by their form."""
 
 _IN_URI = re.compile(
-    r"(?P<scheme>[a-zA-Z][\w+.:-]{0,40}://)(?P<user>[^/@\s:]{0,100}):(?!\d+/)"
+    r"(?P<scheme>[a-zA-Z][\w+.:-]{0,40}://)(?P<user>[^/@\s:\[]{0,100}):(?!\d+/)"
     r"(?P<password>[^\s]{0,300})@"
 )
 _IN_QUERY = re.compile(

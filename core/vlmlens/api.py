@@ -79,8 +79,9 @@ def load(
         CheckpointError: The checkpoint cannot be had.
         SpecError: A value is of the wrong kind.
     """
+    given = _spec(locals())
     registry = Registry.default()
-    spec, _ = with_adapter(_spec(locals()), registry)
+    spec, _ = with_adapter(given, registry)
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
     adapter_class: type[ModelAdapter] = registry.load(manifest)
     request = load_request(spec, registry, manifest)
@@ -239,6 +240,8 @@ def export(
     *,
     format: str | None = None,  # noqa: A002
     storage: str | None = None,
+    sites: Sequence[str] = (),
+    samples: Sequence[str] = (),
     trust: bool = False,
     progress: bool | None = None,
     observer: Observer | None = None,
@@ -248,9 +251,11 @@ def export(
     Args:
         source: A run or its folder, a store, or its URI.
         target: A path or URI that does not exist yet.
-        format: "safetensors", "npz", "parquet" or a storage plugin; None: as the target's suffix
-            says.
+        format: "safetensors", "safetensors-shards", "npz", "npy", "parquet", "hdf5" or a storage
+            plugin; None: as the target's suffix says.
         storage: The storage plugin that reads a store without a run.
+        sites: Only these columns or sites; `*` and `?` stand for other characters.
+        samples: Only samples with these ids; `*` and `?` stand for other characters.
         trust: As of `open`.
         progress: Show bars on stderr; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
@@ -268,8 +273,9 @@ def export(
     allowed = trust or (isinstance(source, Run) and source.trust)
     with (
         watched(observer, progress) as told,
-        origin_of(registry, _place(source), storage, trust=allowed) as origin,
+        origin_of(registry, _place(source), storage, trust=allowed) as whole,
     ):
+        origin = whole.select(sites, samples)
         told.stage("export", sum(info.samples for info in origin.store.columns()))
         place = os.fspath(target)
         return carry(registry, origin, place, format, lambda done, total: told.advance(done))

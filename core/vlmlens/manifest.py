@@ -69,14 +69,16 @@ class Manifest:
         aliases: Other names for it.
         offers: What other plugins may rely on. An adapter offers "generate", "readout",
             "choice-scores", ...; a storage backend "ragged", ...; an extractor "activations" (its
-            columns are outputs of modules).
+            columns are outputs of modules) or "attention" (they are attention weights).
         needs: What an analysis relies on: "labels", "choices", "images", "answers" (the model can
-            write text, or the samples have choices to compare), "model", "readout", "activations".
+            write text, or the samples have choices to compare), "model", "readout", "activations",
+            "attention".
         requires: Modules that must be installed before `target` is imported.
         checkpoints: Known checkpoints of an adapter.
         checks: Conformance tests for `vlmlens plugins check`: the path of a tuple of them, as
             `package.module:NAME`.
-        suggests: Run-spec values to use if the user gives none.
+        suggests: Run-spec values to use if the user gives none. Analyses that an extractor
+            suggests run beside the default ones.
         model_types: What the config.json of an adapter's checkpoints says, any of it: a model type
             ("qwen2_vl"), a model type with that of its vision tower ("llava+pixtral"), or a class
             ("GLaMMForCausalLM"). Without --adapter, the adapter is chosen by it.

@@ -30,6 +30,10 @@ class TestLogitLens(checks.LogitLensChecks):
     pass
 
 
+class TestAttentionMap(checks.AttentionMapChecks):
+    pass
+
+
 class Norms(Analysis):
     """A sound analysis: how long vectors are, and whether those of one label are longer."""
 

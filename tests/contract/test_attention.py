@@ -173,12 +173,13 @@ def test_features_are_heads_by_regions_in_the_order_given(eager: Any, mixed: lis
 def test_patches_sum_to_the_image(eager: Any, mixed: list[Sample]) -> None:
     column = "llm.block.1.attn/last"
     batch = eager.encode(mixed)
-    each = extractor(eager, column, heads=[2], regions="patches").extract(batch)[column].array
+    each = extractor(eager, column, heads=[2, 0], regions="patches").extract(batch)[column]
     image = extractor(eager, column, heads=[2], regions="image").extract(batch)[column].array
-    assert each.shape == (len(mixed), PATCHES)
-    close(each.sum(1), image[:, 0], scale=1)
+    assert each.lengths == (PATCHES,) * len(mixed)
+    close(np.stack(each.per_sample())[..., 0].sum(1), image[:, 0], scale=1)
     weights, kinds = truth(eager, mixed[-1])
-    close(each[-1], weights[1, 2, -1, kinds == TokenKind.IMAGE], scale=1)
+    right = weights[1][[2, 0], -1][:, kinds == TokenKind.IMAGE]
+    close(each.per_sample()[-1], right.T, scale=1)
 
 
 def test_a_tower_of_several_images(eager: Any, scenes: list[Sample]) -> None:
@@ -281,14 +282,14 @@ def test_unknown_heads_are_found_early_and_late(eager: Any, scenes: list[Sample]
         made.extract(eager.encode(scenes[:1]))
 
 
-def test_patches_need_as_many_in_every_sample() -> None:
-    """Found on the skeleton, before any weight is read."""
+def test_patches_of_several_queries_need_as_many_in_every_sample() -> None:
+    """Found on the skeleton, before any weight is read. Of one query, images may differ."""
     from vlmlens_adapter_qwen2vl.checks import Qwen2VLChecks
 
     suite = Qwen2VLChecks()
     request = LoadRequest(model=str(suite.checkpoint), device="cpu", attention="eager")
     skeleton = suite.adapter.skeleton(request)
-    made = extractor(skeleton, "llm.block.*.attn/last", regions="patches")
+    made = extractor(skeleton, "llm.block.*.attn/text", regions="patches")
     assert len({image.size for sample in suite.samples for image in sample.images}) > 1
     with pytest.raises(SiteShapeError, match=r"'s0' has \d+ image tokens .* 's1' \d+") as caught:
         made.check(suite.samples)
@@ -296,6 +297,16 @@ def test_patches_need_as_many_in_every_sample() -> None:
     same = [Sample(f"s{i}", "Hm?" * i, (picture(64, 48, seed=i),)) for i in range(1, 4)]
     made.check(same)
     vlm = suite.load(attention="eager")
-    late = extractor(vlm, "llm.block.0.attn/last", regions="patches")
+    batch = vlm.encode(suite.samples)
+    late = extractor(vlm, "llm.block.0.attn/text", regions="patches")
     with pytest.raises(SiteShapeError, match="different numbers of image tokens"):
-        late.extract(vlm.encode(suite.samples))
+        late.extract(batch)
+    counts = [len(layout.positions(TokenKind.IMAGE)) for layout in batch.layouts[Axis.LLM].samples]
+    assert len(set(counts)) > 1
+    for column in ("llm.block.0.attn/last", "llm.block.0.attn/text.mean"):
+        one = extractor(vlm, column, regions="patches")
+        one.check(suite.samples)
+        found = one.extract(batch)[column]
+        assert list(found.lengths or ()) == counts
+        alone = one.extract(vlm.encode(suite.samples[1:2]))[column]
+        close(found.per_sample()[1], alone.array, scale=1)

@@ -69,6 +69,7 @@ def test_what_is_set_is_refused_and_not_repeated(
         {"analysis": {"probe": {"targets": ["secret", "token"]}, "x": {"max_tokens": 3}}},
         {"options": {"adapter": {"image_token": "<image>", "grid_token": "g"}}},
         {"storage": "zarr+sftp://me@host:22/x"},
+        {"storage": "zarr+http://[::1]:9000/a@b"},
     ],
     ids=str,
 )

@@ -71,6 +71,11 @@ def test_a_deep_run_file_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "run.yaml")
 
 
+def test_an_endless_run_file_is_refused() -> None:
+    with pytest.raises(SpecError, match="more than"):
+        read_yaml("/dev/zero")
+
+
 def test_values_that_repeat_or_hold_themselves_are_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
@@ -82,6 +87,23 @@ def test_values_that_repeat_or_hold_themselves_are_refused(tmp_path: Path) -> No
     endless["options"] = endless
     with pytest.raises(SpecError, match="nested"):
         make_spec(endless)
+
+
+def assigned(assignment: str) -> None:
+    values: dict[str, Any] = {}
+    assign(values, assignment)
+    make_spec(values)
+
+
+@pytest.mark.parametrize(
+    "text", ["!!timestamp x", "!!int x", "2020-13-45", "*x", "{[1]: 2}", "\x00"]
+)
+def test_values_that_are_no_yaml_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(f"seed: {text}")
+    with pytest.raises(SpecError):
+        make_spec(read_yaml(tmp_path / "run.yaml"))
+    with pytest.raises(SpecError):
+        assigned(f"seed={text}")
 
 
 @pytest.mark.parametrize(

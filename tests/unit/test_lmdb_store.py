@@ -572,8 +572,9 @@ class TestSpace:
         assert int(out) > 5
 
     def test_options_are_checked(self):
-        with pytest.raises(ValueError, match="map_size"):
-            LmdbOptions(map_size=5)
+        for size in (5, 10**20, 1e20, -1):
+            with pytest.raises(ValueError, match="map_size"):
+                LmdbOptions(map_size=size)
 
 
 class TestChunks:

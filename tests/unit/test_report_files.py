@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlmlens._clean import clean
 from vlmlens._files import write_bytes
 from vlmlens.errors import RunError
 from vlmlens.report import files
-from vlmlens.report._text import clean, one_line, slug
+from vlmlens.report._text import one_line, slug
 from vlmlens.report.figures import figure_svg
 from vlmlens.results import Figure, Finding, Result, Series, Table, Verdict
 from vlmlens.runs.result_files import read_results

@@ -15,7 +15,7 @@ from vlmlens.compose.schema import run_schema
 from vlmlens.errors import VlmlensError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.spec.model import RunSpec, make_spec, validated
+from vlmlens.spec.model import AUTO_ADAPTER, RunSpec, make_spec, validated
 
 Check = Callable[[str], list[str]]
 
@@ -42,6 +42,11 @@ def complaints(schema: dict[str, Any]) -> Check:
     return complaints_of
 
 
+def chosen_adapter(spec: RunSpec) -> str:
+    """The adapter of a run without a checkpoint."""
+    return "demo" if spec.adapter == AUTO_ADAPTER else spec.adapter
+
+
 def refused(registry: Registry, text: str) -> bool:
     """Whether vlmlens itself refuses a run file, or the options in it."""
     try:
@@ -50,7 +55,7 @@ def refused(registry: Registry, text: str) -> bool:
             registry.options(analysis_named(registry, name)[0], options)
         dataset = registry.dataset_for(spec.data or "demo:scenes")[0]
         chosen = (
-            (registry.find(PluginKind.ADAPTER, spec.adapter), spec.options.adapter),
+            (registry.find(PluginKind.ADAPTER, chosen_adapter(spec)), spec.options.adapter),
             (registry.find(PluginKind.EXTRACTOR, spec.extractor), spec.options.extractor),
             (registry.find(PluginKind.STORAGE, spec.storage), spec.options.storage),
             (dataset, spec.options.dataset),

@@ -23,7 +23,7 @@ def failing(values: dict[str, Any]) -> SpecError:
 
 def test_the_empty_spec_is_the_demo_run() -> None:
     spec = make_spec({})
-    assert (spec.adapter, spec.storage, spec.extractor) == ("demo", "lmdb", "activations")
+    assert (spec.adapter, spec.storage, spec.extractor) == ("auto", "lmdb", "activations")
     assert spec.analysis == {}
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -12,6 +14,7 @@ from vlmlens.errors import RunNotFound, StoreError
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.stores.opening import open_named
+from vlmlens.stores.sharded import ShardedStore
 from vlmlens.testing._stores import block, expect_same, ragged, values
 from vlmlens.transfer import Origin, bring, carry, check_all, origin_of
 from vlmlens.transfer import _parts as parts
@@ -66,6 +69,13 @@ def expect_equal(found, wanted, *, order=True):
 def read(registry, where, storage=None):
     with origin_of(registry, str(where), storage) as origin:
         return content(origin.store), origin.about()
+
+
+def damage(folder, values):
+    """Flip a bit of some values of an LMDB store, in all copies that the file has."""
+    data = (folder / "data.mdb").read_bytes()
+    assert values in data
+    (folder / "data.mdb").write_bytes(data.replace(values, bytes([values[0] ^ 1]) + values[1:]))
 
 
 class TestStores:
@@ -311,6 +321,12 @@ class TestFiles:
             bring(registry, str(tmp_path / name), str(tmp_path / "x.db"))
         assert not (tmp_path / "x.db").exists()
 
+    @pytest.mark.parametrize("suffix", ["npz", "parquet", "safetensors"])
+    def test_a_pipe_is_not_waited_for(self, suffix, tmp_path, registry):
+        os.mkfifo(tmp_path / f"x.{suffix}")
+        with pytest.raises(StoreError, match="not a regular file"):
+            bring(registry, str(tmp_path / f"x.{suffix}"), str(tmp_path / "back"), "lmdb")
+
     @pytest.mark.parametrize("form", FILES)
     def test_memory_is_flat(self, form, tmp_path, registry, monkeypatch):
         """A column of 32 MiB goes through parts of 1 MiB."""
@@ -356,6 +372,25 @@ class TestVerify:
             damaged = [chunk for chunk in check_all(origin).damaged if chunk.column]
             assert [chunk.column for chunk in damaged] == ["x"]
             assert "damaged" in damaged[0].problem
+
+    @pytest.mark.parametrize("form", [*FILES, "zarr", "lmdb", "hdf5", "npy"])
+    def test_damage_is_not_copied(self, form, source, tmp_path, registry):
+        """Reads of LMDB need not compare checksums; those of copies do."""
+        damage(source, read(registry, source)[0]["some/last"][2].array.tobytes())
+        with origin_of(registry, str(source)) as origin:
+            origin.store.read("some/last")
+            with pytest.raises(StoreError, match=r"'some/last'.*is damaged"):
+                carry(registry, origin, str(tmp_path / "x"), form)
+        assert not (tmp_path / "x").exists() or form in ("zarr", "lmdb")
+
+    def test_shards_are_checked(self, source, tmp_path, registry):
+        shutil.copytree(source, tmp_path / "other")
+        damage(tmp_path / "other", read(registry, source)[0]["some/last"][2].array.tobytes())
+        stores = [open_named(registry, "lmdb", str(tmp_path / name), mode="r")
+                  for name in ("source", "other")]  # fmt: skip
+        with ShardedStore(stores) as sharded:
+            damaged = [chunk.column for chunk in sharded.verify() if chunk.problem]
+        assert damaged == ["some/last"]
 
     def test_a_store_without_checksums_is_read(self, registry):
         with open_named(registry, "memory", "verify", mode="a") as store:

@@ -206,6 +206,12 @@ class ColumnStore(ABC):
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace the JSON record, in one transaction."""
 
+    def check_reads(self) -> None:  # noqa: B027  most backends always do
+        """Compare checksums in all reads from now on. Copies use it, so that no damage is copied.
+
+        This default does nothing. A backend whose reads need not compare checksums overrides it.
+        """
+
     def verify(self) -> Iterator[ChunkCheck]:
         """Read and check everything. A damaged chunk does not stop the check of the others.
 

@@ -191,7 +191,7 @@ def _environment(registry: Registry) -> Iterator[Check]:
 
 def _plugin(entry: Entry) -> Check:
     kind = entry.kind.value if entry.kind else "plugin"
-    optional = entry.status is Status.DISABLED or entry.lacks_extra
+    optional = entry.status in (Status.DISABLED, Status.SLOW) or entry.lacks_extra
     needed = entry.distribution == "vlmlens" and not optional
     state = "ok" if entry.status is Status.OK else ("FAILS" if needed else "note")
     advice = f"{entry.problem.message} {entry.problem.hint}" if entry.problem else ""

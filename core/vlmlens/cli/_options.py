@@ -167,8 +167,8 @@ TRUST = (
 
 _FLAGS = (
     _Flag("adapter", "Model", "NAME",
-          "Model family: the name of an adapter, or FILE.py:Class. [default: as the checkpoint "
-          "says, or demo]",
+          "Model family: the name of an adapter, FILE.py:Class, or auto: as the checkpoint "
+          "says; demo without one. [default: auto]",
           completion.names_of("adapter")),
     _Flag("model", "Model", "ID", "Checkpoint: id on the Hugging Face hub, or folder.",
           completion.checkpoints),

@@ -46,7 +46,7 @@ def all_rows(run: Run) -> str:
 
 def next_steps(run: Run) -> list[str]:
     """Where the report is, and which commands show more."""
-    folder, names = shlex.quote(str(run.path)), list(run.results)
+    folder, names = shlex.quote(str(run.path)), [shlex.quote(name) for name in run.results]
     lines = []
     if run.report_path.exists():
         lines.append(f"report   {run.report_path}")

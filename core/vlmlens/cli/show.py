@@ -128,12 +128,13 @@ def _in_short(columns: list[ColumnInfo]) -> str:
 
 def _show_result(run: Run, result: Result, output: Output, *, tables: bool) -> None:
     from vlmlens.report.files import plain
-    from vlmlens.report.terminal import print_findings
+    from vlmlens.report.terminal import print_findings, print_maps
 
     if output.json:
         output.data(plain(result))
         return
     print_findings([result], stdout())
+    print_maps(result, stdout())
     if tables:
         _print_tables(run, [result], output)
 

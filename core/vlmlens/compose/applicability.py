@@ -26,17 +26,23 @@ if TYPE_CHECKING:
 
 Asked = Mapping[str, Mapping[str, Any]]
 
-_ACTIVATIONS = "activations"
+_OF_COLUMNS = ("activations", "attention")
+"""What an extractor's columns can be, which analyses need."""
 
 
-def asked_analyses(by_user: Asked, suggested: Asked) -> dict[str, dict[str, Any]]:
+def asked_analyses(
+    by_user: Asked, suggested: Asked, extractor: Manifest | None = None
+) -> dict[str, dict[str, Any]]:
     """The analyses with their options: the user's, else the default ones.
 
     Args:
         by_user: The analyses that the user asked for; empty: the default ones.
         suggested: Options that the data suggests. They are used if the user gave none.
+        extractor: Its manifest may suggest analyses of its columns; they come after the default
+            ones.
     """
-    asked = by_user or {name: {} for name in DEFAULT_ANALYSES}
+    also: Asked = extractor.suggests.get("analysis", {}) if extractor else {}
+    asked = by_user or {**{name: {} for name in DEFAULT_ANALYSES}, **also}
     return {
         name: merged(suggested.get(name, suggested.get(name.partition(":")[0], {})), options)
         for name, options in asked.items()
@@ -176,16 +182,17 @@ def _make(
 
 
 def _check_columns(analysis: Manifest, extractor: Manifest | None) -> None:
-    """Raise an error if an analysis reads activations, but the columns are something else."""
-    if extractor is None or _ACTIVATIONS not in analysis.needs:
+    """Raise an error if an analysis reads another kind of columns than there are."""
+    if extractor is None:
         return
-    if _ACTIVATIONS not in extractor.offers:
-        raise CompositionError(
-            f"The analysis {analysis.name!r} reads activations, which the extractor "
-            f"{extractor.name!r} does not give.",
-            subject=analysis.name,
-            hint="Leave the analysis out, or use --extractor activations.",
-        )
+    for kind in _OF_COLUMNS:
+        if kind in analysis.needs and kind not in extractor.offers:
+            raise CompositionError(
+                f"The analysis {analysis.name!r} reads {kind}, which the extractor "
+                f"{extractor.name!r} does not give.",
+                subject=analysis.name,
+                hint=f"Leave the analysis out, or use --extractor {kind}.",
+            )
 
 
 def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample]) -> None:
@@ -195,7 +202,7 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
         "images": any(sample.images for sample in samples),
         "answers": _can_answer(adapter, samples),
         "model": True,
-        _ACTIVATIONS: True,
+        **dict.fromkeys(_OF_COLUMNS, True),
     }
     if "answers" in analysis.needs and not held["answers"]:
         raise MissingAnnotation(

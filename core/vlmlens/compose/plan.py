@@ -156,7 +156,7 @@ def compose(
     notes = [*notes, *chosen, *guesses]
     for note in notes:
         observer.note(note)
-    asked = asked_analyses(spec.analysis, suggests) if analyse else {}
+    asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
     suit = partial(
         suitable, registry, adapter=adapter, extractor=extractor, strict=bool(spec.analysis)
     )

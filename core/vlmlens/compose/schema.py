@@ -14,12 +14,13 @@ from typing import Any
 from vlmlens.errors import PluginError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry import Entry, Registry
-from vlmlens.spec.model import DEMO_DATA, RunSpec
+from vlmlens.spec.model import AUTO_ADAPTER, DEMO_DATA, RunSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LONGER = 10.0
 """Importing a class may take this many times longer than a manifest, since adapters need torch."""
 
+_AUTO = {"const": AUTO_ADAPTER, "description": "As the checkpoint's config.json says."}
 _FILE = r"^.+\.py(:\w+)?$"
 _DISTRIBUTION = r"^[\w.-]+:[\w-]+$"
 _LABEL = "[A-Za-z0-9_-]+"
@@ -82,6 +83,7 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
     fields = schema["properties"]
     for kind in (PluginKind.ADAPTER, PluginKind.EXTRACTOR, PluginKind.STORAGE):
         fields[kind.value].update(_names(plugins[kind], uri=kind is PluginKind.STORAGE))
+    fields["adapter"]["anyOf"].insert(0, _AUTO)
     definitions["PluginOptions"]["properties"]["plugins"]["properties"] = {
         name: {"$ref": f"#/$defs/{key}"}
         for name, key in _lifecycle(registry, definitions, notes).items()
@@ -220,15 +222,21 @@ def _rules(
             chosen["required"] = [field]
         then = {"$ref": f"#/$defs/{plugin.key}"}
         yield {"if": chosen, "then": _with_options(kind, then)}
+    if kind is PluginKind.ADAPTER and known:
+        unnamed = {"properties": {field: {"const": AUTO_ADAPTER}}}
+        yield {"if": unnamed, "then": _with_options(kind, _any_options(known))}
     if data and known:
         named = "|".join(plugin.pattern for plugin in known)
         path = {"type": "string", "pattern": rf"^(?!({named}):)(?!.+\.py:\w+)"}
         readers = [plugin for plugin in known if not plugin.entry.lacks_extra]
-        any_of = {"anyOf": [{"$ref": f"#/$defs/{plugin.key}"} for plugin in readers]}
         yield {
             "if": {"properties": {field: path}, "required": [field]},
-            "then": _with_options(kind, any_of),
+            "then": _with_options(kind, _any_options(readers)),
         }
+
+
+def _any_options(plugins: Iterable[_Plugin]) -> dict[str, Any]:
+    return {"anyOf": [{"$ref": f"#/$defs/{plugin.key}"} for plugin in plugins]}
 
 
 def _with_options(kind: PluginKind, options: Mapping[str, Any]) -> dict[str, Any]:

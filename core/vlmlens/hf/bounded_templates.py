@@ -156,7 +156,10 @@ class _Generation(Extension):
 
 
 class _Names(Namespace):
-    """Jinja's `namespace` without names that begin with an underscore."""
+    """Jinja's `namespace` without names that begin with an underscore, and without its text."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -207,7 +210,7 @@ def _size(value: Any) -> int:
         return 1
     if isinstance(value, int | float):
         return 1 + int(min(abs(value), _BUDGET)) if value == value else 1  # noqa: PLR0124  NaN
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return _sum_of_sizes(part for pair in value.items() for part in pair)
     if isinstance(value, list | tuple | set | frozenset):
         return _sum_of_sizes(value)

@@ -7,10 +7,12 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 import transformers
 from transformers.utils.hub import cached_file
 
@@ -20,8 +22,10 @@ from vlmlens.errors import (
     CheckpointNotFound,
     CompositionError,
     MissingDependency,
+    VlmlensError,
 )
 from vlmlens.hf.load_options import check_attention
+from vlmlens.hf.network import hub_or_cache
 
 _ABOUT_ATTENTION = re.compile(r"(?i)attn_implementation|(flex|flash|dot_product)[ _]?attention")
 _WHOLE_FILE = 64 * 2**20
@@ -104,6 +108,14 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
         CheckpointError: Anything else.
     """
     check_attention(attention)
+    with ExitStack() as stack:
+        trouble = "" if _looks_local(model) else stack.enter_context(hub_or_cache())
+        stack.enter_context(_translated(model, attention, trouble))
+        yield
+
+
+@contextmanager
+def _translated(model: str, attention: str | None, trouble: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
@@ -121,9 +133,40 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
                 subject=attention,
                 hint="Use --attention eager, or leave it out.",
             ) from error
-        raise _explain(model, error) from error
+        raise _explain(model, error, trouble) from error
     except OSError as error:
-        raise _explain(model, error) from error
+        raise _explain(model, error, trouble) from error
+
+
+@contextmanager
+def damaged(model: str) -> Iterator[None]:
+    """Turn what damaged or hostile files of a checkpoint make libraries raise into one error.
+
+    Args:
+        model: Hub id or folder.
+
+    Raises:
+        CheckpointError: The files cannot be read, or hold more than tensors.
+    """
+    try:
+        yield
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"The weights of {model!r} are a pickle that holds more than tensors; it is not "
+            "opened.",
+            subject=model,
+            hint="It could run code; use a checkpoint with safetensors.",
+        ) from error
+    except (VlmlensError, OSError, ValueError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"The files of {model!r} cannot be read ({type(error).__name__}: {why}).",
+            subject=model,
+            hint="They are damaged, incomplete or of another kind of model: copy them again, or "
+            "choose another adapter.",
+        ) from error
 
 
 def check_complete(model: str, missing: Collection[str]) -> None:
@@ -180,7 +223,7 @@ def _cached_commit(model: str, revision: str | None) -> str | None:
     return None
 
 
-def _explain(model: str, error: Exception) -> CheckpointError:
+def _explain(model: str, error: Exception, trouble: str) -> CheckpointError:
     text = str(error)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     if "gated" in text.lower():
@@ -199,6 +242,13 @@ def _explain(model: str, error: Exception) -> CheckpointError:
             f"The folder {model!r} holds no checkpoint that loads: {first}",
             subject=model,
             hint="It needs config.json, the weights, and the processor's files.",
+        )
+    if trouble:
+        return CheckpointNotFound(
+            f"The checkpoint {model!r} is not in the local cache, and {trouble}.",
+            subject=model,
+            hint="Check the network (HTTPS_PROXY, HF_ENDPOINT), or copy the checkpoint into a "
+            "folder and name that.",
         )
     offline = os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "TRUE", "ON", "YES"}
     hint = (

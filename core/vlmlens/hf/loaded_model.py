@@ -11,10 +11,12 @@ import transformers
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
+from vlmlens.hf.adapter_weights import refuse_adapters
 from vlmlens.hf.checkpoints import (
     check_complete,
     checkpoint_identity,
     checkpoint_json,
+    damaged,
     explained,
     quiet,
 )
@@ -56,7 +58,9 @@ class LoadedModel(ModelAdapter):
         arguments = cls.arguments(request)
         device = pick_device(request.device)
         with explained(model, request.attention), quiet():
-            config = cls.read_config(model, arguments)
+            refuse_adapters(model, arguments)
+            with damaged(model):
+                config = cls.read_config(model, arguments)
             cls.check_config(config)
             arguments["dtype"] = pick_dtype(request.dtype, config, device)
             if request.quantization is not None:
@@ -66,7 +70,8 @@ class LoadedModel(ModelAdapter):
                 arguments["device_map"] = request.device_map
             if request.attention is not None:
                 arguments["attn_implementation"] = request.attention
-            module = cls.read_module(model, config, arguments)
+            with damaged(model):
+                module = cls.read_module(model, config, arguments)
         if request.quantization is not None and not getattr(module, "is_quantized", False):
             raise CheckpointError(
                 f"The checkpoint {model!r} was not quantized to {request.quantization}.",
@@ -87,11 +92,13 @@ class LoadedModel(ModelAdapter):
             quantization_config(request.quantization)
         check_autocast(request.autocast, pick_device(request.device).type)
         with explained(model, request.attention):
-            config = cls.read_config(model, cls.arguments(request))
+            refuse_adapters(model, hub_arguments(request))
+            with damaged(model):
+                config = cls.read_config(model, cls.arguments(request))
             cls.check_config(config)
             if request.attention is not None:
                 config._attn_implementation = request.attention
-            with torch.device("meta"):
+            with damaged(model), torch.device("meta"):
                 module = cls.empty_module(config, request)
         return cls(module, request)
 
@@ -109,6 +116,7 @@ class LoadedModel(ModelAdapter):
         """See `ModelAdapter.checkpoint_config`."""
         model = cls.model_name(request)
         with explained(model):
+            refuse_adapters(model, hub_arguments(request))
             return checkpoint_json(model, "config.json", hub_arguments(request))
 
     @classmethod
@@ -187,7 +195,7 @@ class LoadedModel(ModelAdapter):
     def processor(self) -> Any:
         """The checkpoint's processor, loaded on first use."""
         model = self.model_name(self.request)
-        with explained(model):
+        with explained(model), damaged(model):
             return self.read_processor(model, hub_arguments(self.request))
 
     def read_processor(self, model: str, arguments: Mapping[str, Any]) -> Any:

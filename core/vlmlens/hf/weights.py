@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,13 +269,19 @@ def _starts(file: Path) -> dict[str, int]:
 
 def _pickled(file: Path) -> dict[str, StoredTensor]:
     try:
-        tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        zipped = zipfile.is_zipfile(file)
+        tensors = torch.load(file, map_location="cpu", mmap=zipped, weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{file.name} holds more than tensors, and is not opened.",
             subject=str(file),
             hint="It could run code; use a checkpoint with safetensors.",
         ) from error
+    named = isinstance(tensors, Mapping)
+    if not named or not all(isinstance(each, torch.Tensor) for each in tensors.values()):
+        raise CheckpointError(
+            f"{file.name} holds something else than tensors by name.", subject=str(file)
+        )
     return {
         name: StoredTensor(tuple(tensor.shape), tensor.dtype, tensor.__getitem__)
         for name, tensor in tensors.items()

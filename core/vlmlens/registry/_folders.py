@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def hint_of_folder(name: str) -> str:
         except UnknownPlugin:
             continue
         if normal(name) in names:
-            here = f"./{folder}"
+            here = shlex.quote(f"./{folder}")
             return (
                 f"The folder {here} has it: pip install -e {here}. Without installing: "
                 f"vlmlens plugins check {here}."

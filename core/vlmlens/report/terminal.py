@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens._clean import clean
 from vlmlens.report._grid import grid, legend
+from vlmlens.report._shades import shades
 from vlmlens.report._text import cut, one_line, plural, show, width
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.files import file_names
@@ -54,6 +55,13 @@ def print_findings(results: Sequence[Result], console: Console) -> None:
     """Print all findings and warnings. Text from data is never read as markup or escape codes."""
     for result in results:
         _print_findings(result, console)
+
+
+def print_maps(result: Result, console: Console) -> None:
+    """Print each map of patches: of its first sample, at the layer with the highest values."""
+    for figure in result.figures:
+        for line in shades(figure) if figure.kind == "patches" else ():
+            console.print(_text(line), no_wrap=True, crop=False)
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:

@@ -133,7 +133,8 @@ def analyze(
     samples = run.samples
     with run.store() as store:
         columns = [column.name for column in store.columns()]
-    asked = asked_analyses(analyses, run.info.get("suggested", {}))
+    extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
+    asked = asked_analyses(analyses, run.info.get("suggested", {}), extractor)
 
     def _adapter_class() -> type[ModelAdapter]:
         run.check_trust("model", "trust_remote_code")
@@ -147,7 +148,7 @@ def analyze(
         samples=samples,
         columns=columns,
         strict=bool(analyses),
-        extractor=registry.find(PluginKind.EXTRACTOR, spec.extractor),
+        extractor=extractor,
         skeleton=cache(lambda: _adapter_class().skeleton(load_request(spec, registry, adapter))),
     )
 

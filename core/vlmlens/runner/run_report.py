@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,5 +103,5 @@ def _command(run: Run) -> str:
     """The command that reproduces the results."""
     if run.has_model:
         return "vlmlens run -c run.yaml --out ANOTHER_FOLDER"
-    chosen = "".join(f" --analysis {name}" for name in run.results)
-    return f"vlmlens analyze {run.spec.data}{chosen}"
+    chosen = "".join(f" --analysis {shlex.quote(name)}" for name in run.results)
+    return f"vlmlens analyze {shlex.quote(run.spec.data or '')}{chosen}"

@@ -83,10 +83,13 @@ def _made_key(path: Path) -> bytes:
 
 
 def _give_name(temporary: Path, path: Path) -> None:
+    """Name the key, unless another process was faster; not all file systems have links."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
         return
+    except OSError:
+        temporary.replace(path)
 
 
 @cache

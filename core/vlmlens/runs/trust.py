@@ -17,7 +17,7 @@ from vlmlens.runs.signing import is_own
 from vlmlens.samples import Sample
 from vlmlens.spec.model import RunSpec
 
-ASK = "If you trust whoever made it, add --trust (in Python: trust=True)."
+ASK = "If you trust whoever made it, add --trust (in Python: trust=True); see docs/security.md."
 
 SPEC = "spec.yaml"
 

@@ -19,7 +19,8 @@ WAY_OUT = (
 )
 
 _STORAGE_WORD = re.compile(
-    r"token|^key$|^auth$|^pass$|^pw$|^pkey$|[_-]key$|signature|^headers$", re.IGNORECASE
+    r"token|^key$|^auth$|^pass$|^pw$|^pkey$|^sas$|^jwt$|^pat$|^bearer$|[_-]key$|signature|^headers$",
+    re.IGNORECASE,
 )
 """In the name of an option of a storage backend, beside the above."""
 

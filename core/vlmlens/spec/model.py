@@ -28,6 +28,10 @@ MAX_PIXELS = 178_956_970
 AUTO_ADAPTER = "auto"
 """The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
 
+_LARGEST_FILE = 16_000_000
+NO_YAML = (yaml.YAMLError, ValueError, AttributeError)
+"""What PyYAML raises: for `!!timestamp x` it trips over None."""
+
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
 
@@ -236,14 +240,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+        data = yaml.load(_text_of(Path(path)), Loader=_UniqueKeys)  # noqa: S506
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
         ) from error
     except RecursionError as error:
         raise too_deep(f"The run file {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except NO_YAML as error:
         complaint = " ".join(str(error).split())
         raise SpecError(
             f"The run file {path} is no YAML: {complaint}.", subject=str(path)
@@ -256,6 +260,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         )
     check_nesting(data, f"The run file {path}")
     return data
+
+
+def _text_of(path: Path) -> str:
+    """The text of a run file, which may also come through a pipe."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
+    return content.decode()
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:
@@ -330,7 +343,7 @@ def _value(assignment: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except RecursionError as error:
         raise too_deep(f"--set {assignment[:40]!r}...") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except NO_YAML as error:
         raise SpecError(
             f"--set {assignment!r}: the value is no YAML.",
             subject=assignment,

@@ -93,6 +93,10 @@ class SelectedStore(ColumnStore):
         chosen = self._samples
         return [sample for sample in samples if chosen is None or sample.id in chosen]
 
+    def check_reads(self) -> None:
+        """See `ColumnStore.check_reads`."""
+        self._store.check_reads()
+
     def close(self) -> None:
         """See `ColumnStore.close`."""
         self._store.close()

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from vlmlens.abc import options as base
-from vlmlens.abc.storage import Array, ColumnBlock, ColumnInfo, ColumnStore, Mode, Values
+from vlmlens.abc.storage import (
+    Array,
+    ChunkCheck,
+    ColumnBlock,
+    ColumnInfo,
+    ColumnStore,
+    Mode,
+    Values,
+)
 from vlmlens.errors import (
     ColumnNotFound,
     FingerprintMismatch,
@@ -96,6 +104,16 @@ class ShardedStore(ColumnStore):
         """Raises `StoreError`: each shard is written by its own process."""
         del meta
         raise StoreError("Shards cannot be written to as one store.")
+
+    def check_reads(self) -> None:
+        """See `ColumnStore.check_reads`."""
+        for store in self._stores:
+            store.check_reads()
+
+    def verify(self) -> Iterator[ChunkCheck]:
+        """See `ColumnStore.verify`: shard after shard."""
+        for store in self._stores:
+            yield from store.verify()
 
     def close(self) -> None:
         """See `ColumnStore.close`."""

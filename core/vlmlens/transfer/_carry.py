@@ -164,6 +164,8 @@ def bring(
     path = Path(source)
     if not path.exists():
         raise StoreError(f"There is no {source!r}.", subject=source)
+    if not (path.is_file() or path.is_dir()):
+        raise refused(source, "it is not a regular file")
     readers = {"safetensors": _safetensors.read, "npz": _npz.read, "parquet": _parquet.read}
     shards = path.is_dir() and (path / _safetensors.INDEX).is_file()
     with _refusing(source):

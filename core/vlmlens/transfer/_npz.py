@@ -31,7 +31,7 @@ INDEX = "index.json"
 _LENGTHS = ":lengths"
 _LARGEST_INDEX = 1 << 30
 _LARGEST_RATIO, _FREE = 200, 64 << 20
-"""How much more than in the file an entry may take, if it is not small."""
+"""How much more than the file its entries may take, if they are not small."""
 
 
 def write(content: Content, path: Path, advance: Callable[[int], None]) -> None:
@@ -167,25 +167,28 @@ def _transposed(entry: IO[bytes], header: _Header) -> Array:
 
 @contextmanager
 def _entry(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[IO[bytes]]:
-    """An entry that does not unpack to far more than the file holds.
+    """An entry of the archive.
 
     Raises:
-        StoreError: It does, or there is none.
+        StoreError: There is none.
     """
     try:
         info = archive.getinfo(name)
     except KeyError:
         raise refused(path, f"it has no entry {name!r}") from None
-    if info.file_size > max(_FREE, _LARGEST_RATIO * info.compress_size):
-        raise refused(
-            path, f"its entry {name!r} would unpack from {info.compress_size} to "
-            f"{info.file_size} bytes"
-        )  # fmt: skip
     with archive.open(info) as entry:
         yield entry
 
 
 def _index(archive: zipfile.ZipFile, path: Path) -> Any:
+    """The index of an archive that does not unpack to far more than the file holds.
+
+    Raises:
+        StoreError: It does, or has no index.
+    """
+    held, total = path.stat().st_size, sum(info.file_size for info in archive.infolist())
+    if total > max(_FREE, _LARGEST_RATIO * held):
+        raise refused(path, f"it would unpack from {held} to {total} bytes")
     names: Sequence[str] = archive.namelist()
     name = f"{INDEX}.npy" if f"{INDEX}.npy" in names else INDEX
     if name in names and archive.getinfo(name).file_size > _LARGEST_INDEX:

@@ -51,6 +51,7 @@ def write(store: ColumnStore, about: About, path: Path, advance: Callable[[int],
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    store.check_reads()
     columns = store.columns()
     _check_names(columns)
     have = {info.name: set(store.ids(info.name)) for info in columns}

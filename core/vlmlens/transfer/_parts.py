@@ -148,6 +148,7 @@ def refused(path: object, why: str) -> StoreError:
 
 def parts_of(store: ColumnStore, info: ColumnInfo, size: int = PART_BYTES) -> Iterator[Part]:
     """The samples and values of a stored column, about `size` bytes at a time."""
+    store.check_reads()
     ids = store.ids(info.name)
     at_once = 1 if info.ragged else max(1, size // row_bytes(info))
     first = 0

@@ -127,9 +127,10 @@ def _read_shards(path: Path) -> Content:
 
     def parts(info: ColumnInfo) -> Iterator[Part]:
         for name in shards[info.name]:
-            if Path(name).name != name or (path / name).is_symlink():
+            file = path / name
+            if Path(name).name != name or file.is_symlink() or not file.is_file():
                 raise refused(path, f"its index names {name!r}, which is not a file in it")
-            yield _shard(path / name, info)
+            yield _shard(file, info)
 
     return content_from(record, path, parts)
 

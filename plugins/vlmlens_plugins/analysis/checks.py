@@ -14,7 +14,8 @@ from vlmlens.manifest import Manifest
 from vlmlens.results import Result
 from vlmlens.testing import AnalysisTests, Planted, Signal
 from vlmlens.testing.planting import columns_of, in_model
-from vlmlens_plugins.analysis.manifests import BLIND_TEST, LOGIT_LENS, PROBE
+from vlmlens.tokens import TokenKind
+from vlmlens_plugins.analysis.manifests import ATTENTION_MAP, BLIND_TEST, LOGIT_LENS, PROBE
 
 _QUICK = MappingProxyType({"draws": 1000, "resamples": 200})
 
@@ -76,6 +77,24 @@ def _model(*, passes_on: bool) -> ModelAdapter:
     return vlm
 
 
+class AttentionMapChecks(AnalysisTests):
+    """Whether the last token looks at the image; it describes, and claims nothing."""
+
+    manifest: ClassVar[Manifest] = ATTENTION_MAP
+
+    def planted(self, signal: Signal) -> Planted:
+        """See `AnalysisTests.planted`: even weights on all image tokens, or none."""
+        made = in_model("present")
+        vlm = made.model()
+        counts = [len(vlm.encode([s]).layout(0).positions(TokenKind.IMAGE)) for s in made.samples]
+        even = np.full((sum(counts), 2), 0.0 if signal == "absent" else 1 / max(counts), np.float32)
+        columns = {
+            f"llm.block.{i}.attn/last": Values(even, "float32", tuple(counts)) for i in (0, 1)
+        }
+        return Planted(made.samples, columns, made.model)
+
+
 PROBE_CHECKS = (ProbeChecks,)
 LOGIT_LENS_CHECKS = (LogitLensChecks,)
 BLIND_TEST_CHECKS = (BlindTestChecks,)
+ATTENTION_MAP_CHECKS = (AttentionMapChecks,)

@@ -34,3 +34,12 @@ BLIND_TEST = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.checks:BLIND_TEST_CHECKS",
 )
+
+ATTENTION_MAP = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="attention-map",
+    target="vlmlens_plugins.analysis.attention_map:AttentionMap",
+    help="Where the model looks: attention weights per image token, drawn over the picture.",
+    needs=frozenset({"attention", "images", "model"}),
+    checks="vlmlens_plugins.analysis.checks:ATTENTION_MAP_CHECKS",
+)

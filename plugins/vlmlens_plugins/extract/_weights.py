@@ -11,7 +11,7 @@ import torch
 
 from vlmlens.errors import SiteShapeError, SiteSilent, SpecError
 from vlmlens.sites import Site
-from vlmlens.tokens import AxisLayout, Ints, Selector, TokenKind, TokenLayout, pooled
+from vlmlens.tokens import AxisLayout, Ints, Pool, Selector, TokenKind, TokenLayout, pooled
 
 
 def weights_of(output: Any, site: Site) -> torch.Tensor:
@@ -61,13 +61,15 @@ class Reading:
             site: Named in errors.
 
         Returns:
-            `[samples, heads * regions]` (or `heads * image tokens`), the regions of the first
-            head first; for a ragged selector a list of `[k_i, heads * regions]`. Sums are taken
-            and given in float32; single weights keep their dtype.
+            `[samples, heads * regions]`, the regions of the first head first; for a ragged
+            selector a list of `[k_i, heads * regions]`. Sums are taken and given in float32.
+            Without regions, a list of `[image tokens, heads]`, where a ragged selector gives
+            `[k_i, heads * image tokens]`; single weights keep their dtype.
 
         Raises:
             SiteShapeError: The weights are no self-attention over the axis; a query's weights on
-                its own sample do not sum to 1; samples differ in their number of image tokens.
+                its own sample do not sum to 1; a ragged selector, and samples differ in their
+                number of image tokens.
             SpecError: There is no such head.
             SelectorError: A sample has no such query position.
         """
@@ -82,6 +84,8 @@ class Reading:
             far.append((own.float().sum(-1) - 1).abs().max())
             blocks.append(self._features(own, places))
         _check_sums(torch.stack(far), weights.dtype, site)
+        if self.regions is None and not selector.ragged:
+            return [_by_token(block, len(numbers), selector.pool) for block in blocks]
         _check_widths(blocks, site)
         if selector.ragged:
             return blocks
@@ -198,13 +202,19 @@ def _check_sums(far: torch.Tensor, dtype: torch.dtype, site: Site) -> None:
         )
 
 
+def _by_token(block: torch.Tensor, heads: int, pool: Pool | None) -> torch.Tensor:
+    """`[image tokens, heads]` of one query's (or pooled queries') `[k, heads * image tokens]`."""
+    row = block if pool is None else pooled([block], pool)
+    return row.view(heads, -1).T
+
+
 def _check_widths(blocks: Sequence[torch.Tensor], site: Site) -> None:
     widths = sorted({block.shape[1] for block in blocks})
     if len(widths) > 1:
         raise SiteShapeError(
             f"The samples of a batch have different numbers of image tokens at {site.name!r}.",
             subject=site.name,
-            hint="Use regions instead of patches.",
+            hint="Keep one query (last, text.mean), or use regions instead of patches.",
         )
 
 

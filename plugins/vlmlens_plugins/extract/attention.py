@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -44,7 +44,7 @@ class AttentionOptions(Options):
     regions: tuple[Region, ...] = Field(
         ("image", "text", "special"),
         description="Kinds of tokens whose weights are summed, in the order of the features; or "
-        "'patches' alone: the weight of every image token.",
+        "'patches' alone: the weight of every image token, a row each.",
     )
 
     @field_validator("regions", mode="before", json_schema_input_type=Region | tuple[Region, ...])
@@ -91,7 +91,11 @@ class AttentionExtractor(ActivationExtractor):
 
     A row holds `heads x regions` features, all regions of the first head first: the sum of what
     the query pays to the tokens of each region of its own sample. Over all kinds of tokens that
-    sums to 1. With `patches`, the features are `heads x image tokens`, in reading order.
+    sums to 1.
+
+    With `patches` a column has a row per image token, in reading order, with the weights that all
+    heads pay to it; images may differ in size. A selector that keeps several queries gives a row
+    per query instead, with `heads x image tokens` features, for which images must be of one size.
 
     The weights are those that the model computes with eager attention; masks, windows and grouped
     keys are in them already.
@@ -110,13 +114,19 @@ class AttentionExtractor(ActivationExtractor):
             SiteSilent: A site's module never gives weights.
             SpecError: A site has no such head.
             MissingAnnotation: Columns of image tokens, and samples without images.
-            SiteShapeError: Patches are wanted, and samples differ in their number.
+            SiteShapeError: Patches of several queries are wanted, and samples differ in their
+                number.
         """
         for site in self._sites:
             _check_module(self.vlm.module.get_submodule(site.path), site, self.options)
         super().check(samples)
-        if self.options.per_patch:
-            self._check_patches(samples)
+        several = [
+            site
+            for site, column in self._columns.values()
+            if self.options.per_patch and column.selector.ragged
+        ]
+        if several:
+            self._check_patches(samples, {site.axis: site for site in several})
 
     def extract(self, batch: Batch) -> Mapping[str, Values]:
         """See `Extractor.extract`.
@@ -168,26 +178,26 @@ class AttentionExtractor(ActivationExtractor):
     def _of_image(self, site: Site, column: Column) -> bool:
         return self.options.per_patch or super()._of_image(site, column)
 
-    def _check_patches(self, samples: Sequence[Sample]) -> None:
+    def _check_patches(self, samples: Sequence[Sample], sites: Mapping[Axis, Site]) -> None:
         """Every sample must have as many image tokens: they depend on the sizes of its images."""
         first: dict[Axis, tuple[str, int]] = {}
-        sites = {site.axis: site for site in self._sites}
         for sample in _one_per_shape(samples):
-            for axis, count in self._image_tokens(sample):
+            for axis, count in self._image_tokens(sample, sites):
                 name, expected = first.setdefault(axis, (sample.id, count))
                 if count != expected:
                     raise SiteShapeError(
                         f"The attention extractor cannot keep patches: sample {name!r} has "
                         f"{expected} image tokens at {sites[axis].name!r}, {sample.id!r} {count}.",
                         subject=sites[axis].name,
-                        hint="Use regions (--set options.extractor.regions=[image,text,special]), "
-                        "or images of one size.",
+                        hint="Keep one query (last, text.mean), use regions "
+                        "(--set options.extractor.regions=[image,text,special]), or images of one "
+                        "size.",
                     )
 
-    def _image_tokens(self, sample: Sample) -> Iterator[tuple[Axis, int]]:
+    def _image_tokens(self, sample: Sample, axes: Iterable[Axis]) -> Iterator[tuple[Axis, int]]:
         """Image tokens of a sample on each wanted axis; none where it takes weights to tell."""
         layouts = self.vlm.encode([sample]).layouts
-        for axis in {site.axis: None for site in self._sites}:
+        for axis in axes:
             try:
                 layout = layouts[axis].samples[0]
             except SiteShapeError:

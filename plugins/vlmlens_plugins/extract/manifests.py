@@ -16,5 +16,7 @@ ATTENTION = Manifest(
     name="attention",
     target="vlmlens_plugins.extract.attention:AttentionExtractor",
     help="Attention weights of query positions, by region or per patch; needs --attention eager.",
+    offers=frozenset({"attention"}),
+    suggests={"analysis": {"attention-map": {}}},
     checks="vlmlens_plugins.extract.checks:ATTENTION_CHECKS",
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ FORMAT = "vlmlens-columns"
 VERSION = 3
 META_KEY = b"meta"
 SEAL_KEY = b"seal"
+_LARGEST = 1 << 48
 
 
 def column_key(column: int) -> bytes:
@@ -157,7 +158,7 @@ class Chunk:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < _LARGEST
 
 
 def _is_order(order: Sequence[int]) -> bool:
@@ -182,22 +183,25 @@ class Index:
         self._seen = -1
         self.seal = Seal()
 
-    def refresh(self, txn: Transaction[Any], state: int) -> None:
+    def refresh(self, txn: Transaction[Any], state: int, size: Callable[[], int]) -> None:
         """Add the records that a transaction sees and the index lacks.
 
         Args:
             txn: The transaction.
             state: Number of the last write that it sees.
+            size: Gives the file's size in bytes: no record is larger, and to read behind the
+                file's end would kill the process.
 
         Raises:
             StoreCorrupt: A record cannot be understood, or is not as it was written.
         """
         if state == self._seen:
             return
-        for number, raw, record in _records(txn, column_key, len(self.columns), "column"):
+        limit = size()
+        for number, raw, record in _records(txn, column_key, len(self.columns), "column", limit):
             self.add_column(number, record)
             self.seal = self.seal.with_column(raw)
-        for number, raw, record in _records(txn, header_key, len(self.chunks), "chunk"):
+        for number, raw, record in _records(txn, header_key, len(self.chunks), "chunk", limit):
             self.add_chunk(number, record)
             self.seal = self.seal.with_chunk(raw)
         if (seal := txn.get(SEAL_KEY)) is not None:
@@ -291,10 +295,12 @@ def is_newer(meta: bytes) -> bool:
 
 
 def _records(
-    txn: Transaction[Any], key: Any, start: int, what: str
+    txn: Transaction[Any], key: Any, start: int, what: str, limit: int
 ) -> Iterator[tuple[int, bytes, Mapping[str, Any]]]:
     number = start
     while (value := txn.get(key(number))) is not None:
+        if len(value) > limit:
+            raise _corrupt(what, number)
         raw = bytes(value)
         try:
             record = json.loads(raw)

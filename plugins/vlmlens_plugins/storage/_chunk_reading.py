@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlmlens.abc.storage import DTYPES, Array
+from vlmlens.errors import StoreError
 from vlmlens.stores.writing import find_column, missing_sample
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index
 
@@ -69,7 +70,16 @@ def gather(plan: ReadPlan, load: Callable[[Chunk], Array]) -> Array:
         load: Gives a chunk's rows `[rows, width]`.
     """
     rows = plan.samples if plan.lengths is None else sum(plan.lengths)
-    out = np.empty((rows, plan.column.form.width), DTYPES[plan.column.form.dtype])
+    form = plan.column.form
+    try:
+        out = np.empty((rows, form.width), DTYPES[form.dtype])
+    except (MemoryError, ValueError) as error:
+        raise StoreError(
+            f"Column {plan.column.name!r} has {rows} x {form.width} numbers, more than the memory "
+            "takes.",
+            subject=plan.column.name,
+            hint="Read fewer samples at once. If it should be small, the store is damaged.",
+        ) from error
     starts = None if plan.lengths is None else _starts(plan.lengths)
     for move in plan.moves:
         _carry(out, starts, plan.column, move, load(move.chunk))

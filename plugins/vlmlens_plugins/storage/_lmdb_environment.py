@@ -68,6 +68,9 @@ class Environment:
         self._size, self._env = self._first(map_size)
         try:
             self._check_whole()
+        except lmdb.Error as error:
+            self._env.close()
+            raise self._explained(error) from error
         except BaseException:
             self._env.close()
             raise
@@ -118,7 +121,7 @@ class Environment:
         try:
             with self._env.begin(write=True) as txn:
                 with self._index_lock:
-                    self._index.refresh(txn, txn.id() - 1)
+                    self._index.refresh(txn, txn.id() - 1, self._file_size)
                 return work(txn, self._index)
         finally:
             self._gate.leave()
@@ -139,7 +142,7 @@ class Environment:
             with self._index_lock:
                 txn = self._env.begin(buffers=True)
                 try:
-                    self._index.refresh(txn, txn.id())
+                    self._index.refresh(txn, txn.id(), self._file_size)
                     return txn, plan(self._index)
                 except BaseException:
                     txn.abort()

@@ -109,24 +109,47 @@ def _saved(array: Array, dtype: str) -> bytes:
 def load(blob: bytes) -> tuple[Array, str]:
     """A blob's values as `[rows, width]` bits, and their type.
 
-    The last dimension is the width; the others are rows.
+    The last dimension is the width; the others are rows. The work is bounded by the blob's size.
 
     Raises:
         NotATensor: It is anything but a tensor of a type in `DTYPES`.
     """
     import torch
 
+    _check_archive(blob)
     try:
         tensor = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler of weights raises whatever it stumbles over
-        first = (str(error).splitlines() or [""])[0]
-        raise NotATensor(f"torch.load(weights_only=True) refuses it ({first})") from error
+        raise NotATensor("it holds something else than a tensor, or is damaged") from error
     if not isinstance(tensor, torch.Tensor):
         raise NotATensor(f"it holds a {type(tensor).__name__}")
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in DTYPES or tensor.layout != torch.strided or tensor.ndim == 0:
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if dtype not in DTYPES or not plain or tensor.ndim == 0 or tensor.shape[-1] == 0:
         raise NotATensor(f"it is a {tensor.layout} tensor of {dtype}, {list(tensor.shape)}")
-    return _bits(tensor.detach(), dtype), dtype
+    if tensor.numel() * tensor.element_size() > len(blob):
+        raise NotATensor(f"its shape {list(tensor.shape)} is larger than its {len(blob)} bytes")
+    try:
+        return _bits(tensor.detach().resolve_neg(), dtype), dtype
+    except RuntimeError as error:
+        raise NotATensor(f"it is no plain tensor of {dtype}") from error
+
+
+def _check_archive(blob: object) -> None:
+    """Refuse what is not the archive that `torch.save` makes, before torch looks at it.
+
+    Raises:
+        NotATensor: It is no archive, or its entries take more than its bytes.
+    """
+    if not isinstance(blob, bytes):
+        raise NotATensor("it is no blob")
+    try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise NotATensor("it is not what torch.save writes") from error
+    if total > len(blob):
+        raise NotATensor(f"it would unpack from {len(blob)} to {total} bytes")
 
 
 def _bits(tensor: torch.Tensor, dtype: str) -> Array:

@@ -96,8 +96,9 @@ class Folder(Place):
 
     def get(self, key: str) -> bytes | None:
         """See `Place.get`."""
+        path = self._path / key
         try:
-            return (self._path / key).read_bytes()
+            return path.read_bytes() if path.is_file() else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -208,6 +208,10 @@ class LmdbStore(ColumnStore):
                 problem = error.message
             yield ChunkCheck(column.name, chunk.ids[0], len(chunk.ids), size, problem)
 
+    def check_reads(self) -> None:
+        """See `ColumnStore.check_reads`: like the option `check`."""
+        self._checks = True
+
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
         with self._environment.snapshot(lambda _: None) as (txn, _):

@@ -157,6 +157,7 @@ def file_of(location: str) -> Path:
 
 def _tables(database: Database, mode: Mode, options: SqliteOptions) -> OwnTables | VlmLensTables:
     names = {name for (name,) in database.rows("SELECT name FROM sqlite_master")}
+    _check_tables(database)
     if "vlmlens_record" in names:
         version = _check_version(database, names)
         if mode == "a":
@@ -177,6 +178,24 @@ def _tables(database: Database, mode: Mode, options: SqliteOptions) -> OwnTables
             hint="Write to another file; `vlmlens import` copies it.",
         )
     return VlmLensTables(database, model=options.model, repeated=options.repeated)
+
+
+def _check_tables(database: Database) -> None:
+    """Refuse a database whose tables compute what they hold: a view can have no end.
+
+    Raises:
+        StoreError: It has such a table.
+    """
+    odd = database.rows(
+        "SELECT type, name FROM sqlite_master WHERE (name = 'tensors' OR name LIKE 'vlmlens%') "
+        "AND type IN ('table', 'view') AND (type = 'view' OR sql NOT LIKE 'CREATE TABLE%')"
+    )
+    for kind, name in odd:
+        raise StoreError(
+            f"In the database {database.path}, {name} is a {kind} that computes its rows.",
+            subject=str(database.path),
+            hint="Neither vlmlens nor VLM-Lens writes such databases.",
+        )
 
 
 def _check_version(database: Database, tables: set[str]) -> int:

@@ -261,9 +261,13 @@ class ZarrStore(ColumnStore):
         later, here = (self._place.get(_commit_key(self._commits + n)) for n in (1, 0))
         if later is not None and here is None:
             raise damaged(f"commit {self._commits}")
+        small = {key: self._place.get(key) for key in (ROOT, _META)}
         if before is None or self._place.get(_SEAL) != before:
             return
         seal, _ = checked(before, _SEAL)
+        for key, data in small.items():
+            if seal["files"].get(key) != (None if data is None else zlib.crc32(data)):
+                raise damaged(key)
         if (seal["commits"], seal["chain"]) != (self._commits, self._chain):
             raise StoreCorrupt(
                 f"The store {self._place.name} is damaged: {seal['commits']} commits were "

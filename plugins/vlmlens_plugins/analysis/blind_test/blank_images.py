@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from vlmlens.errors import MissingAnnotation
-from vlmlens.images import open_image
+from vlmlens.images import UNREADABLE, open_image
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.blind_test.options import Blank
@@ -52,8 +52,15 @@ def blanked(sample: Sample, blank: Blank, seed: int, *, blur: float = 0.1, grid:
 
 
 def image_sizes(sample: Sample) -> list[tuple[int, int]]:
-    """(width, height) of each image as it is shown, read without decoding files."""
-    return [_size(image) for image in sample.images]
+    """(width, height) of each image as it is shown, read without decoding files.
+
+    Raises:
+        ImageError: One cannot be read.
+    """
+    try:
+        return [_size(image) for image in sample.images]
+    except UNREADABLE:
+        return [image.size for image in sample.open_images()]
 
 
 def others(samples: Sequence[Sample], seed: int) -> dict[str, tuple[str | Image.Image, ...]]:

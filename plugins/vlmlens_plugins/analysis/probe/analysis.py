@@ -24,6 +24,9 @@ from vlmlens_plugins.analysis.probe.stored_columns import Columns, OtherRun
 from vlmlens_plugins.analysis.probe.tables import tables
 from vlmlens_plugins.analysis.probe.targets import Target, find_targets, joined
 
+_PARTS = 20
+"""Steps of the progress for each column and target."""
+
 
 class Probe(Analysis):
     """Probes on every column, against controls, the majority, and shortcuts.
@@ -62,8 +65,8 @@ class Probe(Analysis):
             probed = []
             for i, target in enumerate(targets):
 
-                def advance(done: int, before: int = i * len(names)) -> None:
-                    context.progress(before + done, steps)
+                def advance(done: float, before: int = i * len(names)) -> None:
+                    context.progress(int(_PARTS * (before + done)), _PARTS * steps)
 
                 probed.append(prober.probe(target, names, warner.warn, advance))
             written = self._export(probed, prober)

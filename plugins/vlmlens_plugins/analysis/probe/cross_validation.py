@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,16 @@ Ints = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 _ELEMENTS = 12_000_000
+_CHOOSING = 0.4
+"""The share of a probe's time that goes to choosing its strength, about."""
+
+Tick = Callable[[float], None]
+"""Told the share of the work that is done, from 0 to 1, which never falls."""
+
+
+def silent(share: float) -> None:
+    """Tell nobody."""
+    del share
 
 
 class Fits(Protocol):
@@ -36,7 +46,7 @@ class Fits(Protocol):
 class Family(Protocol):
     """A kind of probe."""
 
-    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Fits:
+    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick = silent) -> Fits:
         """Train on `z` `[columns, n, features]` and labels `y` `[n, fits]`.
 
         Args:
@@ -44,9 +54,10 @@ class Family(Protocol):
             y: int64 class numbers, or float32 numbers.
             train: bool `[cells, n]`, the rows to learn from.
             c: `[columns, cells]`, inverse regularization strengths.
+            tick: Told how much is done.
         """
 
-    def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
+    def strengths(self, z: Tensor, y: Tensor, train: Tensor, tick: Tick = silent) -> Tensor:
         """`[columns, cells]`: the inverse strengths for labels `y` `[n]`, found in `train`."""
 
 
@@ -69,9 +80,17 @@ class Evaluation:
 
 
 def evaluate(
-    columns: Sequence[Array], labels: Array, split: Split, family: Family, device: torch.device
+    columns: Sequence[Array],
+    labels: Array,
+    split: Split,
+    family: Family,
+    device: torch.device,
+    tick: Tick = silent,
 ) -> list[Evaluation]:
     """Train and test the probes of columns of equal width, as many at once as memory allows.
+
+    With many classes, the label vectors of a column take turns: their fits share nothing but the
+    column's rows.
 
     Args:
         columns: `[n, features]` each, finite.
@@ -80,12 +99,14 @@ def evaluate(
         split: What is learned from and tested.
         family: Trains the probes.
         device: Where.
+        tick: Told how much is done.
     """
     n, width = columns[0].shape
     numbers = labels.dtype.kind == "f"
     spread = 1 if numbers else int(labels.max()) + 1
-    each = n * (width + 2 * split.cells * len(labels) * spread)
-    at_once = max(1, _ELEMENTS // each)
+    of_fit = (n + width) * split.cells * spread
+    at_once = max(1, _ELEMENTS // (n * width + 2 * n * split.cells * len(labels) * spread))
+    fits = max(1, min(len(labels), 2 * _ELEMENTS // of_fit))
     y = torch.from_numpy(np.ascontiguousarray(labels.T)).to(device)
     y = y.float() if numbers else y
     train = torch.from_numpy(split.train).to(device)
@@ -93,20 +114,58 @@ def evaluate(
     for start in range(0, len(columns), at_once):
         part = [standardized(x, split.learned) for x in columns[start : start + at_once]]
         z = torch.from_numpy(np.stack(part)).to(device)
-        c = family.strengths(z, y[:, 0], train)
-        fits = family.fit(z, y, train, c)
-        predicted = fits.predict(z)
-        scores = _train_scores(predicted, y, train)
+        share = len(part) / len(columns)
+        own = _within(tick, start / len(columns), share)
+        c = family.strengths(z, y[:, 0], train, _within(own, 0.0, _CHOOSING))
+        rest = _within(own, _CHOOSING, 1 - _CHOOSING)
+        turns = [
+            _turn(family, z, y[:, i : i + fits], train, c, split, labels.dtype, told)
+            for i in range(0, len(labels), fits)
+            for told in [_within(rest, i / len(labels), min(fits, len(labels) - i) / len(labels))]
+        ]
         found += [
             Evaluation(
-                _held_out(predicted[i], split, labels.dtype),
-                scores[i],
+                np.concatenate([turn.held_out[i] for turn in turns]),
+                np.concatenate([turn.scores[i] for turn in turns]),
                 c[i].double().cpu().numpy(),
-                int((~fits.converged[i]).sum()),
+                sum(turn.unfinished[i] for turn in turns),
             )
             for i in range(len(z))
         ]
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What the probes of some columns and label vectors predict, by column."""
+
+    held_out: list[Array]
+    scores: Floats
+    unfinished: list[int]
+
+
+def _turn(
+    family: Family,
+    z: Tensor,
+    y: Tensor,
+    train: Tensor,
+    c: Tensor,
+    split: Split,
+    kind: np.dtype[Any],
+    tick: Tick,
+) -> _Turn:
+    fits = family.fit(z, y, train, c, tick)
+    predicted = fits.predict(z)
+    return _Turn(
+        [_held_out(each, split, kind) for each in predicted],
+        _train_scores(predicted, y, train),
+        [int((~each).sum()) for each in fits.converged],
+    )
+
+
+def _within(tick: Tick, start: float, share: float) -> Tick:
+    """For a part of the work."""
+    return lambda done: tick(start + share * min(done, 1.0))
 
 
 def standardized(x: Array, learned: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ gradients, which differ where weights are written as combinations of samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,9 +22,12 @@ _MEMORY = 4
 _MAX_STEPS = 300
 _MAX_HALVINGS = 30
 _SUFFICIENT = 1e-4
-_ROUNDING = 1e-6
+_ROUNDING = 2e-7
 _SHARE = 1e-3
 _SMOOTHING = 0.5
+_RATE = 3
+"""Over how many steps the fall of the gains is measured."""
+_SLOWEST = 0.9
 
 
 class Vector(NamedTuple):
@@ -107,8 +111,8 @@ def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
     Args:
         form: The problems.
         target: `[problems, rows, outputs, fits]`, 1 for the true class.
-        tolerance: Stop where a step would gain less than this fraction of the objective, and less
-            than a thousandth of what was gained so far.
+        tolerance: Stop where all further steps would gain less than this fraction of the
+            objective, about, and less than a thousandth of what was gained so far.
     """
     vector = form.zero(target.shape[2], target.shape[3])
     prior = _log_prior(form, target)
@@ -121,9 +125,11 @@ def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
     start, penalty = loss, torch.zeros_like(loss)
     done = torch.zeros_like(loss, dtype=torch.bool)
     steps = 0
+    gains: list[Tensor] = []
     while True:
         uphill, slope = history.uphill(gradient)
-        done = done | _no_gain(-slope / 2, loss, start - loss, tolerance)
+        gains = [*gains[-_RATE:], -slope / 2]
+        done = done | _no_gain(gains, loss, start - loss, tolerance)
         if steps == _MAX_STEPS or bool(done.all()):
             break
         direction = uphill.scale_(-(~done).to(loss.dtype))
@@ -150,10 +156,17 @@ def _log_prior(form: Form, target: Tensor) -> Tensor:
     return logs - logs.mean(1, keepdim=True)
 
 
-def _no_gain(gain: Tensor, loss: Tensor, gained: Tensor, tolerance: float) -> Tensor:
-    """Bool `[problems, fits]`: whether a step is not worth taking."""
+def _no_gain(gains: Sequence[Tensor], loss: Tensor, gained: Tensor, tolerance: float) -> Tensor:
+    """Bool `[problems, fits]`: whether further steps are not worth taking.
+
+    Gains fall off like a geometric series, so the next one and the rate of the last ones tell the
+    sum of all that follow.
+    """
+    gain = gains[-1]
+    rate = (gain / gains[0].clamp(min=1e-30)) ** (1 / max(len(gains) - 1, 1))
+    rest = gain / (1 - rate.clamp(max=_SLOWEST)) if len(gains) > 1 else gain
     nothing = gain <= _ROUNDING * loss
-    return nothing | ((gain <= tolerance * loss) & (gain <= _SHARE * gained))
+    return nothing | ((rest <= tolerance * loss) & (gain <= _SHARE * gained))
 
 
 @dataclass(frozen=True, slots=True)

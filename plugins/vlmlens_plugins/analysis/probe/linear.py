@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 _LARGE = 512
+_OUTPUTS = 8_000_000
+"""Numbers that outputs of fitted probes may have at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,25 @@ class LinearFits:
 
     def predict(self, z: Tensor) -> Tensor:
         """`[columns, n, cells, fits]`: int64 classes, or float numbers, of every row."""
-        out = self.outputs(z)
-        if self.numbers:
-            return out[:, :, :, 0]
-        return classes_of(out)
+        found = []
+        for part in self.parts(z.shape[1]):
+            out = part.outputs(z)
+            found.append(out[:, :, :, 0] if self.numbers else classes_of(out))
+        return torch.cat(found, 2)
+
+    def parts(self, rows: int) -> Iterator[LinearFits]:
+        """The fits of some cells at a time, so few that the outputs of `rows` rows are small."""
+        columns, _, cells, outputs, fits = self.weights.shape
+        size = max(1, _OUTPUTS // (columns * rows * outputs * fits))
+        for start in range(0, cells, size):
+            some = slice(start, start + size)
+            yield replace(
+                self,
+                weights=self.weights[:, :, some],
+                bias=self.bias[:, some],
+                converged=self.converged[:, some],
+                objective=None if self.objective is None else self.objective[:, some],
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights `[features, outputs]` and bias `[outputs]` of the first column, cell and fit."""

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from vlmlens_plugins.analysis.probe.cross_validation import Tick, silent
 from vlmlens_plugins.analysis.probe.lbfgs import Vector, minimize
 from vlmlens_plugins.analysis.probe.linear import Fold, LinearFits, gram, joined, one_hot
 
-_TOLERANCE = 2e-4
+_TOLERANCE = 5e-6
+ROUGH = 2e-4
+"""The tolerance that is enough to choose a strength of regularization."""
 _MILD = 1e5
 _POWERS = 8
 _JITTER = 1e-5
@@ -32,6 +35,7 @@ def fit_logistic(
     classes: int,
     tolerance: float = _TOLERANCE,
     kernels: Kernels | None = None,
+    tick: Tick = silent,
 ) -> LinearFits:
     """Fit `columns x cells x fits` classifiers.
 
@@ -41,8 +45,9 @@ def fit_logistic(
         train: bool `[cells, n]`, the rows to learn from.
         c: `[columns, cells]`, scikit-learn's `C`, the inverse regularization strengths, above 0.
         classes: Number of classes, at least 2.
-        tolerance: Stop where a step would gain less than this fraction of the objective.
+        tolerance: Stop where further steps would gain less than this fraction of the objective.
         kernels: Of the same rows and training parts, where several strengths are tried.
+        tick: Told the share of the probes that are fitted.
     """
     fold = Fold.of(train)
     if fold.rows.shape[1] >= z.shape[2]:
@@ -55,18 +60,13 @@ def fit_logistic(
     rows = []
     for i in range(0, len(z), columns):
         own = slice(i, i + columns)
-        parts = [
-            _fit(
-                z[own],
-                None if kernels is None else kernels.of(own, slice(j, j + cells), fold),
-                y,
-                fold.part(slice(j, j + cells)),
-                c[own, j : j + cells],
-                classes,
-                tolerance,
-            )
-            for j in range(0, len(train), cells)
-        ]
+        parts = []
+        for j in range(0, len(train), cells):
+            some = slice(j, j + cells)
+            kernel = None if kernels is None else kernels.of(own, some, fold)
+            part, strength = fold.part(some), c[own, some]
+            parts.append(_fit(z[own], kernel, y, part, strength, classes, tolerance))
+            tick((i + columns * min(1.0, (j + cells) / len(train))) / len(z))
         rows.append(joined(parts, cells=True))
     return joined(rows, cells=False)
 

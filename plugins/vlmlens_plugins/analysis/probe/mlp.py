@@ -9,6 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from vlmlens_plugins.analysis.probe.cross_validation import Tick, silent
+
 Parameters: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -80,7 +82,14 @@ class MlpFits:
 
 
 def fit_mlp(
-    x: Tensor, y: Tensor, used: Tensor, stopping: Tensor, *, classes: int, settings: MlpSettings
+    x: Tensor,
+    y: Tensor,
+    used: Tensor,
+    stopping: Tensor,
+    *,
+    classes: int,
+    settings: MlpSettings,
+    tick: Tick = silent,
 ) -> MlpFits:
     """Train `folds x fits` perceptrons that share their rows fold by fold.
 
@@ -91,6 +100,7 @@ def fit_mlp(
         stopping: bool `[folds, rows]`, training rows that only decide when to stop.
         classes: Number of classes.
         settings: How.
+        tick: Told the share of the epochs that are done.
     """
     parameters = _initial(x, y.shape[2], classes, settings)
     optimizer = torch.optim.AdamW(
@@ -109,6 +119,7 @@ def fit_mlp(
         optimizer.zero_grad()
         (loss * learn).sum().backward()
         optimizer.step()
+        tick((epoch + 1) / settings.epochs)
     first, bias, second, out = best.parameters
     return MlpFits(((first, bias, second, out),), best.epoch[None])
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vlmlens_plugins.analysis.probe.closed_form import fit_centroids, fit_ridge
-from vlmlens_plugins.analysis.probe.cross_validation import Family, Fits
+from vlmlens_plugins.analysis.probe.cross_validation import Family, Fits, Tick, silent
 from vlmlens_plugins.analysis.probe.linear import gram
-from vlmlens_plugins.analysis.probe.logistic import Kernels, fit_logistic
+from vlmlens_plugins.analysis.probe.logistic import ROUGH, Kernels, fit_logistic
 from vlmlens_plugins.analysis.probe.mlp import MlpFits, MlpSettings, fit_mlp
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.splits import inner_folds
@@ -54,20 +54,27 @@ class _Logistic:
     inner: Tensor
     classes: int
 
-    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Fits:
-        return fit_logistic(z, y, train, c, classes=self.classes)
+    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick = silent) -> Fits:
+        return fit_logistic(z, y, train, c, classes=self.classes, tick=tick)
 
-    def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
+    def strengths(self, z: Tensor, y: Tensor, train: Tensor, tick: Tick = silent) -> Tensor:
         kernels = Kernels(gram(z), keep=True) if z.shape[1] < z.shape[2] else None
         losses = partial(self._losses, kernels=kernels)
-        return _search(losses, self.grid, self.inner, z, y, train)
+        return _search(losses, self.grid, self.inner, z, y, train, tick)
 
     def _losses(
-        self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, *, kernels: Kernels | None
+        self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick, kernels: Kernels | None
     ) -> Tensor:
         """`[columns, n, cells]`: the cross-entropy of every row."""
-        fits = fit_logistic(z, y[:, None], train, c, classes=self.classes, kernels=kernels)
-        out = fits.outputs(z)[..., 0]
+        fits = fit_logistic(
+            z, y[:, None], train, c, classes=self.classes, tolerance=ROUGH, kernels=kernels,
+            tick=tick,
+        )  # fmt: skip
+        parts = fits.parts(z.shape[1])
+        return torch.cat([self._cross_entropy(part.outputs(z)[..., 0], y) for part in parts], 2)
+
+    def _cross_entropy(self, out: Tensor, y: Tensor) -> Tensor:
+        """`[columns, n, cells]` of outputs `[columns, n, cells, outputs]`."""
         if self.classes == 2:
             sign = (1 - 2 * y.to(out.dtype))[:, None]
             return torch.nn.functional.softplus(sign * out[..., 0])
@@ -80,14 +87,16 @@ class _Ridge:
     grid: tuple[float, ...]
     inner: Tensor
 
-    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Fits:
+    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick = silent) -> Fits:
+        del tick
         return fit_ridge(z, y, train, c)
 
-    def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
-        return _search(self._losses, self.grid, self.inner, z, y, train)
+    def strengths(self, z: Tensor, y: Tensor, train: Tensor, tick: Tick = silent) -> Tensor:
+        return _search(self._losses, self.grid, self.inner, z, y, train, tick)
 
-    def _losses(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Tensor:
+    def _losses(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick) -> Tensor:
         """`[columns, n, cells]`: the squared error of every row."""
+        del tick
         found = fit_ridge(z, y[:, None], train, c).predict(z)[..., 0]
         return (found - y[:, None]).square()
 
@@ -96,12 +105,12 @@ class _Ridge:
 class _Centroid:
     classes: int
 
-    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Fits:
-        del c
+    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick = silent) -> Fits:
+        del c, tick
         return fit_centroids(z, y, train, classes=self.classes)
 
-    def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
-        del y
+    def strengths(self, z: Tensor, y: Tensor, train: Tensor, tick: Tick = silent) -> Tensor:
+        del y, tick
         return known_strength(1.0, z, train)
 
 
@@ -112,7 +121,7 @@ class _Mlp:
     groups: Tensor
     seed: int
 
-    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor) -> Fits:
+    def fit(self, z: Tensor, y: Tensor, train: Tensor, c: Tensor, tick: Tick = silent) -> Fits:
         del c
         groups = self.groups[: train.shape[1]]
         stopping = stopping_rows(train, groups, _STOPPING, self.seed)
@@ -125,13 +134,14 @@ class _Mlp:
                 stopping,
                 classes=self.classes,
                 settings=self.settings,
+                tick=lambda share, i=i: tick((i + share) / len(z)),
             )
-            for x in z
+            for i, x in enumerate(z)
         ]
         return MlpFits.joined(fits)
 
-    def strengths(self, z: Tensor, y: Tensor, train: Tensor) -> Tensor:
-        del y
+    def strengths(self, z: Tensor, y: Tensor, train: Tensor, tick: Tick = silent) -> Tensor:
+        del y, tick
         return known_strength(1.0, z, train)
 
 
@@ -148,12 +158,13 @@ def stopping_rows(train: Tensor, groups: Tensor, fraction: float, seed: int) -> 
 
 
 def _search(
-    losses: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    losses: Callable[[Tensor, Tensor, Tensor, Tensor, Tick], Tensor],
     grid: tuple[float, ...],
     inner: Tensor,
     z: Tensor,
     y: Tensor,
     train: Tensor,
+    tick: Tick,
 ) -> Tensor:
     """`[columns, cells]`: the inverse strength with the least loss on inner held-out parts.
 
@@ -167,8 +178,12 @@ def _search(
     learn = (train[:, None] & ~held).flatten(0, 1)
     check = (train[:, None] & held).flatten(0, 1).T.to(z.dtype)
     least = torch.full_like(best, torch.inf)
-    for c in sorted(grid):
-        loss = losses(z, y, learn, known_strength(c, z, learn)) * check
+    for number, c in enumerate(sorted(grid)):
+
+        def told(share: float, before: int = number) -> None:
+            tick((before + share) / len(grid))
+
+        loss = losses(z, y, learn, known_strength(c, z, learn), told) * check
         summed = loss.sum(1).unflatten(1, (len(train), -1)).sum(-1)
         better = summed < least
         if not bool(better.any()):

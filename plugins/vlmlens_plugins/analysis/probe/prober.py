@@ -14,7 +14,13 @@ import torch
 from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.probe.control_labels import random_by_type, shuffled_within
-from vlmlens_plugins.analysis.probe.cross_validation import Evaluation, Family, evaluate
+from vlmlens_plugins.analysis.probe.cross_validation import (
+    Evaluation,
+    Family,
+    Tick,
+    evaluate,
+)
+from vlmlens_plugins.analysis.probe.equal_rows import EqualRows
 from vlmlens_plugins.analysis.probe.layer_ranking import Place, ranked
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.probe_kinds import family
@@ -92,7 +98,7 @@ class Prober:
     answers: Mapping[str, str]
 
     def probe(
-        self, target: Target, names: Sequence[str], warn: Warn, advance: Callable[[int], None]
+        self, target: Target, names: Sequence[str], warn: Warn, advance: Callable[[float], None]
     ) -> Probed:
         """Probe for one target.
 
@@ -100,7 +106,7 @@ class Prober:
             target: What for.
             names: Columns, in order.
             warn: Told what the reader must know.
-            advance: Told how many columns are done.
+            advance: Told how many columns are done, with the share of those in work.
 
         Raises:
             CompositionError: No column holds finite values.
@@ -145,32 +151,52 @@ class Prober:
         names: Sequence[str],
         kind: Family,
         warn: Warn,
-        advance: Callable[[int], None],
+        advance: Callable[[float], None],
     ) -> dict[str, Evaluation]:
         found: dict[str, Evaluation] = {}
+        equal = EqualRows()
         done = 0
         widths = {info.name: info.width for info in self.columns.store.columns()}
         size = len(trial.target.ids)
         for width, same in groupby(names, widths.__getitem__):
             for part in _parts(list(same), max(1, _AT_ONCE // max(1, size * width))):
-                found.update(self._evaluate_part(trial, part, kind, warn))
+
+                def tick(share: float, before: int = done, size: int = len(part)) -> None:
+                    advance(before + share * size)
+
+                found.update(self._evaluate_part(trial, part, kind, warn, equal, tick))
                 done += len(part)
                 advance(done)
+        if shared := equal.on_both_sides(trial.split, trial.target.groups):
+            warn(
+                f"{trial.target.name}: {shared} samples that probes are tested on have an equal "
+                "sample (the same picture under another name, say) among those learned from, so "
+                "accuracies may only show that a picture is recognized. Give equal samples one "
+                "group."
+            )
         return found
 
     def _evaluate_part(
-        self, trial: Trial, names: Sequence[str], kind: Family, warn: Warn
+        self,
+        trial: Trial,
+        names: Sequence[str],
+        kind: Family,
+        warn: Warn,
+        equal: EqualRows,
+        tick: Tick,
     ) -> dict[str, Evaluation]:
         arrays: dict[str, npt.NDArray[Any]] = {}
         for name in names:
             x = self.columns.read(name, trial.target)
             if np.isfinite(x).all():
                 arrays[name] = x
+                equal.see(x)
             else:
                 warn(f"{name} was not probed: it holds values that are not finite.")
         if not arrays:
             return {}
-        made = evaluate(list(arrays.values()), trial.labels, trial.split, kind, self.device)
+        values = list(arrays.values())
+        made = evaluate(values, trial.labels, trial.split, kind, self.device, tick)
         for name, found in zip(arrays, made, strict=True):
             if found.unfinished:
                 warn(
