@@ -118,6 +118,7 @@ def instances() -> list[Any]:
         Manifest(PluginKind.ADAPTER, "x", "m:X", "help", checkpoints=(checkpoint,)),
         checkpoint,
         RunSpec(),
+        RunSpec().image_rules,
         PluginKind.ADAPTER,
         Verdict.ENCODED,
         *errors_made(),

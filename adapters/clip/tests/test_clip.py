@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from vlmlens.abc.adapter import LoadRequest
 from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation
 from vlmlens.hf import CropGeometry, PlacedImage, grid_patches
@@ -22,7 +24,7 @@ from vlmlens.sites import Axis
 from vlmlens.spec.model import RunSpec
 from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.testing.tiny import picture
-from vlmlens.tokens import PatchGrid, TokenKind
+from vlmlens.tokens import PatchGrid
 from vlmlens_adapter_clip.adapter import ClipAdapter
 from vlmlens_adapter_clip.checks import ClipChecks, Siglip2Checks, SiglipChecks
 
@@ -117,19 +119,41 @@ def test_last_is_the_position_that_clip_reads() -> None:
 
 
 @ALL
-def test_long_texts_are_cut_and_that_is_said_once(
-    kit: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    vlm = kit().load()
-    long = replace(kit().samples[0], prompt="a very long text " * 20)
-    with caplog.at_level(logging.WARNING, logger="vlmlens"):
-        layouts = [vlm.encode([kit().samples[1], long]).layout(1) for _ in range(2)]
+def test_texts_that_would_be_cut_are_refused(kit: Any) -> None:
+    vlm = kit().vlm
     longest = vlm.config.text_config.max_position_embeddings
-    assert [record.getMessage()[:7] for record in caplog.records] == ["1 texts"]
-    assert str(longest) in caplog.text
-    assert len(layouts[0]) == longest
-    assert layouts[0].token_ids[-1] == vlm.tokenizer.eos_token_id
-    assert layouts[0].kinds[-1] == TokenKind.SPECIAL
+    first = kit().samples[0]
+    long = replace(first, prompt="a very long text " * 20)
+    long_choice = replace(first, choices=("red", "a very long text " * 20))
+    with pytest.raises(DataError, match=f"tokens; .* reads {longest}"):
+        vlm.encode([kit().samples[1], long])
+    with pytest.raises(DataError, match=f"reads {longest}"):
+        vlm.choice_scores([long_choice])
+    for sample in (long, long_choice):
+        assert "a very long text" in vlm.read_prompt(sample).problem
+    assert not vlm.read_prompt(replace(first, choices=("red",))).problem
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kit", [SiglipChecks, Siglip2Checks])
+def test_siglip_follows_the_padding_side_of_its_tokenizer(
+    kit: Any, side: str, tmp_path: Path
+) -> None:
+    shutil.copytree(kit().checkpoint, tmp_path, dirs_exist_ok=True)
+    settings = tmp_path / "tokenizer_config.json"
+    said = {**json.loads(settings.read_text(encoding="utf-8")), "padding_side": side}
+    settings.write_text(json.dumps(said), encoding="utf-8")
+    vlm = ClipAdapter.load(LoadRequest(model=str(tmp_path), device="cpu"))
+    batch = vlm.encode(kit().samples)
+    prompts = [sample.prompt for sample in kit().samples]
+    theirs = vlm.tokenizer(prompts, padding="max_length", max_length=64, return_tensors="pt")
+    assert batch.inputs["input_ids"].tolist() == theirs["input_ids"].tolist()
+    found = vlm.trace(batch, ["text.projection"])["text.projection"]
+    with torch.inference_mode():
+        wanted = vlm.module.get_text_features(input_ids=theirs["input_ids"]).pooler_output
+    close(found, wanted)
+    last = batch.layout(0).token_ids[-1]
+    assert (last == vlm.pad_token_id) == (side == "right")
 
 
 # ---------------------------------------------------------------------- images

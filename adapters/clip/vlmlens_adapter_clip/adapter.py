@@ -74,8 +74,12 @@ class ClipAdapter(RasterAdapter):
 
     @property
     def padding_side(self) -> str:
-        """Right: positions are counted from the left."""
-        return "right"
+        """Right for CLIP, which counts positions from the left; else as the tokenizer says.
+
+        SigLIP and SigLIP 2 read the last position of a text that is filled up to its full length,
+        so the side decides what is read.
+        """
+        return "right" if self.is_clip else str(self.tokenizer.padding_side)
 
     @property
     def image_token_id(self) -> int:
@@ -105,7 +109,7 @@ class ClipAdapter(RasterAdapter):
         encoded = self.tokenizer(
             list(texts),
             padding=True if self.is_clip else "max_length",
-            max_length=longest,
+            max_length=longest if not self.is_clip else None,
             padding_side=self.padding_side,
             return_attention_mask=True,
             return_tensors="pt",

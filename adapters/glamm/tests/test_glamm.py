@@ -271,7 +271,7 @@ def test_text_alone_has_no_lead_in_about_a_picture() -> None:
     assert "USER: Hello ASSISTANT:" in vlm.decode(ids.tolist())
 
 
-@pytest.mark.parametrize("prompt", ["Look at <image>, please", "<image>"])
+@pytest.mark.parametrize("prompt", ["Look at <image>, please", "<image> <image>", "What? <image>"])
 def test_a_placeholder_in_the_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(DataError, match="<image>"):
         tiny().encode([replace(samples()[0], prompt=prompt)])

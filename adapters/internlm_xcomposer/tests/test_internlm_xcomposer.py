@@ -224,11 +224,16 @@ def test_where_images_stand_in_the_prompt() -> None:
     assert shown("<ImageHere><ImageHere>", 2) == "<s>" + TURN.format("##")
 
 
-@pytest.mark.parametrize(("prompt", "images"), [("<ImageHere>?", 0), ("<ImageHere>?", 2),
-                                                ("<ImageHere> <ImageHere>", 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompt", "images"), [("<ImageHere>?", 2), ("<ImageHere> <ImageHere>", 1)]
+)
 def test_places_and_images_differ_in_number(prompt: str, images: int) -> None:
-    with pytest.raises(DataError, match=f"its sample {images} images"):
+    with pytest.raises(DataError, match=f"<ImageHere>, the sample {images} image"):
         shown(prompt, images)
+
+
+def test_without_an_image_its_place_is_left_out() -> None:
+    assert shown("<ImageHere>What?", 0) == shown("What?", 0)
 
 
 def test_a_sequence_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

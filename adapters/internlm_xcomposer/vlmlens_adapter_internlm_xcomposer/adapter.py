@@ -91,6 +91,11 @@ class XComposerAdapter(OwnClass, TransformersAdapter):
         """See `LoadedModel.read_processor`."""
         return ChatProcessor(load_tokenizer(model, arguments), self.config)
 
+    @property
+    def context(self) -> int:
+        """See `ModelAdapter.context`: rotary scaling reaches beyond what it was trained on."""
+        return int(self.config.longest)
+
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]
     ) -> dict[str, Any]:

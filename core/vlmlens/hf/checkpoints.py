@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,6 +25,7 @@ from vlmlens.errors import (
     VlmlensError,
 )
 from vlmlens.hf.load_options import check_attention
+from vlmlens.hf.network import hub_or_cache
 
 _ABOUT_ATTENTION = re.compile(r"(?i)attn_implementation|(flex|flash|dot_product)[ _]?attention")
 _WHOLE_FILE = 64 * 2**20
@@ -107,6 +108,14 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
         CheckpointError: Anything else.
     """
     check_attention(attention)
+    with ExitStack() as stack:
+        trouble = "" if _looks_local(model) else stack.enter_context(hub_or_cache())
+        stack.enter_context(_translated(model, attention, trouble))
+        yield
+
+
+@contextmanager
+def _translated(model: str, attention: str | None, trouble: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
@@ -124,9 +133,9 @@ def explained(model: str, attention: str | None = None) -> Iterator[None]:
                 subject=attention,
                 hint="Use --attention eager, or leave it out.",
             ) from error
-        raise _explain(model, error) from error
+        raise _explain(model, error, trouble) from error
     except OSError as error:
-        raise _explain(model, error) from error
+        raise _explain(model, error, trouble) from error
 
 
 @contextmanager
@@ -214,7 +223,7 @@ def _cached_commit(model: str, revision: str | None) -> str | None:
     return None
 
 
-def _explain(model: str, error: Exception) -> CheckpointError:
+def _explain(model: str, error: Exception, trouble: str) -> CheckpointError:
     text = str(error)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     if "gated" in text.lower():
@@ -233,6 +242,13 @@ def _explain(model: str, error: Exception) -> CheckpointError:
             f"The folder {model!r} holds no checkpoint that loads: {first}",
             subject=model,
             hint="It needs config.json, the weights, and the processor's files.",
+        )
+    if trouble:
+        return CheckpointNotFound(
+            f"The checkpoint {model!r} is not in the local cache, and {trouble}.",
+            subject=model,
+            hint="Check the network (HTTPS_PROXY, HF_ENDPOINT), or copy the checkpoint into a "
+            "folder and name that.",
         )
     offline = os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "TRUE", "ON", "YES"}
     hint = (

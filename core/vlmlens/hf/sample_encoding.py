@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -23,6 +24,9 @@ from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
 
+_STRETCHED = frozenset({"linear", "dynamic"})
+"""Rotary scalings by a factor beyond `max_position_embeddings`; of others, that is the limit."""
+
 
 class SampleEncoding(LoadedModel):
     """The encoding half of an adapter: processor, chat template, tokens, layouts.
@@ -39,6 +43,7 @@ class SampleEncoding(LoadedModel):
     """Whether images may stand between the words of a prompt; else they always stand before it."""
     image_placeholders: ClassVar[Sequence[str]] = ()
     """What stands for an image in prompts of the family, as its manifest says."""
+    _told_of_text_alone = False
     image_tokens_placed: ClassVar[bool] = True
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
@@ -106,8 +111,12 @@ class SampleEncoding(LoadedModel):
     @property
     def context(self) -> int | None:
         """See `ModelAdapter.context`: what the language model's config says."""
-        longest = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return None if longest is None else int(longest)
+        text = self.config.get_text_config()
+        longest = getattr(text, "max_position_embeddings", None)
+        scaling = getattr(text, "rope_parameters", None) or {}
+        stretched = scaling.get("rope_type") in _STRETCHED
+        factor = scaling.get("factor", 1) if stretched else 1
+        return None if longest is None else int(longest * factor)
 
     @cached_property
     def placeholders(self) -> Placeholders:
@@ -147,6 +156,8 @@ class SampleEncoding(LoadedModel):
         """
         found = [self.placeholders.asked(one.prompt, len(one.images)) for one in samples]
         for sample, asked in zip(samples, found, strict=True):
+            if not sample.images and asked.text != sample.prompt:
+                self._tell_of_text_alone(sample)
             if asked.problem:
                 raise DataError(
                     f"The prompt of {sample.id!r} cannot be used: {asked.problem}.",
@@ -154,6 +165,15 @@ class SampleEncoding(LoadedModel):
                     hint="Write one placeholder per image, or none.",
                 )
         return [asked.text for asked in found]
+
+    def _tell_of_text_alone(self, sample: Sample) -> None:
+        if not self._told_of_text_alone:
+            self._told_of_text_alone = True
+            logging.getLogger("vlmlens").warning(
+                "Sample %r has no image: the placeholder in its prompt is left out. This is said "
+                "once.",
+                sample.id,
+            )
 
     def check_lengths(self, samples: Sequence[Sample], inputs: Mapping[str, Any]) -> None:
         """Raise if a sample has more tokens than the model can read.
