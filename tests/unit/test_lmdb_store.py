@@ -18,13 +18,13 @@ import lmdb
 import numpy as np
 import pytest
 
+from vlmlens._locks import LOCK_FILE
 from vlmlens.abc import ColumnBlock, Values
 from vlmlens.abc.options import Options
 from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
 from vlmlens.testing import StorageTests
 from vlmlens.testing._stores import block, expect_same, numbered, ragged, values
 from vlmlens_plugins.storage._chunks import split_block
-from vlmlens_plugins.storage._locks import LOCK_FILE
 from vlmlens_plugins.storage.lmdb import LmdbOptions, LmdbStore, folder_of
 from vlmlens_plugins.storage.manifests import LMDB, MEMORY
 from vlmlens_plugins.storage.memory import MemoryStore, forget
