@@ -55,7 +55,7 @@ def main() -> None:
         for kind, attack in kinds.items():
             failures = 0
             for number in range(chosen.rounds):
-                free = (0, 4096, 8192)[number] if number < 3 else dice.randrange(1 << 12, 1 << 19)
+                free = (0, 4096, 8192)[number] if number < 3 else dice.randrange(1 << 12, 1 << 20)
                 with _disk(folder) as disk:
                     problem = attack(disk, free)
                 if problem:
@@ -67,18 +67,13 @@ def main() -> None:
 
 
 def _extract(disk: Path, free: int, right: object) -> str:
-    """Fill the disk while a run is stopped after its first rows, and let it go on."""
+    """Begin a run on a full disk; make room, and go on with it."""
     out, said = disk / "run", disk.parent / "said"
-    begun = plan(out, SAMPLES, 8, only=16)
-    execute(begun, extract_only=True)
     _fill(disk, free)
-    code = ended(
-        forked(lambda: execute(plan(out, SAMPLES, 8), mode="resume", extract_only=True), said)
-    )
+    code = ended(forked(lambda: execute(plan(out, SAMPLES, 8), extract_only=True), said))
     problem = _problem(code, said)
-    state = Run(out).info["state"]
-    if code and state == "running":
-        return f"the state is {state}; {said.read_text()[-300:]}"
+    if (out / "run.json").exists() and code and Run(out).info["state"] != "failed":
+        problem = f"the state is {Run(out).info['state']}; {said.read_text()[-300:]}"
     (disk / "filling").unlink()
     execute(plan(out, SAMPLES, 8), mode="resume", extract_only=True)
     return problem or ("" if columns(out) == right else "samples are lost")

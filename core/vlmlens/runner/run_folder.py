@@ -21,6 +21,7 @@ from vlmlens.compose.applicability import check_lasting
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.errors import FingerprintMismatch, RunError, RunExists, SpecError
 from vlmlens.manifest import PluginKind
+from vlmlens.runner.stages import ending_recorded
 from vlmlens.runs.lock import changing
 from vlmlens.runs.own_files import (
     check_free,
@@ -110,11 +111,12 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
             _check_same(old, plan)
             info = {**{key: before[key] for key in _KEPT if key in before}, **info}
             info["made"] = sorted(made_in(path, before))
-    run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
-    run.write_samples(plan.samples)
-    run.write_skipped(plan.skipped)
-    if run.merged:
-        remove_shards(run.path)
+    with ending_recorded(path):
+        run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
+        run.write_samples(plan.samples)
+        run.write_skipped(plan.skipped)
+        if run.merged:
+            remove_shards(run.path)
     return run
 
 
@@ -306,7 +308,8 @@ def create_sharded(plan: Plan, path: Path, count: int) -> Run:
         "notes": list(plan.notes),
         "working_folder": str(Path.cwd()),
     }
-    run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
-    run.write_samples(plan.samples)
-    run.write_skipped(plan.skipped)
+    with ending_recorded(path):
+        run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
+        run.write_samples(plan.samples)
+        run.write_skipped(plan.skipped)
     return run

@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._files import write_json
 from vlmlens.errors import RunError
 from vlmlens.registry import call_hook
 from vlmlens.runs.own_files import contents, made_in
+from vlmlens.runs.records import read_record
 
 if TYPE_CHECKING:
     import pluggy
@@ -121,20 +123,31 @@ def state_kept(job: Job) -> Iterator[None]:
         yield
         job.files.record()
     except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        record_end(job.run, state, warnings=job.warnings)
+        _record_end(job.run.path, error, warnings=job.warnings)
         job.hook("vlmlens_run_failed", error=error)
         raise
 
 
-def record_end(run: Run, state: str, **values: Any) -> None:
-    """Record how a run ended, even on a full disk; the error that ended it is what users see."""
+@contextmanager
+def ending_recorded(folder: Path) -> Iterator[None]:
+    """Record in run.json how work on the run in a folder ended, if it did not end well."""
     try:
-        run.update(state=state, **values)
+        yield
+    except BaseException as error:
+        _record_end(folder, error)
+        raise
+
+
+def _record_end(folder: Path, ended: BaseException, **values: Any) -> None:
+    """Record how a run ended, even on a full disk; the error that ended it is what users see."""
+    state = "interrupted" if isinstance(ended, KeyboardInterrupt) else "failed"
+    path = folder / "run.json"
+    try:
+        write_json(path, {**read_record(path), "state": state, **values})
     except (OSError, RunError) as error:
         _log.warning("run.json could not be written as a whole: %s", error)
         with suppress(OSError):
-            _overwrite_state(run.path / "run.json", state)
+            _overwrite_state(path, state)
 
 
 def _overwrite_state(path: Path, state: str) -> None:

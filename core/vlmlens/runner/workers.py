@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from vlmlens.errors import RunError
 from vlmlens.manifest import PluginKind
 from vlmlens.runner.merge import merge_held
 from vlmlens.runner.run_folder import create_sharded, place_of, start_over, unmerged
-from vlmlens.runner.stages import record_end
+from vlmlens.runner.stages import ending_recorded
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.shards import WORKER, Shard
@@ -63,7 +62,7 @@ def execute_in_workers(
     with disk_errors(), changing(path):
         run = _begun(plan, path, workers, mode)
         if unmerged(run, run.info):
-            with _ending(run):
+            with ending_recorded(path):
                 watching.stage("extract", None)
                 extract_in_workers(run, workers, ("--resume",) if mode == "resume" else ())
                 watching.stage("merge", None)
@@ -90,17 +89,6 @@ def _begun(plan: Plan, path: Path, workers: int, mode: RunMode) -> Run:
             hint=f"Go on with --workers {count} --resume, or start over with --fresh.",
         )
     return run
-
-
-@contextmanager
-def _ending(run: Run) -> Iterator[None]:
-    """Record how it ends if it does not end well."""
-    try:
-        yield
-    except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        record_end(run, state)
-        raise
 
 
 def extract_in_workers(run: Run, count: int, arguments: Sequence[str] = ()) -> None:

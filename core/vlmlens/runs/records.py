@@ -69,7 +69,7 @@ def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, A
 def damaged(path: Path, why: str) -> RunError:
     """The error for a file of a run that cannot be read."""
     return RunError(
-        f"The file {str(path)!r} of the run is damaged: {why}.",
+        f"The file {str(path)!r} of the run is damaged: {why.rstrip('.')}.",
         subject=str(path),
         hint="Restore it from a copy; or run the command that made the run again with --resume, "
         "which writes the file again, or with --fresh, which starts over.",
