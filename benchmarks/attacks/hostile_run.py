@@ -215,6 +215,24 @@ def deep(got: Got, random_: random.Random) -> None:
     (got.folder / "spec.yaml").write_text(random_.choice(bombs))
 
 
+def other_working_folder(got: Got, random_: random.Random) -> None:
+    """A checkpoint's name that leads to a folder with code, where run.json says so."""
+    place = got.folder / "org" / "name"
+    place.mkdir(parents=True)
+    (place / "evil.py").write_text(CODE)
+    automatic = {"AutoConfig": "evil.S", "AutoProcessor": "evil.S"}
+    (place / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": automatic}))
+    Run(got.folder).update(working_folder=random_.choice([str(got.folder), got.folder.name]))
+    got.spec(adapter="hf", model="org/name", trust_remote_code=random_.random() < 0.5)
+
+
+def wrong_records(got: Got, random_: random.Random) -> None:
+    """Files of the run that hold something else than they should."""
+    wrong = random_.choice(["[" * 100_000, '{"a":' * 50_000, "[1]", "null", '{"a": 1}', "\x00", ""])
+    names = ["run.json", "samples.jsonl", "skipped.jsonl", "generated.jsonl", "results/norms.json"]
+    (got.folder / random_.choice(names)).write_text(wrong)
+
+
 TRICKS: tuple[Trick, ...] = (
     storage_is_code,
     part_is_code,
@@ -231,6 +249,10 @@ TRICKS: tuple[Trick, ...] = (
     pipes,
     escapes,
     deep,
+    other_working_folder,
+    wrong_records,
+    wrong_records,
+    wrong_records,
 )
 
 COMMANDS: tuple[tuple[str, ...], ...] = (

@@ -216,7 +216,7 @@ def test_without_copier_the_hint_says_what_to_install(
     monkeypatch.setitem(sys.modules, "copier", None)
     with pytest.raises(MissingDependency) as caught:
         write(PluginKind.DATASET, "mine", tmp_path / "new")
-    assert caught.value.hint == "pip install copier"
+    assert "pip install 'vlmlens[new]'" in caught.value.hint
 
 
 def test_copier_update_brings_a_new_version_and_keeps_what_was_written(tmp_path: Path) -> None:

@@ -67,17 +67,3 @@ def test_users_and_developers_have_their_own_versions() -> None:
         if each and each[0] not in "#-":
             assert normal(each) in developers, each
     assert {"pytest", "mypy", "ruff"} <= developers.keys()
-
-
-def test_new_without_copier_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
-    from vlmlens.errors import MissingDependency
-    from vlmlens.manifest import PluginKind
-    from vlmlens.registry.scaffold import NewPlugin, write_plugin
-
-    monkeypatch.setitem(sys.modules, "copier", None)
-    with pytest.raises(MissingDependency, match=r"vlmlens\[new\]"):
-        write_plugin(NewPlugin(PluginKind.ADAPTER, "mine", tmp_path / "new", {}))
