@@ -174,8 +174,9 @@ def compose(
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
-    if unasked is not None and not all(name.startswith(_IMAGES_ONLY) for name in columns):
-        raise unasked
+    if unasked is not None:
+        notes = [*notes, _stood_in(spec, columns, unasked)]
+        observer.note(notes[-1])
     check_storage(storage, columns)
     samples, unread = readable_prompts(spec, samples, skeleton, adapter, registry, observer)
     samples, checked = _usable(spec, samples, skeleton, observer)
@@ -235,8 +236,21 @@ def _samples_unasked(
         suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
     except DataError:
         raise reason from None
-    told = f"The images come without a prompt: the text {spec.prompt[0]!r} stands in for one."
-    return suggests, samples, [*guesses, told]
+    return suggests, samples, guesses
+
+
+def _stood_in(spec: RunSpec, columns: Sequence[str], reason: DataError) -> str:
+    """The note that a text stands in for prompts.
+
+    Raises:
+        DataError: A column depends on the prompt.
+    """
+    if not all(name.startswith(_IMAGES_ONLY) for name in columns):
+        also = "Or take columns that no text reaches: --sites 'vision.block.*/image.mean'."
+        raise DataError(
+            reason.message, subject=reason.subject, hint=f"{reason.hint} {also}".strip()
+        ) from reason
+    return f"The images come without a prompt: the text {spec.prompt[0]!r} stands in for one."
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
