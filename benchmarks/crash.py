@@ -17,6 +17,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from vlmlens.spec.model import make_spec
 SITES = ("llm.block.*/last", "vision.block.1/image.mean", "llm.block.2/all")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print how many runs were killed, how often, where, and what differed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8, help="rows per write")
     parser.add_argument("--storage", default="lmdb")
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     blocks._ROWS = chosen.rows
     dice = random.Random(chosen.seed)
     with tempfile.TemporaryDirectory() as name:

@@ -6,6 +6,7 @@ as `vlmlens.api` does; without it, a notebook shows the short line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -36,6 +37,17 @@ def count(number: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes for people.
+
+    >>> size(2_500_000), size(10)
+    ('2.4 MiB', '10 bytes')
+    """
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(math.log(number, 1024)), len(units) - 1) if number >= 1 else 0
+    return f"{number / 1024**power:.{1 if power else 0}f} {units[power]}"
 
 
 def shape(array: Any) -> str:

@@ -39,6 +39,7 @@
     │   ├── ResultExists
     │   ├── RunNotFound
     │   └── UntrustedRun             names code or other places, and is not this user's
+    ├── FileError                    the system: a full disk, permissions, names, no folder
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
 
@@ -215,6 +216,10 @@ class RunNotFound(RunError):
 
 class UntrustedRun(RunError):
     """A run or run file that this user did not make names code, or reaches other places."""
+
+
+class FileError(VlmlensError):
+    """The system refuses to make, write or read a file or folder."""
 
 
 class OutOfMemory(VlmlensError):

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
+from vlmlens._display import size
 from vlmlens._files import cache_folder
 from vlmlens._known import KNOWN
 from vlmlens._version import __version__
-from vlmlens.cli._output import size
 from vlmlens.manifest import API_VERSION
 from vlmlens.registry import Entry, Status
 

@@ -11,6 +11,7 @@ import traceback
 import typer
 
 from vlmlens._clean import fit_to_say, redacted
+from vlmlens._disk import disk_error
 from vlmlens.cli._output import Output
 from vlmlens.errors import VlmlensError
 
@@ -44,11 +45,14 @@ def report(error: BaseException, output: Output) -> int:
     """Tell the user about an error.
 
     Returns:
-        The exit code: 2 if the user can repair it, 130 after Ctrl-C, 1 for a bug.
+        The exit code: 2 if the user can repair it, 130 after Ctrl-C, 128 + N after another signal
+        N, 1 for a bug.
     """
     if isinstance(error, KeyboardInterrupt):
         say("interrupted", output.resume_hint or "No file is left half written.", "yellow")
-        return INTERRUPTED
+        return getattr(error, "exit_code", INTERRUPTED)
+    if isinstance(error, OSError):
+        error = disk_error(error) or error
     if isinstance(error, VlmlensError):
         _expected(error, output)
         return error.exit_code

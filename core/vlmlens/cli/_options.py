@@ -92,9 +92,14 @@ class SpecFlags:
 
     @cached_property
     def _file(self) -> tuple[dict[str, Any], list[str]]:
+        from vlmlens.spec.paths import check_beside
         from vlmlens.spec.vlm_lens import read_run_file
 
-        return ({}, []) if self.config is None else read_run_file(self.config)
+        if self.config is None:
+            return {}, []
+        values, notes = read_run_file(self.config)
+        check_beside(self.config, {**values, **self.values})
+        return values, notes
 
     def only(self, *keys: str, command: str) -> None:
         """Check that `--set` assigns only what the command uses.

@@ -135,17 +135,6 @@ def to_json(document: Any) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def size(count: float) -> str:
-    """Bytes for people.
-
-    >>> size(2_500_000)
-    '2.4 MiB'
-    """
-    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
-    power = min(int(math.log(count, 1024)), len(units) - 1) if count >= 1 else 0
-    return f"{count / 1024**power:.{1 if power else 0}f} {units[power]}"
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.cli._output import size
+from vlmlens._display import size
 
 if TYPE_CHECKING:
     from vlmlens.compose.estimate import Estimate

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmlens._files import expanded
 from vlmlens.cli._options import installed
 from vlmlens.errors import RunNotFound
 
@@ -28,7 +28,7 @@ def stored_run(where: str, *, trust: bool = False) -> Run | None:
 
     if is_uri(where):
         return None
-    if not Path(where).exists():
+    if not expanded(where).exists():
         raise RunNotFound(
             f"There is no {where!r}.", subject=where, hint="Give the folder of a run, or a store."
         )

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from typer import Option
 
+from vlmlens._display import size
 from vlmlens.cli._options import SpecFlags, installed, output_flags, shares, spec_flags
-from vlmlens.cli._output import Output, size, table
+from vlmlens.cli._output import Output, table
 from vlmlens.cli._plan import estimate_line
 
 _Time = Annotated[

@@ -76,7 +76,7 @@ def carry_out(
         )
         if not dry_run:
             output.message(plan_lines(plan))
-            registry.hooks().register(_ResumeHint(output, command))
+            registry.hooks().register(_ResumeHint(output, command, workers))
             settings: dict[str, Any] = {"observer": observer, "extract_only": only_extract}
             if workers > 1:
                 return execute_in_workers(plan, workers, mode=_mode(resume), **settings)
@@ -89,17 +89,20 @@ def carry_out(
 class _ResumeHint:
     """A lifecycle plugin that learns where the run is, for the one who presses Ctrl-C."""
 
-    def __init__(self, output: Output, command: str) -> None:
+    def __init__(self, output: Output, command: str, workers: int) -> None:
         from vlmlens.abc.hookspecs import hookimpl
 
         self._output = output
         self._command = command
+        self._workers = f" --workers {workers}" if workers > 1 else ""
         type(self).vlmlens_run_started = hookimpl(type(self).vlmlens_run_started)  # type: ignore[method-assign]
 
     def vlmlens_run_started(self, run: Run) -> None:
         """Remember how to go on."""
         spec = shlex.quote(str(run.path / "spec.yaml"))
-        self._output.resume_hint = f"Go on with: vlmlens {self._command} -c {spec} --resume"
+        self._output.resume_hint = (
+            f"Go on with: vlmlens {self._command} -c {spec}{self._workers} --resume"
+        )
 
 
 def _mode(resume: bool | None) -> RunMode:

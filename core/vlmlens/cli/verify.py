@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
+from vlmlens._display import size
 from vlmlens.cli._options import Trust, installed, output_flags, shares
-from vlmlens.cli._output import Output, size, table
+from vlmlens.cli._output import Output, table
 from vlmlens.cli.export import Storage
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmlens._display import size
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import SiteShapeError, StoreFull
@@ -106,7 +107,7 @@ def _mean_rows(
 
 def _existing(path: Path) -> Path:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as the user wrote them
-    while not path.exists():
+    while not os.path.exists(path):  # noqa: PTH110 - says False for names that are too long
         path = path.parent
     return path
 
@@ -115,8 +116,8 @@ def check_fits(estimate: Estimate) -> None:
     """Raise `StoreFull` if the columns do not fit on the disk."""
     if not estimate.fits:
         raise StoreFull(
-            f"The columns take {estimate.bytes / 1e9:.1f} GB, and {estimate.free_bytes / 1e9:.1f} "
-            "GB are free.",
+            f"The columns take {size(estimate.bytes)}, and {size(estimate.free_bytes)} are free, "
+            f"of which {size(_RESERVE)} are kept for other files.",
             subject="out",
             hint="Choose fewer sites, a pooling selector (image.mean), or another disk (--out).",
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import AmbiguousPlugin, DataNotFound, PluginError, did_you_mean, nearest
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._entry import Entry, normal
@@ -40,9 +41,9 @@ def dataset_for(data: str, entries: Sequence[Entry], find: Find, ask: Ask) -> tu
     if named := _named(entries, data):
         plugin, source = named
         return find(PluginKind.DATASET, plugin), source
-    if not Path(data).expanduser().exists():
+    if not expanded(data).exists():
         raise _not_found(entries, data)
-    path = str(Path(data).expanduser())
+    path = str(expanded(data))
     return _only_reader(entries, path, ask), path
 
 
@@ -102,7 +103,7 @@ def _not_found(entries: Sequence[Entry], data: str) -> DataNotFound:
     elif colon and (suggestion := did_you_mean(head, names)):
         hint = suggestion
     else:
-        hint = _near_files(Path(data).expanduser()) or (
+        hint = _near_files(expanded(data)) or (
             f"Datasets by name: {', '.join(f'{name}:...' for name in names) or 'none'}."
         )
     return DataNotFound(
@@ -115,7 +116,8 @@ def _not_found(entries: Sequence[Entry], data: str) -> DataNotFound:
 def _near_files(path: Path) -> str:
     """A hint with files of similar names, or ""."""
     if not path.parent.is_dir():
-        return f"The folder {str(path.parent)!r} does not exist either."
+        where = "" if path.is_absolute() else f" Paths are read from {str(Path.cwd())!r}."
+        return f"The folder {str(path.parent)!r} does not exist either.{where}"
     close = nearest(path.name, (found.name for found in path.parent.iterdir()), n=3)
     found = " or ".join(str(path.parent / name) for name in close)
     return f"Did you mean {found}?" if close else ""

@@ -101,7 +101,8 @@ def installed_points(path: Iterable[str] | None = None) -> list[Point]:
     seen: set[str] = set()
     points: list[Point] = []
     for place in dict.fromkeys(sys.path if path is None else path):
-        points += _in_place(place or ".", seen)
+        if place:  # "" is the working folder: what lies there is not installed
+            points += _in_place(place, seen)
     return points if path is not None else [*points, *_of_other_finders(seen)]
 
 

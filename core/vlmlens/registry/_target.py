@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._problems import broken, missing_dependency
@@ -57,7 +58,7 @@ def file_manifest(kind: PluginKind, name: str) -> Manifest:
         MissingDependency: The file imports a module that is not installed.
     """
     match = _FILE.fullmatch(name)
-    path = Path(match["path"] if match else name).expanduser()
+    path = expanded(match["path"] if match else name)
     if not path.is_file():
         raise UnknownPlugin(f"There is no file {str(path)!r}.", subject=name)
     module = _import_file(kind, path, name)

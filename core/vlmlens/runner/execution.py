@@ -6,8 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._disk import disk_errors
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
@@ -18,13 +20,21 @@ from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.errors import FingerprintMismatch
+from vlmlens.errors import FingerprintMismatch, RunError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
-from vlmlens.runner.run_folder import RunMode, next_folder, now, open_run, shard_plan
+from vlmlens.runner.run_folder import (
+    RunMode,
+    next_folder,
+    now,
+    open_run,
+    place_of,
+    shard_plan,
+)
 from vlmlens.runner.stages import Job, Watch, state_kept
 from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.shards import Shard
 
@@ -73,12 +83,29 @@ def execute(
         SiteSilent, SiteShapeError: A site gave no activation, or one with other rows than its axis.
         StoreError: The store cannot be written.
     """
-    if shard is not None:
-        plan, extract_only = shard_plan(plan, shard, mode), True
-    if mode == "resume" and not extract_only and plan.spec.out and is_run(plan.spec.out):
-        kept = Run(plan.spec.out, registry=plan.registry)
-        check_kept(kept, plan.analyses, plan.registry, plan.spec.seed)
-    run = open_run(plan, mode)
+    with disk_errors():
+        if shard is not None:
+            plan, extract_only = shard_plan(plan, shard, mode), True
+        path = place_of(plan, mode)
+        with changing(path):
+            return execute_held(
+                plan, path, mode=mode, observer=observer, extract_only=extract_only, shard=shard
+            )
+
+
+def execute_held(
+    plan: Plan,
+    path: Path,
+    *,
+    mode: RunMode,
+    observer: Observer | None,
+    extract_only: bool,
+    shard: Shard | None = None,
+) -> Run:
+    """Like `execute`, in a folder that the caller has the right to change."""
+    if mode == "resume" and not extract_only and is_run(path):
+        _check_kept(plan, path)
+    run = open_run(plan, path, mode)
     if plan.spec.data == IN_MEMORY:
         plan = replace(plan, samples=run.samples)
     job = Job(run, plan.registry.hooks(), plan.load, Watch(observer or SilentObserver()))
@@ -90,6 +117,16 @@ def execute(
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
         _finish(job, len(plan.samples))
     return run
+
+
+def _check_kept(plan: Plan, path: Path) -> None:
+    """Refuse to replace results by others, if the files of the run can be read."""
+    kept = Run(path, registry=plan.registry, trust=True)
+    try:
+        _ = kept.info, kept.spec
+    except RunError:
+        return
+    check_kept(kept, plan.analyses, plan.registry, plan.spec.seed)
 
 
 def _warnings(run: Run, plan: Plan) -> list[str]:
@@ -159,13 +196,14 @@ def analyze(
     def load() -> ModelAdapter:
         return load_model(spec, _adapter_class(), load_request(spec, registry, adapter))
 
-    job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))
-    job.warnings = list(run.info.get("warnings", ()))
-    for name, why in left_out.items():
-        job.warn(f"{name} is left out: {why}")
-    with state_kept(job):
-        results = _analyse(job, made, samples, spec.samples_at_once, chosen)
-        _finish(job, len(samples))
+    with disk_errors(), changing(run.path, shared=True):
+        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))
+        job.warnings = list(run.info.get("warnings", ()))
+        for name, why in left_out.items():
+            job.warn(f"{name} is left out: {why}")
+        with state_kept(job):
+            results = _analyse(job, made, samples, spec.samples_at_once, chosen)
+            _finish(job, len(samples))
     return results
 
 
@@ -176,6 +214,7 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
     from vlmlens.extraction.dry_pass import silent_columns
 
     with job.run.store(mode="a") as store:
+        job.files.record()
         plan = plan.without(job.run.info.get("without_rows", {}))
         job.run.update(columns=plan.columns)
         missing = _missing(store, plan.columns, plan.samples)
@@ -298,6 +337,7 @@ def _analyse(
             result = named(analysis.run(replace(context, folder=folder)), label)
         remember_seed(job.run, result, seed)
         write_result(result, job.run.path / "results")
+        job.files.record()
         job.watch.observer.result(result)
         job.hook("vlmlens_result_ready", result=result)
         results.append(result)
@@ -339,7 +379,12 @@ def _finish(job: Job, samples: int) -> None:
         "seconds": {**earlier, **job.watch.seconds},
     }
     run.update(state="finished", finished=now(), summary=summary, warnings=job.warnings)
-    if run.results:
+    try:
+        reported = bool(run.results)
+    except RunError as error:
+        reported = False
+        job.warn(f"The report was not written. {error}")
+    if reported:
         with job.watch.stage("report"):
             write_run_report(run)
     job.hook("vlmlens_run_finished", summary=summary)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._disk import disk_errors
+from vlmlens._files import write_text
 from vlmlens.abc.storage import ColumnBlock
 from vlmlens.errors import (
     RunError,
 )
+from vlmlens.runs.lock import changing
+from vlmlens.runs.own_files import made_in, remove_shards
 from vlmlens.runs.run import Run
 from vlmlens.runs.shards import FOLDER, shard_folders
 from vlmlens.stores.sharded import ShardedStore
@@ -29,6 +34,9 @@ _COUNTED = ("shared_beginnings", "shared_images")
 def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
     """Merge a run's shards into the run's own store, and remove them.
 
+    Whenever it is killed, no sample is lost: the shards are read until the write of run.json that
+    says that they are merged, and the merged store from then on.
+
     Args:
         run: A run whose shards are all finished.
         progress: Called with (samples done, total samples), counted per column.
@@ -39,13 +47,36 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
     Raises:
         RunError: The run has no shards, or one is missing or not finished.
         FingerprintMismatch: The shards were made under different conditions.
+        StoreLocked: Another process works on the run, or on a shard.
     """
+    with disk_errors(), changing(run.path):
+        return merge_held(run, progress)
+
+
+def merge_held(run: Run, progress: Callable[[int, int], None]) -> int:
+    """Like `merge`, for a caller who has the right to change the run."""
     from vlmlens.runs.run import Run
 
     folders = shard_folders(run.path)
+    if run.merged and (run.path / FOLDER).exists():
+        remove_shards(run.path)
+        return len(run.info["shards"])
     parts = [Run(folder, registry=run.registry) for folder in folders]
     _check_whole(run, parts)
-    shutil.rmtree(run.path / "columns", ignore_errors=True)
+    with ExitStack() as held:
+        for folder in folders:
+            held.enter_context(changing(folder))
+        _copy(run, parts, progress)
+        _keep_texts(run, folders)
+        run.update(state="finished", **_told(parts), made=sorted(_made(run)))
+        remove_shards(run.path)
+    return len(folders)
+
+
+def _copy(run: Run, parts: Sequence[Run], progress: Callable[[int, int], None]) -> None:
+    """Write the columns of the shards to the run's own store."""
+    if (run.path / "columns").exists():  # of a merge that was killed
+        shutil.rmtree(run.path / "columns")
     stores = [part.store() for part in parts]
     with ShardedStore(stores) as shards, run.store(mode="a") as whole:
         shards.check_alike()
@@ -57,10 +88,12 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
                 done += len(ids)
                 progress(done, total)
         whole.set_meta({**whole.get_meta(), "fingerprint": shards.get_meta().get("fingerprint")})
-    _keep_texts(run, folders)
-    run.update(state="finished", **_told(parts))
-    shutil.rmtree(run.path / FOLDER)
-    return len(folders)
+
+
+def _made(run: Run) -> set[str]:
+    """What vlmlens made in the run's folder: the store too, which a merge makes as a whole."""
+    columns = {f"columns/{path.name}" for path in (run.path / "columns").iterdir()}
+    return {*made_in(run.path, run.info), "columns/", *columns}
 
 
 def _told(shards: Sequence[Run]) -> dict[str, Any]:
@@ -104,4 +137,4 @@ def _keep_texts(run: Run, folders: Sequence[Path]) -> None:
     texts = [folder / FILE for folder in folders if (folder / FILE).exists()]
     if texts:
         joined = "".join(path.read_text(encoding="utf-8") for path in texts)
-        (run.path / FILE).write_text(joined, encoding="utf-8")
+        write_text(run.path / FILE, joined)

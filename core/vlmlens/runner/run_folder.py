@@ -5,20 +5,34 @@ It is not in the room `runs`, because it needs the plan of the run.
 
 from __future__ import annotations
 
+import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from vlmlens._disk import disk_errors
+from vlmlens._files import write_json
 from vlmlens._version import __version__
 from vlmlens.compose.applicability import check_lasting
 from vlmlens.compose.given import IN_MEMORY
-from vlmlens.errors import FingerprintMismatch, RunExists, SpecError
+from vlmlens.errors import FingerprintMismatch, RunError, RunExists, SpecError
 from vlmlens.manifest import PluginKind
-from vlmlens.runs.run import Run
-from vlmlens.runs.shards import Shard
+from vlmlens.runner.stages import ending_recorded
+from vlmlens.runs.lock import changing
+from vlmlens.runs.own_files import (
+    check_free,
+    check_removable,
+    made_in,
+    remove_own,
+    remove_shards,
+)
+from vlmlens.runs.records import readable_records
+from vlmlens.runs.run import Run, is_run
+from vlmlens.runs.shards import Shard, shard_folders
 
 if TYPE_CHECKING:
     from vlmlens.compose.plan import Plan
@@ -33,21 +47,46 @@ _KEPT = (
     "shared_images",
     "shards",
     "warnings",
+    "seeds",
 )
 """The entries of run.json that a resumed run keeps: how its stored rows were made."""
 
+_STARTING_OVER = "starting over"
+"""The state of a run while --fresh removes what it had."""
+
 RunMode = Literal["new", "resume", "fresh"]
 
+_log = logging.getLogger("vlmlens")
 
-def open_run(plan: Plan, mode: RunMode) -> Run:
+
+def place_of(plan: Plan, mode: RunMode) -> Path:
+    """The folder for the run of a plan. Nothing is written yet, except a new default folder.
+
+    Raises:
+        RunExists: Mode is "new" and the folder holds a run; or it holds other files with names of
+            a run's files.
+    """
+    if plan.spec.out is None:
+        return next_folder(plan.spec.adapter)
+    path = Path(plan.spec.out)
+    with disk_errors():
+        _check_free(path, mode)
+    return path
+
+
+def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
     """Create or open the run folder of a plan, with spec, samples and state.
+
+    The caller holds the right to change the run (`vlmlens.runs.lock`).
 
     Args:
         plan: From `compose`.
+        path: The folder, from `place_of`.
         mode: See `vlmlens.runner.execution.execute`.
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
+        RunError: The run is resumed in one process, and its shards are not merged.
         FingerprintMismatch: The run is resumed with other data or another extractor.
     """
     info = {
@@ -56,29 +95,68 @@ def open_run(plan: Plan, mode: RunMode) -> Run:
         "python": platform.python_version(),
         "started": now(),
         "columns": plan.columns,
+        "samples": len(plan.samples),
         "suggested": dict(plan.suggested),
         "notes": list(plan.notes),
+        "working_folder": str(Path.cwd()),
     }
-    path = Path(plan.spec.out) if plan.spec.out else next_folder(plan.spec.adapter)
-    spec = _spec_in(path, plan.spec)
-    if (path / "run.json").is_file():
+    _check_free(path, mode)
+    if is_run(path):
         old = Run(path, registry=plan.registry)
-        if mode == "new":
-            raise RunExists(
-                f"{str(path)!r} already holds a run ({old.info.get('state')}).",
-                subject=str(path),
-                hint="Use --resume to go on with it, --fresh to start over, or another --out.",
-            )
-        if mode == "resume":
-            _check_same_samples(old, [old.keep_images(sample) for sample in plan.samples])
-            _check_same_extractor(old.spec, plan.spec)
-            info = {**{key: old.info[key] for key in _KEPT if key in old.info}, **info}
-        else:
+        before = _info(old)
+        if mode == "fresh" or before.get("state") == _STARTING_OVER:
             start_over(old, plan)
-    run = Run.create(path, spec, info, registry=plan.registry)
-    run.write_samples(plan.samples)
-    run.write_skipped(plan.skipped)
+        else:
+            _check_merged(old, before)
+            _check_same(old, plan)
+            info = {**{key: before[key] for key in _KEPT if key in before}, **info}
+            info["made"] = sorted(made_in(path, before))
+    with ending_recorded(path):
+        run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
+        run.write_samples(plan.samples)
+        run.write_skipped(plan.skipped)
+        if run.merged:
+            remove_shards(run.path)
     return run
+
+
+def _check_free(path: Path, mode: RunMode, allowed: Sequence[str] = ()) -> None:
+    if not is_run(path):
+        check_free(path, allowed)
+    elif mode == "new":
+        raise RunExists(
+            f"{str(path)!r} already holds a run ({_info(Run(path)).get('state')}).",
+            subject=str(path),
+            hint="Use --resume to go on with it, --fresh to start over, or another --out.",
+        )
+
+
+def _info(run: Run) -> dict[str, Any]:
+    """The content of run.json; if it is damaged, what is needed to go on without it."""
+    try:
+        return run.info
+    except RunError as error:
+        _log.warning("%s", error.message)
+        return {"state": "damaged"}
+
+
+def _check_merged(run: Run, info: Mapping[str, Any]) -> None:
+    count = unmerged(run, info)
+    if count:
+        raise RunError(
+            f"The run {str(run.path)!r} was begun in {count} processes, which wrote a shard each.",
+            subject=str(run.path),
+            hint=f"Go on with --workers {count} --resume; or run each shard with --shard "
+            f"K/{count} --resume, then `vlmlens merge {run.path}`.",
+        )
+
+
+def unmerged(run: Run, info: Mapping[str, Any]) -> int:
+    """The number of shards of a run whose shards are not merged yet; 0 if it has none."""
+    folders = shard_folders(run.path)
+    if "shards" in info or not (folders or "sharded" in info):
+        return 0
+    return int(info.get("sharded") or folders[0].name.rpartition("-")[2])
 
 
 def _spec_in(path: Path, spec: RunSpec) -> RunSpec:
@@ -87,10 +165,28 @@ def _spec_in(path: Path, spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"out": str(path), "data": data})
 
 
-def start_over(run: Run, plan: Plan) -> None:
-    """Remove what a run has, but not the images that the plan is about to use."""
+def start_over(run: Run, plan: Plan, but: Sequence[str] = ()) -> None:
+    """Remove what a run has, but not the images that the plan is about to use.
+
+    Args:
+        run: The run. The caller holds the right to change it.
+        plan: The plan of the run that begins.
+        but: Names in the run's folder to leave.
+
+    Raises:
+        StoreLocked: A process writes one of its shards.
+        RunError: It is not known which files vlmlens made.
+    """
     own = plan.spec.data is not None and Path(plan.spec.data).resolve() == run.path.resolve()
-    run.clear(but=("images",) if own else ())
+    with ExitStack() as held:
+        for shard in () if "shards" in but else (run.path / "shards").glob("*-of-*/run.json"):
+            held.enter_context(changing(shard.parent))
+        before = _info(run)
+        check_removable(run.path, before)
+        write_json(
+            run.path / "run.json", {"was": before.get("state"), **before, "state": _STARTING_OVER}
+        )
+        remove_own(run.path, before, but=(*but, *(("images",) if own else ())))
 
 
 def next_folder(adapter: str) -> Path:
@@ -107,8 +203,25 @@ def next_folder(adapter: str) -> Path:
             return path
 
 
+def _check_same(old: Run, plan: Plan) -> None:
+    _check_same_samples(old, [old.keep_images(sample) for sample in plan.samples])
+    try:
+        spec = old.spec
+    except RunError as error:
+        _log.warning("%s It is written again.", error.message)
+    else:
+        _check_same_extractor(spec, plan.spec)
+
+
 def _check_same_samples(old: Run, samples: Sequence[Sample]) -> None:
-    before = {record["id"]: record["fingerprint"] for record in old.sample_records()}
+    records, lost = readable_records(old.path / "samples.jsonl", "id", "fingerprint")
+    if lost:
+        _log.warning(
+            "%d lines of %s are damaged: whether these samples are as they were is not checked.",
+            lost,
+            old.path / "samples.jsonl",
+        )
+    before = {record["id"]: record["fingerprint"] for record in records}
     for sample in samples:
         if before.get(sample.id, sample.fingerprint()) != sample.fingerprint():
             raise FingerprintMismatch(
@@ -135,7 +248,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
+def shard_plan(plan: Plan, shard: Shard, mode: RunMode) -> Plan:
     """The plan of one shard. The first shard also writes the run's own spec and samples.
 
     Args:
@@ -154,24 +267,49 @@ def shard_plan(plan: Plan, shard: Shard, mode: str) -> Plan:
             "Shards need a folder that all of them know.", subject="out", hint="Give --out."
         )
     path = Path(plan.spec.out)
-    own = Run(path, registry=plan.registry) if (path / "run.json").is_file() else None
-    state = own.info.get("state") if own else None
-    if own is not None and state != "sharded" and mode == "new":
+    there = is_run(path)
+    if there and mode != "fresh":
+        _check_in_shards(Run(path, registry=plan.registry))
+    if shard.number == 0 and (not there or mode == "fresh"):
+        with changing(path):
+            create_sharded(plan, path, shard.count)
+    spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
+    return replace(plan, spec=spec)
+
+
+def _check_in_shards(run: Run) -> None:
+    info = _info(run)
+    if not unmerged(run, info):
         raise RunExists(
-            f"{str(path)!r} already holds a run ({state}).",
-            subject=str(path),
-            hint="Use --fresh to start over, or another --out.",
+            f"{str(run.path)!r} already holds a run ({info.get('state')}) that is not in shards.",
+            subject=str(run.path),
+            hint="Go on with it without --shard, start over with --fresh, or give another --out.",
         )
-    if shard.number == 0 and (own is None or mode == "fresh"):
-        info = {
-            "state": "sharded",
-            "vlmlens": __version__,
-            "columns": plan.columns,
-            "suggested": dict(plan.suggested),
-            "notes": list(plan.notes),
-        }
+
+
+def create_sharded(plan: Plan, path: Path, count: int) -> Run:
+    """Write the run that shards belong to. What it had is removed, except shards.
+
+    Args:
+        plan: The plan of the whole run.
+        path: The run's folder. The caller holds the right to change it.
+        count: The number of shards.
+    """
+    _check_free(path, "fresh", allowed=("shards",))
+    if is_run(path):
+        start_over(Run(path, registry=plan.registry), plan, but=("shards",))
+    info = {
+        "state": "sharded",
+        "sharded": count,
+        "vlmlens": __version__,
+        "columns": plan.columns,
+        "samples": len(plan.samples),
+        "suggested": dict(plan.suggested),
+        "notes": list(plan.notes),
+        "working_folder": str(Path.cwd()),
+    }
+    with ending_recorded(path):
         run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
         run.write_samples(plan.samples)
         run.write_skipped(plan.skipped)
-    spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
-    return replace(plan, spec=spec)
+    return run

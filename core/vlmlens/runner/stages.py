@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._files import write_json
+from vlmlens.errors import RunError
 from vlmlens.registry import call_hook
+from vlmlens.runs.own_files import contents, made_in
+from vlmlens.runs.records import read_record
 
 if TYPE_CHECKING:
     import pluggy
@@ -16,6 +23,28 @@ if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.abc.observer import Observer
     from vlmlens.runs.run import Run
+
+_log = logging.getLogger("vlmlens")
+
+
+class OwnFiles:
+    """Keeps the list `made` of run.json while a command works on the run.
+
+    Args:
+        run: The run. What is in its folders now and is not in the list is the user's.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._made = made_in(run.path, run.info)
+        self._others = contents(run.path) - self._made
+
+    def record(self) -> None:
+        """Add what has been made since."""
+        made = contents(self._run.path) - self._others
+        if made - self._made:
+            self._made |= made
+            self._run.update(made=sorted(self._made))
 
 
 class Job:
@@ -30,6 +59,7 @@ class Job:
         self.watch = watch
         watch.ended = self._ended
         self.warnings: list[str] = []
+        self.files = OwnFiles(run)
         self._shown: set[str] = set()
 
     def warn(self, message: str) -> None:
@@ -44,6 +74,8 @@ class Job:
     def hook(self, name: str, **arguments: Any) -> None:
         """Call a hook of the lifecycle plugins."""
         call_hook(self.hooks, name, run=self.run, **arguments)
+        if self.run.plugins_path.is_dir():
+            self.files.record()
 
     def _ended(self, stage: str, seconds: float) -> None:
         self.hook("vlmlens_stage_done", stage=stage, seconds=seconds)
@@ -89,8 +121,40 @@ def state_kept(job: Job) -> Iterator[None]:
     """Record in run.json how the run ended; after an error, tell lifecycle plugins too."""
     try:
         yield
+        job.files.record()
     except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        job.run.update(state=state, warnings=job.warnings)
+        _record_end(job.run.path, error, warnings=job.warnings)
         job.hook("vlmlens_run_failed", error=error)
         raise
+
+
+@contextmanager
+def ending_recorded(folder: Path) -> Iterator[None]:
+    """Record in run.json how work on the run in a folder ended, if it did not end well."""
+    try:
+        yield
+    except BaseException as error:
+        _record_end(folder, error)
+        raise
+
+
+def _record_end(folder: Path, ended: BaseException, **values: Any) -> None:
+    """Record how a run ended, even on a full disk; the error that ended it is what users see."""
+    state = "interrupted" if isinstance(ended, KeyboardInterrupt) else "failed"
+    path = folder / "run.json"
+    try:
+        write_json(path, {**read_record(path), "state": state, **values})
+    except (OSError, RunError) as error:
+        _log.warning("run.json could not be written as a whole: %s", error)
+        with suppress(OSError):
+            _overwrite_state(path, state)
+
+
+def _overwrite_state(path: Path, state: str) -> None:
+    """Replace the state in a file by one that is no longer, which takes no space on the disk."""
+    with path.open("r+b") as file:
+        known = re.search(rb'"state": "([^"\n]*)"', file.read())
+        spare = len(known[1]) - len(state) if known else -1
+        if known and spare >= 0:
+            file.seek(known.start(1))
+            file.write(f'{state}"{" " * spare}'.encode())

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from vlmlens.errors import RunError
 from vlmlens.results import Result
 
 
-def read_results(folder: Path) -> list[Result]:
+def read_results(folder: Path, ours: Collection[str] | None = None) -> list[Result]:
     """The results that `write_result` wrote to a folder, by name of the analysis.
+
+    Args:
+        folder: The folder.
+        ours: The names of files that are ours; others may be no results. None: all are.
 
     Raises:
         RunError: A file is not a result. The error names it.
     """
-    return [_read(path) for path in sorted(folder.glob("*.json"))]
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(_read(path))
+        except RunError:
+            if ours is None or path.name in ours:
+                raise
+    return found
 
 
 def _read(path: Path) -> Result:
     try:
         return Result.from_dict(json.loads(path.read_bytes()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(
             f"{path} holds no result ({type(error).__name__}: {error}).",
             subject=str(path),

@@ -2,7 +2,8 @@
 
 ::
 
-    run.json        state, model, versions, timings
+    run.json        state, model, versions, timings, and what vlmlens made in shared folders
+    run.lock        held by the process that works on the run
     spec.yaml       the composed spec; `vlmlens run -c spec.yaml` repeats the run
     samples.jsonl   the samples in order
     skipped.jsonl   samples that were left out, each with the reason, if there are any
@@ -20,7 +21,6 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -30,11 +30,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import AsHtml, brief, count
-from vlmlens._files import write_bytes, write_json, write_text
-from vlmlens.errors import RunNotFound, StoreError
+from vlmlens._files import expanded, write_bytes, write_json, write_text
+from vlmlens.errors import RunNotFound, SpecError, StoreError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.results import OVERVIEW, Result
 from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.runs.lock import FILE as LOCK
+from vlmlens.runs.own_files import OWN, remove_own
+from vlmlens.runs.records import damaged, read_record, read_records
 from vlmlens.runs.result_files import read_results
 from vlmlens.runs.signing import is_own, signature
 from vlmlens.runs.trust import check_files, code_inside, reach_of, refuse, vetted_sample, withheld
@@ -44,21 +47,6 @@ from vlmlens.spec.model import RunSpec, make_spec, read_yaml
 if TYPE_CHECKING:
     from vlmlens.abc.storage import Array, ColumnStore, Mode
     from vlmlens.registry import Registry
-
-_OWN = (
-    "run.json",
-    "spec.yaml",
-    "samples.jsonl",
-    "skipped.jsonl",
-    "generated.jsonl",
-    "report.html",
-    "images",
-    "columns",
-    "shards",
-    "results",
-    "plugins",
-)
-
 
 _log = logging.getLogger("vlmlens")
 
@@ -73,7 +61,7 @@ NO_MODEL = Manifest(
 
 def is_run(path: str | PathLike[str]) -> bool:
     """Whether a folder holds a run."""
-    return (Path(path).expanduser() / "run.json").is_file()
+    return (expanded(path) / "run.json").is_file()
 
 
 class Run(AsHtml):
@@ -97,7 +85,7 @@ class Run(AsHtml):
         registry: Registry | None = None,
         trust: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         self.trust = trust
         self._registry = registry
         if not (self.path / "run.json").is_file():
@@ -106,7 +94,7 @@ class Run(AsHtml):
                 subject=str(path),
                 hint="Give the folder that `vlmlens run` or `vlmlens extract` wrote.",
             )
-        links = check_files(self.path, _OWN)
+        links = check_files(self.path, OWN)
         if links and not self.trusted:
             refuse(self.path, {"links to other places": ", ".join(links)})
 
@@ -116,19 +104,22 @@ class Run(AsHtml):
     ) -> Run:
         """Make the folder, and write the spec and the state."""
         path.mkdir(parents=True, exist_ok=True)
-        if "://" in spec.storage and not any(path.iterdir()):
+        if "://" in spec.storage and {each.name for each in path.iterdir()} <= {LOCK}:
             path.chmod(0o700)  # what remote places say of themselves may be confidential
         text = spec.to_yaml()
         signed = {"spec.yaml": signature("spec.yaml", text.encode())}
+        write_json(path / "run.json", {**info, "made": info.get("made", []), "signed": signed})
         write_text(path / "spec.yaml", text)
-        write_json(path / "run.json", {**info, "signed": signed})
         return cls(path, registry=registry, trust=True)
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json."""
-        info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return info
+        """The content of run.json.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        return read_record(self.path / "run.json")
 
     def update(self, **values: Any) -> None:
         """Change entries of run.json."""
@@ -136,8 +127,25 @@ class Run(AsHtml):
 
     @cached_property
     def spec(self) -> RunSpec:
-        """The composed spec."""
-        return make_spec(read_yaml(self.path / "spec.yaml"))
+        """The composed spec. A checkpoint's folder is found from any working folder.
+
+        That of a checkpoint with remote code is stored whole: run.json could be edited.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        path = self.path / "spec.yaml"
+        try:
+            values = read_yaml(path)
+        except SpecError as error:
+            raise damaged(path, error.message) from error
+        spec = make_spec(values)
+        if spec.model is None or spec.trust_remote_code or Path(spec.model).exists():
+            return spec
+        there = Path(self.info.get("working_folder", "")) / spec.model
+        if not there.is_dir():
+            return spec
+        return spec.model_copy(update={"model": str(there)})
 
     @cached_property
     def trusted(self) -> bool:
@@ -198,11 +206,8 @@ class Run(AsHtml):
 
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
-        path = self.path / "samples.jsonl"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        count = self.info.get("samples")
+        return read_records(self.path / "samples.jsonl", "id", "prompt", "images", count=count)
 
     def write_samples(self, samples: Sequence[Sample]) -> None:
         """Write samples.jsonl, and images that are in memory to `images`."""
@@ -240,11 +245,8 @@ class Run(AsHtml):
     @property
     def skipped(self) -> list[BadSample]:
         """The samples that were left out because their images cannot be used."""
-        path = self.path / "skipped.jsonl"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [BadSample(**json.loads(line)) for line in lines]
+        records = read_records(self.path / "skipped.jsonl", "id", "image", "reason")
+        return [BadSample(each["id"], each["image"], each["reason"]) for each in records]
 
     def write_skipped(self, skipped: Sequence[BadSample]) -> None:
         """Write skipped.jsonl, or remove it if nothing was left out."""
@@ -265,7 +267,7 @@ class Run(AsHtml):
         from vlmlens.stores.opening import open_named
         from vlmlens.stores.sharded import ShardedStore
 
-        if mode == "r" and (folders := shard_folders(self.path)):
+        if mode == "r" and not self.merged and (folders := shard_folders(self.path)):
             runs = (Run(each, registry=self._registry, trust=self.trust) for each in folders)
             return ShardedStore([run.store() for run in runs])
         self.check_trust("storage")
@@ -290,7 +292,7 @@ class Run(AsHtml):
         spec = self.spec
         if is_uri(spec.storage):
             path, meta = self.path / "columns" / "key.json", store.get_meta()
-            known = json.loads(path.read_text(encoding="utf-8"))["key"] if path.exists() else None
+            known = read_record(path).get("key") if path.exists() else None
             if "run_key" not in meta and not store.columns():
                 known = known or secrets.token_hex(16)
                 path.parent.mkdir(exist_ok=True)
@@ -339,7 +341,11 @@ class Run(AsHtml):
 
     def _stored_results(self) -> dict[str, Result]:
         folder = self.path / "results"
-        return {r.analysis: r for r in read_results(folder)} if folder.is_dir() else {}
+        if not folder.is_dir():
+            return {}
+        made = self.info.get("made")
+        ours = None if made is None else {Path(name).name for name in made}
+        return {result.analysis: result for result in read_results(folder, ours)}
 
     @property
     def report_path(self) -> Path:
@@ -364,13 +370,18 @@ class Run(AsHtml):
         return found
 
     def clear(self, *, but: Sequence[str] = ()) -> None:
-        """Remove everything that vlmlens wrote, except `but`. Other files in the folder stay."""
-        for name in set(_OWN) - set(but):
-            path = self.path / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        """Remove everything that vlmlens made, except `but`. Other files in the folder stay."""
+        remove_own(self.path, self.info, but)
+        if "run.json" not in but:
+            (self.path / "run.json").unlink()
+
+    @property
+    def merged(self) -> bool:
+        """Whether the parts that several processes wrote are one store now.
+
+        It is said in run.json, so that the merged store takes the place of the parts in one step.
+        """
+        return "shards" in self.info
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     pass
 
 FOLDER = "shards"
+WORKER = "_VLMLENS_WORKER"
+"""The variable that tells a process to end when its standard input is closed."""
 _ENVIRONMENTS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._disk import disk_error
+from vlmlens._files import expanded, replacing
 from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore
 from vlmlens.errors import StoreError, VlmlensError
 from vlmlens.stores.opening import UNFINISHED, backend_of, is_uri, open_found, open_named
@@ -87,6 +88,7 @@ def origin_of(
 
     run = None
     if not is_uri(where):
+        where = str(expanded(where))
         if not Path(where).exists():
             raise RunNotFound(f"There is no {where!r}.", subject=where, hint="Give a run's folder.")
         if (Path(where) / "run.json").is_file():
@@ -126,6 +128,7 @@ def carry(
         done += samples
         progress(done, total)
 
+    target = target if is_uri(target) else str(expanded(target))
     suffix = Path(target).suffix.removeprefix(".").lower()
     suffix = _ALSO.get(suffix, suffix)
     chosen = form or (suffix if suffix in FORMATS and not is_uri(target) else None)
@@ -161,7 +164,8 @@ def bring(
     Raises:
         StoreError: The target exists, or the source is not such a file.
     """
-    path = Path(source)
+    target = target if is_uri(target) else str(expanded(target))
+    path = expanded(source)
     if not path.exists():
         raise StoreError(f"There is no {source!r}.", subject=source)
     if not (path.is_file() or path.is_dir()):
@@ -261,24 +265,18 @@ def check_all(origin: Origin, progress: Progress = lambda done, total: None) -> 
 
 def _to_file(form: str, origin: Origin, target: Path, advance: Callable[[int], None]) -> None:
     """Write under another name first, so that a file of the target's name is always complete."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     about = origin.about()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if form == "parquet":
-            _parquet.write(origin.store, about, temporary, advance)
-        else:
-            _writer(form, target)(content_of(origin.store, about), temporary, advance)
-        temporary.rename(target)
+        with replacing(target) as temporary:
+            if form == "parquet":
+                _parquet.write(origin.store, about, temporary, advance)
+            else:
+                _writer(form, target)(content_of(origin.store, about), temporary, advance)
     except OSError as error:
-        raise StoreError(
+        raise disk_error(error) or StoreError(
             f"{str(target)!r} cannot be written: {error.strerror or error}.", subject=str(target)
         ) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def _writer(form: str, target: Path) -> Callable[[Content, Path, Callable[[int], None]], None]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from vlmlens._files import cache_folder
+from vlmlens._disk import made_cache
+from vlmlens._files import write_bytes
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound
 from vlmlens.samples import Sample
@@ -48,19 +48,16 @@ class DemoDataset(Dataset):
         return samples
 
     def _folder(self) -> Path:
-        folder = cache_folder() / f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return made_cache(f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}")
 
 
 def _drawn(scene: Scene, folder: Path) -> str:
     """The scene's PNG file; drawn where it is not there yet, complete or not at all."""
     path = folder / f"{scene.id}.png"
     if not path.exists():
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            draw(scene).save(file, format="PNG")
-        Path(name).replace(path)
+        drawn = io.BytesIO()
+        draw(scene).save(drawn, format="PNG")
+        write_bytes(path, drawn.getvalue(), durable=False)
     return str(path)
 
 

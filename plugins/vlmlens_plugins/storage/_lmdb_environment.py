@@ -30,6 +30,9 @@ P = TypeVar("P")
 DATA_FILE = "data.mdb"
 LARGE_MAP = 1 << 40
 SMALL_MAP = 1 << 26
+_LOCKS = "lock.mdb"
+_READERS = 512
+_LOCKS_BYTES = 64 * (_READERS + 2)
 _FREED = 24 << 20
 _NO_SPACE = ("No space left", "quota exceeded", "File too large")
 _DAMAGED = (
@@ -166,13 +169,15 @@ class Environment:
         # py-lmdb 3 carries two engines; 0.9 is the one that every other program reads.
         newer = int(lmdb.__version__.split(".")[0]) >= 3
         engine: dict[str, Any] = {"lib_version": 0} if newer else {}
+        if not self._readonly:
+            _reserve_locks(Path(self.folder, _LOCKS))
         return lmdb.open(
             self.folder,
             map_size=-(-size // 65536) * 65536,
             readonly=self._readonly,
             lock=not self._readonly,
             sync=self._sync,
-            max_readers=512,
+            max_readers=_READERS,
             **engine,
         )
 
@@ -221,6 +226,27 @@ class Environment:
 
     def _is_full(self) -> bool:
         return not self._readonly and no_room(self.folder, self._file_size(), SMALL_MAP)
+
+
+def _reserve_locks(path: Path) -> None:
+    """Give the table of readers its place on the disk.
+
+    LMDB makes the file without filling it, and maps it. On a full disk, the first use of a page
+    that has no place would kill the process (SIGBUS).
+
+    Raises:
+        OSError: There is no place.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        found = os.fstat(file)
+        size = found.st_size or _LOCKS_BYTES
+        if found.st_blocks * 512 < size:
+            os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(file)
 
 
 @cache

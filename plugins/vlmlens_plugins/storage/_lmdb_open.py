@@ -7,9 +7,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmlens._locks import LOCK_FILE, WriterLock
 from vlmlens.errors import StoreError
 from vlmlens_plugins.storage._lmdb_environment import DATA_FILE, Environment
-from vlmlens_plugins.storage._locks import LOCK_FILE, WriterLock
 
 
 @dataclass(slots=True)
@@ -46,12 +46,10 @@ class Lease:
         with _lock:
             if self._writer is not None:
                 self._writer.release()
-                _writers.remove(self._writer)
             _release(self._key, self._environment)
 
 
 _entries: dict[str, _Entry] = {}
-_writers: list[WriterLock] = []
 _inherited: dict[str, _Entry] = {}
 _lock = threading.Lock()
 
@@ -74,8 +72,6 @@ def lease(folder: str, *, writer: bool, map_size: int | None, sync: bool) -> Lea
             if lock is not None:
                 lock.release()
             raise
-        if lock is not None:
-            _writers.append(lock)
         entry.users += 1
         return Lease(entry.environment, key, lock)
 
@@ -130,9 +126,6 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _inherited.update(_entries)
     _entries.clear()
-    for writer in _writers:
-        writer.disown()
-    _writers.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

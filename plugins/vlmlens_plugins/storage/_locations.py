@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from vlmlens._files import expanded
 from vlmlens.errors import StoreError
 
 
@@ -22,10 +23,15 @@ def local_path(location: str, name: str, example: str) -> str:
     '/data/my run/columns'
     >>> local_path("sqlite:////data/x.db", "sqlite", "sqlite:///path/to/x.db")
     '/data/x.db'
+    >>> local_path("sqlite:///~no-such-user/x.db", "sqlite", "sqlite:///path/to/x.db")
+    '/~no-such-user/x.db'
     """
     if "://" not in location and not location.startswith(f"{name}:"):
-        return location
+        return str(expanded(location))
     parts = urlsplit(location)
+    home = unquote(f"{parts.netloc}{parts.path}").lstrip("/")
+    if home.startswith("~") and (path := expanded(home)).is_absolute():
+        return str(path)
     if parts.netloc or "+" in parts.scheme or not parts.path.startswith("/"):
         raise StoreError(
             f"{location!r} is not a place on this machine.",

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from vlmlens._locks import WriterLock
 from vlmlens.abc.storage import Mode
 from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
 from vlmlens_plugins.storage._disk_full import FULL, full, no_room
-from vlmlens_plugins.storage._locks import WriterLock
 
 _WAIT = 60.0
 _PROBE = 16 << 20

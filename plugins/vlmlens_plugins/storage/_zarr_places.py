@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vlmlens._files import write_bytes
+from vlmlens._files import expanded, write_bytes
+from vlmlens._locks import LOCK_FILE, WriterLock, locked, own_name
 from vlmlens.errors import StoreError, StoreLocked
 from vlmlens_plugins.storage._disk_full import FULL, full
-from vlmlens_plugins.storage._locks import LOCK_FILE, WriterLock, locked, own_name
 
 _LOCAL = ("", "file", "local")
 
@@ -127,7 +127,8 @@ class Folder(Place):
 
     def lock(self) -> None:
         """See `Place.lock`; the system takes it back when the process ends."""
-        self._path.mkdir(parents=True, exist_ok=True)
+        # With all its folders, so that a run can list what belongs to the store from the beginning.
+        (self._path / "commits").mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(self._path / LOCK_FILE, self.name)
 
     def unlock(self) -> None:
@@ -228,11 +229,14 @@ def place_of(location: str, options: Mapping[str, Any], *, take_over: bool) -> P
         StoreError: It names nothing, or fsspec knows no such protocol.
     """
     if not location.startswith(("zarr:", "zarr+")):
-        return Folder(Path(location))
+        return Folder(expanded(location))
     parts = urlsplit(location)
     protocol = parts.scheme.partition("+")[2]
     if protocol not in _LOCAL:
         return Remote(location.removeprefix("zarr+"), options, take_over=take_over)
+    home = unquote(f"{parts.netloc}{parts.path}").lstrip("/")
+    if home.startswith("~") and (path := expanded(home)).is_absolute():
+        return Folder(path)
     if parts.netloc or not parts.path.startswith("/"):
         raise StoreError(
             f"{location!r} is not a folder.",

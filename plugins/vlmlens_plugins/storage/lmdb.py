@@ -21,7 +21,7 @@ from vlmlens.abc.storage import (
     Mode,
     Values,
 )
-from vlmlens.errors import StoreCorrupt, StoreError, StoreFull
+from vlmlens.errors import StoreCorrupt, StoreError
 from vlmlens.stores.writing import (
     check_block,
     crc32_of,
@@ -35,7 +35,7 @@ from vlmlens_plugins.storage._chunk_encoding import prepared
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
 from vlmlens_plugins.storage._chunk_reading import ReadPlan, gather, plan_read
 from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
-from vlmlens_plugins.storage._disk_full import FULL
+from vlmlens_plugins.storage._disk_full import FULL, full
 from vlmlens_plugins.storage._lmdb_environment import DATA_FILE, Environment
 from vlmlens_plugins.storage._lmdb_open import Lease, lease
 from vlmlens_plugins.storage._lmdb_record import (
@@ -372,5 +372,6 @@ def _damaged(folder: str, column: Column, chunk: Chunk) -> StoreCorrupt:
 
 
 def _from_os(folder: str, error: OSError) -> StoreError:
-    kind = StoreFull if error.errno in FULL else StoreError
-    return kind(f"The store {folder} cannot be opened: {error.strerror}.", subject=folder)
+    if error.errno in FULL:
+        return full(folder)
+    return StoreError(f"The store {folder} cannot be opened: {error.strerror}.", subject=folder)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from vlmlens._files import expanded
 from vlmlens.abc import AnalysisContext, ColumnStore
 from vlmlens.errors import CompositionError
 from vlmlens.results import Cell, Figure, Finding, Series, Table
@@ -121,7 +121,7 @@ def keep(
     context: AnalysisContext, reader: Reader, made: Sequence[Learned], file: str | None
 ) -> None:
     """Write the translators of all groups to one file: the user's, else one beside the results."""
-    path = Path(file) if file else context.folder and context.folder / FILE
+    path = expanded(file) if file else context.folder and context.folder / FILE
     if path is None:
         context.warn("The tuned lens was not saved: there is no run folder and no tuned_file.")
         return

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vlmlens._files import expanded
 from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.probe.cross_validation import scaling, standardized
@@ -38,7 +39,7 @@ def export(probed: Probed, prober: Prober, options: ProbeOptions) -> str:
         CompositionError: The folder cannot be written.
     """
     assert options.export is not None  # noqa: S101
-    folder = Path(options.export)
+    folder = expanded(options.export)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = [

@@ -1,0 +1,76 @@
+"""Reading the JSON files of a run: run.json, samples.jsonl, skipped.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmlens.errors import RunError
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(found, dict):
+        raise damaged(path, f"it holds a {type(found).__name__}, not an object")
+    return found
+
+
+def read_records(path: Path, *keys: str, count: int | None = None) -> list[dict[str, Any]]:
+    """The JSON objects in the lines of a file; none if there is no file.
+
+    Args:
+        path: The file.
+        keys: The keys that each object has.
+        count: The number of lines, if it is known.
+
+    Raises:
+        RunError: A line is damaged, or lines are missing. The error names it.
+    """
+    records = []
+    for number, record in _lines(path, keys):
+        if record is None:
+            raise damaged(path, f"line {number} is no JSON object with {', '.join(keys)}")
+        records.append(record)
+    if count is not None and len(records) != count:
+        raise damaged(path, f"it has {len(records)} lines, and {count} were written")
+    return records
+
+
+def readable_records(path: Path, *keys: str) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects in the undamaged lines of a file, and the number of damaged lines."""
+    found = [record for _, record in _lines(path, keys)]
+    whole = [record for record in found if record is not None]
+    return whole, len(found) - len(whole)
+
+
+def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            whole = isinstance(record, dict) and all(key in record for key in keys)
+            yield number, record if whole else None
+
+
+def damaged(path: Path, why: str) -> RunError:
+    """The error for a file of a run that cannot be read."""
+    return RunError(
+        f"The file {str(path)!r} of the run is damaged: {why.rstrip('.')}.",
+        subject=str(path),
+        hint="Restore it from a copy; or run the command that made the run again with --resume, "
+        "which writes the file again, or with --fresh, which starts over.",
+    )
