@@ -46,8 +46,7 @@ class GenericAdapter(TransformersAdapter):
 
     @classmethod
     def check_config(cls, config: Any) -> None:
-        """Refuse models without images, and encoder-decoders, whose two sequences the generic
-        layout cannot tell apart.
+        """Refuse models without images, and encoder-decoders: they have two sequences.
 
         Raises:
             CheckpointError: The checkpoint is one.
