@@ -361,5 +361,5 @@ def test_columns_that_a_text_reaches_need_one(tmp_path: Path, sites: tuple[str, 
 
 
 def test_other_trouble_with_the_data_is_told_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No image"):
+    with pytest.raises(DataError, match="No installed dataset reads"):
         composed(str(tmp_path), "vision.block.*/image.mean")
