@@ -173,7 +173,7 @@ def _registered() -> list[str]:
 def _on(image: Image, color: str) -> Image:
     from PIL import Image as PILImage
 
-    shown = image.convert("RGBA")
+    shown = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     ground = PILImage.new("RGBA", shown.size, color)
     ground.alpha_composite(shown)
     return ground.convert("RGB")
@@ -187,6 +187,9 @@ def _eight_bits(image: Image, bits: int | None) -> Image:
     if image.mode.startswith("I;16"):
         return _gray(image, bits or _declared(image))
     if _deep_color(image):
+        clear = image.info.get("transparency")
+        if isinstance(clear, tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in clear)
         _check_deep_color(image, bits)
     return image
 

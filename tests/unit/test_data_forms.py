@@ -6,6 +6,8 @@ import base64
 import gzip
 import io
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlmlens.errors import DataError, DuplicateSample, ManifestError
+from vlmlens.errors import DataError, DataNotFound, DuplicateSample, ManifestError
 from vlmlens.samples import Sample
 from vlmlens_plugins.data._answers import Answers
 from vlmlens_plugins.data.table import Table, TableOptions
@@ -368,7 +370,7 @@ def test_vlmevalkit_tables(tmp_path: Path) -> None:
     assert [s.label for s in samples] == ["red", "blue", "green", "green"]
     assert samples[1].choices == ("red", "green", "blue")
     assert samples[1].split_group == samples[2].split_group
-    assert any("A to C are the choices" in note for note in notes)
+    assert any("'A' to 'C' are the choices" in note for note in notes)
     assert any("'answer' are letters of the choices" in note for note in notes)
 
 
@@ -455,6 +457,23 @@ def test_what_is_no_list_of_choices_is_refused(tmp_path: Path, given: str) -> No
         read(written(tmp_path, "x.json", [{"prompt": "?", "options": given}]))
 
 
+@pytest.mark.parametrize("names", [("A", "B"), ("option_a", "option_b"), ("Choice 1", "Choice 2")])
+def test_columns_of_single_choices(tmp_path: Path, names: tuple[str, str]) -> None:
+    row = {"prompt": "?", names[0]: "red", names[1]: "blue", "answer": "B"}
+    (sample,) = read(written(tmp_path, "x.json", [row]))
+    assert (sample.choices, sample.label) == (("red", "blue"), "blue")
+
+
+def test_open_questions_among_closed_ones(tmp_path: Path) -> None:
+    """As in MMMU: the options of an open question are an empty list."""
+    rows = [
+        {"question": "?", "options": "['red', 'blue']", "answer": "B"},
+        {"question": "!", "options": "[]", "answer": "six"},
+    ]
+    samples = read(written(tmp_path, "x.json", rows))
+    assert [(s.choices, s.label) for s in samples] == [(("red", "blue"), "blue"), ((), "six")]
+
+
 def labels(tmp_path: Path, *rows: tuple[Any, list[str]], **options: Any) -> list[str | None]:
     made = [{"prompt": "?", "label": label, "choices": choices} for label, choices in rows]
     return [s.label for s in read(written(tmp_path, "x.json", made), **options)]
@@ -495,3 +514,54 @@ def test_how_labels_were_read_is_said() -> None:
     assert note is not None
     assert "from 0 (from 1: --set options.dataset.count_from=1)" in note
     assert Answers([("a", ["a", "b"])]).note is None
+
+
+def test_packed_text_is_not_unpacked_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmlens_plugins.data._table_files._MOST_TEXT", 1_000)
+    with pytest.raises(ManifestError, match="more than 2 GiB unpacked"):
+        read(written(tmp_path, "x.jsonl.gz", " " * 5_000))
+
+
+def test_base64_with_much_space_is_read_in_linear_time(tmp_path: Path) -> None:
+    cell = b64(10) + " " * 300_000 + "!"
+    began = time.perf_counter()
+    with pytest.raises(ManifestError, match="no image in base64"):
+        read(written(tmp_path, "x.json", [{"prompt": "?", "image": cell}]))
+    assert time.perf_counter() - began < 5
+    spaced = "\n".join(b64(10)[i : i + 40] for i in range(0, len(b64(10)), 40))
+    (sample,) = read(written(tmp_path, "x.json", [{"prompt": "?", "image": spaced}]))
+    assert reds(sample) == [10]
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.csv")
+    assert not Table.reads(str(tmp_path / "x.csv"))
+    with pytest.raises(DataNotFound, match="is not a table"):
+        read(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900])
+def test_deep_cells_are_attributes_or_an_error(tmp_path: Path, depth: int) -> None:
+    cell = "[" * depth + "]" * depth
+    for column in ("x", "image", "choices", "label"):
+        path = written(tmp_path, "x.jsonl", f'{{"prompt": "?", "{column}": {cell}}}')
+        if column == "x":
+            assert len(str(read(path)[0].attributes["x"])) == 2 * depth
+        else:
+            with pytest.raises(ManifestError, match=f"column '{column}'"):
+                read(path)
+
+
+def test_paths_of_windows_and_of_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "a.png").write_bytes(png(10))
+    path = written(tmp_path, "q.csv", "image,prompt\nimg\\a.png,?\n")
+    assert reds(read(path)[0]) == [10]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = written(tmp_path, "q.csv", "image,prompt\n~/img/a.png,?\n")
+    assert reds(read(path)[0]) == [10]
+    monkeypatch.setenv("HOME", "/nowhere")
+    with pytest.raises(DataError, match="is outside the folder"):
+        read(path)

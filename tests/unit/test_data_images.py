@@ -207,7 +207,8 @@ def test_files_that_are_left_out_are_counted_and_named(
     make(tmp_path, "a.png", "b.svg", "c/d.mp4", "c/e.mp4", "f.txt", "g", ".hidden.txt")
     make(tmp_path, "Thumbs.db", ".DS_Store")
     assert told(tmp_path, "?")[1] == [
-        f"{tmp_path}: 5 files are left out: 2 .mp4, 1 .svg, 1 .txt, 1 without a suffix."
+        f"{tmp_path}: 5 files are left out, not read as images: "
+        "2 .mp4, 1 .svg, 1 .txt, 1 without a suffix."
     ]
     make(tmp_path, "h.heic")
     monkeypatch.setattr("vlmlens_plugins.data.images.has_heif", lambda: False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zlib
 from pathlib import Path
 from struct import pack
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vlmlens
 from vlmlens.compose.image_check import Checked, bad_images_error, check_images
-from vlmlens.errors import ImageError, SpecError
+from vlmlens.errors import FingerprintMismatch, ImageError, SpecError
 from vlmlens.images import FORMATS, SUFFIXES, ImageRules, open_image, rgb
+from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
 
@@ -162,15 +165,19 @@ def test_ppm_of_more_than_eight_bits_is_scaled_by_its_own_range(tmp_path: Path) 
     assert checked(tmp_path / "x.pgm").bad == []
 
 
-def deep_png(path: Path, peak: int) -> Path:
-    """A PNG of 16-bit RGB, which Pillow does not write."""
+def deep_png(path: Path, peak: int, clear: int | None = None) -> Path:
+    """A PNG of 16-bit RGB, which Pillow does not write; its first row has the transparent value."""
     rows = np.full((4, 4, 3), peak, ">u2")
+    if clear is not None:
+        rows[0] = clear
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return pack(">I", len(data)) + kind + data + pack(">I", zlib.crc32(kind + data))
 
     header = chunk(b"IHDR", pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    if clear is not None:
+        header += chunk(b"tRNS", pack(">HHH", clear, clear, clear))
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     )
@@ -187,6 +194,11 @@ def test_dark_sixteen_bit_color_is_refused(tmp_path: Path, peak: int) -> None:
     assert seen(path, bits=16).max() == peak >> 8
     assert seen(deep_png(path, 65535)).max() == 255
     assert checked(path).bad == []
+
+
+def test_a_transparent_sixteen_bit_color(tmp_path: Path) -> None:
+    path = deep_png(tmp_path / "x.png", 40_000, clear=30_000)
+    assert seen(path)[:2, 0, 0].tolist() == [255, 156]
 
 
 # ------------------------------------------------------------------- pages, formats
@@ -278,3 +290,51 @@ def test_samples_without_an_image_among_others(tmp_path: Path) -> None:
     gone = Sample("5", "?", (str(tmp_path / "gone.png"),))
     both = bad_images_error(check_images([*given, gone], text_only=False).bad, 5)
     assert "an image that cannot be used, or none (2)" in both.message
+
+
+def test_nothing_else_opens_images() -> None:
+    """Every file goes through `open_image`, which knows the formats."""
+    root = Path(__file__).parents[2]
+    opening = [
+        path.relative_to(root).as_posix()
+        for folder in ("core", "plugins", "adapters")
+        for path in (root / folder).rglob("*.py")
+        if "tests" not in path.parts and re.search(r"Image\.open\(", path.read_text("utf-8"))
+    ]
+    assert opening == ["core/vlmlens/images.py"]
+
+
+def run_of(folder: Path, data: Path, **settings: Any) -> Run:
+    return vlmlens.extract(
+        data=data,
+        prompt="What?",
+        sites="llm.block.0/last",
+        device="cpu",
+        out=folder,
+        progress=False,
+        **settings,
+    )
+
+
+def test_a_run_keeps_its_background(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    drawing().save(tmp_path / "photos" / "a.png")
+    run = run_of(tmp_path / "run", tmp_path / "photos", background="black")
+    with run.store() as store:
+        assert store.get_meta()["fingerprint"]["background"] == "black"
+    assert run.samples[0].open_images()[0].getextrema() == ((0, 0),) * 3
+    assert any("becomes black" in note for note in run.info["notes"])
+    with pytest.raises(FingerprintMismatch):
+        run_of(tmp_path / "run", tmp_path / "photos", mode="resume")
+
+
+def test_rows_without_an_image_stop_a_run(tmp_path: Path) -> None:
+    Image.new("RGB", (24, 24)).save(tmp_path / "a.png")
+    (tmp_path / "q.csv").write_text("id,image\n1,a.png\n2,\n3,a.png\n")
+    with pytest.raises(ImageError, match="1 of 3 samples have no image, and others have one"):
+        run_of(tmp_path / "stopped", tmp_path / "q.csv")
+    skipped = run_of(tmp_path / "skipped", tmp_path / "q.csv", on_bad_sample="skip")
+    assert [s.id for s in skipped.samples] == ["1", "3"]
+    assert [(bad.id, bad.image) for bad in skipped.skipped] == [("2", "")]
+    kept = run_of(tmp_path / "kept", tmp_path / "q.csv", text_only=True)
+    assert [len(s.images) for s in kept.samples] == [1, 0, 1]

@@ -436,12 +436,35 @@ class TestDamage:
                 b"h",
                 b'{"ids": [], "lengths": [], "columns": [{"number": 0, "crc32": 0, "lengths": 3}]}',
             ),
+            (b"h", header('{"number": 1, "crc32": 0, "lengths": null}')),
+            (b"h", b'{"ids": [7], "lengths": [], "columns": []}'),
+            (
+                b"h",
+                b'{"ids": ["a"], "lengths": [[1099511627776000]], "columns": '
+                b'[{"number": 1, "crc32": 0, "lengths": 0}]}',
+            ),
+            (
+                b"h",
+                b'{"ids": ["a"], "lengths": [[1, 2]], "columns": '
+                b'[{"number": 1, "crc32": 0, "lengths": 0}]}',
+            ),
+            (
+                b"h",
+                b'{"ids": ["a", "b"], "lengths": [], "orders": [[1, 0]], "columns": '
+                b'[{"number": 0, "crc32": 0, "lengths": null, "order": 0}]}',
+            ),
+            (b"h", b"[" * 100_000),
+            (b"c", b'{"number": 0, "name": "x", "dtype": "int64", "width": -1, "ragged": false}'),
             (b"c", b'{"number": 0, "name": "x"}'),
             (b"c", b'{"number": 0, "name": "x", "dtype": "float8", "width": 1, "ragged": false}'),
             (b"c", b'{"number": 5, "name": "x", "dtype": "int64", "width": 1, "ragged": false}'),
         ],
     )
-    def test_damaged_records(self, folder, key, record):
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_damaged_records(self, folder, key, record, version):
+        """Also of a store without a seal, such as one that somebody made to do harm."""
+        if version == 2:
+            make_old(folder, version)
         raw_put(folder, key + bytes(4), record)
         with pytest.raises(StoreCorrupt, match=r"record of (chunk|column) 0 is damaged"):
             open_store(folder, "r")

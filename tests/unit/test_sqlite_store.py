@@ -308,7 +308,7 @@ class TestRecords:
         db.close()
         data = filled.read_bytes()
         random = np.random.default_rng(0)
-        for number in range(60):
+        for number in range(40):
             text = texts[number % len(texts)].encode()
             places = [match.start() for match in re.finditer(re.escape(text), data)]
             bit = 8 * int(random.choice(places)) + int(random.integers(8 * len(text)))

@@ -390,6 +390,17 @@ def test_the_spec_of_a_run_of_this_user_is_a_trusted_run_file(
         SpecFlags({}, str(copied), ()).spec()
 
 
+def test_an_edited_working_folder_leads_to_no_other_remote_code(
+    tmp_path: Path, state: Path
+) -> None:
+    spec = make_spec({"adapter": "hf", "model": "org/name", "trust_remote_code": True})
+    run = Run.create(tmp_path / "a", spec, {})
+    (tmp_path / "theirs" / "org" / "name").mkdir(parents=True)
+    run.update(working_folder=str(tmp_path / "theirs"))
+    assert Run(run.path).trusted
+    assert Run(run.path).spec.model == "org/name"
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_processes_that_begin_at_once_share_one_key(
     links: bool, state: Path, monkeypatch: pytest.MonkeyPatch

@@ -269,7 +269,7 @@ class TestRecords:
         files = sorted(folder.rglob("*.json"))
         assert len(files) == 9
         random = np.random.default_rng(0)
-        for number in range(200):
+        for number in range(90):
             path = files[number % len(files)]
             data = path.read_bytes()
             bit = int(random.integers(8 * len(data)))

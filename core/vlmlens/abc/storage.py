@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vlmlens._display import brief, count, shape
 from vlmlens.abc import options as base
-from vlmlens.errors import StoreError
+from vlmlens.errors import StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from vlmlens.samples import Sample
@@ -227,10 +227,20 @@ class ColumnStore(ABC):
             yield ChunkCheck(info.name, ids[0] if ids else "", len(ids), size, problem)
 
     def samples(self) -> list[Sample]:
-        """The samples as the store knows them; empty if only the run knows them."""
+        """The samples as the store knows them; empty if only the run knows them.
+
+        Raises:
+            StoreCorrupt: Their description cannot be understood.
+        """
         from vlmlens.samples import Sample
 
-        return [Sample.from_dict(record) for record in self.get_meta().get("samples", ())]
+        try:
+            return [Sample.from_dict(record) for record in self.get_meta().get("samples", ())]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreCorrupt(
+                "The store describes its samples in a form that cannot be understood.",
+                hint="Copy the store again from its source.",
+            ) from error
 
     def describe(self, samples: Iterable[Sample], *, model: str = "", adapter: str = "") -> None:
         """Keep a description of the samples, so that the store can be used without its run.

@@ -346,7 +346,9 @@ def _why(image: str | Image, error: Exception) -> str:
 def _file_trouble(image: str | Image, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         link = isinstance(image, str) and Path(image).is_symlink()
-        return "a link to no file" if link else "the file does not exist"
+        windows = isinstance(image, str) and "\\" in image
+        why = " (it has the backslashes of Windows)" if windows else ""
+        return "a link to no file" if link else f"the file does not exist{why}"
     return f"cannot be read: {error.strerror}"
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.errors import CheckpointError, DataError, ImageError, PluginError
+from vlmlens.images import open_image
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.samples import UNREADABLE, BadSample, Sample
 
@@ -167,7 +168,7 @@ def _size(image: str | Image) -> tuple[int, int]:
     if not isinstance(image, str):
         return image.size
     try:
-        with PILImage.open(image) as opened:
+        with open_image(image) as opened:
             return opened.size
     except (*UNREADABLE, PILImage.DecompressionBombError):
         return 0, 0

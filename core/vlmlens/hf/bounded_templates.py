@@ -53,7 +53,7 @@ def rendered(template: str, variables: Mapping[str, Any]) -> str:
     'a;b;'
     """
     _left.set(_BUDGET)
-    return _compiled(template).render(**variables)
+    return str(_compiled(template).render(**variables))
 
 
 @functools.lru_cache(maxsize=16)
@@ -85,7 +85,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
         }
 
     @staticmethod
-    def concat(parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(parts: Iterable[str]) -> str:
         """The parts as one text; called for what a template, a macro or a block gives."""
         found = []
         for part in parts:
@@ -140,7 +140,9 @@ class _Charging(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        texts = [nodes.Filter(n, "string", [], [], None, None) for n in node.nodes]
+        texts: list[nodes.Expr] = [
+            nodes.Filter(part, "string", [], [], None, None) for part in node.nodes
+        ]
         return functools.reduce(nodes.Add, texts)
 
 
@@ -167,7 +169,7 @@ class _Names(Namespace):
         super().__setitem__(name, value)
 
 
-def _own(name: str, *arguments: nodes.Expr) -> nodes.Call:
+def _own(name: str, *arguments: Any) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(name), list(arguments), [], None, None)
 
 

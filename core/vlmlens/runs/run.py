@@ -129,6 +129,8 @@ class Run(AsHtml):
     def spec(self) -> RunSpec:
         """The composed spec. A checkpoint's folder is found from any working folder.
 
+        That of a checkpoint with remote code is stored whole: run.json could be edited.
+
         Raises:
             RunError: The file is damaged.
         """
@@ -138,8 +140,10 @@ class Run(AsHtml):
         except SpecError as error:
             raise damaged(path, error.message) from error
         spec = make_spec(values)
-        there = Path(self.info.get("working_folder", "")) / (spec.model or "")
-        if spec.model is None or Path(spec.model).exists() or not there.is_dir():
+        if spec.model is None or spec.trust_remote_code or Path(spec.model).exists():
+            return spec
+        there = Path(self.info.get("working_folder", "")) / spec.model
+        if not there.is_dir():
             return spec
         return spec.model_copy(update={"model": str(there)})
 

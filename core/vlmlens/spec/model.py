@@ -15,6 +15,7 @@ from vlmlens.images import HIDDEN_COLORS, ImageRules
 from vlmlens.spec.credentials import refuse_credentials
 from vlmlens.spec.nesting import check_nesting, too_deep
 from vlmlens.spec.paths import path_of
+from vlmlens.spec.yaml_files import NO_YAML, parsed_file
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -29,10 +30,6 @@ MAX_PIXELS = 178_956_970
 
 AUTO_ADAPTER = "auto"
 """The adapter of a run whose user names none: chosen by the checkpoint, the demo without one."""
-
-_LARGEST_FILE = 16_000_000
-NO_YAML = (yaml.YAMLError, ValueError, AttributeError)
-"""What PyYAML raises: for `!!timestamp x` it trips over None."""
 
 DEMO_DATA = "demo:scenes"
 """The data of a run of the demo model whose user names none."""
@@ -248,7 +245,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SpecError: It does not exist, is no YAML, or holds no mapping.
     """
     try:
-        data = yaml.load(_text_of(expanded(path)), Loader=_UniqueKeys)  # noqa: S506
+        data = parsed_file(expanded(path))
     except OSError as error:
         raise SpecError(
             f"The run file {path} cannot be read: {error.strerror}.", subject=str(path)
@@ -268,15 +265,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         )
     check_nesting(data, f"The run file {path}")
     return data
-
-
-def _text_of(path: Path) -> str:
-    """The text of a run file, which may also come through a pipe."""
-    with path.open("rb") as file:
-        content = file.read(_LARGEST_FILE + 1)
-    if len(content) > _LARGEST_FILE:
-        raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
-    return content.decode()
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:
@@ -328,21 +316,6 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
     return result
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, where YAML's last one would win silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: list[Any] = []
-        for key, _ in node.value:
-            name = getattr(key, "value", None)
-            if name in seen and name != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name!r} occurs twice", key.start_mark
-                )
-            seen.append(name)
-        return super().construct_mapping(node, deep=deep)
 
 
 def _value(assignment: str, text: str) -> Any:

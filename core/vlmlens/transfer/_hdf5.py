@@ -29,7 +29,7 @@ def write(content: Content, path: Path, advance: Callable[[int], None]) -> None:
     h5py = _h5py()
     with h5py.File(path, "x") as file:
         for info in content.columns:
-            if info.name in file:
+            if info.name in file or "\0" in info.name:
                 raise StoreError(
                     f"The column {info.name!r} cannot stand in an HDF5 file beside the others.",
                     subject=info.name,

@@ -61,6 +61,8 @@ def choices(value: Any) -> tuple[str, ...]:
         value = _listed(value) if value.lstrip()[:1] in ("[", "(", "{") else _parted(value)
     if isinstance(value, dict):
         value = list(value.values())
+    if value == []:
+        return ()
     if not isinstance(value, list):
         raise CellError(f"expected a list or texts parted by '|', got {_kind(value)}")
     answers = [text(item) for item in value]

@@ -12,7 +12,7 @@ from vlmlens._disk import made_cache
 from vlmlens._files import cache_folder, write_bytes
 
 _SHORTEST = 64
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,")
 _BEGINNINGS = (
     b"\x89PNG",
@@ -34,10 +34,12 @@ class Stored(str):
 
 def taken_out(cell: Any) -> Any:
     """A cell in which every embedded image is the path of its file; other cells as they are."""
+    return [_one(item) for item in cell] if isinstance(cell, list) else _one(cell)
+
+
+def _one(cell: Any) -> Any:
     if isinstance(cell, dict) and cell and set(cell) <= {"bytes", "path"}:
         return _of_struct(cell)
-    if isinstance(cell, list):
-        return [taken_out(item) for item in cell]
     if isinstance(cell, bytes) and _is_image(cell):
         return stored(cell)
     if isinstance(cell, str) and len(cell) >= _SHORTEST:
@@ -68,9 +70,10 @@ def _decoded(text: str) -> bytes | None:
     """The image that base64 text holds; None for other text."""
     uri = _DATA_URI.match(text)
     body = text[uri.end() :] if uri else text
-    if not _is_image(_bytes_of(body[:64].strip()[:32]) or b"") or not _BASE64.fullmatch(body):
+    if not _is_image(_bytes_of(body[:64].strip()[:32]) or b""):
         return None
-    return _bytes_of("".join(body.split()))
+    body = "".join(body.split())
+    return _bytes_of(body) if _BASE64.fullmatch(body) else None
 
 
 def _bytes_of(text: str) -> bytes | None:

@@ -14,8 +14,6 @@ from vlmlens_plugins.data._usual_names import KNOWN, ColumnName
 
 _LOOKED_AT = 1_000
 _IMAGES = ("image", "images")
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_FEWEST_LETTERS = 2
 
 
 class TableColumns:
@@ -111,14 +109,12 @@ class TableColumns:
         return any(name in self.known for name in _IMAGES)
 
     def _letters(self, free: Sequence[str]) -> list[str]:
-        """Columns `A`, `B`, ... of choices, where no other column holds them."""
+        """Columns `A`, `B`, ... of single choices, where no other column holds them."""
         if "choices" in self.known or "choices" not in free:
             return []
-        columns = self._free_columns()
-        found = [letter for letter in _LETTERS if letter in columns]
-        if len(found) < _FEWEST_LETTERS or "".join(found) not in _LETTERS:
-            return []
-        self.note(f"the columns {found[0]} to {found[-1]} are the choices")
+        found = usual.choice_columns(self._free_columns())
+        if found:
+            self.note(f"the columns {found[0]!r} to {found[-1]!r} are the choices")
         return found
 
     def _guess(self, name: str) -> None:

@@ -18,7 +18,7 @@ from vlmlens_plugins.data._embedded import taken_out
 from vlmlens_plugins.data._excel import DAMAGED, excel_cells
 from vlmlens_plugins.data._json_rows import NoRowsError, conversed, rows_in
 
-_MOST_TEXT = 4 << 30
+_MOST_TEXT = 2 << 30
 _LONGEST_FIELD = 2**31 - 1
 _ROWS_AT_ONCE = 64
 
@@ -253,7 +253,7 @@ def _bytes(path: Path) -> bytes:
     with gzip.open(path) as file:
         data = file.read(_MOST_TEXT + 1)
     if len(data) > _MOST_TEXT:
-        raise _wrong(path, "", "more than 4 GiB unpacked")
+        raise _wrong(path, "", "more than 2 GiB unpacked")
     return data
 
 

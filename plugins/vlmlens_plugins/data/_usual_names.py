@@ -26,13 +26,18 @@ USUAL: Mapping[str, Sequence[str]] = {
         "imagenames", "filenames", "filepaths",
     ),
     "prompt": (
-        "prompt", "question", "query", "instruction", "problem", "questiontext", "text", "input",
+        "prompt", "question", "query", "instruction", "problem", "questiontext", "prompttext",
+        "userprompt", "instructions", "text", "input",
     ),
     "label": (
         "label", "answer", "target", "groundtruth", "gt", "gtanswer", "correctanswer", "correct",
-        "class", "classname", "classlabel", "multiplechoiceanswer", "category",
+        "class", "classname", "classlabel", "multiplechoiceanswer", "answertext", "correctoption",
+        "correctchoice", "correctchoiceidx", "correctidx", "answeridx", "answerindex", "gold",
+        "goldanswer", "labels", "answers", "expected", "expectedanswer", "category",
     ),
-    "choices": ("choices", "options", "candidates", "multiplechoices", "answeroptions"),
+    "choices": (
+        "choices", "options", "candidates", "multiplechoices", "answeroptions", "answerchoices",
+    ),
     "group": ("group",),
     "task": ("task",),
 }  # fmt: skip
@@ -41,7 +46,16 @@ USUAL: Mapping[str, Sequence[str]] = {
 _VAGUE = ("filename", "filepath", "file", "path", "base64", "filenames", "filepaths")
 _PICTURE = ("image", "img", "picture", "photo")
 _VIDEO = ("video", "clip", "movie")
+_TEXTS = {
+    "label": ("label", "labels", "answer", "answers", "target", "groundtruth"),
+    "prompt": ("prompt", "prompts", "question", "questions", "instruction", "query"),
+}
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_LETTER = re.compile(r"(?:option|choice|opt)?([a-z])")
+_OPTION = re.compile(r"(?:option|choice|opt)(\d{1,2})")
+_FEWEST_CHOICES = 2
 _NUMBERED = re.compile(r"(?:image|img|picture|photo)(\d+)")
+_SHOWN = 12
 _VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 Fits = Callable[[str, str], bool]
@@ -84,6 +98,27 @@ def numbered(columns: Iterable[str]) -> list[str]:
     return sorted(numbers, key=lambda column: numbers[column])
 
 
+def choice_columns(columns: Iterable[str]) -> list[str]:
+    """`A`, `B`, ... or `option_a`, ... or `choice1`, ...: the choices, one by one; [] without.
+
+    >>> choice_columns(["B", "A", "id"]), choice_columns(["option_1", "option_2"])
+    (['A', 'B'], ['option_1', 'option_2'])
+    """
+    by_letter: dict[str, str] = {}
+    by_number: dict[str, str] = {}
+    for column in columns:
+        letter, number = _LETTER.fullmatch(plain(column)), _OPTION.fullmatch(plain(column))
+        if letter and (column.isupper() or len(column) > 1):
+            by_letter.setdefault(letter[1], column)
+        if number:
+            by_number.setdefault(number[1], column)
+    letters = "".join(sorted(by_letter))
+    if len(letters) >= _FEWEST_CHOICES and _ALPHABET.startswith(letters):
+        return [by_letter[letter] for letter in letters]
+    numbers = sorted(by_number, key=int)
+    return [by_number[number] for number in numbers] if len(numbers) >= _FEWEST_CHOICES else []
+
+
 def looks_like(column: str, values: Sequence[Any], *, images_taken: bool) -> str | None:
     """What an unused column is about: "image", "video", "label" or "prompt"; else None.
 
@@ -100,7 +135,8 @@ def looks_like(column: str, values: Sequence[Any], *, images_taken: bool) -> str
     numbers = all(isinstance(value, int | float) for value in values)
     if _begins_or_ends(name, _PICTURE) and not (numbers and images_taken):
         return "image"
-    return next((kind for kind in ("label", "prompt") if name in USUAL[kind]), None)
+    usual = next((kind for kind in ("label", "prompt") if name in USUAL[kind]), None)
+    return usual or next((kind for kind, ends in _TEXTS.items() if name.endswith(ends)), None)
 
 
 def are_pictures(values: Sequence[Any]) -> bool:
@@ -137,7 +173,9 @@ def guess_note(column: str, name: str) -> str:
 
 def unused_note(unused: Mapping[str, str]) -> str:
     """The sentence about columns that look useful and are not used, by what they look like."""
-    listed = ", ".join(f"{column!r} ({kind})" for column, kind in unused.items())
+    shown = [f"{column!r} ({kind})" for column, kind in unused.items()]
+    more = len(shown) - _SHOWN
+    listed = ", ".join([*shown[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
     column, kind = next(iter(unused.items()))
     how = (
         "Videos are not read."

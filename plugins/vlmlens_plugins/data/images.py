@@ -115,7 +115,7 @@ class ImageFolder(Dataset):
         if not names:
             raise self._empty(left)
         if left:
-            self._note(f"{_files(len(left))} left out: {_kinds(left)}")
+            self._note(f"{_files(len(left))} left out, not read as images: {_kinds(left)}")
         for name in names:
             self._check(path, name)
         return path, names, tables

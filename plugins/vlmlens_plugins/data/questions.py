@@ -100,6 +100,8 @@ class Questions(Dataset):
         names = sorted((p.name for p in folder.iterdir() if _is_image(p)), key=natural_key)
         about = self._annotated() if self.options.annotations else None
         kept = [name for name in names if about is None or name in about.of]
+        if about is not None:
+            self._note_unused(len(names) - len(kept), len(about.of) - len(kept))
         if not kept:
             what = "annotated picture" if about is not None else "picture"
             raise DataNotFound(
@@ -113,6 +115,15 @@ class Questions(Dataset):
             else:
                 seen = about.of[name] if about else None
                 yield name, _question_sets.coco(seen, about.kinds if about else (), name)
+
+    def _note_unused(self, pictures: int, annotations: int) -> None:
+        found = {
+            "pictures without annotations": pictures,
+            "annotations without a picture": annotations,
+        }
+        said = [f"{count} {what}" for what, count in found.items() if count]
+        if said:
+            self.notes = [f"questions:{self.source}: not used: {', '.join(said)}."]
 
     def _annotated(self) -> _Annotations:
         path = existing(self.options.annotations)

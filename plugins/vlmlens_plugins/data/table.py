@@ -209,7 +209,9 @@ class _RowReader:
             return str(given)
         if not isinstance(given, str):
             return given
-        path = self._root / given
+        path = self._root / Path(given).expanduser()
+        if "\\" in given and not path.exists():
+            path = self._root / given.replace("\\", "/")
         if not self._allow_outside:
             where = f"{self._path}, {row.place}"
             check_inside(path, self._root, where=where, given=given)

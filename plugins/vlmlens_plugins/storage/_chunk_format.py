@@ -176,6 +176,7 @@ class Index:
         self.columns: dict[str, Column] = {}
         self.chunks: list[Chunk] = []
         self._of_column: list[list[Chunk]] = []
+        self._ragged: list[bool] = []
         self._samples: list[int] = []
         self._rows: list[int] = []
         self._first_rows: dict[tuple[int, int], int] = {}
@@ -261,6 +262,7 @@ class Index:
             raise _corrupt("column", number)
         self.columns[column.name] = column
         self._of_column.append([])
+        self._ragged.append(column.form.ragged)
         self._samples.append(0)
         self._rows.append(0)
 
@@ -274,8 +276,11 @@ class Index:
             chunk = Chunk.from_record(number, record)
         except (KeyError, TypeError, IndexError) as error:
             raise _corrupt("chunk", number) from error
-        if not all(column in range(len(self._of_column)) for column in chunk.pieces):
-            raise _corrupt("chunk", number)
+        for column, piece in chunk.pieces.items():
+            if column not in range(len(self._of_column)):
+                raise _corrupt("chunk", number)
+            if self._ragged[column] != (piece.lengths is not None):
+                raise _corrupt("chunk", number)
         self.chunks.append(chunk)
         for column in chunk.pieces:
             self._of_column[column].append(chunk)

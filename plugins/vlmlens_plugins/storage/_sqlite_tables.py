@@ -55,7 +55,6 @@ from vlmlens_plugins.storage._sqlite_seal import (
 from vlmlens_plugins.storage._torch_blobs import save
 
 _AT_ONCE = 16
-_KEYS = {"vlmlens_samples": "number", "tensors": "id"}
 
 
 class OwnTables:
@@ -177,11 +176,15 @@ class OwnTables:
 
     def samples(self) -> list[Sample]:
         """See `ColumnStore.samples`."""
-        return [
-            Sample.from_dict(self._parsed(record, "samples"))
+        records = [
+            self._parsed(record, "samples")
             for _, _, record in self._whole("samples", "ORDER BY number")
             if record is not None
         ]
+        try:
+            return [Sample.from_dict(record) for record in records]
+        except (KeyError, TypeError, ValueError) as error:
+            raise changed("samples", self._database.path) from error
 
     def describe(self, samples: Iterable[Sample], model: str, adapter: str) -> None:
         """See `ColumnStore.describe`."""
@@ -282,21 +285,21 @@ class _Put:
         self._family = about.get("adapter") or ""
         self._model = about.get("model") or self._family
         self._sealed = sealed
+        self._tally = Tally(db)
+        self._blobs: dict[int, int] = {}
 
     def all(self, block: ColumnBlock) -> None:
         """Store all columns, and renew the seal."""
-        db, tally = self._db, Tally(self._db)
-        last = {table: _last(db, table, key) for table, key in _KEYS.items()}
+        db, tally = self._db, self._tally
+        last = db.execute("SELECT coalesce(max(number), 0) FROM vlmlens_samples").fetchone()[0]
         known = [_sample(db, sample) for sample in block.ids]
-        numbers = [self._column(name, values, block.ids, known) for name, values in
-                   block.columns.items()]  # fmt: skip
+        for name, values in block.columns.items():
+            self._column(name, values, block.ids, known)
         if not self._sealed:
             return
         tally.add("columns", "AND number >= ?", len(self._columns))
-        tally.add("samples", "AND number > ?", last["vlmlens_samples"])
-        tally.add("tensors", "AND id > ?", last["tensors"])
-        for number in numbers:
-            tally.add("values", "AND column = ? AND tensor > ?", number, last["tensors"])
+        tally.add("samples", "AND number > ?", last)
+        tally.add_tensors(self._blobs)
         tally.keep()
 
     def _column(
@@ -305,7 +308,7 @@ class _Put:
         values: Values,
         ids: Sequence[str],
         known: Sequence[tuple[int, tuple[str | None, ...]]],
-    ) -> int:
+    ) -> None:
         db, form = self._db, Form.of(values)
         number = self._columns[name][0] if name in self._columns else _new_column(db, name, form)
         ends = np.cumsum(row_lengths(values))[:-1]
@@ -322,15 +325,11 @@ class _Put:
             crc32 = zlib.crc32(raw)
             if self._sealed:
                 crc32 = bound(crc32, name, *form, own, tensor, len(array))
-            db.execute(
-                "INSERT INTO vlmlens_values VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, tensor, sample, len(array), start, len(raw), crc32),
-            )
-        return number
-
-
-def _last(db: sqlite3.Connection, table: str, key: str) -> int:
-    return int(db.execute(f"SELECT coalesce(max({key}), 0) FROM {table}").fetchone()[0])  # noqa: S608
+            entry = (number, tensor, sample, len(array), start, len(raw), crc32)
+            db.execute("INSERT INTO vlmlens_values VALUES (?, ?, ?, ?, ?, ?, ?)", entry)
+            if self._sealed:
+                self._tally.count(f"values {number}", entry)
+                self._blobs[int(tensor or 0)] = zlib.crc32(blob)
 
 
 def _new_column(db: sqlite3.Connection, name: str, form: Form) -> int:

@@ -48,6 +48,18 @@ def checked(data: bytes, what: str, start: int = 0) -> tuple[dict[str, Any], int
     return parsed(data, what), crc32
 
 
+def parsed_seal(data: bytes, what: str) -> dict[str, Any]:
+    """The seal: `commits`, `chain`, and the checksums of `files`.
+
+    Raises:
+        StoreCorrupt: It is not as it was written.
+    """
+    seal, _ = checked(data, what)
+    if not {"commits", "chain"} <= seal.keys() or not isinstance(seal.get("files"), dict):
+        raise damaged(what)
+    return seal
+
+
 def parsed(data: bytes, what: str) -> dict[str, Any]:
     """The record in a text without a checksum of its own.
 
@@ -116,3 +128,8 @@ def add_commit(index: Index, record: Mapping[str, Any], name: str) -> None:
         index.add_column(len(index.columns), column)
     for chunk in chunks:
         index.add_chunk(len(index.chunks), chunk)
+
+
+def commit_key(number: int) -> str:
+    """Where a commit lies."""
+    return f"commits/{number:08d}.json"

@@ -56,8 +56,10 @@ from vlmlens_plugins.storage._zarr_records import (
     add_commit,
     check_format,
     checked,
+    commit_key,
     damaged,
     parsed,
+    parsed_seal,
     signed,
 )
 
@@ -203,8 +205,11 @@ class ZarrStore(ColumnStore):
             data = self._place.get(_META)
             if self._version == 1:
                 return parsed(data or b"{}", _META)
-            found: dict[str, Any] = checked(data, _META)[0]["meta"] if data is not None else {}
-            return found
+            found = {"meta": {}} if data is None else checked(data, _META)[0]
+            meta = found.get("meta")
+            if not isinstance(meta, dict):
+                raise damaged(_META)
+            return meta
 
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """See `ColumnStore.set_meta`."""
@@ -258,13 +263,13 @@ class ZarrStore(ColumnStore):
         with self._refreshed():
             pass
         self._sealed = before is not None
-        later, here = (self._place.get(_commit_key(self._commits + n)) for n in (1, 0))
+        later, here = (self._place.get(commit_key(self._commits + n)) for n in (1, 0))
         if later is not None and here is None:
             raise damaged(f"commit {self._commits}")
         small = {key: self._place.get(key) for key in (ROOT, _META)}
         if before is None or self._place.get(_SEAL) != before:
             return
-        seal, _ = checked(before, _SEAL)
+        seal = parsed_seal(before, _SEAL)
         for key, data in small.items():
             if seal["files"].get(key) != (None if data is None else zlib.crc32(data)):
                 raise damaged(key)
@@ -287,7 +292,7 @@ class ZarrStore(ColumnStore):
                     self._place.name,
                 )
             return
-        wanted = checked(before, _SEAL)[0]["files"]
+        wanted = parsed_seal(before, _SEAL)["files"]
         found = {key: zlib.crc32(data) for key, data in self._files()}
         if self._place.get(_SEAL) == before:
             for key in {**wanted, **found}:
@@ -324,7 +329,7 @@ class ZarrStore(ColumnStore):
         }
         try:
             data = to_json(record) if self._version == 1 else signed(record, self._chain)[0]
-            self._place.put(_commit_key(self._commits), data, new=True)
+            self._place.put(commit_key(self._commits), data, new=True)
         except FileExistsError as error:
             raise StoreLocked(
                 f"Another process writes to the store {self._place.name}: commit {self._commits} "
@@ -383,7 +388,7 @@ class ZarrStore(ColumnStore):
     def _refreshed(self) -> Iterator[Index]:
         """The index, with all commits that are there."""
         with self._entered():
-            while (data := self._place.get(_commit_key(self._commits))) is not None:
+            while (data := self._place.get(commit_key(self._commits))) is not None:
                 name = f"commit {self._commits}"
                 record, chain = (
                     (parsed(data, name), 0)
@@ -393,7 +398,3 @@ class ZarrStore(ColumnStore):
                 add_commit(self._index, record, name)
                 self._commits, self._chain = self._commits + 1, chain
             yield self._index
-
-
-def _commit_key(number: int) -> str:
-    return f"commits/{number:08d}.json"

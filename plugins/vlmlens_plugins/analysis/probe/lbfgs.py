@@ -28,6 +28,8 @@ _SMOOTHING = 0.5
 _RATE = 3
 """Over how many steps the fall of the gains is measured."""
 _SLOWEST = 0.9
+_LEFT = 0.75
+"""Where no more than this share of the fits goes on, the others are put aside."""
 
 
 class Vector(NamedTuple):
@@ -54,6 +56,12 @@ class Vector(NamedTuple):
         if self.pairing is not self.coordinates:
             self.pairing.addcmul_(other.pairing, factor[:, None, None])
         return self
+
+    def of(self, fits: Tensor) -> Vector:
+        """Of some of the fits."""
+        coordinates = self.coordinates[..., fits]
+        same = self.pairing is self.coordinates
+        return Vector(coordinates, coordinates if same else self.pairing[..., fits])
 
     def square(self) -> Tensor:
         """`[problems, fits]`: squared norm of the weights, without the intercept."""
@@ -104,6 +112,11 @@ class Minimum:
     converged: Tensor
     steps: int
 
+    def of(self, fits: Tensor) -> Minimum:
+        """Of some of the fits."""
+        objective, converged = self.objective[:, fits], self.converged[:, fits]
+        return Minimum(self.vector.of(fits), objective, converged, self.steps)
+
 
 def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
     """Minimize `sum(loss) + decay / 2 * ||weights||^2` for every problem and label vector.
@@ -126,6 +139,7 @@ def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
     done = torch.zeros_like(loss, dtype=torch.bool)
     steps = 0
     gains: list[Tensor] = []
+    ended = _Ended(target.shape[3])
     while True:
         uphill, slope = history.uphill(gradient)
         gains = [*gains[-_RATE:], -slope / 2]
@@ -133,6 +147,14 @@ def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
         if steps == _MAX_STEPS or bool(done.all()):
             break
         direction = uphill.scale_(-(~done).to(loss.dtype))
+        if int((left := ~done.all(0)).sum()) <= _LEFT * len(left):
+            found = Minimum(vector, loss, _converged(slope, loss, tolerance), steps)
+            ended.keep(found, ~left)
+            vector, direction = vector.of(left), direction.of(left)
+            gradient, target, out = gradient[..., left], target[..., left], out[..., left]
+            loss, slope, start, penalty = (x[:, left] for x in (loss, slope, start, penalty))
+            done, gains = done[:, left], [gain[:, left] for gain in gains]
+            history.only(left)
         change = form.logits(direction)
         line = _Line.along(form, vector, direction, penalty)
         length, loss, residual, out = _search(form, target, out, change, line, loss, slope)
@@ -142,8 +164,40 @@ def minimize(form: Form, target: Tensor, tolerance: float) -> Minimum:
         history.add(direction.scale_(length), gradient - before, change, length, line)
         done = done | (length == 0)
         steps += 1
-    converged = -slope / 2 <= 100 * tolerance * loss
-    return Minimum(vector, loss, converged, steps)
+    return ended.whole(Minimum(vector, loss, _converged(slope, loss, tolerance), steps))
+
+
+def _converged(slope: Tensor, loss: Tensor, tolerance: float) -> Tensor:
+    return -slope / 2 <= 100 * tolerance * loss
+
+
+class _Ended:
+    """Fits that have ended before the others, which go on without them."""
+
+    def __init__(self, fits: int) -> None:
+        self._parts: list[tuple[Tensor, Minimum]] = []
+        self._places = torch.arange(fits)
+
+    def keep(self, found: Minimum, ended: Tensor) -> None:
+        """Keep what some of the fits that are left have come to."""
+        self._parts.append((self._places[ended.cpu()], found.of(ended)))
+        self._places = self._places[~ended.cpu()]
+
+    def whole(self, last: Minimum) -> Minimum:
+        """All fits in their order, `last` for those that are left."""
+        if not self._parts:
+            return last
+        parts = [*self._parts, (self._places, last)]
+        order = torch.argsort(torch.cat([places for places, _ in parts]))
+        order = order.to(last.objective.device)
+
+        def together(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for _, part in parts], -1)[..., order]
+
+        coordinates = torch.cat([part.vector.coordinates for _, part in parts], -1)[..., order]
+        pairing = torch.cat([part.vector.pairing for _, part in parts], -1)[..., order]
+        vector = Vector(coordinates, pairing)
+        return Minimum(vector, together("objective"), together("converged"), last.steps)
 
 
 def _log_prior(form: Form, target: Tensor) -> Tensor:
@@ -254,6 +308,14 @@ class _History:
         self._pairs = [*self._pairs[1 - _MEMORY :], (step, difference, inverse)]
         fresh = torch.where(good, bound / curvature.where(good, one), one).clamp(min=1.0).sqrt()
         self._scale = fresh if self._scale is None else torch.where(good, fresh, self._scale)
+
+    def only(self, fits: Tensor) -> None:
+        """Forget all but some of the fits."""
+        self._pairs = [
+            (step.of(fits), difference[..., fits], inverse[:, fits])
+            for step, difference, inverse in self._pairs
+        ]
+        self._scale = None if self._scale is None else self._scale[:, fits]
 
     def uphill(self, gradient: Tensor) -> tuple[Vector, Tensor]:
         """Where not to go, and the slope `[problems, fits]` the other way, which is negative."""
