@@ -16,29 +16,15 @@ failed.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from vlmlens.compose.image_reading import Seen, Size, key_of, read_all
 from vlmlens.errors import ImageError
 from vlmlens.images import (
     HIDDEN_COLORS,
-    UNREADABLE,
     ImageRules,
-    NotAPlainFile,
-    UnclearPixels,
-    check_mode,
-    is_deep,
-    is_transparent,
-    open_image,
-    pages,
-    rgb,
 )
 from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import MAX_PIXELS
@@ -50,26 +36,9 @@ _SHOWN = 10
 _SHORT_SIDE = 8
 _LONG_TO_SHORT = 20
 _PLAIN_SIZE = (224, 224)
-_EIGHTH = (1, 1)
-_LARGE = 20_000_000
-_one_large = Lock()
-"""Held while an image of more than `_LARGE` pixels is decoded: they are decoded one by one."""
-
 _KEEP_TEXT_ONLY = " Samples that are meant to have no image: --set text_only=true."
 
-Size = tuple[int, int]
 Encode = Callable[[Sequence[Sample]], object]
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The outcome of reading an image: its size, or what is wrong with it; what to tell of it."""
-
-    size: Size | None = None
-    reason: str | None = None
-    transparent: bool = False
-    deep: bool = False
-    pages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +85,11 @@ def check_images(
         advance: Called with the number of distinct images read so far.
     """
     allow_pixels(max_pixels)
-    seen = _read_all(samples, max_pixels, advance)
+    seen = read_all(samples, max_pixels, advance)
     found = {} if text_only else {bad.id: bad for bad in _imageless(samples)}
     for sample in samples:
         for image in sample.images:
-            reason = seen[_key(image)].reason
+            reason = seen[key_of(image)].reason
             if reason is not None:
                 found.setdefault(sample.id, _bad(sample, image, reason))
     rest = [sample for sample in samples if sample.id not in found]
@@ -140,7 +109,7 @@ def _imageless(samples: Sequence[Sample]) -> Iterator[BadSample]:
             yield BadSample(sample.id, "", f"without an image, which {others} others have")
 
 
-def _notes(seen: Mapping[str | int, _Seen], rules: ImageRules) -> Iterator[str]:
+def _notes(seen: Mapping[str | int, Seen], rules: ImageRules) -> Iterator[str]:
     clear = [key for key, each in seen.items() if each.transparent]
     if clear:
         shown = (
@@ -165,7 +134,7 @@ def _some(keys: Sequence[str | int]) -> str:
     return f"1 image{named} has" if len(keys) == 1 else f"{len(keys)} images{named} have"
 
 
-def _choices(seen: Mapping[str | int, _Seen], rules: ImageRules) -> dict[str, Any]:
+def _choices(seen: Mapping[str | int, Seen], rules: ImageRules) -> dict[str, Any]:
     clear = any(each.transparent for each in seen.values())
     scaled = rules.bits is not None and any(each.deep for each in seen.values())
     return {
@@ -233,135 +202,13 @@ def _bad(sample: Sample, image: str | Image, reason: str) -> BadSample:
     return BadSample(sample.id, image if isinstance(image, str) else "in memory", reason)
 
 
-def _key(image: str | Image) -> str | int:
-    return image if isinstance(image, str) else id(image)
-
-
-# ------------------------------------------------------------------------- reading
-
-
-def _read_all(
-    samples: Sequence[Sample], max_pixels: int, advance: Callable[[int], None] | None
-) -> dict[str | int, _Seen]:
-    images = {_key(image): (image, sample.rules) for sample in samples for image in sample.images}
-    seen: dict[str | int, _Seen] = {}
-    workers = min(16, 2 * (os.cpu_count() or 1))
-    with _bombs_raise(), ThreadPoolExecutor(workers, "vlmlens-images") as pool:
-        verdicts = pool.map(lambda each: _look(each[0], each[1], max_pixels), images.values())
-        for done, (key, verdict) in enumerate(zip(images, verdicts, strict=True), start=1):
-            seen[key] = verdict
-            if advance is not None:
-                advance(done)
-    return seen
-
-
-@contextmanager
-def _bombs_raise() -> Iterator[None]:
-    """Turn Pillow's warning about too many pixels into an error (see `allow_pixels`)."""
-    from PIL import Image as PILImage
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", PILImage.DecompressionBombWarning)
-        yield
-
-
-def _look(image: str | Image, rules: ImageRules, max_pixels: int) -> _Seen:
-    """Read one image as far as needed to know that it is complete."""
-    from PIL import Image as PILImage
-
-    try:
-        if not isinstance(image, str):
-            return _unfit(image, max_pixels) or _told(image, _decoded(image, rules))
-        with open_image(image) as opened:
-            told = _told(opened, _Seen(opened.size))
-            return _unfit(opened, max_pixels) or _whole(opened, image, rules, told)
-    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):
-        return _Seen(reason=f"more than {max_pixels} pixels, the limit (max_pixels)")
-    except UNREADABLE as error:
-        return _Seen(reason=_why(image, error))
-
-
-def _unfit(image: Image, max_pixels: int) -> _Seen | None:
-    """What is wrong with an image, judged by its header."""
-    width, height = image.size
-    if width * height > max_pixels:
-        return _Seen(reason=f"{width} x {height} pixels, the limit (max_pixels) is {max_pixels}")
-    try:
-        if not is_deep(image):
-            check_mode(image.mode)
-    except ValueError as error:
-        return _Seen(reason=str(error))
-    return None
-
-
-def _told(image: Image, seen: _Seen) -> _Seen:
-    """What to tell of an image beside its size, judged by its header."""
-    return replace(seen, transparent=is_transparent(image), pages=pages(image))
-
-
-def _whole(image: Image, path: str, rules: ImageRules, told: _Seen) -> _Seen:
-    """Read a file that was just opened completely. The image cannot be used afterwards."""
-    deep = is_deep(image)
-    if image.format == "PNG":
-        image.verify()
-        if deep:
-            with open_image(path) as again:
-                _decoded(again, rules)
-        return replace(told, deep=deep)
-    if image.format == "JPEG":
-        image.draft(None, _EIGHTH)
-    _decoded(image, rules)
-    return replace(told, deep=deep)
-
-
-def _decoded(image: Image, rules: ImageRules) -> _Seen:
-    deep = is_deep(image)
-    with _alone(image):
-        if deep:
-            rgb(image, rules)
-        image.getexif()
-        image.load()
-    return _Seen(image.size, deep=deep)
-
-
-def _alone(image: Image) -> AbstractContextManager[Any]:
-    width, height = image.size
-    return _one_large if width * height > _LARGE else nullcontext()
-
-
-def _why(image: str | Image, error: Exception) -> str:
-    """The reason, in words that help to find the problem."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, OSError) and error.errno is not None:
-        return _file_trouble(image, error)
-    if isinstance(error, UnidentifiedImageError):
-        empty = isinstance(image, str) and Path(image).stat().st_size == 0
-        return "an empty file (0 bytes)" if empty else "no image in a format that Pillow reads"
-    if isinstance(error, NotAPlainFile | UnclearPixels):
-        return str(error)
-    return f"damaged or cut off ({error})"
-
-
-def _file_trouble(image: str | Image, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        link = isinstance(image, str) and Path(image).is_symlink()
-        windows = isinstance(image, str) and "\\" in image
-        why = " (it has the backslashes of Windows)" if windows else ""
-        return "a link to no file" if link else f"the file does not exist{why}"
-    return f"cannot be read: {error.strerror}"
-
-
-# ---------------------------------------------------------------- the model's processor
-
-
 def _refused(
-    samples: Sequence[Sample], seen: Mapping[str | int, _Seen], encode: Encode
+    samples: Sequence[Sample], seen: Mapping[str | int, Seen], encode: Encode
 ) -> Iterator[BadSample]:
     """Samples of extreme shape that the processor refuses, although it accepts a plain image."""
     verdicts: dict[tuple[Size | None, ...], str | None] = {}
     for sample in samples:
-        sizes = tuple(seen[_key(image)].size for image in sample.images)
+        sizes = tuple(seen[key_of(image)].size for image in sample.images)
         odd = [image for image, size in zip(sample.images, sizes, strict=True) if _absurd(size)]
         if not odd:
             continue

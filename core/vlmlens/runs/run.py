@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from io import BytesIO
@@ -29,11 +29,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmlens._display import AsHtml, brief, count
+from vlmlens._display import AsHtml
 from vlmlens._files import expanded, write_bytes, write_json, write_text
 from vlmlens.errors import RunNotFound, SpecError, StoreError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.results import OVERVIEW, Result
+from vlmlens.runs.activations import Activations
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import FILE as LOCK
 from vlmlens.runs.own_files import OWN, remove_own
@@ -45,7 +46,7 @@ from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import RunSpec, make_spec, read_yaml
 
 if TYPE_CHECKING:
-    from vlmlens.abc.storage import Array, ColumnStore, Mode
+    from vlmlens.abc.storage import ColumnStore, Mode
     from vlmlens.registry import Registry
 
 _log = logging.getLogger("vlmlens")
@@ -393,41 +394,3 @@ class Run(AsHtml):
 def _mapping(said: Any) -> Mapping[Any, Any]:
     """What a plugin returned; empty if it is not a mapping."""
     return said if isinstance(said, Mapping) else {}
-
-
-class Activations(Mapping[str, "Array | list[Array]"]):
-    """A run's columns: `run.activations["llm.block.14/last"]`.
-
-    A column is one array `[samples, width]` in sample order. A ragged column is a list of arrays
-    `[k_i, width]`.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __getitem__(self, column: str) -> Array | list[Array]:
-        from vlmlens.tokens import Column
-
-        name = str(Column.parse(column))
-        with self._run.store() as store:
-            present = set(store.ids(name))
-            ids = [sample.id for sample in self._run.samples if sample.id in present]
-            values = store.read(name, ids)
-            return values.per_sample() if values.ragged else values.numpy().copy()
-
-    def __contains__(self, column: object) -> bool:
-        return column in list(self)
-
-    def __iter__(self) -> Iterator[str]:
-        with self._run.store() as store:
-            return iter([column.name for column in store.columns()])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def __repr__(self) -> str:
-        columns = self._run.info.get("columns", ())
-        return brief(self, str(self._run.path), count(len(columns), "column"))
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
