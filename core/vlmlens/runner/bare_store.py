@@ -18,7 +18,7 @@ from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.applicability import asked_analyses, suitable
 from vlmlens.compose.labels import analysis_named
-from vlmlens.errors import CompositionError, MissingAnnotation
+from vlmlens.errors import CompositionError, MissingAnnotation, PluginError
 from vlmlens.registry import Registry, call_hook
 from vlmlens.runs.run import NO_MODEL, Run, is_run
 from vlmlens.runs.trust import vetted_sample, withheld
@@ -186,7 +186,15 @@ def _without_lost_images(sample: Sample) -> Sample:
 
 
 def _needing_model(registry: Registry, asked: Mapping[str, Any]) -> list[str]:
-    return [name for name in asked if "model" in analysis_named(registry, name)[0].needs]
+    return [name for name in asked if _needs_model(registry, name)]
+
+
+def _needs_model(registry: Registry, name: str) -> bool:
+    """Whether an analysis needs the model; of one that cannot be used, `suitable` tells."""
+    try:
+        return "model" in analysis_named(registry, name)[0].needs
+    except PluginError:
+        return False
 
 
 def _no_model(analysis: str, run: Run) -> CompositionError:
