@@ -103,6 +103,22 @@ def test_export_import_round_trip(target, place, tmp_path):
     assert "exists already" in again.stderr
 
 
+def test_a_part_of_a_run_and_a_cut_file(place, tmp_path):
+    flags = ("--sites", "llm.*", "--samples", "*color")
+    done = vlmlens("export", place / "lmdb", "new/x.npz", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "new" / "x.npz") as file:
+        assert {name for name in file.files if name != "index.json"} == {"llm.block.1/last"}
+        assert 0 < len(file["llm.block.1/last"]) < 12
+    data = (tmp_path / "new" / "x.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
+    done = vlmlens("import", "cut.npz", "back.lmdb", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'cut.npz' cannot be imported" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "back.lmdb").exists()
+
+
 def test_unknown_storage_is_one_message(tmp_path):
     done = vlmlens("extract", "--storage", "s3://bucket/x", cwd=tmp_path)
     assert done.returncode == 2
@@ -158,7 +174,7 @@ def emptied(run):
     ("damage", "said"),
     [
         (without_last_column, "12 of 12 samples have no value"),
-        (without_samples, "samples.jsonl has 7 samples, and the run ended with 12"),
+        (without_samples, "it has 7 lines, and 12 were written"),
         (of_nothing, "12 of 12 samples have no value"),
         (emptied, "is empty"),
     ],

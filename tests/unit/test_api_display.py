@@ -318,3 +318,9 @@ def test_without_pandas_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatc
 
 def test_keys_are_completed(run: Run) -> None:
     assert run.activations._ipython_key_completions_() == ["llm.block.0/last", "llm.block.5/last"]
+
+
+def test_text_from_data_does_not_steer_the_terminal() -> None:
+    finding = Finding("red\x1b]0;title\x07\x1b[2J")
+    assert "\x1b" not in repr(finding)
+    assert "\\x1b]0;title" in repr(finding)

@@ -218,6 +218,14 @@ class TestNpz:
         npz_index(path, change)
         expect_refused(registry, path, "cannot be imported|export of version 99|times")
 
+    def test_a_record_that_claims_a_place(self, export, registry):
+        """Keys that say whose store it is are not taken from a file."""
+        path = export("npz")
+        npz_index(path, lambda index: index["meta"].update(run_key="of another", unfinished="x"))
+        imported(registry, path)
+        with open_named(registry, "lmdb", str(path.parent / "back.lmdb"), mode="r") as store:
+            assert not {"run_key", "unfinished"} & store.get_meta().keys()
+
     def test_an_index_of_depth(self, export, registry):
         path = export("npz")
         npz(path, **{"index.json": np.array(b"[" * 100_000)})

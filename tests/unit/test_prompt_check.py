@@ -129,7 +129,7 @@ def test_placeholders_of_other_families_are_warned_about(prompt: str, found: str
     chosen, other = manifest("own", "<image>"), manifest("other", "<|image_pad|>", "[IMG]")
     samples = [asked(prompt), asked("<image>"), asked("Color:")]
     (warning,) = strange_placeholders(chosen, [chosen, other], samples)
-    assert warning.startswith(f"1 prompt: {found} is a placeholder for an image")
+    assert warning.startswith(f"1 prompt: {found} stands for an image in prompts of o")
     assert "'own' reads it as text. Its own is <image>." in warning
 
 
@@ -165,7 +165,7 @@ def test_one_bad_prompt_stops_composing_or_is_skipped() -> None:
     assert [sample.id for sample in plan.samples] == ["s0", "s2", "s3"]
     assert [(bad.id, bad.image) for bad in plan.skipped] == [("s1", "the prompt")]
     assert any("s1: the prompt has 2 <image>" in text for text in told.warnings)
-    assert any("<|image_pad|> is a placeholder" in text for text in told.warnings)
+    assert any("<|image_pad|> stands for an image" in text for text in told.warnings)
     assert any("1 prompt: <image> is left out" in text for text in told.notes)
     with pytest.raises(DataError, match="no sample is left"):
         composed(["<image><image>"], on_bad_sample="skip")

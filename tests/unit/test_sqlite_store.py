@@ -263,6 +263,8 @@ class TestRecords:
             "DELETE FROM tensors WHERE id = 3",
             "DELETE FROM vlmlens_columns WHERE number = 1",
             "UPDATE vlmlens_columns SET dtype = 'float16', width = 128 WHERE number = 0",
+            "UPDATE vlmlens_columns SET width = 1000000000000000000",
+            "UPDATE vlmlens_columns SET width = 'wide'",
             "UPDATE vlmlens_values SET sample = 99 WHERE sample = 2",
         ],
     )

@@ -21,7 +21,7 @@ from PIL import Image
 import vlmlens
 from vlmlens.abc.storage import ColumnBlock, Values
 from vlmlens.cli._options import SpecFlags
-from vlmlens.compose.plan import read_samples
+from vlmlens.compose.sample_reading import read_samples
 from vlmlens.errors import (
     ImageError,
     RunError,

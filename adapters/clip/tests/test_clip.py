@@ -327,3 +327,39 @@ def test_a_run_probes_and_tests_blindly_by_similarity(photos: Path, tmp_path: Pa
         columns = [info.name for info in store.columns()]
     assert columns[0].startswith("vision.block.0/")
     assert "text.block.1/last" in columns
+
+
+# ------------------------------------------------------------------- without a prompt
+
+
+def pictures(folder: Path) -> str:
+    picture(32, 32).save(folder / "a.png")
+    picture(32, 32, seed=1).save(folder / "b.png")
+    return str(folder)
+
+
+def composed(data: str, *sites: str) -> Any:
+    spec = RunSpec(
+        adapter="clip", model=str(ClipChecks().checkpoint), data=data, sites=list(sites),
+        device="cpu",
+    )  # fmt: skip
+    return compose(spec, Registry.default(), analyse=False)
+
+
+def test_columns_of_the_vision_tower_need_no_prompt(tmp_path: Path) -> None:
+    plan = composed(pictures(tmp_path), "vision.block.*/image.mean", "vision.projection")
+    assert len(plan.samples) == 2
+    assert any("'a photo' stands in" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("sites", [(), ("text.block.0/last",), ("vision.pooled", "text.norm/all")])
+def test_columns_that_a_text_reaches_need_one(tmp_path: Path, sites: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="without a question") as caught:
+        composed(pictures(tmp_path), *sites)
+    assert "--prompt" in caught.value.hint
+    assert "vision.block" in caught.value.hint
+
+
+def test_other_trouble_with_the_data_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No installed dataset reads"):
+        composed(str(tmp_path), "vision.block.*/image.mean")

@@ -247,7 +247,7 @@ def test_the_first_generation_takes_one_image() -> None:
 @pytest.mark.parametrize("mark", ["<image>", "</image>", "<image><unk><unk><unk></image>"])
 def test_marks_in_a_prompt_are_refused(checks: type[MiniCpm26Checks], mark: str) -> None:
     for asked in (sample(f"Is {mark} here?", (24, 24)), sample(f"Is {mark} here?")):
-        with pytest.raises(DataError, match="tokens that mark images"):
+        with pytest.raises(DataError, match="is a token for images or videos"):
             checks().vlm.encode([asked])
 
 

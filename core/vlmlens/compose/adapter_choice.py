@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
-from vlmlens.errors import CheckpointError
+from vlmlens.errors import CheckpointError, CheckpointNotFound
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.spec.model import AUTO_ADAPTER, RunSpec
 
@@ -59,12 +59,17 @@ def check_adapter(
         request: The checkpoint.
         registry: The installed plugins, whose adapters may read it.
 
+    A checkpoint without config.json is left to the adapter, which may have another layout.
+
     Raises:
         CheckpointError: The config says so; the hint names an adapter that reads it.
     """
     if request.model is None or not manifest.model_types:
         return
-    said = adapter.checkpoint_config(request)
+    try:
+        said = adapter.checkpoint_config(request)
+    except CheckpointNotFound:
+        return
     if not _said(said):
         return
     readers = _readers(registry, said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
@@ -20,29 +19,27 @@ from vlmlens.compose.applicability import (
     suitable,
 )
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
-from vlmlens.compose.given import IN_MEMORY, Given, given_samples
+from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.image_check import Checked, bad_images_error, check_images, summary, without
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.compose.prompt_check import readable_prompts
-from vlmlens.errors import CompositionError, DataError, SpecError
+from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
+from vlmlens.errors import CompositionError
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.trust import with_whole_paths
-from vlmlens.samples import BadSample, Sample, check_unique, with_prompts
+from vlmlens.samples import BadSample, Sample
 from vlmlens.sites import SiteMap
 from vlmlens.sites.name_cache import remember
-from vlmlens.spec.model import DEMO_DATA, RunSpec
+from vlmlens.spec.model import RunSpec
 from vlmlens.tokens import Column, TokenKind
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
-    from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.extractor import Extractor
     from vlmlens.registry import Registry
 
 _WORTH_A_STAGE = 500
-_IMAGES_ONLY = ("vision.", "projector")
-"""Columns that no text reaches, in a family with two towers."""
+
 
 Loader = Callable[[], ModelAdapter]
 
@@ -144,15 +141,7 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    stand_in = _with_stand_in(spec, adapter)
-    try:
-        suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
-        unasked = None
-    except DataError as error:
-        if stand_in is None:
-            raise
-        suggests, samples, guesses = _samples_unasked(stand_in, registry, data, error, trust=trust)
-        unasked, spec = error, stand_in
+    spec, (suggests, samples, guesses), unasked = samples_for(spec, adapter, registry, data, trust)
     notes = [*notes, *chosen, *guesses]
     for note in notes:
         observer.note(note)
@@ -174,8 +163,9 @@ def compose(
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
-    if unasked is not None and not all(name.startswith(_IMAGES_ONLY) for name in columns):
-        raise unasked
+    for note in stood_in(spec, columns, unasked):
+        notes.append(note)
+        observer.note(note)
     check_storage(storage, columns)
     samples, unread = readable_prompts(spec, samples, skeleton, adapter, registry, observer)
     samples, checked = _usable(spec, samples, skeleton, observer)
@@ -190,7 +180,7 @@ def compose(
 
     composed = spec.model_copy(
         update={
-            **({"data": _data(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
+            **({"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
             "analysis": {name: asked[name] for name in analyses},
         }
     )
@@ -215,30 +205,6 @@ def compose(
     )
 
 
-def _with_stand_in(spec: RunSpec, adapter: Manifest) -> RunSpec | None:
-    """The spec with the prompt that an adapter suggests where the images alone are wanted."""
-    prompt = adapter.suggests.get("prompt")
-    if spec.prompt or not prompt:
-        return None
-    return spec.model_copy(update={"prompt": list(prompt)})
-
-
-def _samples_unasked(
-    spec: RunSpec, registry: Registry, data: Given | None, reason: DataError, *, trust: bool
-) -> tuple[Asked, list[Sample], Sequence[str]]:
-    """The samples with the stand-in prompt, if a prompt was all that they lack.
-
-    Raises:
-        DataError: The first reason, if they cannot be read with a prompt either.
-    """
-    try:
-        suggests, samples, guesses = read_samples(spec, registry, data, trust=trust)
-    except DataError:
-        raise reason from None
-    told = f"The images come without a prompt: the text {spec.prompt[0]!r} stands in for one."
-    return suggests, samples, [*guesses, told]
-
-
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
     """Raise an error if a column or the user needs generated text, and there is none."""
     if spec.generate is not None:
@@ -257,45 +223,6 @@ def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) 
                 subject=name,
                 hint="Let the model write with --generate N.",
             )
-
-
-def read_samples(
-    spec: RunSpec, registry: Registry, data: Given | None = None, *, trust: bool = False
-) -> tuple[Asked, list[Sample], Sequence[str]]:
-    """The samples of a spec, with unique ids.
-
-    Args:
-        spec: What the user asked for. Its data may be the folder of a run: then that run's samples.
-        registry: The installed plugins.
-        data: Samples in memory, instead of those that the spec names.
-        trust: See `compose`.
-
-    Returns:
-        Options of analyses that the data suggests, the samples, and what was guessed.
-    """
-    suggests, samples, notes = _read(spec, registry, data, trust)
-    samples = samples[: spec.limit]
-    check_unique(samples)
-    rules = spec.image_rules
-    if rules.changed():
-        samples = [replace(sample, rules=rules) for sample in samples]
-    return suggests, samples, notes
-
-
-def _read(
-    spec: RunSpec, registry: Registry, data: Given | None, trust: bool
-) -> tuple[Asked, list[Sample], Sequence[str]]:
-    if data is not None:
-        return {}, *given_samples(data, spec, registry)
-    named = _data(spec)
-    if is_run(named):
-        run = Run(Path(named).expanduser(), registry=registry, trust=trust)
-        return run.info.get("suggested", {}), with_prompts(run.samples, spec.prompt), ()
-    manifest, source = registry.dataset_for(named)
-    options = registry.options(manifest, spec.options.dataset)
-    dataset: Dataset = registry.load(manifest)(source, options)
-    samples = dataset.samples(spec.prompt)
-    return manifest.suggests.get("analysis", {}), samples, dataset.notes
 
 
 def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRequest:
@@ -375,18 +302,6 @@ def _usable(
     kept = without(samples, bad)
     observer.warn(f"{summary(bad, len(samples))}\nThey are skipped.")
     return kept, checked
-
-
-def _data(spec: RunSpec) -> str:
-    if spec.data is not None:
-        return spec.data
-    if spec.adapter == "demo":
-        return DEMO_DATA
-    raise SpecError(
-        f"No data was named for the adapter {spec.adapter!r}.",
-        subject="data",
-        hint="Give --data: a folder of images, a .json, .csv or .parquet file, or demo:scenes.",
-    )
 
 
 def _extractor_maker(

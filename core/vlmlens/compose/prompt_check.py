@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 _PLACE = "the prompt"
+_NO_FAMILY = frozenset({"hf", "demo"})
+"""Adapters whose placeholders are those of others."""
 
 
 def readable_prompts(
@@ -124,11 +126,11 @@ def strange_placeholders(
 
 
 def _warning(text: str, times: int, owners: Sequence[str], chosen: Manifest) -> str:
-    who = [name for name in owners if name != chosen.name]
-    family = f" of {', '.join(who[:3])}" if who else ""
+    who = [name for name in owners if name not in _NO_FAMILY]
+    family = ", ".join(who[:3]) or "other models"
     own = f" Its own is {chosen.placeholders[0]}." if chosen.placeholders else ""
     return (
-        f"{_prompts(times)}: {text} is a placeholder for an image{family}; the adapter "
+        f"{_prompts(times)}: {text} stands for an image in prompts of {family}; the adapter "
         f"{chosen.name!r} reads it as text.{own}"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,6 +15,7 @@ from vlmlens.errors import CheckpointError, SpecError
 from vlmlens.hf.adapter_weights import refuse_adapters
 from vlmlens.hf.checkpoints import (
     check_complete,
+    checkpoint_file,
     checkpoint_identity,
     checkpoint_json,
     damaged,
@@ -117,7 +119,10 @@ class LoadedModel(ModelAdapter):
         model = cls.model_name(request)
         with explained(model):
             refuse_adapters(model, hub_arguments(request))
-            return checkpoint_json(model, "config.json", hub_arguments(request))
+            said = checkpoint_json(model, "config.json", hub_arguments(request))
+            if not said and not Path(model).is_dir():
+                checkpoint_file(model, "config.json", hub_arguments(request), needed=True)
+            return said
 
     @classmethod
     def empty_module(cls, config: Any, request: LoadRequest) -> Any:

@@ -300,7 +300,8 @@ def _to_store(
 ) -> None:
     about = content.about
     with open_named(registry, storage, target, mode="a") as store:
-        store.set_meta({**about.meta, UNFINISHED: "an export to it"})
+        kept = {key: value for key, value in about.meta.items() if key not in _OF_THE_PLACE}
+        store.set_meta({**kept, UNFINISHED: "an export to it"})
         store.describe(about.samples, model=about.model, adapter=about.adapter)
         for info in content.columns:
             for ids, values in content.parts(info):

@@ -17,7 +17,6 @@ def lacking(run: Run, store: ColumnStore) -> Iterator[ChunkCheck]:
     A run that is not finished may lack any; `ChunkCheck.problem` says how many.
     """
     samples = [str(record["id"]) for record in run.sample_records()]
-    yield from _other_samples(run, samples)
     if not run.has_model:
         return
     stored = {info.name for info in store.columns()}
@@ -35,14 +34,6 @@ def repeated(store: ColumnStore) -> Iterator[ChunkCheck]:
         if len(set(ids)) < len(ids):
             problem = f"{len(ids) - len(set(ids))} samples stand in it twice."
             yield ChunkCheck(info.name, ids[0], len(ids), 0, problem)
-
-
-def _other_samples(run: Run, samples: Sequence[str]) -> Iterator[ChunkCheck]:
-    summary = run.info.get("summary")
-    told = summary.get("samples") if isinstance(summary, dict) else None
-    if finished(run) and isinstance(told, int) and told != len(samples):
-        problem = f"samples.jsonl has {len(samples)} samples, and the run ended with {told}."
-        yield ChunkCheck("samples.jsonl", samples[0] if samples else "", len(samples), 0, problem)
 
 
 def _without(name: str, samples: Sequence[str], have: set[str], what: str) -> Iterator[ChunkCheck]:

@@ -85,6 +85,7 @@ class AttentionMapChecks(AnalysisTests):
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`: even weights on all image tokens, or none."""
         made = in_model("present")
+        assert made.model is not None  # noqa: S101
         vlm = made.model()
         counts = [len(vlm.encode([s]).layout(0).positions(TokenKind.IMAGE)) for s in made.samples]
         even = np.full((sum(counts), 2), 0.0 if signal == "absent" else 1 / max(counts), np.float32)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vlmlens.abc.adapter import Answer, Readout
 from vlmlens.errors import CheckpointError
@@ -45,11 +46,19 @@ class GenericAdapter(TransformersAdapter):
 
     @classmethod
     def check_config(cls, config: Any) -> None:
-        """Refuse encoder-decoders, whose two sequences the generic layout cannot tell apart.
+        """Refuse models without images, and encoder-decoders: they have two sequences.
 
         Raises:
             CheckpointError: The checkpoint is one.
         """
+        own = getattr(config, "auto_map", None) or {}
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and cls.auto_class not in own:
+            raise CheckpointError(
+                f"transformers knows no model of type {config.model_type!r} that reads images and "
+                "text, so the generic adapter cannot load it.",
+                subject=config.model_type,
+                hint="`vlmlens plugins list` shows the adapters of families.",
+            )
         if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
             raise CheckpointError(
                 f"{type(config).__name__} is an encoder-decoder, which the generic adapter does "

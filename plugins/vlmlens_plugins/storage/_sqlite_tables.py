@@ -55,6 +55,7 @@ from vlmlens_plugins.storage._sqlite_seal import (
 from vlmlens_plugins.storage._torch_blobs import save
 
 _AT_ONCE = 16
+_WIDEST = 1 << 40
 
 
 class OwnTables:
@@ -200,7 +201,8 @@ class OwnTables:
         """Number and form of each column by name."""
         found = {}
         for number, name, dtype, width, ragged in db.execute(f"{ROWS['columns']} ORDER BY number"):
-            if not (isinstance(name, str) and dtype in DTYPES and isinstance(width, int)):
+            sized = isinstance(width, int) and 0 <= width < _WIDEST
+            if not (isinstance(name, str) and dtype in DTYPES and sized):
                 raise changed("columns", self._database.path)
             found[name] = (number, Form(dtype, width, bool(ragged)))
         return found

@@ -115,13 +115,13 @@ def evaluate(
         part = [standardized(x, split.learned) for x in columns[start : start + at_once]]
         z = torch.from_numpy(np.stack(part)).to(device)
         share = len(part) / len(columns)
-        own = _within(tick, start / len(columns), share)
-        c = family.strengths(z, y[:, 0], train, _within(own, 0.0, _CHOOSING))
-        rest = _within(own, _CHOOSING, 1 - _CHOOSING)
+        own = within(tick, start / len(columns), share)
+        c = family.strengths(z, y[:, 0], train, within(own, 0.0, _CHOOSING))
+        rest = within(own, _CHOOSING, 1 - _CHOOSING)
         turns = [
             _turn(family, z, y[:, i : i + fits], train, c, split, labels.dtype, told)
             for i in range(0, len(labels), fits)
-            for told in [_within(rest, i / len(labels), min(fits, len(labels) - i) / len(labels))]
+            for told in [within(rest, i / len(labels), min(fits, len(labels) - i) / len(labels))]
         ]
         found += [
             Evaluation(
@@ -163,7 +163,7 @@ def _turn(
     )
 
 
-def _within(tick: Tick, start: float, share: float) -> Tick:
+def within(tick: Tick, start: float, share: float) -> Tick:
     """For a part of the work."""
     return lambda done: tick(start + share * min(done, 1.0))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmlens_plugins.analysis.probe.closed_form import fit_centroids, fit_ridge
-from vlmlens_plugins.analysis.probe.cross_validation import Family, Fits, Tick, silent
+from vlmlens_plugins.analysis.probe.cross_validation import Family, Fits, Tick, silent, within
 from vlmlens_plugins.analysis.probe.linear import gram
 from vlmlens_plugins.analysis.probe.logistic import ROUGH, Kernels, fit_logistic
 from vlmlens_plugins.analysis.probe.mlp import MlpFits, MlpSettings, fit_mlp
@@ -134,7 +134,7 @@ class _Mlp:
                 stopping,
                 classes=self.classes,
                 settings=self.settings,
-                tick=lambda share, i=i: tick((i + share) / len(z)),
+                tick=within(tick, i / len(z), 1 / len(z)),
             )
             for i, x in enumerate(z)
         ]
@@ -179,10 +179,7 @@ def _search(
     check = (train[:, None] & held).flatten(0, 1).T.to(z.dtype)
     least = torch.full_like(best, torch.inf)
     for number, c in enumerate(sorted(grid)):
-
-        def told(share: float, before: int = number) -> None:
-            tick((before + share) / len(grid))
-
+        told = within(tick, number / len(grid), 1 / len(grid))
         loss = losses(z, y, learn, known_strength(c, z, learn), told) * check
         summed = loss.sum(1).unflatten(1, (len(train), -1)).sum(-1)
         better = summed < least

@@ -1,0 +1,128 @@
+"""Reading the samples of a run, with a text that stands in where images come without prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmlens.compose.applicability import Asked
+from vlmlens.compose.given import Given, given_samples
+from vlmlens.errors import DataError, SpecError
+from vlmlens.manifest import Manifest
+from vlmlens.runs.run import Run, is_run
+from vlmlens.samples import Sample, check_unique, with_prompts
+from vlmlens.spec.model import DEMO_DATA, RunSpec
+
+if TYPE_CHECKING:
+    from vlmlens.abc.dataset import Dataset
+    from vlmlens.registry import Registry
+
+Read = tuple[Asked, list[Sample], Sequence[str]]
+"""Options of analyses that the data suggests, the samples, and what was guessed."""
+
+_IMAGES_ONLY = ("vision.", "projector")
+"""Columns that no text reaches, in a family with two towers."""
+
+
+def samples_for(
+    spec: RunSpec, adapter: Manifest, registry: Registry, data: Given | None, trust: bool
+) -> tuple[RunSpec, Read, DataError | None]:
+    """The samples of a run; if they come without a prompt, with the one that the adapter suggests.
+
+    Args:
+        spec: What the user asked for.
+        adapter: The adapter's manifest.
+        registry: The installed plugins.
+        data: Samples in memory, instead of those that the spec names.
+        trust: See `compose`.
+
+    Returns:
+        The spec, with the suggested prompt where it is used; what was read; and, where it is used,
+        the error that there would be without it, for `stood_in`.
+
+    Raises:
+        DataError: Samples cannot be read.
+    """
+    try:
+        return spec, read_samples(spec, registry, data, trust=trust), None
+    except DataError as error:
+        prompt = adapter.suggests.get("prompt")
+        if spec.prompt or not prompt:
+            raise
+        other, reason = spec.model_copy(update={"prompt": list(prompt)}), error
+    try:
+        return other, read_samples(other, registry, data, trust=trust), reason
+    except DataError:
+        raise reason from None
+
+
+def stood_in(spec: RunSpec, columns: Sequence[str], reason: DataError | None) -> list[str]:
+    """The note that a text stands in for prompts, if one does (see `samples_for`).
+
+    Raises:
+        DataError: A column depends on the prompt.
+    """
+    if reason is None:
+        return []
+    if not all(name.startswith(_IMAGES_ONLY) for name in columns):
+        also = "Or take columns that no text reaches: --sites 'vision.block.*/image.mean'."
+        raise DataError(
+            reason.message, subject=reason.subject, hint=f"{reason.hint} {also}".strip()
+        ) from reason
+    return [f"The images come without a prompt: the text {spec.prompt[0]!r} stands in for one."]
+
+
+def read_samples(
+    spec: RunSpec, registry: Registry, data: Given | None = None, *, trust: bool = False
+) -> Read:
+    """The samples of a spec, with unique ids.
+
+    Args:
+        spec: What the user asked for. Its data may be the folder of a run: then that run's samples.
+        registry: The installed plugins.
+        data: Samples in memory, instead of those that the spec names.
+        trust: See `compose`.
+
+    Returns:
+        Options of analyses that the data suggests, the samples, and what was guessed.
+    """
+    suggests, samples, notes = _read(spec, registry, data, trust)
+    samples = samples[: spec.limit]
+    check_unique(samples)
+    rules = spec.image_rules
+    if rules.changed():
+        samples = [replace(sample, rules=rules) for sample in samples]
+    return suggests, samples, notes
+
+
+def _read(spec: RunSpec, registry: Registry, data: Given | None, trust: bool) -> Read:
+    if data is not None:
+        return {}, *given_samples(data, spec, registry)
+    named = data_of(spec)
+    if is_run(named):
+        run = Run(Path(named).expanduser(), registry=registry, trust=trust)
+        return run.info.get("suggested", {}), with_prompts(run.samples, spec.prompt), ()
+    manifest, source = registry.dataset_for(named)
+    options = registry.options(manifest, spec.options.dataset)
+    dataset: Dataset = registry.load(manifest)(source, options)
+    samples = dataset.samples(spec.prompt)
+    return manifest.suggests.get("analysis", {}), samples, dataset.notes
+
+
+def data_of(spec: RunSpec) -> str:
+    """The data of a spec; the demo has its own.
+
+    Raises:
+        SpecError: None is named.
+    """
+    if spec.data is not None:
+        return spec.data
+    if spec.adapter == "demo":
+        return DEMO_DATA
+    raise SpecError(
+        f"No data was named for the adapter {spec.adapter!r}.",
+        subject="data",
+        hint="Give --data: a folder of images, a .json, .csv or .parquet file, or demo:scenes.",
+    )
