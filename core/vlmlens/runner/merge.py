@@ -61,7 +61,7 @@ def merge_held(run: Run, progress: Callable[[int, int], None]) -> int:
     if run.merged and (run.path / FOLDER).exists():
         remove_shards(run.path)
         return len(run.info["shards"])
-    parts = [Run(folder, registry=run.registry) for folder in folders]
+    parts = [Run(folder, registry=run.registry, trust=run.trust) for folder in folders]
     _check_whole(run, parts)
     with ExitStack() as held:
         for folder in folders:
