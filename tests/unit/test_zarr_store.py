@@ -329,7 +329,7 @@ class TestPlaces:
 
     def test_a_file_where_the_folder_should_be(self, tmp_path):
         (tmp_path / "x").write_text("")
-        with pytest.raises(StoreError, match="File exists"):
+        with pytest.raises(StoreError, match="Not a directory"):
             open_store(tmp_path / "x")
         with pytest.raises(StoreError, match="No Zarr store"):
             open_store(tmp_path / "x", "r")
