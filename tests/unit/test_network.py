@@ -11,10 +11,11 @@ import pytest
 from huggingface_hub import constants
 
 from vlmlens.abc.adapter import LoadRequest
-from vlmlens.errors import CheckpointNotFound
+from vlmlens.errors import CheckpointNotFound, DataNotFound
 from vlmlens.hf import network
 from vlmlens.hf.checkpoints import explained
 from vlmlens.testing.model import TinyLlava, tiny_model
+from vlmlens_plugins.data._hf_loading import load
 
 
 @pytest.fixture
@@ -53,6 +54,14 @@ def test_a_hub_that_is_away_is_told_at_once(hub: str, request: pytest.FixtureReq
     assert time.monotonic() - started < 5
     assert "network" in told.value.hint
     assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_dataset_tells_it_at_once_too(silent_hub: None) -> None:
+    pytest.importorskip("datasets")
+    started = time.monotonic()
+    with pytest.raises(DataNotFound, match=r"some-org/some-data.*127\.0\.0\.1"):
+        load("some-org/some-data", "some-org/some-data", None, None, None)
+    assert time.monotonic() - started < 5
 
 
 def test_the_answer_is_remembered(no_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +57,31 @@ def load(
     if path.startswith(_PATHLIKE):
         existing(path)
     place = Path(path).expanduser()
+    trouble = ""
     try:
         if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
             return _saved(source, place, split)
-        return _loaded(source, *_builder(path, place), split, subset, revision)
+        with _hub(place) as trouble:
+            return _loaded(source, *_builder(path, place), split, subset, revision)
     except DataNotFound:
         raise
     except Exception as error:  # the package raises whatever its readers raise
-        complaint = (str(error) or type(error).__name__).strip().splitlines()[0]
+        complaint = trouble or (str(error) or type(error).__name__).strip().splitlines()[0]
         raise DataNotFound(
             f"The dataset {source!r} cannot be loaded ({complaint.rstrip('.')}).",
             subject=source,
             hint="Check the name; a gated one needs `hf auth login`. Without a network, only what "
             "was loaded before or lies on disk is found.",
         ) from error
+
+
+def _hub(place: Path) -> AbstractContextManager[str]:
+    """Gives why only the cache is asked; empty if the hub is there, or is not needed."""
+    if place.exists():
+        return nullcontext("")
+    from vlmlens.hf.network import hub_or_cache
+
+    return hub_or_cache()
 
 
 def _check_installed() -> None:
