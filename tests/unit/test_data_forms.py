@@ -90,6 +90,8 @@ def test_usual_names_of_images_are_taken_and_said(tmp_path: Path, name: str) -> 
         ("Query", "prompt", "What?"),
         ("answer", "label", "red"),
         ("gt_answer", "label", "red"),
+        ("ans", "label", "red"),
+        ("Gold Label", "label", "red"),
         ("ground_truth", "label", "red"),
         ("Label", "label", "red"),
         ("options", "choices", ["red", "blue"]),

@@ -63,7 +63,8 @@ class TableColumns:
             raise self._wrong(
                 "there is no column 'prompt', and no --prompt is given",
                 'Add --prompt "Describe the image.", or name the column: '
-                "--set options.dataset.columns.prompt=NAME.",
+                "--set options.dataset.columns.prompt=NAME. "
+                f"There are {', '.join(self._table.columns)}.",
             )
 
     def note(self, text: str) -> None:

@@ -27,13 +27,16 @@ USUAL: Mapping[str, Sequence[str]] = {
     ),
     "prompt": (
         "prompt", "question", "query", "instruction", "problem", "questiontext", "prompttext",
-        "userprompt", "instructions", "text", "input",
+        "userprompt", "userquestion", "instructions", "textquery", "textprompt", "inputtext",
+        "text", "input",
     ),
     "label": (
         "label", "answer", "target", "groundtruth", "gt", "gtanswer", "correctanswer", "correct",
         "class", "classname", "classlabel", "multiplechoiceanswer", "answertext", "correctoption",
         "correctchoice", "correctchoiceidx", "correctidx", "answeridx", "answerindex", "gold",
-        "goldanswer", "labels", "answers", "expected", "expectedanswer", "category",
+        "goldanswer", "goldlabel", "gtlabel", "truelabel", "trueanswer", "correctlabel",
+        "referenceanswer", "solution", "ans", "labels", "answers", "expected", "expectedanswer",
+        "category",
     ),
     "choices": (
         "choices", "options", "candidates", "multiplechoices", "answeroptions", "answerchoices",
@@ -47,7 +50,17 @@ _VAGUE = ("filename", "filepath", "file", "path", "base64", "filenames", "filepa
 _PICTURE = ("image", "img", "picture", "photo")
 _VIDEO = ("video", "clip", "movie")
 _TEXTS = {
-    "label": ("label", "labels", "answer", "answers", "target", "groundtruth"),
+    "label": (
+        "label",
+        "labels",
+        "answer",
+        "answers",
+        "target",
+        "groundtruth",
+        "caption",
+        "response",
+        "output",
+    ),
     "prompt": ("prompt", "prompts", "question", "questions", "instruction", "query"),
 }
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
