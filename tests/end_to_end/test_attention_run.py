@@ -60,7 +60,7 @@ def test_batches_do_not_matter(in_tmp: Path) -> None:
 
 
 def test_sdpa_is_refused_before_weights_are_read(weightless: Path, in_tmp: Path) -> None:
-    out = ("--model", str(weightless), "--limit", "4", "--out", "run")
+    out = ("--adapter", "demo", "--model", str(weightless), "--limit", "4", "--out", "run")
     for attention in ((), ("--attention", "sdpa")):
         done = _program.vlmlens("run", *ATTENTION, *out, *attention)
         assert done.returncode == 2
@@ -75,7 +75,10 @@ def test_sdpa_is_refused_before_weights_are_read(weightless: Path, in_tmp: Path)
 
 
 def test_the_folder_really_lacks_weights(weightless: Path) -> None:
-    values = {"extractor": "attention", "attention": "eager", "limit": 4, "model": str(weightless)}
+    values = {
+        "adapter": "demo", "model": str(weightless), "extractor": "attention",
+        "attention": "eager", "limit": 4,
+    }  # fmt: skip
     plan = compose(make_spec(values), Registry.default())
     with pytest.raises(CheckpointError):
         plan.load()

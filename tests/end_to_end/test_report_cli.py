@@ -45,7 +45,7 @@ def test_the_page_begins_with_what_it_is_about(runs: Path) -> None:
     assert vlmlens("report", "a", cwd=runs).returncode == 0
     page = (runs / "a" / "report.html").read_text(encoding="utf-8")
     lead = page[page.index('class="lead"') : page.index("<section")]
-    assert "demo on demo:scenes: 20 questions" in lead
+    assert "demo on demo:scenes: 60 questions" in lead
     assert "<h1>A look inside " in page
     reproduce = page[page.index('id="reproduce"') :]
     assert ">data: demo:scenes\n</code>" in reproduce, "only what differs from the defaults"

@@ -81,7 +81,9 @@ def running(process: int) -> bool:
     [(signal.SIGTERM, 5), (signal.SIGHUP, 1)],
 )
 def test_signals_end_a_run_like_ctrl_c(tmp_path: Path, number: int, times: int) -> None:
+    before = signal.signal(number, signal.SIG_DFL)  # nohup around the tests ignores some
     child = started(tmp_path, "extract", *MORE, "--out", "run")
+    signal.signal(number, before)
     until(lambda: rows(tmp_path / "run") > 20)
     for _ in range(times):
         os.kill(child, number)
