@@ -48,7 +48,7 @@ def test_the_page_begins_with_what_it_is_about(runs: Path) -> None:
     assert "demo on demo:scenes: 60 questions" in lead
     assert "<h1>A look inside " in page
     reproduce = page[page.index('id="reproduce"') :]
-    assert ">data: demo:scenes\n</code>" in reproduce, "only what differs from the defaults"
+    assert ">adapter: demo\ndata: demo:scenes\n</code>" in reproduce, "only what is no default"
 
 
 def test_the_page_is_opened_in_the_users_browser(runs: Path) -> None:
