@@ -98,9 +98,17 @@ class Sink(Generic[Item]):
         if self._error is not None:
             raise self._error
 
+    def _next(self) -> Any:
+        """The next item. It looks again by itself: a signal can take away the wake-up call."""
+        while True:
+            try:
+                return self._queue.get(timeout=_STEP)
+            except Empty:
+                continue
+
     def _work(self) -> None:
         try:
-            while (item := self._queue.get()) is not _END:
+            while (item := self._next()) is not _END:
                 self._store(item)
             self._finish()
         except BaseException as error:  # noqa: BLE001  raised again where the next item is put
