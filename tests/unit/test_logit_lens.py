@@ -196,6 +196,12 @@ def test_unfit_columns_and_unknown_samples_are_errors(scenes: list[Sample]) -> N
     LogitLens(LensOptions(samples=[scenes[0].id])).check(scenes, [])
 
 
+def of_colors(scenes: list[Sample], hidden: Any) -> dict[str, Any]:
+    """The columns of the questions about colors."""
+    rows = [i for i, sample in enumerate(scenes) if sample.task == "color"]
+    return {name: values[rows] for name, values in hidden["columns"].items()}
+
+
 def relabelled(scenes: list[Sample], color: Any, task: str | None = "color") -> list[Sample]:
     """The questions on colour alone, with other labels and no choices."""
     members = [each for each in scenes if each.task == "color"]
@@ -214,8 +220,7 @@ def test_labels_that_share_their_first_token_are_not_said_to_be_right(
     labels: tuple[str, ...], vlm: Any, scenes: list[Sample], hidden: Any, store: Any
 ) -> None:
     samples = relabelled(scenes, lambda i, _: labels[i % len(labels)], task=None)
-    rows = [i for i, sample in enumerate(scenes) if sample.task == "color"]
-    columns = {name: values[rows] for name, values in hidden["columns"].items()}
+    columns = of_colors(scenes, hidden)
     result = run(vlm, samples, columns, store)
     (found,) = result.findings
     assert "right in" not in found.text
@@ -231,8 +236,7 @@ def test_the_labels_that_the_first_token_tells_are_still_counted(
 ) -> None:
     samples = relabelled(scenes, lambda i, s: s.label if i else "not this one")
     samples[1] = replace(samples[1], label="not that one")
-    rows = [i for i, sample in enumerate(scenes) if sample.task == "color"]
-    columns = {name: values[rows] for name, values in hidden["columns"].items()}
+    columns = of_colors(scenes, hidden)
     (found,) = run(vlm, samples, columns, store).findings
     assert "it is right in 100% (cannot be told in 2 of 8" in found.text
 
@@ -242,8 +246,7 @@ def test_a_label_of_several_tokens_is_begun_not_right(
 ) -> None:
     samples = relabelled(scenes, lambda _, s: f"{s.label} square")
     assert len(vlm.answer_ids(samples[0].label)) > 1
-    rows = [i for i, sample in enumerate(scenes) if sample.task == "color"]
-    columns = {name: values[rows] for name, values in hidden["columns"].items()}
+    columns = of_colors(scenes, hidden)
     (found,) = run(vlm, samples, columns, store).findings
     assert "it begins like the label in 100%" in found.text
 
@@ -253,7 +256,6 @@ def test_choices_count_among_the_answers_that_a_label_must_be_told_from(
 ) -> None:
     samples = relabelled(scenes, lambda _, s: "red square")
     samples = [replace(s, choices=("red square", "red circle")) for s in samples]
-    rows = [i for i, sample in enumerate(scenes) if sample.task == "color"]
-    columns = {name: values[rows] for name, values in hidden["columns"].items()}
+    columns = of_colors(scenes, hidden)
     (found,) = run(vlm, samples, columns, store).findings
     assert "cannot be told in 8 of 8" in found.text

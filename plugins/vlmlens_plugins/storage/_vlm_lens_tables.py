@@ -27,7 +27,6 @@ _NO_IMAGE = "No image prompt"
 """What VLM-Lens writes for an image where there was none."""
 
 _WANTED = ("name", "architecture", "image_path", "image_id", "prompt", "label")
-_OF_SAMPLE = ("image_id", "image_path", "prompt", "label")
 _OPTIONAL = ("layer", "pooling_method", "tensor_dim")
 _LOOKED_AT = 8
 
