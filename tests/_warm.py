@@ -11,9 +11,11 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +30,48 @@ SLOW = (
 
 
 def serve(listener: socket.socket) -> dict[str, Any]:
-    """Answer each request by a child: its process id at once, its exit status when it ends.
+    """Answer each request by two processes: the program it asks for, and one that waits for it.
+
+    The one that waits tells the program's process id at once, and its exit status when it ends.
 
     Returns:
-        In the child: the request.
+        In the program: the request.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listener.accept()
-        with connection, connection.makefile("rw") as line:
-            request: dict[str, Any] = json.loads(line.readline())
-            child = os.fork()
-            if child == 0:
+        with connection:
+            if os.fork() == 0:
                 listener.close()
-                return request
-            print(child, file=line, flush=True)
-            _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), file=line, flush=True)
+                return accept(connection)
+
+
+def accept(connection: socket.socket) -> dict[str, Any]:
+    """Read the request, and fork for it; only the program returns."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with suppress(OSError), connection.makefile("rw") as line:  # who asked may have ended
+        request: dict[str, Any] = json.loads(line.readline())
+        child = os.fork()
+        if child == 0:
+            return request
+        print(child, file=line, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), file=line, flush=True)
+    os._exit(0)
 
 
 def become(request: dict[str, Any]) -> None:
-    """Make this process what was asked for: folder, environment, arguments, streams."""
+    """Make this process what was asked for: folder, environment, arguments, streams, signals."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else usual)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    streams = (os.devnull, os.O_RDONLY), *((path, os.O_WRONLY) for path in request["out"])
+    streams = (
+        (os.devnull, os.O_RDONLY),
+        *((path, os.O_WRONLY | os.O_APPEND) for path in request["out"]),
+    )
     for number, (path, flags) in enumerate(streams):
         opened = os.open(path, flags)
         os.dup2(opened, number)
@@ -59,7 +79,9 @@ def become(request: dict[str, Any]) -> None:
     sys.argv = ["vlmlens", *request["args"]]
     paths = request["env"].get("PYTHONPATH", "").split(os.pathsep)
     known = set(request["before"].split(os.pathsep))
-    sys.path[:0] = [request["cwd"], *(path for path in paths if path and path not in known)]
+    sys.path[:0] = [path for path in paths if path and path not in known]
+    if request["sees_cwd"]:
+        sys.path.insert(0, request["cwd"])
     if request["env"].get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     warnings.resetwarnings()
