@@ -7,6 +7,7 @@ runs and ends as if it had been started by itself.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -22,10 +23,14 @@ from typing import Any
 SLOW = (
     "numpy", "torch", "transformers.modeling_utils", "transformers.processing_utils",
     "transformers.generation", "transformers.models.auto", "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.image_processing_pil_clip", "transformers.conversion_mapping",
+    "transformers.models.llama.modeling_llama",
     "transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava",
     "tokenizers", "safetensors.torch", "scipy.linalg", "scipy.stats", "sklearn.linear_model",
-    "pyarrow.parquet", "pydantic", "rich.console", "rich.progress", "typer", "lmdb",
-    "PIL.Image", "yaml", "matplotlib.figure",
+    "pyarrow.parquet", "pydantic.main", "pydantic.type_adapter", "pydantic.json_schema", "pluggy",
+    "packaging.requirements", "sqlite3", "rich.console", "rich.progress", "typer", "lmdb",
+    "PIL.Image", "PIL.ImageFont", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "yaml",
+    "matplotlib.figure",
 )  # fmt: skip
 
 
@@ -93,6 +98,9 @@ if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     for name in SLOW:
         importlib.import_module(name)
+    # A table of regular expressions that is made when the first model is loaded.
+    sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("llava")
+    gc.freeze()  # collections in the programs need not look at all this
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.bind(f"{sys.argv[1]}-begun")
         waiting.listen()
