@@ -4,6 +4,7 @@ import io
 import os
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,23 @@ def in_process(code, *arguments, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("mode", ["a", "r"])
+def test_a_journal_beside_a_store_removes_no_file_elsewhere(tmp_path, path, mode):
+    """SQLite removes the file that a journal names when it rolls the journal back."""
+    with open_store(path) as store:
+        store.write(numbered(1))
+    before, victim = path.read_bytes(), tmp_path / "victim"
+    victim.write_bytes(b"/no/such/journal\0")
+    name, magic = str(victim).encode(), bytes.fromhex("d9d505f920a163d7")
+    header = magic + struct.pack(">5I", 0, 0, len(before) // 4096, 512, 4096)
+    named = struct.pack(">I", 0) + name + struct.pack(">2I", len(name), sum(name)) + magic
+    path.with_name(f"{path.name}-journal").write_bytes(header.ljust(512, b"\0") + named)
+    with pytest.raises(StoreError):
+        open_store(path, mode).columns()
+    assert victim.exists()
+    assert path.read_bytes() == before
 
 
 class TestVlmLensReadsIt:

@@ -20,6 +20,8 @@ _WAIT = 60.0
 _PROBE = 16 << 20
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+"""At the end of a rollback journal that names another one (SQLite's file format, section 3)."""
 
 
 class Database:
@@ -167,8 +169,28 @@ class Database:
         return [self.path, self.path.with_name(f"{self.path.name}-wal")]
 
 
+def _refuse_named_journal(path: Path) -> None:
+    """Refuse a rollback journal that names another file: SQLite would remove that file.
+
+    vlmlens writes no such journal. The name, its length and a mark are at the journal's end.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.is_file() or journal.stat().st_size < len(_NAMES_ANOTHER):
+        return
+    with journal.open("rb") as file:
+        file.seek(-len(_NAMES_ANOTHER), os.SEEK_END)
+        end = file.read()
+    if end == _NAMES_ANOTHER:
+        raise StoreError(
+            f"{journal} names another file, which SQLite would remove.",
+            subject=str(journal),
+            hint="Remove the journal if you know where it comes from; else do not write here.",
+        )
+
+
 def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
     if mode == "a":
+        _refuse_named_journal(path)
         return _opened(path, "mode=rwc")
     db = _opened(path, "mode=ro")
     try:
