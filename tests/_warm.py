@@ -33,6 +33,9 @@ SLOW = (
     "matplotlib.figure",
 )  # fmt: skip
 
+LOOKS_EVERY = 10.0
+"""Seconds after which it looks whether the tests still run; how they ended does not matter."""
+
 
 def serve(listener: socket.socket) -> dict[str, Any]:
     """Answer each request by two processes: the program it asks for, and one that waits for it.
@@ -43,8 +46,15 @@ def serve(listener: socket.socket) -> dict[str, Any]:
         In the program: the request.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    parent = os.getppid()
+    listener.settimeout(LOOKS_EVERY)
     while True:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            if os.getppid() != parent:
+                raise SystemExit from None
+            continue
         with connection:
             if os.fork() == 0:
                 listener.close()

@@ -49,7 +49,7 @@ def test_a_run(in_tmp: Path) -> None:
 
 def test_batches_do_not_matter(in_tmp: Path) -> None:
     """One by one, in padded batches, and with questions on the same image."""
-    settings = {"extractor": "attention", "attention": "eager", "limit": 30, "device": "cpu"}
+    settings = {"extractor": "attention", "attention": "eager", "limit": 15, "device": "cpu"}
     found = []
     for size in (1, 7, "auto"):
         out = str(in_tmp / str(size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from tests._program import vlmlens
 
+from tests import _program
 from vlmlens import Run
 
 COMMANDS = (
@@ -211,34 +213,20 @@ def test_dry_run_and_estimate_write_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def _hears_ctrl_c() -> None:
-    """A shell starts its background jobs deaf to SIGINT, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vlmlens", "extract", "--limit", "300", "--batch-size", "2"]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=_hears_ctrl_c,  # noqa: PLW1509
-    ) as process:
-        assert process.stderr is not None
-        line = "-"
-        while line and not line.startswith("extract"):
-            line = process.stderr.readline()
+    samples = 120
+    command = ("extract", "--limit", samples, "--batch-size", "2")
+    with _program.started(*command, cwd=tmp_path) as program:
+        program.until(lambda: "\nextract" in program.said()[1])
         time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(60) == 130, rest
+        os.kill(program.pid, signal.SIGINT)
+        status, rest = program.wait(60), program.said()[1]
+    assert status == 130, rest
     assert "Traceback" not in rest
     (way_on,) = [line for line in rest.splitlines() if "--resume" in line]
     arguments = shlex.split(way_on.partition("vlmlens ")[2])
     resumed = vlmlens(*arguments, "--json", cwd=tmp_path)
-    assert document(resumed)["samples"] == 300
+    assert document(resumed)["samples"] == samples
 
 
 def test_sites(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.end_to_end._bad_plugins import NOISE, card, install
 
+from tests import _program
 from vlmlens.sites.name_cache import SELECTORS, USUAL
 
 WATCH = """
@@ -114,12 +115,8 @@ def test_sites_of_the_model_once_they_were_listed(tmp_path: Path) -> None:
     env = {"VLMLENS_CACHE": str(tmp_path)}
     line = "vlmlens run --adapter demo --sites vision.block."
     assert complete(line, **env) == ["vision.block.*"]
-    subprocess.run(
-        [sys.executable, "-m", "vlmlens", "sites", "--json"],
-        env={**os.environ, **env},
-        check=True,
-        capture_output=True,
-    )
+    listed = _program.vlmlens("sites", "--json", **env)
+    assert listed.returncode == 0, listed.stderr
     known = ["vision.block.0", "vision.block.1", "vision.block.2", "vision.block.*"]
     found = complete(line, **env)
     assert found[:2] == known[:2]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests._program import vlmlens
 
+from tests import _program
 from vlmlens import Run
 
-COMMAND = [sys.executable, "-m", "vlmlens", "extract", "--limit", "800", "--batch-size", "4", "-q"]
-SAMPLES = 800
+SAMPLES = 400
+COMMAND = ["extract", "--limit", str(SAMPLES), "--batch-size", "4", "-q"]
 
 
 def stored(run: Path) -> int:
@@ -29,13 +27,10 @@ def stored(run: Path) -> int:
 
 def kill_after(run: Path, rows: int) -> int:
     mode = ["--resume"] if run.exists() else []
-    process = subprocess.Popen([*COMMAND, "--out", str(run), *mode])
-    deadline = time.monotonic() + 120
-    while stored(run) < rows and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with _program.started(*COMMAND, "--out", run, *mode, cwd=run.parent) as program:
+        program.until(lambda: stored(run) >= rows)
+        os.kill(program.pid, signal.SIGKILL)
+        assert program.wait(60) == -signal.SIGKILL, program.said()
     return stored(run)
 
 
@@ -49,7 +44,8 @@ def test_killed_twice_and_resumed(tmp_path: Path) -> None:
     second = kill_after(broken, first + 40)
     assert first + 40 <= second < SAMPLES
     for more in ((broken, "--resume"), (whole,)):
-        assert vlmlens(*COMMAND[3:], "--out", *more, strict=False).returncode == 0
+        done = _program.vlmlens(*COMMAND, "--out", *more)
+        assert done.returncode == 0, done.stderr
     resumed, reference = Run(broken), Run(whole)
     assert resumed.info["state"] == "finished"
     assert list(resumed.activations) == list(reference.activations)

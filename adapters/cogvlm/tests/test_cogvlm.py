@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import vlmlens
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.cli._app import app
 from vlmlens.errors import DataError, SiteNotFound, SiteShapeError
 from vlmlens.hf import PlacedImage
 from vlmlens.samples import Sample
@@ -320,12 +319,8 @@ def test_lengths_at_full_size(tmp_path: Path) -> None:
 
 def test_the_command_line_lists_sites_of_a_config_alone(tmp_path: Path) -> None:
     command = ["sites", "--adapter", "cog-vlm", "--model", str(full_size(tmp_path)), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
     names = [site["site"] for site in json.loads(done.stdout)["sites"]]
     assert len(names) == 63 + 1 + 1 + 32 + 1 + 1
     assert {"vision.block.62", "projector", "llm.block.31", "llm.head"} <= set(names)

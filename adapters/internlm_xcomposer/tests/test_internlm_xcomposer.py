@@ -106,8 +106,9 @@ def test_the_towers_patches_are_where_the_image_is() -> None:
     plain = picture(64, 48)
     grid, cells = paint_cells(vlm, plain, Axis.VISION)
     assert len(grid) == 10 * 16
-    for cell, painted in cells:
-        changed = changed_tokens(vlm, plain, painted, "vision.block.0", Axis.VISION)
+    painted = [image for _, image in cells]
+    found = changed_tokens(vlm, plain, painted, "vision.block.0", Axis.VISION)
+    for (cell, _), changed in zip(cells, found, strict=True):
         assert not painted_is_changed(grid, cell, changed)
 
 

@@ -45,8 +45,8 @@ def test_outer_cells_lie_outside_the_image() -> None:
     outside = {i for i in range(len(grid)) if grid.box[i, 3] <= 0 or grid.box[i, 1] >= 1}
     assert outside == {*range(4), *range(12, 16)}
     for site, axis in (("vision.block.0", Axis.VISION), ("llm.block.0", Axis.LLM)):
-        changed = set(changed_tokens(vlm, wide, other, site, axis))
-        assert changed == set(range(16)) - outside
+        (changed,) = changed_tokens(vlm, wide, [other], site, axis)
+        assert set(changed) == set(range(16)) - outside
 
 
 @pytest.mark.parametrize("size", [(64, 48), (40, 88), (200, 4), (7, 333), (33, 33)])

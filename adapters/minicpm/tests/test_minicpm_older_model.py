@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import vlmlens
 from vlmlens.abc import Batch
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.cli._app import app
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -148,11 +148,8 @@ def test_names_of_upstreams_paths() -> None:
 @pytest.mark.parametrize("path", ["vpm.encoder.layers.26", "llm.model.layers.27", "llm.lm_head"])
 def test_the_command_line_lists_sites_of_a_config_alone(tmp_path: Path, path: str) -> None:
     command = ["sites", "--adapter", "minicpm", "--model", written(tmp_path, V26), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vlmlens", *command],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
     assert path in [site["path"] for site in json.loads(done.stdout)["sites"]]
 
 

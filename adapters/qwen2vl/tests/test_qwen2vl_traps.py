@@ -115,8 +115,9 @@ def test_modules_before_the_window_order_are_no_sites_of_qwen25() -> None:
 def test_patch_embeddings_stand_in_raster_order_elsewhere(kit: type[QwenVLChecks]) -> None:
     vlm, plain = kit().vlm, picture(40, 88)
     grid, cells = paint_cells(vlm, plain, Axis.VISION)
-    for cell, painted in cells:
-        changed = changed_tokens(vlm, plain, painted, "model.visual.patch_embed", Axis.VISION)
+    painted = [image for _, image in cells]
+    found = changed_tokens(vlm, plain, painted, "model.visual.patch_embed", Axis.VISION)
+    for (cell, _), changed in zip(cells, found, strict=True):
         assert not painted_is_changed(grid, cell, changed)
 
 
@@ -194,8 +195,8 @@ def test_scaled_images_are_placed_right(kit: type[QwenVLChecks], width: int, hei
     plain = picture(width, height)
     for axis, site in ((Axis.LLM, "llm.block.0"), (Axis.PROJECTOR, "projector")):
         grid, cells = paint_cells(vlm, plain, axis)
-        for cell, painted in cells:
-            changed = changed_tokens(vlm, plain, painted, site, axis)
+        found = changed_tokens(vlm, plain, [image for _, image in cells], site, axis)
+        for (cell, _), changed in zip(cells, found, strict=True):
             assert [i for i in changed if _near(grid.box[i], cell)]
             assert min(width, height) < 8 or not painted_is_changed(grid, cell, changed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,20 +47,29 @@ def paint_cells(
 
 
 def changed_tokens(
-    vlm: ModelAdapter, plain: Image.Image, painted: Image.Image, site: str | None, axis: Axis
-) -> list[int]:
-    """The numbers of the image tokens that differ between two pictures at a site."""
+    vlm: ModelAdapter,
+    plain: Image.Image,
+    painted: Sequence[Image.Image],
+    site: str | None,
+    axis: Axis,
+) -> list[list[int]]:
+    """For each painted picture, the numbers of the image tokens that differ from the plain one's.
+
+    All pictures are of one size; they go through the model in one batch.
+    """
     if site is None:
         raise AssertionError(f"there is no site to compare on the {axis.value} axis")
-    rows = []
-    for image in (plain, painted):
-        batch = vlm.encode([Sample("p", "?", (image,))])
-        trace = vlm.trace(batch, [site])
-        layout = batch.layouts[axis].samples[0]
-        flat = trace[site].reshape(-1, trace[site].shape[-1])
-        rows.append(flat[layout.rows[layout.kinds == TokenKind.IMAGE]].float())
-    moved = (rows[0] - rows[1]).norm(dim=1)
-    return [i for i, distance in enumerate(moved.tolist()) if distance > _THRESHOLD]
+    batch = vlm.encode([Sample(str(i), "?", (image,)) for i, image in enumerate((plain, *painted))])
+    trace = vlm.trace(batch, [site])
+    flat = trace[site].reshape(-1, trace[site].shape[-1])
+    first, *others = (
+        flat[layout.rows[layout.kinds == TokenKind.IMAGE]].float()
+        for layout in batch.layouts[axis].samples
+    )
+    return [
+        [i for i, far in enumerate((first - rows).norm(dim=1).tolist()) if far > _THRESHOLD]
+        for rows in others
+    ]
 
 
 def painted_is_changed(grid: PatchGrid, cell: Cell, changed: list[int]) -> str:

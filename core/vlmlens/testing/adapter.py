@@ -218,8 +218,9 @@ class AdapterTests(PromptChecks):
             for axis in axes:
                 site = self._probe_site(vlm, axis)
                 grid, cells = paint_cells(vlm, plain, axis)
-                for cell, painted in cells:
-                    changed = changed_tokens(vlm, plain, painted, site, axis)
+                painted = [image for _, image in cells]
+                found = changed_tokens(vlm, plain, painted, site, axis)
+                for (cell, _), changed in zip(cells, found, strict=True):
                     problem = painted_is_changed(grid, cell, changed)
                     expect(not problem, f"{width} x {height}, {axis.value} axis: {problem}")
 
