@@ -14,7 +14,7 @@ from vlmlens.abc.engine import Json, Work
 from vlmlens.abc.options import Options
 from vlmlens.errors import RunError, VlmlensError
 
-MOST_LOSSES = 3
+MOST_LOSSES = 4
 """A lease whose worker is lost this many times is not tried again."""
 
 
@@ -75,6 +75,7 @@ class Handout:
         self._left = work.open()[::-1]
         self._taken: dict[int, Taken] = {}
         self._losses: Counter[str] = Counter()
+        self._doubtful: list[Taken] = []
 
     @property
     def left(self) -> int:
@@ -113,7 +114,7 @@ class Handout:
             gone: Whether it surely does not write any more.
 
         Raises:
-            RunError: It is the third time with the same lease.
+            RunError: It happened too often with the same lease.
         """
         taken = self._taken.pop(worker, None)
         if taken is None:
@@ -121,6 +122,8 @@ class Handout:
             return
         if gone:
             self._work.drop(taken.name, taken.lease)
+        else:
+            self._doubtful.append(taken)
         self._work.advance(taken.name, 0)
         self._losses[taken.name] += 1
         if self._losses[taken.name] >= MOST_LOSSES:
@@ -135,6 +138,11 @@ class Handout:
             )
         self._left.append(taken.name)
         self._work.warn(f"{self._what} {worker} {how}. Another one does its part.")
+
+    def clear(self) -> None:
+        """Remove what workers wrote of which it was not known whether they were gone."""
+        for taken in self._doubtful:
+            self._work.drop(taken.name, taken.lease)
 
 
 def failed(worker: object, error: Mapping[str, Any]) -> VlmlensError:
