@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vlmlens.runner.workers import execute_in_workers
 
 from vlmlens import Run
 from vlmlens.abc import ModelAdapter
@@ -25,7 +26,6 @@ from vlmlens.results import Result
 from vlmlens.runner.execution import analyze, execute
 from vlmlens.runner.merge import merge
 from vlmlens.runner.run_folder import start_over
-from vlmlens.runner.workers import execute_in_workers
 from vlmlens.runs.lock import changing
 from vlmlens.runs.shards import Shard
 from vlmlens.spec.model import make_spec

@@ -138,7 +138,7 @@ def _execute_held(
             return _unfinished(job)
         if not extract_only:
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
-        _finish(job, len(plan.samples))
+        finish(job, len(plan.samples))
     return run
 
 
@@ -233,7 +233,7 @@ def analyze(
             job.warn(f"{name} is left out: {why}")
         with state_kept(job):
             results = _analyse(job, made, samples, spec.samples_at_once, chosen)
-            _finish(job, len(samples))
+            finish(job, len(samples))
     return results
 
 
@@ -286,7 +286,8 @@ def _context(
     )
 
 
-def _finish(job: Job, samples: int) -> None:
+def finish(job: Job, samples: int) -> None:
+    """Record that a run is finished, and write its report if it has results."""
     from vlmlens.runner.run_report import write_run_report
 
     run = job.run

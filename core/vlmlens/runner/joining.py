@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens._disk import disk_errors
-from vlmlens.errors import RunError, SpecError
+from vlmlens.errors import RunError, SpecError, StoreLocked
+from vlmlens.runner.execution import finish
 from vlmlens.runner.extracting import leased_fingerprint
-from vlmlens.runner.leased import LeasedWork, asked_settings, group_file, tell_group
+from vlmlens.runner.leased import LeasedWork, asked_settings, group_file, settle, tell_group
+from vlmlens.runner.stages import Job, Watch, state_kept
 from vlmlens.runs.leases import LeasePlan, lease_plans
+from vlmlens.runs.lock import changing
 from vlmlens.runs.records import read_record
 from vlmlens.runs.run import Run
+from vlmlens.runs.trust import refuse
 
 if TYPE_CHECKING:
+    from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.abc.engine import Engine, Part
     from vlmlens.abc.observer import Observer
     from vlmlens.registry import Registry
@@ -94,19 +99,35 @@ def join(
     folder, part = Path(str(spec.out)), engine.part()
     grouped = part is not None and part.group
     leases = _told(folder, part, observer) if part and grouped else _open_plan(folder)
-    own = leases is not None and leases.is_own()
-    run = Run(folder, registry=registry, trust=trust or own)
+    run = Run(folder, registry=registry, trust=trust)
     if leases is None:
         observer.note("All columns are already stored.")
         return run
+    if not (trust or leases.is_own()):
+        refuse(leases.folder, {"plan.json": "what to run"})
     _check_same(leases, spec)
-    run.check_trust("adapter", "extractor", "storage", "model", "trust_remote_code")
     work = LeasedWork(run, leases, observer, leased_fingerprint(run))
     with disk_errors():
         observer.stage("extract", sum(leases.samples.values()))
-        work.begin()
-        engine.run(work)
+        work.run_on(engine)
+        if not leases.open() and not grouped:
+            _settle(run, observer)
     return run
+
+
+def _settle(run: Run, observer: Observer) -> None:
+    """Record that the run is finished, unless another process does."""
+    job = Job(run, run.registry.hooks(), _no_model, Watch(observer))
+    try:
+        with changing(run.path), state_kept(job):
+            settle(job)
+            finish(job, len(run.samples))
+    except StoreLocked:
+        observer.note("Another process works on the run, and records that it is finished.")
+
+
+def _no_model() -> ModelAdapter:
+    raise RunError("No model is needed to record the end of a run.")
 
 
 def _open_plan(folder: Path) -> LeasePlan | None:

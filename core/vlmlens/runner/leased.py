@@ -57,16 +57,15 @@ def extract_leased(job: Job, plan: Plan, engine: Engine) -> bool:
     tell_group(run.path, engine.part(), {"plan": leases.folder.name if leases else None})
     if leases is None:
         job.watch.observer.note("All columns are already stored.")
-        settle(job, plan)
+        settle(job)
         return True
     work = LeasedWork(run, leases, job.watch.observer, leased_fingerprint(run))
     work.clear_abandoned()
     with job.watch.stage("extract", sum(leases.samples.values())):
-        work.begin()
-        engine.run(work)
+        work.run_on(engine)
     if leases.open():
         return False
-    settle(job, plan)
+    settle(job)
     return True
 
 
@@ -110,11 +109,12 @@ class LeasedWork(Work):
         self._samples = leases.samples
         self._done: Counter[str] = Counter()
 
-    def begin(self) -> None:
-        """Show what is done already."""
-        for name in self._leases.done():
-            self._done[name] = self._samples[name]
-        self._observer.advance(self._done.total())
+    def run_on(self, engine: Engine) -> None:
+        """Let an engine run what is open."""
+        try:
+            engine.run(self)
+        finally:
+            self._leases.release_all()
 
     def clear_abandoned(self) -> None:
         """Remove what attempts wrote whose processes have ended."""
@@ -132,7 +132,11 @@ class LeasedWork(Work):
 
     def open(self) -> list[str]:
         """See `Work.open`."""
-        return self._leases.open()
+        left = self._leases.open()
+        for name in self._samples.keys() - set(left):
+            self._done[name] = self._samples[name]
+        self._observer.advance(self._done.total())
+        return left
 
     def busy(self, name: str) -> bool:
         """See `Work.busy`."""
@@ -182,7 +186,7 @@ class LeasedWork(Work):
             leases.forget(name, attempt)
 
 
-def settle(job: Job, plan: Plan) -> None:
+def settle(job: Job) -> None:
     """Record in run.json what the receipts say of the model and the columns."""
     shared: Counter[str] = Counter()
     receipts, seconds, last = 0, 0.0, None
@@ -202,8 +206,7 @@ def settle(job: Job, plan: Plan) -> None:
         told["compiled"] = {"not_compiled": last["compiled"]}
     job.run.update(**told)
     if last["without_rows"]:
-        columns = [name for name in plan.columns if name not in last["without_rows"]]
-        note_silent(job, last["without_rows"], columns)
+        note_silent(job, last["without_rows"], last["columns"])
 
 
 # ------------------------------------------------------------------------ plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._disk import disk_errors
@@ -50,11 +51,14 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
         shards = [Run(folder, registry=run.registry, trust=run.trust) for folder in folders]
         _check_finished(run, shards)
         parts = run.stores.parts()
-        if parts:
-            _copy(run, parts, progress)
-            _keep_texts(run, shards)
-            run.update(state="finished", **_told(shards), made=sorted(_made(run)))
-            _remove_parts(run)
+        with ExitStack() as held:
+            for folder in folders:
+                held.enter_context(changing(folder))
+            if parts:
+                _copy(run, parts, progress)
+                _keep_texts(run, shards)
+                run.update(state="finished", **_told(shards), made=sorted(_made(run)))
+                _remove_parts(run)
         return len(parts)
 
 
@@ -122,7 +126,7 @@ def _check_finished(run: Run, shards: Sequence[Run]) -> None:
 
 
 def _keep_texts(run: Run, shards: Sequence[Run]) -> None:
-    texts = {}
+    texts: dict[str, dict[str, Any]] = {}
     for place in (*shards, run):
         texts |= GeneratedTexts(place.path).read()
     if texts:

@@ -19,6 +19,7 @@ from vlmlens._version import __version__
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.errors import FingerprintMismatch, RunError, RunExists
 from vlmlens.runner.stages import ending_recorded
+from vlmlens.runs.leases import lease_plans
 from vlmlens.runs.lock import changing
 from vlmlens.runs.own_files import (
     check_free,
@@ -163,12 +164,29 @@ def start_over(run: Run, plan: Plan, but: Sequence[str] = ()) -> None:
     with ExitStack() as held:
         for shard in () if "shards" in but else (run.path / "shards").glob("*-of-*/run.json"):
             held.enter_context(changing(shard.parent))
+        _check_idle(run)
         before = _info(run)
         check_removable(run.path, before)
         write_json(
             run.path / "run.json", {"was": before.get("state"), **before, "state": _STARTING_OVER}
         )
         remove_own(run.path, before, but=(*but, *(("images",) if own else ())))
+
+
+def _check_idle(run: Run) -> None:
+    """Refuse if another process runs a lease of the run.
+
+    Raises:
+        StoreLocked: It does.
+    """
+    for leases in lease_plans(run.path):
+        for name in leases.open():
+            if any(leases.at_work(name, attempt) for attempt in leases.attempts(name)):
+                raise StoreLocked(
+                    f"Another process is at work on the lease {name} of {str(run.path)!r}.",
+                    subject=str(run.path),
+                    hint="Wait for it or stop it; or give --out another folder.",
+                )
 
 
 def next_folder(adapter: str) -> Path:

@@ -183,6 +183,11 @@ class LeasePlan:
         if file is not None:
             os.close(file)
 
+    def release_all(self) -> None:
+        """Give all attempts back."""
+        for attempt in list(self._held):
+            self.release(attempt)
+
     def forget(self, name: str, attempt: str) -> None:
         """Note that the rows of an attempt are removed."""
         self.release(attempt)

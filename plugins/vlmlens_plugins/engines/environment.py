@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from pydantic import Field
 
@@ -55,25 +56,19 @@ class Environment(Engine):
         """See `Engine.run`."""
         part = self.part()
         own = work.names()[part.number :: part.count]
-        first = {name: place for place, name in enumerate(own)}
         run_lease = None
         while open_leases := work.open():
-            mine = sorted(
-                (name for name in open_leases if not work.busy(name)),
-                key=lambda name: (name not in first, first.get(name, 0)),
-            )
-            if not part.group:
-                mine = [name for name in mine if name in first]
-                if not mine:
-                    return
-            if not mine:
+            free = [name for name in open_leases if not work.busy(name)]
+            mine = [name for name in free if name in own]
+            if not part.group and not mine:
+                return
+            if not free:
                 time.sleep(_POLL)
                 continue
+            name = (mine or free)[0]
             run_lease = run_lease or begin_worker(work.order)
-            lease = work.take(mine[0])
-            work.finish(
-                mine[0], run_lease(lease, lambda done, name=mine[0]: work.advance(name, done))
-            )
+            receipt = run_lease(work.take(name), partial(work.advance, name))
+            work.finish(name, receipt)
 
 
 def _of_environment() -> Part:

@@ -181,7 +181,8 @@ class _Process:
         self._told = cast(IO[str], self._popen.stderr)
         self._errors = threading.Thread(target=self._collect, daemon=True)
         self._errors.start()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def send(self, message: Json) -> None:
         """Send a line; nothing happens if the process has ended, which it says by itself."""
@@ -204,23 +205,28 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
+        self.close()
+        for thread in (self._errors, self._listener):
+            thread.join(_PATIENCE)
 
     def how_it_ended(self) -> str:
         """What to tell of a process that has ended."""
         code = self._popen.wait()
-        self._errors.join(1.0)
+        self.wait()
         how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
         told = "\n".join(self._last)
         return f"{how}. Its last output:\n{told}\n" if told else how
 
     def _listen(self) -> None:
-        for line in self._output:
-            self._said.put((self, json.loads(line)))
+        with self._output:
+            for line in self._output:
+                self._said.put((self, json.loads(line)))
         self._said.put((self, None))
 
     def _collect(self) -> None:
-        for line in self._told:
-            self._last.append(line.rstrip())
+        with self._told:
+            for line in self._told:
+                self._last.append(line.rstrip())
 
 
 def _signal(number: int) -> str:

@@ -25,7 +25,7 @@ from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
 _OBJECT_STORE = 100 * 2**20
 """Bytes of Ray's object store where Ray is started here: receipts are small."""
 
-_SAY_AFTER = 30.0
+_SAY_AFTER = 120.0
 _TICK = 5.0
 _LOCAL = "none"
 
@@ -194,9 +194,9 @@ class _Crew:
 
     def step(self, handout: Handout) -> None:
         """Wait until an actor answers, and give it the next lease."""
-        if all(member.ready for member in self._members) and len(self._members) < self._most:
-            if handout.left:
-                self._add()
+        more = handout.left and len(self._members) < self._most
+        if more and all(member.ready for member in self._members):
+            self._add()
         waiting = {m.waiting: m for m in self._members if m.waiting is not None}
         done, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_TICK)
         for reference in done:
@@ -244,7 +244,10 @@ class _Crew:
             self._since = float("inf")
             free = self._ray.available_resources()
             shown = ", ".join(f"{free[k]:g} {k}" for k in ("CPU", "GPU") if k in free)
-            self._work.warn(f"No worker is ready yet. The cluster has free: {shown or 'nothing'}.")
+            self._work.warn(
+                f"No worker is ready after {_SAY_AFTER:g} s: the model is still being loaded, or "
+                f"the cluster has no room (free: {shown or 'nothing'})."
+            )
 
     def end(self) -> None:
         """End all actors."""
