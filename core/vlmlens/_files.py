@@ -59,15 +59,16 @@ def create_only(path: Path, data: bytes) -> bool:
     temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
+            _mark_as_used(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            return _create_in_place(path, data)
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without links
+                return _create_in_place(path, data)
     finally:
         temporary.unlink(missing_ok=True)
     _settle(path.parent)

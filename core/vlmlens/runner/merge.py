@@ -58,7 +58,10 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
                 _copy(run, parts, progress)
                 _keep_texts(run, shards)
                 run.update(state="finished", **_told(shards), made=sorted(_made(run)))
-                _remove_parts(run)
+                for leases in lease_plans(run.path):
+                    leases.mark_merged()
+            clear_merged(run)
+            remove_shards(run.path)
         return len(parts)
 
 
@@ -87,14 +90,14 @@ def _blocks(whole: ColumnStore, info: ColumnInfo, have: set[str]) -> Iterator[Co
             yield ColumnBlock(tuple(ids[place] for place in lacking), {info.name: some})
 
 
-def _remove_parts(run: Run) -> None:
-    if "://" in run.spec.storage:
-        for leases in lease_plans(run.path):
-            for name in leases.names:
-                for attempt in leases.attempts(name):
-                    run.stores.remove_lease(leases.folder.name, name, attempt)
-    remove_leases(run.path)
-    remove_shards(run.path)
+def clear_merged(run: Run) -> None:
+    """Remove parts whose rows are in the run's own store."""
+    for leases in lease_plans(run.path, merged=True):
+        for name in leases.names:
+            for attempt in leases.attempts(name):
+                run.stores.remove_lease(leases.folder.name, name, attempt)
+    if not lease_plans(run.path):
+        remove_leases(run.path)
 
 
 def _made(run: Run) -> set[str]:

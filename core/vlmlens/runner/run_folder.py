@@ -17,7 +17,8 @@ from vlmlens._disk import disk_errors
 from vlmlens._files import write_json
 from vlmlens._version import __version__
 from vlmlens.compose.given import IN_MEMORY
-from vlmlens.errors import FingerprintMismatch, RunError, RunExists
+from vlmlens.errors import FingerprintMismatch, RunError, RunExists, StoreLocked
+from vlmlens.runner.merge import clear_merged
 from vlmlens.runner.stages import ending_recorded
 from vlmlens.runs.leases import lease_plans
 from vlmlens.runs.lock import changing
@@ -113,6 +114,7 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
         run.write_skipped(plan.skipped)
         if run.merged:
             remove_shards(run.path)
+        clear_merged(run)
     return run
 
 

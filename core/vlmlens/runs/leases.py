@@ -9,6 +9,7 @@
     leases/001/00042-ATTEMPT/          the rows of an attempt, if the storage is no URI
     leases/001/00042.done              the receipt of the attempt that counts; made once
     leases/001/closed                  no more receipts: the rest was done in another way
+    leases/001/merged                  its rows are in the run's own store now
     leases/group-KEY.json              what the first process of a start of a command tells others
 
 A lease counts once its receipt is there. Other attempts are removed, and never read.
@@ -28,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vlmlens._files import create_only, replacing, write_text
+from vlmlens._files import create_only, remove_abandoned, replacing, write_text
 from vlmlens.errors import RunError
 from vlmlens.runs.records import damaged, read_record
 from vlmlens.runs.signing import fits, signature
@@ -36,9 +37,10 @@ from vlmlens.runs.signing import fits, signature
 FOLDER = "leases"
 _PLAN = "plan.json"
 _CLOSED = "closed"
+_MERGED = "merged"
 _NAME = re.compile(r"\d{5,9}")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
-_OURS = re.compile(r"plan\.json|closed|\d{5,9}(\.json|\.done|\.begun|-[0-9a-f]{16})")
+_OURS = re.compile(r"plan\.json|closed|merged|\d{5,9}(\.json|\.done|\.begun|-[0-9a-f]{16})")
 
 
 class LeasePlan:
@@ -63,7 +65,8 @@ class LeasePlan:
             order: What all workers need to know, as JSON data.
             leases: The leases, the longest first.
         """
-        before = [int(plan.folder.name) for plan in lease_plans(run)]
+        known = [path.name for path in (run / FOLDER).glob("*/") if path.name.isdecimal()]
+        before = [int(name) for name in known]
         folder = run / FOLDER / f"{max(before, default=0) + 1:03d}"
         folder.parent.mkdir(exist_ok=True)
         names = [f"{number:05d}" for number in range(len(leases))]
@@ -209,24 +212,42 @@ class LeasePlan:
         """Take no more receipts. What is finished stays."""
         create_only(self.folder / _CLOSED, b"")
 
+    @property
+    def merged(self) -> bool:
+        """Whether its rows are in the run's own store, so that it is only to be removed."""
+        return (self.folder / _MERGED).exists()
+
+    def mark_merged(self) -> None:
+        """Note that its rows are in the run's own store."""
+        create_only(self.folder / _MERGED, b"")
+
     def is_own(self) -> bool:
         """Whether this user's vlmlens wrote the order on this machine."""
         return fits(f"leases/{_PLAN}", _canonical(self.order), self._plan.get("signed"))
 
 
-def lease_plans(run: Path) -> list[LeasePlan]:
-    """The plans in a run's folder, the oldest first."""
+def lease_plans(run: Path, *, merged: bool = False) -> list[LeasePlan]:
+    """The plans in a run's folder, the oldest first.
+
+    Args:
+        run: The run's folder.
+        merged: Only those whose rows are in the run's own store; default: only the others.
+    """
     found = (path.parent for path in (run / FOLDER).glob(f"*/{_PLAN}"))
-    return [LeasePlan(path) for path in sorted(found) if path.name.isdecimal()]
+    plans = [LeasePlan(path) for path in sorted(found) if path.name.isdecimal()]
+    return [plan for plan in plans if plan.merged is merged]
 
 
 def remove_leases(run: Path) -> None:
     """Remove all leases of a run, with their rows in its folder."""
-    for plan in lease_plans(run):
-        for path in plan.folder.iterdir():
-            if _OURS.fullmatch(path.name):
+    for folder in (run / FOLDER).glob("*/"):
+        if folder.name.isdecimal():
+            remove_abandoned(folder)
+            ours = [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
+            for path in sorted(ours, key=lambda path: path.name in (_PLAN, _MERGED)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _remove_if_empty(plan.folder)
+            _remove_if_empty(folder)
+    remove_abandoned(run / FOLDER)
     for path in (run / FOLDER / "key", *(run / FOLDER).glob("group-*.json")):
         path.unlink(missing_ok=True)
     _remove_if_empty(run / FOLDER)
