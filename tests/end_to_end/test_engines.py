@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests._engines import Here, Silent
+from tests._engines import Silent
 from tests._program import vlmlens
 
 from vlmlens import Run
@@ -34,6 +34,7 @@ from vlmlens.runner.merge import merge
 from vlmlens.runs.leases import lease_plans
 from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import close
+from vlmlens.testing.engine import OneByOne
 
 SITES = ["llm.block.1/last", "llm.block.2/all", "vision.block.1/image.mean"]
 
@@ -120,7 +121,7 @@ def test_parts_give_what_one_process_gives(tmp_path: Path, whole: Run) -> None:
 
 
 def test_leases_do_not_depend_on_who_runs_them(tmp_path: Path, whole: Run) -> None:
-    backwards = Here(lambda names: names[::-1])
+    backwards = OneByOne(lambda names: names[::-1])
     run = execute(plan(tmp_path / "run"), extract_only=True, engine=backwards)
     assert len(backwards.ran) >= 8
     same(run, whole)
@@ -135,7 +136,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, whole: R
     done = lease_plans(out)[0].done()
     assert 0 < len(done) < len(lease_plans(out)[0].names)
     kept = {name: lease_plans(out)[0].receipt(name) for name in done}
-    rest = Here()
+    rest = OneByOne()
     execute(plan(out), mode="resume", extract_only=True, engine=rest)
     assert not done & set(rest.ran), "no finished lease is run again"
     assert {name: lease_plans(out)[0].receipt(name) for name in done} == kept
@@ -149,7 +150,7 @@ def test_one_process_goes_on_with_what_several_began(tmp_path: Path, whole: Run)
     assert (out / "columns").exists()
     assert lease_plans(out)[0].closed
     same(Run(out), whole)
-    nothing = Here()
+    nothing = OneByOne()
     execute(plan(out), mode="resume", extract_only=True, engine=nothing)
     assert nothing.ran == []
 
@@ -157,7 +158,7 @@ def test_one_process_goes_on_with_what_several_began(tmp_path: Path, whole: Run)
 def test_several_go_on_with_what_one_process_began(tmp_path: Path, whole: Run) -> None:
     out = tmp_path / "run"
     execute(plan(out, limit=20), extract_only=True)
-    execute(plan(out), mode="resume", extract_only=True, engine=Here())
+    execute(plan(out), mode="resume", extract_only=True, engine=OneByOne())
     same(Run(out), whole)
     merge(Run(out))
     same(Run(out), whole)
@@ -165,8 +166,8 @@ def test_several_go_on_with_what_one_process_began(tmp_path: Path, whole: Run) -
 
 def test_more_columns_make_a_plan_of_their_own(tmp_path: Path, whole: Run) -> None:
     out = tmp_path / "run"
-    execute(plan(out, sites=SITES[:1]), extract_only=True, engine=Here())
-    execute(plan(out), mode="resume", extract_only=True, engine=Here())
+    execute(plan(out, sites=SITES[:1]), extract_only=True, engine=OneByOne())
+    execute(plan(out), mode="resume", extract_only=True, engine=OneByOne())
     assert [lease_plan.folder.name for lease_plan in lease_plans(out)] == ["001", "002"]
     lacking = lease_plans(out)[1].lease("00000")["lacking"]
     assert lacking == [SITES[1:]]
@@ -177,8 +178,8 @@ def test_more_columns_make_a_plan_of_their_own(tmp_path: Path, whole: Run) -> No
 
 
 def test_the_first_receipt_counts(tmp_path: Path, whole: Run) -> None:
-    class Twice(Here):
-        def one(self, work: Work, name: str, run_lease: Any) -> None:
+    class Twice(OneByOne):
+        def run_one(self, work: Work, name: str, run_lease: Any) -> None:
             first, second = work.take(name), work.take(name)
             receipts = [run_lease(lease, lambda done: None) for lease in (first, second)]
             assert work.finish(name, receipts[1])
@@ -191,8 +192,8 @@ def test_the_first_receipt_counts(tmp_path: Path, whole: Run) -> None:
 
 
 def test_what_a_lost_worker_wrote_is_removed_by_the_next_start(tmp_path: Path) -> None:
-    class Dies(Here):
-        def one(self, work: Work, name: str, run_lease: Any) -> None:
+    class Dies(OneByOne):
+        def run_one(self, work: Work, name: str, run_lease: Any) -> None:
             run_lease(work.take(name), lambda done: None)
             raise KeyboardInterrupt
 
@@ -204,13 +205,13 @@ def test_what_a_lost_worker_wrote_is_removed_by_the_next_start(tmp_path: Path) -
     assert Run(out).info["state"] == "interrupted"
     with pytest.raises(StoreError, match="No store"):
         Run(out).store()
-    execute(plan(out, limit=20), mode="resume", extract_only=True, engine=Here())
+    execute(plan(out, limit=20), mode="resume", extract_only=True, engine=OneByOne())
     assert not left[0].exists()
 
 
 def test_rows_made_under_other_conditions_are_refused(tmp_path: Path) -> None:
-    class Other(Here):
-        def one(self, work: Work, name: str, run_lease: Any) -> None:
+    class Other(OneByOne):
+        def run_one(self, work: Work, name: str, run_lease: Any) -> None:
             receipt = run_lease(work.take(name), lambda done: None)
             if len(self.ran) > 1:
                 receipt["fingerprint"] = {**receipt["fingerprint"], "torch": "0.0"}
@@ -219,7 +220,7 @@ def test_rows_made_under_other_conditions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FingerprintMismatch, match=r"torch was .*, is 0\.0"):
         execute(plan(tmp_path / "run"), extract_only=True, engine=Other())
     with pytest.raises(FingerprintMismatch, match="dtype"):
-        execute(plan(tmp_path / "run", dtype="bfloat16"), mode="resume", engine=Here())
+        execute(plan(tmp_path / "run", dtype="bfloat16"), mode="resume", engine=OneByOne())
 
 
 def test_images_are_read_by_the_planner_only(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_images_are_read_by_the_planner_only(tmp_path: Path) -> None:
         Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
     values = {"data": f"images:{tmp_path}", "prompt": "What?", "batch_size": 1, "limit": None}
 
-    class Late(Here):
+    class Late(OneByOne):
         def run(self, work: Work) -> None:
             self.names = work.names()
 
@@ -244,7 +245,7 @@ def test_images_are_read_by_the_planner_only(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_see_the_folder_writes_nothing(tmp_path: Path) -> None:
     from vlmlens.runner import begin_worker
 
-    class Away(Here):
+    class Away(OneByOne):
         def run(self, work: Work) -> None:
             for changed in ({"run": str(tmp_path / "away")}, {"key": "another"}):
                 with pytest.raises(RunError, match="does not see the run's folder"):
@@ -259,12 +260,12 @@ def test_a_worker_that_does_not_see_the_folder_writes_nothing(tmp_path: Path) ->
 def test_stores_elsewhere_lie_beside_the_runs_own(tmp_path: Path, whole: Run) -> None:
     place = tmp_path / "elsewhere" / "x"
     out, storage = tmp_path / "run", f"zarr+file://{place}"
-    run = execute(plan(out, storage=storage), extract_only=True, engine=Here())
+    run = execute(plan(out, storage=storage), extract_only=True, engine=OneByOne())
     assert place.exists()
     assert len(list(Path(f"{place}.leases", "001").iterdir())) == len(lease_plans(out)[0].names)
     same(run, whole)
     with pytest.raises(StoreError, match="holds the columns of another run"):
-        execute(plan(tmp_path / "other", storage=storage), extract_only=True, engine=Here())
+        execute(plan(tmp_path / "other", storage=storage), extract_only=True, engine=OneByOne())
     merge(run)
     assert list(Path(f"{place}.leases", "001").iterdir()) == []
     same(Run(out), whole)

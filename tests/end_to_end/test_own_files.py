@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests._engines import Here
 
 from tests import _program
 from vlmlens import Run
@@ -31,6 +30,7 @@ from vlmlens.runner.run_folder import start_over
 from vlmlens.runs.leases import lease_plans
 from vlmlens.runs.lock import changing
 from vlmlens.spec.model import make_spec
+from vlmlens.testing.engine import OneByOne
 
 SITE = "llm.block.1/last"
 
@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def leased(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that several processes wrote."""
     out = tmp_path_factory.mktemp("leased") / "run"
-    execute(plan(out), extract_only=True, engine=Here())
+    execute(plan(out), extract_only=True, engine=OneByOne())
     return out
 
 
@@ -207,8 +207,8 @@ def in_another_process() -> Iterator[Any]:
         lambda out: execute(plan(out), mode="resume", extract_only=True),
         lambda out: execute(plan(out, limit=5), mode="resume", extract_only=True),
         lambda out: execute(plan(out), mode="fresh", extract_only=True),
-        lambda out: execute(plan(out), mode="fresh", extract_only=True, engine=Here()),
-        lambda out: execute(plan(out), mode="resume", extract_only=True, engine=Here()),
+        lambda out: execute(plan(out), mode="fresh", extract_only=True, engine=OneByOne()),
+        lambda out: execute(plan(out), mode="resume", extract_only=True, engine=OneByOne()),
         lambda out: merge(Run(out)),
         lambda out: analyze(Run(out), {"blind-test": {}}, Registry.default()),
     ],
@@ -231,7 +231,7 @@ def test_fresh_leaves_running_shards_alone(
     in_another_process(tmp_path / "run" / "shards" / "1-of-3")
     for work in (
         lambda: execute(plan(tmp_path / "run"), mode="fresh", extract_only=True),
-        lambda: execute(plan(tmp_path / "run"), mode="fresh", extract_only=True, engine=Here()),
+        lambda: execute(plan(tmp_path / "run"), mode="fresh", extract_only=True, engine=OneByOne()),
         lambda: merge(Run(tmp_path / "run")),
     ):
         with pytest.raises(StoreLocked, match="1-of-3"):
