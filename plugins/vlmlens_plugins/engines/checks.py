@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from vlmlens.testing import EngineTests
 from vlmlens_plugins.engines.manifests import ENVIRONMENT, PROCESSES, RAY
 
@@ -10,21 +13,21 @@ class ProcessesChecks(EngineTests):
     """Two processes."""
 
     manifest = PROCESSES
-    options = {"workers": 2}  # noqa: RUF012
+    options: ClassVar[Mapping[str, Any]] = {"workers": 2}
 
 
 class EnvironmentChecks(EngineTests):
     """This process as the only part."""
 
     manifest = ENVIRONMENT
-    options = {"shard": "0/1"}  # noqa: RUF012
+    options: ClassVar[Mapping[str, Any]] = {"shard": "0/1"}
 
 
 class RayChecks(EngineTests):
     """Two actors of a Ray started here."""
 
     manifest = RAY
-    options = {"workers": 2}  # noqa: RUF012
+    options: ClassVar[Mapping[str, Any]] = {"workers": 2}
 
 
 PROCESSES_CHECKS = (ProcessesChecks,)

@@ -103,7 +103,7 @@ def _connected(options: RayOptions) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if options.address == _LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
