@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from vlmlens.runner.workers import execute_in_workers
+
 from benchmarks.attacks._processes import columns, ended, forked, plan, table
 from vlmlens import Run
 from vlmlens.errors import VlmlensError
 from vlmlens.registry import Registry
 from vlmlens.runner.execution import analyze, execute
 from vlmlens.runner.merge import merge
-from vlmlens.runner.workers import execute_in_workers
 from vlmlens.runs.shards import Shard
 
 SAMPLES = 400

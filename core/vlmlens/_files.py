@@ -50,6 +50,42 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def create_only(path: Path, data: bytes) -> bool:
+    """Write a file in one step, if there is none.
+
+    Returns:
+        Whether it was written; False if there was one, which stays as it is.
+    """
+    temporary = _temporary(path)
+    try:
+        with temporary.open("xb") as file:
+            _mark_as_used(file.fileno())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without links
+                return _create_in_place(path, data)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _settle(path.parent)
+    return True
+
+
+def _create_in_place(path: Path, data: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file or a folder to, which is moved to `path` at the end.

@@ -122,7 +122,8 @@ def run(
     out: StrPath | None = None,
     options: Mapping[str, Any] | None = None,
     mode: RunMode = "new",
-    workers: int = 1,
+    engine: str | None = None,
+    workers: int | str = 1,
     progress: bool | None = None,
     observer: Observer | None = None,
 ) -> Run:
@@ -133,8 +134,9 @@ def run(
     another `Run`, whose samples are used. What was given in memory is kept in the run's folder.
 
     `mode` is "new" (refuse a folder that holds a run), "resume" (go on with it) or "fresh" (start
-    it over). `workers` is the number of processes that extract. `progress` shows bars on stderr;
-    None: in terminals and notebooks. `observer` is told instead of them.
+    it over). `workers` is the number of processes that do the work, with the engine "processes";
+    `engine="ray"` or another one takes its options from `options={"engine": {...}}`. `progress`
+    shows bars on stderr; None: in terminals and notebooks. `observer` is told instead of them.
 
     Returns:
         The finished run: `run.results`, `run.activations`, `run.report_path`.
@@ -303,23 +305,35 @@ def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
     trust = isinstance(source, Run) and source.trust
     data = _place(source)
     given = None if isinstance(data, str | None) else data
+    settings = _with_workers(settings, workers)
     spec = _spec({**settings, "data": data if given is None else None})
+    registry = Registry.default()
+    engine = execution.engine_of(spec, registry)
     with watched(observer, progress) as told:
         plan = compose(
             spec,
-            Registry.default(),
+            registry,
             observer=told,
             analyse=not extract_only,
             data=given,
             trust=trust,
         )
-        if workers == 1:
-            return execution.execute(plan, mode=mode, observer=told, extract_only=extract_only)
-        from vlmlens.runner.workers import execute_in_workers
-
-        return execute_in_workers(
-            plan, workers, mode=mode, observer=told, extract_only=extract_only
+        return execution.execute(
+            plan,
+            mode=mode,
+            observer=told,
+            extract_only=extract_only,
+            engine=engine,
         )
+
+
+def _with_workers(settings: Mapping[str, Any], workers: int | str) -> dict[str, Any]:
+    """The settings, with the number of workers among the options of the engine."""
+    if workers == 1:
+        return dict(settings)
+    given = dict(settings.get("options") or {})
+    given["engine"] = {**given.get("engine", {}), "workers": str(workers)}
+    return {**settings, "engine": settings.get("engine") or "processes", "options": given}
 
 
 def _spec(settings: Mapping[str, Any]) -> RunSpec:

@@ -23,6 +23,7 @@ class PluginKind(StrEnum):
     STORAGE = "storage"
     DATASET = "dataset"
     ANALYSIS = "analysis"
+    ENGINE = "engine"
 
     @property
     def group(self) -> str:
@@ -36,6 +37,7 @@ _GROUPS = {
     PluginKind.STORAGE: "vlmlens.storage",
     PluginKind.DATASET: "vlmlens.datasets",
     PluginKind.ANALYSIS: "vlmlens.analyses",
+    PluginKind.ENGINE: "vlmlens.engines",
 }
 
 

@@ -27,10 +27,10 @@ from vlmlens.results import Result
 from vlmlens.runner.execution import analyze, execute
 from vlmlens.runner.merge import merge
 from vlmlens.runner.run_folder import start_over
-from vlmlens.runner.workers import execute_in_workers
+from vlmlens.runs.leases import lease_plans
 from vlmlens.runs.lock import changing
-from vlmlens.runs.shards import Shard
 from vlmlens.spec.model import make_spec
+from vlmlens.testing.engine import OneByOne
 
 SITE = "llm.block.1/last"
 
@@ -64,10 +64,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
+def leased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that several processes wrote."""
+    out = tmp_path_factory.mktemp("leased") / "run"
+    execute(plan(out), extract_only=True, engine=OneByOne())
+    return out
+
+
+@pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as older versions wrote it: each process a run of its own."""
     out = tmp_path_factory.mktemp("sharded") / "run"
+    made = extracted(out)
     for number in range(3):
-        execute(plan(out), shard=Shard(number, 3))
+        some = replace(
+            plan(out / "shards" / f"{number}-of-3"), samples=plan(out).samples[number::3]
+        )
+        execute(some, extract_only=True)
+    shutil.rmtree(out / "columns")
+    made.update(state="sharded", sharded=3, made=[])
     return out
 
 
@@ -80,7 +95,7 @@ def test_fresh_leaves_the_users_files(tmp_path: Path, when: str) -> None:
         "notes.md", "plugins/mine.py", "plugins/deep/er.txt", "results/thesis.csv",
         "results/thesis.json", "images/photo.png", "papers/x.svg",
     ]  # fmt: skip
-    late = [] if when == "before" else ["columns/readme.txt", "shards/mine.txt"]
+    late = [] if when == "before" else ["columns/readme.txt", "shards/mine.txt", "leases/x.txt"]
     here = {"before": users, "after": users + late, "both": users + late}[when]
 
     def save(names: list[str]) -> None:
@@ -135,7 +150,7 @@ def test_what_a_killed_run_did_not_list_is_not_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["samples.jsonl", "spec.yaml", "report.html", "columns/x", "shards/x"]
+    "name", ["samples.jsonl", "spec.yaml", "report.html", "columns/x", "leases/x"]
 )
 @pytest.mark.parametrize("mode", ["new", "fresh", "resume"])
 def test_a_new_run_replaces_no_file_of_the_user(tmp_path: Path, name: str, mode: Any) -> None:
@@ -165,6 +180,7 @@ def test_fresh_that_was_killed_starts_over(tmp_path: Path, number: int) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
+from vlmlens.runs.leases import lease_plans
 from vlmlens.runs.lock import changing
 
 with changing(Path(sys.argv[1]), shared=bool(sys.argv[2])):
@@ -191,13 +207,12 @@ def in_another_process() -> Iterator[Any]:
         lambda out: execute(plan(out), mode="resume", extract_only=True),
         lambda out: execute(plan(out, limit=5), mode="resume", extract_only=True),
         lambda out: execute(plan(out), mode="fresh", extract_only=True),
-        lambda out: execute(plan(out), mode="fresh", shard=Shard(0, 2)),
-        lambda out: execute_in_workers(plan(out), 2, mode="fresh", extract_only=True),
-        lambda out: execute_in_workers(plan(out), 2, mode="resume", extract_only=True),
+        lambda out: execute(plan(out), mode="fresh", extract_only=True, engine=OneByOne()),
+        lambda out: execute(plan(out), mode="resume", extract_only=True, engine=OneByOne()),
         lambda out: merge(Run(out)),
         lambda out: analyze(Run(out), {"blind-test": {}}, Registry.default()),
     ],
-    ids=["resume", "limit", "fresh", "shard", "workers", "workers-resume", "merge", "analyze"],
+    ids=["resume", "limit", "fresh", "engine", "engine-resume", "merge", "analyze"],
 )
 def test_a_running_run_is_left_alone(tmp_path: Path, other: Any, in_another_process: Any) -> None:
     run = extracted(tmp_path / "run")
@@ -216,7 +231,7 @@ def test_fresh_leaves_running_shards_alone(
     in_another_process(tmp_path / "run" / "shards" / "1-of-3")
     for work in (
         lambda: execute(plan(tmp_path / "run"), mode="fresh", extract_only=True),
-        lambda: execute(plan(tmp_path / "run"), mode="fresh", shard=Shard(1, 3)),
+        lambda: execute(plan(tmp_path / "run"), mode="fresh", extract_only=True, engine=OneByOne()),
         lambda: merge(Run(tmp_path / "run")),
     ):
         with pytest.raises(StoreLocked, match="1-of-3"):
@@ -277,21 +292,26 @@ def killed_at(number: int, work: Any) -> bool:
     return code == 9
 
 
-def test_merge_killed_anywhere_loses_nothing(tmp_path: Path, sharded: Path) -> None:
-    whole = Run(sharded).activations[SITE]
+@pytest.mark.parametrize("old", [False, True])
+def test_merge_killed_anywhere_loses_nothing(
+    tmp_path: Path, leased: Path, sharded: Path, old: bool
+) -> None:
+    source = sharded if old else leased
+    whole = Run(source).activations[SITE]
     assert len(whole) == 12
     number, out = 0, tmp_path / "run"
-    shutil.copytree(sharded, out)
+    shutil.copytree(source, out)
     while killed_at(number, lambda: merge(Run(out))):
         run = Run(out)
         assert np.array_equal(run.activations[SITE], whole), number
-        assert run.info["state"] == ("finished" if run.merged else "sharded")
-        assert merge(Run(out)) == 3 if (out / "shards").exists() else run.merged
+        merge(Run(out))
         assert np.array_equal(run.activations[SITE], whole), number
+        assert run.info["state"] == "finished"
         assert not (out / "shards").exists()
+        assert not (out / "leases").exists()
         assert not list(out.rglob("*.tmp"))
         shutil.rmtree(out)
-        shutil.copytree(sharded, out)
+        shutil.copytree(source, out)
         number += 1
     assert number > 20
 
@@ -306,23 +326,30 @@ def test_resuming_cleans_up_after_a_merge(tmp_path: Path, sharded: Path) -> None
     assert not (tmp_path / "run" / "shards").exists()
 
 
-def test_shards_are_not_resumed_in_another_way(tmp_path: Path, sharded: Path) -> None:
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path, sharded: Path) -> None:
     shutil.copytree(sharded, tmp_path / "run")
+    whole = Run(sharded).activations[SITE]
+    shutil.rmtree(tmp_path / "run" / "shards" / "1-of-3")
+    with pytest.raises(RunError, match="1-of-3"):
+        merge(Run(tmp_path / "run"))
+    run = execute(plan(tmp_path / "run"), mode="resume", extract_only=True)
+    assert np.allclose(run.activations[SITE], whole, atol=1e-4)
+    with run.stores.own() as own:
+        assert len(own.ids(SITE)) == 4, "only what was missing"
+
+
+def test_fresh_leaves_running_leases_alone(tmp_path: Path, leased: Path) -> None:
+    shutil.copytree(leased, tmp_path / "run")
+    plans = lease_plans(tmp_path / "run")
+    (plans[0].folder / "00000.done").unlink()
+    plans[0].begin("00000")
     before = contents(tmp_path / "run")
-    with pytest.raises(RunError, match="begun in 3 processes") as caught:
-        execute(plan(tmp_path / "run"), mode="resume", extract_only=True)
-    assert "--workers 3 --resume" in caught.value.hint
-    with pytest.raises(RunError, match="in 3 processes, not in 2"):
-        execute_in_workers(plan(tmp_path / "run"), 2, mode="resume")
+    with pytest.raises(StoreLocked, match="lease 00000"):
+        execute(plan(tmp_path / "run"), mode="fresh", extract_only=True)
     assert contents(tmp_path / "run") == before
-
-
-def test_a_run_is_not_continued_in_shards(tmp_path: Path) -> None:
-    run = extracted(tmp_path / "run")
-    before = contents(run.path)
-    with pytest.raises(RunExists, match="not in shards"):
-        execute(plan(run.path), mode="resume", shard=Shard(1, 2))
-    assert contents(run.path) == before
+    plans[0].release_all()
+    execute(plan(tmp_path / "run"), mode="fresh", extract_only=True)
+    assert not (tmp_path / "run" / "leases").exists()
 
 
 # --------------------------------------------------------------------- damaged files

@@ -10,6 +10,7 @@ import pytest
 
 from tests import _program
 from vlmlens import Run
+from vlmlens.runs.leases import lease_plans
 
 MORE = ("--limit", "3000", "--batch-size", "2", "--sites", "llm.block.1/last", "-q")
 
@@ -59,35 +60,6 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     assert Run(tmp_path / "run").info["state"] == "running"
 
 
-def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
-    worker = """
-import os, time
-reads, writes = os.pipe()
-if child := os.fork():
-    os.close(reads)
-    time.sleep(0.2)
-    assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before its parent"
-    os.close(writes)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-else:
-    from vlmlens.cli._signals import end_like_interrupt, end_with_parent
-    from vlmlens.runs.shards import WORKER
-
-    os.dup2(reads, 0)
-    os.close(writes)
-    os.environ[WORKER] = "1"
-    end_like_interrupt()
-    end_with_parent()
-    try:
-        time.sleep(100)
-    except KeyboardInterrupt as error:
-        os._exit(error.exit_code)
-    os._exit(0)
-"""
-    done = _program.python(worker, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "143\n"), done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: int) -> None:
@@ -100,14 +72,17 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, number: int) -> None:
     out = tmp_path / "run"
     command = ("extract", *MORE, "--out", "run", "--workers", "2")
     with _program.started(*command, cwd=tmp_path) as program:
-        program.until(lambda: all(rows(out / "shards" / f"{i}-of-2") > 20 for i in range(2)))
-        children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+        program.until(lambda: any(plan.done() for plan in lease_plans(out)))
+        children = workers_of(program.pid)
         assert len(children) == 2
         os.kill(program.pid, number)
         program.wait(120)
-        program.until(lambda: not any(running(int(child)) for child in children), 30)
-    states = [Run(out / "shards" / f"{i}-of-2").info["state"] for i in range(2)]
-    assert states == ["interrupted"] * 2
-    if number == signal.SIGTERM:
-        assert Run(out).info["state"] == "interrupted"
+        program.until(lambda: not any(running(child) for child in children), 30)
+    state = "interrupted" if number == signal.SIGTERM else "running"
+    assert Run(out).info["state"] == state
     assert not (tmp_path / "stolen").exists()
+
+
+def workers_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for path in tasks for child in path.read_text().split()]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation, LoadRequest, ModelAdapter, Readout
     from vlmlens.abc.analysis import Analysis, AnalysisContext
     from vlmlens.abc.dataset import Dataset
+    from vlmlens.abc.engine import Engine, Part, Work
     from vlmlens.abc.extractor import Extractor
     from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
@@ -29,6 +30,7 @@ __all__ = [
     "ColumnInfo",
     "ColumnStore",
     "Dataset",
+    "Engine",
     "Extractor",
     "ForwardOutput",
     "Generation",
@@ -36,9 +38,11 @@ __all__ = [
     "Logits",
     "ModelAdapter",
     "Options",
+    "Part",
     "Pass",
     "Readout",
     "Values",
+    "Work",
 ]
 
 __getattr__, __dir__ = hand_out(
@@ -52,6 +56,7 @@ __getattr__, __dir__ = hand_out(
         "ColumnInfo": "vlmlens.abc.storage",
         "ColumnStore": "vlmlens.abc.storage",
         "Dataset": "vlmlens.abc.dataset",
+        "Engine": "vlmlens.abc.engine",
         "Extractor": "vlmlens.abc.extractor",
         "ForwardOutput": "vlmlens.passes.batch",
         "Generation": "vlmlens.abc.adapter",
@@ -59,8 +64,10 @@ __getattr__, __dir__ = hand_out(
         "Logits": "vlmlens.passes.batch",
         "ModelAdapter": "vlmlens.abc.adapter",
         "Options": "vlmlens.abc.options",
+        "Part": "vlmlens.abc.engine",
         "Pass": "vlmlens.passes.batch",
         "Readout": "vlmlens.abc.adapter",
         "Values": "vlmlens.abc.storage",
+        "Work": "vlmlens.abc.engine",
     },
 )

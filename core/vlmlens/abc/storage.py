@@ -7,9 +7,11 @@ killed run can go on where it stopped.
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -145,6 +147,14 @@ class ChunkCheck:
     problem: str = ""
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file, or a folder with what is in it. Nothing happens if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 class ColumnStore(ABC):
     """Base class of storage backends. Open a store with `open`, and use it as a context manager.
 
@@ -161,6 +171,25 @@ class ColumnStore(ABC):
         Raises:
             StoreError: It does not exist (mode "r"), is locked by another writer, or is corrupt.
         """
+
+    @classmethod
+    def remove(cls, location: str, *, options: base.Options) -> None:
+        """Remove a store that nobody uses any more. Nothing happens if there is none.
+
+        This default removes the file or folder at a path. A backend that understands URIs
+        overrides it.
+
+        Raises:
+            StoreError: The location is a URI, which this backend cannot remove.
+        """
+        del options
+        if "://" in location:
+            raise StoreError(
+                f"The store at {location!r} cannot be removed by its backend.",
+                subject=location,
+                hint="Remove it by hand.",
+            )
+        remove_path(Path(location))
 
     @abstractmethod
     def write(self, block: ColumnBlock) -> None:

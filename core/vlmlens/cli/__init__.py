@@ -14,10 +14,9 @@ def main() -> None:
     from vlmlens.cli._app import app
 
     if not os.environ.get("_VLMLENS_COMPLETE", "").startswith("complete_"):
-        from vlmlens.cli._signals import end_like_interrupt, end_with_parent
+        from vlmlens.cli._signals import end_like_interrupt
 
         end_like_interrupt()
-        end_with_parent()
         app(prog_name="vlmlens")
         return
     # While a shell completes a word, messages of plugins would disturb.

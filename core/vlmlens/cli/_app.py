@@ -35,7 +35,7 @@ COMMANDS = {
     "show": "Show what a run found, and what is in it or in a store.",
     "export": "Write columns to another store, safetensors, npz, npy, Parquet or HDF5.",
     "import": "Make a store from another store or an exported file.",
-    "merge": "Merge the shards of a run into one store.",
+    "merge": "Copy what several processes wrote into one store.",
     "verify": "Read every stored chunk, compare checksums, and look for what is missing.",
     "plugins": "List, show and check the installed plugins.",
     "new": "Write a new plugin as a package, with tests.",

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "DryRun",
     "Mode",
-    "Shard",
     "SpecFlags",
     "Trust",
     "Verbose",
-    "Workers",
     "analysis_flags",
+    "extract_flags",
     "installed",
     "model_flags",
     "output_flags",
+    "run_flags",
     "shares",
     "spec_flags",
 ]
@@ -233,6 +233,19 @@ _FLAGS = (
     _Flag("compile", "Speed", "",
           "Compile the model's blocks: slow start, fast batches. [default: no-compile]",
           kind=bool, flags=("--compile/--no-compile",)),
+    _Flag("engine", "Processes and machines", "NAME",
+          "What spreads the work: processes (on this machine), environment (srun, torchrun) or "
+          "ray. [default: this process]",
+          completion.names_of("engine")),
+    _Flag("workers", "Processes and machines", "N",
+          "Workers of the engine, each on its own GPU if possible; ray: also MIN:MAX. "
+          "[default engine: processes]"),
+    _Flag("address", "Processes and machines", "ADDRESS",
+          "Ray cluster: auto, HOST:PORT, or none: start Ray here. [default: none]"),
+    _Flag("gpus_per_worker", "Processes and machines", "K", "GPUs of each worker.", kind=int),
+    _Flag("shard", "Processes and machines", "K/N",
+          "Part K of N, counted from 0, of processes that you start one by one on a shared disk; "
+          "env: as srun or torchrun says. [engine: environment]"),
     _Flag("out", "Output", "FOLDER", "Run folder. [default: runs/ADAPTER-NUMBER]"),
     _Flag("config", "Output", "FILE", "YAML file of settings; flags override it.",
           flags=("--config", "-c")),
@@ -249,22 +262,10 @@ Mode = Annotated[
         help="Continue the run in --out, or start it over. [default: refuse a folder with a run]",
     ),
 ]
-Workers = Annotated[
-    int,
-    _speed(min=1, metavar="N", help="Processes that extract, each on its own GPU if possible."),
-]
 DryRun = Annotated[
     bool, _output("--dry-run", help="Check the run and estimate its size; write nothing.")
 ]
 Trust = Annotated[bool, _output("--trust", help=TRUST)]
-Shard = Annotated[
-    str | None,
-    _speed(
-        metavar="K/N",
-        help="Part K of N, counted from 0, for several processes or machines; env reads the "
-        "variables of torchrun or Slurm.",
-    ),
-]
 Verbose = Annotated[
     bool, _output("--verbose", "-v", help="Print all findings and tables before the summary.")
 ]
@@ -281,8 +282,17 @@ def _taking(names: Collection[str]) -> Callable[..., SpecFlags]:
     return make
 
 
-spec_flags = _taking([flag.name for flag in _FLAGS])
+_ENGINE = ("engine", "workers", "address", "gpus_per_worker")
+_EVERY = [flag.name for flag in _FLAGS]
+
+spec_flags = _taking([name for name in _EVERY if name not in (*_ENGINE, "shard")])
 """Flags of a command that composes a whole run."""
+
+run_flags = _taking([name for name in _EVERY if name != "shard"])
+"""Flags of a command that composes a whole run and executes it."""
+
+extract_flags = _taking(_EVERY)
+"""Flags of a command that several processes can execute together."""
 
 model_flags = _taking(
     ("adapter", "model", "revision", "trust_remote_code", "config", "trust", "set_")
@@ -345,9 +355,22 @@ def shares(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
 
 def _flags(given: Mapping[str, Any]) -> SpecFlags:
     values = {key: value for key, value in given.items() if value not in (None, [])}
+    _name_engine(values)
     size = str(values.get("batch_size", ""))
     if size.lstrip("-").isdecimal():
         values["batch_size"] = int(size)
     assignments = tuple(values.pop("set_", ()))
     trust = bool(values.pop("trust", False))
     return SpecFlags(values, values.pop("config", None), assignments, trust)
+
+
+def _name_engine(values: dict[str, Any]) -> None:
+    """Turn the flags of engines into its options; some of them name the engine, too."""
+    options = {key: values.pop(key) for key in (*_ENGINE[1:], "shard") if key in values}
+    if "shard" in options:
+        values.setdefault("engine", "environment")
+    elif options and not (set(options) == {"workers"} and options["workers"] == "1"):
+        values.setdefault("engine", "ray" if "address" in options else "processes")
+    elif "engine" not in values:
+        return
+    values["options"] = {"engine": options}

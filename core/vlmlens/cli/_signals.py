@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import threading
 import time
 from types import FrameType
 
-from vlmlens.runs.shards import WORKER
-
 _PATIENCE = 10.0
 """Seconds after the first signal in which others change nothing; later ones end at once."""
-
-_LAST = 60.0
-"""Seconds after which a worker without a parent ends, whatever it does."""
 
 
 class Ended(KeyboardInterrupt):
@@ -46,18 +39,3 @@ def end_like_interrupt() -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(each, end)
-
-
-def end_with_parent() -> None:
-    """In a worker: end when the parent has closed our standard input, however it ended."""
-    if os.environ.pop(WORKER, None) is None:
-        return
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    while os.read(sys.__stdin__.fileno() if sys.__stdin__ else 0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_LAST)
-    os._exit(128 + signal.SIGTERM)

@@ -5,25 +5,21 @@ from __future__ import annotations
 from vlmlens.cli._options import (
     DryRun,
     Mode,
-    Shard,
     SpecFlags,
-    Workers,
+    extract_flags,
     output_flags,
     shares,
-    spec_flags,
 )
 from vlmlens.cli._output import Output
 from vlmlens.cli.run import carry_out
 
 
-@shares(flags=spec_flags, output=output_flags)
+@shares(flags=extract_flags, output=output_flags)
 def extract(
     flags: SpecFlags,
     output: Output,
     resume: Mode = None,
     dry_run: DryRun = False,
-    workers: Workers = 1,
-    shard: Shard = None,
 ) -> None:
     """Run a model and store its activations.
 
@@ -31,11 +27,10 @@ def extract(
 
     Examples:
         vlmlens extract --limit 100 --sites "llm.block.*/last"
-        vlmlens extract --adapter llava --data photos/ --prompt "What is it?" --shard 0/2
+        vlmlens extract --adapter llava --data photos/ --prompt "What is it?" --workers 4
+        srun vlmlens extract --data photos/ --prompt "What is it?" --out runs/a --shard env
     """
-    made = carry_out(
-        flags, output, resume, dry_run, command="extract", workers=workers, shard=shard
-    )
+    made = carry_out(flags, output, resume, dry_run, command="extract")
     if made is None:
         return
     with made.store() as store:

@@ -1,4 +1,4 @@
-"""`vlmlens merge`: the shards of a run become one store."""
+"""`vlmlens merge`: what several processes wrote becomes one store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vlmlens.cli._output import Output
 
 @shares(output=output_flags)
 def merge(
-    where: Annotated[str, Argument(metavar="RUN", help="Folder of a run with shards.")],
+    where: Annotated[str, Argument(metavar="RUN", help="Folder of a run of several processes.")],
     output: Output,
     trust: Trust = False,
 ) -> None:
-    """Merge the shards of a run into one store.
+    """Copy what several processes wrote into one store.
 
-    `vlmlens extract --shard K/N` writes shards. They can also be analysed without merging.
+    It is never needed: all commands read the parts as one store. One store is fewer files.
 
     Examples:
         vlmlens merge runs/big
@@ -31,4 +31,5 @@ def merge(
     with output.observer() as observer:
         observer.stage("merge", None)
         count = put_together(run, lambda done, total: observer.advance(done))
-    output.data({"run": where, "shards": count}, f"{count} shards are one store now: {where}")
+    line = f"{count} parts are one store now: {where}" if count else f"It is one store: {where}"
+    output.data({"run": where, "parts": count}, line)

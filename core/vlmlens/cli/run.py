@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlmlens.cli._options import (
     DryRun,
     Mode,
     SpecFlags,
     Verbose,
-    Workers,
     installed,
     output_flags,
+    run_flags,
     shares,
-    spec_flags,
 )
 from vlmlens.cli._output import Output
 from vlmlens.cli._plan import plan_document, plan_lines
@@ -23,15 +22,15 @@ from vlmlens.cli._results import print_run
 if TYPE_CHECKING:
     from vlmlens.runner.execution import Plan, RunMode
     from vlmlens.runs.run import Run
+    from vlmlens.spec.model import RunSpec
 
 
-@shares(flags=spec_flags, output=output_flags)
+@shares(flags=run_flags, output=output_flags)
 def run(
     flags: SpecFlags,
     output: Output,
     resume: Mode = None,
     dry_run: DryRun = False,
-    workers: Workers = 1,
     verbose: Verbose = False,
 ) -> None:
     """Do the whole job: extract, analyse, report.
@@ -43,7 +42,7 @@ def run(
         vlmlens run
         vlmlens run --adapter qwen2vl --data photos/ --prompt "Color of the main object:"
     """
-    made = carry_out(flags, output, resume, dry_run, command="run", workers=workers)
+    made = carry_out(flags, output, resume, dry_run, command="run")
     if made is not None:
         print_run(made, list(made.results.values()), output, verbose=verbose)
 
@@ -55,53 +54,62 @@ def carry_out(
     dry_run: bool,
     *,
     command: str,
-    workers: int = 1,
-    shard: str | None = None,
 ) -> Run | None:
     """Compose a run, show what it will cost, and execute it, unless it is a dry one."""
     from vlmlens.runner import execution as runner
-    from vlmlens.runner.workers import execute_in_workers
-    from vlmlens.runs.shards import Shard
+    from vlmlens.runner.joining import is_first, join, leading
 
-    only_extract = command == "extract"
-    registry = installed()
+    only_extract, mode = command == "extract", _mode(resume)
+    registry, spec = installed(), flags.spec()
+    engine = runner.engine_of(spec, registry)
+    part = engine.part() if engine else None
     with output.observer() as observer:
-        plan = runner.compose(
-            flags.spec(),
-            registry,
-            observer=observer,
-            analyse=not only_extract,
-            notes=flags.notes,
-            trust=flags.trust,
-        )
-        if not dry_run:
-            output.message(plan_lines(plan))
-            registry.hooks().register(_ResumeHint(output, command, workers))
-            settings: dict[str, Any] = {"observer": observer, "extract_only": only_extract}
-            if workers > 1:
-                return execute_in_workers(plan, workers, mode=_mode(resume), **settings)
-            part = None if shard is None else Shard.parse(shard)
-            return runner.execute(plan, mode=_mode(resume), shard=part, **settings)
+        if engine and part and not dry_run and not is_first(spec, part, mode):
+            return join(spec, engine, registry, observer, trust=flags.trust)
+        with leading(spec, part):
+            plan = runner.compose(
+                spec,
+                registry,
+                observer=observer,
+                analyse=not only_extract,
+                notes=flags.notes,
+                trust=flags.trust,
+            )
+            if not dry_run:
+                output.message(plan_lines(plan))
+                registry.hooks().register(_ResumeHint(output, command, engine_words(spec)))
+                return runner.execute(
+                    plan, mode=mode, observer=observer, extract_only=only_extract, engine=engine
+                )
     output.data(plan_document(plan), plan_lines(plan), _column_list(plan))
     return None
+
+
+def engine_words(spec: RunSpec) -> str:
+    """The flags that choose the engine of a spec."""
+    options = {key.replace("_", "-"): value for key, value in spec.options.engine.items()}
+    words = ([f" --engine {shlex.quote(spec.engine)}"] if spec.engine else []) + [
+        f" --{key} {shlex.quote(str(value))}" for key, value in options.items()
+    ]
+    return "".join(words)
 
 
 class _ResumeHint:
     """A lifecycle plugin that learns where the run is, for the one who presses Ctrl-C."""
 
-    def __init__(self, output: Output, command: str, workers: int) -> None:
+    def __init__(self, output: Output, command: str, engine: str) -> None:
         from vlmlens.abc.hookspecs import hookimpl
 
         self._output = output
         self._command = command
-        self._workers = f" --workers {workers}" if workers > 1 else ""
+        self._engine = engine
         type(self).vlmlens_run_started = hookimpl(type(self).vlmlens_run_started)  # type: ignore[method-assign]
 
     def vlmlens_run_started(self, run: Run) -> None:
         """Remember how to go on."""
         spec = shlex.quote(str(run.path / "spec.yaml"))
         self._output.resume_hint = (
-            f"Go on with: vlmlens {self._command} -c {spec}{self._workers} --resume"
+            f"Go on with: vlmlens {self._command} -c {spec}{self._engine} --resume"
         )
 
 

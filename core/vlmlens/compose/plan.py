@@ -63,6 +63,8 @@ class Plan:
         notes: What was guessed or translated when the spec was made, or read from images.
         image_rules: The rules of `ImageRules` that matter to these images; part of the
             fingerprint of the columns.
+        skeleton: The adapter without weights.
+        asked: The spec as the user gave it.
     """
 
     spec: RunSpec
@@ -78,6 +80,8 @@ class Plan:
     skipped: Sequence[BadSample] = ()
     notes: Sequence[str] = ()
     image_rules: Mapping[str, Any] = field(default_factory=dict)
+    skeleton: ModelAdapter | None = None
+    asked: RunSpec | None = None
 
     def __repr__(self) -> str:
         return brief(
@@ -96,9 +100,7 @@ class Plan:
         kept = [name for name in self.columns if name not in columns]
         manifest = self.registry.find(PluginKind.EXTRACTOR, self.spec.extractor)
         spec = self.spec.model_copy(update={"sites": kept})
-        return replace(
-            self, columns=kept, extractor=_extractor_maker(spec, self.registry, manifest)
-        )
+        return replace(self, columns=kept, extractor=extractor_maker(spec, self.registry, manifest))
 
 
 def compose(
@@ -135,6 +137,7 @@ def compose(
         StoreFull: The columns do not fit on the disk.
     """
     observer = observer or SilentObserver()
+    asked_spec = spec
     check_lifecycle(spec, registry)
     spec, chosen = with_adapter(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
@@ -154,7 +157,7 @@ def compose(
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
     check_adapter(adapter, adapter_class, request, registry)
-    make_extractor = _extractor_maker(spec, registry, extractor)
+    make_extractor = extractor_maker(spec, registry, extractor)
     if spec.compile:
         from vlmlens.passes.compiling import check_can_compile
 
@@ -202,6 +205,8 @@ def compose(
         skipped=[*unread, *checked.bad],
         notes=[*notes, *checked.notes],
         image_rules=checked.choices,
+        skeleton=skeleton,
+        asked=asked_spec,
     )
 
 
@@ -304,9 +309,10 @@ def _usable(
     return kept, checked
 
 
-def _extractor_maker(
+def extractor_maker(
     spec: RunSpec, registry: Registry, manifest: Manifest
 ) -> Callable[[ModelAdapter], Extractor]:
+    """A function that makes the spec's extractor for a loaded model."""
     options = registry.options(manifest, spec.options.extractor)
     extractor_class: type[Extractor] = registry.load(manifest)
     return lambda vlm: extractor_class(vlm, spec.sites, options)

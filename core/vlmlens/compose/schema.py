@@ -81,9 +81,15 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
             definitions[f"{found.key}.{name}"] = part
         definitions[found.key] = options
     fields = schema["properties"]
-    for kind in (PluginKind.ADAPTER, PluginKind.EXTRACTOR, PluginKind.STORAGE):
+    for kind in (
+        PluginKind.ADAPTER,
+        PluginKind.EXTRACTOR,
+        PluginKind.STORAGE,
+        PluginKind.ENGINE,
+    ):
         fields[kind.value].update(_names(plugins[kind], uri=kind is PluginKind.STORAGE))
     fields["adapter"]["anyOf"].insert(0, _AUTO)
+    fields["engine"] = _or_null(fields["engine"])
     definitions["PluginOptions"]["properties"]["plugins"]["properties"] = {
         name: {"$ref": f"#/$defs/{key}"}
         for name, key in _lifecycle(registry, definitions, notes).items()
@@ -197,6 +203,11 @@ def _other_distributions(plugins: Iterable[_Plugin]) -> str:
     """A pattern for a DISTRIBUTION:NAME that is not a known plugin."""
     known = "|".join(plugin.pattern for plugin in plugins)
     return f"^(?!({known})$)[\\w.-]+:[\\w-]+$"
+
+
+def _or_null(field: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in field.items() if key != "type"}
+    return {**rest, "anyOf": [*field["anyOf"], {"type": "null"}]}
 
 
 def _one_or_several(field: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from vlmlens.tokens import Column, select
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
-    from vlmlens.compose.plan import Plan
     from vlmlens.passes.batch import Batch
     from vlmlens.samples import Sample
     from vlmlens.sites import Site
@@ -30,28 +29,32 @@ if TYPE_CHECKING:
 _HEAD = "llm.head"
 
 
-def silent_columns(plan: Plan, vlm: ModelAdapter) -> dict[str, str]:
+def silent_columns(
+    vlm: ModelAdapter, asked_sites: Sequence[str], columns: Sequence[str], samples: Sequence[Sample]
+) -> dict[str, str]:
     """The columns that an expression matched but that give no rows, each with the reason.
 
     Runs one pass over two samples, or more if modules can only be tried one by one. Runs none if
     the user gave no expression.
 
     Args:
-        plan: A composed run.
-        vlm: Its loaded model.
+        vlm: The loaded model.
+        asked_sites: The sites and columns that the user asked for.
+        columns: The names of the columns that the extractor gives.
+        samples: Samples to try; `two_samples` are enough.
 
     Raises:
         SiteSilent: No module matched by an expression gives rows.
     """
-    asked = [site.partition("/")[0] for site in plan.spec.sites if site.startswith(PREFIX)]
+    asked = [site.partition("/")[0] for site in asked_sites if site.startswith(PREFIX)]
     if not asked:
         return {}
     sites = {site.name: site for site in vlm.sites.resolve_all(asked)}
-    columns = [Column.parse(name) for name in plan.columns if "/" in name]
-    plain = [site for site in plan.spec.sites if not site.startswith(PREFIX)]
+    parsed = [Column.parse(name) for name in columns if "/" in name]
+    plain = [site for site in asked_sites if not site.startswith(PREFIX)]
     named = {site.name for site in vlm.sites.resolve_all(s.partition("/")[0] for s in plain)}
-    tried = [c for c in columns if c.site in sites and c.site not in named]
-    silent = _try(vlm, _two_samples(plan.samples), tried, sites)
+    tried = [c for c in parsed if c.site in sites and c.site not in named]
+    silent = _try(vlm, two_samples(samples), tried, sites)
     for expression in asked:
         _check_some_left(expression, [s.name for s in vlm.sites.resolve(expression)], silent)
     return {str(column): silent[column.site] for column in tried if column.site in silent}
@@ -67,7 +70,7 @@ def _check_some_left(expression: str, names: Sequence[str], silent: dict[str, st
         )
 
 
-def _two_samples(samples: Sequence[Sample]) -> list[Sample]:
+def two_samples(samples: Sequence[Sample]) -> list[Sample]:
     """The first sample, and one of another length if there is one, so that the batch is padded."""
     first = samples[0]
     others = (sample for sample in samples[1:] if len(sample.prompt) != len(first.prompt))

@@ -18,21 +18,18 @@ from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
 from vlmlens.compose.estimate import Estimate, Expectation
 from vlmlens.compose.plan import Plan
 from vlmlens.errors import OutOfMemory
-from vlmlens.extraction.batching import Lengths, Unit, units, work_of
+from vlmlens.extraction.batching import Unit
 from vlmlens.extraction.eta import Pace
 from vlmlens.extraction.pipeline import prepared, sink
+from vlmlens.extraction.planning import Planned, budget_on, planned
 from vlmlens.extraction.write_buffer import BlockWriter
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import ModelAdapter, Sharing
+    from vlmlens.abc.adapter import Generation, ModelAdapter, Sharing
     from vlmlens.abc.extractor import Extractor
     from vlmlens.passes.batch import Batch
-    from vlmlens.runs.generated_texts import GeneratedTexts
-    from vlmlens.runs.shards import Shard
     from vlmlens.samples import Sample
 
-_CPU_TOKENS = 1536
-_DEVICE_TOKENS = 16384
 _AHEAD = 2
 _WAITING = 4
 _OPENERS = min(8, os.cpu_count() or 1)
@@ -54,8 +51,7 @@ class Extraction:
         warn: Called once for each thing that the user should know.
         generate: How many tokens the model may generate for each sample; columns can then hold
             their rows. None: generate nothing.
-        texts: Where to store the generated texts; None: nowhere.
-        shard: Which units this process runs; None: all.
+        texts: Called with the ids of samples and the texts generated for them.
         expect: Called once, after the first batches, with the time that the others will take.
     """
 
@@ -66,12 +62,12 @@ class Extraction:
     share: bool
     warn: Callable[[str], None]
     generate: int | None = None
-    texts: GeneratedTexts | None = None
-    shard: Shard | None = None
+    texts: Callable[[Sequence[str], Sequence[Generation]], None] | None = None
     expect: Callable[[Expectation], None] | None = None
     shared: Counter[Sharing] = field(default_factory=Counter, init=False)
     """How many samples shared the computation of their images or beginning with another one."""
-    _fits: float = field(default=float("inf"), init=False)
+    fits: float = field(default=float("inf"), init=False)
+    """Batches of more tokens did not fit in memory."""
     _encoding: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(
@@ -79,6 +75,7 @@ class Extraction:
         store: ColumnStore,
         missing: Sequence[tuple[str, ...]],
         advance: Callable[[int], None],
+        units: Sequence[Unit] | None = None,
     ) -> None:
         """Compute and store what is missing.
 
@@ -86,8 +83,10 @@ class Extraction:
             store: The store, open for writing.
             missing: Per sample, the columns that are not stored yet.
             advance: Called with the number of samples that are computed so far.
+            units: The units, if they were planned elsewhere.
         """
-        every, work = self._planned()
+        plan = self._planned() if units is None else Planned(units, dict.fromkeys(units, 1.0))
+        every, work = plan.units, plan.work
         todo = [unit for unit in every if any(missing[number] for number in unit.samples)]
         done = sum(len(unit.samples) for unit in every) - sum(len(unit.samples) for unit in todo)
         pace = Pace([work[unit] for unit in todo])
@@ -116,7 +115,8 @@ class Extraction:
         Returns:
             The estimate; None if there are too few batches.
         """
-        every, work = self._planned()
+        plan = self._planned()
+        every, work = plan.units, plan.work
         step = max(1, len(every) // (batches + 1))
         some = every[::step][: batches + 1]
         pace, end = Pace([work[unit] for unit in some]), time.perf_counter() + seconds
@@ -132,7 +132,7 @@ class Extraction:
 
     def units(self) -> list[Unit]:
         """The run's samples, divided into units."""
-        return self._planned()[0]
+        return list(self._planned().units)
 
     def _tell(self, pace: Pace) -> None:
         """Report once how long the rest will take."""
@@ -142,26 +142,21 @@ class Extraction:
         if self.expect is not None and expected is not None:
             self.expect(expected)
 
-    def _planned(self) -> tuple[list[Unit], dict[Unit, float]]:
-        """The run's units, each with about how many tokens it computes."""
-        size = None if isinstance(self.batch_size, str) else self.batch_size
-        lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
-        can = self.share and self.extractor.takes_passes and self.generate is None
-        share = self.vlm.shares if can else "nothing"
-        found = units(self.samples, lengths, size=size, budget=self.budget, share=share)
-        found = found if self.shard is None else found[self.shard.number :: self.shard.count]
-        if size is None:
-            found = [*_first_alone(found[:1]), *found[1:]]
-        return found, {unit: work_of(unit, lengths, share) for unit in found}
+    def _planned(self) -> Planned:
+        return planned(
+            self.samples,
+            self.vlm,
+            self.extractor,
+            batch_size=self.batch_size,
+            share=self.share,
+            generate=self.generate,
+            budget=self.budget,
+        )
 
     @property
     def budget(self) -> int:
-        """Tokens per unit if the user gave no batch size.
-
-        On a CPU larger batches are slower, because they do not fit in the caches.
-        """
-        parameter = next(self.vlm.module.parameters())
-        return _CPU_TOKENS if parameter.device.type == "cpu" else _DEVICE_TOKENS
+        """Tokens per unit if the user gave no batch size."""
+        return budget_on(next(self.vlm.module.parameters()).device)
 
     def _opened(
         self, todo: Iterable[Unit], pool: ThreadPoolExecutor
@@ -215,7 +210,7 @@ class Extraction:
     ) -> Iterator[tuple[tuple[int, ...], Mapping[str, Values]]]:
         """The unit's columns; computed in halves if the unit does not fit in memory."""
         tokens = max((_size(batch) for _, batch in encoded or ()), default=0)
-        if tokens <= self._fits or len(unit.samples) == 1:
+        if tokens <= self.fits or len(unit.samples) == 1:
             try:
                 yield from [(n, self._columns(batch)) for n, batch in encoded or ()]
                 return
@@ -238,7 +233,7 @@ class Extraction:
             with self._encoding:
                 batch = self.vlm.encode(batch.samples, answers=[one.token_ids for one in made])
             if self.texts is not None:
-                self.texts.append([sample.id for sample in batch.samples], made)
+                self.texts([sample.id for sample in batch.samples], made)
         return self.extractor.extract(batch)
 
     def _note_size(self, unit: Unit, tokens: int, error: Exception) -> None:
@@ -251,17 +246,8 @@ class Extraction:
                 hint="Use --batch-size auto, a smaller --batch-size, --dtype bfloat16, "
                 "--quantization 4bit or --device-map auto.",
             ) from error
-        self._fits = tokens / 2
+        self.fits = tokens / 2
         self.warn(f"{count} samples at once did not fit in memory: batches are halved.")
-
-
-def _first_alone(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Split off the first sample: the first pass runs to its end, so it should be short."""
-    for unit in units:
-        if unit.shared or len(unit.groups) == 1:
-            yield unit
-        else:
-            yield from (Unit(unit.groups[:1]), Unit(unit.groups[1:]))
 
 
 def _done(waiting: tuple[Unit, dict[int, Future[Sample]]]) -> tuple[Unit, dict[int, Sample]]:

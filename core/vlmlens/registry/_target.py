@@ -23,6 +23,7 @@ _INTERFACES = {
     PluginKind.STORAGE: "ColumnStore",
     PluginKind.DATASET: "Dataset",
     PluginKind.ANALYSIS: "Analysis",
+    PluginKind.ENGINE: "Engine",
 }
 _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,35 +13,36 @@ from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.abc.storage import ColumnStore
-from vlmlens.compose.applicability import asked_analyses, suitable
+from vlmlens.compose.applicability import asked_analyses, check_lasting, suitable
 from vlmlens.compose.estimate import Estimate
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.errors import FingerprintMismatch, RunError
+from vlmlens.errors import RunError, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
+from vlmlens.runner.extracting import extract
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
+from vlmlens.runner.leased import extract_leased
 from vlmlens.runner.run_folder import (
     RunMode,
     next_folder,
     now,
     open_run,
     place_of,
-    shard_plan,
 )
 from vlmlens.runner.stages import Job, Watch, state_kept
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
-from vlmlens.runs.shards import Shard
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
-    from vlmlens.compose.estimate import Expectation
+    from vlmlens.abc.engine import Engine
     from vlmlens.results import Result
     from vlmlens.samples import Sample
+    from vlmlens.spec.model import RunSpec
 
 __all__ = [
     "Estimate",
@@ -50,12 +50,11 @@ __all__ = [
     "RunMode",
     "analyze",
     "compose",
+    "engine_of",
     "execute",
     "next_folder",
     "open_sites",
 ]
-
-_WORTH_TELLING = 10.0
 
 
 def execute(
@@ -64,7 +63,7 @@ def execute(
     mode: RunMode = "new",
     observer: Observer | None = None,
     extract_only: bool = False,
-    shard: Shard | None = None,
+    engine: Engine | None = None,
 ) -> Run:
     """Execute a plan.
 
@@ -74,8 +73,7 @@ def execute(
             "fresh": remove what vlmlens wrote there, and start over.
         observer: Receives progress, notes and warnings.
         extract_only: Whether to stop after extraction.
-        shard: The part of the plan that this process extracts; see `vlmlens.runs.shards`. There
-            are no analyses then.
+        engine: Spreads the work over several processes; None: this process does it.
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
@@ -83,24 +81,46 @@ def execute(
         SiteSilent, SiteShapeError: A site gave no activation, or one with other rows than its axis.
         StoreError: The store cannot be written.
     """
+    if engine is not None:
+        check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
     with disk_errors():
-        if shard is not None:
-            plan, extract_only = shard_plan(plan, shard, mode), True
         path = place_of(plan, mode)
         with changing(path):
-            return execute_held(
-                plan, path, mode=mode, observer=observer, extract_only=extract_only, shard=shard
+            return _execute_held(
+                plan, path, mode, observer or SilentObserver(), extract_only, engine
             )
 
 
-def execute_held(
+def engine_of(spec: RunSpec, registry: Registry) -> Engine | None:
+    """The engine that a spec names; None if this process does the work.
+
+    Raises:
+        PluginError: There is no such engine, or it cannot be used.
+        SpecError: The engine does not have such an option, or options are given without an engine.
+        CompositionError: It cannot run here.
+    """
+    if spec.engine is None:
+        if spec.options.engine:
+            raise SpecError(
+                f"Options of an engine are given ({', '.join(spec.options.engine)}), but no "
+                "engine.",
+                subject="engine",
+                hint="Name one: --engine processes.",
+            )
+        return None
+    manifest = registry.find(PluginKind.ENGINE, spec.engine)
+    made: Engine = registry.load(manifest)(registry.options(manifest, spec.options.engine))
+    made.check()
+    return made
+
+
+def _execute_held(
     plan: Plan,
     path: Path,
-    *,
     mode: RunMode,
-    observer: Observer | None,
+    observer: Observer,
     extract_only: bool,
-    shard: Shard | None = None,
+    engine: Engine | None,
 ) -> Run:
     """Like `execute`, in a folder that the caller has the right to change."""
     if mode == "resume" and not extract_only and is_run(path):
@@ -108,15 +128,25 @@ def execute_held(
     run = open_run(plan, path, mode)
     if plan.spec.data == IN_MEMORY:
         plan = replace(plan, samples=run.samples)
-    job = Job(run, plan.registry.hooks(), plan.load, Watch(observer or SilentObserver()))
+    job = Job(run, plan.registry.hooks(), plan.load, Watch(observer))
     job.warnings = _warnings(run, plan)
     with state_kept(job):
         job.hook("vlmlens_run_started")
-        _extract(job, plan, shard)
+        if engine is None:
+            extract(job, plan)
+        elif not extract_leased(job, plan, engine):
+            return _unfinished(job)
         if not extract_only:
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
-        _finish(job, len(plan.samples))
+        finish(job, len(plan.samples))
     return run
+
+
+def _unfinished(job: Job) -> Run:
+    """Record that other processes have not done their part yet."""
+    job.run.update(state="unfinished", warnings=job.warnings)
+    job.watch.observer.note("Other parts of the run are not finished yet.")
+    return job.run
 
 
 def _check_kept(plan: Plan, path: Path) -> None:
@@ -203,120 +233,8 @@ def analyze(
             job.warn(f"{name} is left out: {why}")
         with state_kept(job):
             results = _analyse(job, made, samples, spec.samples_at_once, chosen)
-            _finish(job, len(samples))
+            finish(job, len(samples))
     return results
-
-
-# ---------------------------------------------------------------------- extract
-
-
-def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
-    from vlmlens.extraction.dry_pass import silent_columns
-
-    with job.run.store(mode="a") as store:
-        job.files.record()
-        plan = plan.without(job.run.info.get("without_rows", {}))
-        job.run.update(columns=plan.columns)
-        missing = _missing(store, plan.columns, plan.samples)
-        if not any(missing):
-            job.watch.observer.note("All columns are already stored.")
-            return
-        vlm = job.model()
-        if silent := silent_columns(plan, vlm):
-            plan = plan.without(silent)
-            job.run.update(without_rows=silent, columns=plan.columns)
-            job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
-            missing = _missing(store, plan.columns, plan.samples)
-        compiled = {"compiled": True} if plan.spec.compile else {}
-        made = {**vlm.describe(), "extractor": plan.spec.extractor}
-        _check_fingerprint(store, {**made, **plan.image_rules, **compiled})
-        if compiled:
-            _note_compiled(job, plan, vlm)
-        job.run.update(model=vlm.describe())
-        with job.watch.stage("extract", len(plan.samples)):
-            _run_units(job, plan, store, vlm, missing, shard)
-
-
-def _note_compiled(job: Job, plan: Plan, vlm: ModelAdapter) -> None:
-    """Report and record which blocks run uncompiled because a column is read inside them."""
-    from vlmlens.passes.compiling import blocks_around
-
-    sites = [name.partition("/")[0] for name in plan.columns]
-    paths = [site.path for site in vlm.sites.resolve_all(sites)]
-    left = blocks_around(vlm, paths)
-    job.run.update(compiled={"not_compiled": left})
-    if left:
-        job.watch.observer.note(
-            f"{len(left)} blocks run without torch.compile: columns are read inside them."
-        )
-
-
-def _run_units(
-    job: Job,
-    plan: Plan,
-    store: ColumnStore,
-    vlm: ModelAdapter,
-    missing: list[tuple[str, ...]],
-    shard: Shard | None,
-) -> None:
-    from vlmlens.extraction.extraction import Extraction
-
-    total, start = len(plan.samples), time.perf_counter()
-    spec = plan.spec
-    extraction = Extraction(
-        vlm,
-        plan.extractor(vlm),
-        plan.samples,
-        spec.batch_size,
-        spec.share_prefix,
-        job.warn,
-        generate=spec.generate,
-        texts=GeneratedTexts(job.run.path),
-        shard=shard,
-    )
-
-    def advance(done: int) -> None:
-        job.watch.observer.advance(done)
-        elapsed = time.perf_counter() - start
-        job.hook("vlmlens_batch_done", done=done, total=total, seconds=elapsed)
-
-    def expect(found: Expectation) -> None:
-        if found.high >= _WORTH_TELLING:
-            job.watch.observer.note(f"The rest of the extraction takes {found}.")
-        job.run.update(expected=found.to_dict())
-
-    extraction.expect = expect
-    extraction.run(store, missing, advance)
-    for what, count in extraction.shared.items():
-        job.run.update(**{f"shared_{what}": count})
-
-
-def _missing(
-    store: ColumnStore, columns: Sequence[str], samples: Sequence[Sample]
-) -> list[tuple[str, ...]]:
-    """Per sample, the columns that are not stored yet."""
-    known = {info.name for info in store.columns()}
-    have = {name: set(store.ids(name)) if name in known else set() for name in columns}
-    return [tuple(name for name in columns if s.id not in have[name]) for s in samples]
-
-
-def _check_fingerprint(store: ColumnStore, now: Mapping[str, Any]) -> None:
-    meta = store.get_meta()
-    before = meta.get("fingerprint")
-    if before is None:
-        store.set_meta({**meta, "fingerprint": dict(now)})
-        return
-    differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if differing:
-        shown = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
-        raise FingerprintMismatch(
-            f"The stored rows were made under other conditions: {shown}.",
-            subject=differing[0],
-            hint="Start over with --fresh, or write to another folder with --out.",
-        )
-
-
-# ---------------------------------------------------------------------- analyse
 
 
 def _analyse(
@@ -368,7 +286,8 @@ def _context(
     )
 
 
-def _finish(job: Job, samples: int) -> None:
+def finish(job: Job, samples: int) -> None:
+    """Record that a run is finished, and write its report if it has results."""
     from vlmlens.runner.run_report import write_run_report
 
     run = job.run

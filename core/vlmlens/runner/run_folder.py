@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from vlmlens._disk import disk_errors
 from vlmlens._files import write_json
 from vlmlens._version import __version__
-from vlmlens.compose.applicability import check_lasting
 from vlmlens.compose.given import IN_MEMORY
-from vlmlens.errors import FingerprintMismatch, RunError, RunExists, SpecError
-from vlmlens.manifest import PluginKind
+from vlmlens.errors import FingerprintMismatch, RunError, RunExists, StoreLocked
+from vlmlens.runner.merge import clear_merged
 from vlmlens.runner.stages import ending_recorded
+from vlmlens.runs.leases import lease_plans
 from vlmlens.runs.lock import changing
 from vlmlens.runs.own_files import (
     check_free,
@@ -32,7 +31,6 @@ from vlmlens.runs.own_files import (
 )
 from vlmlens.runs.records import readable_records
 from vlmlens.runs.run import Run, is_run
-from vlmlens.runs.shards import Shard, shard_folders
 
 if TYPE_CHECKING:
     from vlmlens.compose.plan import Plan
@@ -46,6 +44,7 @@ _KEPT = (
     "shared_beginnings",
     "shared_images",
     "shards",
+    "leases",
     "warnings",
     "seeds",
 )
@@ -86,7 +85,6 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
-        RunError: The run is resumed in one process, and its shards are not merged.
         FingerprintMismatch: The run is resumed with other data or another extractor.
     """
     info = {
@@ -107,7 +105,6 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
         if mode == "fresh" or before.get("state") == _STARTING_OVER:
             start_over(old, plan)
         else:
-            _check_merged(old, before)
             _check_same(old, plan)
             info = {**{key: before[key] for key in _KEPT if key in before}, **info}
             info["made"] = sorted(made_in(path, before))
@@ -117,6 +114,7 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
         run.write_skipped(plan.skipped)
         if run.merged:
             remove_shards(run.path)
+        clear_merged(run)
     return run
 
 
@@ -140,29 +138,16 @@ def _info(run: Run) -> dict[str, Any]:
         return {"state": "damaged"}
 
 
-def _check_merged(run: Run, info: Mapping[str, Any]) -> None:
-    count = unmerged(run, info)
-    if count:
-        raise RunError(
-            f"The run {str(run.path)!r} was begun in {count} processes, which wrote a shard each.",
-            subject=str(run.path),
-            hint=f"Go on with --workers {count} --resume; or run each shard with --shard "
-            f"K/{count} --resume, then `vlmlens merge {run.path}`.",
-        )
-
-
-def unmerged(run: Run, info: Mapping[str, Any]) -> int:
-    """The number of shards of a run whose shards are not merged yet; 0 if it has none."""
-    folders = shard_folders(run.path)
-    if "shards" in info or not (folders or "sharded" in info):
-        return 0
-    return int(info.get("sharded") or folders[0].name.rpartition("-")[2])
-
-
 def _spec_in(path: Path, spec: RunSpec) -> RunSpec:
-    """The spec of a run in a folder, which holds what was given in memory."""
+    """The spec of a run in a folder, which holds what was given in memory.
+
+    The engine is not part of it: the numbers do not depend on it, and others may not have it.
+    """
     data = str(path) if spec.data == IN_MEMORY else spec.data
-    return spec.model_copy(update={"out": str(path), "data": data})
+    options = spec.options.model_copy(update={"engine": {}})
+    return spec.model_copy(
+        update={"out": str(path), "data": data, "engine": None, "options": options}
+    )
 
 
 def start_over(run: Run, plan: Plan, but: Sequence[str] = ()) -> None:
@@ -181,12 +166,29 @@ def start_over(run: Run, plan: Plan, but: Sequence[str] = ()) -> None:
     with ExitStack() as held:
         for shard in () if "shards" in but else (run.path / "shards").glob("*-of-*/run.json"):
             held.enter_context(changing(shard.parent))
+        _check_idle(run)
         before = _info(run)
         check_removable(run.path, before)
         write_json(
             run.path / "run.json", {"was": before.get("state"), **before, "state": _STARTING_OVER}
         )
         remove_own(run.path, before, but=(*but, *(("images",) if own else ())))
+
+
+def _check_idle(run: Run) -> None:
+    """Refuse if another process runs a lease of the run.
+
+    Raises:
+        StoreLocked: It does.
+    """
+    for leases in lease_plans(run.path):
+        for name in leases.open():
+            if any(leases.at_work(name, attempt) for attempt in leases.attempts(name)):
+                raise StoreLocked(
+                    f"Another process is at work on the lease {name} of {str(run.path)!r}.",
+                    subject=str(run.path),
+                    hint="Wait for it or stop it; or give --out another folder.",
+                )
 
 
 def next_folder(adapter: str) -> Path:
@@ -246,70 +248,3 @@ def _check_same_extractor(old: RunSpec, new: RunSpec) -> None:
 def now() -> str:
     """The current time in UTC, to the second, in the form of run.json."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def shard_plan(plan: Plan, shard: Shard, mode: RunMode) -> Plan:
-    """The plan of one shard. The first shard also writes the run's own spec and samples.
-
-    Args:
-        plan: The plan of the whole run.
-        shard: The part.
-        mode: See `vlmlens.runner.execution.execute`.
-
-    Raises:
-        CompositionError: The storage keeps columns in the memory of one process.
-        SpecError: The plan names no folder.
-        RunExists: The folder holds a run without shards, and mode is "new".
-    """
-    check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
-    if plan.spec.out is None:
-        raise SpecError(
-            "Shards need a folder that all of them know.", subject="out", hint="Give --out."
-        )
-    path = Path(plan.spec.out)
-    there = is_run(path)
-    if there and mode != "fresh":
-        _check_in_shards(Run(path, registry=plan.registry))
-    if shard.number == 0 and (not there or mode == "fresh"):
-        with changing(path):
-            create_sharded(plan, path, shard.count)
-    spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
-    return replace(plan, spec=spec)
-
-
-def _check_in_shards(run: Run) -> None:
-    info = _info(run)
-    if not unmerged(run, info):
-        raise RunExists(
-            f"{str(run.path)!r} already holds a run ({info.get('state')}) that is not in shards.",
-            subject=str(run.path),
-            hint="Go on with it without --shard, start over with --fresh, or give another --out.",
-        )
-
-
-def create_sharded(plan: Plan, path: Path, count: int) -> Run:
-    """Write the run that shards belong to. What it had is removed, except shards.
-
-    Args:
-        plan: The plan of the whole run.
-        path: The run's folder. The caller holds the right to change it.
-        count: The number of shards.
-    """
-    _check_free(path, "fresh", allowed=("shards",))
-    if is_run(path):
-        start_over(Run(path, registry=plan.registry), plan, but=("shards",))
-    info = {
-        "state": "sharded",
-        "sharded": count,
-        "vlmlens": __version__,
-        "columns": plan.columns,
-        "samples": len(plan.samples),
-        "suggested": dict(plan.suggested),
-        "notes": list(plan.notes),
-        "working_folder": str(Path.cwd()),
-    }
-    with ending_recorded(path):
-        run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
-        run.write_samples(plan.samples)
-        run.write_skipped(plan.skipped)
-    return run

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vlmlens.runs.leases import lease_plans
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation
 
 FILE = "generated.jsonl"
+
+
+def text_records(ids: Sequence[str], texts: Sequence[Generation]) -> list[dict[str, Any]]:
+    """Generated texts as JSON-ready data."""
+    return [
+        {"id": sample, "text": made.text, "token_ids": list(made.token_ids)}
+        for sample, made in zip(ids, texts, strict=True)
+    ]
+
+
+def text_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records of generated texts as lines of JSON."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 class GeneratedTexts:
@@ -22,15 +37,13 @@ class GeneratedTexts:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._path = folder / FILE
 
     def append(self, ids: Sequence[str], texts: Sequence[Generation]) -> None:
         """Add the texts of some samples. They are on the disk when this returns."""
-        records = [
-            {"id": sample, "text": made.text, "token_ids": list(made.token_ids)}
-            for sample, made in zip(ids, texts, strict=True)
-        ]
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        records = text_records(ids, texts)
+        lines = text_lines(records)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(lines)
             file.flush()
@@ -51,6 +64,10 @@ class GeneratedTexts:
         A line that a killed run left unfinished is ignored.
         """
         found: dict[str, dict[str, Any]] = {}
+        for plan in lease_plans(self._folder):
+            for receipt in plan.receipts():
+                for record in receipt.get("generated", ()):
+                    found[record["id"]] = {k: v for k, v in record.items() if k != "id"}
         if not self._path.exists():
             return found
         for line in self._path.read_text(encoding="utf-8").splitlines():

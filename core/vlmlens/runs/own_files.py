@@ -16,11 +16,12 @@ from typing import Any
 
 from vlmlens._files import is_temporary
 from vlmlens.errors import RunError, RunExists
+from vlmlens.runs.leases import remove_leases
 from vlmlens.runs.records import read_record
 
 FILES = ("spec.yaml", "samples.jsonl", "skipped.jsonl", "generated.jsonl", "report.html")
 _LISTED = ("columns", "results", "plugins")
-OWN = ("run.json", "run.lock", *FILES, *_LISTED, "images", "shards")
+OWN = ("run.json", "run.lock", *FILES, *_LISTED, "images", "shards", "leases")
 """All names at the top of a run's folder that vlmlens uses."""
 
 _IMAGE = re.compile(r"[0-9a-f]{64}\.png")
@@ -39,7 +40,7 @@ def check_free(folder: Path, allowed: Collection[str] = ()) -> None:
         RunExists: It would. The error names the files.
     """
     taken = [name for name in FILES if (folder / name).exists()]
-    taken += [name for name in ("columns", "shards") if _entries(folder / name)]
+    taken += [name for name in ("columns", "shards", "leases") if _entries(folder / name)]
     if taken := [name for name in taken if name not in allowed]:
         raise RunExists(
             f"{str(folder)!r} holds no run, but {', '.join(taken)}, which a run would write.",
@@ -65,6 +66,8 @@ def remove_own(folder: Path, info: Mapping[str, Any], but: Collection[str] = ())
             _remove_listed(folder, name, made)
     if "shards" not in but:
         remove_shards(folder)
+    if "leases" not in but:
+        remove_leases(folder)
     if "images" not in but:
         for path in _entries(folder / "images"):
             if _IMAGE.fullmatch(path.name):

@@ -10,7 +10,8 @@
     images/         images that were given in memory, as PNG files named by their content
     columns/        the store; if --storage is a URI, only the key of the store at that place
     generated.jsonl the generated texts, with --generate
-    shards/         instead of columns/: the parts that several processes wrote, each a run
+    leases/         what several processes wrote: plans, receipts and stores
+    shards/         the same in runs of older versions, each a run
     results/        a JSON file per analysis, tables as Parquet, figures as SVG
     plugins/        files of lifecycle plugins: timing.json, ...
     report.html     the report
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import AsHtml
 from vlmlens._files import expanded, write_bytes, write_json, write_text
-from vlmlens.errors import RunNotFound, SpecError, StoreError
+from vlmlens.errors import RunNotFound, SpecError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.results import OVERVIEW, Result
 from vlmlens.runs.activations import Activations
@@ -40,6 +40,7 @@ from vlmlens.runs.lock import FILE as LOCK
 from vlmlens.runs.own_files import OWN, remove_own
 from vlmlens.runs.records import damaged, read_record, read_records
 from vlmlens.runs.result_files import read_results
+from vlmlens.runs.run_stores import RunStores
 from vlmlens.runs.signing import is_own, signature
 from vlmlens.runs.trust import check_files, code_inside, reach_of, refuse, vetted_sample, withheld
 from vlmlens.samples import BadSample, Sample
@@ -261,52 +262,32 @@ class Run(AsHtml):
     def store(self, *, mode: Mode = "r") -> ColumnStore:
         """The run's store; use it as a context manager.
 
+        What several processes wrote is read as one store. Mode "a" opens the run's own store alone.
+
         Raises:
             StoreError: It cannot be opened, or (mode "a") holds the columns of another run.
         """
-        from vlmlens.runs.shards import shard_folders
-        from vlmlens.stores.opening import open_named
         from vlmlens.stores.sharded import ShardedStore
 
-        if mode == "r" and not self.merged and (folders := shard_folders(self.path)):
-            runs = (Run(each, registry=self._registry, trust=self.trust) for each in folders)
-            return ShardedStore([run.store() for run in runs])
-        self.check_trust("storage")
-        spec, place = self.spec, str(self.path / "columns")
-        options = spec.options.storage
-        store = open_named(self.registry, spec.storage, place, mode=mode, options=options)
-        if mode == "a":
-            try:
-                self._claim(store)
-            except BaseException:
-                store.close()
-                raise
-        return store
+        columns = self.stores
+        if mode == "r" and (parts := columns.parts()):
+            own = [columns.own()] if columns.has_own else []
+            return ShardedStore([*own, *parts], overlapping=bool(own))
+        return columns.own(mode)
 
-    def _claim(self, store: ColumnStore) -> None:
-        """Mark a store outside the run's folder as this run's, and describe the samples to it.
+    @property
+    def stores(self) -> RunStores:
+        """The stores of the run's columns, one by one."""
+        return RunStores(self, self._shards)
 
-        Rows are keyed by sample id, and another run may use the same ids for other samples.
-        """
-        from vlmlens.stores.opening import is_uri
+    def _shards(self) -> list[ColumnStore]:
+        """The shards of a run of an older version, open for reading."""
+        from vlmlens.runs.shards import shard_folders
 
-        spec = self.spec
-        if is_uri(spec.storage):
-            path, meta = self.path / "columns" / "key.json", store.get_meta()
-            known = read_record(path).get("key") if path.exists() else None
-            if "run_key" not in meta and not store.columns():
-                known = known or secrets.token_hex(16)
-                path.parent.mkdir(exist_ok=True)
-                write_json(path, {"key": known, "storage": spec.storage})
-                store.set_meta({**meta, "run_key": known})
-            elif meta.get("run_key") != known or known is None:
-                raise StoreError(
-                    f"The store {spec.storage} holds the columns of another run.",
-                    subject=spec.storage,
-                    hint="Remove the store, or choose another place with --storage.",
-                )
-        if "samples" in self.registry.find(PluginKind.STORAGE, spec.storage).offers:
-            store.describe(self.samples, model=spec.model or "", adapter=spec.adapter)
+        if self.merged:
+            return []
+        folders = shard_folders(self.path)
+        return [Run(each, registry=self._registry, trust=self.trust).store() for each in folders]
 
     @property
     def registry(self) -> Registry:

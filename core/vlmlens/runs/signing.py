@@ -49,6 +49,15 @@ def is_own(folder: Path, name: str) -> bool:
     return _fits(key, name, content, signed)
 
 
+def fits(name: str, content: bytes, given: object) -> bool:
+    """Whether a signature of a content was made with this user's key."""
+    try:
+        key = _key_file().read_bytes()
+    except (OSError, RuntimeError):
+        return False
+    return _fits(key, name, content, given)
+
+
 def _fits(key: bytes, name: str, content: bytes, given: object) -> bool:
     right = len(key) == _BYTES and isinstance(given, str) and given.isascii()
     return right and hmac.compare_digest(_digest(key, name, content), str(given))

@@ -24,12 +24,12 @@ SPEC = "spec.yaml"
 NOWHERE = "/dev/null/not-trusted:"
 """Put before the path of a picture that must not be opened: there can be no such file."""
 
-_KINDS = ("adapter", "extractor", "storage")
+_KINDS = ("adapter", "extractor", "storage", "engine")
 
 
 def code_of(spec: RunSpec) -> dict[str, str]:
     """What a spec names that is Python code outside the installed plugins, by setting."""
-    named = {kind: getattr(spec, kind) for kind in _KINDS}
+    named = {kind: getattr(spec, kind) or "" for kind in _KINDS}
     named |= {f"analysis {name}": name for name in spec.analysis}
     found = {setting: name for setting, name in named.items() if names_file(name)}
     if spec.data is not None and names_file(spec.data):

@@ -44,6 +44,7 @@ class PluginOptions(BaseModel):
     dataset: dict[str, Any] = Field(default_factory=dict)
     extractor: dict[str, Any] = Field(default_factory=dict)
     storage: dict[str, Any] = Field(default_factory=dict)
+    engine: dict[str, Any] = Field(default_factory=dict)
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options of lifecycle plugins, by name."
     )
@@ -98,6 +99,11 @@ class RunSpec(BaseModel):
     )
     extractor: str = Field(
         "activations", description="What to record per layer: activations or attention."
+    )
+    engine: str | None = Field(
+        None,
+        description="What spreads the work over processes: processes, environment (srun, torchrun) "
+        "or ray; none: this process does it.",
     )
     storage: str = Field("lmdb", description="Store for activations: lmdb, sqlite, zarr, or a URI.")
     analysis: dict[str, dict[str, Any]] = Field(

@@ -7,7 +7,8 @@
     class TestMyStore(StorageTests):
         manifest = MY_MANIFEST
 
-There is one module per kind: `adapter`, `analysis`, `dataset`, `extractor`, `storage`. Add a new
+There is one module per kind: `adapter`, `analysis`, `dataset`, `engine`, `extractor`,
+`storage`. Add a new
 check as a method `check_NAME` there. May use everything except the command line. A kit is imported
 when it is first used, so importing this package is cheap.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vlmlens.testing.adapter import AdapterTests
     from vlmlens.testing.analysis import AnalysisTests
     from vlmlens.testing.dataset import DatasetTests
+    from vlmlens.testing.engine import EngineTests
     from vlmlens.testing.extractor import ExtractorTests
     from vlmlens.testing.planting import Planted, Signal
     from vlmlens.testing.storage import StorageTests
@@ -32,6 +34,7 @@ __all__ = [
     "CheckFailed",
     "CheckResult",
     "DatasetTests",
+    "EngineTests",
     "ExtractorTests",
     "Planted",
     "Signal",
@@ -44,6 +47,7 @@ _HOMES = {
     "AdapterTests": "vlmlens.testing.adapter",
     "AnalysisTests": "vlmlens.testing.analysis",
     "DatasetTests": "vlmlens.testing.dataset",
+    "EngineTests": "vlmlens.testing.engine",
     "ExtractorTests": "vlmlens.testing.extractor",
     "Planted": "vlmlens.testing.planting",
     "Signal": "vlmlens.testing.planting",

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from vlmlens._files import expanded, write_bytes
 from vlmlens._locks import LOCK_FILE, WriterLock, locked, own_name
+from vlmlens.abc.storage import remove_path
 from vlmlens.errors import StoreError, StoreLocked
 from vlmlens_plugins.storage._disk_full import FULL, full
 
@@ -58,6 +59,10 @@ class Place(ABC):
     @abstractmethod
     def remove(self, key: str) -> None:
         """Remove an object, if it is there."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove everything."""
 
     @abstractmethod
     def settle(self, keys: Iterable[str]) -> None:
@@ -114,6 +119,10 @@ class Folder(Place):
         """See `Place.remove`; done on the disk when this returns."""
         (self._path / key).unlink(missing_ok=True)
         self.settle([key.rpartition("/")[0]])
+
+    def clear(self) -> None:
+        """See `Place.clear`."""
+        remove_path(self._path)
 
     def settle(self, keys: Iterable[str]) -> None:
         """See `Place.settle`."""
@@ -184,6 +193,11 @@ class Remote(Place):
         """See `Place.remove`."""
         if self.get(key) is not None:
             self._fs.rm_file(self._at(key))
+
+    def clear(self) -> None:
+        """See `Place.clear`."""
+        if self._fs.exists(self._root):
+            self._fs.rm(self._root, recursive=True)
 
     def settle(self, keys: Iterable[str]) -> None:
         """See `Place.settle`: a finished upload is kept by the service."""

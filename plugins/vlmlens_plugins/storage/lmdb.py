@@ -20,6 +20,7 @@ from vlmlens.abc.storage import (
     ColumnStore,
     Mode,
     Values,
+    remove_path,
 )
 from vlmlens.errors import StoreCorrupt, StoreError
 from vlmlens.stores.writing import (
@@ -120,6 +121,12 @@ class LmdbStore(ColumnStore):
             store.close()
             raise
         return store
+
+    @classmethod
+    def remove(cls, location: str, *, options: PluginOptions) -> None:
+        """See `ColumnStore.remove`."""
+        del options
+        remove_path(Path(folder_of(location)))
 
     def write(self, block: ColumnBlock) -> None:
         """See `ColumnStore.write`. Very large blocks are stored as several chunks, together."""

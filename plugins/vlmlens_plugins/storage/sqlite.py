@@ -17,6 +17,7 @@ from vlmlens.abc.storage import (
     ColumnStore,
     Mode,
     Values,
+    remove_path,
 )
 from vlmlens.errors import StoreError
 from vlmlens.samples import Sample
@@ -86,6 +87,16 @@ class SqliteStore(ColumnStore):
         except BaseException:
             database.close()
             raise
+
+    @classmethod
+    def remove(cls, location: str, *, options: PluginOptions) -> None:
+        """See `ColumnStore.remove`."""
+        del options
+        path = file_of(location)
+        for name in ("", "-wal", "-shm", "-journal"):
+            remove_path(path.with_name(path.name + name))
+        if path.name == FILE:
+            remove_path(path.parent)
 
     def write(self, block: ColumnBlock) -> None:
         """See `ColumnStore.write`."""

@@ -133,6 +133,14 @@ class ZarrStore(ColumnStore):
                 raise
         return store
 
+    @classmethod
+    def remove(cls, location: str, *, options: PluginOptions) -> None:
+        """See `ColumnStore.remove`."""
+        chosen = ZarrOptions.model_validate(options.model_dump())
+        place = place_of(location, chosen.remote, take_over=chosen.take_over)
+        with explaining(place):
+            place.clear()
+
     def write(self, block: ColumnBlock) -> None:
         """See `ColumnStore.write`."""
         self._check_writable()

@@ -1,0 +1,140 @@
+"""Where a run's columns are: its own store, and the stores that several processes wrote."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vlmlens._files import write_json
+from vlmlens.errors import StoreError
+from vlmlens.manifest import PluginKind
+from vlmlens.runs.leases import FOLDER, lease_plans
+from vlmlens.runs.records import read_record
+from vlmlens.stores.opening import is_uri, open_named
+
+if TYPE_CHECKING:
+    from vlmlens.abc.storage import ColumnStore, Mode
+    from vlmlens.registry import Registry
+    from vlmlens.samples import Sample
+    from vlmlens.spec.model import RunSpec
+
+
+class _Run(Protocol):
+    """What is needed of a run."""
+
+    path: Path
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def spec(self) -> RunSpec: ...
+
+    @property
+    def samples(self) -> list[Sample]: ...
+
+    def check_trust(self, *settings: str) -> None: ...
+
+
+class RunStores:
+    """The stores of a run's columns.
+
+    Args:
+        run: The run.
+        shards: Opens the shards of a run of an older version.
+    """
+
+    def __init__(self, run: _Run, shards: Callable[[], list[ColumnStore]]) -> None:
+        self._run = run
+        self._shards = shards
+
+    @property
+    def has_own(self) -> bool:
+        """Whether the run has a store of its own, beside what several processes wrote."""
+        return (self._run.path / "columns").exists()
+
+    def own(self, mode: Mode = "r") -> ColumnStore:
+        """The run's own store.
+
+        Raises:
+            StoreError: It cannot be opened, or (mode "a") holds the columns of another run.
+        """
+        store = self._open(self._run.spec.storage, str(self._run.path / "columns"), mode)
+        if mode == "a":
+            try:
+                self._claim(store)
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def parts(self) -> list[ColumnStore]:
+        """The stores that several processes wrote, each open for reading; often none."""
+        return [*self._shards(), *self.leases()]
+
+    def leases(self) -> list[ColumnStore]:
+        """The stores of finished leases, open for reading."""
+        return [
+            self.lease(plan.folder.name, name, plan.receipt(name)["attempt"])
+            for plan in lease_plans(self._run.path)
+            for name in sorted(plan.done())
+        ]
+
+    def lease(self, plan: str, name: str, attempt: str, mode: Mode = "r") -> ColumnStore:
+        """The store of one attempt at a lease.
+
+        Args:
+            plan: The plan's name.
+            name: The lease's.
+            attempt: The attempt's key.
+            mode: "r" or "a".
+        """
+        return self._open(*self._lease_place(plan, name, attempt), mode)
+
+    def remove_lease(self, plan: str, name: str, attempt: str) -> None:
+        """Remove what an attempt at a lease has written."""
+        run = self._run
+        run.check_trust("storage")
+        storage, place = self._lease_place(plan, name, attempt)
+        manifest = run.registry.find(PluginKind.STORAGE, storage)
+        backend: type[ColumnStore] = run.registry.load(manifest)
+        backend.remove(place, options=run.registry.options(manifest, run.spec.options.storage))
+
+    def _lease_place(self, plan: str, name: str, attempt: str) -> tuple[str, str]:
+        """The storage and the location of an attempt at a lease."""
+        storage = self._run.spec.storage
+        if is_uri(storage):
+            there = f"{storage.rstrip('/')}.{FOLDER}/{plan}/{name}-{attempt}"
+            return there, there
+        return storage, str(self._run.path / FOLDER / plan / f"{name}-{attempt}")
+
+    def _open(self, storage: str, place: str, mode: Mode) -> ColumnStore:
+        run = self._run
+        run.check_trust("storage")
+        options = run.spec.options.storage
+        return open_named(run.registry, storage, place, mode=mode, options=options)
+
+    def _claim(self, store: ColumnStore) -> None:
+        """Mark a store outside the run's folder as this run's, and describe the samples to it.
+
+        Rows are keyed by sample id, and another run may use the same ids for other samples.
+        """
+        run, spec = self._run, self._run.spec
+        if is_uri(spec.storage):
+            path, meta = run.path / "columns" / "key.json", store.get_meta()
+            known = read_record(path).get("key") if path.exists() else None
+            if "run_key" not in meta and not store.columns():
+                known = known or secrets.token_hex(16)
+                path.parent.mkdir(exist_ok=True)
+                write_json(path, {"key": known, "storage": spec.storage})
+                store.set_meta({**meta, "run_key": known})
+            elif meta.get("run_key") != known or known is None:
+                raise StoreError(
+                    f"The store {spec.storage} holds the columns of another run.",
+                    subject=spec.storage,
+                    hint="Remove the store, or choose another place with --storage.",
+                )
+        if "samples" in run.registry.find(PluginKind.STORAGE, spec.storage).offers:
+            store.describe(run.samples, model=spec.model or "", adapter=spec.adapter)

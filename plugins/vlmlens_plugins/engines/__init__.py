@@ -1,0 +1,1 @@
+"""Engines: what hands leases to workers. One module per engine; `_handout` is what they share."""

@@ -1,0 +1,94 @@
+"""The processes that srun or torchrun started, or that users start one by one with --shard K/N.
+
+Each runs the same command. They share a disk. The first one plans; all of them take leases, and
+write receipts that only one of them can write.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+
+from pydantic import Field
+
+from vlmlens.abc.engine import Engine, Part, Work
+from vlmlens.abc.options import Options
+from vlmlens.errors import SpecError
+from vlmlens.runner.lease_worker import begin_worker
+
+_ENVIRONMENTS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+_GROUPS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+_POLL = 1.0
+
+
+class EnvironmentOptions(Options):
+    """Options of the engine `environment`."""
+
+    shard: str = Field(
+        "env",
+        description="K/N: part K of N, counted from 0; env: the variables of torchrun or srun say.",
+    )
+
+
+class Environment(Engine):
+    """Runs leases in this process, beside others that do the same.
+
+    Args:
+        options: Which process this is.
+    """
+
+    Options = EnvironmentOptions
+
+    def __init__(self, options: EnvironmentOptions) -> None:
+        super().__init__(options)
+        self._shard = options.shard
+
+    def check(self) -> None:
+        """See `Engine.check`."""
+        self.part()
+
+    def part(self) -> Part:
+        """See `Engine.part`."""
+        return _of_environment() if self._shard == "env" else _parsed(self._shard)
+
+    def run(self, work: Work) -> None:
+        """See `Engine.run`."""
+        part = self.part()
+        own = work.names()[part.number :: part.count]
+        run_lease = None
+        while open_leases := work.open():
+            free = [name for name in open_leases if not work.busy(name)]
+            mine = [name for name in free if name in own]
+            if not part.group and not mine:
+                return
+            if not free:
+                time.sleep(_POLL)
+                continue
+            name = (mine or free)[0]
+            run_lease = run_lease or begin_worker(work.order)
+            receipt = run_lease(work.take(name), partial(work.advance, name))
+            work.finish(name, receipt)
+
+
+def _of_environment() -> Part:
+    for number, count in _ENVIRONMENTS:
+        if number in os.environ and count in os.environ:
+            group = "-".join(os.environ.get(name, "") for name in _GROUPS)
+            found = _parsed(f"{os.environ[number]}/{os.environ[count]}")
+            return Part(found.number, found.count, group)
+    names = ", ".join("/".join(pair) for pair in _ENVIRONMENTS)
+    raise SpecError(
+        f"The variables {names} are not set, so this is no part of a run.",
+        subject="env",
+        hint="Start the command with torchrun or srun, or write --shard 0/4.",
+    )
+
+
+def _parsed(text: str) -> Part:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise SpecError(
+            f"{text!r} is not a shard.", subject=text, hint="Write --shard 0/4 to 3/4, or env."
+        )
+    return Part(int(number), int(count))
