@@ -24,6 +24,7 @@ from vlmlens.errors import FingerprintMismatch, RunError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
+from vlmlens.runner.missing import Missing
 from vlmlens.runner.run_folder import (
     RunMode,
     next_folder,
@@ -217,8 +218,8 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
         job.files.record()
         plan = plan.without(job.run.info.get("without_rows", {}))
         job.run.update(columns=plan.columns)
-        missing = _missing(store, plan.columns, plan.samples)
-        if not any(missing):
+        missing = Missing.of(store, plan.columns, plan.samples)
+        if missing.nothing:
             job.watch.observer.note("All columns are already stored.")
             return
         vlm = job.model()
@@ -226,7 +227,7 @@ def _extract(job: Job, plan: Plan, shard: Shard | None = None) -> None:
             plan = plan.without(silent)
             job.run.update(without_rows=silent, columns=plan.columns)
             job.warn(f"{len(silent)} columns are left out, because their modules give no rows.")
-            missing = _missing(store, plan.columns, plan.samples)
+            missing = Missing.of(store, plan.columns, plan.samples)
         compiled = {"compiled": True} if plan.spec.compile else {}
         made = {**vlm.describe(), "extractor": plan.spec.extractor}
         _check_fingerprint(store, {**made, **plan.image_rules, **compiled})
@@ -256,7 +257,7 @@ def _run_units(
     plan: Plan,
     store: ColumnStore,
     vlm: ModelAdapter,
-    missing: list[tuple[str, ...]],
+    missing: Missing,
     shard: Shard | None,
 ) -> None:
     from vlmlens.extraction.extraction import Extraction
@@ -289,15 +290,6 @@ def _run_units(
     extraction.run(store, missing, advance)
     for what, count in extraction.shared.items():
         job.run.update(**{f"shared_{what}": count})
-
-
-def _missing(
-    store: ColumnStore, columns: Sequence[str], samples: Sequence[Sample]
-) -> list[tuple[str, ...]]:
-    """Per sample, the columns that are not stored yet."""
-    known = {info.name for info in store.columns()}
-    have = {name: set(store.ids(name)) if name in known else set() for name in columns}
-    return [tuple(name for name in columns if s.id not in have[name]) for s in samples]
 
 
 def _check_fingerprint(store: ColumnStore, now: Mapping[str, Any]) -> None:
