@@ -73,7 +73,8 @@ class SampleTable(Sequence[Sample]):
             if len(records) != len(some):
                 raise ValueError("a line holds no object, or several")
             for record in records:
-                made.ids.append(record["id"])
+                name, _, _ = record["id"], record["prompt"], record["images"]
+                made.ids.append(name)
                 seen.add_record(record)
             made._chunks.append(zlib.compress(text, 1))
         made.seen = seen if len(seen) == len(made) else None
