@@ -86,7 +86,7 @@ class SampleTable(Sequence[Sample]):
         return {name: number for number, name in enumerate(self.ids)}
 
     @cached_property
-    def tasks(self) -> Mapping[str | None, int]:
+    def tasks(self) -> Counter[str | None]:
         """How many samples have each task."""
         return Counter(sample.task for sample in self)
 
