@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests._program import python
 
 import vlmlens.compose.image_cache as image_cache
 from vlmlens import Run
@@ -31,6 +32,7 @@ from vlmlens.sample_table import SampleTable, Seen
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
 
+ROOT = Path(__file__).parents[2]
 SITES = ["llm.block.0/last", "llm.block.1/last"]
 
 
@@ -210,6 +212,21 @@ def test_a_resumed_run_reads_nothing_again(tmp_path: Path) -> None:
     assert (
         execute(plan(table, out), mode="resume", extract_only=True).own_samples() == first.samples
     )
+
+
+@pytest.mark.usefixtures("settled")
+def test_another_process_finds_nothing_changed(tmp_path: Path) -> None:
+    table, out = pictures(tmp_path / "data"), tmp_path / "run"
+    execute(plan(table, out), extract_only=True)
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from tests.unit.test_many_samples import plan
+        assert plan(Path(sys.argv[1]), Path(sys.argv[2])).recalled
+    """
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = python(code, str(table), str(out), cwd=Path.cwd(), PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.usefixtures("settled")

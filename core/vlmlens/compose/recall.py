@@ -106,7 +106,7 @@ def key_of(spec: RunSpec, adapter: Manifest, registry: Registry) -> str | None:
         return None
     told = {
         "spec": spec.model_dump(mode="json", exclude=_NO_MATTER),
-        "parts": [repr(manifest), repr(adapter)],
+        "parts": [manifest.name, manifest.target, adapter.name, adapter.target],
         "data": state,
         "folder": str(Path.cwd()),
         "checkpoint": _checkpoint(spec.model),

@@ -83,8 +83,8 @@ class StorageTests(StoreKit):
         names = "zaqbcAxyw"
         several = "ragged" in self.manifest.offers
         with self.open(folder) as store:
-            for ids, given in (("zaqb", first), ("cA", second), ("xyw", third)):
-                store.write(block(ids, x=given))
+            for written, given in (("zaqb", first), ("cA", second), ("xyw", third)):
+                store.write(block(written, x=given))
             if several:
                 store.write(block("abc", r=ragged(4, (2, 1, 3))))
         everything = Values(np.concatenate([first.array, second.array, third.array]), "float32")
