@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -46,48 +49,113 @@ def python(
     return _run(list(args), code, cwd, strict, env)
 
 
+class Started:
+    """A program that runs by itself: `pid`, what it has said until now, and its exit status.
+
+    As a context it is killed at the end, if it has not ended.
+    """
+
+    def __init__(self, request: dict[str, object]) -> None:
+        self._folder = Path(tempfile.mkdtemp(dir=_server().parent))
+        self._out = [self._folder / "out", self._folder / "err"]
+        for path in self._out:
+            path.touch()
+        request["out"] = [str(path) for path in self._out]
+        self._asking = socket.socket(socket.AF_UNIX)
+        self._asking.settimeout(STARTS_WITHIN)
+        self._asking.connect(str(_server()))
+        self._line = self._asking.makefile("rw")
+        print(json.dumps(request), file=self._line, flush=True)
+        self.pid = int(self._line.readline())
+        self._status: int | None = None
+
+    def said(self) -> list[str]:
+        """Its standard output and its standard error."""
+        return [path.read_text(encoding="utf-8", errors="replace") for path in self._out]
+
+    def wait(self, limit: float = 600.0) -> int:
+        """Its exit status: minus the signal that ended it.
+
+        Raises:
+            TimeoutError: It takes longer; it is killed.
+        """
+        if self._status is None:
+            self._asking.settimeout(limit)
+            try:
+                self._status = int(self._line.readline())
+            except TimeoutError:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"{limit} s; it said: {self.said()}") from None
+        return self._status
+
+    def until(self, true: Callable[[], bool], limit: float = 120.0) -> None:
+        """Wait until something is true.
+
+        Raises:
+            AssertionError: It takes longer, or the program ends before; with what it said.
+        """
+        end = time.monotonic() + limit
+        while not true():
+            ended = self._status is None and select.select([self._asking], [], [], 0)[0]
+            assert not ended or true(), f"it ended with {self.wait()} and said: {self.said()}"
+            assert time.monotonic() < end, f"it took {limit} s; the program said: {self.said()}"
+            time.sleep(0.02)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._line.close()
+        self._asking.close()
+        shutil.rmtree(self._folder)
+
+
+def started(
+    *args: object, cwd: Path, code: str | None = None, ignored: Iterable[int] = (), **env: str
+) -> Started:
+    """Start `vlmlens ARGS`, or code, and go on; the folder is not where it imports from.
+
+    Args:
+        args: Of the command line.
+        cwd: The folder it runs in.
+        code: What runs instead of `vlmlens`.
+        ignored: Signals that whoever starts it ignores.
+        env: Variables beside those of this process.
+    """
+    request = _request([str(arg) for arg in args], code, cwd, True, env)
+    return Started({**request, "sees_cwd": False, "ignored": [int(each) for each in ignored]})
+
+
 def _run(
     args: list[str], code: str | None, cwd: Path | None, strict: bool, env: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
+    with Started(_request(args, code, cwd, strict, env)) as program:
+        status = program.wait()
+        return subprocess.CompletedProcess(args, status, *program.said())
+
+
+def _request(
+    args: list[str], code: str | None, cwd: Path | None, strict: bool, env: dict[str, str]
+) -> dict[str, object]:
     changed = [
         name
         for name, value in env.items()
         if name.startswith(READ_AT_IMPORT) and os.environ.get(name) != value
     ]
     assert not changed, f"{changed} are read when libraries are imported: use subprocess"
-    folder = Path(tempfile.mkdtemp(dir=_server().parent))
-    out = [folder / "out", folder / "err"]
-    for path in out:
-        path.touch()
-    request = {
+    return {
         "args": args,
         "code": code,
         "cwd": str(cwd or Path.cwd()),
         "env": {**os.environ, "COLUMNS": "160", **env},
         "before": os.environ.get("PYTHONPATH", ""),
-        "out": [str(path) for path in out],
         "strict": strict,
+        "sees_cwd": True,
+        "ignored": [],
     }
-    try:
-        code_of_exit = _ask(request)
-        said = [path.read_text(encoding="utf-8", errors="replace") for path in out]
-    finally:
-        shutil.rmtree(folder)
-    return subprocess.CompletedProcess(args, code_of_exit, *said)
-
-
-def _ask(request: dict[str, object], limit: float = 600.0) -> int:
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(limit)
-        asking.connect(str(_server()))
-        with asking.makefile("rw") as line:
-            print(json.dumps(request), file=line, flush=True)
-            child = int(line.readline())
-            try:
-                return int(line.readline())
-            except TimeoutError:
-                os.kill(child, signal.SIGKILL)
-                raise
 
 
 @cache

@@ -7,51 +7,76 @@ runs and ends as if it had been started by itself.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 SLOW = (
     "numpy", "torch", "transformers.modeling_utils", "transformers.processing_utils",
     "transformers.generation", "transformers.models.auto", "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.image_processing_pil_clip", "transformers.conversion_mapping",
+    "transformers.models.llama.modeling_llama",
     "transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava",
     "tokenizers", "safetensors.torch", "scipy.linalg", "scipy.stats", "sklearn.linear_model",
-    "pyarrow.parquet", "pydantic", "rich.console", "rich.progress", "typer", "lmdb",
-    "PIL.Image", "yaml", "matplotlib.figure",
+    "pyarrow.parquet", "pydantic.main", "pydantic.type_adapter", "pydantic.json_schema", "pluggy",
+    "packaging.requirements", "sqlite3", "rich.console", "rich.progress", "typer", "lmdb",
+    "PIL.Image", "PIL.ImageFont", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "yaml",
+    "matplotlib.figure",
 )  # fmt: skip
 
 
 def serve(listener: socket.socket) -> dict[str, Any]:
-    """Answer each request by a child: its process id at once, its exit status when it ends.
+    """Answer each request by two processes: the program it asks for, and one that waits for it.
+
+    The one that waits tells the program's process id at once, and its exit status when it ends.
 
     Returns:
-        In the child: the request.
+        In the program: the request.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listener.accept()
-        with connection, connection.makefile("rw") as line:
-            request: dict[str, Any] = json.loads(line.readline())
-            child = os.fork()
-            if child == 0:
+        with connection:
+            if os.fork() == 0:
                 listener.close()
-                return request
-            print(child, file=line, flush=True)
-            _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), file=line, flush=True)
+                return accept(connection)
+
+
+def accept(connection: socket.socket) -> dict[str, Any]:
+    """Read the request, and fork for it; only the program returns."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with suppress(OSError), connection.makefile("rw") as line:  # who asked may have ended
+        request: dict[str, Any] = json.loads(line.readline())
+        child = os.fork()
+        if child == 0:
+            return request
+        print(child, file=line, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), file=line, flush=True)
+    os._exit(0)
 
 
 def become(request: dict[str, Any]) -> None:
-    """Make this process what was asked for: folder, environment, arguments, streams."""
+    """Make this process what was asked for: folder, environment, arguments, streams, signals."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else usual)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    streams = (os.devnull, os.O_RDONLY), *((path, os.O_WRONLY) for path in request["out"])
+    streams = (
+        (os.devnull, os.O_RDONLY),
+        *((path, os.O_WRONLY | os.O_APPEND) for path in request["out"]),
+    )
     for number, (path, flags) in enumerate(streams):
         opened = os.open(path, flags)
         os.dup2(opened, number)
@@ -59,7 +84,9 @@ def become(request: dict[str, Any]) -> None:
     sys.argv = ["vlmlens", *request["args"]]
     paths = request["env"].get("PYTHONPATH", "").split(os.pathsep)
     known = set(request["before"].split(os.pathsep))
-    sys.path[:0] = [request["cwd"], *(path for path in paths if path and path not in known)]
+    sys.path[:0] = [path for path in paths if path and path not in known]
+    if request["sees_cwd"]:
+        sys.path.insert(0, request["cwd"])
     if request["env"].get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     warnings.resetwarnings()
@@ -71,6 +98,9 @@ if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     for name in SLOW:
         importlib.import_module(name)
+    # A table of regular expressions that is made when the first model is loaded.
+    sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("llava")
+    gc.freeze()  # collections in the programs need not look at all this
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.bind(f"{sys.argv[1]}-begun")
         waiting.listen()

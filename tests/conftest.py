@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -59,3 +60,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         measured = {"unit", "contract"} & set(item.path.parts)
         if not measured or item.get_closest_marker("slow"):
             item.add_marker("no_cover")
+
+
+def pytest_collection_finish() -> None:
+    """All modules and tests stay to the end: collections of garbage need not look at them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 10)

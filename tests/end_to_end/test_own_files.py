@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import _program
 from vlmlens import Run
 from vlmlens.abc import ModelAdapter
 from vlmlens.compose.plan import Plan, compose
@@ -160,25 +162,27 @@ def test_fresh_that_was_killed_starts_over(tmp_path: Path, number: int) -> None:
 # --------------------------------------------------------------------- one process at a time
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from vlmlens.runs.lock import changing
+
+with changing(Path(sys.argv[1]), shared=bool(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
 @pytest.fixture
 def in_another_process() -> Iterator[Any]:
-    """A function that lets a forked process hold the right to change a folder."""
-    started = []
+    """A function that lets another process hold the right to change a folder."""
+    with ExitStack() as stack:
 
-    def hold(folder: Path, *, shared: bool = False) -> None:
-        told, tells = os.pipe()
-        child = os.fork()
-        if child == 0:
-            with changing(folder, shared=shared):
-                os.write(tells, b"x")
-                time.sleep(600)
-        os.read(told, 1)
-        started.append(child)
+        def hold(folder: Path, *, shared: bool = False) -> None:
+            program = _program.started(folder, "shared" if shared else "", cwd=folder, code=HOLD)
+            stack.enter_context(program).until(lambda: "held" in program.said()[0])
 
-    yield hold
-    for child in started:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+        yield hold
 
 
 @pytest.mark.parametrize(
@@ -230,12 +234,10 @@ def test_analyses_share_a_run(tmp_path: Path, in_another_process: Any) -> None:
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        lock = changing(tmp_path)
-        lock.__enter__()
-        os._exit(1)
-    os.waitpid(child, 0)
+    with _program.started(tmp_path, "", cwd=tmp_path, code=HOLD) as program:
+        program.until(lambda: "held" in program.said()[0])
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait(60)
     with changing(tmp_path):
         pass
 
@@ -244,7 +246,11 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
 
 
 def killed_at(number: int, work: Any) -> bool:
-    """Do the work in a forked process that ends at the n-th change of a name; whether it did."""
+    """Do the work in a forked process that ends at the n-th change of a name; whether it did.
+
+    A fork of a process with threads may use no library that has threads of its own, like torch:
+    the work is of files and LMDB alone.
+    """
     child = os.fork()
     if child == 0:
         left = [number]

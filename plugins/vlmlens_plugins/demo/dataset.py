@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -16,6 +17,12 @@ from vlmlens.errors import DataNotFound
 from vlmlens.samples import Sample
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
+
+
+class _Asked(NamedTuple):
+    scene: Scene
+    attributes: Mapping[str, str | int | float]
+    questions: tuple[Question, ...]
 
 
 class DemoOptions(Options):
@@ -42,13 +49,19 @@ class DemoDataset(Dataset):
         folder = self._folder()
         samples = []
         for i in range(self.options.scenes):
-            scene = make_scene(i, split="heldout", seed=self.options.seed)
-            image = _drawn(scene, folder)
-            samples += _free(scene, image, prompts) if prompts else _asked(scene, image)
+            asked = _asked(i, self.options.seed)
+            image = _drawn(asked.scene, folder)
+            samples += _free(asked, image, prompts) if prompts else _samples(asked, image)
         return samples
 
     def _folder(self) -> Path:
         return made_cache(f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}")
+
+
+@lru_cache(maxsize=1024)
+def _asked(index: int, seed: int) -> _Asked:
+    scene = make_scene(index, split="heldout", seed=seed)
+    return _Asked(scene, scene.attributes(), questions(scene))
 
 
 def _drawn(scene: Scene, folder: Path) -> str:
@@ -61,32 +74,31 @@ def _drawn(scene: Scene, folder: Path) -> str:
     return str(path)
 
 
-def _asked(scene: Scene, image: str) -> list[Sample]:
-    return [_sample(scene, image, question) for question in questions(scene)]
-
-
-def _sample(scene: Scene, image: str, question: Question) -> Sample:
-    return Sample(
-        id=f"{scene.id}/{question.task}",
-        prompt=question.prompt,
-        images=(image,),
-        label=question.label,
-        choices=tuple(question.choices),
-        group=scene.id,
-        task=question.task,
-        attributes=scene.attributes(),
-    )
-
-
-def _free(scene: Scene, image: str, prompts: Sequence[str]) -> list[Sample]:
+def _samples(asked: _Asked, image: str) -> list[Sample]:
     return [
         Sample(
-            id=f"{scene.id}#{k}",
+            id=f"{asked.scene.id}/{question.task}",
+            prompt=question.prompt,
+            images=(image,),
+            label=question.label,
+            choices=tuple(question.choices),
+            group=asked.scene.id,
+            task=question.task,
+            attributes=dict(asked.attributes),
+        )
+        for question in asked.questions
+    ]
+
+
+def _free(asked: _Asked, image: str, prompts: Sequence[str]) -> list[Sample]:
+    return [
+        Sample(
+            id=f"{asked.scene.id}#{k}",
             prompt=prompt,
             images=(image,),
-            group=scene.id,
+            group=asked.scene.id,
             task=prompt,
-            attributes=scene.attributes(),
+            attributes=dict(asked.attributes),
         )
         for k, prompt in enumerate(prompts)
     ]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -234,6 +235,7 @@ def instance_map(
     return seen
 
 
+@lru_cache(maxsize=1024)
 def visible_fractions(
     objects: tuple[SceneObject, ...], *, mirrored: bool = False
 ) -> tuple[float, ...]:
