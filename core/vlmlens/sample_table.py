@@ -162,7 +162,7 @@ class Seen:
     Args:
         areas: Per sample, the area of its images in pixels.
         sides: Per sample, the longest side of its images in pixels.
-        fingerprints: Per sample, `Sample.fingerprint` as 16 bytes.
+        fingerprints: Per sample, `Sample.fingerprint`; zeros where an image is in memory.
     """
 
     def __init__(

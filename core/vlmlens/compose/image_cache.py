@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,9 +97,15 @@ class ImageCache:
                     found[path] = Seen((width, height), None, *told)
         return found
 
-    def keep(self, seen: Mapping[str, Seen], rules: str) -> None:
-        """Keep what was seen of files."""
-        latest = (time.time() - SETTLED) * 1e9
+    def keep(self, seen: Mapping[str, Seen], rules: str, began: float) -> None:
+        """Keep what was seen of files.
+
+        Args:
+            seen: What was seen, by path.
+            rules: See `known`.
+            began: The time before the first of them was read.
+        """
+        latest = (began - SETTLED) * 1e9
         rows = []
         for path, one in seen.items():
             state = one.state

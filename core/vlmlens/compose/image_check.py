@@ -165,8 +165,9 @@ class _Check:
 
 
 def _fingerprint(sample: Sample, images: Sequence[Seen]) -> str:
+    """The fingerprint; zeros if an image is in memory, since the run makes a file of it."""
     digests = [each.digest for each in images]
-    return sample.fingerprint(digests if all(digests) else None)
+    return sample.fingerprint(digests) if all(digests) else _NOTHING
 
 
 def _imageless(samples: Sequence[Sample]) -> Iterator[BadSample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -92,11 +93,12 @@ class ImageReader:
             for path, seen in self._cache.known(paths, said).items()
             if seen.reason is not None or prod(seen.size or ()) <= self._max_pixels
         }
+        began = time.time()
         rest = [(key, image) for key, image in images.items() if key not in found]
         read = self._pool.map(lambda each: self._read(each[1], rules), rest)
         new = dict(zip((key for key, _ in rest), read, strict=True))
         found.update(new)
-        self._cache.keep({k: each for k, each in new.items() if isinstance(k, str)}, said)
+        self._cache.keep({k: each for k, each in new.items() if isinstance(k, str)}, said, began)
         return found
 
     def _read(self, image: str | Image, rules: ImageRules) -> Seen:

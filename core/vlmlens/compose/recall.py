@@ -20,6 +20,7 @@ from vlmlens._version import __version__
 from vlmlens.compose.image_cache import SETTLED, state_of
 from vlmlens.errors import VlmlensError
 from vlmlens.runs.run import Run, is_run
+from vlmlens.runs.signing import is_signed, signature
 from vlmlens.samples import Sample
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class FileStates:
     """A digest of the states of files, in order."""
 
     def __init__(self) -> None:
+        self._began = time.time()
         self._sum = hashlib.sha256()
         self._last = ""
         self._latest = 0
@@ -84,8 +86,8 @@ class FileStates:
 
     @property
     def digest(self) -> str | None:
-        """The digest; None if a file was changed so shortly ago that it may change unnoticed."""
-        settled = self._latest < (time.time() - SETTLED) * 1e9
+        """The digest; None if a file was changed so late that it could change unnoticed."""
+        settled = self._latest < (self._began - SETTLED) * 1e9
         return self._sum.hexdigest() if settled else None
 
 
@@ -125,19 +127,39 @@ def recall(
         key: From `key_of`.
         registry: The installed plugins.
     """
-    if key is None or spec.out is None or not is_run(spec.out):
+    if key is None or spec.out is None:
         return None
     try:
+        if not is_run(spec.out):
+            return None
         run = Run(spec.out, registry=registry)
-        planned = run.signed_entry(NAME)
+        planned = _signed(run)
         if planned is None or planned.get("key") != key or run.skipped:
             return None
         samples = run.own_samples()
-    except VlmlensError:
+    except (VlmlensError, OSError):
         return None
     if samples is None or samples.seen is None or _states(samples) != planned["states"]:
         return None
     return Planned(**planned), samples
+
+
+def keep(run: Run, planned: Planned) -> None:
+    """Write it into run.json, signed."""
+    content = planned.to_dict()
+    made = signature(NAME, _text(content))
+    run.update(**{NAME: content}, signed={**run.info.get("signed", {}), NAME: made})
+
+
+def _signed(run: Run) -> dict[str, Any] | None:
+    """What `keep` wrote; None unless this user's vlmlens did so on this machine."""
+    content = run.info.get(NAME)
+    known = isinstance(content, dict) and is_signed(run.path, NAME, _text(content))
+    return content if known else None
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
 
 
 def _states(samples: Iterable[Sample]) -> str | None:

@@ -20,6 +20,7 @@ from vlmlens._version import __version__
 from vlmlens.compose.applicability import check_lasting
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.recall import NAME as PLANNED
+from vlmlens.compose.recall import keep
 from vlmlens.errors import FingerprintMismatch, RunError, RunExists, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.runner.stages import ending_recorded
@@ -129,7 +130,7 @@ def _write_samples(run: Run, plan: Plan) -> None:
     run.write_samples(plan.samples)
     run.write_skipped(plan.skipped)
     if plan.planned is not None:
-        run.sign_entry(PLANNED, plan.planned.to_dict())
+        keep(run, plan.planned)
 
 
 def _check_free(path: Path, mode: RunMode, allowed: Sequence[str] = ()) -> None:
@@ -304,7 +305,7 @@ def shard_plan(plan: Plan, shard: Shard, mode: RunMode) -> Plan:
         with changing(path):
             create_sharded(plan, path, shard.count)
     spec = plan.spec.model_copy(update={"out": str(shard.path(path))})
-    return replace(plan, spec=spec)
+    return replace(plan, spec=spec, recalled=False)
 
 
 def _check_in_shards(run: Run) -> None:

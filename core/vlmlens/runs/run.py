@@ -40,9 +40,8 @@ from vlmlens.runs.lock import FILE as LOCK
 from vlmlens.runs.own_files import OWN, remove_own
 from vlmlens.runs.records import damaged, read_record, read_records
 from vlmlens.runs.result_files import read_results
-from vlmlens.runs.sample_file import FILE as SAMPLES
-from vlmlens.runs.sample_file import read_table, write_table
-from vlmlens.runs.signing import is_own, is_signed, signature
+from vlmlens.runs.sample_file import FILE, read_table, write_table
+from vlmlens.runs.signing import is_own, signature
 from vlmlens.runs.trust import check_files, code_inside, reach_of, refuse, vetted_sample, withheld
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import BadSample, Sample
@@ -182,7 +181,7 @@ class Run(AsHtml):
         Pictures outside the folder cannot be opened if the run is not trusted.
         """
         found = self.recorded_samples
-        if self.trust or is_own(self.path, SAMPLES):
+        if self.trust or is_own(self.path, FILE):
             return found
         vetted = SampleTable(vetted_sample(sample, self.path) for sample in found)
         if changed := sum(new.images != old.images for new, old in zip(vetted, found, strict=True)):
@@ -191,19 +190,7 @@ class Run(AsHtml):
 
     def own_samples(self) -> SampleTable | None:
         """The samples; None unless this user's vlmlens wrote them on this machine."""
-        return self.recorded_samples if is_own(self.path, SAMPLES) else None
-
-    def sign_entry(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write an entry of run.json with a signature of this user's."""
-        made = signature(name, json.dumps(content, sort_keys=True).encode())
-        self.update(**{name: content}, signed={**self.info.get("signed", {}), name: made})
-
-    def signed_entry(self, name: str) -> dict[str, Any] | None:
-        """An entry of run.json; None unless this user's vlmlens wrote it on this machine."""
-        content = self.info.get(name)
-        text = json.dumps(content, sort_keys=True).encode()
-        known = isinstance(content, dict) and is_signed(self.path, name, text)
-        return content if known else None
+        return self.recorded_samples if is_own(self.path, FILE) else None
 
     @property
     def sample_count(self) -> int:
@@ -214,7 +201,7 @@ class Run(AsHtml):
     @property
     def recorded_samples(self) -> SampleTable:
         """The samples with the pictures' paths as they were recorded, also if not trusted."""
-        return read_table(self.path / SAMPLES, self._sample, self.info.get("samples"))
+        return read_table(self.path / FILE, self._sample, self.info.get("samples"))
 
     def _sample(self, record: Mapping[str, Any]) -> Sample:
         """A sample of samples.jsonl; images that the run keeps are named by their content there."""
@@ -233,13 +220,12 @@ class Run(AsHtml):
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
         count = self.info.get("samples")
-        return read_records(self.path / SAMPLES, "id", "prompt", "images", count=count)
+        return read_records(self.path / FILE, "id", "prompt", "images", count=count)
 
     def write_samples(self, samples: Sequence[Sample]) -> None:
         """Write samples.jsonl, and images that are in memory to `images`."""
-        path = self.path / SAMPLES
-        made, images = write_table(path, samples, self.keep_images, self._name)
-        self.update(signed={**self.info.get("signed", {}), SAMPLES: made}, images=images)
+        made, images = write_table(self.path / FILE, samples, self.keep_images, self._name)
+        self.update(signed={**self.info.get("signed", {}), FILE: made}, images=images)
 
     def keep_images(self, sample: Sample) -> Sample:
         """The sample with files in the run's folder where it has images in memory.
@@ -411,5 +397,4 @@ class Run(AsHtml):
 
 
 def _mapping(said: Any) -> Mapping[Any, Any]:
-    """What a plugin returned; empty if it is not a mapping."""
     return said if isinstance(said, Mapping) else {}

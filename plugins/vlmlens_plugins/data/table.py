@@ -81,8 +81,11 @@ class Table(Dataset):
         if self._rows:
             return None
         path = self._path()
-        with path.open("rb") as file:
-            return f"{path} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+        try:
+            with path.open("rb") as file:
+                return f"{path} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError:
+            return None
 
     def samples(self, prompts: Sequence[str]) -> Sequence[Sample]:
         """One sample per row and prompt; no image is opened.
