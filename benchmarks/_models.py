@@ -20,14 +20,17 @@ _TEMPLATE = (
 )
 
 
-def llava(folder: Path, *, side: int = 168, layers: int = 8, width: int = 256) -> ModelAdapter:
-    """A LLaVA with a CLIP tower of 6 x `width` and a Llama of `width`, loaded in float32.
+def llava(
+    folder: Path, *, side: int = 168, layers: int = 8, width: int = 256, tower: int = 6
+) -> ModelAdapter:
+    """A LLaVA with a CLIP tower of `tower` x `width` and a Llama of `width`, loaded in float32.
 
     Args:
         folder: Where its checkpoint is written.
         side: Of an image, in pixels: (side / 14) ** 2 tokens.
         layers: Of the language model.
         width: Of both.
+        tower: Layers of the tower.
     """
     import transformers as t
 
@@ -36,8 +39,8 @@ def llava(folder: Path, *, side: int = 168, layers: int = 8, width: int = 256) -
     tokenizer = byte_tokenizer(["<image>", "</s>", "<pad>"], eos="</s>", pad="<pad>")
     tokenizer.chat_template = _TEMPLATE
     vision = t.CLIPVisionConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=6, num_attention_heads=4,
-        image_size=side, patch_size=14,
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=tower,
+        num_attention_heads=4, image_size=side, patch_size=14,
     )  # fmt: skip
     text = t.LlamaConfig(
         vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,22 +104,33 @@ def open_image(path: str | Path) -> Image:
     Raises:
         OSError: It cannot be read, is a pipe or a device, or holds no such image.
     """
+    check_plain(path)
+    return open_content(path)
+
+
+def open_content(content: str | Path | BinaryIO) -> Image:
+    """Like `open_image`, of a file that is known to be a plain one, or of its content.
+
+    Raises:
+        OSError: It cannot be read, or holds no such image.
+    """
     from PIL import Image as PILImage
     from PIL import UnidentifiedImageError
 
-    check_plain(path)
     PILImage.preinit()
     try:
-        return PILImage.open(path, formats=_registered())
+        return PILImage.open(content, formats=_registered())
     except UnidentifiedImageError:
         PILImage.init()
         has_heif()
-        return PILImage.open(path, formats=_registered())
+        if not isinstance(content, str | Path):
+            content.seek(0)
+        return PILImage.open(content, formats=_registered())
 
 
 def check_plain(path: str | Path) -> None:
     """Raise `NotAPlainFile` for a path that is a pipe, a socket or a device."""
-    mode = Path(path).stat().st_mode
+    mode = os.stat(path).st_mode  # noqa: PTH116 - four times faster than Path.stat
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise NotAPlainFile("no file but a pipe, a socket or a device")
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,9 @@ __all__ = [
     "BadSample",
     "ImageRules",
     "Sample",
+    "asked",
     "check_encodable",
+    "check_ids",
     "check_mode",
     "check_unique",
     "with_prompts",
@@ -64,7 +66,7 @@ class Sample:
     rules: ImageRules = DEFAULT
 
     def __post_init__(self) -> None:
-        paths = (os.fspath(i) if isinstance(i, os.PathLike) else i for i in self.images)
+        paths = [os.fspath(i) if isinstance(i, os.PathLike) else i for i in self.images]
         object.__setattr__(self, "images", tuple(paths))
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
 
@@ -78,7 +80,7 @@ class Sample:
 
     def to_dict(self) -> dict[str, Any]:
         """The sample as JSON-ready data; Pillow images are named by their content."""
-        rules = self.rules.changed()
+        rules = {} if self.rules is DEFAULT else self.rules.changed()
         return {
             "id": self.id,
             "prompt": self.prompt,
@@ -103,12 +105,18 @@ class Sample:
             group=data.get("group"),
             task=data.get("task"),
             attributes=data.get("attributes", {}),
-            rules=ImageRules(**data.get("rules", {})),
+            rules=ImageRules(**data["rules"]) if data.get("rules") else DEFAULT,
         )
 
-    def fingerprint(self) -> str:
-        """A digest of what the model sees: prompt, images' bytes and their rules, and boxes."""
-        parts = [self.prompt, *(_image_digest(image, self.rules) for image in self.images)]
+    def fingerprint(self, digests: Sequence[str] | None = None) -> str:
+        """A digest of what the model sees: prompt, images' bytes and their rules, and boxes.
+
+        Args:
+            digests: SHA-256 of each image's file, if they are known: then none is opened.
+        """
+        if digests is None:
+            digests = [_image_digest(image, self.rules) for image in self.images]
+        parts = [self.prompt, *digests]
         if rules := self.rules.changed():
             parts.append(json.dumps(rules))
         if "boxes" in self.attributes:
@@ -160,8 +168,13 @@ def check_encodable(samples: Sequence[Sample]) -> None:
 
 def check_unique(samples: Iterable[Sample]) -> None:
     """Raise `DuplicateSample` where two samples share an id."""
-    twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
-    if twice:
+    check_ids([sample.id for sample in samples])
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise `DuplicateSample` where an id occurs twice."""
+    if len(set(ids)) < len(ids):
+        twice = [name for name, n in Counter(ids).items() if n > 1]
         raise DuplicateSample(
             f"{len(twice)} sample ids occur more than once, for example {twice[0]!r}.",
             subject=twice[0],
@@ -169,7 +182,7 @@ def check_unique(samples: Iterable[Sample]) -> None:
         )
 
 
-def with_prompts(samples: Sequence[Sample], prompts: Sequence[str]) -> list[Sample]:
+def with_prompts(samples: Iterable[Sample], prompts: Sequence[str]) -> list[Sample]:
     """The samples, asked the user's prompts instead of their own.
 
     Without prompts they stay as they are. One prompt replaces theirs. Of several, each is asked of
@@ -183,12 +196,17 @@ def with_prompts(samples: Sequence[Sample], prompts: Sequence[str]) -> list[Samp
     >>> [s.id for s in with_prompts([Sample("a.png", "")], ["Colour?", "Shape?"])]
     ['a.png#0', 'a.png#1']
     """
+    return list(asked(samples, prompts))
+
+
+def asked(samples: Iterable[Sample], prompts: Sequence[str]) -> Iterator[Sample]:
+    """Like `with_prompts`, one by one."""
     _check_prompts(prompts)
     if not prompts:
-        return list(samples)
+        return iter(samples)
     if len(prompts) == 1:
-        return [replace(sample, prompt=prompts[0]) for sample in samples]
-    return [_asked(sample, k, prompt) for sample in samples for k, prompt in enumerate(prompts)]
+        return (replace(sample, prompt=prompts[0]) for sample in samples)
+    return (_asked(sample, k, prompt) for sample in samples for k, prompt in enumerate(prompts))
 
 
 def _open(image: str | Image, sample: Sample) -> Image:

@@ -35,9 +35,17 @@ class Dataset(ABC):
         del path
         return False
 
+    def state(self) -> str | None:
+        """A text that changes whenever `samples` would give others, without reading them all.
+
+        A resumed run keeps its samples if it is the same, and if no image has changed. The images'
+        files are looked at elsewhere. Default: None, which means that it is not known.
+        """
+        return None
+
     @abstractmethod
-    def samples(self, prompts: Sequence[str]) -> list[Sample]:
-        """All samples, in a fixed order.
+    def samples(self, prompts: Sequence[str]) -> Sequence[Sample]:
+        """All samples, in a fixed order: a list, or a `SampleTable` where there may be many.
 
         Args:
             prompts: The user's prompts. If there are none, the prompts in the data are used.

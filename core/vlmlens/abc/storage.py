@@ -223,6 +223,30 @@ class ColumnStore(ABC):
             StoreError: A sample has no value in it.
         """
 
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """The ids and values of the column's samples `start` to `stop`, in written order.
+
+        So a column is read in blocks, whatever its size. There are fewer samples where the column
+        ends before `stop`. This default asks for the ids of the whole column; a backend that finds
+        a place by its number overrides it.
+
+        Raises:
+            ColumnNotFound: There is no such column.
+        """
+        ids = self.ids(column)[start:stop]
+        return ids, self.read(column, ids)
+
+    def blocks(self, column: str, samples: int = 4096) -> Iterator[tuple[list[str], Values]]:
+        """The whole column in blocks of so many samples; see `read_range`.
+
+        Raises:
+            ColumnNotFound: There is no such column.
+        """
+        start = 0
+        while (found := self.read_range(column, start, start + samples))[0]:
+            yield found
+            start += samples
+
     @abstractmethod
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """Yield (sample id, array `[k, width]`) one by one, without holding all in memory."""

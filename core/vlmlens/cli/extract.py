@@ -35,9 +35,10 @@ def extract(
         return
     with made.store() as store:
         columns = [column.name for column in store.columns()]
-    document = {"run": str(made.path), "samples": len(made.samples), "columns": columns}
+    samples = made.sample_count
+    document = {"run": str(made.path), "samples": samples, "columns": columns}
     output.data(
         document,
-        f"run     {made.path}: {len(columns)} columns of {len(made.samples)} samples",
+        f"run     {made.path}: {len(columns)} columns of {samples} samples",
         f"next    vlmlens analyze {made.path}",
     )

@@ -95,7 +95,7 @@ def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
             "run": str(run.path),
             "state": run.info.get("state"),
             "spec": run.spec.model_dump(mode="json"),
-            "samples": len(run.samples),
+            "samples": run.sample_count,
             "columns": _columns(columns),
             "results": {result.analysis: len(result.findings) for result in results},
             "overview": plain(overview)["overview"],

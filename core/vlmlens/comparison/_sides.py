@@ -122,7 +122,7 @@ def _facts(run: Run) -> dict[str, str]:
         "digest": model.get("digest"),
         "dtype": model.get("dtype"),
         "data": spec.data,
-        "samples": len(run.samples),
+        "samples": run.sample_count,
         "seed": spec.seed,
         "vlmlens": info.get("vlmlens"),
         "finished": info.get("finished"),

@@ -25,7 +25,7 @@ IN_MEMORY = "samples in memory"
 
 def given_samples(
     data: Given, spec: RunSpec, registry: Registry
-) -> tuple[list[Sample], Sequence[str]]:
+) -> tuple[Sequence[Sample], Sequence[str]]:
     """The samples of what the user gave, and what was guessed about them.
 
     Args:

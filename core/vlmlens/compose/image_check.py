@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.compose.image_reading import Seen, Size, key_of, read_all
+from vlmlens.compose.image_cache import Seen, Size
+from vlmlens.compose.image_notes import ImageTally
+from vlmlens.compose.image_reading import ImageReader, key_of
+from vlmlens.compose.recall import FileStates
 from vlmlens.errors import ImageError
-from vlmlens.images import (
-    HIDDEN_COLORS,
-    ImageRules,
-)
+from vlmlens.images import ImageRules
+from vlmlens.sample_table import SampleTable
+from vlmlens.sample_table import Seen as SeenOfSamples
 from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import MAX_PIXELS
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SHOWN = 10
+_AT_ONCE = 256
+_NOTHING = "0" * 32
 _SHORT_SIDE = 8
 _LONG_TO_SHORT = 20
 _PLAIN_SIZE = (224, 224)
@@ -49,11 +53,15 @@ class Checked:
         bad: The samples that cannot be used, in order, each with its first bad image.
         notes: What is done with images that can be read in several ways, in sentences.
         choices: The rules of `ImageRules` that matter to these images.
+        seen: Sizes and fingerprints of the samples; nothing of the bad ones.
+        states: The states of the images' files.
     """
 
     bad: list[BadSample]
     notes: list[str] = field(default_factory=list)
     choices: Mapping[str, Any] = field(default_factory=dict)
+    seen: SeenOfSamples = field(default_factory=SeenOfSamples)
+    states: FileStates = field(default_factory=FileStates)
 
 
 def bad_samples(
@@ -82,21 +90,84 @@ def check_images(
         max_pixels: Images with more pixels are bad. Up to this limit, Pillow opens them.
         text_only: Accept samples without an image among samples with one.
         encode: Encodes samples as the model will. It is tried on images of extreme shape.
-        advance: Called with the number of distinct images read so far.
+        advance: Called with the number of samples whose images are read so far.
     """
     allow_pixels(max_pixels)
-    seen = read_all(samples, max_pixels, advance)
-    found = {} if text_only else {bad.id: bad for bad in _imageless(samples)}
-    for sample in samples:
-        for image in sample.images:
-            reason = seen[key_of(image)].reason
-            if reason is not None:
-                found.setdefault(sample.id, _bad(sample, image, reason))
-    rest = [sample for sample in samples if sample.id not in found]
-    found.update({bad.id: bad for bad in _refused(rest, seen, encode)} if encode else {})
-    rules = samples[0].rules if samples else ImageRules()
-    bad = [found[sample.id] for sample in samples if sample.id in found]
-    return Checked(bad, list(_notes(seen, rules)), _choices(seen, rules))
+    table = SampleTable.of(samples)
+    made = _Check(table[0].rules if len(table) else ImageRules(), encode)
+    with ImageReader(max_pixels) as reader:
+        for some in table.slices(_AT_ONCE):
+            made.take(some, reader.look(some))
+            if advance is not None:
+                advance(len(made.seen))
+    if not text_only:
+        for imageless in _imageless(table):
+            made.found.setdefault(imageless.id, imageless)
+    bad = [made.found[name] for name in table.ids if name in made.found]
+    return Checked(bad, list(made.tally.notes()), made.tally.choices(), made.seen, made.states)
+
+
+class _Check:
+    """Judges samples, slice after slice.
+
+    Args:
+        rules: The rules of the first sample's images.
+        encode: See `check_images`.
+    """
+
+    def __init__(self, rules: ImageRules, encode: Encode | None) -> None:
+        self.found: dict[str, BadSample] = {}
+        self.tally = ImageTally(rules)
+        self.seen = SeenOfSamples()
+        self.states = FileStates()
+        self._encode = encode
+        self._verdicts: dict[tuple[Size | None, ...], str | None] = {}
+
+    def take(self, samples: Sequence[Sample], seen: Mapping[str | int, Seen]) -> None:
+        """Judge some samples.
+
+        Args:
+            samples: The samples.
+            seen: What was seen of their images.
+        """
+        self.tally.add(seen)
+        for sample in samples:
+            images = [seen[key_of(image)] for image in sample.images]
+            for image, each in zip(sample.images, images, strict=True):
+                self.states.add(str(key_of(image)), each.state)
+            bad = self._bad(sample, images)
+            if bad is not None:
+                self.found[sample.id] = bad
+                self.seen.add([], _NOTHING)
+            else:
+                sizes = [each.size for each in images if each.size is not None]
+                self.seen.add(sizes, _fingerprint(sample, images))
+
+    def _bad(self, sample: Sample, images: Sequence[Seen]) -> BadSample | None:
+        for image, each in zip(sample.images, images, strict=True):
+            if each.reason is not None:
+                return _bad(sample, image, each.reason)
+        return None if self._encode is None else self._refused(sample, images, self._encode)
+
+    def _refused(self, sample: Sample, images: Sequence[Seen], encode: Encode) -> BadSample | None:
+        """What is wrong with extreme shapes that the processor refuses, unlike a plain image."""
+        sizes = tuple(each.size for each in images)
+        odd = [image for image, size in zip(sample.images, sizes, strict=True) if _absurd(size)]
+        if not odd:
+            return None
+        if sizes not in self._verdicts:
+            self._verdicts[sizes] = _refusal(sample, encode)
+        reason = self._verdicts[sizes]
+        if reason is None:
+            return None
+        shapes = ", ".join("{} x {}".format(*size) for size in sizes if size and _absurd(size))
+        return _bad(sample, odd[0], f"{shapes} pixels, which the model refuses ({reason})")
+
+
+def _fingerprint(sample: Sample, images: Sequence[Seen]) -> str:
+    """The fingerprint; zeros if an image is in memory, since the run makes a file of it."""
+    digests = [each.digest for each in images]
+    return sample.fingerprint(digests) if all(digests) else _NOTHING
 
 
 def _imageless(samples: Sequence[Sample]) -> Iterator[BadSample]:
@@ -109,48 +180,14 @@ def _imageless(samples: Sequence[Sample]) -> Iterator[BadSample]:
             yield BadSample(sample.id, "", f"without an image, which {others} others have")
 
 
-def _notes(seen: Mapping[str | int, Seen], rules: ImageRules) -> Iterator[str]:
-    clear = [key for key, each in seen.items() if each.transparent]
-    if clear:
-        shown = (
-            "it is ignored"
-            if rules.background == HIDDEN_COLORS
-            else f"it becomes {rules.background}"
-        )
-        yield (
-            f"{_some(clear)} transparency: {shown} (another color: --set background=NAME; "
-            "none: ignore it)."
-        )
-    several = [key for key, each in seen.items() if each.pages > 1]
-    if several:
-        most = max(each.pages for each in seen.values())
-        yield f"{_some(several)} several pages or frames (up to {most}): only the first is used."
-
-
-def _some(keys: Sequence[str | int]) -> str:
-    """How many images, with the first one's name."""
-    named = f" ({keys[0]})" if isinstance(keys[0], str) and len(keys) == 1 else ""
-    named = f" ({keys[0]}, ...)" if isinstance(keys[0], str) and len(keys) > 1 else named
-    return f"1 image{named} has" if len(keys) == 1 else f"{len(keys)} images{named} have"
-
-
-def _choices(seen: Mapping[str | int, Seen], rules: ImageRules) -> dict[str, Any]:
-    clear = any(each.transparent for each in seen.values())
-    scaled = rules.bits is not None and any(each.deep for each in seen.values())
-    return {
-        **({"background": rules.background} if clear else {}),
-        **({"image_bits": rules.bits} if scaled else {}),
-    }
-
-
-def without(samples: Sequence[Sample], bad: Iterable[BadSample]) -> list[Sample]:
+def without(samples: Sequence[Sample], bad: Iterable[BadSample]) -> SampleTable:
     """The samples without the bad ones.
 
     Raises:
         ImageError: No sample is left.
     """
     dropped = {each.id: each for each in bad}
-    kept = [sample for sample in samples if sample.id not in dropped]
+    kept = SampleTable.of(samples).without(dropped)
     if samples and not kept:
         raise bad_images_error(list(dropped.values()), len(samples), hint="No sample is left.")
     return kept
@@ -200,24 +237,6 @@ def _named(bad: BadSample) -> str:
 
 def _bad(sample: Sample, image: str | Image, reason: str) -> BadSample:
     return BadSample(sample.id, image if isinstance(image, str) else "in memory", reason)
-
-
-def _refused(
-    samples: Sequence[Sample], seen: Mapping[str | int, Seen], encode: Encode
-) -> Iterator[BadSample]:
-    """Samples of extreme shape that the processor refuses, although it accepts a plain image."""
-    verdicts: dict[tuple[Size | None, ...], str | None] = {}
-    for sample in samples:
-        sizes = tuple(seen[key_of(image)].size for image in sample.images)
-        odd = [image for image, size in zip(sample.images, sizes, strict=True) if _absurd(size)]
-        if not odd:
-            continue
-        if sizes not in verdicts:
-            verdicts[sizes] = _refusal(sample, encode)
-        reason = verdicts[sizes]
-        if reason is not None:
-            shapes = ", ".join("{} x {}".format(*size) for size in sizes if size and _absurd(size))
-            yield _bad(sample, odd[0], f"{shapes} pixels, which the model refuses ({reason})")
 
 
 def _absurd(size: Size | None) -> bool:

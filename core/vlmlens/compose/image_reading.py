@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from io import BytesIO
+from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from vlmlens.compose.image_cache import Seen, image_cache, state_of
 from vlmlens.images import (
     UNREADABLE,
     ImageRules,
     NotAPlainFile,
     UnclearPixels,
     check_mode,
+    check_plain,
     is_deep,
     is_transparent,
-    open_image,
+    open_content,
     pages,
     rgb,
 )
@@ -35,18 +41,8 @@ _one_large = Lock()
 """Held while an image of more than `_LARGE` pixels is decoded: they are decoded one by one."""
 
 
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The outcome of reading an image: its size, or what is wrong with it; what to tell of it."""
-
-    size: Size | None = None
-    reason: str | None = None
-    transparent: bool = False
-    deep: bool = False
-    pages: int = 1
+_IN_MEMORY = 16 << 20
+"""Bytes of a file that is read whole; the digest of a larger one is taken piece by piece."""
 
 
 def key_of(image: str | Image) -> str | int:
@@ -54,26 +50,60 @@ def key_of(image: str | Image) -> str | int:
     return image if isinstance(image, str) else id(image)
 
 
-def read_all(
-    samples: Sequence[Sample], max_pixels: int, advance: Callable[[int], None] | None
-) -> dict[str | int, Seen]:
-    """Read each image once, in threads, in the cheapest way that detects a damaged file.
+class ImageReader:
+    """Reads images in threads, each file once, and not at all if an earlier run has seen it.
+
+    Use it as a context manager.
 
     Args:
-        samples: Whose images are read.
-        max_pixels: More are refused.
-        advance: Called with the number of images that were read.
+        max_pixels: Images with more are refused.
     """
-    images = {key_of(image): (image, sample.rules) for sample in samples for image in sample.images}
-    seen: dict[str | int, Seen] = {}
-    workers = min(16, 2 * (os.cpu_count() or 1))
-    with _bombs_raise(), ThreadPoolExecutor(workers, "vlmlens-images") as pool:
-        verdicts = pool.map(lambda each: _look(each[0], each[1], max_pixels), images.values())
-        for done, (key, verdict) in enumerate(zip(images, verdicts, strict=True), start=1):
-            seen[key] = verdict
-            if advance is not None:
-                advance(done)
-    return seen
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        workers = min(16, 2 * (os.cpu_count() or 1))
+        self._open.enter_context(_bombs_raise())
+        self._cache = self._open.enter_context(image_cache())
+        self._pool = self._open.enter_context(ThreadPoolExecutor(workers, "vlmlens-images"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def look(self, samples: Iterable[Sample]) -> dict[str | int, Seen]:
+        """What is seen of the samples' images, by `key_of`."""
+        by_rules: dict[ImageRules, dict[str | int, str | Image]] = {}
+        for sample in samples:
+            known = by_rules.setdefault(sample.rules, {})
+            known.update((key_of(image), image) for image in sample.images)
+        found: dict[str | int, Seen] = {}
+        for rules, images in by_rules.items():
+            found.update(self._look(images, rules))
+        return found
+
+    def _look(
+        self, images: Mapping[str | int, str | Image], rules: ImageRules
+    ) -> dict[str | int, Seen]:
+        paths, said = [path for path in images if isinstance(path, str)], str(rules.bits)
+        found: dict[str | int, Seen] = {
+            path: seen
+            for path, seen in self._cache.known(paths, said).items()
+            if seen.reason is not None or prod(seen.size or ()) <= self._max_pixels
+        }
+        began = time.time()
+        rest = [(key, image) for key, image in images.items() if key not in found]
+        read = self._pool.map(lambda each: self._read(each[1], rules), rest)
+        new = dict(zip((key for key, _ in rest), read, strict=True))
+        found.update(new)
+        self._cache.keep({k: each for k, each in new.items() if isinstance(k, str)}, said, began)
+        return found
+
+    def _read(self, image: str | Image, rules: ImageRules) -> Seen:
+        state = state_of(image) if isinstance(image, str) else ()
+        return replace(_look(image, rules, self._max_pixels), state=state)
 
 
 @contextmanager
@@ -93,13 +123,28 @@ def _look(image: str | Image, rules: ImageRules, max_pixels: int) -> Seen:
     try:
         if not isinstance(image, str):
             return _unfit(image, max_pixels) or _told(image, _decoded(image, rules))
-        with open_image(image) as opened:
-            told = _told(opened, Seen(opened.size))
-            return _unfit(opened, max_pixels) or _whole(opened, image, rules, told)
+        with _content(image) as (content, digest):
+            opened = open_content(content)
+            told = replace(_told(opened, Seen(opened.size)), digest=digest)
+            return _unfit(opened, max_pixels) or _whole(opened, content, rules, told)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):
         return Seen(reason=f"more than {max_pixels} pixels, the limit (max_pixels)")
     except UNREADABLE as error:
         return Seen(reason=_why(image, error))
+
+
+@contextmanager
+def _content(path: str) -> Iterator[tuple[BinaryIO, str]]:
+    """A file's content, and its SHA-256."""
+    check_plain(path)
+    with open(path, "rb") as file:  # noqa: PTH123 - faster for many files
+        if os.fstat(file.fileno()).st_size > _IN_MEMORY:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            yield file, digest
+        else:
+            data = file.read()
+            yield BytesIO(data), hashlib.sha256(data).hexdigest()
 
 
 def _unfit(image: Image, max_pixels: int) -> Seen | None:
@@ -120,14 +165,14 @@ def _told(image: Image, seen: Seen) -> Seen:
     return replace(seen, transparent=is_transparent(image), pages=pages(image))
 
 
-def _whole(image: Image, path: str, rules: ImageRules, told: Seen) -> Seen:
+def _whole(image: Image, content: BinaryIO, rules: ImageRules, told: Seen) -> Seen:
     """Read a file that was just opened completely. The image cannot be used afterwards."""
     deep = is_deep(image)
     if image.format == "PNG":
         image.verify()
         if deep:
-            with open_image(path) as again:
-                _decoded(again, rules)
+            content.seek(0)
+            _decoded(open_content(content), rules)
         return replace(told, deep=deep)
     if image.format == "JPEG":
         image.draft(None, _EIGHTH)

@@ -14,20 +14,20 @@ from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.applicability import (
     Asked,
     asked_analyses,
-    check_samples,
     check_storage,
     suitable,
 )
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
-from vlmlens.compose.image_check import Checked, bad_images_error, check_images, summary, without
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.compose.prompt_check import readable_prompts
+from vlmlens.compose.recall import Planned, key_of, recall
 from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
+from vlmlens.compose.usable_samples import Usable
 from vlmlens.errors import CompositionError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.trust import with_whole_paths
-from vlmlens.samples import BadSample, Sample
+from vlmlens.sample_table import SampleTable
+from vlmlens.samples import BadSample
 from vlmlens.sites import SiteMap
 from vlmlens.sites.name_cache import remember
 from vlmlens.spec.model import RunSpec
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.extractor import Extractor
     from vlmlens.registry import Registry
-
-_WORTH_A_STAGE = 500
-
 
 Loader = Callable[[], ModelAdapter]
 
@@ -51,7 +48,7 @@ class Plan:
     Args:
         spec: The spec with every default filled in, analyses included.
         registry: The plugins from which it was composed.
-        samples: The samples, in order.
+        samples: The samples, in order, with the sizes and fingerprints of their images (`seen`).
         columns: Names of the columns that extraction will give.
         analyses: The analyses, in the order in which they run.
         suggested: Options of analyses that the data suggests.
@@ -65,11 +62,13 @@ class Plan:
             fingerprint of the columns.
         skeleton: The adapter without weights.
         asked: The spec as the user gave it.
+        planned: What the run keeps, so that a resumed run need not check its samples again.
+        recalled: Whether the samples were taken from the run in the spec's folder.
     """
 
     spec: RunSpec
     registry: Registry
-    samples: list[Sample]
+    samples: SampleTable
     columns: list[str]
     analyses: Mapping[str, Analysis]
     suggested: Asked
@@ -82,6 +81,8 @@ class Plan:
     image_rules: Mapping[str, Any] = field(default_factory=dict)
     skeleton: ModelAdapter | None = None
     asked: RunSpec | None = None
+    planned: Planned | None = None
+    recalled: bool = False
 
     def __repr__(self) -> str:
         return brief(
@@ -144,7 +145,15 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    spec, (suggests, samples, guesses), unasked = samples_for(spec, adapter, registry, data, trust)
+    key = key_of(spec, adapter, registry) if data is None else None
+    recalled = recall(spec, key, registry)
+    if recalled is not None:
+        planned, samples = recalled
+        suggests, guesses, unasked = planned.suggested, planned.guesses, None
+    else:
+        spec, (suggests, samples, guesses), unasked = samples_for(
+            spec, adapter, registry, data, trust
+        )
     notes = [*notes, *chosen, *guesses]
     for note in notes:
         observer.note(note)
@@ -158,10 +167,7 @@ def compose(
     request = load_request(spec, registry, adapter)
     check_adapter(adapter, adapter_class, request, registry)
     make_extractor = extractor_maker(spec, registry, extractor)
-    if spec.compile:
-        from vlmlens.passes.compiling import check_can_compile
-
-        check_can_compile(spec)
+    _check_compile(spec)
     skeleton = adapter_class.skeleton(request)
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
@@ -170,10 +176,12 @@ def compose(
         notes.append(note)
         observer.note(note)
     check_storage(storage, columns)
-    samples, unread = readable_prompts(spec, samples, skeleton, adapter, registry, observer)
-    samples, checked = _usable(spec, samples, skeleton, observer)
-    check_samples(skeleton, samples)
-    on_skeleton.check(samples)
+    if recalled is not None:
+        usable = Usable.before(planned, samples, observer)
+    else:
+        parts = (skeleton, on_skeleton, adapter, registry, observer)
+        usable = Usable.checked(spec, samples, *parts)
+        samples = usable.samples
     _check_generation(spec, adapter, columns)
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
@@ -202,12 +210,21 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request),
         extractor=make_extractor,
-        skipped=[*unread, *checked.bad],
-        notes=[*notes, *checked.notes],
-        image_rules=checked.choices,
+        skipped=usable.skipped,
+        notes=[*notes, *usable.notes],
+        image_rules=usable.image_rules,
+        planned=None if unasked else usable.planned(key, suggests, guesses),
+        recalled=recalled is not None,
         skeleton=skeleton,
         asked=asked_spec,
     )
+
+
+def _check_compile(spec: RunSpec) -> None:
+    if spec.compile:
+        from vlmlens.passes.compiling import check_can_compile
+
+        check_can_compile(spec)
 
 
 def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) -> None:
@@ -275,38 +292,6 @@ def open_sites(
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}
     return skeleton.sites, skeleton.widths(), classes
-
-
-def _usable(
-    spec: RunSpec, samples: list[Sample], skeleton: ModelAdapter, observer: Observer
-) -> tuple[list[Sample], Checked]:
-    """The samples whose images can be used, and what the check of all images found.
-
-    Raises:
-        ImageError: Some cannot be used and the user did not ask to skip them, or none is left.
-    """
-    images = len(
-        {image if isinstance(image, str) else id(image) for s in samples for image in s.images}
-    )
-    if images >= _WORTH_A_STAGE:
-        observer.stage("check images", images)
-    checked = check_images(
-        samples,
-        max_pixels=spec.max_pixels,
-        text_only=spec.text_only,
-        encode=skeleton.encode,
-        advance=observer.advance if images >= _WORTH_A_STAGE else None,
-    )
-    for note in checked.notes:
-        observer.note(note)
-    bad = checked.bad
-    if not bad:
-        return samples, checked
-    if spec.on_bad_sample == "stop":
-        raise bad_images_error(bad, len(samples))
-    kept = without(samples, bad)
-    observer.warn(f"{summary(bad, len(samples))}\nThey are skipped.")
-    return kept, checked
 
 
 def extractor_maker(

@@ -16,6 +16,7 @@ from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.errors import CheckpointError, DataError, ImageError, PluginError
 from vlmlens.images import open_image
 from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.sample_table import SampleTable, Seen
 from vlmlens.samples import UNREADABLE, BadSample, Sample
 
 if TYPE_CHECKING:
@@ -33,20 +34,19 @@ _NO_FAMILY = frozenset({"hf", "demo"})
 
 def readable_prompts(
     spec: RunSpec,
-    samples: list[Sample],
+    samples: SampleTable,
     skeleton: ModelAdapter,
     adapter: Manifest,
     registry: Registry,
     observer: Observer,
-) -> tuple[list[Sample], Sequence[BadSample]]:
+) -> tuple[SampleTable, Sequence[BadSample]]:
     """The samples whose prompts can be used, and those to skip; the observer hears what was found.
 
     Raises:
         DataError: Some cannot be used and the user did not ask to skip them, or none is left.
     """
     bad = bad_prompts(skeleton, samples)
-    skipped = {each.id for each in bad}
-    kept = [sample for sample in samples if sample.id not in skipped]
+    kept = samples.without({each.id for each in bad})
     if bad and (spec.on_bad_sample == "stop" or not kept):
         hint = "" if kept else "Change them; no sample is left."
         raise bad_prompts_error(bad, len(samples), hint=hint)
@@ -60,22 +60,20 @@ def readable_prompts(
     return kept, bad
 
 
-def bad_prompts(skeleton: ModelAdapter, samples: Sequence[Sample]) -> list[BadSample]:
+def bad_prompts(skeleton: ModelAdapter, samples: Iterable[Sample]) -> list[BadSample]:
     """The samples whose prompts or answers cannot be used, in order.
 
     Args:
         skeleton: The model without weights.
-        samples: The samples that a run would use.
+        samples: The samples that a run would use. A table with what was `seen` opens no image.
     """
+    samples = SampleTable.of(samples)
     found: dict[str, str] = {}
     for sample in samples:
         if problem := skeleton.read_prompt(sample).problem:
             found[sample.id] = problem
-    rest = [sample for sample in samples if sample.id not in found]
-    found.update(_too_long(skeleton, rest))
-    return [
-        BadSample(sample.id, _PLACE, found[sample.id]) for sample in samples if sample.id in found
-    ]
+    found.update(_too_long(skeleton, samples.without(found)))
+    return [BadSample(name, _PLACE, found[name]) for name in samples.ids if name in found]
 
 
 def bad_prompts_error(bad: Sequence[BadSample], total: int, *, hint: str = "") -> DataError:
@@ -139,32 +137,37 @@ def _prompts(times: int) -> str:
     return "1 prompt" if times == 1 else f"{times} prompts"
 
 
-def _too_long(skeleton: ModelAdapter, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:
+def _too_long(skeleton: ModelAdapter, samples: SampleTable) -> Iterator[tuple[str, str]]:
     context = skeleton.context
     if context is None or not samples:
         return
-    lengths = [len(sample.prompt.encode(errors="replace")) for sample in samples]
     largest = max((_length(skeleton, sample) for sample in _extremes(samples)), default=0)
-    for sample, length in zip(samples, lengths, strict=True):
+    for sample in samples:
+        length = len(sample.prompt.encode(errors="replace"))
         if length + largest > context and (problem := _problem(skeleton, sample)):
             yield sample.id, problem
 
 
-def _extremes(samples: Sequence[Sample]) -> list[Sample]:
+def _extremes(samples: SampleTable) -> list[Sample]:
     """Per number of images, the samples with most pixels and with the longest side."""
-    chosen: dict[tuple[int, str], tuple[int, Sample]] = {}
-    for sample in samples:
-        sizes = [_size(image) for image in sample.images]
-        pixels, side = sum(w * h for w, h in sizes), max((max(size) for size in sizes), default=0)
-        for name, value in (("pixels", pixels), ("side", side)):
-            key = (len(sizes), name)
+    seen = samples.seen or _seen(samples)
+    chosen: dict[tuple[int, str], tuple[int, int]] = {}
+    for number, sample in enumerate(samples):
+        for name, value in (("pixels", seen.areas[number]), ("side", seen.sides[number])):
+            key = (len(sample.images), name)
             if key not in chosen or value > chosen[key][0]:
-                chosen[key] = (value, sample)
-    return list({sample.id: sample for _, sample in chosen.values()}.values())
+                chosen[key] = (value, number)
+    return [samples[number] for number in dict.fromkeys(n for _, n in chosen.values())]
+
+
+def _seen(samples: Iterable[Sample]) -> Seen:
+    sizes = [[_size(image) for image in sample.images] for sample in samples]
+    areas = (sum(width * height for width, height in each) for each in sizes)
+    return Seen(areas, (max(map(max, each), default=0) for each in sizes))
 
 
 def _size(image: str | Image) -> tuple[int, int]:
-    """(width, height) from the header; (0, 0) where the image check will say what is wrong."""
+    """(width, height) from the header; (0, 0) where the image check says what is wrong."""
     from PIL import Image as PILImage
 
     if not isinstance(image, str):

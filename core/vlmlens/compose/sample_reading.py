@@ -12,14 +12,15 @@ from vlmlens.compose.given import Given, given_samples
 from vlmlens.errors import DataError, SpecError
 from vlmlens.manifest import Manifest
 from vlmlens.runs.run import Run, is_run
-from vlmlens.samples import Sample, check_unique, with_prompts
+from vlmlens.sample_table import SampleTable
+from vlmlens.samples import Sample, asked, check_ids
 from vlmlens.spec.model import DEMO_DATA, RunSpec
 
 if TYPE_CHECKING:
     from vlmlens.abc.dataset import Dataset
     from vlmlens.registry import Registry
 
-Read = tuple[Asked, list[Sample], Sequence[str]]
+Read = tuple[Asked, SampleTable, Sequence[str]]
 """Options of analyses that the data suggests, the samples, and what was guessed."""
 
 _IMAGES_ONLY = ("vision.", "projector")
@@ -89,21 +90,25 @@ def read_samples(
         Options of analyses that the data suggests, the samples, and what was guessed.
     """
     suggests, samples, notes = _read(spec, registry, data, trust)
-    samples = samples[: spec.limit]
-    check_unique(samples)
+    if spec.limit is not None and spec.limit < len(samples):
+        samples = samples[: spec.limit]
     rules = spec.image_rules
     if rules.changed():
-        samples = [replace(sample, rules=rules) for sample in samples]
-    return suggests, samples, notes
+        samples = SampleTable(replace(sample, rules=rules) for sample in samples)
+    table = SampleTable.of(samples)
+    check_ids(table.ids)
+    return suggests, table, notes
 
 
-def _read(spec: RunSpec, registry: Registry, data: Given | None, trust: bool) -> Read:
+def _read(
+    spec: RunSpec, registry: Registry, data: Given | None, trust: bool
+) -> tuple[Asked, Sequence[Sample], Sequence[str]]:
     if data is not None:
         return {}, *given_samples(data, spec, registry)
     named = data_of(spec)
     if is_run(named):
         run = Run(Path(named).expanduser(), registry=registry, trust=trust)
-        return run.info.get("suggested", {}), with_prompts(run.samples, spec.prompt), ()
+        return run.info.get("suggested", {}), SampleTable(asked(run.samples, spec.prompt)), ()
     manifest, source = registry.dataset_for(named)
     options = registry.options(manifest, spec.options.dataset)
     dataset: Dataset = registry.load(manifest)(source, options)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlmlens.images import open_image
+from vlmlens.sample_table import SampleTable
 from vlmlens.sites import Axis
 
 if TYPE_CHECKING:
@@ -72,8 +74,8 @@ class Lengths:
 
         The result is rounded, so that the same samples give the same units on every machine.
         """
-        letters = np.array([len(sample.prompt) for sample in samples], float)
-        areas = np.array([_area(sample) for sample in samples])
+        letters = np.fromiter((len(sample.prompt) for sample in samples), float, len(samples))
+        areas = _areas(samples)
         most = min(_PROBES, max(2, len(samples) // 16))
         probes = sorted({*_spread(letters, most), *_spread(areas, most)})
         known = np.stack([np.ones(len(probes)), letters[probes], areas[probes]], 1)
@@ -134,12 +136,21 @@ def work_of(unit: Unit, lengths: Lengths, share: Sharing) -> float:
 
 def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
     """Groups of at least two samples with equal images, and the numbers of the other samples."""
-    groups: dict[tuple[object, ...], list[int]] = {}
+    firsts: dict[bytes, int] = {}
+    groups: dict[int, list[int]] = {}
     for number, sample in enumerate(samples):
-        key = tuple(image if isinstance(image, str) else id(image) for image in sample.images)
-        groups.setdefault(key or (number, None), []).append(number)
-    several = [group for group in groups.values() if len(group) > 1]
-    return several, [group[0] for group in groups.values() if len(group) == 1]
+        first = firsts.setdefault(_key(sample), number) if sample.images else number
+        if first != number:
+            groups.setdefault(first, [first]).append(number)
+    together = {number for group in groups.values() for number in group}
+    several = [groups[first] for first in sorted(groups)]
+    return several, [number for number in range(len(samples)) if number not in together]
+
+
+def _key(sample: Sample) -> bytes:
+    """What two samples with equal images have in common, and no others; it is short."""
+    images = (image if isinstance(image, str) else id(image) for image in sample.images)
+    return blake2b(repr(list(images)).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _plain_units(
@@ -223,8 +234,14 @@ def _tokens(batch: Batch) -> int:
     return 1
 
 
+def _areas(samples: Sequence[Sample]) -> np.ndarray:
+    """The area of each sample's images, in thousands of pixels."""
+    if isinstance(samples, SampleTable) and samples.seen is not None:
+        return np.array(samples.seen.areas, float) / 1000
+    return np.fromiter((_area(sample) for sample in samples), float, len(samples))
+
+
 def _area(sample: Sample) -> float:
-    """The area of a sample's images, in thousands of pixels."""
     total = 0
     for image in sample.images:
         width, height = _file_size(image) if isinstance(image, str) else image.size

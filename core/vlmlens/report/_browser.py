@@ -13,6 +13,7 @@ from vlmlens.report._markup import Markup, tag
 from vlmlens.report._pictures import Pictures
 from vlmlens.report._text import cut, one_line, plural, show
 from vlmlens.results import Cell, Finding, Result, Table
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
 MOST_SAMPLES = 3_000
@@ -44,9 +45,9 @@ def draw_browser(
 
 def behind(finding: Finding, samples: Sequence[Sample]) -> Markup:
     """A link from a finding to the samples behind it; empty if they are not known."""
-    wanted = set(finding.samples)
-    chosen = [i for i, sample in enumerate(samples) if sample.id in wanted]
-    of_task = sum(sample.task == finding.subject for sample in samples if finding.subject)
+    wanted, table = set(finding.samples), SampleTable.of(samples)
+    chosen = [i for i, name in enumerate(table.ids) if name in wanted] if wanted else []
+    of_task = table.tasks[finding.subject] if finding.subject else 0
     count = len(chosen) if wanted else of_task
     if not count:
         return Markup("")

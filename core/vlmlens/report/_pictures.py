@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vlmlens.errors import ImageError
 from vlmlens.report._embed import data_block
 from vlmlens.report._markup import Markup
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Pictures:
     """
 
     def __init__(self, samples: Sequence[Sample], most: int = 48) -> None:
-        self.samples = {sample.id: sample for sample in samples}
+        self.samples = SampleTable.of(samples)
         self._most = most
         self._made: dict[int, int] = {}
         self._numbers: dict[tuple[object, int], int | None] = {}
@@ -54,15 +55,16 @@ class Pictures:
 
     def number(self, sample: str, image: int = 0, side: int = SMALL) -> int | None:
         """The number of a sample's picture; None if it has none, or if the page holds enough."""
-        images = self.samples[sample].images if sample in self.samples else ()
-        if not 0 <= image < len(images):
+        known = self.samples.get(sample)
+        images = () if known is None else known.images
+        if known is None or not 0 <= image < len(images):
             return None
         source = images[image]
         key = (source if isinstance(source, str) else id(source), side)
         if key not in self._numbers:
             if self._made.get(side, 0) >= self._most:
                 return None
-            self._numbers[key] = self._add(self.samples[sample], image, side)
+            self._numbers[key] = self._add(known, image, side)
         return self._numbers[key]
 
     def shown(self, number: int) -> tuple[str, int, int]:

@@ -17,7 +17,7 @@ from string import Template
 
 from vlmlens._files import write_bytes
 from vlmlens.report import _theme
-from vlmlens.report._browser import draw_browser
+from vlmlens.report._browser import MOST_SAMPLES, draw_browser
 from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._overview import draw_overview, verdicts
 from vlmlens.report._pictures import Pictures
@@ -25,6 +25,7 @@ from vlmlens.report._samples import draw_samples
 from vlmlens.report._sections import analysis, anchors, contents, facts_list, notes
 from vlmlens.report._text import one_line
 from vlmlens.results import Result
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
 _SCRIPTS = ("report.js", "charts.js", "sheets.js", "browser.js")
@@ -69,6 +70,7 @@ def render(
             there are no such files, and all rows are shown.
     """
     style, script = _static("report.css") + _theme.css(), "".join(map(_static, _SCRIPTS))
+    samples = SampleTable.of(samples)
     pictures = Pictures(samples)
     warned = [*warnings, *(f"{item.title}: {line}" for item in results for line in item.warnings)]
     names = anchors(results)
@@ -113,7 +115,7 @@ def _samples(samples: Sequence[Sample], results: Sequence[Result], pictures: Pic
     """A few pictured ones, which the page's script replaces by all, to be searched."""
     if not samples:
         return Markup("")
-    still = tag("div", draw_samples(samples), class_="still")
+    still = tag("div", draw_samples(samples[:MOST_SAMPLES]), class_="still")
     return join([still, draw_browser(samples, results, pictures)])
 
 

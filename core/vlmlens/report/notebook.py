@@ -30,7 +30,7 @@ def run_html(run: Run) -> str:
     facts = [
         " ".join(filter(None, (spec.adapter, spec.model))),
         "" if spec.data == str(run.path) else str(spec.data),
-        plural(len(run.samples), "sample"),
+        plural(run.sample_count, "sample"),
         plural(len(info.get("columns", ())), "column"),
         str(info.get("state", "")),
     ]

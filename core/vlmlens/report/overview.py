@@ -22,17 +22,25 @@ def headline(run: Run) -> str:
 
     The time is left out if the run was analyzed again: that of the extraction is not known then.
     """
-    spec, samples = run.spec, run.samples
+    spec, info = run.spec, run.info
     model = f"{spec.adapter} {spec.model or ''}".strip()
-    images = len({image for sample in samples for image in sample.images})
-    seconds = run.info.get("summary", {}).get("seconds", {})
+    images, samples = _images_of(run), run.sample_count
+    seconds = info.get("summary", {}).get("seconds", {})
     facts = [
         plural(images, "image") if images else "",
-        "" if images == len(samples) else plural(len(samples), "question"),
+        "" if images == samples else plural(samples, "question"),
         duration(sum(seconds.values())) if "extract" in seconds else "",
     ]
     source = f"{model} on {spec.data}" if run.has_model else str(spec.data)
     return f"{source}: {', '.join(fact for fact in facts if fact)}"
+
+
+def _images_of(run: Run) -> int:
+    """The number of distinct images; older versions of vlmlens did not write it down."""
+    known = run.info.get("images")
+    if known is not None:
+        return int(known)
+    return len({image for sample in run.samples for image in sample.images})
 
 
 def overview_of(results: Sequence[Result], title: str = "Overview") -> Result:

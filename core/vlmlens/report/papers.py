@@ -14,6 +14,7 @@ from vlmlens.errors import ImageError, SpecError, did_you_mean
 from vlmlens.report._text import finite, no_formula, one_line, scalar, show, slug
 from vlmlens.report.files import file_names, table_parquet
 from vlmlens.results import Cell, Figure, Result, Sheet, Table
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def write_papers(
     _check(figures, FIGURES, "figures")
     _check(tables, TABLES, "tables")
     folder.mkdir(parents=True, exist_ok=True)
-    known = {sample.id: sample for sample in samples}
+    known = SampleTable.of(samples)
     written = []
     for result in results:
         for made in (_figures(result, figures, known), _tables(result, tables)):
@@ -133,7 +134,7 @@ def _tables(result: Result, forms: Sequence[str]) -> Iterator[tuple[str, bytes]]
 
 
 def _figures(
-    result: Result, forms: Sequence[str], samples: Mapping[str, Sample]
+    result: Result, forms: Sequence[str], samples: SampleTable
 ) -> Iterator[tuple[str, bytes]]:
     from vlmlens.report.figures import figure_png, figure_svg
 
@@ -154,11 +155,12 @@ def _sheets(name: str, figure: Figure, form: str) -> Iterator[tuple[str, Sheet |
         yield f"{name.removesuffix(form)}{number}-{slug(sheet.name)}.{form}", sheet
 
 
-def _picture(figure: Figure, sheet: Sheet | None, samples: Mapping[str, Sample]) -> Image | None:
-    if sheet is None or figure.kind != "patches" or sheet.sample not in samples:
+def _picture(figure: Figure, sheet: Sheet | None, samples: SampleTable) -> Image | None:
+    sample = samples.get(sheet.sample) if sheet is not None else None
+    if sheet is None or figure.kind != "patches" or sample is None:
         return None
     try:
-        return samples[sheet.sample].open_images()[sheet.image]
+        return sample.open_images()[sheet.image]
     except (ImageError, IndexError):
         return None
 

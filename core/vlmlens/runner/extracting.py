@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens.errors import FingerprintMismatch
 from vlmlens.extraction.dry_pass import silent_columns, two_samples
 from vlmlens.runner.lease_worker import fingerprint, not_compiled
+from vlmlens.runner.missing import Missing
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.leases import lease_plans
 from vlmlens.stores.sharded import ShardedStore
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from vlmlens.compose.plan import Plan
     from vlmlens.runner.stages import Job
     from vlmlens.runs.run import Run
-    from vlmlens.samples import Sample
 
 _WORTH_TELLING = 10.0
 
@@ -40,7 +40,7 @@ def extract(job: Job, plan: Plan) -> None:
         plan = plan.without(job.run.info.get("without_rows", {}))
         job.run.update(columns=plan.columns)
         missing = missing_columns(job, store, plan)
-        if not any(missing):
+        if missing.nothing:
             job.watch.observer.note("All columns are already stored.")
             return
         vlm = job.model()
@@ -78,7 +78,7 @@ def _run_units(
     plan: Plan,
     store: ColumnStore,
     vlm: ModelAdapter,
-    missing: list[tuple[str, ...]],
+    missing: Missing,
 ) -> None:
     from vlmlens.extraction.extraction import Extraction
 
@@ -111,7 +111,7 @@ def _run_units(
         job.run.update(**{f"shared_{what}": count})
 
 
-def missing_columns(job: Job, store: ColumnStore | None, plan: Plan) -> list[tuple[str, ...]]:
+def missing_columns(job: Job, store: ColumnStore | None, plan: Plan) -> Missing:
     """Per sample, the columns that neither a store nor a part of the run has yet.
 
     Args:
@@ -121,19 +121,12 @@ def missing_columns(job: Job, store: ColumnStore | None, plan: Plan) -> list[tup
     """
     parts = job.run.stores.parts()
     try:
-        return _missing([*([store] if store else []), *parts], plan.columns, plan.samples)
+        stores = [*([store] if store else []), *parts]
+        whole = ShardedStore(stores, overlapping=True) if len(stores) != 1 else stores[0]
+        return Missing.of(whole, plan.columns, plan.samples)
     finally:
         for part in parts:
             part.close()
-
-
-def _missing(
-    stores: Sequence[ColumnStore], columns: Sequence[str], samples: Sequence[Sample]
-) -> list[tuple[str, ...]]:
-    whole = ShardedStore(stores, overlapping=True)
-    known = {info.name for store in stores for info in store.columns()}
-    have = {name: set(whole.ids(name)) if name in known else set() for name in columns}
-    return [tuple(name for name in columns if s.id not in have[name]) for s in samples]
 
 
 def _check_fingerprint(job: Job, store: ColumnStore, now: Mapping[str, Any]) -> None:

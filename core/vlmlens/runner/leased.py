@@ -26,11 +26,13 @@ from vlmlens.runner.extracting import (
     note_silent,
 )
 from vlmlens.runs.leases import FOLDER, LeasePlan, lease_plans
+from vlmlens.sample_table import SampleTable
 from vlmlens.stores.opening import is_uri
 
 if TYPE_CHECKING:
     from vlmlens.abc.observer import Observer
     from vlmlens.compose.plan import Plan
+    from vlmlens.runner.missing import Missing
     from vlmlens.runner.stages import Job
     from vlmlens.runs.run import Run
     from vlmlens.samples import Sample
@@ -214,7 +216,8 @@ def settle(job: Job) -> None:
 
 def _current(job: Job, plan: Plan, engine: Engine) -> LeasePlan | None:
     """The plan whose open leases are to be run: the run's newest, or a new one; None: no need."""
-    samples = [_whole_paths(job.run.keep_images(sample)) for sample in plan.samples]
+    samples = SampleTable(_whole_paths(job.run.keep_images(sample)) for sample in plan.samples)
+    samples.seen = plan.samples.seen
     digest = _digest(plan, samples)
     before = lease_plans(job.run.path)
     if before and before[-1].order["digest"] == digest and before[-1].open():
@@ -222,13 +225,13 @@ def _current(job: Job, plan: Plan, engine: Engine) -> LeasePlan | None:
     for leases in before:
         leases.close()
     missing = _missing(job, plan)
-    if not any(missing):
+    if missing.nothing:
         return None
     order = _order(job.run, plan, samples, digest)
     return LeasePlan.create(job.run.path, order, _leases(plan, samples, missing, engine))
 
 
-def _missing(job: Job, plan: Plan) -> list[tuple[str, ...]]:
+def _missing(job: Job, plan: Plan) -> Missing:
     stores, uri = job.run.stores, is_uri(plan.spec.storage)
     if not stores.has_own and not uri:
         return missing_columns(job, None, plan)

@@ -17,6 +17,8 @@ from vlmlens._disk import disk_errors
 from vlmlens._files import write_json
 from vlmlens._version import __version__
 from vlmlens.compose.given import IN_MEMORY
+from vlmlens.compose.recall import NAME as PLANNED
+from vlmlens.compose.recall import keep
 from vlmlens.errors import FingerprintMismatch, RunError, RunExists, StoreLocked
 from vlmlens.runner.merge import clear_merged
 from vlmlens.runner.stages import ending_recorded
@@ -34,7 +36,7 @@ from vlmlens.runs.run import Run, is_run
 
 if TYPE_CHECKING:
     from vlmlens.compose.plan import Plan
-    from vlmlens.samples import Sample
+    from vlmlens.sample_table import SampleTable
     from vlmlens.spec.model import RunSpec
 
 _KEPT = (
@@ -49,6 +51,9 @@ _KEPT = (
     "seeds",
 )
 """The entries of run.json that a resumed run keeps: how its stored rows were made."""
+
+_OF_SAMPLES = ("images", "signed", PLANNED)
+"""Those that tell of samples.jsonl, if it stays as it is."""
 
 _STARTING_OVER = "starting over"
 """The state of a run while --fresh removes what it had."""
@@ -106,16 +111,24 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
             start_over(old, plan)
         else:
             _check_same(old, plan)
-            info = {**{key: before[key] for key in _KEPT if key in before}, **info}
+            kept = (*_KEPT, *(_OF_SAMPLES if plan.recalled else ()))
+            info = {**{key: before[key] for key in kept if key in before}, **info}
             info["made"] = sorted(made_in(path, before))
     with ending_recorded(path):
         run = Run.create(path, _spec_in(path, plan.spec), info, registry=plan.registry)
-        run.write_samples(plan.samples)
-        run.write_skipped(plan.skipped)
+        if not (plan.recalled and "images" in info):
+            _write_samples(run, plan)
         if run.merged:
             remove_shards(run.path)
         clear_merged(run)
     return run
+
+
+def _write_samples(run: Run, plan: Plan) -> None:
+    run.write_samples(plan.samples)
+    run.write_skipped(plan.skipped)
+    if plan.planned is not None:
+        keep(run, plan.planned)
 
 
 def _check_free(path: Path, mode: RunMode, allowed: Sequence[str] = ()) -> None:
@@ -206,7 +219,8 @@ def next_folder(adapter: str) -> Path:
 
 
 def _check_same(old: Run, plan: Plan) -> None:
-    _check_same_samples(old, [old.keep_images(sample) for sample in plan.samples])
+    if not plan.recalled:
+        _check_same_samples(old, plan.samples)
     try:
         spec = old.spec
     except RunError as error:
@@ -215,22 +229,39 @@ def _check_same(old: Run, plan: Plan) -> None:
         _check_same_extractor(spec, plan.spec)
 
 
-def _check_same_samples(old: Run, samples: Sequence[Sample]) -> None:
-    records, lost = readable_records(old.path / "samples.jsonl", "id", "fingerprint")
+def _check_same_samples(old: Run, samples: SampleTable) -> None:
+    """Refuse samples that have another fingerprint than those of the same ids in the run."""
+    path, lost, moved = old.path / "samples.jsonl", 0, {}
+    for number, record in enumerate(readable_records(path, "id", "fingerprint")):
+        if record is None:
+            lost += 1
+        elif number < len(samples) and samples.ids[number] == record["id"]:
+            _check_fingerprint(old, samples, number, record["fingerprint"])
+        else:
+            moved[record["id"]] = record["fingerprint"]
     if lost:
         _log.warning(
             "%d lines of %s are damaged: whether these samples are as they were is not checked.",
             lost,
-            old.path / "samples.jsonl",
+            path,
         )
-    before = {record["id"]: record["fingerprint"] for record in records}
-    for sample in samples:
-        if before.get(sample.id, sample.fingerprint()) != sample.fingerprint():
-            raise FingerprintMismatch(
-                f"The sample {sample.id!r} has another prompt or image than when the run began.",
-                subject=sample.id,
-                hint="Start over with --fresh, or write to another folder with --out.",
-            )
+    if moved:
+        for number, name in enumerate(samples.ids):
+            if name in moved:
+                _check_fingerprint(old, samples, number, moved[name])
+
+
+def _check_fingerprint(old: Run, samples: SampleTable, number: int, before: str) -> None:
+    """Refuse a sample that has another fingerprint than before."""
+    if samples.seen is not None and samples.seen.fingerprint(number) == before:
+        return
+    if old.keep_images(samples[number]).fingerprint() != before:
+        name = samples.ids[number]
+        raise FingerprintMismatch(
+            f"The sample {name!r} has another prompt or image than when the run began.",
+            subject=name,
+            hint="Start over with --fresh, or write to another folder with --out.",
+        )
 
 
 def _check_same_extractor(old: RunSpec, new: RunSpec) -> None:

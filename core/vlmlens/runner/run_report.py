@@ -49,7 +49,7 @@ def _facts(run: Run) -> Facts:
         "Model": info.get("model", {}),
         "Data": {
             "source": str(run.spec.data),
-            "samples": summary.get("samples", len(run.samples)),
+            "samples": run.sample_count,
             "columns": len(info.get("columns", ())),
         },
         "Seconds": summary.get("seconds", {}),

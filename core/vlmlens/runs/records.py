@@ -36,21 +36,23 @@ def read_records(path: Path, *keys: str, count: int | None = None) -> list[dict[
     Raises:
         RunError: A line is damaged, or lines are missing. The error names it.
     """
-    records = []
+    return list(each_record(path, *keys, count=count))
+
+
+def each_record(path: Path, *keys: str, count: int | None = None) -> Iterator[dict[str, Any]]:
+    """Like `read_records`, one by one."""
+    number = 0
     for number, record in _lines(path, keys):
         if record is None:
             raise damaged(path, f"line {number} is no JSON object with {', '.join(keys)}")
-        records.append(record)
-    if count is not None and len(records) != count:
-        raise damaged(path, f"it has {len(records)} lines, and {count} were written")
-    return records
+        yield record
+    if count is not None and number != count:
+        raise damaged(path, f"it has {number} lines, and {count} were written")
 
 
-def readable_records(path: Path, *keys: str) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects in the undamaged lines of a file, and the number of damaged lines."""
-    found = [record for _, record in _lines(path, keys)]
-    whole = [record for record in found if record is not None]
-    return whole, len(found) - len(whole)
+def readable_records(path: Path, *keys: str) -> Iterator[dict[str, Any] | None]:
+    """The JSON objects in the lines of a file, one by one; None for a damaged line."""
+    return (record for _, record in _lines(path, keys))
 
 
 def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | None]]:

@@ -41,8 +41,10 @@ from vlmlens.runs.own_files import OWN, remove_own
 from vlmlens.runs.records import damaged, read_record, read_records
 from vlmlens.runs.result_files import read_results
 from vlmlens.runs.run_stores import RunStores
+from vlmlens.runs.sample_file import FILE, read_table, write_table
 from vlmlens.runs.signing import is_own, signature
 from vlmlens.runs.trust import check_files, code_inside, reach_of, refuse, vetted_sample, withheld
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import BadSample, Sample
 from vlmlens.spec.model import RunSpec, make_spec, read_yaml
 
@@ -109,7 +111,7 @@ class Run(AsHtml):
         if "://" in spec.storage and {each.name for each in path.iterdir()} <= {LOCK}:
             path.chmod(0o700)  # what remote places say of themselves may be confidential
         text = spec.to_yaml()
-        signed = {"spec.yaml": signature("spec.yaml", text.encode())}
+        signed = {**info.get("signed", {}), "spec.yaml": signature("spec.yaml", text.encode())}
         write_json(path / "run.json", {**info, "made": info.get("made", []), "signed": signed})
         write_text(path / "spec.yaml", text)
         return cls(path, registry=registry, trust=True)
@@ -174,23 +176,33 @@ class Run(AsHtml):
         return self.spec.adapter != NO_MODEL.name
 
     @cached_property
-    def samples(self) -> list[Sample]:
-        """The samples, in order.
+    def samples(self) -> SampleTable:
+        """The samples, in order; each is made when it is asked for.
 
         Pictures outside the folder cannot be opened if the run is not trusted.
         """
         found = self.recorded_samples
-        if self.trust or is_own(self.path, "samples.jsonl"):
+        if self.trust or is_own(self.path, FILE):
             return found
-        vetted = [vetted_sample(sample, self.path) for sample in found]
-        if changed := sum(new is not old for new, old in zip(vetted, found, strict=True)):
+        vetted = SampleTable(vetted_sample(sample, self.path) for sample in found)
+        if changed := sum(new.images != old.images for new, old in zip(vetted, found, strict=True)):
             _log.warning("%s", withheld(changed, self.path))
         return vetted
 
+    def own_samples(self) -> SampleTable | None:
+        """The samples; None unless this user's vlmlens wrote them on this machine."""
+        return self.recorded_samples if is_own(self.path, FILE) else None
+
     @property
-    def recorded_samples(self) -> list[Sample]:
+    def sample_count(self) -> int:
+        """The number of samples, which does not read them."""
+        known = self.info.get("samples")
+        return len(self.samples) if known is None else int(known)
+
+    @property
+    def recorded_samples(self) -> SampleTable:
         """The samples with the pictures' paths as they were recorded, also if not trusted."""
-        return [self._sample(record) for record in self.sample_records()]
+        return read_table(self.path / FILE, self._sample, self.info.get("samples"))
 
     def _sample(self, record: Mapping[str, Any]) -> Sample:
         """A sample of samples.jsonl; images that the run keeps are named by their content there."""
@@ -209,19 +221,12 @@ class Run(AsHtml):
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
         count = self.info.get("samples")
-        return read_records(self.path / "samples.jsonl", "id", "prompt", "images", count=count)
+        return read_records(self.path / FILE, "id", "prompt", "images", count=count)
 
     def write_samples(self, samples: Sequence[Sample]) -> None:
         """Write samples.jsonl, and images that are in memory to `images`."""
-        lines = []
-        for sample in map(self.keep_images, samples):
-            images = [self._name(name) for name in sample.images if isinstance(name, str)]
-            record = {**sample.to_dict(), "images": images, "fingerprint": sample.fingerprint()}
-            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-        text = "".join(lines)
-        write_text(self.path / "samples.jsonl", text)
-        made = signature("samples.jsonl", text.encode())
-        self.update(signed={**self.info.get("signed", {}), "samples.jsonl": made})
+        made, images = write_table(self.path / FILE, samples, self.keep_images, self._name)
+        self.update(signed={**self.info.get("signed", {}), FILE: made}, images=images)
 
     def keep_images(self, sample: Sample) -> Sample:
         """The sample with files in the run's folder where it has images in memory.
@@ -373,5 +378,4 @@ class Run(AsHtml):
 
 
 def _mapping(said: Any) -> Mapping[Any, Any]:
-    """What a plugin returned; empty if it is not a mapping."""
     return said if isinstance(said, Mapping) else {}

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -21,32 +22,33 @@ KEY = "run-key"
 """The file of the key in the state folder."""
 
 _BYTES = 32
+_PIECE = 1 << 20
 _log = logging.getLogger("vlmlens")
 
 
-def signature(name: str, content: bytes) -> str | None:
+def signature(name: str, content: bytes | Iterable[bytes]) -> str | None:
     """The signature of a file of a run; None if the key cannot be kept on this machine.
 
     Args:
         name: The file's name in the run's folder.
-        content: What it holds.
+        content: What it holds; it may be given in pieces.
     """
     try:
         key = _made_key(_key_file())
     except (OSError, RuntimeError) as error:
         _warn_once(f"Runs cannot be signed as yours ({error}), so later commands need --trust.")
         return None
-    return _digest(key, name, content)
+    return _digest(key, name, [content] if isinstance(content, bytes) else content)
 
 
 def is_own(folder: Path, name: str) -> bool:
     """Whether a file in a run's folder is as this user's vlmlens wrote it."""
     try:
-        signed = json.loads((folder / "run.json").read_bytes())["signed"][name]
-        content, key = (folder / name).read_bytes(), _key_file().read_bytes()
+        signed, key = _signed(folder, name), _key_file().read_bytes()
+        with (folder / name).open("rb") as file:
+            return _fits(key, name, iter(lambda: file.read(_PIECE), b""), signed)
     except (OSError, RuntimeError, ValueError, RecursionError, KeyError, TypeError):
         return False
-    return _fits(key, name, content, signed)
 
 
 def fits(name: str, content: bytes, given: object) -> bool:
@@ -55,16 +57,37 @@ def fits(name: str, content: bytes, given: object) -> bool:
         key = _key_file().read_bytes()
     except (OSError, RuntimeError):
         return False
-    return _fits(key, name, content, given)
+    return _fits(key, name, [content], given)
 
 
-def _fits(key: bytes, name: str, content: bytes, given: object) -> bool:
+def is_signed(folder: Path, name: str, content: bytes) -> bool:
+    """Whether run.json has this user's signature of something that is in no file.
+
+    Args:
+        folder: The run's folder.
+        name: What it is.
+        content: What it must be.
+    """
+    try:
+        return _fits(_key_file().read_bytes(), name, [content], _signed(folder, name))
+    except (OSError, RuntimeError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+
+
+def _signed(folder: Path, name: str) -> object:
+    return json.loads((folder / "run.json").read_bytes())["signed"][name]
+
+
+def _fits(key: bytes, name: str, content: Iterable[bytes], given: object) -> bool:
     right = len(key) == _BYTES and isinstance(given, str) and given.isascii()
     return right and hmac.compare_digest(_digest(key, name, content), str(given))
 
 
-def _digest(key: bytes, name: str, content: bytes) -> str:
-    return hmac.new(key, f"vlmlens run 1\0{name}\0".encode() + content, hashlib.sha256).hexdigest()
+def _digest(key: bytes, name: str, content: Iterable[bytes]) -> str:
+    made = hmac.new(key, f"vlmlens run 1\0{name}\0".encode(), hashlib.sha256)
+    for piece in content:
+        made.update(piece)
+    return made.hexdigest()
 
 
 def _key_file() -> Path:

@@ -97,6 +97,21 @@ class ShardedStore(ColumnStore):
         order = {sample: i for i, sample in enumerate(s for some in rows for s in some)}
         return joined_values(parts).take([order[sample] for sample in ids])
 
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`: part after part."""
+        if self._overlapping:
+            ids = self.ids(column)[max(start, 0) : max(stop, 0)]
+            return ids, self.read(column, ids)
+        ids = []
+        parts: list[Values] = []
+        for store in self._having(column):
+            samples = next(info.samples for info in store.columns() if info.name == column)
+            some, values = store.read_range(column, max(start, 0), max(min(stop, samples), 0))
+            ids += some
+            parts += [values] if some or not parts else []
+            start, stop = start - samples, stop - samples
+        return ids, joined_values(parts)
+
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`."""
         seen: set[str] = set()

@@ -55,8 +55,7 @@ class DatasetTests(PluginChecks):
     def read(self, source: str, folder: Path, prompts: Sequence[str] = (FIRST,)) -> list[Sample]:
         """The samples of a new instance."""
         options = self.chosen(self.options_in(folder))
-        found: list[Sample] = self.plugin(source, options).samples(prompts)
-        return found
+        return list(self.plugin(source, options).samples(prompts))
 
     def check_samples_are_complete(self, folder: Path) -> None:
         """There are at least two samples; each has an id and a prompt; a label is a choice."""

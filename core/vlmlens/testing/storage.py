@@ -77,6 +77,32 @@ class StorageTests(StoreKit):
         for (name, found), wanted_array in zip(parts, everything.per_sample(), strict=True):
             expect_same_array(found, wanted_array, f"iterate, sample {name}")
 
+    def check_ranges(self, folder: Path) -> None:
+        """`read_range` gives consecutive samples in written order, across blocks, to the end."""
+        first, second, third = values(1, rows=4), values(2, rows=2), values(3, rows=3)
+        names = "zaqbcAxyw"
+        several = "ragged" in self.manifest.offers
+        with self.open(folder) as store:
+            for written, given in (("zaqb", first), ("cA", second), ("xyw", third)):
+                store.write(block(written, x=given))
+            if several:
+                store.write(block("abc", r=ragged(4, (2, 1, 3))))
+        everything = Values(np.concatenate([first.array, second.array, third.array]), "float32")
+        with self.open(folder, "r") as store:
+            for start, stop in ((0, 9), (0, 4), (1, 3), (3, 5), (2, 8), (5, 99), (9, 12), (4, 4)):
+                ids, found = store.read_range("x", start, stop)
+                expect(ids == list(names[start:stop]), f"range {start} to {stop}: ids {ids}")
+                wanted = select(everything, range(9)[start:stop])
+                expect_same(found, wanted, f"range {start} to {stop}")
+            parts = list(store.blocks("x", 4))
+            expect([len(ids) for ids, _ in parts] == [4, 4, 1], "blocks of other sizes")
+            if several:
+                ids, found = store.read_range("r", 1, 3)
+                expect(ids == ["b", "c"], f"a range of ragged values: ids {ids}")
+                expect_same(found, select(ragged(4, (2, 1, 3)), [1, 2]), "a range, ragged")
+            wrong = partial(store.read_range, "llm.blok", 0, 1)
+            expect_error(ColumnNotFound, wrong, "A range of an unknown column")
+
     def check_append(self, folder: Path) -> None:
         """Later blocks add samples, and add columns to samples that are stored."""
         with self.open(folder) as store:

@@ -22,6 +22,7 @@ from vlmlens.transfer._parts import About, Content, Part, content_of, refused
 if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.runs.run import Run
+    from vlmlens.samples import Sample
 
 SHARDS = "safetensors-shards"
 
@@ -60,7 +61,8 @@ class Origin:
         meta = self.store.get_meta()
         kept = {key: value for key, value in meta.items() if key not in _OF_THE_PLACE}
         if self.run is not None:
-            spec, samples = self.run.spec, self.run.recorded_samples
+            spec = self.run.spec
+            samples: Sequence[Sample] = self.run.recorded_samples
             if isinstance(self.store, SelectedStore):
                 samples = self.store.keep(samples)
             return About(kept, samples, spec.model or "", spec.adapter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from vlmlens.errors import DataError, DataNotFound, did_you_mean
@@ -27,6 +28,28 @@ def existing(source: str) -> Path:
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path, with all its links followed, lies in the folder, links followed too."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+class InFolder:
+    """Checks that many paths lie in a folder. What their folders are is asked once.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._within = lru_cache(4096)(self._lies_within)
+
+    def check(self, path: Path, *, where: str, given: str) -> None:
+        """Like `check_inside`."""
+        parent, name = os.path.split(path)
+        plain = name not in ("", ".", "..") and not os.path.islink(path)  # noqa: PTH114 - faster
+        if not (plain and self._within(parent)):
+            check_inside(path, self._folder, where=where, given=given)
+
+    def _lies_within(self, folder: str) -> bool:
+        return is_inside(Path(folder), self._folder)
 
 
 def check_inside(path: Path, folder: Path, *, where: str, given: str) -> None:

@@ -7,11 +7,12 @@ import gzip
 import json
 import math
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from vlmlens.errors import ManifestError
 from vlmlens_plugins.data._embedded import taken_out
@@ -37,8 +38,40 @@ class Rows:
     """A table's column names, in order of appearance, its rows, and what to tell about them."""
 
     columns: tuple[str, ...]
-    rows: list[Row]
+    rows: Sequence[Row]
     notes: Sequence[str] = ()
+
+
+class _Lines(Sequence[Row]):
+    """The rows of JSON lines, each parsed when it is asked for."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self._path = path
+        self._data = data
+        self._lines = array("Q")
+        self._starts = array("Q")
+        start = 0
+        for number, line in enumerate(BytesIO(data), start=1):
+            if line.strip():
+                self._lines.append(number)
+                self._starts.append(start)
+            start += len(line)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        start, line = self._starts[place], self._lines[place]
+        end = self._data.find(b"\n", start)
+        text = self._data[start : end if end >= 0 else len(self._data)].decode()
+        return Row(place + 1, f"line {line}", _json_row(self._path, line, text))
 
 
 def kind_of(path: Path) -> str:
@@ -97,12 +130,8 @@ def _jsonl(path: Path) -> Rows:
 
 
 def _json_lines(path: Path, text: str) -> Rows:
-    rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            cells = _json_row(path, number, line)
-            rows.append(Row(len(rows) + 1, f"line {number}", cells))
-    return Rows(_columns(row.cells for row in rows), rows)
+    lines = _Lines(path, text.encode())
+    return Rows(_columns(row.cells for row in lines), lines)
 
 
 def _json_row(path: Path, line: int, text: str) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class ImageFolder(Dataset):
             )
         self.notes = [*self.notes, *table.notes]
         if not all(_NUMBERED.fullmatch(sample.id) for sample in samples):
-            return samples
+            return list(samples)
         called = [_relative(sample, root) for sample in samples]
         if all(called) and len(set(called)) == len(called):
             pairs = zip(samples, called, strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -12,11 +13,12 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
-from vlmlens.samples import Sample, check_unique, with_prompts
+from vlmlens.sample_table import SampleTable
+from vlmlens.samples import Sample, asked, check_ids
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._embedded import Stored
-from vlmlens_plugins.data._paths import check_inside, existing
+from vlmlens_plugins.data._paths import InFolder, existing
 from vlmlens_plugins.data._table_columns import TableColumns
 from vlmlens_plugins.data._table_files import KINDS, Row, Rows, is_table, read_rows, rows_in_memory
 from vlmlens_plugins.data._usual_names import ColumnName
@@ -74,7 +76,18 @@ class Table(Dataset):
         """Whether it is a file with a table's suffix."""
         return Path(path).is_file() and is_table(Path(path))
 
-    def samples(self, prompts: Sequence[str]) -> list[Sample]:
+    def state(self) -> str | None:
+        """See `Dataset.state`: the digest of the file."""
+        if self._rows:
+            return None
+        path = self._path()
+        try:
+            with path.open("rb") as file:
+                return f"{path} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError:
+            return None
+
+    def samples(self, prompts: Sequence[str]) -> Sequence[Sample]:
         """One sample per row and prompt; no image is opened.
 
         Raises:
@@ -94,27 +107,38 @@ class Table(Dataset):
         if not prompts:
             columns.check_prompts()
         samples = self._read(path, table, columns, own_prompt=not prompts)
-        check_unique(samples)
+        check_ids(samples.ids)
         for note in table.notes:
             columns.note(note)
         if prompts and "prompt" in columns.known:
             columns.note(f"--prompt replaces the prompts of {columns.known['prompt']!r}")
         self.notes = columns.notes
-        return with_prompts(samples, prompts)
+        return SampleTable(asked(samples, prompts)) if prompts else samples
 
     def _read(
         self, path: Path, table: Rows, columns: TableColumns, *, own_prompt: bool
-    ) -> list[Sample]:
+    ) -> SampleTable:
         root = path.parent if self.options.image_root is None else existing(self.options.image_root)
         anywhere = self.options.allow_outside or bool(self._rows)
         reader = _RowReader(path, columns, root, anywhere, own_prompt)
         reader.refer(table)
-        read = [(row, reader.sample(row)) for row in table.rows]
-        both = [(s.label, s.choices) for _, s in read if s.label is not None and s.choices]
+        both: list[tuple[str, Sequence[str]]] = []
+
+        def read() -> Iterator[Sample]:
+            for row in table.rows:
+                sample = reader.sample(row)
+                if sample.label is not None and sample.choices:
+                    both.append((sample.label, sample.choices))
+                yield sample
+
+        samples = SampleTable(read())
+        if not both:
+            return samples
         answers = Answers(both, self.options.count_from)
-        if both and answers.note:
+        if answers.note:
             columns.note(f"the labels in {columns.known['label']!r} {answers.note}")
-        return [reader.answered(row, sample, answers) for row, sample in read]
+        rows = zip(table.rows, samples, strict=True)
+        return SampleTable(reader.answered(row, sample, answers) for row, sample in rows)
 
     def _path(self) -> Path:
         if self._rows:
@@ -142,6 +166,7 @@ class _RowReader:
         self._allow_outside = allow_outside
         self._own_prompt = own_prompt
         self._by_index: dict[str, Any] = {}
+        self._inside = InFolder(root)
 
     def refer(self, table: Rows) -> None:
         """Let an image cell name the row, by its index, that holds the image (VLMEvalKit)."""
@@ -214,7 +239,7 @@ class _RowReader:
             path = self._root / given.replace("\\", "/")
         if not self._allow_outside:
             where = f"{self._path}, {row.place}"
-            check_inside(path, self._root, where=where, given=given)
+            self._inside.check(path, where=where, given=given)
         return str(path)
 
     def _cell(self, row: Row, name: str, read: Callable[[Any], T]) -> T:

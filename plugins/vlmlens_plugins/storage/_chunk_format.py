@@ -180,7 +180,8 @@ class Index:
         self._samples: list[int] = []
         self._rows: list[int] = []
         self._first_rows: dict[tuple[int, int], int] = {}
-        self._places: dict[str, tuple[tuple[int, int], ...]] = {}
+        self._known_places: dict[str, int | tuple[int, ...]] = {}
+        self._placed = 0
         self._seen = -1
         self.seal = Seal()
 
@@ -235,7 +236,8 @@ class Index:
 
     def has_any(self, samples: Iterable[str]) -> bool:
         """Whether any of the samples has a value in any column."""
-        return any(sample in self._places for sample in samples)
+        places = self._places()
+        return any(sample in places for sample in samples)
 
     def has(self, column: str, sample: str) -> bool:
         """Whether a sample has a value in a column of that name."""
@@ -243,10 +245,25 @@ class Index:
 
     def place(self, column: Column, sample: str) -> tuple[Chunk, int] | None:
         """The chunk that holds a sample's values in a column, and the sample's position in it."""
-        for number, position in self._places.get(sample, ()):
+        places = self._places().get(sample, ())
+        for place in (places,) if isinstance(places, int) else places:
+            number, position = divmod(place, _LARGEST)
             if column.number in self.chunks[number].pieces:
                 return self.chunks[number], position
         return None
+
+    def _places(self) -> dict[str, int | tuple[int, ...]]:
+        """Where each sample stands: chunk * _LARGEST + position, several if it has several."""
+        places = self._known_places
+        for chunk in self.chunks[self._placed :]:
+            start = chunk.number * _LARGEST
+            for position, sample in enumerate(chunk.ids):
+                before = places.get(sample, ())
+                here = start + position
+                known = (before,) if isinstance(before, int) else before
+                places[sample] = (*known, here) if known else here
+        self._placed = len(self.chunks)
+        return places
 
     def add_column(self, number: int, record: Mapping[str, Any]) -> None:
         """Add a column's record.
@@ -287,8 +304,6 @@ class Index:
             self._samples[column] += len(chunk.ids)
             self._first_rows[column, number] = self._rows[column]
             self._rows[column] += chunk.rows(column)
-        for position, sample in enumerate(chunk.ids):
-            self._places[sample] = (*self._places.get(sample, ()), (number, position))
 
 
 def is_newer(meta: bytes) -> bool:

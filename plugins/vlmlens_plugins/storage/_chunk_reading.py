@@ -62,6 +62,36 @@ def plan_read(index: Index, name: str, ids: Sequence[str] | None) -> ReadPlan:
     return _plan_some(index, column, ids)
 
 
+def plan_range(index: Index, name: str, start: int, stop: int) -> tuple[list[str], ReadPlan]:
+    """Plan the reading of consecutive samples, and name them.
+
+    Args:
+        index: The store's index.
+        name: The column's name.
+        start: Number of the first sample, in written order.
+        stop: Number of the sample after the last one.
+
+    Raises:
+        ColumnNotFound: No such column.
+    """
+    column = find_column(name, index.columns)
+    ids: list[str] = []
+    lengths: list[int] = []
+    moves: list[Move] = []
+    first = 0
+    for chunk in index.chunks_of(column):
+        some = range(max(start - first, 0), min(stop - first, len(chunk.ids)))
+        first += len(chunk.ids)
+        if not some:
+            continue
+        sources = None if len(some) == len(chunk.ids) else some
+        moves.append(Move(chunk, sources, range(len(ids), len(ids) + len(some))))
+        ids.extend(chunk.ids[some.start : some.stop])
+        if column.form.ragged:
+            lengths.extend(_lengths(column, chunk)[some.start : some.stop])
+    return ids, ReadPlan(column, len(ids), tuple(lengths) if column.form.ragged else None, moves)
+
+
 def gather(plan: ReadPlan, load: Callable[[Chunk], Array]) -> Array:
     """The plan's rows as one new array `[n, width]`.
 

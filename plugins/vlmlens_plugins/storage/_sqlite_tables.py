@@ -135,9 +135,21 @@ class OwnTables:
             )
             if ids is None and self._sealed:
                 expect_count(db, number, len(found), self._database.path)
-        arrays = [self._array(column, form, *row) for row in found]
+        return self._values(column, form, found)
+
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`."""
+        with self._database.snapshot() as db:
+            number, form = find_column(column, self._columns(db))
+            part = "ORDER BY v.tensor LIMIT ? OFFSET ?"
+            rows = db.execute(READ + part, (number, max(stop - start, 0), start)).fetchall()
+        return [row[0] for row in rows], self._values(column, form, rows)
+
+    def _values(self, column: str, form: Form, rows: Sequence[Any]) -> Values:
+        """The values of rows, as `READ` gives them."""
+        arrays = [self._array(column, form, *row) for row in rows]
         empty = np.empty((0, form.width), DTYPES[form.dtype])
-        lengths = tuple(row[2] for row in found) if form.ragged else None
+        lengths = tuple(row[2] for row in rows) if form.ragged else None
         return Values(np.concatenate([empty, *arrays]), form.dtype, lengths)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:

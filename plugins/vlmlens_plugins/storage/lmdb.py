@@ -34,7 +34,7 @@ from vlmlens.stores.writing import (
 from vlmlens_plugins.storage import _chunk_format as layout
 from vlmlens_plugins.storage._chunk_encoding import prepared
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
-from vlmlens_plugins.storage._chunk_reading import ReadPlan, gather, plan_read
+from vlmlens_plugins.storage._chunk_reading import ReadPlan, gather, plan_range, plan_read
 from vlmlens_plugins.storage._chunks import VALUE_LIMIT, split_block
 from vlmlens_plugins.storage._disk_full import FULL, full
 from vlmlens_plugins.storage._lmdb_environment import DATA_FILE, Environment
@@ -175,6 +175,14 @@ class LmdbStore(ColumnStore):
         with plan as (txn, found):
             array = gather(found, lambda chunk: self._load(environment, txn, found.column, chunk))
         return Values(array, found.column.form.dtype, found.lengths)
+
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`."""
+        environment = self._environment
+        plan = environment.snapshot(lambda index: plan_range(index, column, start, stop))
+        with plan as (txn, (ids, found)):
+            array = gather(found, lambda chunk: self._load(environment, txn, found.column, chunk))
+        return ids, Values(array, found.column.form.dtype, found.lengths)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`; holds one chunk at a time."""

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -118,6 +119,13 @@ class MemoryStore(ColumnStore):
             empty = next(iter(found.rows.values()))[:0]
         lengths = tuple(len(part) for part in parts) if found.form.ragged else None
         return Values(np.concatenate([empty, *parts]), found.form.dtype, lengths)
+
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`."""
+        data = self._open_data()
+        with data.lock:
+            ids = list(islice(find_column(column, data.columns).rows, start, stop))
+            return ids, self.read(column, ids)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`."""

@@ -114,6 +114,12 @@ class SqliteStore(ColumnStore):
         """See `ColumnStore.read`."""
         return self._tables.read(column, ids)
 
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`."""
+        if isinstance(self._tables, OwnTables):
+            return self._tables.read_range(column, start, stop)
+        return super().read_range(column, start, stop)
+
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`."""
         yield from self._tables.iterate(column)

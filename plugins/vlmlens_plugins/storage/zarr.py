@@ -47,7 +47,7 @@ from vlmlens.stores.writing import (
     to_json,
 )
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
-from vlmlens_plugins.storage._chunk_reading import gather, plan_read
+from vlmlens_plugins.storage._chunk_reading import gather, plan_range, plan_read
 from vlmlens_plugins.storage._chunks import split_block
 from vlmlens_plugins.storage._zarr_columns import ZarrColumns
 from vlmlens_plugins.storage._zarr_places import Place, explaining, place_of
@@ -177,6 +177,13 @@ class ZarrStore(ColumnStore):
             else:
                 array = gather(plan, lambda chunk: self._load(index, found, chunk))
         return Values(array, found.form.dtype, plan.lengths)
+
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`."""
+        with self._refreshed() as index:
+            ids, plan = plan_range(index, column, start, stop)
+            array = gather(plan, lambda chunk: self._load(index, plan.column, chunk))
+        return ids, Values(array, plan.column.form.dtype, plan.lengths)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`; holds one chunk at a time."""
