@@ -21,9 +21,9 @@ from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.testing._rounding import ROUNDING
 from vlmlens_plugins.analysis import _scoring as scoring_module
+from vlmlens_plugins.analysis._blank_images import blanked
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.blank_images import blanked
 from vlmlens_plugins.storage.memory import MemoryStore
 
 OPTIONS = BlindOptions(draws=2000, resamples=500)
@@ -43,8 +43,8 @@ def run(vlm: Any, samples: list[Sample], **options: Any) -> tuple[Result, list[s
             warn=warnings.append,
         )
         result = analysis.run(context)
-    with_images = sum(bool(sample.images) for sample in samples)
-    assert done[-1] == (with_images, with_images)
+    assert done[-1][0] == done[-1][1] > 0
+    assert done == sorted(done)
     return result, warnings
 
 

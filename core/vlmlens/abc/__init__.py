@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis, AnalysisContext
     from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.abc.model_work import ModelWork, WorkUnit
     from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
     from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
@@ -35,10 +36,12 @@ __all__ = [
     "LoadRequest",
     "Logits",
     "ModelAdapter",
+    "ModelWork",
     "Options",
     "Pass",
     "Readout",
     "Values",
+    "WorkUnit",
 ]
 
 __getattr__, __dir__ = hand_out(
@@ -58,9 +61,11 @@ __getattr__, __dir__ = hand_out(
         "LoadRequest": "vlmlens.abc.adapter",
         "Logits": "vlmlens.passes.batch",
         "ModelAdapter": "vlmlens.abc.adapter",
+        "ModelWork": "vlmlens.abc.model_work",
         "Options": "vlmlens.abc.options",
         "Pass": "vlmlens.passes.batch",
         "Readout": "vlmlens.abc.adapter",
         "Values": "vlmlens.abc.storage",
+        "WorkUnit": "vlmlens.abc.model_work",
     },
 )

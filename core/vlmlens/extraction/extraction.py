@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from vlmlens.extraction.batching import Lengths, Unit, units, work_of
 from vlmlens.extraction.eta import Pace
 from vlmlens.extraction.pipeline import prepared, sink
 from vlmlens.extraction.write_buffer import BlockWriter
+from vlmlens.passes.memory import free_memory, halved, is_out_of_memory
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter, Sharing
@@ -220,11 +220,11 @@ class Extraction:
                 yield from [(n, self._columns(batch)) for n, batch in encoded or ()]
                 return
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._note_size(unit, tokens, error)
         encoded = None
-        _free()
+        free_memory()
         for half in unit.halves():
             yield from self._computed(half, samples, self._prepare((half, samples)))
 
@@ -252,7 +252,7 @@ class Extraction:
                 "--quantization 4bit or --device-map auto.",
             ) from error
         self._fits = tokens / 2
-        self.warn(f"{count} samples at once did not fit in memory: batches are halved.")
+        self.warn(halved(count))
 
 
 def _first_alone(units: Sequence[Unit]) -> Iterator[Unit]:
@@ -281,16 +281,6 @@ def _size(batch: Batch) -> int:
     """The number of positions that the batch's passes compute, padding included."""
     ids = batch.inputs.get("input_ids")
     return int(ids.numel()) if isinstance(ids, torch.Tensor) else len(batch)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _blocks(

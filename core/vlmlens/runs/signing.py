@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -31,12 +32,21 @@ def signature(name: str, content: bytes) -> str | None:
         name: The file's name in the run's folder.
         content: What it holds.
     """
-    try:
-        key = _made_key(_key_file())
-    except (OSError, RuntimeError) as error:
-        _warn_once(f"Runs cannot be signed as yours ({error}), so later commands need --trust.")
+    key = _kept_key()
+    return None if key is None else _digest(key, name, content)
+
+
+def signer(name: str) -> Callable[[bytes], bytes] | None:
+    """A function that signs many small records of a file; None if the key cannot be kept.
+
+    Args:
+        name: The file's name in the run's folder.
+    """
+    key = _kept_key()
+    if key is None:
         return None
-    return _digest(key, name, content)
+    own = hmac.digest(key, f"vlmlens records 1\0{name}".encode(), hashlib.sha256)
+    return lambda record: hmac.digest(own, record, hashlib.sha256)[:16]
 
 
 def is_own(folder: Path, name: str) -> bool:
@@ -47,6 +57,15 @@ def is_own(folder: Path, name: str) -> bool:
     except (OSError, RuntimeError, ValueError, RecursionError, KeyError, TypeError):
         return False
     return _fits(key, name, content, signed)
+
+
+def _kept_key() -> bytes | None:
+    """The key, made if there is none; None, with a warning, if it cannot be kept."""
+    try:
+        return _made_key(_key_file())
+    except (OSError, RuntimeError) as error:
+        _warn_once(f"Runs cannot be signed as yours ({error}), so later commands need --trust.")
+        return None
 
 
 def _fits(key: bytes, name: str, content: bytes, given: object) -> bool:
