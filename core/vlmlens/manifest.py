@@ -14,9 +14,6 @@ from typing import Any
 API_VERSION = 1
 """The version of the plugin API in this version of vlmlens."""
 
-FILE_MODULE = "vlmlens_file_"
-"""How names of modules begin that were imported from `FILE.py`, not from a package."""
-
 
 class PluginKind(StrEnum):
     """The kinds of plugin that a run chooses by name. The value is the key in the run spec."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from vlmlens._files import FILE_MODULE
 from vlmlens.abc import options as base
 from vlmlens.errors import DataError
-from vlmlens.manifest import FILE_MODULE
 from vlmlens.samples import Sample
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vlmlens._files import expanded
+from vlmlens._files import FILE_MODULE, expanded
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
-from vlmlens.manifest import FILE_MODULE, Manifest, PluginKind
+from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._problems import broken, missing_dependency
 
 _INTERFACES = {
