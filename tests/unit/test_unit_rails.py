@@ -14,7 +14,9 @@ from tests._program import vlmlens as program
 import vlmlens
 from vlmlens.abc.observer import SilentObserver
 from vlmlens.errors import VlmlensError
+from vlmlens.runner.unit_rails import numbers_of
 from vlmlens.runs.unit_results import FILE
+from vlmlens_plugins.demo.adapter import DemoAdapter
 
 SOURCE = '''
 """Asks for the first logits of each sample; says in a file which units have run."""
@@ -192,15 +194,23 @@ def test_results_of_another_user_are_computed_again_and_it_is_said(
     assert "not made by you" in vlmlens.open(case.path).info["warnings"][0]
 
 
-def test_other_content_is_other_work(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another model, or another prompt: nothing of before is used."""
-    from vlmlens_plugins.demo.adapter import DemoAdapter
-
+def test_another_model_is_other_work(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     case.analyze()
     told = DemoAdapter.describe
     monkeypatch.setattr(DemoAdapter, "describe", lambda self: {**told(self), "torch": "other"})
     case.analyze()
     assert set(case.ran().values()) == {2}
+
+
+def test_a_moved_checkpoint_is_the_same_model_and_other_code_another(
+    vlm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = numbers_of(vlm)
+    told = DemoAdapter.describe
+    monkeypatch.setattr(DemoAdapter, "describe", lambda self: {**told(self), "checkpoint": "x"})
+    assert numbers_of(vlm) == before
+    monkeypatch.setattr("vlmlens.abc.model_work._digest", lambda module: "edited")
+    assert numbers_of(vlm) != before
 
 
 def test_fresh_removes_it_and_resume_keeps_it(case: Case) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vlmlens.errors import StoreError
+from vlmlens.errors import StoreError, StoreFull
 from vlmlens.runs import unit_results as module
 from vlmlens.runs.own_files import FILES
 from vlmlens.runs.unit_results import ASIDE, FILE, unit_results
@@ -135,13 +136,11 @@ def test_a_journal_in_the_folder_removes_no_file_elsewhere(tmp_path: Path) -> No
     write(tmp_path)
     victim = tmp_path / "victim"
     victim.write_bytes(b"/no/such/journal\0")
-    name = str(victim).encode()
-    end = len(name).to_bytes(4, "big") + (sum(name) & 0xFFFFFFFF).to_bytes(4, "big")
-    magic = bytes.fromhex("d9d505f920a163d7")
-    numbers = (0, 0, 1, 512, 4096)
-    header = magic + b"".join(number.to_bytes(4, "big") for number in numbers)
-    body = header.ljust(512, b"\0")
-    (tmp_path / f"{FILE}-journal").write_bytes(body + b"\0\0\0\1" + name + end + magic)
+    name, magic = str(victim).encode(), bytes.fromhex("d9d505f920a163d7")
+    pages = (tmp_path / FILE).stat().st_size // 4096
+    header = magic + struct.pack(">5I", 0, 0, pages, 512, 4096)
+    named = struct.pack(">I", 0) + name + struct.pack(">2I", len(name), sum(name)) + magic
+    (tmp_path / f"{FILE}-journal").write_bytes(header.ljust(512, b"\0") + named)
     assert len(read(tmp_path)[0]) == 3
     assert victim.exists()
 
@@ -174,6 +173,16 @@ def test_a_file_that_cannot_be_opened_is_an_error_that_says_so(tmp_path: Path) -
     (tmp_path / FILE).mkdir()
     with pytest.raises(StoreError, match=r"cannot be kept in .*unable to open"):
         read(tmp_path)
+
+
+def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with unit_results(tmp_path) as kept:
+        assert kept is not None
+        kept.add({KEYS[0]: 1})
+        kept._db.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(StoreFull, match="No space is left"):
+            kept.add(dict.fromkeys(KEYS, "x" * 1000))
+        assert kept.read(KEYS) == {KEYS[0]: 1}
 
 
 def test_without_a_key_nothing_is_kept(

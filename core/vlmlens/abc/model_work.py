@@ -115,13 +115,24 @@ class ModelWork(ABC):
 
     def identity(self) -> dict[str, JSON]:
         """What results depend on, beside the model and the unit."""
-        module = type(self).__module__
-        in_file = module.startswith(FILE_MODULE) or module == "__main__"
-        return {
-            "class": type(self).__qualname__ if in_file else self.target,
-            "version": _digest(module) if in_file or self.version is None else self.version,
-            "options": self.options.model_dump(mode="json"),
-        }
+        options = self.options.model_dump(mode="json")
+        return {**code_of(type(self), self.version), "options": options}
+
+
+def code_of(cls: type, version: int | None = None) -> dict[str, JSON]:
+    """What tells the code of a class from that of others, and from what it was before.
+
+    Args:
+        cls: The class.
+        version: What it says its version is. None: the source of its module is its version, as it
+            always is for a class in a plain file.
+    """
+    module = cls.__module__
+    in_file = module.startswith(FILE_MODULE) or module == "__main__"
+    return {
+        "class": cls.__qualname__ if in_file else f"{module}:{cls.__qualname__}",
+        "version": _digest(module) if in_file or version is None else version,
+    }
 
 
 def keys_of(work: ModelWork, units: Sequence[WorkUnit], model: Mapping[str, Any]) -> list[bytes]:

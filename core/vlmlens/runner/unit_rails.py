@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import count
-from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit, keys_of
+from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit, code_of, keys_of
 from vlmlens.abc.unit_batches import cut, left_over, results_of
 from vlmlens.extraction.eta import Pace
 from vlmlens.runner.unit_leases import leases_of, run_lease
@@ -104,8 +104,11 @@ class UnitRails:
 
 
 def numbers_of(vlm: ModelAdapter) -> Mapping[str, Any]:
-    """What determines the numbers of a loaded model; a checkpoint with a digest may be moved."""
+    """What determines the numbers of a loaded model; a checkpoint with a digest may be moved.
+
+    The adapter's code is part of it, so that whoever writes one never sees results of before.
+    """
     said = vlm.describe()
     if said.get("digest"):
         said = {name: value for name, value in said.items() if name != "checkpoint"}
-    return said
+    return {**said, "adapter": code_of(type(vlm))}
