@@ -13,6 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+FILE_MODULE = "vlmlens_file_"
+"""How names of modules begin that were imported from `FILE.py`, not from a package."""
+
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _KEPT_OF_NAME = 48
 

@@ -123,6 +123,11 @@ class Sample:
             parts.append(json.dumps(self.attributes["boxes"]))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
+    def as_seen(self) -> Sample:
+        """The sample with its id and what `fingerprint` is about, and nothing else."""
+        boxes = {name: self.attributes[name] for name in ("boxes",) if name in self.attributes}
+        return Sample(self.id, self.prompt, self.images, attributes=boxes, rules=self.rules)
+
     @property
     def split_group(self) -> str:
         """The group for splits: `group`, else the images, else the sample's own id."""

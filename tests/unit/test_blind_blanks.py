@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from vlmlens.abc import ForwardOutput
+from vlmlens.abc.unit_batches import run_here
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._blank_images import blanked, image_sizes, others
+from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
-from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes, others
-from vlmlens_plugins.analysis.blind_test.conditions import Asked, Conditions
+from vlmlens_plugins.analysis.blind_test.closed_questions import ClosedQuestions
+from vlmlens_plugins.analysis.blind_test.conditions import Conditions
+from vlmlens_plugins.analysis.blind_test.open_questions import FirstTokenQuestions
 
 RNG = np.random.default_rng(0)
 
@@ -130,25 +136,62 @@ def test_kinds_are_named_once_and_may_be_one_word() -> None:
             BlindOptions(blank=wrong)
 
 
+class Measuring:
+    """Answers by the size of the image that it is shown; notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def choice_scores(self, samples: Any) -> list[list[float]]:
+        self.asked.append([one.id for one in samples])
+        return [[0.0, -self._width(one)] for one in samples]
+
+    def encode(self, samples: Any) -> Any:
+        return samples
+
+    def forward(self, batch: Any, *, logits: str) -> ForwardOutput:
+        self.asked.append([one.id for one in batch])
+        return ForwardOutput(torch.tensor([[0.0, self._width(one)] for one in batch]))
+
+    def decode(self, token_ids: Any) -> str:
+        return str(token_ids)
+
+    def answer_ids(self, answer: str) -> list[int]:
+        return [len(answer)]
+
+    def _width(self, one: Sample) -> float:
+        return float(sum(width for width, _ in image_sizes(one)))
+
+
+TWELVE = [
+    sample(i, prompt="ab"[i % 2], images=(picture(30 + 2 * (i % 4 == 1), 20),), choices=("x", "y"))
+    for i in range(12)
+]
+"""Two prompts, one of which is asked about images of two sizes."""
+
+
 @pytest.mark.parametrize(
     ("blank", "asked"), [("gray", 3), ("none", 2), ("noise", 12), ("mean", 12), ("other", 12)]
 )
-def test_equal_blank_questions_are_asked_once(blank: Any, asked: int) -> None:
-    """Twelve samples, two prompts, one of which is asked about images of two sizes."""
-    samples = [
-        sample(i, prompt="ab"[i % 2], images=(picture(30 + 2 * (i % 4 == 1), 20),))
-        for i in range(12)
-    ]
-    seen: list[str] = []
-
-    def ask(part: Any) -> list[str]:
-        seen.extend(one.id for one in part)
-        return [f"{one.prompt} {image_sizes(one)}" for one in part]
-
-    conditions = Conditions(samples, BlindOptions(blank=blank), 0)
-    batches = list(Asked(conditions, ask, 5)(samples))
-    assert [rows for rows, _ in batches] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
-    assert len(seen) == 12 + asked
-    if blank == "gray":
-        given = [answer for _, (_, blind) in batches for answer in blind]
-        assert given == [f"{one.prompt} {image_sizes(one)}" for one in samples]
+@pytest.mark.parametrize("kind", [ClosedQuestions, FirstTokenQuestions])
+def test_equal_blank_questions_are_asked_once(blank: Any, asked: int, kind: Any) -> None:
+    """The same question about another sample's image may be that sample's own question."""
+    vlm: Any = Measuring()
+    options = BlindOptions(blank=blank)
+    conditions = Conditions(TWELVE, options, 0)
+    questions: Any
+    if kind is ClosedQuestions:
+        questions = ClosedQuestions(conditions, options, 5)
+    else:
+        questions = FirstTokenQuestions(conditions, 5, AnswerScorer(vlm))
+    questions.put("task", TWELVE)
+    results = run_here(
+        vlm, questions.work, questions.units, 5, warn=pytest.fail, progress=lambda *steps: None
+    )
+    assert vlm.asked[0] == ["s0", "s1", "s2", "s3", "s4"]
+    both = 6 if (kind, blank) == (ClosedQuestions, "other") else 0
+    assert sum(map(len, vlm.asked)) == 12 + asked - both
+    assert len(questions.answers(results)["task"].samples) == 12
+    if kind is ClosedQuestions and blank == "gray":
+        widths = [-y for _, y in results[12:]]
+        assert widths == [vlm._width(one) for one in TWELVE]

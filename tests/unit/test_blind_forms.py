@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vlmlens.abc import AnalysisContext, Generation, Options
+from vlmlens.abc.unit_batches import run_here
 from vlmlens.compose.applicability import suitable
 from vlmlens.errors import CompositionError, MissingAnnotation
 from vlmlens.manifest import Manifest, PluginKind
@@ -16,12 +17,14 @@ from vlmlens.registry import Registry
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.testing._rounding import close
+from vlmlens_plugins.analysis._answer_work import ChoiceScores
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import BlindOptions, BlindTest
 from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers
 from vlmlens_plugins.analysis.blind_test.answer_text import normalized as plain
-from vlmlens_plugins.analysis.blind_test.choosing import Chooser
-from vlmlens_plugins.analysis.blind_test.interviewer import Writer
+from vlmlens_plugins.analysis.blind_test.choosing import Choice, Chooser
+from vlmlens_plugins.analysis.blind_test.conditions import Conditions
+from vlmlens_plugins.analysis.blind_test.open_questions import StoredTexts, WrittenQuestions
 from vlmlens_plugins.analysis.blind_test.question_forms import combined, forms_of, normalized
 from vlmlens_plugins.storage.memory import MemoryStore
 
@@ -66,6 +69,16 @@ def run(vlm: Any, samples: list[Sample], generated: Any = None, **options: Any) 
         return BlindTest(BlindOptions(draws=1000, resamples=200, **options)).run(context)
 
 
+def chosen(vlm: Any, samples: list[Sample], options: BlindOptions) -> list[Choice]:
+    """How questions are answered with their image, three at once."""
+    chooser = Chooser(Conditions(samples, options, 0), options, 3)
+    put = chooser.put("task", samples)[0]
+    results = run_here(
+        vlm, ChoiceScores(), chooser.units, 3, warn=pytest.fail, progress=lambda *steps: None
+    )
+    return [chooser.choice(each, results) for each in put]
+
+
 def test_every_choice_stands_at_every_letter_once() -> None:
     forms = forms_of(question(), BlindOptions(form="rotated"))
     assert len(forms) == 4
@@ -77,8 +90,8 @@ def test_every_choice_stands_at_every_letter_once() -> None:
 
 
 def test_what_favours_a_letter_cancels_over_all_orders() -> None:
-    chooser = Chooser(AnswerScorer(Biased()), BlindOptions(form="rotated"), 3)  # type: ignore[arg-type]
-    for i, choice in enumerate(chooser([question(i) for i in range(4)])):
+    answers = chosen(Biased(), [question(i) for i in range(4)], BlindOptions(form="rotated"))
+    for i, choice in enumerate(answers):
         expected = np.where(np.arange(4) == i, 1.0, 0.0)
         np.testing.assert_allclose(choice.logs, normalized(expected), atol=1e-9)
         assert len(set(choice.picks)) > 1
@@ -219,18 +232,8 @@ def test_open_questions_are_answered_by_writing(vlm: Any, scenes: list[Sample]) 
     assert row["total_variation"] == [float(flipped) for flipped in row["flipped"]]
 
 
-class Counting:
-    """Writes its samples' ids; knows tokens by their numbers."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def encode(self, samples: Any) -> Any:
-        return samples
-
-    def generate(self, batch: Any, *, max_new_tokens: int) -> list[Generation]:
-        self.asked += [sample.id for sample in batch]
-        return [Generation(f"new {sample.id}") for sample in batch]
+class Spelling:
+    """Knows tokens by their numbers."""
 
     def decode(self, token_ids: Any) -> str:
         return " ".join(map(str, token_ids))
@@ -242,14 +245,28 @@ def test_what_the_run_wrote_is_used_where_it_is_what_would_be_written() -> None:
         "s1": Generation("cut here", (1, 2, 3, 4, 5)),
         "s2": Generation("", ()),
     }
-    samples = [question(i) for i in range(4)]
-    vlm: Any = Counting()
-    assert Writer(vlm, 8, known).known_or_written(samples) == [
-        "short", "new s1", "new s2", "new s3",
+    vlm: Any = Spelling()
+    stored = StoredTexts(vlm, 8, known)
+    assert [stored.text(f"s{i}") for i in range(4)] == ["short", None, None, None]
+    stored = StoredTexts(vlm, 3, known)
+    assert [stored.text(f"s{i}") for i in range(2)] == ["short", "1 2 3"]
+    assert StoredTexts(vlm, 5, known).text("s1") == "cut here"
+
+
+def test_only_what_the_run_has_not_written_is_asked() -> None:
+    samples = [question(i) for i in range(3)]
+    stored = StoredTexts(
+        Spelling(), 8, {"s1": Generation("known", (1, 2)), "x": Generation("", (1, 2, 3))}
+    )  # type: ignore[arg-type]
+    questions = WrittenQuestions(Conditions(samples, BlindOptions(), 0), 2, stored, 8)
+    questions.put("task", samples)
+    assert [(unit.sample.id, unit.batch) for unit in questions.units] == [
+        ("s0", "task/None/0"), ("s2", "task/None/1"),
+        ("s0", "task/gray/0"), ("s1", "task/gray/0"), ("s2", "task/gray/1"),
     ]  # fmt: skip
-    assert vlm.asked == ["s1", "s2", "s3"]
-    assert Writer(vlm, 3, known).known_or_written(samples[:2]) == ["short", "1 2 3"]
-    assert Writer(vlm, 5, known).known_or_written(samples[1:2]) == ["cut here"]
+    made = questions.answers(["a", "c", "d", "e", "f"])["task"]
+    assert set(made.answers) == {"a", "known", "c", "d", "e", "f"}
+    assert [made.answers[i] for i in made.image.picks] == ["a", "known", "c"]
 
 
 def test_scores_are_means_on_request(vlm: Any, scenes: list[Sample]) -> None:
@@ -269,6 +286,6 @@ def test_calibration_takes_away_what_speaks_for_a_choice_without_a_question(
     gray = Image.new("RGB", sample.open_images()[0].size, (128, 128, 128))
     empty = Sample("e", "", (gray,), choices=sample.choices)
     (raw,), (prior,) = scorer.choices([sample]), scorer.choices([empty])
-    (found,) = Chooser(scorer, BlindOptions(calibrate=True), 4)([sample])
+    (found,) = chosen(vlm, [sample], BlindOptions(calibrate=True))
     close(found.logs, normalized(raw - prior), scale=2 * 26)  # of two logits
     assert np.abs(found.logs - normalized(raw)).max() > 0.01

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.engine import Engine, Part, Work
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.abc.model_work import ModelWork, WorkUnit
     from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
     from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
@@ -37,12 +38,14 @@ __all__ = [
     "LoadRequest",
     "Logits",
     "ModelAdapter",
+    "ModelWork",
     "Options",
     "Part",
     "Pass",
     "Readout",
     "Values",
     "Work",
+    "WorkUnit",
 ]
 
 __getattr__, __dir__ = hand_out(
@@ -63,11 +66,13 @@ __getattr__, __dir__ = hand_out(
         "LoadRequest": "vlmlens.abc.adapter",
         "Logits": "vlmlens.passes.batch",
         "ModelAdapter": "vlmlens.abc.adapter",
+        "ModelWork": "vlmlens.abc.model_work",
         "Options": "vlmlens.abc.options",
         "Part": "vlmlens.abc.engine",
         "Pass": "vlmlens.passes.batch",
         "Readout": "vlmlens.abc.adapter",
         "Values": "vlmlens.abc.storage",
         "Work": "vlmlens.abc.engine",
+        "WorkUnit": "vlmlens.abc.model_work",
     },
 )

@@ -12,12 +12,16 @@ from vlmlens.abc import options as base
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation, ModelAdapter
+    from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit
     from vlmlens.abc.storage import ColumnInfo, ColumnStore
     from vlmlens.results import Result
     from vlmlens.samples import Sample
 
 Progress = Callable[[int, int], None]
 """A function that is called with (steps done, total steps)."""
+
+UnitRunner = Callable[["ModelWork", Sequence["WorkUnit"], Progress], "list[JSON]"]
+"""Runs units of model work: see `AnalysisContext.run_units`."""
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -43,6 +47,8 @@ class AnalysisContext:
             have the same maximum number of tokens.
         folder: The folder of the run's results. An analysis may keep files of its own there, named
             `<analysis>.<what>`. None: there is no run folder.
+        runner: What `run_units` hands units to. None: they are run here and now, and nothing is
+            kept.
     """
 
     samples: Sequence[Sample]
@@ -54,6 +60,37 @@ class AnalysisContext:
     warn: Callable[[str], None] = field(default=lambda message: None)
     generated: Mapping[str, Generation] = field(default_factory=dict)
     folder: Path | None = None
+    runner: UnitRunner | None = None
+
+    def run_units(
+        self, work: ModelWork, units: Sequence[WorkUnit], *, progress: Progress | None = None
+    ) -> list[JSON]:
+        """Have the model do some work, unit by unit; loads it.
+
+        Batches, progress and storage are taken care of. A result that the run has from before is
+        not computed again, so an analysis that was stopped goes on where it was.
+
+        Args:
+            work: What to do.
+            units: What to do it with. Equal ones are run once.
+            progress: Called with (units done, all units); None: the context's own.
+
+        Returns:
+            The result of each unit, in order.
+
+        Raises:
+            OutOfMemory: A single unit does not fit in memory.
+            DataError: Arguments are no JSON.
+            BrokenPlugin: Results are no JSON, or not one for each unit.
+        """
+        from vlmlens.abc.unit_batches import run_here
+
+        if not units:
+            return []
+        told = self.progress if progress is None else progress
+        if self.runner is not None:
+            return self.runner(work, units, told)
+        return run_here(self.model(), work, units, self.batch_size, warn=self.warn, progress=told)
 
     @property
     def model_loaded(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
@@ -23,6 +22,7 @@ from vlmlens.extraction.eta import Pace
 from vlmlens.extraction.pipeline import prepared, sink
 from vlmlens.extraction.planning import Planned, budget_on, planned
 from vlmlens.extraction.write_buffer import BlockWriter
+from vlmlens.passes.memory import free_memory, halved, is_out_of_memory
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation, ModelAdapter, Sharing
@@ -215,11 +215,11 @@ class Extraction:
                 yield from [(n, self._columns(batch)) for n, batch in encoded or ()]
                 return
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._note_size(unit, tokens, error)
         encoded = None
-        _free()
+        free_memory()
         for half in unit.halves():
             yield from self._computed(half, samples, self._prepare((half, samples)))
 
@@ -247,7 +247,7 @@ class Extraction:
                 "--quantization 4bit or --device-map auto.",
             ) from error
         self.fits = tokens / 2
-        self.warn(f"{count} samples at once did not fit in memory: batches are halved.")
+        self.warn(halved(count))
 
 
 def _done(waiting: tuple[Unit, dict[int, Future[Sample]]]) -> tuple[Unit, dict[int, Sample]]:
@@ -267,16 +267,6 @@ def _size(batch: Batch) -> int:
     """The number of positions that the batch's passes compute, padding included."""
     ids = batch.inputs.get("input_ids")
     return int(ids.numel()) if isinstance(ids, torch.Tensor) else len(batch)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _blocks(

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vlmlens._files import expanded
+from vlmlens._files import FILE_MODULE, expanded
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry._problems import broken, missing_dependency
@@ -62,7 +62,7 @@ def file_manifest(kind: PluginKind, name: str) -> Manifest:
     path = expanded(match["path"] if match else name)
     if not path.is_file():
         raise UnknownPlugin(f"There is no file {str(path)!r}.", subject=name)
-    module = _import_file(kind, path, name)
+    module = import_file(kind, path, name)
     found = getattr(module, (match["name"] if match else None) or "", None)
     if not isinstance(found, type):
         raise _no_class(kind, module, path, name)
@@ -91,10 +91,20 @@ def file_kinds(name: str) -> list[PluginKind]:
     return found
 
 
-def _import_file(kind: PluginKind, path: Path, name: str) -> ModuleType:
-    """Import the file as a module. It is imported again only after it has changed."""
+def import_file(kind: PluginKind, path: Path, name: str) -> ModuleType:
+    """Import a file as a module. It is imported again only after it has changed.
+
+    Args:
+        kind: The kind of plugin, for messages.
+        path: The file.
+        name: What the user called it.
+
+    Raises:
+        BrokenPlugin: Importing it failed.
+        MissingDependency: It imports a module that is not installed.
+    """
     identity = f"{path.resolve()}|{path.stat().st_mtime_ns}"
-    module_name = f"vlmlens_file_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    module_name = f"{FILE_MODULE}{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = spec_from_file_location(module_name, path)

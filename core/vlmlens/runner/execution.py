@@ -33,6 +33,7 @@ from vlmlens.runner.run_folder import (
     place_of,
 )
 from vlmlens.runner.stages import Job, Watch, state_kept
+from vlmlens.runner.unit_rails import UnitRails
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
@@ -283,6 +284,7 @@ def _context(
         progress=progress,
         warn=job.warn,
         generated=GeneratedTexts(job.run.path).generations(),
+        runner=UnitRails(job, name, batch_size),
     )
 
 

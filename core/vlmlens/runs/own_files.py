@@ -19,7 +19,8 @@ from vlmlens.errors import RunError, RunExists
 from vlmlens.runs.leases import remove_leases
 from vlmlens.runs.records import read_record
 
-FILES = ("spec.yaml", "samples.jsonl", "skipped.jsonl", "generated.jsonl", "report.html")
+_UNITS = ("units.sqlite", "units.sqlite-wal", "units.sqlite-shm", "units.damaged.sqlite")
+FILES = ("spec.yaml", "samples.jsonl", "skipped.jsonl", "generated.jsonl", *_UNITS, "report.html")
 _LISTED = ("columns", "results", "plugins")
 OWN = ("run.json", "run.lock", *FILES, *_LISTED, "images", "shards", "leases")
 """All names at the top of a run's folder that vlmlens uses."""

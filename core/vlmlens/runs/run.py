@@ -10,6 +10,7 @@
     images/         images that were given in memory, as PNG files named by their content
     columns/        the store; if --storage is a URI, only the key of the store at that place
     generated.jsonl the generated texts, with --generate
+    units.sqlite    what analyses had the model do, so that it is not done again; may be removed
     leases/         what several processes wrote: plans, receipts and stores
     shards/         the same in runs of older versions, each a run
     results/        a JSON file per analysis, tables as Parquet, figures as SVG

@@ -17,7 +17,7 @@ from vlmlens.stores.opening import is_uri, open_named
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore, Mode
     from vlmlens.registry import Registry
-    from vlmlens.samples import Sample
+    from vlmlens.sample_table import SampleTable
     from vlmlens.spec.model import RunSpec
 
 
@@ -33,7 +33,7 @@ class _Run(Protocol):
     def spec(self) -> RunSpec: ...
 
     @property
-    def samples(self) -> list[Sample]: ...
+    def samples(self) -> SampleTable: ...
 
     def check_trust(self, *settings: str) -> None: ...
 

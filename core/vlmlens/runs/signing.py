@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -33,12 +33,23 @@ def signature(name: str, content: bytes | Iterable[bytes]) -> str | None:
         name: The file's name in the run's folder.
         content: What it holds; it may be given in pieces.
     """
-    try:
-        key = _made_key(_key_file())
-    except (OSError, RuntimeError) as error:
-        _warn_once(f"Runs cannot be signed as yours ({error}), so later commands need --trust.")
+    key = _kept_key()
+    if key is None:
         return None
     return _digest(key, name, [content] if isinstance(content, bytes) else content)
+
+
+def signer(name: str) -> Callable[[bytes], bytes] | None:
+    """A function that signs many small records of a file; None if the key cannot be kept.
+
+    Args:
+        name: The file's name in the run's folder.
+    """
+    key = _kept_key()
+    if key is None:
+        return None
+    own = hmac.digest(key, f"vlmlens records 1\0{name}".encode(), hashlib.sha256)
+    return lambda record: hmac.digest(own, record, hashlib.sha256)[:16]
 
 
 def is_own(folder: Path, name: str) -> bool:
@@ -76,6 +87,15 @@ def is_signed(folder: Path, name: str, content: bytes) -> bool:
 
 def _signed(folder: Path, name: str) -> object:
     return json.loads((folder / "run.json").read_bytes())["signed"][name]
+
+
+def _kept_key() -> bytes | None:
+    """The key, made if there is none; None, with a warning, if it cannot be kept."""
+    try:
+        return _made_key(_key_file())
+    except (OSError, RuntimeError) as error:
+        _warn_once(f"Runs cannot be signed as yours ({error}), so later commands need --trust.")
+        return None
 
 
 def _fits(key: bytes, name: str, content: Iterable[bytes], given: object) -> bool:

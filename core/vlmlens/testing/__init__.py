@@ -7,10 +7,10 @@
     class TestMyStore(StorageTests):
         manifest = MY_MANIFEST
 
-There is one module per kind: `adapter`, `analysis`, `dataset`, `engine`, `extractor`,
-`storage`. Add a new
-check as a method `check_NAME` there. May use everything except the command line. A kit is imported
-when it is first used, so importing this package is cheap.
+There is one module per kind: `adapter`, `analysis`, `dataset`, `engine`, `extractor`, `storage`.
+Add a new check as a method `check_NAME` there. `check_work` checks what an analysis has the model
+do. May use everything except the command line. A kit is imported when it is first used, so
+importing this package is cheap.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vlmlens.testing.extractor import ExtractorTests
     from vlmlens.testing.planting import Planted, Signal
     from vlmlens.testing.storage import StorageTests
+    from vlmlens.testing.work import check_work
 
 __all__ = [
     "AdapterTests",
@@ -39,6 +40,7 @@ __all__ = [
     "Planted",
     "Signal",
     "StorageTests",
+    "check_work",
 ]
 
 _HOMES = {
@@ -52,6 +54,7 @@ _HOMES = {
     "Planted": "vlmlens.testing.planting",
     "Signal": "vlmlens.testing.planting",
     "StorageTests": "vlmlens.testing.storage",
+    "check_work": "vlmlens.testing.work",
 }
 
 

@@ -28,11 +28,14 @@ from vlmlens.testing.planting import Planted, Signal, in_columns, in_model
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.abc.analysis import Progress, UnitRunner
+    from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit
     from vlmlens.abc.storage import ColumnStore
 
 __all__ = ["AnalysisTests", "Planted"]
 
 _SAID = frozenset({Verdict.ENCODED, Verdict.USES_IMAGE, Verdict.DIFFERS})
+_CHECKED_UNITS = 6
 _WITHOUT_MODEL = frozenset({"labels", "choices", "images", "activations"})
 
 
@@ -199,10 +202,38 @@ class AnalysisTests(PluginChecks):
         columns[name] = Values(spoilt, columns[name].dtype, columns[name].lengths)
         self._expect_result_or_error(replace(data, columns=columns), folder, "with NaN")
 
+    def check_model_work_depends_on_its_unit_alone(self, folder: Path) -> None:
+        """What it has the model do gives the same in any batch, order and process: `check_work`."""
+        from vlmlens.abc.unit_batches import run_here
+        from vlmlens.testing.work import check_work
+
+        data = self._present
+        asked: list[tuple[ModelWork, Sequence[WorkUnit]]] = []
+
+        def run(work: ModelWork, units: Sequence[WorkUnit], progress: Progress) -> list[JSON]:
+            asked.append((work, units))
+            return run_here(vlm, work, units, 16, warn=_not_heard, progress=progress)
+
+        if data.model is None:
+            raise skip(f"{self.manifest.name} needs no model")
+        vlm = data.model()
+        self.analyse(data, folder, runner=run)
+        if not asked:
+            raise skip(f"{self.manifest.name} hands over no model work")
+        for work, units in asked:
+            for together in _together(units):
+                check_work(vlm, work, together)
+
     # ------------------------------------------------------------------ running
 
     def analyse(
-        self, data: Planted, folder: Path, *, seed: int = 0, heard: _Heard | None = None
+        self,
+        data: Planted,
+        folder: Path,
+        *,
+        seed: int = 0,
+        heard: _Heard | None = None,
+        runner: UnitRunner | None = None,
     ) -> Result:
         """Check and run a new instance on the given data."""
         heard = heard or _Heard()
@@ -217,6 +248,7 @@ class AnalysisTests(PluginChecks):
                 progress=lambda done, total: heard.steps.append((done, total)),
                 warn=heard.warnings.append,
                 folder=folder,
+                runner=runner,
             )
             return analysis.run(context)
 
@@ -275,6 +307,18 @@ def _first(data: Planted, count: int) -> Planted:
 
 def _no_model() -> ModelAdapter:
     raise CheckFailed("it asks for the model, but its manifest does not need one")
+
+
+def _together(units: Sequence[WorkUnit]) -> Iterator[list[WorkUnit]]:
+    """Some units that may be in one batch: the first ones, and the last ones if they differ."""
+    for batch in dict.fromkeys((units[0].batch, units[-1].batch)):
+        group = [unit for unit in units if unit.batch == batch][:_CHECKED_UNITS]
+        if len(group) > 1:
+            yield group
+
+
+def _not_heard(message: str) -> None:
+    del message
 
 
 def _refuse_constant(name: str) -> None:

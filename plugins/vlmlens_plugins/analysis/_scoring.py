@@ -27,20 +27,20 @@ class AnswerScorer:
     """
 
     def __init__(self, vlm: ModelAdapter, *, mean: bool = False) -> None:
-        self._vlm = vlm
+        self.vlm = vlm
         self._mean = mean
         self._ids: dict[str, list[int]] = {}
 
     def answer_ids(self, answer: str) -> list[int]:
         """The answer's tokens."""
         if answer not in self._ids:
-            self._ids[answer] = self._vlm.answer_ids(answer)
+            self._ids[answer] = self.vlm.answer_ids(answer)
         return self._ids[answer]
 
     @property
     def by_choice(self) -> bool:
         """Whether the model compares choices and writes nothing."""
-        return self._vlm.choice_scores(()) is not None
+        return self.vlm.choice_scores(()) is not None
 
     def choices(self, samples: Sequence[Sample]) -> list[Floats]:
         """Per sample, float64 `[choices]`: log-probabilities of its choices, over tokens.
@@ -49,7 +49,7 @@ class AnswerScorer:
         single tokens share one pass over the last position; for the others every choice is
         appended to the prompt and its tokens are scored, summed or as their mean.
         """
-        compared = self._vlm.choice_scores(samples)
+        compared = self.vlm.choice_scores(samples)
         if compared is not None:
             return [np.asarray(logs, np.float64) for logs in compared]
         scores: dict[int, Floats] = {}
@@ -67,7 +67,7 @@ class AnswerScorer:
 
     def first_token(self, samples: Sequence[Sample]) -> Floats:
         """float64 `[samples, vocabulary]`: log-probabilities of the first answer token."""
-        output = self._vlm.forward(self._vlm.encode(samples), logits="last").logits
+        output = self.vlm.forward(self.vlm.encode(samples), logits="last").logits
         assert output is not None  # noqa: S101
         logs: Floats = output.double().log_softmax(-1).cpu().numpy()
         return logs
@@ -84,12 +84,12 @@ class AnswerScorer:
 
     def _score(self, pairs: Sequence[tuple[Sample, str]]) -> list[float]:
         """Log-probabilities of continuations; halves the batch where all logits would not fit."""
-        batch = self._vlm.encode([s for s, _ in pairs], answers=[answer for _, answer in pairs])
+        batch = self.vlm.encode([s for s, _ in pairs], answers=[answer for _, answer in pairs])
         axis = batch.layouts[Axis.LLM]
         if axis.total > _ROWS and len(pairs) > 1:
             half = len(pairs) // 2
             return self._score(pairs[:half]) + self._score(pairs[half:])
-        output = self._vlm.forward(batch, logits="all").logits
+        output = self.vlm.forward(batch, logits="all").logits
         assert output is not None  # noqa: S101
         flat = output.flatten(0, 1)
         scores = []

@@ -12,13 +12,12 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis.blind_test import report
 from vlmlens_plugins.analysis.blind_test.answers import (
-    TaskAnswers,
     untold_labels,
     without_class_labels,
 )
 from vlmlens_plugins.analysis.blind_test.conditions import Conditions
 from vlmlens_plugins.analysis.blind_test.figures import figures
-from vlmlens_plugins.analysis.blind_test.interviewer import Interviewer
+from vlmlens_plugins.analysis.blind_test.interviewer import ask
 from vlmlens_plugins.analysis.blind_test.missing_choices import samples_by_task, with_choices
 from vlmlens_plugins.analysis.blind_test.options import BlindOptions
 from vlmlens_plugins.analysis.blind_test.question_forms import check_letters, is_yes_no
@@ -78,7 +77,7 @@ class BlindTest(Analysis):
             warnings += more
         for message in warnings:
             context.warn(message)
-        asked = self._ask(context, scorer, samples)
+        asked = ask(context, self.options, scorer, samples_by_task(samples))
         tasks, more = without_class_labels(asked)
         more = [*untold_labels(asked), *more]
         for message in more:
@@ -96,21 +95,6 @@ class BlindTest(Analysis):
             warnings=warnings,
             overview=report.overview(scores, self.options),
         )
-
-    def _ask(
-        self, context: AnalysisContext, scorer: AnswerScorer, samples: Sequence[Sample]
-    ) -> list[TaskAnswers]:
-        done = 0
-
-        def tick(more: int) -> None:
-            nonlocal done
-            done += more
-            context.progress(done, len(samples))
-
-        conditions = Conditions(samples, self.options, context.seed)
-        interviewer = Interviewer(context, self.options, scorer, conditions, tick)
-        by_task = samples_by_task(samples)
-        return [interviewer.ask(task, members) for task, members in by_task.items()]
 
     def _warnings(self, samples: Sequence[Sample]) -> list[str]:
         warnings = []

@@ -107,6 +107,31 @@ class TaskAnswers:
     forms: Forms | None = None
 
 
+def task_answers(
+    task: str,
+    samples: Sequence[Sample],
+    answers: tuple[str, ...],
+    given: Sequence[Given],
+    labels: Ints,
+    kinds: Sequence[Blank],
+) -> TaskAnswers:
+    """The answers to a task's open questions, with distances over the answers.
+
+    Args:
+        task: Its name.
+        samples: Its samples.
+        answers: The answers that were given.
+        given: With the image, then with each kind of blank.
+        labels: int64 `[n]`, number of the right answer, -1 for none.
+        kinds: The kinds of blanks.
+    """
+    image, *blind = given
+    pairs = zip(kinds, blind, strict=True)
+    blinded = tuple(Blinded.of(kind, each, image) for kind, each in pairs)
+    known = np.array([sample.label is not None for sample in samples])
+    return TaskAnswers(task, tuple(samples), answers, image, blinded, known, labels, open=True)
+
+
 def untold_labels(tasks: Sequence[TaskAnswers]) -> list[str]:
     """What to tell the user about labels that the first token does not tell from other answers."""
     messages = []

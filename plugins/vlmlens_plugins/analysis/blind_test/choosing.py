@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens.abc import WorkUnit
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._scoring import AnswerScorer
+from vlmlens_plugins.analysis._blank_images import handed_over
 from vlmlens_plugins.analysis.blind_test.answers import Forms
-from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes
-from vlmlens_plugins.analysis.blind_test.options import BlindOptions
+from vlmlens_plugins.analysis.blind_test.conditions import Conditions
+from vlmlens_plugins.analysis.blind_test.options import Blank, BlindOptions
 from vlmlens_plugins.analysis.blind_test.question_forms import Form, combined, forms_of, normalized
 
 Floats = npt.NDArray[np.float64]
@@ -37,52 +38,83 @@ class Choice:
     picks: tuple[int, ...]
 
 
-class Chooser:
-    """Answers questions that have choices.
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A question that was put, in all its forms.
 
     Args:
-        scorer: Scores replies.
-        options: The forms of a question, and whether replies are calibrated.
-        batch_size: Questions per pass.
+        forms: Its forms.
+        scores: Per form, the number of the unit that scores its replies.
+        priors: Per form, the number of the unit that scores them without content; empty without
+            calibration.
     """
 
-    def __init__(self, scorer: AnswerScorer, options: BlindOptions, batch_size: int) -> None:
-        self._scorer = scorer
+    forms: tuple[Form, ...]
+    scores: tuple[int, ...]
+    priors: tuple[int, ...]
+
+
+class Chooser:
+    """Puts questions that have choices, as units of `ChoiceScores`, and reads the results.
+
+    Args:
+        conditions: Makes blank questions.
+        options: The forms of a question, and whether replies are calibrated.
+        batch_size: Questions per batch.
+    """
+
+    def __init__(self, conditions: Conditions, options: BlindOptions, batch_size: int) -> None:
+        self.units: list[WorkUnit] = []
+        self._conditions = conditions
         self._options = options
         self._batch_size = batch_size
-        self._prior: dict[Any, Floats] = {}
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Choice]:
-        """How the questions are answered, in all their forms."""
-        forms = [forms_of(sample, self._options) for sample in samples]
-        put = [
-            replace(sample, prompt=form.prompt, choices=form.replies)
-            for sample, its in zip(samples, forms, strict=True)
-            for form in its
+    def put(self, task: str, samples: Sequence[Sample]) -> list[list[Put]]:
+        """Put a task's questions with the image, then with each kind of blank."""
+        return [
+            [
+                self._put(sample, blank, f"{task}/{blank}/{i // self._batch_size}")
+                for i, sample in enumerate(samples)
+            ]
+            for blank in (None, *self._conditions.kinds)
         ]
-        logs = iter(list(self._scored(put)))
-        return [_choice(its, [next(logs) for _ in its]) for its in forms]
 
-    def _scored(self, put: Sequence[Sample]) -> Iterator[Floats]:
-        for start in range(0, len(put), self._batch_size):
-            part = put[start : start + self._batch_size]
-            logs = self._scorer.choices(part)
-            yield from self._calibrated(part, logs) if self._options.calibrate else logs
+    def choice(self, put: Put, results: Sequence[Any]) -> Choice:
+        """How a question was answered.
 
-    def _calibrated(self, part: Sequence[Sample], logs: Sequence[Floats]) -> Iterator[Floats]:
-        """Less the log-probabilities after an empty prompt and a gray image.
-
+        With calibration, less the log-probabilities after an empty prompt and a gray image:
         T. Zhao et al., "Calibrate before use", arXiv 2102.09690 (2021): the input without content;
         A. Holtzman et al., "Surface form competition", arXiv 2104.08315 (2021): the difference of
         logarithms, a pointwise mutual information.
+
+        Args:
+            put: From `put`.
+            results: Of all units.
         """
-        keys = [(sample.choices, tuple(image_sizes(sample))) for sample in part]
-        new = {key: s for key, s in zip(keys, part, strict=True) if key not in self._prior}
-        if new:
-            empty = [replace(blanked(s, "gray", 0), prompt="") for s in new.values()]
-            self._prior |= dict(zip(new, self._scorer.choices(empty), strict=True))
-        for key, values in zip(keys, logs, strict=True):
-            yield normalized(values) - normalized(self._prior[key])
+        logs: list[Floats] = [np.array(results[number]) for number in put.scores]
+        if put.priors:
+            priors = [np.array(results[number]) for number in put.priors]
+            logs = [
+                normalized(values) - normalized(prior)
+                for values, prior in zip(logs, priors, strict=True)
+            ]
+        return _choice(put.forms, logs)
+
+    def _put(self, sample: Sample, blank: Blank | None, batch: str) -> Put:
+        asked, arguments = self._conditions.asked(sample, blank)
+        forms = forms_of(sample, self._options)
+        scores, priors = [], []
+        for form in forms:
+            question = replace(asked, prompt=form.prompt)
+            scores.append(self._add(question, arguments, form, batch))
+            if self._options.calibrate:
+                priors.append(self._add(*_empty(asked, arguments), form, f"{batch}/empty"))
+        return Put(forms, tuple(scores), tuple(priors))
+
+    def _add(self, sample: Sample, arguments: dict[str, Any], form: Form, batch: str) -> int:
+        more = {"choices": list(form.replies)}
+        self.units.append(WorkUnit(sample, {**arguments, **more}, batch))
+        return len(self.units) - 1
 
 
 def several_forms(choices: Sequence[Choice], labels: Ints) -> Forms | None:
@@ -108,3 +140,11 @@ def _choice(forms: Sequence[Form], logs: Sequence[Floats]) -> Choice:
     chances = [np.exp(normalized(values)) for values in logs]
     picks = tuple(form.stands[int(p.argmax())] for form, p in zip(forms, chances, strict=True))
     return Choice(combined(forms, logs), forms[0].replies, np.mean(chances, axis=0), picks)
+
+
+def _empty(asked: Sample, arguments: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
+    """The question without content: no prompt, and gray images of the same sizes."""
+    bare = replace(asked, prompt="")
+    if "sizes" in arguments:
+        return bare, {"blank": "gray", "sizes": arguments["sizes"]}
+    return handed_over(bare, "gray", 0)

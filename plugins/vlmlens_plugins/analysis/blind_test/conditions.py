@@ -1,20 +1,17 @@
-"""Each question with its image and with each kind of blank, batch by batch."""
+"""Each question with its image and with each kind of blank, as units of model work."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis.blind_test.blank_images import blanked, image_sizes, others
-from vlmlens_plugins.analysis.blind_test.options import SHOWS_NOTHING, Blank, BlindOptions
+from vlmlens_plugins.analysis._blank_images import handed_over, others
+from vlmlens_plugins.analysis.blind_test.options import Blank, BlindOptions
 
-T = TypeVar("T")
-Ask = Callable[[Sequence[Sample]], Sequence[T]]
-_REMEMBERED = 64
-_ONE_FOR_ALL = SHOWS_NOTHING - {"noise"}
+Asked = tuple[Sample, dict[str, Any]]
+"""A question as a unit has it: a sample, and arguments of `_blank_images.shown`."""
 
 
 class Conditions:
@@ -35,64 +32,23 @@ class Conditions:
         self._seed = seed
         self._others = others(samples, seed) if "other" in self.kinds else {}
 
-    def made(self, sample: Sample, blank: Blank) -> Sample:
-        """The sample's question with that blank."""
+    def asked(self, sample: Sample, blank: Blank | None) -> Asked:
+        """The sample's question with that blank, or None: with its image."""
+        if blank is None:
+            return sample, {}
         if blank == "other":
-            return replace(sample, images=self._others[sample.id])
+            return replace(sample, images=self._others[sample.id]), {}
         chosen = self._options
-        return blanked(sample, blank, self._seed, blur=chosen.blur, grid=chosen.grid)
+        return handed_over(sample, blank, self._seed, blur=chosen.blur, grid=chosen.grid)
 
-    def key(self, sample: Sample, blank: Blank) -> Any:
-        """Equal for samples that are the same question with that blank."""
-        if blank not in _ONE_FOR_ALL:
-            return blank, sample.id
-        sizes = () if blank == "none" else tuple(image_sizes(sample))
-        other_way = sample.attributes.get("negated")
-        return blank, sample.prompt, other_way, sizes, sample.choices
-
-
-class Asked(Generic[T]):
-    """Answers to questions with and without their image; equal blank questions are asked once.
-
-    Args:
-        conditions: Makes the blank ones.
-        ask: Answers questions.
-        batch_size: Questions at once.
-        with_image: Answers those that have their image, where that is done in another way.
-    """
-
-    def __init__(
-        self,
-        conditions: Conditions,
-        ask: Ask[T],
-        batch_size: int,
-        *,
-        with_image: Ask[T] | None = None,
-    ) -> None:
-        self._conditions = conditions
-        self._ask = ask
-        self._with_image = with_image or ask
-        self._batch_size = batch_size
-        self._known: OrderedDict[Any, T] = OrderedDict()
-
-    def __call__(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], list[Sequence[T]]]]:
-        """Batches: numbers of the samples; their answers with the image and with each blank."""
-        for start in range(0, len(samples), self._batch_size):
-            rows = list(range(start, min(start + self._batch_size, len(samples))))
-            part = [samples[i] for i in rows]
-            blind = [self._blind(part, blank) for blank in self._conditions.kinds]
-            yield rows, [self._with_image(part), *blind]
-
-    def _blind(self, part: Sequence[Sample], blank: Blank) -> list[T]:
-        keys = [self._conditions.key(sample, blank) for sample in part]
-        new = {key: s for key, s in zip(keys, part, strict=True) if key not in self._known}
-        fresh: dict[Any, T] = {}
-        if new:
-            made = [self._conditions.made(sample, blank) for sample in new.values()]
-            fresh = dict(zip(new, self._ask(made), strict=True))
-        found = {**self._known, **fresh}
-        if blank in _ONE_FOR_ALL:
-            self._known.update(fresh)
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return [found[key] for key in keys]
+    def together(self, sample: Sample) -> Asked:
+        """The sample's question with its image and every blank in turn, for `FirstTokens`."""
+        images, blanks = sample.images, []
+        for blank in self.kinds:
+            if blank == "other":
+                more = self._others[sample.id]
+                blanks.append({"images": [len(images), len(images) + len(more)]})
+                images += more
+            else:
+                blanks.append(self.asked(sample, blank)[1])
+        return replace(sample, images=images), {"own": len(sample.images), "blanks": blanks}

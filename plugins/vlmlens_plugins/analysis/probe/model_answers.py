@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from vlmlens.abc import AnalysisContext, ModelAdapter
+from vlmlens.abc import AnalysisContext, ModelAdapter, WorkUnit
 from vlmlens.errors import VlmlensError
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._answer_work import ChoiceScores
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 
 
@@ -34,7 +35,7 @@ def model_answers(context: AnalysisContext, mode: str) -> tuple[dict[str, str], 
         found = dict(stored)
         rest = [sample for sample in samples if sample.id not in found]
         if mode == "ask":
-            found.update(_asked(context, scorer, rest))
+            found.update(_asked(context, rest))
     except VlmlensError as error:
         if mode == "ask":
             raise
@@ -77,15 +78,13 @@ def _stored(
 _ROWS = 512
 
 
-def _asked(
-    context: AnalysisContext, scorer: AnswerScorer, samples: Sequence[Sample]
-) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for start in range(0, len(samples), context.batch_size):
-        part = samples[start : start + context.batch_size]
-        for sample, logs in zip(part, scorer.choices(part), strict=True):
-            found[sample.id] = sample.choices[int(np.argmax(logs))]
-    return found
+def _asked(context: AnalysisContext, samples: Sequence[Sample]) -> dict[str, str]:
+    units = [WorkUnit(sample, {"choices": list(sample.choices)}) for sample in samples]
+    results = context.run_units(ChoiceScores(), units, progress=lambda done, total: None)
+    return {
+        sample.id: sample.choices[int(np.argmax(logs))]
+        for sample, logs in zip(samples, results, strict=True)
+    }
 
 
 def _single(scorer: AnswerScorer, choices: Sequence[str]) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +14,18 @@ from vlmlens.errors import MissingAnnotation
 from vlmlens.images import UNREADABLE, open_image
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
-from vlmlens_plugins.analysis.blind_test.options import Blank
 
 _COLORS = {"gray": (128, 128, 128), "black": (0, 0, 0), "white": (255, 255, 255)}
+ONE_FOR_ALL = frozenset({*_COLORS, "none"})
+"""Kinds with which a question is the same for all images of its size."""
+
 _ORIENTATION = 0x0112
 _TURNED = 5
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def blanked(sample: Sample, blank: Blank, seed: int, *, blur: float = 0.1, grid: int = 8) -> Sample:
+def blanked(sample: Sample, blank: str, seed: int, *, blur: float = 0.1, grid: int = 8) -> Sample:
     """The sample with every image replaced by one of its size that shows less, or by none.
 
     Noise is uniform, drawn anew for each sample id, as is the order of shuffled patches.
@@ -34,21 +37,58 @@ def blanked(sample: Sample, blank: Blank, seed: int, *, blur: float = 0.1, grid:
         blur: Radius of a Gaussian blur, as a share of the longer side.
         grid: Patches along each side that are shuffled; pixels that fill no patch stay.
     """
-    if blank == "none":
-        return replace(sample, images=())
-    rng = generator(seed, f"blind-{blank}", sample.id)
-    if blank in _COLORS:
-        sizes = image_sizes(sample)
-        return replace(sample, images=tuple(Image.new("RGB", s, _COLORS[blank]) for s in sizes))
-    if blank == "noise":
-        drawn = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for w, h in image_sizes(sample)]
-        return replace(sample, images=tuple(Image.fromarray(pixels) for pixels in drawn))
-    opened = sample.open_images()
-    if blank == "mean":
-        return replace(sample, images=tuple(_mean_color(image) for image in opened))
+    return shown(*handed_over(sample, blank, seed, blur=blur, grid=grid))
+
+
+def handed_over(
+    sample: Sample, blank: str, seed: int, *, blur: float = 0.1, grid: int = 8
+) -> tuple[Sample, dict[str, Any]]:
+    """What `shown` makes a blank question of: a sample, and the arguments of a unit of work.
+
+    A sample whose image is gone altogether is without it here, so that equal blank questions are
+    the same unit. The arguments are those of `blanked`.
+    """
+    said: dict[str, Any] = {"blank": blank}
+    if blank in ("noise", "shuffle"):
+        said |= {"seed": seed, "draw": sample.id}
+    if blank == "noise" or blank in _COLORS:
+        said["sizes"] = [list(size) for size in image_sizes(sample)]
+    if blank in ("none", "noise") or blank in _COLORS:
+        return replace(sample, images=()), said
     if blank == "blur":
-        return replace(sample, images=tuple(_blurred(image, blur) for image in opened))
-    return replace(sample, images=tuple(_shuffled(image, grid, rng) for image in opened))
+        said["radius"] = blur
+    if blank == "shuffle":
+        said["grid"] = grid
+    return sample, said
+
+
+def shown(sample: Sample, arguments: Mapping[str, Any]) -> Sample:
+    """The question that a model is shown.
+
+    Args:
+        sample: From `handed_over`, or with its own images.
+        arguments: From `handed_over`; without "blank", the sample is shown as it is.
+    """
+    blank = arguments.get("blank")
+    if blank is None:
+        return sample
+    rng = generator(arguments.get("seed", 0), f"blind-{blank}", arguments.get("draw", ""))
+    if blank == "none":
+        made = []
+    elif blank in _COLORS:
+        made = [Image.new("RGB", (w, h), _COLORS[blank]) for w, h in arguments["sizes"]]
+    elif blank == "noise":
+        made = [
+            Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
+            for w, h in arguments["sizes"]
+        ]
+    elif blank == "mean":
+        made = [_mean_color(image) for image in sample.open_images()]
+    elif blank == "blur":
+        made = [_blurred(image, arguments["radius"]) for image in sample.open_images()]
+    else:
+        made = [_shuffled(image, arguments["grid"], rng) for image in sample.open_images()]
+    return replace(sample, images=tuple(made))
 
 
 def image_sizes(sample: Sample) -> list[tuple[int, int]]:
