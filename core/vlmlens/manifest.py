@@ -16,13 +16,17 @@ API_VERSION = 1
 
 
 class PluginKind(StrEnum):
-    """The kinds of plugin that a run chooses by name. The value is the key in the run spec."""
+    """The kinds of plugin that are chosen by name.
+
+    The value is the key in the run spec; interventions are named in its edits.
+    """
 
     ADAPTER = "adapter"
     EXTRACTOR = "extractor"
     STORAGE = "storage"
     DATASET = "dataset"
     ANALYSIS = "analysis"
+    INTERVENTION = "intervention"
 
     @property
     def group(self) -> str:
@@ -36,6 +40,7 @@ _GROUPS = {
     PluginKind.STORAGE: "vlmlens.storage",
     PluginKind.DATASET: "vlmlens.datasets",
     PluginKind.ANALYSIS: "vlmlens.analyses",
+    PluginKind.INTERVENTION: "vlmlens.interventions",
 }
 
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis, AnalysisContext
     from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.abc.intervention import Intervention
     from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
     from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
+    from vlmlens.passes.edits import Edit, EditedRows, Need, Spread
 
 __all__ = [
     "Analysis",
@@ -29,15 +31,20 @@ __all__ = [
     "ColumnInfo",
     "ColumnStore",
     "Dataset",
+    "Edit",
+    "EditedRows",
     "Extractor",
     "ForwardOutput",
     "Generation",
+    "Intervention",
     "LoadRequest",
     "Logits",
     "ModelAdapter",
+    "Need",
     "Options",
     "Pass",
     "Readout",
+    "Spread",
     "Values",
 ]
 
@@ -52,15 +59,20 @@ __getattr__, __dir__ = hand_out(
         "ColumnInfo": "vlmlens.abc.storage",
         "ColumnStore": "vlmlens.abc.storage",
         "Dataset": "vlmlens.abc.dataset",
+        "Edit": "vlmlens.passes.edits",
+        "EditedRows": "vlmlens.passes.edits",
         "Extractor": "vlmlens.abc.extractor",
         "ForwardOutput": "vlmlens.passes.batch",
         "Generation": "vlmlens.abc.adapter",
+        "Intervention": "vlmlens.abc.intervention",
         "LoadRequest": "vlmlens.abc.adapter",
         "Logits": "vlmlens.passes.batch",
         "ModelAdapter": "vlmlens.abc.adapter",
+        "Need": "vlmlens.passes.edits",
         "Options": "vlmlens.abc.options",
         "Pass": "vlmlens.passes.batch",
         "Readout": "vlmlens.abc.adapter",
+        "Spread": "vlmlens.passes.edits",
         "Values": "vlmlens.abc.storage",
     },
 )

@@ -71,7 +71,9 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
     """
     notes: list[str] = []
     plugins: dict[PluginKind, list[_Plugin]] = {
-        kind: list(_plugins(registry, kind, notes)) for kind in PluginKind
+        kind: list(_plugins(registry, kind, notes))
+        for kind in PluginKind
+        if kind is not PluginKind.INTERVENTION  # named in edits, which are text
     }
     schema = RunSpec.model_json_schema()
     definitions = schema.pop("$defs")

@@ -69,6 +69,27 @@ class EditedRows:
     spread: Spread | None = None
     donor: torch.Tensor | None = None
 
+    def of_donor(self, rows: torch.Tensor) -> torch.Tensor:
+        """The donor's rows, in the type and on the device of `rows`.
+
+        Raises:
+            EditError: The operation does not say that it needs a donor.
+        """
+        if self.donor is None:
+            raise _not_asked("donor")
+        return self.donor.to(rows.device, rows.dtype)
+
+    def of_others(self, rows: torch.Tensor) -> Spread:
+        """The spread of other samples' rows, in float32 on the device of `rows`.
+
+        Raises:
+            EditError: The operation does not say that it needs a spread.
+        """
+        if self.spread is None:
+            raise _not_asked("spread")
+        found = self.spread
+        return Spread(found.count, found.mean.to(rows.device), found.deviation.to(rows.device))
+
     @property
     def column(self) -> str:
         """The rows as a column: `llm.block.12/image`."""
@@ -76,6 +97,14 @@ class EditedRows:
 
     def __repr__(self) -> str:
         return brief(self, self.column, f"sample {self.sample.id}", f"{len(self.positions)} rows")
+
+
+def _not_asked(need: Need) -> EditError:
+    return EditError(
+        f"An intervention asked for a {need}, and its class does not say so.",
+        subject=need,
+        hint=f'Write needs = "{need}" in the class.',
+    )
 
 
 class Operation(Protocol):

@@ -23,6 +23,7 @@ _INTERFACES = {
     PluginKind.STORAGE: "ColumnStore",
     PluginKind.DATASET: "Dataset",
     PluginKind.ANALYSIS: "Analysis",
+    PluginKind.INTERVENTION: "Intervention",
 }
 _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 

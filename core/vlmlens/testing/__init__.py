@@ -7,9 +7,9 @@
     class TestMyStore(StorageTests):
         manifest = MY_MANIFEST
 
-There is one module per kind: `adapter`, `analysis`, `dataset`, `extractor`, `storage`. Add a new
-check as a method `check_NAME` there. May use everything except the command line. A kit is imported
-when it is first used, so importing this package is cheap.
+There is one module per kind: `adapter`, `analysis`, `dataset`, `extractor`, `intervention`,
+`storage`. Add a new check as a method `check_NAME` there. May use everything except the command
+line. A kit is imported when it is first used, so importing this package is cheap.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vlmlens.testing.analysis import AnalysisTests
     from vlmlens.testing.dataset import DatasetTests
     from vlmlens.testing.extractor import ExtractorTests
+    from vlmlens.testing.intervention import InterventionTests
     from vlmlens.testing.planting import Planted, Signal
     from vlmlens.testing.storage import StorageTests
 
@@ -33,6 +34,7 @@ __all__ = [
     "CheckResult",
     "DatasetTests",
     "ExtractorTests",
+    "InterventionTests",
     "Planted",
     "Signal",
     "StorageTests",
@@ -45,6 +47,7 @@ _HOMES = {
     "AnalysisTests": "vlmlens.testing.analysis",
     "DatasetTests": "vlmlens.testing.dataset",
     "ExtractorTests": "vlmlens.testing.extractor",
+    "InterventionTests": "vlmlens.testing.intervention",
     "Planted": "vlmlens.testing.planting",
     "Signal": "vlmlens.testing.planting",
     "StorageTests": "vlmlens.testing.storage",

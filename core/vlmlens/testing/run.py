@@ -25,6 +25,7 @@ _KITS = {
     PluginKind.STORAGE: "StorageTests",
     PluginKind.DATASET: "DatasetTests",
     PluginKind.ANALYSIS: "AnalysisTests",
+    PluginKind.INTERVENTION: "InterventionTests",
 }
 
 TINY = "tiny checkpoint"
