@@ -66,21 +66,34 @@ class Editable:
             SiteError, SelectorError: Its site or its selector does not exist.
             PluginError: There is no such intervention.
         """
+        made = self.edit_always(edits, others=others, donors=donors)
+        try:
+            yield self
+        finally:
+            if made is not None:
+                self.active_edits.remove(made)
+
+    def edit_always(
+        self, edits: Edits, *, others: Sequence[Sample] = (), donors: Donors = ()
+    ) -> Editing | None:
+        """Edit activations in every pass from now on, as a run with edits does; see `edited`.
+
+        Returns:
+            What to remove from `active_edits` to end it; None if there are no edits.
+        """
         from vlmlens.passes.editing import Editing
         from vlmlens.passes.edits import function_edits
 
+        if not edits:
+            return None
         if isinstance(edits, Mapping):
             opened = function_edits(edits)
         else:
             opened = [read_edit(edit) if isinstance(edit, str) else edit for edit in edits]
         model: Any = self
-        made = [Editing(model, opened, others, donors)] if opened else []
-        self.active_edits.extend(made)
-        try:
-            yield self
-        finally:
-            for each in made:
-                self.active_edits.remove(each)
+        made = Editing(model, opened, others, donors)
+        self.active_edits.append(made)
+        return made
 
     @contextmanager
     def edits_applied(self, batch: Batch, *, writing: bool = False) -> Iterator[None]:
@@ -125,7 +138,8 @@ def _encode_shared(own: Callable[..., Any]) -> Callable[..., Any]:
 def _choice_scores(own: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(own)
     def choice_scores(self: Any, samples: Any) -> Any:
-        if samples and self.active_edits:
+        compares = self.active_edits and own(self, ()) is not None
+        if samples and compares:
             raise CompositionError(
                 "This family compares choices with the image outside of its passes, where edits "
                 "cannot be applied.",

@@ -18,6 +18,7 @@ from vlmlens.compose.applicability import (
     check_storage,
     suitable,
 )
+from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.image_check import Checked, bad_images_error, check_images, summary, without
@@ -36,6 +37,7 @@ from vlmlens.tokens import Column, TokenKind
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.passes.edits import Edit
     from vlmlens.registry import Registry
 
 _WORTH_A_STAGE = 500
@@ -154,6 +156,7 @@ def compose(
     adapter_class: type[ModelAdapter] = registry.load(adapter)
     request = load_request(spec, registry, adapter)
     check_adapter(adapter, adapter_class, request, registry)
+    edits = opened_edits(spec, registry)
     make_extractor = _extractor_maker(spec, registry, extractor)
     if spec.compile:
         from vlmlens.passes.compiling import check_can_compile
@@ -172,6 +175,7 @@ def compose(
     check_samples(skeleton, samples)
     on_skeleton.check(samples)
     _check_generation(spec, adapter, columns)
+    check_edits(edits, skeleton, samples, spec.generate)
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
@@ -197,7 +201,7 @@ def compose(
         suggested=suggests,
         left_out=left_out,
         estimate=estimate,
-        load=lambda: load_model(spec, adapter_class, request),
+        load=lambda: load_model(spec, adapter_class, request, edits, samples),
         extractor=make_extractor,
         skipped=[*unread, *checked.bad],
         notes=[*notes, *checked.notes],
@@ -242,9 +246,20 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
 
 
 def load_model(
-    spec: RunSpec, adapter_class: type[ModelAdapter], request: LoadRequest
+    spec: RunSpec,
+    adapter_class: type[ModelAdapter],
+    request: LoadRequest,
+    edits: Sequence[Edit] = (),
+    samples: Sequence[Sample] = (),
 ) -> ModelAdapter:
-    """Load the model of a spec, and compile its blocks if the spec asks for it.
+    """Load the model of a spec, compile its blocks if the spec asks for it, and edit it.
+
+    Args:
+        spec: The spec.
+        adapter_class: The class of its adapter.
+        request: What to load, and how.
+        edits: Edits that hold for all of its passes.
+        samples: The samples to which edits compare.
 
     Raises:
         CompositionError: Its blocks cannot be compiled.
@@ -254,6 +269,7 @@ def load_model(
         from vlmlens.passes.compiling import compile_blocks
 
         compile_blocks(vlm)
+    vlm.edit_always(edits, others=samples)
     return vlm
 
 

@@ -91,7 +91,7 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
         for name, key in _lifecycle(registry, definitions, notes).items()
     }
     fields["analysis"] = _analysis(fields["analysis"], plugins[PluginKind.ANALYSIS])
-    for name in ("prompt", "sites"):
+    for name in ("prompt", "sites", "edits"):
         fields[name] = _one_or_several(fields[name])
     return {
         "$schema": DIALECT,

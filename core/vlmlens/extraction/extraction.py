@@ -147,7 +147,7 @@ class Extraction:
         size = None if isinstance(self.batch_size, str) else self.batch_size
         lengths = Lengths.of(self.samples, lambda sample: self.vlm.encode([sample]))
         can = self.share and self.extractor.takes_passes and self.generate is None
-        share = self.vlm.shares if can else "nothing"
+        share = self.vlm.shares if can and not self.vlm.active_edits else "nothing"
         found = units(self.samples, lengths, size=size, budget=self.budget, share=share)
         found = found if self.shard is None else found[self.shard.number :: self.shard.count]
         if size is None:

@@ -174,6 +174,11 @@ class WrittenEdit:
     def __repr__(self) -> str:
         return brief(self, self.text)
 
+    def __str__(self) -> str:
+        given = [*self.positional, *(f"{key}={value}" for key, value in self.named.items())]
+        arguments = f"({', '.join(given)})" if given else ""
+        return f"{self.site}/{self.selector} = {self.name}{arguments}"
+
     @classmethod
     def parse(cls, text: str) -> WrittenEdit:
         """Take `SITE/SELECTOR = INTERVENTION(arguments)` apart.
