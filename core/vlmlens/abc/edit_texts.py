@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from vlmlens.errors import CompositionError
 
 if TYPE_CHECKING:
-    from vlmlens.passes.edits import Edit
+    from vlmlens.passes.edits import EdgeCut, Edit
 
-_readers: list[Callable[[str], Edit]] = []
+_readers: list[Callable[[str], Edit | EdgeCut]] = []
 
 
-def announce(reader: Callable[[str], Edit]) -> None:
+def announce(reader: Callable[[str], Edit | EdgeCut]) -> None:
     """Make a function known that reads edits; the last one counts."""
     _readers.append(reader)
 
 
-def read_edit(text: str) -> Edit:
+def read_edit(text: str) -> Edit | EdgeCut:
     """The edit that a text means.
 
     Raises:

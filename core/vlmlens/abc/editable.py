@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
     from vlmlens.passes.batch import Batch
     from vlmlens.passes.editing import Donors, Editing
-    from vlmlens.passes.edits import Edit
+    from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.samples import Sample
 
-Edits: TypeAlias = "Sequence[str | Edit] | Mapping[str, Callable[[torch.Tensor], torch.Tensor]]"
+Rows: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""A function from rows of an activation to those that replace them."""
+
+Edits: TypeAlias = "Sequence[str | Edit | EdgeCut] | Mapping[str, Rows]"
 """Edits as text (`llm.block.3/image = zero`) or as objects; or functions by site
 (`llm.block.3`: of the whole activation) or column (`llm.block.3/last`: of the rows of a sample)."""
 
@@ -87,7 +90,7 @@ class Editable:
         if not edits:
             return None
         if isinstance(edits, Mapping):
-            opened = function_edits(edits)
+            opened: Sequence[Edit | EdgeCut] = function_edits(edits)
         else:
             opened = [read_edit(edit) if isinstance(edit, str) else edit for edit in edits]
         model: Any = self

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import CompositionError, EditError, MissingAnnotation
+from vlmlens.passes.edits import EdgeCut
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector, TokenKind
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _OF_IMAGES = (Axis.VISION, Axis.PROJECTOR)
 
 
-def opened_edits(spec: RunSpec, registry: Registry) -> list[Edit]:
+def opened_edits(spec: RunSpec, registry: Registry) -> list[Edit | EdgeCut]:
     """The edits of a spec.
 
     Raises:
@@ -30,7 +31,7 @@ def opened_edits(spec: RunSpec, registry: Registry) -> list[Edit]:
 
 
 def check_edits(
-    edits: Sequence[Edit],
+    edits: Sequence[Edit | EdgeCut],
     skeleton: ModelAdapter,
     samples: Sequence[Sample],
     generate: int | None,
@@ -50,6 +51,9 @@ def check_edits(
         CompositionError: The rows of an edit exist only in written text, and there is none.
     """
     for edit in edits:
+        if isinstance(edit, EdgeCut):
+            skeleton.sites.attentions(edit.site)
+            continue
         sites = [edit.site] if not isinstance(edit.site, str) else skeleton.sites.resolve(edit.site)
         selector = edit.selector or Selector()
         of_image = selector.kind == TokenKind.IMAGE or any(s.axis in _OF_IMAGES for s in sites)

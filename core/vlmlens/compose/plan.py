@@ -37,7 +37,7 @@ from vlmlens.tokens import Column, TokenKind
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.extractor import Extractor
-    from vlmlens.passes.edits import Edit
+    from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.registry import Registry
 
 _WORTH_A_STAGE = 500
@@ -249,7 +249,7 @@ def load_model(
     spec: RunSpec,
     adapter_class: type[ModelAdapter],
     request: LoadRequest,
-    edits: Sequence[Edit] = (),
+    edits: Sequence[Edit | EdgeCut] = (),
     samples: Sequence[Sample] = (),
 ) -> ModelAdapter:
     """Load the model of a spec, compile its blocks if the spec asks for it, and edit it.

@@ -12,7 +12,8 @@ import torch
 
 from vlmlens.errors import EditError, EditWithoutEffect, SelectorError
 from vlmlens.passes.activation import check_axis
-from vlmlens.passes.edits import Edit, EditedRows, Spread
+from vlmlens.passes.edges import CutPlace, Cutting, check_cuts, cut_places
+from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Spread
 from vlmlens.passes.growing import GrowingPlaces, Places, fixed_places
 from vlmlens.passes.others import Others
 from vlmlens.passes.tracing import depth, edit_hooks, passes_apart
@@ -43,16 +44,20 @@ class Editing:
     """
 
     vlm: EncodingModel
-    edits: Sequence[Edit]
+    edits: Sequence[Edit | EdgeCut]
     others: Sequence[Sample] = ()
     donors: Donors = ()
     _placed: list[tuple[Edit, Site]] = field(init=False)
+    _cuts: list[CutPlace] = field(init=False)
     _others: Others = field(init=False)
     _depth: int = field(default_factory=depth, init=False)
     _inside: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._placed = [(edit, site) for edit in self.edits for site in self._sites(edit)]
+        rows = [edit for edit in self.edits if isinstance(edit, Edit)]
+        self._placed = [(edit, site) for edit in rows for site in self._sites(edit)]
+        cuts = [edit for edit in self.edits if isinstance(edit, EdgeCut)]
+        self._cuts = [place for cut in cuts for place in cut_places(cut, self.vlm.sites)]
         self._others = Others(self.vlm, self.others)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -79,15 +84,18 @@ class Editing:
             return
         with passes_apart():
             hooks = [(s, self._prepared(e, s, batch, writing)) for e, s in self._placed]
+            cuts = [Cutting(place, batch, writing) for place in self._cuts]
         self._inside = True
         try:
-            with edit_hooks(self.vlm.module, hooks, often=writing):
+            rewrites = [(cutting.place.site, cutting) for cutting in cuts]
+            with edit_hooks(self.vlm.module, hooks, rewrites, often=writing):
                 yield
         finally:
             self._inside = False
         for _, applied in hooks:
             if isinstance(applied, _Applied):
                 applied.check()
+        check_cuts(cuts)
 
     def _sites(self, edit: Edit) -> list[Site]:
         if isinstance(edit.site, Site):

@@ -152,6 +152,30 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeCut:
+    """Some queries of attention may no longer read some keys.
+
+    Args:
+        site: Attention modules (`llm.block.[8-16].attn`), or some of their heads.
+        queries: Which rows no longer read ...
+        keys: ... these.
+        text: How the cut is written, for messages and records.
+    """
+
+    site: str
+    queries: Selector
+    keys: Selector
+    text: str
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that determines what it does, as JSON-ready data."""
+        return {"edit": self.text}
+
+    def __repr__(self) -> str:
+        return brief(self, self.text)
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenEdit:
     """An edit as text, taken apart.
 
@@ -162,6 +186,7 @@ class WrittenEdit:
         name: The name of the intervention.
         positional: Its arguments without a name.
         named: Its arguments with a name.
+        keys: Of an edge of attention: which rows are read; "" for an edit of rows.
     """
 
     text: str
@@ -170,6 +195,27 @@ class WrittenEdit:
     name: str
     positional: tuple[str, ...] = ()
     named: Mapping[str, str] = field(default_factory=dict)
+    keys: str = ""
+
+    @property
+    def cut(self) -> EdgeCut:
+        """The cut that it means.
+
+        Raises:
+            EditError: It does something else to edges than to cut them.
+            SelectorError: A selector does not parse.
+        """
+        if self.name != "cut" or self.positional or self.named:
+            raise EditError(
+                f"{self.text!r} does something else to edges of attention than to cut them.",
+                subject=self.text,
+                hint="Write, for example, llm.block.[8-16].attn / last <- image = cut.",
+            )
+        queries, keys = Selector.parse(self.selector), Selector.parse(self.keys)
+        for selector in (queries, keys):
+            if selector.pool is not None:
+                raise EditError(f"{self.text!r} pools rows, which edges do not.", subject=self.text)
+        return EdgeCut(self.site, queries, keys, self.text)
 
     def __repr__(self) -> str:
         return brief(self, self.text)
@@ -177,7 +223,8 @@ class WrittenEdit:
     def __str__(self) -> str:
         given = [*self.positional, *(f"{key}={value}" for key, value in self.named.items())]
         arguments = f"({', '.join(given)})" if given else ""
-        return f"{self.site}/{self.selector} = {self.name}{arguments}"
+        edge = f" <- {self.keys}" if self.keys else ""
+        return f"{self.site}/{self.selector}{edge} = {self.name}{arguments}"
 
     @classmethod
     def parse(cls, text: str) -> WrittenEdit:
@@ -201,7 +248,12 @@ class WrittenEdit:
             )
         positional, named = _arguments(match["arguments"] or "", text)
         shown = " ".join(text.split())
-        return cls(shown, site, selector, match["name"], positional, named)
+        selector, arrow, keys = (part.strip() for part in selector.partition("<-"))
+        if arrow and not (selector and keys):
+            raise EditError(
+                f"{text!r} does not say which rows read which.", subject=text, hint=_EXAMPLE
+            )
+        return cls(shown, site, selector, match["name"], positional, named, keys)
 
 
 def split_outside(text: str, mark: str) -> list[str]:

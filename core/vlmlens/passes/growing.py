@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlmlens.errors import EditError, SiteShapeError
+from vlmlens.errors import EditError, SelectorError, SiteShapeError
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Ints, Selector, TokenKind, TokenLayout
 
@@ -78,13 +78,16 @@ class GrowingPlaces:
     def __post_init__(self) -> None:
         index = self.selector.index
         ends = (index.start, index.stop) if isinstance(index, slice) else (index,)
-        of_answer = self.selector.steps or self.selector.kind == TokenKind.ANSWER
-        if of_answer and any(end is not None and end < 0 for end in ends):
+        if self._of_answer and any(end is not None and end < 0 for end in ends):
             raise EditError(
                 f"{str(self.selector)!r} counts from the end of an answer that is being written.",
                 subject=str(self.selector),
                 hint="Count from its beginning: steps[0], answer[:3].",
             )
+
+    @property
+    def _of_answer(self) -> bool:
+        return self.selector.steps or self.selector.kind == TokenKind.ANSWER
 
     def of(self, activation: torch.Tensor) -> list[Places]:
         """The selected rows in the activation of the next call; some samples may have none.
@@ -101,9 +104,44 @@ class GrowingPlaces:
                 subject=self.site.name,
                 hint="Edits while generating need equally many rows for each; choose a block.",
             )
-        length = rows // samples
+        return self.of_length(rows // samples)
+
+    def of_length(self, length: int, *, writing: bool = True) -> list[Places]:
+        """The selected rows where every sample has `length` rows.
+
+        Args:
+            length: The rows of a sample in the next call.
+            writing: Whether the model writes; else the call is a pass over whole prompts.
+
+        Raises:
+            SiteShapeError: A pass over prompts has another length than they.
+        """
+        samples = self.layout.samples
+        if not writing:
+            if length * len(samples) != self.layout.total:
+                raise SiteShapeError(
+                    f"The attention at {self.site.name!r} has {length} queries, and the "
+                    f"{self.site.axis.value} axis {self.layout.total} rows for "
+                    f"{len(samples)} samples.",
+                    subject=self.site.name,
+                    hint="Cut edges in the language model.",
+                )
+            return [_places(self.selector, sample) for sample in samples]
         whole = self._count(length)
-        return [self._of_sample(i, length, whole=whole) for i in range(samples)]
+        return [self._of_sample(i, length, whole=whole) for i in range(len(samples))]
+
+    def columns(self, length: int, queries: GrowingPlaces) -> list[Ints]:
+        """Per sample, int64: the selected rows as places among `length` keys.
+
+        Args:
+            length: How many keys each query of the current call sees, from the first token on.
+            queries: The queries of that call.
+        """
+        self._written = queries._written
+        if queries._first is None:  # a pass over whole prompts
+            return [_places(self.selector, sample).rows % length for sample in self.layout.samples]
+        found = [self._of_sample(i, length, whole=True) for i in range(len(self.layout.samples))]
+        return [one.rows - i * length for i, one in enumerate(found)]
 
     def _count(self, length: int) -> bool:
         """Note how many tokens are written, and say whether this call sees the prompt."""
@@ -137,7 +175,12 @@ class GrowingPlaces:
             kinds=np.concatenate([prompt.kinds, kinds]),
             token_ids=None if ids is None else np.pad(ids, (0, len(kinds)), constant_values=-1),
         )
-        places = _places(self.selector, grown)
+        try:
+            places = _places(self.selector, grown)
+        except SelectorError:
+            if not self._of_answer:
+                raise
+            places = Places(rows[:0], rows[:0])  # not written yet
         there = places.rows >= 0
         return Places(places.positions[there], places.rows[there])
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from vlmlens.passes.batch import Batch, Logits
     from vlmlens.passes.model import Model
 
+Rewrite: TypeAlias = Callable[[torch.nn.Module, Arguments], Arguments]
+"""A function from a module and its arguments to those with which it is called instead."""
+
 Visit: TypeAlias = Callable[[Site, torch.Tensor], None]
 """A function that is called with a site and its activation during the pass."""
 
@@ -109,6 +112,7 @@ class _Hooks:
     edits: Mapping[_Side, Sequence[tuple[Site, Edit]]]
     part: Part | None
     stop_after: int | None = None
+    rewrites: Mapping[_Side, Sequence[tuple[Site, Rewrite]]] = field(default_factory=dict)
     calls: Counter[_Side] = field(default_factory=Counter)
     seen: set[str] = field(default_factory=set)
     depth: int = field(default_factory=_DEPTH.get)
@@ -116,7 +120,7 @@ class _Hooks:
     @contextmanager
     def registered(self) -> Iterator[None]:
         """Have the hooks, with the compiled blocks around them uncompiled."""
-        sides = {**self.wanted, **self.edits}
+        sides = {**self.wanted, **self.edits, **self.rewrites}
         handles = [self._register(side) for side in sides]
         try:
             with uncompiled(self.module, [path for path, _ in sides]):
@@ -152,17 +156,19 @@ class _Hooks:
 
     def _before(self, side: _Side) -> Callable[[torch.nn.Module, Any, Any], Any]:
         def run(module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
-            del module
             if self.depth != _DEPTH.get():
                 return None
             call = self._next_call(side)
             arguments: Arguments = (args, kwargs)
             for site, edit in self._edits(side, call):
                 arguments = replaced_input(arguments, site, edit, self.module)
+            for site, rewrite in self.rewrites.get(side, ()):
+                self.seen.add(site.name)
+                arguments = rewrite(module, arguments)
             for site in self._sites(side, call):
                 self._show(site, arguments, input_of)
             self._stop()
-            return arguments if side in self.edits else None
+            return arguments if side in self.edits or side in self.rewrites else None
 
         return run
 
@@ -273,7 +279,11 @@ def passes_apart() -> Iterator[None]:
 
 @contextmanager
 def edit_hooks(
-    module: torch.nn.Module, edits: Sequence[tuple[Site, Edit]], *, often: bool = False
+    module: torch.nn.Module,
+    edits: Sequence[tuple[Site, Edit]],
+    rewrites: Sequence[tuple[Site, Rewrite]] = (),
+    *,
+    often: bool = False,
 ) -> Iterator[None]:
     """Replace activations during a pass, which other hooks may read, and may end early.
 
@@ -282,6 +292,7 @@ def edit_hooks(
     Args:
         module: The model; site paths are relative to it.
         edits: What to replace, in this order where it is the same site.
+        rewrites: What to change of the arguments of modules.
         often: Whether modules may run several times.
 
     Raises:
@@ -291,7 +302,10 @@ def edit_hooks(
     by_side: dict[_Side, list[tuple[Site, Edit]]] = {}
     for site, edit in edits:
         by_side.setdefault((site.path, site.side), []).append((site, edit))
-    hooks = _Hooks(module, _ignore, {}, by_side, None)
+    changed: dict[_Side, list[tuple[Site, Rewrite]]] = {}
+    for site, rewrite in rewrites:
+        changed.setdefault((site.path, "in"), []).append((site, rewrite))
+    hooks = _Hooks(module, _ignore, {}, by_side, None, rewrites=changed)
     with hooks.registered():
         yield
     hooks.check(often=often)

@@ -11,7 +11,7 @@ from vlmlens.manifest import PluginKind
 if TYPE_CHECKING:
     from vlmlens.abc.options import Options
     from vlmlens.manifest import Manifest
-    from vlmlens.passes.edits import Edit, WrittenEdit
+    from vlmlens.passes.edits import EdgeCut, Edit, WrittenEdit
 
 
 def opened_edit(
@@ -19,7 +19,7 @@ def opened_edit(
     find: Callable[[PluginKind, str], Manifest],
     load: Callable[[Manifest], type[Any]],
     options: Callable[[Manifest, Mapping[str, Any]], Options],
-) -> Edit:
+) -> Edit | EdgeCut:
     """The edit that a text means.
 
     Args:
@@ -38,6 +38,8 @@ def opened_edit(
     from vlmlens.tokens import Selector
 
     written = WrittenEdit.parse(text)
+    if written.keys:
+        return written.cut
     Selector.parse(written.selector)
     manifest = find(PluginKind.INTERVENTION, written.name)
     plugin = load(manifest)

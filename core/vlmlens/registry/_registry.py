@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.options import Options
     from vlmlens.errors import UnknownPlugin
     from vlmlens.manifest import Manifest, PluginKind
-    from vlmlens.passes.edits import Edit
+    from vlmlens.passes.edits import EdgeCut, Edit
 
 announce(lambda text: Registry.default().edit(text))
 
@@ -232,7 +232,7 @@ class Registry:
         options: Options = validated(plugin.Options, values, where=where)
         return options
 
-    def edit(self, text: str) -> Edit:
+    def edit(self, text: str) -> Edit | EdgeCut:
         """The edit that `SITE/SELECTOR = INTERVENTION(arguments)` means.
 
         Raises:

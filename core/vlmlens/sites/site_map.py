@@ -40,6 +40,7 @@ from vlmlens.errors import SiteNotFound, nearest
 from vlmlens.sites.anatomy import OUTPUTS, Anatomy, Heads
 from vlmlens.sites.derived import branch_of, heads_of, input_of, why_without
 from vlmlens.sites.patterns import (
+    head_numbers,
     matching,
     parse_pattern,
     split_call,
@@ -139,6 +140,28 @@ class SiteMap:
                 subject=text,
                 hint="Write `.heads` after an attention module: llm.block.3.attn.heads.",
             )
+        return found
+
+    def attentions(self, pattern: str) -> list[tuple[Site, int | None]]:
+        """The attention modules that a pattern matches, each with the head that it names, or None.
+
+        Raises:
+            SiteError: The pattern is malformed, or matches no attention or no such head.
+
+        >>> block = SiteTemplate("llm.block.{i}", ("layers.{i}",), Axis.LLM)
+        >>> tree = SiteMap([block], ["layers.0", "layers.0.self_attn"])
+        >>> [(site.path, head) for site, head in tree.attentions("llm.block.*.attn")]
+        [('layers.0.self_attn', None)]
+        """
+        outer, which = split_heads(pattern)
+        sites = self.resolve(outer)
+        if not which:
+            return [(site, None) for site in sites]
+        found: list[tuple[Site, int | None]] = []
+        for site in sites:
+            self._named(f"{site.name}.heads[{which}]")  # says which heads there are
+            count = self._anatomy.heads[site.path].count
+            found += [(site, number) for number in head_numbers(which, count)]
         return found
 
     def heads(self, site: Site) -> Heads | None:

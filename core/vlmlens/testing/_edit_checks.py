@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.errors import SelectorError
-from vlmlens.passes.edits import Edit, function_edits
+from vlmlens.errors import EditError, SelectorError
+from vlmlens.passes.edits import EdgeCut, Edit, WrittenEdit, function_edits
+from vlmlens.sites import Axis
 from vlmlens.testing._adapter_suite import distance
-from vlmlens.testing._checks import expect
-from vlmlens.testing._inner_checks import InnerChecks
+from vlmlens.testing._checks import expect, skip
+from vlmlens.testing._inner_checks import VALUES, InnerChecks
 from vlmlens.tokens import Selector
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from vlmlens.sites import Site
 
 _TOKENS = 2
+_ROWS = 3
+"""More rows than this must a sample have, so that some can be cut."""
 
 
 class EditChecks(InnerChecks):
@@ -58,7 +61,9 @@ class EditChecks(InnerChecks):
 
         batch, blocks = self.vlm.encode(self._two), self._blocks()
         middle = blocks[len(blocks) // 2]
-        edits = [self._half(middle, "all"), self._half(middle, "steps")]
+        edits: list[Edit | EdgeCut] = [self._half(middle, "all"), self._half(middle, "steps")]
+        if min(map(len, batch.layouts[Axis.LLM].samples)) > _ROWS:
+            edits += [self._cut(site, "steps", "[1:3]") for site in self._cuttable()[-1:]]
         made = self.vlm.generate(batch, max_new_tokens=_TOKENS, edits=edits)
         ids = [one.token_ids for one in made]
         with self._without_cache():
@@ -73,7 +78,84 @@ class EditChecks(InnerChecks):
             said = logits.flatten(0, 1)[rows].argmax(-1).tolist()
             expect(said == list(ids[i]), f"under edits it wrote {ids[i]}, and a pass says {said}")
 
+    def check_edges_are_cut(self, folder: Path) -> None:
+        """A row that reads nothing but itself gives its own value; eager and sdpa do the same."""
+        del folder
+        batch, tried = self.vlm.encode(self._two), 0
+        for site in self._cuttable():
+            if min(map(len, batch.layouts[site.axis].samples)) <= _ROWS:
+                continue
+            heads = self.vlm.sites.heads(site)
+            assert heads is not None
+            values = self._values_of(site)
+            joined, cut = f"{site.name}.heads", self._cut(site, "all[-1]", "all[:-1]")
+            found = []
+            for _ in self._implementations():
+                with self.vlm.edited([cut]):
+                    trace = self.vlm.trace(batch, [joined, *values])
+                found.append(trace.select(f"{joined}/all[-1]"))
+                for name in values:
+                    own: Any = trace.select(f"{name}/all[-1]")
+                    split = own.reshape(len(own), heads.kv_count, heads.size)
+                    each = split.repeat_interleave(heads.count // heads.kv_count, 1).flatten(1)
+                    far = distance(each, found[-1])
+                    expect(far <= self.tolerance, f"{cut.text}: {far:.1e} away from its own value")
+            far = max(distance(found[0], one) for one in found)
+            expect(far <= self.tolerance, f"{cut.text}: eager and sdpa differ by {far:.1e}")
+            tried += 1
+        if not tried:
+            raise skip("no attention of the language side is given a mask")
+
     # ------------------------------------------------------------------ parts
+
+    def _cut(self, site: Site, queries: str, keys: str) -> EdgeCut:
+        return WrittenEdit.parse(f"{site.name}/{queries} <- {keys} = cut").cut
+
+    def _cuttable(self) -> list[Site]:
+        """The attention of the last block of each language stack, where edges can be cut."""
+        sides = (Axis.LLM, Axis.ENCODER)
+        found = [site for site, _ in self._attentions() if site.axis in sides]
+        return [site for site in found if self._takes_cuts(site)]
+
+    def _takes_cuts(self, site: Site) -> bool:
+        """Whether the attention is given a mask; SigLIP's text tower sees all, without one."""
+        batch = self.vlm.encode(self._two)
+        if min(map(len, batch.layouts[site.axis].samples)) <= _ROWS:
+            return False
+        try:
+            with self.vlm.edited([self._cut(site, "all[-1]", "all[0]")]):
+                self.vlm.forward(batch)
+        except EditError as error:
+            expect("is given no mask" in error.message, error.message)
+            return False
+        return True
+
+    def _values_of(self, site: Site) -> list[str]:
+        """The projection of values, unless a gate stands behind them (Qwen3.5)."""
+        attention: Any = self.vlm.module.get_submodule(site.path)
+        heads = self.vlm.sites.heads(site)
+        query = getattr(getattr(attention, "q_proj", None), "out_features", None)
+        if heads is None or query not in (None, heads.count * heads.size):
+            return []
+        named = [f"{site.path}.{name}" for name in VALUES]
+        return [found.name for name in named for found in self._sites_of(name)][:1]
+
+    def _implementations(self) -> Iterator[str]:
+        """Run with the model's own attention, then with the other of eager and sdpa."""
+        model: Any = self.vlm.module
+        configs = (getattr(part, "config", None) for part in model.modules())
+        own = {str(each._attn_implementation) for each in configs if each is not None}
+        yield "its own"
+        if own not in ({"sdpa"}, {"eager"}):
+            return
+        (before,) = own
+        try:
+            model.set_attn_implementation("eager" if before == "sdpa" else "sdpa")
+            yield "the other"
+        except ValueError:
+            return
+        finally:
+            model.set_attn_implementation(before)
 
     def _half(self, site: Site, selector: str) -> Edit:
         (edit,) = function_edits({f"{site.name}/{selector}": lambda rows: rows * 0.5})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vlmlens.sites.anatomy import Heads
 
-_VALUES = ("v_proj", "value", "v", "wv")
+VALUES = ("v_proj", "value", "v", "wv")
 """What families call the projection that gives an attention's values."""
 _CROSS = "layer.1.EncDecAttention"
 """T5's decoder adds what it reads from the encoder, too."""
@@ -76,7 +76,7 @@ class InnerChecks(PromptChecks):
         del folder
         tried = 0
         for attention, heads in self._attentions():
-            named = [f"{attention.path}.{name}" for name in _VALUES]
+            named = [f"{attention.path}.{name}" for name in VALUES]
             values = [site for name in named for site in self._sites_of(name)][:1]
             if not values:
                 continue
