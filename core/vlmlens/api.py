@@ -106,6 +106,7 @@ def run(
     data: StrPath | Given | Run | None = None,
     prompt: str | Sequence[str] = (),
     sites: str | Sequence[str] = (),
+    edits: str | Sequence[str] = (),
     extractor: str = "activations",
     storage: str = "lmdb",
     analysis: Analyses = (),

@@ -22,6 +22,8 @@
     │   ├── SiteSilent               matches, but gave no activation in a pass
     │   └── SiteShapeError           its activation does not have the rows of its axis
     ├── SelectorError                a selector that does not parse or selects no token
+    ├── EditError                    an edit that does not parse or cannot be applied
+    │   └── EditWithoutEffect        it met no row, or changed no value
     ├── DataError                    samples
     │   ├── DataNotFound
     │   ├── ManifestError            a table with missing or wrong columns
@@ -148,6 +150,14 @@ class SiteShapeError(SiteError):
 
 class SelectorError(VlmlensError):
     """A selector does not parse, or selects no position of a sample."""
+
+
+class EditError(VlmlensError):
+    """An edit does not parse, or cannot be applied to a pass."""
+
+
+class EditWithoutEffect(EditError):
+    """An edit met no row, or changed no value of a sample."""
 
 
 class DataError(VlmlensError):

@@ -16,7 +16,10 @@ API_VERSION = 1
 
 
 class PluginKind(StrEnum):
-    """The kinds of plugin that a run chooses by name. The value is the key in the run spec."""
+    """The kinds of plugin that are chosen by name.
+
+    The value is the key in the run spec; interventions are named in its edits.
+    """
 
     ADAPTER = "adapter"
     EXTRACTOR = "extractor"
@@ -24,6 +27,7 @@ class PluginKind(StrEnum):
     DATASET = "dataset"
     ANALYSIS = "analysis"
     ENGINE = "engine"
+    INTERVENTION = "intervention"
 
     @property
     def group(self) -> str:
@@ -38,6 +42,7 @@ _GROUPS = {
     PluginKind.DATASET: "vlmlens.datasets",
     PluginKind.ANALYSIS: "vlmlens.analyses",
     PluginKind.ENGINE: "vlmlens.engines",
+    PluginKind.INTERVENTION: "vlmlens.interventions",
 }
 
 

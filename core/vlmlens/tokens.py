@@ -220,20 +220,28 @@ class Selector:
         Raises:
             SelectorError: The sample has no such row.
         """
-        rows = layout.rows[self._of_kind(layout)]
+        return layout.rows[self.positions(layout)]
+
+    def positions(self, layout: TokenLayout) -> Ints:
+        """int64 `[k]`: the kept rows of the sample, as places in `layout.rows`.
+
+        Raises:
+            SelectorError: The sample has no such row.
+        """
+        places = self._of_kind(layout)
         if isinstance(self.index, int):
-            inside = -len(rows) <= self.index < len(rows)
-            rows = rows[[self.index]] if inside else rows[:0]
+            inside = -len(places) <= self.index < len(places)
+            places = places[[self.index]] if inside else places[:0]
         elif self.index is not None:
-            rows = rows[self.index]
-        if not len(rows):
+            places = places[self.index]
+        if not len(places):
             raise SelectorError(
                 f"The selector {str(self)!r} keeps no token of a sample with {len(layout)} tokens.",
                 subject=str(self),
                 hint="A sample without an image has no image tokens. `answer` and `steps` need "
                 "--generate. Choose another selector.",
             )
-        return rows
+        return places
 
     def _of_kind(self, layout: TokenLayout) -> Ints:
         if self.steps:

@@ -14,6 +14,7 @@ GROUPS = {
     "STORAGE": "vlmlens.storage",
     "DATASET": "vlmlens.datasets",
     "ANALYSIS": "vlmlens.analyses",
+    "INTERVENTION": "vlmlens.interventions",
 }
 FOREVER = "import time\nwhile True: time.sleep(0.05)\n"
 NOISE = "import os\nprint('NOISE of python')\nos.write(1, b'NOISE of the system\\n')\n"

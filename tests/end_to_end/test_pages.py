@@ -1,4 +1,4 @@
-"""The four pages "Write a ...": they are linked, and their examples compile.
+"""The pages "Write a ...": they are linked, and their examples compile.
 
 Their commands lead from nothing to green in `.ci/templates`, where they install with pip.
 """
@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "write-an-adapter", "write-an-analysis", "write-a-storage-backend", "write-a-dataset-reader",
+    "write-an-intervention",
 )  # fmt: skip
 
 

@@ -23,7 +23,9 @@ from vlmlens.errors import DataError, ImageError, RunNotFound, SiteNotFound, Spe
 from vlmlens.spec.model import RunSpec
 
 BESIDE = ["mode", "workers", "progress", "observer"]
-WIDER = {"model", "data", "prompt", "sites", "analysis", "batch_size", "out", "options"}
+WIDER = {
+    "model", "data", "prompt", "sites", "edits", "analysis", "batch_size", "out", "options",
+}  # fmt: skip
 """Keywords that take more than the field holds; `test_wider_values_become_the_field` has each."""
 
 
@@ -72,6 +74,7 @@ def test_types_are_those_of_the_spec(name: str) -> None:
         ("prompt", "Color:", ["Color:"]),
         ("prompt", ("Color:", "Shape:"), ["Color:", "Shape:"]),
         ("sites", "llm.*/last", ["llm.*/last"]),
+        ("edits", "llm.block.0/last = zero", ["llm.block.0/last = zero"]),
         ("analysis", "probe", {"probe": {}}),
         (
             "analysis",

@@ -22,9 +22,19 @@ from tests.unit.test_contract import public, stable_modules
 
 import vlmlens
 from vlmlens import Column, Run, Sample, Selector, errors
-from vlmlens.abc import ColumnBlock, ColumnInfo, ForwardOutput, Generation, LoadRequest, Values
+from vlmlens.abc import (
+    ColumnBlock,
+    ColumnInfo,
+    EditedRows,
+    ForwardOutput,
+    Generation,
+    LoadRequest,
+    Spread,
+    Values,
+)
 from vlmlens.abc.storage import ChunkCheck
 from vlmlens.manifest import Checkpoint, Manifest, PluginKind
+from vlmlens.passes.edits import function_edits
 from vlmlens.results import Figure, Finding, Glance, Result, Series, Sheet, Table, Verdict
 from vlmlens.samples import BadSample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
@@ -105,6 +115,14 @@ def instances() -> list[Any]:
         BadSample("a", "a.png", "empty"),
         Column.parse("llm.block.3/text[-4:]"),
         Selector.parse("image.mean"),
+        function_edits({"llm.block.3/last": len})[0],
+        EditedRows(
+            vlm.sites.resolve("projector")[0],
+            Selector.parse("last"),
+            Sample("a", LONG),
+            np.arange(3),
+        ),
+        Spread(3, torch.zeros(9), torch.ones(9)),
         vlm.sites,
         *vlm.sites.resolve("projector"),
         SiteTemplate("llm.block.{i}", ("layers.{i}",), Axis.LLM),
@@ -134,8 +152,8 @@ def errors_made() -> list[errors.VlmlensError]:
 
 
 INTERFACES = {
-    "Analysis", "AnalysisContext", "ColumnStore", "Dataset", "Extractor", "ModelAdapter",
-    "Options", "Pass", "Readout", "VlmlensDeprecationWarning",
+    "Analysis", "AnalysisContext", "ColumnStore", "Dataset", "Extractor", "Intervention",
+    "ModelAdapter", "Options", "Pass", "Readout", "VlmlensDeprecationWarning",
 }  # fmt: skip
 """Public classes that are not data: what plugins implement, and what holds functions."""
 

@@ -8,7 +8,8 @@ import torch
 
 from vlmlens.errors import SiteShapeError
 from vlmlens.hf.image_processing import normalised, resized
-from vlmlens.passes.tracing import activation_of, hooked
+from vlmlens.passes.activation import activation_of
+from vlmlens.passes.tracing import hooked
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._rounding import close
 from vlmlens.tokens import AxisLayout, Selector, TokenKind, TokenLayout, select

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError
-from vlmlens.passes.tracing import activation_of, check_axis, first_call, hooked
+from vlmlens.passes.activation import activation_of, check_axis
+from vlmlens.passes.tracing import first_call, hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._rounding import close

@@ -15,6 +15,7 @@ import torch
 from transformers import AddedToken
 
 from vlmlens.abc.adapter import Generation
+from vlmlens.abc.editable import Edits
 from vlmlens.errors import CheckpointError, CompositionError
 from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
 from vlmlens.hf.layouts import sample_layout, sequence_layout
@@ -180,7 +181,7 @@ class Blip2Adapter(RasterAdapter):
         keep = {} if self.has_encoder or head else {"logits_to_keep": 1}
         self._module(**{"pixel_values": None, **inputs}, use_cache=False, **keep)
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
+    def generate(self, batch: Batch, *, max_new_tokens: int, edits: Edits = ()) -> list[Generation]:
         """See `ModelAdapter.generate`.
 
         Raises:

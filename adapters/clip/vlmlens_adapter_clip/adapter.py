@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from vlmlens.abc.adapter import Generation, PromptReading, Readout
+from vlmlens.abc.editable import Edits
 from vlmlens.errors import CompositionError, DataError
 from vlmlens.hf import CropGeometry, PlacedImage, RasterAdapter, grid_patches
 from vlmlens.hf.layouts import sample_layout
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, SiteMap, SiteTemplate
+from vlmlens.sites import Axis, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 
 _CHUNK, _REMEMBERED = 64, 10_000
@@ -70,7 +71,9 @@ class ClipAdapter(RasterAdapter):
     def sites(self) -> SiteMap:
         """See `ModelAdapter.sites`."""
         paths = [name for name, _ in self.module.named_modules()]
-        return SiteMap(CLIP_SITES if self.is_clip else SIGLIP_SITES, paths)
+        return SiteMap(
+            CLIP_SITES if self.is_clip else SIGLIP_SITES, paths, anatomy=read_anatomy(self.module)
+        )
 
     @property
     def padding_side(self) -> str:
@@ -230,7 +233,7 @@ class ClipAdapter(RasterAdapter):
         """See `TransformersAdapter.placed`: all are tensors."""
         return {name: value.to(self.device) for name, value in inputs.items()}
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
+    def generate(self, batch: Batch, *, max_new_tokens: int, edits: Edits = ()) -> list[Generation]:
         """Raises `CompositionError`: nothing here writes text."""
         self._writes_nothing()
 

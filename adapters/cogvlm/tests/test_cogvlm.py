@@ -243,10 +243,11 @@ def test_two_images_are_refused() -> None:
 
 
 def test_the_tree_is_upstreams() -> None:
-    """But for the rotary module, which stands in each of upstream's layers."""
+    """But for the rotary module, which stands in each of upstream's layers, and the heads."""
     upstream = (DATA.parent / "module_tree.txt").read_text(encoding="utf-8").split()
     ours = {re.sub(r"\.\d+(?=\.|$)", ".N", path) for path in tiny().sites.modules}
-    assert ours == {*upstream, "model.rotary_emb"}
+    added = {"model.rotary_emb", "model.layers.N.self_attn.joined_heads"}
+    assert ours == {*upstream, *added}
     with pytest.raises(SiteNotFound):
         tiny().sites.resolve("model.layers.0.self_attn.rotary_emb")
 

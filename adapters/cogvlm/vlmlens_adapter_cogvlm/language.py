@@ -29,9 +29,11 @@ class CogVLMAttention(nn.Module):
     def __init__(self, config: Any, layer_idx: int) -> None:
         super().__init__()
         self.config, self.layer_idx = config, layer_idx
-        self.heads = config.num_attention_heads
-        self.scaling = (config.hidden_size // self.heads) ** -0.5
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // self.num_heads
+        self.scaling = self.head_dim**-0.5
         width = config.hidden_size
+        self.joined_heads = nn.Identity()  # so that heads have one site before both experts
         self.vision_expert_query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.vision_expert_dense = nn.Linear(width, width, bias=False)
         self.language_expert_query_key_value = nn.Linear(width, 3 * width, bias=False)
@@ -57,7 +59,7 @@ class CogVLMAttention(nn.Module):
         fused = routed(
             hidden, image, self.vision_expert_query_key_value, self.language_expert_query_key_value
         )
-        query, key, value = fused.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = fused.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key = apply_rotary_pos_emb(query, key, *rotation)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
@@ -65,7 +67,7 @@ class CogVLMAttention(nn.Module):
             self.config._attn_implementation, eager_attention_forward
         )
         mixed, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling)
-        mixed = mixed.flatten(-2)
+        mixed = self.joined_heads(mixed.flatten(-2))
         return routed(mixed, image, self.vision_expert_dense, self.language_expert_dense), weights
 
 

@@ -42,7 +42,7 @@ class CogVLMVisionAttention(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.heads = config.num_heads
+        self.num_heads = config.num_heads
         self.scaling = (config.hidden_size // config.num_heads) ** -0.5
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
@@ -50,7 +50,7 @@ class CogVLMVisionAttention(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[images, rows, width]` -> the same."""
-        fused = self.query_key_value(hidden).unflatten(-1, (3, self.heads, -1))
+        fused = self.query_key_value(hidden).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = fused.permute(2, 0, 3, 1, 4)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -62,6 +62,8 @@ class CogVLMVisionAttention(nn.Module):
 
 class CogVLMVisionBlock(nn.Module):
     """A block whose norms follow attention and MLP, inside the residual branches."""
+
+    norm_after = True
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ import transformers
 from pydantic import Field
 
 from vlmlens.abc.adapter import Answer, Generation, LoadRequest
+from vlmlens.abc.editable import Edits
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataError
 from vlmlens.hf import (
@@ -29,7 +30,7 @@ from vlmlens.hf.own_class import OwnClass
 from vlmlens.hf.weights import StoredTensor, stored_weights
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Rename, Site, SiteMap, SiteTemplate
+from vlmlens.sites import Axis, Rename, Site, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_glamm.boxes import check_count, fractions
 from vlmlens_adapter_glamm.config import check_kind, glamm_config
@@ -149,7 +150,7 @@ class GlammAdapter(OwnClass, RasterAdapter):
         """See `ModelAdapter.sites`."""
         hidden = re.compile(HIDDEN)
         paths = [name for name, _ in self.module.named_modules() if not hidden.search(name)]
-        return _Sites(self.templates, paths, self.renames)
+        return _Sites(self.templates, paths, self.renames, read_anatomy(self.module))
 
     def block_widths(self) -> Mapping[str, int]:
         """See `LoadedModel.block_widths`; SAM has a width of its own, and so has its prompt."""
@@ -236,7 +237,7 @@ class GlammAdapter(OwnClass, RasterAdapter):
 
     # ------------------------------------------------------------------ masks
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
+    def generate(self, batch: Batch, *, max_new_tokens: int, edits: Edits = ()) -> list[Generation]:
         """See `ModelAdapter.generate`: with a mask for every `[SEG]` of prompt and answer."""
         inputs = {name: value for name, value in batch.inputs.items() if name not in _GROUNDING}
         ids = self.generated_ids(inputs, max_new_tokens)

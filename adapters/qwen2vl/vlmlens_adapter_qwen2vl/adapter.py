@@ -23,7 +23,7 @@ from vlmlens.hf import (
     joined,
     packed_layout,
 )
-from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
+from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
@@ -82,7 +82,7 @@ class QwenVLAdapter(TransformersAdapter):
         """
         hidden = _BEFORE_WINDOWS if self.window else ()
         paths = [name for name, _ in self.module.named_modules() if not name.startswith(hidden)]
-        return SiteMap(self.templates, paths, self.renames)
+        return SiteMap(self.templates, paths, self.renames, read_anatomy(self.module))
 
     @cached_property
     def processor(self) -> Any:

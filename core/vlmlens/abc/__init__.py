@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from vlmlens.abc.dataset import Dataset
     from vlmlens.abc.engine import Engine, Part, Work
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.abc.intervention import Intervention
     from vlmlens.abc.model_work import ModelWork, WorkUnit
     from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
     from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
+    from vlmlens.passes.edits import Edit, EditedRows, Need, Spread
 
 __all__ = [
     "Analysis",
@@ -31,18 +33,23 @@ __all__ = [
     "ColumnInfo",
     "ColumnStore",
     "Dataset",
+    "Edit",
+    "EditedRows",
     "Engine",
     "Extractor",
     "ForwardOutput",
     "Generation",
+    "Intervention",
     "LoadRequest",
     "Logits",
     "ModelAdapter",
     "ModelWork",
+    "Need",
     "Options",
     "Part",
     "Pass",
     "Readout",
+    "Spread",
     "Values",
     "Work",
     "WorkUnit",
@@ -59,18 +66,23 @@ __getattr__, __dir__ = hand_out(
         "ColumnInfo": "vlmlens.abc.storage",
         "ColumnStore": "vlmlens.abc.storage",
         "Dataset": "vlmlens.abc.dataset",
+        "Edit": "vlmlens.passes.edits",
+        "EditedRows": "vlmlens.passes.edits",
         "Engine": "vlmlens.abc.engine",
         "Extractor": "vlmlens.abc.extractor",
         "ForwardOutput": "vlmlens.passes.batch",
         "Generation": "vlmlens.abc.adapter",
+        "Intervention": "vlmlens.abc.intervention",
         "LoadRequest": "vlmlens.abc.adapter",
         "Logits": "vlmlens.passes.batch",
         "ModelAdapter": "vlmlens.abc.adapter",
         "ModelWork": "vlmlens.abc.model_work",
+        "Need": "vlmlens.passes.edits",
         "Options": "vlmlens.abc.options",
         "Part": "vlmlens.abc.engine",
         "Pass": "vlmlens.passes.batch",
         "Readout": "vlmlens.abc.adapter",
+        "Spread": "vlmlens.passes.edits",
         "Values": "vlmlens.abc.storage",
         "Work": "vlmlens.abc.engine",
         "WorkUnit": "vlmlens.abc.model_work",

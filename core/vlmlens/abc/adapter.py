@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overl
 
 from vlmlens._display import brief, count, shape
 from vlmlens.abc import options as base
+from vlmlens.abc.editable import Editable, Edits
 from vlmlens.errors import DataError, SiteNotFound
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from vlmlens.passes.tracing import Edit, Trace
+    from vlmlens.passes.editing import Donors
+    from vlmlens.passes.tracing import Trace
 
 Answer: TypeAlias = "str | Sequence[int]"
 """A continuation of a prompt: text, or the token ids that a model generated."""
@@ -139,7 +141,7 @@ _SEE = re.compile(r"See `ModelAdapter\.(?P<name>\w+)`[.,:;]?\s*(?P<more>.*)", re
 """How a docstring refers to that of the interface; `help` shows that one instead."""
 
 
-class ModelAdapter(ABC):
+class ModelAdapter(Editable, ABC):
     """A loaded vision-language model behind the common interface. Made by `load`."""
 
     Options: ClassVar[type[base.Options]] = base.Options
@@ -265,8 +267,15 @@ class ModelAdapter(ABC):
         """Run one pass without gradients. Only the logits that are asked for are computed."""
 
     @abstractmethod
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
-        """The greedy continuation of each sample."""
+    def generate(self, batch: Batch, *, max_new_tokens: int, edits: Edits = ()) -> list[Generation]:
+        """The greedy continuation of each sample.
+
+        Args:
+            batch: The batch.
+            max_new_tokens: The largest number of tokens.
+            edits: What to replace meanwhile; see `edited`. This class applies them around the
+                method, so an adapter ignores them.
+        """
 
     def readout(self) -> Readout | None:
         """The final norm and the unembedding; None if the family has none (CLIP)."""
@@ -321,7 +330,9 @@ class ModelAdapter(ABC):
         /,
         *,
         logits: Logits = "none",
-        edits: Mapping[str, Edit] | None = None,
+        edits: Edits = (),
+        others: Sequence[Sample] = (),
+        donors: Donors = (),
     ) -> Trace: ...
 
     @overload
@@ -332,7 +343,9 @@ class ModelAdapter(ABC):
         sites: Sites,
         *,
         logits: Logits = "none",
-        edits: Mapping[str, Edit] | None = None,
+        edits: Edits = (),
+        others: Sequence[Sample] = (),
+        donors: Donors = (),
     ) -> Trace: ...
 
     def trace(
@@ -342,7 +355,9 @@ class ModelAdapter(ABC):
         sites: Sites | None = None,
         *,
         logits: Logits = "none",
-        edits: Mapping[str, Edit] | None = None,
+        edits: Edits = (),
+        others: Sequence[Sample] = (),
+        donors: Donors = (),
     ) -> Trace:
         """One pass that keeps the raw activations of some sites.
 
@@ -354,7 +369,10 @@ class ModelAdapter(ABC):
             prompt: The user's text, without any chat template.
             sites: Sites or patterns, one or several.
             logits: Which logits to compute too.
-            edits: Per site pattern, a function that maps the activation to what replaces it.
+            edits: What to replace; the activations that are kept are the edited ones. See
+                `edited`, also for `others` and `donors`.
+            others: The samples to which edits compare.
+            donors: The samples from which edits take rows.
 
         Returns:
             Activations by site name, as the modules gave them, and the logits.
@@ -373,7 +391,8 @@ class ModelAdapter(ABC):
         if wanted is None:
             raise SiteNotFound("No site was given to `trace`.", hint='Give ["llm.block.*"], say.')
         chosen = [wanted] if isinstance(wanted, str | Site) else wanted
-        return trace_forward(self, batch, chosen, logits=logits, edits=edits or {})
+        with self.edited(edits, others=others, donors=donors):
+            return trace_forward(self, batch, chosen, logits=logits)
 
 
 def _asked(image: Any, prompt: Any) -> Sample:

@@ -27,7 +27,7 @@ _PLAIN = re.compile(r"[\w./:#@,+={}\[\]*()-]{1,200}")
 
 SETTINGS = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
-    "quantization", "compile", "trust_remote_code", "data", "prompt", "sites", "extractor",
+    "quantization", "compile", "trust_remote_code", "data", "prompt", "sites", "edits", "extractor",
     "storage", "batch_size", "share_prefix", "generate", "limit", "on_bad_sample", "max_pixels",
     "background", "image_bits", "text_only", "seed", "out",
 )  # fmt: skip

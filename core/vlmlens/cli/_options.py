@@ -207,6 +207,9 @@ _FLAGS = (
           "Site, or column (SITE/SELECTOR), to keep; repeatable. [default: every block and the "
           "projector]",
           completion.sites, list[str]),
+    _Flag("edits", "What to record", "EDIT",
+          "Change the model while it runs, for example 'llm.block.3/image = zero'; repeatable.",
+          None, list[str], ("--edit",)),
     _Flag("extractor", "What to record", "NAME",
           "What to record per layer: activations or attention. [default: activations]",
           completion.names_of("extractor")),

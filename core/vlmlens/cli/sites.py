@@ -45,7 +45,7 @@ def sites(
     tree, widths, classes = runner.open_sites(flags.spec(), installed())
     moved = {given: tree.renamed(given) for given in pattern or ()}
     chosen = _chosen(tree, pattern or [], every=every)
-    rows = list(_rows(chosen, moved, widths, classes))
+    rows = list(_rows(tree, chosen, moved, widths, classes))
     hidden = set() if any(moved.values()) else {"given", "became"}
     headers = [name for name in _FIELDS if name not in hidden]
     output.data(
@@ -65,6 +65,7 @@ def _chosen(tree: SiteMap, patterns: list[str], *, every: bool) -> dict[Site, st
 
 
 def _rows(
+    tree: SiteMap,
     chosen: Mapping[Site, str | None],
     moved: Mapping[str, str | None],
     widths: Mapping[str, int],
@@ -77,6 +78,6 @@ def _rows(
             "site": site.name,
             "path": site.path,
             "class": classes.get(site.path),
-            "width": widths.get(site.path),
+            "width": tree.width(site, widths),
             "axis": site.axis.value,
         }

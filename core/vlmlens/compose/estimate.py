@@ -75,7 +75,7 @@ def estimated(
     for name in columns:
         column = Column.parse(name)
         site = skeleton.sites.resolve(column.site)[0]
-        width = widths.get(site.path)
+        width = skeleton.sites.width(site, widths)
         rows: float | None = 1.0
         if column.selector.ragged:
             key = f"{site.axis}/{column.selector}"

@@ -17,6 +17,7 @@ from vlmlens.compose.applicability import (
     check_storage,
     suitable,
 )
+from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.plugin_checks import check_lifecycle
@@ -36,7 +37,9 @@ from vlmlens.tokens import Column, TokenKind
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.extractor import Extractor
+    from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.registry import Registry
+    from vlmlens.samples import Sample
 
 Loader = Callable[[], ModelAdapter]
 
@@ -163,9 +166,8 @@ def compose(
     )
     analyses, left_out = suit(asked, samples=samples, columns=())
 
-    adapter_class: type[ModelAdapter] = registry.load(adapter)
-    request = load_request(spec, registry, adapter)
-    check_adapter(adapter, adapter_class, request, registry)
+    adapter_class, request = _checked_adapter(spec, registry, adapter)
+    edits = opened_edits(spec, registry)
     make_extractor = extractor_maker(spec, registry, extractor)
     _check_compile(spec)
     skeleton = adapter_class.skeleton(request)
@@ -183,6 +185,7 @@ def compose(
         usable = Usable.checked(spec, samples, *parts)
         samples = usable.samples
     _check_generation(spec, adapter, columns)
+    check_edits(edits, skeleton, samples, spec.generate)
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
@@ -208,7 +211,7 @@ def compose(
         suggested=suggests,
         left_out=left_out,
         estimate=estimate,
-        load=lambda: load_model(spec, adapter_class, request),
+        load=lambda: load_model(spec, adapter_class, request, edits, samples),
         extractor=make_extractor,
         skipped=usable.skipped,
         notes=[*notes, *usable.notes],
@@ -247,6 +250,15 @@ def _check_generation(spec: RunSpec, adapter: Manifest, columns: Sequence[str]) 
             )
 
 
+def _checked_adapter(
+    spec: RunSpec, registry: Registry, adapter: Manifest
+) -> tuple[type[ModelAdapter], LoadRequest]:
+    adapter_class: type[ModelAdapter] = registry.load(adapter)
+    request = load_request(spec, registry, adapter)
+    check_adapter(adapter, adapter_class, request, registry)
+    return adapter_class, request
+
+
 def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRequest:
     """The part of a spec that is about loading the model."""
     return LoadRequest(
@@ -264,9 +276,20 @@ def load_request(spec: RunSpec, registry: Registry, adapter: Manifest) -> LoadRe
 
 
 def load_model(
-    spec: RunSpec, adapter_class: type[ModelAdapter], request: LoadRequest
+    spec: RunSpec,
+    adapter_class: type[ModelAdapter],
+    request: LoadRequest,
+    edits: Sequence[Edit | EdgeCut] = (),
+    samples: Sequence[Sample] = (),
 ) -> ModelAdapter:
-    """Load the model of a spec, and compile its blocks if the spec asks for it.
+    """Load the model of a spec, compile its blocks if the spec asks for it, and edit it.
+
+    Args:
+        spec: The spec.
+        adapter_class: The class of its adapter.
+        request: What to load, and how.
+        edits: Edits that hold for all of its passes.
+        samples: The samples to which edits compare.
 
     Raises:
         CompositionError: Its blocks cannot be compiled.
@@ -276,6 +299,7 @@ def load_model(
         from vlmlens.passes.compiling import compile_blocks
 
         compile_blocks(vlm)
+    vlm.edit_always(edits, others=samples)
     return vlm
 
 
@@ -285,9 +309,7 @@ def open_sites(
     """A model's sites, and output widths and class names by module path, from its config alone."""
     spec, _ = with_adapter(spec, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
-    adapter_class: type[ModelAdapter] = registry.load(adapter)
-    request = load_request(spec, registry, adapter)
-    check_adapter(adapter, adapter_class, request, registry)
+    adapter_class, request = _checked_adapter(spec, registry, adapter)
     skeleton = adapter_class.skeleton(request)
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     classes = {name: type(module).__name__ for name, module in skeleton.module.named_modules()}

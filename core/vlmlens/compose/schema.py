@@ -71,7 +71,9 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
     """
     notes: list[str] = []
     plugins: dict[PluginKind, list[_Plugin]] = {
-        kind: list(_plugins(registry, kind, notes)) for kind in PluginKind
+        kind: list(_plugins(registry, kind, notes))
+        for kind in PluginKind
+        if kind is not PluginKind.INTERVENTION  # named in edits, which are text
     }
     schema = RunSpec.model_json_schema()
     definitions = schema.pop("$defs")
@@ -95,7 +97,7 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
         for name, key in _lifecycle(registry, definitions, notes).items()
     }
     fields["analysis"] = _analysis(fields["analysis"], plugins[PluginKind.ANALYSIS])
-    for name in ("prompt", "sites"):
+    for name in ("prompt", "sites", "edits"):
         fields[name] = _one_or_several(fields[name])
     return {
         "$schema": DIALECT,

@@ -69,7 +69,7 @@ def planned(
     """
     size = None if isinstance(batch_size, str) else batch_size
     lengths = Lengths.of(samples, lambda sample: vlm.encode([sample]))
-    can = share and extractor.takes_passes and generate is None
+    can = share and extractor.takes_passes and generate is None and not vlm.active_edits
     shared = vlm.shares if can else "nothing"
     found = units(samples, lengths, size=size, budget=budget, share=shared)
     if size is None:

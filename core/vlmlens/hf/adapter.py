@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from vlmlens.abc.adapter import Generation, Readout, Sharing
+from vlmlens.abc.editable import Edits
 from vlmlens.hf.recurrent import chunk_size, masks_one
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.hf.shared_images import encode_same_images
@@ -103,7 +104,7 @@ class TransformersAdapter(SampleEncoding):
         by_place = "Tensor" in str(accepted.annotation)
         return {"logits_to_keep": places.to(self.device)} if by_place else {}
 
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> list[Generation]:
+    def generate(self, batch: Batch, *, max_new_tokens: int, edits: Edits = ()) -> list[Generation]:
         """See `ModelAdapter.generate`."""
         inputs = self._ending_together(batch.inputs)
         ids = self.generated_ids(inputs, max_new_tokens)

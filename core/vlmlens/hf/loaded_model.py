@@ -31,7 +31,7 @@ from vlmlens.hf.load_options import (
     quantization_config,
 )
 from vlmlens.hf.processors import image_backend, load_processor
-from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
+from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate, read_anatomy
 
 
 class LoadedModel(ModelAdapter):
@@ -221,7 +221,7 @@ class LoadedModel(ModelAdapter):
     def sites(self) -> SiteMap:
         """See `ModelAdapter.sites`."""
         paths = [name for name, _ in self.module.named_modules()]
-        return SiteMap(self.templates, paths, self.renames)
+        return SiteMap(self.templates, paths, self.renames, read_anatomy(self.module))
 
     @property
     def device(self) -> torch.device:

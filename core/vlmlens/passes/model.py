@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch
 
     from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+    from vlmlens.samples import Sample
     from vlmlens.sites import SiteMap
 
 
@@ -29,3 +30,10 @@ class Model(Protocol):
 
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
         """One pass without gradients."""
+
+
+class EncodingModel(Model, Protocol):
+    """A model that encodes samples, too; some edits need passes over other samples."""
+
+    def encode(self, samples: Sequence[Sample]) -> Batch:
+        """Samples as one padded batch."""

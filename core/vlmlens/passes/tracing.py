@@ -1,8 +1,6 @@
 """Reading and editing activations in one forward pass: the only module that registers hooks.
 
-A module can return a tensor; a tuple or model output whose first tensor is the activation (a
-decoder layer's hidden states, an attention's output); or a list of tensors, one per image, which
-are read as one. Only `activation_of` unwraps them.
+What of a module's input or output is the activation is decided in `activation`.
 """
 
 from __future__ import annotations
@@ -10,29 +8,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 
 from vlmlens._display import brief, count
-from vlmlens.errors import SiteNotFound, SiteSilent, VlmlensError, did_you_mean
+from vlmlens.errors import SiteNotFound, SiteSilent, did_you_mean
+from vlmlens.passes.activation import (
+    Arguments,
+    Edit,
+    activation_of,
+    check_axis,
+    input_of,
+    part_of,
+    replaced_activation,
+    replaced_input,
+)
 from vlmlens.passes.compiling import uncompiled
 from vlmlens.passes.skipping import passing_on
-from vlmlens.sites import Axis, Site
+from vlmlens.sites import Site
 
 if TYPE_CHECKING:
     from vlmlens.passes.batch import Batch, Logits
     from vlmlens.passes.model import Model
 
-Edit: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""A function from an activation to the tensor of the same shape that replaces it."""
+Rewrite: TypeAlias = Callable[[torch.nn.Module, Arguments], Arguments]
+"""A function from a module and its arguments to those with which it is called instead."""
 
 Visit: TypeAlias = Callable[[Site, torch.Tensor], None]
 """A function that is called with a site and its activation during the pass."""
 
 Part: TypeAlias = Callable[[Any, Site], torch.Tensor]
-"""Takes the wanted tensor from a module's output; raises `SiteSilent` if there is none."""
+"""Takes the wanted tensor from what a module gives; raises `SiteSilent` if there is none."""
 
 
 @dataclass(slots=True)
@@ -87,52 +96,121 @@ class Trace(Mapping[str, torch.Tensor]):
         return select(self[parsed.site], parsed.selector, self.batch.layouts[site.axis], site)
 
 
+_DEPTH: ContextVar[int] = ContextVar("depth of passes", default=0)
+
+_Side: TypeAlias = "tuple[str, str]"
+"""The path of a module, and "in" or "out"."""
+
+
 @dataclass(slots=True)
 class _Hooks:
     """The hooks of one pass, and what they recorded."""
 
+    module: torch.nn.Module
     visit: Visit
-    wanted: Mapping[str, Sequence[Site]]
-    edits: Mapping[str, Sequence[tuple[Site, Edit]]]
-    part: Part
+    wanted: Mapping[_Side, Sequence[Site]]
+    edits: Mapping[_Side, Sequence[tuple[Site, Edit]]]
+    part: Part | None
     stop_after: int | None = None
-    calls: Counter[str] = field(default_factory=Counter)
+    rewrites: Mapping[_Side, Sequence[tuple[Site, Rewrite]]] = field(default_factory=dict)
+    calls: Counter[_Side] = field(default_factory=Counter)
     seen: set[str] = field(default_factory=set)
+    depth: int = field(default_factory=_DEPTH.get)
 
-    def hook(self, path: str) -> Callable[[torch.nn.Module, Any, Any], Any]:
-        """The forward hook of one module."""
+    @contextmanager
+    def registered(self) -> Iterator[None]:
+        """Have the hooks, with the compiled blocks around them uncompiled."""
+        sides = {**self.wanted, **self.edits, **self.rewrites}
+        handles = [self._register(side) for side in sides]
+        try:
+            with uncompiled(self.module, [path for path, _ in sides]):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
+    def _register(self, side: _Side) -> Any:
+        """Add the hook of one side of a module; the handle removes it.
+
+        Before all other hooks: those by which transformers captures hidden states must see edits.
+        """
+        module = self.module.get_submodule(side[0])
+        if side[1] == "out":
+            return module.register_forward_hook(self._after(side), prepend=True)
+        return module.register_forward_pre_hook(self._before(side), prepend=True, with_kwargs=True)
+
+    def _after(self, side: _Side) -> Callable[[torch.nn.Module, Any, Any], Any]:
         def run(module: torch.nn.Module, args: Any, output: Any) -> Any:
             del module, args
-            call = self.calls[path]
-            self.calls[path] += 1
-            edited = self._edited(path, call, output)
-            for site in self.wanted.get(path, ()):
-                if site.call in (None, call):
-                    self.seen.add(site.name)
-                    self.visit(site, self.part(edited, site))
-            if len(self.seen) == self.stop_after:
-                raise _Done
-            return edited if path in self.edits else None
+            if self.depth != _DEPTH.get():
+                return None
+            call = self._next_call(side)
+            for site, edit in self._edits(side, call):
+                output = replaced_activation(output, site, edit, self.module)
+            for site in self._sites(side, call):
+                self._show(site, output, activation_of)
+            self._stop()
+            return output if side in self.edits else None
 
         return run
 
-    def _edited(self, path: str, call: int, output: Any) -> Any:
-        for site, edit in self.edits.get(path, ()):
+    def _before(self, side: _Side) -> Callable[[torch.nn.Module, Any, Any], Any]:
+        def run(module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+            if self.depth != _DEPTH.get():
+                return None
+            call = self._next_call(side)
+            arguments: Arguments = (args, kwargs)
+            for site, edit in self._edits(side, call):
+                arguments = replaced_input(arguments, site, edit, self.module)
+            for site, rewrite in self.rewrites.get(side, ()):
+                self.seen.add(site.name)
+                arguments = rewrite(module, arguments)
+            for site in self._sites(side, call):
+                self._show(site, arguments, input_of)
+            self._stop()
+            return arguments if side in self.edits or side in self.rewrites else None
+
+        return run
+
+    def _next_call(self, side: _Side) -> int:
+        self.calls[side] += 1
+        return self.calls[side] - 1
+
+    def _edits(self, side: _Side, call: int) -> Iterator[tuple[Site, Edit]]:
+        for site, edit in self.edits.get(side, ()):
             if site.call in (None, call):
                 self.seen.add(site.name)
-                output = replaced_activation(output, site, edit)
-        return output
+                yield site, edit
 
-    def check(self) -> None:
-        """Raise an error if a site gave no activation, or several instead of one."""
+    def _sites(self, side: _Side, call: int) -> Iterator[Site]:
+        for site in self.wanted.get(side, ()):
+            if site.call in (None, call):
+                self.seen.add(site.name)
+                yield site
+
+    def _show(self, site: Site, value: Any, activation: Part) -> None:
+        if self.part is not None:
+            self.visit(site, self.part(value, site))
+        else:
+            self.visit(site, part_of(activation(value, site), site, self.module))
+
+    def _stop(self) -> None:
+        if len(self.seen) == self.stop_after:
+            raise _Done
+
+    def check(self, *, often: bool = False) -> None:
+        """Raise an error if a site gave no activation, or several instead of one.
+
+        Args:
+            often: Whether several are fine.
+        """
         sites = [site for group in self.wanted.values() for site in group]
         sites += [site for group in self.edits.values() for site, _ in group]
         for site in sites:
-            calls = self.calls[site.path]
+            calls = self.calls[site.path, site.side]
             if site.name not in self.seen:
                 raise _silent(site, calls)
-            if site.call is None and calls > 1:
+            if site.call is None and calls > 1 and not often:
                 raise _called_often(site, calls)
 
 
@@ -167,29 +245,70 @@ def hooked(
             activation, or its module ran several times and the site does not say which call is
             meant.
     """
-    wanted: dict[str, list[Site]] = {}
+    wanted: dict[_Side, list[Site]] = {}
     for site in sites:
-        wanted.setdefault(site.path, []).append(site)
-    by_path: dict[str, list[tuple[Site, Edit]]] = {}
+        wanted.setdefault((site.path, site.side), []).append(site)
+    edited: dict[_Side, list[tuple[Site, Edit]]] = {}
     for site, edit in edits:
-        by_path.setdefault(site.path, []).append((site, edit))
+        edited.setdefault((site.path, site.side), []).append((site, edit))
     names = {site.name for group in wanted.values() for site in group}
     names |= {site.name for site, _ in edits}
-    hooks = _Hooks(visit, wanted, by_path, part or activation_of, len(names) if stop else None)
-    # Before all other hooks: those by which transformers captures hidden states must see edits.
-    handles = [
-        module.get_submodule(path).register_forward_hook(hooks.hook(path), prepend=True)
-        for path in {**wanted, **by_path}
-    ]
+    hooks = _Hooks(module, visit, wanted, edited, part, len(names) if stop else None)
     try:
-        with uncompiled(module, {**wanted, **by_path}), passing_on(module, skip):
+        with hooks.registered(), passing_on(module, skip):
             yield
     except _Done:
         pass
-    finally:
-        for handle in handles:
-            handle.remove()
     hooks.check()
+
+
+def depth() -> int:
+    """How many `passes_apart` are around; hooks and edits hold at the depth where they began."""
+    return _DEPTH.get()
+
+
+@contextmanager
+def passes_apart() -> Iterator[None]:
+    """Run other passes amid one that is hooked: the hooks of that one do nothing meanwhile."""
+    before = _DEPTH.set(_DEPTH.get() + 1)
+    try:
+        yield
+    finally:
+        _DEPTH.reset(before)
+
+
+@contextmanager
+def edit_hooks(
+    module: torch.nn.Module,
+    edits: Sequence[tuple[Site, Edit]],
+    rewrites: Sequence[tuple[Site, Rewrite]] = (),
+    *,
+    often: bool = False,
+) -> Iterator[None]:
+    """Replace activations during a pass, which other hooks may read, and may end early.
+
+    Reads whose hooks were added before see the edited values.
+
+    Args:
+        module: The model; site paths are relative to it.
+        edits: What to replace, in this order where it is the same site.
+        rewrites: What to change of the arguments of modules.
+        often: Whether modules may run several times.
+
+    Raises:
+        SiteSilent: At the end, unless the pass was ended early: a module did not run, or ran
+            several times and its site does not say which call is meant.
+    """
+    by_side: dict[_Side, list[tuple[Site, Edit]]] = {}
+    for site, edit in edits:
+        by_side.setdefault((site.path, site.side), []).append((site, edit))
+    changed: dict[_Side, list[tuple[Site, Rewrite]]] = {}
+    for site, rewrite in rewrites:
+        changed.setdefault((site.path, "in"), []).append((site, rewrite))
+    hooks = _Hooks(module, _ignore, {}, by_side, None, rewrites=changed)
+    with hooks.registered():
+        yield
+    hooks.check(often=often)
 
 
 def trace_forward(
@@ -198,17 +317,15 @@ def trace_forward(
     patterns: Iterable[str | Site],
     *,
     logits: Logits,
-    edits: Mapping[str, Edit],
 ) -> Trace:
     """The implementation of `ModelAdapter.trace`."""
     sites = {site.name: site for item in patterns for site in _resolved(vlm, item)}
-    pairs = [(site, edit) for pattern, edit in edits.items() for site in vlm.sites.resolve(pattern)]
     trace = Trace(batch, {}, sites)
 
     def keep(site: Site, activation: torch.Tensor) -> None:
         trace.activations[site.name] = activation
 
-    with torch.inference_mode(), hooked(vlm.module, sites.values(), keep, pairs):
+    with torch.inference_mode(), hooked(vlm.module, sites.values(), keep):
         trace.logits = vlm.forward(batch, logits=logits).logits
     return trace
 
@@ -255,75 +372,8 @@ class _Reached(BaseException):
     """Stops a pass. It is no `Exception`, so that no error handler on the way catches it."""
 
 
-def activation_of(output: Any, site: Site) -> torch.Tensor:
-    """The activation in a module's output.
-
-    That is the tensor itself, or the first tensor in a tuple, list or model output. A list of
-    `[rows, width]` tensors of equal width (one per image) is concatenated.
-
-    Raises:
-        SiteSilent: The output contains no tensor.
-    """
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if _in_pieces(output):
-        return torch.cat(output)
-    if isinstance(output, (tuple, list)):
-        for item in output:
-            if isinstance(item, torch.Tensor):
-                return item
-    raise SiteSilent(
-        f"The site {site.name!r} gave {type(output).__name__}, which holds no tensor.",
-        subject=site.name,
-        hint="Choose a module inside or around it.",
-    )
-
-
-def check_axis(site: Site, known: Iterable[Axis]) -> None:
-    """Raise an error if a batch has no layout for a site's axis."""
-    if site.axis not in set(known):
-        raise SiteSilent(
-            f"The site {site.name!r} lies on the {site.axis.value} axis, which this batch lacks.",
-            subject=site.name,
-            hint="Samples without an image have no vision side.",
-        )
-
-
-def replaced_activation(output: Any, site: Site, edit: Edit) -> Any:
-    """A module's output with its activation edited, in its original form (tensor, tuple, ...).
-
-    Raises:
-        VlmlensError: The edit changes the shape.
-    """
-    before = activation_of(output, site)
-    after = edit(before)
-    if after.shape != before.shape:
-        raise VlmlensError(
-            f"The edit at {site.name!r} changed the shape from {tuple(before.shape)} to "
-            f"{tuple(after.shape)}.",
-            subject=site.name,
-            hint="An edit must return a tensor of the same shape.",
-        )
-    if output is before:
-        return after
-    if _in_pieces(output):
-        return list(after.split([len(piece) for piece in output]))
-    if isinstance(output, Mapping):
-        key = next(name for name, value in output.items() if value is before)
-        output[key] = after  # type: ignore[index]
-        return output
-    return type(output)(after if item is before else item for item in output)
-
-
-def _in_pieces(output: Any) -> bool:
-    if not isinstance(output, list) or not output:
-        return False
-    return (
-        all(isinstance(piece, torch.Tensor) and piece.ndim == 2 for piece in output)
-        and len({piece.shape[-1] for piece in output}) == 1
-    )
+def _ignore(site: Site, activation: torch.Tensor) -> None:
+    del site, activation
 
 
 def _resolved(vlm: Model, item: str | Site) -> list[Site]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
+from vlmlens.abc.edit_texts import announce
 from vlmlens.registry._choice import Choice
 from vlmlens.registry._entry import HOOK_GROUP, Entry, normal
 from vlmlens.registry._guard import Guard, TooSlow
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from vlmlens.abc.options import Options
     from vlmlens.errors import UnknownPlugin
     from vlmlens.manifest import Manifest, PluginKind
+    from vlmlens.passes.edits import EdgeCut, Edit
+
+announce(lambda text: Registry.default().edit(text))
 
 
 class Registry:
@@ -227,6 +231,19 @@ class Registry:
             where = plugin.__name__
         options: Options = validated(plugin.Options, values, where=where)
         return options
+
+    def edit(self, text: str) -> Edit | EdgeCut:
+        """The edit that `SITE/SELECTOR = INTERVENTION(arguments)` means.
+
+        Raises:
+            EditError: It does not parse, or has arguments that do not fit.
+            SelectorError: Its selector does not parse.
+            PluginError: There is no such intervention.
+            SpecError: The intervention has no such option, or the value is of the wrong kind.
+        """
+        from vlmlens.registry._edits import opened_edit
+
+        return opened_edit(text, self.find, self.load, self.options)
 
     def dataset_for(self, data: str) -> tuple[Manifest, str]:
         """The dataset plugin for `--data`, and the source for it.

@@ -24,6 +24,7 @@ _INTERFACES = {
     PluginKind.DATASET: "Dataset",
     PluginKind.ANALYSIS: "Analysis",
     PluginKind.ENGINE: "Engine",
+    PluginKind.INTERVENTION: "Intervention",
 }
 _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 

@@ -18,7 +18,13 @@ from vlmlens.registry._entry import normal
 if TYPE_CHECKING:
     from types import ModuleType
 
-KINDS = (PluginKind.ADAPTER, PluginKind.ANALYSIS, PluginKind.STORAGE, PluginKind.DATASET)
+KINDS = (
+    PluginKind.ADAPTER,
+    PluginKind.ANALYSIS,
+    PluginKind.STORAGE,
+    PluginKind.DATASET,
+    PluginKind.INTERVENTION,
+)
 """The kinds that have a template."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")

@@ -14,6 +14,7 @@ from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.abc.storage import ColumnStore
 from vlmlens.compose.applicability import asked_analyses, check_lasting, suitable
+from vlmlens.compose.edit_check import opened_edits
 from vlmlens.compose.estimate import Estimate
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.labels import analysis_named
@@ -225,7 +226,9 @@ def analyze(
         check_kept(run, made, registry, chosen)
 
     def load() -> ModelAdapter:
-        return load_model(spec, _adapter_class(), load_request(spec, registry, adapter))
+        run.check_trust("edits")
+        request = load_request(spec, registry, adapter)
+        return load_model(spec, _adapter_class(), request, opened_edits(spec, registry), samples)
 
     with disk_errors(), changing(run.path, shared=True):
         job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))

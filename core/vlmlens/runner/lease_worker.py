@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._version import __version__
+from vlmlens.compose.edit_check import opened_edits
 from vlmlens.compose.plan import extractor_maker, load_model, load_request
 from vlmlens.errors import CompositionError, RunError
 from vlmlens.extraction.dry_pass import silent_columns
@@ -63,7 +64,9 @@ class _ExtractingWorker:
         self._stores = _stores_of(order, self._spec, registry)
         adapter = registry.find(PluginKind.ADAPTER, self._spec.adapter)
         request = load_request(self._spec, registry, adapter)
-        self._vlm = load_model(self._spec, registry.load(adapter), request)
+        edits = opened_edits(self._spec, registry)
+        others = [Sample.from_dict(record) for record in order["others"]]
+        self._vlm = load_model(self._spec, registry.load(adapter), request, edits, others)
         self._silent = silent_columns(
             self._vlm,
             self._spec.sites,

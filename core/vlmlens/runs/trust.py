@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vlmlens.errors import RunError, UntrustedRun
+from vlmlens.errors import EditError, RunError, UntrustedRun
 from vlmlens.registry import FILE_END, names_file
 from vlmlens.runs.signing import is_own
 from vlmlens.samples import Sample
 from vlmlens.spec.model import RunSpec
+
+if TYPE_CHECKING:
+    from vlmlens.passes.edits import WrittenEdit
 
 ASK = "If you trust whoever made it, add --trust (in Python: trust=True); see docs/security.md."
 
@@ -31,6 +36,7 @@ def code_of(spec: RunSpec) -> dict[str, str]:
     """What a spec names that is Python code outside the installed plugins, by setting."""
     named = {kind: getattr(spec, kind) or "" for kind in _KINDS}
     named |= {f"analysis {name}": name for name in spec.analysis}
+    named |= {f"edits {edit}": edit.name for edit in _edits_of(spec)}
     found = {setting: name for setting, name in named.items() if names_file(name)}
     if spec.data is not None and names_file(spec.data):
         found["data"] = spec.data
@@ -49,9 +55,38 @@ def with_whole_paths(spec: RunSpec) -> RunSpec:
         _whole(name) if f"analysis {name}" in code else name: options
         for name, options in spec.analysis.items()
     }
+    if spec.edits:
+        update["edits"] = [str(_with_whole_paths(edit)) for edit in _edits_of(spec)]
     if spec.trust_remote_code and spec.model is not None and Path(spec.model).exists():
         update["model"] = str(Path(spec.model).resolve())
     return spec.model_copy(update=update)
+
+
+def _edits_of(spec: RunSpec) -> list[WrittenEdit]:
+    """The edits of a spec that parse; composing a run refuses the others."""
+    if not spec.edits:
+        return []
+    from vlmlens.passes.edits import WrittenEdit
+
+    found = []
+    for text in spec.edits:
+        with suppress(EditError):
+            found.append(WrittenEdit.parse(text))
+    return found
+
+
+def _with_whole_paths(edit: WrittenEdit) -> WrittenEdit:
+    """An edit with absolute paths of code, and of the files that its arguments name."""
+
+    def whole(value: str) -> str:
+        return _whole(value) if Path(_expanded(value)).is_file() else value
+
+    return replace(
+        edit,
+        name=_whole(edit.name) if names_file(edit.name) else edit.name,
+        positional=tuple(map(whole, edit.positional)),
+        named={key: whole(value) for key, value in edit.named.items()},
+    )
 
 
 def code_inside(spec: RunSpec, folder: Path) -> dict[str, str]:
@@ -70,6 +105,9 @@ def reach_of(spec: RunSpec) -> dict[str, str]:
     named = [spec.model, *(v for v in spec.options.adapter.values() if "/" in str(v))]
     if away := [str(each) for each in named if each and not os.path.exists(_expanded(str(each)))]:  # noqa: PTH110 - too long a name is no error
         found["model"] = ", ".join(away)
+    for edit in _edits_of(spec):
+        if any("/" in value for value in (*edit.positional, *edit.named.values())):
+            found.setdefault(f"edits {edit}", edit.text)
     if spec.options.plugins:
         found["options.plugins"] = ", ".join(spec.options.plugins)
     return found

@@ -5,9 +5,19 @@ a module tree, and the names that tab completion offers. May use `vlmlens.errors
 load torch. Add new pattern syntax to `patterns`, and what a pattern matches to `site_map`.
 """
 
+from vlmlens.sites.anatomy import read_anatomy
 from vlmlens.sites.patterns import parse_pattern
 from vlmlens.sites.regex import PREFIX
 from vlmlens.sites.site import Axis, Rename, Site, SiteTemplate
 from vlmlens.sites.site_map import SiteMap
 
-__all__ = ["PREFIX", "Axis", "Rename", "Site", "SiteMap", "SiteTemplate", "parse_pattern"]
+__all__ = [
+    "PREFIX",
+    "Axis",
+    "Rename",
+    "Site",
+    "SiteMap",
+    "SiteTemplate",
+    "parse_pattern",
+    "read_anatomy",
+]

@@ -23,7 +23,10 @@ USUAL = (
     "llm.embed",
     "llm.block.*",
     "llm.block.*.attn",
+    "llm.block.*.attn.heads",
+    "llm.block.*.attn_out",
     "llm.block.*.mlp",
+    "llm.block.*.mlp_out",
     "llm.norm",
     "llm.head",
 )

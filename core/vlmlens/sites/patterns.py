@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from vlmlens.errors import SiteSyntaxError
 
+_NUMBERS = r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*"
 _PART = re.compile(r"\*|-[1-9][0-9]{0,8}|[0-9]{1,9}-[0-9]{1,9}|\w+|\{\w+(?:,\w+)*\}")
-
-
+_BRACKETS = re.compile(r"(?<![^.])\[([0-9]{1,9}-[0-9]{1,9})\](?![^.])")
 _CALL = re.compile(r"#([0-9]{1,9})\Z")
+_HEADS = re.compile(rf"\.heads(?:\[(?P<which>\*|{_NUMBERS})\])?\Z")
+_INPUT = ":in"
 
 
 def parse_pattern(pattern: str) -> list[str]:
@@ -21,8 +23,10 @@ def parse_pattern(pattern: str) -> list[str]:
 
     >>> parse_pattern("llm.block.3-7.{mlp,self_attn}")
     ['llm', 'block', '3-7', '{mlp,self_attn}']
+    >>> parse_pattern("llm.block.[8-16].attn")
+    ['llm', 'block', '8-16', 'attn']
     """
-    parts = pattern.split(".")
+    parts = _BRACKETS.sub(r"\1", pattern).split(".")
     for part in parts:
         if not _PART.fullmatch(part):
             raise SiteSyntaxError(
@@ -38,6 +42,45 @@ def split_call(pattern: str) -> tuple[str, int | None]:
     """A pattern without its `#k`, and `k`."""
     match = _CALL.search(pattern)
     return (pattern[: match.start()], int(match[1])) if match else (pattern, None)
+
+
+def split_input(pattern: str) -> tuple[str, bool]:
+    """A pattern without its `:in`, and whether it had one.
+
+    >>> split_input("llm.block.3:in")
+    ('llm.block.3', True)
+    """
+    return pattern.removesuffix(_INPUT), pattern.endswith(_INPUT)
+
+
+def split_heads(pattern: str) -> tuple[str, str | None]:
+    """A pattern without `.heads` or `.heads[...]`, and which heads it names.
+
+    Returns:
+        The pattern, and "" for the heads side by side, "*" or numbers for single heads, or None
+        if the pattern names no heads.
+
+    >>> split_heads("llm.block.3.attn.heads[0-2,5]"), split_heads("llm.block.3.attn.heads")
+    (('llm.block.3.attn', '0-2,5'), ('llm.block.3.attn', ''))
+    """
+    match = _HEADS.search(pattern)
+    return (pattern[: match.start()], match["which"] or "") if match else (pattern, None)
+
+
+def head_numbers(which: str, count: int) -> list[int]:
+    """The numbers that `*`, `5`, `0-3` or `0-3,7` names, of `count` heads.
+
+    >>> head_numbers("0-2,5", 8), head_numbers("*", 3)
+    ([0, 1, 2, 5], [0, 1, 2])
+    """
+    if which == "*":
+        return list(range(count))
+    found: dict[int, None] = {}
+    for each in which.split(","):
+        low, _, high = each.partition("-")
+        # A range that ends far behind the last head names one that does not exist; no more do.
+        found |= dict.fromkeys(range(int(low), min(int(high or low), int(low) + count) + 1))
+    return list(found)
 
 
 def matching(names: Sequence[str], parts: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Axis(StrEnum):
@@ -34,6 +35,11 @@ class Site:
         axis: What the rows of its activation stand for.
         index: Number of the block that it belongs to, if any.
         call: Which call of the module is meant, if it runs several times per pass.
+        side: Whether the activation is what the module gives ("out"), or what it is given ("in").
+        columns: The columns of the activation that are meant, as (first, one after the last), such
+            as those of one head; None: all.
+        scale: Path of the number or vector by which the model multiplies the activation before it
+            uses it; "" if by none. Reads and edits see the product.
     """
 
     name: str
@@ -41,6 +47,9 @@ class Site:
     axis: Axis
     index: int | None = None
     call: int | None = None
+    side: Literal["out", "in"] = "out"
+    columns: tuple[int, int] | None = None
+    scale: str = ""
 
     def __str__(self) -> str:
         return self.name

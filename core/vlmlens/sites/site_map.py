@@ -8,12 +8,22 @@ Canonical names are the same in every family: `vision.block.15`, `projector`, `l
 
 =============  =============================================================
 `*`            any one part (`vision.block.*`, `llm.block.*.mlp`)
-`3-7`          the numbers 3 to 7, both included (`llm.block.3-7`)
+`3-7`          the numbers 3 to 7, both included (`llm.block.3-7`); also `[3-7]`
 `-1`           counted from the end (`llm.block.-1` is the last block)
 `{a,b}`        either part (`llm.block.3.{mlp,self_attn}`)
 `NAME#k`       the k-th call (from 0) of a module that runs more than once per pass
 `re:...`       a regular expression over whole module paths, current or older ones
 =============  =============================================================
+
+Some sites are not the output of a module that has their name:
+
+=================  =====================================================================
+`NAME:in`          what the module is given (`llm.block.14:in`)
+`BLOCK.attn_out`   what attention adds to the residual stream, after a norm or scale behind
+                   it; `BLOCK.mlp_out` likewise
+`ATTN.heads`       all heads side by side: the input of the output projection
+                   (`llm.block.14.attn.heads`); `heads[5]`, `heads[0-3]`, `heads[*]`: single ones
+=================  =====================================================================
 
 If a pattern matches nothing, the error lists the nearest names.
 """
@@ -27,7 +37,16 @@ from functools import cached_property
 
 from vlmlens._display import brief, count
 from vlmlens.errors import SiteNotFound, nearest
-from vlmlens.sites.patterns import matching, parse_pattern, split_call
+from vlmlens.sites.anatomy import OUTPUTS, Anatomy, Heads
+from vlmlens.sites.derived import branch_of, heads_of, input_of, why_without
+from vlmlens.sites.patterns import (
+    head_numbers,
+    matching,
+    parse_pattern,
+    split_call,
+    split_heads,
+    split_input,
+)
 from vlmlens.sites.regex import PREFIX, paths_matching
 from vlmlens.sites.site import Axis, Rename, Site, SiteTemplate
 
@@ -44,6 +63,8 @@ class SiteMap:
         templates: The family's canonical names.
         modules: Every module path of the tree, in the tree's order.
         renames: Older module paths, tried in order if a path is not found as given.
+        anatomy: What is known of attention heads and of blocks (`vlmlens.sites.anatomy`); None:
+            there are no sites of heads, nor `attn_out` and `mlp_out`.
     """
 
     def __init__(
@@ -51,10 +72,12 @@ class SiteMap:
         templates: Sequence[SiteTemplate],
         modules: Iterable[str],
         renames: Sequence[Rename] = (),
+        anatomy: Anatomy | None = None,
     ) -> None:
         self._modules = {path: None for path in modules if path}
         self._templates = tuple(templates)
         self._renames = tuple(renames)
+        self._anatomy = anatomy or Anatomy()
 
     @cached_property
     def canonical(self) -> Mapping[str, Site]:
@@ -87,16 +110,65 @@ class SiteMap:
         ['model.layers.0.mlp']
         """
         text, call = split_call(pattern)
-        if text.startswith(PREFIX):
-            paths = paths_matching(text, self._modules, self._renames)
-            sites = [self._site_of(path) for path in paths]
-        else:
-            sites = self._match(parse_pattern(text)) or self._renamed(text)[1]
+        text, is_input = split_input(text)
+        sites = self._of_expression(text) if text.startswith(PREFIX) else self._named(text)
         if not sites:
             raise self._not_found(pattern)
+        if is_input:
+            sites = [input_of(site) for site in sites]
         if call is not None:
             sites = [replace(site, name=f"{site.name}#{call}", call=call) for site in sites]
         return sites
+
+    def _of_expression(self, text: str) -> list[Site]:
+        paths = paths_matching(text, self._modules, self._renames)
+        return [self._site_of(path) for path in paths]
+
+    def _named(self, text: str) -> list[Site]:
+        """The sites of a pattern without `#k` and `:in`."""
+        outer, which = split_heads(text)
+        if which is None:
+            return self._match(parse_pattern(text)) or self._renamed(text)[1]
+        owners = self._match(parse_pattern(outer)) or self._renamed(outer)[1]
+        found = [head for site in owners for head in heads_of(site, which, self._anatomy)]
+        if not found and owners and not which:
+            found = self._match(parse_pattern(text))  # a module that is called "heads"
+        if not found and owners:
+            raise SiteNotFound(
+                f"The heads of {owners[0].name!r} ({owners[0].path}) are not known: "
+                f"{why_without(owners[0], self._anatomy)}.",
+                subject=text,
+                hint="Write `.heads` after an attention module: llm.block.3.attn.heads.",
+            )
+        return found
+
+    def attentions(self, pattern: str) -> list[tuple[Site, int | None]]:
+        """The attention modules that a pattern matches, each with the head that it names, or None.
+
+        Raises:
+            SiteError: The pattern is malformed, or matches no attention or no such head.
+
+        >>> block = SiteTemplate("llm.block.{i}", ("layers.{i}",), Axis.LLM)
+        >>> tree = SiteMap([block], ["layers.0", "layers.0.self_attn"])
+        >>> [(site.path, head) for site, head in tree.attentions("llm.block.*.attn")]
+        [('layers.0.self_attn', None)]
+        """
+        outer, which = split_heads(pattern)
+        sites = self.resolve(outer)
+        if not which:
+            return [(site, None) for site in sites]
+        found: list[tuple[Site, int | None]] = []
+        for site in sites:
+            self._named(f"{site.name}.heads[{which}]")  # says which heads there are
+            count = self._anatomy.heads[site.path].count
+            found += [(site, number) for number in head_numbers(which, count)]
+        return found
+
+    def heads(self, site: Site) -> Heads | None:
+        """The heads of an attention module, or of the module whose input they are; or None."""
+        known = self._anatomy.heads
+        by_projection = (each for each in known.values() if each.projection == site.path)
+        return known.get(site.path) or next(by_projection, None)
 
     def renamed(self, pattern: str) -> str | None:
         """The current name of an older module path, or of a pattern of such paths.
@@ -112,13 +184,31 @@ class SiteMap:
         >>> tree.renamed("layers.*"), tree.renamed("model.layers.*")
         ('model.layers.*', None)
         """
-        text, call = split_call(pattern)
+        text, _ = split_input(split_call(pattern)[0])
+        text, _ = split_heads(text)
         if text.startswith(PREFIX) or self._match(parse_pattern(text)):
             return None
         new, sites = self._renamed(text)
-        if not sites:
-            return None
-        return new if call is None else f"{new}#{call}"
+        return new + pattern[len(text) :] if sites else None
+
+    def width(self, site: Site, widths: Mapping[str, int]) -> int | None:
+        """The width of a site's activation, if it is known.
+
+        Args:
+            site: A site of this map.
+            widths: The output width of modules, by path.
+        """
+        if site.columns is not None:
+            return site.columns[1] - site.columns[0]
+        if site.side == "out":
+            return widths.get(site.path)
+        heads = self.heads(site) if site.name.endswith(".heads") else None
+        if heads is not None:
+            return heads.count * heads.size
+        of_block = site.index is not None and self.canonical_name(site.path).endswith(
+            f".block.{site.index}"
+        )
+        return widths.get(site.path) if of_block else None
 
     def resolve_all(self, patterns: Iterable[str]) -> list[Site]:
         """The sites of several patterns, each once, in the order of the patterns."""
@@ -191,6 +281,8 @@ class SiteMap:
         if not rest:
             return [head]
         names = rest[0].strip("{}").split(",")
+        if len(rest) == 1 and set(names) & set(OUTPUTS):
+            return self._with_branches(head, names)
         attention = self._attention_in(head) if _ATTENTION in names else None
         if attention is not None:
             others = [name for name in names if name != _ATTENTION]
@@ -208,6 +300,13 @@ class SiteMap:
             Site(f"{head.name}.{tail}", tails[tail], head.axis, index=head.index, call=head.call)
             for tail in matching(list(tails), rest)
         ]
+
+    def _with_branches(self, block: Site, names: Sequence[str]) -> list[Site]:
+        """The branches of a block among some names, and its modules of the other names."""
+        found = [branch_of(block, name, self._anatomy) for name in names if name in OUTPUTS]
+        others = [name for name in names if name not in OUTPUTS]
+        more = self._below(block, ["{" + ",".join(others) + "}"]) if others else []
+        return [site for site in found if site is not None] + more
 
     def _attention_in(self, head: Site) -> Site | None:
         """The self-attention of a block: the one outermost module with such a name, if any."""
@@ -256,8 +355,10 @@ class SiteMap:
     def _not_found(self, pattern: str) -> SiteNotFound:
         close = nearest(pattern.removeprefix(PREFIX), [*self.canonical, *self._modules])
         listed = ", ".join(close) if close else ", ".join(list(self.canonical)[:5])
+        branch = split_input(split_call(pattern)[0])[0].rpartition(".")[2] in OUTPUTS
+        why = " Its blocks do not add their parts, or this is not known." if branch else ""
         return SiteNotFound(
-            f"No site of this model matches {pattern!r}.",
+            f"No site of this model matches {pattern!r}.{why}",
             subject=pattern,
             hint=f"Nearest names: {listed}. `vlmlens sites` shows the whole tree.",
         )

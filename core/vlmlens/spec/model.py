@@ -97,6 +97,11 @@ class RunSpec(BaseModel):
         default_factory=list,
         description="Sites or columns (SITE/SELECTOR); empty: every block and the projector.",
     )
+    edits: list[str] = Field(
+        default_factory=list,
+        description="What to change in the model while it runs: SITE/SELECTOR = INTERVENTION, for "
+        "example llm.block.3/image = zero.",
+    )
     extractor: str = Field(
         "activations", description="What to record per layer: activations or attention."
     )
@@ -168,7 +173,7 @@ class RunSpec(BaseModel):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
 
-    @field_validator("prompt", "sites", mode="before")
+    @field_validator("prompt", "sites", "edits", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

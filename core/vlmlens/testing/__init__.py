@@ -7,10 +7,10 @@
     class TestMyStore(StorageTests):
         manifest = MY_MANIFEST
 
-There is one module per kind: `adapter`, `analysis`, `dataset`, `engine`, `extractor`, `storage`.
-Add a new check as a method `check_NAME` there. `check_work` checks what an analysis has the model
-do. May use everything except the command line. A kit is imported when it is first used, so
-importing this package is cheap.
+There is one module per kind: `adapter`, `analysis`, `dataset`, `engine`, `extractor`,
+`intervention`, `storage`. Add a new check as a method `check_NAME` there. `check_work` checks what
+an analysis has the model do. May use everything except the command line. A kit is imported when it
+is first used, so importing this package is cheap.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vlmlens.testing.dataset import DatasetTests
     from vlmlens.testing.engine import EngineTests
     from vlmlens.testing.extractor import ExtractorTests
+    from vlmlens.testing.intervention import InterventionTests
     from vlmlens.testing.planting import Planted, Signal
     from vlmlens.testing.storage import StorageTests
     from vlmlens.testing.work import check_work
@@ -37,6 +38,7 @@ __all__ = [
     "DatasetTests",
     "EngineTests",
     "ExtractorTests",
+    "InterventionTests",
     "Planted",
     "Signal",
     "StorageTests",
@@ -51,6 +53,7 @@ _HOMES = {
     "DatasetTests": "vlmlens.testing.dataset",
     "EngineTests": "vlmlens.testing.engine",
     "ExtractorTests": "vlmlens.testing.extractor",
+    "InterventionTests": "vlmlens.testing.intervention",
     "Planted": "vlmlens.testing.planting",
     "Signal": "vlmlens.testing.planting",
     "StorageTests": "vlmlens.testing.storage",

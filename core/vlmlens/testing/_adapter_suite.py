@@ -245,7 +245,7 @@ def halved(activation: Any) -> Any:
 @contextmanager
 def forward_replaced(module: Any, site: Site, edit: Any) -> Iterator[None]:
     """Make a module return the edited activation itself, without a hook."""
-    from vlmlens.passes.tracing import replaced_activation
+    from vlmlens.passes.activation import replaced_activation
 
     forward = module.forward
 

@@ -26,6 +26,7 @@ _KITS = {
     PluginKind.DATASET: "DatasetTests",
     PluginKind.ANALYSIS: "AnalysisTests",
     PluginKind.ENGINE: "EngineTests",
+    PluginKind.INTERVENTION: "InterventionTests",
 }
 
 TINY = "tiny checkpoint"

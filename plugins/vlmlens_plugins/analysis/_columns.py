@@ -9,6 +9,7 @@ from typing import Any
 
 from vlmlens.errors import CompositionError, SelectorError, SiteError, did_you_mean
 from vlmlens.sites import SiteMap
+from vlmlens.sites.patterns import head_numbers, split_call, split_heads, split_input
 from vlmlens.tokens import Column
 
 _INSIDE = {"encoder": -1, "embed": 0, "block": 1, "norm": 2, "head": 3}
@@ -77,7 +78,7 @@ def _matching(pattern: str, columns: Sequence[str]) -> list[str]:
     for name in columns:
         by_site.setdefault(name.partition("/")[0], []).append(name)
     try:
-        sites = [found.name for found in SiteMap((), by_site).resolve(site)]
+        sites = _sites_matching(site, list(by_site))
         wanted = str(Column.parse(pattern).selector) if selector else None
     except (SiteError, SelectorError) as error:
         raise CompositionError(
@@ -90,6 +91,33 @@ def _matching(pattern: str, columns: Sequence[str]) -> list[str]:
             f"No stored column matches {pattern!r}.", subject=pattern, hint=_hint(pattern, columns)
         )
     return kept
+
+
+def _sites_matching(pattern: str, stored: Sequence[str]) -> list[str]:
+    """The stored sites that a pattern matches."""
+    wanted, heads, end = _split(pattern)
+    by_module: dict[str, list[str]] = {}
+    for name in stored:
+        module, number, tail = _split(name)
+        if tail == end and _names_heads(heads, number):
+            by_module.setdefault(module, []).append(name)
+    return [
+        name for each in SiteMap((), by_module).resolve(wanted) for name in by_module[each.name]
+    ]
+
+
+def _split(site: str) -> tuple[str, str | None, str]:
+    """A site's module, which of its heads, and what follows (`:in`, `#1`)."""
+    whole = split_input(split_call(site)[0])[0]
+    module, heads = split_heads(whole)
+    return module, heads, site[len(whole) :]
+
+
+def _names_heads(wanted: str | None, stored: str | None) -> bool:
+    """Whether a pattern's heads (`*`, `0-3`) hold those of a stored site."""
+    if not wanted or not stored or wanted == "*":
+        return wanted == stored or (wanted == "*" and bool(stored))
+    return int(stored) in head_numbers(wanted, int(stored) + 1)
 
 
 def _hint(pattern: str, columns: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ import torch
 from vlmlens.abc import Batch, Extractor, Values
 from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import MissingAnnotation, SiteNotFound
+from vlmlens.passes.activation import check_axis
 from vlmlens.passes.selection import select_in_passes
 from vlmlens.passes.skipping import needless
-from vlmlens.passes.tracing import check_axis, hooked
+from vlmlens.passes.tracing import hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select

@@ -18,7 +18,8 @@ from vlmlens.errors import (
     SiteSilent,
 )
 from vlmlens.images import UNREADABLE, open_image
-from vlmlens.passes.tracing import check_axis, hooked
+from vlmlens.passes.activation import check_axis
+from vlmlens.passes.tracing import hooked
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, TokenKind

@@ -16,7 +16,7 @@ from vlmlens.hf import TransformersAdapter
 from vlmlens.hf.layouts import PlacedImage
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, SiteMap
+from vlmlens.sites import Axis, SiteMap, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind
 from vlmlens_plugins.hf._rows import (
     Entry,
@@ -71,7 +71,7 @@ class GenericAdapter(TransformersAdapter):
     def sites(self) -> SiteMap:
         """See `ModelAdapter.sites`."""
         paths = [name for name, _ in self.module.named_modules()]
-        return SiteMap(find_templates(self.module), paths, self.renames)
+        return SiteMap(find_templates(self.module), paths, self.renames, read_anatomy(self.module))
 
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None

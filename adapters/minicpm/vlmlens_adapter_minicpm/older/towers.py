@@ -71,8 +71,8 @@ class TimmAttention(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.config, self.heads = config, config.num_attention_heads
-        self.scaling = (config.hidden_size // self.heads) ** -0.5
+        self.config, self.num_heads = config, config.num_attention_heads
+        self.scaling = (config.hidden_size // self.num_heads) ** -0.5
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -88,7 +88,7 @@ class TimmAttention(nn.Module):
         Returns:
             `[slices, patches, width]`, and `[slices, heads, patches, patches]` or None.
         """
-        fused = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))
+        fused = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = fused.permute(2, 0, 3, 1, 4)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward

@@ -20,7 +20,7 @@ from vlmlens.hf import (
 from vlmlens.hf.own_class import OwnClass
 from vlmlens.hf.weights import StoredTensor, stored_weights
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
+from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 from vlmlens_adapter_molmo.generations import check_generation
 from vlmlens_adapter_molmo.v1.chat import IMAGE, MolmoProcessor, load_processor, load_tokenizer
@@ -81,7 +81,7 @@ class MolmoAdapter(OwnClass, TransformersAdapter):
         """See `ModelAdapter.sites`; upstream's names of a block's norms depend on the model."""
         paths = [name for name, _ in self.module.named_modules()]
         after = self.config.text_config.model_type == "olmo2"
-        return SiteMap(self.templates, paths, renames(after))
+        return SiteMap(self.templates, paths, renames(after), read_anatomy(self.module))
 
     def read_processor(self, model: str, arguments: Mapping[str, Any]) -> MolmoProcessor:
         """See `LoadedModel.read_processor`."""

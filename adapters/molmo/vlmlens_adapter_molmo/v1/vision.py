@@ -28,7 +28,7 @@ class MolmoAttention(nn.Module):
         super().__init__()
         vision: Any = config.vision_config
         self.config = config
-        self.head = vision.hidden_size // vision.num_attention_heads
+        self.head_dim = vision.hidden_size // vision.num_attention_heads
         self.wq = nn.Linear(inputs, vision.hidden_size)
         self.wk = nn.Linear(inputs, vision.hidden_size)
         self.wv = nn.Linear(inputs, vision.hidden_size)
@@ -51,12 +51,12 @@ class MolmoAttention(nn.Module):
         """
         seen = hidden_states if key_value_states is None else key_value_states
         parts = (self.wq(hidden_states), self.wk(seen), self.wv(seen))
-        heads = [part.unflatten(-1, (-1, self.head)).transpose(1, 2).float() for part in parts]
+        heads = [part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2).float() for part in parts]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         mixed, weights = attend(
-            self, *heads, attention_mask, scaling=self.head**-0.5, dropout=0.0, **kwargs
+            self, *heads, attention_mask, scaling=self.head_dim**-0.5, dropout=0.0, **kwargs
         )
         return self.wo(mixed.flatten(-2).to(parts[0].dtype)), weights
 

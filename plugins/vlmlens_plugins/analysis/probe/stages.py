@@ -1,7 +1,7 @@
 """The best layer of each stage of the model, beside the model's own answers.
 
-X. Fu et al., "Hidden in plain sight: VLMs overlook their visual representations" (arXiv
-2506.08008): what can be read from the vision encoder is often lost in the answer.
+S. Fu et al., "Hidden in plain sight: VLMs overlook their visual representations" (arXiv
+2506.08008): visual representations stay intact inside the VLM, and its answers do not use them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,175 @@
+"""Editable: a model whose passes and whose writing can be edited, whatever its adapter does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from vlmlens.abc.edit_texts import read_edit
+from vlmlens.errors import CompositionError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmlens.passes.batch import Batch
+    from vlmlens.passes.editing import Donors, Editing
+    from vlmlens.passes.edits import EdgeCut, Edit
+    from vlmlens.samples import Sample
+
+Rows: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""A function from rows of an activation to those that replace them."""
+
+Edits: TypeAlias = "Sequence[str | Edit | EdgeCut] | Mapping[str, Rows]"
+"""Edits as text (`llm.block.3/image = zero`) or as objects; or functions by site
+(`llm.block.3`: of the whole activation) or column (`llm.block.3/last`: of the rows of a sample)."""
+
+
+class Editable:
+    """The base of `ModelAdapter` that is about edits.
+
+    Edits hold for `forward` and for `generate`: those that a subclass defines are wrapped, so that
+    an adapter need not know of edits. What `encode_shared` returns is computed in several passes,
+    so nothing is shared under edits.
+    """
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, wrap in _WRAPS.items():
+            own = vars(cls).get(name)
+            if inspect.isfunction(own) and not getattr(own, "__isabstractmethod__", False):
+                setattr(cls, name, wrap(own))
+
+    @cached_property
+    def active_edits(self) -> list[Editing]:
+        """The edits that hold now: those of `edited`, outermost first."""
+        return []
+
+    @contextmanager
+    def edited(
+        self, edits: Edits, *, others: Sequence[Sample] = (), donors: Donors = ()
+    ) -> Iterator[Self]:
+        """Edit activations in every pass inside the `with` block, while generating, too.
+
+        Inner blocks edit what outer ones made.
+
+        Args:
+            edits: What to replace: `["llm.block.3/image = zero"]`.
+            others: The samples to which edits compare: `mean` and `noise` need their rows,
+                `resample` takes rows of one of them.
+            donors: Whose rows `patch` takes: a sample for each of the batch, or by id.
+
+        Yields:
+            The model itself.
+
+        Raises:
+            EditError: An edit does not parse.
+            SiteError, SelectorError: Its site or its selector does not exist.
+            PluginError: There is no such intervention.
+        """
+        made = self.edit_always(edits, others=others, donors=donors)
+        try:
+            yield self
+        finally:
+            if made is not None:
+                self.active_edits.remove(made)
+
+    def edit_always(
+        self, edits: Edits, *, others: Sequence[Sample] = (), donors: Donors = ()
+    ) -> Editing | None:
+        """Edit activations in every pass from now on, as a run with edits does; see `edited`.
+
+        Returns:
+            What to remove from `active_edits` to end it; None if there are no edits.
+        """
+        from vlmlens.passes.editing import Editing
+        from vlmlens.passes.edits import function_edits
+
+        if not edits:
+            return None
+        if isinstance(edits, Mapping):
+            opened: Sequence[Edit | EdgeCut] = function_edits(edits)
+        else:
+            opened = [read_edit(edit) if isinstance(edit, str) else edit for edit in edits]
+        model: Any = self
+        made = Editing(model, opened, others, donors)
+        self.active_edits.append(made)
+        return made
+
+    @contextmanager
+    def edits_applied(self, batch: Batch, *, writing: bool = False) -> Iterator[None]:
+        """Apply the active edits to a pass of a batch; `forward` and `generate` do so themselves.
+
+        Args:
+            batch: The batch.
+            writing: Whether the model generates.
+        """
+        with ExitStack() as stack:
+            for each in reversed(self.active_edits):  # hooks that are added last run first
+                stack.enter_context(each.applied(batch, writing=writing))
+            yield
+
+
+def _forward(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def forward(self: Any, batch: Any, **arguments: Any) -> Any:
+        with self.edits_applied(batch):
+            return own(self, batch, **arguments)
+
+    return forward
+
+
+def _generate(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def generate(self: Any, batch: Any, *, edits: Any = (), **arguments: Any) -> Any:
+        with self.edited(edits), self.edits_applied(batch, writing=True):
+            return own(self, batch, **arguments)
+
+    return generate
+
+
+def _encode_shared(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def encode_shared(self: Any, groups: Any, **arguments: Any) -> Any:
+        return None if self.active_edits else own(self, groups, **arguments)
+
+    return encode_shared
+
+
+def _choice_scores(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def choice_scores(self: Any, samples: Any) -> Any:
+        compares = self.active_edits and own(self, ()) is not None
+        if samples and compares:
+            raise CompositionError(
+                "This family compares choices with the image outside of its passes, where edits "
+                "cannot be applied.",
+                subject=self.active_edits[0].edits[0].text,
+                hint="Leave the edits out, or choose another analysis.",
+            )
+        return own(self, samples)
+
+    return choice_scores
+
+
+def _describe(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def describe(self: Any) -> Any:
+        said = own(self)
+        active: list[Editing] = self.active_edits
+        if active and "edits" not in said:
+            said = {**said, "edits": [edit for each in active for edit in each.describe()]}
+        return said
+
+    return describe
+
+
+_WRAPS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "forward": _forward,
+    "generate": _generate,
+    "encode_shared": _encode_shared,
+    "choice_scores": _choice_scores,
+    "describe": _describe,
+}

@@ -1,0 +1,86 @@
+"""Checks of a run's edits, before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vlmlens.errors import CompositionError, EditError, MissingAnnotation
+from vlmlens.passes.edits import EdgeCut
+from vlmlens.sites import Axis
+from vlmlens.tokens import Selector, TokenKind
+
+if TYPE_CHECKING:
+    from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.passes.edits import Edit
+    from vlmlens.registry import Registry
+    from vlmlens.samples import Sample
+    from vlmlens.spec.model import RunSpec
+
+_OF_IMAGES = (Axis.VISION, Axis.PROJECTOR)
+
+
+def opened_edits(spec: RunSpec, registry: Registry) -> list[Edit | EdgeCut]:
+    """The edits of a spec.
+
+    Raises:
+        EditError, SelectorError: One does not parse.
+        PluginError, SpecError: Its intervention is not installed, or has no such option.
+    """
+    return [registry.edit(text) for text in spec.edits]
+
+
+def check_edits(
+    edits: Sequence[Edit | EdgeCut],
+    skeleton: ModelAdapter,
+    samples: Sequence[Sample],
+    generate: int | None,
+) -> None:
+    """Raise an error for what is known to be wrong with edits without running the model.
+
+    Args:
+        edits: The edits.
+        skeleton: The model without weights.
+        samples: The run's samples.
+        generate: How many tokens the model writes.
+
+    Raises:
+        SiteError: A site does not exist.
+        MissingAnnotation: Samples without an image lack the rows of an edit.
+        EditError: A sample has no donor.
+        CompositionError: The rows of an edit exist only in written text, and there is none.
+    """
+    for edit in edits:
+        if isinstance(edit, EdgeCut):
+            skeleton.sites.attentions(edit.site)
+            continue
+        sites = [edit.site] if not isinstance(edit.site, str) else skeleton.sites.resolve(edit.site)
+        selector = edit.selector or Selector()
+        of_image = selector.kind == TokenKind.IMAGE or any(s.axis in _OF_IMAGES for s in sites)
+        without = [sample.id for sample in samples if not sample.images]
+        if of_image and without:
+            raise MissingAnnotation(
+                f"{edit.text!r} needs images, and {len(without)} of {len(samples)} samples have "
+                f"none, for example {without[0]!r}.",
+                subject=edit.text,
+                hint="Leave them out, or edit other rows.",
+            )
+        written = selector.steps or selector.kind == TokenKind.ANSWER
+        if written and generate is None:
+            raise CompositionError(
+                f"{edit.text!r} is about generated text, but the model writes nothing.",
+                subject=edit.text,
+                hint="Let the model write with --generate N.",
+            )
+        if edit.operation.needs == "donor":
+            _check_donors(edit, samples)
+
+
+def _check_donors(edit: Edit, samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        if edit.operation.donor(sample, samples) is None:
+            raise EditError(
+                f"{edit.text!r} has no donor for the sample {sample.id!r}.",
+                subject=edit.text,
+                hint="Name a sample of the run: patch(SAMPLE).",
+            )

@@ -1,0 +1,1 @@
+"""Interventions: what edits do to rows of activations."""

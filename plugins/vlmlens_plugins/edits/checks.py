@@ -1,0 +1,91 @@
+"""Conformance tests of the built-in interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlmlens.manifest import Manifest
+from vlmlens.testing import InterventionTests
+from vlmlens_plugins.edits import manifests
+
+
+class ZeroChecks(InterventionTests):
+    """Zeros."""
+
+    manifest: ClassVar[Manifest] = manifests.ZERO
+
+
+class ScaleChecks(InterventionTests):
+    """Half of the rows, the default."""
+
+    manifest: ClassVar[Manifest] = manifests.SCALE
+
+
+class NoiseChecks(InterventionTests):
+    """Three standard deviations, the default."""
+
+    manifest: ClassVar[Manifest] = manifests.NOISE
+
+
+class MeanChecks(InterventionTests):
+    """The mean over the samples."""
+
+    manifest: ClassVar[Manifest] = manifests.MEAN
+
+
+class ResampleChecks(InterventionTests):
+    """Rows of a random sample."""
+
+    manifest: ClassVar[Manifest] = manifests.RESAMPLE
+
+
+class PatchChecks(InterventionTests):
+    """Rows of the next sample."""
+
+    manifest: ClassVar[Manifest] = manifests.PATCH
+
+
+class _DirectionChecks(InterventionTests):
+    """A direction of width 32, the tiny model's."""
+
+    more: ClassVar[Mapping[str, Any]] = {}
+
+    def values(self, folder: Path) -> Mapping[str, Any]:
+        """See `InterventionTests.values`."""
+        path = folder / "direction.npy"
+        np.save(path, np.cos(np.arange(32, dtype=np.float32)))
+        return {"file": str(path), **self.more}
+
+
+class AddChecks(_DirectionChecks):
+    """Steering."""
+
+    manifest: ClassVar[Manifest] = manifests.ADD
+
+
+class ProjectOutChecks(_DirectionChecks):
+    """Without the direction."""
+
+    manifest: ClassVar[Manifest] = manifests.PROJECT_OUT
+
+
+class ClampChecks(_DirectionChecks):
+    """The coordinate is set."""
+
+    manifest: ClassVar[Manifest] = manifests.CLAMP
+    more: ClassVar[Mapping[str, Any]] = {"low": 5.0, "high": 5.0}
+
+
+ZERO_CHECKS = (ZeroChecks,)
+SCALE_CHECKS = (ScaleChecks,)
+NOISE_CHECKS = (NoiseChecks,)
+MEAN_CHECKS = (MeanChecks,)
+RESAMPLE_CHECKS = (ResampleChecks,)
+PATCH_CHECKS = (PatchChecks,)
+ADD_CHECKS = (AddChecks,)
+PROJECT_OUT_CHECKS = (ProjectOutChecks,)
+CLAMP_CHECKS = (ClampChecks,)
