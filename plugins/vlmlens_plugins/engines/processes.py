@@ -18,8 +18,6 @@ from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
 
 _TOLD = 12
 _PATIENCE = 10.0
-_PROGRAM = ("-P", "-m", "vlmlens.runner.worker_process")
-"""-P: Python must not import modules that happen to lie in the working folder."""
 
 
 class Processes(Engine):
@@ -155,8 +153,9 @@ class _Process:
         self.idle = False
         self._said = said
         self._last: deque[str] = deque(maxlen=_TOLD)
+        # -P: Python must not import modules that happen to lie in the working folder.
         self._popen = subprocess.Popen(
-            [sys.executable, *_PROGRAM],
+            [sys.executable, "-P", "-m", "vlmlens.runner.worker_process"],
             env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
