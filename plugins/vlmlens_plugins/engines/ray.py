@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from vlmlens.abc.engine import Engine, Json, Work
-from vlmlens.errors import CompositionError, VlmlensError
+from vlmlens.errors import CompositionError, RunError, VlmlensError
 from vlmlens.runner.lease_worker import begin_worker
 from vlmlens.runner.worker_process import expected, told
 from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
@@ -218,7 +218,9 @@ class _Crew:
     def __init__(self, ray: Any, work: Work, options: RayOptions) -> None:
         self._ray = ray
         self._work = work
+        self._options = options
         self._most = options.most
+        self._node = ray.get_runtime_context().get_node_id()
         self._members: list[_Member] = []
         self._since = time.monotonic()
         self._class = ray.remote(_Actor).options(
@@ -237,6 +239,7 @@ class _Crew:
         for reference in done:
             self._answer(waiting[reference], handout)
         if not done:
+            self._check_own_machine()
             self._say_if_none_is_ready()
 
     def _answer(self, member: _Member, handout: Handout) -> None:
@@ -257,6 +260,7 @@ class _Crew:
             self._members.remove(member)
 
     def _lost(self, member: _Member, handout: Handout, error: Exception) -> None:
+        self._check_own_machine()
         self._members.remove(member)
         self._ray.kill(member.handle)
         handout.lost(member.number, _how(error), gone=False)
@@ -271,6 +275,16 @@ class _Crew:
     def _free_number(self) -> int:
         taken = {member.number for member in self._members}
         return next(number for number in range(self._most) if number not in taken)
+
+    def _check_own_machine(self) -> None:
+        """Raise an error if Ray has given up this machine: it starts no actors for us any more."""
+        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        if self._node not in alive:
+            raise RunError(
+                "The cluster has lost this machine (its raylet has ended, or does not answer).",
+                subject=self._options.address,
+                hint="Start Ray here again, and run the same command with --resume.",
+            )
 
     def _say_if_none_is_ready(self) -> None:
         if any(member.ready for member in self._members):
