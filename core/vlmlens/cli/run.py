@@ -65,6 +65,7 @@ def carry_out(
     part = engine.part() if engine else None
     with output.observer() as observer:
         if engine and part and not dry_run and not is_first(spec, part, mode):
+            output.resume_hint = "This part goes on with the same command."
             return join(spec, engine, registry, observer, trust=flags.trust)
         with leading(spec, part):
             plan = runner.compose(

@@ -111,6 +111,7 @@ def engine_of(spec: RunSpec, registry: Registry) -> Engine | None:
             )
         return None
     manifest = registry.find(PluginKind.ENGINE, spec.engine)
+    check_lasting(registry.find(PluginKind.STORAGE, spec.storage))
     made: Engine = registry.load(manifest)(registry.options(manifest, spec.options.engine))
     made.check()
     return made
