@@ -172,6 +172,9 @@ def analyze(
     seed: int | None = None,
     fresh: bool = False,
     trust: bool = False,
+    engine: str | None = None,
+    workers: int | str = 1,
+    options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     observer: Observer | None = None,
 ) -> dict[str, Result]:
@@ -187,6 +190,10 @@ def analyze(
         seed: Seed of everything random; None: the run's own.
         fresh: Replace earlier results of these analyses that have other options.
         trust: Allow what a run from elsewhere names: code, other places, pictures elsewhere.
+        engine: What spreads the model work of analyses: "processes", "ray"; None: this process,
+            or "processes" if there are several workers.
+        workers: The number of workers.
+        options: More options of the engine: `{"engine": {...}}`.
         progress: Show bars on stderr; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
@@ -196,9 +203,11 @@ def analyze(
     Raises:
         VlmlensError: Bad input, before anything heavy starts.
     """
-    from vlmlens.runner.bare_store import analyze_stored, run_beside
+    from vlmlens.runner.bare_store import analyze_stored, no_engine, run_beside
 
     registry = Registry.default()
+    spread = _with_workers({"engine": engine, "options": options}, workers)
+    engine_made = execution.engine_of(_spec(spread), registry)
     if isinstance(run, Run):
         stored = run
     else:
@@ -209,9 +218,15 @@ def analyze(
         stored.check_trust("analysis")
         asked = stored.spec.analysis
     chosen = stored.spec.seed if seed is None else seed
-    work = execution.analyze if stored.has_model else analyze_stored
+    given = (stored, asked, registry)
     with watched(observer, progress) as told:
-        results = work(stored, asked, registry, observer=told, seed=chosen, fresh=fresh)
+        if stored.has_model:
+            results = execution.analyze(
+                *given, observer=told, seed=chosen, fresh=fresh, engine=engine_made
+            )
+        else:
+            no_engine(engine_made)
+            results = analyze_stored(*given, observer=told, seed=chosen, fresh=fresh)
     return {result.analysis: result for result in results}
 
 

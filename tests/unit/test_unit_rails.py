@@ -14,8 +14,9 @@ from tests._program import vlmlens as program
 import vlmlens
 from vlmlens.abc.observer import SilentObserver
 from vlmlens.errors import VlmlensError
-from vlmlens.runner.unit_rails import numbers_of
+from vlmlens.runner.unit_worker import said_of
 from vlmlens.runs.unit_results import FILE
+from vlmlens.spec.model import make_spec
 from vlmlens_plugins.demo.adapter import DemoAdapter
 
 SOURCE = '''
@@ -205,12 +206,15 @@ def test_another_model_is_other_work(case: Case, monkeypatch: pytest.MonkeyPatch
 def test_a_moved_checkpoint_is_the_same_model_and_other_code_another(
     vlm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = numbers_of(vlm)
+    def numbers_of() -> dict[str, Any]:
+        return said_of(vlm.describe(), type(vlm), make_spec({}))
+
+    before = numbers_of()
     told = DemoAdapter.describe
     monkeypatch.setattr(DemoAdapter, "describe", lambda self: {**told(self), "checkpoint": "x"})
-    assert numbers_of(vlm) == before
+    assert numbers_of() == before
     monkeypatch.setattr("vlmlens.abc.model_work._digest", lambda module: "edited")
-    assert numbers_of(vlm) != before
+    assert numbers_of() != before
 
 
 def test_fresh_removes_it_and_resume_keeps_it(case: Case) -> None:

@@ -112,39 +112,54 @@ def run_here(
     keys = keys_of(work, units, {})
     batches = cut(units, keys, size)
     results = run_batches(vlm, work, ([units[i] for i in batch] for batch in batches), warn)
-    computed = zip(batches, results, strict=True)
-    return results_of(units, keys, {}, computed, keep=lambda new: None, progress=progress)
+    gathered = Gathered(keys, {}, keep=lambda new: None, progress=progress)
+    for numbers, found in zip(batches, results, strict=True):
+        gathered.take(numbers, found)
+    return gathered.all()
 
 
-def results_of(
-    units: Sequence[WorkUnit],
-    keys: Sequence[bytes],
-    known: dict[bytes, JSON],
-    computed: Iterable[tuple[Sequence[int], Sequence[JSON]]],
-    *,
-    keep: Callable[[dict[bytes, JSON]], None],
-    progress: Callable[[int, int], None],
-) -> list[JSON]:
-    """The results of all units, in order, while they come in.
+class Gathered:
+    """The results of units, while they come in.
 
     Args:
-        units: All units.
-        keys: Their keys.
+        keys: The keys of all units.
         known: Results that are known, by key. New ones are added.
-        computed: The numbers of units, and their results, in any order.
         keep: Called with the results of each batch, by key.
         progress: Called with (units done, all units).
     """
-    times = Counter(keys)
-    done = sum(times[key] for key in known)
-    progress(done, len(units))
-    for numbers, results in computed:
-        new = {keys[i]: found for i, found in zip(numbers, results, strict=True)}
-        keep(new)
-        known |= new
-        done += sum(times[key] for key in new)
-        progress(done, len(units))
-    return [known[key] for key in keys]
+
+    def __init__(
+        self,
+        keys: Sequence[bytes],
+        known: dict[bytes, JSON],
+        *,
+        keep: Callable[[dict[bytes, JSON]], None],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._keys = keys
+        self._known = known
+        self._keep = keep
+        self._progress = progress
+        self._times = Counter(keys)
+        self._done = sum(self._times[key] for key in known)
+        progress(self._done, len(keys))
+
+    def take(self, numbers: Sequence[int], results: Sequence[JSON]) -> None:
+        """Keep the results of a batch.
+
+        Args:
+            numbers: The numbers of its units.
+            results: One for each.
+        """
+        new = {self._keys[i]: found for i, found in zip(numbers, results, strict=True)}
+        self._keep(new)
+        self._known |= new
+        self._done += sum(self._times[key] for key in new)
+        self._progress(self._done, len(self._keys))
+
+    def all(self) -> list[JSON]:
+        """The results of all units, in order."""
+        return [self._known[key] for key in self._keys]
 
 
 def _run(vlm: ModelAdapter, work: ModelWork, part: list[WorkUnit]) -> list[JSON] | None:

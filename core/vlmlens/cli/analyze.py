@@ -41,10 +41,11 @@ def analyze(
     Examples:
         vlmlens analyze runs/demo-001 --analysis probe --set analysis.probe.folds=10
         vlmlens analyze runs/demo-001 --analysis probe:mlp --set analysis.probe:mlp.model=mlp
+        vlmlens analyze runs/demo-001 --analysis blind-test --workers 2
         vlmlens analyze old.db --analysis probe
     """
     from vlmlens.runner import execution as runner
-    from vlmlens.runner.bare_store import analyze_stored, run_beside
+    from vlmlens.runner.bare_store import analyze_stored, no_engine, run_beside
 
     registry = installed()
     made = stored_run(run, trust=flags.trust)
@@ -54,12 +55,17 @@ def analyze(
             spec = flags.spec()
             made = run_beside(run, registry, spec.options.storage, trust=flags.trust)
         else:
-            flags.only("analysis", "seed", command="analyze")
+            flags.only("analysis", "seed", "engine", command="analyze")
             if "analysis" not in flags.values:
                 made.check_trust("analysis")
             spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
-        work = runner.analyze if made.has_model else analyze_stored
-        results = work(
-            made, spec.analysis, registry, observer=observer, seed=spec.seed, fresh=fresh
-        )
+        engine = runner.engine_of(spec, registry)
+        asked = (made, spec.analysis, registry)
+        if made.has_model:
+            results = runner.analyze(
+                *asked, observer=observer, seed=spec.seed, fresh=fresh, engine=engine
+            )
+        else:
+            no_engine(engine)
+            results = analyze_stored(*asked, observer=observer, seed=spec.seed, fresh=fresh)
     print_run(made, results, output, verbose=verbose)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import CompositionError, EditError, MissingAnnotation
 from vlmlens.passes.edits import EdgeCut
@@ -28,6 +28,13 @@ def opened_edits(spec: RunSpec, registry: Registry) -> list[Edit | EdgeCut]:
         PluginError, SpecError: Its intervention is not installed, or has no such option.
     """
     return [registry.edit(text) for text in spec.edits]
+
+
+def others_for(edits: Sequence[Edit | EdgeCut], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """The samples to which edits compare a sample, as data; none if no edit does so."""
+    if all(isinstance(edit, EdgeCut) or edit.operation.needs == "nothing" for edit in edits):
+        return []
+    return [sample.to_dict() for sample in samples]
 
 
 def check_edits(

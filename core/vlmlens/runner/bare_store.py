@@ -27,6 +27,7 @@ from vlmlens.stores.opening import is_uri, recognize
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.abc.engine import Engine
     from vlmlens.abc.storage import ColumnStore
     from vlmlens.results import Result
     from vlmlens.samples import Sample
@@ -104,6 +105,20 @@ def run_beside(
         run.update(warnings=[*info["warnings"], withheld(hidden, where)])
     run.write_samples([_without_lost_images(sample) for sample in shown])
     return run
+
+
+def no_engine(engine: Engine | None) -> None:
+    """Refuse an engine for what has no model.
+
+    Raises:
+        CompositionError: One is given.
+    """
+    if engine is not None:
+        raise CompositionError(
+            "A store without a run has no model, so there is no work for an engine.",
+            subject="engine",
+            hint="Leave --engine and --workers out.",
+        )
 
 
 def analyze_stored(

@@ -20,7 +20,7 @@ from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.errors import RunError, SpecError
+from vlmlens.errors import CompositionError, RunError, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.runner.extracting import extract
@@ -130,7 +130,10 @@ def _execute_held(
     run = open_run(plan, path, mode)
     if plan.spec.data == IN_MEMORY:
         plan = replace(plan, samples=run.samples)
-    job = Job(run, plan.registry.hooks(), plan.load, Watch(observer))
+    alone = engine is None or engine.part() is not None
+    job = Job(
+        run, plan.registry.hooks(), plan.load, Watch(observer), engine=None if alone else engine
+    )
     job.warnings = _warnings(run, plan)
     with state_kept(job):
         job.hook("vlmlens_run_started")
@@ -180,6 +183,7 @@ def analyze(
     observer: Observer | None = None,
     seed: int | None = None,
     fresh: bool = False,
+    engine: Engine | None = None,
 ) -> list[Result]:
     """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
@@ -190,11 +194,18 @@ def analyze(
         observer: Receives progress, notes and warnings.
         seed: A seed to use instead of the run's own.
         fresh: Replace results of these analyses that have other options.
+        engine: Spreads their model work over several processes; None: this process does it.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
         ResultExists: A result would be replaced, and `fresh` is not set.
     """
+    if engine is not None and engine.part() is not None:
+        raise CompositionError(
+            "Processes that are started one by one share an extraction, not an analysis.",
+            subject="engine",
+            hint="Leave it out, or let this process start its workers: --engine processes or ray.",
+        )
     spec = run.spec
     run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
@@ -231,7 +242,7 @@ def analyze(
         return load_model(spec, _adapter_class(), request, opened_edits(spec, registry), samples)
 
     with disk_errors(), changing(run.path, shared=True):
-        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()))
+        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()), engine)
         job.warnings = list(run.info.get("warnings", ()))
         for name, why in left_out.items():
             job.warn(f"{name} is left out: {why}")

@@ -19,6 +19,7 @@ from vlmlens.extraction.extraction import Extraction
 from vlmlens.extraction.planning import missing_of, units_of
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
+from vlmlens.runner.unit_worker import UnitWorker
 from vlmlens.runs.generated_texts import text_records
 from vlmlens.runs.run_stores import RunStores
 from vlmlens.samples import Sample
@@ -52,7 +53,8 @@ def begin_worker(order: Json, registry: Registry | None = None) -> Worker:
             subject="vlmlens",
             hint="Install the same version everywhere.",
         )
-    return _ExtractingWorker(order, registry or Registry.default())
+    kind = UnitWorker if "work" in order else _ExtractingWorker
+    return kind(order, registry or Registry.default())
 
 
 class _ExtractingWorker:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._files import create_only, write_json
 from vlmlens._version import __version__
 from vlmlens.abc.engine import Engine, Json, Part, Work
-from vlmlens.compose.edit_check import opened_edits
+from vlmlens.compose.edit_check import opened_edits, others_for
 from vlmlens.errors import RunError, StoreError
 from vlmlens.extraction.dry_pass import two_samples
 from vlmlens.extraction.planning import budget_on, cut, planned, to_json
 from vlmlens.manifest import PluginKind
-from vlmlens.passes.edits import EdgeCut
 from vlmlens.runner.extracting import (
     check_alike,
     leased_fingerprint,
@@ -287,17 +286,9 @@ def _order(run: Run, plan: Plan, samples: Sequence[Sample], digest: str) -> dict
         "columns": list(plan.columns),
         "image_rules": dict(plan.image_rules),
         "first": [sample.to_dict() for sample in two_samples(samples)],
-        "others": _others(plan, samples),
+        "others": others_for(opened_edits(plan.spec, plan.registry), samples),
         "described": "samples" in storage.offers,
     }
-
-
-def _others(plan: Plan, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """The samples to which edits compare a sample; none if no edit does so."""
-    edits = opened_edits(plan.spec, plan.registry)
-    if all(isinstance(edit, EdgeCut) or edit.operation.needs == "nothing" for edit in edits):
-        return []
-    return [sample.to_dict() for sample in samples]
 
 
 def _key(folder: Path) -> str:

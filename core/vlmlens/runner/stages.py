@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pluggy
 
     from vlmlens.abc.adapter import ModelAdapter
+    from vlmlens.abc.engine import Engine
     from vlmlens.abc.observer import Observer
     from vlmlens.runs.run import Run
 
@@ -48,11 +49,25 @@ class OwnFiles:
 
 
 class Job:
-    """What the stages of one execution share."""
+    """What the stages of one execution share.
+
+    Args:
+        run: The run.
+        hooks: The lifecycle plugins.
+        load: Loads the model.
+        watch: Measures, and reports.
+        engine: What runs the model work of analyses; None: this process.
+    """
 
     def __init__(
-        self, run: Run, hooks: pluggy.PluginManager, load: Callable[[], ModelAdapter], watch: Watch
+        self,
+        run: Run,
+        hooks: pluggy.PluginManager,
+        load: Callable[[], ModelAdapter],
+        watch: Watch,
+        engine: Engine | None = None,
     ) -> None:
+        self.engine = engine
         self.run = run
         self.hooks = hooks
         self.model = cache(self._timed(load, watch))

@@ -150,4 +150,5 @@ def _sample(sample: Sample) -> dict[str, JSON]:
             subject=sample.id,
             hint="Give units samples with paths, and make other images inside `run`.",
         )
-    return sample.as_seen().to_dict()
+    record = sample.as_seen().to_dict()
+    return {**record, "images": [str(Path(image).absolute()) for image in record["images"]]}

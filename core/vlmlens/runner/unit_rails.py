@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from vlmlens._display import count
-from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit, code_of, keys_of
-from vlmlens.abc.unit_batches import cut, left_over, results_of
+from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit, keys_of
+from vlmlens.abc.unit_batches import Gathered, cut, left_over
 from vlmlens.extraction.eta import Pace
-from vlmlens.runner.unit_leases import leases_of, run_lease
+from vlmlens.runner.spread_units import SpreadUnits, Take, described
+from vlmlens.runner.unit_leases import UnitLease, leases_of, run_lease
+from vlmlens.runner.unit_worker import said_of
 from vlmlens.runs.unit_results import UnitResults, unit_results
 
 if TYPE_CHECKING:
-    from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.abc.analysis import Progress
     from vlmlens.runner.stages import Job
 
 _LONG = 10.0
 _UNITS = 256
 
-Computed = Iterator[tuple[Sequence[int], list[JSON]]]
-"""Numbers of units, and their results."""
+_LEAST_LEASES = 16
+
+Batches = Sequence[Sequence[int]]
+"""The numbers of the units of each batch."""
 
 
 class UnitRails:
@@ -42,22 +45,35 @@ class UnitRails:
         self, work: ModelWork, units: Sequence[WorkUnit], progress: Progress
     ) -> list[JSON]:
         """See `AnalysisContext.run_units`."""
-        vlm = self._job.model()
-        compiled = {"compiled": True} if self._job.run.spec.compile else {}
-        keys = keys_of(work, units, {**numbers_of(vlm), **compiled})
+        engine = self._job.engine
+        model = described(self._job) if engine else {}
+        if not model:
+            vlm, spec = self._job.model(), self._job.run.spec
+            model = said_of(vlm.describe(), type(vlm), spec)
+        keys = keys_of(work, units, model)
         batches = cut(units, keys, self._batch_size)
         with unit_results(self._job.run.path) as kept:
             known = {} if kept is None else self._read(kept, keys)
             todo = left_over(batches, keys, known)
             self._tell(todo, len(known))
-            return results_of(
-                units,
-                keys,
-                known,
-                self._timed(self._computed(vlm, work, units, todo), todo),
-                keep=(lambda new: None) if kept is None else kept.add,
-                progress=progress,
-            )
+            keep = (lambda new: None) if kept is None else kept.add
+            gathered = Gathered(keys, known, keep=keep, progress=progress)
+            leases = leases_of([[units[i] for i in batch] for batch in todo], _lease_size(todo))
+            rest = iter(todo)
+            handed = [(lease, _taking(gathered, rest, len(lease.batches))) for lease in leases]
+            if engine is None:
+                self._run_here(work, handed)
+            elif handed:
+                engine.run(SpreadUnits(self._job, work, model, handed))
+            return gathered.all()
+
+    def _run_here(self, work: ModelWork, handed: Sequence[tuple[UnitLease, Take]]) -> None:
+        """Run leases in this process."""
+        pace = Pace([len(batch) for lease, _ in handed for batch in lease.batches])
+        for lease, take in handed:
+            for results in run_lease(self._job.model(), work, lease, self._job.warn):
+                take([results])
+                self._tell_rest(pace)
 
     def _read(self, kept: UnitResults, keys: Iterable[bytes]) -> dict[bytes, JSON]:
         known = kept.read(keys)
@@ -78,37 +94,26 @@ class UnitRails:
         done = f"; {count(known, 'result')} from before" if known else ""
         self._job.watch.observer.note(f"{self._name}: {cost}{done}.")
 
-    def _computed(
-        self,
-        vlm: ModelAdapter,
-        work: ModelWork,
-        units: Sequence[WorkUnit],
-        todo: Sequence[Sequence[int]],
-    ) -> Computed:
-        """The results of each batch, computed in this process."""
-        numbers = iter(todo)
-        for lease in leases_of([[units[i] for i in batch] for batch in todo], _UNITS):
-            for results in run_lease(vlm, work, lease, self._job.warn):
-                yield next(numbers), results
-
-    def _timed(self, computed: Computed, todo: Sequence[Sequence[int]]) -> Computed:
-        """The same; says after the first batches how long the others take, if it is long."""
-        pace = Pace([len(batch) for batch in todo])
-        for each in computed:
-            yield each
-            was_known = pace.known
-            pace.batch_done()
-            expected = pace.remaining() if pace.known and not was_known else None
-            if expected is not None and expected.high >= _LONG:
-                self._job.watch.observer.note(f"The rest of {self._name} takes {expected}.")
+    def _tell_rest(self, pace: Pace) -> None:
+        """Say after the first batches how long the others take, if it is long."""
+        was_known = pace.known
+        pace.batch_done()
+        expected = pace.remaining() if pace.known and not was_known else None
+        if expected is not None and expected.high >= _LONG:
+            self._job.watch.observer.note(f"The rest of {self._name} takes {expected}.")
 
 
-def numbers_of(vlm: ModelAdapter) -> Mapping[str, Any]:
-    """What determines the numbers of a loaded model; a checkpoint with a digest may be moved.
+def _lease_size(todo: Batches) -> int:
+    """About how many units a lease has. It does not depend on the number of workers."""
+    return min(_UNITS, -(-sum(map(len, todo)) // _LEAST_LEASES))
 
-    The adapter's code is part of it, so that whoever writes one never sees results of before.
-    """
-    said = vlm.describe()
-    if said.get("digest"):
-        said = {name: value for name, value in said.items() if name != "checkpoint"}
-    return {**said, "adapter": code_of(type(vlm))}
+
+def _taking(gathered: Gathered, rest: Iterator[Sequence[int]], batches: int) -> Take:
+    """A function that keeps the results of a lease, which has so many of the batches."""
+    numbers = iter([next(rest) for _ in range(batches)])
+
+    def take(results: list[list[JSON]]) -> None:
+        for found in results:
+            gathered.take(next(numbers), found)
+
+    return take

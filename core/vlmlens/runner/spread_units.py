@@ -1,0 +1,111 @@
+"""Units of an analysis on an engine: workers run their leases, and this process keeps the results.
+
+Nothing of it lies on the disk: what is finished is kept by content, so a repeated command hands
+out only what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlmlens._version import __version__
+from vlmlens.abc.engine import Json, Work
+from vlmlens.abc.model_work import JSON, ModelWork
+from vlmlens.compose.edit_check import opened_edits, others_for
+from vlmlens.manifest import PluginKind
+from vlmlens.runner.extracting import check_alike
+from vlmlens.runner.unit_leases import UnitLease
+from vlmlens.runner.unit_worker import said_of
+
+if TYPE_CHECKING:
+    from vlmlens.runner.stages import Job
+
+Take = Callable[[list[list[JSON]]], None]
+"""Called with the results of a lease, batch by batch."""
+
+
+class SpreadUnits(Work):
+    """The leases of units of one analysis.
+
+    Args:
+        job: The run, and who is told.
+        work: What the model is to do.
+        expected: What workers must say of their model, see `said_of`.
+        leases: The leases, each with the function that takes its results.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        work: ModelWork,
+        expected: Mapping[str, Any],
+        leases: Sequence[tuple[UnitLease, Take]],
+    ) -> None:
+        self.order = _order(job, work)
+        self._job = job
+        self._expected = expected
+        self._leases = {f"{lease.number:05d}": (lease, take) for lease, take in leases}
+        self._done: set[str] = set()
+
+    def names(self) -> list[str]:
+        """See `Work.names`."""
+        return list(self._leases)
+
+    def open(self) -> list[str]:
+        """See `Work.open`."""
+        return [name for name in self._leases if name not in self._done]
+
+    def busy(self, name: str) -> bool:
+        """See `Work.busy`: only the engine in this process hands leases out, and it knows."""
+        del name
+        return False
+
+    def take(self, name: str) -> Json:
+        """See `Work.take`."""
+        return self._leases[name][0].to_dict()
+
+    def finish(self, name: str, receipt: Json) -> bool:
+        """See `Work.finish`."""
+        check_alike(self._expected, receipt["model"])
+        if name in self._done:
+            return False
+        self._done.add(name)
+        for message in receipt["warnings"]:
+            self._job.warn(message)
+        self._leases[name][1](receipt["results"])
+        return True
+
+    def drop(self, name: str, lease: Json) -> None:
+        """See `Work.drop`: an unfinished attempt leaves nothing."""
+        del name, lease
+
+    def advance(self, name: str, done: int) -> None:
+        """See `Work.advance`: progress counts units whose results are kept."""
+        del name, done
+
+    def warn(self, message: str) -> None:
+        """See `Work.warn`."""
+        self._job.watch.observer.warn(message)
+
+
+def described(job: Job) -> dict[str, Any]:
+    """What is known of the run's model without loading it; empty if nothing is."""
+    run = job.run
+    model = run.info.get("model")
+    if not isinstance(model, dict):
+        return {}
+    adapter = run.registry.find(PluginKind.ADAPTER, run.spec.adapter)
+    return said_of(model, run.registry.load(adapter), run.spec)
+
+
+def _order(job: Job, work: ModelWork) -> dict[str, Any]:
+    run = job.run
+    run.check_trust("adapter", "model", "trust_remote_code", "edits")
+    edits = opened_edits(run.spec, run.registry)
+    return {
+        "vlmlens": __version__,
+        "spec": run.spec.model_dump(mode="json"),
+        "work": work.to_dict(),
+        "others": others_for(edits, run.samples),
+    }
