@@ -35,6 +35,7 @@ from vlmlens.runs.leases import lease_plans
 from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import close
 from vlmlens.testing.engine import OneByOne
+from vlmlens_plugins.engines import environment
 
 SITES = ["llm.block.1/last", "llm.block.2/all", "vision.block.1/image.mean"]
 
@@ -320,6 +321,32 @@ def test_what_torchrun_and_srun_say(
     found = engine("environment").part()
     assert found is not None
     assert (found.number, found.count, bool(found.group)) == (number, count, True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "shares"),
+    [
+        ("0,1,2,3", 2, ["0,1", "2,3"]),
+        ("4,5", 2, ["4", "5"]),
+        ("4,5", 3, ["4", "5", "4"]),
+        ("7", 2, ["7", "7"]),
+    ],
+)
+def test_processes_of_torchrun_share_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, processes: int, shares: list[str]
+) -> None:
+    found = []
+    for number in range(processes):
+        values = {"RANK": number, "LOCAL_RANK": number, "CUDA_VISIBLE_DEVICES": gpus}
+        sizes = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        for name, value in (values | sizes).items():
+            monkeypatch.setenv(name, str(value))
+        environment._take_gpus.cache_clear()
+        engine("environment")
+        engine("environment")
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    environment._take_gpus.cache_clear()
+    assert found == shares
 
 
 @pytest.mark.parametrize("text", ["3", "4/4", "a/2", "-1/2", "1/"])
