@@ -15,7 +15,6 @@ from pydantic import Field
 from vlmlens.abc.engine import Engine, Part, Work
 from vlmlens.abc.options import Options
 from vlmlens.errors import SpecError
-from vlmlens.runner.lease_worker import begin_worker
 
 _ENVIRONMENTS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 _GROUPS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
@@ -68,7 +67,7 @@ class Environment(Engine):
                 time.sleep(_POLL)
                 continue
             name = (mine or free)[0]
-            run_lease = run_lease or begin_worker(work.order)
+            run_lease = run_lease or work.begin()
             receipt = run_lease(work.take(name), partial(work.advance, name))
             work.finish(name, receipt)
 
