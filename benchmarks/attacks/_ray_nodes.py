@@ -61,8 +61,10 @@ class Nodes:
     def end(self) -> None:
         """End all."""
         assert self._program.stdin
+        assert self._program.stdout
         self._program.stdin.close()
         self._program.wait(60)
+        self._program.stdout.close()
 
     def _line(self) -> str:
         assert self._program.stdout

@@ -17,11 +17,13 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.attacks._processes import SITES, columns, ended, forked, plan, table
+import numpy as np
+
+from benchmarks.attacks._processes import SITES, ended, forked, plan, table
 from benchmarks.attacks._ray_nodes import Nodes
 from vlmlens import Run
 from vlmlens.abc.observer import SilentObserver
@@ -79,7 +81,7 @@ class Round:
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
-        return self.nodes.actors() if self.nodes else _workers_of(self.driver)
+        return self.nodes.actors() if self.nodes else workers_of(self.driver)
 
     def until(self, true: Callable[[], bool]) -> int | None:
         """Wait until something is true; if the driver ends before: its exit code."""
@@ -169,7 +171,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             execute(plan(folder / "whole", SAMPLES), extract_only=True)
-            right = columns(folder / "whole")
+            right = stored(folder / "whole", SITES)
             for kind in kinds:
                 machines = nodes if kind.startswith("ray") else None
                 wrong = 0
@@ -191,21 +193,21 @@ def _survived(kind: str, run: Round, right: dict[str, list[bytes]]) -> bool:
     early = kind.endswith("driver") and done < 4
     if early:
         after = run.dice.uniform(0.0, 5.0)
-    code = run.until(lambda: early or (bool(run.workers()) and _done(run.out) >= done))
+    code = run.until(lambda: early or (bool(run.workers()) and done(run.out) >= done))
     if code is None:
         time.sleep(after)
-        at = _done(run.out)
+        at = done(run.out)
         KINDS[kind](run)
         code = run.wait()
         if KINDS[kind] is _head and run.nodes:
             run.nodes.restart()
     else:
-        at = _done(run.out)
+        at = done(run.out)
     noticed = "was lost" in run.out.with_suffix(".log").read_text()
     again = run.dice.choice([n for n in (1, 2, 3) if n != workers])
     run.start(again)
     resumed = run.wait()
-    found = _faults(run.out, right)
+    found = faults(run.out, right, SITES)
     if (code != 0 and not kind.endswith("driver")) or resumed != 0:
         found.append(f"the driver ended with {code}, then with {resumed}")
         print(run.out.with_suffix(".log").read_text())
@@ -214,19 +216,26 @@ def _survived(kind: str, run: Round, right: dict[str, list[bytes]]) -> bool:
     return not found
 
 
-def _done(out: Path) -> int:
+def done(out: Path) -> int:
+    """The number of finished leases."""
     return len(list(out.glob("leases/*/*.done")))
 
 
-def _faults(out: Path, right: dict[str, list[bytes]]) -> list[str]:
+def stored(out: Path, sites: Sequence[str]) -> dict[str, list[bytes]]:
+    """The bits of a run's columns, sample by sample."""
+    columns = Run(out).activations
+    return {site: [np.asarray(row).tobytes() for row in columns[site]] for site in sites}
+
+
+def faults(out: Path, right: dict[str, list[bytes]], sites: Sequence[str]) -> list[str]:
     """What is wrong with a run that should be whole."""
     try:
         run = Run(out)
         ids = sorted(sample.id for sample in run.samples)
         found = [] if run.info["state"] == "finished" else [f"it is {run.info['state']}"]
         with run.store() as store:
-            found += [f"{s}: not each id once" for s in SITES if sorted(store.ids(s)) != ids]
-        if columns(out) != right:
+            found += [f"{s}: not each id once" for s in sites if sorted(store.ids(s)) != ids]
+        if stored(out, sites) != right:
             found.append("other bits")
     except VlmlensError as error:
         return [str(error)]
@@ -238,7 +247,7 @@ def _faults(out: Path, right: dict[str, list[bytes]]) -> list[str]:
     return found
 
 
-def _workers_of(driver: int) -> list[int]:
+def workers_of(driver: int) -> list[int]:
     """The worker processes that a driver has started."""
     found: list[int] = []
     for path in Path(f"/proc/{driver}/task").glob("*/children"):
