@@ -18,6 +18,7 @@ from vlmlens.abc import ModelAdapter
 from vlmlens.compose.plan import Plan, compose
 from vlmlens.errors import VlmlensError
 from vlmlens.registry import Registry
+from vlmlens.sample_table import SampleTable
 from vlmlens.spec.model import make_spec
 
 SITES = ("llm.block.1/last", "llm.block.2/all")
@@ -37,7 +38,8 @@ def plan(out: Path, samples: int, batch_size: int = 4, *, only: int | None = Non
     """The plan of a run of the demo model; `only`: with the first samples of it."""
     made, model = _composed(samples, batch_size)
     spec = made.spec.model_copy(update={"out": str(out)})
-    return replace(made, spec=spec, samples=made.samples[:only], load=lambda: model)
+    samples = made.samples if only is None else SampleTable(made.samples[:only])
+    return replace(made, spec=spec, samples=samples, load=lambda: model)
 
 
 def forked(work: Callable[[], object], said: Path | None = None) -> int:
@@ -104,7 +106,7 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
 
             return call
 
-        for name in ("unlink", "remove", "rename", "replace", "rmdir", "mkdir"):
+        for name in ("link", "unlink", "remove", "rename", "replace", "rmdir", "mkdir"):
             setattr(os, name, before(getattr(os, name)))
         work()
 
