@@ -75,8 +75,15 @@ class Work(ABC):
         """
 
     @abstractmethod
-    def drop(self, name: str, lease: Json) -> None:
-        """Remove what an attempt may have written that will not be finished."""
+    def drop(self, name: str, lease: Json, *, gone: bool = True) -> None:
+        """Remove what an attempt may have written that will not be finished.
+
+        Args:
+            name: The lease's name.
+            lease: What `take` gave.
+            gone: Whether its worker surely does not write any more. If not, the next start of the
+                run looks again.
+        """
 
     @abstractmethod
     def advance(self, name: str, done: int) -> None:

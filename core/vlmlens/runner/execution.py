@@ -25,7 +25,7 @@ from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.runner.extracting import extract
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
-from vlmlens.runner.leased import extract_leased
+from vlmlens.runner.leased import clear_abandoned, extract_leased
 from vlmlens.runner.run_folder import (
     RunMode,
     next_folder,
@@ -137,6 +137,7 @@ def _execute_held(
     job.warnings = _warnings(run, plan)
     with state_kept(job):
         job.hook("vlmlens_run_started")
+        clear_abandoned(run, observer.warn)
         if engine is None:
             extract(job, plan)
         elif not extract_leased(job, plan, engine):

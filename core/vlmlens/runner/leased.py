@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,6 @@ def extract_leased(job: Job, plan: Plan, engine: Engine) -> bool:
         settle(job)
         return True
     work = LeasedWork(run, leases, job.watch.observer, leased_fingerprint(run))
-    work.clear_abandoned()
     with job.watch.stage("extract", sum(leases.samples.values())):
         work.run_on(engine)
     if leases.open():
@@ -119,16 +118,6 @@ class LeasedWork(Work):
         finally:
             self._leases.release_all()
 
-    def clear_abandoned(self) -> None:
-        """Remove what attempts wrote whose processes have ended."""
-        for leases in lease_plans(self._run.path):
-            done = leases.done()
-            for name in leases.names:
-                kept = leases.receipt(name)["attempt"] if name in done else None
-                for attempt in leases.attempts(name):
-                    if attempt != kept and not leases.at_work(name, attempt):
-                        self._remove(leases, name, attempt)
-
     def names(self) -> list[str]:
         """See `Work.names`."""
         return self._leases.names
@@ -164,12 +153,15 @@ class LeasedWork(Work):
                 self._observer.warn(message)
             self.advance(name, self._samples[name])
         else:
-            self._remove(self._leases, name, receipt["attempt"])
+            self.drop(name, receipt)
         return first
 
-    def drop(self, name: str, lease: Json) -> None:
+    def drop(self, name: str, lease: Json, *, gone: bool = True) -> None:
         """See `Work.drop`."""
-        self._remove(self._leases, name, lease["attempt"])
+        attempt, warn = lease["attempt"], self._observer.warn
+        if _remove(self._run, self._leases, name, attempt, warn) and gone:
+            self._leases.forget(name, attempt)
+        self._leases.release(attempt)
 
     def advance(self, name: str, done: int) -> None:
         """See `Work.advance`."""
@@ -180,13 +172,30 @@ class LeasedWork(Work):
         """See `Work.warn`."""
         self._observer.warn(message)
 
-    def _remove(self, leases: LeasePlan, name: str, attempt: str) -> None:
-        try:
-            self._run.stores.remove_lease(leases.folder.name, name, attempt)
-        except (OSError, StoreError) as error:
-            self._observer.warn(f"What an unfinished attempt wrote was not removed: {error}")
-        else:
-            leases.forget(name, attempt)
+
+def clear_abandoned(run: Run, warn: Callable[[str], None]) -> None:
+    """Remove what attempts at leases wrote whose processes have ended."""
+    for leases in lease_plans(run.path):
+        done = leases.done()
+        for name in leases.names:
+            kept = leases.receipt(name)["attempt"] if name in done else None
+            for attempt in leases.attempts(name):
+                if attempt == kept or leases.at_work(name, attempt):
+                    continue
+                if _remove(run, leases, name, attempt, warn):
+                    leases.forget(name, attempt)
+
+
+def _remove(
+    run: Run, leases: LeasePlan, name: str, attempt: str, warn: Callable[[str], None]
+) -> bool:
+    """Remove the rows of an attempt; whether they are gone."""
+    try:
+        run.stores.remove_lease(leases.folder.name, name, attempt)
+    except (OSError, StoreError) as error:
+        warn(f"What an unfinished attempt wrote was not removed: {error}")
+        return False
+    return True
 
 
 def settle(job: Job) -> None:

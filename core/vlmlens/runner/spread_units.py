@@ -76,9 +76,9 @@ class SpreadUnits(Work):
         self._leases[name][1](receipt["results"])
         return True
 
-    def drop(self, name: str, lease: Json) -> None:
+    def drop(self, name: str, lease: Json, *, gone: bool = True) -> None:
         """See `Work.drop`: an unfinished attempt leaves nothing."""
-        del name, lease
+        del name, lease, gone
 
     def advance(self, name: str, done: int) -> None:
         """See `Work.advance`: progress counts units whose results are kept."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
+from vlmlens._disk import disk_error
 from vlmlens.errors import VlmlensError
 
 _EVERY = 0.3
@@ -38,9 +39,19 @@ def main() -> None:
         _say(out, {"ready": os.getpid()})
         for line in lines:
             _say(out, {"receipt": work(line["lease"], _progress(out))})
-    except VlmlensError as error:
+    except (VlmlensError, OSError) as raised:
+        error = expected(raised)
+        if error is None:
+            raise
         _say(out, {"error": told(error)})
         sys.exit(error.exit_code)
+
+
+def expected(error: Exception) -> VlmlensError | None:
+    """The error to tell the parent; None if it is none that a user can repair."""
+    if isinstance(error, OSError):
+        return disk_error(error)
+    return error if isinstance(error, VlmlensError) else None
 
 
 def told(error: VlmlensError) -> dict[str, str]:

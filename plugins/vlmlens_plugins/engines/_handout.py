@@ -17,6 +17,9 @@ from vlmlens.errors import RunError, VlmlensError
 MOST_LOSSES = 4
 """A lease whose worker is lost this many times is not tried again."""
 
+MOST_STARTS = 3
+"""A worker that is lost this many times in a row before it is ready is not started again."""
+
 
 class WorkerOptions(Options):
     """Options of engines that start workers."""
@@ -75,6 +78,8 @@ class Handout:
         self._left = work.open()[::-1]
         self._taken: dict[int, Taken] = {}
         self._losses: Counter[str] = Counter()
+        self._ready: set[int] = set()
+        self._failed_starts: Counter[int] = Counter()
         self._doubtful: list[Taken] = []
 
     @property
@@ -88,7 +93,9 @@ class Handout:
         return not self._left and not self._taken
 
     def take(self, worker: int) -> Json | None:
-        """The next lease for a worker; None if none is left."""
+        """The next lease for a worker that is ready; None if none is left."""
+        self._ready.add(worker)
+        self._failed_starts[worker] = 0
         if not self._left:
             return None
         name = self._left.pop()
@@ -109,16 +116,17 @@ class Handout:
         """A worker is lost: its lease goes to another one.
 
         Args:
-            worker: The worker.
-            how: What happened to it.
+            worker: The worker. The one that takes its place has the same number.
+            how: What happened to it, as the end of a sentence and what it said.
             gone: Whether it surely does not write any more.
 
         Raises:
-            RunError: It happened too often with the same lease.
+            RunError: It happened too often with the same lease, or before the worker was ready.
         """
         taken = self._taken.pop(worker, None)
+        self._check_start(worker, how)
         if taken is None:
-            self._work.warn(f"{self._what} {worker} {how}.")
+            self._work.warn(f"{self._what} {worker} was lost. It {how}")
             return
         if gone:
             self._work.drop(taken.name, taken.lease)
@@ -131,18 +139,31 @@ class Handout:
             raise RunError(
                 f"{MOST_LOSSES} workers were lost while they ran the same lease "
                 f"({len(taken.lease['samples'])} samples, the first is {first!r}); the last one "
-                f"{how}.",
+                f"{how}",
                 subject=taken.name,
                 hint="Fix the problem, and run the same command with --resume. If the memory was "
                 "full: fewer workers, or a smaller --batch-size.",
             )
         self._left.append(taken.name)
-        self._work.warn(f"{self._what} {worker} {how}. Another one does its part.")
+        self._work.warn(f"{self._what} {worker} was lost; another one does its part. It {how}")
+
+    def _check_start(self, worker: int, how: str) -> None:
+        if worker in self._ready:
+            self._ready.remove(worker)
+            return
+        self._failed_starts[worker] += 1
+        if self._failed_starts[worker] >= MOST_STARTS:
+            raise RunError(
+                f"{self._what} {worker} was lost {MOST_STARTS} times before it was ready; at last "
+                f"it {how}",
+                subject=str(worker),
+                hint="Fix the problem, and run the same command with --resume.",
+            )
 
     def clear(self) -> None:
         """Remove what workers wrote of which it was not known whether they were gone."""
         for taken in self._doubtful:
-            self._work.drop(taken.name, taken.lease)
+            self._work.drop(taken.name, taken.lease, gone=False)
 
 
 def failed(worker: object, error: Mapping[str, Any]) -> VlmlensError:

@@ -13,13 +13,11 @@ from collections import deque
 from typing import IO, Any, cast
 
 from vlmlens.abc.engine import Engine, Json, Work
-from vlmlens.errors import CompositionError, RunError
+from vlmlens.errors import CompositionError
 from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
 
 _TOLD = 12
 _PATIENCE = 10.0
-_MOST_STARTS = 3
-"""How often a worker may be lost before it is ready."""
 
 
 class Processes(Engine):
@@ -90,7 +88,6 @@ class _Pool:
         self._count = count
         self._said: queue.Queue[tuple[_Process, dict[str, Any] | None]] = queue.Queue()
         self._processes: dict[int, _Process] = {}
-        self._unready = 0
         for number in range(count):
             self._start(number)
 
@@ -105,7 +102,6 @@ class _Pool:
         elif "done" in said:
             handout.advance(number, said["done"])
         else:
-            process.ready = True
             if "receipt" in said:
                 handout.finish(number, said["receipt"])
             process.idle = True
@@ -125,14 +121,6 @@ class _Pool:
     def _lost(self, process: _Process, handout: Handout) -> None:
         number, how = process.number, process.how_it_ended()
         del self._processes[number]
-        if not process.ready:
-            self._unready += 1
-            if self._unready >= _MOST_STARTS:
-                raise RunError(
-                    f"Workers end before they are ready; worker {number} {how}.",
-                    subject=str(number),
-                    hint="Fix the problem, and run the same command with --resume.",
-                )
         handout.lost(number, how)
         if handout.left:
             self._start(number)
@@ -162,7 +150,7 @@ class _Process:
         said: queue.Queue[tuple[_Process, dict[str, Any] | None]],
     ) -> None:
         self.number = number
-        self.ready = self.idle = False
+        self.idle = False
         self._said = said
         self._last: deque[str] = deque(maxlen=_TOLD)
         # -P: Python must not import modules that happen to lie in the working folder.
@@ -215,12 +203,13 @@ class _Process:
         self.wait()
         how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
         told = "\n".join(self._last)
-        return f"{how}. Its last output:\n{told}\n" if told else how
+        return f"{how}. Its last output:\n{told}" if told else f"{how}."
 
     def _listen(self) -> None:
         with self._output:
             for line in self._output:
-                self._said.put((self, json.loads(line)))
+                if line.endswith("\n"):  # else it was killed while it wrote
+                    self._said.put((self, json.loads(line)))
         self._said.put((self, None))
 
     def _collect(self) -> None:

@@ -8,8 +8,11 @@ connection to a machine is lost); only one receipt counts. Rows never pass throu
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +20,9 @@ from typing import Any
 from pydantic import Field
 
 from vlmlens.abc.engine import Engine, Json, Work
-from vlmlens.errors import CompositionError, VlmlensError
+from vlmlens.errors import CompositionError, RunError, VlmlensError
 from vlmlens.runner.lease_worker import begin_worker
-from vlmlens.runner.worker_process import told
+from vlmlens.runner.worker_process import expected, told
 from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
 
 _OBJECT_STORE = 100 * 2**20
@@ -27,6 +30,8 @@ _OBJECT_STORE = 100 * 2**20
 
 _SAY_AFTER = 120.0
 _TICK = 5.0
+_TOLD = 12
+_KNOCKS = 10.0
 _LOCAL = "none"
 
 
@@ -60,15 +65,21 @@ class RayEngine(Engine):
     def check(self) -> None:
         """See `Engine.check`."""
         address = self._options.address
+        if address == _LOCAL:
+            return
         host, colon, port = address.rpartition(":")
-        plain = address in (_LOCAL, "auto") or (host and colon and port.isdecimal())
-        if not plain or "://" in address:
+        plain = host and colon and port.isdecimal() and int(port) < 2**16
+        if "://" in address or not (plain or address == "auto"):
             raise CompositionError(
                 f"{address!r} is no address of a Ray cluster.",
                 subject=address,
                 hint="Write --address auto, HOST:PORT, or none. Addresses with ray:// are for "
                 "another kind of client: run the command on a machine of the cluster.",
             )
+        if plain:
+            _knock(host, int(port), address)
+        with _connected(self._options):
+            pass
 
     @property
     def on_gpus(self) -> bool | None:
@@ -91,6 +102,22 @@ class RayEngine(Engine):
                 handout.clear()
 
 
+def _knock(host: str, port: int, address: str) -> None:
+    """Raise an error if nobody listens: Ray itself would wait for minutes."""
+    try:
+        socket.create_connection((host, port), timeout=_KNOCKS).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> CompositionError:
+    return CompositionError(
+        f"The Ray cluster at {address!r} cannot be reached: {why}",
+        subject=address,
+        hint="Start it with `ray start --head`; or leave --address out, to start Ray here.",
+    )
+
+
 @contextmanager
 def _connected(options: RayOptions) -> Iterator[Any]:
     """Ray, connected to the cluster.
@@ -103,11 +130,13 @@ def _connected(options: RayOptions) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    before = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if options.address == _LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
+                address="local",
                 num_cpus=max(options.most, os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,
@@ -116,11 +145,9 @@ def _connected(options: RayOptions) -> Iterator[Any]:
         else:
             ray.init(address=options.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise CompositionError(
-            f"The Ray cluster at {options.address!r} cannot be reached: {error}",
-            subject=options.address,
-            hint="Start it with `ray start --head`; or leave --address out, to start Ray here.",
-        ) from error
+        raise _unreachable(options.address, str(error)) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's handler would record no interruption
     try:
         yield ray
     finally:
@@ -135,18 +162,27 @@ class _Actor:
 
     def begin(self, order: Json) -> dict[str, Any]:
         """Load the model."""
-        try:
+
+        def begin() -> dict[str, Any]:
             self._work = begin_worker(order)
-        except VlmlensError as error:
-            return {"error": told(error)}
-        return {"ready": os.getpid()}
+            return {"ready": os.getpid()}
+
+        return _answered(begin)
 
     def run(self, lease: Json) -> dict[str, Any]:
         """Run a lease."""
-        try:
-            return {"receipt": self._work(lease, _ignored)}
-        except VlmlensError as error:
-            return {"error": told(error)}
+        return _answered(lambda: {"receipt": self._work(lease, _ignored)})
+
+
+def _answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What work gives, or an error that the user can repair; others are Ray's to tell."""
+    try:
+        return work()
+    except (VlmlensError, OSError) as raised:
+        error = expected(raised)
+        if error is None:
+            raise
+        return {"error": told(error)}
 
 
 def _ignored(done: int) -> None:
@@ -158,7 +194,7 @@ class _Member:
     """An actor.
 
     Args:
-        number: Its number.
+        number: Its number; an actor that takes the place of a lost one has the same.
         handle: Ray's.
         waiting: What it was asked last; None if it is idle.
         ready: Whether its model is loaded.
@@ -182,32 +218,34 @@ class _Crew:
     def __init__(self, ray: Any, work: Work, options: RayOptions) -> None:
         self._ray = ray
         self._work = work
+        self._options = options
         self._most = options.most
+        self._node = ray.get_runtime_context().get_node_id()
         self._members: list[_Member] = []
-        self._numbers = 0
         self._since = time.monotonic()
         self._class = ray.remote(_Actor).options(
             max_restarts=0, max_task_retries=0, **_resources(options)
         )
-        for _ in range(min(options.least, len(work.open()))):
-            self._add()
+        for number in range(min(options.least, len(work.open()))):
+            self._add(number)
 
     def step(self, handout: Handout) -> None:
         """Wait until an actor answers, and give it the next lease."""
         more = handout.left and len(self._members) < self._most
         if more and all(member.ready for member in self._members):
-            self._add()
+            self._add(self._free_number())
         waiting = {m.waiting: m for m in self._members if m.waiting is not None}
         done, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_TICK)
         for reference in done:
             self._answer(waiting[reference], handout)
         if not done:
+            self._check_own_machine()
             self._say_if_none_is_ready()
 
     def _answer(self, member: _Member, handout: Handout) -> None:
         try:
             said = self._ray.get(member.waiting)
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayError as error:
             self._lost(member, handout, error)
             return
         if "error" in said:
@@ -222,23 +260,35 @@ class _Crew:
             self._members.remove(member)
 
     def _lost(self, member: _Member, handout: Handout, error: Exception) -> None:
+        self._check_own_machine()
         self._members.remove(member)
         self._ray.kill(member.handle)
-        how = "was lost" + (
-            " (its machine was taken back)" if getattr(error, "preempted", False) else ""
-        )
-        handout.lost(member.number, how, gone=False)
+        handout.lost(member.number, _how(error), gone=False)
         if handout.left and len(self._members) < self._most:
-            self._add()
+            self._add(member.number)
 
-    def _add(self) -> None:
+    def _add(self, number: int) -> None:
         handle = self._class.remote()
         begins = handle.begin.remote(dict(self._work.order))
-        self._members.append(_Member(self._numbers, handle, begins))
-        self._numbers += 1
+        self._members.append(_Member(number, handle, begins))
+
+    def _free_number(self) -> int:
+        taken = {member.number for member in self._members}
+        return next(number for number in range(self._most) if number not in taken)
+
+    def _check_own_machine(self) -> None:
+        """Raise an error if Ray has given up this machine: it starts no actors for us any more."""
+        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        if self._node not in alive:
+            raise RunError(
+                "The cluster has lost this machine (its raylet has ended, or does not answer).",
+                subject=self._options.address,
+                hint="Start Ray here again, and run the same command with --resume.",
+            )
 
     def _say_if_none_is_ready(self) -> None:
         if any(member.ready for member in self._members):
+            self._since = time.monotonic()
             return
         if time.monotonic() - self._since > _SAY_AFTER:
             self._since = float("inf")
@@ -253,6 +303,14 @@ class _Crew:
         """End all actors."""
         for member in self._members:
             self._ray.kill(member.handle)
+
+
+def _how(error: Exception) -> str:
+    """What to tell of an actor that did not answer."""
+    if getattr(error, "preempted", False):
+        return "ended, because its machine was taken back."
+    lines = str(error).strip().splitlines()[-_TOLD:]
+    return "\n".join(["does not answer. What Ray says:", *lines])
 
 
 def _resources(options: RayOptions) -> dict[str, Any]:
