@@ -60,6 +60,6 @@ def test_they_are_found_and_mistakes_are_seen() -> None:
     pages = {page.stem: commands(page.read_text(encoding="utf-8")) for page in PAGES}
     assert ["extract", "-c", "runs/big/spec.yaml", "--resume"] in pages["more-than-one-process"]
     assert sum(map(len, pages.values())) > 60
-    for wrong in (["extract", "--shards", "0/4"], ["run", "--workers"], ["plugins", "lst"], ["extrakt"]):
+    for wrong in ("extract --shards 0/4", "run --workers", "plugins lst", "extrakt"):
         with pytest.raises(USAGE_ERROR):
-            parsed(wrong)
+            parsed(wrong.split())
