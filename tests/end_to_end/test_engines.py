@@ -302,6 +302,20 @@ def test_a_plan_of_somebody_else_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "stolen").exists()
 
 
+def test_a_plan_that_somebody_changed_is_made_anew(tmp_path: Path, whole: Run) -> None:
+    out = tmp_path / "run"
+    execute_or_join(out, part(0, 2))
+    path = out / "leases" / "001" / "plan.json"
+    content = json.loads(path.read_text())
+    content["order"]["spec"]["adapter"] = str(tmp_path / "evil.py:Evil")
+    path.write_text(json.dumps(content))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w')")
+    run = execute(plan(out), mode="resume", extract_only=True, engine=OneByOne())
+    assert not (tmp_path / "stolen").exists()
+    assert [each.folder.name for each in lease_plans(out)] == ["001", "002"]
+    same(run, whole)
+
+
 @pytest.mark.parametrize(
     ("variables", "number", "count"),
     [

@@ -235,8 +235,9 @@ def _current(job: Job, plan: Plan, engine: Engine) -> LeasePlan | None:
     samples.seen = plan.samples.seen
     digest = _digest(plan, samples)
     before = lease_plans(job.run.path)
-    if before and before[-1].order["digest"] == digest and before[-1].open():
-        return before[-1]
+    last = before[-1] if before else None
+    if last and last.is_own() and last.order["digest"] == digest and last.open():
+        return last
     for leases in before:
         leases.close()
     missing = _missing(job, plan)
