@@ -106,7 +106,7 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
 
             return call
 
-        for name in ("unlink", "remove", "rename", "replace", "rmdir", "mkdir"):
+        for name in ("link", "unlink", "remove", "rename", "replace", "rmdir", "mkdir"):
             setattr(os, name, before(getattr(os, name)))
         work()
 

@@ -20,10 +20,9 @@ from vlmlens import Run
 from vlmlens.runner.execution import execute
 from vlmlens.runner.merge import merge
 from vlmlens.runner.run_folder import start_over
-from vlmlens.runs.shards import Shard
+from vlmlens.testing.engine import OneByOne
 
 SAMPLES = 40
-SHARDS = 3
 
 
 def main() -> None:
@@ -35,11 +34,10 @@ def main() -> None:
     dice = random.Random(chosen.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for number in range(SHARDS):
-            execute(plan(folder / "shards", SAMPLES), shard=Shard(number, SHARDS))
+        execute(plan(folder / "leases", SAMPLES), extract_only=True, engine=OneByOne())
         execute(plan(folder / "whole", SAMPLES), extract_only=True)
         rows = [
-            _attacked(folder, "shards", "merge", _merge, _merged, chosen.rounds, dice),
+            _attacked(folder, "leases", "merge", _merge, _merged, chosen.rounds, dice),
             _attacked(folder, "whole", "--fresh", _fresh, _started_over, chosen.rounds, dice),
         ]
     table(rows, sum(wrong for _, _, wrong in rows))
@@ -97,10 +95,10 @@ def _merged(run: Path, source: Path) -> bool:
     """Whether all samples are there right after the kill, and after a second merge."""
     right = columns(source)
     now = columns(run) == right
-    if (run / "shards").exists():
+    if (run / "leases").exists():
         merge(Run(run))
     left = [path.name for path in run.rglob("*.tmp")]
-    return now and columns(run) == right and not (run / "shards").exists() and not left
+    return now and columns(run) == right and not (run / "leases").exists() and not left
 
 
 def _started_over(run: Path, source: Path) -> bool:

@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vlmlens.runner.workers import execute_in_workers
-
 from benchmarks.attacks._processes import columns, ended, forked, plan, table
 from vlmlens import Run
+from vlmlens.compose.plan import Plan
 from vlmlens.errors import VlmlensError
 from vlmlens.registry import Registry
-from vlmlens.runner.execution import analyze, execute
+from vlmlens.runner.execution import analyze, engine_of, execute
 from vlmlens.runner.merge import merge
-from vlmlens.runs.shards import Shard
+from vlmlens.runner.run_folder import RunMode
+from vlmlens.spec.model import make_spec
 
 SAMPLES = 400
 WATCHED = ("run.json", "spec.yaml", "samples.jsonl")
@@ -32,9 +32,9 @@ SECOND: dict[str, Callable[[Path], object]] = {
     "--resume": lambda out: execute(_plan(out), mode="resume", extract_only=True),
     "--resume --limit": lambda out: execute(_plan(out, 10), mode="resume", extract_only=True),
     "--fresh": lambda out: execute(_plan(out), mode="fresh", extract_only=True),
-    "--fresh --shard 0/2": lambda out: execute(_plan(out), mode="fresh", shard=Shard(0, 2)),
-    "--fresh --workers 2": lambda out: execute_in_workers(_plan(out), 2, mode="fresh"),
-    "--resume --workers 2": lambda out: execute_in_workers(_plan(out), 2, mode="resume"),
+    "--fresh --shard 0/2": lambda out: _spread(out, "fresh", "environment", shard="0/2"),
+    "--fresh --workers 2": lambda out: _spread(out, "fresh", "processes", workers="2"),
+    "--resume --workers 2": lambda out: _spread(out, "resume", "processes", workers="2"),
     "merge": lambda out: merge(Run(out)),
     "analyze": lambda out: analyze(Run(out), {"blind-test": {}}, Registry.default()),
 }
@@ -61,8 +61,14 @@ def main() -> None:
     table(rows, sum(wrong for _, _, wrong in rows))
 
 
-def _plan(out: Path, only: int | None = None) -> object:
+def _plan(out: Path, only: int | None = None) -> Plan:
     return plan(out, SAMPLES, only=only)
+
+
+def _spread(out: Path, mode: RunMode, engine: str, **options: str) -> object:
+    spec = make_spec({"engine": engine, "options": {"engine": options}})
+    made = engine_of(spec, Registry.default())
+    return execute(_plan(out), mode=mode, extract_only=True, engine=made)
 
 
 def _left_alone(

@@ -35,6 +35,7 @@ from vlmlens.runs.leases import lease_plans
 from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import close
 from vlmlens.testing.engine import OneByOne
+from vlmlens_plugins.engines import environment
 
 SITES = ["llm.block.1/last", "llm.block.2/all", "vision.block.1/image.mean"]
 
@@ -301,6 +302,20 @@ def test_a_plan_of_somebody_else_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "stolen").exists()
 
 
+def test_a_plan_that_somebody_changed_is_made_anew(tmp_path: Path, whole: Run) -> None:
+    out = tmp_path / "run"
+    execute_or_join(out, part(0, 2))
+    path = out / "leases" / "001" / "plan.json"
+    content = json.loads(path.read_text())
+    content["order"]["spec"]["adapter"] = str(tmp_path / "evil.py:Evil")
+    path.write_text(json.dumps(content))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w')")
+    run = execute(plan(out), mode="resume", extract_only=True, engine=OneByOne())
+    assert not (tmp_path / "stolen").exists()
+    assert [each.folder.name for each in lease_plans(out)] == ["001", "002"]
+    same(run, whole)
+
+
 @pytest.mark.parametrize(
     ("variables", "number", "count"),
     [
@@ -320,6 +335,32 @@ def test_what_torchrun_and_srun_say(
     found = engine("environment").part()
     assert found is not None
     assert (found.number, found.count, bool(found.group)) == (number, count, True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "shares"),
+    [
+        ("0,1,2,3", 2, ["0,1", "2,3"]),
+        ("4,5", 2, ["4", "5"]),
+        ("4,5", 3, ["4", "5", "4"]),
+        ("7", 2, ["7", "7"]),
+    ],
+)
+def test_processes_of_torchrun_share_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, processes: int, shares: list[str]
+) -> None:
+    found = []
+    for number in range(processes):
+        values = {"RANK": number, "LOCAL_RANK": number, "CUDA_VISIBLE_DEVICES": gpus}
+        sizes = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        for name, value in (values | sizes).items():
+            monkeypatch.setenv(name, str(value))
+        environment._take_gpus.cache_clear()
+        engine("environment")
+        engine("environment")
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    environment._take_gpus.cache_clear()
+    assert found == shares
 
 
 @pytest.mark.parametrize("text", ["3", "4/4", "a/2", "-1/2", "1/"])

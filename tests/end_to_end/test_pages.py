@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "write-an-adapter", "write-an-analysis", "write-a-storage-backend", "write-a-dataset-reader",
-    "write-an-intervention",
+    "write-an-intervention", "write-an-engine",
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ TASKS = {
     "change the estimate of disk space": "compose/estimate.py",
     "change how rows are buffered": "extraction/write_buffer.py",
     "change the estimate of the remaining time": "extraction/eta.py",
-    "change how worker processes are watched": "runner/workers.py",
+    "change how a worker on this machine is spoken to": "runner/worker_process.py",
     "add a section to the report": "report/_sections.py",
     "add a check to doctor": "cli/_diagnosis.py",
 }

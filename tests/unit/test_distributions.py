@@ -65,5 +65,15 @@ def test_users_and_developers_have_their_own_versions() -> None:
     tools = (ROOT / "requirements-dev.txt").read_text().splitlines()
     for each in tools:
         if each and each[0] not in "#-":
-            assert normal(each) in developers, each
+            assert normal(each) in developers | users, each
     assert {"pytest", "mypy", "ruff"} <= developers.keys()
+
+
+def test_the_extras_that_the_tests_need_have_versions() -> None:
+    tools = (ROOT / "requirements-dev.txt").read_text()
+    (own,) = re.findall(r"^-e \.\[(.*)\]$", tools, re.MULTILINE)
+    extras, users = project(ROOT)["optional-dependencies"], pins("constraints.txt")
+    assert {"ray", "zarr"} <= set(own.split(","))
+    for extra in own.split(","):
+        for each in map(Requirement, extras[extra]):
+            assert each.specifier.contains(users[normal(each.name)]), each

@@ -357,6 +357,7 @@ def test_every_name_of_a_known_adapter_says_how_to_install_it(known: KnownPlugin
         ("zarr", "vlmlens", "pip install 'vlmlens[zarr]' (in a checkout: pip install '.[zarr]')"),
         ("datasets", "vlmlens", "pip install 'vlmlens[hf-data]'"),
         ("bitsandbytes", "vlmlens", "pip install 'vlmlens[quantization]'"),
+        ("ray", "vlmlens", "pip install 'vlmlens[ray]'"),
         ("hypothesis", "vlmlens", "Install the package of hypothesis"),
         ("zarr", "no-such-distribution", "Install the package of zarr"),
         ("zarr", "", "Install the package of zarr"),

@@ -36,7 +36,7 @@ def test_the_empty_spec_is_the_demo_run() -> None:
         (
             {"options": {"zzz": {}}},
             "has no 'options.zzz'.",
-            "Known: adapter, dataset, extractor, storage, plugins.",
+            "Known: adapter, dataset, extractor, storage, engine, plugins.",
         ),
         ({"batch_size": 0}, "batch_size = 0: input should be greater than or equal to 1.", ""),
         ({"batch_size": "many"}, "batch_size = 'many': input should be a valid integer", ""),

@@ -20,6 +20,10 @@ def composed(*sites: str, **values: Any) -> Plan:
     return compose(spec, Registry.default(), analyse=False)
 
 
+def silent_in(plan: Plan, vlm: ModelAdapter) -> dict[str, str]:
+    return silent_columns(vlm, plan.spec.sites, plan.columns, plan.samples)
+
+
 def hooked_outputs(plan: Plan, vlm: ModelAdapter) -> dict[str, list[Any]]:
     """Every output of every module in one pass over two samples, by module path."""
     seen: dict[str, list[Any]] = {}
@@ -47,7 +51,7 @@ def first_tensor(output: Any) -> Any:
 def test_what_is_silent(vlm: ModelAdapter) -> None:
     """Left are exactly the modules that ran once and gave a row per position."""
     plan = composed("re:model.language_model.*/all")
-    silent = silent_columns(plan, vlm)
+    silent = silent_in(plan, vlm)
     kept = [name.partition("/")[0] for name in plan.columns if name not in silent]
     outputs = hooked_outputs(plan, vlm)
     total = plan_rows(plan, vlm)
@@ -68,7 +72,7 @@ def plan_rows(plan: Plan, vlm: ModelAdapter) -> int:
 
 def test_the_plan_without_them(vlm: ModelAdapter) -> None:
     plan = composed("re:model.language_model.layers.*/mean", "vision.block.0")
-    silent = silent_columns(plan, vlm)
+    silent = silent_in(plan, vlm)
     narrowed = plan.without(silent)
     assert set(narrowed.columns) == set(plan.columns) - set(silent)
     assert "vision.block.0/image.mean" in narrowed.columns
@@ -78,12 +82,12 @@ def test_the_plan_without_them(vlm: ModelAdapter) -> None:
 
 
 def test_without_an_expression_no_pass_is_run(vlm: ModelAdapter) -> None:
-    assert silent_columns(composed("llm.block.0"), vlm) == {}
+    assert silent_in(composed("llm.block.0"), vlm) == {}
     named = composed("re:lm_head", "model.language_model.layers/last")
-    assert silent_columns(named, vlm) == {}  # named by itself: an error of the run, as ever
+    assert silent_in(named, vlm) == {}  # named by itself: an error of the run, as ever
 
 
 def test_an_expression_of_which_nothing_is_left(vlm: ModelAdapter) -> None:
     plan = composed("re:model.language_model.layers", "llm.block.0")
     with pytest.raises(SiteSilent, match="None of the 1 modules"):
-        silent_columns(plan, vlm)
+        silent_in(plan, vlm)

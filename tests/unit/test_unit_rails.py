@@ -13,7 +13,7 @@ from tests._program import vlmlens as program
 
 import vlmlens
 from vlmlens.abc.observer import SilentObserver
-from vlmlens.errors import VlmlensError
+from vlmlens.errors import CompositionError, FingerprintMismatch, VlmlensError
 from vlmlens.runner.unit_worker import said_of
 from vlmlens.runs.unit_results import FILE
 from vlmlens.spec.model import make_spec
@@ -40,12 +40,17 @@ class Logits(ModelWork):
             if os.environ["HOW"] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError("stopped here")
+        lost = os.environ.get("LOST")
+        if lost and ran and not Path(lost).exists():
+            Path(lost).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         batch = vlm.encode([unit.sample for unit in units])
         logits = vlm.forward(batch, logits="last").logits
         tokens = [unit.arguments["token"] for unit in units]
         found = logits[range(len(units)), tokens].tolist()
         now = "".join(f"{u.sample.id} {u.arguments['token']}\\n" for u in units)
-        log.write_text(ran + now)
+        with log.open("a") as file:
+            file.write(now)
         return found
 
 
@@ -112,7 +117,7 @@ class Case:
         self.name = f"{extracted / 'asking.py'}:Asking"
         shutil.copytree(extracted / "run", self.path)
 
-    def analyze(self, *tokens: int, **how: bool) -> tuple[list[float], Hearing]:
+    def analyze(self, *tokens: int, **how: Any) -> tuple[list[float], Hearing]:
         heard = Hearing()
         chosen = {self.name: {"tokens": tokens or (5,)}}
         found = vlmlens.analyze(self.path, chosen, observer=heard, **how)
@@ -181,6 +186,42 @@ def test_a_killed_analysis_repeats_no_finished_unit(case: Case) -> None:
     (case.path / FILE).unlink()
     assert case.analyze()[0] == whole
     assert set(case.ran().values()) == {2}
+
+
+def test_workers_give_what_one_process_gives(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = case.analyze()
+    (case.path / FILE).unlink()
+    case.log.unlink()
+    monkeypatch.setattr(DemoAdapter, "load", lambda request: pytest.fail("loaded here, too"))
+    shared, heard = case.analyze(workers=2)
+    assert shared == whole
+    assert heard.steps[-1] == SAMPLES
+    assert set(case.ran().values()) == {1}
+
+
+def test_a_lost_worker_costs_its_lease(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOST", str(tmp_path / "lost"))
+    shared, heard = case.analyze(workers=2)
+    assert any("was ended by SIGKILL" in each for each in heard.warnings)
+    assert case.ran().total() <= SAMPLES + BATCH
+    again, heard = case.analyze()
+    assert again == shared
+    assert "20 results from before" in heard.notes[0]
+
+
+def test_workers_with_another_model_are_refused(case: Case) -> None:
+    run = vlmlens.open(case.path)
+    run.update(model={**run.info["model"], "torch": "other"})
+    with pytest.raises(FingerprintMismatch, match="torch was other"):
+        case.analyze(workers=1, engine="processes")
+    assert case.analyze()[1].notes[0].endswith("5 batches.")
+
+
+def test_processes_started_one_by_one_share_no_analysis(case: Case) -> None:
+    with pytest.raises(CompositionError, match="share an extraction"):
+        case.analyze(engine="environment", options={"engine": {"shard": "0/2"}})
 
 
 def test_results_of_another_user_are_computed_again_and_it_is_said(

@@ -21,7 +21,8 @@ Json = Mapping[str, Any]
 Worker = Callable[[Json, Callable[[int], None]], dict[str, Any]]
 """Runs a lease: called with the lease and with a function to call with the samples done so far.
 
-It returns the receipt. `vlmlens.runner.begin_worker(order)` makes one, and loads the model.
+It returns the receipt. `vlmlens.runner.begin_worker(order)` makes one, and loads the model; in the
+process that calls `Engine.run`, `Work.begin()` does.
 """
 
 
@@ -46,6 +47,10 @@ class Work(ABC):
 
     order: Json
     """What a worker begins with."""
+
+    @abstractmethod
+    def begin(self) -> Worker:
+        """A worker in this process, with the plugins that it has read. It loads the model."""
 
     @abstractmethod
     def names(self) -> list[str]:

@@ -18,6 +18,7 @@ GROUPS = (
     "What to record",
     "Analyses",
     "Speed",
+    "Processes and machines",
     "Output",
 )
 """The headings of flags, in order. A flag names its own as Typer's `rich_help_panel`."""

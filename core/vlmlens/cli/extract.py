@@ -28,7 +28,7 @@ def extract(
     Examples:
         vlmlens extract --limit 100 --sites "llm.block.*/last"
         vlmlens extract --adapter llava --data photos/ --prompt "What is it?" --workers 4
-        srun vlmlens extract --data photos/ --prompt "What is it?" --out runs/a --shard env
+        vlmlens extract --data photos/ --prompt "What is it?" --out runs/a --shard env
     """
     made = carry_out(flags, output, resume, dry_run, command="extract")
     if made is None:

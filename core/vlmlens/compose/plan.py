@@ -87,6 +87,9 @@ class Plan:
     planned: Planned | None = None
     recalled: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", SampleTable.of(self.samples))
+
     def __repr__(self) -> str:
         return brief(
             self,

@@ -24,6 +24,7 @@ KINDS = (
     PluginKind.STORAGE,
     PluginKind.DATASET,
     PluginKind.INTERVENTION,
+    PluginKind.ENGINE,
 )
 """The kinds that have a template."""
 

@@ -71,7 +71,10 @@ def is_first(spec: RunSpec, part: Part, mode: RunMode) -> bool:
             subject="--fresh",
             hint="Start part 0 with --fresh first, then the others without it.",
         )
-    return mode == "fresh" or _open_plan(Path(spec.out)) is None
+    newest = _newest(Path(spec.out))
+    if mode == "fresh" or newest is None:
+        return True
+    return not newest.open() and (mode == "resume" or part.number == 0)
 
 
 def join(
@@ -98,7 +101,7 @@ def join(
     """
     folder, part = Path(str(spec.out)), engine.part()
     grouped = part is not None and part.group
-    leases = _told(folder, part, observer) if part and grouped else _open_plan(folder)
+    leases = _told(folder, part, observer) if part and grouped else _newest(folder)
     run = Run(folder, registry=registry, trust=trust)
     if leases is None:
         observer.note("All columns are already stored.")
@@ -106,6 +109,9 @@ def join(
     if not (trust or leases.is_own()):
         refuse(leases.folder, {"plan.json": "what to run"})
     _check_same(leases, spec)
+    if not leases.open():
+        observer.note("All columns are already stored: other parts have done this one's share.")
+        return run
     work = LeasedWork(run, leases, observer, leased_fingerprint(run))
     with disk_errors():
         observer.stage("extract", sum(leases.samples.values()))
@@ -130,10 +136,9 @@ def _no_model() -> ModelAdapter:
     raise RunError("No model is needed to record the end of a run.")
 
 
-def _open_plan(folder: Path) -> LeasePlan | None:
-    """The newest plan in a run's folder, if it has open leases."""
-    plans = lease_plans(folder)
-    return plans[-1] if plans and plans[-1].open() else None
+def _newest(folder: Path) -> LeasePlan | None:
+    """The newest plan in a run's folder."""
+    return next(reversed(lease_plans(folder)), None)
 
 
 def _told(folder: Path, part: Part, observer: Observer) -> LeasePlan | None:

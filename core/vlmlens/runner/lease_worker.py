@@ -22,6 +22,7 @@ from vlmlens.registry import Registry
 from vlmlens.runner.unit_worker import UnitWorker
 from vlmlens.runs.generated_texts import text_records
 from vlmlens.runs.run_stores import RunStores
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 from vlmlens.spec.model import RunSpec, make_spec
 
@@ -193,7 +194,7 @@ class _Target:
         self.path = path
         self.registry = registry
         self.spec = spec
-        self.samples: list[Sample] = []
+        self.samples = SampleTable()
 
     def check_trust(self, *settings: str) -> None:
         """The order comes from the user's own process, or was checked."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens._files import create_only, write_json
 from vlmlens._version import __version__
-from vlmlens.abc.engine import Engine, Json, Part, Work
+from vlmlens.abc.engine import Engine, Json, Part, Work, Worker
 from vlmlens.compose.edit_check import opened_edits, others_for
 from vlmlens.errors import RunError, StoreError
 from vlmlens.extraction.dry_pass import two_samples
@@ -26,6 +26,7 @@ from vlmlens.runner.extracting import (
     missing_columns,
     note_silent,
 )
+from vlmlens.runner.lease_worker import begin_worker
 from vlmlens.runs.leases import FOLDER, LeasePlan, lease_plans
 from vlmlens.sample_table import SampleTable
 from vlmlens.stores.opening import is_uri
@@ -117,6 +118,10 @@ class LeasedWork(Work):
             engine.run(self)
         finally:
             self._leases.release_all()
+
+    def begin(self) -> Worker:
+        """See `Work.begin`."""
+        return begin_worker(self.order, self._run.registry)
 
     def names(self) -> list[str]:
         """See `Work.names`."""
@@ -230,8 +235,9 @@ def _current(job: Job, plan: Plan, engine: Engine) -> LeasePlan | None:
     samples.seen = plan.samples.seen
     digest = _digest(plan, samples)
     before = lease_plans(job.run.path)
-    if before and before[-1].order["digest"] == digest and before[-1].open():
-        return before[-1]
+    last = before[-1] if before else None
+    if last and last.is_own() and last.order["digest"] == digest and last.open():
+        return last
     for leases in before:
         leases.close()
     missing = _missing(job, plan)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._version import __version__
-from vlmlens.abc.engine import Json, Work
+from vlmlens.abc.engine import Json, Work, Worker
 from vlmlens.abc.model_work import JSON, ModelWork
 from vlmlens.compose.edit_check import opened_edits, others_for
 from vlmlens.manifest import PluginKind
 from vlmlens.runner.extracting import check_alike
+from vlmlens.runner.lease_worker import begin_worker
 from vlmlens.runner.unit_leases import UnitLease
 from vlmlens.runner.unit_worker import said_of
 
@@ -47,6 +48,10 @@ class SpreadUnits(Work):
         self._expected = expected
         self._leases = {f"{lease.number:05d}": (lease, take) for lease, take in leases}
         self._done: set[str] = set()
+
+    def begin(self) -> Worker:
+        """See `Work.begin`."""
+        return begin_worker(self.order, self._job.run.registry)
 
     def names(self) -> list[str]:
         """See `Work.names`."""

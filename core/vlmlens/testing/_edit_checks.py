@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.errors import EditError, SelectorError
+from vlmlens.errors import EditError, EditWithoutEffect, SelectorError
 from vlmlens.passes.edits import EdgeCut, Edit, WrittenEdit, function_edits
 from vlmlens.sites import Axis
 from vlmlens.testing._adapter_suite import distance
 from vlmlens.testing._checks import expect, skip
 from vlmlens.testing._inner_checks import VALUES, InnerChecks
-from vlmlens.tokens import Selector
+from vlmlens.tokens import Selector, TokenKind
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.tracing import Trace
     from vlmlens.samples import Sample
     from vlmlens.sites import Site
+    from vlmlens.tokens import AxisLayout
 
 _TOKENS = 2
 _ROWS = 3
@@ -63,9 +64,12 @@ class EditChecks(InnerChecks):
         middle = blocks[len(blocks) // 2]
         edits: list[Edit | EdgeCut] = [self._half(middle, "all"), self._half(middle, "steps")]
         if min(map(len, batch.layouts[Axis.LLM].samples)) > _ROWS:
-            edits += [self._cut(site, "steps", "[1:3]") for site in self._cuttable()[-1:]]
+            far = [site for site in self._cuttable() if self._takes_cuts(site, "[1:3]")]
+            edits += [self._cut(site, "steps", "[1:3]") for site in far[-1:]]
         made = self.vlm.generate(batch, max_new_tokens=_TOKENS, edits=edits)
         ids = [one.token_ids for one in made]
+        if any(self._images_in(batch) & set(one) for one in ids):
+            raise skip("it wrote the token of an image, which a pass over the text reads as one")
         with self._without_cache():
             again = self.vlm.generate(batch, max_new_tokens=_TOKENS, edits=edits)
         expect([one.token_ids for one in again] == ids, "the cache changes a text under edits")
@@ -117,14 +121,29 @@ class EditChecks(InnerChecks):
         found = [site for site, _ in self._attentions() if site.axis in sides]
         return [site for site in found if self._takes_cuts(site)]
 
-    def _takes_cuts(self, site: Site) -> bool:
-        """Whether the attention is given a mask; SigLIP's text tower sees all, without one."""
+    def _images_in(self, batch: Batch) -> set[int]:
+        """The token ids that stand for images."""
+        layouts = batch.layouts[Axis.LLM].samples
+        return {
+            int(token)
+            for layout in layouts
+            if layout.token_ids is not None
+            for token in layout.token_ids[layout.kinds == TokenKind.IMAGE]
+        }
+
+    def _takes_cuts(self, site: Site, keys: str = "all[-2]") -> bool:
+        """Whether the last row can be kept from reading others.
+
+        SigLIP's text tower sees all, without a mask; a sliding window ends before far rows.
+        """
         batch = self.vlm.encode(self._two)
         if min(map(len, batch.layouts[site.axis].samples)) <= _ROWS:
             return False
         try:
-            with self.vlm.edited([self._cut(site, "all[-1]", "all[0]")]):
+            with self.vlm.edited([self._cut(site, "all[-1]", keys)]):
                 self.vlm.forward(batch)
+        except EditWithoutEffect:
+            return False
         except EditError as error:
             expect("is given no mask" in error.message, error.message)
             return False
@@ -195,7 +214,8 @@ class EditChecks(InnerChecks):
         module: Any = self.vlm.module.get_submodule(site.path)
         for sample in self._two:
             batch = self.vlm.encode([sample])
-            edit = partial(_halved, site, selector, batch)
+            # Some adapters run the vision tower to find a layout, so this is before the hook.
+            edit = partial(_halved, selector, batch.layouts[site.axis])
 
             def before(module: Any, *given: Any, edit: Any = edit) -> Any:
                 del module
@@ -225,10 +245,10 @@ class EditChecks(InnerChecks):
             config.use_cache = before
 
 
-def _halved(site: Site, selector: str, batch: Batch, value: torch.Tensor) -> torch.Tensor:
+def _halved(selector: str, layouts: AxisLayout, value: torch.Tensor) -> torch.Tensor:
     """An activation of one sample with the selected rows halved, row by row."""
     flat = value.reshape(-1, value.shape[-1]).clone()
-    layout = batch.layouts[site.axis].at(len(flat))
+    layout = layouts.at(len(flat))
     assert layout is not None
     for row in Selector.parse(selector).rows(layout.samples[0]).tolist():
         flat[row] *= 0.5

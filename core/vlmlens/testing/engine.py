@@ -37,9 +37,7 @@ class OneByOne(Engine):
 
     def run(self, work: Work) -> None:
         """See `Engine.run`."""
-        from vlmlens.runner import begin_worker
-
-        worker = begin_worker(work.order)
+        worker = work.begin()
         for name in self.order(work.open()):
             self.ran.append(name)
             self.run_one(work, name, worker)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
+from functools import cache, partial
 
 from pydantic import Field
 
 from vlmlens.abc.engine import Engine, Part, Work
 from vlmlens.abc.options import Options
 from vlmlens.errors import SpecError
-from vlmlens.runner.lease_worker import begin_worker
 
 _ENVIRONMENTS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 _GROUPS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
@@ -47,6 +46,8 @@ class Environment(Engine):
     def check(self) -> None:
         """See `Engine.check`."""
         self.part()
+        if self._shard == "env":
+            _take_gpus()
 
     def part(self) -> Part:
         """See `Engine.part`."""
@@ -66,7 +67,7 @@ class Environment(Engine):
                 time.sleep(_POLL)
                 continue
             name = (mine or free)[0]
-            run_lease = run_lease or begin_worker(work.order)
+            run_lease = run_lease or work.begin()
             receipt = run_lease(work.take(name), partial(work.advance, name))
             work.finish(name, receipt)
 
@@ -83,6 +84,27 @@ def _of_environment() -> Part:
         subject="env",
         hint="Start the command with torchrun or srun, or write --shard 0/4.",
     )
+
+
+@cache
+def _take_gpus() -> None:
+    """Leave the GPUs of a machine's other processes alone: torchrun shows all to each of them."""
+    if "LOCAL_RANK" not in os.environ or "LOCAL_WORLD_SIZE" not in os.environ:
+        return
+    import torch
+
+    if not torch.cuda.is_initialized():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+        number, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        if len(gpus) > 1:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_share(gpus, number, count))
+
+
+def _share(gpus: list[str], number: int, count: int) -> list[str]:
+    """The GPUs of one of so many processes; several share one if there are too few."""
+    each = len(gpus) // count
+    return gpus[number * each : (number + 1) * each] or [gpus[number % len(gpus)]]
 
 
 def _parsed(text: str) -> Part:
