@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vlmlens.abc.engine import Json, Work
+from vlmlens.abc.engine import Json, Work, Worker
 from vlmlens.errors import CompositionError, FileError, RunError
 from vlmlens.registry import Registry
 from vlmlens.runner.execution import engine_of
@@ -31,6 +31,9 @@ class Leases(Work):
         self.finished: list[str] = []
         self.dropped: list[tuple[str, bool]] = []
         self.said: list[str] = []
+
+    def begin(self) -> Worker:
+        raise NotImplementedError
 
     def names(self) -> list[str]:
         return self._names
