@@ -302,6 +302,19 @@ def test_a_plan_of_somebody_else_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "stolen").exists()
 
 
+def test_a_lease_that_somebody_changed_is_not_run(tmp_path: Path, whole: Run) -> None:
+    out = tmp_path / "run"
+    execute_or_join(out, part(0, 2))
+    (plan_,) = lease_plans(out)
+    path = plan_.folder / f"{plan_.open()[0]}.json"
+    content = json.loads(path.read_text())
+    content["samples"][0]["prompt"] = "Another question?"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="changed after it was planned"):
+        execute_or_join(out, part(1, 2))
+    same(execute(plan(out), mode="resume", extract_only=True, engine=OneByOne()), whole)
+
+
 def test_a_plan_that_somebody_changed_is_made_anew(tmp_path: Path, whole: Run) -> None:
     out = tmp_path / "run"
     execute_or_join(out, part(0, 2))

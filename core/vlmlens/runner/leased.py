@@ -236,7 +236,8 @@ def _current(job: Job, plan: Plan, engine: Engine) -> LeasePlan | None:
     digest = _digest(plan, samples)
     before = lease_plans(job.run.path)
     last = before[-1] if before else None
-    if last and last.is_own() and last.order["digest"] == digest and last.open():
+    fits = last and last.is_own() and last.order["digest"] == digest
+    if last and fits and last.open() and last.is_whole():
         return last
     for leases in before:
         leases.close()

@@ -18,6 +18,7 @@ A lease counts once its receipt is there. Other attempts are removed, and never 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -70,14 +71,24 @@ class LeasePlan:
         folder = run / FOLDER / f"{max(before, default=0) + 1:03d}"
         folder.parent.mkdir(exist_ok=True)
         names = [f"{number:05d}" for number in range(len(leases))]
-        signed = signature(f"leases/{_PLAN}", _canonical(order))
+        texts = {
+            name: json.dumps(lease, ensure_ascii=False)
+            for name, lease in zip(names, leases, strict=True)
+        }
         counts = [len(lease["samples"]) for lease in leases]
-        plan = {"format": 1, "order": dict(order), "signed": signed}
-        plan |= {"names": names, "samples": counts}
+        digests = {name: _digest(text.encode()) for name, text in texts.items()}
+        signed = {"order": dict(order), "digests": digests}
+        plan = {
+            "format": 1,
+            **signed,
+            "signed": signature(f"leases/{_PLAN}", _canonical(signed)),
+            "names": names,
+            "samples": counts,
+        }
         with replacing(folder) as place:
             place.mkdir()
-            for name, lease in zip(names, leases, strict=True):
-                write_text(place / f"{name}.json", json.dumps(lease, ensure_ascii=False))
+            for name, text in texts.items():
+                write_text(place / f"{name}.json", text)
             write_text(place / _PLAN, json.dumps(plan, ensure_ascii=False))
         return cls(folder)
 
@@ -112,8 +123,24 @@ class LeasePlan:
         return dict(zip(self._plan["names"], self._plan["samples"], strict=True))
 
     def lease(self, name: str) -> dict[str, Any]:
-        """What is in a lease."""
-        return read_record(self.folder / f"{name}.json")
+        """What is in a lease.
+
+        Raises:
+            RunError: It is not what the plan was written with.
+        """
+        path = self.folder / f"{name}.json"
+        if not self._is_whole(name):
+            raise damaged(path, "it was changed after it was planned")
+        return read_record(path)
+
+    def is_whole(self) -> bool:
+        """Whether the open leases are as they were planned."""
+        return all(map(self._is_whole, self.open()))
+
+    def _is_whole(self, name: str) -> bool:
+        digests, path = self._plan.get("digests"), self.folder / f"{name}.json"
+        known = digests.get(name) if isinstance(digests, dict) else None
+        return path.is_file() and known == _digest(path.read_bytes())
 
     def done(self) -> set[str]:
         """The names of the finished leases, as they are on the disk now."""
@@ -222,8 +249,9 @@ class LeasePlan:
         create_only(self.folder / _MERGED, b"")
 
     def is_own(self) -> bool:
-        """Whether this user's vlmlens wrote the order on this machine."""
-        return fits(f"leases/{_PLAN}", _canonical(self.order), self._plan.get("signed"))
+        """Whether this user's vlmlens wrote the order and all leases on this machine."""
+        content = {"order": self.order, "digests": self._plan.get("digests")}
+        return fits(f"leases/{_PLAN}", _canonical(content), self._plan.get("signed"))
 
 
 def lease_plans(run: Path, *, merged: bool = False) -> list[LeasePlan]:
@@ -258,5 +286,9 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _canonical(order: Mapping[str, Any]) -> bytes:
-    return json.dumps(order, sort_keys=True, ensure_ascii=False).encode()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
