@@ -20,6 +20,7 @@ from vlmlens.runner.execution import engine_of
 from vlmlens.runner.worker_process import expected, told
 from vlmlens.spec.model import make_spec
 from vlmlens_plugins.engines._handout import MOST_STARTS, Handout, failed
+from vlmlens_plugins.engines.ray import RayOptions, _resources
 
 
 class Leases(Work):
@@ -149,3 +150,13 @@ def test_an_address_that_nobody_listens_at() -> None:
         spec = make_spec({"engine": "ray", "options": {"engine": {"address": address}}})
         with pytest.raises(CompositionError, match="cannot be reached: Connection refused"):
             engine_of(spec, Registry.default())
+
+
+@pytest.mark.parametrize(
+    ("asked", "has", "gets"), [(None, 4, 1), (None, 1, None), (0, 4, None), (2, 0, 2)]
+)
+def test_each_worker_of_ray_gets_a_gpu_if_there_are_enough(
+    asked: int | None, has: float, gets: int | None
+) -> None:
+    options = RayOptions(workers="2:4", gpus_per_worker=asked)
+    assert _resources(options, {"CPU": 8, "GPU": has}).get("num_gpus") == gets

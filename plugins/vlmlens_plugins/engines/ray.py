@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -224,7 +224,7 @@ class _Crew:
         self._members: list[_Member] = []
         self._since = time.monotonic()
         self._class = ray.remote(_Actor).options(
-            max_restarts=0, max_task_retries=0, **_resources(options)
+            max_restarts=0, max_task_retries=0, **_resources(options, ray.cluster_resources())
         )
         for number in range(min(options.least, len(work.open()))):
             self._add(number)
@@ -313,11 +313,20 @@ def _how(error: Exception) -> str:
     return "\n".join(["does not answer. What Ray says:", *lines])
 
 
-def _resources(options: RayOptions) -> dict[str, Any]:
+def _resources(options: RayOptions, cluster: Mapping[str, float]) -> dict[str, Any]:
+    """What each worker asks Ray for.
+
+    Args:
+        options: Those of the engine.
+        cluster: What the cluster has.
+    """
     cores = max(1, (os.cpu_count() or 1) // options.most) if options.address == _LOCAL else 1
     found: dict[str, Any] = {"num_cpus": options.cpus_per_worker or cores}
-    if options.gpus_per_worker:
-        found["num_gpus"] = options.gpus_per_worker
+    gpus = options.gpus_per_worker
+    if gpus is None:
+        gpus = int(cluster.get("GPU", 0) >= options.least)
+    if gpus:
+        found["num_gpus"] = gpus
     if options.accelerator_type:
         found["accelerator_type"] = options.accelerator_type
     return found
