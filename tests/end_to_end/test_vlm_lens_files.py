@@ -112,7 +112,7 @@ def plain_hooks(vlm: ModelAdapter) -> Iterator[Mapping[str, list[torch.Tensor]]]
 def test_columns_equal_a_plain_hook(architecture: str, tmp_path: Path) -> None:
     plan = composed(written(tmp_path, architecture))
     vlm = plan.load()
-    plan = plan.without(silent_columns(plan, vlm))
+    plan = plan.without(silent_columns(vlm, plan.spec.sites, plan.columns, plan.samples))
     batch = vlm.encode(plan.samples[:1])
     values = plan.extractor(vlm).extract(batch)
     with plain_hooks(vlm) as seen, torch.inference_mode():
@@ -134,7 +134,7 @@ def test_a_whole_language_model(tmp_path: Path) -> None:
     """`language_model.*` is everything of it that gives rows, the head (now outside) included."""
     plan = composed(written(tmp_path, "llavanext", pooling_method="mean"))
     vlm = plan.load()
-    silent = silent_columns(plan, vlm)
+    silent = silent_columns(vlm, plan.spec.sites, plan.columns, plan.samples)
     kept = [name for name in plan.columns if name not in silent]
     assert {"llm.block.0/mean", "llm.block.1.mlp.down_proj/mean", "llm.head/mean"} <= set(kept)
     assert all(name.endswith("/mean") for name in kept)

@@ -29,8 +29,10 @@ from vlmlens.abc import (
     ForwardOutput,
     Generation,
     LoadRequest,
+    Part,
     Spread,
     Values,
+    WorkUnit,
 )
 from vlmlens.abc.storage import ChunkCheck
 from vlmlens.manifest import Checkpoint, Manifest, PluginKind
@@ -108,6 +110,8 @@ def instances() -> list[Any]:
         *trace.batch.layouts.values(),
         layout,
         layout.patches,
+        Part(0, 2),
+        WorkUnit(Sample("a", LONG), {"text": LONG}),
         ForwardOutput(trace.logits),
         Generation(LONG, (1, 2), np.zeros((1, 2, 2), bool)),
         request,
@@ -152,8 +156,8 @@ def errors_made() -> list[errors.VlmlensError]:
 
 
 INTERFACES = {
-    "Analysis", "AnalysisContext", "ColumnStore", "Dataset", "Extractor", "Intervention",
-    "ModelAdapter", "Options", "Pass", "Readout", "VlmlensDeprecationWarning",
+    "Analysis", "AnalysisContext", "ColumnStore", "Dataset", "Engine", "Extractor", "Intervention",
+    "ModelAdapter", "ModelWork", "Options", "Pass", "Readout", "VlmlensDeprecationWarning", "Work",
 }  # fmt: skip
 """Public classes that are not data: what plugins implement, and what holds functions."""
 

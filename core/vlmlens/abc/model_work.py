@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from vlmlens._display import brief
 from vlmlens._files import FILE_MODULE
 from vlmlens.abc import options as base
 from vlmlens.errors import DataError
@@ -46,6 +47,9 @@ class WorkUnit:
     sample: Sample
     arguments: Mapping[str, JSON] = field(default_factory=dict)
     batch: str = ""
+
+    def __repr__(self) -> str:
+        return brief(self, self.sample.id, str(dict(self.arguments)), self.batch or "any batch")
 
     def as_run(self) -> WorkUnit:
         """The unit as `ModelWork.run` gets it, here and in any other process."""

@@ -23,9 +23,7 @@ from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import CompositionError, RunError, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.runner.extracting import extract
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
-from vlmlens.runner.leased import clear_abandoned, extract_leased
 from vlmlens.runner.run_folder import (
     RunMode,
     next_folder,
@@ -34,7 +32,6 @@ from vlmlens.runner.run_folder import (
     place_of,
 )
 from vlmlens.runner.stages import Job, Watch, state_kept
-from vlmlens.runner.unit_rails import UnitRails
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
@@ -126,6 +123,9 @@ def _execute_held(
     engine: Engine | None,
 ) -> Run:
     """Like `execute`, in a folder that the caller has the right to change."""
+    from vlmlens.runner.extracting import extract
+    from vlmlens.runner.leased import clear_abandoned, extract_leased
+
     if mode == "resume" and not extract_only and is_run(path):
         _check_kept(plan, path)
     run = open_run(plan, path, mode)
@@ -282,6 +282,8 @@ def _analyse(
 def _context(
     job: Job, store: ColumnStore, samples: Sequence[Sample], batch_size: int, seed: int, name: str
 ) -> AnalysisContext:
+    from vlmlens.runner.unit_rails import UnitRails
+
     observer = job.watch.observer
     known: list[int] = []
 
