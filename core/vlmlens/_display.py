@@ -7,7 +7,7 @@ as `vlmlens.api` does; without it, a notebook shows the short line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 _LONGEST = 160
@@ -37,6 +37,16 @@ def count(number: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two mappings, in words, by key.
+
+    >>> changes({"dtype": "float32", "seed": 0}, {"dtype": "bfloat16", "seed": 0})
+    {'dtype': "dtype was 'float32', is 'bfloat16'"}
+    """
+    differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    return {key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in differing}
 
 
 def size(number: float) -> str:

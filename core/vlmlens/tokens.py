@@ -283,6 +283,24 @@ class Column:
         return f"{self.site}/{self.selector}"
 
 
+def layout_of(activation: torch.Tensor, layout: AxisLayout, site: Site) -> AxisLayout:
+    """The layout that fits an activation, `[..., width]`, by its number of rows.
+
+    Raises:
+        SiteShapeError: The number of rows is neither `layout.total` nor that of another layout.
+    """
+    rows = math.prod(activation.shape[:-1]) if activation.ndim else 0
+    found = layout.at(rows)
+    if found is None:
+        raise SiteShapeError(
+            f"The site {site.name!r} gave {tuple(activation.shape)}: {rows} rows, "
+            f"but the {site.axis.value} axis has {layout.total}.",
+            subject=site.name,
+            hint="The model pools or reshapes the activation there; choose a block instead.",
+        )
+    return found
+
+
 def select(
     activation: torch.Tensor, selector: Selector, layout: AxisLayout, site: Site
 ) -> list[torch.Tensor] | torch.Tensor:
@@ -304,16 +322,8 @@ def select(
     """
     import torch
 
-    rows = math.prod(activation.shape[:-1]) if activation.ndim else 0
-    found = layout.at(rows)
-    if found is None:
-        raise SiteShapeError(
-            f"The site {site.name!r} gave {tuple(activation.shape)}: {rows} rows, "
-            f"but the {site.axis.value} axis has {layout.total}.",
-            subject=site.name,
-            hint="The model pools or reshapes the activation there; choose a block instead.",
-        )
-    flat = activation.reshape(rows, activation.shape[-1])
+    found = layout_of(activation, layout, site)
+    flat = activation.reshape(found.total, activation.shape[-1])
     kept = [selector.rows(sample) for sample in found.samples]
     counts = [len(rows) for rows in kept]
     index = torch.from_numpy(np.concatenate(kept)).to(flat.device)

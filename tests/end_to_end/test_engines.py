@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-from tests._engines import Silent
+from tests._engines import SITES, Silent, engine, execute_or_join, in_parts, part, plan, same
 from tests._program import vlmlens
 
 from vlmlens import Run
-from vlmlens.abc.engine import Engine, Part, Work
-from vlmlens.compose.plan import Plan, compose
+from vlmlens.abc.engine import Work
+from vlmlens.compose.plan import Plan
 from vlmlens.errors import (
     CheckpointNotFound,
     CompositionError,
@@ -25,70 +23,19 @@ from vlmlens.errors import (
     RunError,
     SpecError,
     StoreError,
-    UntrustedRun,
 )
 from vlmlens.registry import Registry
 from vlmlens.runner.execution import engine_of, execute
-from vlmlens.runner.joining import is_first, join
 from vlmlens.runner.merge import merge
 from vlmlens.runs.leases import lease_plans
 from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import close
 from vlmlens.testing.engine import OneByOne
-from vlmlens_plugins.engines import environment
-
-SITES = ["llm.block.1/last", "llm.block.2/all", "vision.block.1/image.mean"]
-
-
-def spec(out: Path | None, **values: Any) -> Any:
-    chosen = {"limit": 60, "batch_size": 3, "sites": SITES, "out": str(out) if out else None}
-    return make_spec({**chosen, **values})
-
-
-def plan(out: Path | None, **values: Any) -> Plan:
-    return compose(spec(out, **values), Registry.default(), analyse=False)
-
-
-def engine(name: str = "processes", **options: Any) -> Engine:
-    found = engine_of(
-        make_spec({"engine": name, "options": {"engine": options}}), Registry.default()
-    )
-    assert found is not None
-    return found
-
-
-def part(number: int, count: int) -> Engine:
-    return engine("environment", shard=f"{number}/{count}")
-
-
-def same(one: Run, other: Run) -> None:
-    assert [s.id for s in one.samples] == [s.id for s in other.samples]
-    for name in SITES:
-        mine, theirs = one.activations[name], other.activations[name]
-        for row, reference in zip(mine, theirs, strict=True):
-            assert np.array_equal(row, reference)
-    with one.store() as store:
-        for name in SITES:
-            assert sorted(store.ids(name)) == sorted(s.id for s in one.samples), "each id once"
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return execute(plan(tmp_path_factory.mktemp("whole") / "run"), extract_only=True)
-
-
-def in_parts(out: Path, count: int = 3, **values: Any) -> Run:
-    for number in range(count):
-        execute_or_join(out, part(number, count), **values)
-    return Run(out)
-
-
-def execute_or_join(out: Path, own: Engine, **values: Any) -> Run:
-    """What the command line does."""
-    asked, place = spec(out, **values), own.part()
-    if place is not None and not is_first(asked, place, "resume"):
-        return join(asked, own, Registry.default(), Silent())
-    return execute(plan(out, **values), mode="resume", extract_only=True, engine=own)
 
 
 # ------------------------------------------------------------------------ parts
@@ -218,7 +165,7 @@ def test_rows_made_under_other_conditions_are_refused(tmp_path: Path) -> None:
                 receipt["fingerprint"] = {**receipt["fingerprint"], "torch": "0.0"}
             work.finish(name, receipt)
 
-    with pytest.raises(FingerprintMismatch, match=r"torch was .*, is 0\.0"):
+    with pytest.raises(FingerprintMismatch, match=r"torch was '.*', is '0\.0'"):
         execute(plan(tmp_path / "run"), extract_only=True, engine=Other())
     with pytest.raises(FingerprintMismatch, match="dtype"):
         execute(plan(tmp_path / "run", dtype="bfloat16"), mode="resume", engine=OneByOne())
@@ -269,133 +216,6 @@ def test_stores_elsewhere_lie_beside_the_runs_own(tmp_path: Path, whole: Run) ->
         execute(plan(tmp_path / "other", storage=storage), extract_only=True, engine=OneByOne())
     merge(run)
     assert list(Path(f"{place}.leases", "001").iterdir()) == []
-    same(Run(out), whole)
-
-
-# ---------------------------------------------------------------------- joining
-
-
-def test_who_takes_part_is_asked_the_same(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    execute_or_join(out, part(0, 2))
-    with pytest.raises(SpecError, match=r"other settings: dtype was 'auto', is 'bfloat16'"):
-        execute_or_join(out, part(1, 2), dtype="bfloat16")
-    with pytest.raises(SpecError, match="Part 1 cannot start the run over"):
-        is_first(spec(out), Part(1, 2), "fresh")
-    with pytest.raises(SpecError, match="folder that all of them know"):
-        is_first(spec(None), Part(1, 2), "new")
-    assert is_first(spec(out), Part(0, 2), "fresh")
-
-
-def test_a_plan_of_somebody_else_is_not_run(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    execute_or_join(out, part(0, 2))
-    path = out / "leases" / "001" / "plan.json"
-    content = json.loads(path.read_text())
-    content["order"]["spec"]["adapter"] = str(tmp_path / "evil.py:Evil")
-    path.write_text(json.dumps(content))
-    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w')")
-    run_json = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**run_json, "signed": {}}))
-    with pytest.raises(UntrustedRun):
-        execute_or_join(out, part(1, 2))
-    assert not (tmp_path / "stolen").exists()
-
-
-def test_a_lease_that_somebody_changed_is_not_run(tmp_path: Path, whole: Run) -> None:
-    out = tmp_path / "run"
-    execute_or_join(out, part(0, 2))
-    (plan_,) = lease_plans(out)
-    path = plan_.folder / f"{plan_.open()[0]}.json"
-    content = json.loads(path.read_text())
-    content["samples"][0]["prompt"] = "Another question?"
-    path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="changed after it was planned"):
-        execute_or_join(out, part(1, 2))
-    same(execute(plan(out), mode="resume", extract_only=True, engine=OneByOne()), whole)
-
-
-def test_a_plan_that_somebody_changed_is_made_anew(tmp_path: Path, whole: Run) -> None:
-    out = tmp_path / "run"
-    execute_or_join(out, part(0, 2))
-    path = out / "leases" / "001" / "plan.json"
-    content = json.loads(path.read_text())
-    content["order"]["spec"]["adapter"] = str(tmp_path / "evil.py:Evil")
-    path.write_text(json.dumps(content))
-    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w')")
-    run = execute(plan(out), mode="resume", extract_only=True, engine=OneByOne())
-    assert not (tmp_path / "stolen").exists()
-    assert [each.folder.name for each in lease_plans(out)] == ["001", "002"]
-    same(run, whole)
-
-
-@pytest.mark.parametrize(
-    ("variables", "number", "count"),
-    [
-        ({"RANK": "1", "WORLD_SIZE": "4"}, 1, 4),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}, 0, 2),
-    ],
-)
-def test_what_torchrun_and_srun_say(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], number: int, count: int
-) -> None:
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(SpecError, match="not set, so this is no part of a run"):
-        engine("environment")
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    found = engine("environment").part()
-    assert found is not None
-    assert (found.number, found.count, bool(found.group)) == (number, count, True)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "processes", "shares"),
-    [
-        ("0,1,2,3", 2, ["0,1", "2,3"]),
-        ("4,5", 2, ["4", "5"]),
-        ("4,5", 3, ["4", "5", "4"]),
-        ("7", 2, ["7", "7"]),
-    ],
-)
-def test_processes_of_torchrun_share_the_gpus(
-    monkeypatch: pytest.MonkeyPatch, gpus: str, processes: int, shares: list[str]
-) -> None:
-    found = []
-    for number in range(processes):
-        values = {"RANK": number, "LOCAL_RANK": number, "CUDA_VISIBLE_DEVICES": gpus}
-        sizes = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        for name, value in (values | sizes).items():
-            monkeypatch.setenv(name, str(value))
-        environment._take_gpus.cache_clear()
-        engine("environment")
-        engine("environment")
-        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    environment._take_gpus.cache_clear()
-    assert found == shares
-
-
-@pytest.mark.parametrize("text", ["3", "4/4", "a/2", "-1/2", "1/"])
-def test_no_shard(text: str) -> None:
-    with pytest.raises(SpecError, match="is not a shard"):
-        engine("environment", shard=text)
-
-
-def test_a_group_shares_the_leases(tmp_path: Path, whole: Run, monkeypatch: Any) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("MASTER_PORT", "29501")
-    out, said = tmp_path / "run", Silent()
-    monkeypatch.setenv("RANK", "1")
-    second = engine("environment")
-    assert not is_first(spec(out), second.part() or Part(0, 1), "new")
-    waiting = threading.Thread(target=join, args=(spec(out), second, Registry.default(), said))
-    waiting.start()
-    monkeypatch.setenv("RANK", "0")
-    execute(plan(out), extract_only=True, engine=engine("environment"))
-    waiting.join(60)
-    assert not waiting.is_alive()
-    assert said.done == 60
     same(Run(out), whole)
 
 

@@ -219,7 +219,7 @@ def test_analysing_later_takes_what_suits(tmp_path: Path) -> None:
 def test_other_conditions_are_refused(tmp_path: Path) -> None:
     extract(tmp_path / "r", limit=5)
     other = plan(tmp_path / "r", dtype="bfloat16")
-    with pytest.raises(FingerprintMismatch, match="dtype was float32, is bfloat16"):
+    with pytest.raises(FingerprintMismatch, match="dtype was 'float32', is 'bfloat16'"):
         execute(other, mode="resume", extract_only=True)
     run = Run(tmp_path / "r")
     assert run.info["state"] == "failed"

@@ -214,7 +214,7 @@ def test_a_lost_worker_costs_its_lease(
 def test_workers_with_another_model_are_refused(case: Case) -> None:
     run = vlmlens.open(case.path)
     run.update(model={**run.info["model"], "torch": "other"})
-    with pytest.raises(FingerprintMismatch, match="torch was other"):
+    with pytest.raises(FingerprintMismatch, match="not the one of the run: torch was 'other', is "):
         case.analyze(workers=1, engine="processes")
     assert case.analyze()[1].notes[0].endswith("5 batches.")
 

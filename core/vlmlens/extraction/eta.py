@@ -6,12 +6,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from vlmlens.compose.estimate import Expectation
-
-if TYPE_CHECKING:
-    pass
 
 _MEASURED = 4
 _LEAST = 0.1

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlmlens.errors import EditError, SelectorError, SiteShapeError
 from vlmlens.sites import Axis, Site
-from vlmlens.tokens import AxisLayout, Ints, Selector, TokenKind, TokenLayout
+from vlmlens.tokens import AxisLayout, Ints, Selector, TokenKind, TokenLayout, layout_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,15 +44,7 @@ def fixed_places(
         SiteShapeError: The activation does not have the rows of its axis.
         SelectorError: A sample has no such row.
     """
-    rows = math.prod(activation.shape[:-1])
-    found = layout.at(rows)
-    if found is None:
-        raise SiteShapeError(
-            f"The site {site.name!r} gave {tuple(activation.shape)}: {rows} rows, "
-            f"but the {site.axis.value} axis has {layout.total}.",
-            subject=site.name,
-            hint="The model pools or reshapes the activation there; choose a block instead.",
-        )
+    found = layout_of(activation, layout, site)
     return [_places(selector, sample) for sample in found.samples]
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import torch
 
 from vlmlens._display import brief, count
-from vlmlens.errors import SiteNotFound, SiteSilent, did_you_mean
 from vlmlens.passes.activation import (
     Arguments,
     Edit,
@@ -28,6 +27,7 @@ from vlmlens.passes.activation import (
 )
 from vlmlens.passes.compiling import uncompiled
 from vlmlens.passes.skipping import passing_on
+from vlmlens.passes.untraced import called_often, not_traced, silent
 from vlmlens.sites import Site
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Trace(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, site: str) -> torch.Tensor:
         if site not in self.activations:
-            raise _not_traced(site, self.activations)
+            raise not_traced(site, self.activations)
         return self.activations[site]
 
     def __iter__(self) -> Iterator[str]:
@@ -90,7 +90,7 @@ class Trace(Mapping[str, torch.Tensor]):
 
         parsed = Column.parse(column)
         if parsed.site not in self.sites:
-            raise _not_traced(parsed.site, self.sites)
+            raise not_traced(parsed.site, self.sites)
         site = self.sites[parsed.site]
         check_axis(site, self.batch.layouts)
         return select(self[parsed.site], parsed.selector, self.batch.layouts[site.axis], site)
@@ -209,9 +209,9 @@ class _Hooks:
         for site in sites:
             calls = self.calls[site.path, site.side]
             if site.name not in self.seen:
-                raise _silent(site, calls)
+                raise silent(site, calls)
             if site.call is None and calls > 1 and not often:
-                raise _called_often(site, calls)
+                raise called_often(site, calls)
 
 
 @contextmanager
@@ -378,40 +378,3 @@ def _ignore(site: Site, activation: torch.Tensor) -> None:
 
 def _resolved(vlm: Model, item: str | Site) -> list[Site]:
     return [item] if isinstance(item, Site) else vlm.sites.resolve(item)
-
-
-class _NotTraced(SiteNotFound, KeyError):
-    """A KeyError too, as mappings raise it: `trace.get` and `in` rest on that."""
-
-
-def _not_traced(name: str, traced: Iterable[str]) -> SiteNotFound:
-    return _NotTraced(
-        f"The site {name!r} was not traced in this pass.",
-        subject=name,
-        hint=f"{did_you_mean(name, traced)} Pass the site to `trace`. A column needs the full name "
-        "of one site, not a pattern.".strip(),
-    )
-
-
-def _silent(site: Site, calls: int) -> SiteSilent:
-    if calls:
-        return SiteSilent(
-            f"The site {site.name!r} asks for call {site.call} of {site.path}, which ran "
-            f"{calls} times in this pass.",
-            subject=site.name,
-            hint=f"Calls are numbered 0 to {calls - 1}.",
-        )
-    return SiteSilent(
-        f"The site {site.name!r} ({site.path}) gave no activation: its module did not run.",
-        subject=site.name,
-        hint="Either the model calls one of its children or a function instead: choose a site "
-        "around or inside it. Or it is the unembedding, which runs only if logits are asked for.",
-    )
-
-
-def _called_often(site: Site, calls: int) -> SiteSilent:
-    return SiteSilent(
-        f"The module of {site.name!r} ({site.path}) ran {calls} times in this pass.",
-        subject=site.name,
-        hint=f"Choose one call: {site.name}#0 to {site.name}#{calls - 1}.",
-    )

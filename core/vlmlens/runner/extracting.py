@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._display import changes
 from vlmlens.errors import FingerprintMismatch
 from vlmlens.extraction.dry_pass import silent_columns, two_samples
 from vlmlens.runner.lease_worker import fingerprint, not_compiled
@@ -153,11 +154,9 @@ def check_alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
         FingerprintMismatch: They were not. The error names what differs.
     """
-    differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if differing:
-        shown = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
+    if found := changes(before, now):
         raise FingerprintMismatch(
-            f"The stored rows were made under other conditions: {shown}.",
-            subject=differing[0],
+            f"The stored rows were made under other conditions: {'; '.join(found.values())}.",
+            subject=next(iter(found)),
             hint="Start over with --fresh, or write to another folder with --out.",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens._disk import disk_errors
+from vlmlens._display import changes
 from vlmlens.errors import RunError, SpecError, StoreLocked
 from vlmlens.runner.execution import finish
 from vlmlens.runner.extracting import leased_fingerprint
@@ -170,12 +171,9 @@ def _is_news(path: Path, start: float) -> bool:
 
 
 def _check_same(leases: LeasePlan, spec: RunSpec) -> None:
-    planned, own = leases.order["asked"], asked_settings(spec)
-    differing = sorted(key for key in {*planned, *own} if planned.get(key) != own.get(key))
-    if differing:
-        shown = "; ".join(f"{k} was {planned.get(k)!r}, is {own.get(k)!r}" for k in differing)
+    if found := changes(leases.order["asked"], asked_settings(spec)):
         raise SpecError(
-            f"The first process planned the run with other settings: {shown}.",
-            subject=differing[0],
+            f"The first process planned the run with other settings: {'; '.join(found.values())}.",
+            subject=next(iter(found)),
             hint="Give all processes the same command, or start over with --fresh on part 0.",
         )

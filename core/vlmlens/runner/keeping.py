@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from vlmlens._display import changes
 from vlmlens.compose.labels import analysis_named, result_name
 from vlmlens.errors import ResultExists
 from vlmlens.report.files import plain, stem
@@ -40,11 +41,9 @@ def check_kept(run: Run, analyses: Mapping[str, Analysis], registry: Registry, s
             continue
         before = {**_completed(analysis, results[kept].options), "seed": seeds.get(kept, seed)}
         now = {**plain(analysis.options.model_dump(mode="json")), "seed": seed}
-        other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if other:
-            changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in other)
+        if found := changes(before, now):
             raise ResultExists(
-                f"The run has a result of {kept} with other options: {changes}.",
+                f"The run has a result of {kept} with other options: {'; '.join(found.values())}.",
                 subject=kept,
                 hint=f"To keep both, give this one a label: --analysis {base}:LABEL, with options "
                 f"at analysis.{base}:LABEL. To replace it: --fresh.",

@@ -19,6 +19,7 @@ from vlmlens.extraction.extraction import Extraction
 from vlmlens.extraction.planning import missing_of, units_of
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
+from vlmlens.runner.unit_leases import made_work
 from vlmlens.runner.unit_worker import UnitWorker
 from vlmlens.runs.generated_texts import text_records
 from vlmlens.runs.run_stores import RunStores
@@ -54,22 +55,35 @@ def begin_worker(order: Json, registry: Registry | None = None) -> Worker:
             subject="vlmlens",
             hint="Install the same version everywhere.",
         )
-    kind = UnitWorker if "work" in order else _ExtractingWorker
-    return kind(order, registry or Registry.default())
+    registry, spec = registry or Registry.default(), make_spec(order["spec"])
+    if "work" in order:
+        work = made_work(order["work"])
+        return UnitWorker(work, spec, _loaded(order, spec, registry))
+    stores = _stores_of(order, spec, registry)
+    return _ExtractingWorker(order, spec, _loaded(order, spec, registry), stores, registry)
+
+
+def _loaded(order: Json, spec: RunSpec, registry: Registry) -> ModelAdapter:
+    adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
+    return load_model(
+        spec,
+        registry.load(adapter),
+        load_request(spec, registry, adapter),
+        opened_edits(spec, registry),
+        [Sample.from_dict(record) for record in order["others"]],
+    )
 
 
 class _ExtractingWorker:
     """Extracts the columns of leases."""
 
-    def __init__(self, order: Json, registry: Registry) -> None:
+    def __init__(
+        self, order: Json, spec: RunSpec, vlm: ModelAdapter, stores: RunStores, registry: Registry
+    ) -> None:
         self._order = order
-        self._spec = make_spec(order["spec"])
-        self._stores = _stores_of(order, self._spec, registry)
-        adapter = registry.find(PluginKind.ADAPTER, self._spec.adapter)
-        request = load_request(self._spec, registry, adapter)
-        edits = opened_edits(self._spec, registry)
-        others = [Sample.from_dict(record) for record in order["others"]]
-        self._vlm = load_model(self._spec, registry.load(adapter), request, edits, others)
+        self._spec = spec
+        self._vlm = vlm
+        self._stores = stores
         self._silent = silent_columns(
             self._vlm,
             self._spec.sites,
@@ -77,7 +91,6 @@ class _ExtractingWorker:
             [Sample.from_dict(record) for record in order["first"]],
         )
         self._columns = [name for name in order["columns"] if name not in self._silent]
-        spec = self._spec
         if self._silent:
             spec = spec.model_copy(update={"sites": self._columns})
         extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,7 +259,7 @@ def _missing(job: Job, plan: Plan) -> Missing:
 
 def _leases(
     plan: Plan, samples: Sequence[Sample], missing: Sequence[tuple[str, ...]], engine: Engine
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     if plan.skeleton is None:
         raise RunError("The plan has no skeleton.", hint="Make it with `compose`.")
     gpu = engine.on_gpus if engine.on_gpus is not None else on_gpu(plan.spec)
@@ -275,10 +275,8 @@ def _leases(
     )
     todo = [unit for unit in units.units if any(missing[number] for number in unit.samples)]
     parameters = sum(each.numel() for each in plan.skeleton.module.parameters())
-    return [
-        to_json(lease, samples, missing)
-        for lease in cut(units, todo, parameters=parameters, gpu=gpu)
-    ]
+    leases = cut(units, todo, parameters=parameters, gpu=gpu)
+    return (to_json(lease, samples, missing) for lease in leases)
 
 
 def on_gpu(spec: RunSpec) -> bool:

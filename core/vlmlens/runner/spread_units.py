@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._display import changes
 from vlmlens._version import __version__
 from vlmlens.abc.engine import Json, Work, Worker
 from vlmlens.abc.model_work import JSON, ModelWork
 from vlmlens.compose.edit_check import opened_edits, others_for
+from vlmlens.errors import FingerprintMismatch
 from vlmlens.manifest import PluginKind
-from vlmlens.runner.extracting import check_alike
 from vlmlens.runner.lease_worker import begin_worker
 from vlmlens.runner.unit_leases import UnitLease
 from vlmlens.runner.unit_worker import said_of
@@ -72,7 +73,12 @@ class SpreadUnits(Work):
 
     def finish(self, name: str, receipt: Json) -> bool:
         """See `Work.finish`."""
-        check_alike(self._expected, receipt["model"])
+        if found := changes(self._expected, receipt["model"]):
+            raise FingerprintMismatch(
+                f"The workers' model is not the one of the run: {'; '.join(found.values())}.",
+                subject=next(iter(found)),
+                hint="Analyse without an engine: this process then uses the model as it is now.",
+            )
         if name in self._done:
             return False
         self._done.add(name)

@@ -6,39 +6,28 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.abc.model_work import code_of
-from vlmlens.compose.edit_check import opened_edits
-from vlmlens.compose.plan import load_model, load_request
-from vlmlens.manifest import PluginKind
-from vlmlens.runner.unit_leases import UnitLease, made_work, run_lease
-from vlmlens.samples import Sample
-from vlmlens.spec.model import RunSpec, make_spec
+from vlmlens.abc.model_work import ModelWork, code_of
+from vlmlens.runner.unit_leases import UnitLease, run_lease
 
 if TYPE_CHECKING:
+    from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.abc.engine import Json
-    from vlmlens.registry import Registry
+    from vlmlens.spec.model import RunSpec
 
 
 class UnitWorker:
     """Runs leases of units.
 
     Args:
-        order: The order of `vlmlens.runner.spread_units.SpreadUnits`.
-        registry: The installed plugins.
+        work: What the model is to do.
+        spec: The run's spec.
+        vlm: The loaded model.
     """
 
-    def __init__(self, order: Json, registry: Registry) -> None:
-        spec = make_spec(order["spec"])
-        adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
-        self._work = made_work(order["work"])
-        self._vlm = load_model(
-            spec,
-            registry.load(adapter),
-            load_request(spec, registry, adapter),
-            opened_edits(spec, registry),
-            [Sample.from_dict(record) for record in order["others"]],
-        )
-        self._model = said_of(self._vlm.describe(), type(self._vlm), spec)
+    def __init__(self, work: ModelWork, spec: RunSpec, vlm: ModelAdapter) -> None:
+        self._work = work
+        self._vlm = vlm
+        self._model = said_of(vlm.describe(), type(vlm), spec)
 
     def __call__(self, lease: Json, advance: Callable[[int], None]) -> dict[str, Any]:
         """Run a lease, and tell after each batch how many units are done."""

@@ -24,7 +24,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -57,38 +57,31 @@ class LeasePlan:
 
     @classmethod
     def create(
-        cls, run: Path, order: Mapping[str, Any], leases: Sequence[Mapping[str, Any]]
+        cls, run: Path, order: Mapping[str, Any], leases: Iterable[Mapping[str, Any]]
     ) -> LeasePlan:
         """Write a new plan, in one step. The caller holds the right to change the run.
 
         Args:
             run: The run's folder.
             order: What all workers need to know, as JSON data.
-            leases: The leases, the longest first.
+            leases: The leases, the longest first; each is made when it is written.
         """
         known = [path.name for path in (run / FOLDER).glob("*/") if path.name.isdecimal()]
         before = [int(name) for name in known]
         folder = run / FOLDER / f"{max(before, default=0) + 1:03d}"
         folder.parent.mkdir(exist_ok=True)
-        names = [f"{number:05d}" for number in range(len(leases))]
-        texts = {
-            name: json.dumps(lease, ensure_ascii=False)
-            for name, lease in zip(names, leases, strict=True)
-        }
-        counts = [len(lease["samples"]) for lease in leases]
-        digests = {name: _digest(text.encode()) for name, text in texts.items()}
-        signed = {"order": dict(order), "digests": digests}
-        plan = {
-            "format": 1,
-            **signed,
-            "signed": signature(f"leases/{_PLAN}", _canonical(signed)),
-            "names": names,
-            "samples": counts,
-        }
+        counts: list[int] = []
+        digests: dict[str, str] = {}
         with replacing(folder) as place:
             place.mkdir()
-            for name, text in texts.items():
+            for number, lease in enumerate(leases):
+                name, text = f"{number:05d}", json.dumps(lease, ensure_ascii=False)
                 write_text(place / f"{name}.json", text)
+                digests[name] = _digest(text.encode())
+                counts.append(len(lease["samples"]))
+            signed = {"order": dict(order), "digests": digests}
+            plan = {"format": 1, **signed, "names": list(digests), "samples": counts}
+            plan["signed"] = signature(f"leases/{_PLAN}", _canonical(signed))
             write_text(place / _PLAN, json.dumps(plan, ensure_ascii=False))
         return cls(folder)
 
