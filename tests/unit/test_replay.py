@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
+import vlmlens.registry  # noqa: F401  edits as text need it
 from vlmlens.errors import EditError, EditWithoutEffect
 from vlmlens.passes.others import Others
 from vlmlens.samples import Sample
