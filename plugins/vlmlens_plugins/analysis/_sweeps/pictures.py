@@ -13,7 +13,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._columns import short_names
-from vlmlens_plugins.analysis._patches import views
+from vlmlens_plugins.analysis._patches import Place, views
 
 _IMAGE = Selector.parse("image")
 Floats = npt.NDArray[np.float64]
