@@ -64,19 +64,22 @@ def answer_tokens(
     return kept, prefixes, tokens, left_out
 
 
-def check_cost(cells: int, items: int, options: SweepOptions, batch_size: int) -> int:
+def check_cost(cells: int, groups: int, options: SweepOptions) -> int:
     """How many passes over a batch a sweep takes.
+
+    Args:
+        cells: How many cells.
+        groups: How many batches of samples.
+        options: The analysis's options.
 
     Raises:
         SpecError: More than the options allow.
     """
-    groups = -(-items // batch_size)
     passes = cells * groups
     if passes > options.max_passes:
         raise SpecError(
             f"The sweep needs {passes:,} passes over a batch: {cells:,} cells (edits) times "
-            f"{groups:,} batches of at most {batch_size} samples. max_passes is "
-            f"{options.max_passes:,}.",
+            f"{groups:,} batches of samples. max_passes is {options.max_passes:,}.",
             subject="max_passes",
             hint="Name fewer sites or rows, set samples or controls lower, or --batch-size or "
             "max_passes higher.",
@@ -117,16 +120,15 @@ def sweep(
             subject="answers",
             hint="Two answers must differ before the shorter one ends.",
         )
-    check_cost(len(cells), len(kept), options, context.batch_size)
+    check_cost(len(cells), len(_together(kept, context.batch_size)), options)
     packed = [packed_sample(item) for item in kept]
     units: list[WorkUnit] = []
     places: list[tuple[int, int]] = []
-    for start in range(0, len(kept), context.batch_size):
-        numbers = range(start, min(start + context.batch_size, len(kept)))
+    for numbers in _together(kept, context.batch_size):
         for c, cell in enumerate(cells):
             for i in numbers:
                 places.append((c, i))
-                batch = f"{start} {c}"
+                batch = f"{numbers[0]} {c}"
                 units.append(unit_of(kept[i], packed[i], prefixes[i], tokens[i], cell, batch))
     found = context.run_units(CellWork(named), units)
     results: list[list[dict[str, object]]] = [[{} for _ in kept] for _ in cells]
@@ -154,6 +156,16 @@ def spreads(
     means = {column: mean for column, (mean, _) in found.items()}
     spread = {column: one for column, (_, one) in found.items()} if deviations else {}
     return CellOptions(means=means, deviations=spread)
+
+
+def _together(items: Sequence[Item], size: int) -> list[list[int]]:
+    """The numbers of items that run in one batch: those under the same edits."""
+    found: list[list[int]] = []
+    for i, item in enumerate(items):
+        if not found or len(found[-1]) == size or items[found[-1][0]].under != item.under:
+            found.append([])
+        found[-1].append(i)
+    return found
 
 
 def _shared(ids: Sequence[Sequence[int]]) -> int:

@@ -50,7 +50,8 @@ class Swept:
     def says(self, answer: int, which: Which = "edited") -> npt.NDArray[np.bool_]:
         """Bool `[cells, items]`: whether the most probable token is that of a followed answer."""
         token = np.array([followed[answer] for followed in self.tokens])
-        return self._of(lambda one: one[which]["top"]) == token
+        said: npt.NDArray[np.bool_] = self._of(lambda one: one[which]["top"]) == token
+        return said
 
     def unchanged(self) -> npt.NDArray[np.bool_]:
         """Bool `[cells, items]`: the logits of the followed answers did not change at all."""

@@ -19,6 +19,7 @@ from vlmlens.passes.edits import Spread
 from vlmlens.passes.others import Others
 from vlmlens.passes.replay import Replay
 from vlmlens.samples import Sample
+from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
 from vlmlens_plugins.analysis._sweeps.measures import divergence, measured
 from vlmlens_plugins.analysis._sweeps.operations import made
@@ -56,7 +57,7 @@ class CellWork(ModelWork):
     options: CellOptions
     version: ClassVar[int | None] = 1
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: CellOptions | None = None) -> None:
         super().__init__(options)
         self._last: tuple[str, list[Sample], _Recorded] | None = None
         self._directions = {
@@ -187,20 +188,18 @@ class RowSpread(ModelWork):
         return [self._unit(vlm, unit) for unit in units]
 
     def _unit(self, vlm: ModelAdapter, unit: WorkUnit) -> dict[str, JSON]:
-        from vlmlens.tokens import Selector
-
         others = Others(vlm, _parts(unit))
         places = {}
         for column in unit.arguments["columns"]:
             name, _, selector = column.partition("/")
             for site in vlm.sites.resolve(name):
                 places[site.name, selector] = (site, Selector.parse(selector))
-        found = others.spreads(places, made([{"edit": f"{column} = mean"}], {})[0])
-        return {
-            f"{site}/{selector}": [found[site, selector].mean.tolist(), deviation.tolist()]
-            for site, selector in places
-            if (deviation := found[site, selector].deviation) is not None
-        }
+        found = others.spreads(places, "the spread of reference samples")
+        told = {}
+        for place in places:
+            spread = found[place]
+            told["/".join(place)] = [spread.mean.tolist(), spread.deviation.tolist()]
+        return told
 
 
 def unit_of(
