@@ -67,7 +67,7 @@ class EditChecks(InnerChecks):
         if min(map(len, batch.layouts[Axis.LLM].samples)) > _ROWS:
             far = [site for site in self._cuttable() if self._takes_cuts(site, "[1:3]")]
             for site in far[-1:]:
-                edits += [self._cut(site, "steps", "[1:3]"), self._drop(site, "steps[1:]", "[3:4]")]
+                edits += [self._cut(site, "steps", "[1:3]"), self._drop(site, "steps", "[3:4]")]
         made = self.vlm.generate(batch, max_new_tokens=_TOKENS, edits=edits)
         ids = [one.token_ids for one in made]
         if any(self._images_in(batch) & set(one) for one in ids):
