@@ -17,6 +17,7 @@ from vlmlens.passes.edges import CutPlace, Cutting, check_cuts, cut_places
 from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Spread
 from vlmlens.passes.growing import GrowingPlaces, Places, fixed_places
 from vlmlens.passes.others import Others
+from vlmlens.passes.replay import Replay
 from vlmlens.passes.tracing import depth, edit_hooks, passes_apart
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from vlmlens.passes.model import EncodingModel
     from vlmlens.samples import Sample
 
-Donors: TypeAlias = "Sequence[Sample] | Mapping[str, Sample]"
-"""The donor of each sample: by the sample's id, or in the order of the batch."""
+Donors: TypeAlias = "Sequence[Sample] | Mapping[str, Sample] | Replay"
+"""The donor of each sample: by the sample's id, or in the order of the batch; or the replay of a
+batch of donors, whose rows are then computed once for all edits."""
 
 
 @dataclass
@@ -37,7 +39,8 @@ class Editing:
     Args:
         vlm: The model.
         edits: The edits. Those of the same site are applied in this order.
-        others: The samples to which edits compare (`mean`, `noise`, `resample`).
+        others: The samples to which edits compare (`mean`, `noise`, `resample`), or what was
+            measured of them.
         donors: The samples from which rows are taken (`patch`).
 
     Raises:
@@ -46,7 +49,7 @@ class Editing:
 
     vlm: EncodingModel
     edits: Sequence[Edit | EdgeCut]
-    others: Sequence[Sample] = ()
+    others: Sequence[Sample] | Others = ()
     donors: Donors = ()
     _placed: list[tuple[Edit, Site]] = field(init=False)
     _cuts: list[CutPlace] = field(init=False)
@@ -59,7 +62,8 @@ class Editing:
         self._placed = [(edit, site) for edit in rows for site in self._sites(edit)]
         cuts = [edit for edit in self.edits if isinstance(edit, EdgeCut)]
         self._cuts = [place for cut in cuts for place in cut_places(cut, self.vlm.sites)]
-        self._others = Others(self.vlm, self.others)
+        known = isinstance(self.others, Others)
+        self._others = self.others if known else Others(self.vlm, self.others)
 
     def describe(self) -> list[dict[str, Any]]:
         """Everything that determines what the edits do, as JSON-ready data."""
@@ -143,16 +147,25 @@ class Editing:
         self, edit: Edit, site: Site, selector: Selector, batch: Batch
     ) -> list[torch.Tensor]:
         """Per sample, the donor's rows."""
+        named = (edit.operation.donor(sample, self._others.samples) for sample in batch.samples)
+        if isinstance(self.donors, Replay) and not any(named):
+            if len(self.donors.batch) != len(batch):
+                raise EditError(
+                    f"{edit.text!r}: {len(self.donors.batch)} donors for {len(batch)} samples.",
+                    subject=edit.text,
+                    hint="Give one donor for each sample.",
+                )
+            return self.donors.rows(site, selector)
         donors = [self._donor(edit, i, sample, batch) for i, sample in enumerate(batch.samples)]
         return self._others.rows(self.vlm.encode(donors), [(site, selector)])[0]
 
     def _donor(self, edit: Edit, number: int, sample: Sample, batch: Batch) -> Sample:
-        found = edit.operation.donor(sample, self.others)
+        found = edit.operation.donor(sample, self._others.samples)
         if found is None:
             donors = self.donors
             if isinstance(donors, Mapping):
                 found = donors.get(sample.id)
-            elif len(donors) == len(batch):
+            elif not isinstance(donors, Replay) and len(donors) == len(batch):
                 found = donors[number]
         if found is None:
             raise EditError(

@@ -68,6 +68,18 @@ class Others:
     samples: Sequence[Sample]
     _spreads: dict[Key, Spread] = field(default_factory=dict, init=False)
 
+    @classmethod
+    def measured(cls, vlm: EncodingModel, spreads: Mapping[Key, Spread]) -> Others:
+        """Others of which only the spreads at some places are known.
+
+        Args:
+            vlm: The model.
+            spreads: By the names of site and selector.
+        """
+        made = cls(vlm, ())
+        made._spreads.update(spreads)
+        return made
+
     def spreads(self, places: Mapping[Key, Place], edit: Edit) -> Mapping[Key, Spread]:
         """The spread of the samples' rows at each place; computed once.
 

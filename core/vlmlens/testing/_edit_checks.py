@@ -55,6 +55,22 @@ class EditChecks(InnerChecks):
                     moved = max(moved, distance(before, found))
             expect(moved > self.tolerance, f"{edit.text} changes nothing")
 
+    def check_replay_gives_whole_passes(self, folder: Path) -> None:
+        """Edited passes that run only what an edit can change give what whole passes give."""
+        del folder
+        batch, ends = self.vlm.encode(self._two), [end.name for end in self._last_blocks()]
+        replay, computed = self.vlm.replay(batch, logits="none"), {}
+        for site, selector in self._edited_places(batch):
+            edit = self._half(site, selector)
+            whole = self.vlm.trace(batch, ends, edits=[edit])
+            with replay.before([site]):
+                part = self.vlm.trace(batch, ends, edits=[edit])
+            for end in ends:
+                same = bool((whole[end] == part[end]).all())
+                expect(same, f"{edit.text}: {end} is not what a whole pass gives")
+            computed[site.name] = replay.computed([site])
+        expect(len(set(computed.values())) > 1, f"every edit runs as many blocks: {computed}")
+
     def check_edits_while_writing(self, folder: Path) -> None:
         """A text written under edits is what a pass over it under the same edits predicts."""
         del folder
