@@ -12,6 +12,7 @@ import torch
 
 from vlmlens.errors import EditError, EditWithoutEffect, SelectorError
 from vlmlens.passes.activation import check_axis
+from vlmlens.passes.dropping import Dropping, dropped
 from vlmlens.passes.edges import CutPlace, Cutting, check_cuts, cut_places
 from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Spread
 from vlmlens.passes.growing import GrowingPlaces, Places, fixed_places
@@ -88,11 +89,13 @@ class Editing:
             return
         with passes_apart():
             hooks = [(s, self._prepared(e, s, batch, writing)) for e, s in self._placed]
-            cuts = [Cutting(place, batch, writing) for place in self._cuts]
+            cuts = [_cutting(place, batch, writing) for place in self._cuts]
         self._inside = True
         try:
-            rewrites = [(cutting.place.site, cutting) for cutting in cuts]
-            with edit_hooks(self.vlm.module, hooks, rewrites, often=writing):
+            drops = [cut for cut in cuts if isinstance(cut, Dropping)]
+            rewrites = [(cut.place.site, cut) for cut in cuts if not isinstance(cut, Dropping)]
+            module = self.vlm.module
+            with edit_hooks(module, hooks, rewrites, often=writing), dropped(module, drops):
                 yield
         finally:
             self._inside = False
@@ -171,6 +174,11 @@ class Editing:
                 hint="Pass donors=[...], one sample for each of the batch, or by id.",
             )
         return found
+
+
+def _cutting(place: CutPlace, batch: Batch, writing: bool) -> Cutting:
+    kind = Cutting if place.cut.renormalise else Dropping
+    return kind(place, batch, writing)
 
 
 @dataclass

@@ -76,9 +76,12 @@ def _edits_of(spec: RunSpec) -> list[WrittenEdit]:
 
 
 def _with_whole_paths(edit: WrittenEdit) -> WrittenEdit:
-    """An edit with absolute paths of code, and of the files that its arguments name."""
+    """An edit with absolute paths of code, and of the files and runs that its arguments name."""
 
     def whole(value: str) -> str:
+        run, at, column = value.rpartition("@")
+        if at and run and Path(_expanded(run)).exists():
+            return f"{Path(_expanded(run)).absolute()}@{column}"
         return _whole(value) if Path(_expanded(value)).is_file() else value
 
     return replace(
