@@ -50,7 +50,8 @@ class CellWork(ModelWork):
     "prefix", the tokens that all followed answers begin with; "tokens", the next one of each.
 
     Result: "edited", "base" and (with a donor) "donor", see `measured`; "kl_base" and "kl_donor",
-    the divergence of the edited pass from these; "idle", why the edits did nothing, or None.
+    the divergence of the edited pass from these; "kl_donor_base", that of the base pass from the
+    donor's; "idle", why the edits did nothing, or None.
     """
 
     Options: ClassVar[type[Options]] = CellOptions
@@ -167,9 +168,11 @@ class _Recorded:
             )
         ]
         if self.donor is not None and self.given is not None:
-            far_donor = divergence(_logits(self.donor.logits), logits)
-            for one, given, far in zip(told, self.given, far_donor, strict=True):
-                one |= {"donor": given, "kl_donor": far}
+            source = _logits(self.donor.logits)
+            far = divergence(source, logits)
+            whole = divergence(source, _logits(self.target.logits))
+            for one, given, now, before in zip(told, self.given, far, whole, strict=True):
+                one |= {"donor": given, "kl_donor": now, "kl_donor_base": before}
         return told
 
 
