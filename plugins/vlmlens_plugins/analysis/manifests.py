@@ -51,5 +51,5 @@ PATCHING = Manifest(
     help="What carries the answer: activations of one run in place of those of another.",
     needs=frozenset({"model", "generate"}),
     requires=("torch",),
-    checks="vlmlens_plugins.analysis.checks:PATCHING_CHECKS",
+    checks="vlmlens_plugins.analysis.patching.checks:PATCHING_CHECKS",
 )
