@@ -244,7 +244,12 @@ def packed_samples(samples: Sequence[Sample]) -> tuple[Sample, list[JSON]]:
 
 def _part(sample: Sample) -> dict[str, JSON]:
     seen = {name: sample.attributes[name] for name in SEEN if name in sample.attributes}
-    return {"images": len(sample.images), "prompt": sample.prompt, "attributes": seen}
+    return {
+        "images": len(sample.images),
+        "prompt": sample.prompt,
+        "choices": list(sample.choices),
+        "attributes": seen,
+    }
 
 
 def _parts(unit: WorkUnit) -> list[Sample]:
@@ -267,7 +272,12 @@ def _donor(unit: WorkUnit) -> Sample:
 
 def _sample(name: str, part: Mapping[str, JSON], images: Sequence[Any], like: Sample) -> Sample:
     return Sample(
-        name, part["prompt"], tuple(images), attributes=part["attributes"], rules=like.rules
+        name,
+        part["prompt"],
+        tuple(images),
+        choices=tuple(part["choices"]),
+        attributes=part["attributes"],
+        rules=like.rules,
     )
 
 
