@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import EditWithoutEffect
+from vlmlens.passes.batch import Batch
 from vlmlens.passes.edits import Spread
 from vlmlens.passes.others import Others
 from vlmlens.passes.replay import Replay
 from vlmlens.samples import Sample
-from vlmlens.tokens import Selector
+from vlmlens.tokens import AxisLayout, Selector, TokenKind
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
 from vlmlens_plugins.analysis._sweeps.measures import divergence, measured
 from vlmlens_plugins.analysis._sweeps.operations import made
@@ -132,13 +134,11 @@ class _Recorded:
         """Run them. The donors' pass is outside of the edits under which the targets run."""
         tokens = [unit.arguments["tokens"] for unit in units]
         prefixes = [unit.arguments["prefix"] for unit in units]
-        answers = prefixes if any(prefixes) else None
-        target = vlm.replay(vlm.encode([_target(unit) for unit in units], answers=answers))
+        target = vlm.replay(_encoded(vlm, [_target(unit) for unit in units], prefixes))
         donor = None
         if units[0].arguments["donor"] is not None:
             with _bare(vlm, len(units[0].arguments["under"])):
-                donors = vlm.encode([_donor(unit) for unit in units], answers=answers)
-                donor = vlm.replay(donors)
+                donor = vlm.replay(_encoded(vlm, [_donor(unit) for unit in units], prefixes))
         given = None if donor is None else measured(_logits(donor.logits), tokens)
         return cls(vlm, tokens, target, donor, measured(_logits(target.logits), tokens), given)
 
@@ -203,6 +203,27 @@ class RowSpread(ModelWork):
             spread = found[place]
             told["/".join(place)] = [spread.mean.tolist(), spread.deviation.tolist()]
         return told
+
+
+def _encoded(
+    vlm: ModelAdapter, samples: Sequence[Sample], prefixes: Sequence[Sequence[int]]
+) -> Batch:
+    """Samples with what their answers begin with, which counts as a part of the prompt.
+
+    So `last` is the row that predicts the followed token, and `text` holds all that is before it.
+    """
+    if not any(prefixes):
+        return vlm.encode(samples)
+    batch = vlm.encode(samples, answers=prefixes)
+    return replace(batch, layouts={axis: _asked(one) for axis, one in batch.layouts.items()})
+
+
+def _asked(layout: AxisLayout) -> AxisLayout:
+    samples = [
+        replace(one, kinds=np.where(one.kinds == TokenKind.ANSWER, TokenKind.TEXT, one.kinds))
+        for one in layout.samples
+    ]
+    return replace(layout, samples=samples, others=[_asked(one) for one in layout.others])
 
 
 def unit_of(
