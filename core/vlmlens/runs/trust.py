@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import EditError, RunError, UntrustedRun
+from vlmlens.regions import ATTRIBUTE as REGIONS
+from vlmlens.regions import masks_in, with_masks
 from vlmlens.registry import FILE_END, names_file
 from vlmlens.runs.signing import is_own
 from vlmlens.samples import Sample
@@ -138,11 +140,17 @@ def refuse(where: object, found: Mapping[str, str]) -> None:
 
 def vetted_sample(sample: Sample, folder: Path) -> Sample:
     """The sample, with paths that cannot be opened where its pictures are outside the folder."""
-    images = [
-        image if not isinstance(image, str) or is_inside(image, folder) else f"{NOWHERE}{image}"
-        for image in sample.images
-    ]
-    return sample if images == list(sample.images) else replace(sample, images=tuple(images))
+
+    def vetted(path: str) -> str:
+        return path if is_inside(path, folder) else f"{NOWHERE}{path}"
+
+    images = [vetted(image) if isinstance(image, str) else image for image in sample.images]
+    attributes = dict(sample.attributes)
+    if any(not is_inside(path, folder) for path in masks_in(attributes.get(REGIONS))):
+        attributes[REGIONS] = with_masks(str(attributes[REGIONS]), vetted)
+    if images == list(sample.images) and attributes == sample.attributes:
+        return sample
+    return replace(sample, images=tuple(images), attributes=attributes)
 
 
 def withheld(samples: int, where: object) -> str:
