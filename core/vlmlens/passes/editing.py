@@ -64,8 +64,8 @@ class Editing:
         self._placed = [(edit, site) for edit in rows for site in self._sites(edit)]
         cuts = [edit for edit in self.edits if isinstance(edit, EdgeCut)]
         self._cuts = [place for cut in cuts for place in cut_places(cut, self.vlm.sites)]
-        known = isinstance(self.others, Others)
-        self._others = self.others if known else Others(self.vlm, self.others)
+        given = self.others
+        self._others = given if isinstance(given, Others) else Others(self.vlm, given)
 
     def describe(self) -> list[dict[str, Any]]:
         """Everything that determines what the edits do, as JSON-ready data."""
@@ -144,7 +144,7 @@ class Editing:
             for each, where in self._placed
             if each.operation.needs == "spread" and each.selector is not None
         }
-        return self._others.spreads(places, edit)[site.name, str(edit.selector)]
+        return self._others.spreads(places, edit.text)[site.name, str(edit.selector)]
 
     def _donated(
         self, edit: Edit, site: Site, selector: Selector, batch: Batch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Replay:
     batch: Batch
     kind: Logits = "last"
     _logits: torch.Tensor | None = field(default=None, init=False)
+    _active: list[Any] = field(init=False)
     _blocks: dict[str, Site] = field(init=False)
     _outputs: dict[str, list[Any]] = field(init=False)
     _rows: dict[tuple[str, str], list[torch.Tensor]] = field(default_factory=dict, init=False)
@@ -58,6 +59,8 @@ class Replay:
             raise EditError(
                 "A batch of `encode_shared` cannot be replayed.", hint="Make it with `encode`."
             )
+        vlm: Any = self.vlm
+        self._active = list(vlm.active_edits)
         self._blocks = _blocks(self.vlm)
         self._outputs = {name: [] for name in self._blocks}
         with _instead(self.vlm, self._blocks, self._recorder):
@@ -93,11 +96,11 @@ class Replay:
     def rows(self, site: Site, selector: Selector) -> list[torch.Tensor]:
         """Per sample, the selected rows `[k, width]` in the recorded pass; kept for later calls.
 
-        Only the block around the site is computed. Call it apart from other passes.
+        Only the block around the site is computed.
         """
         key = (site.name, str(selector))
         if key not in self._rows:
-            with self.before([site]):
+            with self._as_recorded(), self.before([site]):
                 found = Others(self.vlm, ()).rows(self.batch, [(site, selector)])
             self._rows[key] = found[0]
         return self._rows[key]
@@ -134,6 +137,17 @@ class Replay:
             else:
                 found += self.vlm.sites.resolve(edit.site)
         return found
+
+    @contextmanager
+    def _as_recorded(self) -> Iterator[None]:
+        """The edits that were active in the recorded pass hold inside, and no others."""
+        vlm: Any = self.vlm
+        before = list(vlm.active_edits)
+        vlm.active_edits[:] = [replace(each) for each in self._active]
+        try:
+            yield
+        finally:
+            vlm.active_edits[:] = before
 
     def _edited_inside(self) -> list[str]:
         """The blocks inside which an active edit has a module, which must run."""

@@ -14,10 +14,11 @@ from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
 from vlmlens.sample_table import SampleTable
-from vlmlens.samples import Sample, asked, check_ids
+from vlmlens.samples import Attribute, Sample, asked, check_ids
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._embedded import Stored
+from vlmlens_plugins.data._pairs import grouped, halved, paired
 from vlmlens_plugins.data._paths import InFolder, existing
 from vlmlens_plugins.data._table_columns import TableColumns
 from vlmlens_plugins.data._table_files import KINDS, Row, Rows, is_table, read_rows, rows_in_memory
@@ -53,10 +54,12 @@ class Table(Dataset):
 
     Columns (all optional, but for a prompt): `id`; `image`, a path read from the table's folder or
     the image itself (base64, bytes), or `images`, a list of them; `prompt`; `label`; `choices`, a
-    list or `red|blue`; `group`; `task`. Where one is missing, a column of a usual name takes its
-    place (`question` for the prompt, `image_path` for the image), which is noted. Every other
-    column is an attribute. Rows without an id are called `row-000012`. Prompts of the user's
-    replace the table's, and nothing else: label and choices stay.
+    list or `red|blue`; `group`; `task`; `pair` and `role`, which say that two rows are a pair.
+    Where one is missing, a column of a usual name takes its place (`question` for the prompt,
+    `image_path` for the image), which is noted. Every other column is an attribute. Rows without an
+    id are called `row-000012`. A line with the objects `clean` and `corrupted` stands for the two
+    rows of a pair. Prompts of the user's replace the table's, and nothing else: label and choices
+    stay.
     """
 
     Options: ClassVar[type[Options]] = TableOptions
@@ -99,6 +102,7 @@ class Table(Dataset):
         """
         path = self._path()
         table = rows_in_memory(self._rows) if self._rows else read_rows(path, self.options.rows)
+        table = halved(path, table)
         if not table.rows:
             raise DataNotFound(
                 f"{path} has no rows.", subject=self.source, hint="Add one row per sample."
@@ -107,6 +111,8 @@ class Table(Dataset):
         if not prompts:
             columns.check_prompts()
         samples = self._read(path, table, columns, own_prompt=not prompts)
+        if "pair" in columns.known:
+            samples = SampleTable(grouped(samples))
         check_ids(samples.ids)
         for note in table.notes:
             columns.note(note)
@@ -193,7 +199,8 @@ class _RowReader:
             task=self._cell(row, "task", _cells.text),
             attributes={
                 name: self._value(row, name, _cells.attribute) for name in self._columns.others
-            },
+            }
+            | self._pair(row),
         )
 
     def answered(self, row: Row, sample: Sample, answers: Answers) -> Sample:
@@ -205,6 +212,13 @@ class _RowReader:
             what = f"{label!r} is not one of the choices {list(sample.choices)}"
             raise self._wrong(row, self._columns.known["label"], what)
         return replace(sample, label=label)
+
+    def _pair(self, row: Row) -> dict[str, Attribute]:
+        column = self._columns.known.get("role")
+        if column is None:
+            return {}
+        pair = self._cell(row, "pair", _cells.text)
+        return self._value(row, column, lambda role: paired(pair, _cells.text(role)))
 
     def _choices(self, row: Row) -> tuple[str, ...]:
         if not self._columns.letters:

@@ -17,6 +17,7 @@ from vlmlens._files import write_bytes
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound, SpecError, did_you_mean
 from vlmlens.samples import Sample, with_prompts
+from vlmlens_plugins.demo.manifests import DATASET
 from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
@@ -64,6 +65,8 @@ class DemoDataset(Dataset):
         self._check()
         folder = self._folder()
         if self.source == "pairs":
+            probe = {"targets": ["label", "photographer"]}
+            self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
             return with_prompts(self._pairs(folder), prompts)
         samples = []
         for i in range(self.options.scenes):
