@@ -199,14 +199,7 @@ class _RowReader:
             choices=self._choices(row),
             group=self._cell(row, "group", _cells.text),
             task=self._cell(row, "task", _cells.text),
-<<<<<<< HEAD
-            attributes={
-                name: self._value(row, name, _cells.attribute) for name in self._columns.others
-            }
-            | self._pair(row),
-=======
-            attributes=self._attributes(row),
->>>>>>> selectors
+            attributes=self._attributes(row) | self._pair(row),
         )
 
     def _attributes(self, row: Row) -> dict[str, Attribute]:
