@@ -63,3 +63,13 @@ ABLATION = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.checks:ABLATION_CHECKS",
 )
+
+PATCHING = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="patching",
+    target="vlmlens_plugins.analysis.patching:Patching",
+    help="What carries the answer: activations of one run in place of those of another.",
+    needs=frozenset({"model", "generate"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.patching.checks:PATCHING_CHECKS",
+)

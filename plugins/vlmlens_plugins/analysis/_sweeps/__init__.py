@@ -9,5 +9,6 @@ intervals and tests. Each causal analysis only chooses cells and words.
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Change, Item
 from vlmlens_plugins.analysis._sweeps.sweeping import SweepOptions, check_cost, sweep
 from vlmlens_plugins.analysis._sweeps.swept import Swept
+from vlmlens_plugins.analysis._sweeps.work import CellOptions
 
-__all__ = ["Cell", "Change", "Item", "SweepOptions", "Swept", "check_cost", "sweep"]
+__all__ = ["Cell", "CellOptions", "Change", "Item", "SweepOptions", "Swept", "check_cost", "sweep"]

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import EditWithoutEffect
 from vlmlens.passes.batch import Batch
 from vlmlens.passes.edits import Spread
 from vlmlens.passes.others import Others
@@ -52,7 +51,8 @@ class CellWork(ModelWork):
     "prefix", the tokens that all followed answers begin with; "tokens", the next one of each.
 
     Result: "edited", "base" and (with a donor) "donor", see `measured`; "kl_base" and "kl_donor",
-    the divergence of the edited pass from these; "idle", why the edits did nothing, or None.
+    the divergence of the edited pass from these; "kl_donor_base", that of the base pass from the
+    donor's.
     """
 
     Options: ClassVar[type[Options]] = CellOptions
@@ -86,14 +86,8 @@ class CellWork(ModelWork):
     def _cell(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         with self._under(vlm, units[0].arguments["under"]) as others:
             recorded = self._recorded(vlm, units)
-            try:
-                return recorded.results(
-                    made(units[0].arguments["changes"], self._directions), others
-                )
-            except EditWithoutEffect as error:
-                if len(units) == 1:
-                    return [recorded.idle(error.message)]
-        return [self._cell(vlm, [unit])[0] for unit in units]
+            edits = made(units[0].arguments["changes"], self._directions)
+            return recorded.results(edits, others)
 
     @contextmanager
     def _under(self, vlm: ModelAdapter, under: Sequence[JSON]) -> Iterator[Others]:
@@ -142,34 +136,23 @@ class _Recorded:
         return cls(vlm, tokens, target, donor, measured(_logits(target.logits), tokens), given)
 
     def results(self, edits: Sequence[Any], others: Others) -> list[dict[str, JSON]]:
-        """The result of each item under some edits.
-
-        Raises:
-            EditWithoutEffect: The edits met nothing in some sample.
-        """
-        if not edits:
-            logits = self.target.logits
-        else:
-            donors: Any = () if self.donor is None else self.donor
-            logits = self.target.edited(edits, others=others, donors=donors)
-        return self._told(_logits(logits), None)
-
-    def idle(self, why: str) -> dict[str, JSON]:
-        """The result of the only item where the edits had nothing to do."""
-        return self._told(_logits(self.target.logits), why)[0]
-
-    def _told(self, logits: torch.Tensor, idle: str | None) -> list[dict[str, JSON]]:
+        """The result of each item under some edits."""
+        donors: Any = () if self.donor is None else self.donor
+        found = self.target.edited(edits, others=others, donors=donors) if edits else None
+        logits = _logits(found if edits else self.target.logits)
         edited = measured(logits, self.tokens)
         told = [
-            {"edited": one, "base": base, "kl_base": far, "idle": idle}
+            {"edited": one, "base": base, "kl_base": far}
             for one, base, far in zip(
                 edited, self.base, divergence(_logits(self.target.logits), logits), strict=True
             )
         ]
         if self.donor is not None and self.given is not None:
-            far_donor = divergence(_logits(self.donor.logits), logits)
-            for one, given, far in zip(told, self.given, far_donor, strict=True):
-                one |= {"donor": given, "kl_donor": far}
+            source = _logits(self.donor.logits)
+            far = divergence(source, logits)
+            whole = divergence(source, _logits(self.target.logits))
+            for one, given, now, before in zip(told, self.given, far, whole, strict=True):
+                one |= {"donor": given, "kl_donor": now, "kl_donor_base": before}
         return told
 
 
@@ -262,7 +245,12 @@ def packed_samples(samples: Sequence[Sample]) -> tuple[Sample, list[JSON]]:
 
 def _part(sample: Sample) -> dict[str, JSON]:
     seen = {name: sample.attributes[name] for name in SEEN if name in sample.attributes}
-    return {"images": len(sample.images), "prompt": sample.prompt, "attributes": seen}
+    return {
+        "images": len(sample.images),
+        "prompt": sample.prompt,
+        "choices": list(sample.choices),
+        "attributes": seen,
+    }
 
 
 def _parts(unit: WorkUnit) -> list[Sample]:
@@ -285,7 +273,12 @@ def _donor(unit: WorkUnit) -> Sample:
 
 def _sample(name: str, part: Mapping[str, JSON], images: Sequence[Any], like: Sample) -> Sample:
     return Sample(
-        name, part["prompt"], tuple(images), attributes=part["attributes"], rules=like.rules
+        name,
+        part["prompt"],
+        tuple(images),
+        choices=tuple(part["choices"]),
+        attributes=part["attributes"],
+        rules=like.rules,
     )
 
 

@@ -12,11 +12,10 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import TokenLayout
-from vlmlens_plugins.analysis._sweeps import Cell, Item, Swept, check_cost, sweep
+from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, check_cost, sweep
 from vlmlens_plugins.analysis._sweeps.followed import Followed, candidates, check_labels, followed
 from vlmlens_plugins.analysis._sweeps.scores import scores
-from vlmlens_plugins.analysis._sweeps.sweeping import spreads
-from vlmlens_plugins.analysis._sweeps.work import CellOptions
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward, spreads
 from vlmlens_plugins.analysis.ablation.components import Component, Rows, components, rows_of
 from vlmlens_plugins.analysis.ablation.donors import with_donors
 from vlmlens_plugins.analysis.ablation.greedy import Order, order_of, passes
@@ -50,6 +49,7 @@ class Ablation(Analysis):
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         self.check(context.samples, ())
+        context = replace(context, progress=Onward(context.progress))
         vlm = context.model()
         every = components(vlm, self.options)
         asked, warnings = candidates(context.samples, self.options.samples)
@@ -85,15 +85,15 @@ class _Run:
     every: Sequence[Component]
     rows: Rows
     named: CellOptions = field(default_factory=CellOptions)
-    done: int = 0
 
     def all(self) -> tuple[Swept, list[Order]]:
         """The components one by one, and the greedy order of each task."""
         if self.options.by == "mean":
             columns = [name for each in self.every for name in each.columns(self.rows)]
-            quiet = replace(self.context, progress=lambda done, total: None)
             targets = [item.target for item in self.chosen.items]
-            self.named = spreads(quiet, targets, list(dict.fromkeys(columns)), deviations=False)
+            self.named = spreads(
+                self.context, targets, list(dict.fromkeys(columns)), deviations=False
+            )
         swept = self._ablate([self._cell(each) for each in self.every], self._members)
         if not self._steps:
             return swept, []
@@ -113,23 +113,12 @@ class _Run:
     def _steps(self) -> int:
         return min(self.options.greedy, len(self._pool))
 
-    @property
-    def _total(self) -> int:
-        """How many units all sweeps have."""
-        more = passes(len(self._pool), self._steps, self.options.controls)
-        return (len(self.every) + more) * len(self.chosen.items)
-
     def _cell(self, each: Component) -> Cell:
         return Cell(each.changes(self.options.by, self.rows), {"component": each.name})
 
     def _ablate(self, cells: Sequence[Cell], members: Sequence[int]) -> Swept:
-        start, total = self.done, self._total
-        self.done += len(cells) * len(members)
-        part = replace(
-            self.context, progress=lambda done, _: self.context.progress(start + done, total)
-        )
         items = [self.chosen.items[i] for i in members]
-        return sweep(part, items, cells, self.options, self.named)
+        return sweep(self.context, items, cells, self.options, self.named)
 
     def _order(self, swept: Swept, task: str, members: Sequence[int]) -> Order:
         alone = scores(swept.take(self._pool), self.chosen.rivals).of(members)
