@@ -20,12 +20,15 @@ class Change:
             the rows that the text says.
         direction: The name of a direction that is added to the rows, times `strength`; "": none.
         strength: See `direction`.
+        begun: The tokens that all followed answers begin with count as the end of the prompt, so
+            that `last` is the row that predicts where the answers differ.
     """
 
     edit: str
     random: int | None = None
     direction: str = ""
     strength: float = 1.0
+    begun: bool = False
 
     def to_json(self) -> JSON:
         """The change as JSON; left out is what is not used."""
@@ -34,6 +37,8 @@ class Change:
             data["random"] = self.random
         if self.direction:
             data |= {"direction": self.direction, "strength": self.strength}
+        if self.begun:
+            data["begun"] = True
         return data
 
 

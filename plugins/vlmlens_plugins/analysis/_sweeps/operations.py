@@ -14,7 +14,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.errors import EditError, SelectorError
 from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Need, WrittenEdit
 from vlmlens.samples import Sample
-from vlmlens.tokens import Ints, Selector, TokenLayout
+from vlmlens.tokens import Ints, Selector, TokenKind, TokenLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,22 @@ class RandomRows(Selector):
 
     def __str__(self) -> str:
         return f"random[{self.seed}]({self.like})"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun(Selector):
+    """The rows of another selector where an answer that is encoded counts as part of the prompt."""
+
+    like: Selector | None = None
+
+    def positions(self, layout: TokenLayout) -> Ints:
+        """See `Selector.positions`."""
+        assert self.like is not None  # noqa: S101
+        kinds = np.where(layout.kinds == TokenKind.ANSWER, TokenKind.TEXT, layout.kinds)
+        return self.like.positions(replace(layout, kinds=kinds.astype(layout.kinds.dtype)))
+
+    def __str__(self) -> str:
+        return str(self.like)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,4 +117,6 @@ def _made(change: Mapping[str, JSON], directions: Mapping[str, torch.Tensor]) ->
         return edit
     if "random" in change:
         edit = replace(edit, selector=RandomRows(like=edit.selector, seed=change["random"]))
+    if "begun" in change:
+        edit = replace(edit, selector=Begun(like=edit.selector))
     return replace(edit, strict=False)
