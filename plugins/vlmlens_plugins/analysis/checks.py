@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,7 +16,13 @@ from vlmlens.results import Result
 from vlmlens.testing import AnalysisTests, Planted, Signal
 from vlmlens.testing.planting import columns_of, in_model
 from vlmlens.tokens import TokenKind
-from vlmlens_plugins.analysis.manifests import ATTENTION_MAP, BLIND_TEST, LOGIT_LENS, PROBE
+from vlmlens_plugins.analysis.manifests import (
+    ATTENTION_MAP,
+    BLIND_TEST,
+    LOGIT_LENS,
+    PROBE,
+    STEERING,
+)
 
 _QUICK = MappingProxyType({"draws": 1000, "resamples": 200})
 
@@ -95,7 +102,33 @@ class AttentionMapChecks(AnalysisTests):
         return Planted(made.samples, columns, made.model)
 
 
+class SteeringChecks(AnalysisTests):
+    """Whether a direction learnt from labels moves the answer towards one of them.
+
+    - present: the labels are the model's answers.
+    - absent: the model sees nothing, and the labels are random.
+    - confounded: each label is another letter than the one that the model answers, in a fixed
+      way. The labels can be read, and the direction moves the answer, but to that other letter.
+    """
+
+    manifest: ClassVar[Manifest] = STEERING
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"sites": ["llm.block.1"], "strengths": [0, 1], "controls": 12, "samples": 16, "draws": 200}
+    )
+
+    def planted(self, signal: Signal) -> Planted:
+        """See `AnalysisTests.planted`."""
+        if signal != "confounded":
+            return in_model(signal)
+        data = in_model("present")
+        choices = data.samples[0].choices
+        other = dict(zip(choices, (*choices[1:], choices[0]), strict=True))
+        samples = [replace(sample, label=other[str(sample.label)]) for sample in data.samples]
+        return replace(data, samples=samples)
+
+
 PROBE_CHECKS = (ProbeChecks,)
 LOGIT_LENS_CHECKS = (LogitLensChecks,)
 BLIND_TEST_CHECKS = (BlindTestChecks,)
 ATTENTION_MAP_CHECKS = (AttentionMapChecks,)
+STEERING_CHECKS = (SteeringChecks,)
