@@ -127,11 +127,11 @@ class _Recorded:
         """Run them. The donors' pass is outside of the edits under which the targets run."""
         tokens = [unit.arguments["tokens"] for unit in units]
         prefixes = [unit.arguments["prefix"] for unit in units]
-        target = vlm.replay(_encoded(vlm, [_target(unit) for unit in units], prefixes))
+        target = vlm.replay(encoded(vlm, [_target(unit) for unit in units], prefixes))
         donor = None
         if units[0].arguments["donor"] is not None:
             with _bare(vlm, len(units[0].arguments["under"])):
-                donor = vlm.replay(_encoded(vlm, [_donor(unit) for unit in units], prefixes))
+                donor = vlm.replay(encoded(vlm, [_donor(unit) for unit in units], prefixes))
         given = None if donor is None else measured(_logits(donor.logits), tokens)
         return cls(vlm, tokens, target, donor, measured(_logits(target.logits), tokens), given)
 
@@ -185,7 +185,7 @@ class RowSpread(ModelWork):
         return told
 
 
-def _encoded(
+def encoded(
     vlm: ModelAdapter, samples: Sequence[Sample], prefixes: Sequence[Sequence[int]]
 ) -> Batch:
     """Samples with what their answers begin with, which counts as a part of the prompt.
