@@ -12,6 +12,7 @@ from vlmlens.passes.edges import cut_places
 from vlmlens.passes.edits import EdgeCut, WrittenEdit
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
+from vlmlens.sites import Axis
 from vlmlens.testing.model import TinyLlava, tiny_model
 from vlmlens.testing.tiny import picture
 
@@ -89,6 +90,106 @@ def test_cuts_hold_while_writing(vlm: TinyLlava) -> None:
     assert texts[0] == texts[1]
 
 
+def dropped(text: str) -> EdgeCut:
+    return WrittenEdit.parse(f"{text} = cut(renormalise=false)").cut
+
+
+def by_hand(vlm: TinyLlava, given: list[Sample], keys: slice) -> torch.Tensor:
+    """What the last rows get in block 0 without some keys, from eager weights and values."""
+    batch, values = vlm.encode(given), "llm.block.0.self_attn.v_proj"
+    trace = vlm.trace(batch, [values])
+    with torch.inference_mode():
+        weights = vlm.module(**batch.inputs, output_attentions=True).attentions[0]
+    found = []
+    for i, each in enumerate(vlm.encode(given).layouts[Axis.LLM].samples):
+        rows = torch.from_numpy(each.rows) % weights.shape[-1]
+        kept = weights[i, :, rows[-1]].clone()
+        kept[:, rows[keys]] = 0
+        value = trace[values][i].reshape(weights.shape[-1], 2, 8).repeat_interleave(2, 1)
+        found.append(torch.einsum("hk,khd->hd", kept, value).flatten())
+    return torch.stack(found)
+
+
+def test_dropped_edges_lose_what_their_keys_gave(vlm: TinyLlava) -> None:
+    """Weights by hand, in a batch; the rest keeps its weights. Heads alone; and cuts together."""
+    batch, heads = vlm.encode(samples()), "llm.block.0.attn.heads"
+
+    def last(*edits: EdgeCut) -> torch.Tensor:
+        found = vlm.trace(batch, [heads], edits=edits).select(f"{heads}/last")
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    wanted = by_hand(tiny_model("eager"), samples(), slice(2, 9))
+    one, two = dropped("llm.block.0.attn / last <- all[2:6]"), dropped(
+        "llm.block.0.attn / all[-3:] <- all[4:9]"
+    )  # fmt: skip
+    for edits in ([dropped("llm.block.0.attn / last <- all[2:9]")], [one, two], [two, one]):
+        torch.testing.assert_close(last(*edits), wanted, atol=1e-6, rtol=1e-6)
+    head = last(dropped("llm.block.0.attn.heads[2] / last <- all[2:9]")).reshape(2, 4, 8)
+    mixed = last().reshape(2, 4, 8).clone()
+    mixed[:, 2] = wanted.reshape(2, 4, 8)[:, 2]
+    torch.testing.assert_close(head, mixed, atol=1e-6, rtol=1e-6)
+    assert not last(dropped("llm.block.0.attn / last <- all")).any()
+
+
+def test_dropped_and_closed_edges_together(vlm: TinyLlava) -> None:
+    """A closed cell has no weight to lose: the order does not matter, and softmax spreads it."""
+    batch, heads = vlm.encode(samples()), "llm.block.0.attn.heads"
+    closed, last = cut("llm.block.0.attn / last <- image"), "llm.block.0.attn / last"
+    edits = [closed, dropped(f"{last} <- all[-1]")]
+    one, other = (
+        vlm.trace(batch, [heads], edits=each).select(f"{heads}/last")
+        for each in (edits, edits[::-1])
+    )
+    rest = vlm.trace(batch, [heads], edits=[closed, dropped(f"{last} <- all[:-1]")])
+    whole = vlm.trace(batch, [heads], edits=[closed]).select(f"{heads}/last")
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one + rest.select(f"{heads}/last"), whole, atol=1e-6, rtol=1e-6)
+
+
+def test_dropped_edges_while_writing(vlm: TinyLlava) -> None:
+    """With and without a cache, and as a pass over prompt and answer says."""
+    edits = [dropped(f"{ALL} / text <- image"), dropped(f"{ALL} / steps[1:] <- image[:5]")]
+    batch, config = vlm.encode(samples()), vlm.module.generation_config
+    written = [one.token_ids for one in vlm.generate(batch, max_new_tokens=4, edits=edits)]
+    config.use_cache = False
+    try:
+        again = [one.token_ids for one in vlm.generate(batch, max_new_tokens=4, edits=edits)]
+    finally:
+        config.use_cache = True
+    assert again == written
+    plain = [one.token_ids for one in vlm.generate(batch, max_new_tokens=4)]
+    assert plain != written
+    with vlm.edited(edits):
+        said = vlm.forward(vlm.encode(samples(), answers=written), logits="all").logits
+    assert said is not None
+    assert [row[-5:-1].argmax(-1).tolist() for row in said] == [list(one) for one in written]
+    assert "forward" not in vars(
+        vlm.module.get_submodule("model.language_model.layers.0.self_attn")
+    )
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_dropped_edge_that_was_closed_is_an_error(vlm: TinyLlava, together: bool) -> None:
+    edits = [dropped("llm.block.0.attn / all[3] <- last")]
+    edits += [dropped("llm.block.0.attn / all[3:] <- image")] if together else []
+    with pytest.raises(EditWithoutEffect, match="closed nothing that was open in the sample 'a'"):
+        logits(vlm, samples(), *edits)
+
+
+def test_other_ways_of_attention_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flash attention, say, in which no weights can be seen."""
+    vlm = tiny_model("sdpa")
+    (site,) = vlm.sites.resolve("llm.block.0.attn")
+    monkeypatch.setattr(
+        vlm.module.get_submodule(site.path),
+        "forward",
+        lambda hidden_states, **_: (hidden_states, None),
+    )
+    with pytest.raises(EditError, match=r"calls torch's softmax or .* 0 times, not once"):
+        logits(vlm, samples(), dropped("llm.block.0.attn / last <- image"))
+
+
 @pytest.mark.parametrize(
     ("edit", "error", "message"),
     [
@@ -125,7 +226,11 @@ def test_edges_as_text() -> None:
     assert (found.site, str(found.queries), str(found.keys)) == (
         "llm.block.[8-16].attn", "last", "image[2:5]",
     )  # fmt: skip
+    assert found.renormalise
     assert found.describe() == {"edit": found.text}
+    lost = Registry([]).edit("llm.block.0.attn/last <- image = cut(renormalise=False)")
+    assert isinstance(lost, EdgeCut)
+    assert not lost.renormalise
     assert str(WrittenEdit.parse(found.text)) == "llm.block.[8-16].attn/last <- image[2:5] = cut"
 
 
@@ -134,6 +239,8 @@ def test_edges_as_text() -> None:
     [
         ("llm.block.0.attn/last <- image = zero", "does something else to edges"),
         ("llm.block.0.attn/last <- image = cut(2)", "does something else to edges"),
+        ("llm.block.0.attn/last <- image = cut(renormalise=2)", "does something else to edges"),
+        ("llm.block.0.attn/last <- image = cut(heads=2)", "does something else to edges"),
         ("llm.block.0.attn/last <- image.mean = cut", "pools rows"),
         ("llm.block.0.attn/last <-  = cut", "which rows read which"),
         ("llm.block.0.attn/ <- image = cut", "which rows read which"),

@@ -77,6 +77,9 @@ def test_suggestions_of_the_data_apply_where_the_user_gave_none() -> None:
     assert chosen.spec.analysis["probe"] == {"folds": 4, "targets": ["label", "photographer@color"]}
     own = plan(limit=500, analysis={"probe": {"targets": ["label"]}})
     assert own.spec.analysis["probe"] == {"targets": ["label"]}
+    shapes = {"pairs": 60, "swap": "shape"}
+    pairs = plan(data="demo:pairs", options={"dataset": shapes}, analysis=["probe"])
+    assert pairs.spec.analysis["probe"] == {"targets": ["label", "photographer"]}
 
 
 def test_default_analyses_that_do_not_fit_are_left_out_visibly(table: Path) -> None:

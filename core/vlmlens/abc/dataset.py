@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from vlmlens.abc import options as base
 from vlmlens.samples import Sample
@@ -24,6 +24,11 @@ class Dataset(ABC):
     Options: ClassVar[type[base.Options]] = base.Options
     notes: Sequence[str] = ()
     """What `samples` had to guess, in sentences. They are shown, and kept in the run."""
+    suggests: Mapping[str, Mapping[str, Any]] | None = None
+    """Options of analyses where the user gave none, by analysis, if they depend on the samples.
+
+    None: those that the manifest suggests.
+    """
 
     def __init__(self, source: str, options: base.Options) -> None:
         self.source = source

@@ -14,9 +14,11 @@ from vlmlens.errors import CompositionError
 if TYPE_CHECKING:
     import torch
 
-    from vlmlens.passes.batch import Batch
+    from vlmlens.passes.batch import Batch, Logits
     from vlmlens.passes.editing import Donors, Editing
     from vlmlens.passes.edits import EdgeCut, Edit
+    from vlmlens.passes.others import Others
+    from vlmlens.passes.replay import Replay
     from vlmlens.samples import Sample
 
 Rows: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -49,7 +51,7 @@ class Editable:
 
     @contextmanager
     def edited(
-        self, edits: Edits, *, others: Sequence[Sample] = (), donors: Donors = ()
+        self, edits: Edits, *, others: Sequence[Sample] | Others = (), donors: Donors = ()
     ) -> Iterator[Self]:
         """Edit activations in every pass inside the `with` block, while generating, too.
 
@@ -77,7 +79,7 @@ class Editable:
                 self.active_edits.remove(made)
 
     def edit_always(
-        self, edits: Edits, *, others: Sequence[Sample] = (), donors: Donors = ()
+        self, edits: Edits, *, others: Sequence[Sample] | Others = (), donors: Donors = ()
     ) -> Editing | None:
         """Edit activations in every pass from now on, as a run with edits does; see `edited`.
 
@@ -97,6 +99,22 @@ class Editable:
         made = Editing(model, opened, others, donors)
         self.active_edits.append(made)
         return made
+
+    def replay(self, batch: Batch, *, logits: Logits = "last") -> Replay:
+        """One pass of a batch, recorded for many edited passes, which compute only what changes.
+
+        `vlm.replay(batch).edited(["llm.block.20/image = zero"])` gives the logits of that edited
+        pass; blocks before the first edited one do not run again. They equal those of a whole pass,
+        bit for bit in float32 on the CPU.
+
+        Args:
+            batch: From `encode`.
+            logits: Which logits the passes give.
+        """
+        from vlmlens.passes.replay import Replay
+
+        model: Any = self
+        return Replay(model, batch, logits)
 
     @contextmanager
     def edits_applied(self, batch: Batch, *, writing: bool = False) -> Iterator[None]:

@@ -25,11 +25,17 @@ class Intervention(ABC):
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
-    needs: ClassVar[Need] = "nothing"
-    """What `change` is given besides the rows; see `vlmlens.passes.edits.Need`."""
+    needs: Need = "nothing"
+    """What `change` is given besides the rows; see `vlmlens.passes.edits.Need`. `__init__` may set
+    it, if it depends on the options."""
 
     def __init__(self, options: base.Options) -> None:
         self.options = options
+
+    @property
+    def width(self) -> int | None:
+        """How wide the rows must be that it changes; None: any width will do."""
+        return None
 
     @abstractmethod
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vlmlens.abc.intervention import Intervention
 from vlmlens.errors import CompositionError, EditError, MissingAnnotation
 from vlmlens.passes.edits import EdgeCut
 from vlmlens.sites import Axis
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.edits import Edit
     from vlmlens.registry import Registry
     from vlmlens.samples import Sample
+    from vlmlens.sites import Site
     from vlmlens.spec.model import RunSpec
 
 _OF_IMAGES = (Axis.VISION, Axis.PROJECTOR)
@@ -54,7 +56,7 @@ def check_edits(
     Raises:
         SiteError: A site does not exist.
         MissingAnnotation: Samples without an image lack the rows of an edit.
-        EditError: A sample has no donor.
+        EditError: A sample has no donor, or an operation is for rows of another width.
         CompositionError: The rows of an edit exist only in written text, and there is none.
     """
     for edit in edits:
@@ -81,6 +83,28 @@ def check_edits(
             )
         if edit.operation.needs == "donor":
             _check_donors(edit, samples)
+        _check_width(edit, sites, skeleton)
+
+
+def _check_width(edit: Edit, sites: Sequence[Site], skeleton: ModelAdapter) -> None:
+    """Compare widths where they are sure: of heads, and of what LLM blocks give."""
+    width = edit.operation.width if isinstance(edit.operation, Intervention) else None
+    if width is None:
+        return
+    known = skeleton.widths()
+    for site in sites:
+        start, end = site.columns or (0, 0)
+        block = (
+            site.axis is Axis.LLM and site.side == "out" and site == skeleton.sites.owner(site.path)
+        )
+        found = end - start or (known.get(site.path) if block else None)
+        if found not in (None, width):
+            raise EditError(
+                f"{edit.text!r} changes rows of {width} numbers; those at {site.name!r} have "
+                f"{found}.",
+                subject=edit.text,
+                hint="Use what was learned, or stored, at a site of this width.",
+            )
 
 
 def _check_donors(edit: Edit, samples: Sequence[Sample]) -> None:

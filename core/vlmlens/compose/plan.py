@@ -171,7 +171,7 @@ def compose(
     analyses, left_out = suit(asked, samples=samples, columns=())
 
     adapter_class, request = _checked_adapter(spec, registry, adapter)
-    edits = opened_edits(spec, registry)
+    edits = opened_edits(with_whole_paths(spec), registry)
     make_extractor = extractor_maker(spec, registry, extractor)
     _check_compile(spec)
     skeleton = adapter_class.skeleton(request)

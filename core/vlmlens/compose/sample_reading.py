@@ -113,7 +113,10 @@ def _read(
     options = registry.options(manifest, spec.options.dataset)
     dataset: Dataset = registry.load(manifest)(source, options)
     samples = dataset.samples(spec.prompt)
-    return manifest.suggests.get("analysis", {}), samples, dataset.notes
+    suggests = (
+        manifest.suggests.get("analysis", {}) if dataset.suggests is None else dataset.suggests
+    )
+    return suggests, samples, dataset.notes
 
 
 def data_of(spec: RunSpec) -> str:

@@ -2,16 +2,16 @@
 
 Cells are closed in a clone of the mask that the layer itself is given. So padding, causality,
 windows and bidirectional parts stay as they are, and softmax spreads what the closed cells had over
-the keys that are left. Cut edges of Geva et al., "Dissecting Recall of Factual Associations"
-(2023, arXiv 2304.14767), section 4, are the same.
+the keys that are left (`dropping` has cuts without that). Cut edges of Geva et al., "Dissecting
+Recall of Factual Associations" (2023, arXiv 2304.14767), section 4, are the same.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -23,9 +23,14 @@ from vlmlens.sites import Axis, Site
 if TYPE_CHECKING:
     from vlmlens.passes.batch import Batch
     from vlmlens.passes.edits import EdgeCut
+    from vlmlens.passes.model import Model
     from vlmlens.sites import SiteMap
 
 _MASKS = ("attention_mask", "mask")
+_NO_MODEL_OF_LANGUAGE = "edges are cut in language models only"
+
+Cells: TypeAlias = "tuple[int, torch.Tensor, torch.Tensor]"
+"""The number of a sample, and int64 `[n]` each: the places of queries, and of keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Cutting:
     def __post_init__(self) -> None:
         cut, site = self.place.cut, self.place.site
         if site.axis not in (Axis.LLM, Axis.ENCODER):
-            raise _refused(self.place, "edges are cut in language models only")
+            raise refused(self.place, _NO_MODEL_OF_LANGUAGE)
         check_axis(site, self.batch.layouts)
         layout = self.batch.layouts[site.axis]
         self.queries = GrowingPlaces(cut.queries, layout, site)
@@ -94,32 +99,34 @@ class Cutting:
         if self.place.heads is not None:
             rows[1] = self.place.count or mask.shape[1]
         mask = mask.expand(rows).clone()
-        heads = slice(None) if self.place.heads is None else list(self.place.heads)
         closes = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-        for i, (query, key) in enumerate(self._cells(mask)):
-            if not len(query):
-                continue
-            self.met[i] = True
-            part = mask[i][heads].clone()
+        for i, query, key in self.cells(mask.shape[-2], mask.shape[-1]):
+            part = mask[i][self._heads].clone()
             self.closed[i] |= bool(_open(part[:, query[:, None], key]).any())
             part[:, query[:, None], key] = closes
             self._check_open(part[:, query], i)
-            mask[i, heads] = part
+            mask[i, self._heads] = part
         return given.with_mask(mask)
 
-    def _cells(self, mask: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Per sample, the numbers of the queries and of the keys in the mask."""
-        queries, keys = mask.shape[-2:]
+    @property
+    def _heads(self) -> slice | list[int]:
+        """The cut heads, as an index."""
+        return slice(None) if self.place.heads is None else list(self.place.heads)
+
+    def cells(self, queries: int, keys: int) -> Iterator[Cells]:
+        """Samples that have cut queries in a call, with the numbers of these and of the keys.
+
+        Args:
+            queries: How many queries the call has.
+            keys: How many keys each of them sees.
+        """
         writing = self.writing and self.place.site.axis is Axis.LLM
         found = self.queries.of_length(queries, writing=writing)
         columns = self.keys.columns(keys, self.queries)
-        return [
-            (
-                torch.from_numpy(q.rows % queries).to(mask.device),
-                torch.from_numpy(k).to(mask.device),
-            )
-            for q, k in zip(found, columns, strict=True)
-        ]
+        for i, (query, key) in enumerate(zip(found, columns, strict=True)):
+            if len(query.rows):
+                self.met[i] = True
+                yield i, torch.from_numpy(query.rows % queries), torch.from_numpy(key)
 
     def _check_open(self, rows: torch.Tensor, i: int) -> None:
         if not bool(_open(rows).any(-1).all()):
@@ -131,7 +138,9 @@ class Cutting:
             )
 
     def check(self) -> None:
-        """Raise `EditWithoutEffect` where the cut met no query, or closed no open cell."""
+        """Raise `EditWithoutEffect` where a strict cut met no query, or closed no open cell."""
+        if not self.place.cut.strict:
+            return
         ids = [sample.id for sample in self.batch.samples]
         for what, flags in (
             ("met no query", self.met),
@@ -167,17 +176,17 @@ class _Given:
         args, kwargs = arguments
         names = list(inspect.signature(module.forward).parameters)
         name = next((n for n in _MASKS if n in kwargs or n in names), None)
-        implementation = str(getattr(getattr(module, "config", None), "_attn_implementation", ""))
-        if implementation.startswith(("flash", "flex", "paged")):
-            raise _refused(place, f"{implementation} attention takes no table of queries and keys")
+        why = _why_never(module)
+        if why:
+            raise refused(place, why)
         if name is None:
-            raise _refused(place, "the module takes no attention mask")
+            raise refused(place, "the module takes no attention mask")
         position = names.index(name) if name in names and name not in kwargs else None
         inside = position is not None and position < len(args)
         found = args[position] if inside and position is not None else kwargs.get(name)
         known = isinstance(found, torch.Tensor) and found.ndim == 4
         if found is not None and not known:
-            raise _refused(place, "its mask is no table of queries and keys")
+            raise refused(place, "its mask is no table of queries and keys")
         return cls(args, kwargs, name, position if inside else None, found)
 
     def mask(self, module: torch.nn.Module, place: CutPlace) -> torch.Tensor:
@@ -191,7 +200,7 @@ class _Given:
             return mask
         causal = self.kwargs.get("is_causal", getattr(module, "is_causal", None))
         if place.site.axis is not Axis.LLM or not causal:
-            raise _refused(place, "the layer is given no mask")
+            raise refused(place, "the layer is given no mask")
         hidden = next(v for v in (*self.args, *self.kwargs.values()) if isinstance(v, torch.Tensor))
         queries = hidden.shape[1]
         keys = queries + self._cached(module)
@@ -219,12 +228,42 @@ class _Given:
         return (*self.args[: self.position], mask, *self.args[self.position + 1 :]), kwargs
 
 
+def check_cut(cut: EdgeCut, vlm: Model) -> list[Site]:
+    """The attention modules of a cut.
+
+    Args:
+        cut: The cut.
+        vlm: The model; it may have no weights.
+
+    Raises:
+        SiteError: The pattern is malformed, or matches no attention.
+        EditError: The structure of the model shows that edges cannot be cut there.
+    """
+    places = cut_places(cut, vlm.sites)
+    for place in places:
+        if place.site.axis not in (Axis.LLM, Axis.ENCODER):
+            raise refused(place, _NO_MODEL_OF_LANGUAGE)
+        why = _why_never(vlm.module.get_submodule(place.site.path))
+        if why:
+            raise refused(place, why)
+    return [place.site for place in places]
+
+
+def _why_never(module: torch.nn.Module) -> str:
+    """Why edges can never be cut in a module; "" if they may."""
+    implementation = str(getattr(getattr(module, "config", None), "_attn_implementation", ""))
+    if implementation.startswith(("flash", "flex", "paged")):
+        return f"{implementation} attention takes no table of queries and keys"
+    return ""
+
+
 def _open(cells: torch.Tensor) -> torch.Tensor:
     """bool: which cells of a mask are open."""
     return cells if cells.dtype == torch.bool else cells > torch.finfo(cells.dtype).min / 2
 
 
-def _refused(place: CutPlace, why: str) -> EditError:
+def refused(place: CutPlace, why: str) -> EditError:
+    """The error of a cut that cannot be applied at a place."""
     return EditError(
         f"{place.cut.text!r} cannot be applied at {place.site.name!r}: {why}.",
         subject=place.cut.text,

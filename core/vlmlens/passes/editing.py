@@ -12,10 +12,12 @@ import torch
 
 from vlmlens.errors import EditError, EditWithoutEffect, SelectorError
 from vlmlens.passes.activation import check_axis
+from vlmlens.passes.dropping import Dropping, dropped
 from vlmlens.passes.edges import CutPlace, Cutting, check_cuts, cut_places
 from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Spread
 from vlmlens.passes.growing import GrowingPlaces, Places, fixed_places
 from vlmlens.passes.others import Others
+from vlmlens.passes.replay import Replay
 from vlmlens.passes.tracing import depth, edit_hooks, passes_apart
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from vlmlens.passes.model import EncodingModel
     from vlmlens.samples import Sample
 
-Donors: TypeAlias = "Sequence[Sample] | Mapping[str, Sample]"
-"""The donor of each sample: by the sample's id, or in the order of the batch."""
+Donors: TypeAlias = "Sequence[Sample] | Mapping[str, Sample] | Replay"
+"""The donor of each sample: by the sample's id, or in the order of the batch; or the replay of a
+batch of donors, whose rows are then computed once for all edits."""
 
 
 @dataclass
@@ -36,7 +39,8 @@ class Editing:
     Args:
         vlm: The model.
         edits: The edits. Those of the same site are applied in this order.
-        others: The samples to which edits compare (`mean`, `noise`, `resample`).
+        others: The samples to which edits compare (`mean`, `noise`, `resample`), or what was
+            measured of them.
         donors: The samples from which rows are taken (`patch`).
 
     Raises:
@@ -45,20 +49,23 @@ class Editing:
 
     vlm: EncodingModel
     edits: Sequence[Edit | EdgeCut]
-    others: Sequence[Sample] = ()
+    others: Sequence[Sample] | Others = ()
     donors: Donors = ()
     _placed: list[tuple[Edit, Site]] = field(init=False)
     _cuts: list[CutPlace] = field(init=False)
     _others: Others = field(init=False)
     _depth: int = field(default_factory=depth, init=False)
     _inside: bool = field(default=False, init=False)
+    passes: int = field(default=0, init=False)
+    """How many passes, and writings, it was applied to."""
 
     def __post_init__(self) -> None:
         rows = [edit for edit in self.edits if isinstance(edit, Edit)]
         self._placed = [(edit, site) for edit in rows for site in self._sites(edit)]
         cuts = [edit for edit in self.edits if isinstance(edit, EdgeCut)]
         self._cuts = [place for cut in cuts for place in cut_places(cut, self.vlm.sites)]
-        self._others = Others(self.vlm, self.others)
+        given = self.others
+        self._others = given if isinstance(given, Others) else Others(self.vlm, given)
 
     def describe(self) -> list[dict[str, Any]]:
         """Everything that determines what the edits do, as JSON-ready data."""
@@ -84,11 +91,14 @@ class Editing:
             return
         with passes_apart():
             hooks = [(s, self._prepared(e, s, batch, writing)) for e, s in self._placed]
-            cuts = [Cutting(place, batch, writing) for place in self._cuts]
+            cuts = [_cutting(place, batch, writing) for place in self._cuts]
         self._inside = True
+        self.passes += 1
         try:
-            rewrites = [(cutting.place.site, cutting) for cutting in cuts]
-            with edit_hooks(self.vlm.module, hooks, rewrites, often=writing):
+            drops = [cut for cut in cuts if isinstance(cut, Dropping)]
+            rewrites = [(cut.place.site, cut) for cut in cuts if not isinstance(cut, Dropping)]
+            module = self.vlm.module
+            with edit_hooks(module, hooks, rewrites, often=writing), dropped(module, drops):
                 yield
         finally:
             self._inside = False
@@ -134,22 +144,31 @@ class Editing:
             for each, where in self._placed
             if each.operation.needs == "spread" and each.selector is not None
         }
-        return self._others.spreads(places, edit)[site.name, str(edit.selector)]
+        return self._others.spreads(places, edit.text)[site.name, str(edit.selector)]
 
     def _donated(
         self, edit: Edit, site: Site, selector: Selector, batch: Batch
     ) -> list[torch.Tensor]:
         """Per sample, the donor's rows."""
+        named = (edit.operation.donor(sample, self._others.samples) for sample in batch.samples)
+        if isinstance(self.donors, Replay) and not any(named):
+            if len(self.donors.batch) != len(batch):
+                raise EditError(
+                    f"{edit.text!r}: {len(self.donors.batch)} donors for {len(batch)} samples.",
+                    subject=edit.text,
+                    hint="Give one donor for each sample.",
+                )
+            return self.donors.rows(site, selector)
         donors = [self._donor(edit, i, sample, batch) for i, sample in enumerate(batch.samples)]
         return self._others.rows(self.vlm.encode(donors), [(site, selector)])[0]
 
     def _donor(self, edit: Edit, number: int, sample: Sample, batch: Batch) -> Sample:
-        found = edit.operation.donor(sample, self.others)
+        found = edit.operation.donor(sample, self._others.samples)
         if found is None:
             donors = self.donors
             if isinstance(donors, Mapping):
                 found = donors.get(sample.id)
-            elif len(donors) == len(batch):
+            elif not isinstance(donors, Replay) and len(donors) == len(batch):
                 found = donors[number]
         if found is None:
             raise EditError(
@@ -158,6 +177,11 @@ class Editing:
                 hint="Pass donors=[...], one sample for each of the batch, or by id.",
             )
         return found
+
+
+def _cutting(place: CutPlace, batch: Batch, writing: bool) -> Cutting:
+    kind = Cutting if place.cut.renormalise else Dropping
+    return kind(place, batch, writing)
 
 
 @dataclass

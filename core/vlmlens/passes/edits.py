@@ -160,12 +160,17 @@ class EdgeCut:
         queries: Which rows no longer read ...
         keys: ... these.
         text: How the cut is written, for messages and records.
+        renormalise: Whether the keys that are left get what the cut ones had; else it is lost.
+        strict: Whether it is an error if the cut meets no query, or closes nothing that was open,
+            in a sample and a layer.
     """
 
     site: str
     queries: Selector
     keys: Selector
     text: str
+    renormalise: bool = True
+    strict: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines what it does, as JSON-ready data."""
@@ -205,17 +210,20 @@ class WrittenEdit:
             EditError: It does something else to edges than to cut them.
             SelectorError: A selector does not parse.
         """
-        if self.name != "cut" or self.positional or self.named:
+        given = self.named.get("renormalise", "true").lower()
+        strange = self.positional or self.named.keys() - {"renormalise"}
+        if self.name != "cut" or strange or given not in ("true", "false"):
             raise EditError(
                 f"{self.text!r} does something else to edges of attention than to cut them.",
                 subject=self.text,
-                hint="Write, for example, llm.block.[8-16].attn / last <- image = cut.",
+                hint="Write, for example, llm.block.[8-16].attn / last <- image = cut, or "
+                "cut(renormalise=false).",
             )
         queries, keys = Selector.parse(self.selector), Selector.parse(self.keys)
         for selector in (queries, keys):
             if selector.pool is not None:
                 raise EditError(f"{self.text!r} pools rows, which edges do not.", subject=self.text)
-        return EdgeCut(self.site, queries, keys, self.text)
+        return EdgeCut(self.site, queries, keys, self.text, given == "true")
 
     def __repr__(self) -> str:
         return brief(self, self.text)

@@ -10,7 +10,7 @@ import torch
 
 from vlmlens.errors import EditError
 from vlmlens.passes.activation import check_axis
-from vlmlens.passes.edits import Edit, Spread
+from vlmlens.passes.edits import Spread
 from vlmlens.passes.growing import fixed_places
 from vlmlens.passes.tracing import hooked
 from vlmlens.sites import Site
@@ -68,26 +68,38 @@ class Others:
     samples: Sequence[Sample]
     _spreads: dict[Key, Spread] = field(default_factory=dict, init=False)
 
-    def spreads(self, places: Mapping[Key, Place], edit: Edit) -> Mapping[Key, Spread]:
+    @classmethod
+    def measured(cls, vlm: EncodingModel, spreads: Mapping[Key, Spread]) -> Others:
+        """Others of which only the spreads at some places are known.
+
+        Args:
+            vlm: The model.
+            spreads: By the names of site and selector.
+        """
+        made = cls(vlm, ())
+        made._spreads.update(spreads)
+        return made
+
+    def spreads(self, places: Mapping[Key, Place], asked: str) -> Mapping[Key, Spread]:
         """The spread of the samples' rows at each place; computed once.
 
         Args:
             places: By the names of site and selector.
-            edit: The edit that needs them, for messages.
+            asked: The edit that needs them, for messages.
 
         Raises:
             EditError: There are no samples.
         """
         missing = {key: place for key, place in places.items() if key not in self._spreads}
         if missing:
-            self._measure(missing, edit)
+            self._measure(missing, asked)
         return self._spreads
 
-    def _measure(self, places: Mapping[Key, Place], edit: Edit) -> None:
+    def _measure(self, places: Mapping[Key, Place], asked: str) -> None:
         if not self.samples:
             raise EditError(
-                f"{edit.text!r} needs other samples, and there are none.",
-                subject=edit.text,
+                f"{asked!r} needs other samples, and there are none.",
+                subject=asked,
                 hint="Pass them: edited([...], others=samples).",
             )
         sums = {key: _Sums() for key in places}

@@ -58,7 +58,7 @@ def with_whole_paths(spec: RunSpec) -> RunSpec:
         for name, options in spec.analysis.items()
     }
     if spec.edits:
-        update["edits"] = [str(_with_whole_paths(edit)) for edit in _edits_of(spec)]
+        update["edits"] = [_edit_with_whole_paths(text) for text in spec.edits]
     if spec.trust_remote_code and spec.model is not None and Path(spec.model).exists():
         update["model"] = str(Path(spec.model).resolve())
     return spec.model_copy(update=update)
@@ -77,18 +77,31 @@ def _edits_of(spec: RunSpec) -> list[WrittenEdit]:
     return found
 
 
-def _with_whole_paths(edit: WrittenEdit) -> WrittenEdit:
-    """An edit with absolute paths of code, and of the files that its arguments name."""
+def _edit_with_whole_paths(text: str) -> str:
+    """An edit with absolute paths of code, and of the files and runs that its arguments name.
+
+    One that does not parse stays as it is.
+    """
+    from vlmlens.passes.edits import WrittenEdit
+
+    try:
+        edit = WrittenEdit.parse(text)
+    except EditError:
+        return text
 
     def whole(value: str) -> str:
+        run, at, column = value.rpartition("@")
+        if at and run and Path(_expanded(run)).exists():
+            return f"{Path(_expanded(run)).absolute()}@{column}"
         return _whole(value) if Path(_expanded(value)).is_file() else value
 
-    return replace(
+    found = replace(
         edit,
         name=_whole(edit.name) if names_file(edit.name) else edit.name,
         positional=tuple(map(whole, edit.positional)),
         named={key: whole(value) for key, value in edit.named.items()},
     )
+    return str(found)
 
 
 def code_inside(spec: RunSpec, folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,22 @@ class EditChecks(InnerChecks):
                     moved = max(moved, distance(before, found))
             expect(moved > self.tolerance, f"{edit.text} changes nothing")
 
+    def check_replay_gives_whole_passes(self, folder: Path) -> None:
+        """Edited passes that run only what an edit can change give what whole passes give."""
+        del folder
+        batch, ends = self.vlm.encode(self._two), [end.name for end in self._last_blocks()]
+        replay, computed = self.vlm.replay(batch, logits="none"), {}
+        for site, selector in self._edited_places(batch):
+            edit = self._half(site, selector)
+            whole = self.vlm.trace(batch, ends, edits=[edit])
+            with replay.before([site]):
+                part = self.vlm.trace(batch, ends, edits=[edit])
+            for end in ends:
+                same = bool((whole[end] == part[end]).all())
+                expect(same, f"{edit.text}: {end} is not what a whole pass gives")
+            computed[site.name] = replay.computed([site])
+        expect(len(set(computed.values())) > 1, f"every edit runs as many blocks: {computed}")
+
     def check_edits_while_writing(self, folder: Path) -> None:
         """A text written under edits is what a pass over it under the same edits predicts."""
         del folder
@@ -65,7 +82,8 @@ class EditChecks(InnerChecks):
         edits: list[Edit | EdgeCut] = [self._half(middle, "all"), self._half(middle, "steps")]
         if min(map(len, batch.layouts[Axis.LLM].samples)) > _ROWS:
             far = [site for site in self._cuttable() if self._takes_cuts(site, "[1:3]")]
-            edits += [self._cut(site, "steps", "[1:3]") for site in far[-1:]]
+            for site in far[-1:]:
+                edits += [self._cut(site, "steps", "[1:3]"), self._drop(site, "steps", "[3:4]")]
         made = self.vlm.generate(batch, max_new_tokens=_TOKENS, edits=edits)
         ids = [one.token_ids for one in made]
         if any(self._images_in(batch) & set(one) for one in ids):
@@ -110,10 +128,35 @@ class EditChecks(InnerChecks):
         if not tried:
             raise skip("no attention of the language side is given a mask")
 
+    def check_edges_are_dropped(self, folder: Path) -> None:
+        """What a row gets from some keys and from the others sums to what it gets from all."""
+        del folder
+        batch, tried = self.vlm.encode(self._two), 0
+        for site in self._cuttable():
+            joined, found = f"{site.name}.heads", []
+            last = f"{joined}/all[-1]"
+            plain = self.vlm.trace(batch, [joined]).select(last)
+            for _ in self._implementations():
+                parts: list[Any] = []
+                for keys in ("all[:-1]", "all[-1]"):
+                    with self.vlm.edited([self._drop(site, "all[-1]", keys)]):
+                        parts.append(self.vlm.trace(batch, [joined]).select(last))
+                far = distance(plain, sum(parts))
+                expect(far <= self.tolerance, f"{site.name}: the parts are {far:.1e} off the whole")
+                found.append(parts[0])
+            far = max(distance(found[0], one) for one in found)
+            expect(far <= self.tolerance, f"{site.name}: eager and sdpa differ by {far:.1e}")
+            tried += 1
+        if not tried:
+            raise skip("no attention of the language side is given a mask")
+
     # ------------------------------------------------------------------ parts
 
     def _cut(self, site: Site, queries: str, keys: str) -> EdgeCut:
         return WrittenEdit.parse(f"{site.name}/{queries} <- {keys} = cut").cut
+
+    def _drop(self, site: Site, queries: str, keys: str) -> EdgeCut:
+        return replace(self._cut(site, queries, keys), renormalise=False)
 
     def _cuttable(self) -> list[Site]:
         """The attention of the last block of each language stack, where edges can be cut."""

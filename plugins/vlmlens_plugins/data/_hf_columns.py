@@ -8,6 +8,7 @@ from typing import Any
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data import _usual_names as usual
+from vlmlens_plugins.data._pairs import pair_columns
 from vlmlens_plugins.data._usual_names import KNOWN
 
 _IMAGES = ("image", "images")
@@ -45,6 +46,7 @@ class Columns:
         for name in free:
             if not (asked and name == "prompt"):
                 self._guess(name)
+        self._take_pairs(given)
         taken = set(self.known.values())
         self.others = [n for n in features if n not in taken and _plain(features[n])]
         self._note_unused([name for name in features if name not in taken])
@@ -75,6 +77,13 @@ class Columns:
                     did_you_mean(column, self._features) or f"There are {self._listed}.",
                 )
             self.known[name] = column
+
+    def _take_pairs(self, given: Mapping[Any, str | None]) -> None:
+        used = set(self.known.values())
+        try:
+            self.known |= pair_columns(given, [name for name in self._features if name not in used])
+        except _cells.CellError as error:
+            raise self._wrong(str(error), "Pairs need both. Name the other column, too.") from error
 
     def _guess(self, name: str) -> None:
         if name in self.known or (name in _IMAGES and any(n in self.known for n in _IMAGES)):

@@ -9,6 +9,8 @@ from typing import Any
 
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _usual_names as usual
+from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._pairs import pair_columns
 from vlmlens_plugins.data._table_files import Rows
 from vlmlens_plugins.data._usual_names import KNOWN, ColumnName
 
@@ -47,6 +49,7 @@ class TableColumns:
                 self._guess(name)
         if "image" in free and not self.has_images:
             self._guess_by_files()
+        self._take_pairs(given)
         taken = {*self.known.values(), *self.numbered, *self.letters}
         self.others = [name for name in table.columns if name not in taken]
         self._check_misspelt(free)
@@ -90,6 +93,12 @@ class TableColumns:
         for name in free:
             if name in self._table.columns and name not in used:
                 self.known[name] = name
+
+    def _take_pairs(self, given: Mapping[ColumnName, str | None]) -> None:
+        try:
+            self.known |= pair_columns(given, self._free_columns())
+        except CellError as error:
+            raise self._wrong(str(error), "Pairs need both. Name the other column, too.") from error
 
     def _numbered(self, free: Sequence[str]) -> list[str]:
         """`image_1`, `image_2`, ...: the images, where no other column holds them."""

@@ -10,8 +10,13 @@ from typing import Any, Literal, get_args
 from vlmlens.images import HEIF, SUFFIXES
 from vlmlens_plugins.data._embedded import Stored
 
-ColumnName = Literal["id", "image", "images", "prompt", "label", "choices", "group", "task"]
-KNOWN: tuple[str, ...] = get_args(ColumnName)
+ColumnName = Literal[
+    "id", "image", "images", "prompt", "label", "choices", "group", "task", "pair", "role"
+]
+PAIRED = ("pair", "role")
+"""Known columns that say which samples make a pair."""
+KNOWN: tuple[str, ...] = tuple(name for name in get_args(ColumnName) if name not in PAIRED)
+"""The other known columns."""
 
 USUAL: Mapping[str, Sequence[str]] = {
     "id": ("id", "questionid", "sampleid", "uid", "qid", "idx", "index"),

@@ -13,12 +13,13 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
-from vlmlens.samples import Sample, check_unique, with_prompts
+from vlmlens.samples import Attribute, Sample, check_unique, with_prompts
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._hf_columns import Columns
 from vlmlens_plugins.data._hf_images import ImageFiles
 from vlmlens_plugins.data._hf_loading import load, split_source
+from vlmlens_plugins.data._pairs import grouped, paired
 from vlmlens_plugins.data._usual_names import ColumnName
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class _Reader:
         for block in table.with_format("arrow").iter(_ROWS_AT_ONCE):
             for cells in block.to_pylist():
                 found.append(self._sample(len(found) + 1, cells))
-        return self._answered(found)
+        answered = self._answered(found)
+        return list(grouped(answered)) if "pair" in self._columns.known else answered
 
     def _answered(self, samples: list[Sample]) -> list[Sample]:
         """The samples with the text of the right choice as their label."""
@@ -144,8 +146,16 @@ class _Reader:
                     name: self._value(where, name, cells[name], _cells.attribute)
                     for name in self._columns.others
                 }
+                | self._pair(where, cells)
             ),
         )
+
+    def _pair(self, where: str, cells: dict[str, Any]) -> dict[str, Attribute]:
+        if "role" not in self._columns.known:
+            return {}
+        pair = self._cell(where, cells, "pair", _cells.text)
+        known = self._cell(where, cells, "role", lambda role: paired(pair, _cells.text(role)))
+        return dict(known)
 
     def _images(self, where: str, cells: dict[str, Any]) -> tuple[str, ...]:
         one = self._cell(where, cells, "image", lambda value: self._files.paths(value, where))

@@ -20,6 +20,7 @@ from vlmlens.samples import Attribute, Sample, asked, check_ids
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._embedded import Stored
+from vlmlens_plugins.data._pairs import grouped, halved, paired
 from vlmlens_plugins.data._paths import InFolder, existing
 from vlmlens_plugins.data._table_columns import TableColumns
 from vlmlens_plugins.data._table_files import KINDS, Row, Rows, is_table, read_rows, rows_in_memory
@@ -55,10 +56,12 @@ class Table(Dataset):
 
     Columns (all optional, but for a prompt): `id`; `image`, a path read from the table's folder or
     the image itself (base64, bytes), or `images`, a list of them; `prompt`; `label`; `choices`, a
-    list or `red|blue`; `group`; `task`. Where one is missing, a column of a usual name takes its
-    place (`question` for the prompt, `image_path` for the image), which is noted. Every other
-    column is an attribute. Rows without an id are called `row-000012`. Prompts of the user's
-    replace the table's, and nothing else: label and choices stay.
+    list or `red|blue`; `group`; `task`; `pair` and `role`, which say that two rows are a pair.
+    Where one is missing, a column of a usual name takes its place (`question` for the prompt,
+    `image_path` for the image), which is noted. Every other column is an attribute. Rows without an
+    id are called `row-000012`. A line with the objects `clean` and `corrupted` stands for the two
+    rows of a pair. Prompts of the user's replace the table's, and nothing else: label and choices
+    stay.
     """
 
     Options: ClassVar[type[Options]] = TableOptions
@@ -101,6 +104,7 @@ class Table(Dataset):
         """
         path = self._path()
         table = rows_in_memory(self._rows) if self._rows else read_rows(path, self.options.rows)
+        table = halved(path, table)
         if not table.rows:
             raise DataNotFound(
                 f"{path} has no rows.", subject=self.source, hint="Add one row per sample."
@@ -109,6 +113,8 @@ class Table(Dataset):
         if not prompts:
             columns.check_prompts()
         samples = self._read(path, table, columns, own_prompt=not prompts)
+        if "pair" in columns.known:
+            samples = SampleTable(grouped(samples))
         check_ids(samples.ids)
         for note in table.notes:
             columns.note(note)
@@ -193,7 +199,7 @@ class _RowReader:
             choices=self._choices(row),
             group=self._cell(row, "group", _cells.text),
             task=self._cell(row, "task", _cells.text),
-            attributes=self._attributes(row),
+            attributes=self._attributes(row) | self._pair(row),
         )
 
     def _attributes(self, row: Row) -> dict[str, Attribute]:
@@ -214,6 +220,13 @@ class _RowReader:
             what = f"{label!r} is not one of the choices {list(sample.choices)}"
             raise self._wrong(row, self._columns.known["label"], what)
         return replace(sample, label=label)
+
+    def _pair(self, row: Row) -> dict[str, Attribute]:
+        column = self._columns.known.get("role")
+        if column is None:
+            return {}
+        pair = self._cell(row, "pair", _cells.text)
+        return self._value(row, column, lambda role: paired(pair, _cells.text(role)))
 
     def _choices(self, row: Row) -> tuple[str, ...]:
         if not self._columns.letters:

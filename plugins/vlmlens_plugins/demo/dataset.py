@@ -1,10 +1,12 @@
-"""The demo's held-out scenes as samples, drawn on first use and kept in the cache folder."""
+"""The demo's held-out scenes, and pairs of them, as samples; drawn once, into the cache folder."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -13,8 +15,10 @@ from pydantic import Field
 from vlmlens._disk import made_cache
 from vlmlens._files import write_bytes
 from vlmlens.abc import Dataset, Options
-from vlmlens.errors import DataNotFound
-from vlmlens.samples import Sample
+from vlmlens.errors import DataNotFound, SpecError, did_you_mean
+from vlmlens.samples import Sample, with_prompts
+from vlmlens_plugins.demo.manifests import DATASET
+from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
 
@@ -26,33 +30,76 @@ class _Asked(NamedTuple):
 
 
 class DemoOptions(Options):
-    """Options of `demo:scenes`."""
+    """Options of `demo:scenes` and `demo:pairs`."""
 
-    scenes: int = Field(600, ge=1, description="How many held-out scenes.")
+    scenes: int = Field(600, ge=1, description="How many held-out scenes (demo:scenes).")
+    pairs: int = Field(24, ge=1, description="How many pairs of scenes (demo:pairs).")
+    swap: Swap = Field("color", description="What a pair changes of the main object (demo:pairs).")
     seed: int = Field(0, ge=0, description="Seed of the scenes.")
 
 
+_OPTIONS_OF = {"scenes": ("scenes",), "pairs": ("pairs", "swap")}
+"""By source, the options that are only its own."""
+
+
 class DemoDataset(Dataset):
-    """Five questions about each of the held-out scenes, which the demo model never saw."""
+    """Held-out scenes, which the demo model never saw.
+
+    `demo:scenes` asks five questions about each. `demo:pairs` asks one about each scene and about
+    the same scene with another main object.
+    """
 
     Options: ClassVar[type[Options]] = DemoOptions
     options: DemoOptions
 
     def samples(self, prompts: Sequence[str]) -> list[Sample]:
-        """See `Dataset.samples`; prompts of the user's replace the questions, without labels."""
-        if self.source != "scenes":
-            raise DataNotFound(
-                f"The demo has no data named {self.source!r}.",
-                subject=self.source,
-                hint="Use demo:scenes.",
-            )
+        """See `Dataset.samples`; prompts of the user's replace the questions.
+
+        Scenes then have no labels. Pairs keep their answers, since what a pair changes stays
+        known: a prompt is another wording there.
+
+        Raises:
+            DataNotFound: There is no such source.
+            SpecError: An option belongs to the other source.
+        """
+        self._check()
         folder = self._folder()
+        if self.source == "pairs":
+            probe = {"targets": ["label", "photographer"]}
+            self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
+            return with_prompts(self._pairs(folder), prompts)
         samples = []
         for i in range(self.options.scenes):
             asked = _asked(i, self.options.seed)
-            image = _drawn(asked.scene, folder)
+            image = _drawn(asked.scene, folder / f"{asked.scene.id}.png")
             samples += _free(asked, image, prompts) if prompts else _samples(asked, image)
         return samples
+
+    def _check(self) -> None:
+        if self.source not in _OPTIONS_OF:
+            raise DataNotFound(
+                f"The demo has no data named {self.source!r}.",
+                subject=self.source,
+                hint=did_you_mean(self.source, _OPTIONS_OF) or "Use demo:scenes or demo:pairs.",
+            )
+        for source, names in _OPTIONS_OF.items():
+            for name in names:
+                given = getattr(self.options, name)
+                if source != self.source and given != DemoOptions.model_fields[name].default:
+                    raise SpecError(
+                        f"{name}={given} is an option of demo:{source}, but the data is "
+                        f"demo:{self.source}.",
+                        subject=name,
+                        hint=f"Use --data demo:{source}, or leave the option out.",
+                    )
+
+    def _pairs(self, folder: Path) -> Iterator[Sample]:
+        swap = self.options.swap
+        found = scene_pairs(swap, seed=self.options.seed)
+        for clean, corrupted in islice(found, self.options.pairs):
+            changed = folder / f"{clean.id}-{swap}-v{PAIRS_VERSION}.png"
+            yield _member(clean, swap, "clean", _drawn(clean, folder / f"{clean.id}.png"))
+            yield _member(corrupted, swap, "corrupted", _drawn(corrupted, changed))
 
     def _folder(self) -> Path:
         return made_cache(f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}")
@@ -64,9 +111,8 @@ def _asked(index: int, seed: int) -> _Asked:
     return _Asked(scene, scene.attributes(), questions(scene))
 
 
-def _drawn(scene: Scene, folder: Path) -> str:
+def _drawn(scene: Scene, path: Path) -> str:
     """The scene's PNG file; drawn where it is not there yet, complete or not at all."""
-    path = folder / f"{scene.id}.png"
     if not path.exists():
         drawn = io.BytesIO()
         draw(scene).save(drawn, format="PNG")
@@ -102,3 +148,20 @@ def _free(asked: _Asked, image: str, prompts: Sequence[str]) -> list[Sample]:
         )
         for k, prompt in enumerate(prompts)
     ]
+
+
+def _member(scene: Scene, swap: Swap, role: str, image: str) -> Sample:
+    """One of the two samples of a pair."""
+    question = swap_question(scene, swap)
+    pair = f"{scene.id}/{swap}"
+    known = {"pair": pair, "role": role, "regions": json.dumps(regions(scene))}
+    return Sample(
+        id=f"{pair}/{role}",
+        prompt=question.prompt,
+        images=(image,),
+        label=question.label,
+        choices=question.choices,
+        group=scene.id,
+        task=question.task,
+        attributes={**scene.attributes(), **known},
+    )

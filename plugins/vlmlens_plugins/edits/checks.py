@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmlens.abc.storage import ColumnBlock, Values
 from vlmlens.manifest import Manifest
+from vlmlens.registry import Registry
+from vlmlens.stores.opening import open_named
 from vlmlens.testing import InterventionTests
 from vlmlens_plugins.edits import manifests
 
@@ -33,6 +36,31 @@ class NoiseChecks(InterventionTests):
 
 class MeanChecks(InterventionTests):
     """The mean over the samples."""
+
+    manifest: ClassVar[Manifest] = manifests.MEAN
+
+
+class _StoredChecks(InterventionTests):
+    """What a store has takes the place of the samples."""
+
+    def values(self, folder: Path) -> Mapping[str, Any]:
+        """See `InterventionTests.values`."""
+        place = folder / "stored"
+        if not place.exists():
+            rows = np.cos(np.arange(96, dtype=np.float32)).reshape(3, 32)
+            with open_named(Registry.default(), "lmdb", str(place), mode="a") as store:
+                store.write(ColumnBlock(("a",), {"x/all": Values(rows, "float32", (3,))}))
+        return {"column": f"{place}@x/all"}
+
+
+class StoredNoiseChecks(_StoredChecks):
+    """In units of a stored spread."""
+
+    manifest: ClassVar[Manifest] = manifests.NOISE
+
+
+class StoredMeanChecks(_StoredChecks):
+    """A stored mean."""
 
     manifest: ClassVar[Manifest] = manifests.MEAN
 
@@ -82,8 +110,8 @@ class ClampChecks(_DirectionChecks):
 
 ZERO_CHECKS = (ZeroChecks,)
 SCALE_CHECKS = (ScaleChecks,)
-NOISE_CHECKS = (NoiseChecks,)
-MEAN_CHECKS = (MeanChecks,)
+NOISE_CHECKS = (NoiseChecks, StoredNoiseChecks)
+MEAN_CHECKS = (MeanChecks, StoredMeanChecks)
 RESAMPLE_CHECKS = (ResampleChecks,)
 PATCH_CHECKS = (PatchChecks,)
 ADD_CHECKS = (AddChecks,)

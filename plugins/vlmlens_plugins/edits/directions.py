@@ -40,6 +40,11 @@ class _AlongDirection(Intervention):
         self._path = _existing(options.file, type(self).__name__)
         self.direction = _read(self._path)
 
+    @property
+    def width(self) -> int:
+        """See `Intervention.width`."""
+        return len(self.direction)
+
     def describe(self) -> Mapping[str, Any]:
         """See `Intervention.describe`; with a digest of the direction."""
         return {**super().describe(), "digest": self._digest}

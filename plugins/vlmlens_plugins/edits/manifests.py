@@ -22,7 +22,9 @@ SCALE = _manifest("scale", "plain:Scale", "The rows times a number: scale(0.5)."
 NOISE = _manifest(
     "noise", "of_others:Noise", "Gaussian noise of sigma times each dimension's spread: noise(3)."
 )
-MEAN = _manifest("mean", "of_others:Mean", "The mean of such rows over other samples.")
+MEAN = _manifest(
+    "mean", "of_others:Mean", "The mean of such rows over other samples, or of a stored column."
+)
 RESAMPLE = _manifest("resample", "of_others:Resample", "Such rows of another, random sample.")
 PATCH = _manifest("patch", "of_others:Patch", "The same rows of a donor's pass.")
 ADD = _manifest("add", "directions:Add", "A direction is added: add(FILE, 4).")

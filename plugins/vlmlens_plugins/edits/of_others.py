@@ -4,30 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from vlmlens.abc import EditedRows, Intervention, Need, Options
+from vlmlens.abc import EditedRows, Intervention, Need, Options, Spread
 from vlmlens.errors import EditError
 from vlmlens.samples import Sample
+from vlmlens_plugins.edits.stored_rows import HELP, StoredRows
 
 
-class Mean(Intervention):
+class MeanOptions(Options):
+    """Options of `mean`."""
+
+    column: str | None = Field(None, description=HELP)
+
+
+class _Compared(Intervention):
+    """An intervention that compares with rows of other samples: of the run, or stored ones."""
+
+    Options: ClassVar[type[Any]] = MeanOptions
+    options: Any
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        column: str | None = options.column
+        self._stored = None if column is None else StoredRows.named(column)
+        self.needs: Need = "spread" if column is None else "nothing"
+
+    @property
+    def width(self) -> int | None:
+        """See `Intervention.width`."""
+        return None if self._stored is None else self._stored.width
+
+    def describe(self) -> Mapping[str, Any]:
+        """See `Intervention.describe`; with a digest of what is known of the stored column."""
+        if self._stored is None:
+            return {"options": self.options.model_dump(mode="json", exclude={"column"})}
+        return {**super().describe(), "digest": self._stored.digest}
+
+    def _spread(self, rows: torch.Tensor, about: EditedRows) -> Spread:
+        if self._stored is None:
+            return about.of_others(rows)
+        self._stored.check_fits(rows, about.site.name)
+        return replace(about, spread=self._stored.spread).of_others(rows)
+
+
+class Mean(_Compared):
     """The mean of such rows over other samples, the same for every row.
 
     Rows of the image get the mean of rows of images, and rows of text that of text, as the
-    selector says: a mean over both would put text into the image.
+    selector says: a mean over both would put text into the image. A stored column has the mean of
+    its own rows, whatever they are.
     """
-
-    needs: ClassVar[Need] = "spread"
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Intervention.change`."""
-        return about.of_others(rows).mean.to(rows.dtype).expand_as(rows)
+        return self._spread(rows, about).mean.to(rows.dtype).expand_as(rows)
 
 
 class NoiseOptions(Options):
@@ -37,9 +74,10 @@ class NoiseOptions(Options):
         3.0, gt=0, description="The standard deviation, in units of each dimension's spread."
     )
     seed: int = Field(0, ge=0, description="Seed of the noise.")
+    column: str | None = Field(None, description=HELP)
 
 
-class Noise(Intervention):
+class Noise(_Compared):
     """Gaussian noise, added to each dimension in units of its spread over other samples.
 
     Meng et al., "Locating and Editing Factual Associations in GPT" (2022, arXiv 2202.05262),
@@ -52,7 +90,6 @@ class Noise(Intervention):
 
     Options = NoiseOptions
     options: NoiseOptions
-    needs: ClassVar[Need] = "spread"
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Intervention.change`."""
@@ -62,7 +99,7 @@ class Noise(Intervention):
             for place in about.positions
         ]  # fmt: skip
         noise = torch.from_numpy(np.stack(drawn)).to(rows.device) * self.options.sigma
-        return (rows.float() + noise * about.of_others(rows).deviation).to(rows.dtype)
+        return (rows.float() + noise * self._spread(rows, about).deviation).to(rows.dtype)
 
 
 class ResampleOptions(Options):
@@ -80,7 +117,7 @@ class Resample(Intervention):
 
     Options = ResampleOptions
     options: ResampleOptions
-    needs: ClassVar[Need] = "donor"
+    needs: Need = "donor"
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Intervention.change`."""
@@ -116,7 +153,7 @@ class Patch(Intervention):
 
     Options = PatchOptions
     options: PatchOptions
-    needs: ClassVar[Need] = "donor"
+    needs: Need = "donor"
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Intervention.change`."""

@@ -1,0 +1,245 @@
+"""Replay: many edited passes of one batch, in which only what an edit can change is computed.
+
+One pass of the batch is recorded: what each block gave. In an edited pass, the blocks before the
+first edited one give that back and compute nothing. The numbers are those of a whole pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from vlmlens._display import brief
+from vlmlens._display import count as number_of
+from vlmlens.errors import EditError
+from vlmlens.passes.edits import EdgeCut, Edit
+from vlmlens.passes.others import Others
+from vlmlens.passes.tracing import depth
+from vlmlens.sites import Axis, Site
+from vlmlens.tokens import Selector
+
+if TYPE_CHECKING:
+    from vlmlens.passes.batch import Batch, Logits
+    from vlmlens.passes.model import EncodingModel
+
+_ORDER = (Axis.VISION, Axis.PROJECTOR, Axis.ENCODER, Axis.LLM)
+_BEHIND = ("llm.norm", "llm.head")
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the blocks of a model gave in one pass of a batch. Made by `ModelAdapter.replay`.
+
+    It keeps the output of every block: rows x width x blocks values. Its passes run under the edits
+    that are active when it is made, which must still be active when it is used.
+
+    Args:
+        vlm: The model.
+        batch: The batch, from `encode`.
+        kind: Which logits its passes give.
+    """
+
+    vlm: EncodingModel
+    batch: Batch
+    kind: Logits = "last"
+    _logits: torch.Tensor | None = field(default=None, init=False)
+    _active: list[Any] = field(init=False)
+    _blocks: dict[str, Site] = field(init=False)
+    _outputs: dict[str, list[Any]] = field(init=False)
+    _rows: dict[tuple[str, str], list[torch.Tensor]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.batch.passes:
+            raise EditError(
+                "A batch of `encode_shared` cannot be replayed.", hint="Make it with `encode`."
+            )
+        vlm: Any = self.vlm
+        self._active = list(vlm.active_edits)
+        self._blocks = _blocks(self.vlm)
+        self._outputs = {name: [] for name in self._blocks}
+        with _instead(self.vlm, self._blocks, self._recorder):
+            self._logits = self.vlm.forward(self.batch, logits=self.kind).logits
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """The logits of the recorded pass, as `ForwardOutput.logits`."""
+        return self._logits
+
+    def edited(
+        self,
+        edits: Sequence[Any],
+        *,
+        others: Any = (),
+        donors: Any = (),
+    ) -> torch.Tensor | None:
+        """The logits of a pass under edits; equal to those of a whole pass.
+
+        Args:
+            edits: See `ModelAdapter.edited`.
+            others: The samples to which edits compare, or what was measured of them.
+            donors: Whose rows `patch` takes: samples, or the replay of a batch of them, one for
+                each sample of this batch.
+        """
+        vlm: Any = self.vlm
+        with vlm.edited(edits, others=others, donors=donors):
+            made = vlm.active_edits[-1].edits if edits else ()
+            with self.before(self._edited_sites(made)):
+                logits: torch.Tensor | None = vlm.forward(self.batch, logits=self.kind).logits
+        return logits
+
+    def rows(self, site: Site, selector: Selector) -> list[torch.Tensor]:
+        """Per sample, the selected rows `[k, width]` in the recorded pass; kept for later calls.
+
+        Only the block around the site is computed.
+        """
+        key = (site.name, str(selector))
+        if key not in self._rows:
+            with self._as_recorded(), self.before([site]):
+                found = Others(self.vlm, ()).rows(self.batch, [(site, selector)])
+            self._rows[key] = found[0]
+        return self._rows[key]
+
+    @contextmanager
+    def before(self, sites: Iterable[Site]) -> Iterator[None]:
+        """Have the blocks whose output does not depend on these sites give back what they gave.
+
+        Args:
+            sites: Everything that will be edited, or read, in the passes inside.
+        """
+        wanted = list(sites)
+        given = {name: site for name, site in self._blocks.items() if self._same(site, wanted)}
+        for name in self._edited_inside():
+            given.pop(name, None)
+        with _instead(self.vlm, given, self._player):
+            yield
+
+    def computed(self, sites: Iterable[Site]) -> int:
+        """How many blocks a pass computes, if these sites are edited."""
+        wanted = list(sites)
+        return sum(not self._same(site, wanted) for site in self._blocks.values())
+
+    def __repr__(self) -> str:
+        return brief(self, repr(self.batch), number_of(len(self._blocks), "block"))
+
+    def _edited_sites(self, edits: Iterable[Edit | EdgeCut]) -> list[Site]:
+        found: list[Site] = []
+        for edit in edits:
+            if isinstance(edit, EdgeCut):
+                found += [site for site, _ in self.vlm.sites.attentions(edit.site)]
+            elif isinstance(edit.site, Site):
+                found.append(edit.site)
+            else:
+                found += self.vlm.sites.resolve(edit.site)
+        return found
+
+    @contextmanager
+    def _as_recorded(self) -> Iterator[None]:
+        """The edits that were active in the recorded pass hold inside, and no others."""
+        vlm: Any = self.vlm
+        before = list(vlm.active_edits)
+        vlm.active_edits[:] = [replace(each) for each in self._active]
+        try:
+            yield
+        finally:
+            vlm.active_edits[:] = before
+
+    def _edited_inside(self) -> list[str]:
+        """The blocks inside which an active edit has a module, which must run."""
+        vlm: Any = self.vlm
+        active = (edit for each in vlm.active_edits for edit in each.edits)
+        owners = [(s, self.vlm.sites.owner(s.path)) for s in self._edited_sites(active)]
+        return [owner.name for site, owner in owners if owner and owner.path != site.path]
+
+    def _same(self, block: Site, sites: Iterable[Site]) -> bool:
+        return all(_precedes(block, site, self.vlm.sites.owner(site.path)) for site in sites)
+
+    def _recorder(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        kept, at = self._outputs[name], depth()
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            if depth() == at:
+                kept.append(_copy(output))
+            return output
+
+        return run
+
+    def _player(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        kept, at, calls = self._outputs[name], depth(), count()
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if depth() != at:
+                return forward(*args, **kwargs)
+            call = next(calls)
+            if call >= len(kept):
+                raise EditError(
+                    f"{name} ran {len(kept)} times in the recorded pass, and more often now.",
+                    subject=name,
+                    hint="Leave the replay out: use `edited` and `forward`.",
+                )
+            return _copy(kept[call])
+
+        return run
+
+
+def _blocks(vlm: EncodingModel) -> dict[str, Site]:
+    return {
+        name: site
+        for name, site in vlm.sites.canonical.items()
+        if site.index is not None and name.endswith(f".block.{site.index}")
+    }
+
+
+def _precedes(block: Site, site: Site, owner: Site | None) -> bool:
+    """Whether a block gives the same, whatever happens at a site.
+
+    Args:
+        block: A block of a stack.
+        site: What is edited.
+        owner: The canonical site that contains it.
+    """
+    if owner is None or owner.axis not in _ORDER or block.axis not in _ORDER:
+        return False
+    if owner.axis is not block.axis:
+        return _ORDER.index(block.axis) < _ORDER.index(owner.axis)
+    if owner.name in _BEHIND:
+        return True
+    if _stack(owner) != _stack(block) or owner.index is None or block.index is None:
+        return False
+    itself = owner.path == site.path and site.side == "out"
+    return block.index < owner.index or (itself and block.index == owner.index)
+
+
+def _stack(site: Site) -> str:
+    return site.name.rpartition(".")[0]
+
+
+@contextmanager
+def _instead(
+    vlm: EncodingModel,
+    blocks: Mapping[str, Site],
+    wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+) -> Iterator[None]:
+    """Run something else in place of the forward methods of blocks; their hooks stay."""
+    modules = {name: vlm.module.get_submodule(site.path) for name, site in blocks.items()}
+    before = {name: module.__dict__.get("forward") for name, module in modules.items()}
+    for name, module in modules.items():
+        module.__dict__["forward"] = wrap(name, module.forward)
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            del module.__dict__["forward"]
+            if before[name] is not None:
+                module.__dict__["forward"] = before[name]
+
+
+def _copy(output: Any) -> Any:
+    """The same output in tensors of its own: models write into some of them."""
+    return tree_map_only(torch.Tensor, torch.clone, output)

@@ -1,0 +1,196 @@
+"""The analysis: which rows at which sites carry the answer from one run into another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
+from vlmlens.errors import CompositionError, MissingAnnotation
+from vlmlens.pairs import pairs_of
+from vlmlens.passes.batch import Batch
+from vlmlens.results import Figure, Result
+from vlmlens.samples import Sample
+from vlmlens.tokens import Selector
+from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, sweep
+from vlmlens_plugins.analysis._sweeps.pictures import image_rows, patch_sheets
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward
+from vlmlens_plugins.analysis.patching import grid, report
+from vlmlens_plugins.analysis.patching.measured import Grid, measure
+from vlmlens_plugins.analysis.patching.options import PatchingOptions
+from vlmlens_plugins.analysis.patching.runs import (
+    TRACE,
+    directions,
+    items_of,
+    moved,
+    traced,
+    usable_pairs,
+)
+
+
+class Patching(Analysis):
+    """Activations of one run in place of those of another, and how far the answer follows them."""
+
+    Options: ClassVar[type[Options]] = PatchingOptions
+    options: PatchingOptions
+
+    def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
+        """See `Analysis.check`: there are pairs, or labels; and selectors can be read."""
+        del columns
+        for rows in self.options.rows or ():
+            for part in rows.split("+"):
+                Selector.parse(part)
+        if self.options.mode == "pairs":
+            pairs, dropped = pairs_of(samples)
+            if not pairs:
+                raise MissingAnnotation(
+                    f"None of {len(dropped)} pairs can be used, for example {dropped[0].pair!r}: "
+                    f"{dropped[0].reason}.",
+                    subject=dropped[0].pair,
+                    hint="The two samples of a pair must differ, each with an answer of its own.",
+                )
+        elif not any(sample.label for sample in samples):
+            raise MissingAnnotation(
+                "Causal tracing follows the right answer, and no sample has a label.",
+                subject="label",
+                hint="Give the samples labels, or use mode=pairs.",
+            )
+
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`: the sites exist, and the model writes answers."""
+        del samples, columns
+        if skeleton.choice_scores(()) is not None:
+            raise CompositionError(
+                "This family compares choices with the image and writes no answer, so there is "
+                "none to follow.",
+                subject="patching",
+                hint="Choose a model that generates text.",
+            )
+        grid.places(skeleton, self.options.sites, self.options.window)
+
+    def run(self, context: AnalysisContext) -> Result:
+        """See `Analysis.run`."""
+        warnings: list[str] = []
+
+        def warn(message: str) -> None:
+            warnings.append(message)
+            context.warn(message)
+
+        grids, figures = self._measured(
+            replace(context, warn=warn, progress=Onward(context.progress))
+        )
+        return Result(
+            analysis="patching",
+            title="Which activations carry the answer",
+            findings=report.findings(grids, self.options),
+            tables=report.tables(grids),
+            figures=[*report.figures(grids), *figures],
+            options=self.options.model_dump(mode="json"),
+            notes=report.notes(self.options),
+            warnings=warnings,
+            overview=report.overview(grids),
+        )
+
+    def _measured(self, context: AnalysisContext) -> tuple[list[Grid], list[Figure]]:
+        named: CellOptions | None = None
+        vlm = context.model()
+        by_direction: dict[str, list[Item]] = {}
+        if self.options.mode == "trace":
+            by_direction[TRACE], named = traced(context, self.options)
+        else:
+            pairs = usable_pairs(context, self.options)
+            for direction in directions(self.options):
+                by_direction[direction] = items_of(pairs, direction)
+        grids, figures = [], []
+        for direction, items in by_direction.items():
+            batch = vlm.encode([item.target for item in items[: context.batch_size]])
+            cells = self._cells(context, batch, items)
+            swept = sweep(context, items, cells, self.options, named)
+            tasks = dict.fromkeys(item.task for item in swept.items)
+            grids += [measure(swept, task, direction, self.options, context.seed) for task in tasks]
+            figures += self._patches(context, items, direction, named)
+        return grids, figures
+
+    def _cells(self, context: AnalysisContext, batch: Batch, items: Sequence[Item]) -> list[Cell]:
+        """The grid of the sweep, in order of depth."""
+        wanted = self.options.rows or _default_rows([item.target for item in items])
+        cells: list[Cell] = []
+        absent: dict[str, str] = {}
+        for place in grid.places(context.model(), self.options.sites, self.options.window):
+            rows, missing = grid.applicable(wanted, place.axis, batch)
+            absent |= missing
+            for name in rows:
+                cells += grid.cell(place, name, self.options.controls, batch)
+        for name, why in absent.items():
+            context.warn(f"The rows {name!r} are left out: {why}")
+        if not cells:
+            raise CompositionError(
+                f"None of the rows {', '.join(wanted)} exists at the chosen sites.",
+                subject="rows",
+                hint="Name rows that all samples have: --set analysis.patching.rows=image,last.",
+            )
+        return cells
+
+    def _patches(
+        self,
+        context: AnalysisContext,
+        items: Sequence[Item],
+        direction: str,
+        named: CellOptions | None,
+    ) -> list[Figure]:
+        """A picture of what each image row alone does, for the first samples of each task."""
+        chosen: list[Item] = []
+        for task in dict.fromkeys(item.task for item in items):
+            chosen += [item for item in items if item.task == task][: self.options.patches]
+        vlm = context.model()
+        patterns = self.options.patches_at or self.options.sites
+        places = grid.places(vlm, patterns, 1)
+        if self.options.patches_at is None:
+            places = places[:1]
+        if not chosen:
+            return []
+        figures = []
+        for place in places:
+            counts = set(image_rows(vlm, [item.target for item in chosen], place.axis))
+            if len(counts) != 1:
+                context.warn(
+                    f"Single patches at {place.name} are left out: the samples have "
+                    f"{' and '.join(map(str, sorted(counts)))} image rows."
+                )
+                continue
+            cells = grid.patch_cells(place, counts.pop())
+            swept = sweep(context, chosen, cells, self.options, named)
+            figures.append(_patch_figure(vlm, place, swept, direction))
+        return figures
+
+
+def _patch_figure(vlm: ModelAdapter, place: grid.Place, swept: Swept, direction: str) -> Figure:
+    changes, scale = moved(swept, direction)
+    values = (changes / np.where(scale == 0, np.nan, scale)).T[:, None, :]
+    samples = [item.target for item in swept.items]
+    return Figure(
+        f"patches-{direction}-{place.name.replace('.', '-')}",
+        f"What each patch alone does at {place.name} ({direction})",
+        "patches",
+        x=(),
+        y=[place.name],
+        y_label="share of the effect",
+        sheets=patch_sheets(vlm, samples, place.axis, list(values)),
+    )
+
+
+def _default_rows(samples: Sequence[Sample]) -> list[str]:
+    """Image, question, last; and the first region that all samples have, and the rest."""
+    rows = list(grid.DEFAULT_ROWS)
+    said = [sample.attributes.get("regions") for sample in samples]
+    named = [json.loads(text) if isinstance(text, str) and text else {} for text in said]
+    common = [name for name in named[0] if all(name in each for each in named)]
+    if common:
+        rows[1:1] = [f"image.region({common[0]})", f"image.rest({common[0]})"]
+    return rows

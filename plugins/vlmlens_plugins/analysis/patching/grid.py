@@ -1,0 +1,154 @@
+"""The cells of a patching sweep: sites times rows, their controls, and single patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vlmlens.abc import ModelAdapter
+from vlmlens.errors import SelectorError, SiteNotFound
+from vlmlens.passes.batch import Batch
+from vlmlens.sites import Axis, Site
+from vlmlens.tokens import Selector
+from vlmlens_plugins.analysis._sweeps import Cell, Change
+from vlmlens_plugins.analysis._sweeps.rows import RandomRows
+
+DEFAULT_SITES = ("projector", "llm.block.*")
+DEFAULT_ROWS = ("image", "question", "last")
+_OF_TEXT = (Axis.LLM, Axis.ENCODER)
+_ON_IMAGES = ("image", "all", "special")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Sites that are patched together.
+
+    Args:
+        name: For tables: the site, or the first and the last of a window.
+        sites: The sites.
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+
+    @property
+    def axis(self) -> Axis:
+        """What their rows stand for."""
+        return self.sites[0].axis
+
+
+def places(vlm: ModelAdapter, patterns: Sequence[str] | None, window: int) -> list[Place]:
+    """What is patched, in order.
+
+    Args:
+        vlm: The model, or its skeleton.
+        patterns: Sites; None: those of the default that the model has.
+        window: How many neighbouring blocks together.
+
+    Raises:
+        SiteNotFound: A pattern matches nothing.
+    """
+    found: dict[str, Site] = {}
+    for pattern in patterns or DEFAULT_SITES:
+        try:
+            found |= {site.name: site for site in vlm.sites.resolve(pattern)}
+        except SiteNotFound:
+            if patterns is not None:
+                raise
+    if not found:
+        raise SiteNotFound(
+            f"The model has none of the sites {', '.join(DEFAULT_SITES)}.",
+            subject=DEFAULT_SITES[0],
+            hint="Name sites: --set analysis.patching.sites=... (`vlmlens sites` lists them).",
+        )
+    sites = list(found.values())
+    return [Place(site.name, (site,)) for site in sites] if window == 1 else _windows(sites, window)
+
+
+def _windows(sites: Sequence[Site], width: int) -> list[Place]:
+    """Windows of blocks around each block, cut at both ends; other sites stay alone."""
+    stacks: dict[str, list[Site]] = {}
+    for site in sites:
+        key = site.name if site.index is None else _without_number(site)
+        stacks.setdefault(key, []).append(site)
+    made = []
+    for stack in stacks.values():
+        for i, site in enumerate(stack):
+            low, high = max(0, i - width // 2), min(len(stack), i + (width + 1) // 2)
+            made.append(Place(site.name, tuple(stack[low:high])))
+    return made
+
+
+def _without_number(site: Site) -> str:
+    return ".".join("#" if part == str(site.index) else part for part in site.name.split("."))
+
+
+def applicable(rows: Iterable[str], axis: Axis, batch: Batch) -> tuple[list[str], dict[str, str]]:
+    """Which rows exist on an axis in all samples of a batch; and why the others do not.
+
+    Args:
+        rows: Selectors, or several joined by +.
+        axis: The axis.
+        batch: Samples of the sweep.
+    """
+    kept: list[str] = []
+    missing: dict[str, str] = {}
+    for name in rows:
+        parts = [Selector.parse(part) for part in name.split("+")]
+        if axis not in _OF_TEXT and not name.startswith(_ON_IMAGES):
+            continue
+        if axis not in batch.layouts:
+            continue
+        try:
+            for part in parts:
+                for layout in batch.layouts[axis].samples:
+                    part.positions(layout)
+        except SelectorError as error:
+            missing[name] = error.message
+        else:
+            kept.append(name)
+    return kept, missing
+
+
+def cell(place: Place, rows: str, controls: int, batch: Batch) -> list[Cell]:
+    """The cell of some rows at a place, and its controls: other rows of equal number.
+
+    There is no control where a sample has not as many other rows.
+    """
+    parts = rows.split("+")
+    about = {"site": place.name, "rows": rows}
+    found = [Cell(tuple(_patch(site, part) for site in place.sites for part in parts), about)]
+    if len(parts) == 1 and controls and _has_others(place, rows, batch):
+        found += [
+            Cell(
+                tuple(_patch(site, rows, seed) for site in place.sites),
+                {**about, "control": "other rows"},
+            )
+            for seed in range(controls)
+        ]
+    return found
+
+
+def patch_cells(place: Place, count: int) -> list[Cell]:
+    """A cell for every image row of a place."""
+    return [
+        Cell(
+            tuple(_patch(site, f"image[{i}]") for site in place.sites),
+            {"site": place.name, "rows": f"image[{i}]"},
+        )
+        for i in range(count)
+    ]
+
+
+def _patch(site: Site, rows: str, random: int | None = None) -> Change:
+    return Change(f"{site.name}/{rows} = patch", random=random)
+
+
+def _has_others(place: Place, rows: str, batch: Batch) -> bool:
+    chosen = RandomRows(like=Selector.parse(rows))
+    try:
+        for layout in batch.layouts[place.axis].samples:
+            chosen.positions(layout)
+    except SelectorError:
+        return False
+    return True

@@ -1,0 +1,9 @@
+"""The kit of analyses, on the causal ones."""
+
+from __future__ import annotations
+
+from vlmlens_plugins.analysis.patching.checks import PatchingChecks
+
+
+class TestPatching(PatchingChecks):
+    """Patching."""
