@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 
 
 class TestPatching(PatchingChecks):
     """Patching."""
+
+
+class TestKnockout(KnockoutChecks):
+    """Knockout."""
+
+
+class TestAblation(AblationChecks):
+    """Ablation."""
