@@ -51,7 +51,7 @@ def test_columns_of_a_run_are_those_under_its_edits(tmp_path: Path, twice: str) 
     whole = f"llm.block.2/image = {tmp_path / 'twice.py'}:Twice"
     assert edited.spec.edits == [whole]
     said = json.loads((tmp_path / "edited" / "run.json").read_text(encoding="utf-8"))["model"]
-    assert said["edits"] == [{"edit": f"llm.block.2/image = {twice}", "options": {}}]
+    assert said["edits"] == [{"edit": whole, "options": {}}]
     with pytest.raises(FingerprintMismatch, match="edits was"):
         vlmlens.extract(out=tmp_path / "plain", edits=edit, mode="resume", **{**where, "limit": 5})
 

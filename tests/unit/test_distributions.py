@@ -47,6 +47,16 @@ def test_each_adapter_carries_its_licence_and_says_where_its_test_data_come_from
         assert [name for name in there if f"`{name}" not in note] == []
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_each_adapter_is_built_with_the_tools_of_core(adapter: Path) -> None:
+    """The gate builds core in an environment of its own, and adapters with what core asks for."""
+    own, core = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["build-system"]
+        for folder in (adapter, ROOT)
+    )
+    assert own == core
+
+
 def test_core_needs_nothing_for_writing_plugins() -> None:
     core = project(ROOT)
     needed = {normal(Requirement(each).name) for each in core["dependencies"]}

@@ -95,6 +95,11 @@ class ClipAdapter(RasterAdapter):
         """See `TransformersAdapter.process`."""
         return {**self.process_texts(prompts), **self._process_images(images)}
 
+    def templated(self, prompt: str, images: Sequence[Any]) -> str:
+        """See `TransformersAdapter.templated`: there is no template."""
+        del images
+        return prompt
+
     def process_texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """The text tower's inputs.
 

@@ -17,6 +17,7 @@ from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layo
 from vlmlens.hf.loaded_model import LoadedModel
 from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
 from vlmlens.hf.prompt_processor import PromptProcessor
+from vlmlens.hf.question_rows import STAND_IN, with_names
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, token_kinds
 from vlmlens.passes.batch import Batch
@@ -48,6 +49,11 @@ class SampleEncoding(LoadedModel):
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
     """The `return_tensors` of the processor; None if it cannot stack images of several shapes."""
+
+    @property
+    def unseen_text(self) -> str:
+        """Characters of prompts that the model never sees."""
+        return ""
 
     @property
     def padding_side(self) -> str:
@@ -94,7 +100,8 @@ class SampleEncoding(LoadedModel):
             inputs = self.with_answers(inputs, appended)
         self.check_lengths(samples, inputs)
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
-        return Batch(tuple(samples), self.placed(inputs), layouts)
+        named = with_names(self, layouts, samples, images)
+        return Batch(tuple(samples), self.placed(inputs), named)
 
     # ------------------------------------------------------------------ prompts
 
@@ -136,10 +143,9 @@ class SampleEncoding(LoadedModel):
             return self.processor.place, "", self.processor.place is None
         if not self.images_between:
             return None, "\n", True
-        word = "vlmlens"
-        plain, shown = self._written(word, ()), self._written(word, (None,))
-        head, found, _ = plain.partition(word)
-        written = shown.removeprefix(head).partition(word)[0]
+        plain, shown = self._written(STAND_IN, ()), self._written(STAND_IN, (None,))
+        head, found, _ = plain.partition(STAND_IN)
+        written = shown.removeprefix(head).partition(STAND_IN)[0]
         if not (found and shown.startswith(head) and written.strip()):
             return self.image_mark, "", True
         mark = written.strip()

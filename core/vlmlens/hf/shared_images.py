@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from vlmlens.errors import SiteShapeError
 from vlmlens.hf.layouts import joined, placed_images
+from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.hf.shared_prefix import owned
 from vlmlens.passes.batch import Batch, Pass
@@ -105,17 +107,15 @@ def encode_same_images(
         passes.append(Pass(_READ, partial(_read, vlm, inputs, features, images)))
         largest = largest or inputs
     layouts |= {axis: stacked([part[axis] for part in parts]) for axis in parts[0]}
-    return Batch(tuple(samples), largest, layouts, tuple(passes))
+    named = with_names(vlm, layouts, samples, [opened[owner] for owner in owners])
+    return Batch(tuple(samples), largest, named, tuple(passes))
 
 
 def stacked(layouts: Sequence[AxisLayout]) -> AxisLayout:
     """The layouts of several passes as one: the rows of one pass after those of another."""
     first, samples = 0, list[TokenLayout]()
     for layout in layouts:
-        samples += [
-            TokenLayout(one.rows + first, one.kinds, one.token_ids, one.patches)
-            for one in layout.samples
-        ]
+        samples += [replace(one, rows=one.rows + first) for one in layout.samples]
         first += layout.total
     return AxisLayout(first, samples)
 

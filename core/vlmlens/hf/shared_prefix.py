@@ -9,7 +9,7 @@ activations are those of running each sample whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from vlmlens.hf.layouts import joined, placed_images
+from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.passes.batch import Batch, Pass
@@ -131,7 +132,8 @@ def encode_beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -
         return None
     if vlm.context is not None and begin.prefix + begin.longest > vlm.context:
         return None
-    firsts = placed_images([group[0].open_images() for group in groups], begin.inputs)
+    opened = [group[0].open_images() for group in groups]
+    firsts = placed_images(opened, begin.inputs)
     grids = [joined([vlm.patch_grid(image) for image in group]) for group in firsts]
     ids, mask = begin.whole(vlm.pad_token_id)
     whole = {**begin.inputs, "input_ids": ids, "attention_mask": mask}
@@ -144,7 +146,8 @@ def encode_beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -
     layouts |= {axis: shared_rows(layout, begin) for axis, layout in sequence.items()}
     samples = tuple(sample for group in groups for sample in group)
     inputs = vlm.placed(begin.inputs)
-    return Batch(samples, inputs, layouts, _passes(vlm, begin, inputs))
+    named = with_names(vlm, layouts, samples, [opened[owner] for owner in begin.owners])
+    return Batch(samples, inputs, named, _passes(vlm, begin, inputs))
 
 
 def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -> tuple[Pass, ...]:
@@ -236,7 +239,7 @@ def shared_rows(layout: AxisLayout, begin: Beginnings) -> AxisLayout:
         in_row = starts[number] + place - begin.prefix
         in_tail = first + owners[number] * begin.packed + in_row
         rows = np.where(place < begin.prefix, in_beginning, in_tail)
-        return TokenLayout(rows, sample.kinds, sample.token_ids, sample.patches)
+        return replace(sample, rows=rows)
 
     total = first + len(begin.ids) * begin.packed
     return AxisLayout(total, [moved(sample) for sample in layout.samples])

@@ -23,9 +23,11 @@ from vlmlens.sites import Axis, Site
 if TYPE_CHECKING:
     from vlmlens.passes.batch import Batch
     from vlmlens.passes.edits import EdgeCut
+    from vlmlens.passes.model import Model
     from vlmlens.sites import SiteMap
 
 _MASKS = ("attention_mask", "mask")
+_NO_MODEL_OF_LANGUAGE = "edges are cut in language models only"
 
 Cells: TypeAlias = "tuple[int, torch.Tensor, torch.Tensor]"
 """The number of a sample, and int64 `[n]` each: the places of queries, and of keys."""
@@ -81,7 +83,7 @@ class Cutting:
     def __post_init__(self) -> None:
         cut, site = self.place.cut, self.place.site
         if site.axis not in (Axis.LLM, Axis.ENCODER):
-            raise refused(self.place, "edges are cut in language models only")
+            raise refused(self.place, _NO_MODEL_OF_LANGUAGE)
         check_axis(site, self.batch.layouts)
         layout = self.batch.layouts[site.axis]
         self.queries = GrowingPlaces(cut.queries, layout, site)
@@ -136,7 +138,9 @@ class Cutting:
             )
 
     def check(self) -> None:
-        """Raise `EditWithoutEffect` where the cut met no query, or closed no open cell."""
+        """Raise `EditWithoutEffect` where a strict cut met no query, or closed no open cell."""
+        if not self.place.cut.strict:
+            return
         ids = [sample.id for sample in self.batch.samples]
         for what, flags in (
             ("met no query", self.met),
@@ -172,9 +176,9 @@ class _Given:
         args, kwargs = arguments
         names = list(inspect.signature(module.forward).parameters)
         name = next((n for n in _MASKS if n in kwargs or n in names), None)
-        implementation = str(getattr(getattr(module, "config", None), "_attn_implementation", ""))
-        if implementation.startswith(("flash", "flex", "paged")):
-            raise refused(place, f"{implementation} attention takes no table of queries and keys")
+        why = _why_never(module)
+        if why:
+            raise refused(place, why)
         if name is None:
             raise refused(place, "the module takes no attention mask")
         position = names.index(name) if name in names and name not in kwargs else None
@@ -222,6 +226,35 @@ class _Given:
         if self.position is None:
             return self.args, {**kwargs, self.name: mask}
         return (*self.args[: self.position], mask, *self.args[self.position + 1 :]), kwargs
+
+
+def check_cut(cut: EdgeCut, vlm: Model) -> list[Site]:
+    """The attention modules of a cut.
+
+    Args:
+        cut: The cut.
+        vlm: The model; it may have no weights.
+
+    Raises:
+        SiteError: The pattern is malformed, or matches no attention.
+        EditError: The structure of the model shows that edges cannot be cut there.
+    """
+    places = cut_places(cut, vlm.sites)
+    for place in places:
+        if place.site.axis not in (Axis.LLM, Axis.ENCODER):
+            raise refused(place, _NO_MODEL_OF_LANGUAGE)
+        why = _why_never(vlm.module.get_submodule(place.site.path))
+        if why:
+            raise refused(place, why)
+    return [place.site for place in places]
+
+
+def _why_never(module: torch.nn.Module) -> str:
+    """Why edges can never be cut in a module; "" if they may."""
+    implementation = str(getattr(getattr(module, "config", None), "_attn_implementation", ""))
+    if implementation.startswith(("flash", "flex", "paged")):
+        return f"{implementation} attention takes no table of queries and keys"
+    return ""
 
 
 def _open(cells: torch.Tensor) -> torch.Tensor:

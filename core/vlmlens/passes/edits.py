@@ -161,6 +161,8 @@ class EdgeCut:
         keys: ... these.
         text: How the cut is written, for messages and records.
         renormalise: Whether the keys that are left get what the cut ones had; else it is lost.
+        strict: Whether it is an error if the cut meets no query, or closes nothing that was open,
+            in a sample and a layer.
     """
 
     site: str
@@ -168,6 +170,7 @@ class EdgeCut:
     keys: Selector
     text: str
     renormalise: bool = True
+    strict: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines what it does, as JSON-ready data."""

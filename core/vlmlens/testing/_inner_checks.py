@@ -11,7 +11,7 @@ from vlmlens.errors import SiteNotFound
 from vlmlens.sites import Site
 from vlmlens.testing._adapter_suite import distance
 from vlmlens.testing._checks import expect, skip
-from vlmlens.testing._prompt_checks import PromptChecks
+from vlmlens.testing._name_checks import NameChecks
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ _CROSS = "layer.1.EncDecAttention"
 """T5's decoder adds what it reads from the encoder, too."""
 
 
-class InnerChecks(PromptChecks):
+class InnerChecks(NameChecks):
     """What an adapter's sites inside blocks mean."""
 
     def check_blocks_add_their_parts(self, folder: Path) -> None:

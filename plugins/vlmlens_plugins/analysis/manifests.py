@@ -51,7 +51,7 @@ PATCHING = Manifest(
     help="What carries the answer: activations of one run in place of those of another.",
     needs=frozenset({"model", "generate"}),
     requires=("torch",),
-    checks="vlmlens_plugins.analysis.checks:PATCHING_CHECKS",
+    checks="vlmlens_plugins.analysis.patching.checks:PATCHING_CHECKS",
 )
 
 STEERING = Manifest(
@@ -61,5 +61,5 @@ STEERING = Manifest(
     help="Moves answers along a learnt direction, and measures the damage to other questions.",
     needs=frozenset({"labels", "model", "generate"}),
     requires=("torch", "sklearn"),
-    checks="vlmlens_plugins.analysis.checks:STEERING_CHECKS",
+    checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
 )

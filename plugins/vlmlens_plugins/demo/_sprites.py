@@ -65,10 +65,15 @@ def paint(
 
 @lru_cache(maxsize=512)
 def _scaled(shape: str, size: int, mirrored: bool) -> tuple[Image.Image, ...]:
-    layers = [_image(layer) for layer in _MASTERS[shape]()]
+    layers = _master(shape)
     if mirrored:
         layers = [layer.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for layer in layers]
     return tuple(layer.resize((size, size), Image.Resampling.BOX) for layer in layers)
+
+
+@lru_cache(maxsize=len(SHAPES))
+def _master(shape: str) -> list[Image.Image]:
+    return [_image(layer) for layer in _MASTERS[shape]()]
 
 
 @lru_cache(maxsize=64)

@@ -240,10 +240,26 @@ def visible_fractions(
     objects: tuple[SceneObject, ...], *, mirrored: bool = False
 ) -> tuple[float, ...]:
     """The unoccluded fraction of each object's silhouette, in the order given."""
-    seen = instance_map(objects, mirrored=mirrored)
-    counts = np.bincount(seen.ravel() + 1, minlength=len(objects) + 1)[1:]
-    areas = [int(silhouette(item.shape, item.size, mirrored).sum()) for item in objects]
-    return tuple(float(count / area) for count, area in zip(counts, areas, strict=True))
+    order = sorted(range(len(objects)), key=lambda n: _depth(objects[n]))
+    found = [1.0] * len(objects)
+    for place, number in enumerate(order):
+        in_front = [objects[other] for other in order[place + 1 :]]
+        found[number] = _visible(objects[number], in_front, mirrored)
+    return tuple(found)
+
+
+def _visible(item: SceneObject, in_front: list[SceneObject], mirrored: bool) -> float:
+    whole = silhouette(item.shape, item.size, mirrored)
+    seen = whole.copy()
+    for other in in_front:
+        left, right = max(item.x, other.x), min(item.x + item.size, other.x + other.size)
+        top, bottom = max(item.y, other.y), min(item.bottom, other.bottom)
+        if left < right and top < bottom:
+            covering = silhouette(other.shape, other.size, mirrored)
+            seen[top - item.y : bottom - item.y, left - item.x : right - item.x] &= ~covering[
+                top - other.y : bottom - other.y, left - other.x : right - other.x
+            ]
+    return float(np.count_nonzero(seen) / np.count_nonzero(whole))
 
 
 def _stream(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
@@ -287,8 +303,9 @@ def _place(rng: np.random.Generator, surface: str, sizes: tuple[int, int]) -> Sc
 
 
 def _jittered(rng: np.random.Generator, rgb: RGB, spread: int) -> RGB:
-    values = np.clip(np.array(rgb) + rng.integers(-spread, spread + 1, 3), 0, 255)
-    return int(values[0]), int(values[1]), int(values[2])
+    off = rng.integers(-spread, spread + 1, 3).tolist()
+    red, green, blue = (min(max(value + by, 0), 255) for value, by in zip(rgb, off, strict=True))
+    return red, green, blue
 
 
 def _background(rng: np.random.Generator) -> Background:

@@ -230,6 +230,11 @@ class MiniCpm26Adapter(SlicedAdapter):
         """The token id that upstream masks out: 0, "!", in MiniCPM-V 2.6 alone."""
         return 0 if self.config.generation == Generation.V26 else None
 
+    @property
+    def unseen_text(self) -> str:
+        """See `TransformersAdapter.unseen_text`."""
+        return "" if self.unattended_id is None else self.decode([self.unattended_id])
+
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`."""
         return {**super().describe(), "unattended_id": self.unattended_id}

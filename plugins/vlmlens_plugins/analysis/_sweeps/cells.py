@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from vlmlens.abc.model_work import JSON
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._sweeps.rows import Drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,28 +18,26 @@ class Change:
         edit: As text: `llm.block.3/image = patch`, `llm.block.3.attn / last <- image = cut`. With
             a direction, the part after the = is only shown.
         random: Edit as many rows chosen at random among the sample's others, with this seed; None:
-            the rows that the text says.
+            the rows that the text says. Of a cut, as many keys or readers, see `drawn`.
         direction: The name of a direction that is added to the rows, times `strength`; "": none.
         strength: See `direction`.
-        begun: The tokens that all followed answers begin with count as the end of the prompt, so
-            that `last` is the row that predicts where the answers differ.
+        drawn: What of a cut is drawn at random: the rows that are read, or those that read them.
     """
 
     edit: str
     random: int | None = None
     direction: str = ""
     strength: float = 1.0
-    begun: bool = False
+    drawn: Drawn = "keys"
 
     def to_json(self) -> JSON:
         """The change as JSON; left out is what is not used."""
         data: dict[str, JSON] = {"edit": self.edit}
         if self.random is not None:
             data["random"] = self.random
+            data |= {} if self.drawn == "keys" else {"drawn": self.drawn}
         if self.direction:
             data |= {"direction": self.direction, "strength": self.strength}
-        if self.begun:
-            data["begun"] = True
         return data
 
 

@@ -1,4 +1,4 @@
-"""Edits that have no text: rows chosen at random, and a direction that is added."""
+"""The edits of a cell, also those that have no text: random rows, a direction that is added."""
 
 from __future__ import annotations
 
@@ -6,64 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from vlmlens.abc.edit_texts import read_edit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import EditError, SelectorError
+from vlmlens.errors import EditError
 from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Need, WrittenEdit
 from vlmlens.samples import Sample
-from vlmlens.tokens import Ints, Selector, TokenKind, TokenLayout
-
-
-@dataclass(frozen=True, slots=True)
-class RandomRows(Selector):
-    """As many rows as another selector keeps, chosen at random among the rows that it does not.
-
-    Where the rows are all of one kind, so are these: image rows for image rows, if there are
-    enough. The choice depends on the seed and on the layout, not on the batch.
-    """
-
-    like: Selector | None = None
-    seed: int = 0
-
-    def positions(self, layout: TokenLayout) -> Ints:
-        """See `Selector.positions`."""
-        assert self.like is not None  # noqa: S101
-        kept = self.like.positions(layout)
-        others = np.setdiff1d(np.arange(len(layout)), kept)
-        kinds = set(layout.kinds[kept].tolist())
-        alike = others[np.isin(layout.kinds[others], list(kinds))]
-        pool = alike if len(alike) >= len(kept) else others
-        if len(pool) < len(kept):
-            raise SelectorError(
-                f"{self.like} keeps {len(kept)} of {len(layout)} rows, so there are not as many "
-                "others.",
-                subject=str(self.like),
-                hint="Choose fewer rows, or controls=0.",
-            )
-        drawn = np.random.default_rng([self.seed, len(layout), len(kept), int(kept[0])])
-        return np.sort(drawn.choice(pool, len(kept), replace=False))
-
-    def __str__(self) -> str:
-        return f"random[{self.seed}]({self.like})"
-
-
-@dataclass(frozen=True, slots=True)
-class Begun(Selector):
-    """The rows of another selector where an answer that is encoded counts as part of the prompt."""
-
-    like: Selector | None = None
-
-    def positions(self, layout: TokenLayout) -> Ints:
-        """See `Selector.positions`."""
-        assert self.like is not None  # noqa: S101
-        kinds = np.where(layout.kinds == TokenKind.ANSWER, TokenKind.TEXT, layout.kinds)
-        return self.like.positions(replace(layout, kinds=kinds.astype(layout.kinds.dtype)))
-
-    def __str__(self) -> str:
-        return str(self.like)
+from vlmlens.tokens import Selector
+from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,17 +57,16 @@ def made(changes: Sequence[JSON], directions: Mapping[str, torch.Tensor]) -> lis
 
 
 def _made(change: Mapping[str, JSON], directions: Mapping[str, torch.Tensor]) -> Edit | EdgeCut:
+    written = WrittenEdit.parse(change["edit"])
+    if written.keys:
+        return cut_of(written, change.get("random"), change.get("drawn", "keys"))
     if "direction" in change:
-        written = WrittenEdit.parse(change["edit"])
         adds = AddDirection(directions[change["direction"]], change["strength"])
         rows = Selector.parse(written.selector)
         edit: Edit | EdgeCut = Edit(written.site, rows, adds, written.text, strict=False)
     else:
         edit = read_edit(change["edit"])
-    if isinstance(edit, EdgeCut):
-        return edit
+    assert isinstance(edit, Edit)  # noqa: S101
     if "random" in change:
         edit = replace(edit, selector=RandomRows(like=edit.selector, seed=change["random"]))
-    if "begun" in change:
-        edit = replace(edit, selector=Begun(like=edit.selector))
     return replace(edit, strict=False)

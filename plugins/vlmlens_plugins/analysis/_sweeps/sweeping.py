@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
@@ -156,6 +156,26 @@ def spreads(
     means = {column: mean for column, (mean, _) in found.items()}
     spread = {column: one for column, (_, one) in found.items()} if deviations else {}
     return CellOptions(means=means, deviations=spread)
+
+
+class Onward:
+    """Progress over several rounds of model work, as of one: it never goes back.
+
+    Args:
+        told: Called with (steps done, all steps so far).
+    """
+
+    def __init__(self, told: Callable[[int, int], None]) -> None:
+        self._told = told
+        self._before = self._round = 0
+        self._ended = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Steps of the present round; it ends when all are done."""
+        if self._ended:
+            self._before += self._round
+        self._round, self._ended = total, done == total
+        self._told(self._before + done, self._before + total)
 
 
 def _together(items: Sequence[Item], size: int) -> list[list[int]]:

@@ -61,10 +61,6 @@ class Swept:
         """Bool `[cells, items]`: the logits of the followed answers did not change at all."""
         return self._of(lambda one: one["edited"]["logit"] == one["base"]["logit"]).astype(bool)
 
-    def idle(self) -> list[str]:
-        """Per cell, why its edits had nothing to do in the first such item; "" if there is none."""
-        return [next((one["idle"] for one in row if one["idle"]), "") for row in self.results]
-
     def take(self, cells: Sequence[int]) -> Swept:
         """The sweep with these cells alone."""
         return Swept(

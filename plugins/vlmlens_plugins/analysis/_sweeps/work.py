@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import EditWithoutEffect
+from vlmlens.passes.batch import Batch
 from vlmlens.passes.edits import Spread
 from vlmlens.passes.others import Others
 from vlmlens.passes.replay import Replay
 from vlmlens.samples import Sample
-from vlmlens.tokens import Selector
+from vlmlens.tokens import AxisLayout, Selector, TokenKind
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
 from vlmlens_plugins.analysis._sweeps.measures import divergence, measured
 from vlmlens_plugins.analysis._sweeps.operations import made
@@ -51,7 +52,7 @@ class CellWork(ModelWork):
 
     Result: "edited", "base" and (with a donor) "donor", see `measured`; "kl_base" and "kl_donor",
     the divergence of the edited pass from these; "kl_donor_base", that of the base pass from the
-    donor's; "idle", why the edits did nothing, or None.
+    donor's.
     """
 
     Options: ClassVar[type[Options]] = CellOptions
@@ -85,14 +86,8 @@ class CellWork(ModelWork):
     def _cell(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         with self._under(vlm, units[0].arguments["under"]) as others:
             recorded = self._recorded(vlm, units)
-            try:
-                return recorded.results(
-                    made(units[0].arguments["changes"], self._directions), others
-                )
-            except EditWithoutEffect as error:
-                if len(units) == 1:
-                    return [recorded.idle(error.message)]
-        return [self._cell(vlm, [unit])[0] for unit in units]
+            edits = made(units[0].arguments["changes"], self._directions)
+            return recorded.results(edits, others)
 
     @contextmanager
     def _under(self, vlm: ModelAdapter, under: Sequence[JSON]) -> Iterator[Others]:
@@ -132,37 +127,22 @@ class _Recorded:
         """Run them. The donors' pass is outside of the edits under which the targets run."""
         tokens = [unit.arguments["tokens"] for unit in units]
         prefixes = [unit.arguments["prefix"] for unit in units]
-        answers = prefixes if any(prefixes) else None
-        target = vlm.replay(vlm.encode([_target(unit) for unit in units], answers=answers))
+        target = vlm.replay(encoded(vlm, [_target(unit) for unit in units], prefixes))
         donor = None
         if units[0].arguments["donor"] is not None:
             with _bare(vlm, len(units[0].arguments["under"])):
-                donors = vlm.encode([_donor(unit) for unit in units], answers=answers)
-                donor = vlm.replay(donors)
+                donor = vlm.replay(encoded(vlm, [_donor(unit) for unit in units], prefixes))
         given = None if donor is None else measured(_logits(donor.logits), tokens)
         return cls(vlm, tokens, target, donor, measured(_logits(target.logits), tokens), given)
 
     def results(self, edits: Sequence[Any], others: Others) -> list[dict[str, JSON]]:
-        """The result of each item under some edits.
-
-        Raises:
-            EditWithoutEffect: The edits met nothing in some sample.
-        """
-        if not edits:
-            logits = self.target.logits
-        else:
-            donors: Any = () if self.donor is None else self.donor
-            logits = self.target.edited(edits, others=others, donors=donors)
-        return self._told(_logits(logits), None)
-
-    def idle(self, why: str) -> dict[str, JSON]:
-        """The result of the only item where the edits had nothing to do."""
-        return self._told(_logits(self.target.logits), why)[0]
-
-    def _told(self, logits: torch.Tensor, idle: str | None) -> list[dict[str, JSON]]:
+        """The result of each item under some edits."""
+        donors: Any = () if self.donor is None else self.donor
+        found = self.target.edited(edits, others=others, donors=donors) if edits else None
+        logits = _logits(found if edits else self.target.logits)
         edited = measured(logits, self.tokens)
         told = [
-            {"edited": one, "base": base, "kl_base": far, "idle": idle}
+            {"edited": one, "base": base, "kl_base": far}
             for one, base, far in zip(
                 edited, self.base, divergence(_logits(self.target.logits), logits), strict=True
             )
@@ -205,6 +185,32 @@ class RowSpread(ModelWork):
         return told
 
 
+def encoded(
+    vlm: ModelAdapter, samples: Sequence[Sample], prefixes: Sequence[Sequence[int]]
+) -> Batch:
+    """Samples with what their answers begin with, which counts as a part of the prompt.
+
+    So `last` is the row that predicts the followed token, and `text` holds all that is before it.
+
+    Args:
+        vlm: The model.
+        samples: The samples.
+        prefixes: Per sample, the tokens that all its followed answers begin with.
+    """
+    if not any(prefixes):
+        return vlm.encode(samples)
+    batch = vlm.encode(samples, answers=prefixes)
+    return replace(batch, layouts={axis: _asked(one) for axis, one in batch.layouts.items()})
+
+
+def _asked(layout: AxisLayout) -> AxisLayout:
+    samples = [
+        replace(one, kinds=np.where(one.kinds == TokenKind.ANSWER, TokenKind.TEXT, one.kinds))
+        for one in layout.samples
+    ]
+    return replace(layout, samples=samples, others=[_asked(one) for one in layout.others])
+
+
 def unit_of(
     item: Item, packed: Sample, prefix: Sequence[int], tokens: Sequence[int], cell: Cell, batch: str
 ) -> WorkUnit:
@@ -244,7 +250,12 @@ def packed_samples(samples: Sequence[Sample]) -> tuple[Sample, list[JSON]]:
 
 def _part(sample: Sample) -> dict[str, JSON]:
     seen = {name: sample.attributes[name] for name in SEEN if name in sample.attributes}
-    return {"images": len(sample.images), "prompt": sample.prompt, "attributes": seen}
+    return {
+        "images": len(sample.images),
+        "prompt": sample.prompt,
+        "choices": list(sample.choices),
+        "attributes": seen,
+    }
 
 
 def _parts(unit: WorkUnit) -> list[Sample]:
@@ -267,7 +278,12 @@ def _donor(unit: WorkUnit) -> Sample:
 
 def _sample(name: str, part: Mapping[str, JSON], images: Sequence[Any], like: Sample) -> Sample:
     return Sample(
-        name, part["prompt"], tuple(images), attributes=part["attributes"], rules=like.rules
+        name,
+        part["prompt"],
+        tuple(images),
+        choices=tuple(part["choices"]),
+        attributes=part["attributes"],
+        rules=like.rules,
     )
 
 

@@ -18,6 +18,7 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, sweep
 from vlmlens_plugins.analysis._sweeps.pictures import image_rows, patch_sheets
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward
 from vlmlens_plugins.analysis.patching import grid, report
 from vlmlens_plugins.analysis.patching.measured import Grid, measure
 from vlmlens_plugins.analysis.patching.options import PatchingOptions
@@ -81,7 +82,9 @@ class Patching(Analysis):
             warnings.append(message)
             context.warn(message)
 
-        grids, figures = self._measured(replace(context, warn=warn))
+        grids, figures = self._measured(
+            replace(context, warn=warn, progress=Onward(context.progress))
+        )
         return Result(
             analysis="patching",
             title="Which activations carry the answer",

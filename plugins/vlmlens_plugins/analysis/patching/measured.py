@@ -34,7 +34,8 @@ class Grid:
             the logit difference, in tracing of the probability.
         probability: The change of the followed answer's probability, mean over samples.
         divergence: 1 - KL(source || patched) / KL(source || unpatched), of the means.
-        flips: The share of samples whose most probable token becomes the source's answer.
+        flips: The share of samples that change to the source's answer: of the two answers, it
+            becomes the more probable one; in tracing, its token the most probable of all.
         idle: The share of samples in which no logit of the answers changed.
         items: Ids of the samples that are patched, for `effect.per_item`.
         scale: `[items]`, what a whole exchange changes.
@@ -97,11 +98,22 @@ def measure(swept: Swept, task: str, direction: str, options: PatchingOptions, s
         effect=found,
         probability=followed[:, own].mean(1),
         divergence=1 - near / whole if whole else np.full(len(cells), np.nan),
-        flips=(kept.says(source) & ~kept.says(source, "base"))[:, own].mean(1),
+        flips=_flips(kept, direction)[:, own].mean(1),
         idle=kept.unchanged()[:, own].mean(1),
         items=tuple(swept.items[i].target.id for i in own),
         scale=scale[own],
     )
+
+
+def _flips(swept: Swept, direction: str) -> npt.NDArray[np.bool_]:
+    """Bool `[cells, items]`: which samples change to the source's answer."""
+    if direction == "trace":
+        return swept.says(0) & ~swept.says(0, "base")
+    sign = 1 if direction == "denoise" else -1
+    found: npt.NDArray[np.bool_] = (sign * swept.difference() > 0) & (
+        sign * swept.difference("base") <= 0
+    )
+    return found
 
 
 def _from_base(swept: Swept) -> Floats:

@@ -55,21 +55,21 @@ def usable_pairs(context: AnalysisContext, options: PatchingOptions) -> list[Pai
 def _answered(
     context: AnalysisContext, pairs: Sequence[Pair], options: PatchingOptions
 ) -> list[Pair]:
-    """Those whose clean sample is answered right, and whose corrupted one is answered otherwise."""
+    """Those in each of whose runs the right one of the two answers is preferred, and clearly."""
     base = sweep(context, items_of(pairs, DENOISE), [Cell(())], options)
     kept_ids = {item.target.id for item in base.items}
-    right = base.says(0, "donor")[0]
-    moved = ~base.says(0)[0]
-    far = (base.difference("donor") - base.difference())[0] >= options.min_difference
+    clean, corrupted = base.difference("donor")[0], base.difference()[0]
+    right, moved = clean > 0, corrupted < 0
+    far = clean - corrupted >= options.min_difference
     fine = dict(zip((item.target.id for item in base.items), right & moved & far, strict=True))
     left_out = len(kept_ids) - sum(map(bool, fine.values()))
     if left_out:
         _warn(
             context,
             f"{left_out} of {len(pairs)} pairs are left out: "
-            f"{int((~right).sum())} whose clean sample is answered wrong, "
-            f"{int((right & ~moved).sum())} whose corrupted sample gets the clean answer, "
-            f"{int((right & moved & ~far).sum())} whose logit differences are closer than "
+            f"in {int((~right).sum())} the clean sample, in {int((right & ~moved).sum())} the "
+            "corrupted one makes the other's answer more probable; in "
+            f"{int((right & moved & ~far).sum())} the logit differences are closer than "
             f"{options.min_difference:g}.",
         )
     return [pair for pair in pairs if fine.get(pair.corrupted.id)]

@@ -172,7 +172,7 @@ def besides(swept: Swept, site: str, strength: float) -> list[Beside]:
 
 
 def _cell(site: str, rows: str, strength: float, direction: str, about: Mapping[str, str]) -> Cell:
-    change = Change(f"{site}/{rows} = add", direction=direction, strength=strength, begun=True)
+    change = Change(f"{site}/{rows} = add", direction=direction, strength=strength)
     return Cell((change,), _about(site, strength, about))
 
 

@@ -13,7 +13,7 @@ from vlmlens.abc import AnalysisContext, ModelAdapter, ModelWork, WorkUnit
 from vlmlens.passes.others import Others
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._sweeps.operations import Begun
+from vlmlens_plugins.analysis._sweeps.work import encoded
 
 Rows = npt.NDArray[np.float64]
 
@@ -33,12 +33,9 @@ class MeanRows(ModelWork):
         places = []
         for column in units[0].arguments["columns"]:
             name, _, selector = column.partition("/")
-            rows = Begun(like=Selector.parse(selector))
-            places += [(site, rows) for site in vlm.sites.resolve(name)]
+            places += [(site, Selector.parse(selector)) for site in vlm.sites.resolve(name)]
         prefixes = [unit.arguments["prefix"] for unit in units]
-        batch = vlm.encode(
-            [unit.sample for unit in units], answers=prefixes if any(prefixes) else None
-        )
+        batch = encoded(vlm, [unit.sample for unit in units], prefixes)
         found = Others(vlm, ()).rows(batch, places)
         means = [[rows.double().mean(0).float().cpu().numpy() for rows in each] for each in found]
         return [[_packed(each[i]) for each in means] for i in range(len(units))]

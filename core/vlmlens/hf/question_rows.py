@@ -1,0 +1,271 @@
+"""Finds the user's question among a sample's tokens, and names rows for selectors.
+
+Tokenizers differ in what they say of characters, so the tokens are decoded, piece by piece, and
+compared with the question and with what the template writes after it. White space and case are
+left out: tokenizers change both. The end of the prompt is the anchor: the question is what stands
+before the template's end, so equal words elsewhere do not matter.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from vlmlens.errors import SelectorError
+from vlmlens.hf.placeholders import Placeholders, any_of
+from vlmlens.rows.names import Names
+from vlmlens.rows.question import Question
+from vlmlens.rows.sample_regions import SampleRegions
+from vlmlens.sites import Axis
+from vlmlens.tokens import AxisLayout, Ints, TokenKind, TokenLayout
+
+if TYPE_CHECKING:
+    from vlmlens.samples import Sample
+
+_READ = frozenset({Axis.LLM, Axis.ENCODER})
+_BROKEN = "\ufffd"
+STAND_IN = "vlmlens"
+"""Stands for a question, to see what is written around one."""
+
+Decode = Callable[[Sequence[int]], str]
+Letter = tuple[str, int]
+"""A character as it is compared, and where it is from."""
+
+
+class Encoder(Protocol):
+    """What of `SampleEncoding` tells where a question stands."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Names special tokens."""
+
+    @property
+    def unseen_text(self) -> str:
+        """See `SampleEncoding`."""
+
+    @property
+    def placeholders(self) -> Placeholders:
+        """See `SampleEncoding`."""
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """See `SampleEncoding`."""
+
+    def asked(self, samples: Sequence[Sample]) -> list[str]:
+        """See `SampleEncoding`."""
+
+    def templated(self, prompt: str, images: Sequence[Any]) -> str:
+        """See `SampleEncoding`."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `ModelAdapter`."""
+
+
+def with_names(
+    vlm: Encoder,
+    layouts: Mapping[Axis, AxisLayout],
+    samples: Sequence[Sample],
+    images: Sequence[Sequence[Any]],
+) -> dict[Axis, AxisLayout]:
+    """The layouts of a batch, with what selectors by name need; it is worked out when one is used.
+
+    Args:
+        vlm: The adapter.
+        layouts: Per axis, with one layout per sample.
+        samples: The samples of the batch.
+        images: The opened images of each.
+    """
+    sizes = [[image.size for image in group] for group in images]
+    regions = [SampleRegions(*each) for each in zip(samples, sizes, strict=True)]
+
+    finder = _Finder(vlm)
+
+    def named(layout: AxisLayout, axis: Axis) -> AxisLayout:
+        rows = zip(layout.samples, samples, regions, strict=True)
+        found = [
+            replace(one, names=Names(known, finder.later(sample, one) if axis in _READ else None))
+            for one, sample, known in rows
+        ]
+        return AxisLayout(layout.total, found, [named(other, axis) for other in layout.others])
+
+    return {axis: named(layout, axis) for axis, layout in layouts.items()}
+
+
+class _Finder:
+    """Finds questions among the tokens of a batch.
+
+    Args:
+        vlm: The adapter.
+    """
+
+    def __init__(self, vlm: Encoder) -> None:
+        self._vlm = vlm
+        self._unseen = {char for char, _ in _letters(vlm.unseen_text)}
+        self._around = cache(self._template)
+        self._one = cache(lambda token: vlm.decode([token]))
+
+    def later(self, sample: Sample, layout: TokenLayout) -> Callable[[], Question] | None:
+        """Finds a sample's question, once; None if the layout is of no words."""
+        ids = layout.token_ids
+        return None if ids is None else cache(partial(self.find, sample, ids, layout))
+
+    def find(self, sample: Sample, token_ids: Ints, layout: TokenLayout) -> Question:
+        """The question of a sample, with the characters of each row.
+
+        Raises:
+            SelectorError: The tokens do not spell it: the tokenizer does not know some of its
+                characters, or the adapter writes prompts in another way than it says.
+        """
+        asked = self._vlm.asked([sample])[0]
+        mark = (self._vlm.placeholders.mark if sample.images else None) or "\0"
+        parts = asked.split(mark)
+        rows = np.flatnonzero(layout.kinds == TokenKind.TEXT)
+        tokens = spelled(token_ids[rows].tolist(), self._decode)
+        prompt = _Spelling.of(tokens, rows, self._unseen)
+        start, wanted = 0, list[list[Letter]]()
+        for part in parts:
+            wanted.append([(c, start + i) for c, i in _letters(part) if c not in self._unseen])
+            start += len(part) + len(mark)
+        ends = self._around(0 if len(parts) > 1 else len(sample.images))
+        places = prompt.places(["".join(c for c, _ in part) for part in wanted], ends, layout)
+        if places is None:
+            read = self._vlm.decode(token_ids[rows].tolist())
+            raise SelectorError(
+                f"Where the question of the sample {sample.id!r} stands among its tokens is not "
+                f"known: they read {read[-80:]!r}.",
+                subject=sample.id,
+                hint="The tokenizer may not know some of its characters. Change them, or use text "
+                "and [3:9].",
+            )
+        spans = np.full((len(layout), 2), -1, np.int64)
+        for place, letters in zip(places, wanted, strict=True):
+            prompt.mark(spans, place, [index for _, index in letters])
+        return Question(sample.id, (" " * len(mark)).join(parts), spans, sample.choices)
+
+    def _template(self, images: int) -> tuple[str, str]:
+        """What the template writes before and after a question, as it is compared.
+
+        Args:
+            images: How many images the template writes.
+        """
+        vlm = self._vlm
+        names = vlm.tokenizer.convert_ids_to_tokens(sorted(vlm.special_ids))
+        special = any_of(str(name) for name in names)
+        head, _, tail = vlm.templated(STAND_IN, [None] * images).rpartition(STAND_IN)
+        said = (special.sub("", text) for text in (head, tail))
+        before, after = (
+            "".join(char for char, _ in _letters(text) if char not in self._unseen) for text in said
+        )
+        return before, after
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._one(token_ids[0]) if len(token_ids) == 1 else self._vlm.decode(token_ids)
+
+
+def spelled(ids: Sequence[int], decode: Decode) -> Iterator[tuple[str, int, int]]:
+    """The characters that tokens spell, each with the numbers of its first and last token.
+
+    A character may take several tokens, which decode to it only together.
+
+    Args:
+        ids: The tokens.
+        decode: Gives their text, with U+FFFD for what is incomplete.
+    """
+    start, waiting, known = 0, 0, ""
+    for i in range(len(ids)):
+        text = decode(ids[start : i + 1])
+        whole = text if i + 1 == len(ids) else text.rstrip(_BROKEN)
+        new = whole.removeprefix(known)
+        for number, char in enumerate(new):
+            yield char, waiting if number == 0 else i, i
+        if len(whole) == len(text):
+            start, waiting, known = i + 1, i + 1, ""
+        else:
+            waiting, known = i if new else waiting, whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """The characters of a prompt as they are compared, with the places of their first and last row.
+
+    Args:
+        text: The characters.
+        first: int64 `[characters]`, places among the sample's rows; `last` likewise.
+        rows: int64 `[k]`: the places of all rows of text.
+    """
+
+    text: str
+    first: Ints
+    last: Ints
+    rows: Ints
+
+    @classmethod
+    def of(cls, tokens: Iterator[tuple[str, int, int]], rows: Ints, unseen: set[str]) -> _Spelling:
+        found = [
+            (char, first, last)
+            for text, first, last in tokens
+            for char, _ in _letters(text)
+            if char not in unseen
+        ]
+        spans = np.array([each[1:] for each in found], np.int64).reshape(-1, 2)
+        return cls("".join(c for c, _, _ in found), *rows[spans].T.reshape(2, -1), rows)
+
+    def places(
+        self, parts: Sequence[str], ends: Sequence[str], layout: TokenLayout
+    ) -> list[int] | None:
+        """Where the parts of a question begin, images between them; None if they are not there.
+
+        Args:
+            parts: At least one; only a part between two images is searched for.
+            ends: What the template writes before and after the question.
+            layout: The sample's layout.
+        """
+        head, tail = ends
+        stop = len(self.text) - len(tail)
+        found = [stop - len(parts[-1])]
+        if found[0] < 0 or self.text[found[0] :] != parts[-1] + tail:
+            return None
+        images = layout.positions(TokenKind.IMAGE)
+        for number, part in reversed(list(enumerate(parts[:-1]))):
+            after = self.first[found[0]] if found[0] < len(self.first) else len(layout)
+            image = images[images < after][-1:].sum()
+            before = int(np.searchsorted(self.last, image))
+            place = self.text.rfind(part, 0, before) if part else before
+            if number == 0 and self.text.startswith(head + part):
+                place = len(head)
+            if place < 0:
+                return None
+            found.insert(0, place)
+        return found
+
+    def mark(self, spans: Ints, place: int, indices: Sequence[int]) -> None:
+        """Write the characters of a part into the spans of its rows.
+
+        Args:
+            spans: int64 `[rows, 2]`; changed in place.
+            place: Where the part begins in the prompt.
+            indices: Where its characters stand in the question.
+        """
+        for number, index in enumerate(indices, place):
+            low, high = self.first[number], self.last[number]
+            for row in self.rows[(self.rows >= low) & (self.rows <= high)]:
+                start, stop = spans[row]
+                spans[row] = index if start < 0 else start, max(stop, index + 1)
+        if indices:
+            low, high = self.first[place], self.last[place + len(indices) - 1]
+            for row in self.rows[(self.rows > low) & (self.rows < high)]:
+                if spans[row, 0] < 0:
+                    spans[row] = spans[:row, 1].max()
+
+
+def _letters(text: str) -> Iterator[Letter]:
+    """What of a text is compared: its characters without case, composition and white space."""
+    for i, char in enumerate(text):
+        for part in unicodedata.normalize("NFKD", char.casefold()):
+            if not part.isspace() and unicodedata.category(part) not in ("Cc", "Cf"):
+                yield part, i

@@ -1,0 +1,35 @@
+"""Options of the knockout."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from vlmlens_plugins.analysis._sweeps.followed import FollowOptions
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class KnockoutOptions(FollowOptions):
+    """Options of the knockout."""
+
+    routes: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...] | None),
+    ] = Field(
+        None,
+        description="What is cut, as FROM -> TO, both selectors; TO may be `later`, all rows "
+        "behind FROM. Default: image -> last, image -> question, question -> last, image -> later.",
+    )
+    window: int | None = Field(
+        None,
+        ge=1,
+        description="In how many layers around each layer. Default: a quarter of them, made odd, "
+        "at most 9.",
+    )
+    renormalise: bool = Field(
+        True, description="Whether the rows that are still read get the attention that was cut."
+    )
