@@ -169,6 +169,7 @@ def analyze(
     run: Run | StrPath,
     analysis: Analyses = (),
     *,
+    edits: str | Sequence[str] = (),
     seed: int | None = None,
     fresh: bool = False,
     trust: bool = False,
@@ -187,6 +188,8 @@ def analyze(
         analysis: Names of analyses, or their options by name; default: those of the run's spec,
             else all that suit. A label (`logit-lens:patches`) keeps the result beside others of
             the same analysis.
+        edits: Edits of the model while an analysis runs it, beside those of the run. Stored columns
+            stay as they are. Such results need a label.
         seed: Seed of everything random; None: the run's own.
         fresh: Replace earlier results of these analyses that have other options.
         trust: Allow what a run from elsewhere names: code, other places, pictures elsewhere.
@@ -203,16 +206,19 @@ def analyze(
     Raises:
         VlmlensError: Bad input, before anything heavy starts.
     """
-    from vlmlens.runner.bare_store import analyze_stored, no_engine, run_beside
+    from vlmlens.runner.bare_store import analyze_stored, only_stored, run_beside
 
     registry = Registry.default()
     spread = _with_workers({"engine": engine, "options": options}, workers)
-    engine_made = execution.engine_of(_spec(spread), registry)
+    spec = _spec({**spread, "edits": edits})
+    engine_made = execution.engine_of(spec, registry)
     if isinstance(run, Run):
         stored = run
+    elif is_run(run):
+        stored = Run(run, trust=trust)
     else:
-        place = os.fspath(run)
-        stored = Run(run, trust=trust) if is_run(run) else run_beside(place, registry, trust=trust)
+        only_stored(spec.engine, spec.edits)
+        stored = run_beside(os.fspath(run), registry, trust=trust)
     asked = make_spec({"analysis": analysis}).analysis
     if not asked:
         stored.check_trust("analysis")
@@ -222,10 +228,15 @@ def analyze(
     with watched(observer, progress) as told:
         if stored.has_model:
             results = execution.analyze(
-                *given, observer=told, seed=chosen, fresh=fresh, engine=engine_made
+                *given,
+                observer=told,
+                seed=chosen,
+                fresh=fresh,
+                engine=engine_made,
+                edits=spec.edits,
             )
         else:
-            no_engine(engine_made)
+            only_stored(spec.engine, spec.edits)
             results = analyze_stored(*given, observer=told, seed=chosen, fresh=fresh)
     return {result.analysis: result for result in results}
 

@@ -54,6 +54,7 @@ HIDDEN_COLORS = "none"
 _LAYERED = ("ICO", "ICNS", "PSD")
 _DARK = 14
 _ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _MAX_SAMPLE_VALUE = 281
 
 
@@ -133,6 +134,13 @@ def check_plain(path: str | Path) -> None:
     mode = os.stat(path).st_mode  # noqa: PTH116 - four times faster than Path.stat
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise NotAPlainFile("no file but a pipe, a socket or a device")
+
+
+def upright_size(image: Image) -> tuple[int, int]:
+    """(width, height) of an image as a model sees it: upright. No pixels are read."""
+    width, height = image.size
+    turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    return (height, width) if turned else (width, height)
 
 
 def rgb(image: Image, rules: ImageRules = DEFAULT) -> Image:

@@ -92,13 +92,14 @@ def masks_in(text: object) -> list[str]:
         found.append(path)
         return path
 
-    with_masks(text, note)
+    if isinstance(text, str):
+        with_masks(text, note)
     return found
 
 
-def with_masks(text: object, change: Callable[[str], str]) -> object:
+def with_masks(text: str, change: Callable[[str], str]) -> str:
     """The attribute with other paths of masks; as it is if it is not well formed."""
-    if not isinstance(text, str) or '"mask"' not in text:
+    if '"mask"' not in text:
         return text
     try:
         data = json.loads(text)

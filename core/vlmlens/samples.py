@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._display import brief, count
 from vlmlens.errors import DataError, DuplicateSample, ImageError
 from vlmlens.images import DEFAULT, UNREADABLE, ImageRules, check_mode, open_image, rgb
+from vlmlens.question_text import named_choices
+from vlmlens.regions import ATTRIBUTE as REGIONS
+from vlmlens.regions import masks_in
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +54,8 @@ class Sample:
         group: Samples of one group (say, of one image) never stand on both sides of a split.
             Defaults, for analyses, to the image.
         task: The question's type; analyses report per task.
-        attributes: Anything else that the dataset knows, by name.
+        attributes: Anything else that the dataset knows, by name. `regions` names parts of the
+            images for selectors (`vlmlens.regions`).
         rules: How the images become 8-bit RGB where their files leave that open.
     """
 
@@ -109,7 +113,10 @@ class Sample:
         )
 
     def fingerprint(self, digests: Sequence[str] | None = None) -> str:
-        """A digest of what the model sees: prompt, images' bytes and their rules, and boxes.
+        """A digest of what the model sees, and of what says which rows selectors by name mean.
+
+        That is the prompt, the images' bytes and their rules, the attributes `boxes` and `regions`
+        with the bytes of masks, and the choices where only they say what the prompt's options are.
 
         Args:
             digests: SHA-256 of each image's file, if they are known: then none is opened.
@@ -121,12 +128,22 @@ class Sample:
             parts.append(json.dumps(rules))
         if "boxes" in self.attributes:
             parts.append(json.dumps(self.attributes["boxes"]))
+        if REGIONS in self.attributes:
+            regions = self.attributes[REGIONS]
+            masks = [_image_digest(path, self.rules) for path in masks_in(regions)]
+            parts.append(json.dumps({REGIONS: regions, "masks": masks}))
+        if choices := named_choices(self.prompt, self.choices):
+            parts.append(json.dumps({"choices": choices}))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def as_seen(self) -> Sample:
         """The sample with its id and what `fingerprint` is about, and nothing else."""
-        boxes = {name: self.attributes[name] for name in ("boxes",) if name in self.attributes}
-        return Sample(self.id, self.prompt, self.images, attributes=boxes, rules=self.rules)
+        places = ("boxes", REGIONS)
+        kept = {name: self.attributes[name] for name in places if name in self.attributes}
+        choices = named_choices(self.prompt, self.choices)
+        return Sample(
+            self.id, self.prompt, self.images, choices=choices, attributes=kept, rules=self.rules
+        )
 
     @property
     def split_group(self) -> str:

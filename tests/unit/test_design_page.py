@@ -13,7 +13,7 @@ CORE = ROOT / "core" / "vlmlens"
 PAGE = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 
 TASKS = {
-    "add a selector": "tokens.py",
+    "add a selector": "rows/selector.py",
     "add a verdict": "results.py",
     "add syntax to site patterns": "sites/patterns.py",
     "change how activations are edited": "passes/tracing.py",

@@ -37,7 +37,8 @@ class WorkUnit:
 
     Args:
         sample: The sample. `ModelWork.run` gets only its id and what the model sees: the prompt,
-            the images with their rules, and the attribute `boxes`. Anything else that `run` needs,
+            the images with their rules, and the attributes `boxes` and `regions` (and the choices
+            where the prompt names them all and does not mark them). Anything else that `run` needs,
             such as choices, belongs in the arguments.
         arguments: What to do, as JSON.
         batch: Only units with the same text here are run in one batch. It is no part of what a

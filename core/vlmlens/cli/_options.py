@@ -302,7 +302,7 @@ model_flags = _taking(
 )
 """Flags of a command that needs only the structure of a model."""
 
-analysis_flags = _taking(("analysis", "seed", *_ENGINE, "config", "trust", "set_"))
+analysis_flags = _taking(("edits", "analysis", "seed", *_ENGINE, "config", "trust", "set_"))
 """Flags of a command that analyses what is stored."""
 
 

@@ -38,21 +38,26 @@ def analyze(
     to the folder FILE.vlmlens beside it. To keep several results of one analysis, give it a label,
     as in logit-lens:patches; its options are then at analysis.logit-lens:patches.
 
+    With --edit the model is changed while an analysis runs it; stored columns stay as they are.
+    Such a result needs a label.
+
     Examples:
         vlmlens analyze runs/demo-001 --analysis probe --set analysis.probe.folds=10
         vlmlens analyze runs/demo-001 --analysis probe:mlp --set analysis.probe:mlp.model=mlp
         vlmlens analyze runs/demo-001 --analysis blind-test --workers 2
+        vlmlens analyze runs/demo-001 --analysis blind-test:edited --edit "llm.block.3/last = zero"
         vlmlens analyze old.db --analysis probe
     """
     from vlmlens.runner import execution as runner
-    from vlmlens.runner.bare_store import analyze_stored, no_engine, run_beside
+    from vlmlens.runner.bare_store import analyze_stored, only_stored, run_beside
 
-    registry = installed()
+    registry, edits = installed(), flags.values.get("edits", [])
     made = stored_run(run, trust=flags.trust)
     with output.observer() as observer:
         if made is None:
             flags.only("analysis", "seed", "options", command="analyze")
             spec = flags.spec()
+            only_stored(spec.engine, edits)
             made = run_beside(run, registry, spec.options.storage, trust=flags.trust)
         else:
             flags.only("analysis", "seed", "engine", command="analyze")
@@ -63,9 +68,14 @@ def analyze(
         asked = (made, spec.analysis, registry)
         if made.has_model:
             results = runner.analyze(
-                *asked, observer=observer, seed=spec.seed, fresh=fresh, engine=engine
+                *asked,
+                observer=observer,
+                seed=spec.seed,
+                fresh=fresh,
+                engine=engine,
+                edits=edits,
             )
         else:
-            no_engine(engine)
+            only_stored(spec.engine, edits)
             results = analyze_stored(*asked, observer=observer, seed=spec.seed, fresh=fresh)
     print_run(made, results, output, verbose=verbose)

@@ -22,6 +22,7 @@ from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.compose.recall import Planned, key_of, recall
+from vlmlens.compose.row_check import check_named_rows
 from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
 from vlmlens.compose.usable_samples import Usable
 from vlmlens.errors import CompositionError
@@ -189,6 +190,7 @@ def compose(
         samples = usable.samples
     _check_generation(spec, adapter, columns)
     check_edits(edits, skeleton, samples, spec.generate)
+    check_named_rows(columns, edits, samples)
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit

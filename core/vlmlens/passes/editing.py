@@ -56,6 +56,8 @@ class Editing:
     _others: Others = field(init=False)
     _depth: int = field(default_factory=depth, init=False)
     _inside: bool = field(default=False, init=False)
+    passes: int = field(default=0, init=False)
+    """How many passes, and writings, it was applied to."""
 
     def __post_init__(self) -> None:
         rows = [edit for edit in self.edits if isinstance(edit, Edit)]
@@ -91,6 +93,7 @@ class Editing:
             hooks = [(s, self._prepared(e, s, batch, writing)) for e, s in self._placed]
             cuts = [_cutting(place, batch, writing) for place in self._cuts]
         self._inside = True
+        self.passes += 1
         try:
             drops = [cut for cut in cuts if isinstance(cut, Dropping)]
             rewrites = [(cut.place.site, cut) for cut in cuts if not isinstance(cut, Dropping)]

@@ -69,8 +69,7 @@ class Selector:
                 f"{text!r} is not a selector.",
                 subject=text,
                 hint="Examples: last, image, image.mean, text[-4:].mean, all, [3:9], question, "
-                "word(red), option(B), image.region(cube, ring=1), image.rest(cube), "
-                "image.view(0), image.patch(2, 3).",
+                "word(red), image.region(cube). docs/extraction.md lists all.",
             )
         kind = _KINDS.get(match["kind"] or "all")
         if named is not None:

@@ -7,7 +7,7 @@ There is no model, so analyses that need one are refused.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,6 @@ from vlmlens.stores.opening import is_uri, recognize
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
-    from vlmlens.abc.engine import Engine
     from vlmlens.abc.storage import ColumnStore
     from vlmlens.results import Result
     from vlmlens.samples import Sample
@@ -107,12 +106,18 @@ def run_beside(
     return run
 
 
-def no_engine(engine: Engine | None) -> None:
-    """Refuse an engine for what has no model.
+def only_stored(engine: str | None, edits: Sequence[str]) -> None:
+    """Refuse an engine and edits for what has no model.
 
     Raises:
         CompositionError: One is given.
     """
+    if edits:
+        raise CompositionError(
+            "A store without a run has no model that could be edited.",
+            subject=edits[0],
+            hint="Leave --edit out.",
+        )
     if engine is not None:
         raise CompositionError(
             "A store without a run has no model, so there is no work for an engine.",
@@ -145,7 +150,7 @@ def analyze_stored(
         ResultExists: A result would be replaced, and `fresh` is not set.
     """
     from vlmlens.report.files import write_result
-    from vlmlens.runner.keeping import check_kept, named, remember_seed
+    from vlmlens.runner.keeping import check_kept, named, remember
     from vlmlens.runner.run_report import write_run_report
 
     observer = observer or SilentObserver()
@@ -181,7 +186,7 @@ def analyze_stored(
             observer.stage(name, None)
             result = analysis.run(_context(run, store, name, seed, observer, warn))
             results.append(named(result, analysis_named(registry, name)[1]))
-            remember_seed(run, results[-1], seed)
+            remember(run, results[-1], seed)
             write_result(results[-1], run.path / "results")
             observer.result(results[-1])
             call_hook(registry.hooks(), "vlmlens_result_ready", run=run, result=results[-1])

@@ -14,7 +14,7 @@ from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.abc.storage import ColumnStore
 from vlmlens.compose.applicability import asked_analyses, check_lasting, suitable
-from vlmlens.compose.edit_check import opened_edits
+from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.labels import analysis_named
@@ -23,7 +23,8 @@ from vlmlens.compose.plugin_checks import check_lifecycle
 from vlmlens.errors import CompositionError, RunError, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.runner.keeping import check_kept, folder_of, named, remember_seed
+from vlmlens.runner.edited import check_edited, model_must_run, telling
+from vlmlens.runner.keeping import check_kept, folder_of, named, remember
 from vlmlens.runner.run_folder import (
     RunMode,
     next_folder,
@@ -31,14 +32,17 @@ from vlmlens.runner.run_folder import (
     open_run,
     place_of,
 )
-from vlmlens.runner.stages import Job, Watch, state_kept
+from vlmlens.runner.stages import Job, Watch, state_kept, with_edits
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
+from vlmlens.runs.trust import with_whole_paths
+from vlmlens.spec.model import make_spec
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
     from vlmlens.abc.engine import Engine
+    from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.results import Result
     from vlmlens.samples import Sample
     from vlmlens.spec.model import RunSpec
@@ -186,6 +190,7 @@ def analyze(
     seed: int | None = None,
     fresh: bool = False,
     engine: Engine | None = None,
+    edits: Sequence[str] = (),
 ) -> list[Result]:
     """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
@@ -197,9 +202,11 @@ def analyze(
         seed: A seed to use instead of the run's own.
         fresh: Replace results of these analyses that have other options.
         engine: Spreads their model work over several processes; None: this process does it.
+        edits: Edits of the model beside those of the run. Columns stay as they are.
 
     Raises:
-        PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
+        PluginError, SpecError, EditError, MissingAnnotation, CompositionError: Before anything
+            heavy.
         ResultExists: A result would be replaced, and `fresh` is not set.
     """
     if engine is not None and engine.part() is not None:
@@ -211,6 +218,8 @@ def analyze(
     spec = run.spec
     run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
+    check_edited(analyses, edits, registry)
+    edits = with_whole_paths(make_spec({"edits": edits})).edits
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
     with run.store() as store:
@@ -223,6 +232,10 @@ def analyze(
         found: type[ModelAdapter] = registry.load(adapter)
         return found
 
+    @cache
+    def skeleton() -> ModelAdapter:
+        return _adapter_class().skeleton(load_request(spec, registry, adapter))
+
     made, left_out = suitable(
         registry,
         asked,
@@ -231,20 +244,26 @@ def analyze(
         columns=columns,
         strict=bool(analyses),
         extractor=extractor,
-        skeleton=cache(lambda: _adapter_class().skeleton(load_request(spec, registry, adapter))),
+        skeleton=skeleton,
     )
 
     chosen = spec.seed if seed is None else seed
     if not fresh:
-        check_kept(run, made, registry, chosen)
+        check_kept(run, made, registry, chosen, edits)
+
+    def all_edits() -> list[Edit | EdgeCut]:
+        run.check_trust("edits")
+        return opened_edits(with_edits(spec, edits), registry)
+
+    if edits:
+        check_edits(all_edits(), skeleton(), samples, spec.generate or 0)
 
     def load() -> ModelAdapter:
-        run.check_trust("edits")
         request = load_request(spec, registry, adapter)
-        return load_model(spec, _adapter_class(), request, opened_edits(spec, registry), samples)
+        return load_model(spec, _adapter_class(), request, all_edits(), samples)
 
     with disk_errors(), changing(run.path, shared=True):
-        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()), engine)
+        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()), engine, edits)
         job.warnings = list(run.info.get("warnings", ()))
         for name, why in left_out.items():
             job.warn(f"{name} is left out: {why}")
@@ -269,8 +288,10 @@ def _analyse(
             manifest, label = analysis_named(job.run.registry, name)
             context = _context(job, store, samples, batch_size, seed, name)
             folder = folder_of(job.run, manifest.name, label)
-            result = named(analysis.run(replace(context, folder=folder)), label)
-        remember_seed(job.run, result, seed)
+            with model_must_run(job, name):
+                result = telling(analysis.run(replace(context, folder=folder)), job.edits)
+            result = named(result, label)
+        remember(job.run, result, seed, job.edits)
         write_result(result, job.run.path / "results")
         job.files.record()
         job.watch.observer.result(result)
@@ -301,7 +322,7 @@ def _context(
         seed=seed,
         progress=progress,
         warn=job.warn,
-        generated=GeneratedTexts(job.run.path).generations(),
+        generated={} if job.edits else GeneratedTexts(job.run.path).generations(),
         runner=UnitRails(job, name, batch_size),
     )
 

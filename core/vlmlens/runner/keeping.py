@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,26 +21,39 @@ if TYPE_CHECKING:
     from vlmlens.runs.run import Run
 
 
-def check_kept(run: Run, analyses: Mapping[str, Analysis], registry: Registry, seed: int) -> None:
-    """Refuse to replace a result by one with other options or another seed.
+def check_kept(
+    run: Run,
+    analyses: Mapping[str, Analysis],
+    registry: Registry,
+    seed: int,
+    edits: Sequence[str] = (),
+) -> None:
+    """Refuse to replace a result by one with other options, another seed or other edits.
 
     Args:
         run: Where results are kept.
         analyses: Those that are about to run, by the user's names.
         registry: The installed plugins.
         seed: The seed that they run with.
+        edits: The edits of the model beside those of the run.
 
     Raises:
         ResultExists: A result would be replaced.
     """
     results, seeds = run.results, run.info.get("seeds", {})
+    edited = run.info.get("edited", {})
     for name, analysis in analyses.items():
         manifest, label = analysis_named(registry, name)
         base, kept = manifest.name, result_name(manifest, label)
         if kept not in results:
             continue
-        before = {**_completed(analysis, results[kept].options), "seed": seeds.get(kept, seed)}
-        now = {**plain(analysis.options.model_dump(mode="json")), "seed": seed}
+        options = _completed(analysis, results[kept].options)
+        before = {**options, "seed": seeds.get(kept, seed), "edits": edited.get(kept, [])}
+        now = {
+            **plain(analysis.options.model_dump(mode="json")),
+            "seed": seed,
+            "edits": list(edits),
+        }
         if found := changes(before, now):
             raise ResultExists(
                 f"The run has a result of {kept} with other options: {'; '.join(found.values())}.",
@@ -68,9 +81,12 @@ def folder_of(run: Run, manifest_name: str, label: str) -> Path:
     return folder / stem(f"{manifest_name}:{label}") if label else folder
 
 
-def remember_seed(run: Run, result: Result, seed: int) -> None:
-    """Keep the seed that a result was made with."""
-    run.update(seeds={**run.info.get("seeds", {}), result.analysis: seed})
+def remember(run: Run, result: Result, seed: int, edits: Sequence[str] = ()) -> None:
+    """Keep the seed and the edits that a result was made with."""
+    edited = {**run.info.get("edited", {}), result.analysis: list(edits)}
+    known = {name: made for name, made in edited.items() if made}
+    seeds = {**run.info.get("seeds", {}), result.analysis: seed}
+    run.update(seeds=seeds, **({"edited": known} if known else {}))
 
 
 def _completed(analysis: Analysis, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _KEPT = (
     "leases",
     "warnings",
     "seeds",
+    "edited",
 )
 """The entries of run.json that a resumed run keeps: how its stored rows were made."""
 

@@ -107,16 +107,19 @@ def described(job: Job) -> dict[str, Any]:
     if not isinstance(model, dict):
         return {}
     adapter = run.registry.find(PluginKind.ADAPTER, run.spec.adapter)
+    if job.edits:
+        edits = [edit.describe() for edit in opened_edits(job.spec, run.registry)]
+        model = {**model, "edits": edits}
     return said_of(model, run.registry.load(adapter), run.spec)
 
 
 def _order(job: Job, work: ModelWork) -> dict[str, Any]:
     run = job.run
     run.check_trust("adapter", "model", "trust_remote_code", "edits")
-    edits = opened_edits(run.spec, run.registry)
+    edits = opened_edits(job.spec, run.registry)
     return {
         "vlmlens": __version__,
-        "spec": run.spec.model_dump(mode="json"),
+        "spec": job.spec.model_dump(mode="json"),
         "work": work.to_dict(),
         "others": others_for(edits, run.samples),
     }

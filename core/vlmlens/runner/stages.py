@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.engine import Engine
     from vlmlens.abc.observer import Observer
     from vlmlens.runs.run import Run
+    from vlmlens.spec.model import RunSpec
 
 _log = logging.getLogger("vlmlens")
 
@@ -57,6 +58,7 @@ class Job:
         load: Loads the model.
         watch: Measures, and reports.
         engine: What runs the model work of analyses; None: this process.
+        edits: Edits of the model beside those of the run.
     """
 
     def __init__(
@@ -66,9 +68,13 @@ class Job:
         load: Callable[[], ModelAdapter],
         watch: Watch,
         engine: Engine | None = None,
+        edits: Sequence[str] = (),
     ) -> None:
         self.engine = engine
         self.run = run
+        self.edits = edits
+        self.units = 0
+        """How many units of model work analyses have asked for."""
         self.hooks = hooks
         self.model = cache(self._timed(load, watch))
         self.watch = watch
@@ -76,6 +82,11 @@ class Job:
         self.warnings: list[str] = []
         self.files = OwnFiles(run)
         self._shown: set[str] = set()
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run's spec, with the job's own edits behind those of the run."""
+        return with_edits(self.run.spec, self.edits)
 
     def warn(self, message: str) -> None:
         """Show a warning once in this process, and keep it in the run."""
@@ -102,6 +113,11 @@ class Job:
                 return load()
 
         return timed
+
+
+def with_edits(spec: RunSpec, edits: Sequence[str]) -> RunSpec:
+    """A run's spec with edits behind its own."""
+    return spec.model_copy(update={"edits": [*spec.edits, *edits]}) if edits else spec
 
 
 class Watch:

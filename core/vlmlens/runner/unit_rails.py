@@ -45,6 +45,7 @@ class UnitRails:
         self, work: ModelWork, units: Sequence[WorkUnit], progress: Progress
     ) -> list[JSON]:
         """See `AnalysisContext.run_units`."""
+        self._job.units += len(units)
         engine = self._job.engine
         model = described(self._job) if engine else {}
         if not model:

@@ -186,7 +186,8 @@ class Run(AsHtml):
         if self.trust or is_own(self.path, FILE):
             return found
         vetted = SampleTable(vetted_sample(sample, self.path) for sample in found)
-        if changed := sum(new.images != old.images for new, old in zip(vetted, found, strict=True)):
+        pairs = zip(vetted, found, strict=True)
+        if changed := sum(new != old for new, old in pairs):
             _log.warning("%s", withheld(changed, self.path))
         return vetted
 

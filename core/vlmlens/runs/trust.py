@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import EditError, RunError, UntrustedRun
+from vlmlens.regions import ATTRIBUTE as REGIONS
+from vlmlens.regions import masks_in, with_masks
 from vlmlens.registry import FILE_END, names_file
 from vlmlens.runs.signing import is_own
 from vlmlens.samples import Sample
@@ -56,7 +58,7 @@ def with_whole_paths(spec: RunSpec) -> RunSpec:
         for name, options in spec.analysis.items()
     }
     if spec.edits:
-        update["edits"] = [str(_with_whole_paths(edit)) for edit in _edits_of(spec)]
+        update["edits"] = [_edit_with_whole_paths(text) for text in spec.edits]
     if spec.trust_remote_code and spec.model is not None and Path(spec.model).exists():
         update["model"] = str(Path(spec.model).resolve())
     return spec.model_copy(update=update)
@@ -75,8 +77,17 @@ def _edits_of(spec: RunSpec) -> list[WrittenEdit]:
     return found
 
 
-def _with_whole_paths(edit: WrittenEdit) -> WrittenEdit:
-    """An edit with absolute paths of code, and of the files and runs that its arguments name."""
+def _edit_with_whole_paths(text: str) -> str:
+    """An edit with absolute paths of code, and of the files and runs that its arguments name.
+
+    One that does not parse stays as it is.
+    """
+    from vlmlens.passes.edits import WrittenEdit
+
+    try:
+        edit = WrittenEdit.parse(text)
+    except EditError:
+        return text
 
     def whole(value: str) -> str:
         run, at, column = value.rpartition("@")
@@ -84,12 +95,13 @@ def _with_whole_paths(edit: WrittenEdit) -> WrittenEdit:
             return f"{Path(_expanded(run)).absolute()}@{column}"
         return _whole(value) if Path(_expanded(value)).is_file() else value
 
-    return replace(
+    found = replace(
         edit,
         name=_whole(edit.name) if names_file(edit.name) else edit.name,
         positional=tuple(map(whole, edit.positional)),
         named={key: whole(value) for key, value in edit.named.items()},
     )
+    return str(found)
 
 
 def code_inside(spec: RunSpec, folder: Path) -> dict[str, str]:
@@ -138,11 +150,17 @@ def refuse(where: object, found: Mapping[str, str]) -> None:
 
 def vetted_sample(sample: Sample, folder: Path) -> Sample:
     """The sample, with paths that cannot be opened where its pictures are outside the folder."""
-    images = [
-        image if not isinstance(image, str) or is_inside(image, folder) else f"{NOWHERE}{image}"
-        for image in sample.images
-    ]
-    return sample if images == list(sample.images) else replace(sample, images=tuple(images))
+
+    def vetted(path: str) -> str:
+        return path if is_inside(path, folder) else f"{NOWHERE}{path}"
+
+    images = [vetted(image) if isinstance(image, str) else image for image in sample.images]
+    attributes = dict(sample.attributes)
+    if any(not is_inside(path, folder) for path in masks_in(attributes.get(REGIONS))):
+        attributes[REGIONS] = with_masks(str(attributes[REGIONS]), vetted)
+    if images == list(sample.images) and attributes == sample.attributes:
+        return sample
+    return replace(sample, images=tuple(images), attributes=attributes)
 
 
 def withheld(samples: int, where: object) -> str:

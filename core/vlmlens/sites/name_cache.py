@@ -33,8 +33,8 @@ USUAL = (
 """Sites of most families, whatever their depth."""
 
 SELECTORS = (
-    "last", "first", "all", "image", "text", "mean", "max", "image.mean", "text.mean", "steps",
-    "answer",
+    "last", "first", "all", "image", "text", "question", "mean", "max", "image.mean", "text.mean",
+    "question.mean", "image.rest", "image.view(0)", "steps", "answer",
 )  # fmt: skip
 """The selectors that completion offers after a `/`."""
 

@@ -137,13 +137,11 @@ class EditChecks(InnerChecks):
             last = f"{joined}/all[-1]"
             plain = self.vlm.trace(batch, [joined]).select(last)
             for _ in self._implementations():
-                parts = [
-                    self.vlm.trace(
-                        batch, [joined], edits=[self._drop(site, "all[-1]", keys)]
-                    ).select(last)
-                    for keys in ("all[:-1]", "all[-1]")
-                ]
-                far = distance(plain, parts[0] + parts[1])
+                parts: list[Any] = []
+                for keys in ("all[:-1]", "all[-1]"):
+                    with self.vlm.edited([self._drop(site, "all[-1]", keys)]):
+                        parts.append(self.vlm.trace(batch, [joined]).select(last))
+                far = distance(plain, sum(parts))
                 expect(far <= self.tolerance, f"{site.name}: the parts are {far:.1e} off the whole")
                 found.append(parts[0])
             far = max(distance(found[0], one) for one in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,10 +14,19 @@ from vlmlens.abc import ModelAdapter, Values
 from vlmlens.manifest import Manifest
 from vlmlens.results import Result
 from vlmlens.testing import AnalysisTests, Planted, Signal
-from vlmlens.testing.planting import columns_of, in_model
+from vlmlens.testing.planting import answered, columns_of, in_model
 from vlmlens.tokens import TokenKind
-from vlmlens_plugins.analysis.manifests import ATTENTION_MAP, BLIND_TEST, LOGIT_LENS, PROBE
+from vlmlens_plugins.analysis.manifests import (
+    ABLATION,
+    ATTENTION_MAP,
+    BLIND_TEST,
+    KNOCKOUT,
+    LOGIT_LENS,
+    PROBE,
+    STEERING,
+)
 
+_FEW = MappingProxyType({"samples": 16, "draws": 200})
 _QUICK = MappingProxyType({"draws": 1000, "resamples": 200})
 
 
@@ -95,7 +105,116 @@ class AttentionMapChecks(AnalysisTests):
         return Planted(made.samples, columns, made.model)
 
 
+class KnockoutChecks(AnalysisTests):
+    """Whether the last row must read the image.
+
+    - present: the model with larger heads.
+    - absent: no row gets anything from others.
+    - confounded: the last row pays attention to the image, whose rows are all like those of text.
+    """
+
+    manifest: ClassVar[Manifest] = KNOCKOUT
+    options: ClassVar[Mapping[str, Any]] = {**_FEW, "routes": ["image -> last"]}
+
+    def planted(self, signal: Signal) -> Planted:
+        """See `AnalysisTests.planted`."""
+        import torch
+
+        vlm = _with_heads(0 if signal == "absent" else 4)
+        if signal == "confounded":
+            weights = dict(vlm.module.named_parameters())
+            (embedded,) = (own for name, own in weights.items() if "embed_tokens" in name)
+            with torch.no_grad():
+                embedded[:] = embedded[-1]
+                weights["model.multi_modal_projector.linear_2.weight"].zero_()
+                weights["model.multi_modal_projector.linear_2.bias"].copy_(embedded[-1])
+        return _own_answers(vlm)
+
+
+class AblationChecks(AnalysisTests):
+    """Whether one head is needed.
+
+    - present: one head does more than the others.
+    - absent: no head does anything.
+    - confounded: one head has large values, and its output projection drops them.
+    """
+
+    manifest: ClassVar[Manifest] = ABLATION
+    options: ClassVar[Mapping[str, Any]] = {**_FEW, "parts": ["heads"]}
+
+    def planted(self, signal: Signal) -> Planted:
+        """See `AnalysisTests.planted`."""
+        import torch
+
+        vlm = _with_heads(1 if signal == "present" else 0)
+        first = vlm.module.get_submodule(vlm.sites.resolve("llm.block.0.attn")[0].path)
+        columns = vlm.sites.resolve("llm.block.0.attn.heads[1]")[0].columns
+        assert columns is not None  # noqa: S101
+        name = "o_proj" if signal == "present" else "v_proj"
+        with torch.no_grad():
+            weight = first.get_submodule(name).get_parameter("weight")
+            if signal == "present":
+                weight[:, slice(*columns)] *= 8
+            elif signal == "confounded":
+                weight[slice(*columns)] *= 8
+        return _own_answers(vlm)
+
+
+def _with_heads(factor: float) -> ModelAdapter:
+    """The tiny model, with output projections of attention times a factor."""
+    import torch
+
+    from vlmlens.testing.model import TinyLlava, request
+
+    vlm = TinyLlava.load(request())
+    with torch.no_grad():
+        for site in vlm.sites.resolve("llm.block.*.attn"):
+            module = vlm.module.get_submodule(site.path)
+            module.get_submodule("o_proj").get_parameter("weight").mul_(factor)
+    return vlm
+
+
+def _own_answers(vlm: ModelAdapter) -> Planted:
+    """Questions whose labels are the model's own answers."""
+    samples = in_model("present").samples
+    labelled = [
+        replace(sample, label=label)
+        for sample, label in zip(samples, answered(vlm, samples), strict=True)
+    ]
+    return Planted(labelled, columns_of(vlm, labelled), lambda: vlm)
+
+
+class SteeringChecks(AnalysisTests):
+    """Whether a direction learnt from labels moves the answer towards one of them.
+
+    - present: the labels are the model's answers.
+    - absent: the model sees nothing, and the labels are random.
+    - confounded: each label is another letter than the one that the model answers, in a fixed
+      way. The labels can be read, and the direction moves the answer, but to that other letter.
+    """
+
+    manifest: ClassVar[Manifest] = STEERING
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"sites": ["llm.block.1"], "strengths": [0, 1], "controls": 12, "samples": 16, "draws": 200}
+    )
+
+    def planted(self, signal: Signal) -> Planted:
+        """See `AnalysisTests.planted`."""
+        if signal != "confounded":
+            return in_model(signal)
+        data = in_model("present")
+        choices = data.samples[0].choices
+        other = dict(zip(choices, (*choices[1:], choices[0]), strict=True))
+        samples = [replace(sample, label=other[str(sample.label)]) for sample in data.samples]
+        return replace(data, samples=samples)
+
+
 PROBE_CHECKS = (ProbeChecks,)
 LOGIT_LENS_CHECKS = (LogitLensChecks,)
 BLIND_TEST_CHECKS = (BlindTestChecks,)
 ATTENTION_MAP_CHECKS = (AttentionMapChecks,)
+KNOCKOUT_CHECKS = (KnockoutChecks,)
+ABLATION_CHECKS = (AblationChecks,)
+
+
+STEERING_CHECKS = (SteeringChecks,)

@@ -44,6 +44,26 @@ ATTENTION_MAP = Manifest(
     checks="vlmlens_plugins.analysis.checks:ATTENTION_MAP_CHECKS",
 )
 
+KNOCKOUT = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="knockout",
+    target="vlmlens_plugins.analysis.knockout:Knockout",
+    help="Which rows must read which for the answer: attention is cut, layer by layer.",
+    needs=frozenset({"labels", "model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.checks:KNOCKOUT_CHECKS",
+)
+
+ABLATION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="ablation",
+    target="vlmlens_plugins.analysis.ablation:Ablation",
+    help="Which heads, MLPs and blocks the answer needs: they are replaced one by one.",
+    needs=frozenset({"labels", "model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.checks:ABLATION_CHECKS",
+)
+
 PATCHING = Manifest(
     kind=PluginKind.ANALYSIS,
     name="patching",
@@ -52,4 +72,14 @@ PATCHING = Manifest(
     needs=frozenset({"model", "generate"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.patching.checks:PATCHING_CHECKS",
+)
+
+STEERING = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="steering",
+    target="vlmlens_plugins.analysis.steering:Steering",
+    help="Moves answers along a learnt direction, and measures the damage to other questions.",
+    needs=frozenset({"labels", "model", "generate"}),
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.checks:STEERING_CHECKS",
 )

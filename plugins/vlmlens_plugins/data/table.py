@@ -13,6 +13,8 @@ from pydantic import Field
 from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
+from vlmlens.regions import ATTRIBUTE as REGIONS
+from vlmlens.regions import masks_in, with_masks
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Attribute, Sample, asked, check_ids
 from vlmlens_plugins.data import _cells
@@ -197,11 +199,17 @@ class _RowReader:
             choices=self._choices(row),
             group=self._cell(row, "group", _cells.text),
             task=self._cell(row, "task", _cells.text),
-            attributes={
-                name: self._value(row, name, _cells.attribute) for name in self._columns.others
-            }
-            | self._pair(row),
+            attributes=self._attributes(row) | self._pair(row),
         )
+
+    def _attributes(self, row: Row) -> dict[str, Attribute]:
+        """The other columns; paths of masks of regions are read like those of images."""
+        found = {name: self._value(row, name, _cells.attribute) for name in self._columns.others}
+        if masks_in(found.get(REGIONS)):
+            found[REGIONS] = with_masks(
+                str(found[REGIONS]), lambda path: str(self._image(row, path))
+            )
+        return found
 
     def answered(self, row: Row, sample: Sample, answers: Answers) -> Sample:
         """The sample with the text of the right choice as its label."""

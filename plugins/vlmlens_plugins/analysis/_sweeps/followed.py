@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -92,8 +92,7 @@ def followed(context: AnalysisContext, options: FollowOptions, items: Sequence[I
         SpecError: The answers of no sample can be told apart by their next token.
         MissingAnnotation: No sample is left.
     """
-    quiet = replace(context, progress=lambda done, total: None)
-    asked = sweep(quiet, items, [Cell(())], options)
+    asked = sweep(context, items, [Cell(())], options)
     (results,) = asked.results
     unclear, wrong = [], []
     kept, rivals = [], []

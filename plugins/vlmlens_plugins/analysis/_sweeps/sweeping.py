@@ -114,13 +114,6 @@ def sweep(
             f"{len(left_out)} samples are left out (for example {left_out[0]!r}): they have no "
             "answer, or one of the two compared answers begins with the other."
         )
-    begun = max(map(len, prefixes), default=0)
-    if begun:
-        context.warn(
-            f"Answers that are compared begin with the same tokens (up to {begun}), which stand "
-            "behind the prompt. So the row that tells them apart is `answer[-1]`, and `last` is "
-            "the last one of the prompt."
-        )
     if not kept:
         raise SpecError(
             "No sample is left whose answers can be compared.",

@@ -16,7 +16,6 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import EditWithoutEffect
 from vlmlens.passes.batch import Batch
 from vlmlens.passes.edits import EdgeCut, Edit, Spread
 from vlmlens.passes.others import Others
@@ -55,7 +54,7 @@ class CellWork(ModelWork):
 
     Result: "edited", "base" and (with a donor) "donor", see `measured`; "kl_base" and "kl_donor",
     the divergence of the edited pass from these; "kl_donor_base", that of the base pass from the
-    donor's; "idle", why the edits did nothing, or None.
+    donor's.
     """
 
     Options: ClassVar[type[Options]] = CellOptions
@@ -89,12 +88,7 @@ class CellWork(ModelWork):
     def _cell(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         with self._under(vlm, units[0].arguments["under"]) as others:
             recorded = self._recorded(vlm, units)
-            try:
-                return recorded.results(self._made(units[0].arguments["changes"]), others)
-            except EditWithoutEffect as error:
-                if len(units) == 1:
-                    return [recorded.idle(error.message)]
-        return [self._cell(vlm, [unit])[0] for unit in units]
+            return recorded.results(self._made(units[0].arguments["changes"]), others)
 
     def _made(self, changes: Sequence[JSON]) -> list[Edit | EdgeCut]:
         return made(changes, self._directions, self._registry.edit)
@@ -142,35 +136,22 @@ class _Recorded:
         """Run them. The donors' pass is outside of the edits under which the targets run."""
         tokens = [unit.arguments["tokens"] for unit in units]
         prefixes = [unit.arguments["prefix"] for unit in units]
-        target = vlm.replay(_encoded(vlm, [_target(unit) for unit in units], prefixes))
+        target = vlm.replay(encoded(vlm, [_target(unit) for unit in units], prefixes))
         donor = None
         if units[0].arguments["donor"] is not None:
             with _bare(vlm, len(units[0].arguments["under"])):
-                donor = vlm.replay(_encoded(vlm, [_donor(unit) for unit in units], prefixes))
+                donor = vlm.replay(encoded(vlm, [_donor(unit) for unit in units], prefixes))
         given = None if donor is None else measured(_logits(donor.logits), tokens)
         return cls(vlm, tokens, target, donor, measured(_logits(target.logits), tokens), given)
 
     def results(self, edits: Sequence[Any], others: Others) -> list[dict[str, JSON]]:
-        """The result of each item under some edits.
-
-        Raises:
-            EditWithoutEffect: The edits met nothing in some sample.
-        """
-        if not edits:
-            logits = self.target.logits
-        else:
-            donors: Any = () if self.donor is None else self.donor
-            logits = self.target.edited(edits, others=others, donors=donors)
-        return self._told(_logits(logits), None)
-
-    def idle(self, why: str) -> dict[str, JSON]:
-        """The result of the only item where the edits had nothing to do."""
-        return self._told(_logits(self.target.logits), why)[0]
-
-    def _told(self, logits: torch.Tensor, idle: str | None) -> list[dict[str, JSON]]:
+        """The result of each item under some edits."""
+        donors: Any = () if self.donor is None else self.donor
+        found = self.target.edited(edits, others=others, donors=donors) if edits else None
+        logits = _logits(found if edits else self.target.logits)
         edited = measured(logits, self.tokens)
         told = [
-            {"edited": one, "base": base, "kl_base": far, "idle": idle}
+            {"edited": one, "base": base, "kl_base": far}
             for one, base, far in zip(
                 edited, self.base, divergence(_logits(self.target.logits), logits), strict=True
             )
@@ -213,7 +194,7 @@ class RowSpread(ModelWork):
         return told
 
 
-def _encoded(
+def encoded(
     vlm: ModelAdapter, samples: Sequence[Sample], prefixes: Sequence[Sequence[int]]
 ) -> Batch:
     """Samples with what their answers begin with, which counts as a part of the prompt.

@@ -7,6 +7,7 @@ M. Geva et al., "Dissecting Recall of Factual Associations in Auto-Regressive La
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
@@ -24,6 +25,7 @@ from vlmlens_plugins.analysis._sweeps.followed import (
     followed,
 )
 from vlmlens_plugins.analysis._sweeps.rows import Drawn
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward
 from vlmlens_plugins.analysis.knockout.options import KnockoutOptions
 from vlmlens_plugins.analysis.knockout.report import report
 from vlmlens_plugins.analysis.knockout.routes import (
@@ -68,6 +70,7 @@ class Knockout(Analysis):
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         self.check(context.samples, ())
+        context = replace(context, progress=Onward(context.progress))
         vlm = context.model()
         sites = attentions(vlm)
         asked, warnings = candidates(context.samples, self.options.samples)

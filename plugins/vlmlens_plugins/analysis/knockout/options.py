@@ -33,3 +33,6 @@ class KnockoutOptions(FollowOptions):
     renormalise: bool = Field(
         True, description="Whether the rows that are still read get the attention that was cut."
     )
+    min_change: float = Field(
+        1.0, ge=0, description="The smallest change of the probability that counts, in %."
+    )

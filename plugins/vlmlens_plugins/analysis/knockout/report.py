@@ -40,6 +40,7 @@ class _Task:
         swept: The sweep without controls.
         found: The scores of its items.
         measured: Its effects, by metric.
+        least: The smallest change that counts, in %.
     """
 
     name: str
@@ -47,6 +48,7 @@ class _Task:
     swept: Swept
     found: Scores
     measured: dict[str, Effects]
+    least: float
 
     @property
     def routes(self) -> list[str]:
@@ -66,6 +68,11 @@ class _Task:
         """The numbers of the cells that cut a route in windows, in order of depth."""
         whole = self.whole(route)
         return [i for i in self.swept.numbers(route=route) if i != whole]
+
+    def differs(self, cell: int) -> bool:
+        """Whether a cut changes the answer's probability, significantly and not just a little."""
+        change = self.change
+        return bool(change.p[cell] <= _ALPHA and abs(change.value[cell]) >= self.least)
 
     def most(self, route: str) -> int:
         """The window in which cutting a route lowers the probability most."""
@@ -91,7 +98,7 @@ def report(
         warnings: What was left out.
     """
     drawn = {c.about["route"]: c.about["control"] for c in swept.cells if "control" in c.about}
-    tasks = _tasks(swept, chosen, seed, options.draws)
+    tasks = _tasks(swept, chosen, seed, options)
     return Result(
         analysis="knockout",
         title="Which rows must read which",
@@ -105,7 +112,7 @@ def report(
     )
 
 
-def _tasks(swept: Swept, chosen: Followed, seed: int, draws: int) -> list[_Task]:
+def _tasks(swept: Swept, chosen: Followed, seed: int, options: KnockoutOptions) -> list[_Task]:
     kept = without_controls(swept)
     every = scores(swept, chosen.rivals)
     found = scores(swept.take(kept), chosen.rivals)
@@ -116,17 +123,19 @@ def _tasks(swept: Swept, chosen: Followed, seed: int, draws: int) -> list[_Task]
             metric: control_changes(swept, values, _NAMES) for metric, values in own.changes.items()
         }
         groups = [swept.items[i].group for i in members]
-        measured = tested(found.of(members), groups, controls, seed=seed, draws=draws)
-        tasks.append(_Task(name, members, swept.take(kept), found.of(members), measured))
+        measured = tested(found.of(members), groups, controls, seed=seed, draws=options.draws)
+        own = found.of(members)
+        tasks.append(_Task(name, members, swept.take(kept), own, measured, options.min_change))
     return tasks
 
 
 def _finding(task: _Task, route: str) -> Finding:
     whole, most = task.whole(route), task.most(route)
     change = task.change
-    differs = change.p[whole] <= _ALPHA
+    control = change.control[whole]
+    beside = f" (as many other rows: {_percent(control)})" if np.isfinite(control) else ""
     windows = (
-        f"; in windows of layers most at {task.swept.cells[most].about['layers']}, "
+        f"; of the windows, {task.swept.cells[most].about['layers']} does most: "
         f"{_percent(change.value[most])}"
         if len(task.windows(route)) > 1
         else ""
@@ -134,16 +143,17 @@ def _finding(task: _Task, route: str) -> Finding:
     text = (
         f"{task.name}: with {route} cut in all layers, the answer's probability changes by "
         f"{_percent(change.value[whole])} [{_percent(change.low[whole])}, "
-        f"{_percent(change.high[whole])}]{windows}."
+        f"{_percent(change.high[whole])}]{beside}{windows}."
     )
     values: dict[str, Cell] = {
         "route": route,
         "all_layers": number(change.value[whole]),
+        "control": number(control),
         "p": number(change.p[whole]),
         "strongest": task.swept.cells[most].about["layers"],
         "there": number(change.value[most]),
     }
-    verdict = Verdict.DIFFERS if differs else Verdict.NO_DIFFERENCE
+    verdict = Verdict.DIFFERS if task.differs(whole) else Verdict.NO_DIFFERENCE
     return Finding(text, verdict, task.name, values)
 
 
@@ -153,7 +163,9 @@ def _glance(task: _Task) -> Glance:
     ways = [each for each in ways if each.startswith("image")] or ways
     route = min(ways, key=lambda each: float(task.change.value[task.whole(each)]))
     whole, most = task.whole(route), task.most(route)
-    hurts = task.change.p[whole] <= _ALPHA and task.change.value[whole] < 0
+    control = task.change.control[whole]
+    harm = 0.0 if np.isnan(control) else min(control, 0.0)
+    hurts = task.differs(whole) and task.change.value[whole] < harm
     where = task.swept.cells[most].about["layers"]
     curve = [number(task.change.value[i]) for i in task.windows(route)]
     return Glance(

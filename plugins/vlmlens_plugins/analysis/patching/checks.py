@@ -66,7 +66,8 @@ class PatchingChecks(AnalysisTests):
 
 def _paired(samples: Sequence[Sample]) -> list[Sample]:
     """Pairs of samples with different answers."""
-    rest, found = list(samples), []
+    rest = list(samples)
+    found: list[Sample] = []
     while rest and len(found) < 2 * _PAIRS:
         clean = rest.pop(0)
         partner = next((other for other in rest if other.label != clean.label), None)

@@ -11,7 +11,7 @@ from vlmlens.passes.batch import Batch
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, Change
-from vlmlens_plugins.analysis._sweeps.operations import RandomRows
+from vlmlens_plugins.analysis._sweeps.rows import RandomRows
 
 DEFAULT_SITES = ("projector", "llm.block.*")
 DEFAULT_ROWS = ("image", "question", "last")

@@ -15,6 +15,9 @@ from vlmlens_plugins.analysis.patching.options import PatchingOptions
 _HALF = 0.5
 _ALPHA = 0.05
 _KEPT = 12
+_NAMED = 3
+_NOTHING = 0.02
+"""A smaller effect is called none."""
 _WORDS = {
     "denoise": ("from the clean run into the corrupted one", "brings back"),
     "noise": ("from the corrupted run into the clean one", "takes away"),
@@ -155,25 +158,35 @@ def _of_rows(grid: Grid, rows: str) -> Finding:
     effect = grid.effect
     best = max(cells, key=lambda i: abs(effect.value[i]))
     value, control = float(effect.value[best]), float(effect.control[best])
-    beside = "" if np.isnan(control) else f", other rows of equal number {control:.0%}"
-    sure = effect.p[best] <= _ALPHA
-    text = (
-        f"{grid.task}: {rows} {_WORDS[grid.direction][1]} at most {value:.0%} of the answer, at "
-        f"{grid.places[best]} (95 % interval {effect.low[best]:.0%} to {effect.high[best]:.0%}"
-        f"{beside}; {grid.pairs} {'samples' if grid.direction == 'trace' else 'pairs'})."
-    )
-    idle = [grid.places[i] for i in cells if grid.idle[i] == 1]
-    if idle:
-        text += (
-            f" At {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''} nothing changed at all."
+    beside = "" if np.isnan(control) else f", other rows of equal number {_percent(control)}"
+    counted = f"{grid.pairs} {'samples' if grid.direction == 'trace' else 'pairs'}"
+    ends = f"{_percent(effect.low[best])} to {_percent(effect.high[best])}"
+    does = _WORDS[grid.direction][1]
+    if abs(value) < _NOTHING:
+        text = f"{grid.task}: {rows} {does} nothing at any site (at most {_percent(value)} of the "
+        text += f"answer{beside}; {counted})."
+    else:
+        text = (
+            f"{grid.task}: {rows} {does} at most {_percent(value)} of the answer, at "
+            f"{grid.places[best]} (95 % interval {ends}{beside}; {counted})."
         )
+    idle = [grid.places[i] for i in cells if grid.idle[i] == 1]
+    if idle and abs(value) >= _NOTHING:
+        more = " ..." if len(idle) > _NAMED else ""
+        text += f" At {', '.join(idle[:_NAMED])}{more} nothing changed at all."
     values: dict[str, Cell] = {
         "direction": grid.direction, "rows": rows, "site": grid.places[best], "effect": value,
         "effect_low": float(effect.low[best]), "effect_high": float(effect.high[best]),
         "control": None if np.isnan(control) else control, "p": float(effect.p[best]),
     }  # fmt: skip
-    verdict = Verdict.DIFFERS if sure else Verdict.NO_DIFFERENCE
-    return Finding(text, verdict, grid.task, values)
+    more_than_control = abs(value) > (0 if np.isnan(control) else abs(control))
+    sure = effect.p[best] <= _ALPHA and more_than_control and abs(value) >= _NOTHING
+    return Finding(text, Verdict.DIFFERS if sure else Verdict.NO_DIFFERENCE, grid.task, values)
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage, without a minus before 0."""
+    return f"{round(100 * share) + 0:.0f}%"
 
 
 def _rows(grid: Grid) -> Iterator[dict[str, Cell]]:

@@ -1,0 +1,89 @@
+"""Checks of rows by name (`word(red)`, `image.region(cube)`), before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from vlmlens.errors import MissingAnnotation, SelectorError
+from vlmlens.images import UNREADABLE, open_image, upright_size
+from vlmlens.passes.edits import EdgeCut
+from vlmlens.regions import ATTRIBUTE, check_inside, regions_of
+from vlmlens.rows.named import NamedRows
+from vlmlens.rows.question import missing, spans_of
+from vlmlens.rows.sample_regions import check_known
+from vlmlens.tokens import Column
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vlmlens.passes.edits import Edit
+    from vlmlens.samples import Sample
+
+
+def check_named_rows(
+    columns: Iterable[str], edits: Iterable[Edit | EdgeCut], samples: Sequence[Sample]
+) -> None:
+    """Raise an error if a sample lacks the words or regions that columns or edits are about.
+
+    Args:
+        columns: Names of columns.
+        edits: The edits.
+        samples: The run's samples.
+
+    Raises:
+        MissingAnnotation: Samples lack a word, an option or a region; how many, and which one.
+        DataError: The regions of a sample cannot be used.
+    """
+    wanted = list(dict.fromkeys(_named(columns, edits)))
+    of_regions = [each for each in wanted if each.of_regions]
+    of_words = [each for each in wanted if each.what in ("word", "option")]
+    problems: list[SelectorError] = []
+    for sample in samples if of_regions or of_words else ():
+        try:
+            for each in of_words:
+                if not spans_of(each, sample.prompt, sample.choices):
+                    raise missing(each, sample.id, sample.prompt, sample.choices)
+            if of_regions:
+                _check_regions(of_regions, sample)
+        except SelectorError as error:
+            problems.append(error)
+    if problems:
+        first, rest = problems[0], len(problems) - 1
+        more = f" So it is with {rest} more of {len(samples)} samples." if rest else ""
+        raise MissingAnnotation(
+            f"{first.message}{more}",
+            subject=first.subject,
+            hint=f"{first.hint} Leave such samples out, or name other rows.",
+        )
+
+
+def _named(columns: Iterable[str], edits: Iterable[Edit | EdgeCut]) -> Iterable[NamedRows]:
+    selectors = [Column.parse(name).selector for name in columns]
+    for edit in edits:
+        found = (edit.queries, edit.keys) if isinstance(edit, EdgeCut) else (edit.selector,)
+        selectors += [each for each in found if each is not None]
+    return (each.named for each in selectors if each.named is not None)
+
+
+def _check_regions(wanted: Sequence[NamedRows], sample: Sample) -> None:
+    given = sample.attributes.get(ATTRIBUTE)
+    regions = {} if given is None else regions_of(given, sample.id)
+    for each in wanted:
+        check_known(regions, each.name, sample.id, str(each))
+    sizes = [_size(image) for image in sample.images]
+    if None not in sizes:
+        check_inside(regions, [size for size in sizes if size is not None], sample.id)
+
+
+def _size(image: str | Image) -> tuple[int, int] | None:
+    """(width, height), upright, from the header; None where the image check says what is wrong."""
+    from PIL import Image as PILImage
+
+    if not isinstance(image, str):
+        return upright_size(image)
+    try:
+        with open_image(image) as opened:
+            return upright_size(opened)
+    except (*UNREADABLE, PILImage.DecompressionBombError):
+        return None
