@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_map_only
 from vlmlens._display import brief
 from vlmlens._display import count as number_of
 from vlmlens.errors import EditError
+from vlmlens.passes.activation import activation_of, part_of
 from vlmlens.passes.edits import EdgeCut, Edit
-from vlmlens.passes.others import Others
+from vlmlens.passes.others import Others, rows_of
 from vlmlens.passes.tracing import depth
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
@@ -96,14 +97,25 @@ class Replay:
     def rows(self, site: Site, selector: Selector) -> list[torch.Tensor]:
         """Per sample, the selected rows `[k, width]` in the recorded pass; kept for later calls.
 
-        Only the block around the site is computed.
+        Nothing is computed for the output of a block, else the block around the site.
         """
         key = (site.name, str(selector))
         if key not in self._rows:
-            with self._as_recorded(), self.before([site]):
-                found = Others(self.vlm, ()).rows(self.batch, [(site, selector)])
-            self._rows[key] = found[0]
+            output = self._recorded_output(site)
+            if output is not None:
+                activation = part_of(activation_of(output, site), site, self.vlm.module)
+                self._rows[key] = rows_of(activation, site, selector, self.batch)
+            else:
+                with self._as_recorded(), self.before([site]):
+                    found = Others(self.vlm, ()).rows(self.batch, [(site, selector)])
+                self._rows[key] = found[0]
         return self._rows[key]
+
+    def _recorded_output(self, site: Site) -> Any:
+        """What a site gave in the recorded pass; None if that is not known."""
+        kept = self._outputs.get(site.name, [])
+        known = site == self._blocks.get(site.name) and len(kept) == 1 and not self._active
+        return kept[0] if known else None
 
     @contextmanager
     def before(self, sites: Iterable[Site]) -> Iterator[None]:
