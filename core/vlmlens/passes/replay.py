@@ -1,7 +1,7 @@
 """Replay: many edited passes of one batch, in which only what an edit can change is computed.
 
-One pass of the batch is recorded: what each block gave. In an edited pass, the blocks before the
-first edited one give that back and compute nothing. The numbers are those of a whole pass.
+One pass of the batch is recorded: what each block gave, and the projector. In an edited pass, those
+before the first edited one give that back and compute nothing. The numbers are those of a whole pass.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.model import EncodingModel
 
 _ORDER = (Axis.VISION, Axis.PROJECTOR, Axis.ENCODER, Axis.LLM)
+_PROJECTOR = "projector"
 _BEHIND = ("llm.norm", "llm.head")
 
 
@@ -201,18 +202,24 @@ class Replay:
 
 
 def _blocks(vlm: EncodingModel) -> dict[str, Site]:
-    return {
+    """The blocks of all stacks, and a projector that contains none."""
+    known = vlm.sites.canonical
+    found = {
         name: site
-        for name, site in vlm.sites.canonical.items()
+        for name, site in known.items()
         if site.index is not None and name.endswith(f".block.{site.index}")
     }
+    projector = known.get(_PROJECTOR)
+    if projector and not any(s.path.startswith(f"{projector.path}.") for s in known.values()):
+        found[_PROJECTOR] = projector
+    return found
 
 
 def _precedes(block: Site, site: Site, owner: Site | None) -> bool:
     """Whether a block gives the same, whatever happens at a site.
 
     Args:
-        block: A block of a stack.
+        block: A block of a stack, or the projector.
         site: What is edited.
         owner: The canonical site that contains it.
     """
@@ -222,10 +229,11 @@ def _precedes(block: Site, site: Site, owner: Site | None) -> bool:
         return _ORDER.index(block.axis) < _ORDER.index(owner.axis)
     if owner.name in _BEHIND:
         return True
+    if owner.name == block.name:
+        return owner.path == site.path and site.side == "out"
     if _stack(owner) != _stack(block) or owner.index is None or block.index is None:
         return False
-    itself = owner.path == site.path and site.side == "out"
-    return block.index < owner.index or (itself and block.index == owner.index)
+    return block.index < owner.index
 
 
 def _stack(site: Site) -> str:
