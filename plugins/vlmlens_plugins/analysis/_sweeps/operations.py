@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -14,6 +14,9 @@ from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Need, WrittenEdit
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
+
+Read: TypeAlias = Callable[[str], Edit | EdgeCut]
+"""Reads an edit that is written as text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
