@@ -125,8 +125,8 @@ class _Finder:
                 characters, or the adapter writes prompts in another way than it says.
         """
         asked = self._vlm.asked([sample])[0]
-        mark = (self._vlm.placeholders.mark if sample.images else None) or "\0"
-        parts = asked.split(mark)
+        mark = (self._vlm.placeholders.mark if sample.images else None) or ""
+        parts = asked.split(mark) if mark else [asked]
         rows = np.flatnonzero(layout.kinds == TokenKind.TEXT)
         tokens = spelled(token_ids[rows].tolist(), self._decode)
         prompt = _Spelling.of(tokens, rows, self._unseen)
