@@ -230,7 +230,6 @@ def test_wrong_routes_are_refused_before_the_model_runs(
 ) -> None:
     analysis = Knockout(KnockoutOptions.model_validate({"routes": routes}))
     with pytest.raises(error, match=message):
-        analysis.check(samples, ())
         analysis.check_model(vlm, samples, ())
 
 
