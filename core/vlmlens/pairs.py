@@ -15,20 +15,25 @@ Example:
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vlmlens._display import brief
 from vlmlens.errors import DataError, MissingAnnotation
-from vlmlens.samples import Sample
+from vlmlens.samples import ImageRules, Sample
 
 if TYPE_CHECKING:
     from vlmlens.passes.batch import Batch
     from vlmlens.passes.model import EncodingModel
     from vlmlens.tokens import PatchGrid, TokenLayout
+
+__all__ = ["ROLES", "Dropped", "Pair", "aligned", "pairs_of", "said"]
 
 ROLES: Final = ("clean", "corrupted")
 _TOGETHER = 8
@@ -218,7 +223,7 @@ def _likeness(one: Sample, other: Sample) -> str | None:
     for name in ("task", "choices"):
         if getattr(one, name) != getattr(other, name):
             return f"other {name}"
-    if one.label is None or other.label is None:
+    if not one.label or not other.label:
         return "no answer"
     if one.label == other.label:
         return "same answer"
@@ -233,6 +238,38 @@ def _look_alike(one: Sample, other: Sample) -> bool:
         return False
     if one.images == other.images and one.rules == other.rules:
         return True
+    files = (_files(one), _files(other))
+    if files[0] is None or files[1] is None:
+        return _same_pixels(one, other)
+    return _same_pixels_of_files(files[0], files[1])
+
+
+class _Files(NamedTuple):
+    """The image files of a sample; another time or size means that a file was changed."""
+
+    sample: str
+    images: tuple[str, ...]
+    stamps: tuple[tuple[int, int], ...]
+    rules: ImageRules
+
+
+def _files(sample: Sample) -> _Files | None:
+    """The files that are compared once only; None where an image is in memory, or missing."""
+    paths = tuple(image for image in sample.images if isinstance(image, str))
+    if len(paths) < len(sample.images) or not all(map(os.path.isfile, paths)):
+        return None
+    found = [Path(path).stat() for path in paths]
+    stamps = tuple((each.st_mtime_ns, each.st_size) for each in found)
+    return _Files(sample.id, paths, stamps, sample.rules)
+
+
+@lru_cache(maxsize=100_000)
+def _same_pixels_of_files(one: _Files, other: _Files) -> bool:
+    samples = (Sample(each.sample, "", each.images, rules=each.rules) for each in (one, other))
+    return _same_pixels(*samples)
+
+
+def _same_pixels(one: Sample, other: Sample) -> bool:
     shown = zip(one.open_images(), other.open_images(), strict=True)
     return all(a.size == b.size and a.tobytes() == b.tobytes() for a, b in shown)
 

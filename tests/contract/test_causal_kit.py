@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
+from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 
 
 class TestPatching(PatchingChecks):
@@ -16,3 +17,7 @@ class TestKnockout(KnockoutChecks):
 
 class TestAblation(AblationChecks):
     """Ablation."""
+
+
+class TestSteering(SteeringChecks):
+    """Steering."""

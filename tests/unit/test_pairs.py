@@ -74,6 +74,7 @@ class TestPairsOf:
             (pair("p", images=(picture("red"),)), "same pixels and prompt"),
             (pair("p", label="red"), "same answer"),
             (pair("p", label=None), "no answer"),
+            (pair("p", label=""), "no answer"),
             (pair("p", choices=("blue", "red")), "other choices"),
             (pair("p", task="shape"), "other task"),
             (pair("p")[:1], "no corrupted sample"),
@@ -107,6 +108,19 @@ class TestPairsOf:
                 members = [member("a", "clean", images=(one,))]
                 members += pair("a", images=(other,))[1:]
                 assert reasons(members) == [("a", "same pixels and prompt")]
+
+    def test_a_file_that_is_changed_is_read_again(self, tmp_path: Path) -> None:
+        places = [str(tmp_path / f"{name}.png") for name in "ab"]
+        for place in places:
+            picture("red").save(place)
+        members = [member("a", "clean", images=(places[0],))]
+        members += pair("a", images=(places[1],))[1:]
+        assert reasons(members) == [("a", "same pixels and prompt")]
+        picture("blue", (33, 33)).save(places[1])
+        assert reasons(members) == []
+        Path(places[1]).unlink()
+        with pytest.raises(ImageError, match=r"Sample 'a/corrupted'.*b\.png"):
+            pairs_of(members)
 
     def test_another_size_or_number_of_images_differs(self) -> None:
         assert pairs_of(pair("a", images=(picture("red", (16, 64)),)))[1] == []

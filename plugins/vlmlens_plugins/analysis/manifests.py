@@ -73,3 +73,13 @@ PATCHING = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.patching.checks:PATCHING_CHECKS",
 )
+
+STEERING = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="steering",
+    target="vlmlens_plugins.analysis.steering:Steering",
+    help="Moves answers along a learnt direction, and measures the damage to other questions.",
+    needs=frozenset({"labels", "model", "generate"}),
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
+)

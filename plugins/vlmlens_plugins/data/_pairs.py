@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -100,10 +101,11 @@ class _Halves(Sequence[Row]):
 
     def __init__(self, path: Path, lines: Sequence[Row]) -> None:
         self._path = path
-        self._lines = lines
+        self._lines = len(lines)
+        self._line = lru_cache(len(_HALVES))(lines.__getitem__)
 
     def __len__(self) -> int:
-        return len(self._lines) * len(_HALVES)
+        return self._lines * len(_HALVES)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -113,7 +115,7 @@ class _Halves(Sequence[Row]):
         places = range(len(self))[index]
         if isinstance(places, range):
             return [self[place] for place in places]
-        line = self._lines[places // len(_HALVES)]
+        line = self._line(places // len(_HALVES))
         return self._half(line, _HALVES[places % len(_HALVES)], places + 1)
 
     def _half(self, line: Row, role: str, number: int) -> Row:

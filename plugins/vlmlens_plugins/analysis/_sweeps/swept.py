@@ -53,6 +53,10 @@ class Swept:
         said: npt.NDArray[np.bool_] = self._of(lambda one: one[which]["top"]) == token
         return said
 
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Bool `[cells, items]`: whether the most probable token stayed the same."""
+        return self._of(lambda one: one["edited"]["top"] == one["base"]["top"]).astype(bool)
+
     def unchanged(self) -> npt.NDArray[np.bool_]:
         """Bool `[cells, items]`: the logits of the followed answers did not change at all."""
         return self._of(lambda one: one["edited"]["logit"] == one["base"]["logit"]).astype(bool)
