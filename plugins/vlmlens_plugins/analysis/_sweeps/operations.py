@@ -15,6 +15,8 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
 
+Read = Callable[[str], Edit | EdgeCut]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AddDirection:
