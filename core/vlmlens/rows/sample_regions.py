@@ -88,7 +88,8 @@ class SampleRegions:
         x0, x1 = (np.clip(x, 0, width) for x in (x0, x1))
         y0, y1 = (np.clip(y, 0, height) for y in (y0, y1))
         held = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-        return (held > 0) & (x1 > x0) & (y1 > y0)
+        inside: Bools = (held > 0) & (x1 > x0) & (y1 > y0)
+        return inside
 
     def _sums(self, path: str, size: tuple[int, int]) -> npt.NDArray[np.int64]:
         """int64 `[height + 1, width + 1]`: how many pixels above and left of each are inside."""

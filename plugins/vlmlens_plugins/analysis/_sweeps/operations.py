@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -15,7 +15,8 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
 
-Read = Callable[[str], Edit | EdgeCut]
+Read: TypeAlias = Callable[[str], Edit | EdgeCut]
+"""Reads an edit that is written as text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

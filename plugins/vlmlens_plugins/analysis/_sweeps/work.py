@@ -200,6 +200,11 @@ def encoded(
     """Samples with what their answers begin with, which counts as a part of the prompt.
 
     So `last` is the row that predicts the followed token, and `text` holds all that is before it.
+
+    Args:
+        vlm: The model.
+        samples: The samples.
+        prefixes: Per sample, the tokens that all its followed answers begin with.
     """
     if not any(prefixes):
         return vlm.encode(samples)
