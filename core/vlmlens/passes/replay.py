@@ -1,8 +1,8 @@
 """Replay: many edited passes of one batch, in which only what an edit can change is computed.
 
-One pass of the batch is recorded: what each block gave, and the projector. In an edited pass,
-those before the first edited one give that back and compute nothing. The numbers are those of a
-whole pass.
+One pass of the batch is recorded: what each block and the projector gave. In an edited pass, those
+before the first edited one give that back and compute nothing. The numbers are those of a whole
+pass.
 """
 
 from __future__ import annotations
