@@ -295,10 +295,10 @@ def _greedy_finding(order: Order, lines: Sequence[dict[str, Cell]]) -> Finding:
 
 def _curve(order: Order, lines: Sequence[dict[str, Cell]], *, several: bool) -> Figure:
     metric = str(lines[0]["metric"])
-    ends = {name: [line[f"{metric}{name}"] for line in lines] for name in ("", "_low", "_high")}
-    random = [line["control"] for line in lines]
-    drawn = [Series("random", random, dashed=True)] if random[0] is not None else []
-    own = Series("one after the other", ends[""], ends["_low"], ends["_high"])
+    value, low, high = (_numbers(lines, f"{metric}{end}") for end in ("", "_low", "_high"))
+    random = _numbers(lines, "control")
+    drawn = [] if random[0] is None else [Series("random", random, dashed=True)]
+    own = Series("one after the other", value, low, high)
     return Figure(
         f"ablation-greedy-{slug(order.task)}" if several else "ablation-greedy",
         f"{order.task}: components removed together",
@@ -308,6 +308,10 @@ def _curve(order: Order, lines: Sequence[dict[str, Cell]], *, several: bool) -> 
         y_label=NAMES[metric],
         series=[own, *drawn],
     )
+
+
+def _numbers(lines: Sequence[dict[str, Cell]], name: str) -> list[float | None]:
+    return [None if line[name] is None else float(line[name] or 0) for line in lines]
 
 
 def _figures(task: _Task, *, several: bool) -> list[Figure]:
