@@ -21,7 +21,14 @@ _TEMPLATE = (
 
 
 def llava(
-    folder: Path, *, side: int = 168, layers: int = 8, width: int = 256, tower: int = 6
+    folder: Path,
+    *,
+    side: int = 168,
+    layers: int = 8,
+    width: int = 256,
+    tower: int = 6,
+    inner: int | None = None,
+    features: int = -2,
 ) -> ModelAdapter:
     """A LLaVA with a CLIP tower of `tower` x `width` and a Llama of `width`, loaded in float32.
 
@@ -31,6 +38,8 @@ def llava(
         layers: Of the language model.
         width: Of both.
         tower: Layers of the tower.
+        inner: Width of the MLPs of the language model; None: 11/2 of `width`.
+        features: The layer of the tower that the language model sees.
     """
     import transformers as t
 
@@ -43,12 +52,12 @@ def llava(
         num_attention_heads=4, image_size=side, patch_size=14,
     )  # fmt: skip
     text = t.LlamaConfig(
-        vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2,
+        vocab_size=2000, hidden_size=width, intermediate_size=inner or 11 * width // 2,
         num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=4096,
     )  # fmt: skip
     config = t.LlavaConfig(
         vision_config=vision, text_config=text, image_seq_length=(side // 14) ** 2,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=features,
     )  # fmt: skip
     images = t.CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}

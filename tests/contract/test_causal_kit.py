@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
+from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 
 
 class TestPatching(PatchingChecks):
     """Patching."""
+
+
+class TestKnockout(KnockoutChecks):
+    """Knockout."""
+
+
+class TestAblation(AblationChecks):
+    """Ablation."""
+
+
+class TestSteering(SteeringChecks):
+    """Steering."""

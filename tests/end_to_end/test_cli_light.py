@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import _program
+
 HEAVY = (
     "torch",
     "transformers",
@@ -65,7 +67,7 @@ def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def vlmlens(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "vlmlens", *args, **env)
+    return _program.vlmlens(*args, COLUMNS="200", **env)
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ PROMPTS = (
     "Is <image> the red  one\nred?",
     "red <image>",
     "The ASSISTANT: <image> red",
+    "It is <s> red <s>?",
 )
 
 
@@ -218,7 +219,7 @@ def test_the_question_is_found_whatever_else_is_in_the_prompt(prompt: str) -> No
         places = Selector.parse(selector).positions(layout)
         return "".join(vlm.decode(layout.token_ids[places].tolist()).split())
 
-    plain = prompt.replace("<image>", "")
+    plain = prompt.replace("<image>", "").replace("<s>", "")
     assert read("question") == "".join(plain.split())
     if "red" in prompt:
         assert read("word(red)") == "red" * plain.count("red")
@@ -462,3 +463,60 @@ def test_a_table_finds_masks_beside_it(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text(json.dumps(row))
     with pytest.raises(VlmlensError, match="outside"):
         list(Table(str(tmp_path / "t.jsonl"), TableOptions()).samples([]))
+
+
+def test_two_images_between_words() -> None:
+    vlm = tiny_model()
+    given = {"regions": json.dumps({"cube": {"image": 1, "box": [8, 8, 16, 16]}})}
+    prompt = "Is red <image> like <image> the red?"
+    sample = Sample("s", prompt, (picture(32, 32), picture(32, 32, seed=1)), attributes=given)
+    layout = vlm.encode([sample]).layout(0)
+    assert layout.token_ids is not None
+    images = layout.positions(TokenKind.IMAGE).tolist()
+    assert places("image.region(cube)", layout) == [images[16 + 5]]
+    assert places("image.view(1)", layout) == images[16:]
+    read = vlm.decode(layout.token_ids[places("question", layout)].tolist())
+    assert "".join(read.split()) == "Isredlikethered?"
+    first, second = places("word(like)[0]", layout)[0], places("word(red)[-1]", layout)[0]
+    assert images[15] < first < images[16] < images[31] < second
+
+
+def test_samples_that_share_their_beginning_keep_their_names() -> None:
+    vlm = tiny_model()
+    given = {"regions": json.dumps({"cube": [20, 20, 30, 40]})}
+    samples = [
+        Sample(f"s{i}", prompt, (picture(64, 48),), attributes=given)
+        for i, prompt in enumerate(["Is it red?", "Name all red things, please."])
+    ]
+    batch = vlm.encode_shared([samples])
+    assert batch is not None
+    assert batch.passes
+    selectors = ("word(red)", "question", "image.region(cube)")
+    for i, sample in enumerate(samples):
+        alone, shared = vlm.encode([sample]).layout(0), batch.layout(i)
+        for selector in selectors:
+            assert places(selector, shared) == places(selector, alone)
+            rows = Selector.parse(selector).rows(shared)
+            assert rows.tolist() == shared.rows[places(selector, alone)].tolist()
+
+
+def test_a_model_writes_under_edits_of_rows_by_name_with_and_without_a_cache() -> None:
+    vlm = tiny_model()
+    given = {"regions": json.dumps({"cube": [20, 20, 30, 40]})}
+    samples = [
+        Sample("a", "Is it red?", (picture(64, 48),), attributes=given),
+        Sample("b", "Name all red things, please.", (picture(64, 48, seed=1),), attributes=given),
+    ]
+    batch = vlm.encode(samples)
+    config = vlm.module.generation_config
+    plain = vlm.generate(batch, max_new_tokens=5)
+    for column in ("llm.block.0/question", "llm.block.0/image.rest(cube)"):
+        edit = {column: lambda rows: rows * -9}
+        found = []
+        for config.use_cache in (False, True):  # type: ignore[union-attr, assignment]
+            found.append(vlm.generate(batch, max_new_tokens=5, edits=edit))
+        assert [one.token_ids for one in found[0]] == [one.token_ids for one in found[1]]
+        for i, sample in enumerate(samples):
+            (alone,) = vlm.generate(vlm.encode([sample]), max_new_tokens=5, edits=edit)
+            assert alone.token_ids == found[1][i].token_ids
+        assert [one.token_ids for one in plain] != [one.token_ids for one in found[1]]

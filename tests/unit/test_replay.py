@@ -54,17 +54,22 @@ def test_logits_are_those_of_whole_passes(vlm: TinyLlava, edit: str) -> None:
 
 def test_blocks_before_the_edit_do_not_run(vlm: TinyLlava) -> None:
     replay, ran = vlm.replay(vlm.encode(samples())), Counter[str]()
-    inside = {f"{name}.mlp": vlm.sites.resolve(f"{name}.mlp")[0] for name in blocks(vlm)}
-    for name, site in inside.items():
-        vlm.module.get_submodule(site.path).register_forward_hook(
+    inside = {f"{name}.mlp": vlm.sites.resolve(f"{name}.mlp")[0].path for name in blocks(vlm)}
+    inside["projector"] = f"{vlm.sites.resolve('projector')[0].path}.linear_1"
+    for name, path in inside.items():
+        vlm.module.get_submodule(path).register_forward_hook(
             lambda *given, name=name: ran.update([name])
         )
     replay.edited(["llm.block.1/last = zero"])
+    replay.rows(vlm.sites.resolve("llm.block.0")[0], Selector.parse("last"))
     assert not ran
+    replay.edited(["projector/image = zero"])
+    assert ran == Counter({"llm.block.0.mlp": 1, "llm.block.1.mlp": 1})
+    ran.clear()
     replay.edited(["llm.block.1.attn.heads[0]/last = zero"])
     assert list(ran) == ["llm.block.1.mlp"]
     replay.edited(["vision.block.1.attn/image = zero"])
-    assert ran["llm.block.0.mlp"] == 1
+    assert ran["projector"] == ran["llm.block.0.mlp"] == 1
     assert ran["vision.block.0.mlp"] == 0
 
 
@@ -117,11 +122,15 @@ def test_a_models_writing_into_an_output_does_no_harm(vlm: TinyLlava) -> None:
     handle.remove()
 
 
-def test_rows_are_those_of_a_trace(vlm: TinyLlava) -> None:
+@pytest.mark.parametrize("name", ["llm.block.1.attn.heads[1]", "llm.block.1", "projector"])
+@pytest.mark.parametrize("around", [(), ("llm.block.1/image = zero", "projector/image = zero")])
+def test_rows_are_those_of_a_trace(vlm: TinyLlava, name: str, around: tuple[str, ...]) -> None:
     batch = vlm.encode(samples())
-    (site,) = vlm.sites.resolve("llm.block.1.attn.heads[1]")
-    found = vlm.replay(batch).rows(site, Selector.parse("image"))
-    wanted = vlm.trace(batch, [site.name]).select(f"{site.name}/image")
+    (site,) = vlm.sites.resolve(name)
+    with vlm.edited(around):
+        replay = vlm.replay(batch)
+        wanted = vlm.trace(batch, [site.name]).select(f"{site.name}/image")
+    found = replay.rows(site, Selector.parse("image"))
     assert all(torch.equal(one, two) for one, two in zip(found, wanted, strict=True))
 
 

@@ -8,10 +8,11 @@ before the template's end, so equal words elsewhere do not matter.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -112,7 +113,9 @@ class _Finder:
     def later(self, sample: Sample, layout: TokenLayout) -> Callable[[], Question] | None:
         """Finds a sample's question, once; None if the layout is of no words."""
         ids = layout.token_ids
-        return None if ids is None else cache(partial(self.find, sample, ids, layout))
+        if ids is None or not len(layout.positions(TokenKind.TEXT)):
+            return None
+        return cache(partial(self.find, sample, ids, layout))
 
     def find(self, sample: Sample, token_ids: Ints, layout: TokenLayout) -> Question:
         """The question of a sample, with the characters of each row.
@@ -122,30 +125,48 @@ class _Finder:
                 characters, or the adapter writes prompts in another way than it says.
         """
         asked = self._vlm.asked([sample])[0]
-        mark = (self._vlm.placeholders.mark if sample.images else None) or "\0"
-        parts = asked.split(mark)
+        mark = (self._vlm.placeholders.mark if sample.images else None) or ""
+        parts = asked.split(mark) if mark else [asked]
         rows = np.flatnonzero(layout.kinds == TokenKind.TEXT)
         tokens = spelled(token_ids[rows].tolist(), self._decode)
         prompt = _Spelling.of(tokens, rows, self._unseen)
-        start, wanted = 0, list[list[Letter]]()
-        for part in parts:
-            wanted.append([(c, start + i) for c, i in _letters(part) if c not in self._unseen])
-            start += len(part) + len(mark)
         ends = self._around(0 if len(parts) > 1 else len(sample.images))
-        places = prompt.places(["".join(c for c, _ in part) for part in wanted], ends, layout)
-        if places is None:
-            read = self._vlm.decode(token_ids[rows].tolist())
-            raise SelectorError(
-                f"Where the question of the sample {sample.id!r} stands among its tokens is not "
-                f"known: they read {read[-80:]!r}.",
-                subject=sample.id,
-                hint="The tokenizer may not know some of its characters. Change them, or use text "
-                "and [3:9].",
-            )
-        spans = np.full((len(layout), 2), -1, np.int64)
-        for place, letters in zip(places, wanted, strict=True):
-            prompt.mark(spans, place, [index for _, index in letters])
-        return Question(sample.id, (" " * len(mark)).join(parts), spans, sample.choices)
+        for said in (parts, [self._special.sub(_blank, part) for part in parts]):
+            wanted = self._compared(said, len(mark))
+            places = prompt.places(["".join(c for c, _ in part) for part in wanted], ends, layout)
+            if places is None:
+                continue
+            spans = np.full((len(layout), 2), -1, np.int64)
+            for place, letters in zip(places, wanted, strict=True):
+                prompt.mark(spans, place, [index for _, index in letters])
+            return Question(sample.id, (" " * len(mark)).join(parts), spans, sample.choices)
+        read = self._vlm.decode(token_ids[rows].tolist())
+        raise SelectorError(
+            f"Where the question of the sample {sample.id!r} stands among its tokens is not known: "
+            f"they read {read[-80:]!r}.",
+            subject=sample.id,
+            hint="The tokenizer may not know some of its characters. Change them, or use text and "
+            "[3:9].",
+        )
+
+    def _compared(self, parts: Sequence[str], between: int) -> list[list[Letter]]:
+        """The characters of parts of a question, each with its place in the question.
+
+        Args:
+            parts: The parts.
+            between: How many characters stand between two.
+        """
+        start, found = 0, list[list[Letter]]()
+        for part in parts:
+            found.append([(c, start + i) for c, i in _letters(part) if c not in self._unseen])
+            start += len(part) + between
+        return found
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Special tokens, which are no rows of text, as a user could write them."""
+        names = self._vlm.tokenizer.convert_ids_to_tokens(sorted(self._vlm.special_ids))
+        return any_of(str(name) for name in names)
 
     def _template(self, images: int) -> tuple[str, str]:
         """What the template writes before and after a question, as it is compared.
@@ -153,14 +174,9 @@ class _Finder:
         Args:
             images: How many images the template writes.
         """
-        vlm = self._vlm
-        names = vlm.tokenizer.convert_ids_to_tokens(sorted(vlm.special_ids))
-        special = any_of(str(name) for name in names)
-        head, _, tail = vlm.templated(STAND_IN, [None] * images).rpartition(STAND_IN)
-        said = (special.sub("", text) for text in (head, tail))
-        before, after = (
-            "".join(char for char, _ in _letters(text) if char not in self._unseen) for text in said
-        )
+        whole = self._vlm.templated(STAND_IN, [None] * images)
+        head, _, tail = self._special.sub("", whole).rpartition(STAND_IN)
+        before, after = ("".join(c for c, _ in part) for part in self._compared([head, tail], 0))
         return before, after
 
     def _decode(self, token_ids: Sequence[int]) -> str:
@@ -212,8 +228,10 @@ class _Spelling:
             for char, _ in _letters(text)
             if char not in unseen
         ]
-        spans = np.array([each[1:] for each in found], np.int64).reshape(-1, 2)
-        return cls("".join(c for c, _, _ in found), *rows[spans].T.reshape(2, -1), rows)
+        tokens_of = np.array([each[1:] for each in found], np.int64).reshape(-1, 2)
+        return cls(
+            "".join(each[0] for each in found), rows[tokens_of[:, 0]], rows[tokens_of[:, 1]], rows
+        )
 
     def places(
         self, parts: Sequence[str], ends: Sequence[str], layout: TokenLayout
@@ -251,16 +269,27 @@ class _Spelling:
             place: Where the part begins in the prompt.
             indices: Where its characters stand in the question.
         """
-        for number, index in enumerate(indices, place):
-            low, high = self.first[number], self.last[number]
-            for row in self.rows[(self.rows >= low) & (self.rows <= high)]:
-                start, stop = spans[row]
-                spans[row] = index if start < 0 else start, max(stop, index + 1)
-        if indices:
-            low, high = self.first[place], self.last[place + len(indices) - 1]
-            for row in self.rows[(self.rows > low) & (self.rows < high)]:
-                if spans[row, 0] < 0:
-                    spans[row] = spans[:row, 1].max()
+        if not indices:
+            return
+        index, end = np.array(indices), place + len(indices)
+        first, last = self.first[place:end], self.last[place:end]
+        start = np.full(len(spans), np.iinfo(np.int64).max)
+        stop = np.full(len(spans), -1)
+        for rows in (first, last):
+            np.minimum.at(start, rows, index)
+            np.maximum.at(stop, rows, index + 1)
+        for number in np.flatnonzero(last > first + 1):
+            inner = self.rows[(self.rows > first[number]) & (self.rows < last[number])]
+            start[inner], stop[inner] = index[number], index[number] + 1
+        inside = self.rows[(self.rows >= first[0]) & (self.rows <= last[-1])]
+        blank = inside[stop[inside] < 0]
+        stop[inside] = np.maximum.accumulate(stop[inside])
+        start[blank] = stop[blank]
+        spans[inside] = np.stack([start[inside], stop[inside]], 1)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 def _letters(text: str) -> Iterator[Letter]:

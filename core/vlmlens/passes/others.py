@@ -120,16 +120,23 @@ class Others:
             wanted.setdefault(site.name, []).append(selector)
 
         def keep(site: Site, activation: torch.Tensor) -> None:
-            flat = activation.reshape(-1, activation.shape[-1])
             for selector in wanted[site.name]:
-                chosen = fixed_places(selector, batch.layouts[site.axis], site, activation)
-                indices = (torch.from_numpy(one.rows).to(flat.device) for one in chosen)
-                found[f"{site.name}/{selector}"] = [flat.index_select(0, i) for i in indices]
+                found[f"{site.name}/{selector}"] = rows_of(activation, site, selector, batch)
 
         sites = {site.name: site for site, _ in places}.values()
         with torch.inference_mode(), hooked(self.vlm.module, sites, keep, stop=True):
             self.vlm.forward(batch, logits="all" if _reads_head(sites) else "none")
         return [found[f"{site.name}/{selector}"] for site, selector in places]
+
+
+def rows_of(
+    activation: torch.Tensor, site: Site, selector: Selector, batch: Batch
+) -> list[torch.Tensor]:
+    """Per sample of a batch, the selected rows `[k, width]` of a site's activation."""
+    flat = activation.reshape(-1, activation.shape[-1])
+    chosen = fixed_places(selector, batch.layouts[site.axis], site, activation)
+    indices = (torch.from_numpy(one.rows).to(flat.device) for one in chosen)
+    return [flat.index_select(0, index) for index in indices]
 
 
 def _reads_head(sites: Iterable[Site]) -> bool:

@@ -1,14 +1,16 @@
 """Replay: many edited passes of one batch, in which only what an edit can change is computed.
 
-One pass of the batch is recorded: what each block gave. In an edited pass, the blocks before the
-first edited one give that back and compute nothing. The numbers are those of a whole pass.
+One pass of the batch is recorded: what each block and the projector gave. In an edited pass, those
+before the first edited one give that back and compute nothing. The numbers are those of a whole
+pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,10 @@ from torch.utils._pytree import tree_map_only
 from vlmlens._display import brief
 from vlmlens._display import count as number_of
 from vlmlens.errors import EditError
+from vlmlens.passes.activation import activation_of, part_of
 from vlmlens.passes.edits import EdgeCut, Edit
-from vlmlens.passes.others import Others
+from vlmlens.passes.forwards import Forward, replaced_forward
+from vlmlens.passes.others import Others, rows_of
 from vlmlens.passes.tracing import depth
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.model import EncodingModel
 
 _ORDER = (Axis.VISION, Axis.PROJECTOR, Axis.ENCODER, Axis.LLM)
+_PROJECTOR = "projector"
 _BEHIND = ("llm.norm", "llm.head")
 
 
@@ -96,14 +101,25 @@ class Replay:
     def rows(self, site: Site, selector: Selector) -> list[torch.Tensor]:
         """Per sample, the selected rows `[k, width]` in the recorded pass; kept for later calls.
 
-        Only the block around the site is computed.
+        Nothing is computed for the output of a block, else the block around the site.
         """
         key = (site.name, str(selector))
         if key not in self._rows:
-            with self._as_recorded(), self.before([site]):
-                found = Others(self.vlm, ()).rows(self.batch, [(site, selector)])
-            self._rows[key] = found[0]
+            output = self._recorded_output(site)
+            if output is not None:
+                activation = part_of(activation_of(output, site), site, self.vlm.module)
+                self._rows[key] = rows_of(activation, site, selector, self.batch)
+            else:
+                with self._as_recorded(), self.before([site]):
+                    found = Others(self.vlm, ()).rows(self.batch, [(site, selector)])
+                self._rows[key] = found[0]
         return self._rows[key]
+
+    def _recorded_output(self, site: Site) -> Any:
+        """What a site gave in the recorded pass; None if that is not known."""
+        kept = self._outputs.get(site.name, [])
+        known = site == self._blocks.get(site.name) and len(kept) == 1 and not self._active
+        return kept[0] if known else None
 
     @contextmanager
     def before(self, sites: Iterable[Site]) -> Iterator[None]:
@@ -159,7 +175,7 @@ class Replay:
     def _same(self, block: Site, sites: Iterable[Site]) -> bool:
         return all(_precedes(block, site, self.vlm.sites.owner(site.path)) for site in sites)
 
-    def _recorder(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _recorder(self, name: str, forward: Forward) -> Forward:
         kept, at = self._outputs[name], depth()
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -170,7 +186,7 @@ class Replay:
 
         return run
 
-    def _player(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _player(self, name: str, forward: Forward) -> Forward:
         kept, at, calls = self._outputs[name], depth(), count()
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -189,18 +205,24 @@ class Replay:
 
 
 def _blocks(vlm: EncodingModel) -> dict[str, Site]:
-    return {
+    """The blocks of all stacks, and a projector that contains none."""
+    known = vlm.sites.canonical
+    found = {
         name: site
-        for name, site in vlm.sites.canonical.items()
+        for name, site in known.items()
         if site.index is not None and name.endswith(f".block.{site.index}")
     }
+    projector = known.get(_PROJECTOR)
+    if projector and not any(s.path.startswith(f"{projector.path}.") for s in known.values()):
+        found[_PROJECTOR] = projector
+    return found
 
 
 def _precedes(block: Site, site: Site, owner: Site | None) -> bool:
     """Whether a block gives the same, whatever happens at a site.
 
     Args:
-        block: A block of a stack.
+        block: A block of a stack, or the projector.
         site: What is edited.
         owner: The canonical site that contains it.
     """
@@ -210,10 +232,11 @@ def _precedes(block: Site, site: Site, owner: Site | None) -> bool:
         return _ORDER.index(block.axis) < _ORDER.index(owner.axis)
     if owner.name in _BEHIND:
         return True
+    if owner.name == block.name:
+        return owner.path == site.path and site.side == "out"
     if _stack(owner) != _stack(block) or owner.index is None or block.index is None:
         return False
-    itself = owner.path == site.path and site.side == "out"
-    return block.index < owner.index or (itself and block.index == owner.index)
+    return block.index < owner.index
 
 
 def _stack(site: Site) -> str:
@@ -224,20 +247,14 @@ def _stack(site: Site) -> str:
 def _instead(
     vlm: EncodingModel,
     blocks: Mapping[str, Site],
-    wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+    wrap: Callable[[str, Forward], Forward],
 ) -> Iterator[None]:
-    """Run something else in place of the forward methods of blocks; their hooks stay."""
-    modules = {name: vlm.module.get_submodule(site.path) for name, site in blocks.items()}
-    before = {name: module.__dict__.get("forward") for name, module in modules.items()}
-    for name, module in modules.items():
-        module.__dict__["forward"] = wrap(name, module.forward)
-    try:
+    """Run something else in place of the forward methods of blocks."""
+    with ExitStack() as stack:
+        for name, site in blocks.items():
+            module = vlm.module.get_submodule(site.path)
+            stack.enter_context(replaced_forward(module, partial(wrap, name)))
         yield
-    finally:
-        for name, module in modules.items():
-            del module.__dict__["forward"]
-            if before[name] is not None:
-                module.__dict__["forward"] = before[name]
 
 
 def _copy(output: Any) -> Any:

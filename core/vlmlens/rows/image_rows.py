@@ -127,5 +127,5 @@ def _with_rings(inside: Bools, grid: PatchGrid, rings: int) -> Bools:
         windows = np.lib.stride_tricks.sliding_window_view(
             np.pad(near, width), (2 * width + 1, 2 * width + 1)
         )
-        grown[where] = windows.any((2, 3))[row, col]
+        grown[where] = windows[row, col].any((1, 2))
     return grown

@@ -58,13 +58,13 @@ class NamedRows:
     @classmethod
     def _with_name(cls, what: str, parts: list[str]) -> NamedRows | None:
         ring = _RING.fullmatch(parts[-1]) if what in ("region", "rest") else None
-        *names, width = (*parts[:-1], int(ring[1])) if ring else (*parts, 0)
+        names, width = (parts[:-1], int(ring[1])) if ring else (parts, 0)
         if ring and not names and what == "rest":
-            return cls("rest", ring=int(width))
+            return cls("rest", ring=width)
         known = next((each for each in _WITH_NAME if each == what), None)
-        if known is None or len(names) != 1 or not _NAME.fullmatch(str(names[0])):
+        if known is None or len(names) != 1 or not _NAME.fullmatch(names[0]):
             return None
-        return cls(known, str(names[0]), ring=int(width))
+        return cls(known, names[0], ring=width)
 
     @property
     def of_image(self) -> bool:

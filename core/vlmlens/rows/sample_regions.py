@@ -44,8 +44,6 @@ class SampleRegions:
         Raises:
             DataError: They cannot be used.
         """
-        if self._given is None:
-            return {}
         found = regions_of(self._given, self.sample)
         check_inside(found, self._sizes, self.sample)
         return found
@@ -88,7 +86,8 @@ class SampleRegions:
         x0, x1 = (np.clip(x, 0, width) for x in (x0, x1))
         y0, y1 = (np.clip(y, 0, height) for y in (y0, y1))
         held = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-        return (held > 0) & (x1 > x0) & (y1 > y0)
+        inside: Bools = (held > 0) & (x1 > x0) & (y1 > y0)
+        return inside
 
     def _sums(self, path: str, size: tuple[int, int]) -> npt.NDArray[np.int64]:
         """int64 `[height + 1, width + 1]`: how many pixels above and left of each are inside."""

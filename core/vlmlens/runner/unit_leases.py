@@ -15,6 +15,8 @@ from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit
 from vlmlens.abc.unit_batches import run_batches
 from vlmlens.errors import BrokenPlugin, DataError, PluginError
 from vlmlens.manifest import PluginKind
+from vlmlens.regions import ATTRIBUTE as REGIONS
+from vlmlens.regions import masks_in, with_masks
 from vlmlens.registry._target import import_file
 from vlmlens.samples import Sample
 from vlmlens.spec.model import validated
@@ -151,4 +153,10 @@ def _sample(sample: Sample) -> dict[str, JSON]:
             hint="Give units samples with paths, and make other images inside `run`.",
         )
     record = sample.as_seen().to_dict()
-    return {**record, "images": [str(Path(image).absolute()) for image in record["images"]]}
+    if masks_in(record["attributes"].get(REGIONS)):
+        record["attributes"][REGIONS] = with_masks(record["attributes"][REGIONS], _whole)
+    return {**record, "images": [_whole(image) for image in record["images"]]}
+
+
+def _whole(path: str) -> str:
+    return str(Path(path).absolute())

@@ -39,6 +39,7 @@ FOLDER = "leases"
 _PLAN = "plan.json"
 _CLOSED = "closed"
 _MERGED = "merged"
+_LAST = {_PLAN: 1, _MERGED: 2}
 _NAME = re.compile(r"\d{5,9}")
 _ATTEMPT = re.compile(r"[0-9a-f]{16}")
 _OURS = re.compile(r"plan\.json|closed|merged|\d{5,9}(\.json|\.done|\.begun|-[0-9a-f]{16})")
@@ -260,12 +261,15 @@ def lease_plans(run: Path, *, merged: bool = False) -> list[LeasePlan]:
 
 
 def remove_leases(run: Path) -> None:
-    """Remove all leases of a run, with their rows in its folder."""
+    """Remove all leases of a run, with their rows in its folder.
+
+    What is killed meanwhile leaves no plan that looks unfinished: `merged` goes after the plan.
+    """
     for folder in (run / FOLDER).glob("*/"):
         if folder.name.isdecimal():
             remove_abandoned(folder)
             ours = [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
-            for path in sorted(ours, key=lambda path: path.name in (_PLAN, _MERGED)):
+            for path in sorted(ours, key=lambda path: _LAST.get(path.name, 0)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             _remove_if_empty(folder)
     remove_abandoned(run / FOLDER)

@@ -23,10 +23,9 @@ from vlmlens_plugins.analysis.manifests import (
     KNOCKOUT,
     LOGIT_LENS,
     PROBE,
-    STEERING,
 )
 
-_FEW = MappingProxyType({"samples": 16, "draws": 200})
+_FEW = MappingProxyType({"samples": 16, "draws": 200, "controls": 1})
 _QUICK = MappingProxyType({"draws": 1000, "resamples": 200})
 
 
@@ -184,37 +183,9 @@ def _own_answers(vlm: ModelAdapter) -> Planted:
     return Planted(labelled, columns_of(vlm, labelled), lambda: vlm)
 
 
-class SteeringChecks(AnalysisTests):
-    """Whether a direction learnt from labels moves the answer towards one of them.
-
-    - present: the labels are the model's answers.
-    - absent: the model sees nothing, and the labels are random.
-    - confounded: each label is another letter than the one that the model answers, in a fixed
-      way. The labels can be read, and the direction moves the answer, but to that other letter.
-    """
-
-    manifest: ClassVar[Manifest] = STEERING
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"sites": ["llm.block.1"], "strengths": [0, 1], "controls": 12, "samples": 16, "draws": 200}
-    )
-
-    def planted(self, signal: Signal) -> Planted:
-        """See `AnalysisTests.planted`."""
-        if signal != "confounded":
-            return in_model(signal)
-        data = in_model("present")
-        choices = data.samples[0].choices
-        other = dict(zip(choices, (*choices[1:], choices[0]), strict=True))
-        samples = [replace(sample, label=other[str(sample.label)]) for sample in data.samples]
-        return replace(data, samples=samples)
-
-
 PROBE_CHECKS = (ProbeChecks,)
 LOGIT_LENS_CHECKS = (LogitLensChecks,)
 BLIND_TEST_CHECKS = (BlindTestChecks,)
 ATTENTION_MAP_CHECKS = (AttentionMapChecks,)
 KNOCKOUT_CHECKS = (KnockoutChecks,)
 ABLATION_CHECKS = (AblationChecks,)
-
-
-STEERING_CHECKS = (SteeringChecks,)

@@ -81,5 +81,5 @@ STEERING = Manifest(
     help="Moves answers along a learnt direction, and measures the damage to other questions.",
     needs=frozenset({"labels", "model", "generate"}),
     requires=("torch", "sklearn"),
-    checks="vlmlens_plugins.analysis.checks:STEERING_CHECKS",
+    checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
 )

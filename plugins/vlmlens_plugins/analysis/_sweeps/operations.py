@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-from vlmlens.abc.edit_texts import read_edit
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import EditError
 from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Need, WrittenEdit
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
+
+Read: TypeAlias = Callable[[str], Edit | EdgeCut]
+"""Reads an edit that is written as text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,17 +48,22 @@ class AddDirection:
         return {"strength": self.strength, "norm": float(self.vector.norm())}
 
 
-def made(changes: Sequence[JSON], directions: Mapping[str, torch.Tensor]) -> list[Edit | EdgeCut]:
+def made(
+    changes: Sequence[JSON], directions: Mapping[str, torch.Tensor], read: Read
+) -> list[Edit | EdgeCut]:
     """The edits of a cell. None of them is strict: an edit may find the rows as it leaves them.
 
     Args:
         changes: From `Change.to_json`.
         directions: By name.
+        read: Reads an edit that is written as text, as `Registry.edit` does.
     """
-    return [_made(change, directions) for change in changes]
+    return [_made(change, directions, read) for change in changes]
 
 
-def _made(change: Mapping[str, JSON], directions: Mapping[str, torch.Tensor]) -> Edit | EdgeCut:
+def _made(
+    change: Mapping[str, JSON], directions: Mapping[str, torch.Tensor], read: Read
+) -> Edit | EdgeCut:
     written = WrittenEdit.parse(change["edit"])
     if written.keys:
         return cut_of(written, change.get("random"), change.get("drawn", "keys"))
@@ -65,7 +72,7 @@ def _made(change: Mapping[str, JSON], directions: Mapping[str, torch.Tensor]) ->
         rows = Selector.parse(written.selector)
         edit: Edit | EdgeCut = Edit(written.site, rows, adds, written.text, strict=False)
     else:
-        edit = read_edit(change["edit"])
+        edit = read(change["edit"])
     assert isinstance(edit, Edit)  # noqa: S101
     if "random" in change:
         edit = replace(edit, selector=RandomRows(like=edit.selector, seed=change["random"]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -147,9 +147,9 @@ def _margins(swept: Swept, rivals: Sequence[int], which: str) -> Floats:
     )
 
 
-def _flipped(one: dict[str, dict[str, list[float]]]) -> bool:
+def _flipped(one: Mapping[str, Any]) -> bool:
     """Whether another answer is the most probable one now; of a single answer, another token."""
     edited, base = one["edited"]["logit"], one["base"]["logit"]
     if len(edited) > 1:
-        return edited.index(max(edited)) != base.index(max(base))
-    return one["edited"]["top"] != one["base"]["top"]
+        return bool(edited.index(max(edited)) != base.index(max(base)))
+    return bool(one["edited"]["top"] != one["base"]["top"])

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,10 @@ from pydantic import Field
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
 from vlmlens.passes.batch import Batch
-from vlmlens.passes.edits import Spread
+from vlmlens.passes.edits import EdgeCut, Edit, Spread
 from vlmlens.passes.others import Others
 from vlmlens.passes.replay import Replay
+from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.tokens import AxisLayout, Selector, TokenKind
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
@@ -86,8 +88,15 @@ class CellWork(ModelWork):
     def _cell(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         with self._under(vlm, units[0].arguments["under"]) as others:
             recorded = self._recorded(vlm, units)
-            edits = made(units[0].arguments["changes"], self._directions)
-            return recorded.results(edits, others)
+            return recorded.results(self._made(units[0].arguments["changes"]), others)
+
+    def _made(self, changes: Sequence[JSON]) -> list[Edit | EdgeCut]:
+        return made(changes, self._directions, self._registry.edit)
+
+    @cached_property
+    def _registry(self) -> Registry:
+        """The interventions, which are looked for once and not for every cell."""
+        return Registry.default()
 
     @contextmanager
     def _under(self, vlm: ModelAdapter, under: Sequence[JSON]) -> Iterator[Others]:
@@ -98,7 +107,7 @@ class CellWork(ModelWork):
             deviation = torch.tensor(self.options.deviations.get(column, [0.0] * len(mean)))
             spreads[site, selector] = Spread(0, torch.tensor(mean), deviation)
         others = Others.measured(vlm, spreads)
-        with vlm.edited(made(under, self._directions), others=others):
+        with vlm.edited(self._made(under), others=others):
             yield others
 
     def _recorded(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> _Recorded:
@@ -191,6 +200,11 @@ def encoded(
     """Samples with what their answers begin with, which counts as a part of the prompt.
 
     So `last` is the row that predicts the followed token, and `text` holds all that is before it.
+
+    Args:
+        vlm: The model.
+        samples: The samples.
+        prefixes: Per sample, the tokens that all its followed answers begin with.
     """
     if not any(prefixes):
         return vlm.encode(samples)

@@ -89,7 +89,8 @@ class _Run:
     def all(self) -> tuple[Swept, list[Order]]:
         """The components one by one, and the greedy order of each task."""
         if self.options.by == "mean":
-            columns = [name for each in self.every for name in each.columns(self.rows)]
+            named = (name for each in self.every for name in each.columns(self.rows))
+            columns = list(dict.fromkeys(named))
             targets = [item.target for item in self.chosen.items]
             self.named = spreads(
                 self.context, targets, list(dict.fromkeys(columns)), deviations=False

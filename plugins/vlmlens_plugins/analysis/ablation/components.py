@@ -19,7 +19,6 @@ _SITES: Final[Mapping[Part, tuple[str, ...]]] = {
     "mlp": ("llm.block.*.mlp_out",),
     "block": ("llm.block.*.attn_out", "llm.block.*.mlp_out"),
 }
-_SITE = "site"
 _EDITS = {"mean": "mean", "zero": "zero", "resample": "patch"}
 
 Rows = Mapping[Axis, Sequence[str]]
@@ -79,7 +78,7 @@ def components(vlm: ModelAdapter, options: AblationOptions) -> list[Component]:
         )
     if options.sites is not None:
         sites = vlm.sites.resolve_all(options.sites)
-        return [Component(s.name, _SITE, _layer(s.name), ((s.name, s.axis),)) for s in sites]
+        return [Component(s.name, "site", _layer(s.name), ((s.name, s.axis),)) for s in sites]
     return [each for part in dict.fromkeys(options.parts) for each in _of_part(vlm, part)]
 
 

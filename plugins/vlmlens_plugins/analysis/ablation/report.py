@@ -319,17 +319,17 @@ def _figures(task: _Task, *, several: bool) -> list[Figure]:
         if not numbers:
             continue
         values = {
-            (task.every[i].layer, task.every[i].short): float(task.effect.value[i]) for i in numbers
+            (task.every[i].layer, task.every[i].short): -float(task.effect.value[i])
+            for i in numbers
         }
-        most = max(map(abs, values.values())) or 1.0
-        metric = NAMES[task.found.best]
+        metric = NAMES[task.found.best].removeprefix("change of ")
         found.append(
             heat_map(
                 f"ablation-{name}-{slug(task.name)}" if several else f"ablation-{name}",
-                f"{task.name}: {metric}, by what is ablated",
+                f"{task.name}: how much lower {metric} is, by what is ablated",
                 values,
-                label="ablated",
-                limits=(-most, most),
+                label="loss",
+                limits=(0.0, max(values.values(), default=0.0) or 1.0),
             )
         )
     return found

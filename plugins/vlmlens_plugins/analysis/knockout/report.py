@@ -26,6 +26,7 @@ from vlmlens_plugins.analysis.knockout.options import KnockoutOptions
 from vlmlens_plugins.analysis.knockout.routes import ALL_LAYERS
 
 _ALPHA = 0.05
+_TENTH = 10.0
 _NAMES = ("route", "center")
 _CONTROLS = {"keys": "other rows are read", "readers": "other rows read", "": ""}
 
@@ -74,6 +75,25 @@ class _Task:
         change = self.change
         return bool(change.p[cell] <= _ALPHA and abs(change.value[cell]) >= self.least)
 
+    def does_little(self, cell: int) -> bool:
+        """Whether the interval excludes a change of the probability by a tenth."""
+        return bool(self.change.low[cell] > -_TENTH and self.change.high[cell] < _TENTH)
+
+    def verdict(self, cell: int) -> Verdict:
+        """Whether a cut does something."""
+        if self.differs(cell):
+            return Verdict.DIFFERS
+        return Verdict.NO_DIFFERENCE if self.does_little(cell) else Verdict.INCONCLUSIVE
+
+    def layers(self, cell: int) -> str:
+        """The layers of a cell."""
+        return self.swept.cells[cell].about["layers"]
+
+    def hurts(self, cell: int) -> bool:
+        """Whether it lowers the probability, more than the control does."""
+        value, control = self.change.value[cell], self.change.control[cell]
+        return self.differs(cell) and bool(value < (0.0 if np.isnan(control) else min(control, 0)))
+
     def most(self, route: str) -> int:
         """The window in which cutting a route lowers the probability most."""
         return min(self.windows(route), key=lambda i: float(self.change.value[i]))
@@ -102,7 +122,7 @@ def report(
     return Result(
         analysis="knockout",
         title="Which rows must read which",
-        findings=[_finding(task, route) for task in tasks for route in task.routes],
+        findings=[each for task in tasks for each in _findings(task)],
         tables=[_routes(tasks, drawn), _layers(tasks, drawn), _samples(tasks)],
         figures=[_figure(task, several=len(tasks) > 1) for task in tasks],
         options=options.model_dump(mode="json"),
@@ -129,15 +149,41 @@ def _tasks(swept: Swept, chosen: Followed, seed: int, options: KnockoutOptions) 
     return tasks
 
 
+def _findings(task: _Task) -> list[Finding]:
+    """The ways of the image together, then each route."""
+    every = [_finding(task, route) for route in task.routes]
+    ways = _ways(task)
+    if len(ways) < 2 or not all(way.startswith("image") for way in ways):
+        return every
+    used = [way for way in ways if task.hurts(task.whole(way))]
+    closed = [way for way in ways if way not in used and task.does_little(task.whole(way))]
+    unclear = [way for way in ways if way not in used and way not in closed]
+    parts = [
+        ("passes through ", [f"{way} (most in {task.layers(task.most(way))})" for way in used]),
+        ("does not pass through ", closed),
+        ("may pass through ", unclear),
+    ]
+    text = f"{task.name}: what the answer takes from the image " + ", ".join(
+        f"{words}{' and '.join(those)}" for words, those in parts if those
+    )
+    text += "."
+    return [Finding(text, subject=task.name, values={"used": len(used)}, notable=True), *every]
+
+
+def _ways(task: _Task) -> list[str]:
+    """Single ways of the image (else: of anything), without the cut of all of them."""
+    ways = [each for each in task.routes if not each.endswith(f"-> {LATER}")] or task.routes
+    return [each for each in ways if each.startswith("image")] or ways
+
+
 def _finding(task: _Task, route: str) -> Finding:
     whole, most = task.whole(route), task.most(route)
     change = task.change
     control = change.control[whole]
     beside = f" (as many other rows: {_percent(control)})" if np.isfinite(control) else ""
     windows = (
-        f"; of the windows, {task.swept.cells[most].about['layers']} does most: "
-        f"{_percent(change.value[most])}"
-        if len(task.windows(route)) > 1
+        f"; of the windows, {task.layers(most)} does most: {_percent(change.value[most])}"
+        if len(task.windows(route)) > 1 and task.differs(most)
         else ""
     )
     text = (
@@ -150,29 +196,24 @@ def _finding(task: _Task, route: str) -> Finding:
         "all_layers": number(change.value[whole]),
         "control": number(control),
         "p": number(change.p[whole]),
-        "strongest": task.swept.cells[most].about["layers"],
+        "strongest": task.layers(most),
         "there": number(change.value[most]),
     }
-    verdict = Verdict.DIFFERS if task.differs(whole) else Verdict.NO_DIFFERENCE
-    return Finding(text, verdict, task.name, values)
+    return Finding(text, task.verdict(whole), task.name, values)
 
 
 def _glance(task: _Task) -> Glance:
-    """The way of the image (else: of anything) whose cut hurts most."""
-    ways = [each for each in task.routes if not each.endswith(f"-> {LATER}")] or task.routes
-    ways = [each for each in ways if each.startswith("image")] or ways
-    route = min(ways, key=lambda each: float(task.change.value[task.whole(each)]))
+    """The way whose cut hurts most."""
+    route = min(_ways(task), key=lambda each: float(task.change.value[task.whole(each)]))
     whole, most = task.whole(route), task.most(route)
-    control = task.change.control[whole]
-    harm = 0.0 if np.isnan(control) else min(control, 0.0)
-    hurts = task.differs(whole) and task.change.value[whole] < harm
-    where = task.swept.cells[most].about["layers"]
+    hurts = task.hurts(whole)
+    where = task.layers(most)
     curve = [number(task.change.value[i]) for i in task.windows(route)]
     return Glance(
         task.name,
         "answer passes through",
-        f"{route}, {where}" if hurts else "no route that was cut",
-        Verdict.DIFFERS if hurts else Verdict.NO_DIFFERENCE,
+        f"{route}, {where}" if hurts else "not shown",
+        task.verdict(whole),
         value=number(task.change.value[whole] / 100),
         curve=curve,
     )
@@ -188,7 +229,7 @@ def _routes(tasks: Sequence[_Task], drawn: dict[str, str]) -> Table:
                     "task": task.name,
                     "route": route,
                     **_interval("all_layers", task.change, whole),
-                    "strongest": task.swept.cells[most].about["layers"],
+                    "strongest": task.layers(most),
                     **_interval("there", task.change, most),
                     "control": number(task.change.control[whole]),
                     "control_is": _CONTROLS[drawn.get(route, "")],
@@ -241,7 +282,7 @@ def _samples(tasks: Sequence[_Task]) -> Table:
                         "probability": float(before[k]),
                         "all_layers": float(before[k] + changes[whole]),
                         "flipped": bool(task.found.flipped[whole, k]),
-                        "strongest": task.swept.cells[most].about["layers"],
+                        "strongest": task.layers(most),
                         "there": float(before[k] + changes[most]),
                     }
                 )
@@ -251,12 +292,12 @@ def _samples(tasks: Sequence[_Task]) -> Table:
 
 def _figure(task: _Task, *, several: bool) -> Figure:
     values = {
-        (cell.about["center"], cell.about["route"]): float(task.change.value[i]) / 100
+        (cell.about["center"], cell.about["route"]): -float(task.change.value[i]) / 100
         for i, cell in enumerate(task.swept.cells)
     }
     name, of = (f"knockout-{slug(task.name)}", f"{task.name}: ") if several else ("knockout", "")
-    title = f"{of}Change of the answer's probability, as a share, with a route cut around a layer"
-    return heat_map(name, title, values, label="route", limits=(-1.0, 1.0))
+    title = f"{of}Share of the answer's probability that is lost, with a route cut around a layer"
+    return heat_map(name, title, values, label="share lost")
 
 
 def _interval(name: str, found: Effects, cell: int) -> dict[str, Cell]:

@@ -15,9 +15,10 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import CellOptions, sweep
-from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward, answer_tokens
 from vlmlens_plugins.analysis.steering import learning, report
 from vlmlens_plugins.analysis.steering.aims import Aim, Parts, chosen_aim, mark_of, split
+from vlmlens_plugins.analysis.steering.cost import check_passes
 from vlmlens_plugins.analysis.steering.figures import figures
 from vlmlens_plugins.analysis.steering.files import Direction, open_direction, save_direction
 from vlmlens_plugins.analysis.steering.measuring import (
@@ -27,7 +28,6 @@ from vlmlens_plugins.analysis.steering.measuring import (
 )
 from vlmlens_plugins.analysis.steering.options import SteeringOptions
 from vlmlens_plugins.analysis.steering.rows import mean_rows
-from vlmlens_plugins.analysis.steering.stages import Stages
 from vlmlens_plugins.analysis.steering.steered import Steered
 from vlmlens_plugins.analysis.steering.tables import tables
 
@@ -78,7 +78,8 @@ class Steering(Analysis):
             warnings.append(message)
             context.warn(message)
 
-        return replace(self._result(replace(context, warn=warn)), warnings=warnings)
+        heard = replace(context, warn=warn, progress=Onward(context.progress))
+        return replace(self._result(heard), warnings=warnings)
 
     def _result(self, context: AnalysisContext) -> Result:
         vlm, given = context.model(), self._given()
@@ -86,16 +87,21 @@ class Steering(Analysis):
         parts = _comparable(context, vlm, parts)
         sites = site_names(vlm, self.options.sites) if given is None else [given.site]
         kinds = ["random", "shuffled"] if given is None else ["random"]
-        stages = Stages.of(context, self.options, parts, len(sites), len(kinds))
-        stages.check(self.options.max_passes)
+        check_passes(
+            self.options,
+            parts,
+            sites=len(sites),
+            kinds=len(kinds),
+            batch_size=context.batch_size,
+        )
         if given is None:
-            directions, named = self._learn(stages.next(), aim, parts, sites)
+            directions, named = self._learn(context, aim, parts, sites)
         else:
             check_site(vlm, given)
-            _warn_of_origin(stages.next(), vlm, given)
+            _warn_of_origin(context, vlm, given)
             directions, named = [given], {given.site: given.vector.tolist()}
             named |= self._random(given.site, given.norm, len(given.vector), context.seed)
-        steered = self._steer(stages, aim, parts, directions, kinds, named)
+        steered = self._steer(context, aim, parts, directions, kinds, named)
         saved = self._save(context, directions) if given is None else []
         return Result(
             analysis="steering",
@@ -210,7 +216,7 @@ class Steering(Analysis):
 
     def _steer(
         self,
-        stages: Stages,
+        context: AnalysisContext,
         aim: Aim,
         parts: Parts,
         directions: Sequence[Direction],
@@ -226,8 +232,8 @@ class Steering(Analysis):
             for cell in control_cells(each.site, rows, chosen.stated, kind, draws)
         ]
         options = CellOptions(directions=named)
-        wanted = sweep(stages.next(), parts.wanted, [*cells, *controls], chosen, options)
-        context, untouched = stages.next(), None
+        wanted = sweep(context, parts.wanted, [*cells, *controls], chosen, options)
+        untouched = None
         if parts.untouched:
             untouched = sweep(context, parts.untouched, cells, chosen, options)
         steered = Steered(chosen, aim, parts, directions, wanted, untouched, None, context.seed)
@@ -237,7 +243,7 @@ class Steering(Analysis):
             for cell in control_cells(steered.best.site, rows, strength, "random", draws)
         ]
         both = [*parts.wanted, *parts.untouched]
-        return replace(steered, random=sweep(stages.next(), both, lines, chosen, options))
+        return replace(steered, random=sweep(context, both, lines, chosen, options))
 
     def _save(self, context: AnalysisContext, directions: Sequence[Direction]) -> list[str]:
         """The names of the files, one per direction."""

@@ -36,7 +36,7 @@ def learned(
         pairs: Per row, the name of its pair; "" where it has none. For pca.
         rng: For pca, of pairs where rows have none.
     """
-    difference = rows[positive].mean(0) - rows[~positive].mean(0)
+    difference: Rows = rows[positive].mean(0) - rows[~positive].mean(0)
     if method == "mean-difference" or not difference.any():
         return difference
     if method == "probe":

@@ -33,8 +33,7 @@ class MeanRows(ModelWork):
         places = []
         for column in units[0].arguments["columns"]:
             name, _, selector = column.partition("/")
-            rows = Selector.parse(selector)
-            places += [(site, rows) for site in vlm.sites.resolve(name)]
+            places += [(site, Selector.parse(selector)) for site in vlm.sites.resolve(name)]
         prefixes = [unit.arguments["prefix"] for unit in units]
         batch = encoded(vlm, [unit.sample for unit in units], prefixes)
         found = Others(vlm, ()).rows(batch, places)
