@@ -158,6 +158,15 @@ def test_plugins_list_and_show() -> None:
     assert "Look into sub-folders." in text
 
 
+def test_limits_are_shown_a_line_each() -> None:
+    show = ("plugins", "show", "hf", "--kind", "adapter")
+    (hf,) = json.loads(vlmlens(*show, "--json").stdout)["plugins"]
+    lines = [" ".join(line.split()) for line in vlmlens(*show).stdout.splitlines()]
+    first = lines.index(f"limits {hf['limits'][0]}")
+    more = hf["limits"][1:]
+    assert lines[first + 1 : first + 1 + len(more)] == more != []
+
+
 def test_a_lifecycle_plugin_is_shown() -> None:
     (shown,) = json.loads(vlmlens("plugins", "show", "run-log", "--json").stdout)["plugins"]
     assert (shown["kind"], shown["from"].split()[0]) == ("plugin", "vlmlens")

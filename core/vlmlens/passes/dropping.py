@@ -17,7 +17,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from vlmlens.passes.compiling import uncompiled
-from vlmlens.passes.edges import Cells, Cutting, refused
+from vlmlens.passes.edges import Cells, Cutting, check_own_keys, refused
 from vlmlens.passes.forwards import Forward, replaced_forward
 from vlmlens.passes.tracing import depth
 
@@ -176,6 +176,7 @@ def _watched(attention: torch.nn.Module, droppings: Sequence[Dropping]) -> Itera
         def forward(*args: Any, **kwargs: Any) -> Any:
             if depth() != began:
                 return plain(*args, **kwargs)
+            check_own_keys(droppings[0].place, kwargs)
             with _Watching(droppings) as watching:
                 found = plain(*args, **kwargs)
             watching.check()
