@@ -12,8 +12,10 @@ from vlmlens.results import Cell, Figure, Finding, Glance, Result, Series, Table
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps import Swept
 from vlmlens_plugins.analysis._sweeps.effects import (
+    ALPHA,
     Effects,
     control_changes,
+    weak,
     without_controls,
 )
 from vlmlens_plugins.analysis._sweeps.followed import Followed
@@ -31,7 +33,6 @@ from vlmlens_plugins.analysis.ablation.components import Component, Rows
 from vlmlens_plugins.analysis.ablation.greedy import Order
 from vlmlens_plugins.analysis.ablation.options import AblationOptions
 
-_ALPHA = 0.05
 _SHOWN = 5
 Floats = npt.NDArray[np.float64]
 
@@ -72,7 +73,13 @@ class _Task:
         """Whether an ablation harms, significantly more than most others do."""
         effect, control = self.effect, self.effect.control[i]
         beyond = effect.value[i] < (0.0 if np.isnan(control) else control)
-        return bool(effect.p[i] <= _ALPHA and beyond and effect.value[i] <= -self.least)
+        return bool(effect.p[i] <= ALPHA and beyond and effect.value[i] <= -self.least)
+
+    def verdict(self, i: int) -> Verdict:
+        """Whether a component is needed, as far as the groups of samples can tell."""
+        if self.needed(i):
+            return Verdict.DIFFERS
+        return Verdict.INCONCLUSIVE if self.effect.too_few else Verdict.NO_DIFFERENCE
 
 
 def report(
@@ -120,7 +127,7 @@ def report(
         figures=figures,
         options=options.model_dump(mode="json"),
         notes=[*_notes(options, rows, chosen), *chosen.notes],
-        warnings=warnings,
+        warnings=[*warnings, *weak({task.name: task.effect for task in tasks})],
         overview=[_glance(task) for task in tasks],
     )
 
@@ -176,8 +183,7 @@ def _finding(task: _Task) -> Finding:
         "needed": len(needed),
         "components": len(task.every),
     }
-    verdict = Verdict.DIFFERS if needed else Verdict.NO_DIFFERENCE
-    return Finding(text, verdict, task.name, values)
+    return Finding(text, task.verdict(needed[0] if needed else top), task.name, values)
 
 
 def _still(task: _Task) -> Finding | None:
@@ -200,7 +206,7 @@ def _glance(task: _Task) -> Glance:
         task.name,
         "answer needs",
         task.every[top].name if needed else "no single component",
-        Verdict.DIFFERS if needed else Verdict.NO_DIFFERENCE,
+        task.verdict(top),
         value=number(task.effect.value[top]),
         curve=_by_layer(task),
     )

@@ -10,7 +10,13 @@ import numpy as np
 from vlmlens.results import Cell, Figure, Finding, Glance, Result, Table, Verdict
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps import Swept
-from vlmlens_plugins.analysis._sweeps.effects import Effects, control_changes, without_controls
+from vlmlens_plugins.analysis._sweeps.effects import (
+    ALPHA,
+    Effects,
+    control_changes,
+    weak,
+    without_controls,
+)
 from vlmlens_plugins.analysis._sweeps.followed import Followed
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis._sweeps.rows import LATER
@@ -25,7 +31,6 @@ from vlmlens_plugins.analysis._sweeps.scores import (
 from vlmlens_plugins.analysis.knockout.options import KnockoutOptions
 from vlmlens_plugins.analysis.knockout.routes import ALL_LAYERS
 
-_ALPHA = 0.05
 _TENTH = 10.0
 _NAMES = ("route", "center")
 _CONTROLS = {"keys": "other rows are read", "readers": "other rows read", "": ""}
@@ -73,11 +78,13 @@ class _Task:
     def differs(self, cell: int) -> bool:
         """Whether a cut changes the answer's probability, significantly and not just a little."""
         change = self.change
-        return bool(change.p[cell] <= _ALPHA and abs(change.value[cell]) >= self.least)
+        return bool(change.p[cell] <= ALPHA and abs(change.value[cell]) >= self.least)
 
     def does_little(self, cell: int) -> bool:
         """Whether the interval excludes a change of the probability by a tenth."""
-        return bool(self.change.low[cell] > -_TENTH and self.change.high[cell] < _TENTH)
+        change = self.change
+        narrow = change.low[cell] > -_TENTH and change.high[cell] < _TENTH
+        return bool(narrow and change.groups > 1)
 
     def verdict(self, cell: int) -> Verdict:
         """Whether a cut does something."""
@@ -127,7 +134,7 @@ def report(
         figures=[_figure(task, several=len(tasks) > 1) for task in tasks],
         options=options.model_dump(mode="json"),
         notes=[*_notes(width, options), *chosen.notes],
-        warnings=warnings,
+        warnings=[*warnings, *weak({task.name: task.change for task in tasks})],
         overview=[_glance(task) for task in tasks],
     )
 
