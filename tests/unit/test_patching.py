@@ -141,6 +141,17 @@ def test_the_object_is_more_than_other_patches(run: Callable[..., Result]) -> No
     assert columns["flips"][0] == 1
 
 
+def test_another_seed_draws_other_controls(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
+    options = {"sites": ["projector"], "rows": [REGION], "controls": 1, "patches": 0, "draws": 100}
+    analysis = Patching(PatchingOptions.model_validate(options))
+    one, other = (
+        analysis.run(context(vlm, samples[:4], seed=seed)).table("patching").columns
+        for seed in (0, 1)
+    )
+    assert one["effect"] == other["effect"]
+    assert one["control"] != other["control"]
+
+
 def test_single_patches_lie_over_the_object(
     vlm: ModelAdapter, pairs: list[Pair], run: Callable[..., Result]
 ) -> None:

@@ -134,15 +134,19 @@ class Patching(Analysis):
         wanted = self.options.rows or _default_rows(
             [one for item in items for one in (item.target, item.donor) if one is not None]
         )
+        seeds = range(context.seed, context.seed + self.options.controls)
         cells: list[Cell] = []
-        absent: dict[str, str] = {}
-        for place in grid.places(context.model(), self.options.sites, self.options.window):
+        absent: dict[tuple[str, str], list[str]] = {}
+        places = grid.places(context.model(), self.options.sites, self.options.window)
+        for place in places:
             rows, missing = grid.applicable(wanted, place.axis, layouts)
-            absent |= missing
+            for why in missing.items():
+                absent.setdefault(why, []).append(place.name)
             for name in rows:
-                cells += grid.cell(place, name, self.options.controls, layouts)
-        for name, why in absent.items():
-            context.warn(f"The rows {name!r} are left out: {why}")
+                cells += grid.cell(place, name, seeds, layouts)
+        for (name, why), where in absent.items():
+            at = "" if len(where) == len(places) else f" at {_named_sites(where)}"
+            context.warn(f"The rows {name!r} are left out{at}: {why}")
         if not cells:
             raise CompositionError(
                 f"None of the rows {', '.join(wanted)} exists at the chosen sites.",
@@ -208,6 +212,12 @@ def _default_rows(samples: Sequence[Sample]) -> list[str]:
     if common:
         rows[1:1] = [f"image.region({common[0]})", f"image.rest({common[0]})"]
     return rows
+
+
+def _named_sites(names: Sequence[str]) -> str:
+    """The first of some sites, and how many more there are."""
+    more = len(names) - 1
+    return f"{names[0]} and {more} more sites" if more > 1 else " and ".join(names)
 
 
 def _named(region: str) -> bool:

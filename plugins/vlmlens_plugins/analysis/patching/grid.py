@@ -13,7 +13,7 @@ from vlmlens.tokens import Selector, TokenKind, TokenLayout
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows
 
-DEFAULT_SITES = ("projector", "llm.block.*")
+DEFAULT_SITES = ("projector", "llm.encoder.block.*", "llm.block.*")
 DEFAULT_ROWS = ("image", "question", "last")
 _OF_TEXT = (Axis.LLM, Axis.ENCODER)
 Layouts = dict[Axis, list[TokenLayout]]
@@ -151,10 +151,16 @@ def applicable(
     return kept, missing
 
 
-def cell(place: Place, rows: str, controls: int, layouts: Layouts) -> list[Cell]:
+def cell(place: Place, rows: str, controls: Sequence[int], layouts: Layouts) -> list[Cell]:
     """The cell of some rows at a place, and its controls: other rows of equal number.
 
     There is no control where a sample has not as many other rows.
+
+    Args:
+        place: The place.
+        rows: A selector, or several joined by +.
+        controls: The seed of each draw of the control.
+        layouts: From `layouts_of`.
     """
     parts = parts_of(rows)
     about = {"site": place.name, "rows": rows}
@@ -165,7 +171,7 @@ def cell(place: Place, rows: str, controls: int, layouts: Layouts) -> list[Cell]
                 tuple(_patch(site, rows, seed) for site in place.sites),
                 {**about, "control": "other rows"},
             )
-            for seed in range(controls)
+            for seed in controls
         ]
     return found
 

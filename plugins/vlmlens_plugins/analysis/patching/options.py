@@ -26,7 +26,9 @@ class PatchingOptions(SweepOptions):
         "noise on `noise_at` and the same sample without.",
     )
     sites: Texts = Field(
-        None, description="Sites, as patterns. Default: projector and llm.block.*."
+        None,
+        description="Sites, as patterns. Default: projector and llm.block.*, with an encoder "
+        "for text llm.encoder.block.*, too.",
     )
     rows: Texts = Field(
         None,

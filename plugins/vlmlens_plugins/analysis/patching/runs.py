@@ -135,7 +135,7 @@ def traced(context: AnalysisContext, options: PatchingOptions) -> tuple[list[Ite
         )
     named = spreads(context, right, [options.noise_at], deviations=True)
     items = []
-    for draw in range(options.noises):
+    for draw in range(context.seed, context.seed + options.noises):
         under = (Change(f"{options.noise_at} = noise({options.sigma:g}, {draw})"),)
         items += [_item(sample, under) for sample in right]
     return items, named
