@@ -111,6 +111,17 @@ def test_what_is_no_edit(text: str, message: str) -> None:
         WrittenEdit.parse(text)
 
 
+def test_an_edit_pools_no_rows() -> None:
+    with pytest.raises(EditError, match="pools rows"):
+        edit("llm.block.3/image.mean")
+
+
+def test_one_edit_needs_no_list(vlm: TinyLlava) -> None:
+    with vlm.edited("llm.block.0/last = zero"):
+        (active,) = vlm.active_edits
+        assert [each.text for each in active.edits] == ["llm.block.0/last = zero"]
+
+
 def test_splitting_leaves_parentheses_whole() -> None:
     assert split_outside("a(1,2),b[3,4],c", ",") == ["a(1,2)", "b[3,4]", "c"]
     assert split_outside("a)b,c", ",") == ["a)b", "c"]

@@ -281,6 +281,7 @@ def test_rows_that_do_not_exist_are_said(run: Callable[..., Result]) -> None:
     ("options", "error", "message"),
     [
         ({"rows": ["lasst"]}, SelectorError, "is not a selector"),
+        ({"rows": "image.mean"}, SpecError, "pools rows"),
         ({"sites": ["llm.block.77"]}, SiteNotFound, "llm.block.77"),
         ({"min_difference": 1e9}, MissingAnnotation, "No pair is left"),
     ],

@@ -25,7 +25,7 @@ Rows: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """A function from rows of an activation to those that replace them."""
 
 Edits: TypeAlias = "Sequence[str | Edit | EdgeCut] | Mapping[str, Rows]"
-"""Edits as text (`llm.block.3/image = zero`) or as objects; or functions by site
+"""Edits as text (`llm.block.3/image = zero`, one or several) or as objects; or functions by site
 (`llm.block.3`: of the whole activation) or column (`llm.block.3/last`: of the rows of a sample)."""
 
 
@@ -94,7 +94,8 @@ class Editable:
         if isinstance(edits, Mapping):
             opened: Sequence[Edit | EdgeCut] = function_edits(edits)
         else:
-            opened = [read_edit(edit) if isinstance(edit, str) else edit for edit in edits]
+            several = [edits] if isinstance(edits, str) else edits
+            opened = [read_edit(edit) if isinstance(edit, str) else edit for edit in several]
         model: Any = self
         made = Editing(model, opened, others, donors)
         self.active_edits.append(made)

@@ -143,6 +143,14 @@ class Edit:
     text: str
     strict: bool = True
 
+    def __post_init__(self) -> None:
+        if self.selector is not None and self.selector.pool is not None:
+            raise EditError(
+                f"{self.text!r} pools rows, and an edit replaces each of them.",
+                subject=self.text,
+                hint="Name rows without .mean or .max.",
+            )
+
     def describe(self) -> dict[str, Any]:
         """Everything that determines what it does, as JSON-ready data."""
         return {"edit": self.text, **self.operation.describe()}

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, SelectorError
+from vlmlens.errors import CompositionError, MissingAnnotation, SelectorError, SpecError
 from vlmlens.pairs import pairs_of
 from vlmlens.regions import ATTRIBUTE, regions_of
 from vlmlens.results import Figure, Result
@@ -44,7 +44,12 @@ class Patching(Analysis):
         del columns
         for rows in self.options.rows or ():
             for part in grid.parts_of(rows):
-                Selector.parse(part)
+                if Selector.parse(part).pool is not None:
+                    raise SpecError(
+                        f"{part!r} pools rows, and patching exchanges each of them.",
+                        subject="rows",
+                        hint="Name rows without .mean or .max.",
+                    )
         if self.options.mode == "trace":
             noise_place(self.options.noise_at)
         if self.options.mode == "pairs":
@@ -140,8 +145,8 @@ class Patching(Analysis):
         places = grid.places(context.model(), self.options.sites, self.options.window)
         for place in places:
             rows, missing = grid.applicable(wanted, place.axis, layouts)
-            for why in missing.items():
-                absent.setdefault(why, []).append(place.name)
+            for left_out in missing.items():
+                absent.setdefault(left_out, []).append(place.name)
             for name in rows:
                 cells += grid.cell(place, name, seeds, layouts)
         for (name, why), where in absent.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import SelectorError, SiteNotFound
+from vlmlens.passes.edits import split_outside
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item
@@ -103,7 +104,7 @@ def parts_of(rows: str) -> list[str]:
     >>> parts_of("image.region(a+b) + last")
     ['image.region(a+b)', 'last']
     """
-    return [part.strip() for part in re.split(r"\+(?![^(]*\))", rows)]
+    return [part.strip() for part in split_outside(rows, "+")]
 
 
 def layouts_of(vlm: ModelAdapter, items: Sequence[Item], size: int) -> Layouts:
