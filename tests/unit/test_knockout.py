@@ -185,6 +185,14 @@ def test_findings_say_it_in_words(run: Callable[..., Result]) -> None:
     assert len(glance.curve) == 6
 
 
+def test_too_few_groups_are_said(default: Result) -> None:
+    assert default.warnings == [
+        "color: 6 groups of samples are too few for any of 28 effects to be significant; 11 are "
+        "needed."
+    ]
+    assert {each.verdict for each in default.findings[1:]} == {Verdict.INCONCLUSIVE}
+
+
 def test_tables_hold_every_route_layer_and_sample(default: Result) -> None:
     assert len(default.table("knockout")) == 4 * (6 + 1)
     assert len(default.table("knockout-routes")) == 4

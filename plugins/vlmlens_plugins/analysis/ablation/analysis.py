@@ -67,7 +67,11 @@ class Ablation(Analysis):
         axes = _axes(every)
         rows = rows_of({axis: layouts[axis] for axis in axes}, self.options.rows)
         swept, orders = _Run(context, self.options, chosen, every, rows).all()
-        return report(swept, orders, every, chosen, rows, self.options, context.seed, warnings)
+        seed = context.seed
+        result = report(swept, orders, every, chosen, rows, self.options, seed, warnings)
+        for message in result.warnings[len(warnings) :]:
+            context.warn(message)
+        return result
 
     def _cells(self, every: Sequence[Component]) -> int:
         pool = [each for each in every if each.part == every[0].part]

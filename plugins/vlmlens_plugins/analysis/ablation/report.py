@@ -19,6 +19,7 @@ from vlmlens_plugins.analysis._sweeps.effects import (
 from vlmlens_plugins.analysis._sweeps.followed import Followed
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis._sweeps.scores import (
+    ALPHA,
     NAMES,
     PERCENT,
     Scores,
@@ -26,12 +27,12 @@ from vlmlens_plugins.analysis._sweeps.scores import (
     row_of,
     scores,
     tested,
+    too_few,
 )
 from vlmlens_plugins.analysis.ablation.components import Component, Rows
 from vlmlens_plugins.analysis.ablation.greedy import Order
 from vlmlens_plugins.analysis.ablation.options import AblationOptions
 
-_ALPHA = 0.05
 _SHOWN = 5
 Floats = npt.NDArray[np.float64]
 
@@ -48,6 +49,7 @@ class _Task:
         measured: Effects by metric.
         still: Bool per component: it changed the logits of no sample.
         least: The smallest effect that counts.
+        few: A warning that nothing can be significant, or "".
     """
 
     name: str
@@ -57,6 +59,7 @@ class _Task:
     measured: dict[str, Effects]
     still: npt.NDArray[np.bool_]
     least: float
+    few: str
 
     @property
     def effect(self) -> Effects:
@@ -72,7 +75,15 @@ class _Task:
         """Whether an ablation harms, significantly more than most others do."""
         effect, control = self.effect, self.effect.control[i]
         beyond = effect.value[i] < (0.0 if np.isnan(control) else control)
-        return bool(effect.p[i] <= _ALPHA and beyond and effect.value[i] <= -self.least)
+        return bool(effect.p[i] <= ALPHA and beyond and effect.value[i] <= -self.least)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether a component is needed; no difference where every interval excludes an effect."""
+        if any(map(self.needed, range(len(self.every)))):
+            return Verdict.DIFFERS
+        little = bool((self.effect.low > -self.least).all()) and not self.few
+        return Verdict.NO_DIFFERENCE if little else Verdict.INCONCLUSIVE
 
 
 def report(
@@ -120,7 +131,7 @@ def report(
         figures=figures,
         options=options.model_dump(mode="json"),
         notes=[*_notes(options, rows, chosen), *chosen.notes],
-        warnings=warnings,
+        warnings=[*warnings, *(task.few for task in tasks if task.few)],
         overview=[_glance(task) for task in tasks],
     )
 
@@ -142,7 +153,8 @@ def _tasks(
         groups = [swept.items[i].group for i in members]
         measured = tested(own, groups, controls, seed=seed, draws=options.draws)
         alone = still[:, members].all(1)
-        tasks.append(_Task(name, members, every, own, measured, alone, options.min_effect))
+        few = too_few(name, groups, len(every))
+        tasks.append(_Task(name, members, every, own, measured, alone, options.min_effect, few))
     return tasks
 
 
@@ -176,8 +188,7 @@ def _finding(task: _Task) -> Finding:
         "needed": len(needed),
         "components": len(task.every),
     }
-    verdict = Verdict.DIFFERS if needed else Verdict.NO_DIFFERENCE
-    return Finding(text, verdict, task.name, values)
+    return Finding(text, task.verdict, task.name, values)
 
 
 def _still(task: _Task) -> Finding | None:
@@ -194,14 +205,14 @@ def _still(task: _Task) -> Finding | None:
 
 
 def _glance(task: _Task) -> Glance:
-    top = task.order[0]
-    needed = task.needed(top)
+    top = next(filter(task.needed, task.order), None)
+    shown = task.order[0] if top is None else top
     return Glance(
         task.name,
         "answer needs",
-        task.every[top].name if needed else "no single component",
-        Verdict.DIFFERS if needed else Verdict.NO_DIFFERENCE,
-        value=number(task.effect.value[top]),
+        "not shown" if top is None else task.every[top].name,
+        task.verdict,
+        value=number(task.effect.value[shown]),
         curve=_by_layer(task),
     )
 

@@ -87,7 +87,10 @@ class Knockout(Analysis):
         cells = self._cells(routes, sites, context.seed)
         swept = sweep(context, chosen.items, cells, self.options)
         width = width_of(self.options.window, len(sites))
-        return report(swept, chosen, self.options, width, context.seed, warnings)
+        result = report(swept, chosen, self.options, width, context.seed, warnings)
+        for message in result.warnings[len(warnings) :]:
+            context.warn(message)
+        return result
 
     @property
     def _shows(self) -> bool:
