@@ -39,7 +39,7 @@ def regions_of(text: object, sample: str) -> dict[str, tuple[Shape, ...]]:
     """The regions in the attribute of a sample, by name.
 
     Args:
-        text: The attribute's value.
+        text: The attribute's value; None or "": there are no regions.
         sample: The sample's id, for messages.
 
     Raises:
@@ -48,6 +48,8 @@ def regions_of(text: object, sample: str) -> dict[str, tuple[Shape, ...]]:
     >>> regions_of('{"cube": [0, 0, 8, 8]}', "s1")
     {'cube': (Shape(image=0, box=(0.0, 0.0, 8.0, 8.0), mask=None),)}
     """
+    if text is None or text == "":
+        return {}
     try:
         data = json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError) as error:

@@ -128,8 +128,7 @@ class Sample:
             parts.append(json.dumps(rules))
         if "boxes" in self.attributes:
             parts.append(json.dumps(self.attributes["boxes"]))
-        if REGIONS in self.attributes:
-            regions = self.attributes[REGIONS]
+        if (regions := self.attributes.get(REGIONS)) is not None:
             masks = [_image_digest(path, self.rules) for path in masks_in(regions)]
             parts.append(json.dumps({REGIONS: regions, "masks": masks}))
         if choices := named_choices(self.prompt, self.choices):

@@ -230,8 +230,7 @@ def test_wrong_routes_are_refused_before_the_model_runs(
 ) -> None:
     analysis = Knockout(KnockoutOptions.model_validate({"routes": routes}))
     with pytest.raises(error, match=message):
-        analysis.check(samples, ())
-        analysis.check_model(vlm, samples, ())
+        checked(analysis, vlm, samples)
 
 
 def test_samples_without_labels_or_images_are_refused(samples: Sequence[Sample]) -> None:
@@ -258,3 +257,9 @@ def test_too_many_passes_are_refused_before_the_model_runs(
     analysis = Knockout(KnockoutOptions(max_passes=27))
     with pytest.raises(SpecError, match="28 cells"):
         analysis.check_model(vlm, samples, ())
+
+
+def checked(analysis: Knockout, vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
+    """What is checked before the model runs."""
+    analysis.check(samples, ())
+    analysis.check_model(vlm, samples, ())

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._version import __version__
 from vlmlens.compose.image_cache import SETTLED, state_of
 from vlmlens.errors import VlmlensError
+from vlmlens.regions import ATTRIBUTE as REGIONS
+from vlmlens.regions import masks_in
 from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.signing import is_signed, signature
 from vlmlens.samples import Sample
@@ -83,6 +85,11 @@ class FileStates:
             self._last = path
             self._latest = max(self._latest, state[1] if state else 0)
             self._sum.update(f"{path}\0{state}\n".encode(errors="surrogatepass"))
+
+    def add_masks(self, sample: Sample) -> None:
+        """Add the masks of a sample's regions."""
+        for mask in masks_in(sample.attributes.get(REGIONS)):
+            self.add(mask, state_of(mask))
 
     @property
     def digest(self) -> str | None:
@@ -169,6 +176,7 @@ def _states(samples: Iterable[Sample]) -> str | None:
             if not isinstance(image, str):
                 return None
             states.add(image, state_of(image))
+        states.add_masks(sample)
     return states.digest
 
 

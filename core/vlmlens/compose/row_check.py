@@ -67,8 +67,7 @@ def _named(columns: Iterable[str], edits: Iterable[Edit | EdgeCut]) -> Iterable[
 
 
 def _check_regions(wanted: Sequence[NamedRows], sample: Sample) -> None:
-    given = sample.attributes.get(ATTRIBUTE)
-    regions = {} if given is None else regions_of(given, sample.id)
+    regions = regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
     for each in wanted:
         check_known(regions, each.name, sample.id, str(each))
     sizes = [_size(image) for image in sample.images]

@@ -113,7 +113,9 @@ class _Finder:
     def later(self, sample: Sample, layout: TokenLayout) -> Callable[[], Question] | None:
         """Finds a sample's question, once; None if the layout is of no words."""
         ids = layout.token_ids
-        return None if ids is None else cache(partial(self.find, sample, ids, layout))
+        if ids is None or not len(layout.positions(TokenKind.TEXT)):
+            return None
+        return cache(partial(self.find, sample, ids, layout))
 
     def find(self, sample: Sample, token_ids: Ints, layout: TokenLayout) -> Question:
         """The question of a sample, with the characters of each row.
@@ -123,8 +125,8 @@ class _Finder:
                 characters, or the adapter writes prompts in another way than it says.
         """
         asked = self._vlm.asked([sample])[0]
-        mark = (self._vlm.placeholders.mark if sample.images else None) or "\0"
-        parts = asked.split(mark)
+        mark = (self._vlm.placeholders.mark if sample.images else None) or ""
+        parts = asked.split(mark) if mark else [asked]
         rows = np.flatnonzero(layout.kinds == TokenKind.TEXT)
         tokens = spelled(token_ids[rows].tolist(), self._decode)
         prompt = _Spelling.of(tokens, rows, self._unseen)
@@ -267,16 +269,23 @@ class _Spelling:
             place: Where the part begins in the prompt.
             indices: Where its characters stand in the question.
         """
-        for number, index in enumerate(indices, place):
-            low, high = self.first[number], self.last[number]
-            for row in self.rows[(self.rows >= low) & (self.rows <= high)]:
-                start, stop = spans[row]
-                spans[row] = index if start < 0 else start, max(stop, index + 1)
-        if indices:
-            low, high = self.first[place], self.last[place + len(indices) - 1]
-            for row in self.rows[(self.rows > low) & (self.rows < high)]:
-                if spans[row, 0] < 0:
-                    spans[row] = spans[:row, 1].max()
+        if not indices:
+            return
+        index, end = np.array(indices), place + len(indices)
+        first, last = self.first[place:end], self.last[place:end]
+        start = np.full(len(spans), np.iinfo(np.int64).max)
+        stop = np.full(len(spans), -1)
+        for rows in (first, last):
+            np.minimum.at(start, rows, index)
+            np.maximum.at(stop, rows, index + 1)
+        for number in np.flatnonzero(last > first + 1):
+            inner = self.rows[(self.rows > first[number]) & (self.rows < last[number])]
+            start[inner], stop[inner] = index[number], index[number] + 1
+        inside = self.rows[(self.rows >= first[0]) & (self.rows <= last[-1])]
+        blank = inside[stop[inside] < 0]
+        stop[inside] = np.maximum.accumulate(stop[inside])
+        start[blank] = stop[blank]
+        spans[inside] = np.stack([start[inside], stop[inside]], 1)
 
 
 def _blank(match: re.Match[str]) -> str:

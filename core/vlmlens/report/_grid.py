@@ -105,10 +105,16 @@ def grid(cells: Sequence[Glance], width: int) -> Iterator[Text]:
             yield row
 
 
+_LEGEND = {Verdict.DIFFERS: "significant", Verdict.NO_DIFFERENCE: "not significant"}
+
+
 def legend(cells: Sequence[Glance]) -> str:
     """What the marks of the grid mean, as far as they occur."""
     found = dict.fromkeys(cell.verdict for cell in cells if cell.verdict is not Verdict.INFO)
-    looks = dict.fromkeys(verdict_look(verdict)[:2] for verdict in found)
+    looks = dict.fromkeys(
+        (verdict_look(verdict)[0], _LEGEND.get(verdict, verdict_look(verdict)[1]))
+        for verdict in found
+    )
     return "   ".join(f"{symbol} {word}" for symbol, word in looks)
 
 

@@ -44,8 +44,6 @@ class SampleRegions:
         Raises:
             DataError: They cannot be used.
         """
-        if self._given is None:
-            return {}
         found = regions_of(self._given, self.sample)
         check_inside(found, self._sizes, self.sample)
         return found

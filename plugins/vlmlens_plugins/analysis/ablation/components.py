@@ -19,7 +19,6 @@ _SITES: Final[Mapping[Part, tuple[str, ...]]] = {
     "mlp": ("llm.block.*.mlp_out",),
     "block": ("llm.block.*.attn_out", "llm.block.*.mlp_out"),
 }
-_SITE = "site"
 _EDITS = {"mean": "mean", "zero": "zero", "resample": "patch"}
 
 Rows = Mapping[Axis, Sequence[str]]

@@ -292,12 +292,12 @@ def _samples(tasks: Sequence[_Task]) -> Table:
 
 def _figure(task: _Task, *, several: bool) -> Figure:
     values = {
-        (cell.about["center"], cell.about["route"]): float(task.change.value[i]) / 100
+        (cell.about["center"], cell.about["route"]): -float(task.change.value[i]) / 100
         for i, cell in enumerate(task.swept.cells)
     }
     name, of = (f"knockout-{slug(task.name)}", f"{task.name}: ") if several else ("knockout", "")
-    title = f"{of}Change of the answer's probability, as a share, with a route cut around a layer"
-    return heat_map(name, title, values, label="route", limits=(-1.0, 1.0))
+    title = f"{of}Share of the answer's probability that is lost, with a route cut around a layer"
+    return heat_map(name, title, values, label="share lost")
 
 
 def _interval(name: str, found: Effects, cell: int) -> dict[str, Cell]:
