@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 _OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
 atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
@@ -55,10 +56,16 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time."""
+    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time.
+
+    There it is measured neither where a test is slow nor where random examples run the same lines
+    hundreds of times.
+    """
     for item in items:
         measured = {"unit", "contract"} & set(item.path.parts)
-        if not measured or item.get_closest_marker("slow"):
+        tested = getattr(item, "obj", None)
+        random = item.name.startswith("test_random_") or is_hypothesis_test(tested)
+        if not measured or random or item.get_closest_marker("slow"):
             item.add_marker("no_cover")
 
 
