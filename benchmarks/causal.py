@@ -72,7 +72,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    print(f"torch {torch.__version__}, {chosen.threads} threads, {chosen.rounds} rounds", end="\n\n")
+    print(
+        f"torch {torch.__version__}, {chosen.threads} threads, {chosen.rounds} rounds", end="\n\n"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = {"layers": BLOCKS, "tower": BLOCKS, "width": WIDTH, "inner": 11 * WIDTH // 4}
@@ -185,7 +187,9 @@ def _by_hand(
 def _rows(batch: Any, site: Site, rows: str) -> torch.Tensor:
     """Row numbers of the flattened activation. The last row is that of what the answers share."""
     layouts = batch.layouts[site.axis].samples
-    chosen = [one.rows[-1:] if rows == "last" else Selector.parse(rows).rows(one) for one in layouts]
+    chosen = [
+        one.rows[-1:] if rows == "last" else Selector.parse(rows).rows(one) for one in layouts
+    ]
     return torch.from_numpy(np.concatenate(chosen))
 
 
@@ -261,9 +265,7 @@ def _inputs(batch: Any) -> dict[str, Any]:
     return {**batch.inputs, "use_cache": False, "logits_to_keep": 1}
 
 
-def _best_size(
-    wrapped: _Passes, vlm: Any, items: Sequence[Item], cells: Sequence[Place]
-) -> int:
+def _best_size(wrapped: _Passes, vlm: Any, items: Sequence[Item], cells: Sequence[Place]) -> int:
     """The batch size at which nnsight needs the least time for three of the cells."""
     some = [cells[0], cells[len(cells) // 2], cells[-1]]
     sizes = [size for size in SIZES if size <= len(items)]
