@@ -1,9 +1,11 @@
 """What a patching sweep costs beside whole passes and nnsight, and an edit beside an extraction.
 
-The model is a LLaVA of 8 + 8 blocks of one width, with random weights; the language model sees the
-last block of the tower. In the sweep, the rows of a donor take the place of a sample's own: at each
+The model is a LLaVA of 8 + 8 blocks of one width, with random weights, the proportions of LLaVA-1.5
+(576 image tokens, MLPs of 43/16 of the width), and the last block of the tower as what the language
+model sees. In the sweep, the rows of a donor take the place of a sample's own: at each
 vision block those of the image, at each language block those of the image, of the question, or the
-last one (that of the space with which the answers begin); 32 cells, and two passes without edits. The variants give the same logit differences:
+last one. These are 32 cells; two more passes are without edits. All variants give the same logit
+differences, which is checked:
 
 - vlmlens: what the analysis `patching` runs, from samples to numbers, with replay;
 - whole passes: `forward` under edits, on encoded batches, with the donors' rows from one pass;
@@ -51,8 +53,9 @@ from vlmlens_plugins.storage.lmdb import LmdbStore
 
 Floats = npt.NDArray[np.float64]
 
-BLOCKS, WIDTH, SIDE = 8, 512, 224
-LETTERS = (24, 40)
+BLOCKS, WIDTH, SIDE = 8, 512, 336
+INNER = 43 * WIDTH // 16
+LETTERS = (16, 24)
 ANSWERS = ("a", "e")
 VISION_ROWS, LANGUAGE_ROWS = ("image",), ("image", "question", "last")
 SIZES = (1, 2, 4, 8)
@@ -65,7 +68,7 @@ def main() -> int:
     """Print a table per question, then every number that has a target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=4, help="samples with a donor")
+    parser.add_argument("--pairs", type=int, default=2, help="samples with a donor")
     parser.add_argument("--samples", type=int, default=24, help="of the extraction")
     parser.add_argument("--only", choices=("sweep", "extraction"))
     parser.add_argument("--threads", type=int, default=1, help="of torch")
@@ -77,7 +80,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = {"layers": BLOCKS, "tower": BLOCKS, "width": WIDTH, "inner": 11 * WIDTH // 4}
+        size = {"layers": BLOCKS, "tower": BLOCKS, "width": WIDTH, "inner": INNER}
         vlm = llava(folder / "model", side=SIDE, features=-1, **size)
         parts: dict[str, Callable[[], list[Target]]] = {
             "sweep": lambda: _sweeps(vlm, folder, chosen.pairs, chosen.rounds),

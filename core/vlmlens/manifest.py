@@ -90,6 +90,7 @@ class Manifest:
             ("qwen2_vl"), a model type with that of its vision tower ("llava+pixtral"), or a class
             ("GLaMMForCausalLM"). Without --adapter, the adapter is chosen by it.
         placeholders: What stands for an image in prompts of an adapter's family ("<image>").
+        limits: What cannot be done with it, and why: a sentence each.
     """
 
     kind: PluginKind
@@ -106,3 +107,4 @@ class Manifest:
     suggests: Mapping[str, Any] = field(default_factory=dict)
     model_types: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()

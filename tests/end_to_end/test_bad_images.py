@@ -150,12 +150,15 @@ def test_skipping_leaves_exactly_the_bad_ones_out(photos: Path, bad: dict[str, s
     assert plan.estimate.samples == TOTAL - len(bad)
 
 
-def test_a_limit_of_ones_own(photos: Path) -> None:
-    plan = composed(photos, on_bad_sample="skip", max_pixels=400_000_000)
-    assert "0600.png" not in {each.id for each in plan.skipped}
-    small = composed(photos, on_bad_sample="skip", max_pixels=26 * 24)
-    assert 24 * 28 > 26 * 24
-    assert len(small.skipped) > TOTAL // 3
+def test_a_limit_of_ones_own(tmp_path: Path) -> None:
+    Image.new("1", (13_400, 13_400)).save(tmp_path / "large.png")
+    for number in range(40):
+        picture(number, (24 + number % 5, 24)).save(tmp_path / f"{number:04d}.png")
+    assert [each.id for each in composed(tmp_path, on_bad_sample="skip").skipped] == ["large.png"]
+    plan = composed(tmp_path, on_bad_sample="skip", max_pixels=180_000_000)
+    assert (len(plan.samples), len(plan.skipped)) == (41, 0)
+    small = composed(tmp_path, on_bad_sample="skip", max_pixels=26 * 24)
+    assert len(small.skipped) == 2 * 8 + 1
 
 
 def test_several_questions_on_a_bad_image(photos: Path, bad: dict[str, str]) -> None:

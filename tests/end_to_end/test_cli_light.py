@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import _program
+
 HEAVY = (
     "torch",
     "transformers",
@@ -65,7 +67,7 @@ def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def vlmlens(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "vlmlens", *args, **env)
+    return _program.vlmlens(*args, COLUMNS="200", **env)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,15 @@ def test_plugins_list_and_show() -> None:
     text = vlmlens("plugins", "show", "images").stdout
     assert "recursive" in text
     assert "Look into sub-folders." in text
+
+
+def test_limits_are_shown_a_line_each() -> None:
+    show = ("plugins", "show", "hf", "--kind", "adapter")
+    (hf,) = json.loads(vlmlens(*show, "--json").stdout)["plugins"]
+    lines = [" ".join(line.split()) for line in vlmlens(*show).stdout.splitlines()]
+    first = lines.index(f"limits {hf['limits'][0]}")
+    more = hf["limits"][1:]
+    assert lines[first + 1 : first + 1 + len(more)] == more != []
 
 
 def test_a_lifecycle_plugin_is_shown() -> None:

@@ -233,7 +233,7 @@ def test_pairs_are_left_out_and_counted(
     told: list[str] = []
     result = run(told, given, rows=["last"], sites=["llm.block.5"])
     assert "1 of 6 pairs is left out: 1 with other token counts." in told
-    assert any("1 of 5 pairs are left out: in 1 the clean sample" in one for one in told)
+    assert any("1 of 5 pairs is left out: in 1 the clean sample" in one for one in told)
     assert result.table("patching").columns["pairs"] == [4]
     assert list(result.warnings) == told
 

@@ -163,6 +163,7 @@ def test_entries_are_of_their_kind_only(site: Site) -> None:
         (MANIFEST.format(name="bad", target="a.b", more={}), "not a class as package.module:Class"),
         (MANIFEST.format(name="bad", target="a:B", more={"aliases": "x"}), "its aliases is 'x'"),
         (MANIFEST.format(name="bad", target="a:B", more={"needs": (1,)}), "its needs is (1,)"),
+        (MANIFEST.format(name="bad", target="a:B", more={"limits": "No."}), "its limits is 'No.'"),
         (MANIFEST.format(name="bad", target="a:B", more={"api_version": "1"}), "whole number"),
         (MANIFEST.format(name="bad", target="a:B", more={"checkpoints": ("x",)}), "Checkpoint"),
         (MANIFEST.format(name="bad", target="a:B", more={"suggests": 1}), "not a mapping"),

@@ -28,7 +28,7 @@ from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.steering import Steering
 from vlmlens_plugins.analysis.steering.aims import chosen_aim, mark_of, split
-from vlmlens_plugins.analysis.steering.files import open_direction
+from vlmlens_plugins.analysis.steering.files import open_direction, save_direction
 from vlmlens_plugins.analysis.steering.learning import learned, matched, random_direction
 from vlmlens_plugins.analysis.steering.measuring import new_observation_p
 from vlmlens_plugins.analysis.steering.options import SteeringOptions
@@ -329,7 +329,7 @@ def written(path: Path, vector: Any, **about: Any) -> str:
         "site": SITE, "rows": "last", "method": "pca", "task": "color", "attribute": "label",
         "towards": "purple", "away": [], "answer": "purple", "groups": [], "origin": {},
     }  # fmt: skip
-    metadata = {"format": "vlmlens direction 1", "about": json.dumps({**known, **about})}
+    metadata = {"vlmlens direction 1": json.dumps({**known, **about})}
     path.write_bytes(save({"direction": vector}, metadata=metadata))
     return str(path)
 
@@ -354,7 +354,12 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     for about in ({"rows": "no such"}, {"site": 3}, {"groups": None}, {"origin": []}):
         with pytest.raises(DataError):
             open_direction(written(path, vector, **about))
-    assert open_direction(written(path, vector)).norm == pytest.approx(np.sqrt(8))
+    saved = open_direction(written(path, vector, towards="b\u00fc"))
+    assert saved.norm == pytest.approx(np.sqrt(8))
+    for name in ("one", "two"):
+        save_direction(tmp_path / name, saved)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert open_direction(str(tmp_path / "one")).aim == saved.aim
     with pytest.raises(DataNotFound):
         open_direction(str(tmp_path / "nothing.safetensors"))
 

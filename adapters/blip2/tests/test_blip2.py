@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vlmlens.abc.adapter import LoadRequest
-from vlmlens.errors import CheckpointError, CompositionError, DataError, SiteSilent
+from vlmlens.errors import CheckpointError, CompositionError, DataError, EditError, SiteSilent
+from vlmlens.passes.edits import WrittenEdit
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.testing._rounding import close
@@ -127,6 +128,16 @@ def test_encoder_blocks_equal_transformers_own_hidden_states() -> None:
     states = output.language_model_outputs.encoder_hidden_states
     close(trace["llm.encoder.block.0"], states[1])
     close(trace["llm.encoder.norm"], states[-1])
+
+
+@pytest.mark.parametrize("how", ["cut", "cut(renormalise=false)"])
+def test_cross_attention_is_not_cut(how: str) -> None:
+    """Its keys are rows of the encoder, and selectors of the decoder's would name others."""
+    vlm = FlanT5Checks().vlm
+    batch = vlm.encode(FlanT5Checks().samples[:1], answers=["yes"])
+    edit = WrittenEdit.parse(f"llm.block.0.layer.1.EncDecAttention / last <- all[0] = {how}").cut
+    with vlm.edited([edit]), pytest.raises(EditError, match="cross-attention"):
+        vlm.forward(batch)
 
 
 class LeftPadded(Blip2Adapter):

@@ -19,5 +19,11 @@ MANIFEST = Manifest(
     ),
     model_types=("blip-2",),
     placeholders=("<image>",),
+    limits=(
+        "Blocks of the Q-Former have no attn_out and no mlp_out: they norm the sum of their parts.",
+        "Behind the vision tower, image.region(...) and the like are refused: the queries of the "
+        "Q-Former have no place in the image.",
+        "What the decoder of Flan-T5 reads from its encoder (cross-attention) cannot be cut.",
+    ),
     checks="vlmlens_adapter_blip2.checks:CHECKS",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation
 from vlmlens.hf import CropGeometry, PlacedImage, grid_patches
 from vlmlens.registry import Registry
-from vlmlens.runner.execution import execute
+from vlmlens.runner.execution import analyze, execute
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.spec.model import RunSpec
@@ -58,6 +59,16 @@ class TestSiglip2(Siglip2Checks):
 def test_paths_of_vlm_lens(path: str, name: str) -> None:
     (site,) = ClipChecks().vlm.sites.resolve(path)
     assert (site.name, site.path) == (name, path)
+
+
+def test_limits_that_are_not_said_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SiglipChecks, "manifest", replace(SiglipChecks.manifest, limits=()))
+    result = SiglipChecks().run_check("limits_are_said")
+    assert result.outcome == "failed"
+    assert re.findall(r"word '(.*?)':", result.detail) == ["edges", "generate", "choices"]
+    clip = ("It cannot generate.", "Scores of choices stay as they are.")
+    monkeypatch.setattr(ClipChecks, "manifest", replace(ClipChecks.manifest, limits=clip))
+    assert ClipChecks().run_check("limits_are_said").outcome == "passed"
 
 
 # ---------------------------------------------------------------------- texts
@@ -303,6 +314,27 @@ def test_the_blind_test_compares_choices_and_needs_some(photos: Path, tmp_path: 
     table.write_text('{"image": "photos/reddish/0.png", "prompt": "a photo"}\n')
     with pytest.raises(MissingAnnotation, match="neither choices nor a label"):
         compose(_spec(table, analysis={"blind-test": {}}), Registry.default())
+
+
+EDIT = "vision.block.0/image = zero"
+
+
+@pytest.mark.parametrize("asked", [{"blind-test": {}}, {"probe": {"answers": "ask"}}])
+def test_what_compares_choices_is_refused_under_edits(photos: Path, asked: Any) -> None:
+    """Composing loads no weights."""
+    with pytest.raises(CompositionError, match="outside of its passes") as caught:
+        compose(_spec(photos, analysis=asked, edits=[EDIT]), Registry.default())
+    assert caught.value.subject in asked
+
+
+def test_a_run_under_edits_goes_without_them(photos: Path, tmp_path: Path) -> None:
+    more = {"sites": ["vision.block.1/image.mean"], "out": str(tmp_path / "run")}
+    plan = compose(_spec(photos, edits=[EDIT], **more), Registry.default())
+    assert "outside of its passes" in plan.left_out["blind-test"]
+    run = execute(plan)
+    assert [edit["edit"] for edit in run.info["model"]["edits"]] == [EDIT]
+    with pytest.raises(CompositionError, match="outside of its passes"):
+        analyze(run, {"blind-test": {}}, Registry.default())
 
 
 def test_a_run_probes_and_tests_blindly_by_similarity(photos: Path, tmp_path: Path) -> None:

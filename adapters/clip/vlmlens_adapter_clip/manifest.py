@@ -21,5 +21,13 @@ MANIFEST = Manifest(
     ),
     suggests={"prompt": ["a photo"]},
     model_types=("clip", "siglip", "siglip2"),
+    limits=(
+        "It writes no text: generate is refused, and so are analyses that follow the next token "
+        "(patching, knockout, ablation, steering, logit-lens).",
+        "Under edits, analyses that compare choices are refused (blind-test): edits cannot "
+        "reach the passes that compare them.",
+        "The text towers of SigLIP and SigLIP 2 get no attention mask, so edges are cut there with "
+        "renormalise=false only.",
+    ),
     checks="vlmlens_adapter_clip.checks:CHECKS",
 )

@@ -19,5 +19,9 @@ MANIFEST = Manifest(
     ),
     model_types=("GLaMMForCausalLM",),
     placeholders=("<image>", "<im_start><image><im_end>"),
+    limits=(
+        "Blocks of SAM with windows (most of grounding.block.N) have no attn.heads, attn_out and "
+        "mlp_out: their attention has its rows in another order.",
+    ),
     checks="vlmlens_adapter_glamm.checks:CHECKS",
 )

@@ -19,5 +19,11 @@ MANIFEST = Manifest(
     ),
     model_types=("minicpmv", "minicpmo", "minicpmv4_6", "minicpmv4_7"),
     placeholders=("<|image_pad|>", "(<image>./</image>)", "<image>./</image>"),
+    limits=(
+        "Blocks with linear attention (most of 4.6 and 4.7) have no attn.heads and no edges to "
+        "cut: the image passes there.",
+        "In 2, 2.6 and o 2.6, image.region(...) and the like are refused behind the vision tower: "
+        "the queries of the resampler have no place in the image.",
+    ),
     checks="vlmlens_adapter_minicpm.checks:CHECKS",
 )

@@ -149,7 +149,10 @@ class Analysis(ABC):
         del skeleton, samples, columns
 
     def needs(self) -> frozenset[str]:
-        """What it needs from the adapter with these options, in addition to the manifest's."""
+        """What it needs with these options, in addition to the manifest's.
+
+        Words that adapters offer, or "answers".
+        """
         return frozenset()
 
     @abstractmethod

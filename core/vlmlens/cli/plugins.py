@@ -33,7 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _FACTS = (
-    "from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests", "hooks",
+    "from", "class", "api_version", "aliases", "offers", "needs", "requires", "suggests", "limits",
+    "hooks",
 )  # fmt: skip
 Kind = Annotated[PluginKind | None, Option(help="Only plugins of this kind.")]
 
@@ -228,6 +229,7 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
         "needs": sorted(manifest.needs),
         "requires": list(manifest.requires),
         "suggests": dict(manifest.suggests),
+        "limits": list(manifest.limits),
         "options": option_rows(options),
         "checkpoints": [asdict(checkpoint) for checkpoint in manifest.checkpoints],
     }
@@ -235,7 +237,7 @@ def _details(kind: PluginKind, name: str) -> dict[str, Any]:
 
 def _rendered(details: dict[str, Any]) -> Iterator[Any]:
     yield f"{details['kind']} {details['name']}: {details['help']}"
-    facts = [(key, _cell(details[key])) for key in _FACTS if details.get(key)]
+    facts = [(key, _cell(key, details[key])) for key in _FACTS if details.get(key)]
     yield table("", "", rows=facts)
     options = details["options"]
     if options:
@@ -270,8 +272,9 @@ def _default(value: Any) -> str:
     return " ".join(to_json(value).split()).replace("[ ", "[").replace(" ]", "]")
 
 
-def _cell(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _cell(key: str, value: Any) -> str:
+    between = "\n" if key == "limits" else ", "
+    return between.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _kind(entry: Entry) -> str:

@@ -29,6 +29,8 @@ Asked = Mapping[str, Mapping[str, Any]]
 _OF_COLUMNS = ("activations", "attention")
 """What an extractor's columns can be, which analyses need."""
 
+_ANSWERS = "answers"
+
 
 def asked_analyses(
     by_user: Asked, suggested: Asked, extractor: Manifest | None = None
@@ -59,6 +61,7 @@ def suitable(
     strict: bool,
     extractor: Manifest | None = None,
     skeleton: Callable[[], ModelAdapter] | None = None,
+    edited: bool = False,
 ) -> tuple[dict[str, Analysis], dict[str, str]]:
     """The analyses that suit the run, ready to run, and the reasons against the others.
 
@@ -73,6 +76,7 @@ def suitable(
         extractor: The extractor's manifest; None: assume that it gives activations.
         skeleton: Returns the model without weights, for analyses that check it; None while the
             columns are not known.
+        edited: Whether the model runs under edits.
 
     Raises:
         SpecError: An analysis does not have such an option, or it has no meaning for the model.
@@ -86,7 +90,7 @@ def suitable(
             manifest, label = analysis_named(registry, name)
             _check_once(results, result_name(manifest, label), name)
             _check_columns(manifest, extractor)
-            analysis = _make(registry, manifest, options, adapter, samples, columns)
+            analysis = _make(registry, manifest, options, adapter, samples, columns, edited)
             if skeleton is not None and type(analysis).check_model is not Analysis.check_model:
                 analysis.check_model(skeleton(), samples, columns)
             made[name] = analysis
@@ -173,10 +177,13 @@ def _make(
     adapter: Manifest,
     samples: Sequence[Sample],
     columns: Sequence[str],
+    edited: bool,
 ) -> Analysis:
     analysis: Analysis = registry.load(manifest)(registry.options(manifest, options))
     _check_needs(manifest, adapter, samples)
     _check_options(manifest, analysis, adapter)
+    if edited:
+        _check_edited(manifest, analysis, adapter)
     analysis.check(samples, columns)
     return analysis
 
@@ -200,11 +207,11 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
         "labels": any(sample.label is not None for sample in samples),
         "choices": any(sample.choices for sample in samples),
         "images": any(sample.images for sample in samples),
-        "answers": _can_answer(adapter, samples),
+        _ANSWERS: _can_answer(adapter, samples),
         "model": True,
         **dict.fromkeys(_OF_COLUMNS, True),
     }
-    if "answers" in analysis.needs and not held["answers"]:
+    if _ANSWERS in analysis.needs and not held[_ANSWERS]:
         raise MissingAnnotation(
             f"The analysis {analysis.name!r} needs answers. The adapter {adapter.name!r} only "
             "compares choices, but a sample has neither choices nor a label.",
@@ -229,7 +236,7 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
 
 
 def _check_options(manifest: Manifest, analysis: Analysis, adapter: Manifest) -> None:
-    for need in sorted(analysis.needs() - adapter.offers):
+    for need in sorted(analysis.needs() - adapter.offers - {_ANSWERS}):
         raise CompositionError(
             f"With these options, the analysis {manifest.name!r} needs {need!r}, which the "
             f"adapter {adapter.name!r} does not offer.",
@@ -238,8 +245,23 @@ def _check_options(manifest: Manifest, analysis: Analysis, adapter: Manifest) ->
         )
 
 
+def _check_edited(manifest: Manifest, analysis: Analysis, adapter: Manifest) -> None:
+    """Raise an error if an analysis asks a model that edits cannot reach while it answers."""
+    if _ANSWERS in manifest.needs | analysis.needs() and _only_compares(adapter):
+        raise CompositionError(
+            f"The analysis {manifest.name!r} needs answers. The adapter {adapter.name!r} compares "
+            "choices with the image outside of its passes, where edits cannot be applied.",
+            subject=manifest.name,
+            hint="Leave the edits or the analysis out, or choose a model that writes text.",
+        )
+
+
+def _only_compares(adapter: Manifest) -> bool:
+    return "choice-scores" in adapter.offers and "generate" not in adapter.offers
+
+
 def _can_answer(adapter: Manifest, samples: Sequence[Sample]) -> bool:
     """Whether every question can be answered: by generating text, or by comparing choices."""
-    if "choice-scores" not in adapter.offers or "generate" in adapter.offers:
+    if not _only_compares(adapter):
         return True
     return all(sample.choices or sample.label is not None for sample in samples)

@@ -166,7 +166,12 @@ def compose(
         observer.note(note)
     asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
     suit = partial(
-        suitable, registry, adapter=adapter, extractor=extractor, strict=bool(spec.analysis)
+        suitable,
+        registry,
+        adapter=adapter,
+        extractor=extractor,
+        strict=bool(spec.analysis),
+        edited=bool(spec.edits),
     )
     analyses, left_out = suit(asked, samples=samples, columns=())
 

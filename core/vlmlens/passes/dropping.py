@@ -17,7 +17,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from vlmlens.passes.compiling import uncompiled
-from vlmlens.passes.edges import Cells, Cutting, refused
+from vlmlens.passes.edges import Cells, Cutting, check_own_keys, refused
+from vlmlens.passes.forwards import Forward, replaced_forward
 from vlmlens.passes.tracing import depth
 
 _ATTENTION = torch.nn.functional.scaled_dot_product_attention
@@ -168,21 +169,20 @@ def dropped(module: torch.nn.Module, droppings: Sequence[Dropping]) -> Iterator[
 @contextmanager
 def _watched(attention: torch.nn.Module, droppings: Sequence[Dropping]) -> Iterator[None]:
     """Watch the calls of an attention module, except those of passes amid this one."""
-    before, plain, began = attention.__dict__.get("forward"), attention.forward, depth()
+    began = depth()
 
-    @wraps(plain)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if depth() != began:
-            return plain(*args, **kwargs)
-        with _Watching(droppings) as watching:
-            found = plain(*args, **kwargs)
-        watching.check()
-        return found
+    def wrap(plain: Forward) -> Forward:
+        @wraps(plain)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if depth() != began:
+                return plain(*args, **kwargs)
+            check_own_keys(droppings[0].place, kwargs)
+            with _Watching(droppings) as watching:
+                found = plain(*args, **kwargs)
+            watching.check()
+            return found
 
-    attention.__dict__["forward"] = forward
-    try:
+        return forward
+
+    with replaced_forward(attention, wrap):
         yield
-    finally:
-        del attention.__dict__["forward"]
-        if before is not None:
-            attention.__dict__["forward"] = before

@@ -9,7 +9,7 @@ Recall of Factual Associations" (2023, arXiv 2304.14767), section 4, are the sam
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vlmlens.sites import SiteMap
 
 _MASKS = ("attention_mask", "mask")
+_OTHER_KEYS = ("key_value_states", "encoder_hidden_states")
 _NO_MODEL_OF_LANGUAGE = "edges are cut in language models only"
 
 Cells: TypeAlias = "tuple[int, torch.Tensor, torch.Tensor]"
@@ -174,6 +175,7 @@ class _Given:
             EditError: The module takes none, or one that is no table of queries and keys.
         """
         args, kwargs = arguments
+        check_own_keys(place, kwargs)
         names = list(inspect.signature(module.forward).parameters)
         name = next((n for n in _MASKS if n in kwargs or n in names), None)
         why = _why_never(module)
@@ -255,6 +257,17 @@ def _why_never(module: torch.nn.Module) -> str:
     if implementation.startswith(("flash", "flex", "paged")):
         return f"{implementation} attention takes no table of queries and keys"
     return ""
+
+
+def check_own_keys(place: CutPlace, given: Mapping[str, Any]) -> None:
+    """Raise `EditError` for a call of cross-attention, whose keys are no rows of the site's axis.
+
+    Args:
+        place: The cut.
+        given: The keyword arguments of the call.
+    """
+    if any(given.get(name) is not None for name in _OTHER_KEYS):
+        raise refused(place, "it reads the rows of another stack (cross-attention)")
 
 
 def _open(cells: torch.Tensor) -> torch.Tensor:

@@ -1,15 +1,16 @@
 """Replay: many edited passes of one batch, in which only what an edit can change is computed.
 
-One pass of the batch is recorded: what each block gave, and the projector. In an edited pass,
-those before the first edited one give that back and compute nothing. The numbers are those of a
-whole pass.
+One pass of the batch is recorded: what each block and the projector gave. In an edited pass, those
+before the first edited one give that back and compute nothing. The numbers are those of a whole
+pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from vlmlens._display import count as number_of
 from vlmlens.errors import EditError
 from vlmlens.passes.activation import activation_of, part_of
 from vlmlens.passes.edits import EdgeCut, Edit
+from vlmlens.passes.forwards import Forward, replaced_forward
 from vlmlens.passes.others import Others, rows_of
 from vlmlens.passes.tracing import depth
 from vlmlens.sites import Axis, Site
@@ -173,7 +175,7 @@ class Replay:
     def _same(self, block: Site, sites: Iterable[Site]) -> bool:
         return all(_precedes(block, site, self.vlm.sites.owner(site.path)) for site in sites)
 
-    def _recorder(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _recorder(self, name: str, forward: Forward) -> Forward:
         kept, at = self._outputs[name], depth()
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -184,7 +186,7 @@ class Replay:
 
         return run
 
-    def _player(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _player(self, name: str, forward: Forward) -> Forward:
         kept, at, calls = self._outputs[name], depth(), count()
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -245,20 +247,14 @@ def _stack(site: Site) -> str:
 def _instead(
     vlm: EncodingModel,
     blocks: Mapping[str, Site],
-    wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+    wrap: Callable[[str, Forward], Forward],
 ) -> Iterator[None]:
-    """Run something else in place of the forward methods of blocks; their hooks stay."""
-    modules = {name: vlm.module.get_submodule(site.path) for name, site in blocks.items()}
-    before = {name: module.__dict__.get("forward") for name, module in modules.items()}
-    for name, module in modules.items():
-        module.__dict__["forward"] = wrap(name, module.forward)
-    try:
+    """Run something else in place of the forward methods of blocks."""
+    with ExitStack() as stack:
+        for name, site in blocks.items():
+            module = vlm.module.get_submodule(site.path)
+            stack.enter_context(replaced_forward(module, partial(wrap, name)))
         yield
-    finally:
-        for name, module in modules.items():
-            del module.__dict__["forward"]
-            if before[name] is not None:
-                module.__dict__["forward"] = before[name]
 
 
 def _copy(output: Any) -> Any:

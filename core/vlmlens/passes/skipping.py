@@ -8,8 +8,10 @@ wanted activations stay the same, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from vlmlens.passes.forwards import replaced_forward
 
 if TYPE_CHECKING:
     import torch
@@ -44,17 +46,11 @@ def passing_on(module: torch.nn.Module, paths: Iterable[str]) -> Iterator[None]:
         module: The model.
         paths: Module paths of the blocks.
     """
-    blocks = [module.get_submodule(path) for path in paths]
-    before = [block.__dict__.get("forward") for block in blocks]
-    for block in blocks:
-        block.__dict__["forward"] = _as_given
-    try:
+    with ExitStack() as stack:
+        for path in paths:
+            block = module.get_submodule(path)
+            stack.enter_context(replaced_forward(block, lambda forward: _as_given))
         yield
-    finally:
-        for block, forward in zip(blocks, before, strict=True):
-            del block.__dict__["forward"]
-            if forward is not None:
-                block.__dict__["forward"] = forward
 
 
 def _as_given(*args: Any, **kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ OWN = "vlmlens"
 """The distribution whose plugin names no other distribution can take over."""
 
 _TEXTS = ("name", "target", "help")
-_LISTS = ("aliases", "offers", "needs", "requires", "model_types", "placeholders")
+_LISTS = ("aliases", "offers", "needs", "requires", "model_types", "placeholders", "limits")
 
 
 def read_entries(
@@ -119,7 +119,7 @@ def _wrong_fields(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "api_version", "a whole number"
     for field in _LISTS:
         if not _holds(getattr(manifest, field), str):
-            yield field, "a collection of names"
+            yield field, "a collection of texts"
     if not _holds(manifest.checkpoints, Checkpoint):
         yield "checkpoints", "a tuple of Checkpoint"
     if not isinstance(manifest.suggests, Mapping):

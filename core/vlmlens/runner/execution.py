@@ -245,6 +245,7 @@ def analyze(
         strict=bool(analyses),
         extractor=extractor,
         skeleton=skeleton,
+        edited=bool(spec.edits or edits),
     )
 
     chosen = spec.seed if seed is None else seed

@@ -25,7 +25,7 @@ from vlmlens_plugins.analysis.manifests import (
     PROBE,
 )
 
-_FEW = MappingProxyType({"samples": 16, "draws": 200})
+_FEW = MappingProxyType({"samples": 16, "draws": 200, "controls": 1})
 _QUICK = MappingProxyType({"draws": 1000, "resamples": 200})
 
 

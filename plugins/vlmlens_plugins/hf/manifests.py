@@ -28,5 +28,13 @@ HF = Manifest(
         "<|begin_of_image|>",
         "<|vision_start|>",
     ),
+    limits=(
+        "image.region(...) and the like are refused: where image rows lie in the image is not "
+        "known. The adapter of a family knows it.",
+        "Blocks with linear attention (Qwen3.5) have no attn.heads and no edges to cut: the image "
+        "passes there.",
+        "Sites are found by name in the module tree: where names or the form of attention are not "
+        "known, attn.heads, attn_out, mlp_out or edges are lacking.",
+    ),
     checks="vlmlens_plugins.hf.checks:CHECKS",
 )

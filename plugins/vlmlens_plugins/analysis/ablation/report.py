@@ -295,10 +295,10 @@ def _greedy_finding(order: Order, lines: Sequence[dict[str, Cell]]) -> Finding:
 
 def _curve(order: Order, lines: Sequence[dict[str, Cell]], *, several: bool) -> Figure:
     metric = str(lines[0]["metric"])
-    ends = {name: [line[f"{metric}{name}"] for line in lines] for name in ("", "_low", "_high")}
-    random = [line["control"] for line in lines]
-    drawn = [Series("random", random, dashed=True)] if random[0] is not None else []
-    own = Series("one after the other", ends[""], ends["_low"], ends["_high"])
+    value, low, high = (_numbers(lines, f"{metric}{end}") for end in ("", "_low", "_high"))
+    random = _numbers(lines, "control")
+    drawn = [] if random[0] is None else [Series("random", random, dashed=True)]
+    own = Series("one after the other", value, low, high)
     return Figure(
         f"ablation-greedy-{slug(order.task)}" if several else "ablation-greedy",
         f"{order.task}: components removed together",
@@ -310,6 +310,10 @@ def _curve(order: Order, lines: Sequence[dict[str, Cell]], *, several: bool) -> 
     )
 
 
+def _numbers(lines: Sequence[dict[str, Cell]], name: str) -> list[float | None]:
+    return [None if line[name] is None else float(line[name] or 0) for line in lines]
+
+
 def _figures(task: _Task, *, several: bool) -> list[Figure]:
     """Layers x heads, and layers x other parts: their effects are of other sizes."""
     heads = [i for i, each in enumerate(task.every) if each.short.startswith("head ")]
@@ -319,17 +323,17 @@ def _figures(task: _Task, *, several: bool) -> list[Figure]:
         if not numbers:
             continue
         values = {
-            (task.every[i].layer, task.every[i].short): float(task.effect.value[i]) for i in numbers
+            (task.every[i].layer, task.every[i].short): -float(task.effect.value[i])
+            for i in numbers
         }
-        most = max(map(abs, values.values())) or 1.0
-        metric = NAMES[task.found.best]
+        metric = NAMES[task.found.best].removeprefix("change of ")
         found.append(
             heat_map(
                 f"ablation-{name}-{slug(task.name)}" if several else f"ablation-{name}",
-                f"{task.name}: {metric}, by what is ablated",
+                f"{task.name}: how much lower {metric} is, by what is ablated",
                 values,
-                label="ablated",
-                limits=(-most, most),
+                label="loss",
+                limits=(0.0, max(values.values(), default=0.0) or 1.0),
             )
         )
     return found

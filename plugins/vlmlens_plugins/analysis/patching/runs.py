@@ -57,21 +57,20 @@ def _answered(
 ) -> list[Pair]:
     """Those in each of whose runs the right one of the two answers is preferred, and clearly."""
     base = sweep(context, items_of(pairs, DENOISE), [Cell(())], options)
-    kept_ids = {item.target.id for item in base.items}
     clean, corrupted = base.difference("donor")[0], base.difference()[0]
     right, moved = clean > 0, corrupted < 0
     far = clean - corrupted >= options.min_difference
     fine = dict(zip((item.target.id for item in base.items), right & moved & far, strict=True))
-    left_out = len(kept_ids) - sum(map(bool, fine.values()))
+    reasons = {
+        "the clean sample makes the other's answer more probable": ~right,
+        "the corrupted sample makes the other's answer more probable": right & ~moved,
+        f"the logit differences are closer than {options.min_difference:g}": right & moved & ~far,
+    }
+    left_out = sum(int(which.sum()) for which in reasons.values())
+    counts = [f"in {int(which.sum())} {why}" for why, which in reasons.items() if which.any()]
     if left_out:
-        _warn(
-            context,
-            f"{left_out} of {len(pairs)} pairs are left out: "
-            f"in {int((~right).sum())} the clean sample, in {int((right & ~moved).sum())} the "
-            "corrupted one makes the other's answer more probable; in "
-            f"{int((right & moved & ~far).sum())} the logit differences are closer than "
-            f"{options.min_difference:g}.",
-        )
+        verb = "is" if left_out == 1 else "are"
+        _warn(context, f"{left_out} of {len(pairs)} pairs {verb} left out: {'; '.join(counts)}.")
     return [pair for pair in pairs if fine.get(pair.corrupted.id)]
 
 

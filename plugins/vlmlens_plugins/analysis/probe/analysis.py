@@ -38,6 +38,10 @@ class Probe(Analysis):
     Options: ClassVar[type[Options]] = ProbeOptions
     options: ProbeOptions
 
+    def needs(self) -> frozenset[str]:
+        """See `Analysis.needs`."""
+        return frozenset({"answers"} if self.options.answers == "ask" else ())
+
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
         self._check_names(samples)

@@ -288,8 +288,8 @@ def check_site(vlm: ModelAdapter, given: Direction) -> None:
         CompositionError: It has another width, or the name stands for several sites.
     """
     sites = vlm.sites.resolve(given.site)
-    widths = {vlm.widths().get(site.path) for site in sites} - {None}
-    if len(sites) != 1 or (widths - {len(given.vector)} and "heads" not in given.site):
+    widths = {vlm.sites.width(site, vlm.widths()) for site in sites} - {None}
+    if len(sites) != 1 or widths - {len(given.vector)}:
         raise CompositionError(
             f"The direction has {len(given.vector)} numbers and is of {given.site!r}; this model "
             f"has {len(sites)} such sites of width {', '.join(map(str, widths)) or 'unknown'}.",

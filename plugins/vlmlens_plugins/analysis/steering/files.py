@@ -78,7 +78,7 @@ def save_direction(path: Path, direction: Direction) -> None:
         "groups": list(direction.groups),
         "origin": dict(direction.origin),
     }
-    metadata = {"format": _FORMAT, "about": json.dumps(about)}
+    metadata = {_FORMAT: json.dumps(about)}  # one key: equal directions give equal files
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, save({"direction": direction.vector}, metadata=metadata))
 
@@ -102,10 +102,10 @@ def open_direction(file: str) -> Direction:
     try:
         with safe_open(path, framework="numpy") as opened:
             metadata = opened.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if _FORMAT not in metadata:
                 raise _foreign(file, "its metadata do not say so")
             vector = opened.get_tensor("direction")
-        direction = _read(vector, json.loads(metadata["about"]))
+        direction = _read(vector, json.loads(metadata[_FORMAT]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _foreign(file, f"{type(error).__name__}: {error}") from error
     if not direction.usable:

@@ -177,4 +177,4 @@ def _cell(site: str, rows: str, strength: float, direction: str, about: Mapping[
 
 
 def _about(site: str, strength: float, more: Mapping[str, str]) -> dict[str, str]:
-    return {"site": site, "strength": f"{strength:g}", **more}
+    return {"site": site, "strength": repr(float(strength)), **more}

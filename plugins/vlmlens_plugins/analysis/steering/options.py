@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 
 from vlmlens_plugins.analysis._sweeps import SweepOptions
 
@@ -18,6 +18,12 @@ def _text(value: Any) -> Any:
 
 def _texts(value: Any) -> Any:
     return [_text(one) for one in value] if isinstance(value, list | tuple) else [_text(value)]
+
+
+def _strengths(values: list[float]) -> list[float]:
+    if not any(values):
+        raise ValueError("at least one strength must not be 0")
+    return list(dict.fromkeys(values))
 
 
 Text = Annotated[str, BeforeValidator(_text)]
@@ -57,7 +63,7 @@ class SteeringOptions(SweepOptions):
     rows: str = Field(
         "last", description="The rows that are learnt from, and steered: last, all, image, ..."
     )
-    strengths: list[float] = Field(
+    strengths: Annotated[list[FiniteFloat], AfterValidator(_strengths)] = Field(
         default_factory=lambda: [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0],
         min_length=1,
         description="How often the direction is added. All directions of a site are as long as "
