@@ -214,7 +214,9 @@ def test_resampled_rows_are_those_of_another_sample(
     run([replace(each, attributes={}) for each in given], told, sites="projector", by="resample")
     assert told == [
         "1 of 6 samples are left out: no other one has as many rows of each kind, from which rows "
-        "could be taken."
+        "could be taken.",
+        "color: 3 groups of samples are too few for any of 1 effects to be significant; 6 are "
+        "needed.",
     ]
     with pytest.raises(MissingAnnotation, match="by=resample"):
         run([longer], sites=HEAD, by="resample")
