@@ -26,6 +26,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.model import TinyLlava, request
 from vlmlens.tokens import Selector, TokenLayout
+from vlmlens_adapter_blip2.checks import FlanT5Checks
 from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item, SweepOptions, Swept, sweep
 from vlmlens_plugins.analysis._sweeps.rows import cut_of
@@ -254,6 +255,9 @@ def test_models_whose_attention_cannot_be_cut_are_refused(samples: Sequence[Samp
     clip: Any = ClipChecks().vlm
     with pytest.raises(CompositionError, match="only compares choices"):
         analysis.check_model(clip, samples, ())
+    decoder: Any = FlanT5Checks().vlm  # its image is in the encoder
+    with pytest.raises(SelectorError, match="'image -> last' cannot be cut"):
+        analysis.check_model(decoder, [replace(each, attributes={}) for each in samples], ())
     asked: LoadRequest = request(attention="flash_attention_2")
     with pytest.raises(VlmlensError, match="flash"):
         analysis.check_model(TinyLlava.skeleton(asked), samples, ())
