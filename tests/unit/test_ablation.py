@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import vlmlens
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
 from vlmlens.errors import (
     CompositionError,
@@ -34,11 +33,6 @@ from vlmlens_plugins.demo.dataset import DemoDataset
 
 HEAD = "llm.block.3.attn.heads[2]"
 KINDS = ("special", "image", "text[:-1]", "last")
-
-
-@pytest.fixture(scope="module")
-def vlm() -> ModelAdapter:
-    return vlmlens.load("demo")
 
 
 @pytest.fixture(scope="module")
