@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import is_hypothesis_test
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 _OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
 atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
@@ -22,6 +22,9 @@ if "VLMLENS_TINY_CHECKPOINTS" not in os.environ:
     os.environ["VLMLENS_TINY_CHECKPOINTS"] = str(Path(_OWN_CACHE, "tiny"))
     Path(_OWN_CACHE, "tiny").mkdir()
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long a random example takes depends on what else the machine does.
+settings.register_profile("vlmlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vlmlens")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:

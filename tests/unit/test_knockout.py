@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vlmlens
 from vlmlens.abc import AnalysisContext, ColumnStore, LoadRequest, ModelAdapter
 from vlmlens.errors import (
     CompositionError,
@@ -35,11 +34,6 @@ from vlmlens_plugins.analysis.knockout.routes import Route, control_of
 from vlmlens_plugins.demo.dataset import DemoDataset
 
 ALL = "all layers"
-
-
-@pytest.fixture(scope="module")
-def vlm() -> ModelAdapter:
-    return vlmlens.load("demo")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ _WAYS = {
 _CONTROLS = {
     1: "Controls are {0} random directions of equal length.",
     2: "Controls are {0} random directions of equal length, and {0} that are learnt in the same "
-    "way from shuffled labels.",
+    "way from shuffled labels, and are as long as they come out.",
 }
 
 
