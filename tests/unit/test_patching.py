@@ -15,7 +15,7 @@ from PIL import Image
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
 from vlmlens.errors import MissingAnnotation, SelectorError, SiteNotFound
 from vlmlens.pairs import Pair, pairs_of
-from vlmlens.results import Result
+from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, Change, SweepOptions, Swept, sweep
@@ -214,6 +214,28 @@ def test_windows_patch_neighbours_together(run: Callable[..., Result]) -> None:
     assert len(one) == len(three) == BLOCKS
     middle = ("denoise", "llm.block.2.attn_out", "last")
     assert three[middle] > one[middle] + 0.1
+
+
+def test_too_few_pairs_for_a_test_are_no_evidence_of_no_effect(
+    run: Callable[..., Result], samples: Sequence[Sample]
+) -> None:
+    told: list[str] = []
+    sites = ["llm.block.5", "llm.block.3", "projector"]
+    result = run(told, samples[:2], sites=sites, rows=["image", "image + last"])
+    assert {finding.verdict for finding in result.findings} == {Verdict.INCONCLUSIVE}
+    assert "1 group of samples for 6 cells; 8 are needed" in told[0]
+    assert list(dict.fromkeys(result.table("patching").columns["site"])) == sites[::-1]
+    assert "1 pair)" in result.findings[0].text
+
+
+def test_where_the_last_row_takes_over_needs_others(
+    run: Callable[..., Result], samples: Sequence[Sample]
+) -> None:
+    result = run(None, samples[:2], rows=["last"], sites=["llm.block.5"])
+    assert not result.findings[0].notable
+    assert not result.overview
+    falling = run(None, samples[:2], rows=["image", "last"], sites=["llm.block.{2,5}.attn_out"])
+    assert not falling.overview
 
 
 def test_pairs_are_left_out_and_counted(

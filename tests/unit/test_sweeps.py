@@ -231,6 +231,18 @@ def test_p_values_hold_what_they_promise() -> None:
     assert p == pytest.approx(0.25, abs=0.02)
 
 
+def test_many_cells_leave_effects_that_can_be_found() -> None:
+    changes = np.ones((1000, 20)) + np.random.default_rng(0).normal(0, 0.1, (1000, 20))
+    groups = [str(i) for i in range(20)]
+    none = [None] * 1000
+    found = effects(changes, np.ones(20), groups, controls=none, seed=0, draws=100)
+    assert not found.too_few
+    assert found.p.max() <= 0.05
+    few = effects(changes[:, :9], np.ones(9), groups[:9], controls=none, seed=0, draws=100)
+    assert "16 are needed" in few.too_few
+    assert few.p.min() > 0.05
+
+
 def test_controls_belong_to_their_cells() -> None:
     about = [
         {"site": "a"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,10 @@ from vlmlens_plugins.analysis._sweeps.swept import Swept
 
 Floats = npt.NDArray[np.float64]
 _FLIPS = 9999
+_PER_CELL = 40
+"""So many flips per cell let a corrected p-value fall below 5 %."""
+_AT_ONCE = 4096
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Effects:
         p: float64 `[cells]`: two-sided, of no difference to the control (or to 0 where there is
             none), corrected for the number of cells by Holm (1979).
         per_item: float64 `[cells, items]`: the numerators.
+        groups: How many groups of samples are behind each number.
     """
 
     value: Floats
@@ -35,6 +41,39 @@ class Effects:
     control: Floats
     p: Floats
     per_item: Floats
+    groups: int
+
+    @property
+    def too_few(self) -> str:
+        """Why no p-value can be 5 % or less, however large an effect is; "" where one can."""
+        return too_few(self.groups, len(self.value))
+
+
+def too_few(groups: int, cells: int) -> str:
+    """Why flipping signs of so few groups can show no effect; "" where it can.
+
+    Of n groups, the smallest two-sided p-value is 2 / 2^n, before correction for all cells.
+
+    Args:
+        groups: How many groups of samples there are.
+        cells: How many effects are tested.
+
+    >>> too_few(6, 30)
+    'no effect can be significant, however large: 6 groups of samples for 30 cells; 11 are needed.'
+    """
+    needed = 1 + math.ceil(math.log2(cells / ALPHA))
+    if groups >= needed:
+        return ""
+    return (
+        f"no effect can be significant, however large: {groups} "
+        f"group{'' if groups == 1 else 's'} of samples for {cells} "
+        f"cell{'' if cells == 1 else 's'}; {needed} are needed."
+    )
+
+
+def weak(tasks: Mapping[str, Effects]) -> list[str]:
+    """A warning per task whose samples are too few for any effect to be significant."""
+    return [f"{task}: {found.too_few}" for task, found in tasks.items() if found.too_few]
 
 
 def effects(
@@ -50,7 +89,8 @@ def effects(
 
     The ratio of the means over samples is stable where single denominators are small; the mean of
     ratios is not. Intervals resample groups (percentile bootstrap, Efron 1979). The test flips the
-    signs of the groups' differences between cell and control at random, with 9,999 draws.
+    signs of the groups' differences between cell and control at random, with 9,999 draws; more
+    where there are so many cells that the correction needs them.
 
     Args:
         changes: `[cells, items]`: what each cell changed in each item.
@@ -71,7 +111,8 @@ def effects(
     low, high = interval(drawn)
     means = np.stack([_mean(one, changes.shape[1]) for one in controls])
     differences = np.where(np.isnan(means), changes, changes - means) @ member
-    raw = sign_flip_p(differences, generator(seed, "signs"))
+    flips = max(_FLIPS, _PER_CELL * len(changes))
+    raw = sign_flip_p(differences, generator(seed, "signs"), flips)
     return Effects(
         value=top.sum(1) / bottom.sum(),
         low=low,
@@ -79,6 +120,7 @@ def effects(
         control=means.sum(1) / scale.sum(),
         p=holm(raw),
         per_item=changes,
+        groups=len(numbers),
     )
 
 
@@ -94,10 +136,12 @@ def sign_flip_p(differences: Floats, rng: np.random.Generator, flips: int = _FLI
         flips: How many.
     """
     signs = rng.choice(np.array([-1.0, 1.0]), size=(flips, differences.shape[1]))
-    null = np.abs(signs @ differences.T)
     observed = np.abs(differences.sum(1))
     slack = 1e-12 * np.abs(differences).sum(1)
-    reached = (null >= observed - slack).sum(0)
+    reached = np.zeros(len(differences))
+    for start in range(0, flips, _AT_ONCE):
+        null = np.abs(signs[start : start + _AT_ONCE] @ differences.T)
+        reached += (null >= observed - slack).sum(0)
     found: Floats = (1 + reached) / (1 + flips)
     return found
 

@@ -17,6 +17,7 @@ from vlmlens.results import Figure, Result
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, sweep
+from vlmlens_plugins.analysis._sweeps.effects import weak
 from vlmlens_plugins.analysis._sweeps.pictures import image_rows, patch_sheets
 from vlmlens_plugins.analysis._sweeps.sweeping import Onward
 from vlmlens_plugins.analysis.patching import grid, report
@@ -42,7 +43,7 @@ class Patching(Analysis):
         """See `Analysis.check`: there are pairs, or labels; and selectors can be read."""
         del columns
         for rows in self.options.rows or ():
-            for part in rows.split("+"):
+            for part in grid.parts_of(rows):
                 Selector.parse(part)
         if self.options.mode == "pairs":
             pairs, dropped = pairs_of(samples)
@@ -115,6 +116,8 @@ class Patching(Analysis):
             tasks = dict.fromkeys(item.task for item in swept.items)
             grids += [measure(swept, task, direction, self.options, context.seed) for task in tasks]
             figures += self._patches(context, items, direction, named)
+        for message in weak({each.task: each.effect for each in grids}):
+            context.warn(message)
         return grids, figures
 
     def _cells(self, context: AnalysisContext, batch: Batch, items: Sequence[Item]) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Place:
 
 
 def places(vlm: ModelAdapter, patterns: Sequence[str] | None, window: int) -> list[Place]:
-    """What is patched, in order.
+    """What is patched, in order of depth.
 
     Args:
         vlm: The model, or its skeleton.
@@ -61,8 +62,21 @@ def places(vlm: ModelAdapter, patterns: Sequence[str] | None, window: int) -> li
             subject=DEFAULT_SITES[0],
             hint="Name sites: --set analysis.patching.sites=... (`vlmlens sites` lists them).",
         )
-    sites = list(found.values())
+    sites = _by_depth(vlm, list(found.values()))
     return [Place(site.name, (site,)) for site in sites] if window == 1 else _windows(sites, window)
+
+
+def _by_depth(vlm: ModelAdapter, sites: Sequence[Site]) -> list[Site]:
+    """Sites in the order in which they run, if all have names of vlmlens; else as they are."""
+    names = list(vlm.sites.canonical)
+    depths = [
+        [i for i, name in enumerate(names) if re.match(rf"{re.escape(name)}(?![^.:])", site.name)]
+        for site in sites
+    ]
+    if not all(depths):
+        return list(sites)
+    order = sorted(range(len(sites)), key=lambda i: depths[i][-1])
+    return [sites[i] for i in order]
 
 
 def _windows(sites: Sequence[Site], width: int) -> list[Place]:
@@ -83,6 +97,15 @@ def _without_number(site: Site) -> str:
     return ".".join("#" if part == str(site.index) else part for part in site.name.split("."))
 
 
+def parts_of(rows: str) -> list[str]:
+    """Selectors that are joined by +.
+
+    >>> parts_of("image.region(a+b) + last")
+    ['image.region(a+b)', 'last']
+    """
+    return [part.strip() for part in re.split(r"\+(?![^(]*\))", rows)]
+
+
 def applicable(rows: Iterable[str], axis: Axis, batch: Batch) -> tuple[list[str], dict[str, str]]:
     """Which rows exist on an axis in all samples of a batch; and why the others do not.
 
@@ -94,7 +117,7 @@ def applicable(rows: Iterable[str], axis: Axis, batch: Batch) -> tuple[list[str]
     kept: list[str] = []
     missing: dict[str, str] = {}
     for name in rows:
-        parts = [Selector.parse(part) for part in name.split("+")]
+        parts = [Selector.parse(part) for part in parts_of(name)]
         if axis not in _OF_TEXT and not name.startswith(_ON_IMAGES):
             continue
         if axis not in batch.layouts:
@@ -115,7 +138,7 @@ def cell(place: Place, rows: str, controls: int, batch: Batch) -> list[Cell]:
 
     There is no control where a sample has not as many other rows.
     """
-    parts = rows.split("+")
+    parts = parts_of(rows)
     about = {"site": place.name, "rows": rows}
     found = [Cell(tuple(_patch(site, part) for site in place.sites for part in parts), about)]
     if len(parts) == 1 and controls and _has_others(place, rows, batch):

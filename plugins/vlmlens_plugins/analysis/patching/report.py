@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 
 from vlmlens.results import Cell, Figure, Finding, Glance, Series, Table, Verdict
 from vlmlens_plugins.analysis._results import slug, table
+from vlmlens_plugins.analysis._sweeps.effects import ALPHA
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
+from vlmlens_plugins.analysis.patching.grid import parts_of
 from vlmlens_plugins.analysis.patching.measured import Grid
 from vlmlens_plugins.analysis.patching.options import PatchingOptions
 
 _HALF = 0.5
-_ALPHA = 0.05
+_LITTLE = 0.1
+"""An interval within this, on both sides of 0, says that there is no effect to speak of."""
 _KEPT = 12
 _NAMED = 3
 _NOTHING = 0.02
@@ -118,7 +122,7 @@ def _handover(grid: Grid) -> Finding | None:
     reached = grid.value(first, "last") or 0.0
     said = f"from {first} on, the last row does ({reached:.0%})"
     if last is None:
-        text = f"{grid.task}: {said}; {source} rows at no earlier site carry the answer."
+        text = f"{grid.task}: {said}; {source} rows carry it at no patched site."
     else:
         carried = grid.value(last, source) or 0.0
         text = (
@@ -133,20 +137,28 @@ def _handover(grid: Grid) -> Finding | None:
 
 
 def _crossing(grid: Grid) -> tuple[str | None, str] | None:
-    """The last site at which image rows carry half of the answer, and the first where `last` does.
+    """The last site at which image rows carry half of the answer, and from which on `last` does.
 
-    None: the last row does nowhere.
+    None: at the last site the last row does not; or nothing else was patched.
     """
-    reach = [p for p in _sites(grid, "last") if (grid.value(p, "last") or 0) >= _HALF]
-    if not reach:
-        return None
     source = _source(grid)
-    carry = [p for p in _sites(grid, source) if (grid.value(p, source) or 0) >= _HALF]
-    return (carry[-1] if carry else None), reach[0]
+    if source is None:
+        return None
+    places = _sites(grid, "last")
+    reach = list(takewhile(lambda place: _carries(grid, place, "last"), reversed(places)))
+    carry = [place for place in _sites(grid, source) if _carries(grid, place, source)]
+    return (carry[-1] if carry else None, reach[-1]) if reach else None
 
 
-def _source(grid: Grid) -> str:
-    return "image" if "image" in grid.rows else grid.rows[0]
+def _carries(grid: Grid, place: str, rows: str) -> bool:
+    """Whether rows carry half of the answer at a site."""
+    return (grid.value(place, rows) or 0) >= _HALF
+
+
+def _source(grid: Grid) -> str | None:
+    """The rows from which the answer comes; None where only the last row is patched."""
+    others = [rows for rows in grid.rows if "last" not in parts_of(rows)]
+    return "image" if "image" in others else next(iter(others), None)
 
 
 def _sites(grid: Grid, rows: str) -> list[str]:
@@ -159,7 +171,8 @@ def _of_rows(grid: Grid, rows: str) -> Finding:
     best = max(cells, key=lambda i: abs(effect.value[i]))
     value, control = float(effect.value[best]), float(effect.control[best])
     beside = "" if np.isnan(control) else f", other rows of equal number {_percent(control)}"
-    counted = f"{grid.pairs} {'samples' if grid.direction == 'trace' else 'pairs'}"
+    noun = "sample" if grid.direction == "trace" else "pair"
+    counted = f"{grid.pairs} {noun}{'' if grid.pairs == 1 else 's'}"
     ends = f"{_percent(effect.low[best])} to {_percent(effect.high[best])}"
     does = _WORDS[grid.direction][1]
     if abs(value) < _NOTHING:
@@ -180,8 +193,17 @@ def _of_rows(grid: Grid, rows: str) -> Finding:
         "control": None if np.isnan(control) else control, "p": float(effect.p[best]),
     }  # fmt: skip
     more_than_control = abs(value) > (0 if np.isnan(control) else abs(control))
-    sure = effect.p[best] <= _ALPHA and more_than_control and abs(value) >= _NOTHING
-    return Finding(text, Verdict.DIFFERS if sure else Verdict.NO_DIFFERENCE, grid.task, values)
+    sure = effect.p[best] <= ALPHA and more_than_control and abs(value) >= _NOTHING
+    return Finding(text, Verdict.DIFFERS if sure else _unsure(grid, cells), grid.task, values)
+
+
+def _unsure(grid: Grid, cells: Sequence[int]) -> Verdict:
+    """No effect only where the intervals of all sites exclude more than little."""
+    effect = grid.effect
+    ends = np.abs(np.stack([effect.low[cells], effect.high[cells]]))
+    # one group has no interval
+    known = effect.groups > 1 and bool((ends < _LITTLE).all())
+    return Verdict.NO_DIFFERENCE if known else Verdict.INCONCLUSIVE
 
 
 def _percent(share: float) -> str:

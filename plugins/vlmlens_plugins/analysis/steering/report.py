@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlmlens.results import Cell, Finding, Glance, Verdict
+from vlmlens.results import Cell, Finding, Glance
 from vlmlens_plugins.analysis.steering.files import Direction
 from vlmlens_plugins.analysis.steering.measuring import Estimate
 from vlmlens_plugins.analysis.steering.steered import Steered, times
@@ -44,7 +44,7 @@ def overview(steered: Steered) -> list[Glance]:
             aim.task,
             f"can be steered to {aim.answer}",
             best.site if steers else "no site",
-            Verdict.DIFFERS if steers else Verdict.NO_DIFFERENCE,
+            steered.verdict(best.site),
             value=float(steered.moved[best.site, at].value),
             beside=f"random {random.moved.mean():.2f}",
             curve=[float(steered.moved[each.site, at].value) for each in steered.directions],
@@ -147,7 +147,7 @@ def _main(steered: Steered) -> Finding:
         )
         values |= {"untouched": count, "untouched_altered": float(altered.value)}
     ids = [item.target.id for item in steered.wanted.items]
-    verdict = Verdict.DIFFERS if steers else Verdict.NO_DIFFERENCE
+    verdict = steered.verdict(best.site)
     return Finding(text, verdict, aim.task, values, best.site, ids, notable=steers)
 
 

@@ -9,7 +9,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens.results import Verdict
 from vlmlens_plugins.analysis._sweeps import Swept
+from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis.steering.aims import Aim, Parts
 from vlmlens_plugins.analysis.steering.files import Direction
 from vlmlens_plugins.analysis.steering.measuring import (
@@ -108,6 +110,13 @@ class Steered:
             for each in self.besides[site]
         )
         return above and self.p[site] < self.options.alpha
+
+    def verdict(self, site: str) -> Verdict:
+        """Whether it steers, as far as the groups of samples can tell."""
+        if self.steers(site):
+            return Verdict.DIFFERS
+        weak = too_few(len({item.group for item in self.wanted.items}), len(self.directions))
+        return Verdict.INCONCLUSIVE if weak else Verdict.NO_DIFFERENCE
 
     @cached_property
     def best(self) -> Direction:
