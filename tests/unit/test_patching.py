@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
-from vlmlens.errors import MissingAnnotation, SelectorError, SiteNotFound
+from vlmlens.errors import DataError, MissingAnnotation, SelectorError, SiteNotFound, SpecError
 from vlmlens.pairs import Pair, pairs_of
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
@@ -273,6 +273,59 @@ def test_bad_options(
 ) -> None:
     with pytest.raises(error, match=message):
         run(**options)
+
+
+def test_rows_that_later_samples_lack_are_said(
+    run: Callable[..., Result], vlm: ModelAdapter, samples: Sequence[Sample]
+) -> None:
+    given = [*samples[:3], replace(samples[3], attributes={**samples[3].attributes, "regions": ""})]
+    given[2] = replace(given[2], attributes={**given[2].attributes, "regions": ""})
+    options = {"rows": [REGION, "last"], "sites": ["llm.block.5"], "patches": 0, "controls": 0}
+    told: list[str] = []
+    analysis = Patching(PatchingOptions.model_validate(options))
+    result = analysis.run(context(vlm, given, warn=told.append, batch_size=1))
+    assert result.table("patching").columns["rows"] == ["last"]
+    assert "has no regions" in told[0]
+    assert "no regions" not in told[1]
+    given[2] = replace(given[2], attributes={**given[2].attributes, "regions": "{bad"})
+    with pytest.raises(DataError, match="are no JSON"):
+        run(None, given)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"patches_at": ["llm.block.77"]}, SiteNotFound, "llm.block.77"),
+        ({"mode": "trace", "noise_at": "projector"}, SpecError, "no SITE/SELECTOR"),
+        ({"mode": "trace", "noise_at": "vision.block.9/image"}, SiteNotFound, "vision.block.9"),
+    ],
+)
+def test_wrong_places_are_refused_before_the_model_runs(
+    vlm: ModelAdapter,
+    samples: Sequence[Sample],
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    analysis = Patching(PatchingOptions.model_validate(options))
+
+    def check() -> None:
+        analysis.check(samples, ())
+        analysis.check_model(vlm, samples, ())
+
+    with pytest.raises(error, match=message):
+        check()
+
+
+def test_the_cost_of_single_patches_is_refused_before_the_sweep(
+    vlm: ModelAdapter, samples: Sequence[Sample]
+) -> None:
+    options = {"patches": 1, "sites": ["projector"], "rows": ["image"], "max_passes": 20}
+    rounds: list[int] = []
+    heard = context(vlm, samples, progress=lambda done, total: rounds.append(total))
+    with pytest.raises(SpecError, match="64 passes"):
+        Patching(PatchingOptions.model_validate(options)).run(heard)
+    assert max(rounds) == len(samples) // 2
 
 
 def test_samples_without_pairs(run: Callable[..., Result], samples: Sequence[Sample]) -> None:

@@ -74,11 +74,5 @@ def patch_sheets(
     return found
 
 
-def image_rows(vlm: ModelAdapter, samples: Sequence[Sample], axis: Axis) -> list[int]:
-    """How many image rows each sample has on an axis."""
-    batch = vlm.encode(samples)
-    return [len(_IMAGE.positions(layout)) for layout in batch.layouts[axis].samples]
-
-
 def _finite(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)

@@ -199,6 +199,8 @@ def _finding(task: _Task, route: str) -> Finding:
         f"{_percent(change.value[whole])} [{_percent(change.low[whole])}, "
         f"{_percent(change.high[whole])}]{beside}{windows}."
     )
+    if not task.found.divergence[whole].any():
+        text += " No logit changed at all."
     values: dict[str, Cell] = {
         "route": route,
         "all_layers": number(change.value[whole]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -10,15 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation
+from vlmlens.errors import CompositionError, MissingAnnotation, SelectorError
 from vlmlens.pairs import pairs_of
-from vlmlens.passes.batch import Batch
+from vlmlens.regions import ATTRIBUTE, regions_of
 from vlmlens.results import Figure, Result
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, sweep
+from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, check_cost, sweep
 from vlmlens_plugins.analysis._sweeps.effects import weak
-from vlmlens_plugins.analysis._sweeps.pictures import image_rows, patch_sheets
+from vlmlens_plugins.analysis._sweeps.pictures import patch_sheets
 from vlmlens_plugins.analysis._sweeps.sweeping import Onward
 from vlmlens_plugins.analysis.patching import grid, report
 from vlmlens_plugins.analysis.patching.measured import Grid, measure
@@ -28,6 +27,7 @@ from vlmlens_plugins.analysis.patching.runs import (
     directions,
     items_of,
     moved,
+    noise_place,
     traced,
     usable_pairs,
 )
@@ -45,6 +45,8 @@ class Patching(Analysis):
         for rows in self.options.rows or ():
             for part in grid.parts_of(rows):
                 Selector.parse(part)
+        if self.options.mode == "trace":
+            noise_place(self.options.noise_at)
         if self.options.mode == "pairs":
             pairs, dropped = pairs_of(samples)
             if not pairs:
@@ -74,6 +76,9 @@ class Patching(Analysis):
                 hint="Choose a model that generates text.",
             )
         grid.places(skeleton, self.options.sites, self.options.window)
+        self._patch_places(skeleton)
+        if self.options.mode == "trace":
+            skeleton.sites.resolve(noise_place(self.options.noise_at))
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
@@ -110,26 +115,32 @@ class Patching(Analysis):
                 by_direction[direction] = items_of(pairs, direction)
         grids, figures = [], []
         for direction, items in by_direction.items():
-            batch = vlm.encode([item.target for item in items[: context.batch_size]])
-            cells = self._cells(context, batch, items)
+            cells = self._cells(context, grid.layouts_of(vlm, items, context.batch_size), items)
+            singly = self._single_patches(context, items)
             swept = sweep(context, items, cells, self.options, named)
             tasks = dict.fromkeys(item.task for item in swept.items)
             grids += [measure(swept, task, direction, self.options, context.seed) for task in tasks]
-            figures += self._patches(context, items, direction, named)
+            for place, chosen, patches in singly:
+                alone = sweep(context, chosen, patches, self.options, named)
+                figures.append(_patch_figure(vlm, place, alone, direction))
         for message in weak({each.task: each.effect for each in grids}):
             context.warn(message)
         return grids, figures
 
-    def _cells(self, context: AnalysisContext, batch: Batch, items: Sequence[Item]) -> list[Cell]:
+    def _cells(
+        self, context: AnalysisContext, layouts: grid.Layouts, items: Sequence[Item]
+    ) -> list[Cell]:
         """The grid of the sweep, in order of depth."""
-        wanted = self.options.rows or _default_rows([item.target for item in items])
+        wanted = self.options.rows or _default_rows(
+            [one for item in items for one in (item.target, item.donor) if one is not None]
+        )
         cells: list[Cell] = []
         absent: dict[str, str] = {}
         for place in grid.places(context.model(), self.options.sites, self.options.window):
-            rows, missing = grid.applicable(wanted, place.axis, batch)
+            rows, missing = grid.applicable(wanted, place.axis, layouts)
             absent |= missing
             for name in rows:
-                cells += grid.cell(place, name, self.options.controls, batch)
+                cells += grid.cell(place, name, self.options.controls, layouts)
         for name, why in absent.items():
             context.warn(f"The rows {name!r} are left out: {why}")
         if not cells:
@@ -140,37 +151,37 @@ class Patching(Analysis):
             )
         return cells
 
-    def _patches(
-        self,
-        context: AnalysisContext,
-        items: Sequence[Item],
-        direction: str,
-        named: CellOptions | None,
-    ) -> list[Figure]:
-        """A picture of what each image row alone does, for the first samples of each task."""
+    def _single_patches(self, context: AnalysisContext, items: Sequence[Item]) -> list[_Singly]:
+        """What each image row alone does is asked here, for the first samples of each task."""
         chosen: list[Item] = []
         for task in dict.fromkeys(item.task for item in items):
             chosen += [item for item in items if item.task == task][: self.options.patches]
-        vlm = context.model()
-        patterns = self.options.patches_at or self.options.sites
-        places = grid.places(vlm, patterns, 1)
-        if self.options.patches_at is None:
-            places = places[:1]
         if not chosen:
             return []
-        figures = []
-        for place in places:
-            counts = set(image_rows(vlm, [item.target for item in chosen], place.axis))
-            if len(counts) != 1:
+        vlm = context.model()
+        layouts = grid.layouts_of(vlm, chosen, context.batch_size)
+        found: list[_Singly] = []
+        for place in self._patch_places(vlm):
+            counts = grid.image_rows(layouts[place.axis])
+            if len(counts) != 1 or 0 in counts:
                 context.warn(
                     f"Single patches at {place.name} are left out: the samples have "
-                    f"{' and '.join(map(str, sorted(counts)))} image rows."
+                    f"{' and '.join(map(str, counts))} image rows."
                 )
                 continue
-            cells = grid.patch_cells(place, counts.pop())
-            swept = sweep(context, chosen, cells, self.options, named)
-            figures.append(_patch_figure(vlm, place, swept, direction))
-        return figures
+            cells = grid.patch_cells(place, *counts)
+            check_cost(len(cells), -(-len(chosen) // context.batch_size), self.options)
+            found.append((place, chosen, cells))
+        return found
+
+    def _patch_places(self, vlm: ModelAdapter) -> list[grid.Place]:
+        patterns = self.options.patches_at
+        if patterns is not None:
+            return grid.places(vlm, patterns, 1)
+        return grid.places(vlm, self.options.sites, 1)[:1]
+
+
+_Singly = tuple[grid.Place, Sequence[Item], Sequence[Cell]]
 
 
 def _patch_figure(vlm: ModelAdapter, place: grid.Place, swept: Swept, direction: str) -> Figure:
@@ -191,9 +202,17 @@ def _patch_figure(vlm: ModelAdapter, place: grid.Place, swept: Swept, direction:
 def _default_rows(samples: Sequence[Sample]) -> list[str]:
     """Image, question, last; and the first region that all samples have, and the rest."""
     rows = list(grid.DEFAULT_ROWS)
-    said = [sample.attributes.get("regions") for sample in samples]
-    named = [json.loads(text) if isinstance(text, str) and text else {} for text in said]
-    common = [name for name in named[0] if all(name in each for each in named)]
+    named = [regions_of(sample.attributes.get(ATTRIBUTE), sample.id) for sample in samples]
+    common = [name for name in named[0] if _named(name) and all(name in each for each in named)]
     if common:
         rows[1:1] = [f"image.region({common[0]})", f"image.rest({common[0]})"]
     return rows
+
+
+def _named(region: str) -> bool:
+    """Whether a selector can name it."""
+    try:
+        Selector.parse(f"image.region({region})")
+    except SelectorError:
+        return False
+    return True

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import SelectorError, SiteNotFound
-from vlmlens.passes.batch import Batch
 from vlmlens.sites import Axis, Site
-from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._sweeps import Cell, Change
+from vlmlens.tokens import Selector, TokenKind, TokenLayout
+from vlmlens_plugins.analysis._sweeps import Cell, Change, Item
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows
 
 DEFAULT_SITES = ("projector", "llm.block.*")
 DEFAULT_ROWS = ("image", "question", "last")
 _OF_TEXT = (Axis.LLM, Axis.ENCODER)
+Layouts = dict[Axis, list[TokenLayout]]
 _ON_IMAGES = ("image", "all", "special")
 
 
@@ -106,13 +106,31 @@ def parts_of(rows: str) -> list[str]:
     return [part.strip() for part in re.split(r"\+(?![^(]*\))", rows)]
 
 
-def applicable(rows: Iterable[str], axis: Axis, batch: Batch) -> tuple[list[str], dict[str, str]]:
-    """Which rows exist on an axis in all samples of a batch; and why the others do not.
+def layouts_of(vlm: ModelAdapter, items: Sequence[Item], size: int) -> Layouts:
+    """The rows of all samples and donors, by axis; they are encoded, and not run.
+
+    Args:
+        vlm: The model.
+        items: The items of the sweep.
+        size: How many samples are encoded together.
+    """
+    samples = [one for item in items for one in (item.target, item.donor) if one is not None]
+    found: Layouts = {}
+    for start in range(0, len(samples), size):
+        for axis, layout in vlm.encode(samples[start : start + size]).layouts.items():
+            found.setdefault(axis, []).extend(layout.samples)
+    return found
+
+
+def applicable(
+    rows: Iterable[str], axis: Axis, layouts: Layouts
+) -> tuple[list[str], dict[str, str]]:
+    """Which rows exist on an axis in all samples; and why the others do not.
 
     Args:
         rows: Selectors, or several joined by +.
         axis: The axis.
-        batch: Samples of the sweep.
+        layouts: From `layouts_of`.
     """
     kept: list[str] = []
     missing: dict[str, str] = {}
@@ -120,11 +138,11 @@ def applicable(rows: Iterable[str], axis: Axis, batch: Batch) -> tuple[list[str]
         parts = [Selector.parse(part) for part in parts_of(name)]
         if axis not in _OF_TEXT and not name.startswith(_ON_IMAGES):
             continue
-        if axis not in batch.layouts:
+        if axis not in layouts:
             continue
         try:
             for part in parts:
-                for layout in batch.layouts[axis].samples:
+                for layout in layouts[axis]:
                     part.positions(layout)
         except SelectorError as error:
             missing[name] = error.message
@@ -133,7 +151,7 @@ def applicable(rows: Iterable[str], axis: Axis, batch: Batch) -> tuple[list[str]
     return kept, missing
 
 
-def cell(place: Place, rows: str, controls: int, batch: Batch) -> list[Cell]:
+def cell(place: Place, rows: str, controls: int, layouts: Layouts) -> list[Cell]:
     """The cell of some rows at a place, and its controls: other rows of equal number.
 
     There is no control where a sample has not as many other rows.
@@ -141,7 +159,7 @@ def cell(place: Place, rows: str, controls: int, batch: Batch) -> list[Cell]:
     parts = parts_of(rows)
     about = {"site": place.name, "rows": rows}
     found = [Cell(tuple(_patch(site, part) for site in place.sites for part in parts), about)]
-    if len(parts) == 1 and controls and _has_others(place, rows, batch):
+    if len(parts) == 1 and controls and _has_others(place, rows, layouts):
         found += [
             Cell(
                 tuple(_patch(site, rows, seed) for site in place.sites),
@@ -150,6 +168,11 @@ def cell(place: Place, rows: str, controls: int, batch: Batch) -> list[Cell]:
             for seed in range(controls)
         ]
     return found
+
+
+def image_rows(layouts: Sequence[TokenLayout]) -> list[int]:
+    """How many image rows samples have: each number once."""
+    return sorted({int((layout.kinds == TokenKind.IMAGE).sum()) for layout in layouts})
 
 
 def patch_cells(place: Place, count: int) -> list[Cell]:
@@ -167,10 +190,10 @@ def _patch(site: Site, rows: str, random: int | None = None) -> Change:
     return Change(f"{site.name}/{rows} = patch", random=random)
 
 
-def _has_others(place: Place, rows: str, batch: Batch) -> bool:
+def _has_others(place: Place, rows: str, layouts: Layouts) -> bool:
     chosen = RandomRows(like=Selector.parse(rows))
     try:
-        for layout in batch.layouts[place.axis].samples:
+        for layout in layouts[place.axis]:
             chosen.positions(layout)
     except SelectorError:
         return False

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import AnalysisContext
-from vlmlens.errors import MissingAnnotation
+from vlmlens.errors import MissingAnnotation, SpecError
 from vlmlens.pairs import Pair, aligned, pairs_of, said
 from vlmlens.samples import Sample
+from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item, Swept, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import spreads
 from vlmlens_plugins.analysis._sweeps.work import CellOptions
@@ -86,6 +87,24 @@ def items_of(pairs: Sequence[Pair], direction: str) -> list[Item]:
         )
         for pair in pairs
     ]
+
+
+def noise_place(text: str) -> str:
+    """The site in SITE/SELECTOR.
+
+    Raises:
+        SpecError: It has another form.
+        SelectorError: The part behind the / is no selector.
+    """
+    site, slash, selector = text.partition("/")
+    if not (site and slash and selector):
+        raise SpecError(
+            f"noise_at is {text!r}, which is no SITE/SELECTOR.",
+            subject="noise_at",
+            hint="For example --set analysis.patching.noise_at=projector/image.",
+        )
+    Selector.parse(selector)
+    return site
 
 
 def traced(context: AnalysisContext, options: PatchingOptions) -> tuple[list[Item], CellOptions]:
