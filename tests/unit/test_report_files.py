@@ -103,11 +103,16 @@ def test_clean_text_can_be_encoded_and_is_valid_xml(text: str) -> None:
     assert clean(made) == made
 
 
-def test_two_tables_of_one_name_are_refused(tmp_path: Path) -> None:
-    tables = [Table("a/b", "", {"x": [1]}), Table("A b", "", {"x": [2]})]
-    with pytest.raises(ValueError, match="share a file"):
-        files.write_result(Result("r", "R", tables=tables), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_equal_names_of_files_are_numbered(tmp_path: Path) -> None:
+    """Tasks give names to figures, and may have no letter that a file name keeps."""
+    tables = [Table(name, "", {"x": [i]}) for i, name in enumerate(("a/b", "A b", "a-b-2"))]
+    figures = [Figure(name, "", "bar", ["a"], series=[Series("s", [1.0])]) for name in "猫犬"]
+    made = files.write_result(Result("r", "R", tables=tables, figures=figures), tmp_path)
+    assert [path.name for path in made] == [
+        "r.json", "r.a-b.parquet", "r.A-b-2.parquet", "r.a-b-2-2.parquet",
+        "r.unnamed.svg", "r.unnamed-2.svg",
+    ]  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made}
 
 
 def test_files_of_an_earlier_result_go(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ def write_result(result: Result, folder: Path) -> list[Path]:
         `<analysis>.<figure>.svg`.
 
     Raises:
-        ValueError: Two tables or two figures have the same file name.
         TypeError: The options hold something that JSON has no form for.
     """
     from vlmlens.report.figures import figure_svg
@@ -93,17 +92,22 @@ def _plain_container(value: Any) -> Any:
 
 
 def file_names(result: Result, items: Sequence[Table] | Sequence[Figure], suffix: str) -> list[str]:
-    """The file names of a result's tables (`parquet`) or figures (`svg`).
+    """The file names of a result's tables (`parquet`) or figures (`svg`), each once.
 
     Names come from plugins and sometimes from data, so each is reduced to letters, digits,
-    hyphens and underscores: it can name no other folder.
-
-    Raises:
-        ValueError: Two are the same.
+    hyphens and underscores: it can name no other folder. Those that are then equal, such as of
+    two tasks whose names have no such letter, are numbered in their order.
     """
-    names = [f"{stem(result.analysis)}.{slug(item.name)}.{suffix}" for item in items]
-    if len({name.casefold() for name in names}) < len(names):
-        raise ValueError(f"{result.analysis}: two results would share a file: {sorted(names)}")
+    names: list[str] = []
+    taken: set[str] = set()
+    for item in items:
+        first = name = f"{stem(result.analysis)}.{slug(item.name)}"
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{first}-{number}"
+        taken.add(name.casefold())
+        names.append(f"{name}.{suffix}")
     return names
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import SpecError
@@ -19,6 +20,18 @@ from vlmlens_plugins.analysis._sweeps.work import (
     packed_samples,
     unit_of,
 )
+
+
+def listed(value: Any) -> Any:
+    """One text where several may stand."""
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[
+    Annotated[tuple[str, ...], Field(min_length=1)] | None,
+    BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...] | None),
+]
+"""An option that is one text, or several; never none at all."""
 
 
 class SweepOptions(Options):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from vlmlens_plugins.analysis._sweeps.followed import FollowOptions
+from vlmlens_plugins.analysis._sweeps.sweeping import Texts, listed
 
 Part = Literal["heads", "attn", "mlp", "block"]
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class AblationOptions(FollowOptions):
@@ -20,28 +17,23 @@ class AblationOptions(FollowOptions):
 
     parts: Annotated[
         tuple[Part, ...],
-        BeforeValidator(_listed, json_schema_input_type=Part | tuple[Part, ...]),
+        BeforeValidator(listed, json_schema_input_type=Part | tuple[Part, ...]),
     ] = Field(
         ("heads", "mlp"),
         min_length=1,
         description="What is ablated in the language model, one by one: heads, attn and mlp (what "
         "each adds to the residual stream), block (what both add).",
     )
-    sites: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...] | None),
-    ] = Field(None, description="Sites to ablate one by one, as patterns, instead of `parts`.")
+    sites: Texts = Field(
+        None, description="Sites to ablate one by one, as patterns, instead of `parts`."
+    )
     by: Literal["mean", "zero", "resample"] = Field(
         "mean",
         description="What takes the rows' place: mean (of such rows over the samples), zero, "
         "resample (the rows of another sample with as many).",
     )
-    rows: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...] | None),
-    ] = Field(
+    rows: Texts = Field(
         None,
-        min_length=1,
         description="Which rows, as selectors; each has a mean of its own. Default: all rows, by "
         "kind (image, text, special), the last one apart.",
     )

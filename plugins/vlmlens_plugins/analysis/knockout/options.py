@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from vlmlens_plugins.analysis._sweeps.followed import FollowOptions
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+from vlmlens_plugins.analysis._sweeps.sweeping import Texts
 
 
 class KnockoutOptions(FollowOptions):
     """Options of the knockout."""
 
-    routes: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...] | None),
-    ] = Field(
+    routes: Texts = Field(
         None,
         description="What is cut, as FROM -> TO, both selectors; TO may be `later`, all rows "
         "behind FROM. Default: image -> last, image -> question, question -> last, image -> later.",

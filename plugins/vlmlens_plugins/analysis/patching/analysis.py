@@ -147,7 +147,8 @@ class Patching(Analysis):
             raise CompositionError(
                 f"None of the rows {', '.join(wanted)} exists at the chosen sites.",
                 subject="rows",
-                hint="Name rows that all samples have: --set analysis.patching.rows=image,last.",
+                hint="Name rows that all samples have: "
+                "--set 'analysis.patching.rows=[image, last]'.",
             )
         return cells
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlmlens_plugins.analysis._sweeps import SweepOptions
+from vlmlens_plugins.analysis._sweeps.sweeping import Texts
 
 Direction = Literal["denoise", "noise", "both"]
 
@@ -24,10 +25,10 @@ class PatchingOptions(SweepOptions):
         description="pairs: the two samples of each pair; trace: causal tracing, a sample with "
         "noise on `noise_at` and the same sample without.",
     )
-    sites: list[str] | None = Field(
+    sites: Texts = Field(
         None, description="Sites, as patterns. Default: projector and llm.block.*."
     )
-    rows: list[str] | None = Field(
+    rows: Texts = Field(
         None,
         description="Which rows, as selectors; several at once with +: image+last. Default: image, "
         "question, last; and with regions the first one and the rest of the image.",
@@ -50,6 +51,6 @@ class PatchingOptions(SweepOptions):
     patches: int = Field(
         2, ge=0, description="For so many samples of each task, every image row is patched alone."
     )
-    patches_at: list[str] | None = Field(
+    patches_at: Texts = Field(
         None, description="Sites for that. Default: the first of `sites` that has image rows."
     )

@@ -141,7 +141,7 @@ def _crossing(grid: Grid) -> tuple[str, str | None, str] | None:
     None: at the last site the last row does not; or nothing else was patched.
     """
     source = _source(grid)
-    if source is None:
+    if not source:
         return None
     places = _sites(grid, "last")
     reach = list(takewhile(lambda place: _carries(grid, place, "last"), reversed(places)))
@@ -154,10 +154,10 @@ def _carries(grid: Grid, place: str, rows: str) -> bool:
     return (grid.value(place, rows) or 0) >= _HALF
 
 
-def _source(grid: Grid) -> str | None:
-    """The rows from which the answer comes; None where only the last row is patched."""
+def _source(grid: Grid) -> str:
+    """The rows from which the answer comes; "" where only the last row is patched."""
     others = [rows for rows in grid.rows if "last" not in parts_of(rows)]
-    return "image" if "image" in others else next(iter(others), None)
+    return "image" if "image" in others else next(iter(others), "")
 
 
 def _sites(grid: Grid, rows: str) -> list[str]:
