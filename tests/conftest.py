@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 _OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
 atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
@@ -21,6 +22,9 @@ if "VLMLENS_TINY_CHECKPOINTS" not in os.environ:
     os.environ["VLMLENS_TINY_CHECKPOINTS"] = str(Path(_OWN_CACHE, "tiny"))
     Path(_OWN_CACHE, "tiny").mkdir()
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long a random example takes depends on what else the machine does.
+settings.register_profile("vlmlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vlmlens")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
@@ -55,10 +59,16 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time."""
+    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time.
+
+    There it is measured neither where a test is slow nor where random examples run the same lines
+    hundreds of times.
+    """
     for item in items:
         measured = {"unit", "contract"} & set(item.path.parts)
-        if not measured or item.get_closest_marker("slow"):
+        tested = getattr(item, "obj", None)
+        random = item.name.startswith("test_random_") or is_hypothesis_test(tested)
+        if not measured or random or item.get_closest_marker("slow"):
             item.add_marker("no_cover")
 
 

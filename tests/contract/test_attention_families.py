@@ -35,6 +35,8 @@ SILENT_FAMILIES = {"cogvlm", "qwen2vl"}
 SILENT_SUITES = {"MiniCpm46Checks", "MiniCpm47Checks", "MiniCpmFineChecks"}
 """Whose vision towers never give weights: fused, or thrown away. MiniCPM 2.x's towers do."""
 
+pytestmark = pytest.mark.no_cover  # adapters' towers, mostly; `test_attention.py` has the lines
+
 
 def suites() -> list[Any]:
     """Every conformance suite of every installed adapter; each makes a tiny checkpoint."""

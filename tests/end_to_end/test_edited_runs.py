@@ -13,6 +13,7 @@ from vlmlens.errors import (
     CompositionError,
     EditError,
     FingerprintMismatch,
+    MissingAnnotation,
     SelectorError,
     SiteNotFound,
     UnknownPlugin,
@@ -72,6 +73,24 @@ def test_wrong_edits_are_refused_before_weights(
 ) -> None:
     with pytest.raises(error, match=message):
         vlmlens.extract(out=tmp_path / "x", limit=2, edits=[edit.format(twice)])
+    assert not (tmp_path / "x").exists()
+
+
+def test_edits_of_rows_by_name(tmp_path: Path) -> None:
+    rows, cut = "image.region(main, ring=1)", "question <- image.region(main) = cut"
+    where = {"data": "demo:pairs", "limit": 2, "sites": [f"llm.block.1/{rows}", "llm.block.3/last"]}
+    plain = vlmlens.extract(out=tmp_path / "plain", **where)
+    edits = [f"llm.block.1/{rows} = zero", f"llm.block.*.attn / {cut}"]
+    edited = vlmlens.extract(out=tmp_path / "edited", edits=edits, **where)
+    a, b = plain.activations, edited.activations
+    zeroed, kept = b[f"llm.block.1/{rows}"], a[f"llm.block.1/{rows}"]
+    assert [len(one) for one in zeroed] == [len(one) for one in kept]
+    assert all(0 < len(one) < 64 and not one.any() for one in zeroed)
+    assert not np.allclose(a["llm.block.3/last"], b["llm.block.3/last"], atol=1e-2)
+    unknown = "llm.block.1/image.region(ball) = zero"
+    with pytest.raises(MissingAnnotation, match="no region 'ball'") as caught:
+        vlmlens.extract(out=tmp_path / "x", edits=[unknown], **where)
+    assert "main" in caught.value.hint
     assert not (tmp_path / "x").exists()
 
 

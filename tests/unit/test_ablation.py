@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import vlmlens
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
 from vlmlens.errors import (
     CompositionError,
@@ -34,11 +33,6 @@ from vlmlens_plugins.demo.dataset import DemoDataset
 
 HEAD = "llm.block.3.attn.heads[2]"
 KINDS = ("special", "image", "text[:-1]", "last")
-
-
-@pytest.fixture(scope="module")
-def vlm() -> ModelAdapter:
-    return vlmlens.load("demo")
 
 
 @pytest.fixture(scope="module")
@@ -212,10 +206,10 @@ def test_resampled_rows_are_those_of_another_sample(
     longer = replace(samples[0], prompt="Color of the main object, please:", attributes={})
     given = [*samples[1:6], longer]
     run([replace(each, attributes={}) for each in given], told, sites="projector", by="resample")
-    assert told == [
+    assert told[0] == (
         "1 of 6 samples are left out: no other one has as many rows of each kind, from which rows "
         "could be taken."
-    ]
+    )
     with pytest.raises(MissingAnnotation, match="by=resample"):
         run([longer], sites=HEAD, by="resample")
 

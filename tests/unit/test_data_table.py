@@ -306,7 +306,10 @@ SAMPLE = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=40,
+)
 @given(st.lists(SAMPLE, min_size=1, max_size=4))
 def test_what_is_written_is_read(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     for sample, row in zip(read(jsonl(tmp_path, *rows)), rows, strict=True):
@@ -315,7 +318,10 @@ def test_what_is_written_is_read(tmp_path: Path, rows: list[dict[str, Any]]) -> 
         assert sample.attributes.get("score") == row.get("score")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=60,
+)
 @given(st.binary(max_size=60), st.sampled_from(["jsonl", "csv", "tsv", "parquet"]))
 def test_any_bytes_are_samples_or_a_data_error(tmp_path: Path, data: bytes, kind: str) -> None:
     path = tmp_path / f"data.{kind}"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vlmlens
 from vlmlens.abc import AnalysisContext, ColumnStore, LoadRequest, ModelAdapter
 from vlmlens.errors import (
     CompositionError,
@@ -26,6 +25,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.model import TinyLlava, request
 from vlmlens.tokens import Selector, TokenLayout
+from vlmlens_adapter_blip2.checks import FlanT5Checks
 from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item, SweepOptions, Swept, sweep
 from vlmlens_plugins.analysis._sweeps.rows import cut_of
@@ -34,11 +34,6 @@ from vlmlens_plugins.analysis.knockout.routes import Route, control_of
 from vlmlens_plugins.demo.dataset import DemoDataset
 
 ALL = "all layers"
-
-
-@pytest.fixture(scope="module")
-def vlm() -> ModelAdapter:
-    return vlmlens.load("demo")
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +180,14 @@ def test_findings_say_it_in_words(run: Callable[..., Result]) -> None:
     assert len(glance.curve) == 6
 
 
+def test_too_few_groups_are_said(default: Result) -> None:
+    assert default.warnings == [
+        "color: 6 groups of samples are too few for any of 28 effects to be significant; 11 are "
+        "needed."
+    ]
+    assert {each.verdict for each in default.findings[1:]} == {Verdict.INCONCLUSIVE}
+
+
 def test_tables_hold_every_route_layer_and_sample(default: Result) -> None:
     assert len(default.table("knockout")) == 4 * (6 + 1)
     assert len(default.table("knockout-routes")) == 4
@@ -246,6 +249,9 @@ def test_models_whose_attention_cannot_be_cut_are_refused(samples: Sequence[Samp
     clip: Any = ClipChecks().vlm
     with pytest.raises(CompositionError, match="only compares choices"):
         analysis.check_model(clip, samples, ())
+    decoder: Any = FlanT5Checks().vlm  # its image is in the encoder
+    with pytest.raises(SelectorError, match="'image -> last' cannot be cut"):
+        analysis.check_model(decoder, [replace(each, attributes={}) for each in samples], ())
     asked: LoadRequest = request(attention="flash_attention_2")
     with pytest.raises(VlmlensError, match="flash"):
         analysis.check_model(TinyLlava.skeleton(asked), samples, ())

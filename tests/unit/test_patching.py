@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-import vlmlens
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
 from vlmlens.errors import DataError, MissingAnnotation, SelectorError, SiteNotFound, SpecError
 from vlmlens.pairs import Pair, pairs_of
@@ -27,11 +26,6 @@ from vlmlens_plugins.demo.dataset import DemoDataset
 
 BLOCKS = 6
 REGION, REST = "image.region(main)", "image.rest(main)"
-
-
-@pytest.fixture(scope="module")
-def vlm() -> ModelAdapter:
-    return vlmlens.load("demo")
 
 
 @pytest.fixture(scope="module")

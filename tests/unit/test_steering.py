@@ -166,6 +166,18 @@ def test_the_default_is_the_most_frequent_corrupted_answer() -> None:
     assert labels.count(aim.towards) == max(map(labels.count, labels))
 
 
+def test_yes_and_numbers_are_what_yaml_makes_of_them() -> None:
+    samples = made([(f"g{i}", "a", ("yes", "no", "3")[i % 3]) for i in range(12)])
+    for given, text in ((True, "yes"), (False, "no"), (3, "3")):
+        options: dict[str, Any] = {"towards": given, "away": "no" if given is True else []}
+        assert chosen_aim(samples, SteeringOptions(**options)).towards == text
+    truths = [replace(s, attributes={"seen": s.label == "yes"}) for s in samples]
+    assert (
+        chosen_aim(truths, SteeringOptions(**{"attribute": "seen", "towards": True})).towards
+        == "yes"
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [

@@ -34,7 +34,7 @@ USUAL = (
 
 SELECTORS = (
     "last", "first", "all", "image", "text", "question", "mean", "max", "image.mean", "text.mean",
-    "question.mean", "image.rest", "image.view(0)", "steps", "answer",
+    "question.mean", "steps", "answer",
 )  # fmt: skip
 """The selectors that completion offers after a `/`."""
 

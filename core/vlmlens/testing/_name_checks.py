@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from vlmlens.errors import SelectorError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -17,7 +19,8 @@ from vlmlens.tokens import PatchGrid, Selector, TokenKind, TokenLayout
 _PROMPTS = ("What is this? ", "User: is  the\nred User red?", "Is this thing (A) red or (B) blue?")
 _MANY = 64
 """So many patches of a grid are looked at."""
-_HALF, _NEAR = 0.5, 1e-4
+_PART, _NEAR = (0.65, 0.3), 1e-4
+"""How much of the image's width and height is in the region."""
 _WORDS = ("this", "User", "red")
 
 
@@ -108,7 +111,7 @@ def _check_image_rows(layout: TokenLayout, grid: PatchGrid, axis: Axis) -> None:
     expect(both == where.tolist(), f"{axis}: region and rest are not the image")
     wider = _places("image.region(thing, ring=1)", layout)
     expect(set(inside) <= set(wider), f"{axis}: a ring takes rows away")
-    held = (grid.box[:, :2] < _HALF - _NEAR).all(1) & (grid.box[:, 2:] > _NEAR).all(1)
+    held = (grid.box[:, :2] < np.subtract(_PART, _NEAR)).all(1) & (grid.box[:, 2:] > _NEAR).all(1)
     expect(inside == where[held].tolist(), f"{axis}: the region is not what its box holds")
 
 
@@ -118,7 +121,7 @@ def _places(selector: str, layout: TokenLayout) -> list[int]:
 
 
 def _with_regions(sample: Sample) -> Sample:
-    """The sample with the upper left quarter of its image as a region."""
+    """The sample with the upper left part of its image as a region."""
     (image,) = sample.open_images()
-    box = [0, 0, image.width * _HALF, image.height * _HALF]
+    box = [0, 0, image.width * _PART[0], image.height * _PART[1]]
     return replace(sample, attributes={"regions": json.dumps({"thing": box})})

@@ -67,7 +67,8 @@ class Ablation(Analysis):
         axes = _axes(every)
         rows = rows_of({axis: layouts[axis] for axis in axes}, self.options.rows)
         swept, orders = _Run(context, self.options, chosen, every, rows).all()
-        result = report(swept, orders, every, chosen, rows, self.options, context.seed, warnings)
+        seed = context.seed
+        result = report(swept, orders, every, chosen, rows, self.options, seed, warnings)
         for message in result.warnings[len(warnings) :]:
             context.warn(message)
         return result

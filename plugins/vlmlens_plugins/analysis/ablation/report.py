@@ -12,15 +12,14 @@ from vlmlens.results import Cell, Figure, Finding, Glance, Result, Series, Table
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps import Swept
 from vlmlens_plugins.analysis._sweeps.effects import (
-    ALPHA,
     Effects,
     control_changes,
-    weak,
     without_controls,
 )
 from vlmlens_plugins.analysis._sweeps.followed import Followed
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis._sweeps.scores import (
+    ALPHA,
     NAMES,
     PERCENT,
     Scores,
@@ -28,6 +27,7 @@ from vlmlens_plugins.analysis._sweeps.scores import (
     row_of,
     scores,
     tested,
+    too_few,
 )
 from vlmlens_plugins.analysis.ablation.components import Component, Rows
 from vlmlens_plugins.analysis.ablation.greedy import Order
@@ -49,6 +49,7 @@ class _Task:
         measured: Effects by metric.
         still: Bool per component: it changed the logits of no sample.
         least: The smallest effect that counts.
+        few: A warning that nothing can be significant, or "".
     """
 
     name: str
@@ -58,6 +59,7 @@ class _Task:
     measured: dict[str, Effects]
     still: npt.NDArray[np.bool_]
     least: float
+    few: str
 
     @property
     def effect(self) -> Effects:
@@ -75,11 +77,13 @@ class _Task:
         beyond = effect.value[i] < (0.0 if np.isnan(control) else control)
         return bool(effect.p[i] <= ALPHA and beyond and effect.value[i] <= -self.least)
 
-    def verdict(self, i: int) -> Verdict:
-        """Whether a component is needed, as far as the groups of samples can tell."""
-        if self.needed(i):
+    @property
+    def verdict(self) -> Verdict:
+        """Whether a component is needed; no difference where every interval excludes an effect."""
+        if any(map(self.needed, range(len(self.every)))):
             return Verdict.DIFFERS
-        return Verdict.INCONCLUSIVE if self.effect.too_few else Verdict.NO_DIFFERENCE
+        little = bool((self.effect.low > -self.least).all()) and not self.few
+        return Verdict.NO_DIFFERENCE if little else Verdict.INCONCLUSIVE
 
 
 def report(
@@ -127,7 +131,7 @@ def report(
         figures=figures,
         options=options.model_dump(mode="json"),
         notes=[*_notes(options, rows, chosen), *chosen.notes],
-        warnings=[*warnings, *weak({task.name: task.effect for task in tasks})],
+        warnings=[*warnings, *(task.few for task in tasks if task.few)],
         overview=[_glance(task) for task in tasks],
     )
 
@@ -149,7 +153,8 @@ def _tasks(
         groups = [swept.items[i].group for i in members]
         measured = tested(own, groups, controls, seed=seed, draws=options.draws)
         alone = still[:, members].all(1)
-        tasks.append(_Task(name, members, every, own, measured, alone, options.min_effect))
+        few = too_few(name, groups, len(every))
+        tasks.append(_Task(name, members, every, own, measured, alone, options.min_effect, few))
     return tasks
 
 
@@ -183,7 +188,7 @@ def _finding(task: _Task) -> Finding:
         "needed": len(needed),
         "components": len(task.every),
     }
-    return Finding(text, task.verdict(needed[0] if needed else top), task.name, values)
+    return Finding(text, task.verdict, task.name, values)
 
 
 def _still(task: _Task) -> Finding | None:
@@ -200,14 +205,14 @@ def _still(task: _Task) -> Finding | None:
 
 
 def _glance(task: _Task) -> Glance:
-    top = task.order[0]
-    needed = task.needed(top)
+    top = next(filter(task.needed, task.order), None)
+    shown = task.order[0] if top is None else top
     return Glance(
         task.name,
         "answer needs",
-        task.every[top].name if needed else "no single component",
-        task.verdict(top),
-        value=number(task.effect.value[top]),
+        "not shown" if top is None else task.every[top].name,
+        task.verdict,
+        value=number(task.effect.value[shown]),
         curve=_by_layer(task),
     )
 

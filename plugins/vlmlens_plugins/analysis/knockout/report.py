@@ -10,23 +10,19 @@ import numpy as np
 from vlmlens.results import Cell, Figure, Finding, Glance, Result, Table, Verdict
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps import Swept
-from vlmlens_plugins.analysis._sweeps.effects import (
-    ALPHA,
-    Effects,
-    control_changes,
-    weak,
-    without_controls,
-)
+from vlmlens_plugins.analysis._sweeps.effects import Effects, control_changes, without_controls
 from vlmlens_plugins.analysis._sweeps.followed import Followed
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis._sweeps.rows import LATER
 from vlmlens_plugins.analysis._sweeps.scores import (
+    ALPHA,
     PERCENT,
     Scores,
     number,
     row_of,
     scores,
     tested,
+    too_few,
 )
 from vlmlens_plugins.analysis.knockout.options import KnockoutOptions
 from vlmlens_plugins.analysis.knockout.routes import ALL_LAYERS
@@ -47,6 +43,7 @@ class _Task:
         found: The scores of its items.
         measured: Its effects, by metric.
         least: The smallest change that counts, in %.
+        few: A warning that nothing can be significant, or "".
     """
 
     name: str
@@ -55,6 +52,7 @@ class _Task:
     found: Scores
     measured: dict[str, Effects]
     least: float
+    few: str
 
     @property
     def routes(self) -> list[str]:
@@ -82,9 +80,8 @@ class _Task:
 
     def does_little(self, cell: int) -> bool:
         """Whether the interval excludes a change of the probability by a tenth."""
-        change = self.change
-        narrow = change.low[cell] > -_TENTH and change.high[cell] < _TENTH
-        return bool(narrow and change.groups > 1)
+        little = self.change.low[cell] > -_TENTH and self.change.high[cell] < _TENTH
+        return bool(little and not self.few)
 
     def verdict(self, cell: int) -> Verdict:
         """Whether a cut does something."""
@@ -134,7 +131,7 @@ def report(
         figures=[_figure(task, several=len(tasks) > 1) for task in tasks],
         options=options.model_dump(mode="json"),
         notes=[*_notes(width, options), *chosen.notes],
-        warnings=[*warnings, *weak({task.name: task.change for task in tasks})],
+        warnings=[*warnings, *(task.few for task in tasks if task.few)],
         overview=[_glance(task) for task in tasks],
     )
 
@@ -152,7 +149,8 @@ def _tasks(swept: Swept, chosen: Followed, seed: int, options: KnockoutOptions) 
         groups = [swept.items[i].group for i in members]
         measured = tested(found.of(members), groups, controls, seed=seed, draws=options.draws)
         own = found.of(members)
-        tasks.append(_Task(name, members, swept.take(kept), own, measured, options.min_change))
+        few = too_few(name, groups, len(kept))
+        tasks.append(_Task(name, members, swept.take(kept), own, measured, options.min_change, few))
     return tasks
 
 
@@ -174,7 +172,10 @@ def _findings(task: _Task) -> list[Finding]:
         f"{words}{' and '.join(those)}" for words, those in parts if those
     )
     text += "."
-    return [Finding(text, subject=task.name, values={"used": len(used)}, notable=True), *every]
+    return [
+        Finding(text, subject=task.name, values={"used": len(used)}, notable=bool(used)),
+        *every,
+    ]
 
 
 def _ways(task: _Task) -> list[str]:

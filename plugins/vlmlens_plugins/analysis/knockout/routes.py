@@ -78,7 +78,8 @@ class Route:
 
 def default_routes(layouts: Sequence[TokenLayout]) -> list[Route]:
     """The ways from the image to the answer; the question by what the family can tell of it."""
-    question = next(name for name in _QUESTION if _known(name, layouts))
+    known = (name for name in _QUESTION if _known(name, layouts))
+    question = next(known, _QUESTION[-1])
     pairs = [("image", "last"), ("image", question), (question, "last"), ("image", LATER)]
     return [Route(*pair) for pair in pairs]
 

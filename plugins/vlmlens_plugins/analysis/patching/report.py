@@ -78,7 +78,7 @@ def overview(grids: Sequence[Grid]) -> list[Glance]:
         where = _crossing(grid)
         if where is None:
             continue
-        last, first = where
+        _, last, first = where
         curve = [grid.value(place, "last") for place in _sites(grid, "last")]
         text = first if last is None else f"{last} to {first}"
         value = grid.value(first, "last")
@@ -117,8 +117,7 @@ def _handover(grid: Grid) -> Finding | None:
     where = _crossing(grid)
     if where is None:
         return None
-    last, first = where
-    source = _source(grid)
+    source, last, first = where
     reached = grid.value(first, "last") or 0.0
     said = f"from {first} on, the last row does ({reached:.0%})"
     if last is None:
@@ -136,8 +135,8 @@ def _handover(grid: Grid) -> Finding | None:
     return Finding(text, subject=grid.task, values=values, notable=True)
 
 
-def _crossing(grid: Grid) -> tuple[str | None, str] | None:
-    """The last site at which image rows carry half of the answer, and from which on `last` does.
+def _crossing(grid: Grid) -> tuple[str, str | None, str] | None:
+    """Image rows, the last site where they carry half of the answer, and where `last` begins to.
 
     None: at the last site the last row does not; or nothing else was patched.
     """
@@ -147,7 +146,7 @@ def _crossing(grid: Grid) -> tuple[str | None, str] | None:
     places = _sites(grid, "last")
     reach = list(takewhile(lambda place: _carries(grid, place, "last"), reversed(places)))
     carry = [place for place in _sites(grid, source) if _carries(grid, place, source)]
-    return (carry[-1] if carry else None, reach[-1]) if reach else None
+    return (source, carry[-1] if carry else None, reach[-1]) if reach else None
 
 
 def _carries(grid: Grid, place: str, rows: str) -> bool:

@@ -12,7 +12,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._tasks import rows_by_task
-from vlmlens_plugins.analysis.steering.options import SteeringOptions
+from vlmlens_plugins.analysis.steering.options import SteeringOptions, text_of
 
 _LEAST = 2
 
@@ -65,9 +65,9 @@ class Parts:
 
 
 def value_of(sample: Sample, attribute: str) -> str | None:
-    """The value of the label or of an attribute, as text."""
+    """The value of the label or of an attribute, as text; truth values are yes and no."""
     found = sample.label if attribute == "label" else sample.attributes.get(attribute)
-    return None if found is None else str(found)
+    return None if found is None else str(text_of(found))
 
 
 def mark_of(group: str) -> str:

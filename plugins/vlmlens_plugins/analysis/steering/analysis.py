@@ -173,7 +173,7 @@ class Steering(Analysis):
             found.append(made)
             named[site] = made.vector.tolist()
             named |= self._random(site, made.norm, len(vector), context.seed)
-            named |= self._shuffled(site, read[column], made.norm, parts, context.seed)
+            named |= self._shuffled(site, read[column], parts, context.seed)
         if not found:
             raise CompositionError(
                 f"At none of the sites do the rows of {aim.towards!r} differ from the others.",
@@ -204,14 +204,15 @@ class Steering(Analysis):
         }
 
     def _shuffled(
-        self, site: str, rows: learning.Rows, norm: float, parts: Parts, seed: int
+        self, site: str, rows: learning.Rows, parts: Parts, seed: int
     ) -> dict[str, list[float]]:
+        """Directions that are learnt in the same way, and so as long as they come out."""
         found = {}
         for draw in range(self.options.controls):
             rng = generator(seed, "steering", "shuffled", str(draw))
             positive = rng.permutation(np.array(parts.positive))
             vector = self._learned(rows, positive, parts, seed, site, str(draw))
-            found[control_name(site, "shuffled", draw)] = _single(learning.scaled(vector, norm))
+            found[control_name(site, "shuffled", draw)] = _single(vector)
         return found
 
     def _steer(

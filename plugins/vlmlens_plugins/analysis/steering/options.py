@@ -11,13 +11,15 @@ from vlmlens_plugins.analysis._sweeps import SweepOptions
 Method = Literal["mean-difference", "probe", "pca"]
 
 
-def _text(value: Any) -> Any:
-    """Numbers and truth values as datasets write them: towards=3."""
+def text_of(value: Any) -> Any:
+    """Numbers and truth values as text: YAML reads yes and no as truth values, 3 as a number."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return str(value) if isinstance(value, int | float) else value
 
 
 def _texts(value: Any) -> Any:
-    return [_text(one) for one in value] if isinstance(value, list | tuple) else [_text(value)]
+    return [text_of(one) for one in value] if isinstance(value, list | tuple) else [text_of(value)]
 
 
 def _strengths(values: list[float]) -> list[float]:
@@ -26,7 +28,7 @@ def _strengths(values: list[float]) -> list[float]:
     return list(dict.fromkeys(values))
 
 
-Text = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[str, BeforeValidator(text_of)]
 
 
 class SteeringOptions(SweepOptions):

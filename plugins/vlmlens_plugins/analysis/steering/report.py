@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vlmlens.results import Cell, Finding, Glance
 from vlmlens_plugins.analysis.steering.files import Direction
 from vlmlens_plugins.analysis.steering.measuring import Estimate
-from vlmlens_plugins.analysis.steering.steered import Steered
+from vlmlens_plugins.analysis.steering.steered import Steered, times
 
 _KEPT = 0.95
 _WAYS = {
@@ -22,7 +22,7 @@ _WAYS = {
 _CONTROLS = {
     1: "Controls are {0} random directions of equal length.",
     2: "Controls are {0} random directions of equal length, and {0} that are learnt in the same "
-    "way from shuffled labels.",
+    "way from shuffled labels, and are as long as they come out.",
 }
 
 
@@ -119,7 +119,7 @@ def _main(steered: Steered) -> Finding:
     moved, steers = steered.moved[place], steered.steers(best.site)
     controls = {each.kind: float(each.moved.mean()) for each in steered.besides[best.site]}
     text = (
-        f"{aim.task}: added {_times(at)} at {best.site}/{best.rows}, the direction "
+        f"{aim.task}: added {times(at)} at {best.site}/{best.rows}, the direction "
         f"{aim.towards!r} moves {moved.value:.0%} of the answers to {aim.answer!r} "
         f"({_interval(moved)}); {_beside(controls)}."
     )
@@ -165,7 +165,7 @@ def _harmless(steered: Steered) -> Finding:
     moved = float(steered.moved[best].value)
     text = (
         f"{task}: where at least {_KEPT:.0%} of the untouched questions keep their answer, at most "
-        f"{moved:.0%} of the answers move to {answer!r}: added {_times(best[1])} at {best[0]}."
+        f"{moved:.0%} of the answers move to {answer!r}: added {times(best[1])} at {best[0]}."
     )
     values: dict[str, Cell] = {
         "site": best[0],
@@ -190,7 +190,3 @@ def _rest(one: Estimate) -> Estimate:
 
 def _interval(one: Estimate) -> str:
     return f"95 % interval {one.low:.0%} to {one.high:.0%}"
-
-
-def _times(strength: float) -> str:
-    return "once" if strength == 1 else f"{strength:g} times"

@@ -163,3 +163,8 @@ class Steered:
             place: Estimate(found.value[i], found.low[i], found.high[i])
             for i, place in enumerate(self.places)
         }
+
+
+def times(strength: float) -> str:
+    """How often a direction is added, in words."""
+    return "once" if strength == 1 else f"{strength:g} times"

@@ -9,16 +9,16 @@ from vlmlens.results import Cell, Table
 from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis._sweeps import Swept
 from vlmlens_plugins.analysis.steering.measuring import Estimate, cells_of
-from vlmlens_plugins.analysis.steering.steered import Place, Steered
+from vlmlens_plugins.analysis.steering.steered import Place, Steered, times
 
 
 def tables(steered: Steered, vlm: ModelAdapter, saved: Sequence[str]) -> list[Table]:
     """Sites with their controls, all strengths, and single samples at the best site."""
-    at = f"{steered.options.stated:g}"
+    at = times(steered.options.stated)
     found = [
         table(
             "steering-sites",
-            f"Directions and their controls, added {at} times",
+            f"Directions and their controls, added {at}",
             list(_sites(steered, saved)),
             keys=("site", "rows"),
         ),
@@ -30,7 +30,7 @@ def tables(steered: Steered, vlm: ModelAdapter, saved: Sequence[str]) -> list[Ta
         ),
         table(
             "steering-samples",
-            f"Answers without and with the direction at {steered.best.site}, added {at} times",
+            f"Answers without and with the direction at {steered.best.site}, added {at}",
             [*_samples(steered, steered.wanted, vlm), *_samples(steered, steered.untouched, vlm)],
             keys=("task",),
         ),
