@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import vlmlens.registry  # noqa: F401  edits as text need it
 from vlmlens.abc.edit_texts import read_edit
 from vlmlens.errors import (
     CompositionError,
