@@ -234,7 +234,7 @@ def test_too_few_pairs_for_a_test_are_no_evidence_of_no_effect(
     sites = ["llm.block.5", "llm.block.3", "projector"]
     result = run(told, samples[:2], sites=sites, rows=["image", "image + last"])
     assert {finding.verdict for finding in result.findings} == {Verdict.INCONCLUSIVE}
-    assert "1 group of samples for 6 cells; 8 are needed" in told[0]
+    assert "1 group of samples is too few for any of 6 effects" in told[0]
     assert list(dict.fromkeys(result.table("patching").columns["site"])) == sites[::-1]
     assert "1 pair)" in result.findings[0].text
 

@@ -19,7 +19,12 @@ from vlmlens.testing.tiny import picture
 from vlmlens.testing.work import check_work
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item, SweepOptions, Swept, sweep
-from vlmlens_plugins.analysis._sweeps.effects import control_changes, effects, sign_flip_p
+from vlmlens_plugins.analysis._sweeps.effects import (
+    control_changes,
+    effects,
+    sign_flip_p,
+    too_few,
+)
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows
 from vlmlens_plugins.analysis._sweeps.sweeping import Onward, answer_tokens, spreads
 from vlmlens_plugins.analysis._sweeps.work import CellWork, packed_sample, unit_of
@@ -236,10 +241,10 @@ def test_many_cells_leave_effects_that_can_be_found() -> None:
     groups = [str(i) for i in range(20)]
     none = [None] * 1000
     found = effects(changes, np.ones(20), groups, controls=none, seed=0, draws=100)
-    assert not found.too_few
+    assert not too_few("", found.groups, 1000)
     assert found.p.max() <= 0.05
     few = effects(changes[:, :9], np.ones(9), groups[:9], controls=none, seed=0, draws=100)
-    assert "16 are needed" in few.too_few
+    assert "16 are needed" in too_few("", few.groups, 1000)
     assert few.p.min() > 0.05
 
 

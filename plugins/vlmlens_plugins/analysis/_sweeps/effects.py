@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ _PER_CELL = 40
 """So many flips per cell let a corrected p-value fall below 5 %."""
 _AT_ONCE = 4096
 ALPHA = 0.05
+"""The level of tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +44,26 @@ class Effects:
     per_item: Floats
     groups: int
 
-    @property
-    def too_few(self) -> str:
-        """Why no p-value can be 5 % or less, however large an effect is; "" where one can."""
-        return too_few(self.groups, len(self.value))
 
-
-def too_few(groups: int, cells: int) -> str:
-    """Why flipping signs of so few groups can show no effect; "" where it can.
+def too_few(task: str, groups: int, cells: int) -> str:
+    """A warning that no effect can be significant with so few groups; "" if it can.
 
     Of n groups, the smallest two-sided p-value is 2 / 2^n, before correction for all cells.
 
     Args:
+        task: The task.
         groups: How many groups of samples there are.
         cells: How many effects are tested.
 
-    >>> too_few(6, 30)
-    'no effect can be significant, however large: 6 groups of samples for 30 cells; 11 are needed.'
+    >>> too_few("color", 6, 30)
+    'color: 6 groups of samples are too few for any of 30 effects to be significant; 11 are needed.'
     """
     needed = 1 + math.ceil(math.log2(cells / ALPHA))
     if groups >= needed:
         return ""
-    return (
-        f"no effect can be significant, however large: {groups} "
-        f"group{'' if groups == 1 else 's'} of samples for {cells} "
-        f"cell{'' if cells == 1 else 's'}; {needed} are needed."
-    )
-
-
-def weak(tasks: Mapping[str, Effects]) -> list[str]:
-    """A warning per task whose samples are too few for any effect to be significant."""
-    return [f"{task}: {found.too_few}" for task, found in tasks.items() if found.too_few]
+    few = "1 group of samples is" if groups == 1 else f"{groups} groups of samples are"
+    each = "the effect" if cells == 1 else f"any of {cells} effects"
+    return f"{task}: {few} too few for {each} to be significant; {needed} are needed."
 
 
 def effects(

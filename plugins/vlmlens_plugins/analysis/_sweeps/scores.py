@@ -19,9 +19,6 @@ PERCENT: Final = "change"
 LOGP: Final = "log_probability"
 DIFFERENCE: Final = "logit_difference"
 
-ALPHA: Final = 0.05
-"""The level of tests."""
-
 NAMES: Final = {
     PERCENT: "change of the answer's probability in %",
     LOGP: "change of its log-probability in nats",
@@ -129,24 +126,6 @@ def row_of(
     row["control"] = number(measured[metric].control[cell])
     row["p"] = number(measured[metric].p[cell])
     return row
-
-
-def too_few(task: str, groups: Sequence[str], cells: int) -> str:
-    """A warning that no effect can be significant with so few groups; "" if it can.
-
-    Args:
-        task: The task.
-        groups: Per item, its group.
-        cells: How many effects are tested.
-    """
-    count = len(set(groups))
-    if cells * 2.0 ** (1 - count) <= ALPHA:
-        return ""
-    needed = int(np.ceil(1 + np.log2(cells / ALPHA)))
-    return (
-        f"{task}: {count} groups of samples are too few for any of {cells} effects to be "
-        f"significant; {needed} are needed."
-    )
 
 
 def number(value: float) -> float | None:

@@ -12,14 +12,15 @@ from vlmlens.results import Cell, Figure, Finding, Glance, Result, Series, Table
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps import Swept
 from vlmlens_plugins.analysis._sweeps.effects import (
+    ALPHA,
     Effects,
     control_changes,
+    too_few,
     without_controls,
 )
 from vlmlens_plugins.analysis._sweeps.followed import Followed
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis._sweeps.scores import (
-    ALPHA,
     NAMES,
     PERCENT,
     Scores,
@@ -27,7 +28,6 @@ from vlmlens_plugins.analysis._sweeps.scores import (
     row_of,
     scores,
     tested,
-    too_few,
 )
 from vlmlens_plugins.analysis.ablation.components import Component, Rows
 from vlmlens_plugins.analysis.ablation.greedy import Order
@@ -153,7 +153,7 @@ def _tasks(
         groups = [swept.items[i].group for i in members]
         measured = tested(own, groups, controls, seed=seed, draws=options.draws)
         alone = still[:, members].all(1)
-        few = too_few(name, groups, len(every))
+        few = too_few(name, len(set(groups)), len(every))
         tasks.append(_Task(name, members, every, own, measured, alone, options.min_effect, few))
     return tasks
 

@@ -10,19 +10,23 @@ import numpy as np
 from vlmlens.results import Cell, Figure, Finding, Glance, Result, Table, Verdict
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps import Swept
-from vlmlens_plugins.analysis._sweeps.effects import Effects, control_changes, without_controls
+from vlmlens_plugins.analysis._sweeps.effects import (
+    ALPHA,
+    Effects,
+    control_changes,
+    too_few,
+    without_controls,
+)
 from vlmlens_plugins.analysis._sweeps.followed import Followed
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis._sweeps.rows import LATER
 from vlmlens_plugins.analysis._sweeps.scores import (
-    ALPHA,
     PERCENT,
     Scores,
     number,
     row_of,
     scores,
     tested,
-    too_few,
 )
 from vlmlens_plugins.analysis.knockout.options import KnockoutOptions
 from vlmlens_plugins.analysis.knockout.routes import ALL_LAYERS
@@ -149,7 +153,7 @@ def _tasks(swept: Swept, chosen: Followed, seed: int, options: KnockoutOptions) 
         groups = [swept.items[i].group for i in members]
         measured = tested(found.of(members), groups, controls, seed=seed, draws=options.draws)
         own = found.of(members)
-        few = too_few(name, groups, len(kept))
+        few = too_few(name, len(set(groups)), len(kept))
         tasks.append(_Task(name, members, swept.take(kept), own, measured, options.min_change, few))
     return tasks
 

@@ -16,7 +16,7 @@ from vlmlens.results import Figure, Result
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, check_cost, sweep
-from vlmlens_plugins.analysis._sweeps.effects import weak
+from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.pictures import patch_sheets
 from vlmlens_plugins.analysis._sweeps.sweeping import Onward
 from vlmlens_plugins.analysis.patching import grid, report
@@ -128,7 +128,8 @@ class Patching(Analysis):
             for place, chosen, patches in singly:
                 alone = sweep(context, chosen, patches, self.options, named)
                 figures.append(_patch_figure(vlm, place, alone, direction))
-        for message in weak({each.task: each.effect for each in grids}):
+        few = (too_few(each.task, each.effect.groups, len(each.places)) for each in grids)
+        for message in filter(None, dict.fromkeys(few)):
             context.warn(message)
         return grids, figures
 

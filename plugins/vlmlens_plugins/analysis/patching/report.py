@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmlens.results import Cell, Figure, Finding, Glance, Series, Table, Verdict
 from vlmlens_plugins.analysis._results import slug, table
-from vlmlens_plugins.analysis._sweeps.effects import ALPHA
+from vlmlens_plugins.analysis._sweeps.effects import ALPHA, too_few
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis.patching.grid import parts_of
 from vlmlens_plugins.analysis.patching.measured import Grid
@@ -200,9 +200,9 @@ def _unsure(grid: Grid, cells: Sequence[int]) -> Verdict:
     """No effect only where the intervals of all sites exclude more than little."""
     effect = grid.effect
     ends = np.abs(np.stack([effect.low[cells], effect.high[cells]]))
-    # one group has no interval
-    known = effect.groups > 1 and bool((ends < _LITTLE).all())
-    return Verdict.NO_DIFFERENCE if known else Verdict.INCONCLUSIVE
+    few = too_few(grid.task, effect.groups, len(effect.value))
+    little = bool((ends < _LITTLE).all()) and not few
+    return Verdict.NO_DIFFERENCE if little else Verdict.INCONCLUSIVE
 
 
 def _percent(share: float) -> str:

@@ -238,6 +238,8 @@ class Steering(Analysis):
         if parts.untouched:
             untouched = sweep(context, parts.untouched, cells, chosen, options)
         steered = Steered(chosen, aim, parts, directions, wanted, untouched, None, context.seed)
+        if steered.too_few:
+            context.warn(steered.too_few)
         lines = [
             cell
             for strength in chosen.acting

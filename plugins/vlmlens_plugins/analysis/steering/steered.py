@@ -111,12 +111,17 @@ class Steered:
         )
         return above and self.p[site] < self.options.alpha
 
+    @property
+    def too_few(self) -> str:
+        """A warning that so few groups can show nothing; "" if they can."""
+        groups = {item.group for item in self.wanted.items}
+        return too_few(self.aim.task, len(groups), len(self.directions))
+
     def verdict(self, site: str) -> Verdict:
         """Whether it steers, as far as the groups of samples can tell."""
         if self.steers(site):
             return Verdict.DIFFERS
-        weak = too_few(len({item.group for item in self.wanted.items}), len(self.directions))
-        return Verdict.INCONCLUSIVE if weak else Verdict.NO_DIFFERENCE
+        return Verdict.INCONCLUSIVE if self.too_few else Verdict.NO_DIFFERENCE
 
     @cached_property
     def best(self) -> Direction:
