@@ -347,3 +347,6 @@ def test_samples_without_pairs(run: Callable[..., Result], samples: Sequence[Sam
     unlabelled = [replace(sample, label=None) for sample in alone]
     with pytest.raises(MissingAnnotation, match="no sample has a label"):
         run(None, unlabelled, mode="trace")
+    blind = [replace(sample, images=()) for sample in alone]
+    with pytest.raises(MissingAnnotation, match="no sample with a label has an image"):
+        run(None, blind, mode="trace")

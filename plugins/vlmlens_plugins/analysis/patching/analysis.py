@@ -26,10 +26,12 @@ from vlmlens_plugins.analysis.patching.runs import (
     TRACE,
     directions,
     items_of,
+    labelled_clean,
     moved,
     noise_place,
     traced,
     usable_pairs,
+    with_noise_rows,
 )
 
 
@@ -66,6 +68,14 @@ class Patching(Analysis):
                 "Causal tracing follows the right answer, and no sample has a label.",
                 subject="label",
                 hint="Give the samples labels, or use mode=pairs.",
+            )
+        elif not with_noise_rows(labelled_clean(samples), self.options.noise_at):
+            raise MissingAnnotation(
+                f"Causal tracing puts noise on {self.options.noise_at}, and no sample with a label "
+                "has an image.",
+                subject="images",
+                hint="Give the data images, or other rows: "
+                "--set analysis.patching.noise_at=llm.embed/question.",
             )
 
     def check_model(

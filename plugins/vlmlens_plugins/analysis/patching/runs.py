@@ -113,7 +113,12 @@ def traced(context: AnalysisContext, options: PatchingOptions) -> tuple[list[Ite
     Raises:
         MissingAnnotation: No sample has a label, or none is answered right.
     """
-    labelled = [sample for sample in context.samples if sample.label and _is_clean(sample)]
+    labelled = labelled_clean(context.samples)
+    seeing = with_noise_rows(labelled, options.noise_at)
+    if len(seeing) < len(labelled):
+        missing = len(labelled) - len(seeing)
+        _warn(context, f"{missing} of {len(labelled)} samples are left out: they have no image.")
+    labelled = seeing
     chosen = _first(labelled, [sample.task or ALL for sample in labelled], options.samples)
     if not chosen:
         raise MissingAnnotation(
@@ -145,6 +150,17 @@ def _item(sample: Sample, under: tuple[Change, ...]) -> Item:
     donor = sample if under else None
     task = sample.task or ALL
     return Item(sample, (str(sample.label),), donor, sample.split_group, task, under)
+
+
+def labelled_clean(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples with a label; of pairs, the clean ones."""
+    return [sample for sample in samples if sample.label and _is_clean(sample)]
+
+
+def with_noise_rows(samples: Sequence[Sample], noise_at: str) -> list[Sample]:
+    """Those with an image, where the rows that get noise are of the image."""
+    of_image = noise_at.partition("/")[2].startswith("image")
+    return [sample for sample in samples if sample.images or not of_image]
 
 
 def _is_clean(sample: Sample) -> bool:
