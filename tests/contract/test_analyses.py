@@ -12,7 +12,7 @@ from pydantic import Field
 
 from vlmlens.abc import Analysis, AnalysisContext, Options
 from vlmlens.manifest import Manifest, PluginKind
-from vlmlens.results import Finding, Result, Table, Verdict
+from vlmlens.results import Figure, Finding, Result, Table, Verdict
 from vlmlens.samples import Sample
 from vlmlens.testing import AnalysisTests
 from vlmlens_plugins.analysis import checks
@@ -151,6 +151,8 @@ class Leaks(Guesses):
         return replace(super().run(context), findings=[Finding("It is so.", verdict)])
 
 
+UNDRAWABLE = Figure("f", "f", "heatmap", ["a"], y=["b"], cells=[["no number"]])  # type: ignore[list-item]
+
 MISTAKES: list[tuple[type[Norms], str]] = [
     (with_mistake(analysis="norm"), "result_is_complete"),
     (with_mistake(title=" "), "result_is_complete"),
@@ -162,7 +164,8 @@ MISTAKES: list[tuple[type[Norms], str]] = [
     (with_mistake(tables=[Table("t", "t", {"x": []})]), "result_is_complete"),
     (with_mistake(tables=[Table("t", "t", {"sample": ["nobody"]})]), "result_is_complete"),
     (with_mistake(options={"power": object()}), "result_survives_json"),
-    (with_mistake(tables=[Table("t", "t", {"x": [1]})] * 2), "result_can_be_shown"),
+    (with_mistake(tables=[Table("t", "t", {"x": [1]})] * 2), "result_is_complete"),
+    (with_mistake(figures=[UNDRAWABLE]), "result_can_be_shown"),
     (Random, "equal_seeds_give_equal_results"),
     (GoesBack, "progress_and_warnings"),
     (NeedsColumns, "suitable_data_pass_the_check"),

@@ -108,6 +108,9 @@ class AnalysisTests(PluginChecks):
             expect(whole, f"{text!r} is not one sentence on one line")
         empty = [table.name for table in result.tables if not len(table)]
         expect(not empty, f"tables without rows: {', '.join(empty)}")
+        for kind, named_so in (("tables", result.tables), ("figures", result.figures)):
+            names = [each.name for each in named_so]
+            expect(len(set(names)) == len(names), f"two {kind} have one name: {sorted(names)}")
         known = {sample.id for sample in data.samples}
         named = {name for finding in result.findings for name in finding.samples}
         for table in result.tables:
