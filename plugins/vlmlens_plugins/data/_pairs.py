@@ -83,8 +83,8 @@ def grouped(samples: Sequence[Sample]) -> Iterator[Sample]:
 def halved(path: Path, table: Rows) -> Rows:
     """A table whose lines each hold a pair as one of two rows per line; another table as it is.
 
-    Lines hold pairs if the file is called `pairs.jsonl`, or the first one has "clean" and
-    "corrupted" as objects.
+    Lines hold pairs if the first one has "clean" and "corrupted" as objects; in a file that is
+    called `pairs.jsonl` also if any line has one of them.
 
     Raises:
         ManifestError: Some lines hold pairs and one does not; names the line.
@@ -144,7 +144,7 @@ class _Halves(Sequence[Row]):
 
 def _holds_pairs(path: Path, table: Rows) -> bool:
     named = path.name.casefold().startswith("pairs.") and kind_of(path) in (".jsonl", ".ndjson")
-    if named and not set(PAIRED) <= set(table.columns):
+    if named and set(_HALVES) & set(table.columns):
         return True
     first = table.rows[0].cells
     return all(isinstance(first.get(role), dict) for role in _HALVES)
