@@ -36,6 +36,7 @@ from vlmlens.abc import (
 )
 from vlmlens.abc.storage import ChunkCheck
 from vlmlens.manifest import Checkpoint, Manifest, PluginKind
+from vlmlens.pairs import Dropped, Pair
 from vlmlens.passes.edits import function_edits
 from vlmlens.results import Figure, Finding, Glance, Result, Series, Sheet, Table, Verdict
 from vlmlens.samples import BadSample
@@ -117,6 +118,8 @@ def instances() -> list[Any]:
         request,
         Sample("a", LONG, (RED,), choices=("a", "b"), attributes={"k": 1}),
         BadSample("a", "a.png", "empty"),
+        Dropped("a", "same answer"),
+        Pair("a", Sample("a", HOSTILE, label=LONG), Sample("b", HOSTILE, label="b")),
         Column.parse("llm.block.3/text[-4:]"),
         Selector.parse("image.mean"),
         function_edits({"llm.block.3/last": len})[0],
@@ -200,6 +203,8 @@ def test_reprs_say_what_matters(run: Run) -> None:
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor | np.ndarray):
         return bool((a == b).all())
+    if type(b).__name__ == "_Found":  # the question of a sample, which was looked for
+        return same(a(), b())
     if isinstance(a, errors.VlmlensError):
         return (type(a), a.args, vars(a)) == (type(b), b.args, vars(b))
     if isinstance(a, Image.Image):

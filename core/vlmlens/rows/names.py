@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from vlmlens.errors import VlmlensError
 from vlmlens.rows.question import Question
 from vlmlens.rows.sample_regions import SampleRegions
 
@@ -23,3 +25,33 @@ class Names:
 
     def __repr__(self) -> str:
         return f"Names({self.regions.sample!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The question is looked for now: a model's tokenizer does not travel."""
+        return type(self), (self.regions, None if self.question is None else _Found.of(self))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A question that was looked for, or why it is not known."""
+
+    found: Question | VlmlensError
+
+    @classmethod
+    def of(cls, names: Names) -> _Found:
+        """Look for the question of a sample."""
+        assert names.question is not None  # noqa: S101
+        try:
+            return cls(names.question())
+        except VlmlensError as error:
+            return cls(error)
+
+    def __call__(self) -> Question:
+        """The question.
+
+        Raises:
+            SelectorError: It is not known.
+        """
+        if isinstance(self.found, VlmlensError):
+            raise self.found
+        return self.found

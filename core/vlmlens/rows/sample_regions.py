@@ -34,8 +34,19 @@ class SampleRegions:
     def __init__(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> None:
         self.sample = sample.id
         self._given = sample.attributes.get(ATTRIBUTE)
-        self._sizes = sizes
+        self._sizes = [(width, height) for width, height in sizes]
         self._inside: dict[str, npt.NDArray[np.int64]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SampleRegions):
+            return NotImplemented
+        return self._known() == other._known()
+
+    def __hash__(self) -> int:
+        return hash(self.sample)
+
+    def _known(self) -> tuple[Any, ...]:
+        return self.sample, self._given, self._sizes
 
     @cached_property
     def shapes(self) -> Mapping[str, Sequence[Shape]]:
