@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, Options, WorkUnit
-from vlmlens.errors import SpecError
+from vlmlens.errors import CompositionError, SpecError
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
 from vlmlens_plugins.analysis._sweeps.swept import Swept
@@ -75,6 +75,25 @@ def answer_tokens(
         prefixes.append(ids[0][:shared])
         tokens.append([one[shared] for one in ids])
     return kept, prefixes, tokens, left_out
+
+
+def check_writes(vlm: ModelAdapter, analysis: str) -> None:
+    """Raise an error for a model that writes no answer, so that none can be followed.
+
+    Args:
+        vlm: The model, or its skeleton.
+        analysis: The name of the analysis, for the message.
+
+    Raises:
+        CompositionError: It compares choices with the image instead.
+    """
+    if vlm.choice_scores(()) is not None:
+        raise CompositionError(
+            f"The analysis {analysis} follows the next token, and this model only compares "
+            "choices.",
+            subject=analysis,
+            hint="Leave the analysis out, or choose a model that writes.",
+        )
 
 
 def check_cost(cells: int, groups: int, options: SweepOptions) -> int:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from vlmlens.abc import ModelAdapter
-from vlmlens.errors import CompositionError, SiteNotFound, SpecError
+from vlmlens.errors import SiteNotFound, SpecError
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
 from vlmlens_plugins.analysis._sweeps import Change
+from vlmlens_plugins.analysis._sweeps.sweeping import check_writes
 from vlmlens_plugins.analysis.ablation.options import AblationOptions, Part
 
 _SITES: Final[Mapping[Part, tuple[str, ...]]] = {
@@ -70,12 +71,7 @@ def components(vlm: ModelAdapter, options: AblationOptions) -> list[Component]:
         CompositionError: The model has no language model, or writes nothing.
         SiteError: A pattern matches nothing.
     """
-    if vlm.choice_scores(()) is not None:
-        raise CompositionError(
-            "The ablation follows the next token, and this model only compares choices.",
-            subject="ablation",
-            hint="Leave the analysis out, or choose a model that writes.",
-        )
+    check_writes(vlm, "ablation")
     if options.sites is not None:
         sites = vlm.sites.resolve_all(options.sites)
         return [Component(s.name, "site", _layer(s.name), ((s.name, s.axis),)) for s in sites]

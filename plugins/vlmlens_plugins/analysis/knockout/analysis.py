@@ -25,7 +25,7 @@ from vlmlens_plugins.analysis._sweeps.followed import (
     followed,
 )
 from vlmlens_plugins.analysis._sweeps.rows import Drawn
-from vlmlens_plugins.analysis._sweeps.sweeping import Onward
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward, check_writes
 from vlmlens_plugins.analysis.knockout.options import KnockoutOptions
 from vlmlens_plugins.analysis.knockout.report import report
 from vlmlens_plugins.analysis.knockout.routes import (
@@ -146,12 +146,7 @@ def attentions(vlm: ModelAdapter) -> list[Site]:
         CompositionError: There is no language model with such modules.
         EditError: The attention implementation takes no table of queries and keys.
     """
-    if vlm.choice_scores(()) is not None:
-        raise CompositionError(
-            "The knockout follows the next token, and this model only compares choices.",
-            subject="knockout",
-            hint="Leave the analysis out, or choose a model that writes.",
-        )
+    check_writes(vlm, "knockout")
     try:
         return check_cut(EdgeCut(_EVERYWHERE, _LAST, _LAST, _EVERYWHERE), vlm)
     except SiteNotFound as error:

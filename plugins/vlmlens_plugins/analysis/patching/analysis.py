@@ -18,7 +18,7 @@ from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Item, Swept, check_cost, sweep
 from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.pictures import patch_sheets
-from vlmlens_plugins.analysis._sweeps.sweeping import Onward
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward, check_writes
 from vlmlens_plugins.analysis.patching import grid, report
 from vlmlens_plugins.analysis.patching.measured import Grid, measure
 from vlmlens_plugins.analysis.patching.options import PatchingOptions
@@ -83,13 +83,7 @@ class Patching(Analysis):
     ) -> None:
         """See `Analysis.check_model`: the sites exist, and the model writes answers."""
         del samples, columns
-        if skeleton.choice_scores(()) is not None:
-            raise CompositionError(
-                "This family compares choices with the image and writes no answer, so there is "
-                "none to follow.",
-                subject="patching",
-                hint="Choose a model that generates text.",
-            )
+        check_writes(skeleton, "patching")
         grid.places(skeleton, self.options.sites, self.options.window)
         self._patch_places(skeleton)
         if self.options.mode == "trace":

@@ -15,7 +15,7 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import CellOptions, sweep
-from vlmlens_plugins.analysis._sweeps.sweeping import Onward, answer_tokens
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward, answer_tokens, check_writes
 from vlmlens_plugins.analysis.steering import learning, report
 from vlmlens_plugins.analysis.steering.aims import Aim, Parts, chosen_aim, mark_of, split
 from vlmlens_plugins.analysis.steering.cost import check_passes
@@ -57,13 +57,7 @@ class Steering(Analysis):
     ) -> None:
         """See `Analysis.check_model`."""
         del samples, columns
-        if skeleton.choice_scores(()) is not None:
-            raise CompositionError(
-                "This family compares choices with the image and writes no answer, so there is "
-                "none to steer.",
-                subject="steering",
-                hint="Choose a model that generates text.",
-            )
+        check_writes(skeleton, "steering")
         given = self._given()
         if given is None:
             site_names(skeleton, self.options.sites)
