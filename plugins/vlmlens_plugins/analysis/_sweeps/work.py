@@ -130,6 +130,7 @@ class _Recorded:
     donor: Replay | None
     base: Sequence[JSON]
     given: Sequence[JSON] | None
+    apart: Sequence[float]
 
     @classmethod
     def of(cls, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> _Recorded:
@@ -141,8 +142,12 @@ class _Recorded:
         if units[0].arguments["donor"] is not None:
             with _bare(vlm, len(units[0].arguments["under"])):
                 donor = vlm.replay(encoded(vlm, [_donor(unit) for unit in units], prefixes))
-        given = None if donor is None else measured(_logits(donor.logits), tokens)
-        return cls(vlm, tokens, target, donor, measured(_logits(target.logits), tokens), given)
+        base = measured(_logits(target.logits), tokens)
+        if donor is None:
+            return cls(vlm, tokens, target, None, base, None, ())
+        given = measured(_logits(donor.logits), tokens)
+        apart = divergence(_logits(donor.logits), _logits(target.logits))
+        return cls(vlm, tokens, target, donor, base, given, apart)
 
     def results(self, edits: Sequence[Any], others: Others) -> list[dict[str, JSON]]:
         """The result of each item under some edits."""
@@ -159,8 +164,7 @@ class _Recorded:
         if self.donor is not None and self.given is not None:
             source = _logits(self.donor.logits)
             far = divergence(source, logits)
-            whole = divergence(source, _logits(self.target.logits))
-            for one, given, now, before in zip(told, self.given, far, whole, strict=True):
+            for one, given, now, before in zip(told, self.given, far, self.apart, strict=True):
                 one |= {"donor": given, "kl_donor": now, "kl_donor_base": before}
         return told
 
