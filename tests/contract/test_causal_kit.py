@@ -1,7 +1,8 @@
-"""The kit of analyses, on the causal ones."""
+"""The kit of analyses, on those that change the model or differentiate it."""
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
@@ -21,3 +22,7 @@ class TestAblation(AblationChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestActivating(ActivatingChecks):
+    """Activating."""

@@ -1,0 +1,222 @@
+"""What activating found, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vlmlens.results import Cell, Finding, Glance, Verdict
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.activating.driving import Drives
+from vlmlens_plugins.analysis.activating.labels import Separation
+from vlmlens_plugins.analysis.activating.options import ActivatingOptions
+
+_LEAST_AREA = 0.6
+_ALPHA = 0.05
+_LEAST_SHARE = 0.2
+_WORDS = {"image": "patches", "words": "words"}
+
+
+def findings(
+    found: Sequence[Drives],
+    separations: Sequence[Separation],
+    samples: Sequence[Sample],
+    options: ActivatingOptions,
+) -> list[Finding]:
+    """Per coordinate: which label it follows, and whether what is drawn can be believed."""
+    ordered = sorted(separations, key=lambda one: (one.corrected, -_area(one)))
+    told = [_separated(one) for one in ordered if _verdict(one) is Verdict.DIFFERS]
+    for one in found:
+        own = [each for each in ordered if each.measured is one.measured]
+        rest = [each for each in own if _verdict(each) is not Verdict.DIFFERS]
+        told += [] if own else [_described(one, samples)]
+        told += [_learnt(one, rest)] if any(each.learnt for each in rest) else []
+        for verdict in (Verdict.NO_DIFFERENCE, Verdict.INCONCLUSIVE):
+            alike = [each for each in rest if _verdict(each) is verdict]
+            told += [_unseparated(alike, verdict)] if alike else []
+        mask = _masked(one, samples, asked=options.masked > 0)
+        if mask is not None:
+            told.append(mask)
+    return told
+
+
+def overview(separations: Sequence[Separation]) -> list[Glance]:
+    """For each task the coordinate that separates its labels best."""
+    made = []
+    for name in dict.fromkeys(one.target.name for one in separations):
+        own = [one for one in separations if one.target.name == name and one.label]
+        if not own:
+            continue
+        best = min(own, key=lambda one: (one.corrected, -_area(one)))
+        verdict = _verdict(best)
+        said = f"{best.label}: {best.measured.coordinate.text}"
+        beside = f"shuffled {best.shuffled:.2f}"
+        if verdict is not Verdict.DIFFERS:
+            said = "no coordinate seen" if verdict is Verdict.NO_DIFFERENCE else "too few samples"
+        made.append(Glance(name, "separated by", said, verdict, best.area, beside))
+    return made
+
+
+def notes(options: ActivatingOptions, *, chosen: bool, asked: bool) -> list[str]:
+    """How the numbers were made.
+
+    Args:
+        options: The options.
+        chosen: Whether coordinates were chosen here.
+        asked: Whether the model was asked.
+    """
+    told = [
+        "The value of a sample with several rows is that of its largest row.",
+        "Top samples alone mislead: the largest values of a coordinate can look alike though it "
+        "means something else, or nothing, elsewhere (Bolukbasi et al. 2021, arXiv 2104.07143). "
+        "Look at the samples at quantiles and at random too.",
+        "AUC: the chance that a sample with the label has a higher value than one without it. "
+        "Shuffled: the mean of the best label's AUC, taken as at least 0.5, when labels are "
+        "shuffled over groups; p-values are corrected by Holm's method for all coordinates and "
+        "tasks. Samples of one group with one label count once.",
+    ]
+    if chosen:
+        told.append(
+            "Coordinates: of each column the one with the largest standard deviation over samples, "
+            f"and of these the {options.most} largest relative to the median of their column. "
+            "Labels play no part in the choice."
+        )
+    if asked:
+        row = "the mean row of other samples" if options.against == "mean" else "zero"
+        told.append(
+            f"What drives a coordinate: gradient . (row - {row}) at the patches that enter the "
+            "language model (or the vision tower) and at its input words; positive: the row raises "
+            "the coordinate. It is a first-order estimate, so masking is done for real for the top "
+            "samples, beside as many random rows."
+        )
+    return told
+
+
+def _area(one: Separation) -> float:
+    return one.area if one.label else 0.0
+
+
+def _verdict(one: Separation) -> Verdict:
+    if not one.label:
+        return Verdict.INFO
+    if one.significant and one.area >= _LEAST_AREA:
+        return Verdict.DIFFERS
+    return Verdict.INCONCLUSIVE if one.least > _ALPHA else Verdict.NO_DIFFERENCE
+
+
+def _separated(one: Separation) -> Finding:
+    name, target = one.measured.coordinate.text, one.target.name
+    end = "high" if one.high else "low"
+    text = f"{target}: {name} is {end} for {one.label} ({_numbers(one)})."
+    return Finding(text, Verdict.DIFFERS, target, _values(one))
+
+
+def _unseparated(several: Sequence[Separation], verdict: Verdict) -> Finding:
+    """One sentence for all targets whose labels a coordinate is not seen to separate."""
+    best = several[0]
+    name, end = best.measured.coordinate.text, "high" if best.high else "low"
+    where = ", ".join(one.target.name for one in several)
+    closest = f"{best.target.name}, {end} for {best.label}: {_numbers(best)}"
+    text = f"{name} separates no labels of {where} (closest: {closest})."
+    if verdict is Verdict.INCONCLUSIVE:
+        text = (
+            f"Whether {name} separates labels of {where} cannot be told with {best.units} "
+            f"independent samples (closest: {closest})."
+        )
+    return Finding(text, verdict, name, _values(best))
+
+
+def _learnt(one: Drives, several: Sequence[Separation]) -> Finding:
+    where = ", ".join(each.target.name for each in several if each.learnt)
+    text = (
+        f"{one.coordinate.text}: its direction was learnt from samples of {where}, so whether it "
+        "separates their labels is tested on the others only, if there are enough."
+    )
+    return Finding(text, subject=one.coordinate.text)
+
+
+def _values(one: Separation) -> dict[str, Cell]:
+    return {
+        "coordinate": one.measured.coordinate.text,
+        "label": one.label,
+        "auc": one.auc,
+        "shuffled": one.shuffled,
+        "p": one.p,
+        "p_corrected": one.corrected,
+        "units": one.units,
+    }
+
+
+def _numbers(one: Separation) -> str:
+    return f"AUC {one.auc:.2f}, shuffled labels {_side(one):.2f}, p = {one.corrected:.2g}"
+
+
+def _side(one: Separation) -> float:
+    """What shuffled labels give, on the side on which the label lies."""
+    return one.shuffled if one.high else 1 - one.shuffled
+
+
+def _described(one: Drives, samples: Sequence[Sample]) -> Finding:
+    values = one.measured.finite
+    top = samples[one.shown[0].sample].id
+    low, high = float(values.min()), float(values.max())
+    text = (
+        f"{one.coordinate.text} goes from {low:.3g} to {high:.3g}, median {one.measured.median:.3g}"
+        f"; it is largest in {top}."
+    )
+    numbers: dict[str, Cell] = {"min": low, "max": high, "median": one.measured.median}
+    return Finding(text, subject=one.coordinate.text, values=numbers)
+
+
+def _unraised(one: Drives) -> Finding:
+    text = (
+        f"{one.coordinate.text}: nothing in its top samples raises it above what the row gives "
+        "with which patches and words are compared, so what is drawn does not say what drives it."
+    )
+    return Finding(text, subject=one.coordinate.text)
+
+
+def _masked(one: Drives, samples: Sequence[Sample], *, asked: bool) -> Finding | None:
+    """Whether masking what is said to drive a coordinate lowers it, more than masking others."""
+    strongest, random = one.falls("strongest"), one.falls("random")
+    if not len(strongest) or not len(random):
+        return _unraised(one) if one.driven and asked else None
+    what = _WORDS[one.masked[0].kind]
+    count = max(len(mask.rows) for mask in one.masked if mask.which == "strongest")
+    values = {
+        "strongest": float(strongest.mean()),
+        "random": float(random.mean()),
+        "most_random": float(random.reshape(len(strongest), -1).mean(0).max()),
+        "estimated": one.estimated("strongest"),
+        "all": float(one.falls("all").mean()),
+        "estimated_all": one.estimated("all"),
+        "above_median": one.reach,
+    }
+    own, others = values["strongest"], values["random"]
+    shares = ""
+    if one.reach > 0:
+        shares = (
+            f" ({own / one.reach:.0%} and {others / one.reach:.0%} of what lies above the median)"
+        )
+    text = (
+        f"{one.coordinate.text}: in {len(strongest)} top samples, replacing the {count} {what} "
+        f"that drive it most lowers it by {own:.3g} (estimated {values['estimated']:.3g}), "
+        f"{count} random ones by {others:.3g}{shares}; all {what} by {values['all']:.3g} "
+        f"(estimated {values['estimated_all']:.3g})"
+    )
+    doubt = _doubt(values, what)
+    named = tuple(samples[i].id for i in one.masked_samples)
+    return Finding(
+        f"{text}{doubt}.",
+        subject=one.coordinate.text,
+        values={"coordinate": one.coordinate.text, **values, "believed": not doubt},
+        samples=named,
+    )
+
+
+def _doubt(values: Mapping[str, float], what: str) -> str:
+    """Why what is drawn must not be believed; "" if masking bears it out."""
+    if values["strongest"] <= max(values["most_random"], 0.0):
+        return f": what is drawn must not be believed, since random {what} do as much"
+    if values["strongest"] < _LEAST_SHARE * values["estimated"]:
+        return ": what is drawn must not be believed, since masking does far less than is estimated"
+    return ""
