@@ -36,18 +36,18 @@ _NEAR = 1e-2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """What one component writes into the residual stream at a row of each sample.
+    """What one component writes into the residual stream at some rows.
 
     Args:
         name: A site; with a remark in brackets where no site has this value.
-        written: float64 `[samples, width]`.
+        written: float64 `[rows, width]`, the rows of all samples after each other.
     """
 
     name: str
     written: torch.Tensor
 
     def __repr__(self) -> str:
-        return brief(self, self.name, count(len(self.written), "sample"))
+        return brief(self, self.name, count(len(self.written), "row"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +102,14 @@ def contributions(
             subject="tokens",
             hint="Give equally many tokens for each sample.",
         )
-    parts, total = residual_parts(vlm, batch, row=row)
+    parts = [part for _, own in residual_parts(vlm, batch, row) for part in own]
+    if len(parts[0].written) != len(batch):
+        raise SpecError(
+            f"{row!r} keeps several rows of a sample.",
+            subject=row,
+            hint="Contributions are of one row, such as last.",
+        )
+    total = torch.stack([part.written for part in parts]).sum(0).to(getattr(torch, vlm.dtype))
     with torch.inference_mode():
         frozen = Frozen.of(lambda rows: readout.norm(rows).float(), total)
         normed = frozen(torch.stack([part.written for part in parts]))
@@ -122,27 +129,24 @@ def contributions(
     )
 
 
-def residual_parts(vlm: Any, batch: Batch, *, row: str = "last") -> tuple[list[Part], torch.Tensor]:
-    """What each component of the language model writes into the residual stream at a row.
+def residual_parts(vlm: Any, batch: Batch, rows: str = "last") -> Iterator[tuple[Site, list[Part]]]:
+    """What each component of the language model writes into the residual stream at some rows.
 
     Args:
-        vlm: The model.
+        vlm: The model, a `ModelAdapter`.
         batch: From `encode`.
-        row: A selector that keeps one row of each sample.
+        rows: A selector.
 
-    Returns:
-        The components, in order of depth; and what the last block gives, `[samples, width]`, which
-        is the sum of all.
+    Yields:
+        Each block, in order of depth, with its components. The sum of all is what the last block
+        gives. With the first block is its input, what the embedding and the projector give.
     """
-    reader = _Reader(vlm, batch, Selector.parse(row))
+    reader = _Reader(vlm, batch, Selector.parse(rows))
     read = reader.read()
-    parts: list[Part] = []
     before: torch.Tensor | None = None
     for block in reader.blocks:
-        parts += _of_block(read, reader, block, before)
+        yield block, list(_of_block(read, reader, block, before))
         before = read[block.name]
-    assert before is not None  # noqa: S101
-    return parts, before
 
 
 class _Reader:
@@ -164,7 +168,7 @@ class _Reader:
                 self.heads[block.name] = joined
 
     def read(self) -> dict[str, torch.Tensor]:
-        """By name of the site, what it gave at the row, `[samples, width]`."""
+        """By name of the site, what it gave, `[rows, width]`."""
         wanted: dict[str, Site] = {}
         for block in self.blocks:
             for site in (block, replace(block, name=f"{block.name}:in", side="in")):
@@ -178,16 +182,7 @@ class _Reader:
                     wanted[around.name] = around
         places = [(site, self._selector) for site in wanted.values()]
         found = Others(self.vlm, ()).rows(self._batch, places)
-        rows = {}
-        for name, own in zip(wanted, found, strict=True):
-            if any(len(each) != 1 for each in own):
-                raise SpecError(
-                    f"{str(self._selector)!r} keeps several rows of a sample.",
-                    subject=str(self._selector),
-                    hint="Contributions are of one row, such as last.",
-                )
-            rows[name] = torch.cat(own)
-        return rows
+        return {name: torch.cat(own) for name, own in zip(wanted, found, strict=True)}
 
     def by_passes(self, block: Site, given: Site) -> torch.Tensor:
         """float64 `[heads + 1, samples, width]`: what each head alone gives, and none of them.

@@ -5,14 +5,16 @@ what exchanging what one component writes and another reads would do. Analyses t
 tables, and hold them against what really exchanging does.
 """
 
-# from vlmlens_plugins.analysis._attribution.edges import EdgeScores, edge_scores
+from vlmlens_plugins.analysis._attribution.edges import EdgeScores, edge_scores
 from vlmlens_plugins.analysis._attribution.node_work import NodeOptions, NodeScores
 from vlmlens_plugins.analysis._attribution.nodes import Node, node_scores, nodes_of
 
 __all__ = [
+    "EdgeScores",
     "Node",
     "NodeOptions",
     "NodeScores",
+    "edge_scores",
     "node_scores",
     "nodes_of",
 ]
