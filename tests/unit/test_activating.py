@@ -25,10 +25,12 @@ from vlmlens.errors import (
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.testing.model import TinyLlava, request, tiny_model
+from vlmlens_adapter_blip2.checks import FlanT5Checks
+from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_plugins.analysis.activating import Activating, driving, labels
 from vlmlens_plugins.analysis.activating.coordinates import Coordinate, Measured
 from vlmlens_plugins.analysis.activating.options import ActivatingOptions
-from vlmlens_plugins.analysis.activating.work import Driving, DrivingOptions
+from vlmlens_plugins.analysis.activating.work import Driving, DrivingOptions, Masking, sources
 from vlmlens_plugins.analysis.steering.aims import Aim, mark_of
 from vlmlens_plugins.analysis.steering.files import Direction, save_direction
 from vlmlens_plugins.storage.memory import MemoryStore, forget
@@ -366,6 +368,57 @@ def test_against_a_mean_row_and_along_a_direction(pictures: list[Sample]) -> Non
     assert apart["words"] == pytest.approx(plain["words"])
 
 
+def test_masking_is_the_edit_that_it_says(pictures: list[Sample]) -> None:
+    """Against a function that replaces the rows; the same sample twice in one batch."""
+    vlm, row = tiny_model(), [0.5] * 32
+    base = {"column": LAST, "number": 7, "at": "projector/image"}
+    units = [WorkUnit(pictures[0], {**base, "rows": rows}) for rows in ([2, 5], [9], [])]
+    told = Masking(DrivingOptions(means={"projector/image": row})).run(vlm, units)
+
+    def replaced(rows: torch.Tensor) -> torch.Tensor:
+        changed = rows.clone()
+        changed[[2, 5]] = 0.5
+        return changed
+
+    batch = vlm.encode(pictures[:1])
+    trace = vlm.trace(batch, "llm.block.1", edits={"projector/image": replaced})
+    assert told[0]["value"] == pytest.approx(float(trace.select(LAST)[0][7]), abs=1e-5)
+    plain = vlm.trace(batch, "llm.block.1").select(LAST)
+    assert told[2]["value"] == pytest.approx(float(plain[0][7]), abs=1e-5)
+    assert len({round(one["value"], 6) for one in told}) == 3
+
+
+@pytest.mark.parametrize(
+    ("suite", "wanted"),
+    [
+        (ClipChecks, {"text.block.1": {"words": "text.block.0:in/text"}}),
+        (
+            FlanT5Checks,
+            {
+                "llm.block.1": {
+                    "image": "projector/image",
+                    "words": "llm.encoder.block.0:in/text",
+                },
+                "vision.block.1": {"image": "vision.block.0:in/image"},
+            },
+        ),
+    ],
+)
+def test_where_other_families_are_asked(
+    suite: Any, wanted: dict[str, Any], pictures: list[Sample]
+) -> None:
+    """Two towers, and a decoder behind an encoder."""
+    vlm = suite().load()
+    for name, places in wanted.items():
+        (site,) = vlm.sites.resolve(name)
+        assert sources(vlm, site) == places
+        rows = "image.mean" if name.startswith("vision") else "last"
+        unit = WorkUnit(pictures[0], {"column": f"{name}/{rows}", "number": 1})
+        (told,) = Driving().run(vlm, [unit])
+        for kind in places:
+            assert np.abs(told[kind]).max() > 0
+
+
 # ---------------------------------------------------------------------- several rows
 
 
@@ -529,6 +582,14 @@ def test_directions_of_probes_and_plain_vectors(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.ones((2, 8)))
     with pytest.raises(DataError, match="one vector"):
         Coordinate.parse(f"{LAST}@{tmp_path / 'v.npy'}")
-    (tmp_path / "v.safetensors").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no direction"):
-        Coordinate.parse(f"{LAST}@{tmp_path / 'v.safetensors'}")
+    for kind in ("safetensors", "npz", "npy"):
+        (tmp_path / f"bad.{kind}").write_bytes(b"PK nothing")
+        with pytest.raises(DataError, match="no direction"):
+            Coordinate.parse(f"{LAST}@{tmp_path / f'bad.{kind}'}")
+
+
+def test_rows_that_cannot_be_placed_are_said(pictures: list[Sample]) -> None:
+    told: list[str] = []
+    column = {"llm.block.1/answer": values(np.arange(36).reshape(12, 3), [2] * 6)}
+    analysed(pictures, column, tiny_model(), told, coordinates="llm.block.1/answer#1")
+    assert any("is not known, so none are shown" in one for one in told)

@@ -67,6 +67,7 @@ class Activating(Analysis):
         vlm = model_of(context, chosen)
         found = self._drives(context, vlm, own)
         rows = [pictured.seen(vlm, one, context.samples) for one in found]
+        self._warn_of_places(context, vlm, found, rows)
         asked = any(one.driven for one in found)
         label = "gradient x (row - mean)" if chosen.against == "mean" else "gradient x row"
         maps = [
@@ -135,6 +136,22 @@ class Activating(Analysis):
             if one.unknown:
                 context.warn(f"What drives {one.coordinate.text} is not known: {one.unknown}")
         return found
+
+    @staticmethod
+    def _warn_of_places(
+        context: AnalysisContext,
+        vlm: ModelAdapter | None,
+        found: Sequence[Drives],
+        rows: Sequence[Sequence[pictured.Seen]],
+    ) -> None:
+        """Say so where it is not known what the rows of a column are."""
+        for one, seen in zip(found, rows, strict=True):
+            placed = any(each.patches or each.words for each in seen)
+            if vlm is not None and not placed and not one.unknown:
+                context.warn(
+                    f"Which patches or words the rows of {one.coordinate.text} stand for is not "
+                    "known, so none are shown."
+                )
 
     @staticmethod
     def _histograms(values: Sequence[Measured], separated: Sequence[Separation]) -> list[Figure]:

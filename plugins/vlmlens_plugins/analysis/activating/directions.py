@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from vlmlens_plugins.analysis.probe.export import read_export
 from vlmlens_plugins.analysis.steering.aims import mark_of
 from vlmlens_plugins.analysis.steering.files import open_direction
 
+_STEERING = "vlmlens direction"
+_UNREADABLE = (OSError, KeyError, TypeError, ValueError, EOFError, BadZipFile)
 Floats = npt.NDArray[np.float64]
 
 
@@ -61,7 +64,7 @@ def read_along(text: str) -> Along:
         )
     try:
         return _read(path, wanted)
-    except (OSError, KeyError, TypeError, ValueError, EOFError) as error:
+    except _UNREADABLE as error:
         raise _no_direction(text, f"{type(error).__name__}: {error}") from error
 
 
@@ -75,7 +78,8 @@ def _read(path: Path, wanted: str) -> Along:
     try:
         with safe_open(path, framework="numpy") as opened:
             said, names = opened.metadata() or {}, list(opened.keys())
-            if "facts" not in said and names != ["direction"] and len(names) == 1:
+            made_here = any(name == "facts" or name.startswith(_STEERING) for name in said)
+            if not made_here and len(names) == 1:
                 return Along(_unit(path, opened.get_tensor(names[0])))
     except SafetensorError as error:
         raise ValueError(str(error)) from error

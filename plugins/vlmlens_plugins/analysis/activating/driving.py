@@ -92,18 +92,14 @@ class Drives:
         """The coordinate."""
         return self.measured.coordinate
 
-    def falls(self, which: str) -> Floats:
-        """How far it falls in each pass of that kind."""
-        return np.array([one.fall for one in self.masked if one.which == which])
-
-    def estimated(self, which: str) -> float:
-        """How far the scores say that it falls, on average."""
-        return float(np.mean([one.estimated for one in self.masked if one.which == which]))
+    def alike(self, which: str) -> list[Masked]:
+        """The passes of that kind, in samples of one kind of source: that of the first one."""
+        return [m for m in self.masked if m.which == which and m.kind == self.masked[0].kind]
 
     @property
     def masked_samples(self) -> list[int]:
-        """The samples in which rows were masked."""
-        return list(dict.fromkeys(one.sample for one in self.masked))
+        """The samples of these passes."""
+        return [one.sample for one in self.alike("strongest")]
 
     @property
     def reach(self) -> float:

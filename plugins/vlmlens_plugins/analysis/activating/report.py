@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from vlmlens.results import Cell, Finding, Glance, Verdict
 from vlmlens.samples import Sample
@@ -177,31 +179,27 @@ def _unraised(one: Drives) -> Finding:
 
 def _masked(one: Drives, samples: Sequence[Sample], *, asked: bool) -> Finding | None:
     """Whether masking what is said to drive a coordinate lowers it, more than masking others."""
-    strongest, random = one.falls("strongest"), one.falls("random")
-    if not len(strongest) or not len(random):
+    strongest, random = one.alike("strongest"), one.alike("random")
+    if not strongest or not random:
         return _unraised(one) if one.driven and asked else None
-    what = _WORDS[one.masked[0].kind]
-    count = max(len(mask.rows) for mask in one.masked if mask.which == "strongest")
+    what, count = _WORDS[strongest[0].kind], max(len(mask.rows) for mask in strongest)
+    by_draw = np.reshape([mask.fall for mask in random], (len(strongest), -1)).mean(0)
     values = {
-        "strongest": float(strongest.mean()),
-        "random": float(random.mean()),
-        "most_random": float(random.reshape(len(strongest), -1).mean(0).max()),
-        "estimated": one.estimated("strongest"),
-        "all": float(one.falls("all").mean()),
-        "estimated_all": one.estimated("all"),
+        "strongest": _mean(mask.fall for mask in strongest),
+        "random": float(by_draw.mean()),
+        "most_random": float(by_draw.max()),
+        "estimated": _mean(mask.estimated for mask in strongest),
+        "all": _mean(mask.fall for mask in one.alike("all")),
+        "estimated_all": _mean(mask.estimated for mask in one.alike("all")),
         "above_median": one.reach,
     }
-    own, others = values["strongest"], values["random"]
-    shares = ""
-    if one.reach > 0:
-        shares = (
-            f" ({own / one.reach:.0%} and {others / one.reach:.0%} of what lies above the median)"
-        )
+    share = values["strongest"] / one.reach if one.reach > 0 else 0.0
+    of_it = f", {share:.0%} of what lies above the median" if share > 0 else ""
     text = (
         f"{one.coordinate.text}: in {len(strongest)} top samples, replacing the {count} {what} "
-        f"that drive it most lowers it by {own:.3g} (estimated {values['estimated']:.3g}), "
-        f"{count} random ones by {others:.3g}{shares}; all {what} by {values['all']:.3g} "
-        f"(estimated {values['estimated_all']:.3g})"
+        f"that drive it most changes it by {-values['strongest']:.3g} (estimated "
+        f"{-values['estimated']:.3g}{of_it}), {count} random ones by {-values['random']:.3g}, all "
+        f"{what} by {-values['all']:.3g} (estimated {-values['estimated_all']:.3g})"
     )
     doubt = _doubt(values, what)
     named = tuple(samples[i].id for i in one.masked_samples)
@@ -211,6 +209,10 @@ def _masked(one: Drives, samples: Sequence[Sample], *, asked: bool) -> Finding |
         values={"coordinate": one.coordinate.text, **values, "believed": not doubt},
         samples=named,
     )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _doubt(values: Mapping[str, float], what: str) -> str:
