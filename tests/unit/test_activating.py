@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from vlmlens.testing.model import TinyLlava, request, tiny_model
 from vlmlens_adapter_blip2.checks import FlanT5Checks
 from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_plugins.analysis.activating import Activating, driving, labels
+from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.activating.coordinates import Coordinate, Measured
 from vlmlens_plugins.analysis.activating.options import ActivatingOptions
 from vlmlens_plugins.analysis.activating.work import Driving, DrivingOptions, Masking, sources
@@ -140,6 +142,17 @@ def test_several_questions_about_a_picture_count_once() -> None:
     alone = [Sample(one.id, "?", label=one.label, group=one.id) for one in samples]
     wrong = analysed(alone, {LAST: values(rows)}, coordinates=f"{LAST}#0")
     assert wrong.findings[0].verdict is Verdict.DIFFERS
+
+
+def test_the_confounder_of_the_kit_fools_a_test_of_samples() -> None:
+    """Its labels fit the values by chance: only groups as units are not taken in."""
+    planted = ActivatingChecks().planted("confounded")
+    one: Any = {"coordinates": "llm.block.1/last#5", "model": "off"}
+    result = analysed(planted.samples, dict(planted.columns), **one)
+    assert result.findings[0].verdict is not Verdict.DIFFERS
+    apart = [replace(sample, group=sample.id) for sample in planted.samples]
+    fooled = analysed(apart, dict(planted.columns), **one)
+    assert fooled.findings[0].verdict is Verdict.DIFFERS
 
 
 def test_too_few_samples_tell_nothing() -> None:
@@ -460,6 +473,17 @@ def test_without_a_model_values_alone_are_shown() -> None:
     told.clear()
     analysed(*coloured(), told=told, model="off")
     assert not told
+
+
+def test_a_model_without_gradients_gives_values_alone(pictures: list[Sample]) -> None:
+    vlm, told = TinyLlava.load(request()), list[str]()
+    column = columns_of(vlm, pictures, LAST)
+    vlm.module.is_quantized = True  # type: ignore[assignment]  # as transformers marks it
+    result = analysed(pictures, column, vlm, told, coordinates=f"{LAST}#3")
+    assert told == [
+        f"What drives {LAST}#3 is not known: No gradient can be taken through quantized weights."
+    ]
+    assert result.table("activating-samples").columns["value"][0] is not None
 
 
 def test_stored_values_that_the_model_does_not_give(pictures: list[Sample]) -> None:

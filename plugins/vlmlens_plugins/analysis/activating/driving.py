@@ -25,7 +25,8 @@ from vlmlens_plugins.analysis.activating.work import (
 )
 
 Floats = npt.NDArray[np.float64]
-_APART = 0.05
+_APART, _ROUNDING = 0.05, 0.01
+"""How far a value may be from the stored one: in deviations, and relative to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def _compare(context: AnalysisContext, found: Drives) -> None:
     given = found.measured
     for i, driven in found.driven.items():
         apart = abs(driven.value - given.values[i])
-        if apart > _APART * given.deviation + 1e-3 * abs(given.values[i]):
+        if apart > _APART * given.deviation + _ROUNDING * abs(given.values[i]):
             context.warn(
                 f"{given.coordinate.text} is {driven.value:.4g} in the model and "
                 f"{given.values[i]:.4g} in the store, in sample {context.samples[i].id}: what "

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import SelectorError, SiteShapeError, SiteSilent
+from vlmlens.errors import CompositionError, SelectorError, SiteShapeError, SiteSilent
 from vlmlens.passes.batch import Batch
 from vlmlens.passes.edits import Edit, EditedRows
 from vlmlens.samples import Sample
@@ -20,7 +20,7 @@ from vlmlens.tokens import Column, select
 
 Kind = Literal["image", "words"]
 _VISION = ("vision", "projector", "qformer")
-_UNKNOWN = (SiteSilent, SelectorError, SiteShapeError)
+_UNKNOWN = (SiteSilent, SelectorError, SiteShapeError, CompositionError)
 
 
 class DrivingOptions(Options):
