@@ -79,10 +79,10 @@ def _peak(folder: str, way: str) -> int:
 
     from vlmlens.abc import LoadRequest
     from vlmlens.samples import Sample
-    from vlmlens_adapter_llava.adapter import Llava
+    from vlmlens_adapter_llava.adapter import LlavaAdapter
 
     torch.set_num_threads(1)
-    vlm = Llava.load(LoadRequest(model=folder, device="cpu", dtype="float32"))
+    vlm = LlavaAdapter.load(LoadRequest(model=folder, device="cpu", dtype="float32"))
     batch = vlm.encode([Sample("a", "What is this?", (Image.new("RGB", (336, 336)),))])
     metric = logit_difference([5], [9])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -147,4 +147,5 @@ def _chosen(estimate: Floats, count: int, seed: int) -> list[int]:
 def _share(values: Floats | None, own: Sequence[int], scale: float, nodes: int) -> Floats:
     if values is None:
         return np.full(nodes, np.nan)
-    return values[:, own].mean(1) / scale
+    shares: Floats = values[:, own].mean(1) / scale
+    return shares

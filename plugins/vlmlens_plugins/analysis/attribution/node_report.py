@@ -116,10 +116,7 @@ def _fidelity(found: Checked) -> Finding:
 
 
 def _rows(found: Checked) -> Iterator[dict[str, Cell]]:
-    measured = {number: i for i, number in enumerate(found.measured)}
     for number, node in enumerate(found.nodes):
-        i, real = measured.get(number), found.real
-        known = i is not None and real is not None
         yield {
             "task": found.task,
             "site": node.site,
@@ -128,12 +125,20 @@ def _rows(found: Checked) -> Iterator[dict[str, Cell]]:
             "estimate": float(found.estimate[number]),
             "grad_drop": _number(found.dropped[number]),
             "looks": _number(found.looks[number]),
-            "effect": float(real.value[i]) if known else None,
-            "effect_low": float(real.low[i]) if known else None,
-            "effect_high": float(real.high[i]) if known else None,
-            "p_holm": float(real.p[i]) if known else None,
-            "chosen": ("strongest" if i < found.strongest else "random") if known else None,
+            **_measured(found, number),
         }
+
+
+def _measured(found: Checked, number: int) -> dict[str, Cell]:
+    """What really exchanging a node did; nothing where it was not exchanged."""
+    real = found.real
+    names = ("effect", "effect_low", "effect_high", "p_holm", "chosen")
+    if real is None or number not in found.measured:
+        return dict.fromkeys(names)
+    at = list(found.measured).index(number)
+    values: list[Cell] = [float(each[at]) for each in (real.value, real.low, real.high, real.p)]
+    chosen = "strongest" if at < found.strongest else "random"
+    return dict(zip(names, [*values, chosen], strict=True))
 
 
 def _figures(found: Checked) -> Iterator[Figure]:
