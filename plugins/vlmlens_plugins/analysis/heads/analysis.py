@@ -1,0 +1,206 @@
+"""The analysis: which heads have which role, without an image and with one in front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
+from vlmlens.errors import CompositionError, DataError, SiteNotFound
+from vlmlens.results import Result
+from vlmlens.samples import Sample
+from vlmlens.sites import Axis
+from vlmlens.tokens import TokenKind
+from vlmlens_plugins.analysis._sweeps.effects import too_few
+from vlmlens_plugins.analysis._sweeps.sweeping import Onward, check_writes
+from vlmlens_plugins.analysis._tasks import rows_by_task
+from vlmlens_plugins.analysis.heads.measured import (
+    IMAGE,
+    TEXT,
+    Head,
+    Measured,
+    needed,
+    of_images,
+    of_sequences,
+)
+from vlmlens_plugins.analysis.heads.options import HeadsOptions
+from vlmlens_plugins.analysis.heads.report import Seen, Shown, report
+from vlmlens_plugins.analysis.heads.sequences import (
+    ORDERS,
+    drawn,
+    length_for,
+    ordinary_tokens,
+)
+from vlmlens_plugins.analysis.heads.work import (
+    ImageOptions,
+    ImageShares,
+    SequenceScores,
+    attentions,
+)
+
+
+class Heads(Analysis):
+    """Which heads read the previous token, an earlier equal one, the one behind it, the image."""
+
+    Options: ClassVar[type[Options]] = HeadsOptions
+    options: HeadsOptions
+
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`: there are heads, and the model can read the sequences."""
+        del columns
+        check_writes(skeleton, "heads")
+        _heads(skeleton)
+        self._prompts(skeleton, samples)
+
+    def run(self, context: AnalysisContext) -> Result:
+        """See `Analysis.run`."""
+        warnings: list[str] = []
+
+        def warn(message: str) -> None:
+            warnings.append(message)
+            context.warn(message)
+
+        context = replace(context, warn=warn, progress=Onward(context.progress))
+        check_writes(context.model(), "heads")
+        heads = _heads(context.model())
+        prompts, left_out = self._prompts(context.model(), context.samples)
+        for message in left_out:
+            warn(message)
+        shown = self._shown(context, prompts, heads)
+        seen = self._seen(context, heads)
+        measured = [role for each in shown for role in each.roles]
+        measured += [] if seen is None else [seen.role]
+        for message in dict.fromkeys(map(_too_few, measured)):
+            if message:
+                warn(message)
+        return report(shown, seen, self.options, context.seed, warnings)
+
+    def _prompts(
+        self, vlm: ModelAdapter, samples: Sequence[Sample]
+    ) -> tuple[dict[str, list[Sample]], list[str]]:
+        """By condition, what stands in front of the random tokens; and why a condition lacks.
+
+        Raises:
+            DataError: The model can read the sequences in no condition.
+        """
+        images = [sample for sample in samples if sample.images]
+        wanted = {TEXT: [self._prompt(None)], IMAGE: [self._prompt(each) for each in images]}
+        found, left_out, problems = {}, [], []
+        for condition, prompts in wanted.items():
+            if not prompts:
+                left_out.append("Nothing is said of an image in front: no sample has one.")
+                continue
+            try:
+                self._try(vlm, prompts[0])
+            except DataError as error:
+                problems.append(error)
+                how = "without an image" if condition == TEXT else "with an image in front"
+                left_out.append(f"Nothing is said of heads {how}: {error.message}")
+                continue
+            found[condition] = prompts
+        if not found:
+            raise problems[0]
+        return found, left_out
+
+    def _prompt(self, sample: Sample | None) -> Sample:
+        if sample is None:
+            return Sample("random tokens", self.options.prompt)
+        return Sample(sample.id, self.options.prompt, sample.images, rules=sample.rules)
+
+    def _try(self, vlm: ModelAdapter, prompt: Sample) -> None:
+        """Encode as many tokens as a sequence has."""
+        size = self.options.length * self.options.copies
+        first = vlm.answer_ids("a")[:1]
+        vlm.encode([prompt], answers=[first * size])
+
+    def _shown(
+        self,
+        context: AnalysisContext,
+        prompts: dict[str, list[Sample]],
+        heads: Sequence[Head],
+    ) -> list[Shown]:
+        """What random sequences say, by condition."""
+        some = next(iter(prompts.values()))[0]
+        known = ordinary_tokens(context.model(), some)
+        options = self.options
+        length = length_for(len(known), options.length, options.copies)
+        if length < options.length:
+            context.warn(
+                f"Sequences have {length} tokens instead of {options.length}: the model has only "
+                f"{len(known)} ordinary tokens."
+            )
+        numbers = range(options.sequences or needed(len(heads)))
+        units = [
+            WorkUnit(
+                prompts[condition][number % len(prompts[condition])],
+                {
+                    "tokens": drawn(number, order, known, length, options.copies, context.seed),
+                    "length": length,
+                    "copying": order == "repeated",
+                },
+                condition,
+            )
+            for condition in prompts
+            for order in ORDERS
+            for number in numbers
+        ]
+        found = iter(context.run_units(SequenceScores(), units))
+        shown = []
+        for condition in prompts:
+            results = {order: [next(found) for _ in numbers] for order in ORDERS}
+            roles = of_sequences(condition, results, heads, options, context.seed)
+            shown.append(Shown(condition, results, roles, length))
+        return shown
+
+    def _seen(self, context: AnalysisContext, heads: Sequence[Head]) -> Seen | None:
+        """What the last row of the run's own questions reads of the image."""
+        having = [sample for sample in context.samples if sample.images]
+        rows = rows_by_task(having).values()
+        chosen = [having[i] for numbers in rows for i in numbers[: self.options.samples]]
+        if not chosen:
+            context.warn("Nothing is said of attention to the image: no sample has one.")
+            return None
+        layout = context.model().encode(chosen[:1]).layout(0, Axis.LLM)
+        if not len(layout.positions(TokenKind.IMAGE)):
+            context.warn(
+                "Nothing is said of attention to the image: its rows are not among those that the "
+                "language model's self-attention reads."
+            )
+            return None
+        work = ImageShares(ImageOptions(sink=self.options.sink))
+        results = context.run_units(work, [WorkUnit(sample) for sample in chosen])
+        groups = [sample.split_group for sample in chosen]
+        role = of_images(results, heads, groups, self.options, context.seed)
+        return Seen(results, role)
+
+
+def _heads(vlm: ModelAdapter) -> list[Head]:
+    """All heads, block by block.
+
+    Raises:
+        CompositionError: There are none.
+    """
+    try:
+        sites = attentions(vlm)
+    except SiteNotFound:
+        sites = []
+    if not sites:
+        raise CompositionError(
+            "The analysis heads reads attention in the blocks of a language model, and no heads "
+            "are known there.",
+            subject="heads",
+            hint="Leave the analysis out, or choose another model.",
+        )
+    found: list[Head] = []
+    for site in sites:
+        heads = vlm.sites.heads(site)
+        count = 0 if heads is None else heads.count
+        found += [(site.name.removesuffix(".attn"), number) for number in range(count)]
+    return found
+
+
+def _too_few(one: Measured) -> str:
+    return too_few(f"{one.role} heads", one.groups, len(one.heads))

@@ -1,0 +1,105 @@
+"""Whether a head writes what it reads: the logits that its own output raises directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from vlmlens.abc import ModelAdapter, Readout
+from vlmlens.sites import Site
+
+Map = Callable[[torch.Tensor], torch.Tensor]
+_SMALL = 1e-2
+"""So small are the residual streams that are unembedded: there a soft cap changes nothing."""
+
+
+def copying_of(
+    vlm: ModelAdapter, attention: Site
+) -> Callable[[torch.Tensor, torch.Tensor, Sequence[int]], list[float | None]] | None:
+    """A function that gives the copying score of each head of a module; None if it is not known.
+
+    For a row, the logits that the head's output adds are taken for some tokens, less their mean.
+    Those above 0 are the head's gain. The score is the share of the gain that falls on a token,
+    averaged with the attention that the head pays to each: 1 if it raises just what it reads, and
+    1 / tokens by chance. A positive factor of a whole row does not change it. So the scales of
+    norms, which are frozen at those of the run, need not be known.
+
+    The function's arguments: what heads give before the output projection, `[heads, rows, size]`;
+    the attention that each pays to each token, `[heads, rows, tokens]`; the ids of the tokens.
+
+    Args:
+        vlm: The model.
+        attention: An attention module with heads.
+    """
+    readout, heads = vlm.readout(), vlm.sites.heads(attention)
+    projection = None if heads is None else vlm.module.get_submodule(heads.projection)
+    if readout is None or projection is None or not any(True for _ in projection.parameters()):
+        return None
+    norm = _norm_behind(vlm, attention)
+
+    def scores(
+        given: torch.Tensor, paid: torch.Tensor, tokens: Sequence[int]
+    ) -> list[float | None]:
+        count, rows, size = given.shape
+        dtype = next(projection.parameters()).dtype
+        found: list[float | None] = []
+        for head in range(count):
+            side_by_side = given.new_zeros(rows, count * size)
+            side_by_side[:, head * size : (head + 1) * size] = given[head]
+            added = _linear(projection, side_by_side.to(dtype)).float()
+            through = added if norm is None else _direction(norm, added)
+            final = _direction(readout.norm, through)
+            found.append(_share(_logits(readout, final, tokens), paid[head]))
+        return found
+
+    return scores
+
+
+def _norm_behind(vlm: ModelAdapter, attention: Site) -> Map | None:
+    """The norm through which the module's output joins the residual stream, if there is one."""
+    block = attention.name.rpartition(".")[0]
+    found = vlm.sites.resolve(f"{block}.attn_out")
+    if not found or found[0].path == attention.path:
+        return None
+    module = vlm.module.get_submodule(found[0].path)
+
+    def norm(hidden: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = module(hidden.to(next(module.parameters()).dtype))
+        return result
+
+    return norm
+
+
+def _linear(map_of: Map, hidden: torch.Tensor) -> torch.Tensor:
+    """What a map does beside adding a constant."""
+    return (map_of(hidden) - map_of(-hidden)) / 2
+
+
+def _direction(norm: Map, hidden: torch.Tensor) -> torch.Tensor:
+    """What a norm of fixed scale makes of rows, up to a positive factor of each."""
+    spread = hidden.square().mean(-1, keepdim=True).sqrt()
+    tiny = torch.finfo(torch.float32).tiny
+    made = _linear(norm, hidden / spread.clamp(min=tiny)).float()
+    return torch.where(spread > tiny, made, 0)
+
+
+def _logits(readout: Readout, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    ids = torch.tensor(tokens, device=hidden.device)
+    some = readout.some
+
+    def unembed(rows: torch.Tensor) -> torch.Tensor:
+        return readout.unembed(rows)[..., ids] if some is None else some(rows, ids)
+
+    return _linear(unembed, hidden * _SMALL).float()
+
+
+def _share(logits: torch.Tensor, paid: torch.Tensor) -> float | None:
+    """The share of the gain on tokens that are attended to; None where nothing is raised."""
+    gain = (logits - logits.mean(-1, keepdim=True)).clamp(min=0)
+    whole = gain.sum(-1, keepdim=True)
+    raises = whole[:, 0] > 0
+    paid = paid[raises].double()
+    if not raises.any() or not float(paid.sum()):
+        return None
+    return float((paid * (gain / whole)[raises]).sum() / paid.sum())
