@@ -7,39 +7,29 @@ For families with a class in transformers, `vlmlens.hf.TransformersAdapter` impl
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from vlmlens._display import brief, count, shape
 from vlmlens.abc import options as base
-from vlmlens.abc.editable import Editable, Edits
-from vlmlens.errors import DataError, SiteNotFound
+from vlmlens.abc.editable import Edits
+from vlmlens.abc.traceable import Traceable
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
-from vlmlens.sites import Site, SiteMap
+from vlmlens.sites import SiteMap
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
-    from PIL.Image import Image
 
-    from vlmlens.passes.editing import Donors
-    from vlmlens.passes.tracing import Trace
 
 Answer: TypeAlias = "str | Sequence[int]"
 """A continuation of a prompt: text, or the token ids that a model generated."""
 
-
-Picture: TypeAlias = "str | os.PathLike[str] | Image"
-"""An image as a path or a Pillow image."""
-
-Sites: TypeAlias = "str | Site | Iterable[str | Site]"
-"""One site or several, as names, patterns or sites."""
 
 Sharing = Literal["nothing", "images", "beginnings"]
 """What is computed once for samples with the same images: nothing, the vision features, or the
@@ -141,7 +131,7 @@ _SEE = re.compile(r"See `ModelAdapter\.(?P<name>\w+)`[.,:;]?\s*(?P<more>.*)", re
 """How a docstring refers to that of the interface; `help` shows that one instead."""
 
 
-class ModelAdapter(Editable, ABC):
+class ModelAdapter(Traceable, ABC):
     """A loaded vision-language model behind the common interface. Made by `load`."""
 
     Options: ClassVar[type[base.Options]] = base.Options
@@ -321,87 +311,3 @@ class ModelAdapter(Editable, ABC):
     def widths(self) -> Mapping[str, int]:
         """The output width of modules by path, as far as the config gives them; for display."""
         return {}
-
-    @overload
-    def trace(
-        self,
-        batch: Batch,
-        sites: Sites,
-        /,
-        *,
-        logits: Logits = "none",
-        edits: Edits = (),
-        others: Sequence[Sample] = (),
-        donors: Donors = (),
-    ) -> Trace: ...
-
-    @overload
-    def trace(
-        self,
-        image: Picture | Sequence[Picture] | None,
-        prompt: str,
-        sites: Sites,
-        *,
-        logits: Logits = "none",
-        edits: Edits = (),
-        others: Sequence[Sample] = (),
-        donors: Donors = (),
-    ) -> Trace: ...
-
-    def trace(
-        self,
-        image: Batch | Picture | Sequence[Picture] | None,
-        prompt: str | Sites | None = None,
-        sites: Sites | None = None,
-        *,
-        logits: Logits = "none",
-        edits: Edits = (),
-        others: Sequence[Sample] = (),
-        donors: Donors = (),
-    ) -> Trace:
-        """One pass that keeps the raw activations of some sites.
-
-        `vlm.trace(image, prompt, sites)` for one question, `vlm.trace(batch, sites)` for a batch
-        from `encode`.
-
-        Args:
-            image: A path, a Pillow image, a list of them, or None; or a batch, without a prompt.
-            prompt: The user's text, without any chat template.
-            sites: Sites or patterns, one or several.
-            logits: Which logits to compute too.
-            edits: What to replace; the activations that are kept are the edited ones. See
-                `edited`, also for `others` and `donors`.
-            others: The samples to which edits compare.
-            donors: The samples from which edits take rows.
-
-        Returns:
-            Activations by site name, as the modules gave them, and the logits.
-
-        Raises:
-            DataError: There is no prompt, or the image cannot be used.
-            SiteNotFound: A pattern matches nothing.
-            SiteSilent: A site gave no activation in this pass.
-        """
-        from vlmlens.passes.tracing import trace_forward
-
-        if isinstance(image, Batch):
-            batch, wanted = image, prompt if sites is None else sites
-        else:
-            batch, wanted = self.encode([_asked(image, prompt)]), sites
-        if wanted is None:
-            raise SiteNotFound("No site was given to `trace`.", hint='Give ["llm.block.*"], say.')
-        chosen = [wanted] if isinstance(wanted, str | Site) else wanted
-        with self.edited(edits, others=others, donors=donors):
-            return trace_forward(self, batch, chosen, logits=logits)
-
-
-def _asked(image: Any, prompt: Any) -> Sample:
-    """The sample of one question about one image, several or none."""
-    if not isinstance(prompt, str):
-        raise DataError(
-            f"`trace` was given {repr(prompt)[:80]} as the prompt, and expected text.",
-            subject=prompt,
-            hint="Call trace(image, prompt, sites), or trace(batch, sites) with a batch of encode.",
-        )
-    images = image if isinstance(image, list | tuple) else () if image is None else (image,)
-    return Sample("traced", prompt, tuple(images))

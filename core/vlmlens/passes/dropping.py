@@ -16,14 +16,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from vlmlens.passes.attending import OPERANDS, SCALED_DOT_PRODUCT, SOFTMAX
 from vlmlens.passes.compiling import uncompiled
 from vlmlens.passes.edges import Cells, Cutting, check_own_keys, refused
 from vlmlens.passes.forwards import Forward, replaced_forward
 from vlmlens.passes.tracing import depth
-
-_ATTENTION = torch.nn.functional.scaled_dot_product_attention
-_SOFTMAX = (torch.nn.functional.softmax, torch.softmax, torch.Tensor.softmax)
-_NAMES = ("query", "key", "value")
 
 _Attend = Callable[[torch.Tensor], torch.Tensor]
 """Scaled dot-product attention, from values `[..., keys, width]`."""
@@ -69,14 +66,14 @@ class _Watching(TorchFunctionMode):
         """See `TorchFunctionMode`: called for every function of torch."""
         del types
         given = dict(kwargs or {})
-        if func is _ATTENTION:
+        if func is SCALED_DOT_PRODUCT:
             self._calls += 1
-            given |= dict(zip(_NAMES, args[:3], strict=False))
+            given |= dict(zip(OPERANDS, args[:3], strict=False))
             value = given.pop("value")
             query, key, rest = given.pop("query"), given.pop("key"), args[3:]
             return self._of_attention(lambda v: func(query, key, v, *rest, **given), value)
         found = func(*args, **given)
-        if func in _SOFTMAX:
+        if func in SOFTMAX:
             self._calls += 1
             return self._of_weights(found)
         return found
