@@ -18,7 +18,7 @@ _PROJECTIONS = (
 """What families call an attention's output projection, or the module before it."""
 _NESTED_PROJECTION = ("output", "dense")
 _COUNTS = ("num_attention_heads", "num_heads", "n_heads")
-_SIZES = ("head_dim", "attention_head_size", "key_value_proj_dim")
+_SIZES = ("head_dim", "head_size", "attention_head_size", "key_value_proj_dim")
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention", "linear_attn")
 _MLPS = ("mlp", "feed_forward", "ffn")
 _T5 = "DenseReluDense"
