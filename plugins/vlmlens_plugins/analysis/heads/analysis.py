@@ -58,10 +58,11 @@ class Heads(Analysis):
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         warnings: list[str] = []
+        tell = context.warn
 
         def warn(message: str) -> None:
             warnings.append(message)
-            context.warn(message)
+            tell(message)
 
         context = replace(context, warn=warn, progress=Onward(context.progress))
         check_writes(context.model(), "heads")
@@ -86,12 +87,13 @@ class Heads(Analysis):
         Raises:
             DataError: The model can read the sequences in no condition.
         """
-        images = [sample for sample in samples if sample.images]
+        of_group = {sample.split_group: sample for sample in reversed(samples) if sample.images}
+        images = list(of_group.values())[::-1]
         wanted = {TEXT: [self._prompt(None)], IMAGE: [self._prompt(each) for each in images]}
         found, left_out, problems = {}, [], []
         for condition, prompts in wanted.items():
             if not prompts:
-                left_out.append("Nothing is said of an image in front: no sample has one.")
+                left_out.append("Nothing is said of images: no sample has one.")
                 continue
             try:
                 self._try(vlm, prompts[0])
@@ -161,7 +163,6 @@ class Heads(Analysis):
         rows = rows_by_task(having).values()
         chosen = [having[i] for numbers in rows for i in numbers[: self.options.samples]]
         if not chosen:
-            context.warn("Nothing is said of attention to the image: no sample has one.")
             return None
         layout = context.model().encode(chosen[:1]).layout(0, Axis.LLM)
         if not len(layout.positions(TokenKind.IMAGE)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -34,7 +35,7 @@ def copying_of(
     """
     readout, heads = vlm.readout(), vlm.sites.heads(attention)
     projection = None if heads is None else vlm.module.get_submodule(heads.projection)
-    if readout is None or projection is None or not any(True for _ in projection.parameters()):
+    if readout is None or projection is None or not _is_map(projection):
         return None
     norm = _norm_behind(vlm, attention)
 
@@ -42,18 +43,26 @@ def copying_of(
         given: torch.Tensor, paid: torch.Tensor, tokens: Sequence[int]
     ) -> list[float | None]:
         count, rows, size = given.shape
-        dtype = next(projection.parameters()).dtype
         found: list[float | None] = []
         for head in range(count):
             side_by_side = given.new_zeros(rows, count * size)
             side_by_side[:, head * size : (head + 1) * size] = given[head]
-            added = _linear(projection, side_by_side.to(dtype)).float()
-            through = added if norm is None else _direction(norm, added)
+            added = _linear(projection, side_by_side).float()
+            through = added if norm is None else _direction(norm, added.to(given.dtype))
             final = _direction(readout.norm, through)
             found.append(_share(_logits(readout, final, tokens), paid[head]))
         return found
 
     return scores
+
+
+def _is_map(projection: torch.nn.Module) -> bool:
+    """Whether a module is an output projection that takes rows and nothing else."""
+    try:
+        inspect.signature(projection.forward).bind(None)
+    except TypeError:
+        return False
+    return any(True for _ in projection.parameters())
 
 
 def _norm_behind(vlm: ModelAdapter, attention: Site) -> Map | None:
@@ -62,13 +71,7 @@ def _norm_behind(vlm: ModelAdapter, attention: Site) -> Map | None:
     found = vlm.sites.resolve(f"{block}.attn_out")
     if not found or found[0].path == attention.path:
         return None
-    module = vlm.module.get_submodule(found[0].path)
-
-    def norm(hidden: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = module(hidden.to(next(module.parameters()).dtype))
-        return result
-
-    return norm
+    return vlm.module.get_submodule(found[0].path)
 
 
 def _linear(map_of: Map, hidden: torch.Tensor) -> torch.Tensor:
@@ -78,9 +81,10 @@ def _linear(map_of: Map, hidden: torch.Tensor) -> torch.Tensor:
 
 def _direction(norm: Map, hidden: torch.Tensor) -> torch.Tensor:
     """What a norm of fixed scale makes of rows, up to a positive factor of each."""
-    spread = hidden.square().mean(-1, keepdim=True).sqrt()
+    spread = hidden.float().square().mean(-1, keepdim=True).sqrt()
     tiny = torch.finfo(torch.float32).tiny
-    made = _linear(norm, hidden / spread.clamp(min=tiny)).float()
+    even = (hidden / spread.clamp(min=tiny)).to(hidden.dtype)
+    made = _linear(norm, even).float()
     return torch.where(spread > tiny, made, 0)
 
 

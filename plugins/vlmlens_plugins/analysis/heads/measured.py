@@ -25,7 +25,7 @@ _PATTERNS: Mapping[str, tuple[str, Sequence[tuple[str, str]]]] = {
     DUPLICATE: ("duplicate", [("reordered", "duplicate_place"), ("fresh", "duplicate_place")]),
     INDUCTION: ("induction", [("reordered", "induction_place"), ("fresh", "induction_place")]),
 }
-"""By role, its pattern in repeated sequences, and its controls: order of the tokens, and pattern."""
+"""By role, its pattern in repeated sequences, and its controls: an order, and a pattern in it."""
 
 Head = tuple[str, int]
 """The block of a head, and its number."""
@@ -42,6 +42,7 @@ class Measured:
         effect: Scores with intervals, controls and p-values; `per_item` holds single sequences.
         above: float64: score less control.
         has: bool: who has the role.
+        may: bool: whose interval does not exclude it.
         groups: How many sequences or groups of samples.
     """
 
@@ -51,6 +52,7 @@ class Measured:
     effect: Effects
     above: Floats
     has: npt.NDArray[np.bool_]
+    may: npt.NDArray[np.bool_]
     groups: int
 
     @property
@@ -153,7 +155,8 @@ def _measured(
     )
     above = effect.value - effect.control
     has = (above >= options.threshold) & (effect.p <= ALPHA)
-    return Measured(condition, role, heads, effect, above, has, effect.groups)
+    may = effect.high - effect.control >= options.threshold
+    return Measured(condition, role, heads, effect, above, has, may, effect.groups)
 
 
 def _higher(controls: Sequence[Floats]) -> Floats:

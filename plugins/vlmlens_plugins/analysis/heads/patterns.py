@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +11,10 @@ Floats = npt.NDArray[np.float32]
 Cells = Iterator[tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """Cells of a matrix of queries and keys.
+def patterns(tokens: Sequence[int], length: int) -> Mapping[str, Floats]:
+    """The patterns, by name: float32 `[queries, keys]`, 1 in the pattern, else 0.
 
-    Args:
-        cells: float32 `[queries, keys]`, 1 in the pattern, else 0.
-        first: The first query that counts; the score is the mean over it and all later ones of the
-            attention in the pattern.
-    """
-
-    cells: Floats
-    first: int
-
-
-def patterns(tokens: Sequence[int], length: int) -> Mapping[str, Pattern]:
-    """The patterns, by name.
+    A head's score is the attention in the pattern, mean over the queries that have a cell in it.
 
     - previous: from i to i - 1; `before`: to i - 2.
     - duplicate: from a later copy to all earlier places of the same token.
@@ -52,19 +39,19 @@ def patterns(tokens: Sequence[int], length: int) -> Mapping[str, Pattern]:
     def places(shift: int) -> Cells:
         return ((i, j + shift) for i in later for j in range(i - length, -1, -length))
 
-    def made(cells: Cells, first: int) -> Pattern:
+    def made(cells: Cells) -> Floats:
         matrix = np.zeros((size, size), np.float32)
         for query, key in cells:
             matrix[query, key] = 1
-        return Pattern(matrix, first)
+        return matrix
 
     return {
-        "previous": made(((i, i - 1) for i in range(1, size)), 1),
-        "before": made(((i, i - 2) for i in range(2, size)), 2),
-        "duplicate": made(earlier(0), length),
-        "induction": made(earlier(1), length),
-        "duplicate_place": made(places(0), length),
-        "induction_place": made(places(1), length),
+        "previous": made((i, i - 1) for i in range(1, size)),
+        "before": made((i, i - 2) for i in range(2, size)),
+        "duplicate": made(earlier(0)),
+        "induction": made(earlier(1)),
+        "duplicate_place": made(places(0)),
+        "induction_place": made(places(1)),
     }
 
 

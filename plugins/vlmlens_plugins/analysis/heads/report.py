@@ -145,13 +145,7 @@ def _of_role(one: Measured, copied: Floats | None) -> Finding:
 def _unsure(one: Measured) -> Verdict:
     """No head has the role: because the scores exclude it, or because too little is known."""
     few = too_few(one.role, one.groups, len(one.heads))
-    unclear = bool((one.above >= _least(one)).any())
-    return Verdict.INCONCLUSIVE if few or unclear else Verdict.NO_DIFFERENCE
-
-
-def _least(one: Measured) -> Floats:
-    """How far above its control each head is at most half the time."""
-    return one.effect.high - one.effect.control
+    return Verdict.INCONCLUSIVE if few or one.may.any() else Verdict.NO_DIFFERENCE
 
 
 def _scored(one: Measured, head: int, copied: Floats | None = None) -> str:

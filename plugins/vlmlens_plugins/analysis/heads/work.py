@@ -60,7 +60,7 @@ class SequenceScores(ModelWork):
                 if unit.arguments["copying"]:
                     length = unit.arguments["length"]
                     given = weights[:, length:] @ own.values.float()
-                    copied[i][site.name] = given, inside[:, length:]
+                    copied[i][site.name] = given.to(own.values.dtype), inside[:, length:]
 
         with torch.inference_mode():
             with attended(vlm, sites, see):
@@ -135,9 +135,9 @@ def _scores(weights: torch.Tensor, unit: WorkUnit) -> dict[str, list[float]]:
     made = patterns(unit.arguments["tokens"], unit.arguments["length"])
     found = {}
     for name, pattern in made.items():
-        cells = torch.from_numpy(pattern.cells).to(weights.device)
-        counted = weights.shape[1] - pattern.first
-        found[name] = ((weights * cells).sum((1, 2)) / counted).tolist()
+        cells = torch.from_numpy(pattern).to(weights.device)
+        queries = max(1, int(pattern.any(1).sum()))
+        found[name] = ((weights * cells).sum((1, 2)) / queries).tolist()
     return found
 
 
