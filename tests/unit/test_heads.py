@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,28 @@ import torch
 
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter, WorkUnit
 from vlmlens.errors import CompositionError, DataError
+from vlmlens.passes.contributions import contributions
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
+from vlmlens.testing._checks import CheckFailed
 from vlmlens.testing.model import TinyLlava, tiny_model
 from vlmlens.testing.tiny import picture
 from vlmlens_plugins.analysis._induction import induction_model
-from vlmlens_plugins.analysis.heads import Heads
-from vlmlens_plugins.analysis.heads.checks import LENGTH, without_induction
+from vlmlens_plugins.analysis.heads import Heads, measured
+from vlmlens_plugins.analysis.heads.checks import LENGTH, HeadsChecks, without_induction
 from vlmlens_plugins.analysis.heads.measured import by_head, needed
 from vlmlens_plugins.analysis.heads.options import HeadsOptions
 from vlmlens_plugins.analysis.heads.patterns import patterns
 from vlmlens_plugins.analysis.heads.sequences import drawn, length_for, ordinary_tokens
 from vlmlens_plugins.analysis.heads.sinks import sinks_of
-from vlmlens_plugins.analysis.heads.work import ImageOptions, ImageShares, SequenceScores
+from vlmlens_plugins.analysis.heads.work import (
+    ImageOptions,
+    ImageShares,
+    SequenceScores,
+    attentions,
+)
+from vlmlens_plugins.demo.checks import DemoChecks
+from vlmlens_plugins.hf.checks import Qwen35Checks
 
 NEAR = 1e-5
 PREVIOUS, INDUCTION = ("llm.block.0", 0), ("llm.block.1", 1)
@@ -77,6 +87,27 @@ def test_exactly_the_planted_heads_have_roles(known: Result) -> None:
 def test_with_another_order_the_place_says_nothing_and_the_token_everything(known: Result) -> None:
     assert scores(known, "induction_control")[INDUCTION] < 0.2
     assert scores(known, "induction_reordered")[INDUCTION] == pytest.approx(1, abs=NEAR)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "controls", "check"),
+    [
+        ("duplicate", None, "what_is_present_is_found"),
+        ("induction", [("repeated", "before")], "what_is_confounded_is_not_claimed"),
+    ],
+    ids=["off-by-one", "without-its-control"],
+)
+def test_the_kit_catches_mistakes(
+    pattern: str, controls: Any, check: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Kit(HeadsChecks):
+        """A kit with a result of its own."""
+
+    right = measured._PATTERNS["induction"]
+    changed = {**measured._PATTERNS, "induction": (pattern, controls or right[1])}
+    monkeypatch.setattr(measured, "_PATTERNS", changed)
+    with pytest.raises(CheckFailed, match="signal"):
+        getattr(Kit(), f"check_{check}")(tmp_path)
 
 
 def test_a_less_sharp_circuit_has_lower_scores() -> None:
@@ -185,6 +216,28 @@ def test_copying_is_that_of_the_weights_with_a_frozen_norm() -> None:
             paid = whole[head][:, :4] + whole[head][:, 4:]
             share = (paid * gain / gain.sum(-1, keepdims=True)).sum() / paid.sum()
             assert found["copying"][block][head] == pytest.approx(share, abs=1e-4)
+
+
+@pytest.mark.parametrize("suite", [Qwen35Checks, DemoChecks])
+def test_copying_agrees_with_direct_logit_attribution(suite: Any) -> None:
+    """Gated heads (Qwen3.5), and the norms of the demo: what is asked in core is the same."""
+    kit = suite()
+    vlm = kit.load()
+    sample = next(each for each in kit.samples if each.images)
+    tokens = ordinary_tokens(vlm, sample)[:4]
+    batch = vlm.encode([sample], answers=[tokens * 2])
+    known = contributions(vlm, batch, [tokens], row="answer[-1]")
+    unit = WorkUnit(sample, {"tokens": tokens * 2, "length": 7, "copying": True})
+    (found,) = SequenceScores().run(vlm, [unit])
+    for site, scores in zip(attentions(vlm), found["copying"], strict=True):
+        read = vlm.attention(batch, [site])[site.name].of(batch.layout(0)).weights[:, -1, -8:]
+        for head, score in enumerate(scores):
+            added = known.added[known.names.index(f"{site.name}.heads[{head}]"), 0]
+            gain = (added - added.mean()).clamp(min=0)
+            paid = read[head, :4] + read[head, 4:]
+            assert score == pytest.approx(
+                float((paid * gain).sum() / gain.sum() / paid.sum()), abs=NEAR
+            )
 
 
 def test_what_the_last_row_reads_of_the_image() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
+from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError, DataError, SiteNotFound
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -68,7 +69,7 @@ class Heads(Analysis):
         check_writes(context.model(), "heads")
         heads = _heads(context.model())
         prompts, left_out = self._prompts(context.model(), context.samples)
-        for message in left_out:
+        for message in [*left_out, *_without_heads(context.model(), heads)]:
             warn(message)
         shown = self._shown(context, prompts, heads)
         seen = self._seen(context, heads)
@@ -152,7 +153,9 @@ class Heads(Analysis):
         found = iter(context.run_units(SequenceScores(), units))
         shown = []
         for condition in prompts:
-            results = {order: [next(found) for _ in numbers] for order in ORDERS}
+            results: dict[str, list[JSON]] = {
+                order: [next(found) for _ in numbers] for order in ORDERS
+            }
             roles = of_sequences(condition, results, heads, options, context.seed)
             shown.append(Shown(condition, results, roles, length))
         return shown
@@ -201,6 +204,19 @@ def _heads(vlm: ModelAdapter) -> list[Head]:
         count = 0 if heads is None else heads.count
         found += [(site.name.removesuffix(".attn"), number) for number in range(count)]
     return found
+
+
+def _without_heads(vlm: ModelAdapter, heads: Sequence[Head]) -> list[str]:
+    """A warning of blocks whose attention has no heads, as linear attention."""
+    blocks = [name for name in vlm.sites.canonical if name.startswith("llm.block.")]
+    known = {block for block, _ in heads}
+    others = [name for name in blocks if name not in known]
+    if not others:
+        return []
+    return [
+        f"Nothing is said of {len(others)} of {len(blocks)} blocks (for example {others[0]}): they "
+        "have no attention with heads."
+    ]
 
 
 def _too_few(one: Measured) -> str:

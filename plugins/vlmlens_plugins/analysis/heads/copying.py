@@ -26,28 +26,30 @@ def copying_of(
     1 / tokens by chance. A positive factor of a whole row does not change it. So the scales of
     norms, which are frozen at those of the run, need not be known.
 
-    The function's arguments: what heads give before the output projection, `[heads, rows, size]`;
-    the attention that each pays to each token, `[heads, rows, tokens]`; the ids of the tokens.
+    The function's arguments: what the heads give to the output projection, side by side,
+    `[rows, width]`; the attention that each pays to each token, `[heads, rows, tokens]`; the ids of
+    the tokens.
 
     Args:
         vlm: The model.
         attention: An attention module with heads.
     """
     readout, heads = vlm.readout(), vlm.sites.heads(attention)
-    projection = None if heads is None else vlm.module.get_submodule(heads.projection)
-    if readout is None or projection is None or not _is_map(projection):
+    if readout is None or heads is None:
+        return None
+    projection = vlm.module.get_submodule(heads.projection)
+    if not _is_map(projection):
         return None
     norm = _norm_behind(vlm, attention)
 
     def scores(
         given: torch.Tensor, paid: torch.Tensor, tokens: Sequence[int]
     ) -> list[float | None]:
-        count, rows, size = given.shape
         found: list[float | None] = []
-        for head in range(count):
-            side_by_side = given.new_zeros(rows, count * size)
-            side_by_side[:, head * size : (head + 1) * size] = given[head]
-            added = _linear(projection, side_by_side).float()
+        for head in range(heads.count):
+            alone = torch.zeros_like(given)
+            alone[:, slice(*heads.columns(head))] = given[:, slice(*heads.columns(head))]
+            added = _linear(projection, alone).float()
             through = added if norm is None else _direction(norm, added.to(given.dtype))
             final = _direction(readout.norm, through)
             found.append(_share(_logits(readout, final, tokens), paid[head]))

@@ -30,6 +30,7 @@ from vlmlens_plugins.analysis.heads.options import HeadsOptions
 from vlmlens_plugins.analysis.heads.tables import tables
 
 _NAMED = 6
+_NO_ROLE = "none with a role"
 _HOW = {TEXT: "Without an image", IMAGE: "With an image in front"}
 _ARE = {
     PREVIOUS: ("previous-token heads", "a previous-token head"),
@@ -202,7 +203,7 @@ def _only(a: Measured, b: Measured) -> str:
     """Which heads have a role in one of two conditions only."""
     parts = []
     for who, words in ((a.has & ~b.has, "only without"), (b.has & ~a.has, "only with it")):
-        names = [_name(a.heads[i]) for i in np.flatnonzero(who)]
+        names = [_name(a.heads[int(i)]) for i in np.flatnonzero(who)]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         verb = "have" if len(names) > 1 else "has"
         if names:
@@ -256,21 +257,26 @@ def _figure(one: Measured) -> Figure:
 
 def _glance(shown: Sequence[Shown]) -> Glance:
     """Roles of the first condition; the curve is the highest induction score of each block."""
-    roles = {one.role: one for one in shown[0].roles}
-    counts = {role: int(one.has.sum()) for role, one in roles.items()}
-    text = ", ".join(f"{count} {role}" for role, count in counts.items() if count)
-    induction = roles[INDUCTION]
+    text = _counted(shown[0])
+    (induction,) = (one for one in shown[0].roles if one.role == INDUCTION)
     by_block: dict[str, float] = {}
     for (block, _), score in zip(induction.heads, induction.effect.value, strict=True):
         by_block[block] = max(by_block.get(block, 0.0), float(score))
     return Glance(
         ALL,
         "heads",
-        text or "none with a role",
+        text or _NO_ROLE,
         Verdict.DIFFERS if text else Verdict.NO_DIFFERENCE,
         value=max(by_block.values()),
+        beside=f"with an image: {_counted(shown[1]) or _NO_ROLE}" if len(shown) > 1 else "",
         curve=list(by_block.values()),
     )
+
+
+def _counted(one: Shown) -> str:
+    """How many heads have each role: `1 previous-token, 3 induction`."""
+    counts = {role.role: int(role.has.sum()) for role in one.roles}
+    return ", ".join(f"{count} {role}" for role, count in counts.items() if count)
 
 
 def _notes(shown: Sequence[Shown], seen: Seen | None, options: HeadsOptions) -> Iterator[str]:

@@ -45,30 +45,37 @@ class SequenceScores(ModelWork):
         tokens = [unit.arguments["tokens"] for unit in units]
         batch = vlm.encode([unit.sample for unit in units], answers=tokens)
         sites = attentions(vlm)
+        own = [layout.positions(TokenKind.ANSWER) for layout in batch.layouts[Axis.LLM].samples]
         found: list[dict[str, Any]] = [{} for _ in units]
-        copied: list[dict[str, tuple[torch.Tensor, torch.Tensor]]] = [{} for _ in units]
+        paid: dict[tuple[str, int], torch.Tensor] = {}
+        given: dict[tuple[str, int], torch.Tensor] = {}
+        copying = [i for i, unit in enumerate(units) if unit.arguments["copying"]]
+        joined = [vlm.sites.resolve(f"{site.name}.heads")[0] for site in sites if copying]
 
         def see(site: Site, attention: Attention) -> None:
             for i, unit in enumerate(units):
-                layout = batch.layout(i)
-                own = attention.of(layout)
-                answer = torch.from_numpy(layout.positions(TokenKind.ANSWER)).to(own.weights.device)
-                weights = own.weights[:, answer].float()
-                inside = weights[:, :, answer]
+                weights = attention.of(batch.layout(i)).weights
+                rows = torch.from_numpy(own[i]).to(weights.device)
+                inside = weights[:, rows][:, :, rows].float()
                 for name, scores in _scores(inside, unit).items():
                     found[i].setdefault(name, []).append(scores)
-                if unit.arguments["copying"]:
-                    length = unit.arguments["length"]
-                    given = weights[:, length:] @ own.values.float()
-                    copied[i][site.name] = given.to(own.values.dtype), inside[:, length:]
+                if i in copying:
+                    paid[site.name, i] = inside[:, unit.arguments["length"] :]
+
+        def keep(site: Site, heads: torch.Tensor) -> None:
+            for i in copying:
+                rows = batch.layout(i).rows[own[i]][units[i].arguments["length"] :]
+                where = torch.from_numpy(rows).to(heads.device)
+                given[site.name.removesuffix(".heads"), i] = heads.flatten(0, -2)[where]
 
         with torch.inference_mode():
-            with attended(vlm, sites, see):
+            with attended(vlm, sites, see), hooked(vlm.module, joined, keep):
                 vlm.forward(batch)
-            for one, kept, sequence in zip(found, copied, tokens, strict=True):
-                for site in sites if kept else ():
-                    scores = _copying(vlm, site, sequence, *kept[site.name])
-                    one.setdefault("copying", []).append(scores)
+            for i in copying:
+                found[i]["copying"] = [
+                    _copying(vlm, site, tokens[i], given[site.name, i], paid[site.name, i])
+                    for site in sites
+                ]
         return found
 
 
@@ -150,7 +157,7 @@ def _copying(
 ) -> list[float | None]:
     scores = copying_of(vlm, site)
     if scores is None:
-        return [None] * len(given)
+        return [None] * len(weights)
     unlike, where = occurrences(tokens)
     return scores(given, weights @ torch.from_numpy(where).to(weights.device), unlike)
 
