@@ -135,7 +135,7 @@ def test_few_sequences_name_no_head_and_say_so() -> None:
     told: list[str] = []
     result = analysed(induction_model(), QUESTIONS, told, sequences=3)
     assert set(scores(result, "roles").values()) == {None}
-    assert any("induction heads: 3 groups" in message for message in told)
+    assert "3 sequences are too few for any of 8 heads" in "".join(told)
     found = {finding.values["role"]: finding.verdict for finding in result.findings}
     assert found["induction"] is Verdict.INCONCLUSIVE
 
@@ -224,7 +224,7 @@ def test_copying_agrees_with_direct_logit_attribution(suite: Any) -> None:
     kit = suite()
     vlm = kit.load()
     sample = next(each for each in kit.samples if each.images)
-    tokens = ordinary_tokens(vlm, sample)[:4]
+    tokens = ordinary_tokens(vlm, sample, 0)[:4]
     batch = vlm.encode([sample], answers=[tokens * 2])
     known = contributions(vlm, batch, [tokens], row="answer[-1]")
     unit = WorkUnit(sample, {"tokens": tokens * 2, "length": 7, "copying": True})
@@ -304,7 +304,8 @@ def test_orders_of_tokens() -> None:
 
 def test_tokens_are_ordinary_ones() -> None:
     vlm = tiny_model()
-    known = ordinary_tokens(vlm, SEEN[0])
+    known = ordinary_tokens(vlm, SEEN[0], 0)
+    assert sorted(known) == sorted(ordinary_tokens(vlm, SEEN[0], 1)) != known
     assert not vlm.special_ids & set(known)
     assert vlm.image_token_id not in known
     assert all(vlm.decode([token]).strip() for token in known)

@@ -18,6 +18,7 @@ from vlmlens_plugins.analysis._sweeps.sweeping import Onward, check_writes
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.heads.measured import (
     IMAGE,
+    LOOKS,
     TEXT,
     Head,
     Measured,
@@ -39,6 +40,8 @@ from vlmlens_plugins.analysis.heads.work import (
     SequenceScores,
     attentions,
 )
+
+_MOST_IMAGES = 64
 
 
 class Heads(Analysis):
@@ -88,9 +91,8 @@ class Heads(Analysis):
         Raises:
             DataError: The model can read the sequences in no condition.
         """
-        of_group = {sample.split_group: sample for sample in reversed(samples) if sample.images}
-        images = list(of_group.values())[::-1]
-        wanted = {TEXT: [self._prompt(None)], IMAGE: [self._prompt(each) for each in images]}
+        images = [self._prompt(sample) for sample in _first_of_groups(samples)]
+        wanted = {TEXT: [self._prompt(None)], IMAGE: images}
         found, left_out, problems = {}, [], []
         for condition, prompts in wanted.items():
             if not prompts:
@@ -127,7 +129,7 @@ class Heads(Analysis):
     ) -> list[Shown]:
         """What random sequences say, by condition."""
         some = next(iter(prompts.values()))[0]
-        known = ordinary_tokens(context.model(), some)
+        known = ordinary_tokens(context.model(), some, context.seed)
         options = self.options
         length = length_for(len(known), options.length, options.copies)
         if length < options.length:
@@ -219,5 +221,24 @@ def _without_heads(vlm: ModelAdapter, heads: Sequence[Head]) -> list[str]:
     ]
 
 
+def _first_of_groups(samples: Sequence[Sample]) -> list[Sample]:
+    """The first sample with an image of each of the first groups."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        if len(found) == _MOST_IMAGES:
+            break
+        if sample.images:
+            found.setdefault(sample.split_group, sample)
+    return list(found.values())
+
+
 def _too_few(one: Measured) -> str:
-    return too_few(f"{one.role} heads", one.groups, len(one.heads))
+    """A warning that no head can have a role; "" if one can."""
+    count = len(one.heads)
+    if one.role == LOOKS or not too_few("", one.groups, count):
+        return too_few("heads that look at the image", one.groups, count)
+    are = "sequence is" if one.groups == 1 else "sequences are"
+    return (
+        f"{one.groups} {are} too few for any of {count} heads to have a role: {needed(count)} are "
+        "shown by default."
+    )

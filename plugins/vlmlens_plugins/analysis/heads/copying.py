@@ -52,7 +52,7 @@ def copying_of(
             added = _linear(projection, alone).float()
             through = added if norm is None else _direction(norm, added.to(given.dtype))
             final = _direction(readout.norm, through)
-            found.append(_share(_logits(readout, final, tokens), paid[head]))
+            found.append(_share(_logits(readout, final, tokens).cpu(), paid[head].cpu()))
         return found
 
     return scores
@@ -87,11 +87,11 @@ def _direction(norm: Map, hidden: torch.Tensor) -> torch.Tensor:
     tiny = torch.finfo(torch.float32).tiny
     even = (hidden / spread.clamp(min=tiny)).to(hidden.dtype)
     made = _linear(norm, even).float()
-    return torch.where(spread > tiny, made, 0)
+    return torch.where((spread > tiny).to(made.device), made, 0)
 
 
 def _logits(readout: Readout, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    ids = torch.tensor(tokens, device=hidden.device)
+    ids = torch.tensor(tokens)
     some = readout.some
 
     def unembed(rows: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -236,12 +237,9 @@ def _of_sinks(seen: Seen) -> Finding:
 
 
 def _dimensions(seen: Seen) -> list[int]:
-    """The dimensions that are huge in the first row of most samples."""
-    counts: dict[int, int] = {}
-    for one in seen.results:
-        for dimension in one["dimensions"]:
-            counts[dimension] = counts.get(dimension, 0) + 1
-    return sorted(d for d, count in counts.items() if 2 * count > len(seen.results))
+    """The dimensions that are huge in the first row of samples, the most frequent ones."""
+    counts = Counter(dimension for one in seen.results for dimension in one["dimensions"])
+    return sorted(dimension for dimension, _ in counts.most_common(_NAMED))
 
 
 def _figure(one: Measured) -> Figure:

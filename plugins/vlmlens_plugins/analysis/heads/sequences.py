@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,27 +18,30 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 _MARKED = (("<", ">"), ("[", "]"))
 """How names of special tokens begin and end."""
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
-_FEWEST = 4
+_FEWEST, _MOST = 4, 4096
 
 
-def ordinary_tokens(vlm: ModelAdapter, sample: Sample) -> list[int]:
-    """The ids of all tokens that stand for text: no special ones, no placeholders of images.
+def ordinary_tokens(vlm: ModelAdapter, sample: Sample, seed: int) -> list[int]:
+    """Tokens that stand for text, in random order: no special ones, no placeholders of images.
 
     Left out are those that are marked as special, whose text is empty or no whole character, or is
-    a name in angle or square brackets. So unused entries of the vocabulary are left out, too.
+    a name in angle or square brackets. So unused entries of the vocabulary are left out, too. Of a
+    large vocabulary, not all are looked at.
 
     Args:
         vlm: The loaded model.
         sample: Any sample that it can read.
+        seed: Of the order.
+
+    Returns:
+        At most 4,096 token ids, evenly drawn.
     """
     logits = vlm.forward(vlm.encode([sample]), logits="last").logits
     assert logits is not None  # noqa: S101
     special: frozenset[int] = getattr(vlm, "special_ids", frozenset())
-    return [
-        token
-        for token in range(logits.shape[-1])
-        if token not in special and _is_ordinary(vlm.decode([token]))
-    ]
+    order = generator(seed, "heads", "vocabulary").permutation(logits.shape[-1]).tolist()
+    known = (token for token in order if token not in special and _is_ordinary(vlm.decode([token])))
+    return list(islice(known, _MOST))
 
 
 def length_for(tokens: int, wanted: int, copies: int) -> int:
