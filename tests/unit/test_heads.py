@@ -363,7 +363,7 @@ def test_a_model_that_needs_an_image_is_shown_none_without() -> None:
 
 
 def test_sequences_that_the_model_cannot_hold_are_refused_at_once() -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="80 random tokens"):
         analysed(induction_model(), QUESTIONS, length=40)
 
 

@@ -107,7 +107,13 @@ class Heads(Analysis):
                 continue
             found[condition] = prompts
         if not found:
-            raise problems[0]
+            size = self.options.length * self.options.copies
+            raise DataError(
+                f"{size} random tokens cannot be shown to the model. {problems[0].message}",
+                subject="length",
+                hint="Set analysis.heads.length or copies lower; if the model needs an image, give "
+                "the data images.",
+            )
         return found, left_out
 
     def _prompt(self, sample: Sample | None) -> Sample:

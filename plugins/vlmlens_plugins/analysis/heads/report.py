@@ -42,6 +42,12 @@ _ARE = {
         "a head that looks at the image much more than the others",
     ),
 }
+_READS = {
+    PREVIOUS: "Attention to the previous token",
+    DUPLICATE: "Attention to earlier equal tokens",
+    INDUCTION: "Attention to what followed an earlier equal token (induction)",
+    LOOKS: "Attention of the last row to the image without sinks",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,25 +255,18 @@ def _figure(one: Measured) -> Figure:
     }
     name = slug(f"heads {one.role} {'' if one.role == LOOKS else one.condition}")
     how = "in the run's questions" if one.role == LOOKS else _HOW[one.condition].lower()
-    label = "share of attention"
-    return heat_map(name, f"Scores of {_ARE[one.role][0]}, {how}", values, label=label)
+    return heat_map(name, f"{_READS[one.role]}, {how}", values, label="share of attention")
 
 
 def _glance(shown: Sequence[Shown]) -> Glance:
-    """Roles of the first condition; the curve is the highest induction score of each block."""
+    """How many heads have which role, in the first condition and beside it in the other."""
     text = _counted(shown[0])
-    (induction,) = (one for one in shown[0].roles if one.role == INDUCTION)
-    by_block: dict[str, float] = {}
-    for (block, _), score in zip(induction.heads, induction.effect.value, strict=True):
-        by_block[block] = max(by_block.get(block, 0.0), float(score))
     return Glance(
         ALL,
         "heads",
         text or _NO_ROLE,
         Verdict.DIFFERS if text else Verdict.NO_DIFFERENCE,
-        value=max(by_block.values()),
         beside=f"with an image: {_counted(shown[1]) or _NO_ROLE}" if len(shown) > 1 else "",
-        curve=list(by_block.values()),
     )
 
 
