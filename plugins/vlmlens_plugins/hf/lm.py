@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import transformers
 from pydantic import Field
-from torch.nn import ModuleList
+from torch.nn import Module, ModuleList
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vlmlens.abc import options as base
-from vlmlens.abc.adapter import PromptReading
+from vlmlens.abc.adapter import LoadRequest, PromptReading
 from vlmlens.errors import CheckpointError, DataError
 from vlmlens.hf.layouts import PlacedImage
 from vlmlens.samples import Sample
@@ -42,6 +42,12 @@ class TextAdapter(FoundSites):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     Options: ClassVar[type[base.Options]] = TextOptions
+
+    def __init__(self, module: Any, request: LoadRequest) -> None:
+        super().__init__(module, request)
+        for part in module.modules():
+            if getattr(getattr(part, "config", None), "parallel_attn", False):
+                _keep_output(getattr(part, "mlp", None))
 
     @classmethod
     def check_config(cls, config: Any) -> None:
@@ -160,3 +166,9 @@ class TextAdapter(FoundSites):
         prompts = {"chat": self.processor.chat, "front": self.processor.front}
         return {**super().describe(), "image_processor": None, "image_backend": "none",
                 "prompts": prompts}  # fmt: skip
+
+
+def _keep_output(module: Module | None) -> None:
+    """Give what follows a copy of a module's output: Falcon adds to it in place."""
+    if module is not None:
+        module.register_forward_hook(lambda _, args, output: output.clone())
