@@ -106,6 +106,8 @@ class TextAdapter(FoundSites):
     def read_prompt(self, sample: Sample) -> PromptReading:
         """See `ModelAdapter.read_prompt`."""
         read = super().read_prompt(sample)
+        if not read.problem and not sample.prompt.strip() and self.processor.empty(sample.prompt):
+            return PromptReading("the prompt has no tokens")
         if read.problem or self.processor.chat or not sample.prompt[-1:].isspace():
             return read
         return PromptReading(note="it ends in white space, and answers begin with a space")
@@ -164,8 +166,8 @@ class TextAdapter(FoundSites):
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`; with how prompts are written."""
         prompts = {"chat": self.processor.chat, "front": self.processor.front}
-        return {**super().describe(), "image_processor": None, "image_backend": "none",
-                "prompts": prompts}  # fmt: skip
+        without = {"image_processor": None, "image_backend": "none"}
+        return {**super().describe(), **without, "prompts": prompts}
 
 
 def _keep_output(module: Module | None) -> None:
