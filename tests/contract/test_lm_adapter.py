@@ -64,6 +64,7 @@ BLOCKS: dict[str, Any] = {
     "scaled logits": lambda ids: t.CohereConfig(
         **LLAMA_LIKE, num_key_value_heads=2, logit_scale=0.5, **ids
     ),
+    "a norm without weights": lambda ids: t.OlmoConfig(**LLAMA_LIKE, **ids),
     "scaled parts": lambda ids: t.GraniteConfig(
         **LLAMA_LIKE, num_key_value_heads=2, residual_multiplier=0.3, logits_scaling=4.0, **ids
     ),
@@ -97,12 +98,14 @@ def test_heads_and_branches_of_other_blocks(kind: str) -> None:
 
 
 def test_blocks_that_do_more_have_no_branches() -> None:
-    """Doge weighs the residual stream, small OPT models norm the sums."""
+    """Doge and MiniMax weigh the residual stream, GPT-1 and small OPT models norm the sums."""
     weighed = t.DogeConfig(**LLAMA_LIKE, num_key_value_heads=2, vocab_size=9)
     normed = t.OPTConfig(
         **LLAMA_LIKE, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False, vocab_size=9
     )
-    for config in (weighed, normed):
+    factors = t.MiniMaxConfig(**LLAMA_LIKE, num_key_value_heads=2, vocab_size=9)
+    first = t.OpenAIGPTConfig(n_layer=2, n_head=4, n_embd=32, vocab_size=9)
+    for config in (weighed, normed, factors, first):
         with torch.device("meta"):
             model = t.AutoModelForCausalLM.from_config(config)
         vlm = TextAdapter(model, LoadRequest("x"))

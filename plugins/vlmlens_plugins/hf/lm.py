@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import transformers
@@ -16,6 +17,7 @@ from vlmlens.errors import CheckpointError, DataError
 from vlmlens.hf.layouts import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.sites.anatomy import Anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_plugins.hf._found import FoundSites
 from vlmlens_plugins.hf._text_prompts import TextPrompts
@@ -93,6 +95,12 @@ class TextAdapter(FoundSites):
                     hint="An adapter of its own can name them: vlmlens new adapter NAME.",
                 )
         return templates
+
+    def anatomy(self) -> Anatomy:
+        """The heads and the branches; without a final norm, blocks norm their sums (GPT-1)."""
+        known = super().anatomy()
+        normed = any(template.name == "llm.norm" for template in self.found())
+        return known if normed else replace(known, branches={})
 
     # ------------------------------------------------------------------ prompts
 
