@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from vlmlens.abc import ModelAdapter, Readout
+from vlmlens.errors import SiteNotFound
 from vlmlens.sites import Site
 
 Map = Callable[[torch.Tensor], torch.Tensor]
@@ -38,9 +39,10 @@ def copying_of(
     if readout is None or heads is None:
         return None
     projection = vlm.module.get_submodule(heads.projection)
-    if not _is_map(projection):
+    added_at = _added_at(vlm, attention)
+    if added_at is None or not _is_map(projection):
         return None
-    norm = _norm_behind(vlm, attention)
+    norm = None if added_at == attention.path else vlm.module.get_submodule(added_at)
 
     def scores(
         given: torch.Tensor, paid: torch.Tensor, tokens: Sequence[int]
@@ -67,13 +69,16 @@ def _is_map(projection: torch.nn.Module) -> bool:
     return any(True for _ in projection.parameters())
 
 
-def _norm_behind(vlm: ModelAdapter, attention: Site) -> Map | None:
-    """The norm through which the module's output joins the residual stream, if there is one."""
-    block = attention.name.rpartition(".")[0]
-    found = vlm.sites.resolve(f"{block}.attn_out")
-    if not found or found[0].path == attention.path:
+def _added_at(vlm: ModelAdapter, attention: Site) -> str | None:
+    """Path of the module whose output joins the residual stream: the attention, or a norm behind.
+
+    None: it is not known.
+    """
+    try:
+        found = vlm.sites.resolve(f"{attention.name.removesuffix('.attn')}.attn_out")
+    except SiteNotFound:
         return None
-    return vlm.module.get_submodule(found[0].path)
+    return found[0].path if len(found) == 1 else None
 
 
 def _linear(map_of: Map, hidden: torch.Tensor) -> torch.Tensor:
