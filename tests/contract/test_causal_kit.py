@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
@@ -26,3 +27,7 @@ class TestSteering(SteeringChecks):
 
 class TestHeads(HeadsChecks):
     """Heads."""
+
+
+class TestAttribution(AttributionChecks):
+    """Attribution."""
