@@ -19,6 +19,7 @@ from vlmlens.samples import Sample
 from vlmlens.testing._checks import CheckFailed
 from vlmlens.testing.model import TinyLlava, tiny_model
 from vlmlens.testing.tiny import picture
+from vlmlens_adapter_blip2.checks import FlanT5Checks
 from vlmlens_plugins.analysis._induction import induction_model
 from vlmlens_plugins.analysis.heads import Heads, measured
 from vlmlens_plugins.analysis.heads.checks import LENGTH, HeadsChecks, without_induction
@@ -365,6 +366,18 @@ def test_a_model_that_needs_an_image_is_shown_none_without() -> None:
 def test_sequences_that_the_model_cannot_hold_are_refused_at_once() -> None:
     with pytest.raises(DataError, match="80 random tokens"):
         analysed(induction_model(), QUESTIONS, length=40)
+
+
+def test_what_nothing_is_said_of_is_said() -> None:
+    told: list[str] = []
+    kit = Qwen35Checks()
+    analysed(kit.load(), kit.samples, told, sequences=2, length=6)
+    assert any("3 of 4 blocks (for example llm.block.0)" in message for message in told)
+    told.clear()
+    other = FlanT5Checks()
+    result = analysed(other.load(), other.samples, told, sequences=2, length=6)
+    assert any("rows are not among those" in message for message in told)
+    assert "heads-image" not in [table.name for table in result.tables]
 
 
 class Comparing(TinyLlava):
