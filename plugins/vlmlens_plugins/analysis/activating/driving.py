@@ -227,9 +227,11 @@ def _with_masks(
         sample = context.samples[mask.sample]
         units.append(WorkUnit(sample, arguments, f"{one.coordinate.column} {at}"))
     told = context.run_units(Masking(work), units)
+    told_of = list(zip(asked, told, strict=True))
+    lost = {(number, mask.sample) for (number, mask), result in told_of if "unknown" in result}
     done: dict[int, list[Masked]] = {}
-    for (number, mask), result in zip(asked, told, strict=True):
-        if "unknown" not in result:
+    for (number, mask), result in told_of:
+        if (number, mask.sample) not in lost:
             done.setdefault(number, []).append(replace(mask, after=float(result["value"])))
     return [replace(one, masked=done.get(i, [])) for i, one in enumerate(found)]
 

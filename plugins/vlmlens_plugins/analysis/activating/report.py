@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from vlmlens._display import count
 from vlmlens.results import Cell, Finding, Glance, Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.activating.driving import Drives
@@ -15,7 +16,7 @@ from vlmlens_plugins.analysis.activating.options import ActivatingOptions
 _LEAST_AREA = 0.6
 _ALPHA = 0.05
 _LEAST_SHARE = 0.2
-_WORDS = {"image": "patches", "words": "words"}
+_WORDS = {"image": ("patch", "patches"), "words": ("word", "words")}
 
 
 def findings(
@@ -182,7 +183,12 @@ def _masked(one: Drives, samples: Sequence[Sample], *, asked: bool) -> Finding |
     strongest, random = one.alike("strongest"), one.alike("random")
     if not strongest or not random:
         return _unraised(one) if one.driven and asked else None
-    what, count = _WORDS[strongest[0].kind], max(len(mask.rows) for mask in strongest)
+    (single, what), many = _WORDS[strongest[0].kind], max(len(mask.rows) for mask in strongest)
+    most = (
+        f"the {single} that drives it most"
+        if many == 1
+        else f"the {many} {what} that drive it most"
+    )
     by_draw = np.reshape([mask.fall for mask in random], (len(strongest), -1)).mean(0)
     values = {
         "strongest": _mean(mask.fall for mask in strongest),
@@ -196,9 +202,9 @@ def _masked(one: Drives, samples: Sequence[Sample], *, asked: bool) -> Finding |
     share = values["strongest"] / one.reach if one.reach > 0 else 0.0
     of_it = f", {share:.0%} of what lies above the median" if share > 0 else ""
     text = (
-        f"{one.coordinate.text}: in {len(strongest)} top samples, replacing the {count} {what} "
-        f"that drive it most changes it by {-values['strongest']:.3g} (estimated "
-        f"{-values['estimated']:.3g}{of_it}), {count} random ones by {-values['random']:.3g}, all "
+        f"{one.coordinate.text}: in {count(len(strongest), 'top sample')}, replacing "
+        f"{most} changes it by {-values['strongest']:.3g} (estimated "
+        f"{-values['estimated']:.3g}{of_it}), as many random ones by {-values['random']:.3g}, all "
         f"{what} by {-values['all']:.3g} (estimated {-values['estimated_all']:.3g})"
     )
     doubt = _doubt(values, what)
@@ -217,7 +223,9 @@ def _mean(values: Iterable[float]) -> float:
 
 def _doubt(values: Mapping[str, float], what: str) -> str:
     """Why what is drawn must not be believed; "" if masking bears it out."""
-    if values["strongest"] <= max(values["most_random"], 0.0):
+    if values["strongest"] <= 0:
+        return ": what is drawn must not be believed, since replacing it does not lower the value"
+    if values["strongest"] <= values["most_random"]:
         return f": what is drawn must not be believed, since random {what} do as much"
     if values["strongest"] < _LEAST_SHARE * values["estimated"]:
         return ": what is drawn must not be believed, since masking does far less than is estimated"
