@@ -119,7 +119,10 @@ def _unseparated(several: Sequence[Separation], verdict: Verdict) -> Finding:
     name, end = best.measured.coordinate.text, "high" if best.high else "low"
     where = ", ".join(one.target.name for one in several)
     closest = f"{best.target.name}, {end} for {best.label}: {_numbers(best)}"
-    text = f"{name} separates no labels of {where} (closest: {closest})."
+    text = (
+        f"{name} is not seen to separate labels of {where} with an AUC of {_LEAST_AREA} or more "
+        f"(closest: {closest})."
+    )
     if verdict is Verdict.INCONCLUSIVE:
         text = (
             f"Whether {name} separates labels of {where} cannot be told with {best.units} "
