@@ -394,6 +394,26 @@ def test_against_a_mean_row_and_along_a_direction(pictures: list[Sample]) -> Non
     assert apart["words"] == pytest.approx(plain["words"])
 
 
+def test_integrated_gradients_add_up(pictures: list[Sample]) -> None:
+    """To what replacing all patches, or all words, does; one gradient does not."""
+    vlm = tiny_model()
+    at = {"image": "projector/image", "words": "llm.block.0:in/text"}
+    others = columns_of(vlm, pictures[1:], *at.values())
+    means = {name: rows.array.mean(0).tolist() for name, rows in others.items()}
+    unit = WorkUnit(pictures[0], {"column": LAST, "number": 7})
+    (fine,) = Driving(DrivingOptions(means=means, steps=20)).run(vlm, [unit])
+    (coarse,) = Driving(DrivingOptions(means=means)).run(vlm, [unit])
+    assert fine["value"] == coarse["value"]
+    for kind, column in at.items():
+        arguments = {**unit.arguments, "at": column, "rows": list(range(len(fine[kind])))}
+        (masked,) = Masking(DrivingOptions(means=means)).run(
+            vlm, [WorkUnit(pictures[0], arguments)]
+        )
+        change = fine["value"] - masked["value"]
+        assert sum(fine[kind]) == pytest.approx(change, rel=0.02, abs=2e-3)
+        assert abs(sum(coarse[kind]) - change) > 5 * abs(sum(fine[kind]) - change)
+
+
 def test_masking_is_the_edit_that_it_says(pictures: list[Sample]) -> None:
     """Against a function that replaces the rows; the same sample twice in one batch."""
     vlm, row = tiny_model(), [0.5] * 32

@@ -69,7 +69,8 @@ class Activating(Analysis):
         rows = [pictured.seen(vlm, one, context.samples) for one in found]
         self._warn_of_places(context, vlm, found, rows)
         asked = any(one.driven for one in found)
-        label = "gradient x (row - mean)" if chosen.against == "mean" else "gradient x row"
+        gradient = "gradient" if chosen.steps == 1 else "integrated gradient"
+        label = f"{gradient} x {'(row - mean)' if chosen.against == 'mean' else 'row'}"
         maps = [
             pictured.figure(one, each, "value" if one.measured.rows is not None else label)
             for one, each in zip(found, rows, strict=True)

@@ -39,6 +39,8 @@ class ActivatingChecks(AnalysisTests):
             "quantiles": (0.5,),
             "random": 1,
             "references": 4,
+            "steps": 2,
+            "controls": 1,
         }
     )
 

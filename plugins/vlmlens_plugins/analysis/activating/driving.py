@@ -35,7 +35,8 @@ class Driven:
 
     Args:
         value: The coordinate as the model gives it now.
-        scores: By kind of source, for each row gradient . (row - what it is compared with).
+        scores: By kind of source, for each row how much it raises the coordinate: gradient, or the
+            mean of gradients, . (row - what it is compared with).
     """
 
     value: float
@@ -129,6 +130,7 @@ def model_of(context: AnalysisContext, options: ActivatingOptions) -> ModelAdapt
 def units_needed(coordinates: int, options: ActivatingOptions) -> int:
     """How many samples pass through the model at most."""
     shown = options.top + len(options.quantiles) + options.random
+    shown *= 1 if options.steps == 1 else 1 + 2 * options.steps
     passes = min(options.masked, options.top) * (2 + options.controls)
     return coordinates * (shown + passes) + options.references
 
@@ -145,8 +147,8 @@ def check_cost(coordinates: int, options: ActivatingOptions) -> None:
             f"What drives {coordinates} coordinates takes {needed:,} samples through the model. "
             f"max_units is {options.max_units:,}.",
             subject="max_units",
-            hint="Name fewer coordinates, set top, quantiles, random or masked lower, or "
-            "max_units higher; or model=off.",
+            hint="Name fewer coordinates, set steps, top, quantiles, random or masked lower, "
+            "or max_units higher; or model=off.",
         )
 
 
@@ -163,6 +165,7 @@ def drives(
             each.text: each.along.vector.tolist() for each in coordinates if each.along is not None
         },
         means=_means(context, vlm, coordinates, options) if options.against == "mean" else {},
+        steps=options.steps,
     )
     plain = [(one, own, distinct(own)) for one, own in chosen]
     units = [

@@ -48,7 +48,13 @@ class ActivatingOptions(Options):
     against: Literal["mean", "zero"] = Field(
         "mean",
         description="What each patch or word is compared with, and replaced by where it is "
-        "masked: the mean row of other samples, or zero (plain gradient x input).",
+        "masked: the mean row of other samples, or zero.",
+    )
+    steps: int = Field(
+        5,
+        ge=1,
+        description="Points on the way from there to the rows at which gradients are taken "
+        "(integrated gradients, midpoint rule); 1: at the rows (gradient x input).",
     )
     masked: int = Field(
         2, ge=0, description="For so many of the top samples, patches are really masked."
@@ -57,5 +63,5 @@ class ActivatingOptions(Options):
     controls: int = Field(3, ge=1, description="Draws of as many other patches.")
     references: int = Field(16, ge=1, description="Samples behind the mean row.")
     max_units: int = Field(
-        2000, ge=1, description="Refuse to start if more samples must pass through the model."
+        5000, ge=1, description="Refuse to start if more samples must pass through the model."
     )

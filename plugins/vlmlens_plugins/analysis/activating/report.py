@@ -84,12 +84,18 @@ def notes(options: ActivatingOptions, *, chosen: bool, asked: bool) -> list[str]
             "Labels play no part in the choice."
         )
     if asked:
+        taken = "taken at the rows"
+        if options.steps > 1:
+            taken = (
+                f"the mean of those at {options.steps} points on the way there, for patches and "
+                "for words each (Sundararajan et al. 2017, arXiv 1703.01365)"
+            )
         row = "the mean row of other samples" if options.against == "mean" else "zero"
         told.append(
             f"What drives a coordinate: gradient . (row - {row}) at the patches that enter the "
             "language model (or the vision tower) and at its input words; positive: the row raises "
-            "the coordinate. It is a first-order estimate, so masking is done for real for the top "
-            "samples, beside as many random rows."
+            f"the coordinate. The gradient is {taken}. It is an estimate, so masking is done for "
+            "real for the top samples, beside as many random rows."
         )
     return told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +14,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError, SelectorError, SiteShapeError, SiteSilent
 from vlmlens.passes.batch import Batch
 from vlmlens.passes.edits import Edit, EditedRows
+from vlmlens.passes.gradients import Metric
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Column, select
@@ -24,7 +25,7 @@ _UNKNOWN = (SiteSilent, SelectorError, SiteShapeError, CompositionError)
 
 
 class DrivingOptions(Options):
-    """What units refer to by name, and what rows are compared with."""
+    """What units refer to by name, what rows are compared with, and where gradients are taken."""
 
     directions: dict[str, list[float]] = Field(
         default_factory=dict, description="Directions, by the text of their coordinate."
@@ -32,6 +33,7 @@ class DrivingOptions(Options):
     means: dict[str, list[float]] = Field(
         default_factory=dict, description="What a row is compared with, by column; default: zero."
     )
+    steps: int = Field(1, ge=1, description="1: gradients at the rows; more: on the way to them.")
 
 
 def sources(vlm: ModelAdapter, site: Site) -> dict[Kind, str]:
@@ -56,12 +58,12 @@ def sources(vlm: ModelAdapter, site: Site) -> dict[Kind, str]:
 
 
 class Driving(ModelWork):
-    """Gradient x input of a coordinate at the rows of its input.
+    """Gradient x input, or integrated gradients, of a coordinate at the rows of its input.
 
     Arguments: "column", with one row per sample; "number" of the coordinate, or None and the
     "name" of its direction. Result: "value", the coordinate; "image" and "words", for each row of
-    the patches and of the text gradient . (row - what it is compared with), where the sample has
-    such rows; or "unknown", why the model cannot be asked.
+    the patches and of the text (mean of) gradient . (row - what it is compared with), where the
+    sample has such rows; or "unknown", why the model cannot be asked.
     """
 
     Options: ClassVar[type[Options]] = DrivingOptions
@@ -96,11 +98,28 @@ class Driving(ModelWork):
         found = vlm.gradients(batch, sites, metric, logits="none", at=site)
         told: list[dict[str, JSON]] = [{"value": value} for value in found.value.tolist()]
         for kind, name in wanted.items():
-            given = zip(found.select(name), found.select(name, of="activations"), strict=True)
-            for one, (gradient, rows) in zip(told, given, strict=True):
-                apart = rows.float() - _compared(self.options, name, rows)
-                one[kind] = (gradient.float() * apart).sum(-1).tolist()
+            gradients = [each.float() for each in found.select(name)]
+            if self.options.steps > 1:
+                gradients = self._on_the_way(vlm, batch, name, site, metric)
+            rows = found.select(name, of="activations")
+            for one, gradient, own in zip(told, gradients, rows, strict=True):
+                apart = own.float() - _compared(self.options, name, own)
+                one[kind] = (gradient * apart).sum(-1).tolist()
         return told
+
+    def _on_the_way(
+        self, vlm: ModelAdapter, batch: Batch, name: str, site: Site, metric: Metric
+    ) -> list[torch.Tensor]:
+        """The mean of gradients at points between the rows and what they are compared with."""
+        at, steps, sums = Column.parse(name), self.options.steps, list[torch.Tensor]()
+        for step in range(steps):
+            moved = _Moved((step + 0.5) / steps, self.options.means.get(name))
+            edit = Edit(at.site, at.selector, moved, f"{name} = moved", strict=False)
+            with vlm.edited([edit]):
+                found = vlm.gradients(batch, at.site, metric, logits="none", at=site)
+            own = [each.float() / steps for each in found.select(name)]
+            sums = [a + b for a, b in zip(sums, own, strict=True)] if sums else own
+        return sums
 
     def _values(
         self,
@@ -141,8 +160,19 @@ class Masking(Driving):
         return [{"value": value} for value in values.tolist()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Replaced:
+class _Alone:
+    """The part of an operation that says that it needs nothing but the rows."""
+
+    needs: Literal["nothing"] = "nothing"
+
+    def donor(self, sample: Sample, others: Sequence[Sample]) -> Sample | None:
+        """See `Operation.donor`."""
+        del sample, others
+        return None
+
+
+@dataclass(frozen=True)
+class _Replaced(_Alone):
     """Replaces some rows of each sample by one row.
 
     Args:
@@ -152,7 +182,6 @@ class _Replaced:
 
     rows: Mapping[str, Sequence[int]]
     row: Sequence[float] | None
-    needs: Literal["nothing"] = field(default="nothing", init=False)
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Operation.change`."""
@@ -161,14 +190,32 @@ class _Replaced:
             changed[number] = 0.0 if self.row is None else torch.tensor(self.row).to(rows)
         return changed
 
-    def donor(self, sample: Sample, others: Sequence[Sample]) -> Sample | None:
-        """See `Operation.donor`."""
-        del sample, others
-        return None
-
     def describe(self) -> Mapping[str, Any]:
         """See `Operation.describe`."""
         return {"rows": {name: list(rows) for name, rows in self.rows.items()}, "row": self.row}
+
+
+@dataclass(frozen=True)
+class _Moved(_Alone):
+    """Moves all rows towards one row.
+
+    Args:
+        share: How much of each row stays.
+        row: Where they move to; None: zero.
+    """
+
+    share: float
+    row: Sequence[float] | None
+
+    def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
+        """See `Operation.change`."""
+        del about
+        end = torch.zeros_like(rows[0]) if self.row is None else torch.tensor(self.row).to(rows)
+        return end + self.share * (rows - end)
+
+    def describe(self) -> Mapping[str, Any]:
+        """See `Operation.describe`."""
+        return {"share": self.share, "row": self.row}
 
 
 def _alike(units: Sequence[WorkUnit]) -> list[list[int]]:
