@@ -5,6 +5,7 @@ from __future__ import annotations
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
+from vlmlens_plugins.analysis.weights.checks import WeightsChecks
 
 
 class TestPatching(PatchingChecks):
@@ -21,3 +22,7 @@ class TestAblation(AblationChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestWeights(WeightsChecks):
+    """Weights."""

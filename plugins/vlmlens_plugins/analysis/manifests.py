@@ -83,3 +83,13 @@ STEERING = Manifest(
     requires=("torch", "sklearn"),
     checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
 )
+
+WEIGHTS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="weights",
+    target="vlmlens_plugins.analysis.weights:Weights",
+    help="What heads copy, write and hand to later heads, from the weights alone.",
+    needs=frozenset({"model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.weights.checks:WEIGHTS_CHECKS",
+)
