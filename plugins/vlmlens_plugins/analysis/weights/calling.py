@@ -204,7 +204,9 @@ class Alone:
 
 
 def at_one_position(arguments: Arguments, own: torch.Tensor) -> Arguments:
-    """Arguments in which all that goes with a row (position, mask, kind) is that of the last row.
+    """Arguments in which all that goes with a row (position, mask, kind) is that of the first row.
+
+    There, rotary positions turn nothing.
 
     Args:
         arguments: Of the call.
@@ -226,12 +228,12 @@ def at_one_position(arguments: Arguments, own: torch.Tensor) -> Arguments:
 
 
 def _repeated(value: torch.Tensor, rows: int) -> torch.Tensor:
-    """A tensor with the last row in place of every row; floats in float32."""
+    """A tensor with the first row in place of every row; floats in float32."""
     exact = value.float() if value.is_floating_point() else value
     order = [-2, -1, *range(value.ndim - 2)]
     for dim in order:
         if value.ndim >= -dim and value.ndim > dim and value.shape[dim] == rows:
-            return exact.narrow(dim, rows - 1, 1).expand(value.shape)
+            return exact.narrow(dim, 0, 1).expand(value.shape)
     return exact
 
 

@@ -238,7 +238,7 @@ def product_norms(
 
 
 def strongest(composed: Composed, most: int) -> list[list[int]]:
-    """Per reading head, the earlier heads with the highest scores, without those that do nothing."""
+    """Per reading head, the earlier heads with the highest scores; none that does nothing."""
     order = torch.nan_to_num(composed.score, nan=-1.0).argsort(dim=1, descending=True, stable=True)
     return [
         [int(g) for g in row[:most] if not composed.score[h, g].isnan()]

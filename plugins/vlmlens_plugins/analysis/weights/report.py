@@ -78,21 +78,21 @@ def notes(options: WeightsOptions, found: Found) -> list[str]:
         folded,
         "Scores of queries and keys (QK) are those of two rows at one position, without biases and "
         "the factor 1/sqrt(size): with rotary positions they hold at distance 0.",
-        "Composition (Elhage et al. 2021): |A B| / (|A| |B|) in Frobenius norms, where B is what the "
-        "earlier head writes and A how the later one reads. The control keeps the singular values "
-        f"of both and turns them against each other at random ({options.draws} rotations); p_all "
+        "Composition (Elhage et al. 2021): |A B| / (|A| |B|) in Frobenius norms, where B is what "
+        "the earlier head writes and A how the later one reads. The control keeps the singular "
+        f"values of both and turns them at random ({options.draws} rotations); p_all "
         "compares with the largest standardised score of all pairs of the stack.",
         "Trace: over the sum of singular values; 1 says that what is read is written back as it is "
         "(OV), or that rows attend to rows like themselves (QK); -1 the opposite.",
-        "Weights say what a head could do. Which of it happens depends on attention and activations; "
-        "MLPs in between are left out.",
+        "Weights say what a head could do. Which of it happens depends on attention and "
+        "activations; MLPs in between are left out.",
     ]
     if found.tokens:
         made.append(
-            "Copying score: the sum of the eigenvalues of unembedding @ OV @ embedding over the sum of "
-            f"their sizes (Elhage et al. 2021), for {found.tokens} tokens that spell something, "
-            "beside the same with the tokens of the two ends shuffled. What is added to all logits "
-            "alike is left out."
+            "Copying score: the sum of the eigenvalues of unembedding @ OV @ embedding over the "
+            f"sum of their sizes (Elhage et al. 2021), for {found.tokens} tokens that spell "
+            "something, beside the same with the tokens of the two ends shuffled. What is added to "
+            "all logits alike is left out."
         )
     return made
 
@@ -114,9 +114,9 @@ def _induction(found: Found, stack: str, modules: Sequence[Module]) -> Iterator[
     for pair in sorted(pairs, key=lambda pair: -pair.score)[:1]:
         score = copying[pair.reader, pair.head]["copying"]
         yield Finding(
-            f"{pair.reader} head {pair.head} copies the tokens that it reads ({score:.2f}) and reads "
-            f"{pair.writer} head {pair.earlier} through its keys (K composition {pair.score:.2f}, "
-            f"random {pair.random:.2f}): so do induction heads.",
+            f"{pair.reader} head {pair.head} copies the tokens that it reads ({score:.2f}) and "
+            f"reads {pair.writer} head {pair.earlier} through its keys (K composition "
+            f"{pair.score:.2f}, random {pair.random:.2f}): so do induction heads.",
             subject=stack,
             values={**_pair_row(pair), "copying": score},
             notable=True,

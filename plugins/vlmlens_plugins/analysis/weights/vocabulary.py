@@ -83,8 +83,9 @@ class Words:
         """Per head, whether it raises the logits of the tokens that it reads.
 
         "copying" is the sum of the eigenvalues of `unembedding @ OV @ embedding` over the sum of
-        their sizes, 1 where all are positive; logits are less their mean over tokens. "copying_shuffled" is the mean size of the same with
-        the tokens of the two ends shuffled, and "copying_p" how often it is as large.
+        their sizes, 1 where all are positive; logits are less their mean over tokens.
+        "copying_shuffled" is the mean size of the same with the tokens of the two ends shuffled,
+        and "copying_p" how often it is as large.
 
         Args:
             value: `[heads, size, width]`.

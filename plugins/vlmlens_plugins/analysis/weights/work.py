@@ -51,8 +51,8 @@ class HeadWork(ModelWork):
 
     Result: "refused", why nothing is known; or "heads", a mapping for each head; "said", what was
     folded in and what is missing; "compositions", by kind and head, the strongest earlier heads;
-    "peaks", by kind and earlier module, the highest score; "tests", how many pairs there are; "largest", see `Composed`; "words", see `Words.written`. For
-    the projector: "directions".
+    "peaks", by kind and earlier module, the highest score; "tests", how many pairs there are;
+    "largest", see `Composed`; "words", see `Words.written`. For the projector: "directions".
     """
 
     Options: ClassVar[type[Options]] = HeadOptions
