@@ -115,13 +115,14 @@ class Weights(Analysis):
         found: dict[str, int] = {}
         for word in wanted:
             ids = vlm.answer_ids(word)
-            if self.options.words is not None and (not ids or ids[0] >= words.size):
+            known = bool(word.strip() and ids) and ids[0] < words.size
+            if self.options.words is not None and not known:
                 raise SpecError(
                     f"The model writes no token for the word {word!r}.",
                     subject="words",
                     hint="Name other words: --set analysis.weights.words=[red, blue].",
                 )
-            if ids and ids[0] < words.size and ids[0] not in found.values():
+            if known and ids[0] not in found.values():
                 found[word] = ids[0]
         most = _WORDS if self.options.words is None else len(found)
         return dict(list(found.items())[:most])

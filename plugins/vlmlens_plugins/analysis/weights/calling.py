@@ -149,9 +149,8 @@ class Alone:
         """
         with _Watching() as watching:
             written = self._run(rows, [])
-        query, key, value = watching.operands()
-        parts = [self._by_head(part) for part in (query, key, value)]
-        return Operands(*parts, written)
+        query, key, value = (self._by_head(part) for part in watching.operands())
+        return Operands(query, key, value, written)
 
     def write(self, mixed: torch.Tensor) -> torch.Tensor:
         """`[rows, width]`: what the module writes where its heads give these rows.

@@ -73,12 +73,14 @@ def root(rows: torch.Tensor) -> torch.Tensor:
     exact = rows.double()
     gram = torch.einsum("hsw,htw->hst", exact, exact).cpu()
     values, vectors = torch.linalg.eigh(gram)
-    return values.clamp(min=0).sqrt()[..., None] * vectors.transpose(-1, -2)
+    found: torch.Tensor = values.clamp(min=0).sqrt()[..., None] * vectors.transpose(-1, -2)
+    return found
 
 
 def singular(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Singular values of `left_rows.T @ right_rows`, in descending order, from their roots."""
-    return torch.linalg.svdvals(left @ right.transpose(-1, -2))
+    found: torch.Tensor = torch.linalg.svdvals(left @ right.transpose(-1, -2))
+    return found
 
 
 def traces(left: torch.Tensor, right: torch.Tensor, values: torch.Tensor) -> list[float | None]:

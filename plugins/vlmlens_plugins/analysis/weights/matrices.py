@@ -145,12 +145,14 @@ def _folded(vlm: ModelAdapter, site: Site, call: Call, found: HeadMatrices) -> H
     output = _behind(vlm, site, found.output)
     if before is None:
         return replace(found, output=output, norm=said)
-    read = {
-        name: None if matrix is None else before.before(matrix)
-        for name, matrix in (("query", found.query), ("key", found.key))
-    }
-    value = before.before(found.value)
-    return replace(found, **read, value=value, output=output, norm=said)
+    return replace(
+        found,
+        query=None if found.query is None else before.before(found.query),
+        key=None if found.key is None else before.before(found.key),
+        value=before.before(found.value),
+        output=output,
+        norm=said,
+    )
 
 
 def _norm_before(vlm: ModelAdapter, site: Site, call: Call) -> tuple[Norm | None, str]:

@@ -75,7 +75,8 @@ class Words:
                 found = found if tokens is None else found[:, tokens.to(found.device)]
             else:
                 found = self.readout.some(scaled, tokens.to(scaled.device)).float()
-        return (found[1:] - found[:1]) / factor
+        apart: torch.Tensor = (found[1:] - found[:1]) / factor
+        return apart
 
     def copying(
         self, value: torch.Tensor, output: torch.Tensor, tokens: Sequence[int], seed: int
