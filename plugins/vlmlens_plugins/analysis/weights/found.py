@@ -97,7 +97,13 @@ class Found:
 
     def tests(self, stack: str) -> int:
         """How many pairs of heads were compared, of all kinds."""
-        return sum(int(module.told["tests"]) for module in self.stacks[stack])
+        sums = [module.told["sums"].values() for module in self.stacks[stack]]
+        return sum(int(count) for each in sums for _, count in each)
+
+    def mean(self, stack: str, kind: str) -> float:
+        """The mean score of all pairs of a kind."""
+        sums = [module.told["sums"][kind] for module in self.stacks[stack]]
+        return sum(float(total) for total, _ in sums) / sum(int(count) for _, count in sums)
 
     @cached_property
     def pairs(self) -> list[Pair]:

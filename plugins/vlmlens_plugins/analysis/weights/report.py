@@ -164,8 +164,9 @@ def _compositions(found: Found, stack: str) -> Iterator[Finding]:
         best = min(own, key=lambda pair: (pair.p_all, -pair.score))
         sure = best.p_all <= _ALPHA and best.score > best.random
         numbers = (
-            f"{kind} composition {best.score:.2f}, random {best.random:.2f}, "
-            f"p {best.p_all:.3f} among {found.tests(stack)} pairs"
+            f"{kind} composition {best.score:.2f}, mean of all pairs "
+            f"{found.mean(stack, kind):.2f}, random {best.random:.2f}, p {best.p_all:.3f} among "
+            f"{found.tests(stack)} pairs"
         )
         if sure:
             text = (

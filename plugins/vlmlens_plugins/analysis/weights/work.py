@@ -51,8 +51,9 @@ class HeadWork(ModelWork):
 
     Result: "refused", why nothing is known; or "heads", a mapping for each head; "said", what was
     folded in and what is missing; "compositions", by kind and head, the strongest earlier heads;
-    "peaks", by kind and earlier module, the highest score; "tests", how many pairs there are;
-    "largest", see `Composed`; "words", see `Words.written`. For the projector: "directions".
+    "peaks", by kind and earlier module, the highest score; "sums", by kind, the sum of all scores
+    and how many; "largest", see `Composed`; "words", see `Words.written`. For the projector:
+    "directions".
     """
 
     Options: ClassVar[type[Options]] = HeadOptions
@@ -148,17 +149,18 @@ class HeadWork(ModelWork):
             kind: [[] for _ in own.matrices.value] for kind in KINDS
         }
         peaks: dict[str, dict[str, float | None]] = {kind: {} for kind in KINDS}
-        largest, tests = torch.full((self.options.draws,), -torch.inf, dtype=torch.float64), 0
+        sums = {kind: [0.0, 0] for kind in KINDS}
+        largest = torch.full((self.options.draws,), -torch.inf, dtype=torch.float64)
         for name in given["earlier"]:
             writer = self._read[name]
             if isinstance(writer, str) or writer.matrices.value.shape[-1] != width:
                 continue
             pair = f"{name} {given['site']}"
             for kind, composed in self._compositions[width].scores(own, writer, pair).items():
-                tests += int((~composed.score.isnan()).sum())
-                largest = torch.maximum(largest, composed.largest)
                 known = composed.score[~composed.score.isnan()]
+                largest = torch.maximum(largest, composed.largest)
                 peaks[kind][name] = float(known.max()) if len(known) else None
+                sums[kind] = [sums[kind][0] + float(known.sum()), sums[kind][1] + len(known)]
                 for head, best in enumerate(strongest(composed, self.options.strongest)):
                     found[kind][head] += [_pair(composed, head, g, name) for g in best]
         for kind in KINDS:
@@ -166,7 +168,7 @@ class HeadWork(ModelWork):
                 sorted(rows, key=lambda row: -row["score"])[: self.options.strongest]
                 for rows in found[kind]
             ]
-        told = {"compositions": found, "peaks": peaks, "tests": tests}
+        told = {"compositions": found, "peaks": peaks, "sums": sums}
         return {**told, "largest": largest.tolist()}
 
     def _projector(self, vlm: ModelAdapter, name: str) -> dict[str, JSON]:
