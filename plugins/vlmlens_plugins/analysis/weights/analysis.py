@@ -86,7 +86,7 @@ class Weights(Analysis):
             units.append(WorkUnit(sample, {"projector": "projector"}))
         chosen = HeadOptions(
             fold=self.options.fold, tokens=drawn, words=tuple(followed.values()),
-            strongest=self.options.strongest, draws=self.options.draws, seed=context.seed,
+            strongest=self.options.strongest, seed=context.seed,
         )  # fmt: skip
         told = context.run_units(HeadWork(chosen), units)
         modules = [

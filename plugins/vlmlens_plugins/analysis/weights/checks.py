@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +30,6 @@ class WeightsChecks(AnalysisTests):
     """
 
     manifest: ClassVar[Manifest] = WEIGHTS
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"draws": 100})
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""

@@ -6,12 +6,12 @@ eigenvalues of `value @ output.T`, and its singular values are those of a produc
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from vlmlens_plugins.analysis.weights.matrices import HeadMatrices
@@ -109,14 +109,21 @@ def eigenvalue_score(matrix: torch.Tensor, scale: float) -> float | None:
         scale: The size of the numbers that it was computed from, against which 0 is told.
     """
     exact = matrix.double().cpu().numpy()
-    left, values, right = np.linalg.svd(exact)
-    rank = int((values > _ROUNDING * max(scale, values[0])).sum())
-    if not rank:
+    if np.linalg.norm(exact) <= _ROUNDING * scale:
         return None
-    # The same nonzero eigenvalues, without directions that are nothing but rounding.
-    inner = values[:rank, None] * (right[:rank] @ left[:, :rank])
-    whole = np.abs(np.linalg.eigvals(inner)).sum()
-    return float(np.trace(inner) / whole) if whole > _ROUNDING * scale else None
+    whole = np.abs(_eigenvalues(exact)).sum()
+    return float(np.trace(exact) / whole) if whole > _ROUNDING * scale else None
+
+
+def _eigenvalues(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.complex128]:
+    """The eigenvalues of a matrix that may have many equal ones."""
+    try:
+        return np.linalg.eigvals(matrix).astype(np.complex128)
+    except np.linalg.LinAlgError:  # without the directions that are nothing but rounding
+        left, values, right = np.linalg.svd(matrix)
+        rank = int((values > _ROUNDING * values[0]).sum())
+        inner = values[:rank, None] * (right[:rank] @ left[:, :rank])
+        return np.linalg.eigvals(inner).astype(np.complex128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,94 +132,72 @@ class Composed:
 
     Args:
         score: float64 `[heads, earlier heads]`, NaN where one of the two does nothing.
-        mean: What random directions give, mean over draws; `deviation` likewise.
-        deviation: See `mean`.
-        p: The share of draws that reach the score.
-        largest: `[draws]`: the largest standardised score of all pairs, each with draws of its own.
+        p: How often two heads with the same singular values, turned at random, reach it.
     """
 
     score: torch.Tensor
-    mean: torch.Tensor
-    deviation: torch.Tensor
     p: torch.Tensor
-    largest: torch.Tensor
 
 
-class Composition:
-    """Composition scores beside those of randomly turned heads.
+def compose(reader: Factors, writer: Factors) -> dict[str, Composed]:
+    """Composition scores by kind; without Q and K where the reader has no queries and keys.
 
     The score of Elhage et al. (2021) is `|A @ B| / (|A| |B|)` in Frobenius norms, where B is what
     the earlier head writes (its OV matrix) and A is how the later one reads: QK of keys (K), QK of
-    queries (Q), or its OV matrix (V). The baseline has the same singular values, and a random
-    rotation between the two.
+    queries (Q), or its OV matrix (V).
 
     Args:
-        width: Of the residual stream.
-        draws: Random rotations.
-        seed: Of them.
+        reader: The later block.
+        writer: The earlier block.
     """
+    own = reader.matrices
+    kinds = {
+        "Q": (reader.key_root, own.query, reader.qk, len(own.value)),
+        "K": (reader.query_root, own.key, reader.qk, own.kv_count),
+        "V": (reader.output_root, own.value, reader.ov, own.kv_count),
+    }
+    found = {}
+    for kind, (left, inner, spectrum, count) in kinds.items():
+        if left is not None and inner is not None and spectrum is not None:
+            norms = product_norms(left, inner, writer, count)
+            sizes = spectrum.norm(dim=-1)[:, None] * writer.ov.norm(dim=-1)
+            score = torch.where(sizes > _NOTHING, norms / sizes, torch.nan)
+            width = own.value.shape[-1]
+            found[kind] = Composed(score, chance(score, spectrum, writer.ov, width))
+    return found
 
-    def __init__(self, width: int, draws: int, seed: int) -> None:
-        self._width, self._draws, self._seed = width, draws, seed
-        self._corners: dict[tuple[int, int], torch.Tensor] = {}
 
-    def scores(self, reader: Factors, writer: Factors, pair: str) -> dict[str, Composed]:
-        """By kind; without Q and K where the reader has no queries and keys.
+def chance(
+    score: torch.Tensor, reads: torch.Tensor, writes: torch.Tensor, width: int
+) -> torch.Tensor:
+    """How often matrices with these singular values reach a score, turned by a random rotation.
 
-        Args:
-            reader: The later block.
-            writer: The earlier block.
-            pair: Their names, from which it follows which draw stands beside which.
-        """
-        own = reader.matrices
-        turns = torch.Generator().manual_seed(self._seed + zlib.crc32(pair.encode()))
-        kinds = {
-            "K": (reader.query_root, own.key, reader.qk, own.kv_count),
-            "Q": (reader.key_root, own.query, reader.qk, len(own.value)),
-            "V": (reader.output_root, own.value, reader.ov, own.kv_count),
-        }
-        found = {}
-        for kind in KINDS:
-            left, inner, spectrum, count = kinds[kind]
-            if left is not None and inner is not None and spectrum is not None:
-                norms = product_norms(left, inner, writer, count)
-                found[kind] = self._beside_random(norms, spectrum, writer.ov, turns)
-        return found
+    The squared score is then `sum(a_i b_j U_ij^2)`, with U a random rotation (Haar) and a, b the
+    shares of the squared singular values. Its mean is 1 / width and its variance is known exactly;
+    the skewness is that of normal entries. Its tail is that of the chi-squared distribution with
+    the same three moments, which rather gives too large a p (E. Pearson, "Note on an approximation to the distribution of non-central
+    chi squared", Biometrika 46 (1959); J. Imhof, Biometrika 48 (1961)).
 
-    def _beside_random(
-        self,
-        norms: torch.Tensor,
-        reads: torch.Tensor,
-        writes: torch.Tensor,
-        turns: torch.Generator,
-    ) -> Composed:
-        shares = [each.square() / each.square().sum(-1, keepdim=True) for each in (reads, writes)]
-        size = [each.square().sum(-1).sqrt() for each in (reads, writes)]
-        score = norms / (size[0][:, None] * size[1])
-        small = (size[0][:, None] <= _NOTHING) | (size[1] <= _NOTHING)
-        score = torch.where(small, torch.nan, score)
-        corner = self._corner(reads.shape[-1], writes.shape[-1])
-        shares = [each[:, : corner.shape[i + 1]] for i, each in enumerate(shares)]
-        random = torch.einsum("hi,nij,gj->nhg", shares[0], corner, shares[1]).sqrt()
-        mean, deviation = random.mean(0), random.std(0)
-        p = (1 + (random >= score - 1e-9).sum(0)) / (1 + self._draws)
-        standard = torch.nan_to_num((random - mean) / deviation, nan=-torch.inf)
-        turn = torch.randint(0, self._draws, score.shape, generator=turns)
-        index = (torch.arange(self._draws)[:, None, None] + turn) % self._draws
-        largest = standard.gather(0, index).amax((1, 2))
-        return Composed(score, mean, deviation, p, largest)
-
-    def _corner(self, rows: int, columns: int) -> torch.Tensor:
-        """float64 `[draws, rows, columns]`: squared entries of corners of random rotations."""
-        rows, columns = min(rows, self._width), min(columns, self._width)
-        if (rows, columns) not in self._corners:
-            random = torch.Generator().manual_seed(self._seed)
-            drawn = []
-            for _ in range(self._draws):
-                normal = torch.randn(self._width, columns, generator=random, dtype=torch.float64)
-                drawn.append(torch.linalg.qr(normal)[0][:rows].square())
-            self._corners[rows, columns] = torch.stack(drawn)
-        return self._corners[rows, columns]
+    Args:
+        score: float64 `[heads, earlier heads]`.
+        reads: `[heads, size]`, singular values.
+        writes: `[earlier heads, size]`, likewise.
+        width: Of the residual stream, at least 2.
+    """
+    shares = [each.square() / each.square().sum(-1, keepdim=True) for each in (reads, writes)]
+    second = [each.square().sum(-1) for each in shares]
+    third = [each.pow(3).sum(-1) for each in shares]
+    one, other = second[0][:, None], second[1][None]
+    pairs = width * (width + 2)
+    apart = (1 - one) * (1 - other) * (width + 1) / (pairs * (width - 1))
+    variance = (3 * one * other + one * (1 - other) + (1 - one) * other) / pairs + apart
+    variance = (variance - 1 / width**2).clamp(min=1e-30)
+    skewness = 8**0.5 * third[0][:, None] * third[1] / (one * other) ** 1.5
+    freedom = 8 / skewness.square()
+    standard = (score.square() - 1 / width) / variance.sqrt()
+    place = (freedom + standard * (2 * freedom).sqrt()).clamp(min=0)
+    found: torch.Tensor = torch.special.gammaincc(freedom / 2, place / 2)
+    return found
 
 
 def product_norms(

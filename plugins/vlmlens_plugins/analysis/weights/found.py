@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -47,9 +45,9 @@ class Pair:
         writer: Block of the earlier one.
         earlier: Its number.
         score: The composition score.
-        random: Its mean over random rotations.
-        p: The share of rotations that reach it.
-        p_all: The share of rotations in which any pair of the stack stands out as far.
+        random: That of random directions.
+        p: How often random directions reach the score.
+        p_all: The same, corrected for all pairs of the stack.
     """
 
     stack: str
@@ -111,15 +109,13 @@ class Found:
         return [pair for stack in self.stacks for pair in self._pairs(stack)]
 
     def _pairs(self, stack: str) -> Iterator[Pair]:
-        modules = self.stacks[stack]
-        largest = np.max([module.told["largest"] for module in modules], axis=0)
-        for module in modules:
+        tests = self.tests(stack)
+        for module in self.stacks[stack]:
             for kind, heads in module.told["compositions"].items():
                 for head, rows in enumerate(heads):
                     for row in rows:
-                        reached = np.count_nonzero(largest >= row["z"])
                         yield Pair(
                             stack, kind, module.block, head, row["site"].removesuffix(".attn"),
-                            row["head"], row["score"], row["random"], row["p"],
-                            float((1 + reached) / (1 + len(largest))),
+                            row["head"], row["score"], module.told["random"], row["p"],
+                            min(1.0, tests * row["p"]),
                         )  # fmt: skip

@@ -39,8 +39,8 @@ class WeightsOptions(Options):
         "matrices; false: leave norms out.",
     )
     strongest: int = Field(
-        8, ge=1, description="List so many earlier heads for each head and kind of composition."
-    )
-    draws: int = Field(
-        200, ge=20, description="Random rotations that composition scores are compared with."
+        8,
+        ge=1,
+        description="List so many earlier heads for each head and kind of composition; in stacks "
+        "of at most 48 heads, all of them.",
     )

@@ -9,12 +9,11 @@ from vlmlens.results import Cell, Figure, Finding, Table, Verdict
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis.weights.found import Found, Module, Pair
 from vlmlens_plugins.analysis.weights.options import WeightsOptions
+from vlmlens_plugins.analysis.weights.work import LISTED
 
 _ALPHA = 0.05
 _COPIES = 0.5
 _NAMED = 3
-_DRAWN = 48
-"""A stack of more heads is drawn block by block."""
 _THROUGH = {"Q": "its queries", "K": "its keys", "V": "its values"}
 _KEYS = ("site", "head")
 
@@ -79,9 +78,9 @@ def notes(options: WeightsOptions, found: Found) -> list[str]:
         "Scores of queries and keys (QK) are those of two rows at one position, without biases and "
         "the factor 1/sqrt(size): with rotary positions they hold at distance 0.",
         "Composition (Elhage et al. 2021): |A B| / (|A| |B|) in Frobenius norms, where B is what "
-        "the earlier head writes and A how the later one reads. The control keeps the singular "
-        f"values of both and turns them at random ({options.draws} rotations); p_all "
-        "compares with the largest standardised score of all pairs of the stack.",
+        "the earlier head writes and A how the later one reads. The control is the same two, "
+        "turned against each other by a random rotation: 1 / sqrt(width); p_all is p times the "
+        "number of pairs of the stack (Bonferroni).",
         "Trace: over the sum of singular values; 1 says that what is read is written back as it is "
         "(OV), or that rows attend to rows like themselves (QK); -1 the opposite.",
         "Weights say what a head could do. Which of it happens depends on attention and "
@@ -165,7 +164,7 @@ def _compositions(found: Found, stack: str) -> Iterator[Finding]:
         sure = best.p_all <= _ALPHA and best.score > best.random
         numbers = (
             f"{kind} composition {best.score:.2f}, mean of all pairs "
-            f"{found.mean(stack, kind):.2f}, random {best.random:.2f}, p {best.p_all:.3f} among "
+            f"{found.mean(stack, kind):.2f}, random {best.random:.2f}, p {_p(best.p_all)} among "
             f"{found.tests(stack)} pairs"
         )
         if sure:
@@ -309,7 +308,7 @@ def _composition_map(found: Found, stack: str, kind: str, own: Sequence[Pair]) -
     """Readers from top to bottom, earlier heads from left to right; or blocks, of many heads."""
     modules = found.stacks[stack]
     heads = sum(len(module.told["heads"]) for module in modules)
-    if heads <= _DRAWN:
+    if heads <= LISTED:
         values = {
             (f"{p.reader} {p.head}", f"{p.writer} {p.earlier}"): p.score for p in own
         }  # fmt: skip
@@ -347,3 +346,7 @@ def _composition_map(found: Found, stack: str, kind: str, own: Sequence[Pair]) -
 
 def _numbers(cells: Sequence[Sequence[float | None]]) -> list[list[str]]:
     return [["" if value is None else f"{value:.2f}" for value in row] for row in cells]
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "below 0.001"

@@ -18,8 +18,9 @@ from vlmlens.sites import Axis, Site
 from vlmlens_plugins.analysis.weights.calling import Call, Unreadable, calls
 from vlmlens_plugins.analysis.weights.factors import (
     KINDS,
-    Composition,
+    Composed,
     Factors,
+    compose,
     participation,
     strongest,
     traces,
@@ -28,6 +29,8 @@ from vlmlens_plugins.analysis.weights.matrices import HeadMatrices, read_matrice
 from vlmlens_plugins.analysis.weights.projector import last_linear, read_directions
 from vlmlens_plugins.analysis.weights.vocabulary import Words
 
+LISTED = 48
+"""Of a stack of no more heads, all pairs are listed, and drawn head by head."""
 _SPECTRUM = 3
 _ROWS = 256
 
@@ -39,8 +42,7 @@ class HeadOptions(Options):
     tokens: tuple[int, ...] = Field((), description="Tokens of copying scores; none: no scores.")
     words: tuple[int, ...] = Field((), description="Tokens that are followed through each head.")
     strongest: int = Field(8, description="See `WeightsOptions.strongest`.")
-    draws: int = Field(200, description="See `WeightsOptions.draws`.")
-    seed: int = Field(0, description="Of everything random.")
+    seed: int = Field(0, description="Of shuffles.")
 
 
 class HeadWork(ModelWork):
@@ -52,8 +54,8 @@ class HeadWork(ModelWork):
     Result: "refused", why nothing is known; or "heads", a mapping for each head; "said", what was
     folded in and what is missing; "compositions", by kind and head, the strongest earlier heads;
     "peaks", by kind and earlier module, the highest score; "sums", by kind, the sum of all scores
-    and how many; "largest", see `Composed`; "words", see `Words.written`. For the projector:
-    "directions".
+    and how many; "random", the score of random directions; "words", see `Words.written`. For
+    the projector: "directions".
     """
 
     Options: ClassVar[type[Options]] = HeadOptions
@@ -65,7 +67,6 @@ class HeadWork(ModelWork):
         self._read: dict[str, Factors | str] = {}
         self._of: ModelAdapter | None = None
         self._words: Words | None = None
-        self._compositions: dict[int, Composition] = {}
 
     def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         """See `ModelWork.run`."""
@@ -143,33 +144,31 @@ class HeadWork(ModelWork):
     def _composed(self, own: Factors, given: Mapping[str, JSON]) -> dict[str, JSON]:
         """How the module's heads read what each earlier one writes."""
         width = own.matrices.value.shape[-1]
-        if width not in self._compositions:
-            self._compositions[width] = Composition(width, self.options.draws, self.options.seed)
         found: dict[str, list[list[JSON]]] = {
             kind: [[] for _ in own.matrices.value] for kind in KINDS
         }
         peaks: dict[str, dict[str, float | None]] = {kind: {} for kind in KINDS}
         sums = {kind: [0.0, 0] for kind in KINDS}
-        largest = torch.full((self.options.draws,), -torch.inf, dtype=torch.float64)
-        for name in given["earlier"]:
-            writer = self._read[name]
-            if isinstance(writer, str) or writer.matrices.value.shape[-1] != width:
-                continue
-            pair = f"{name} {given['site']}"
-            for kind, composed in self._compositions[width].scores(own, writer, pair).items():
+        writers = {
+            name: one
+            for name, one in ((name, self._read[name]) for name in given["earlier"])
+            if isinstance(one, Factors) and one.matrices.value.shape[-1] == width
+        }
+        heads = sum(len(one.matrices.value) for one in (own, *writers.values()))
+        most = heads if heads <= LISTED else self.options.strongest
+        for name, writer in writers.items():
+            for kind, composed in compose(own, writer).items():
                 known = composed.score[~composed.score.isnan()]
-                largest = torch.maximum(largest, composed.largest)
                 peaks[kind][name] = float(known.max()) if len(known) else None
                 sums[kind] = [sums[kind][0] + float(known.sum()), sums[kind][1] + len(known)]
-                for head, best in enumerate(strongest(composed, self.options.strongest)):
+                for head, best in enumerate(strongest(composed, most)):
                     found[kind][head] += [_pair(composed, head, g, name) for g in best]
         for kind in KINDS:
             found[kind] = [
-                sorted(rows, key=lambda row: -row["score"])[: self.options.strongest]
-                for rows in found[kind]
+                sorted(rows, key=lambda row: -row["score"])[:most] for rows in found[kind]
             ]
-        told = {"compositions": found, "peaks": peaks, "sums": sums}
-        return {**told, "largest": largest.tolist()}
+        random = float(width**-0.5)
+        return {"compositions": found, "peaks": peaks, "sums": sums, "random": random}
 
     def _projector(self, vlm: ModelAdapter, name: str) -> dict[str, JSON]:
         if self._words is None:
@@ -199,14 +198,6 @@ def _heads(own: Factors) -> list[dict[str, Any]]:
     return found
 
 
-def _pair(composed: Any, head: int, earlier: int, name: str) -> dict[str, JSON]:
-    mean, deviation = (float(each[head, earlier]) for each in (composed.mean, composed.deviation))
-    score = float(composed.score[head, earlier])
-    return {
-        "site": name,
-        "head": earlier,
-        "score": score,
-        "random": mean,
-        "z": (score - mean) / max(deviation, 1e-12),
-        "p": float(composed.p[head, earlier]),
-    }
+def _pair(composed: Composed, head: int, earlier: int, name: str) -> dict[str, JSON]:
+    score, p = (float(each[head, earlier]) for each in (composed.score, composed.p))
+    return {"site": name, "head": earlier, "score": score, "p": p}
