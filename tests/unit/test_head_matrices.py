@@ -15,7 +15,7 @@ from vlmlens.abc import LoadRequest
 from vlmlens.samples import Sample
 from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import byte_tokenizer, picture, save, small_text
-from vlmlens_plugins.analysis.weights.calling import Unreadable, calls
+from vlmlens_plugins.analysis.weights.calling import Call, Unreadable, calls
 from vlmlens_plugins.analysis.weights.matrices import HeadMatrices, read_matrices
 from vlmlens_plugins.analysis.weights.norms import read_norm
 from vlmlens_plugins.hf.lm import TextAdapter
@@ -224,6 +224,19 @@ def test_a_module_that_cannot_be_run_alone_is_refused(load: Any) -> None:
     given = calls(vlm, vlm.encode([Sample("a", "x")]), [site])[site.name]
     own.o_proj = torch.nn.Linear(3, WIDTH)
     with pytest.raises(Unreadable, match="cannot be run alone"):
+        read_matrices(vlm, site, given)
+
+
+def test_weights_that_are_elsewhere_and_rows_of_another_stack_are_refused(load: Any) -> None:
+    vlm = load("llama")
+    (site,) = vlm.sites.resolve("llm.block.1.attn")
+    given = calls(vlm, vlm.encode([Sample("a", "x")]), [site])[site.name]
+    args, kwargs = given.arguments
+    crossed = Call((args, {**kwargs, "encoder_hidden_states": torch.zeros(1, 2, WIDTH)}), None)
+    with pytest.raises(Unreadable, match="cross-attention"):
+        read_matrices(vlm, site, crossed)
+    vlm.module.model.layers[1].self_attn.k_proj.to("meta")
+    with pytest.raises(Unreadable, match="not in memory"):
         read_matrices(vlm, site, given)
 
 

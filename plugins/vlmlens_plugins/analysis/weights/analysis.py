@@ -102,7 +102,7 @@ class Weights(Analysis):
                 "--set analysis.weights.sites=...",
             )
         projector = told[len(named)] if len(told) > len(named) else {}
-        return Found(modules, projector, followed, len(drawn), lambda token: token_text(vlm, token))
+        return Found(modules, projector, followed, len(drawn), lambda token: _text(vlm, token))
 
     def _followed(
         self, vlm: ModelAdapter, words: Words, samples: Sequence[Sample]
@@ -177,6 +177,12 @@ def _sites(vlm: ModelAdapter, patterns: Sequence[str] | None) -> Iterator[Site]:
             yield from vlm.sites.resolve(f"{stack}.block.*.attn")
         except SiteNotFound:
             continue
+
+
+def _text(vlm: ModelAdapter, token: int) -> str:
+    """A token's text on one line."""
+    text = token_text(vlm, token)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _spells(vlm: ModelAdapter, token: int) -> bool:

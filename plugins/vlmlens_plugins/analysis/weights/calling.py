@@ -22,6 +22,7 @@ from vlmlens.sites import Site
 from vlmlens.sites.anatomy import Heads
 
 _PRODUCTS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm)
+_OTHER_ROWS = ("encoder_hidden_states", "key_value_states", "cross_attention_states")
 _BLOCK = re.compile(r"(?P<stack>.+)\.block\.(?P<number>\d+)")
 
 
@@ -128,6 +129,8 @@ class Alone:
     def __init__(self, vlm: ModelAdapter, site: Site, heads: Heads, call: Call) -> None:
         self._vlm, self._site, self._heads = vlm, site, heads
         self._module = vlm.module.get_submodule(site.path)
+        if any(call.arguments[1].get(name) is not None for name in _OTHER_ROWS):
+            raise Unreadable("it reads the rows of another stack (cross-attention)")
         own = input_of(call.arguments, site)
         self._arguments = at_one_position(call.arguments, own)
         self.rows = own.shape[:-1].numel()
@@ -162,7 +165,7 @@ class Alone:
         def exchange(before: torch.Tensor) -> torch.Tensor:
             if before.numel() != mixed.numel():
                 raise Unreadable(f"its heads give the shape {tuple(before.shape)}")
-            return mixed.reshape(before.shape)
+            return mixed.to(before.device).reshape(before.shape)
 
         return self._run(torch.zeros(self.rows, self.width), [(self._input, exchange)])
 

@@ -174,9 +174,9 @@ def chance(
 
     The squared score is then `sum(a_i b_j U_ij^2)`, with U a random rotation (Haar) and a, b the
     shares of the squared singular values. Its mean is 1 / width and its variance is known exactly;
-    the skewness is that of normal entries. Its tail is that of the chi-squared distribution with
-    the same three moments, which rather gives too large a p (E. Pearson, "Note on an approximation to the distribution of non-central
-    chi squared", Biometrika 46 (1959); J. Imhof, Biometrika 48 (1961)).
+    the skewness is that of normal entries, which is rather too large. Its tail is that of the
+    chi-squared distribution with the same three moments (J. Imhof, "Computing the distribution of
+    quadratic forms in normal variables", Biometrika 48 (1961)).
 
     Args:
         score: float64 `[heads, earlier heads]`.

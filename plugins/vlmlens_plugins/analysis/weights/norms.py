@@ -48,8 +48,11 @@ def read_norm(
     random = torch.Generator().manual_seed(0)
     sizes = 1 + torch.rand(2, width, generator=random)
     rows = (sizes * (1 - 2 * torch.randint(0, 2, (2, width), generator=random))).to(device)
-    zero = function(torch.zeros_like(rows)).float()
-    given, doubled, moved = ((function(x).float() - zero) for x in (rows, 2 * rows, rows + 3))
+    zero, *several = (
+        function(each).float().to(device)
+        for each in (torch.zeros_like(rows), rows, 2 * rows, rows + 3)
+    )
+    given, doubled, moved = (each - zero for each in several)
     if near(doubled, 2 * given):
         unit, centred = rows, False
     elif near(doubled, given):

@@ -22,14 +22,10 @@ def last_linear(vlm: ModelAdapter, path: str, width: int) -> str:
     Raises:
         Unreadable: There is none.
     """
-    found = [
-        f"{path}.{name}" if name else path
-        for name, part in vlm.module.get_submodule(path).named_modules()
-        if not any(True for _ in part.children()) and _inputs(part, width)
-    ]
-    if not found:
-        raise Unreadable(f"no linear layer in it gives rows of width {width}")
-    return found[-1]
+    for name, part in reversed(list(vlm.module.get_submodule(path).named_modules())):
+        if not any(True for _ in part.children()) and _gives(part, width):
+            return f"{path}.{name}" if name else path
+    raise Unreadable(f"no linear layer in it gives rows of width {width}")
 
 
 def read_directions(vlm: ModelAdapter, path: str, width: int, words: Words) -> list[dict[str, Any]]:
@@ -86,8 +82,22 @@ def _matrix(vlm: ModelAdapter, path: str, width: int) -> torch.Tensor:
     return matrix
 
 
+def _gives(part: torch.nn.Module, width: int) -> bool:
+    """Whether a module is a matrix, and gives rows of a width."""
+    inputs = _inputs(part, width)
+    if not inputs:
+        return False
+    weight = next(part.parameters())
+    try:
+        with torch.no_grad():
+            given = part(torch.zeros(1, inputs, device=weight.device, dtype=weight.dtype))
+    except _FAILURES:
+        return False
+    return isinstance(given, torch.Tensor) and given.shape == (1, width)
+
+
 def _inputs(part: torch.nn.Module, width: int) -> int:
-    """The width of the rows that a linear layer takes; 0 if it is none that gives this width."""
+    """The other width of a matrix that has this width; 0 if a module holds no such matrix."""
     for weight in part.parameters(recurse=False):
         if weight.ndim == 2 and width in weight.shape:
             return weight.numel() // width

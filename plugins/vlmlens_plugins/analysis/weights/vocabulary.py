@@ -74,7 +74,7 @@ class Words:
                 found = self.readout.unembed(scaled).float()
                 found = found if tokens is None else found[:, tokens.to(found.device)]
             else:
-                found = self.readout.some(scaled, tokens.to(scaled.device)).float()
+                found = self.readout.some(scaled, tokens).float()
         apart: torch.Tensor = (found[1:] - found[:1]) / factor
         return apart
 
