@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
@@ -26,3 +27,7 @@ class TestSteering(SteeringChecks):
 
 class TestWeights(WeightsChecks):
     """Weights."""
+
+
+class TestAttribution(AttributionChecks):
+    """Attribution."""
