@@ -194,6 +194,14 @@ def test_prompts_without_tokens_and_with_a_space_at_the_end() -> None:
     assert not lm_checks.GPT2Checks().vlm.read_prompt(Sample("a", "")).problem
 
 
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    lm_checks.GPT2Checks().build(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        TextAdapter.skeleton(LoadRequest(str(tmp_path))).encode([Sample("a", "Hm?")])
+
+
 def test_images_are_refused_before_weights_are_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     lm_checks.GPT2Checks().build(folder)

@@ -21,6 +21,7 @@ from vlmlens.hf import PlacedImage, RasterAdapter, tower_layout
 from vlmlens.hf.layouts import sample_layout, sequence_layout
 from vlmlens.hf.token_ids import pad_rows, token_kinds
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.passes.modes import inference
 from vlmlens.sites import Axis, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_blip2.manifest import MANIFEST
@@ -165,7 +166,7 @@ class Blip2Adapter(RasterAdapter):
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
         """See `ModelAdapter.forward`; the language model has no part without its head."""
         keep = {} if self.has_encoder or logits == "all" else {"logits_to_keep": 1}
-        with torch.inference_mode():
+        with inference():
             output = self._module(**batch.inputs, use_cache=False, **keep).logits
         if logits == "none":
             return ForwardOutput(None)

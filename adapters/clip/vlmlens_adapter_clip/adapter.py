@@ -20,6 +20,7 @@ from vlmlens.errors import CompositionError, DataError
 from vlmlens.hf import CropGeometry, PlacedImage, RasterAdapter, grid_patches
 from vlmlens.hf.layouts import sample_layout
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.passes.modes import inference
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
@@ -187,7 +188,7 @@ class ClipAdapter(RasterAdapter):
         """
         if logits != "none":
             self._writes_nothing()
-        with torch.inference_mode():
+        with inference():
             self._module(**batch.inputs)
         return ForwardOutput(None)
 

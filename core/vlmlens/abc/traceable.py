@@ -1,4 +1,4 @@
-"""Traceable: reading what a model computes in one pass: activations, attention."""
+"""Traceable: reading what a model computes in one pass: activations, attention, gradients."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from vlmlens.passes.attending import Attention
     from vlmlens.passes.editing import Donors
+    from vlmlens.passes.gradients import Gradients, Metric
     from vlmlens.passes.tracing import Trace
 
 Picture: TypeAlias = "str | os.PathLike[str] | Image"
@@ -119,6 +120,59 @@ class Traceable(Editable):
 
         model: Any = self
         return attention_of(model, batch, _listed(sites))
+
+    def gradients(
+        self,
+        batch: Batch,
+        sites: Sites,
+        metric: Metric,
+        *,
+        inputs: Sequence[str] = (),
+        logits: Logits = "last",
+        at: str | Site | None = None,
+        without: Sequence[Sequence[str | Site]] = (),
+    ) -> Gradients:
+        """The gradients of a number that a pass gives, at some sites and inputs, per sample.
+
+        Each sample has the gradients that it has alone: the numbers are differentiated as a sum.
+        Under `edited`, they are those of the edited pass. The graph begins at the first asked site;
+        what lies before it costs what it costs in a plain pass, and everything behind it keeps its
+        intermediate tensors until the pass ends, as in a plain backward pass.
+
+        Args:
+            batch: From `encode`.
+            sites: Sites or patterns, one or several; may be empty if inputs are asked for.
+            metric: What is differentiated: a function from logits to one number per sample, such
+                as those of `vlmlens.passes.gradients`.
+            inputs: Inputs of the model, as "pixel_values": names of `Batch.inputs`.
+            logits: Which logits the metric gets.
+            at: A site whose activation, as its module gives it, the metric gets instead of logits.
+            without: Groups of sites. For each, the gradients are taken once more, with none flowing
+                through these sites; see `Gradients.without`.
+
+        Returns:
+            By site name, gradients in the shape of the activations; the metric's values.
+
+        Raises:
+            CompositionError: No gradient can be taken: quantized weights, no logits, or parts that
+                run in inference mode.
+            SiteNotFound: A pattern matches nothing.
+            SiteSilent: A site gave no activation, or the metric depends on none of them.
+            SpecError: The metric does not give a number per sample, or there is no such input.
+        """
+        from vlmlens.passes.gradients import gradients_of
+
+        model: Any = self
+        return gradients_of(
+            model,
+            batch,
+            _listed(sites),
+            metric,
+            inputs=inputs,
+            logits=logits,
+            at=at,
+            without=without,
+        )
 
 
 def _listed(sites: Sites) -> Iterable[str | Site]:

@@ -20,6 +20,7 @@ from vlmlens.hf.shared_images import encode_same_images
 from vlmlens.hf.shared_prefix import encode_beginnings, sees_all
 from vlmlens.hf.token_ids import padded_left
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
+from vlmlens.passes.modes import inference
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteMap
 
@@ -76,7 +77,7 @@ class TransformersAdapter(SampleEncoding):
 
     def forward(self, batch: Batch, *, logits: Logits = "none") -> ForwardOutput:
         """See `ModelAdapter.forward`."""
-        with torch.inference_mode():
+        with inference():
             if logits == "none":
                 self.run_model(batch.inputs, head=False)
                 return ForwardOutput(None)
