@@ -32,7 +32,7 @@ class TextPrompts(PromptProcessor):
             raise CheckpointError(
                 f"The checkpoint {model!r} has no tokenizer: it reads no text at all.",
                 subject=model,
-                hint="Copy tokenizer.json and tokenizer_config.json of the checkpoint it was made of.",
+                hint="Copy tokenizer.json and tokenizer_config.json into it.",
             )
         self._model, self._bos = model, bos
         self.chat = chat and bool(getattr(tokenizer, "chat_template", None))
