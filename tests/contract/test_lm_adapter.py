@@ -12,6 +12,7 @@ import transformers as t
 from vlmlens.abc import LoadRequest
 from vlmlens.compose.plan import compose
 from vlmlens.errors import CheckpointError, DataError, SiteNotFound, VlmlensError
+from vlmlens.passes.contributions import contributions
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
@@ -95,6 +96,10 @@ def test_heads_and_branches_of_other_blocks(kind: str) -> None:
     for name in CHECKS:
         result = kit.run_check(name)
         assert result.outcome == "passed", result
+    found = contributions(kit.vlm, kit.vlm.encode(kit.samples), [[5, 7]] * 3)
+    rest = [number for number, name in enumerate(found.names) if "(the rest)" in name]
+    assert not found.added[rest].abs().gt(1e-5).any()
+    assert torch.allclose(found.added.sum(0) + found.constant, found.total, atol=1e-5)
 
 
 def test_blocks_that_do_more_have_no_branches() -> None:
