@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vlmlens.abc.adapter import Answer
 from vlmlens.errors import CheckpointError
@@ -51,12 +51,15 @@ class GenericAdapter(FoundSites):
             CheckpointError: The checkpoint is one.
         """
         own = getattr(config, "auto_map", None) or {}
+        text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and cls.auto_class not in own:
             raise CheckpointError(
                 f"transformers knows no model of type {config.model_type!r} that reads images and "
                 "text, so the generic adapter cannot load it.",
                 subject=config.model_type,
-                hint="`vlmlens plugins list` shows the adapters of families.",
+                hint="It reads text only: use --adapter lm."
+                if text
+                else "`vlmlens plugins list` shows the adapters of families.",
             )
         if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
             raise CheckpointError(

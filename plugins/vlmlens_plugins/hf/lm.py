@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import transformers
 from pydantic import Field
-from torch.nn import ModuleList
+from torch.nn import Module, ModuleList
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vlmlens.abc import options as base
-from vlmlens.abc.adapter import PromptReading
+from vlmlens.abc.adapter import LoadRequest, PromptReading
 from vlmlens.errors import CheckpointError, DataError
 from vlmlens.hf.layouts import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.sites.anatomy import Anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_plugins.hf._found import FoundSites
 from vlmlens_plugins.hf._text_prompts import TextPrompts
@@ -42,6 +44,12 @@ class TextAdapter(FoundSites):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     Options: ClassVar[type[base.Options]] = TextOptions
+
+    def __init__(self, module: Any, request: LoadRequest) -> None:
+        super().__init__(module, request)
+        for part in module.modules():
+            if getattr(getattr(part, "config", None), "parallel_attn", False):
+                _keep_output(getattr(part, "mlp", None))
 
     @classmethod
     def check_config(cls, config: Any) -> None:
@@ -88,6 +96,12 @@ class TextAdapter(FoundSites):
                 )
         return templates
 
+    def anatomy(self) -> Anatomy:
+        """The heads and the branches; without a final norm, blocks norm their sums (GPT-1)."""
+        known = super().anatomy()
+        normed = any(template.name == "llm.norm" for template in self.found())
+        return known if normed else replace(known, branches={})
+
     # ------------------------------------------------------------------ prompts
 
     def read_processor(self, model: str, arguments: Mapping[str, Any]) -> TextPrompts:
@@ -100,6 +114,8 @@ class TextAdapter(FoundSites):
     def read_prompt(self, sample: Sample) -> PromptReading:
         """See `ModelAdapter.read_prompt`."""
         read = super().read_prompt(sample)
+        if not read.problem and not sample.prompt.strip() and self.processor.empty(sample.prompt):
+            return PromptReading("the prompt has no tokens")
         if read.problem or self.processor.chat or not sample.prompt[-1:].isspace():
             return read
         return PromptReading(note="it ends in white space, and answers begin with a space")
@@ -158,5 +174,11 @@ class TextAdapter(FoundSites):
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`; with how prompts are written."""
         prompts = {"chat": self.processor.chat, "front": self.processor.front}
-        return {**super().describe(), "image_processor": None, "image_backend": "none",
-                "prompts": prompts}  # fmt: skip
+        without = {"image_processor": None, "image_backend": "none"}
+        return {**super().describe(), **without, "prompts": prompts}
+
+
+def _keep_output(module: Module | None) -> None:
+    """Give what follows a copy of a module's output: Falcon adds to it in place."""
+    if module is not None:
+        module.register_forward_hook(lambda _, args, output: output.clone())
