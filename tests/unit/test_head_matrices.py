@@ -53,6 +53,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "phi3": lambda: t.Phi3ForCausalLM(config(t.Phi3Config)),
     "qwen2": lambda: t.Qwen2ForCausalLM(config(t.Qwen2Config)),
     "gemma": lambda: t.GemmaForCausalLM(config(t.GemmaConfig, head_dim=SIZE)),
+    "gemma2": lambda: t.Gemma2ForCausalLM(config(t.Gemma2Config, head_dim=SIZE)),
+    "olmo2": lambda: t.Olmo2ForCausalLM(config(t.Olmo2Config)),
+    "granite": lambda: t.GraniteForCausalLM(config(t.GraniteConfig, residual_multiplier=0.5)),
     "qwen3": lambda: t.Qwen3ForCausalLM(config(t.Qwen3Config, head_dim=SIZE)),
     "gpt2": gpt2,
     "neox": neox,
@@ -120,15 +123,26 @@ def by_hand(name: str, model: Any, *, fold: bool = True) -> Matrices:
             query, key, value = own.qkv_proj.weight.split(sizes)
         else:
             query, key, value = own.q_proj.weight, own.k_proj.weight, own.v_proj.weight
-        output, norm = own.o_proj.weight.T, block.input_layernorm
+        output, norm = own.o_proj.weight.T, getattr(block, "input_layernorm", None)
     found = {"query": query, "key": key, "value": value, "output": output}
-    return {part: by_head(rows) for part, rows in found.items()} | (
-        {} if not fold else folded(name, norm, query, key, value)
-    )
+    split = {part: by_head(rows) for part, rows in found.items()}
+    if not fold:
+        return split
+    read = {} if name == "olmo2" else folded(name, norm, query, key, value)
+    return split | read | {"output": split["output"] * behind(name, block)}
+
+
+def behind(name: str, block: Any) -> Any:
+    """What multiplies the output of an attention before it joins the residual stream."""
+    if name == "granite":
+        return 0.5
+    if name in ("gemma2", "olmo2"):
+        return block.post_attention_layernorm.weight.detach() + (name == "gemma2")
+    return 1
 
 
 def folded(name: str, norm: Any, *reads: torch.Tensor) -> Matrices:
-    gain = norm.weight + (1 if name == "gemma" else 0)
+    gain = norm.weight + name.startswith("gemma")
     parts = zip(("query", "key", "value"), reads, strict=True)
     found = {part: by_head(rows) * gain for part, rows in parts}
     if isinstance(norm, torch.nn.LayerNorm):
@@ -148,13 +162,18 @@ def error(found: HeadMatrices, expected: Matrices) -> float:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["llama", "phi3", "qwen2", "gemma", "gpt2", "neox"])
+@pytest.mark.parametrize("name", ["llama", "phi3", "qwen2", "gemma", "granite", "gpt2", "neox"])
 def test_matrices_are_those_of_the_weights(name: str, attention: str, load: Any) -> None:
     vlm = load(name, attention=attention)
     for fold in (True, False):
         found = read(vlm, fold=fold)
         assert error(found, by_hand(name, vlm.module, fold=fold)) < NEAR
         assert found.why == ""
+
+
+def test_norms_on_both_sides_are_folded_in_where_scores_are_soft_capped(load: Any) -> None:
+    vlm = load("gemma2", attention="eager")
+    assert error(read(vlm), by_hand("gemma2", vlm.module)) < NEAR
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -185,12 +204,13 @@ def test_a_wrong_slice_or_group_would_be_seen(name: str, load: Any) -> None:
         assert error(found, matrices) > 0.1, what
 
 
-def test_normalised_queries_are_left_out_and_values_stay(load: Any) -> None:
-    vlm = load("qwen3")
+@pytest.mark.parametrize("name", ["qwen3", "olmo2"])
+def test_normalised_queries_are_left_out_and_values_stay(name: str, load: Any) -> None:
+    vlm = load(name)
     found = read(vlm)
     assert found.query is found.key is None
     assert "normalised" in found.why
-    expected = by_hand("qwen3", vlm.module)
+    expected = by_hand(name, vlm.module)
     assert error(found, {part: expected[part] for part in ("value", "output")}) < NEAR
 
 

@@ -64,7 +64,7 @@ def ratio(a: Floats, b: Floats) -> float:
 @pytest.mark.parametrize("shared", [1, HEADS])
 def test_composition_is_that_of_whole_matrices(shared: int) -> None:
     reader, writer = matrices(1, shared), matrices(2)
-    found = compose(Factors(reader), Factors(writer))
+    found = compose(Factors(reader), Factors(writer).writer())
     assert reader.query is not None
     assert reader.key is not None
     wrote = dense(writer.output, writer.value)
@@ -95,7 +95,9 @@ def test_seldom_is_any_pair_of_random_heads_significant() -> None:
     """60 heads each: 10,800 pairs, whose smallest p is corrected for all of them."""
     smallest = []
     for seed in range(20):
-        found = compose(Factors(matrices(100 + seed, heads=60)), Factors(matrices(seed, heads=60)))
+        found = compose(
+            Factors(matrices(100 + seed, heads=60)), Factors(matrices(seed, heads=60)).writer()
+        )
         p = torch.stack([one.p for one in found.values()])
         smallest.append(float(p.min()) * p.numel())
         assert 0.45 < float(p.mean()) < 0.55

@@ -21,9 +21,24 @@ _NOTHING = 1e-12
 _ROUNDING = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What later blocks need of a block's heads.
+
+    Args:
+        output: `[heads, size, width]`.
+        value_root: See `Factors`.
+        ov: See `Factors`.
+    """
+
+    output: torch.Tensor
+    value_root: torch.Tensor
+    ov: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Factors:
-    """What composition needs of one block's heads.
+    """The heads of one block, with roots of their matrices.
 
     Args:
         matrices: Of the block.
@@ -62,6 +77,10 @@ class Factors:
         if self.query_root is None or self.key_root is None:
             return None
         return singular(self.query_root, self.key_root)
+
+    def writer(self) -> Writer:
+        """What later blocks need; all else can be forgotten."""
+        return Writer(self.matrices.output, self.value_root, self.ov)
 
 
 def root(rows: torch.Tensor) -> torch.Tensor:
@@ -139,7 +158,7 @@ class Composed:
     p: torch.Tensor
 
 
-def compose(reader: Factors, writer: Factors) -> dict[str, Composed]:
+def compose(reader: Factors, writer: Writer) -> dict[str, Composed]:
     """Composition scores by kind; without Q and K where the reader has no queries and keys.
 
     The score of Elhage et al. (2021) is `|A @ B| / (|A| |B|)` in Frobenius norms, where B is what
@@ -201,7 +220,7 @@ def chance(
 
 
 def product_norms(
-    left: torch.Tensor, inner: torch.Tensor, writer: Factors, count: int
+    left: torch.Tensor, inner: torch.Tensor, writer: Writer, count: int
 ) -> torch.Tensor:
     """float64 `[heads, earlier heads]`: Frobenius norms of how heads read what others write.
 
@@ -214,7 +233,7 @@ def product_norms(
     first = inner[:: len(inner) // count]
     shared = torch.equal(first.repeat_interleave(len(inner) // count, 0), inner)
     reads = first if shared else inner
-    output = writer.matrices.output.to(reads)
+    output = writer.output.to(reads)
     right = writer.value_root.transpose(-1, -2).to(reads)
     heads = []
     for number, outer in enumerate(left.to(reads)):

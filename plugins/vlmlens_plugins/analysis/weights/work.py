@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,27 +12,26 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import DataError
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, Site
-from vlmlens_plugins.analysis.weights.calling import Call, Unreadable, calls
+from vlmlens_plugins.analysis.weights.calling import Unreadable
 from vlmlens_plugins.analysis.weights.factors import (
     KINDS,
     Composed,
     Factors,
+    Writer,
     compose,
     participation,
     strongest,
     traces,
 )
-from vlmlens_plugins.analysis.weights.matrices import HeadMatrices, read_matrices
+from vlmlens_plugins.analysis.weights.matrices import HeadMatrices
 from vlmlens_plugins.analysis.weights.projector import last_linear, read_directions
+from vlmlens_plugins.analysis.weights.reading import Reading
 from vlmlens_plugins.analysis.weights.vocabulary import Words
 
 LISTED = 48
 """Of a stack of no more heads, all pairs are listed, and drawn head by head."""
 _SPECTRUM = 3
-_ROWS = 256
 
 
 class HeadOptions(Options):
@@ -64,63 +63,54 @@ class HeadWork(ModelWork):
 
     def __init__(self, options: HeadOptions | None = None) -> None:
         super().__init__(options)
-        self._read: dict[str, Factors | str] = {}
+        self._writers: dict[str, Writer | None] = {}
         self._of: ModelAdapter | None = None
         self._words: Words | None = None
 
     def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
-        """See `ModelWork.run`."""
+        """See `ModelWork.run`. What earlier blocks write is kept for the next units."""
         if self._of is not vlm:
-            self._read, self._of = {}, vlm
+            self._writers, self._of = {}, vlm
             self._words = Words.of(vlm, fold=self.options.fold)
+        readings = self._readings(vlm, units)
         found = []
         for unit in units:
-            given = unit.arguments
-            if "projector" in given:
-                found.append(self._projector(vlm, given["projector"]))
-                continue
-            names = [*given["earlier"], given["site"]]
-            self._read_all(vlm, unit.sample, [name for name in names if name not in self._read])
-            found.append(self._module(given))
+            if "projector" in unit.arguments:
+                found.append(self._projector(vlm, unit.arguments["projector"]))
+            else:
+                found.append(self._unit(readings[unit.sample.fingerprint()], unit.arguments))
         return found
 
-    def _read_all(self, vlm: ModelAdapter, sample: Sample, names: Sequence[str]) -> None:
-        """Read modules that are not known yet, with the arguments of one pass.
+    def _readings(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> dict[str, Reading]:
+        """By sample, so that units of one sample need one pass."""
+        samples: dict[str, Sample] = {}
+        names: dict[str, list[str]] = defaultdict(list)
+        for unit in units:
+            if "site" in unit.arguments:
+                key = unit.sample.fingerprint()
+                samples[key] = unit.sample
+                earlier = (one for one in unit.arguments["earlier"] if one not in self._writers)
+                names[key] += [*earlier, unit.arguments["site"]]
+        return {
+            key: Reading(vlm, sample, names[key], fold=self.options.fold)
+            for key, sample in samples.items()
+        }
 
-        Where a module treats the rows of an image in another way, it is read as for text alone.
-        """
-        sites = [vlm.sites.resolve(name)[0] for name in names]
-        if not sites:
-            return
-        waiting = self._read_with(vlm, sample, sites)
-        if waiting and sample.images:
-            with suppress(DataError):
-                self._read_with(vlm, replace(sample, images=(), attributes={}), waiting)
+    def _unit(self, reading: Reading, given: Mapping[str, JSON]) -> dict[str, JSON]:
+        for name in given["earlier"]:
+            if name not in self._writers:
+                with suppress(Unreadable):
+                    self._writers[name] = reading.factors(name).writer()
+                self._writers.setdefault(name, None)
+        try:
+            own = reading.factors(given["site"])
+        except Unreadable as why:
+            return {"refused": str(why)}
+        told = self._module(own, given)
+        self._writers[given["site"]] = own.writer()
+        return told
 
-    def _read_with(self, vlm: ModelAdapter, sample: Sample, sites: Sequence[Site]) -> list[Site]:
-        """Read modules; those that refuse are given back."""
-        batch = vlm.encode([sample])
-        if not sample.images and Axis.LLM in batch.layouts:  # more rows, so fewer calls
-            batch = vlm.encode([sample] * max(1, _ROWS // batch.layouts[Axis.LLM].total))
-        given = calls(vlm, batch, sites)
-        refused = []
-        for site in sites:
-            try:
-                self._read[site.name] = self._factors(vlm, site, given)
-            except Unreadable as why:
-                self._read.setdefault(site.name, str(why))
-                refused.append(site)
-        return refused
-
-    def _factors(self, vlm: ModelAdapter, site: Site, given: Mapping[str, Call]) -> Factors:
-        if site.name not in given:
-            raise Unreadable("it does not run in a pass of this sample")
-        return Factors(read_matrices(vlm, site, given[site.name], fold=self.options.fold))
-
-    def _module(self, given: Mapping[str, JSON]) -> dict[str, JSON]:
-        own = self._read[given["site"]]
-        if isinstance(own, str):
-            return {"refused": own}
+    def _module(self, own: Factors, given: Mapping[str, JSON]) -> dict[str, JSON]:
         matrices = own.matrices
         heads = _heads(own)
         told: dict[str, JSON] = {"said": [matrices.norm, matrices.why], "words": []}
@@ -149,12 +139,13 @@ class HeadWork(ModelWork):
         }
         peaks: dict[str, dict[str, float | None]] = {kind: {} for kind in KINDS}
         sums = {kind: [0.0, 0] for kind in KINDS}
+        earlier = {name: self._writers[name] for name in given["earlier"]}
         writers = {
             name: one
-            for name, one in ((name, self._read[name]) for name in given["earlier"])
-            if isinstance(one, Factors) and one.matrices.value.shape[-1] == width
+            for name, one in earlier.items()
+            if one is not None and one.output.shape[-1] == width
         }
-        heads = sum(len(one.matrices.value) for one in (own, *writers.values()))
+        heads = len(own.matrices.value) + sum(len(one.output) for one in writers.values())
         most = heads if heads <= LISTED else self.options.strongest
         for name, writer in writers.items():
             for kind, composed in compose(own, writer).items():
