@@ -264,6 +264,17 @@ def test_wrong_options_are_refused(options: Any, error: Any, message: str) -> No
         analysed(tiny_model(), [Sample("a", "x")], **options)
 
 
+def test_without_an_unembedding_there_are_spectra_and_composition_only() -> None:
+    vlm = deepcopy(tiny_model())
+    vlm.readout = lambda: None  # type: ignore[method-assign,assignment]
+    sample = Sample("a", "x", (picture(32, 32, seed=1),), choices=("u", "v"))
+    result, _ = analysed(vlm, [sample])
+    assert [t.name for t in result.tables] == ["weights-heads", "weights-compositions"]
+    assert set(result.table("weights-heads").columns["copying"]) == {None}
+    with pytest.raises(SpecError, match="no words can be followed"):
+        analysed(vlm, [sample], words="red")
+
+
 def test_blocks_read_alone_give_what_they_give_together() -> None:
     """As in a run that is resumed, or on an engine, where earlier blocks are read again."""
     from vlmlens.abc import WorkUnit

@@ -37,9 +37,15 @@ class Weights(Analysis):
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
-        """See `Analysis.check_model`: the modules are attention whose heads are known."""
+        """See `Analysis.check_model`: attention has heads, and words have tokens."""
         del samples, columns
         stacks(skeleton, self.options.sites)
+        if self.options.words and Words.of(skeleton, fold=self.options.fold) is None:
+            raise SpecError(
+                "The model has no embedding and unembedding, so no words can be followed.",
+                subject="words",
+                hint="Leave the option words out.",
+            )
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""

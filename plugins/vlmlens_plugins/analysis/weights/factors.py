@@ -233,14 +233,14 @@ def product_norms(
     first = inner[:: len(inner) // count]
     shared = torch.equal(first.repeat_interleave(len(inner) // count, 0), inner)
     reads = first if shared else inner
-    output = writer.output.to(reads)
-    right = writer.value_root.transpose(-1, -2).to(reads)
-    heads = []
-    for number, outer in enumerate(left.to(reads)):
-        own = reads[number * len(reads) // len(inner)]
-        crossing = torch.einsum("sw,gtw->gst", own, output)
-        heads.append((outer @ crossing @ right).double().square().sum((1, 2)).sqrt())
-    return torch.stack(heads).cpu()
+    output, right = (
+        each.to(reads) for each in (writer.output, writer.value_root.transpose(-1, -2))
+    )
+    norms = []
+    for own, outer in zip(reads, left.to(reads).chunk(len(reads)), strict=True):
+        crossing = torch.einsum("sw,gtw->gst", own, output) @ right
+        norms.append((outer[:, None] @ crossing).double().square().sum((2, 3)).sqrt())
+    return torch.cat(norms).cpu()
 
 
 def strongest(composed: Composed, most: int) -> list[list[int]]:

@@ -134,19 +134,14 @@ class HeadWork(ModelWork):
     def _composed(self, own: Factors, given: Mapping[str, JSON]) -> dict[str, JSON]:
         """How the module's heads read what each earlier one writes."""
         width = own.matrices.value.shape[-1]
+        writers = self._earlier(given["earlier"], width)
+        heads = len(own.matrices.value) + sum(len(one.output) for one in writers.values())
+        most = heads if heads <= LISTED else self.options.strongest
         found: dict[str, list[list[JSON]]] = {
             kind: [[] for _ in own.matrices.value] for kind in KINDS
         }
         peaks: dict[str, dict[str, float | None]] = {kind: {} for kind in KINDS}
         sums = {kind: [0.0, 0] for kind in KINDS}
-        earlier = {name: self._writers[name] for name in given["earlier"]}
-        writers = {
-            name: one
-            for name, one in earlier.items()
-            if one is not None and one.output.shape[-1] == width
-        }
-        heads = len(own.matrices.value) + sum(len(one.output) for one in writers.values())
-        most = heads if heads <= LISTED else self.options.strongest
         for name, writer in writers.items():
             for kind, composed in compose(own, writer).items():
                 known = composed.score[~composed.score.isnan()]
@@ -160,6 +155,15 @@ class HeadWork(ModelWork):
             ]
         random = float(width**-0.5)
         return {"compositions": found, "peaks": peaks, "sums": sums, "random": random}
+
+    def _earlier(self, names: Sequence[str], width: int) -> dict[str, Writer]:
+        """What earlier modules write, of those that can be read and have this width."""
+        known = {name: self._writers[name] for name in names}
+        return {
+            name: one
+            for name, one in known.items()
+            if one is not None and one.output.shape[-1] == width
+        }
 
     def _projector(self, vlm: ModelAdapter, name: str) -> dict[str, JSON]:
         if self._words is None:
