@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
+from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 from vlmlens_plugins.analysis.weights.checks import WeightsChecks
@@ -27,6 +28,10 @@ class TestSteering(SteeringChecks):
 
 class TestWeights(WeightsChecks):
     """Weights."""
+
+
+class TestHeads(HeadsChecks):
+    """Heads."""
 
 
 class TestAttribution(AttributionChecks):
