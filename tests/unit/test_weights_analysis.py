@@ -18,7 +18,7 @@ from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import picture
 from vlmlens_plugins.analysis._induction import induction_model
 from vlmlens_plugins.analysis.weights import Weights
-from vlmlens_plugins.analysis.weights.calling import calls
+from vlmlens_plugins.analysis.weights.calling import Call, Unreadable, calls
 from vlmlens_plugins.analysis.weights.factors import Factors, chance, compose, eigenvalue_score
 from vlmlens_plugins.analysis.weights.matrices import HeadMatrices, read_matrices
 from vlmlens_plugins.analysis.weights.projector import last_linear, read_directions
@@ -273,6 +273,26 @@ def test_without_an_unembedding_there_are_spectra_and_composition_only() -> None
     assert set(result.table("weights-heads").columns["copying"]) == {None}
     with pytest.raises(SpecError, match="no words can be followed"):
         analysed(vlm, [sample], words="red")
+
+
+def test_edits_change_activations_and_not_what_is_read() -> None:
+    sample = Sample("a", "x", (picture(32, 32, seed=1),))
+    plain, _ = analysed(tiny_model(), [sample])
+    with tiny_model().edited("llm.block.0/all = zero"):
+        edited, heard = analysed(tiny_model(), [sample])
+    assert not heard
+    assert plain.tables == edited.tables
+
+
+def test_weights_that_are_offloaded_are_refused() -> None:
+    vlm = deepcopy(tiny_model())
+    vlm.module.to("meta")
+    (site,) = vlm.sites.resolve("llm.block.0.attn")
+    assert Words.of(vlm, fold=True) is None
+    Weights(Weights.Options(words="red")).check_model(vlm, [], [])  # as of a skeleton
+    call = Call(((torch.zeros(1, 3, 32),), {}), None)
+    with pytest.raises(Unreadable, match="not in memory"):
+        read_matrices(vlm, site, call)
 
 
 def test_blocks_read_alone_give_what_they_give_together() -> None:

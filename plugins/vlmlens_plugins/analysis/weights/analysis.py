@@ -18,7 +18,7 @@ from vlmlens_plugins.analysis.logit_lens.words import token_text
 from vlmlens_plugins.analysis.weights import report
 from vlmlens_plugins.analysis.weights.found import Found, Module
 from vlmlens_plugins.analysis.weights.options import WeightsOptions
-from vlmlens_plugins.analysis.weights.vocabulary import Words
+from vlmlens_plugins.analysis.weights.vocabulary import Words, has_words
 from vlmlens_plugins.analysis.weights.work import HeadOptions, HeadWork
 
 _STACK = re.compile(r"(?P<stack>.+)\.block\.\d+")
@@ -40,7 +40,7 @@ class Weights(Analysis):
         """See `Analysis.check_model`: attention has heads, and words have tokens."""
         del samples, columns
         stacks(skeleton, self.options.sites)
-        if self.options.words and Words.of(skeleton, fold=self.options.fold) is None:
+        if self.options.words and not has_words(skeleton):
             raise SpecError(
                 "The model has no embedding and unembedding, so no words can be followed.",
                 subject="words",

@@ -82,7 +82,7 @@ def calls(vlm: ModelAdapter, batch: Batch, sites: Iterable[Site]) -> dict[str, C
             return arguments
 
         rewrites.append((site, record))
-    with suppress(SiteSilent), edit_hooks(vlm.module, [], rewrites, often=True):
+    with _unedited(vlm), suppress(SiteSilent), edit_hooks(vlm.module, [], rewrites, often=True):
         vlm.forward(batch)
     found = {}
     for site in wanted:
@@ -92,6 +92,17 @@ def calls(vlm: ModelAdapter, batch: Batch, sites: Iterable[Site]) -> dict[str, C
             start = input_of(around, block) if around is not None and block is not None else None
             found[site.name] = Call(given[site.name], start)
     return found
+
+
+@contextmanager
+def _unedited(vlm: ModelAdapter) -> Iterator[None]:
+    """Without the edits that hold: they change activations, and weights are what is read."""
+    held = vlm.active_edits[:]
+    vlm.active_edits.clear()
+    try:
+        yield
+    finally:
+        vlm.active_edits.extend(held)
 
 
 @contextmanager

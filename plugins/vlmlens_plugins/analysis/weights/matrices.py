@@ -23,6 +23,7 @@ from vlmlens_plugins.analysis.weights.norms import Norm, near, read_norm
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, SiteError, EditError)
 """What a module may raise that is called in another way than by its model."""
+_UNKNOWN = "the norm before it is not known, and not folded in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,9 @@ def _norm_before(vlm: ModelAdapter, site: Site, call: Call) -> tuple[Norm | None
     block = block_of(vlm, site)
     own = input_of(call.arguments, site).float()
     if block is None or call.block is None or call.block.shape != own.shape:
-        return None, "the norm before it is not known, and not folded in"
+        return None, _UNKNOWN
+    if not call.block.any():  # any norm would do
+        return None, _UNKNOWN
     if near(own, call.block.float(), 1e-6):
         return None, "no norm before it"
     for part in vlm.module.get_submodule(block.path).modules():
@@ -170,7 +173,7 @@ def _norm_before(vlm: ModelAdapter, site: Site, call: Call) -> tuple[Norm | None
         norm = _as_norm(part, call.block, own)
         if norm is not None:
             return norm, "with the weight of the norm before it"
-    return None, "the norm before it is not known, and not folded in"
+    return None, _UNKNOWN
 
 
 def _as_norm(part: torch.nn.Module, start: torch.Tensor, own: torch.Tensor) -> Norm | None:

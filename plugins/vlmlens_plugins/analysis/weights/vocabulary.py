@@ -38,11 +38,12 @@ class Words:
 
     @classmethod
     def of(cls, vlm: ModelAdapter, *, fold: bool) -> Words | None:
-        """None where the model has no embedding and unembedding of one width."""
+        """None where the model has no embedding and unembedding, or they are not in memory."""
         readout = vlm.readout()
-        if readout is None or "llm.embed" not in vlm.sites.canonical:
+        if readout is None or not has_words(vlm):
             return None
-        return cls(vlm, readout, fold)
+        found = cls(vlm, readout, fold)
+        return None if found._embedding.weight.is_meta else found
 
     @cached_property
     def size(self) -> int:
@@ -144,6 +145,11 @@ class Words:
         weight = self.embed([0])
         with torch.no_grad(), nullcontext() if module is None else in_float32([module]):
             return read_norm(self.readout.norm, weight.shape[-1], weight.device)
+
+
+def has_words(vlm: ModelAdapter) -> bool:
+    """Whether a model, or its skeleton, has an embedding and an unembedding."""
+    return "llm.embed" in vlm.sites.canonical and vlm.readout() is not None
 
 
 def _scores(read: torch.Tensor, wrote: torch.Tensor) -> list[float | None]:
