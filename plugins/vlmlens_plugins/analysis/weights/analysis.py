@@ -56,6 +56,8 @@ class Weights(Analysis):
             warnings.append(message)
             context.warn(message)
 
+        if vlm.active_edits:
+            warn("Edits change activations, not weights: this is what weights say without them.")
         found = self._found(context, vlm)
         for message in _missing(found):
             warn(message)

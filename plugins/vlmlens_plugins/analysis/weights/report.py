@@ -160,8 +160,8 @@ def _compositions(found: Found, stack: str) -> Iterator[Finding]:
         own = [pair for pair in found.pairs if (pair.stack, pair.kind) == (stack, kind)]
         if not own:
             continue
-        best = min(own, key=lambda pair: (pair.p_all, -pair.score))
-        sure = best.p_all <= _ALPHA and best.score > best.random
+        sure = [pair for pair in own if pair.p_all <= _ALPHA and pair.score > pair.random]
+        best = max(sure or own, key=lambda pair: pair.score)
         numbers = (
             f"{kind} composition {best.score:.2f}, mean of all pairs "
             f"{found.mean(stack, kind):.2f}, random {best.random:.2f}, p {_p(best.p_all)} among "
