@@ -131,7 +131,8 @@ class _Reader:
         """What is given to the norm behind the attention, if there is one."""
         branch = self.branches[block.name]["attn_out"]
         attention = self._site(f"{block.name}.attn")
-        if attention is None or attention.path == branch.path:
+        own = ("" if attention is None else attention.path, self.heads[block.name].path)
+        if attention is None or branch.path in own:
             return None
         return replace(branch, name=f"{branch.name}:in", side="in", scale="")
 
