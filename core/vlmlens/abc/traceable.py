@@ -130,6 +130,7 @@ class Traceable(Editable):
         inputs: Sequence[str] = (),
         logits: Logits = "last",
         at: str | Site | None = None,
+        without: Sequence[Sequence[str | Site]] = (),
     ) -> Gradients:
         """The gradients of a number that a pass gives, at some sites and inputs, per sample.
 
@@ -146,6 +147,8 @@ class Traceable(Editable):
             inputs: Inputs of the model, as "pixel_values": names of `Batch.inputs`.
             logits: Which logits the metric gets.
             at: A site whose activation, as its module gives it, the metric gets instead of logits.
+            without: Groups of sites. For each, the gradients are taken once more, with none flowing
+                through these sites; see `Gradients.without`.
 
         Returns:
             By site name, gradients in the shape of the activations; the metric's values.
@@ -161,7 +164,14 @@ class Traceable(Editable):
 
         model: Any = self
         return gradients_of(
-            model, batch, _listed(sites), metric, inputs=inputs, logits=logits, at=at
+            model,
+            batch,
+            _listed(sites),
+            metric,
+            inputs=inputs,
+            logits=logits,
+            at=at,
+            without=without,
         )
 
 

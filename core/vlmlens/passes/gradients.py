@@ -60,6 +60,7 @@ class Gradients(Mapping[str, torch.Tensor]):
         inputs: The gradients at inputs of the model, by their name in `Batch.inputs`.
         logits: The logits from which the metric was computed; None if it was computed from an
             activation.
+        without: For each group of sites through which no gradient was to flow, the gradients.
     """
 
     batch: Batch
@@ -69,6 +70,7 @@ class Gradients(Mapping[str, torch.Tensor]):
     gradients: Mapping[str, torch.Tensor]
     inputs: Mapping[str, torch.Tensor]
     logits: torch.Tensor | None
+    without: Sequence[Mapping[str, torch.Tensor]] = ()
 
     def __getitem__(self, site: str) -> torch.Tensor:
         if site not in self.gradients:
@@ -112,6 +114,7 @@ def gradients_of(
     inputs: Sequence[str] = (),
     logits: Logits = "last",
     at: str | Site | None = None,
+    without: Sequence[Iterable[str | Site]] = (),
 ) -> Gradients:
     """The implementation of `ModelAdapter.gradients`."""
     sites = {site.name: site for item in patterns for site in _resolved(vlm, item)}
@@ -120,7 +123,9 @@ def gradients_of(
     check_differentiable(vlm)
     source = None if at is None else _single(vlm, at)
     ends = [] if source is None else [_whole(source)]
-    watch = _Watch(dict.fromkeys([*map(_whole, sites.values()), *ends]))
+    groups = [{_whole(s) for item in group for s in _resolved(vlm, item)} for group in without]
+    closable = [site for group in groups for site in group]
+    watch = _Watch(dict.fromkeys([*map(_whole, sites.values()), *ends, *closable]), closable)
     with differentiable():
         fed, leaves = _with_inputs(batch, inputs)
         with edit_hooks(vlm.module, watch.edits()):
@@ -135,16 +140,30 @@ def gradients_of(
             )
         values = _checked(metric(given), len(batch))
         wanted = [*watch.kept.values(), *leaves.values()]
-        found = _differentiated(values, wanted, sites)
-    by_module = dict(zip(watch.kept, found, strict=False))
-    by_input = dict(zip(leaves, found[len(watch.kept) :], strict=True))
-    activations, gradients = {}, {}
-    for name, site in sites.items():
-        whole = _whole(site)
-        activations[name] = part_of(watch.kept[whole].detach(), site, vlm.module)
-        gradients[name] = _part(by_module[whole], site, vlm.module)
-    kept = None if source else given.detach()
-    return Gradients(batch, sites, values.detach(), activations, gradients, by_input, kept)
+        rounds = []
+        for number, closed in enumerate([*groups, set()]):
+            watch.closed, more = closed, number < len(groups)
+            rounds.append(_differentiated(values, wanted, sites, again=more))
+    named = [
+        {
+            name: _part(found[list(watch.kept).index(_whole(site))], site, vlm.module)
+            for name, site in sites.items()
+        }
+        for found in rounds
+    ]
+    return Gradients(
+        batch,
+        sites,
+        values.detach(),
+        {
+            name: part_of(watch.kept[_whole(site)].detach(), site, vlm.module)
+            for name, site in sites.items()
+        },
+        named[-1],
+        dict(zip(leaves, rounds[-1][len(watch.kept) :], strict=True)),
+        None if source else given.detach(),
+        named[:-1],
+    )
 
 
 def check_differentiable(vlm: Model) -> None:
@@ -188,9 +207,12 @@ def _whole(site: Site) -> Site:
 class _Watch:
     """Keeps the activations of modules as parts of the graph, which begins with the first."""
 
-    def __init__(self, sites: Iterable[Site]) -> None:
+    def __init__(self, sites: Iterable[Site], closable: Iterable[Site]) -> None:
         self._sites = list(sites)
+        self._closable = set(closable)
         self.kept: dict[Site, torch.Tensor] = {}
+        self.closed: set[Site] = set()
+        """Through these, no gradient flows."""
 
     def edits(self) -> list[tuple[Site, Callable[[torch.Tensor], torch.Tensor]]]:
         """What keeps the activation of each site, and hands it on."""
@@ -202,7 +224,10 @@ class _Watch:
                 raise cut_off(site.path)
             own = activation if activation.requires_grad else activation.detach().requires_grad_()
             self.kept[site] = own
-            return own.clone()  # models write into some activations
+            handed = own.clone()  # models write into some activations
+            if site in self._closable:
+                handed.register_hook(lambda g: torch.zeros_like(g) if site in self.closed else g)
+            return handed
 
         return keep
 
@@ -249,7 +274,11 @@ def _checked(values: torch.Tensor, samples: int) -> torch.Tensor:
 
 
 def _differentiated(
-    values: torch.Tensor, wanted: Sequence[torch.Tensor], sites: Mapping[str, Site]
+    values: torch.Tensor,
+    wanted: Sequence[torch.Tensor],
+    sites: Mapping[str, Site],
+    *,
+    again: bool,
 ) -> list[torch.Tensor]:
     """The gradients; 0 where the metric does not depend on an activation."""
     if not wanted:
@@ -262,7 +291,7 @@ def _differentiated(
             hint="Choose sites before the logits.",
         )
     found = torch.autograd.grad(
-        values.sum(), list(wanted), allow_unused=True, materialize_grads=True
+        values.sum(), list(wanted), allow_unused=True, materialize_grads=True, retain_graph=again
     )
     return list(found)
 

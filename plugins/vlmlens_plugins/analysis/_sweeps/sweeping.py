@@ -49,6 +49,16 @@ class SweepOptions(Options):
     )
 
 
+class PairOptions(SweepOptions):
+    """Options of sweeps over pairs."""
+
+    min_difference: float = Field(
+        0.5,
+        ge=0,
+        description="Leave out pairs whose two runs differ by less in their logit difference.",
+    )
+
+
 def answer_tokens(
     vlm: ModelAdapter, items: Sequence[Item]
 ) -> tuple[list[Item], list[list[int]], list[list[int]], list[str]]:

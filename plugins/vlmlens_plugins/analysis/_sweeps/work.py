@@ -137,11 +137,11 @@ class _Recorded:
         """Run them. The donors' pass is outside of the edits under which the targets run."""
         tokens = [unit.arguments["tokens"] for unit in units]
         prefixes = [unit.arguments["prefix"] for unit in units]
-        target = vlm.replay(encoded(vlm, [_target(unit) for unit in units], prefixes))
+        target = vlm.replay(encoded(vlm, [target_of(unit) for unit in units], prefixes))
         donor = None
         if units[0].arguments["donor"] is not None:
             with _bare(vlm, len(units[0].arguments["under"])):
-                donor = vlm.replay(encoded(vlm, [_donor(unit) for unit in units], prefixes))
+                donor = vlm.replay(encoded(vlm, [donor_of(unit) for unit in units], prefixes))
         base = measured(_logits(target.logits), tokens)
         if donor is None:
             return cls(vlm, tokens, target, None, base, None, ())
@@ -280,11 +280,13 @@ def _parts(unit: WorkUnit) -> list[Sample]:
     return found
 
 
-def _target(unit: WorkUnit) -> Sample:
+def target_of(unit: WorkUnit) -> Sample:
+    """The sample that runs under edits."""
     return replace(unit.sample, images=unit.sample.images[: unit.arguments["own"]])
 
 
-def _donor(unit: WorkUnit) -> Sample:
+def donor_of(unit: WorkUnit) -> Sample:
+    """The sample from which rows are taken."""
     images = unit.sample.images[unit.arguments["own"] :]
     return _sample(f"donor of {unit.sample.id}", unit.arguments["donor"], images, unit.sample)
 

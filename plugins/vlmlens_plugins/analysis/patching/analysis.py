@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, SelectorError, SpecError
+from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
 from vlmlens.pairs import pairs_of
-from vlmlens.regions import ATTRIBUTE, regions_of
 from vlmlens.results import Figure, Result
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
@@ -141,7 +140,7 @@ class Patching(Analysis):
         self, context: AnalysisContext, layouts: grid.Layouts, items: Sequence[Item]
     ) -> list[Cell]:
         """The grid of the sweep, in order of depth."""
-        wanted = self.options.rows or _default_rows(
+        wanted = self.options.rows or grid.default_rows(
             [one for item in items for one in (item.target, item.donor) if one is not None]
         )
         seeds = range(context.seed, context.seed + self.options.controls)
@@ -214,26 +213,7 @@ def _patch_figure(vlm: ModelAdapter, place: grid.Place, swept: Swept, direction:
     )
 
 
-def _default_rows(samples: Sequence[Sample]) -> list[str]:
-    """Image, question, last; and the first region that all samples have, and the rest."""
-    rows = list(grid.DEFAULT_ROWS)
-    named = [regions_of(sample.attributes.get(ATTRIBUTE), sample.id) for sample in samples]
-    common = [name for name in named[0] if _named(name) and all(name in each for each in named)]
-    if common:
-        rows[1:1] = [f"image.region({common[0]})", f"image.rest({common[0]})"]
-    return rows
-
-
 def _named_sites(names: Sequence[str]) -> str:
     """The first of some sites, and how many more there are."""
     more = len(names) - 1
     return f"{names[0]} and {more} more sites" if more > 1 else " and ".join(names)
-
-
-def _named(region: str) -> bool:
-    """Whether a selector can name it."""
-    try:
-        Selector.parse(f"image.region({region})")
-    except SelectorError:
-        return False
-    return True

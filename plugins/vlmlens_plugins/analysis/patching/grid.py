@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import SelectorError, SiteNotFound
 from vlmlens.passes.edits import split_outside
+from vlmlens.regions import ATTRIBUTE, regions_of
+from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item
@@ -202,6 +204,25 @@ def _has_others(place: Place, rows: str, layouts: Layouts) -> bool:
     try:
         for layout in layouts[place.axis]:
             chosen.positions(layout)
+    except SelectorError:
+        return False
+    return True
+
+
+def default_rows(samples: Sequence[Sample]) -> list[str]:
+    """Image, question, last; and the first region that all samples have, and the rest."""
+    rows = list(DEFAULT_ROWS)
+    named = [regions_of(sample.attributes.get(ATTRIBUTE), sample.id) for sample in samples]
+    common = [name for name in named[0] if _named(name) and all(name in each for each in named)]
+    if common:
+        rows[1:1] = [f"image.region({common[0]})", f"image.rest({common[0]})"]
+    return rows
+
+
+def _named(region: str) -> bool:
+    """Whether a selector can name it."""
+    try:
+        Selector.parse(f"image.region({region})")
     except SelectorError:
         return False
     return True

@@ -6,13 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmlens_plugins.analysis._sweeps import SweepOptions
-from vlmlens_plugins.analysis._sweeps.sweeping import Texts
+from vlmlens_plugins.analysis._sweeps.sweeping import PairOptions, Texts
 
 Direction = Literal["denoise", "noise", "both"]
 
 
-class PatchingOptions(SweepOptions):
+class PatchingOptions(PairOptions):
     """What is patched, and into which run."""
 
     direction: Direction = Field(
@@ -45,11 +44,6 @@ class PatchingOptions(SweepOptions):
         3.0, gt=0, description="The noise, in standard deviations of each dimension at that place."
     )
     noises: int = Field(3, ge=1, description="With mode=trace: draws of the noise per sample.")
-    min_difference: float = Field(
-        0.5,
-        ge=0,
-        description="Leave out pairs whose two runs differ by less in their logit difference.",
-    )
     patches: int = Field(
         2, ge=0, description="For so many samples of each task, every image row is patched alone."
     )

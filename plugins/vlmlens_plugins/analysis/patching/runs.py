@@ -14,7 +14,7 @@ from vlmlens.pairs import Pair, aligned, pairs_of, said
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item, Swept, sweep
-from vlmlens_plugins.analysis._sweeps.sweeping import spreads
+from vlmlens_plugins.analysis._sweeps.sweeping import PairOptions, spreads
 from vlmlens_plugins.analysis._sweeps.work import CellOptions
 from vlmlens_plugins.analysis._tasks import ALL
 from vlmlens_plugins.analysis.patching.options import PatchingOptions
@@ -31,7 +31,7 @@ def directions(options: PatchingOptions) -> tuple[str, ...]:
     return (DENOISE, NOISE) if options.direction == "both" else (options.direction,)
 
 
-def usable_pairs(context: AnalysisContext, options: PatchingOptions) -> list[Pair]:
+def usable_pairs(context: AnalysisContext, options: PairOptions) -> list[Pair]:
     """The first pairs of each task that differ, are aligned, and are answered as they should be.
 
     Raises:
@@ -53,9 +53,7 @@ def usable_pairs(context: AnalysisContext, options: PatchingOptions) -> list[Pai
     return pairs
 
 
-def _answered(
-    context: AnalysisContext, pairs: Sequence[Pair], options: PatchingOptions
-) -> list[Pair]:
+def _answered(context: AnalysisContext, pairs: Sequence[Pair], options: PairOptions) -> list[Pair]:
     """Those in each of whose runs the right one of the two answers is preferred, and clearly."""
     base = sweep(context, items_of(pairs, DENOISE), [Cell(())], options)
     clean, corrupted = base.difference("donor")[0], base.difference()[0]
