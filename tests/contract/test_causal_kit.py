@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
@@ -21,3 +22,7 @@ class TestAblation(AblationChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestAttribution(AttributionChecks):
+    """Attribution."""

@@ -83,3 +83,13 @@ STEERING = Manifest(
     requires=("torch", "sklearn"),
     checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
 )
+
+ATTRIBUTION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="attribution",
+    target="vlmlens_plugins.analysis.attribution:Attribution",
+    help="What each head, MLP and patch does to the answer, by gradients held to the truth.",
+    needs=frozenset({"labels", "model", "generate", "readout"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.attribution.checks:ATTRIBUTION_CHECKS",
+)
