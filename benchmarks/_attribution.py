@@ -21,7 +21,7 @@ from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
 
 NODE_ROWS = ("image", "question", "last")
-EDGE_ROWS = ("image", "text", "special")
+EDGE_ROWS = ("image", "text")
 STEPS = 5
 PASSES, EDGE_PASSES = 4.0, 16.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
+from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 
@@ -22,6 +23,10 @@ class TestAblation(AblationChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestHeads(HeadsChecks):
+    """Heads."""
 
 
 class TestAttribution(AttributionChecks):

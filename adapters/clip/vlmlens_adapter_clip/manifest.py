@@ -23,7 +23,7 @@ MANIFEST = Manifest(
     model_types=("clip", "siglip", "siglip2"),
     limits=(
         "It writes no text: generate is refused, and so are analyses that follow the next token "
-        "(patching, knockout, ablation, steering, logit-lens).",
+        "(patching, knockout, ablation, steering, attribution, circuit, heads, logit-lens).",
         "It has no logits: gradients are taken of activations only (at=), and contributions to "
         "logits are refused.",
         "Under edits, analyses that compare choices are refused (blind-test): edits cannot "

@@ -84,6 +84,16 @@ STEERING = Manifest(
     checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
 )
 
+HEADS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="heads",
+    target="vlmlens_plugins.analysis.heads:Heads",
+    help="Heads by role: previous token, duplicate token, induction, and those that see the image.",
+    needs=frozenset({"model", "generate"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.heads.checks:HEADS_CHECKS",
+)
+
 ATTRIBUTION = Manifest(
     kind=PluginKind.ANALYSIS,
     name="attribution",

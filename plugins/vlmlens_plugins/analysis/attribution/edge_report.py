@@ -72,7 +72,7 @@ def _finding(scores: EdgeScores, task: str, own: Sequence[int]) -> Finding:
         for u, v, g in best
     )
     text = f"{task}: the strongest edges by estimate are {named}. "
-    text += f"All edges from the inputs together leave {left:.1%} of the effect unexplained"
+    text += f"All edges from the inputs together leave {abs(left):.1%} of the effect unexplained"
     text += ": more steps are needed (edge_steps)." if abs(left) > _LEFT else "."
     values: dict[str, Cell] = {
         "from": scores.senders[best[0][0]], "to": scores.receivers[best[0][1]],
