@@ -8,6 +8,7 @@ from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
+from vlmlens_plugins.analysis.weights.checks import WeightsChecks
 
 
 class TestPatching(PatchingChecks):
@@ -24,6 +25,10 @@ class TestAblation(AblationChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestWeights(WeightsChecks):
+    """Weights."""
 
 
 class TestHeads(HeadsChecks):
