@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +15,19 @@ import torch
 
 import vlmlens.registry  # noqa: F401  edits as text need it
 from vlmlens.abc import AnalysisContext, WorkUnit
-from vlmlens.errors import MissingAnnotation, SelectorError
+from vlmlens.errors import MissingAnnotation, SelectorError, SpecError
 from vlmlens.passes.contributions import contributions
 from vlmlens.samples import Sample
 from vlmlens.testing.model import TinyLlava, request, tiny_model
 from vlmlens.testing.tiny import picture
+from vlmlens_adapter_blip2.checks import FlanT5Checks
+from vlmlens_adapter_cogvlm.checks import CogVLMChecks
+from vlmlens_adapter_qwen2vl.checks import Qwen3VLChecks
 from vlmlens_plugins.analysis._attribution import Node, edge_scores, node_scores, nodes_of
 from vlmlens_plugins.analysis._sweeps import Cell, Change, Item, SweepOptions, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
 from vlmlens_plugins.analysis._sweeps.work import encoded
-from vlmlens_plugins.analysis.attribution import Attribution
+from vlmlens_plugins.analysis.attribution import Attribution, edge_report
 from vlmlens_plugins.analysis.attribution.options import AttributionOptions
 from vlmlens_plugins.analysis.attribution.patches import (
     PatchOptions,
@@ -207,12 +211,19 @@ def unit_of_patches(vlm: TinyLlava):  # type: ignore[no-untyped-def]
     return WorkUnit(items(1)[0].target, {"prefix": prefix, "tokens": tokens})
 
 
-def pairs(vlm: TinyLlava, count: int = 6) -> list[Sample]:
+def unseen(item: Item) -> Item:
+    """Texts that differ in a word, in place of pictures."""
+    one, other = (Sample(f"{end}{item.group}", f"{item.target.prompt} {end}") for end in "xy")
+    return replace(item, target=one, donor=other)
+
+
+def pairs(vlm: TinyLlava, count: int = 6, *, images: bool = True) -> list[Sample]:
     """Pairs, each with two letters of which the model prefers one in the one sample only."""
     found = []
     several = [replace(item, answers=tuple(ascii_lowercase)) for item in items(1)]
     _, (prefix,), (letters,), _ = answer_tokens(vlm, several)
-    for i, item in enumerate(items(3 * count)):
+    tried = items(3 * count) if images else [unseen(item) for item in items(9 * count)]
+    for i, item in enumerate(tried):
         assert item.donor is not None
         batch = vlm.encode([item.donor, item.target], answers=[prefix, prefix])
         logits = vlm.forward(batch, logits="last").logits
@@ -252,6 +263,8 @@ def test_estimates_of_a_saturated_model_are_said_not_to_be_believed(*, saturated
             methods=["nodes"], kinds="block", rows="image", check=1, min_difference=0
         )
         result = Attribution(options).run(told)
+    assert "too few, or too much alike, for a rank correlation" in result.findings[1].text
+    assert "ranking" not in result.findings[1].text
     believed = "not believe" not in result.findings[1].text
     assert believed is not saturated, result.findings[1].text
 
@@ -274,6 +287,85 @@ def test_text_only_samples_have_no_patches() -> None:
     told = AnalysisContext(asked, None, cache(lambda: vlm), warn=said.append)  # type: ignore[arg-type]
     result = Attribution(AttributionOptions(only_right=False)).run(told)
     assert [table.name for table in result.tables] == ["direct"]
-    assert any("no sample that is followed has an image" in text for text in said)
+    assert not any("image" in text for text in said)
+    assert "nodes and edges, which need pairs; patches: there is no image" in result.notes[0]
     total = sum(result.tables[0].columns["added"])  # type: ignore[arg-type]
     assert total == pytest.approx(float(result.findings[0].values["logits"]), abs=1e-4)  # type: ignore[arg-type]
+    with pytest.raises(MissingAnnotation, match="no sample has an image"):
+        Attribution(AttributionOptions(methods=["direct", "patches"])).check(asked, ())
+
+
+def test_rows_of_images_are_no_default_of_text_pairs() -> None:
+    vlm = tiny_model()
+    said: list[str] = []
+    told = replace(context(vlm), samples=pairs(vlm, images=False, count=1), warn=said.append)
+    options = AttributionOptions(methods="nodes", check=1, min_difference=0, kinds="mlp")
+    nodes = Attribution(options).run(told).table("nodes").columns
+    assert list(dict.fromkeys(nodes["rows"])) == ["question", "last"]
+    assert not any("image" in text for text in said)
+
+
+def test_without_another_answer_it_is_the_logit_and_no_difference() -> None:
+    vlm = tiny_model()
+    said: list[str] = []
+    alone = [Sample("s0", "What?", (picture(32, 32),), label="a", task="alone")]
+    choosing = replace(alone[0], id="s1", choices=("a", "e"), task="mixed")
+    asked = [*alone, choosing, replace(alone[0], id="s2", task="mixed")]
+    told = AnalysisContext(asked, None, cache(lambda: vlm), warn=said.append)  # type: ignore[arg-type]
+    result = Attribution(AttributionOptions(only_right=False, steps=1)).run(told)
+    of_alone = [one.text for one in result.findings if one.text.startswith("alone:")]
+    of_mixed = [one.text for one in result.findings if one.text.startswith("mixed:")]
+    assert len(of_alone) == len(of_mixed) == 2
+    assert all("logit of the right answer" in text for text in of_alone)
+    assert not any("difference" in text for text in of_alone)
+    assert all("logit difference" in text for text in of_mixed)
+    assert any("1 of 3 samples are left out of direct contributions" in text for text in said)
+
+
+def test_nothing_is_asked_or_named_twice() -> None:
+    vlm = tiny_model()
+    twice = nodes_of(vlm, ["image", "last", "image"], ["heads", "heads"])
+    assert twice == nodes_of(vlm, ["image", "last"], ["heads"])
+    with pytest.raises(SpecError, match="asks for nothing"):
+        Attribution(AttributionOptions(methods="patches", patches=0)).check(
+            [items(1)[0].target], ()
+        )
+
+
+@pytest.mark.parametrize(
+    ("suite", "why"),
+    [
+        (CogVLMChecks, "it is not known, or not the sum"),
+        (FlanT5Checks, "not among those that the language model's self-attention reads"),
+    ],
+)
+def test_what_heads_take_from_patches_is_left_out_where_it_is_not_known(
+    suite: Any, why: str
+) -> None:
+    vlm = suite().load()
+    said: list[str] = []
+    asked = [Sample("s0", "What?", (picture(32, 32),), label="a", choices=("a", "e"))]
+    told = AnalysisContext(asked, None, cache(lambda: vlm), warn=said.append)  # type: ignore[arg-type]
+    result = Attribution(AttributionOptions(only_right=False, steps=1, draws=100)).run(told)
+    assert [figure.name for figure in result.figures][1:] == ["patch-gradients"]
+    assert any(why in text for text in said)
+
+
+def test_what_one_pair_does_not_have_adds_nothing_in_it() -> None:
+    """Image features enter later blocks of Qwen3-VL, and there are none without an image."""
+    vlm = Qwen3VLChecks().load()
+    words = {text: replace(items(1)[0], group=text) for text in ("picture", "text")}
+    words["text"] = replace(
+        words["text"], target=Sample("t", "What is this?"), donor=Sample("d", "What is that?")
+    )
+    told = replace(context(vlm), batch_size=1)
+    own, prefixes, tokens, _ = answer_tokens(vlm, list(words.values()))
+    scores = edge_scores(told, own, (prefixes, tokens), ("text", "special"), steps=1)
+    later = next(name for name in scores.senders if name.endswith("(added before it)"))
+    found = scores.values[scores.senders.index(later)]
+    assert np.isnan(found).any()
+    np.testing.assert_array_equal(np.isnan(found[..., 0]), np.isnan(found[..., 1]))
+    assert np.nanmax(np.abs(found[..., 1])) == 0
+    finding = edge_report.section(scores, own, AttributionOptions()).findings[0]
+    assert ("do not believe them" in finding.text) is (float(finding.values["left"] or 0) > 0.1)
+    assert (later in finding.text.rpartition("not on the way")[2]) is finding.notable

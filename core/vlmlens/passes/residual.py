@@ -301,6 +301,10 @@ def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _unless_rounding(name: str, written: torch.Tensor, stream: torch.Tensor) -> Iterator[Part]:
-    """The part, unless it is no more than how float32 rounds the stream."""
+    """The part, unless it is no more than how float32 rounds the stream.
+
+    Coarser numbers round the stream by more than small parts are, so theirs is named.
+    """
     if float(written.norm()) > _ROUNDING * float(stream.norm()):
-        yield Part(name, written)
+        coarse = stream.dtype not in (torch.float32, torch.float64)
+        yield Part(f"{name[:-1]}, rounding)" if coarse else name, written)

@@ -23,7 +23,8 @@ class EdgeScores:
             and "llm.norm", through which the logits read.
         rows: Groups of rows.
         values: float64 `[senders, receivers, rows, items]`: what exchanging what the receiver gets
-            from the sender is estimated to add; NaN where it gets nothing.
+            from the sender is estimated to add; NaN where it cannot get anything. A sender that
+            an item does not have (a bias or a rest of 0) adds 0.
         run: float64 `[items]`: the logit difference of the run that is patched.
         source: float64 `[items]`: that of the run from which rows come.
         left: float64 `[items]`: source - run less what all edges from the inputs make together. It
@@ -64,6 +65,8 @@ def edge_scores(
     for i, one in enumerate(results):
         places = [senders.index(name) for name in one["senders"]]
         values[places, :, :, i] = np.array(one["scores"], np.float64)
+    lacking = np.isnan(values) & ~np.isnan(values).all(-1, keepdims=True)
+    values[lacking] = 0
     run = np.array([one["run"] for one in results])
     source = np.array([one["source"] for one in results])
     inputs = np.nansum(values[[":in" in name for name in senders]], axis=(0, 1, 2))

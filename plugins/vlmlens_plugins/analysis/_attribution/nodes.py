@@ -70,7 +70,7 @@ def nodes_of(vlm: ModelAdapter, rows: Sequence[str], kinds: Sequence[Kind] = KIN
             subject="nodes",
             hint="`vlmlens plugins show ADAPTER` says what a family lacks.",
         )
-    return [Node(site, each) for site in sites for each in rows]
+    return [Node(site, each) for site in dict.fromkeys(sites) for each in dict.fromkeys(rows)]
 
 
 def node_scores(

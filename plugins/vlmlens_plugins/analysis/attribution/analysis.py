@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
-from vlmlens.errors import MissingAnnotation, SelectorError
+from vlmlens.errors import MissingAnnotation, SelectorError, SpecError
 from vlmlens.pairs import pairs_of
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -62,6 +62,18 @@ class Attribution(Analysis):
                     hint="The two samples of a pair must differ, each with an answer of its own; "
                     "or leave nodes and edges out: methods=[direct,patches].",
                 )
+        if "patches" in (asked or ()) and not any(sample.images for sample in samples):
+            raise MissingAnnotation(
+                "The methods name patches, and no sample has an image.",
+                subject="patches",
+                hint="Leave patches out: --set analysis.attribution.methods=[direct].",
+            )
+        if asked is not None and set(asked) == {"patches"} and not self.options.patches:
+            raise SpecError(
+                "methods=[patches] with patches=0 asks for nothing.",
+                subject="patches",
+                hint="Set analysis.attribution.patches to 1 or more.",
+            )
         check_labels(samples, "attribution")
 
     def check_model(
@@ -71,8 +83,8 @@ class Attribution(Analysis):
         del columns
         check_writes(skeleton, "attribution")
         if "nodes" in self._methods(samples):
-            nodes_of(skeleton, ["last"], self.options.kinds)
-            check_cost(2 * self.options.check, 1, self.options)
+            nodes = nodes_of(skeleton, self._wanted(samples), self.options.kinds)
+            check_cost(min(2 * self.options.check, len(nodes)), 1, self.options)
         if "patches" in self._methods(samples):
             patch_site(skeleton)
 
@@ -99,7 +111,10 @@ class Attribution(Analysis):
             tables=[each for section in sections for each in section.tables],
             figures=[each for section in sections for each in section.figures],
             options=self.options.model_dump(mode="json"),
-            notes=[each for section in sections for each in section.notes],
+            notes=[
+                *_left_out(self.options.methods, methods),
+                *(each for section in sections for each in section.notes),
+            ],
             warnings=warnings,
             overview=[each for section in sections for each in section.overview],
         )
@@ -108,7 +123,19 @@ class Attribution(Analysis):
         if self.options.methods is not None:
             return tuple(self.options.methods)
         paired = any(sample.attributes.get("pair") for sample in samples) and pairs_of(samples)[0]
-        return tuple(name for name in _ALL if paired or name not in OF_PAIRS)
+        found = [name for name in _ALL if paired or name not in OF_PAIRS]
+        if not any(sample.images for sample in samples):
+            found.remove("patches")
+        return tuple(found)
+
+    def _wanted(self, samples: Sequence[Sample]) -> list[str]:
+        """The rows of nodes; by default, none of images that no sample has."""
+        if self.options.rows is not None:
+            return list(dict.fromkeys(self.options.rows))
+        rows = grid.default_rows(samples)
+        if any(sample.images for sample in samples):
+            return rows
+        return [name for name in rows if not name.startswith("image")]
 
     def _of_pairs(self, context: AnalysisContext, methods: Sequence[Method]) -> list[Section]:
         """Nodes and edges, with one run of a pair in place of the other."""
@@ -149,7 +176,7 @@ class Attribution(Analysis):
             SelectorError: There are none.
         """
         samples = [one for item in items for one in (item.target, item.donor) if one is not None]
-        wanted = self.options.rows or grid.default_rows(samples)
+        wanted = self._wanted(samples)
         rows, missing = grid.applicable(wanted, Axis.LLM, layouts)
         for name, why in missing.items():
             context.warn(f"The rows {name!r} are left out: {why}")
@@ -167,7 +194,7 @@ class Attribution(Analysis):
         chosen = followed(context, self.options, asked)
         for message in (*warnings, *chosen.warnings):
             context.warn(message)
-        questions = _questions(context.model(), chosen.items, chosen.rivals)
+        questions = _comparable(context, _questions(context.model(), chosen.items, chosen.rivals))
         found = []
         direct = direct_of(context, questions) if "direct" in methods else None
         if direct is not None:
@@ -177,6 +204,31 @@ class Attribution(Analysis):
         if "patches" in methods and self.options.patches:
             found += patch_report.sections(context, questions, direct, self.options)
         return found
+
+
+def _left_out(asked: Sequence[Method] | None, methods: Sequence[Method]) -> list[str]:
+    """A note of the methods that the data do not allow."""
+    if asked is not None:
+        return []
+    lacking = {
+        "nodes": "nodes and edges, which need pairs",
+        "patches": "patches: there is no image",
+    }
+    named = [what for name, what in lacking.items() if name not in methods]
+    return [f"Left out: {'; '.join(named)}."] if named else []
+
+
+def _comparable(context: AnalysisContext, questions: Sequence[Asked]) -> list[Asked]:
+    """In a task with logit differences, only the samples that have one."""
+    paired = {one.task for one in questions if len(one.unit.arguments["tokens"]) > 1}
+    kept = [q for q in questions if q.task not in paired or len(q.unit.arguments["tokens"]) > 1]
+    if len(kept) < len(questions):
+        context.warn(
+            f"{len(questions) - len(kept)} of {len(questions)} samples are left out of direct "
+            "contributions and patches: others of their task have a second answer to compare the "
+            "right one with, and they have none."
+        )
+    return kept
 
 
 def _questions(vlm: ModelAdapter, items: Sequence[Item], rivals: Sequence[int]) -> list[Asked]:

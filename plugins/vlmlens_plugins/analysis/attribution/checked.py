@@ -102,21 +102,18 @@ def checked(
     whole = scores.source - scores.run
     estimates = {t: scores.values[:, own].mean(1) / whole[own].mean() for t, own in tasks.items()}
     chosen = {t: _chosen(values, options.check, context.seed) for t, values in estimates.items()}
-    wanted = sorted({number for numbers in chosen.values() for number in numbers})
-    cells = [Cell((Change(f"{nodes[number]} = patch"),)) for number in wanted]
     found = []
-    swept = sweep(context, items, cells, options) if cells else None
     for task, own in tasks.items():
         scale = whole[own].mean()
-        places = [wanted.index(number) for number in chosen[task]]
+        cells = [Cell((Change(f"{nodes[number]} = patch"),)) for number in chosen[task]]
         real = None
-        if swept is not None:
-            changes = (swept.difference() - swept.difference("base"))[np.ix_(places, own)]
+        if cells:
+            swept = sweep(context, [items[i] for i in own], cells, options)
             real = effects(
-                changes,
+                swept.difference() - swept.difference("base"),
                 whole[own],
                 [items[i].group for i in own],
-                controls=[None] * len(places),
+                controls=[None] * len(cells),
                 seed=context.seed,
                 draws=options.draws,
             )

@@ -33,6 +33,14 @@ class Asked:
     group: str
 
 
+def compared(asked: Sequence[Asked]) -> str:
+    """What numbers of these samples are of, in words."""
+    sizes = {len(one.unit.arguments["tokens"]) for one in asked}
+    if len(sizes) > 1:
+        return "logit difference, or logit of a single answer"
+    return "logit difference" if sizes == {2} else "logit of the right answer"
+
+
 class DirectWork(ModelWork):
     """Direct contributions to the logit difference, or to the logit of a single answer.
 

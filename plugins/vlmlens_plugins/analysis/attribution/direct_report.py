@@ -10,11 +10,10 @@ from vlmlens.abc import AnalysisContext
 from vlmlens.results import Cell, Figure, Finding, Series, Verdict
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._statistics import bootstrap_weights, generator, interval
-from vlmlens_plugins.analysis.attribution.direct import Asked, Direct
+from vlmlens_plugins.analysis.attribution.direct import Asked, Direct, compared
 from vlmlens_plugins.analysis.attribution.options import AttributionOptions
-from vlmlens_plugins.analysis.attribution.section import Section
+from vlmlens_plugins.analysis.attribution.section import Section, signed, strongest
 
-_NAMED = 3
 _CAPPED = 1e-2
 """A larger difference between the sum and the model's own logit difference is a soft cap."""
 
@@ -42,19 +41,19 @@ def section(
         for task, numbers in own.items()
         for row in _rows(direct, asked, task, numbers, context, options)
     ]
-    title = "What each component adds to the logit difference directly"
+    title = f"What each component adds to the {compared(asked)} directly"
     return Section(
-        [_finding(direct, task, numbers) for task, numbers in own.items()],
+        [_finding(direct, asked, task, numbers) for task, numbers in own.items()],
         [table("direct", title, rows, ("task", "component"))],
-        [_figure(direct, task, numbers) for task, numbers in own.items()],
-        [*_notes(direct), *about],
+        [_figure(direct, asked, task, numbers) for task, numbers in own.items()],
+        [*_notes(direct, compared(asked)), *about],
     )
 
 
-def _finding(direct: Direct, task: str, own: Sequence[int]) -> Finding:
+def _finding(direct: Direct, asked: Sequence[Asked], task: str, own: Sequence[int]) -> Finding:
     values = direct.values[:, own].mean(1)
-    order = np.argsort(-np.abs(values), kind="stable")[:_NAMED]
-    named = ", ".join(f"{direct.names[i]} ({values[i]:+.2f})" for i in order)
+    order = strongest(values, 0.005)
+    named = ", ".join(f"{direct.names[i]} ({signed(values[i])})" for i in order)
     total = float(direct.total[own].mean())
     kinds = {
         "heads": sum(v for n, v in zip(direct.names, values, strict=True) if ".heads[" in n),
@@ -62,8 +61,9 @@ def _finding(direct: Direct, task: str, own: Sequence[int]) -> Finding:
     }
     rest = total - sum(kinds.values())
     text = (
-        f"{task}: the logit difference of {total:.2f} is what heads add ({kinds['heads']:+.2f}), "
-        f"MLPs ({kinds['MLPs']:+.2f}) and the rest ({rest:+.2f}). Most is added by {named}."
+        f"{task}: the {compared([asked[i] for i in own])} of {total:.2f} is what heads add "
+        f"({signed(kinds['heads'])}), MLPs ({signed(kinds['MLPs'])}) and the rest "
+        f"({signed(rest)}). Most is added by {named}."
     )
     numbers: dict[str, Cell] = {
         "component": direct.names[int(order[0])], "added": float(values[order[0]]),
@@ -96,8 +96,9 @@ def _rows(
         }
 
 
-def _figure(direct: Direct, task: str, own: Sequence[int]) -> Figure:
+def _figure(direct: Direct, asked: Sequence[Asked], task: str, own: Sequence[int]) -> Figure:
     """By block: what its heads and its MLP add, each together."""
+    what = compared([asked[i] for i in own])
     values = direct.values[:, own].mean(1)
     blocks = list(dict.fromkeys(_block(name) for name in direct.names if name != "constant"))
     sums = {kind: dict.fromkeys(blocks, 0.0) for kind in ("heads", "MLP", "the rest")}
@@ -106,11 +107,11 @@ def _figure(direct: Direct, task: str, own: Sequence[int]) -> Figure:
             sums[_kind(name)][_block(name)] += float(value)
     return Figure(
         slug(f"direct {task}"),
-        f"{task}: what each block adds to the logit difference directly",
+        f"{task}: what each block adds to the {what} directly",
         "bar",
         x=blocks,
         x_label="block",
-        y_label="logit difference",
+        y_label=what,
         series=[Series(kind, list(by_block.values())) for kind, by_block in sums.items()],
     )
 
@@ -125,12 +126,12 @@ def _block(name: str) -> str:
     return ".".join(name.partition(":")[0].partition(" ")[0].split(".")[:3])
 
 
-def _notes(direct: Direct) -> list[str]:
+def _notes(direct: Direct, what: str) -> list[str]:
     found = [
         "Direct contributions: what each component writes at the last row, times the direction of "
-        "the logit difference in the unembedding, with the scale of the final norm frozen at its "
-        "value in the pass (Elhage et al. 2021). They sum to the logit difference. What a "
-        "component does through later ones is not in them.",
+        f"the {what} in the unembedding, with the scale of the final norm frozen at its value in "
+        "the pass (Elhage et al. 2021). They sum to it. What a component does through later ones "
+        "is not in them.",
     ]
     far = np.abs(direct.total - direct.logits)
     if bool((far > _CAPPED * np.maximum(1, np.abs(direct.logits))).any()):

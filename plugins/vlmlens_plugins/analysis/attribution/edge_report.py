@@ -12,10 +12,12 @@ from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis._statistics import bootstrap_weights, generator, interval
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis.attribution.options import AttributionOptions
-from vlmlens_plugins.analysis.attribution.section import Section
+from vlmlens_plugins.analysis.attribution.section import Section, percent
 
 _NAMED = 3
 _KEPT = 200
+_SAID = 0.005
+"""Weaker ones would be written as 0."""
 _LEFT = 0.1
 """More of the effect than this left over is worth a warning."""
 
@@ -63,22 +65,34 @@ def _strongest(
 def _finding(scores: EdgeScores, task: str, own: Sequence[int]) -> Finding:
     shares = _shares(scores, own)
     best = _strongest(shares, _NAMED)
-    left = float(scores.left[own].mean() / (scores.source - scores.run)[own].mean())
+    best = [place for n, place in enumerate(best) if n == 0 or abs(shares[place]) >= _SAID]
+    whole = np.abs((scores.source - scores.run)[own]).sum()
+    left = float(np.abs(scores.left[own]).sum() / whole)
     if not best:
         text = f"{task}: no edge does anything by estimate."
         return Finding(text, Verdict.INFO, task, {"left": left})
     named = ", ".join(
-        f"{scores.senders[u]} to {scores.receivers[v]} at {scores.rows[g]} ({shares[u, v, g]:.0%})"
+        f"{scores.senders[u]} to {scores.receivers[v]} at {scores.rows[g]} "
+        f"({percent(shares[u, v, g])})"
         for u, v, g in best
     )
     text = f"{task}: the strongest edges by estimate are {named}. "
-    text += f"All edges from the inputs together leave {abs(left):.1%} of the effect unexplained"
-    text += ": more steps are needed (edge_steps)." if abs(left) > _LEFT else "."
+    text += f"All edges from the inputs together leave {left:.1%} of the effect unexplained"
+    text += f": {_doubt(scores)}" if left > _LEFT else "."
     values: dict[str, Cell] = {
         "from": scores.senders[best[0][0]], "to": scores.receivers[best[0][1]],
         "rows": scores.rows[best[0][2]], "estimate": float(shares[best[0]]), "left": left,
     }  # fmt: skip
-    return Finding(text, Verdict.INFO, task, values)
+    return Finding(text, Verdict.INFO, task, values, notable=left > _LEFT)
+
+
+def _doubt(scores: EdgeScores) -> str:
+    """What to think of edges that leave much of the effect."""
+    later = [name for name in scores.senders if name.endswith("(added before it)")]
+    text = "do not believe them. More steps may help (edge_steps)"
+    if later:
+        text += f"; what enters behind the first block is not on the way ({', '.join(later)})"
+    return f"{text}."
 
 
 def _rows(

@@ -12,7 +12,7 @@ from vlmlens_plugins.analysis._sweeps.effects import ALPHA, too_few
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
 from vlmlens_plugins.analysis.attribution.checked import OFF, Checked
 from vlmlens_plugins.analysis.attribution.options import AttributionOptions
-from vlmlens_plugins.analysis.attribution.section import Section
+from vlmlens_plugins.analysis.attribution.section import Section, percent, strongest
 
 _NAMED = 3
 _DRAWN = 0.01
@@ -51,9 +51,9 @@ def _findings(found: Checked) -> Iterator[Finding]:
 
 
 def _strongest(found: Checked) -> Finding:
-    order = np.argsort(-np.abs(found.estimate), kind="stable").tolist()
+    order = strongest(found.estimate, 0.005)
     best = order[0]
-    named = ", ".join(f"{found.nodes[i]} ({_percent(found.estimate[i])})" for i in order[:_NAMED])
+    named = ", ".join(f"{found.nodes[i]} ({percent(found.estimate[i])})" for i in order)
     text = (
         f"{found.task}: of {len(found.nodes)} components at groups of rows, these move the answer "
         f"most by estimate: {named}"
@@ -71,8 +71,8 @@ def _strongest(found: Checked) -> Finding:
         "effect_high": float(real.high[at]), "p": float(real.p[at]),
     }  # fmt: skip
     text += (
-        f". Really exchanging the first does {_percent(real.value[at])} (95 % interval "
-        f"{_percent(real.low[at])} to {_percent(real.high[at])}; {_count(found.items)})."
+        f". Really exchanging the first does {percent(real.value[at])} (95 % interval "
+        f"{percent(real.low[at])} to {percent(real.high[at])}; {_count(found.items)})."
     )
     return Finding(text, Verdict.DIFFERS if sure else Verdict.INCONCLUSIVE, found.task, values)
 
@@ -87,24 +87,24 @@ def few(found: Checked) -> str:
 def _fidelity(found: Checked) -> Finding:
     correlation, off = found.correlation, found.unbelievable
     drawn = len(found.measured) - found.strongest
-    text = (
-        f"{found.task}: the estimates were held against really exchanging the {found.strongest} "
-        f"strongest nodes and {drawn} random ones"
-    )
+    which = f"the {found.strongest} strongest nodes and {drawn} random ones"
+    which = which if drawn else f"all {found.strongest} nodes"
+    text = f"{found.task}: the estimates were held against really exchanging {which}"
     if np.isfinite(correlation):
         text += (
-            f": rank correlation {correlation:.2f}, and they make {found.reached:.0%} of the size"
+            f": rank correlation {correlation:.2f}, and they make {found.reached:.0%} of the size."
         )
-    text += "."
+    else:
+        text += ", which are too few, or too much alike, for a rank correlation."
     if off:
         named = ", ".join(
-            f"{found.nodes[i]} (estimated {_percent(found.estimate[i])}, really "
-            f"{_percent(found.real.value[list(found.measured).index(i)])})"  # type: ignore[union-attr]
+            f"{found.nodes[i]} (estimated {percent(found.estimate[i])}, really "
+            f"{percent(found.real.value[list(found.measured).index(i)])})"  # type: ignore[union-attr]
             for i in off[:_NAMED]
         )
         more = f", and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
         text += f" Do not believe them for {named}{more}."
-    weak = not np.isfinite(correlation) or correlation < _GOOD
+    weak = bool(correlation < _GOOD)
     if weak:
         text += " The ranking itself is not to be believed: use patching."
     values: dict[str, Cell] = {
@@ -176,6 +176,8 @@ def _notes(options: AttributionOptions) -> list[str]:
         "something saturates or later parts share the work, as for whole blocks and early MLPs, "
         "and it misses what cancels out. So some nodes are really exchanged; "
         f"off by more than {OFF:.0%} and by half of the effect is not to be believed.",
+        f"Rows at which no component is estimated to do {_DRAWN:.0%} or more are in the table of "
+        "nodes, and are not drawn.",
     ]
     if options.grad_drop:
         found.append(
@@ -211,11 +213,6 @@ def _inside(site: str) -> str:
 
 def _count(pairs: int) -> str:
     return "1 pair" if pairs == 1 else f"{pairs} pairs"
-
-
-def _percent(share: float) -> str:
-    """A share as a percentage, without a minus before 0."""
-    return f"{round(100 * float(share)) + 0:.0f}%"
 
 
 def _number(value: float) -> float | None:

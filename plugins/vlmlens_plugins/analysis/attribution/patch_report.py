@@ -9,9 +9,10 @@ import numpy as np
 from vlmlens.abc import AnalysisContext
 from vlmlens.results import Cell, Figure, Finding, Verdict
 from vlmlens.sites import Axis
+from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps.pictures import patch_sheets
-from vlmlens_plugins.analysis.attribution.direct import Asked, Direct
+from vlmlens_plugins.analysis.attribution.direct import Asked, Direct, compared
 from vlmlens_plugins.analysis.attribution.options import AttributionOptions
 from vlmlens_plugins.analysis.attribution.patches import (
     Floats,
@@ -21,7 +22,7 @@ from vlmlens_plugins.analysis.attribution.patches import (
     SourceWork,
     patch_site,
 )
-from vlmlens_plugins.analysis.attribution.section import Section
+from vlmlens_plugins.analysis.attribution.section import Section, signed
 
 _HEADS = 2
 _LEFT = 0.05
@@ -79,22 +80,26 @@ def _integrated(
         )
     figure = Figure(
         "patch-gradients",
-        f"What each patch adds to the logit difference, integrated gradients at {site.name}",
+        f"What each patch adds to the {compared(asked)}, integrated gradients at {site.name}",
         "patches",
         x=(),
         y=[site.name],
-        y_label="logit difference",
+        y_label=compared(asked),
         sheets=patch_sheets(vlm, [one.unit.sample for one in asked], site.axis, values),
     )
     findings = [
-        _finding(task, [row for row in rows if row["task"] == task])
+        _finding(
+            task,
+            compared([one for one in asked if one.task == task]),
+            [row for row in rows if row["task"] == task],
+        )
         for task in dict.fromkeys(one.task for one in asked)
     ]
     title = "Integrated gradients of patches: what they sum to, and what is left"
     return Section(findings, [table("patches", title, rows, ("task",))], [figure], _notes(options))
 
 
-def _finding(task: str, rows: Sequence[dict[str, Cell]]) -> Finding:
+def _finding(task: str, what: str, rows: Sequence[dict[str, Cell]]) -> Finding:
     summed, left, image, mean = (
         np.array([row[name] for row in rows], float)
         for name in ("patches", "left", "image", "mean_patch")
@@ -102,13 +107,14 @@ def _finding(task: str, rows: Sequence[dict[str, Cell]]) -> Finding:
     share = float(np.abs(left).sum() / max(np.abs(image - mean).sum(), 1e-12))
     samples = "1 sample" if len(rows) == 1 else f"{len(rows)} samples"
     text = (
-        f"{task}: the patches add {summed.mean():+.2f} to the logit difference, from "
+        f"{task}: the patches add {signed(summed.mean())} to the {what}, from "
         f"{mean.mean():.2f} with the mean patch everywhere to {image.mean():.2f} ({samples}). "
         f"{share:.1%} of that is left unexplained"
     )
-    text += ": more steps are needed (steps)." if share > _LEFT else "."
+    text += ": do not believe them. More steps may help (steps)." if share > _LEFT else "."
     values: dict[str, Cell] = {"patches": float(summed.mean()), "left": float(share)}
-    return Finding(text, Verdict.INFO, task, values, samples=[str(row["sample"]) for row in rows])
+    followed = [str(row["sample"]) for row in rows]
+    return Finding(text, Verdict.INFO, task, values, samples=followed, notable=share > _LEFT)
 
 
 def _strongest_heads(direct: Direct) -> list[str]:
@@ -120,6 +126,13 @@ def _strongest_heads(direct: Direct) -> list[str]:
 def _sources(context: AnalysisContext, asked: Sequence[Asked], heads: Sequence[str]) -> Section:
     """What heads take from each patch."""
     vlm = context.model()
+    layout = vlm.encode([asked[0].unit.sample]).layout(0, Axis.LLM)
+    if not len(layout.positions(TokenKind.IMAGE)):
+        context.warn(
+            "What heads take from each patch is left out: image rows are not among those that the "
+            "language model's self-attention reads."
+        )
+        return Section()
     results = context.run_units(
         SourceWork(SourceOptions(heads=list(heads))), [one.unit for one in asked]
     )
@@ -138,11 +151,11 @@ def _sources(context: AnalysisContext, asked: Sequence[Asked], heads: Sequence[s
     ]
     figure = Figure(
         slug("head sources"),
-        "What the strongest heads take from each patch, as it adds to the logit difference",
+        f"What the strongest heads take from each patch, as it adds to the {compared(asked)}",
         "patches",
         x=(),
         y=[heads[i] for i in kept],
-        y_label="logit difference",
+        y_label=compared(asked),
         sheets=patch_sheets(vlm, [one.unit.sample for one in asked], Axis.LLM, values),
     )
     note = (

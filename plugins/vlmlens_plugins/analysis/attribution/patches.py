@@ -18,7 +18,7 @@ from vlmlens.passes.gradients import Metric, logit, logit_difference
 from vlmlens.passes.others import rows_of
 from vlmlens.passes.residual import head_writes
 from vlmlens.sites import Axis, Site
-from vlmlens.tokens import Selector
+from vlmlens.tokens import Selector, TokenKind
 from vlmlens_plugins.analysis._sweeps.work import encoded
 
 Floats = npt.NDArray[np.float64]
@@ -85,8 +85,9 @@ class SourceWork(ModelWork):
 
     A head gives the sum over rows of weight times value, so what it adds at the last row splits
     into what it takes from each. Arguments: as of `PatchWork`. Result: "heads", for each head one
-    number per row of the sample, or null where weights times values are not what the head gives;
-    "image", which rows are of the image.
+    number per row of the sample, or null where weights times values are not what the head gives,
+    or what the head writes with others is not known; "image", which rows are of the image, none
+    where self-attention does not read it.
     """
 
     Options: ClassVar[type[Options]] = SourceOptions
@@ -119,9 +120,13 @@ class SourceWork(ModelWork):
             if not same:
                 told.append(None)
                 continue
-            writes = head_writes(vlm, batch, site, taken.to(gives.dtype))
+            try:
+                writes = head_writes(vlm, batch, site, taken.to(gives.dtype))
+            except CompositionError:
+                told.append(None)
+                continue
             told.append((reader.added(writes[:, None])[:, 0] @ signs.to(writes.device)).tolist())
-        return {"heads": told, "image": _IMAGE.positions(layout).tolist()}
+        return {"heads": told, "image": layout.positions(TokenKind.IMAGE).tolist()}
 
 
 class _Put:
