@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -408,3 +409,12 @@ def test_scores_of_a_model_without_copying_are_left_empty() -> None:
 def test_numbers_by_head_of_blocks_that_differ() -> None:
     found = by_head([{"x": [[1.0, None], [3.0]]}, {"x": [[4.0, 5.0], [6.0]]}], "x")
     np.testing.assert_array_equal(found, [[1, 4], [np.nan, 5], [3, 6]])
+
+
+def test_edits_of_rows_that_are_not_there_leave_a_condition_out() -> None:
+    vlm, told = tiny_model(), list[str]()
+    seen = [replace(s, attributes={"regions": {"main": [0, 0, 16, 16]}}) for s in SEEN]
+    with vlm.edited(["llm.block.0/image.region(main) = zero"]):
+        result = analysed(vlm, seen, told, sequences=2, length=6)
+    assert set(result.table("heads").columns["condition"]) == {"image"}
+    assert any("without an image: 'llm.block.0/image" in message for message in told)

@@ -104,7 +104,7 @@ def _fidelity(found: Checked) -> Finding:
         )
         more = f", and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
         text += f" Do not believe them for {named}{more}."
-    weak = bool(correlation < _GOOD)
+    weak = bool(round(correlation, 2) < _GOOD)
     if weak:
         text += " The ranking itself is not to be believed: use patching."
     values: dict[str, Cell] = {

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import CompositionError, DataError, SiteNotFound
+from vlmlens.errors import CompositionError, DataError, EditError, SelectorError, SiteNotFound
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -71,7 +71,7 @@ class Heads(Analysis):
         context = replace(context, warn=warn, progress=Onward(context.progress))
         check_writes(context.model(), "heads")
         heads = _heads(context.model())
-        prompts, left_out = self._prompts(context.model(), context.samples)
+        prompts, left_out = self._prompts(context.model(), context.samples, run=True)
         for message in [*left_out, *_without_heads(context.model(), heads)]:
             warn(message)
         shown = self._shown(context, prompts, heads)
@@ -84,9 +84,14 @@ class Heads(Analysis):
         return report(shown, seen, self.options, context.seed, warnings)
 
     def _prompts(
-        self, vlm: ModelAdapter, samples: Sequence[Sample]
+        self, vlm: ModelAdapter, samples: Sequence[Sample], *, run: bool = False
     ) -> tuple[dict[str, list[Sample]], list[str]]:
         """By condition, what stands in front of the random tokens; and why a condition lacks.
+
+        Args:
+            vlm: The model, or its skeleton.
+            samples: The samples of the run.
+            run: Whether to run the model, too, since edits may need rows that are not there.
 
         Raises:
             DataError: The model can read the sequences in no condition.
@@ -99,8 +104,8 @@ class Heads(Analysis):
                 left_out.append("Nothing is said of images: no sample has one.")
                 continue
             try:
-                self._try(vlm, prompts[0])
-            except DataError as error:
+                self._try(vlm, prompts[0], run=run)
+            except (DataError, EditError, SelectorError) as error:
                 problems.append(error)
                 how = "without an image" if condition == TEXT else "with an image in front"
                 left_out.append(f"Nothing is said of heads {how}: {error.message}")
@@ -119,13 +124,15 @@ class Heads(Analysis):
     def _prompt(self, sample: Sample | None) -> Sample:
         if sample is None:
             return Sample("random tokens", self.options.prompt)
-        return Sample(sample.id, self.options.prompt, sample.images, rules=sample.rules)
+        return replace(sample, prompt=self.options.prompt, label=None, choices=())
 
-    def _try(self, vlm: ModelAdapter, prompt: Sample) -> None:
-        """Encode as many tokens as a sequence has."""
+    def _try(self, vlm: ModelAdapter, prompt: Sample, *, run: bool) -> None:
+        """Encode as many tokens as a sequence has, and run the model on them."""
         size = self.options.length * self.options.copies
         first = vlm.answer_ids("a")[:1]
-        vlm.encode([prompt], answers=[first * size])
+        batch = vlm.encode([prompt], answers=[first * size])
+        if run:
+            vlm.forward(batch, logits="none")
 
     def _shown(
         self,
