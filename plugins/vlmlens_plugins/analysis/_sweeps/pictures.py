@@ -39,7 +39,9 @@ def heat_map(
     sites = list(dict.fromkeys(site for site, _ in values))
     rows = list(dict.fromkeys(rows for _, rows in values))
     cells = [[_finite(values.get((site, row))) for site in sites] for row in rows]
-    texts = [["" if value is None else f"{value:.2f}" for value in line] for line in cells]
+    texts = [
+        ["" if value is None else f"{round(value, 2) + 0:.2f}" for value in line] for line in cells
+    ]
     return Figure(
         name,
         title,

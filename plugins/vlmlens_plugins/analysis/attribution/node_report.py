@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -142,6 +143,8 @@ def _measured(found: Checked, number: int) -> dict[str, Cell]:
 
 
 def _figures(found: Checked) -> Iterator[Figure]:
+    """The estimates at each group of rows: the colour is their size, on one scale for all."""
+    strongest_of_all = float(np.abs(found.estimate).max())
     for rows in dict.fromkeys(node.rows for node in found.nodes):
         values = {}
         for node, estimate in zip(found.nodes, found.estimate, strict=True):
@@ -150,13 +153,15 @@ def _figures(found: Checked) -> Iterator[Figure]:
         widest = max(abs(value) for value in values.values())
         if widest < _DRAWN:
             continue
-        yield heat_map(
+        drawn = heat_map(
             slug(f"nodes {rows} {found.task}"),
             f"{found.task}: what exchanging each component at {rows} does, by estimate",
             values,
-            label="share of the effect",
-            limits=None,
+            label="share of the effect (colour: its size)",
+            limits=(0.0, strongest_of_all),
         )
+        sizes = [[None if one is None else abs(one) for one in line] for line in drawn.cells]
+        yield replace(drawn, cells=sizes)
 
 
 def _glances(found: Checked) -> Iterator[Glance]:
