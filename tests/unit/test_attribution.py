@@ -369,3 +369,15 @@ def test_what_one_pair_does_not_have_adds_nothing_in_it() -> None:
     finding = edge_report.section(scores, own, AttributionOptions()).findings[0]
     assert ("do not believe them" in finding.text) is (float(finding.values["left"] or 0) > 0.1)
     assert (later in finding.text.rpartition("not on the way")[2]) is finding.notable
+
+
+def test_pairs_that_do_not_fit_the_model_leave_nodes_and_edges_out() -> None:
+    vlm = tiny_model()
+    said: list[str] = []
+    both = [replace(s, prompt=s.prompt + " again" * i) for i, s in enumerate(pairs(vlm, 1))]
+    told = replace(context(vlm), samples=both, warn=said.append)
+    found = Attribution(AttributionOptions(only_right=False, steps=1)).run(told)
+    assert [table.name for table in found.tables] == ["direct", "patches"]
+    assert any(text.startswith("Nodes and edges are left out. No pair is left") for text in said)
+    with pytest.raises(MissingAnnotation, match="No pair is left"):
+        Attribution(AttributionOptions(methods=["nodes", "direct"])).run(told)

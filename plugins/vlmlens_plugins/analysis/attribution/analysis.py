@@ -101,7 +101,12 @@ class Attribution(Analysis):
         methods = self._methods(context.samples)
         sections: list[Section] = []
         if set(methods) & set(OF_PAIRS):
-            sections += self._of_pairs(told, methods)
+            try:
+                sections += self._of_pairs(told, methods)
+            except MissingAnnotation as error:
+                if self.options.methods is not None:
+                    raise
+                warn(f"Nodes and edges are left out. {error.message}")
         if set(methods) - set(OF_PAIRS):
             sections += self._of_samples(told, methods)
         return Result(
