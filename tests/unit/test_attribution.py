@@ -35,6 +35,7 @@ from vlmlens_plugins.analysis.attribution.patches import (
     SourceOptions,
     SourceWork,
 )
+from vlmlens_plugins.hf.checks import Qwen35Checks
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ANSWERS = ("a", "e")
@@ -381,3 +382,25 @@ def test_pairs_that_do_not_fit_the_model_leave_nodes_and_edges_out() -> None:
     assert any(text.startswith("Nodes and edges are left out. No pair is left") for text in said)
     with pytest.raises(MissingAnnotation, match="No pair is left"):
         Attribution(AttributionOptions(methods=["nodes", "direct"])).run(told)
+
+
+def test_where_gated_heads_look_is_not_told() -> None:
+    """Qwen3.5 multiplies what heads give; Llama in bfloat16 only rounds it."""
+    gated = Qwen35Checks().load()
+    own, prefixes, tokens, _ = answer_tokens(gated, items(1))
+    nodes = [Node("llm.block.3.attn.heads[1]", "last")]
+    scores = node_scores(context(gated), own, (prefixes, tokens), nodes, patterns=True)
+    assert scores.looks is not None
+    assert np.isnan(scores.looks).all()
+    coarse = TinyLlava.load(replace(request(), dtype="bfloat16"))
+    own, prefixes, tokens, _ = answer_tokens(coarse, items(1))
+    nodes = nodes_of(coarse, ["last"], ["heads"])
+    scores = node_scores(context(coarse), own, (prefixes, tokens), nodes, patterns=True)
+    assert scores.looks is not None
+    assert not np.isnan(scores.looks).any()
+    work = SourceWork(SourceOptions(heads=[node.site for node in nodes]))
+    (told,) = work.run(coarse, [unit_of_patches(coarse)])
+    assert None not in told["heads"]
+    names = contributions(coarse, coarse.encode([own[0].target]), [[1]]).names
+    assert any(name.endswith(", rounding)") for name in names)
+    assert not any(name.endswith(("(bias)", "(the rest)")) for name in names)

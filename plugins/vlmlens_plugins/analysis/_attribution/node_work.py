@@ -29,6 +29,8 @@ from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.work import donor_of, encoded, target_of
 
 Floats = npt.NDArray[np.float64]
+_NEAR, _NOTHING = 0.05, 1e-5
+"""Gated heads are off by about 1, and bfloat16 by about 0.01."""
 
 
 class NodeOptions(Options):
@@ -107,7 +109,7 @@ class NodeWork(ModelWork):
             for one, values in zip(told, dropped.T, strict=True):
                 one["dropped"] = values.tolist()
         if self.options.patterns:
-            looks = _looks(vlm, (targets, donors), found.gradients, places)
+            looks = _looks(vlm, (targets, donors), found, places)
             for one, values in zip(told, looks.T, strict=True):
                 one["looks"] = values.tolist()
         return told
@@ -132,6 +134,12 @@ class _Place:
 
 
 _Places = Sequence[tuple[_Place, Sequence[str]]]
+
+
+def is_sum(taken: torch.Tensor, gives: torch.Tensor) -> bool:
+    """Whether weights times values, summed up, are what a head gives: not where it is gated."""
+    far = float((taken.double() - gives.double()).norm())
+    return far <= _NEAR * float(gives.double().norm()) + _NOTHING
 
 
 def branches_of(vlm: ModelAdapter) -> list[list[Site]]:
@@ -200,13 +208,14 @@ def _scores(
 def _looks(
     vlm: ModelAdapter,
     batches: tuple[Batch, Batch],
-    gradients: Mapping[str, torch.Tensor],
+    found: Gradients,
     places: _Places,
 ) -> Floats:
     """float64 `[nodes, items]`: the part of each estimate that other attention weights make.
 
     A head gives A v, weights times values. With the donor's weights, softmax included, and its own
-    values it would give A' v, so the part is (A' - A) v . dM/dz.
+    values it would give A' v, so the part is (A' - A) v . dM/dz. NaN for heads that do not give
+    A v, since they are gated.
     """
     names = {
         place.whole.name.removesuffix(".heads"): place.whole
@@ -218,32 +227,44 @@ def _looks(
     by_row: dict[str, list[torch.Tensor]] = {}
     layouts = [batch.layouts[Axis.LLM].samples for batch in batches]
     for name, whole in sites.items():
-        slopes = rows_of(gradients[whole.name], whole, Selector.parse("all"), batches[0])
+        slopes, gives = (
+            rows_of(each[whole.name], whole, Selector.parse("all"), batches[0])
+            for each in (found.gradients, found.activations)
+        )
         by_row[whole.name] = [
-            _look(own[name].of(mine), given[name].of(others), slope)
-            for mine, others, slope in zip(*layouts, slopes, strict=True)
+            _look(own[name].of(mine), given[name].of(others), slope, gave)
+            for mine, others, slope, gave in zip(*layouts, slopes, gives, strict=True)
         ]
-    found = []
+    told = []
     for place, rows in places:
         for selector in rows:
             if place.site.columns is None:
-                found.append([np.nan] * len(batches[0]))
+                told.append([np.nan] * len(batches[0]))
                 continue
             low, high = place.site.columns
             kept = [Selector.parse(selector).positions(layout) for layout in layouts[0]]
             parts = by_row[place.whole.name]
-            found.append(
+            told.append(
                 [
                     float(part[low // (high - low), positions].sum())
                     for part, positions in zip(parts, kept, strict=True)
                 ]
             )
-    return np.array(found)
+    return np.array(told)
 
 
-def _look(own: Attention, given: Attention, slopes: torch.Tensor) -> torch.Tensor:
+def _look(
+    own: Attention, given: Attention, slopes: torch.Tensor, gives: torch.Tensor
+) -> torch.Tensor:
     """float64 `[heads, rows]`: what other weights add at each row, to first order behind it."""
     heads, rows, size = own.values.shape
-    moved = (given.weights.double() - own.weights.double()) @ own.values.double()
-    by_head = slopes.double().reshape(rows, heads, size).transpose(0, 1)
-    return (moved * by_head).sum(-1)
+    slope, gave = (
+        each.double().reshape(rows, heads, size).transpose(0, 1) for each in (slopes, gives)
+    )
+    values = own.values.double()
+    moved = (given.weights.double() - own.weights.double()) @ values
+    looks = (moved * slope).sum(-1)
+    taken = own.weights.double() @ values
+    gated = [h for h in range(heads) if not is_sum(taken[h], gave[h])]
+    looks[gated] = torch.nan
+    return looks

@@ -14,6 +14,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._attribution import edge_scores, node_scores, nodes_of
+from vlmlens_plugins.analysis._attribution.node_work import branches_of
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._sweeps.followed import candidates, check_labels, followed
 from vlmlens_plugins.analysis._sweeps.sweeping import (
@@ -84,6 +85,8 @@ class Attribution(Analysis):
         check_writes(skeleton, "attribution")
         if "nodes" in self._methods(samples):
             nodes = nodes_of(skeleton, self._wanted(samples), self.options.kinds)
+            if self.options.grad_drop:
+                branches_of(skeleton)
             check_cost(min(2 * self.options.check, len(nodes)), 1, self.options)
         if "patches" in self._methods(samples):
             patch_site(skeleton)

@@ -192,7 +192,8 @@ def _notes(options: AttributionOptions) -> list[str]:
     if options.patterns:
         found.append(
             "looks: the part of a head's estimate by the other run's attention weights, softmax "
-            "included; the rest is by the values that it reads."
+            "included; the rest is by the values that it reads. It is empty for what is no head, "
+            "and for heads that are gated."
         )
     return found
 

@@ -19,6 +19,7 @@ from vlmlens.passes.others import rows_of
 from vlmlens.passes.residual import head_writes
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector, TokenKind
+from vlmlens_plugins.analysis._attribution.node_work import is_sum
 from vlmlens_plugins.analysis._sweeps.work import encoded
 
 Floats = npt.NDArray[np.float64]
@@ -116,8 +117,7 @@ class SourceWork(ModelWork):
             head = low // (high - low)
             (gives,) = vlm.trace(batch, [site]).select(f"{site.name}/last")
             taken = own.weights[head, last].double()[:, None] * own.values[head].double()
-            same = torch.allclose(taken.sum(0), gives.double(), rtol=1e-3, atol=1e-5)
-            if not same:
+            if not is_sum(taken.sum(0), gives):
                 told.append(None)
                 continue
             try:
