@@ -88,7 +88,9 @@ class Manifest:
             suggests run beside the default ones.
         model_types: What the config.json of an adapter's checkpoints says, any of it: a model type
             ("qwen2_vl"), a model type with that of its vision tower ("llava+pixtral"), or a class
-            ("GLaMMForCausalLM"). Without --adapter, the adapter is chosen by it.
+            ("GLaMMForCausalLM"). Without --adapter, the adapter is chosen by it. A pattern of
+            classes ("*ForCausalLM") counts where no manifest names the config, and no vision tower
+            is in it.
         placeholders: What stands for an image in prompts of an adapter's family ("<image>").
         limits: What cannot be done with it, and why: a sentence each.
     """

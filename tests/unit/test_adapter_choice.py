@@ -17,6 +17,8 @@ from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.spec.model import make_spec
 from vlmlens.testing.model import write_tiny_llava
+from vlmlens_plugins.hf.lm import TextAdapter
+from vlmlens_plugins.hf.manifests import LM
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "aya_vision": {"model_type": "aya_vision"},
@@ -39,6 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "plm": {"model_type": "perception_lm"},
     "qwen2vl": {"model_type": "qwen2_5_vl"},
     "hf": {"model_type": "smolvlm"},
+    "lm": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
 }  # fmt: skip
 
 
@@ -74,12 +77,57 @@ def test_another_adapter_is_refused_and_the_right_one_named(tmp_path: Path, name
         if manifest is None or not entry.usable or not manifest.model_types:
             continue
         request = LoadRequest(model=model)
+        if (manifest.name, name) == ("lm", "hf"):
+            continue  # classes by pattern: the adapter looks itself, below
         if manifest.name == name or (manifest.name, name) == ("demo", "llava"):
             check_adapter(manifest, registry.load(manifest), request, registry)
             continue
         with pytest.raises(CheckpointError, match=f"the adapter '{manifest.name}'") as caught:
             check_adapter(manifest, registry.load(manifest), request, registry)
         assert f"--adapter {name}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "lm"),
+        ({"model_type": "llama"}, "hf"),  # it says nothing of a class
+        ({"model_type": "x", "architectures": ["XForCausalLM"], "vision_config": {}}, "hf"),
+        ({"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}, "llava"),
+    ],
+)
+def test_a_pattern_of_classes_counts_least(
+    tmp_path: Path, config: dict[str, Any], name: str
+) -> None:
+    installed("lm")
+    installed(name)
+    model = folder(tmp_path / "ck", config)
+    assert with_adapter(make_spec({"model": model}), Registry.default())[0].adapter == name
+
+
+def test_text_only_models_are_led_to_their_adapter(tmp_path: Path) -> None:
+    model = folder(tmp_path / "ck", {"model_type": "gpt2"})
+    registry = Registry.default()
+    spec, _ = with_adapter(make_spec({"model": model}), registry)
+    with pytest.raises(CheckpointError, match="reads images and text") as caught:
+        registry.load(registry.find(PluginKind.ADAPTER, spec.adapter)).skeleton(LoadRequest(model))
+    assert "--adapter lm" in caught.value.hint
+    check_adapter(LM, TextAdapter, LoadRequest(model), registry)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"model_type": "smolvlm"}, "reads images"),
+        ({"model_type": "bart", "is_encoder_decoder": True}, "is an encoder-decoder"),
+        ({"model_type": "vit"}, "is no causal language model that transformers knows"),
+    ],
+)
+def test_what_is_no_text_only_model_is_refused(
+    tmp_path: Path, config: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"{why}; the adapter 'lm' is for text-only"):
+        TextAdapter.skeleton(LoadRequest(folder(tmp_path / "ck", config)))
 
 
 def test_what_the_user_names_is_kept_and_nothing_named_is_the_demo() -> None:

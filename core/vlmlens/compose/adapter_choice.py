@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
 
 _DEMO, _GENERIC = "demo", "hf"
+_PATTERN = 3
+"""The rank of a class that matches a pattern: everything that names the config is better."""
 
 
 def with_adapter(spec: RunSpec, registry: Registry) -> tuple[RunSpec, list[str]]:
@@ -73,7 +76,9 @@ def check_adapter(
     if not _said(said):
         return
     readers = _readers(registry, said)
-    if manifest in readers or (not readers and _rank(manifest, said) is not None):
+    if manifest in readers:
+        return
+    if not readers and (_patterns(manifest) or _rank(manifest, said) is not None):
         return
     names = [each.name for each in readers if each.name != _DEMO] or [_GENERIC]
     raise CheckpointError(
@@ -107,8 +112,17 @@ def _readers(registry: Registry, said: Mapping[str, Any]) -> list[Manifest]:
 
 def _rank(manifest: Manifest, said: Mapping[str, Any]) -> int | None:
     """How precisely a manifest lists a config: 0 is the best, None is not at all."""
-    ranks = (rank for rank, name in _said(said) if name in manifest.model_types)
+    ranks = [rank for rank, name in _said(said) if name in manifest.model_types]
+    if not ranks and "vision_config" not in said:
+        classes = list(_texts(said.get("architectures")))
+        matches = (fnmatchcase(name, like) for name in classes for like in _patterns(manifest))
+        return _PATTERN if any(matches) else None
     return min(ranks, default=None)
+
+
+def _patterns(manifest: Manifest) -> list[str]:
+    """The patterns of classes that a manifest lists."""
+    return [name for name in manifest.model_types if "*" in name]
 
 
 def _said(said: Mapping[str, Any]) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ width, which need not be their product.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,10 @@ _PROJECTIONS = (
 """What families call an attention's output projection, or the module before it."""
 _NESTED_PROJECTION = ("output", "dense")
 _COUNTS = ("num_attention_heads", "num_heads", "n_heads")
-_SIZES = ("head_dim", "attention_head_size", "key_value_proj_dim")
+_KV_COUNTS = ("num_key_value_heads", "num_kv_heads")
+_SIZES = ("head_dim", "head_size", "attention_head_size", "key_value_proj_dim")
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention", "linear_attn")
-_MLPS = ("mlp", "feed_forward", "ffn")
+_MLPS = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 _T5 = "DenseReluDense"
 _SCALES = {
     "attn_out": ("lambda_1", "gamma_1", "residual_multiplier"),
@@ -31,10 +33,15 @@ _AFTER = {"attn_out": "input_layernorm", "mlp_out": "post_attention_layernorm"}
 _NORMED = (
     {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"},
     {"attn_out": "post_self_attn_layernorm", "mlp_out": "post_mlp_layernorm"},
+    {"attn_out": "post_attention_layernorm", "mlp_out": "post_mlp_layernorm"},
 )
 """The same where a block has norms of these names, before them too (Gemma 2) or not (OLMo 2)."""
 _SCALED = {"attn_out": "ls1", "mlp_out": "ls2"}
 """timm's modules that scale what attention and MLP give."""
+_RESIDUAL = "residual"
+"""What a part of a block calls the residual stream, if it is given that and adds to it (Bloom)."""
+_NORM_FIRST = "do_layer_norm_before"
+"""False where a block norms the sums (small OPT models)."""
 
 OUTPUTS = ("attn_out", "mlp_out")
 """What a block adds to the residual stream: the names of these sites, after the block's."""
@@ -114,6 +121,8 @@ def _heads(path: str, module: Any) -> Heads | None:
     if known is None or not _says(known):
         return None
     projection = _projection(children)
+    if projection is None and known is not module:
+        return _heads(f"{path}.attention", known)  # GPT-Neo wraps its attention
     width = None if projection is None else _width_in(children, projection)
     count, size = _first(known, _COUNTS), _first(known, _SIZES)
     if width is None and count and size:
@@ -124,7 +133,7 @@ def _heads(path: str, module: Any) -> Heads | None:
     if width % count or (size is not None and count * size != width):
         return None
     groups = getattr(known, "num_key_value_groups", 1)
-    kv_count = getattr(known, "num_key_value_heads", count // groups)
+    kv_count = _first(known, _KV_COUNTS) or count // groups
     return Heads(f"{path}.{projection}", count, kv_count, width // count)
 
 
@@ -175,12 +184,40 @@ def _ends(block: Any, children: Mapping[str, Any]) -> dict[str, str]:
         mlp = "fc2"
     if attention is None or mlp is None:
         return _ends_of_t5(children)
+    if _does_more(block, children, {attention, mlp, "fc1"}):
+        return {}
     if getattr(block, "norm_after", False):
         return dict(_AFTER)
     for ends in (*_NORMED, _SCALED):
         if set(ends.values()) <= set(children):
             return dict(ends)
-    return {"attn_out": attention, "mlp_out": mlp}
+    found = {"attn_out": attention, "mlp_out": mlp}
+    return {name: _before_sum(part, children[part]) for name, part in found.items()}
+
+
+def _does_more(block: Any, children: Mapping[str, Any], parts: set[str]) -> bool:
+    """Whether a block does more than to add what its two parts give, so that it is not known.
+
+    It has other modules with weights than norms and scales, weights of its own, or norms the sums.
+    """
+    scales = {*_SCALED.values(), *(name for names in _SCALES.values() for name in names)}
+    own = [*block.named_parameters(recurse=False), *block.named_buffers(recurse=False)]
+    others = [
+        child
+        for name, child in children.items()
+        if name not in parts | scales and "norm" not in type(child).__name__.lower()
+    ]
+    weighty = any(next(child.parameters(), None) is not None for child in others)
+    alone = {name for name, _ in own} <= scales
+    return weighty or not alone or not getattr(block, _NORM_FIRST, True)
+
+
+def _before_sum(name: str, part: Any) -> str:
+    """A part of a block; if it adds to the residual stream itself, the last layer before that."""
+    if _RESIDUAL not in inspect.signature(type(part).forward).parameters:
+        return name
+    layers = [inner for inner, child in part.named_children() if hasattr(child, "out_features")]
+    return f"{name}.{layers[-1]}"
 
 
 def _ends_of_t5(children: Mapping[str, Any]) -> dict[str, str]:

@@ -52,6 +52,7 @@ class AdapterSuite(PluginChecks):
     model: ClassVar[str | None] = None
     device: ClassVar[str] = "cpu"
     attention: ClassVar[str | None] = None
+    images: ClassVar[bool] = True
     _built: ClassVar[dict[type, Path]] = {}
     _loaded: ClassVar[dict[type, ModelAdapter]] = {}
 
@@ -99,12 +100,10 @@ class AdapterSuite(PluginChecks):
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """Samples with one picture each, of different shapes, and prompts of different lengths."""
+        """Samples with prompts of different lengths, and pictures of different shapes if any."""
         prompts = ("What is this?", "Name the colour of the largest thing, please:", "Hm?")
-        return [
-            Sample(f"s{i}", prompt, (picture(*size, seed=i),))
-            for i, (prompt, size) in enumerate(zip(prompts, SIZES, strict=True))
-        ]
+        shown = [(picture(*size, seed=i),) if self.images else () for i, size in enumerate(SIZES)]
+        return [Sample(f"s{i}", each, shown[i]) for i, each in enumerate(prompts)]
 
     def hidden_states(self, output: Any) -> Sequence[torch.Tensor]:
         """The language model's hidden states in transformers' own output, embeddings first."""
@@ -118,6 +117,10 @@ class AdapterSuite(PluginChecks):
     def _needs(self, what: str) -> None:
         if not self.offers(what):
             raise skip(f"{self.manifest.name} does not offer {what!r}")
+
+    def _needs_images(self) -> None:
+        if not self.images:
+            raise skip(f"{self.manifest.name} reads text only")
 
     def _missing_site(self, name: str) -> str:
         """Why a canonical site does not exist: its template's paths are not in the model."""

@@ -65,6 +65,7 @@ class NameChecks(PromptChecks):
     def check_image_rows_by_name(self, folder: Path) -> None:
         """Patches, views, regions and the rest are the image's rows; else they are refused."""
         del folder
+        self._needs_images()
         samples = [_with_regions(sample) for sample in self.samples]
         batch, single = self.vlm.encode(samples), self.vlm.encode(samples[:1])
         for axis in (Axis.VISION, Axis.PROJECTOR, Axis.ENCODER, Axis.LLM):

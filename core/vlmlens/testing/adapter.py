@@ -43,6 +43,7 @@ class AdapterTests(LimitChecks):
         model: A checkpoint (hub id or folder) to check instead of the tiny one.
         device: The device to compute on.
         attention: transformers' attention implementation; None: the default one.
+        images: Whether the family reads images; False for text-only models.
     """
 
     # ------------------------------------------------------------------ loading and sites
@@ -61,7 +62,7 @@ class AdapterTests(LimitChecks):
         """Every canonical site gives an activation with the rows of its axis."""
         del folder
         names = list(self.vlm.sites.canonical)
-        for wanted in ("vision.block.0", "projector", "llm.block.0"):
+        for wanted in ("vision.block.0", "projector", "llm.block.0")[0 if self.images else 2 :]:
             if self.offers("readout") or wanted == "vision.block.0":
                 expect(wanted in names, self._missing_site(wanted))
         batch = self.vlm.encode(self.samples)
@@ -206,6 +207,7 @@ class AdapterTests(LimitChecks):
         its own patch.
         """
         del folder
+        self._needs_images()
         vlm = still(self.load())
         fine = vlm.encode(self.samples[:1]).layouts[Axis.VISION].samples[0].patches
         has = {Axis.VISION: fine is not None}
@@ -227,6 +229,7 @@ class AdapterTests(LimitChecks):
     def check_the_image_matters(self, folder: Path) -> None:
         """Another picture gives different logits (or different image features)."""
         del folder
+        self._needs_images()
         one, other = (
             self.samples[0],
             Sample("o", self.samples[0].prompt, (picture(64, 48, seed=2),)),

@@ -26,9 +26,18 @@ def find_templates(model: Any) -> list[SiteTemplate]:
     return [template for template in _candidates(_Tree(model)) if template is not None]
 
 
+def find_text_templates(model: Any) -> list[SiteTemplate]:
+    """The canonical sites of a text-only model: those of a language model in `find_templates`."""
+    return [template for template in _of_text(_Tree(model, text=True)) if template is not None]
+
+
 def _candidates(tree: _Tree) -> Iterator[SiteTemplate | None]:
     yield _blocks("vision", tree.vision_blocks, Axis.VISION)
     yield _one("projector", tree.connector, Axis.PROJECTOR)
+    yield from _of_text(tree)
+
+
+def _of_text(tree: _Tree) -> Iterator[SiteTemplate | None]:
     yield _one("llm.embed", tree.embed, Axis.LLM)
     yield _blocks("llm", tree.language_blocks, Axis.LLM)
     yield _one("llm.norm", tree.final_norm, Axis.LLM)
@@ -44,18 +53,23 @@ def _one(name: str, path: str | None, axis: Axis) -> SiteTemplate | None:
 
 
 class _Tree:
-    """The landmarks of a module tree, as paths; None where there is none."""
+    """The landmarks of a module tree, as paths; None where there is none.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: The model.
+        text: Whether it is known to have no vision tower.
+    """
+
+    def __init__(self, model: Any, *, text: bool = False) -> None:
         self.model = model
         self._names = {id(module): name for name, module in model.named_modules()}
-        self.encoder = self._part(model.get_encoder(modality="image"))
+        self.encoder = None if text else self._part(model.get_encoder(modality="image"))
         self.decoder = self._part(model.get_decoder()) or ""
         self.vision_blocks = self._longest_list(self.encoder) if self.encoder else None
         self.embed = self.name(model.get_input_embeddings())
         self.head = self.name(model.get_output_embeddings())
         self.language_blocks = self._longest_list(self.decoder)
-        if self.encoder is None and not self._beside_embed(self.language_blocks):
+        if self.encoder is None and not text and not self._beside_embed(self.language_blocks):
             self.language_blocks = None
 
     def name(self, module: nn.Module | None) -> str | None:

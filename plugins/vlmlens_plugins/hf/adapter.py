@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from vlmlens.abc.adapter import Answer, Readout
+from vlmlens.abc.adapter import Answer
 from vlmlens.errors import CheckpointError
-from vlmlens.hf import TransformersAdapter
 from vlmlens.hf.layouts import PlacedImage
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
-from vlmlens.sites import Axis, SiteMap, read_anatomy
+from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind
+from vlmlens_plugins.hf._found import FoundSites
 from vlmlens_plugins.hf._rows import (
     Entry,
     LazyLayouts,
@@ -26,7 +26,6 @@ from vlmlens_plugins.hf._rows import (
     uncertain,
     vision_layout,
 )
-from vlmlens_plugins.hf._tree import find_templates
 
 NOTE = (
     "generic adapter: sites were found by looking at the module tree; image tokens have no place "
@@ -34,7 +33,7 @@ NOTE = (
 )
 
 
-class GenericAdapter(TransformersAdapter):
+class GenericAdapter(FoundSites):
     """SmolVLM, Idefics, Gemma 3, GLM-4V, ... : what `get_encoder` and `get_decoder` find.
 
     Image positions of the language model are those that hold the image token's id. Which rows of
@@ -52,12 +51,15 @@ class GenericAdapter(TransformersAdapter):
             CheckpointError: The checkpoint is one.
         """
         own = getattr(config, "auto_map", None) or {}
+        text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and cls.auto_class not in own:
             raise CheckpointError(
                 f"transformers knows no model of type {config.model_type!r} that reads images and "
                 "text, so the generic adapter cannot load it.",
                 subject=config.model_type,
-                hint="`vlmlens plugins list` shows the adapters of families.",
+                hint="It reads text only: use --adapter lm."
+                if text
+                else "`vlmlens plugins list` shows the adapters of families.",
             )
         if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
             raise CheckpointError(
@@ -66,12 +68,6 @@ class GenericAdapter(TransformersAdapter):
                 subject=config.model_type,
                 hint="Use the family's own adapter.",
             )
-
-    @cached_property
-    def sites(self) -> SiteMap:
-        """See `ModelAdapter.sites`."""
-        paths = [name for name, _ in self.module.named_modules()]
-        return SiteMap(find_templates(self.module), paths, self.renames, read_anatomy(self.module))
 
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
@@ -102,19 +98,6 @@ class GenericAdapter(TransformersAdapter):
             super().forward(batch, logits="last")
             return ForwardOutput(None)
         return super().forward(batch, logits=logits)
-
-    def readout(self) -> Readout | None:
-        """See `ModelAdapter.readout`; None where the final norm or the head was not found."""
-        found = {"llm.block.0", "llm.norm", "llm.head"} <= set(self.sites.canonical)
-        return super().readout() if found else None
-
-    def scale_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """The scaling and the soft cap that the text configuration names."""
-        config = self.config.get_text_config()
-        logits = logits * (getattr(config, "logit_scale", None) or 1)
-        logits = logits / (getattr(config, "logits_scaling", None) or 1)
-        cap = getattr(config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`."""

@@ -1,4 +1,4 @@
-"""The card of the generic adapter."""
+"""The cards of the generic adapters: of models that read images, and of text-only ones."""
 
 from __future__ import annotations
 
@@ -37,4 +37,21 @@ HF = Manifest(
         "known, attn.heads, attn_out, mlp_out or edges are lacking.",
     ),
     checks="vlmlens_plugins.hf.checks:CHECKS",
+)
+
+LM = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="lm",
+    target="vlmlens_plugins.hf.lm:TextAdapter",
+    help="Generic, text only: any AutoModelForCausalLM checkpoint (GPT-2, Pythia, Llama, Qwen).",
+    aliases=("text",),
+    offers=frozenset({"generate", "readout", "text-only"}),
+    requires=("torch", "transformers"),
+    model_types=("*ForCausalLM", "*LMHeadModel"),
+    limits=(
+        "Samples with images are refused.",
+        "Sites are found by name in the module tree: where names or the form of attention are not "
+        "known, attn.heads, attn_out, mlp_out or edges are lacking.",
+    ),
+    checks="vlmlens_plugins.hf.lm_checks:CHECKS",
 )

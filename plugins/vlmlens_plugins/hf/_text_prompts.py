@@ -1,0 +1,60 @@
+"""Prompts of text-only models: a chat template where there is one, else the plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from vlmlens.hf.chat_template import render, template_of
+from vlmlens.hf.prompt_processor import PromptProcessor
+from vlmlens.hf.question_rows import STAND_IN
+from vlmlens.hf.token_ids import pad_rows
+
+
+class TextPrompts(PromptProcessor):
+    """Writes and encodes prompts without images, padded on the right.
+
+    Args:
+        tokenizer: The checkpoint's tokenizer.
+        model: Hub id or folder, named in errors.
+        chat: Whether prompts are written in the chat template, if the tokenizer has one.
+        bos: Whether the beginning-of-text token stands before plain text, even where the tokenizer
+            does not put it there.
+    """
+
+    def __init__(self, tokenizer: Any, model: str, *, chat: bool, bos: bool) -> None:
+        super().__init__(tokenizer, None)
+        self._model, self._bos = model, bos
+        self.chat = chat and bool(getattr(tokenizer, "chat_template", None))
+
+    def text(self, question: str, images: Sequence[Any]) -> str:
+        """See `PromptProcessor.text`."""
+        del images
+        if not self.chat:
+            return question
+        return render(template_of(self.tokenizer, self._model), question, self.tokenizer,
+                      self._model)  # fmt: skip
+
+    def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
+        """See `PromptProcessor.encoded`; padded on the right, where positions stay as they are."""
+        front = [] if self.chat else self.front
+        rows = [torch.tensor([*front, *self.ids(self.text(*each))], dtype=torch.long)
+                for each in prompts]  # fmt: skip
+        return {
+            "input_ids": pad_rows(rows, self.tokenizer.pad_token_id or 0, side="right"),
+            "attention_mask": pad_rows([torch.ones_like(row) for row in rows], 0, side="right"),
+        }
+
+    @cached_property
+    def front(self) -> list[int]:
+        """The special tokens before plain text. Those that the tokenizer puts after it are not."""
+        whole: list[int] = self.tokenizer(STAND_IN)["input_ids"]
+        plain = self.ids(STAND_IN)
+        front = next(
+            (whole[:i] for i in range(len(whole)) if whole[i : i + len(plain)] == plain), []
+        )
+        first = self.tokenizer.bos_token_id
+        return [first, *front] if self._bos and first is not None and first not in front else front
