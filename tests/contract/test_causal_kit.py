@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
+from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 
@@ -17,6 +18,10 @@ class TestKnockout(KnockoutChecks):
 
 class TestAblation(AblationChecks):
     """Ablation."""
+
+
+class TestCircuit(CircuitChecks):
+    """Circuit."""
 
 
 class TestSteering(SteeringChecks):

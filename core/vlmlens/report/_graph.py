@@ -55,11 +55,11 @@ def layout_of(figure: Figure, total: float) -> Layout:
     names = (cut(one_line(name), _LONGEST_LAYER) for name in figure.y)
     left = max((width(name, SIZE) for name in names), default=0.0) + 12
     needed = [count * (box + _GAP) - _GAP + 2 * _PAD for count in most]
-    spare = max(total - left - sum(needed), 0.0) / max(len(needed), 1)
+    stretch = max((total - left) / (sum(needed) or 1.0), 1.0)
     lanes, x = [], left
     for room in needed:
-        lanes.append((x, x + room + spare))
-        x += room + spare
+        lanes.append((x, x + room * stretch))
+        x += room * stretch
     high = _TOP + _ROW * len(figure.y) + _BOTTOM
     rows = [high - _BOTTOM - _ROW * (layer + 0.5) for layer in range(len(figure.y))]
     boxes = [(0.0, 0.0, box)] * len(figure.nodes)
@@ -107,6 +107,17 @@ def strength(figure: Figure, edge: GraphEdge) -> float:
     return abs(edge.value) / most if most else 0.0
 
 
+def curve_of(drawn: Layout, edge: GraphEdge) -> list[tuple[float, float]]:
+    """The four points of an edge's cubic curve; one that passes other rows goes around boxes."""
+    (x1, y1, box), (x2, y2, _) = drawn.boxes[edge.source], drawn.boxes[edge.target]
+    start, end = y1 - _BOX / 2, y2 + _BOX / 2
+    bend, rows = max((start - end) * 0.45, 10.0), (y1 - y2) / _ROW
+    aside = 0.0
+    if abs(x1 - x2) < box / 2 and rows > 1.5:
+        aside = (box * 0.75 + 9 * rows) * (-1 if edge.source % 2 else 1)
+    return [(x1, start), (x1 + aside, start - bend), (x2 + aside, end + bend), (x2, end)]
+
+
 def graph_lines(figure: Figure) -> list[str]:
     """A graph as lines of text: the layers from the top down, then the strongest edges."""
     lines = [one_line(figure.title)]
@@ -148,8 +159,9 @@ def _said(node: GraphNode) -> str:
 
 def _place(figure: Figure, number: int) -> str:
     node = figure.nodes[number]
-    parts = (figure.y[node.layer], node.label, figure.x[node.lane])
-    return " / ".join(dict.fromkeys(map(one_line, parts)))
+    layer, label, lane = map(one_line, (figure.y[node.layer], node.label, figure.x[node.lane]))
+    inner = [] if label in (lane, layer) or layer.endswith(f" {label}") else [label]
+    return ", ".join([layer, *inner, lane])
 
 
 def _lanes(figure: Figure, drawn: Layout) -> list[Markup]:
@@ -176,12 +188,9 @@ def _layers(figure: Figure, drawn: Layout) -> list[Markup]:
 
 
 def _edge(figure: Figure, drawn: Layout, edge: GraphEdge) -> Markup:
-    (x1, y1, _), (x2, y2, _) = drawn.boxes[edge.source], drawn.boxes[edge.target]
-    start, end = y1 - _BOX / 2, y2 + _BOX / 2
-    bend = max((start - end) * 0.45, 10.0)
+    start, *points = curve_of(drawn, edge)
     share = strength(figure, edge)
     look = "edge against" if edge.value < 0 else "edge"
-    points = [(x1, start - bend), (x2, end + bend), (x2, end)]
     curve = " ".join(f"{x:.1f} {y:.1f}" for x, y in points)
     ends = f"{_place(figure, edge.source)} → {_place(figure, edge.target)}"
     said = f"{ends}: {show(float(edge.value))}{f'. {one_line(edge.tip)}' if edge.tip else ''}"
@@ -189,7 +198,7 @@ def _edge(figure: Figure, drawn: Layout, edge: GraphEdge) -> Markup:
         "path",
         tag("title", said),
         class_=look,
-        d=f"M{x1:.1f} {start:.1f}C{curve}",
+        d=f"M{start[0]:.1f} {start[1]:.1f}C{curve}",
         stroke_width=_THINNEST + (_THICKEST - _THINNEST) * share,
         stroke_opacity=0.25 + 0.65 * share,
         data_from=str(edge.source),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlmlens.report._graph import layout_of, node_limits, strength
+from vlmlens.report._graph import curve_of, layout_of, node_limits, strength
 from vlmlens.report._text import cut, finite, one_line
 from vlmlens.report._theme import RAMP_LIGHT, SERIES_LIGHT, ink, level, ramp
 from vlmlens.results import Figure, GraphEdge
@@ -53,14 +53,10 @@ def _edge(figure: Figure, drawn: Layout, edge: GraphEdge, axes: Axes) -> None:
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    (x1, y1, _), (x2, y2, _) = drawn.boxes[edge.source], drawn.boxes[edge.target]
-    start, end, share = y1 - _BOX / 2, y2 + _BOX / 2, strength(figure, edge)
-    bend = max((start - end) * 0.45, 10.0)
-    places = [(x1, start), (x1, start - bend), (x2, end + bend), (x2, end)]
-    against = edge.value < 0
+    share, against = strength(figure, edge), edge.value < 0
     axes.add_patch(
         PathPatch(
-            Path(places, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]),
+            Path(curve_of(drawn, edge), [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]),
             fill=False,
             edgecolor=SERIES_LIGHT[1 if against else 0],
             linestyle="--" if against else "-",

@@ -44,13 +44,11 @@ def graph(one: Measured) -> Figure:
 
     for number, lost in zip(one.nodes.inputs, one.worth.inputs.values(), strict=True):
         lane = lanes.index(one.nodes.every[number].rows)
-        tip = "What the circuit loses where these inputs are exchanged, too"
-        add(number, GraphNode(f"{lanes[lane]} rows", 0, lane, lost, tip))
+        add(number, GraphNode("inputs", 0, lane, lost, str(one.nodes.every[number])))
     for number, lost in zip(one.kept, one.worth.lost, strict=True):
         node = one.nodes.every[number]
         layer = 1 + levels.index(_level(one, number))
-        tip = f"{node}: what the circuit loses without it"
-        add(number, GraphNode(short(one, number), layer, lanes.index(node.rows), lost, tip))
+        add(number, GraphNode(short(one, number), layer, lanes.index(node.rows), lost, str(node)))
     add(None, GraphNode(_LOGITS, len(names) - 1, len(lanes) - 1, None, "The logit difference"))
     weights = _weights(one)
     shown = sorted(weights, key=lambda edge: -abs(weights[edge]))[:_MOST_DRAWN]
@@ -64,9 +62,9 @@ def graph(one: Measured) -> Figure:
         f"{one.task}: the circuit, from the inputs up to the logits",
         "graph",
         x=[f"{name} rows" for name in lanes],
-        x_label="edge: share that the circuit loses without it",
+        x_label="edge: share lost without it",
         y=names,
-        y_label="share that the circuit loses without it",
+        y_label="node: share lost without it",
         y_range=(0.0, max([0.01, *one.worth.lost])),
         nodes=nodes,
         edges=edges,
