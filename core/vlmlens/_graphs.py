@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from vlmlens._display import brief
@@ -54,7 +55,7 @@ class GraphEdge:
 def check_graph(
     name: str, ends: tuple[int, int], nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]
 ) -> None:
-    """Raise `ValueError` for a node without a place, or an edge that does not go to a later layer.
+    """Raise `ValueError` for a node without a place, or an edge without a later layer or a weight.
 
     Args:
         name: The figure's name.
@@ -69,6 +70,8 @@ def check_graph(
         inside = all(0 <= end < len(nodes) for end in (edge.source, edge.target))
         if not inside or nodes[edge.source].layer >= nodes[edge.target].layer:
             raise ValueError(f"figure {name!r}: {edge!r} does not go from a layer to a later one")
+        if not isfinite(edge.value):
+            raise ValueError(f"figure {name!r}: {edge!r} has no finite weight")
 
 
 def graph_from(data: Mapping[str, Any]) -> dict[str, Any]:

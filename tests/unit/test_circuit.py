@@ -24,6 +24,7 @@ from vlmlens.runs.result_files import read_results
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
+from vlmlens_plugins.analysis._attribution import Node
 from vlmlens_plugins.analysis._induction import induction_model
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
@@ -31,7 +32,7 @@ from vlmlens_plugins.analysis.circuit import Circuit
 from vlmlens_plugins.analysis.circuit.analysis import halves
 from vlmlens_plugins.analysis.circuit.bench import Bench
 from vlmlens_plugins.analysis.circuit.edges import can_read
-from vlmlens_plugins.analysis.circuit.files import open_circuit
+from vlmlens_plugins.analysis.circuit.files import SavedCircuit, open_circuit, save_circuits
 from vlmlens_plugins.analysis.circuit.nodes import Nodes, all_nodes, groups_of
 from vlmlens_plugins.analysis.circuit.options import CircuitOptions
 from vlmlens_plugins.analysis.circuit.search import search
@@ -395,6 +396,15 @@ def test_a_file_that_holds_something_else_is_refused(
         open_circuit(str(file))
 
 
+def test_tasks_whose_names_have_no_letters_get_files_of_their_own(tmp_path: Path) -> None:
+    circuit = SavedCircuit("", {"text": ["text"]}, ["heads"], [Node(INDUCTION, "text")])
+    several = [replace(circuit, task=task) for task in ("颜色", "形状", "color", "数")]
+    names = save_circuits(tmp_path, several)
+    files = ("all", "all_2", "color", "all_3")
+    assert names == [f"circuit.{file}.json" for file in files]
+    assert [open_circuit(str(tmp_path / name)).task for name in names] == [s.task for s in several]
+
+
 def test_wrong_files_and_options_are_refused_before_the_model(
     vlm: ModelAdapter, samples: Sequence[Sample], tmp_path: Path
 ) -> None:
@@ -444,6 +454,12 @@ def test_groups_that_are_no_partition_are_refused(
         groups_of(layouts, rows)
 
 
+def test_whole_blocks_are_a_circuit_too(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
+    result, _ = analysed(vlm, samples[:8], parts="block", edges=20, controls=2, min_difference=0)
+    assert {place.count(".") for place in kept(result)} == {2}
+    assert column(result, "circuit", "keeps")[0] > 0.8
+
+
 def test_a_group_is_not_cut_in_halves() -> None:
     sample = Sample("s", "?", label="a")
     items = [Item(sample, ("a", "b"), sample, group=f"g{i // 3}") for i in range(15)]
@@ -482,6 +498,9 @@ def test_costs_and_missing_pairs_are_said_before_the_model_is_loaded(
         analysed(vlm, [replace(sample, attributes={}) for sample in samples])
     with pytest.raises(ValidationError, match="less than 1"):
         CircuitOptions.model_validate({"keep": 1.0})
+    for parts in (["heads", "attn"], ["block", "mlp"]):
+        with pytest.raises(ValidationError, match="a part contains another"):
+            CircuitOptions.model_validate({"parts": parts})
 
 
 def test_a_search_that_is_ended_says_so() -> None:

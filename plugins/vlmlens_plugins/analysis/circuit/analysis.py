@@ -22,7 +22,7 @@ from vlmlens_plugins.analysis._sweeps.sweeping import Onward, answer_tokens, che
 from vlmlens_plugins.analysis.circuit import figures, report
 from vlmlens_plugins.analysis.circuit.bench import Bench, Floats
 from vlmlens_plugins.analysis.circuit.edges import measured_edges
-from vlmlens_plugins.analysis.circuit.files import SavedCircuit, open_circuit, save_circuit
+from vlmlens_plugins.analysis.circuit.files import SavedCircuit, open_circuit, save_circuits
 from vlmlens_plugins.analysis.circuit.measured import Measured, worth_of
 from vlmlens_plugins.analysis.circuit.nodes import Nodes, all_nodes, groups_like, groups_of
 from vlmlens_plugins.analysis.circuit.options import CircuitOptions
@@ -177,9 +177,7 @@ class Circuit(Analysis):
             "seed": context.seed,
         }
         files = [report.saved(one, self.options, origin) for one in circuits]
-        for each in files:
-            save_circuit(context.folder, each)
-        return [each.file for each in files]
+        return save_circuits(context.folder, files)
 
 
 def halves(items: Sequence[Item], seed: int) -> list[list[Item]]:

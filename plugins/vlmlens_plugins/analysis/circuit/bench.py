@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,8 +123,8 @@ class Bench:
         return {edge: lost[edge] for edge in edges}
 
     def _run(
-        self, work: NodeSetWork, asked: Sequence[dict[str, object]]
-    ) -> list[list[dict[str, list[float]]]]:
+        self, work: NodeSetWork, asked: Sequence[dict[str, Any]]
+    ) -> list[list[dict[str, Any]]]:
         """Per entry of `asked` and item, the result."""
         check_cost(len(asked), self.batches, self.options)
         self.passes += len(asked) * self.batches
@@ -138,7 +139,7 @@ class Bench:
                     unit = unit_of(self.items[i], self._packed[i], prefix, tokens, plain, batch)
                     units.append(WorkUnit(unit.sample, {**unit.arguments, **more}, batch))
                     places.append((number, i))
-        results: list[list[dict[str, list[float]]]] = [[{} for _ in self.items] for _ in asked]
+        results: list[list[dict[str, Any]]] = [[{} for _ in self.items] for _ in asked]
         for (number, i), one in zip(places, self.context.run_units(work, units), strict=True):
             results[number][i] = one
         return results

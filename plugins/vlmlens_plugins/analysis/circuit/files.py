@@ -42,11 +42,6 @@ class SavedCircuit:
     measured: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def file(self) -> str:
-        """The name of its file."""
-        return f"circuit.{slug(self.task)}.json"
-
     def to_json(self) -> str:
         """The content of the file."""
         numbers = self.about or [{} for _ in self.nodes]
@@ -67,14 +62,24 @@ class SavedCircuit:
         return json.dumps(data, indent=1, allow_nan=False)
 
 
-def save_circuit(folder: Path, circuit: SavedCircuit) -> None:
-    """Write a circuit, replacing the file in one step."""
+def save_circuits(folder: Path, circuits: Sequence[SavedCircuit]) -> list[str]:
+    """Write circuits, replacing each file in one step.
+
+    Returns:
+        The names of the files, `circuit.TASK.json`; tasks with equal file names are numbered.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / circuit.file, circuit.to_json().encode())
+    names: list[str] = []
+    for circuit in circuits:
+        first = f"circuit.{slug(circuit.task)}"
+        same = sum(name.startswith((f"{first}.", f"{first}_")) for name in names)
+        names.append(f"{first}_{same + 1}.json" if same else f"{first}.json")
+        write_bytes(folder / names[-1], circuit.to_json().encode())
+    return names
 
 
 def open_circuit(file: str) -> SavedCircuit:
-    """A circuit that `save_circuit` wrote.
+    """A circuit that `save_circuits` wrote.
 
     Raises:
         DataNotFound: There is no such file.

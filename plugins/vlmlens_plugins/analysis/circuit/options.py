@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vlmlens_plugins.analysis._attribution.nodes import KINDS, Kind
 from vlmlens_plugins.analysis._sweeps.sweeping import PairOptions, Texts, listed
+
+
+def _apart(parts: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """Components that do not contain each other."""
+    if ("block" in parts and len(set(parts)) > 1) or {"heads", "attn"} <= set(parts):
+        raise ValueError("a part contains another: take heads or attn, with mlp, or block alone")
+    return tuple(dict.fromkeys(parts))
 
 
 class CircuitOptions(PairOptions):
@@ -24,6 +31,7 @@ class CircuitOptions(PairOptions):
     parts: Annotated[
         tuple[Kind, ...],
         BeforeValidator(listed, json_schema_input_type=Kind | tuple[Kind, ...]),
+        AfterValidator(_apart),
     ] = Field(KINDS, min_length=1, description="The components: heads, mlp, attn, block.")
     rows: Texts = Field(
         None,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from vlmlens.results import Cell, Finding, Glance, Table, Verdict
 from vlmlens_plugins.analysis._results import table
@@ -337,8 +338,10 @@ def _end(one: Measured, end: int | None) -> str:
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (first, second)]
-    return _number(float(np.corrcoef(*ranks)[0, 1]))
+    """Spearman's; None where one of the two is constant."""
+    if min(len(set(first.tolist())), len(set(second.tolist()))) == 1:
+        return None
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
 
 
 def _number(value: float) -> float | None:

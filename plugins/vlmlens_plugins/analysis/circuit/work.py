@@ -22,6 +22,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.passes.edits import function_edits
 from vlmlens.passes.growing import fixed_places
 from vlmlens.passes.replay import Replay
+from vlmlens.samples import Sample
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.work import donor_of, encoded, target_of
@@ -66,7 +67,7 @@ class NodeSetWork(ModelWork):
 
     def __init__(self, options: NodeSetOptions | None = None) -> None:
         super().__init__(options)
-        self._last: tuple[Any, Recorded] | None = None
+        self._last: tuple[Any, list[Sample], Recorded] | None = None
 
     def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         """See `ModelWork.run`."""
@@ -96,8 +97,9 @@ class NodeSetWork(ModelWork):
         said = (id(vlm), [_said(unit) for unit in units])
         if self._last is None or self._last[0] != said:
             self._last = None  # frees memory first
-            self._last = (said, Recorded.of(vlm, units, self.options))
-        return self._last[1]
+            samples = [unit.sample for unit in units]  # kept: images are told apart by identity
+            self._last = (said, samples, Recorded.of(vlm, units, self.options))
+        return self._last[2]
 
 
 class PathWork(NodeSetWork):
