@@ -1,4 +1,4 @@
-"""What a patching sweep costs beside whole passes and nnsight, and an edit beside an extraction.
+"""What sweeps, edits and attribution cost beside bare passes, nnsight and an extraction.
 
 The model is a LLaVA of 8 + 8 blocks of one width, with random weights, the proportions of LLaVA-1.5
 (576 image tokens, MLPs of 43/16 of the width), and the last block of the tower as what the language
@@ -10,6 +10,9 @@ differences, which is checked:
 - vlmlens: what the analysis `patching` runs, from samples to numbers, with replay;
 - whole passes: `forward` under edits, on encoded batches, with the donors' rows from one pass;
 - nnsight: likewise, at the batch size at which it is fastest.
+
+Attribution of all heads and MLPs at three groups of rows, and of all edges between components, is
+held against bare passes of the same batch, and its memory against a plain backward pass.
 
 All variants of a table run in turn, round after round, in one process. The ratios are those of
 each round, and their median counts.
@@ -39,6 +42,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks._attribution import attributions, peaks
 from benchmarks._compare import Target, Times, in_turn, ratios, table, verdicts
 from benchmarks._models import llava, pairs, photographs
 from vlmlens.abc import AnalysisContext
@@ -70,7 +74,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=2, help="samples with a donor")
     parser.add_argument("--samples", type=int, default=24, help="of the extraction")
-    parser.add_argument("--only", choices=("sweep", "extraction"))
+    parser.add_argument("--only", choices=("sweep", "extraction", "attribution"))
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
     chosen = parser.parse_args()
@@ -85,6 +89,7 @@ def main() -> int:
         parts: dict[str, Callable[[], list[Target]]] = {
             "sweep": lambda: _sweeps(vlm, folder, chosen.pairs, chosen.rounds),
             "extraction": lambda: _extractions(vlm, folder, chosen.samples, chosen.rounds),
+            "attribution": lambda: _attributions(vlm, folder, chosen.pairs, chosen.rounds),
         }
         run = [part for name, part in parts.items() if chosen.only in (None, name)]
         targets = [target for part in run for target in part()]
@@ -92,12 +97,21 @@ def main() -> int:
     return int(chosen.check and not all(target.met for target in targets))
 
 
-def _sweeps(vlm: Any, folder: Path, count: int, rounds: int) -> list[Target]:
+def _attributions(vlm: Any, folder: Path, count: int, rounds: int) -> list[Target]:
+    peaks(folder / "model")
+    return attributions(vlm, _items(folder, count), rounds)
+
+
+def _items(folder: Path, count: int) -> list[Item]:
     samples = pairs(photographs(folder / "pairs", 2 * count), 1, letters=LETTERS)
-    items = [
+    return [
         Item(sample, ANSWERS, donor=Sample(f"donor of {sample.id}", sample.prompt, donor.images))
         for sample, donor in zip(samples[:count], samples[count:], strict=True)
     ]
+
+
+def _sweeps(vlm: Any, folder: Path, count: int, rounds: int) -> list[Target]:
+    items = _items(folder, count)
     cells = [
         (site, rows)
         for stack, selectors in (("vision", VISION_ROWS), ("llm", LANGUAGE_ROWS))

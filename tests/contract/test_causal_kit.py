@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
+from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 
@@ -26,3 +28,11 @@ class TestCircuit(CircuitChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestHeads(HeadsChecks):
+    """Heads."""
+
+
+class TestAttribution(AttributionChecks):
+    """Attribution."""

@@ -23,7 +23,7 @@ MANIFEST = Manifest(
     model_types=("clip", "siglip", "siglip2"),
     limits=(
         "It writes no text: generate is refused, and so are analyses that follow the next token "
-        "(patching, knockout, ablation, steering, logit-lens).",
+        "(patching, knockout, ablation, steering, attribution, circuit, heads, logit-lens).",
         "Under edits, analyses that compare choices are refused (blind-test): edits cannot "
         "reach the passes that compare them.",
         "The text towers of SigLIP and SigLIP 2 get no attention mask, so edges are cut there with "

@@ -207,5 +207,5 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 
 def _like(hidden: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:
-    parameter = next(module.parameters())
-    return hidden.to(parameter.device, parameter.dtype)
+    parameter = next(module.parameters(), None)
+    return hidden if parameter is None else hidden.to(parameter.device, parameter.dtype)

@@ -8,46 +8,20 @@ Mathematical Framework for Transformer Circuits" (2021).
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vlmlens._display import brief, count
-from vlmlens.errors import CompositionError, SiteNotFound, SpecError
-from vlmlens.passes.activation import scale_of
+from vlmlens.errors import CompositionError, SpecError
 from vlmlens.passes.frozen import Frozen
 from vlmlens.passes.modes import differentiable
-from vlmlens.passes.others import Others
-from vlmlens.sites import Site
-from vlmlens.tokens import Selector
+from vlmlens.passes.residual import residual_parts
 
 if TYPE_CHECKING:
     from vlmlens.passes.batch import Batch
-    from vlmlens.sites.anatomy import Heads
-
-_STACK = "llm.block."
-_NEAR = 1e-2
-"""A wrong slice of heads is off by about 1, and bfloat16 by less than this."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """What one component writes into the residual stream at some rows.
-
-    Args:
-        name: A site; with a remark in brackets where no site has this value.
-        written: float64 `[rows, width]`, the rows of all samples after each other.
-    """
-
-    name: str
-    written: torch.Tensor
-
-    def __repr__(self) -> str:
-        return brief(self, self.name, count(len(self.written), "row"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +48,75 @@ class Contributions:
         return brief(self, "", count(len(self.names), "component"), *self.names[:3])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LogitReader:
+    """How the logits of some tokens read the residual stream at a row, with the norm frozen.
+
+    Args:
+        frozen: The final norm.
+        directions: float64 `[samples, tokens, width]`: the product of a token's with the normed row
+            is its logit, before a soft cap, but for its bias.
+        constant: float64 `[samples, tokens]`: what the biases of norm and unembedding add.
+        total: float64 `[samples, tokens]`: the logits before a soft cap.
+        logits: float64 `[samples, tokens]`: the logits.
+    """
+
+    frozen: Frozen
+    directions: torch.Tensor
+    constant: torch.Tensor
+    total: torch.Tensor
+    logits: torch.Tensor
+
+    @classmethod
+    def of(cls, vlm: Any, rows: torch.Tensor, tokens: Sequence[Sequence[int]]) -> LogitReader:
+        """The reader of some rows.
+
+        Args:
+            vlm: The model, a `ModelAdapter`.
+            rows: What the last block gives, a row of each sample, `[samples, width]`.
+            tokens: Per sample, token ids; equally many for all.
+
+        Raises:
+            CompositionError: The model has no readout, or its final norm cannot be frozen.
+            SpecError: The tokens do not fit the rows.
+        """
+        readout = vlm.readout()
+        if readout is None:
+            raise CompositionError(
+                "The model has no readout, so nothing adds to logits.",
+                subject="readout",
+                hint="Choose a model that writes.",
+            )
+        if len({len(each) for each in tokens}) > 1 or len(tokens) != len(rows):
+            raise SpecError(
+                f"{len(tokens)} lists of tokens were given for {len(rows)} rows.",
+                subject="tokens",
+                hint="Give equally many tokens for each sample, and one row of each.",
+            )
+        with torch.inference_mode():
+            frozen = Frozen.of(lambda each: readout.norm(each).float(), rows)
+            logits = readout.unembed(readout.norm(rows)).double()
+        known = sorted({token for own in tokens for token in own})
+        directions, biases = _unembedding(readout, rows, known)
+        places = torch.tensor([[known.index(t) for t in own] for own in tokens])
+        chosen = directions[places.to(directions.device)]
+        constant = biases[places.to(biases.device)] + chosen @ frozen.bias
+        numbers = torch.tensor(tokens, device=logits.device)
+        added = torch.einsum("sw,stw->st", frozen(rows[None])[0], chosen)
+        return cls(frozen, chosen, constant, added + constant, logits.gather(-1, numbers))
+
+    def added(self, parts: torch.Tensor) -> torch.Tensor:
+        """What parts of the rows add to the logits: float64 `[parts, samples, tokens]`.
+
+        Args:
+            parts: `[parts, samples, width]`.
+        """
+        return torch.einsum("psw,stw->pst", self.frozen(parts), self.directions)
+
+    def __repr__(self) -> str:
+        return brief(self, "", count(len(self.total), "row"))
+
+
 def contributions(
     vlm: Any, batch: Batch, tokens: Sequence[Sequence[int]], *, row: str = "last"
 ) -> Contributions:
@@ -87,258 +130,23 @@ def contributions(
 
     Raises:
         CompositionError: The model has no readout, or its final norm cannot be frozen.
-        SpecError: The selector keeps several rows.
+        SpecError: The selector keeps several rows, or the tokens do not fit the samples.
     """
-    readout = vlm.readout()
-    if readout is None:
-        raise CompositionError(
-            "The model has no readout, so nothing adds to logits.",
-            subject="readout",
-            hint="Choose a model that writes.",
-        )
-    if len({len(each) for each in tokens}) > 1 or len(tokens) != len(batch):
-        raise SpecError(
-            f"{len(tokens)} lists of tokens were given for {len(batch)} samples.",
-            subject="tokens",
-            hint="Give equally many tokens for each sample.",
-        )
     parts = [part for _, own in residual_parts(vlm, batch, row) for part in own]
-    if len(parts[0].written) != len(batch):
-        raise SpecError(
-            f"{row!r} keeps several rows of a sample.",
-            subject=row,
-            hint="Contributions are of one row, such as last.",
-        )
-    total = torch.stack([part.written for part in parts]).sum(0).to(getattr(torch, vlm.dtype))
-    with torch.inference_mode():
-        frozen = Frozen.of(lambda rows: readout.norm(rows).float(), total)
-        normed = frozen(torch.stack([part.written for part in parts]))
-        final = frozen(total[None])[0] + frozen.bias
-        logits = readout.unembed(readout.norm(total)).double()
-    directions, biases = _unembedding(readout, total, sorted({t for own in tokens for t in own}))
-    chosen = torch.stack([torch.stack([directions[t] for t in own]) for own in tokens])
-    constant = torch.tensor([[biases[t] for t in own] for own in tokens], dtype=torch.float64)
-    constant = constant.to(chosen.device) + (chosen @ frozen.bias)
-    numbers = torch.tensor(tokens, device=logits.device)
-    return Contributions(
-        [part.name for part in parts],
-        torch.einsum("psw,stw->pst", normed, chosen),
-        constant,
-        torch.einsum("sw,stw->st", final, chosen) + constant - (chosen @ frozen.bias),
-        logits.gather(-1, numbers),
-    )
-
-
-def residual_parts(vlm: Any, batch: Batch, rows: str = "last") -> Iterator[tuple[Site, list[Part]]]:
-    """What each component of the language model writes into the residual stream at some rows.
-
-    Args:
-        vlm: The model, a `ModelAdapter`.
-        batch: From `encode`.
-        rows: A selector.
-
-    Yields:
-        Each block, in order of depth, with its components. The sum of all is what the last block
-        gives. With the first block is its input, what the embedding and the projector give.
-    """
-    reader = _Reader(vlm, batch, Selector.parse(rows))
-    read = reader.read()
-    before: torch.Tensor | None = None
-    for block in reader.blocks:
-        yield block, list(_of_block(read, reader, block, before))
-        before = read[block.name]
-
-
-class _Reader:
-    """Which sites are read for the parts of blocks, and what they gave."""
-
-    def __init__(self, vlm: Any, batch: Batch, selector: Selector) -> None:
-        blocks = _blocks(vlm)
-        self.vlm = vlm
-        self._batch = batch
-        self.blocks = blocks
-        self._selector = selector
-        self.branches: dict[str, dict[str, Site]] = {}
-        self.heads: dict[str, Site] = {}
-        for block in blocks:
-            found = {name: self._site(f"{block.name}.{name}") for name in ("attn_out", "mlp_out")}
-            self.branches[block.name] = {n: s for n, s in found.items() if s is not None}
-            joined = self._site(f"{block.name}.attn.heads")
-            if joined is not None and "attn_out" in self.branches[block.name]:
-                self.heads[block.name] = joined
-
-    def read(self) -> dict[str, torch.Tensor]:
-        """By name of the site, what it gave, `[rows, width]`."""
-        wanted: dict[str, Site] = {}
-        for block in self.blocks:
-            for site in (block, replace(block, name=f"{block.name}:in", side="in")):
-                wanted[site.name] = site
-            wanted |= {site.name: site for site in self.branches[block.name].values()}
-            joined = self.heads.get(block.name)
-            if joined is not None:
-                wanted[joined.name] = joined
-                around = self.normed(block)
-                if around is not None:
-                    wanted[around.name] = around
-        places = [(site, self._selector) for site in wanted.values()]
-        found = Others(self.vlm, ()).rows(self._batch, places)
-        return {name: torch.cat(own) for name, own in zip(wanted, found, strict=True)}
-
-    def by_passes(self, block: Site, given: Site) -> torch.Tensor:
-        """float64 `[heads + 1, samples, width]`: what each head alone gives, and none of them.
-
-        The block runs once for each of them, with the other heads zero.
-
-        Args:
-            block: The block.
-            given: The site of what the heads give together.
-        """
-        joined = self.heads[block.name]
-        heads = self.vlm.sites.heads(joined)
-        replay, found = self._replay, []
-        for head in [*range(heads.count), None]:
-            alone = partial(_alone, heads, head)
-            with self.vlm.edited({joined.name: alone}), replay.before([joined]):
-                rows = Others(self.vlm, ()).rows(self._batch, [(given, self._selector)])[0]
-            found.append(torch.cat(rows).double())
-        made = torch.stack(found)
-        made[:-1] -= made[-1].clone()
-        return made
-
-    @cached_property
-    def _replay(self) -> Any:
-        return self.vlm.replay(self._batch, logits="none")
-
-    def normed(self, block: Site) -> Site | None:
-        """What is given to the norm behind the attention, if there is one."""
-        branch = self.branches[block.name]["attn_out"]
-        attention = self._site(f"{block.name}.attn")
-        if attention is None or attention.path == branch.path:
-            return None
-        return replace(branch, name=f"{branch.name}:in", side="in", scale="")
-
-    def _site(self, name: str) -> Site | None:
-        try:
-            found = self.vlm.sites.resolve(name)
-        except SiteNotFound:
-            return None
-        site: Site | None = found[0] if len(found) == 1 else None
-        return site
-
-
-def _alone(heads: Heads, head: int | None, joined: torch.Tensor) -> torch.Tensor:
-    """The activation of all heads with those zero that are not meant; None: all of them."""
-    kept = torch.zeros_like(joined)
-    if head is not None:
-        low, high = heads.columns(head)
-        kept[..., low:high] = joined[..., low:high]
-    return kept
-
-
-def _blocks(vlm: Any) -> list[Site]:
-    known = vlm.sites.canonical
-    found = [
-        site
-        for name, site in known.items()
-        if name.startswith(_STACK) and name == f"{_STACK}{site.index}"
-    ]
-    return sorted(found, key=lambda site: site.index or 0)
-
-
-def _of_block(
-    read: dict[str, torch.Tensor], reader: _Reader, block: Site, before: torch.Tensor | None
-) -> Iterator[Part]:
-    """What a block adds, what its input holds beside the block before it, and what is left."""
-    given = read[f"{block.name}:in"].double()
-    if before is None:
-        yield Part(f"{block.name}:in", given)
-    else:
-        yield from _unless_nothing(f"{block.name}:in (added before it)", given - before.double())
-    rest = read[block.name].double() - given
-    for name, site in reader.branches[block.name].items():
-        written = read[site.name].double()
-        rest = rest - written
-        if name == "attn_out" and block.name in reader.heads:
-            yield from _of_heads(read, reader, block, written)
-        else:
-            yield Part(site.name, written)
-    yield from _unless_nothing(f"{block.name} (the rest)", rest)
-
-
-def _of_heads(
-    read: dict[str, torch.Tensor], reader: _Reader, block: Site, written: torch.Tensor
-) -> Iterator[Part]:
-    """What each head adds, and what the attention adds beside: its bias."""
-    branch, around = reader.branches[block.name]["attn_out"], reader.normed(block)
-    given = branch if around is None else around
-    unscaled = read[given.name] if around is not None else _divided(written, branch, reader)
-    with torch.inference_mode():
-        single = _projected(read, reader, block)
-        if single is None or not _near(single.sum(0), unscaled.double()):
-            single = reader.by_passes(block, replace(given, scale=""))
-        single = single[:-1]
-        if around is not None:
-            norm = reader.vlm.module.get_submodule(around.path)
-            single = Frozen.of(norm, read[around.name])(single)
-        if branch.scale:
-            scale = scale_of(branch, reader.vlm.module)
-            single = single * torch.as_tensor(scale, device=single.device)
-    for head, own in enumerate(single):
-        yield Part(f"{block.name}.attn.heads[{head}]", own)
-    yield from _unless_nothing(f"{block.name}.attn_out (bias)", written - single.sum(0))
-
-
-def _projected(read: dict[str, torch.Tensor], reader: _Reader, block: Site) -> torch.Tensor | None:
-    """What the output projection makes of each head alone, and of nothing.
-
-    float64 `[heads + 1, samples, width]`; None if it cannot be run alone.
-    """
-    joined = reader.heads[block.name]
-    projection = reader.vlm.module.get_submodule(joined.path)
-    heads, rows = reader.vlm.sites.heads(joined), read[joined.name]
-    if _arguments(projection) != 1:
-        return None
-    masked = torch.zeros(heads.count + 1, *rows.shape, dtype=rows.dtype, device=rows.device)
-    for head in range(heads.count):
-        low, high = heads.columns(head)
-        masked[head, :, low:high] = rows[:, low:high]
-    made: torch.Tensor = projection(masked).double()
-    made[:-1] -= made[-1].clone()
-    return made
-
-
-def _arguments(module: torch.nn.Module) -> int:
-    """How many arguments a module must be given."""
-    given = inspect.signature(module.forward).parameters.values()
-    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return sum(each.default is inspect.Parameter.empty and each.kind not in free for each in given)
-
-
-def _divided(written: torch.Tensor, branch: Site, reader: _Reader) -> torch.Tensor:
-    """What a branch gives before the block scales it."""
-    if not branch.scale:
-        return written
-    return written / torch.as_tensor(scale_of(branch, reader.vlm.module), device=written.device)
-
-
-def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are equal but for rounding."""
-    if one.shape != other.shape:
-        return False
-    return float((one - other).norm()) <= _NEAR * float(other.norm())
-
-
-def _unless_nothing(name: str, written: torch.Tensor) -> Iterator[Part]:
-    if bool(written.any()):
-        yield Part(name, written)
+    written = torch.stack([part.written for part in parts])
+    rows = written.sum(0).to(getattr(torch, vlm.dtype))
+    reader = LogitReader.of(vlm, rows, tokens)
+    names = [part.name for part in parts]
+    return Contributions(names, reader.added(written), reader.constant, reader.total, reader.logits)
 
 
 def _unembedding(
     readout: Any, like: torch.Tensor, tokens: Sequence[int]
-) -> tuple[dict[int, torch.Tensor], dict[int, float]]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Per token, the direction whose product with the normed row is its logit, and the rest.
 
-    The derivative at 0: the unembedding with its scale, and without its soft cap.
+    The derivative at 0: the unembedding with its scale, and without its soft cap. float64
+    `[tokens, width]` and `[tokens]`.
     """
     numbers = torch.tensor(tokens, device=like.device)
     with differentiable():
@@ -347,7 +155,5 @@ def _unembedding(
             logits = readout.unembed(zero)[0, numbers]
         else:
             logits = readout.some(zero, numbers)[0]
-        found = [torch.autograd.grad(one, zero, retain_graph=True)[0][0].double() for one in logits]
-    return dict(zip(tokens, found, strict=True)), dict(
-        zip(tokens, logits.detach().double().tolist(), strict=True)
-    )
+        found = [torch.autograd.grad(one, zero, retain_graph=True)[0][0] for one in logits]
+    return torch.stack(found).double(), logits.detach().double()

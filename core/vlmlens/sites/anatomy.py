@@ -8,6 +8,7 @@ width, which need not be their product.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,8 @@ _RESIDUAL = "residual"
 """What a part of a block calls the residual stream, if it is given that and adds to it (Bloom)."""
 _NORM_FIRST = "do_layer_norm_before"
 """False where a block norms the sums (small OPT models)."""
+_FACTORS = re.compile("residual|multiplier|factor|alpha|beta")
+"""In names of numbers by which blocks weigh what they add, or the residual stream itself."""
 
 OUTPUTS = ("attn_out", "mlp_out")
 """What a block adds to the residual stream: the names of these sites, after the block's."""
@@ -198,18 +201,23 @@ def _ends(block: Any, children: Mapping[str, Any]) -> dict[str, str]:
 def _does_more(block: Any, children: Mapping[str, Any], parts: set[str]) -> bool:
     """Whether a block does more than to add what its two parts give, so that it is not known.
 
-    It has other modules with weights than norms and scales, weights of its own, or norms the sums.
+    It has other modules with weights than norms, weights or numbers of its own that are no scales
+    of its parts, or it norms the sums. What has more norms than two is known by their names.
     """
-    scales = {*_SCALED.values(), *(name for names in _SCALES.values() for name in names)}
+    scales = {name for names in _SCALES.values() for name in names}
+    norms = [name for name, child in children.items() if "norm" in type(child).__name__.lower()]
+    others = children.keys() - parts - set(norms) - set(_SCALED.values())
     own = [*block.named_parameters(recurse=False), *block.named_buffers(recurse=False)]
-    others = [
-        child
-        for name, child in children.items()
-        if name not in parts | scales and "norm" not in type(child).__name__.lower()
+    own += [
+        (n, v) for n, v in vars(block).items() if _FACTORS.search(n) and type(v) in (int, float)
     ]
-    weighty = any(next(child.parameters(), None) is not None for child in others)
-    alone = {name for name, _ in own} <= scales
-    return weighty or not alone or not getattr(block, _NORM_FIRST, True)
+    named = any(set(ends.values()) <= set(norms) for ends in _NORMED)
+    return (
+        any(next(children[name].parameters(), None) is not None for name in others)
+        or not {name for name, _ in own} <= scales
+        or not getattr(block, _NORM_FIRST, True)
+        or (len(norms) > 2 and not named)
+    )
 
 
 def _before_sum(name: str, part: Any) -> str:

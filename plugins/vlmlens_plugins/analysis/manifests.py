@@ -93,3 +93,23 @@ STEERING = Manifest(
     requires=("torch", "sklearn"),
     checks="vlmlens_plugins.analysis.steering.checks:STEERING_CHECKS",
 )
+
+HEADS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="heads",
+    target="vlmlens_plugins.analysis.heads:Heads",
+    help="Heads by role: previous token, duplicate token, induction, and those that see the image.",
+    needs=frozenset({"model", "generate"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.heads.checks:HEADS_CHECKS",
+)
+
+ATTRIBUTION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="attribution",
+    target="vlmlens_plugins.analysis.attribution:Attribution",
+    help="What each head, MLP and patch does to the answer, by gradients held to the truth.",
+    needs=frozenset({"labels", "model", "generate", "readout"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.attribution.checks:ATTRIBUTION_CHECKS",
+)

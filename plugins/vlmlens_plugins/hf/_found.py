@@ -10,6 +10,7 @@ import torch
 from vlmlens.abc.adapter import Readout
 from vlmlens.hf import TransformersAdapter
 from vlmlens.sites import SiteMap, SiteTemplate, read_anatomy
+from vlmlens.sites.anatomy import Anatomy
 from vlmlens_plugins.hf._tree import find_templates
 
 
@@ -20,11 +21,15 @@ class FoundSites(TransformersAdapter):
         """The canonical sites."""
         return find_templates(self.module)
 
+    def anatomy(self) -> Anatomy:
+        """The heads and the branches of blocks."""
+        return read_anatomy(self.module)
+
     @cached_property
     def sites(self) -> SiteMap:
         """See `ModelAdapter.sites`."""
         paths = [name for name, _ in self.module.named_modules()]
-        return SiteMap(self.found(), paths, self.renames, read_anatomy(self.module))
+        return SiteMap(self.found(), paths, self.renames, self.anatomy())
 
     def readout(self) -> Readout | None:
         """See `ModelAdapter.readout`; None where the final norm or the head was not found."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vlmlens.errors import DataError
 from vlmlens.hf.chat_template import render, template_of
 from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.question_rows import STAND_IN
@@ -35,18 +36,29 @@ class TextPrompts(PromptProcessor):
         del images
         if not self.chat:
             return question
-        return render(template_of(self.tokenizer, self._model), question, self.tokenizer,
-                      self._model)  # fmt: skip
+        template = template_of(self.tokenizer, self._model)
+        return render(template, question, self.tokenizer, self._model)
 
     def encoded(self, prompts: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
-        """See `PromptProcessor.encoded`; padded on the right, where positions stay as they are."""
-        front = [] if self.chat else self.front
-        rows = [torch.tensor([*front, *self.ids(self.text(*each))], dtype=torch.long)
-                for each in prompts]  # fmt: skip
+        """See `PromptProcessor.encoded`; padded on the right, where positions stay as they are.
+
+        Raises:
+            DataError: A prompt has no tokens.
+        """
+        rows = [torch.tensor(self._row(*each), dtype=torch.long) for each in prompts]
+        if not all(map(len, rows)):
+            raise DataError("A prompt has no tokens.", hint="Write something, or leave it out.")
         return {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id or 0, side="right"),
             "attention_mask": pad_rows([torch.ones_like(row) for row in rows], 0, side="right"),
         }
+
+    def empty(self, question: str) -> bool:
+        """Whether a prompt has no tokens at all."""
+        return not self._row(question, ())
+
+    def _row(self, question: str, images: Sequence[Any]) -> list[int]:
+        return [*([] if self.chat else self.front), *self.ids(self.text(question, images))]
 
     @cached_property
     def front(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import transformers
@@ -16,6 +17,7 @@ from vlmlens.errors import CheckpointError, DataError
 from vlmlens.hf.layouts import PlacedImage
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, SiteTemplate
+from vlmlens.sites.anatomy import Anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_plugins.hf._found import FoundSites
 from vlmlens_plugins.hf._text_prompts import TextPrompts
@@ -94,6 +96,12 @@ class TextAdapter(FoundSites):
                 )
         return templates
 
+    def anatomy(self) -> Anatomy:
+        """The heads and the branches; without a final norm, blocks norm their sums (GPT-1)."""
+        known = super().anatomy()
+        normed = any(template.name == "llm.norm" for template in self.found())
+        return known if normed else replace(known, branches={})
+
     # ------------------------------------------------------------------ prompts
 
     def read_processor(self, model: str, arguments: Mapping[str, Any]) -> TextPrompts:
@@ -106,6 +114,8 @@ class TextAdapter(FoundSites):
     def read_prompt(self, sample: Sample) -> PromptReading:
         """See `ModelAdapter.read_prompt`."""
         read = super().read_prompt(sample)
+        if not read.problem and not sample.prompt.strip() and self.processor.empty(sample.prompt):
+            return PromptReading("the prompt has no tokens")
         if read.problem or self.processor.chat or not sample.prompt[-1:].isspace():
             return read
         return PromptReading(note="it ends in white space, and answers begin with a space")
@@ -164,8 +174,8 @@ class TextAdapter(FoundSites):
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`; with how prompts are written."""
         prompts = {"chat": self.processor.chat, "front": self.processor.front}
-        return {**super().describe(), "image_processor": None, "image_backend": "none",
-                "prompts": prompts}  # fmt: skip
+        without = {"image_processor": None, "image_backend": "none"}
+        return {**super().describe(), **without, "prompts": prompts}
 
 
 def _keep_output(module: Module | None) -> None:

@@ -23,9 +23,9 @@ from pydantic import Field
 from vlmlens.abc import Batch, ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import SiteNotFound
-from vlmlens.passes.contributions import Part, residual_parts
 from vlmlens.passes.gradients import logit_difference
 from vlmlens.passes.others import rows_of
+from vlmlens.passes.residual import Part, residual_parts
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.work import donor_of, encoded, target_of
