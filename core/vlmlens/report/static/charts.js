@@ -53,7 +53,10 @@ for (const figure of document.querySelectorAll("figure.graph")) {
   const show = (node) => {
     for (const other of nodes) other.classList.toggle("at", other === node);
     const its = (edge) => node && [edge.dataset.from, edge.dataset.to].includes(node.dataset.node);
-    for (const edge of edges) edge.classList.toggle("faded", Boolean(node) && !its(edge));
+    for (const edge of edges) {
+      edge.classList.toggle("faded", Boolean(node) && !its(edge));
+      edge.classList.toggle("own", Boolean(node) && its(edge));
+    }
     const told = node ? [node, ...edges.filter(its)] : [];
     say(figure, told.map((each) => each.querySelector("title").textContent));
   };
