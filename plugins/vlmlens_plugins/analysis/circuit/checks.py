@@ -19,7 +19,7 @@ class CircuitChecks(PatchingChecks):
 
     manifest: ClassVar[Manifest] = CIRCUIT
     options: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"draws": 100, "controls": 19, "edges": 6, "min_difference": 0}
+        {"samples": 6, "draws": 100, "controls": 3, "edges": 2, "min_difference": 0}
     )
 
     def claims(self, result: Result) -> bool:

@@ -22,6 +22,8 @@ _NAMED = 3
 _LITTLE = 0.05
 _HALF = 0.5
 _FEW = 6
+_LESS = 0.1
+"""By so much less on other pairs, a circuit is fitted to those that it was searched on."""
 
 
 def findings(circuits: Sequence[Measured]) -> list[Finding]:
@@ -101,6 +103,12 @@ def doubts(one: Measured, options: CircuitOptions) -> Iterator[str]:
             f"{one.task}: the search ended at max_passes={options.max_passes:,}; a smaller circuit "
             "may suffice."
         )
+    if one.found is not None and one.found.share - worth.keeps[0] > _LESS:
+        yield (
+            f"{one.task}: the circuit keeps {_percent(one.found.share)} on the {one.learn} pairs "
+            f"that it was searched on, and {_percent(worth.keeps[0])} on others: it fits them too "
+            "closely. Search on more pairs."
+        )
     if len(one.kept) == len(one.nodes.components):
         yield f"{one.task}: no component could be left out."
     if not one.kept:
@@ -108,7 +116,7 @@ def doubts(one: Measured, options: CircuitOptions) -> Iterator[str]:
     if abs(worth.nothing[0]) > _LITTLE:
         yield (
             f"{one.task}: {_percent(worth.nothing[0])} of the effect is left while all components "
-            "are exchanged: it goes from the inputs straight to the logits."
+            "are exchanged: it reaches the logits past them."
         )
     if options.controls and 1 / (1 + options.controls) > ALPHA:
         yield f"{options.controls} random circuits are too few for a test; 19 are needed."
@@ -126,7 +134,8 @@ def notes(circuits: Sequence[Measured], options: CircuitOptions, files: Sequence
         "with as many heads and MLPs at whatever rows, that come as near to the whole effect "
         "(Phipson and Smyth 2010).",
         "Edges: path patching inside the circuit: one component gets the corrupted value of "
-        "another, and what lies behind it follows. Edges below "
+        "another, and what lies behind it follows. The score of an edge into a head is that into "
+        "its whole attention. Edges below "
         f"{DRAWN:.0%} are only in the table; those that are not measured are in neither. No edge "
         "was left out of the circuit.",
         "A circuit says what suffices, not what is needed: where parts do the same job, one of "
@@ -284,6 +293,7 @@ def _row(one: Measured) -> dict[str, Cell]:
         "keeps": worth.keeps[0],
         "keeps_low": worth.keeps[1],
         "keeps_high": worth.keeps[2],
+        "keeps_searched": None if one.found is None else one.found.share,
         "left": worth.left[0],
         "left_low": worth.left[1],
         "left_high": worth.left[2],

@@ -16,6 +16,7 @@ class Found:
 
     Args:
         kept: The numbers of its nodes, in order of depth.
+        share: What they keep on the pairs that were searched on.
         sizes: How many nodes of the ranking were tried together.
         shares: What each of these keeps.
         start: The size from which nodes were left out.
@@ -25,6 +26,7 @@ class Found:
     """
 
     kept: Sequence[int]
+    share: float
     sizes: Sequence[int]
     shares: Sequence[float]
     start: int
@@ -47,17 +49,18 @@ def search(bench: Bench, ranking: Sequence[int]) -> Found:
     tried = zip(sizes, shares, strict=True)
     start = next((size for size, share in tried if _enough(bench, share)), sizes[-1])
     kept, rounds, done = list(ranking[:start]), 0, not start
+    share = shares[sizes.index(start)]
     while not done and _affordable(bench, len(kept)):
         rounds += 1
         without = [[other for other in kept if other != one] for one in kept]
         left = bench.share(bench.keeping(without))
         order = [kept[i] for i in np.argsort(np.abs(1 - left), kind="stable")]
         if any(_enough(bench, share) for share in left):
-            kept = _fewer(bench, kept, order)
+            kept, share = _fewer(bench, kept, order)
             done = not kept
         else:
             done = True
-    return Found(sorted(kept), sizes, shares, start, rounds, done)
+    return Found(sorted(kept), share, sizes, shares, start, rounds, done)
 
 
 def _affordable(bench: Bench, size: int) -> bool:
@@ -66,12 +69,16 @@ def _affordable(bench: Bench, size: int) -> bool:
     return bench.passes + cells * bench.batches <= bench.options.max_passes
 
 
-def _fewer(bench: Bench, kept: Sequence[int], order: Sequence[int]) -> list[int]:
-    """The nodes without as many as can be left out together, in this order; at least one can."""
+def _fewer(bench: Bench, kept: Sequence[int], order: Sequence[int]) -> tuple[list[int], float]:
+    """The nodes without as many as can be left out together, in this order, and what they keep.
+
+    At least one can be left out.
+    """
     sizes = _sizes(len(order))[1:]
     rests = [[one for one in kept if one not in set(order[:size])] for size in sizes]
     shares = bench.share(bench.keeping(rests))
-    enough = [rest for rest, share in zip(rests, shares, strict=True) if _enough(bench, share)]
+    found = ((rest, float(share)) for rest, share in zip(rests, shares, strict=True))
+    enough = [(rest, share) for rest, share in found if _enough(bench, share)]
     return enough[-1]
 
 

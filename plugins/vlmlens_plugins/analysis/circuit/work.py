@@ -19,7 +19,7 @@ from pydantic import Field
 
 from vlmlens.abc import Batch, ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.passes.edits import function_edits
+from vlmlens.passes.edits import Edit, Function
 from vlmlens.passes.growing import fixed_places
 from vlmlens.passes.replay import Replay
 from vlmlens.samples import Sample
@@ -156,6 +156,7 @@ class Recorded:
         target: The targets.
         tokens: Per item, the token of each followed answer.
         given: The donors' logits.
+        sites: Whole modules in which nodes are, by name.
         donated: What the donors' pass gave, `[rows, width]`, by the names of sites.
         places: Per node.
         rows: By the names of sites, per group of rows, bool `[rows]`: which rows it has.
@@ -165,6 +166,7 @@ class Recorded:
     target: Replay
     tokens: Sequence[Sequence[int]]
     given: torch.Tensor
+    sites: Mapping[str, Site]
     donated: Mapping[str, torch.Tensor]
     places: Sequence[_Place]
     rows: Mapping[str, Mapping[str, torch.Tensor]]
@@ -192,7 +194,7 @@ class Recorded:
         }
         tokens = [unit.arguments["tokens"] for unit in units]
         replay = vlm.replay(targets)
-        return cls(vlm, replay, tokens, _logits(trace.logits), donated, places, rows)
+        return cls(vlm, replay, tokens, _logits(trace.logits), wholes, donated, places, rows)
 
     @property
     def base(self) -> torch.Tensor:
@@ -255,8 +257,14 @@ class Recorded:
     ) -> torch.Tensor:
         if not names:
             return self.base
-        edits = {name: partial(_in_rows, partial(change, name)) for name in names}
-        return _logits(self.target.edited(function_edits(edits)))
+        edits = [
+            Edit(
+                self.sites[name], None, Function(partial(_in_rows, partial(change, name))),
+                f"{name} = nodes", strict=False,
+            )
+            for name in names
+        ]  # fmt: skip
+        return _logits(self.target.edited(edits))
 
     def _mask(self, name: str, nodes: Collection[int]) -> torch.Tensor:
         """Bool `[rows, width]`: what of a site the nodes are."""
