@@ -12,12 +12,15 @@ import pytest
 import torch
 import transformers
 
+from vlmlens.abc import WorkUnit
 from vlmlens.errors import SiteSilent
 from vlmlens.manifest import PluginKind
 from vlmlens.passes.tracing import first_call
 from vlmlens.registry import Registry
 from vlmlens.testing._rounding import close
 from vlmlens.tokens import Selector, TokenKind, TokenLayout
+from vlmlens_plugins.analysis.weights.analysis import stacks
+from vlmlens_plugins.analysis.weights.work import HeadOptions, HeadWork
 from vlmlens_plugins.extract.attention import AttentionExtractor, AttentionOptions
 
 TOLERANCE = 1e-5
@@ -34,6 +37,13 @@ SITES = (
 SILENT_FAMILIES = {"cogvlm", "qwen2vl"}
 SILENT_SUITES = {"MiniCpm46Checks", "MiniCpm47Checks", "MiniCpmFineChecks"}
 """Whose vision towers never give weights: fused, or thrown away. MiniCPM 2.x's towers do."""
+GATED_SUITES = {"MiniCpm46Checks", "MiniCpm47Checks", "MiniCpmFineChecks"}
+"""Whose language models multiply what heads give by a gate, so that there are no OV matrices."""
+NORMED_SUITES = {
+    "InternVL35Checks", "Molmo2Checks", "Molmo2OlmoChecks", "MolmoEChecks", "MolmoOlmoChecks",
+    "Qwen3VLChecks", "Qwen3VLMoeChecks",
+}  # fmt: skip
+"""Whose language models normalise queries and keys, so that there are no QK matrices."""
 
 pytestmark = pytest.mark.no_cover  # adapters' towers, mostly; `test_attention.py` has the lines
 
@@ -171,6 +181,27 @@ def test_every_block_that_attends_has_its_attention(suite: Any, eager: Any) -> N
     assert len(found) == len(named)
     for name in set(blocks) - named:
         assert f"{blocks[name].path}.linear_attn" in eager.sites.modules, name
+
+
+def test_matrices_of_heads_are_read_or_it_is_said_why_not(suite: Any, eager: Any) -> None:
+    """Those that are read have passed the check of `read_matrices` on random rows."""
+    name = type(suite).__name__
+    units = [
+        (stack, WorkUnit(suite.samples[0], {"site": site.name, "earlier": [], "language": False}))
+        for stack, sites in stacks(eager, None).items()
+        for site in sites
+    ]
+    found = HeadWork(HeadOptions()).run(eager, [unit for _, unit in units])
+    for (stack, _), one in zip(units, found, strict=True):
+        language = stack == "llm"
+        assert ("refused" in one) is (language and name in GATED_SUITES), one.get("refused")
+        if "refused" in one:
+            assert one["refused"] == "what it gives is not the sum of what its heads write"
+            continue
+        folded, why = one["said"]
+        assert "not known" not in folded
+        assert bool(why) is (language and name in NORMED_SUITES)
+        assert all(("qk" in head) is not bool(why) for head in one["heads"])
 
 
 @pytest.mark.parametrize(

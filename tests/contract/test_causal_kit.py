@@ -8,6 +8,7 @@ from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
+from vlmlens_plugins.analysis.weights.checks import WeightsChecks
 
 
 class TestPatching(PatchingChecks):
@@ -28,6 +29,10 @@ class TestCircuit(CircuitChecks):
 
 class TestSteering(SteeringChecks):
     """Steering."""
+
+
+class TestWeights(WeightsChecks):
+    """Weights."""
 
 
 class TestHeads(HeadsChecks):

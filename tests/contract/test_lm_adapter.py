@@ -11,7 +11,8 @@ import transformers as t
 
 from vlmlens.abc import LoadRequest
 from vlmlens.compose.plan import compose
-from vlmlens.errors import CheckpointError, DataError, SiteNotFound, VlmlensError
+from vlmlens.errors import CheckpointError, DataError, SiteNotFound
+from vlmlens.passes.contributions import contributions
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
@@ -95,6 +96,10 @@ def test_heads_and_branches_of_other_blocks(kind: str) -> None:
     for name in CHECKS:
         result = kit.run_check(name)
         assert result.outcome == "passed", result
+    found = contributions(kit.vlm, kit.vlm.encode(kit.samples), [[5, 7]] * 3)
+    rest = [number for number, name in enumerate(found.names) if "(the rest)" in name]
+    assert not found.added[rest].abs().gt(1e-5).any()
+    assert torch.allclose(found.added.sum(0) + found.constant, found.total, atol=1e-5)
 
 
 def test_blocks_that_do_more_have_no_branches() -> None:
@@ -194,6 +199,14 @@ def test_prompts_without_tokens_and_with_a_space_at_the_end() -> None:
     assert not lm_checks.GPT2Checks().vlm.read_prompt(Sample("a", "")).problem
 
 
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    lm_checks.GPT2Checks().build(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        TextAdapter.skeleton(LoadRequest(str(tmp_path))).encode([Sample("a", "Hm?")])
+
+
 def test_images_are_refused_before_weights_are_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     lm_checks.GPT2Checks().build(folder)
@@ -201,10 +214,6 @@ def test_images_are_refused_before_weights_are_loaded(tmp_path: Path) -> None:
     picture(32, 32).save(tmp_path / "p.png")
     data = tmp_path / "data.jsonl"
     data.write_text('{"image": "p.png", "prompt": "What is it?", "label": "x"}', encoding="utf-8")
-    try:
-        Registry.default().find(lm_checks.LM.kind, "lm")
-    except VlmlensError as error:
-        pytest.skip(str(error))
     spec = make_spec({"model": str(folder), "adapter": "lm", "data": str(data)})
     with pytest.raises(DataError, match=r"has an image, and GPT2LMHeadModel .* reads text only"):
         compose(spec, Registry.default())

@@ -65,8 +65,9 @@ def test_limits_that_are_not_said_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(SiglipChecks, "manifest", replace(SiglipChecks.manifest, limits=()))
     result = SiglipChecks().run_check("limits_are_said")
     assert result.outcome == "failed"
-    assert re.findall(r"word '(.*?)':", result.detail) == ["edges", "generate", "choices"]
-    clip = ("It cannot generate.", "Scores of choices stay as they are.")
+    words = ["edges", "generate", "choices", "gradients", "contributions"]
+    assert re.findall(r"word '(.*?)':", result.detail) == words
+    clip = ("It cannot generate.", "Scores of choices stay.", "No gradients, no contributions.")
     monkeypatch.setattr(ClipChecks, "manifest", replace(ClipChecks.manifest, limits=clip))
     assert ClipChecks().run_check("limits_are_said").outcome == "passed"
 

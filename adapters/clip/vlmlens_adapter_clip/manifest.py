@@ -24,6 +24,8 @@ MANIFEST = Manifest(
     limits=(
         "It writes no text: generate is refused, and so are analyses that follow the next token "
         "(patching, knockout, ablation, steering, attribution, circuit, heads, logit-lens).",
+        "It has no logits: gradients are taken of activations only (at=), and contributions to "
+        "logits are refused.",
         "Under edits, analyses that compare choices are refused (blind-test): edits cannot "
         "reach the passes that compare them.",
         "The text towers of SigLIP and SigLIP 2 get no attention mask, so edges are cut there with "

@@ -80,13 +80,7 @@ class LogitReader:
             CompositionError: The model has no readout, or its final norm cannot be frozen.
             SpecError: The tokens do not fit the rows.
         """
-        readout = vlm.readout()
-        if readout is None:
-            raise CompositionError(
-                "The model has no readout, so nothing adds to logits.",
-                subject="readout",
-                hint="Choose a model that writes.",
-            )
+        readout = _readout(vlm)
         if len({len(each) for each in tokens}) > 1 or len(tokens) != len(rows):
             raise SpecError(
                 f"{len(tokens)} lists of tokens were given for {len(rows)} rows.",
@@ -132,12 +126,25 @@ def contributions(
         CompositionError: The model has no readout, or its final norm cannot be frozen.
         SpecError: The selector keeps several rows, or the tokens do not fit the samples.
     """
+    _readout(vlm)
     parts = [part for _, own in residual_parts(vlm, batch, row) for part in own]
     written = torch.stack([part.written for part in parts])
     rows = written.sum(0).to(getattr(torch, vlm.dtype))
     reader = LogitReader.of(vlm, rows, tokens)
     names = [part.name for part in parts]
     return Contributions(names, reader.added(written), reader.constant, reader.total, reader.logits)
+
+
+def _readout(vlm: Any) -> Any:
+    """The model's `Readout`, which it must have."""
+    readout = vlm.readout()
+    if readout is None:
+        raise CompositionError(
+            "The model has no readout, so nothing adds to logits.",
+            subject="readout",
+            hint="Choose a model that writes.",
+        )
+    return readout
 
 
 def _unembedding(

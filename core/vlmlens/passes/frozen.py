@@ -19,6 +19,8 @@ _NEAR = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUGH = 3e-2
 """How far, relative to its length, what the map gives may be from what the norm gives: float32;
 other types."""
+_SHIFT = 0.5
+"""Added to a row whose mean is 0: a norm that subtracts the mean gives the same as before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,22 +50,26 @@ class Frozen:
         Raises:
             CompositionError: The norm is no such map.
         """
-        bias = norm(torch.zeros_like(rows[:1]))[0].double()
-        probe = _probe(rows)
-        weight = (norm(probe[None].to(rows.dtype))[0].double() - bias) / probe
-        wanted = norm(rows).double() - bias
-        best = min(
-            (_fitted(wanted, rows.double(), weight, bias, centres) for centres in (False, True)),
-            key=lambda found: found[1],
-        )
-        if best[1] > _NEAR.get(rows.dtype, _ROUGH):
+
+        def made(given: torch.Tensor) -> torch.Tensor:
+            return norm(given.to(rows.dtype)).double().to(rows.device)
+
+        probe = _probe(rows)[None]
+        bias = made(torch.zeros_like(probe))[0]
+        weight = ((made(probe) - bias) / probe)[0]
+        off_centre = probe + _SHIFT
+        wanted = made(off_centre) - bias
+        fits = [_fitted(wanted, off_centre, weight, bias, centres) for centres in (False, True)]
+        centres = fits[1][1] < fits[0][1]
+        found, far = _fitted(made(rows) - bias, rows.double(), weight, bias, centres)
+        if not far <= _NEAR.get(rows.dtype, _ROUGH):
             raise CompositionError(
                 "A norm of the model is no weight times a scale of the row (off by "
-                f"{best[1]:.1e}), so it cannot be frozen.",
+                f"{far:.1e}), so it cannot be frozen.",
                 subject="norm",
                 hint="Contributions to the logits are known for LayerNorm, RMSNorm and scalings.",
             )
-        return best[0]
+        return found
 
     def __call__(self, parts: torch.Tensor) -> torch.Tensor:
         """What the map makes of parts of the rows.

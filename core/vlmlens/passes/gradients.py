@@ -138,6 +138,8 @@ def gradients_of(
                 subject="logits",
                 hint="Choose a model that writes.",
             )
+        if given.is_inference():
+            raise cut_off("the model")
         values = _checked(metric(given), len(batch))
         wanted = [*watch.kept.values(), *leaves.values()]
         rounds = []
@@ -288,7 +290,8 @@ def _differentiated(
             f"The metric depends on none of {', '.join(list(sites)[:3]) or 'the inputs'}, so "
             "there is no gradient.",
             subject=next(iter(sites), "inputs"),
-            hint="Choose sites before the logits.",
+            hint="Choose sites before the logits; and the adapter must not run parts of the model "
+            "without gradients.",
         )
     found = torch.autograd.grad(
         values.sum(), list(wanted), allow_unused=True, materialize_grads=True, retain_graph=again

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vlmlens.sites.anatomy import Heads
 
 _STACK = "llm.block."
+_ROUNDING = 1e-6
 _NEAR = 1e-2
 """A wrong slice of heads is off by about 1, and bfloat16 by less than this."""
 
@@ -131,7 +132,8 @@ class _Reader:
         """What is given to the norm behind the attention, if there is one."""
         branch = self.branches[block.name]["attn_out"]
         attention = self._site(f"{block.name}.attn")
-        if attention is None or attention.path == branch.path:
+        own = ("" if attention is None else attention.path, self.heads[block.name].path)
+        if attention is None or branch.path in own:
             return None
         return replace(branch, name=f"{branch.name}:in", side="in", scale="")
 
@@ -171,7 +173,8 @@ def _of_block(
     if before is None:
         yield Part(f"{block.name}:in", given)
     else:
-        yield from _unless_nothing(f"{block.name}:in (added before it)", given - before.double())
+        added = given - before.double()
+        yield from _unless_rounding(f"{block.name}:in (added before it)", added, given)
     rest = read[block.name].double() - given
     for name, site in reader.branches[block.name].items():
         written = read[site.name].double()
@@ -180,7 +183,7 @@ def _of_block(
             yield from _of_heads(read, reader, block, written)
         else:
             yield Part(site.name, written)
-    yield from _unless_nothing(f"{block.name} (the rest)", rest)
+    yield from _unless_rounding(f"{block.name} (the rest)", rest, read[block.name])
 
 
 def _of_heads(
@@ -197,7 +200,8 @@ def _of_heads(
         single = _behind(single[:-1], read, reader, block)
     for head, own in enumerate(single):
         yield Part(f"{block.name}.attn.heads[{head}]", own)
-    yield from _unless_nothing(f"{block.name}.attn_out (bias)", written - single.sum(0))
+    left = written - single.sum(0)
+    yield from _unless_rounding(f"{block.name}.attn_out (bias)", left, read[block.name])
 
 
 def head_writes(vlm: Any, batch: Batch, head: Site, gives: torch.Tensor) -> torch.Tensor:
@@ -296,6 +300,7 @@ def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
     return float((one - other).norm()) <= _NEAR * float(other.norm())
 
 
-def _unless_nothing(name: str, written: torch.Tensor) -> Iterator[Part]:
-    if bool(written.any()):
+def _unless_rounding(name: str, written: torch.Tensor, stream: torch.Tensor) -> Iterator[Part]:
+    """The part, unless it is no more than how float32 rounds the stream."""
+    if float(written.norm()) > _ROUNDING * float(stream.norm()):
         yield Part(name, written)

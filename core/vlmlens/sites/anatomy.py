@@ -43,6 +43,8 @@ _RESIDUAL = "residual"
 """What a part of a block calls the residual stream, if it is given that and adds to it (Bloom)."""
 _NORM_FIRST = "do_layer_norm_before"
 """False where a block norms the sums (small OPT models)."""
+_LATE_BIAS = "dense_bias"
+"""What an attention calls a bias that its block adds (Japanese GPT-NeoX)."""
 _FACTORS = re.compile("residual|multiplier|factor|alpha|beta")
 """In names of numbers by which blocks weigh what they add, or the residual stream itself."""
 
@@ -216,6 +218,7 @@ def _does_more(block: Any, children: Mapping[str, Any], parts: set[str]) -> bool
         any(next(children[name].parameters(), None) is not None for name in others)
         or not {name for name, _ in own} <= scales
         or not getattr(block, _NORM_FIRST, True)
+        or any(getattr(children.get(name), _LATE_BIAS, None) is not None for name in parts)
         or (len(norms) > 2 and not named)
     )
 

@@ -193,14 +193,18 @@ class EditChecks(InnerChecks):
         return True
 
     def _values_of(self, site: Site) -> list[str]:
-        """The projection of values, unless a gate stands behind them (Qwen3.5)."""
-        attention: Any = self.vlm.module.get_submodule(site.path)
-        heads = self.vlm.sites.heads(site)
-        query = getattr(getattr(attention, "q_proj", None), "out_features", None)
-        if heads is None or query not in (None, heads.count * heads.size):
+        """The projection of values, unless a gate stands behind them."""
+        if self._gated(site):
             return []
         named = [f"{site.path}.{name}" for name in VALUES]
         return [found.name for name in named for found in self._sites_of(name)][:1]
+
+    def _gated(self, site: Site) -> bool:
+        """Whether the query projection makes a gate for what heads give, too (Qwen3.5)."""
+        attention: Any = self.vlm.module.get_submodule(site.path)
+        heads = self.vlm.sites.heads(site)
+        query = getattr(getattr(attention, "q_proj", None), "out_features", None)
+        return heads is None or query not in (None, heads.count * heads.size)
 
     def _implementations(self) -> Iterator[str]:
         """Run with the model's own attention, then with the other of eager and sdpa."""

@@ -7,18 +7,19 @@ from pathlib import Path
 
 from vlmlens.sites import Axis, Site
 from vlmlens.testing._checks import expect
-from vlmlens.testing._edit_checks import ROWS, EditChecks
+from vlmlens.testing._edit_checks import ROWS
+from vlmlens.testing._gradient_checks import GradientChecks
 from vlmlens.tokens import TokenKind
 
 _INSIDE = {"heads": "attn.heads", "attn_out": "attn_out", "mlp_out": "mlp_out"}
 """What blocks have, by the word for it."""
 
 
-class LimitChecks(EditChecks):
+class LimitChecks(GradientChecks):
     """What an adapter says of its limits."""
 
     def check_limits_are_said(self, folder: Path) -> None:
-        """What cannot be edited, cut, written or compared is said in `limits`, word for word."""
+        """What edits, gradients and the like cannot do is said in `limits`, word for word."""
         del folder
         said = " ".join(self.manifest.limits)
         unsaid: dict[str, str] = {}
@@ -45,6 +46,7 @@ class LimitChecks(EditChecks):
             yield "generate", "it does not offer 'generate'"
         if self.offers("choice-scores"):
             yield "choices", "they are compared outside of passes, so not under edits"
+        yield from self._ungiven()
 
     def _all_blocks(self) -> list[Site]:
         sites = self.vlm.sites.canonical.items()

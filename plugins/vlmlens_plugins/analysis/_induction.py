@@ -21,17 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import PluginKind
 
 if TYPE_CHECKING:
     import torch
 
 BOS = "<|endoftext|>"
 """The token before each text, id 0; the model writes it where there is nothing to copy."""
-
-_ADAPTER = Manifest(
-    PluginKind.ADAPTER, "lm", "vlmlens_plugins.hf.lm:TextAdapter", "Any text-only model."
-)
 
 Head = tuple[int, int]
 """Numbers of a block and of a head in it."""
@@ -119,7 +115,8 @@ def induction_model(**differing: Any) -> ModelAdapter:
     folder = Path(tempfile.mkdtemp(prefix="vlmlens-induction-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_induction_model(folder, **differing)
-    adapter: type[ModelAdapter] = Registry.default().load(_ADAPTER)
+    registry = Registry.default()
+    adapter: type[ModelAdapter] = registry.load(registry.find(PluginKind.ADAPTER, "lm"))
     return adapter.load(LoadRequest(str(folder), device="cpu", dtype="float32"))
 
 

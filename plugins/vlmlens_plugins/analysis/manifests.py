@@ -113,3 +113,13 @@ ATTRIBUTION = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.attribution.checks:ATTRIBUTION_CHECKS",
 )
+
+WEIGHTS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="weights",
+    target="vlmlens_plugins.analysis.weights:Weights",
+    help="What heads copy, write and hand to later heads, from the weights alone.",
+    needs=frozenset({"model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.weights.checks:WEIGHTS_CHECKS",
+)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlmlens.errors import DataError
+from vlmlens.errors import CheckpointError, DataError
 from vlmlens.hf.chat_template import render, template_of
 from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.question_rows import STAND_IN
@@ -28,6 +28,12 @@ class TextPrompts(PromptProcessor):
 
     def __init__(self, tokenizer: Any, model: str, *, chat: bool, bos: bool) -> None:
         super().__init__(tokenizer, None)
+        if not self.ids(STAND_IN):
+            raise CheckpointError(
+                f"The checkpoint {model!r} has no tokenizer: it reads no text at all.",
+                subject=model,
+                hint="Copy tokenizer.json and tokenizer_config.json into it.",
+            )
         self._model, self._bos = model, bos
         self.chat = chat and bool(getattr(tokenizer, "chat_template", None))
 

@@ -155,7 +155,7 @@ def _figures(found: Checked) -> Iterator[Figure]:
             f"{found.task}: what exchanging each component at {rows} does, by estimate",
             values,
             label="share of the effect",
-            limits=(-widest, widest),
+            limits=None,
         )
 
 
