@@ -211,7 +211,7 @@ def test_reprs_say_what_matters(run: Run) -> None:
     assert repr(trace).startswith("<Trace: 1 sample, 6 sites, llm.block.0")
     assert repr(trace.batch) == "<Batch: 1 sample, axes: llm, vision, projector>"
     assert repr(table()) == "<Table 'numbers': 30 rows, 3 columns>"
-    assert repr(result()) == "<Result 'probe': 30 findings, 1 table, 2 figures>"
+    assert repr(result()) == "<Result 'probe': 30 findings, 1 table, 3 figures>"
     assert repr(run.activations).endswith(": 2 columns>")
     assert repr(Sample("a", "Color?")) == "<Sample 'a': 0 images, prompt 'Color?'>"
 
@@ -280,7 +280,7 @@ def words(element: ElementTree.Element) -> str:
 def test_a_result_shows_findings_figures_and_tables() -> None:
     shown = page(result())
     assert len(shown.findall("ul/li")) == 30
-    assert len(shown.findall("img")) == 2
+    assert len(shown.findall("img")) == 3
     assert HOSTILE.partition(" ")[0] in words(shown)
     assert len(shown.findall("details//tbody/tr")) == 10
     assert len(result()._repr_html_() or "") < 300_000
