@@ -38,6 +38,7 @@ from vlmlens_plugins.analysis.circuit.options import CircuitOptions
 from vlmlens_plugins.analysis.circuit.search import search
 from vlmlens_plugins.analysis.patching.grid import layouts_of
 from vlmlens_plugins.analysis.patching.runs import items_of
+from vlmlens_plugins.analysis.steering.aims import mark_of
 from vlmlens_plugins.demo.dataset import DemoDataset
 
 PREVIOUS, INDUCTION = "llm.block.0.attn.heads[0]", "llm.block.1.attn.heads[1]"
@@ -372,8 +373,20 @@ def test_a_saved_circuit_is_measured_on_other_pairs(tmp_path: Path) -> None:
     assert result.table("circuit").columns["pairs"] == [2]
     assert result.table("circuit").columns["keeps"] == pytest.approx([1.0], abs=1e-6)
     assert not any("found" in message for message in told)
-    assert open_circuit(file).to_json() != ""
     assert read_results(tmp_path) == []
+
+
+def test_a_saved_circuit_is_not_measured_on_the_pairs_it_was_found_on(tmp_path: Path) -> None:
+    vlm, samples = induction_model(), induction_pairs()
+    file = saved(vlm, tmp_path)
+    result, told = analysed(vlm, samples, circuit=file)
+    assert "all samples: 3 pairs are left out: the circuit was found on them." in told
+    assert result.table("circuit").columns["pairs"] == [3]
+    marks = set(open_circuit(file).searched)
+    seen = [sample for sample in samples if mark_of(str(sample.group)) in marks]
+    again, warned = analysed(vlm, seen, circuit=file)
+    assert any("no other groups of pairs" in message for message in warned)
+    assert again.findings[0].verdict is not Verdict.DIFFERS
 
 
 @pytest.mark.parametrize(
@@ -386,6 +399,7 @@ def test_a_saved_circuit_is_measured_on_other_pairs(tmp_path: Path) -> None:
         {"rows": {"text": ["no selector!"]}},
         {"parts": None},
         {"task": 3},
+        {"searched": [1]},
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(
@@ -474,7 +488,7 @@ def test_a_group_is_not_cut_in_halves() -> None:
 def test_a_single_group_is_said() -> None:
     samples = [replace(sample, group="one") for sample in induction_pairs(2)]
     result, told = analysed(induction_model(), samples)
-    assert any("one group of pairs" in message for message in told)
+    assert any("no other groups of pairs" in message for message in told)
     assert result.findings[0].verdict is Verdict.INCONCLUSIVE
 
 

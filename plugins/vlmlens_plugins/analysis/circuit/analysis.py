@@ -29,8 +29,9 @@ from vlmlens_plugins.analysis.circuit.options import CircuitOptions
 from vlmlens_plugins.analysis.circuit.search import by_size, search
 from vlmlens_plugins.analysis.patching.grid import layouts_of
 from vlmlens_plugins.analysis.patching.runs import NOISE, items_of, usable_pairs
+from vlmlens_plugins.analysis.steering.aims import mark_of
 
-_IN_FILE = ("parts", "rows", "rank", "keep")
+_IN_FILE = ("parts", "rows", "keep")
 
 
 class Circuit(Analysis):
@@ -105,11 +106,15 @@ class Circuit(Analysis):
         vlm = context.model()
         nodes = self._nodes(vlm, items, context.batch_size, given)
         if given is not None:
-            bench = _bench(context, self.options, nodes, items)
+            new = [item for item in items if mark_of(item.group) not in given.searched]
+            if 0 < len(new) < len(items):
+                left = len(items) - len(new)
+                context.warn(f"{task}: {left} pairs are left out: the circuit was found on them.")
+            bench = _bench(context, self.options, nodes, new or items)
             kept = _numbers(nodes, given)
             scores = np.full(len(nodes.components), np.nan)
             return Measured(
-                task, nodes, kept, scores, None, 0, True,
+                task, nodes, kept, scores, None, (), bool(new),
                 worth_of(bench, kept, task), measured_edges(bench, bench, kept, scores),
             )  # fmt: skip
         parts = halves(items, context.seed)
@@ -123,7 +128,7 @@ class Circuit(Analysis):
             found.kept,
             scores,
             found,
-            len(learn.items),
+            learn.groups,
             bool(others),
             worth_of(test, found.kept, task),
             measured_edges(learn, test, found.kept, scores),

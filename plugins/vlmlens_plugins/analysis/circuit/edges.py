@@ -57,7 +57,7 @@ def measured_edges(learn: Bench, test: Bench, kept: Collection[int], importance:
         scores = _scores(learn, [*inner, *outer])
         order = sorted(inner, key=lambda edge: -abs(scores.get(edge, 0.0)))
     else:
-        rank = {number: abs(importance[number]) for number in kept}
+        rank = {number: abs(float(np.nan_to_num(importance[number], nan=1.0))) for number in kept}
         top = max(rank.values())
         order = sorted(inner, key=lambda edge: -rank.get(edge[0], top) * rank[edge[1]])
     chosen: list[Pair] = [*sorted(order[: options.edges]), *outer]

@@ -28,6 +28,7 @@ class SavedCircuit:
         parts: What components could be part of it: "heads", "mlp", ...
         nodes: Its nodes.
         about: Per node, numbers by name.
+        searched: Marks of the groups of pairs that it was found on, see `mark_of`.
         edges: Its measured edges: "from" and "to" as [site, rows], or "logits"; "effect".
         measured: What it keeps, on which pairs, against what.
         origin: The model, options and seed with which it was found.
@@ -38,6 +39,7 @@ class SavedCircuit:
     parts: Sequence[str]
     nodes: Sequence[Node]
     about: Sequence[Mapping[str, float | None]] = ()
+    searched: Sequence[str] = ()
     edges: Sequence[Mapping[str, Any]] = ()
     measured: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class SavedCircuit:
             "rows": {name: list(parts) for name, parts in self.rows.items()},
             "parts": list(self.parts),
             "nodes": nodes,
+            "searched": list(self.searched),
             "edges": list(self.edges),
             "measured": dict(self.measured),
             "origin": dict(self.origin),
@@ -114,7 +117,8 @@ def _read(data: Any) -> SavedCircuit:
     if strange or not nodes or len(set(nodes)) < len(nodes):
         raise ValueError(f"wrong nodes: {strange or len(nodes)}")
     parts = [_text(part) for part in data["parts"]]
-    return SavedCircuit(_text(data["task"]), rows, parts, nodes)
+    searched = [_text(mark) for mark in data["searched"]]
+    return SavedCircuit(_text(data["task"]), rows, parts, nodes, searched=searched)
 
 
 def _text(value: Any) -> str:

@@ -60,7 +60,7 @@ class Measured:
         scores: Per component, the estimate by which it was ranked, as a share of the whole effect
             that it carries; NaN where the circuit was given.
         found: How it was found; None: it was given.
-        learn: How many pairs it was searched on.
+        learn: The groups of the pairs that it was searched on, one for each pair.
         held_out: Whether `worth` is of other pairs.
         worth: What it is worth.
         edges: Its edges.
@@ -71,7 +71,7 @@ class Measured:
     kept: Sequence[int]
     scores: Floats
     found: Found | None
-    learn: int
+    learn: Sequence[str]
     held_out: bool
     worth: Worth
     edges: Edges

@@ -17,6 +17,7 @@ from vlmlens_plugins.analysis.circuit.figures import DRAWN
 from vlmlens_plugins.analysis.circuit.files import LOGITS, SavedCircuit
 from vlmlens_plugins.analysis.circuit.measured import Measured, Share
 from vlmlens_plugins.analysis.circuit.options import CircuitOptions
+from vlmlens_plugins.analysis.steering.aims import mark_of
 
 _NAMED = 3
 _LITTLE = 0.05
@@ -92,8 +93,8 @@ def doubts(one: Measured, options: CircuitOptions) -> Iterator[str]:
     worth = one.worth
     if not one.held_out:
         yield (
-            f"{one.task}: there is one group of pairs, so the circuit is measured on the pairs on "
-            "which it was found, and looks better than it is."
+            f"{one.task}: there are no other groups of pairs, so the circuit is measured on the "
+            "pairs on which it was found, and looks better than it is."
         )
     elif worth.groups < _FEW:
         number = "1 group" if worth.groups == 1 else f"{worth.groups} groups"
@@ -105,9 +106,9 @@ def doubts(one: Measured, options: CircuitOptions) -> Iterator[str]:
         )
     if one.found is not None and one.found.share - worth.keeps[0] > _LESS:
         yield (
-            f"{one.task}: the circuit keeps {_percent(one.found.share)} on the {one.learn} pairs "
-            f"that it was searched on, and {_percent(worth.keeps[0])} on others: it fits them too "
-            "closely. Search on more pairs."
+            f"{one.task}: the circuit keeps {_percent(one.found.share)} on the pairs that it was "
+            f"searched on ({len(one.learn)}), and {_percent(worth.keeps[0])} on others: it fits "
+            "them too closely. Search on more pairs."
         )
     if len(one.kept) == len(one.nodes.components):
         yield f"{one.task}: no component could be left out."
@@ -193,8 +194,9 @@ def saved(one: Measured, options: CircuitOptions, origin: Mapping[str, Any]) -> 
         "random": [float(share) for share in worth.random],
         "p": _number(worth.p),
     }
+    searched = sorted(map(mark_of, set(one.learn)))
     return SavedCircuit(
-        one.task, one.nodes.groups, options.parts, nodes, about, edges, measured, origin
+        one.task, one.nodes.groups, options.parts, nodes, about, searched, edges, measured, origin
     )
 
 
@@ -289,7 +291,7 @@ def _row(one: Measured) -> dict[str, Cell]:
         "candidates": len(one.nodes.components),
         "pairs": worth.pairs,
         "groups": worth.groups,
-        "searched_on": one.learn,
+        "searched_on": len(one.learn),
         "keeps": worth.keeps[0],
         "keeps_low": worth.keeps[1],
         "keeps_high": worth.keeps[2],
