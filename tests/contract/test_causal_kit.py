@@ -1,7 +1,8 @@
-"""The kit of analyses, on the causal ones."""
+"""The kit of analyses, on those that change the model or differentiate it."""
 
 from __future__ import annotations
 
+from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
@@ -41,3 +42,7 @@ class TestHeads(HeadsChecks):
 
 class TestAttribution(AttributionChecks):
     """Attribution."""
+
+
+class TestActivating(ActivatingChecks):
+    """Activating."""

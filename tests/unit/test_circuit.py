@@ -28,7 +28,7 @@ from vlmlens_plugins.analysis._attribution import Node
 from vlmlens_plugins.analysis._induction import induction_model
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
-from vlmlens_plugins.analysis.circuit import Circuit
+from vlmlens_plugins.analysis.circuit import Circuit, report
 from vlmlens_plugins.analysis.circuit.analysis import halves
 from vlmlens_plugins.analysis.circuit.bench import Bench
 from vlmlens_plugins.analysis.circuit.edges import can_read
@@ -490,6 +490,18 @@ def test_a_single_group_is_said() -> None:
     result, told = analysed(induction_model(), samples)
     assert any("no other groups of pairs" in message for message in told)
     assert result.findings[0].verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_circuit_that_fits_its_pairs_too_closely_is_said() -> None:
+    vlm, samples = induction_model(), induction_pairs()
+    options = CircuitOptions(draws=100, edges=0)
+    items = items_of(pairs_of(samples)[0], "noise")
+    one = Circuit(options)._circuit(context(vlm, samples), "t", items, None)
+    assert not any("too closely" in message for message in report.doubts(one, options))
+    worse = replace(one, worth=replace(one.worth, keeps=(0.7, 0.6, 0.8), nothing=(0.2, 0.1, 0.3)))
+    told = list(report.doubts(worse, options))
+    assert any("keeps 100% on the pairs that it was searched on (3), and 70%" in m for m in told)
+    assert any("20% of the effect is left while all components" in message for message in told)
 
 
 def test_what_can_read_what(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:

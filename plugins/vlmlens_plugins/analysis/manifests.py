@@ -123,3 +123,13 @@ WEIGHTS = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.weights.checks:WEIGHTS_CHECKS",
 )
+
+ACTIVATING = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="activating",
+    target="vlmlens_plugins.analysis.activating:Activating",
+    help="What activates single coordinates: samples, patches and words that drive them.",
+    needs=frozenset({"activations"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
+)
