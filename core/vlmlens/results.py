@@ -8,11 +8,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlmlens._display import AsHtml, AsSvg, brief, count
+from vlmlens._graphs import GraphEdge, GraphNode, check_graph, graph_from
 from vlmlens.errors import MissingDependency
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+__all__ = [
+    "OVERVIEW", "Cell", "Figure", "Finding", "Glance", "GraphEdge", "GraphNode", "Result", "Series",
+    "Sheet", "Table", "Verdict",
+]  # fmt: skip
 
 OVERVIEW = "overview"
 """The name of the result that puts together what all analyses of a run answer."""
@@ -236,19 +242,21 @@ class Figure(AsSvg):
         title: What it shows, as a sentence fragment.
         kind: "line" or "bar" (from `series` over `x`), "heatmap" (from `cells`), "lens" (a table
             of layers by positions, a sample at a time) or "patches" (values over a sample's
-            picture, a layer at a time), both from `sheets`.
-        x: Positions along the horizontal axis: labels of layers, of answers, ...
-        x_label: Its name; `y_label` likewise, of "lens" and "patches" what the cells hold.
+            picture, a layer at a time), both from `sheets`; "graph" (from `nodes` and `edges`).
+        x: Positions along the horizontal axis: labels of layers, of answers, ...; lanes of a graph.
+        x_label: Its name; `y_label` likewise, of "lens" and "patches" what the cells hold, of
+            "graph" what the values of nodes are, and `x_label` what those of edges are.
         series: For lines and bars.
-        y: Row labels of a heat map; the layers of "lens" and "patches", in order of depth.
+        y: Row labels of a heat map; the layers of "lens", "patches" and "graph", in order of depth.
         cells: Heat map values `[len(y)][len(x)]`, and `texts` of the same shape to print in them.
         y_range: Fixed limits of the vertical axis, or of the colours.
         sheets: For "lens" and "patches", the first one is what a file for papers shows.
+        nodes: Of a graph; `edges` likewise.
     """
 
     name: str
     title: str
-    kind: Literal["line", "bar", "heatmap", "lens", "patches"]
+    kind: Literal["line", "bar", "heatmap", "lens", "patches", "graph"]
     x: Sequence[str]
     x_label: str = ""
     y_label: str = ""
@@ -258,8 +266,11 @@ class Figure(AsSvg):
     texts: Sequence[Sequence[str]] = ()
     y_range: tuple[float, float] | None = None
     sheets: Sequence[Sheet] = ()
+    nodes: Sequence[GraphNode] = ()
+    edges: Sequence[GraphEdge] = ()
 
     def __post_init__(self) -> None:
+        check_graph(self.name, (len(self.y), len(self.x)), self.nodes, self.edges)
         for sheet in self.sheets:
             self._check(sheet)
         wide = [series.name for series in self.series if len(series.y) != len(self.x)]
@@ -340,9 +351,8 @@ class Result(AsHtml):
 
     def __repr__(self) -> str:
         kinds = {"finding": self.findings, "table": self.tables, "figure": self.figures}
-        return brief(
-            self, self.analysis, *(count(len(items), kind) for kind, items in kinds.items())
-        )
+        facts = (count(len(items), kind) for kind, items in kinds.items())
+        return brief(self, self.analysis, *facts)
 
 
 def _arrow(values: Sequence[Any]) -> pyarrow.Array:
@@ -367,8 +377,8 @@ def _arrow_type(present: Sequence[Any]) -> tuple[Callable[[Any], Any], str]:
 
 
 def _finding(data: Mapping[str, Any]) -> Finding:
-    made = {"verdict": Verdict(data["verdict"]), "samples": tuple(data.get("samples", ()))}
-    return Finding(**{**data, **made})
+    named = tuple(data.get("samples", ()))
+    return Finding(**{**data, "verdict": Verdict(data["verdict"]), "samples": named})
 
 
 def _glance(data: Mapping[str, Any]) -> Glance:
@@ -378,12 +388,10 @@ def _glance(data: Mapping[str, Any]) -> Glance:
 
 def _figure(data: Mapping[str, Any]) -> Figure:
     limits = data["y_range"]
-    made = {
-        "series": [Series(**item) for item in data["series"]],
-        "sheets": tuple(_sheet(item) for item in data.get("sheets", ())),
-        "y_range": tuple(limits) if limits else None,
-    }
-    return Figure(**{**data, **made})
+    series = [Series(**item) for item in data["series"]]
+    sheets = tuple(_sheet(item) for item in data.get("sheets", ()))
+    made = {"series": series, "sheets": sheets, "y_range": tuple(limits) if limits else None}
+    return Figure(**{**data, **made, **graph_from(data)})
 
 
 def _sheet(data: Mapping[str, Any]) -> Sheet:

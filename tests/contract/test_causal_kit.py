@@ -5,6 +5,7 @@ from __future__ import annotations
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
+from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
@@ -21,6 +22,10 @@ class TestKnockout(KnockoutChecks):
 
 class TestAblation(AblationChecks):
     """Ablation."""
+
+
+class TestCircuit(CircuitChecks):
+    """Circuit."""
 
 
 class TestSteering(SteeringChecks):

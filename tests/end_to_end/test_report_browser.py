@@ -119,7 +119,9 @@ def use_everything(page: Page) -> None:
         select.select_option(index=0)
     for slider in page.locator("input[type=range]").all():
         slider.fill("2")
-    for cell in page.locator("[data-at]:visible, figure.heatmap rect").all()[:40]:
+    for cell in page.locator("[data-at]:visible, figure.heatmap rect, figure.graph path").all()[
+        :40
+    ]:
         cell.dispatch_event("click")
         cell.dispatch_event("pointerover")
     for button in reversed(page.locator("button:visible, summary:visible").all()):
@@ -192,6 +194,26 @@ def test_without_escaping_the_policy_still_stops_it(
     source = unescaped_page(monkeypatch)
     assert POLICY.search(source)
     assert not pwned(show(source, quiet=False))
+
+
+def test_a_node_of_a_graph_shows_its_edges(show: Open) -> None:
+    graph = runpy.run_path(str(UNIT / "test_report_graphs.py"))["GRAPH"]
+    results = [Result("circuit", "Circuit", figures=[graph])]
+    page = show(html.render(results, title="t", facts={}, spec_yaml=""))
+    nodes, faded = page.locator("figure.graph .node"), page.locator("figure.graph .edge.faded")
+    readout = page.locator("figure.graph .readout")
+    nodes.nth(2).click()
+    page.mouse.move(0, 0)
+    assert faded.count() == 2
+    assert "head 3, text rows → block 1 MLP, text rows: -0.100" in readout.inner_text()
+    nodes.nth(2).click()
+    page.mouse.move(0, 0)
+    assert faded.count() == 0
+    nodes.nth(1).press("Enter")
+    assert faded.count() == 0, "all edges are of this node"
+    assert len(readout.inner_text().splitlines()) == 4
+    wide = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert wide
 
 
 def test_tables_sort_and_legends_highlight(show: Open) -> None:

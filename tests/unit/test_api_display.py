@@ -38,7 +38,18 @@ from vlmlens.abc.storage import ChunkCheck
 from vlmlens.manifest import Checkpoint, Manifest, PluginKind
 from vlmlens.pairs import Dropped, Pair
 from vlmlens.passes.edits import function_edits
-from vlmlens.results import Figure, Finding, Glance, Result, Series, Sheet, Table, Verdict
+from vlmlens.results import (
+    Figure,
+    Finding,
+    Glance,
+    GraphEdge,
+    GraphNode,
+    Result,
+    Series,
+    Sheet,
+    Table,
+    Verdict,
+)
 from vlmlens.samples import BadSample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.spec.model import RunSpec
@@ -71,9 +82,12 @@ def table(rows: int = 30) -> Table:
 def figures(title: str = HOSTILE) -> list[Figure]:
     line = Series("right", [0.5, None], low=[0.1, None], high=[0.9, None])
     sheet = Sheet("s", [[0.1, 0.2]], facets={"word": "red"})
+    nodes = [GraphNode(title, 0, 0, 0.5), GraphNode(title, 1, 0)]
+    edge = GraphEdge(0, 1, 0.5)
     return [
         Figure("line", title, "line", ["a", "b"], series=[line]),
         Figure("lens", title, "lens", ["a", "b"], y=["llm.block.0"], sheets=[sheet]),
+        Figure("graph", title, "graph", ["a"], y=["b", "c"], nodes=nodes, edges=[edge]),
     ]
 
 
@@ -102,6 +116,8 @@ def instances() -> list[Any]:
         *figures(LONG),
         *figures()[0].series,
         *figures()[1].sheets,
+        *figures(LONG)[2].nodes,
+        *figures()[2].edges,
         *result().findings[:1],
         *result().overview,
         result(),
@@ -195,7 +211,7 @@ def test_reprs_say_what_matters(run: Run) -> None:
     assert repr(trace).startswith("<Trace: 1 sample, 6 sites, llm.block.0")
     assert repr(trace.batch) == "<Batch: 1 sample, axes: llm, vision, projector>"
     assert repr(table()) == "<Table 'numbers': 30 rows, 3 columns>"
-    assert repr(result()) == "<Result 'probe': 30 findings, 1 table, 2 figures>"
+    assert repr(result()) == "<Result 'probe': 30 findings, 1 table, 3 figures>"
     assert repr(run.activations).endswith(": 2 columns>")
     assert repr(Sample("a", "Color?")) == "<Sample 'a': 0 images, prompt 'Color?'>"
 
@@ -264,7 +280,7 @@ def words(element: ElementTree.Element) -> str:
 def test_a_result_shows_findings_figures_and_tables() -> None:
     shown = page(result())
     assert len(shown.findall("ul/li")) == 30
-    assert len(shown.findall("img")) == 2
+    assert len(shown.findall("img")) == 3
     assert HOSTILE.partition(" ")[0] in words(shown)
     assert len(shown.findall("details//tbody/tr")) == 10
     assert len(result()._repr_html_() or "") < 300_000

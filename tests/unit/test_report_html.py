@@ -21,7 +21,17 @@ from tests.unit import _report_sheets as sheets
 
 from vlmlens.report import _markup, _theme, html
 from vlmlens.report._figure import draw_figures
-from vlmlens.results import Figure, Finding, Glance, Result, Series, Table, Verdict
+from vlmlens.results import (
+    Figure,
+    Finding,
+    Glance,
+    GraphEdge,
+    GraphNode,
+    Result,
+    Series,
+    Table,
+    Verdict,
+)
 from vlmlens.samples import Sample
 
 EXAMPLES = runpy.run_path(str(Path(__file__).with_name("test_report_examples.py")))
@@ -73,6 +83,17 @@ def evil_result(evil: str) -> Result:
         Figure("bar", evil, "bar", [evil, "b"], evil, evil, series),
         Figure(
             "heat", evil, "heatmap", [evil], evil, evil, y=[evil], cells=[[0.5]], texts=[[evil]]
+        ),
+        Figure(
+            "graph",
+            evil,
+            "graph",
+            [evil],
+            evil,
+            evil,
+            y=[evil, "b"],
+            nodes=[GraphNode(evil, 0, 0, 0.5, evil), GraphNode(evil, 1, 0)],
+            edges=[GraphEdge(0, 1, 0.5, evil)],
         ),
     ]
     sample = Sample(evil, f"{evil} a b", task=evil)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmlens.report._charts import draw_chart, legend
+from vlmlens.report._graph import draw_graph
 from vlmlens.report._heatmap import draw_heatmap
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import Pictures
@@ -70,19 +71,19 @@ def _element(figure: Figure, file: str, full: bool, name: str, pictures: Picture
 
 
 def _is_wide(figure: Figure) -> bool:
-    if figure.kind in ("heatmap", "lens", "patches"):
+    if figure.kind in ("heatmap", "lens", "patches", "graph"):
         return True
     bars = sum(not item.dashed for item in figure.series) if figure.kind == "bar" else 1
     return len(figure.x) * max(bars, 1) > _MANY
 
 
 def _drawing(figure: Figure, full: bool) -> Markup:
-    if not figure.x or not (figure.series or figure.cells):
+    if not figure.x or not (figure.series or figure.cells or figure.nodes):
         return tag("p", "Nothing to draw.", class_="muted")
     readout = tag("p", class_="live readout", role="status")
-    if figure.kind == "heatmap":
+    if figure.kind in ("heatmap", "graph"):
         label = f"{one_line(figure.title)}, scrollable"
-        drawn = draw_heatmap(figure, _FULL)
+        drawn = (draw_graph if figure.kind == "graph" else draw_heatmap)(figure, _FULL)
         region = {"tabindex": "0", "role": "region", "aria_label": label}
         return join([tag("div", drawn, class_="scroll", **region), readout])
     wide = tag("div", draw_chart(figure, _FULL if full else _HALF), class_="wide")

@@ -22,6 +22,8 @@ def read_results(folder: Path, ours: Collection[str] | None = None) -> list[Resu
     """
     found = []
     for path in sorted(folder.glob("*.json")):
+        if "." in path.stem:  # a file of an analysis's own, `<analysis>.<what>`
+            continue
         try:
             found.append(_read(path))
         except RunError:

@@ -74,6 +74,16 @@ PATCHING = Manifest(
     checks="vlmlens_plugins.analysis.patching.checks:PATCHING_CHECKS",
 )
 
+CIRCUIT = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="circuit",
+    target="vlmlens_plugins.analysis.circuit:Circuit",
+    help="Which components suffice: a circuit, found and tested on pairs, drawn as a graph.",
+    needs=frozenset({"model", "generate"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.circuit.checks:CIRCUIT_CHECKS",
+)
+
 STEERING = Manifest(
     kind=PluginKind.ANALYSIS,
     name="steering",
