@@ -312,6 +312,7 @@ def test_without_another_answer_it_is_the_logit_and_no_difference() -> None:
     alone = [Sample("s0", "What?", (picture(32, 32),), label="a", task="alone")]
     choosing = replace(alone[0], id="s1", choices=("a", "e"), task="mixed")
     asked = [*alone, choosing, replace(alone[0], id="s2", task="mixed")]
+    asked.append(replace(alone[0], id="s3", label=None))
     told = AnalysisContext(asked, None, cache(lambda: vlm), warn=said.append)  # type: ignore[arg-type]
     result = Attribution(AttributionOptions(only_right=False, steps=1)).run(told)
     of_alone = [one.text for one in result.findings if one.text.startswith("alone:")]
@@ -321,6 +322,7 @@ def test_without_another_answer_it_is_the_logit_and_no_difference() -> None:
     assert not any("difference" in text for text in of_alone)
     assert all("logit difference" in text for text in of_mixed)
     assert any("1 of 3 samples are left out of direct contributions" in text for text in said)
+    assert "1 of 4 samples are left out: without a label." in said
 
 
 def test_nothing_is_asked_or_named_twice() -> None:

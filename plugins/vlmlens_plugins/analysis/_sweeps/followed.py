@@ -75,6 +75,9 @@ def candidates(samples: Sequence[Sample], most: int) -> tuple[list[Item], list[s
         warnings = [said(dropped, len(pairs) + len(dropped))] if dropped else []
     if not items:
         labelled = [sample for sample in samples if sample.label is not None]
+        if len(labelled) < len(samples):
+            missing = len(samples) - len(labelled)
+            warnings.append(f"{missing} of {len(samples)} samples are left out: without a label.")
         items = [_item(sample, (), sample.split_group) for sample in labelled]
     kept = rows_by_task([item.target for item in items])
     return [items[i] for rows in kept.values() for i in rows[:most]], warnings
@@ -156,7 +159,8 @@ def _about(items: Sequence[Item], rivals: Sequence[int]) -> str:
         compared = "The logit difference is that to the strongest other choice without edits."
     else:
         compared = "There is no other answer to compare with, so there is no logit difference."
+    count = "1 sample is" if len(items) == 1 else f"{len(items)} samples are"
     return (
-        f"{len(items)} samples are followed. The answer is the first token in which the right "
+        f"{count} followed. The answer is the first token in which the right "
         f"answer differs from the others. {compared}"
     )

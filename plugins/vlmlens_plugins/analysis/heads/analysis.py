@@ -116,8 +116,9 @@ class Heads(Analysis):
             raise DataError(
                 f"{size} random tokens cannot be shown to the model. {problems[0].message}",
                 subject="length",
-                hint="Set analysis.heads.length or copies lower; if the model needs an image, give "
-                "the data images.",
+                hint="Set analysis.heads.length or copies lower if these are too many, or "
+                "analysis.heads.prompt if the model needs text in front; if it needs an image, "
+                "give the data images.",
             )
         return found, left_out
 
