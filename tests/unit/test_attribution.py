@@ -406,3 +406,35 @@ def test_where_gated_heads_look_is_not_told() -> None:
     names = contributions(coarse, coarse.encode([own[0].target]), [[1]]).names
     assert any(name.endswith(", rounding)") for name in names)
     assert not any(name.endswith(("(bias)", "(the rest)")) for name in names)
+
+
+def test_edges_of_cross_attention() -> None:
+    """They do not begin at the inputs; and answers that begin alike stand behind the first row."""
+    vlm = FlanT5Checks().load()
+    alike = replace(items(1)[0], answers=("a a", "a e"))
+    own, prefixes, tokens, _ = answer_tokens(vlm, [alike, items(2)[1]])
+    assert [bool(prefix) for prefix in prefixes] == [True, False]
+    rows = ("image", "text", "special", "answer")
+    scores = edge_scores(context(vlm), own, (prefixes, tokens), rows, steps=1)
+    into = np.nansum(scores.values[:, scores.receivers.index("llm.norm")], axis=0)
+    assert [np.flatnonzero(each).tolist() for each in into.T] == [[1], [2]]
+    finding = edge_report.section(scores, own, AttributionOptions()).findings[0]
+    assert finding.values["left"] == pytest.approx(1, abs=1e-3)
+    assert "do not believe them" in finding.text
+    assert "not on the way (as llm.block.0 (the rest)" in finding.text
+
+
+def test_a_batch_in_which_only_some_answers_begin_alike() -> None:
+    """The other samples have the rows that they have alone."""
+    vlm = tiny_model()
+    samples = [item.target for item in items(2)]
+    mixed = encoded(vlm, samples, [[5, 6], []])
+    alone = [encoded(vlm, samples[:1], [[5, 6]]), encoded(vlm, samples[1:], [[]])]
+    for i, batch in enumerate(alone):
+        assert mixed.layout(i).kinds.tolist() == batch.layout(0).kinds.tolist()
+    found = vlm.forward(mixed, logits="last").logits
+    assert found is not None
+    for i, batch in enumerate(alone):
+        single = vlm.forward(batch, logits="last").logits
+        assert single is not None
+        torch.testing.assert_close(found[i], single[0], atol=1e-4, rtol=1e-4)

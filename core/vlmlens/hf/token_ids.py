@@ -35,7 +35,8 @@ def token_kinds(
     kinds[np.isin(ids, sorted(special_ids)) | ~mask] = TokenKind.SPECIAL
     kinds[image.cpu().numpy() & mask] = TokenKind.IMAGE
     for i, length in enumerate(answer_lengths):
-        kinds[i, np.flatnonzero(mask[i])[-length:]] = TokenKind.ANSWER
+        own = np.flatnonzero(mask[i])
+        kinds[i, own[len(own) - length :]] = TokenKind.ANSWER
     return kinds
 
 
@@ -48,7 +49,7 @@ def append_answers(
 
     Args:
         inputs: With `input_ids` and `attention_mask`, `[samples, positions]`.
-        answers: Token ids per sample, at least one each.
+        answers: Token ids per sample; some may have none.
         pad_token_id: Pads `input_ids`.
         side: "left" or "right".
     """

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from vlmlens.abc import Batch, ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import SiteNotFound
+from vlmlens.errors import SelectorError, SiteNotFound
 from vlmlens.passes.gradients import logit_difference
 from vlmlens.passes.others import rows_of
 from vlmlens.passes.residual import Part, residual_parts
@@ -188,13 +188,19 @@ def _is_behind(receiver: tuple[str, int], sender: str, block: int) -> bool:
 
 
 def _membership(layouts: Sequence[Any], rows: Sequence[str]) -> torch.Tensor:
-    """float64 `[samples x groups, rows]`: 1 where a row is one of the sample's group."""
+    """float64 `[samples x groups, rows]`: 1 where a row is one of the sample's group.
+
+    A sample need not have rows of each group: only some answers begin with the same token.
+    """
     total = sum(len(layout) for layout in layouts)
     found = torch.zeros(len(layouts) * len(rows), total, dtype=torch.float64)
     start = 0
     for i, layout in enumerate(layouts):
         for g, selector in enumerate(rows):
-            positions = Selector.parse(selector).positions(layout)
+            try:
+                positions = Selector.parse(selector).positions(layout)
+            except SelectorError:
+                continue
             found[i * len(rows) + g, torch.from_numpy(positions) + start] = 1
         start += len(layout)
     return found

@@ -168,9 +168,8 @@ class Attribution(Analysis):
                 context.warn(message)
             found.append(node_report.section(held, self.options))
         if "edges" in methods:
-            parts, _ = grid.applicable(_PARTITION, Axis.LLM, layouts)
             scored = edge_scores(
-                context, items, (tokens[0], tokens[1]), parts, self.options.edge_steps
+                context, items, (tokens[0], tokens[1]), _PARTITION, self.options.edge_steps
             )
             found.append(edge_report.section(scored, items, self.options))
         return found

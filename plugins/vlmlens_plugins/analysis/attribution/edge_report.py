@@ -16,6 +16,8 @@ from vlmlens_plugins.analysis.attribution.section import Section, percent
 
 _NAMED = 3
 _KEPT = 200
+_LATER = ("(added before it)", "(the rest)")
+"""How parts are called by which images enter later: as features, or by cross-attention."""
 _SAID = 0.005
 """Weaker ones would be written as 0."""
 _LEFT = 0.1
@@ -88,10 +90,12 @@ def _finding(scores: EdgeScores, task: str, own: Sequence[int]) -> Finding:
 
 def _doubt(scores: EdgeScores) -> str:
     """What to think of edges that leave much of the effect."""
-    later = [name for name in scores.senders if name.endswith("(added before it)")]
+    later = [name for name in scores.senders if name.endswith(_LATER)]
     text = "do not believe them. More steps may help (edge_steps)"
     if later:
-        text += f"; what enters behind the first block is not on the way ({', '.join(later)})"
+        more = f" and {len(later) - _NAMED} more" if len(later) > _NAMED else ""
+        text += "; what enters behind the first block is not on the way "
+        text += f"(as {', '.join(later[:_NAMED])}{more})"
     return f"{text}."
 
 

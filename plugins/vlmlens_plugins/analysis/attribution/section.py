@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from vlmlens.results import Figure, Finding, Glance, Table
 
@@ -41,7 +42,7 @@ def signed(number: float) -> str:
     return f"{round(float(number), 2) + 0:+.2f}"
 
 
-def strongest(sizes: Sequence[float], least: float) -> list[int]:
+def strongest(sizes: Sequence[float] | npt.NDArray[np.float64], least: float) -> list[int]:
     """The numbers of the largest in size, the first three; behind the first, none below the least.
 
     Args:
