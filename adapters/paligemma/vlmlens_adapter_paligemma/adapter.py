@@ -62,7 +62,7 @@ class PaliGemmaAdapter(RasterAdapter):
         """See `TransformersAdapter.with_answers`. The prompt sees no answer."""
         grown = super().with_answers(inputs, answers)
         for types, answer in zip(grown["token_type_ids"], answers, strict=True):
-            types[-len(answer) :] = _SUFFIX
+            types[len(types) - len(answer) :] = _SUFFIX
         return grown
 
     def answer_ids(self, answer: str) -> list[int]:

@@ -355,23 +355,25 @@ class AdapterTests(LimitChecks):
         expect(texts == alone, f"batched {texts}, alone {alone}")
 
     def check_answers(self, folder: Path) -> None:
-        """An appended answer follows the prompt, and the position before it predicts it."""
+        """An appended answer, or none, follows the prompt; the position before it predicts it."""
         del folder
         self._needs("readout")
-        batch = self.vlm.encode(self.samples, answers=["yes", "perhaps", "n"])
+        batch = self.vlm.encode(self.samples, answers=["yes", "perhaps", []])
         plain = self.vlm.forward(self.vlm.encode(self.samples), logits="last").logits
         logits = self.vlm.forward(batch, logits="all").logits
         assert plain is not None
         assert logits is not None
         flat = logits.flatten(0, 1)
-        for i, answer in enumerate(("yes", "perhaps", "n")):
+        for i, answer in enumerate(("yes", "perhaps", "")):
             layout = batch.layout(i)
             where = layout.positions(TokenKind.ANSWER)
             assert layout.token_ids is not None
             written = layout.token_ids[where].tolist()
-            expect(written == self.vlm.answer_ids(answer), f"{answer!r} became {written}")
-            expect(int(where[-1]) == len(layout) - 1, "the answer is not at the end")
-            far = distance(flat[int(layout.rows[where[0] - 1])], plain[i])
+            expected = self.vlm.answer_ids(answer) if answer else []
+            expect(written == expected, f"{answer!r} became {written}")
+            before = len(layout) - len(written) - 1
+            expect(all(where == np.arange(before + 1, len(layout))), "the answer is not at the end")
+            far = distance(flat[int(layout.rows[before])], plain[i])
             expect(far <= self.tolerance, f"the prediction of {answer!r} is wrong by {far:.1e}")
 
     def check_choice_scores(self, folder: Path) -> None:
