@@ -157,7 +157,7 @@ def _figures(found: Checked) -> Iterator[Figure]:
             slug(f"nodes {rows} {found.task}"),
             f"{found.task}: what exchanging each component at {rows} does, by estimate",
             values,
-            label="share of the effect (colour: its size)",
+            label="size of the share",
             limits=(0.0, strongest_of_all),
         )
         sizes = [[None if one is None else abs(one) for one in line] for line in drawn.cells]
