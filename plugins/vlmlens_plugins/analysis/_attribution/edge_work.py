@@ -28,7 +28,8 @@ from vlmlens.passes.others import rows_of
 from vlmlens.passes.residual import Part, residual_parts
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._sweeps.work import donor_of, encoded, target_of
+from vlmlens_plugins.analysis._attribution.putting import Put
+from vlmlens_plugins.analysis._sweeps.work import encoded_runs
 
 Floats = npt.NDArray[np.float64]
 _ALL = Selector.parse("all")
@@ -57,9 +58,7 @@ class EdgeWork(ModelWork):
 
     def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         """See `ModelWork.run`."""
-        prefixes = [unit.arguments["prefix"] for unit in units]
-        donors = encoded(vlm, [donor_of(unit) for unit in units], prefixes)
-        targets = encoded(vlm, [target_of(unit) for unit in units], prefixes)
+        targets, donors = encoded_runs(vlm, units)
         tokens = np.array([unit.arguments["tokens"][:2] for unit in units])
         metric = logit_difference(tokens[:, 0].tolist(), tokens[:, 1].tolist())
         receivers, slopes, values = self._slopes(vlm, donors, targets, metric)
@@ -103,7 +102,7 @@ class EdgeWork(ModelWork):
         total: dict[str, torch.Tensor] = {}
         for step in range(self.options.steps):
             share = (step + 0.5) / self.options.steps
-            mixed = _Mixed(own + share * (other - own), targets)
+            mixed = Put(_places(targets), own + share * (other - own))
             with vlm.edited({start.name: mixed}), replay.before([start]):
                 found = vlm.gradients(targets, sites, metric)
             for site in sites:
@@ -120,19 +119,10 @@ class EdgeWork(ModelWork):
         return receivers, torch.stack(slopes), (metric(replay.logits), metric(given.logits))
 
 
-class _Mixed:
-    """Puts rows in place of those of all samples."""
-
-    def __init__(self, rows: torch.Tensor, batch: Batch) -> None:
-        self._rows = rows
-        kept = [layout.rows for layout in batch.layouts[Axis.LLM].samples]
-        self._places = torch.from_numpy(np.concatenate(kept))
-
-    def __call__(self, activation: torch.Tensor) -> torch.Tensor:
-        """The activation with the rows."""
-        flat = activation.reshape(-1, activation.shape[-1])
-        rows = self._rows.to(flat.device, flat.dtype)
-        return flat.index_copy(0, self._places.to(flat.device), rows).reshape(activation.shape)
+def _places(batch: Batch) -> torch.Tensor:
+    """The row numbers of all samples, one after the other."""
+    kept = [layout.rows for layout in batch.layouts[Axis.LLM].samples]
+    return torch.from_numpy(np.concatenate(kept))
 
 
 def _attentions(vlm: ModelAdapter) -> list[Site]:

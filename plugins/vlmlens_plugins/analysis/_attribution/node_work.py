@@ -26,7 +26,7 @@ from vlmlens.passes.others import rows_of
 from vlmlens.passes.tracing import Trace
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._sweeps.work import donor_of, encoded, target_of
+from vlmlens_plugins.analysis._sweeps.work import encoded_runs
 
 Floats = npt.NDArray[np.float64]
 _NEAR, _NOTHING = 0.05, 1e-5
@@ -82,9 +82,7 @@ class NodeWork(ModelWork):
 
     def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         """See `ModelWork.run`."""
-        prefixes = [unit.arguments["prefix"] for unit in units]
-        donors = encoded(vlm, [donor_of(unit) for unit in units], prefixes)
-        targets = encoded(vlm, [target_of(unit) for unit in units], prefixes)
+        targets, donors = encoded_runs(vlm, units)
         tokens = np.array([unit.arguments["tokens"][:2] for unit in units])
         metric = logit_difference(tokens[:, 0].tolist(), tokens[:, 1].tolist())
         places = [(_place(vlm, site), rows) for site, rows in self.options.nodes]

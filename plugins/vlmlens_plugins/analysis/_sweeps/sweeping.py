@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -218,6 +219,18 @@ class Onward:
             self._before += self._round
         self._round, self._ended = total, done == total
         self._told(self._before + done, self._before + total)
+
+
+def heard(context: AnalysisContext) -> tuple[AnalysisContext, list[str]]:
+    """A context that says each warning once and counts its rounds as one; and the warnings."""
+    warnings: list[str] = []
+
+    def warn(message: str) -> None:
+        if message not in warnings:
+            warnings.append(message)
+            context.warn(message)
+
+    return replace(context, warn=warn, progress=Onward(context.progress)), warnings
 
 
 def _together(items: Sequence[Item], size: int) -> list[list[int]]:

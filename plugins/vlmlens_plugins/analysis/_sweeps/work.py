@@ -216,6 +216,13 @@ def encoded(
     return replace(batch, layouts={axis: _asked(one) for axis, one in batch.layouts.items()})
 
 
+def encoded_runs(vlm: ModelAdapter, units: Sequence[WorkUnit]) -> tuple[Batch, Batch]:
+    """The batches of the targets and of the donors of some units, all of which have one."""
+    prefixes = [unit.arguments["prefix"] for unit in units]
+    targets = encoded(vlm, [target_of(unit) for unit in units], prefixes)
+    return targets, encoded(vlm, [donor_of(unit) for unit in units], prefixes)
+
+
 def _asked(layout: AxisLayout) -> AxisLayout:
     samples = [
         replace(one, kinds=np.where(one.kinds == TokenKind.ANSWER, TokenKind.TEXT, one.kinds))

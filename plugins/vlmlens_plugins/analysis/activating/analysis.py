@@ -10,7 +10,7 @@ from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
 from vlmlens.results import Figure, Result
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._sweeps.sweeping import Onward
+from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis.activating import pictured, report, tables
 from vlmlens_plugins.analysis.activating.choosing import Shown, shown
 from vlmlens_plugins.analysis.activating.coordinates import (
@@ -48,15 +48,8 @@ class Activating(Analysis):
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
-        warnings: list[str] = []
-
-        def warn(message: str) -> None:
-            if message not in warnings:
-                warnings.append(message)
-                context.warn(message)
-
-        heard = replace(context, warn=warn, progress=Onward(context.progress))
-        return replace(self._result(heard), warnings=warnings)
+        told, warnings = heard(context)
+        return replace(self._result(told), warnings=warnings)
 
     def _result(self, context: AnalysisContext) -> Result:
         chosen = self.options

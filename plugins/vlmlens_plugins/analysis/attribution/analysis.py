@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
@@ -18,10 +17,10 @@ from vlmlens_plugins.analysis._attribution.node_work import branches_of
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._sweeps.followed import candidates, check_labels, followed
 from vlmlens_plugins.analysis._sweeps.sweeping import (
-    Onward,
     answer_tokens,
     check_cost,
     check_writes,
+    heard,
 )
 from vlmlens_plugins.analysis.attribution import (
     direct_report,
@@ -93,14 +92,7 @@ class Attribution(Analysis):
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
-        warnings: list[str] = []
-
-        def warn(message: str) -> None:
-            if message not in warnings:
-                warnings.append(message)
-                context.warn(message)
-
-        told = replace(context, warn=warn, progress=Onward(context.progress))
+        told, warnings = heard(context)
         methods = self._methods(context.samples)
         sections: list[Section] = []
         if set(methods) & set(OF_PAIRS):
@@ -109,7 +101,7 @@ class Attribution(Analysis):
             except MissingAnnotation as error:
                 if self.options.methods is not None:
                     raise
-                warn(f"Nodes and edges are left out. {error.message}")
+                told.warn(f"Nodes and edges are left out. {error.message}")
         if set(methods) - set(OF_PAIRS):
             sections += self._of_samples(told, methods)
         return Result(

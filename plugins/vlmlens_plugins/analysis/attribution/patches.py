@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from vlmlens.abc import Batch, ModelAdapter, ModelWork, Options, WorkUnit
+from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError
 from vlmlens.passes.contributions import LogitReader
@@ -20,6 +20,7 @@ from vlmlens.passes.residual import head_writes
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector, TokenKind
 from vlmlens_plugins.analysis._attribution.node_work import is_sum
+from vlmlens_plugins.analysis._attribution.putting import Put
 from vlmlens_plugins.analysis._sweeps.work import encoded
 
 Floats = npt.NDArray[np.float64]
@@ -56,16 +57,17 @@ class PatchWork(ModelWork):
         replay = vlm.replay(batch)
         (rows,) = replay.rows(site, _IMAGE)
         mean = rows.mean(0, keepdim=True)
+        places = torch.from_numpy(_IMAGE.rows(batch.layouts[site.axis].samples[0]))
         total = torch.zeros(rows.shape, dtype=torch.float64)
         for step in range(self.options.steps):
             share = (step + 0.5) / self.options.steps
-            mixed = _Put(site, batch, mean + share * (rows - mean))
+            mixed = Put(places, mean + share * (rows - mean))
             with vlm.edited({site.name: mixed}), replay.before([site]):
                 found = vlm.gradients(batch, [site], metric)
             (slope,) = rows_of(found[site.name], site, _IMAGE, batch)
             total += slope.double().cpu() / self.options.steps
         patches = ((rows - mean).double().cpu() * total).sum(-1)
-        blank = replay.edited({site.name: _Put(site, batch, mean.expand_as(rows))})  # type: ignore[arg-type]
+        blank = replay.edited({site.name: Put(places, mean.expand_as(rows))})  # type: ignore[arg-type]
         assert replay.logits is not None  # noqa: S101
         assert blank is not None  # noqa: S101
         return {
@@ -127,21 +129,6 @@ class SourceWork(ModelWork):
                 continue
             told.append((reader.added(writes[:, None])[:, 0] @ signs.to(writes.device)).tolist())
         return {"heads": told, "image": layout.positions(TokenKind.IMAGE).tolist()}
-
-
-class _Put:
-    """Puts rows in place of the image rows of a single sample."""
-
-    def __init__(self, site: Site, batch: Batch, rows: torch.Tensor) -> None:
-        layout = batch.layouts[site.axis].samples[0]
-        self._places = torch.from_numpy(_IMAGE.rows(layout))
-        self._rows = rows
-
-    def __call__(self, activation: torch.Tensor) -> torch.Tensor:
-        """The activation with the rows."""
-        flat = activation.reshape(-1, activation.shape[-1])
-        rows = self._rows.to(flat.device, flat.dtype)
-        return flat.index_copy(0, self._places.to(flat.device), rows).reshape(activation.shape)
 
 
 def _last_block(vlm: ModelAdapter) -> Site:

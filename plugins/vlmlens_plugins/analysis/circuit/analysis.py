@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from vlmlens.sites import Axis
 from vlmlens_plugins.analysis._attribution import node_scores
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import Item, check_cost
-from vlmlens_plugins.analysis._sweeps.sweeping import Onward, answer_tokens, check_writes
+from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens, check_writes, heard
 from vlmlens_plugins.analysis.circuit import figures, report
 from vlmlens_plugins.analysis.circuit.bench import Bench, Floats
 from vlmlens_plugins.analysis.circuit.edges import measured_edges
@@ -67,23 +66,16 @@ class Circuit(Analysis):
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
-        warnings: list[str] = []
-
-        def warn(message: str) -> None:
-            if message not in warnings:
-                warnings.append(message)
-                context.warn(message)
-
-        heard = replace(context, warn=warn, progress=Onward(context.progress))
+        told, warnings = heard(context)
         given = self._given()
         by_task: dict[str, list[Item]] = {}
-        for item in items_of(usable_pairs(heard, self.options), NOISE):
+        for item in items_of(usable_pairs(told, self.options), NOISE):
             by_task.setdefault(item.task, []).append(item)
-        circuits = [self._circuit(heard, task, own, given) for task, own in by_task.items()]
+        circuits = [self._circuit(told, task, own, given) for task, own in by_task.items()]
         for one in circuits:
             for message in report.doubts(one, self.options):
-                warn(message)
-        saved = [] if given else self._save(heard, circuits)
+                told.warn(message)
+        saved = [] if given else self._save(told, circuits)
         return Result(
             analysis="circuit",
             title="Which components suffice",

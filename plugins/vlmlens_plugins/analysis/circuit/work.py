@@ -25,7 +25,7 @@ from vlmlens.passes.replay import Replay
 from vlmlens.samples import Sample
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._sweeps.work import donor_of, encoded, target_of
+from vlmlens_plugins.analysis._sweeps.work import encoded_runs
 
 
 class NodeSetOptions(Options):
@@ -174,9 +174,7 @@ class Recorded:
     @classmethod
     def of(cls, vlm: ModelAdapter, units: Sequence[WorkUnit], options: NodeSetOptions) -> Recorded:
         """Run them."""
-        prefixes = [unit.arguments["prefix"] for unit in units]
-        targets = encoded(vlm, [target_of(unit) for unit in units], prefixes)
-        donors = encoded(vlm, [donor_of(unit) for unit in units], prefixes)
+        targets, donors = encoded_runs(vlm, units)
         found = [(_site(vlm, name), group) for name, group in options.nodes]
         wholes = {whole.name: whole for (_, whole), _ in found}
         trace = vlm.trace(donors, list(wholes.values()), logits="last")
