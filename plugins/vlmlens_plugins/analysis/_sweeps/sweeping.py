@@ -45,6 +45,11 @@ class SweepOptions(Options):
         5000, ge=1, description="Refuse to start if more passes over a batch are needed."
     )
     draws: int = Field(1000, ge=100, description="Bootstrap resamples behind each interval.")
+
+
+class ControlledOptions(SweepOptions):
+    """Options of sweeps whose control is drawn."""
+
     controls: int = Field(
         3, ge=0, description="How often the control is drawn: other rows or heads of equal number."
     )

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from vlmlens_plugins.analysis._sweeps.followed import FollowOptions
-from vlmlens_plugins.analysis._sweeps.sweeping import Texts, listed
+from vlmlens_plugins.analysis._sweeps.sweeping import ControlledOptions, Texts, listed
 
 Part = Literal["heads", "attn", "mlp", "block"]
 
 
-class AblationOptions(FollowOptions):
+class AblationOptions(FollowOptions, ControlledOptions):
     """Options of the ablation."""
 
     parts: Annotated[

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from vlmlens_plugins.analysis._sweeps.followed import FollowOptions
-from vlmlens_plugins.analysis._sweeps.sweeping import Texts
+from vlmlens_plugins.analysis._sweeps.sweeping import ControlledOptions, Texts
 
 
-class KnockoutOptions(FollowOptions):
+class KnockoutOptions(FollowOptions, ControlledOptions):
     """Options of the knockout."""
 
     routes: Texts = Field(

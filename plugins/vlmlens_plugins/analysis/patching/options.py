@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmlens_plugins.analysis._sweeps.sweeping import PairOptions, Texts
+from vlmlens_plugins.analysis._sweeps.sweeping import ControlledOptions, PairOptions, Texts
 
 Direction = Literal["denoise", "noise", "both"]
 
 
-class PatchingOptions(PairOptions):
+class PatchingOptions(PairOptions, ControlledOptions):
     """What is patched, and into which run."""
 
     direction: Direction = Field(
