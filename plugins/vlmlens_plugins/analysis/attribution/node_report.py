@@ -92,7 +92,10 @@ def _fidelity(found: Checked) -> Finding:
     which = which if drawn else f"all {found.strongest} nodes"
     text = f"{found.task}: the estimates were held against really exchanging {which}"
     if np.isfinite(correlation):
-        text += f": rank correlation {correlation:.2f}; the estimates are {found.reached:.0%} of the real size."
+        text += (
+            f": rank correlation {correlation:.2f}; the estimates are {found.reached:.0%} of the "
+            "real size."
+        )
     else:
         text += ", which are too few, or too much alike, for a rank correlation."
     if off:
