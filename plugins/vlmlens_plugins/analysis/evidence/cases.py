@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from vlmlens_plugins.analysis._altered import Area, Canvas
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._tasks import ALL
 from vlmlens_plugins.analysis.evidence.regions import Names, Shift, shifts
+
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,10 @@ class Case:
         answers: Its choices; without any, its label and that of `different`.
         same: A sample with the same question and the same answer, whose image it is shown.
         different: One with the same question and another answer.
-        background: The one from which its background is taken.
+        background: The one from which its background is taken; `different` where there is one,
+            else any of the task.
+        wrong: The number of the answer that wrong hints name: that of `different`, else another
+            choice; None where there is none.
         shifts: Where the region of equal area is, see `regions.shifts`.
     """
 
@@ -58,6 +64,7 @@ class Case:
     same: Known | None
     different: Known | None
     background: Known | None
+    wrong: int | None
     shifts: tuple[Shift, ...]
 
     @property
@@ -67,8 +74,18 @@ class Case:
 
     @property
     def other(self) -> int | None:
-        """The number of the answer to the exchanged image, which wrong hints name."""
+        """The number of the answer to the exchanged image; None where it is not known."""
         return None if self.different is None else self.answers.index(self.different.label)
+
+    @property
+    def exchanged(self) -> Known | None:
+        """The sample whose image is shown instead.
+
+        If no other sample asks the same question, it is any of the task: whether the choice changes
+        can then be seen, but not whether it follows.
+        """
+        stranger = self.background if self.known.sample.choices else None
+        return self.different or stranger
 
 
 def cases_of(
@@ -143,9 +160,12 @@ def _case(known: Known, near: _Donors, far: _Donors, places: int, rng: np.random
     if known.key:
         moved = shifts(Canvas(known.sample).inside(Area(regions=known.key)), places, rng)
     pair = (known.label,) if different is None else (known.label, different.label)
-    return Case(known, known.sample.choices or pair, same, different, background, tuple(moved))
+    answers = known.sample.choices or pair
+    wrong = [i for i, answer in enumerate(answers) if answer != known.label]
+    named = answers.index(different.label) if different else _drawn(wrong, rng)
+    return Case(known, answers, same, different, background, named, tuple(moved))
 
 
-def _drawn(those: Sequence[Known], rng: np.random.Generator) -> Known | None:
+def _drawn(those: Sequence[Drawn], rng: np.random.Generator) -> Drawn | None:
     at = rng.random()  # drawn in any case, so that later draws do not depend on this one
     return those[math.floor(at * len(those))] if those else None

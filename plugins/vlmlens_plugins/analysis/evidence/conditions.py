@@ -52,7 +52,7 @@ def asked(case: Case, options: EvidenceOptions) -> Iterator[tuple[str, Question]
         other: Sample | None = None,
         hint: str = "",
     ) -> Question:
-        seen = sample if shown is None else shown
+        seen = sample if shown is None else replace(shown, prompt=sample.prompt)
         if hint:
             seen = hinted(seen, hint, options.hint)
         return Question(seen, answers, change, other)
@@ -72,12 +72,13 @@ def asked(case: Case, options: EvidenceOptions) -> Iterator[tuple[str, Question]
             yield BACKGROUND, question(change, other=case.background.sample)
     if case.same is not None:
         yield SAME, question(shown=case.same.sample)
+    if case.exchanged is not None:
+        yield DIFFERENT, question(shown=case.exchanged.sample)
+    if case.wrong is not None:
+        yield WRONG_HINT, question(hint=answers[case.wrong])
+        yield HINT, _blind(question(hint=answers[case.wrong]), options)
     if case.different is not None:
-        shown, wrong = case.different.sample, case.different.label
-        yield DIFFERENT, question(shown=shown)
-        yield WRONG_HINT, question(hint=wrong)
-        yield RIGHT_HINT, question(shown=shown, hint=case.known.label)
-        yield HINT, _blind(question(hint=wrong), options)
+        yield RIGHT_HINT, question(shown=case.different.sample, hint=case.known.label)
 
 
 def answered(

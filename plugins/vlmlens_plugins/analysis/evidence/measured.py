@@ -134,11 +134,13 @@ class Quantities:
 
 
 def _quantities(case: Case, found: Scores) -> dict[str, float]:
-    label, other = case.label, case.other
+    label, other, wrong = case.label, case.other, case.wrong
     full, none, before = found.of(FULL), found.of(NONE), found.says[FULL][0]
     need, random = full - found.of(HIDDEN), full - found.of(RANDOM)
     right = before == label
-    conflicts = [(WRONG_HINT, label, other), (RIGHT_HINT, other, label)]
+    conflicts: list[tuple[str, int | None, int | None]] = [(WRONG_HINT, label, wrong)]
+    if RIGHT_HINT in found.says:
+        conflicts.append((RIGHT_HINT, other, label))
     vision, text = (
         float(np.mean([found.share(name, pair[k]) for name, *pair in conflicts])) for k in (0, 1)
     )
@@ -161,8 +163,8 @@ def _quantities(case: Case, found: Scores) -> dict[str, float]:
         "to_background": found.share(BACKGROUND, from_background)
         if from_background not in (label, None)
         else np.nan,
-        "pull": found.share(WRONG_HINT, other) if before != other else np.nan,
-        "hint_alone": found.share(HINT, other),
+        "pull": found.share(WRONG_HINT, wrong) if before != wrong else np.nan,
+        "hint_alone": found.share(HINT, wrong),
         "vision": vision,
         "text": text,
         "neither": 1 - vision - text,

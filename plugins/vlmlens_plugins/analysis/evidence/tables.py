@@ -112,7 +112,7 @@ def _samples(tasks: Sequence[TaskNumbers], cases: Sequence[Case], every: Sequenc
                             "prior", "need", "enough", "random", "specificity", "background",
                         )
                     },
-                    "exchanged_for": case.different and case.different.sample.id,
+                    "exchanged_for": case.exchanged and case.exchanged.sample.id,
                     "exchanged_label": case.different and case.different.label,
                     "exchanged_answer": answer[DIFFERENT],
                     "pull": number(own.pull[place]),
