@@ -7,7 +7,11 @@ from types import MappingProxyType
 from typing import Protocol
 
 from vlmlens.abc import Batch, ModelAdapter
+from vlmlens_plugins.analysis._maps.attention import attention
 from vlmlens_plugins.analysis._maps.maps import PatchMap
+from vlmlens_plugins.analysis._maps.relevance import relevance
+from vlmlens_plugins.analysis._maps.rollout import rollout
+from vlmlens_plugins.analysis._maps.value_weighted import value_weighted
 
 
 class MapMethod(Protocol):
@@ -32,5 +36,12 @@ class MapMethod(Protocol):
         """
 
 
-METHODS: Mapping[str, MapMethod] = MappingProxyType({})
+METHODS: Mapping[str, MapMethod] = MappingProxyType(
+    {
+        "attention": attention,
+        "rollout": rollout,
+        "relevance": relevance,
+        "value-weighted": value_weighted,
+    }
+)
 """By name. A method whose file is `NAME.py` here is added to this table."""
