@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vlmlens.abc import Batch, ModelAdapter
-from vlmlens.errors import CompositionError, SiteNotFound
+from vlmlens.errors import CompositionError, SiteNotFound, VlmlensError
 from vlmlens.passes.attending import Attention, attended
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import TokenKind
@@ -81,8 +81,13 @@ def check_images(batch: Batch) -> None:
             )
 
 
-def read_through(vlm: ModelAdapter, batch: Batch, readers: Sequence[Reader]) -> None:
+def read_through(
+    vlm: ModelAdapter, batch: Batch, readers: Sequence[Reader]
+) -> dict[Reader, VlmlensError]:
     """Show the attention of each block to the readers, in one pass.
+
+    Returns:
+        The readers that cannot read this model's attention, each with its error.
 
     Raises:
         CompositionError: No attention is known, or it does not read the images.
@@ -90,20 +95,28 @@ def read_through(vlm: ModelAdapter, batch: Batch, readers: Sequence[Reader]) -> 
     """
     sites = attention_sites(vlm)
     check_images(batch)
+    failed: dict[Reader, VlmlensError] = {}
 
     def see(site: Site, attention: Attention) -> None:
         for sample, layout in enumerate(batch.layouts[Axis.LLM].samples):
             own = attention.of(layout)
             for reader in readers:
-                reader.see(site, sample, own)
+                if reader in failed:
+                    continue
+                try:
+                    reader.see(site, sample, own)
+                except VlmlensError as error:
+                    failed[reader] = error
 
     with torch.inference_mode(), attended(vlm, sites, see):
         vlm.forward(batch, logits="none")
+    return failed
 
 
 def maps_of(vlm: ModelAdapter, batch: Batch, reader: Reader) -> list[PatchMap]:
     """The map of each sample that a reader makes."""
-    read_through(vlm, batch, [reader])
+    for error in read_through(vlm, batch, [reader]).values():
+        raise error
     return [
         PatchMap.of(reader.whole(sample)[layout.positions(TokenKind.IMAGE)], layout)
         for sample, layout in enumerate(reader.layouts)
