@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.regions import ATTRIBUTE, regions_of
 from vlmlens.results import Finding, Result
 from vlmlens.samples import Sample
@@ -98,7 +98,7 @@ class AttentionAnalysis(Analysis):
             _check_readable(told.model(), samples)
             one, maps = asked.measured(told, samples, drawn, self.options)
             found = [one]
-        return self._result(told, found, tasks, maps, warnings)
+        return self._result(told, found, _finite(told, found, tasks), maps, warnings)
 
     def _stored(self, context: AnalysisContext) -> dict[str, list[str]]:
         """The columns that are read, by query; none: the model is asked.
@@ -190,6 +190,30 @@ class AttentionAnalysis(Analysis):
         if made is not None:
             all_tables.append(made)
         return [report.of_maps(task, shares[task], areas[task]) for task in tasks]
+
+
+def _finite(
+    context: AnalysisContext, found: Sequence[Measured], tasks: Mapping[str, Sequence[int]]
+) -> dict[str, list[int]]:
+    """The samples of each task whose weights are finite everywhere.
+
+    Raises:
+        DataError: There are none.
+    """
+    known = np.all([np.isfinite(one.over_heads("image")).all(0) for one in found], 0)
+    kept = {task: [i for i in rows if known[i]] for task, rows in tasks.items()}
+    if not known.any():
+        raise DataError(
+            "The attention weights of no sample are finite.",
+            subject="attention",
+            hint="Load the model in float32 or bfloat16; in float16, numbers overflow.",
+        )
+    if not known.all():
+        bad = int((~known).sum())
+        context.warn(
+            f"{bad} of {len(known)} samples are left out: their attention weights are not finite."
+        )
+    return {task: rows for task, rows in kept.items() if rows}
 
 
 def _check_readable(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:

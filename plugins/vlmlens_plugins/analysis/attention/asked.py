@@ -14,6 +14,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._maps.attending import attention_sites
 from vlmlens_plugins.analysis.attention.measured import Measured
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
+from vlmlens_plugins.analysis.attention.places import others_by_sample
 from vlmlens_plugins.analysis.attention.stored import no_head, stacked
 from vlmlens_plugins.analysis.attention.work import (
     SHARES,
@@ -50,7 +51,9 @@ def measured(
         if head >= min(counts):
             raise no_head(head, min(counts))
     shared = ShareOptions(query=options.query, region=options.region, sink=options.sink)
-    told = context.run_units(ShareWork(shared), [WorkUnit(sample) for sample in samples])
+    beside = others_by_sample(samples, options.region)
+    asked = [WorkUnit(s, {"others": own}) for s, own in zip(samples, beside, strict=True)]
+    told = context.run_units(ShareWork(shared), asked)
     mapped = MapOptions(
         query=options.query, region=options.region, methods=options.methods, heads=options.heads
     )

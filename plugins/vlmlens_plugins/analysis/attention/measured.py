@@ -54,7 +54,9 @@ class Measured:
         return [self.samples[i].split_group for i in rows]
 
     def tested(self, rows: Sequence[int], seed: int, draws: int) -> Effects | None:
-        """By block, the share of the key region against the same shape elsewhere.
+        """By block, the share of the key region against the higher of its two controls.
+
+        These are the same shape elsewhere, and where the regions of other samples lie.
 
         Args:
             rows: Numbers of samples.
@@ -68,6 +70,9 @@ class Measured:
         if not own:
             return None
         beside = self.over_heads("elsewhere")[:, own]
+        others = self.over_heads("others")[:, own]
+        if np.isfinite(others).all():
+            beside = np.where((others.mean(1) > beside.mean(1))[:, None], others, beside)
         return effects(
             self.over_heads("region")[:, own],
             np.ones(len(own)),

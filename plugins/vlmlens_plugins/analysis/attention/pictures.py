@@ -57,8 +57,13 @@ def _curves(
         means, low, high = with_interval(values[:, rows], one.groups(rows), seed, draws)
         series.append(Series(task, *(_known(each) for each in (means, low, high))))
     if name == "region":
-        beside = mean(one.over_heads("elsewhere"), 1)
-        series.append(Series("same shape elsewhere", _known(beside), dashed=True))
+        for control, said in (
+            ("elsewhere", "the same shape elsewhere"),
+            ("others", "other samples' regions"),
+        ):
+            beside = mean(one.over_heads(control), 1)
+            if np.isfinite(beside).all():
+                series.append(Series(said, _known(beside), dashed=True))
     return Figure(
         name=slug(f"attention {one.query} {name}"),
         title=f"Attention of {one.query} to {what}, mean over heads",

@@ -37,7 +37,7 @@ def finding(one: Measured, task: str, rows: Sequence[int], test: Effects | None)
         "region": float(test.value[block]),
         "region_low": float(test.low[block]),
         "region_high": float(test.high[block]),
-        "elsewhere": float(test.control[block]),
+        "control": float(test.control[block]),
         "area": area,
         "p": float(test.p[block]),
     }
@@ -46,7 +46,7 @@ def finding(one: Measured, task: str, rows: Sequence[int], test: Effects | None)
         values["sinks"] = sinks
     text = f"{task}: {_sentence(one, own, block, values)}"
     if not more:
-        text = text.removesuffix(".") + ", and no block looks at the region more than elsewhere."
+        text = text.removesuffix(".") + ", and no block looks at it more than at its control."
     few = too_few(task, test.groups, len(test.p))
     verdict = Verdict.DIFFERS if sure and more else Verdict.NO_DIFFERENCE
     if few and verdict is Verdict.NO_DIFFERENCE:
@@ -67,7 +67,7 @@ def _sentence(one: Measured, own: Sequence[int], block: int, values: Mapping[str
     parts = [
         f"at {values['block']} {_asks(one.query)} {_percent(values['image'])} of its attention to "
         f"the image, {_percent(values['region'])} to the key region (its area: "
-        f"{_percent(values['area'])}; the same shape elsewhere: {_percent(values['elsewhere'])})"
+        f"{_percent(values['area'])}; control: {_percent(values['control'])})"
     ]
     if np.isfinite(by_head).sum() > 1:
         parts[0] += f", most by head {head} ({_percent(by_head[head])})"
@@ -180,9 +180,11 @@ def notes(one: Measured, options: AttentionOptions, *, asked: bool) -> Iterator[
     )
     if np.isfinite(one.area).any():
         yield (
-            "The key region is compared with the same shape of patches at all places of the image "
-            "where it fits; the test flips signs of whole groups, corrected for all blocks by Holm "
-            "(1979). Patches that it covers in part count as its own."
+            "The control of the key region is what as many patches get on average: of the same "
+            "shape at all places of the image where it fits, or where other samples of the task "
+            "have their region; the higher one counts. The test flips signs of whole groups, "
+            "corrected for all blocks by Holm (1979). Patches that a region covers in part count "
+            "as its own."
         )
     if not asked:
         return

@@ -16,7 +16,7 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Column, TokenLayout
 from vlmlens_plugins.analysis._columns import choose, in_order
 from vlmlens_plugins.analysis.attention.measured import Floats, Measured
-from vlmlens_plugins.analysis.attention.places import Place
+from vlmlens_plugins.analysis.attention.places import Place, others_by_sample
 from vlmlens_plugins.analysis.attention.work import SHARES, of_image
 
 _AT_ONCE = 64
@@ -139,11 +139,11 @@ def _places(
     context: AnalysisContext, column: str, samples: Sequence[Sample], region: str
 ) -> list[Place | None]:
     found: list[Place | None] = []
-    for sample in samples:
+    for sample, others in zip(samples, others_by_sample(samples, region), strict=True):
         layout = None
         if sample.attributes.get(ATTRIBUTE):
             layout = layout_at(context.model(), sample, column)
-        found.append(None if layout is None else Place.of(layout, region))
+        found.append(None if layout is None else Place.of(layout, region, others))
     return found
 
 

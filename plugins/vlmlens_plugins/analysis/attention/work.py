@@ -33,12 +33,16 @@ from vlmlens_plugins.analysis.attention.places import Place
 from vlmlens_plugins.analysis.heads.sinks import sinks_of
 
 Floats = npt.NDArray[np.float64]
-SHARES = ("image", "text", "special", "sinks", "rest", "region", "elsewhere", "entropy", "spread")
+SHARES = (
+    "image", "text", "special", "sinks", "rest", "region", "elsewhere", "others", "entropy",
+    "spread",
+)  # fmt: skip
 """What is measured of each head: shares of attention; and how it is spread.
 
 image, text, special: by kind of row; sinks: those of any kind; rest: the image without sinks;
-region: the key region; elsewhere: the same shape at all places; entropy: in bits, over all rows;
-spread: that over image rows alone, as a share of the most it can be.
+region: the key region; elsewhere: the same shape at all places; others: where the regions of other
+samples lie; entropy: in bits, over all rows; spread: that over image rows alone, as a share of the
+most it can be.
 """
 
 _DIGITS = 7
@@ -56,10 +60,10 @@ class ShareOptions(Options):
 class ShareWork(ModelWork):
     """Where the attention of some rows of a sample goes, by block and head.
 
-    Result: for each of `SHARES` a list per block with a number per head, NaN where it is not known;
-    "area", the region's share of the image rows, or None; "dimensions", those by which sinks are
-    known in any block; "rows", how many image rows there are; "sink_rows", how many of them are
-    sinks in any block.
+    Arguments: "others", see `others_by_sample`. Result: for each of `SHARES` a list per block with
+    a number per head, NaN where it is not known; "area", the region's share of the image rows, or
+    None; "dimensions", those by which sinks are known in any block; "rows", how many image rows
+    there are; "sink_rows", how many of them are sinks in any block.
     """
 
     Options: ClassVar[type[Options]] = ShareOptions
@@ -74,7 +78,11 @@ class ShareWork(ModelWork):
         sites = attention_sites(vlm)
         inputs = [vlm.sites.resolve(f"{_block(site)}:in")[0] for site in sites]
         queries = [Selector.parse(self.options.query).positions(layout) for layout in layouts]
-        places = [Place.of(layout, self.options.region) for layout in layouts]
+        region = self.options.region
+        places = [
+            Place.of(layout, region, unit.arguments["others"])
+            for layout, unit in zip(layouts, units, strict=True)
+        ]
         told: list[dict[str, Any]] = [{name: [] for name in SHARES} for _ in units]
         sinks: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
         dimensions: list[set[int]] = [set() for _ in units]
@@ -136,15 +144,17 @@ def shares(
 
 
 def of_image(weights: Floats, place: Place | None) -> dict[str, Floats]:
-    """Of weights on image rows, `[..., image rows]`: "region", "elsewhere" and "spread"."""
+    """Of weights on image rows, `[..., image rows]`: "region", its controls and "spread"."""
     total = weights.sum(-1)
     unknown = np.full(total.shape, np.nan)
     most = np.log2(weights.shape[-1]) if weights.shape[-1] > 1 else np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = _entropy(weights / total[..., None]) / most
+    others = None if place is None else place.others
     return {
         "region": unknown if place is None else weights[..., place.inside].sum(-1),
         "elsewhere": unknown if place is None else weights @ place.elsewhere,
+        "others": unknown if others is None else weights @ others,
         "spread": np.where(total > 0, spread, np.nan),
     }
 
