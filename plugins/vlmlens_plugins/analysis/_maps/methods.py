@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from vlmlens.abc import Batch, ModelAdapter
+from vlmlens_plugins.analysis._maps.gradients import gradients, integrated_gradients
 from vlmlens_plugins.analysis._maps.maps import PatchMap
 
 
@@ -32,5 +33,7 @@ class MapMethod(Protocol):
         """
 
 
-METHODS: Mapping[str, MapMethod] = MappingProxyType({})
-"""By name. A method whose file is `NAME.py` here is added to this table."""
+METHODS: Mapping[str, MapMethod] = MappingProxyType(
+    {"gradients": gradients, "integrated-gradients": integrated_gradients}
+)
+"""By name. To add a method, write a file like `gradients.py` and name its function here."""
