@@ -7,8 +7,12 @@ from types import MappingProxyType
 from typing import Protocol
 
 from vlmlens.abc import Batch, ModelAdapter
+from vlmlens_plugins.analysis._maps.attention import attention
 from vlmlens_plugins.analysis._maps.gradients import gradients, integrated_gradients
 from vlmlens_plugins.analysis._maps.maps import PatchMap
+from vlmlens_plugins.analysis._maps.relevance import relevance
+from vlmlens_plugins.analysis._maps.rollout import rollout
+from vlmlens_plugins.analysis._maps.value_weighted import value_weighted
 
 
 class MapMethod(Protocol):
@@ -34,6 +38,13 @@ class MapMethod(Protocol):
 
 
 METHODS: Mapping[str, MapMethod] = MappingProxyType(
-    {"gradients": gradients, "integrated-gradients": integrated_gradients}
+    {
+        "gradients": gradients,
+        "integrated-gradients": integrated_gradients,
+        "attention": attention,
+        "rollout": rollout,
+        "relevance": relevance,
+        "value-weighted": value_weighted,
+    }
 )
 """By name. To add a method, write a file like `gradients.py` and name its function here."""
