@@ -49,6 +49,14 @@ class Curves:
     deletion: Floats
     insertion: Floats
 
+    @classmethod
+    def mean(cls, several: Sequence[Curves]) -> Curves:
+        """The mean of several curves."""
+        return cls(
+            np.mean([one.deletion for one in several], 0),
+            np.mean([one.insertion for one in several], 0),
+        )
+
     @property
     def gap(self) -> float:
         """The area under the insertion curve less that under the deletion curve, -1 to 1."""
