@@ -135,3 +135,13 @@ ACTIVATING = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
+
+OCCLUSION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="occlusion",
+    target="vlmlens_plugins.analysis.occlusion:Occlusion",
+    help="Where in the image the answer's evidence lies; maps compared by deletion and insertion.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.occlusion.checks:OCCLUSION_CHECKS",
+)
