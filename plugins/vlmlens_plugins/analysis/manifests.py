@@ -145,3 +145,13 @@ OCCLUSION = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.occlusion.checks:OCCLUSION_CHECKS",
 )
+
+CAPTIONS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="captions",
+    target="vlmlens_plugins.analysis.captions:Captions",
+    help="Which objects generated texts name, and which of these are not there (CHAIR).",
+    needs=frozenset({"model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.captions.checks:CAPTIONS_CHECKS",
+)
