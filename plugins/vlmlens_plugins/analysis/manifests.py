@@ -155,3 +155,13 @@ CAPTIONS = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.captions.checks:CAPTIONS_CHECKS",
 )
+
+EVIDENCE = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="evidence",
+    target="vlmlens_plugins.analysis.evidence:Evidence",
+    help="Whether the answer rests on a region, on the rest of the image, or on the text.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.evidence.checks:EVIDENCE_CHECKS",
+)
