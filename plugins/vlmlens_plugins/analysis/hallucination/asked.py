@@ -12,6 +12,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import handed_over
+from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers, normalized
 from vlmlens_plugins.analysis.hallucination.options import ABSENT, HallucinationOptions
@@ -74,16 +75,17 @@ def usable(samples: Sequence[Sample], most: int) -> tuple[list[Sample], list[str
 def asked(
     context: AnalysisContext, samples: Sequence[Sample], options: HallucinationOptions
 ) -> list[Case]:
-    """Ask the questions: the answers, then the same without the image, then what is inside."""
-    answers = _answers(context, samples, options)
-    lists = [sample.choices or (answer,) for sample, answer in zip(samples, answers, strict=True)]
-    asked_with = [WorkUnit(s, {"choices": list(c)}) for s, c in zip(samples, lists, strict=True)]
-    seeing = context.run_units(ChoiceScores(), asked_with)
-    asked_blind = [_blind(s, c, options, context.seed) for s, c in zip(samples, lists, strict=True)]
-    blind = context.run_units(ChoiceScores(), asked_blind)
-    vlm = context.model()
+    """Ask the questions: the answers, the same without the image, and what is inside."""
+    written = _written(context, [one for one in samples if not one.choices], options)
+    lists = [sample.choices or (written[sample.id],) for sample in samples]
+    plain = [WorkUnit(s, {"choices": list(c)}) for s, c in zip(samples, lists, strict=True)]
+    seeing = context.run_units(ChoiceScores(), plain)
+    answers = [own[int(np.argmax(logs))] for own, logs in zip(lists, seeing, strict=True)]
+    hidden = [_blind(s, c, options, context.seed) for s, c in zip(samples, lists, strict=True)]
+    blind = context.run_units(ChoiceScores(), hidden)
+    spoken = AnswerScorer(context.model())
     units = [
-        WorkUnit(sample, _arguments(vlm, sample, answer, options))
+        WorkUnit(sample, _arguments(spoken, sample, answer, options))
         for sample, answer in zip(samples, answers, strict=True)
     ]
     work = Inside(InsideOptions(depths=options.depths))
@@ -117,21 +119,13 @@ def says_absent(text: str, options: HallucinationOptions) -> bool:
     return normalized(text) in {normalized(word) for word in options.absent}
 
 
-def _answers(
+def _written(
     context: AnalysisContext, samples: Sequence[Sample], options: HallucinationOptions
-) -> list[str]:
-    """The most probable choice; what the model writes, where there are no choices."""
-    closed = [i for i, sample in enumerate(samples) if sample.choices]
-    opened = [i for i, sample in enumerate(samples) if not sample.choices]
-    units = [WorkUnit(samples[i], {"choices": list(samples[i].choices)}) for i in closed]
-    found = {
-        i: samples[i].choices[int(np.argmax(logs))]
-        for i, logs in zip(closed, context.run_units(ChoiceScores(), units), strict=True)
-    }
+) -> dict[str, str]:
+    """What the model writes, by sample id."""
     work = WrittenAnswers(WriteOptions(max_new_tokens=options.max_new_tokens))
-    written = context.run_units(work, [WorkUnit(samples[i]) for i in opened])
-    found |= dict(zip(opened, written, strict=True))
-    return [found[i] for i in range(len(samples))]
+    texts = context.run_units(work, [WorkUnit(sample) for sample in samples])
+    return {sample.id: text for sample, text in zip(samples, texts, strict=True)}
 
 
 def _blind(
@@ -178,16 +172,16 @@ def _sure(
 
 
 def _arguments(
-    vlm: ModelAdapter, sample: Sample, answer: str, options: HallucinationOptions
+    scorer: AnswerScorer, sample: Sample, answer: str, options: HallucinationOptions
 ) -> dict[str, JSON]:
     """What `Inside` is told of a sample."""
-    ids = [vlm.answer_ids(text) for text in (answer, *sample.choices)]
-    shared = _shared(ids) if sample.choices else 0
-    named = object_of(sample, options.object)
+    own = scorer.answer_ids(answer)
+    shared = _shared([own, *map(scorer.answer_ids, sample.choices)]) if sample.choices else 0
+    words = object_of(sample, options.object).split()
     return {
-        "prefix": ids[0][:shared],
-        "answer": [_spoken(vlm, ids[0][shared:])] if ids[0][shared:] else [],
-        "object": [_spoken(vlm, vlm.answer_ids(word)) for word in named.split()],
+        "prefix": own[:shared],
+        "answer": [_spoken(scorer.vlm, own[shared:])] if own else [],
+        "object": [_spoken(scorer.vlm, scorer.answer_ids(word)) for word in words],
         "region": region_of(sample, options.region),
     }
 

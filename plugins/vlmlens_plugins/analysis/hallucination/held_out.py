@@ -22,7 +22,7 @@ from vlmlens_plugins.analysis.probe.splits import assign_folds
 Ints = npt.NDArray[np.int64]
 Place = tuple[int, int]
 _SECOND = 1.0
-"""C of the models that join a few scores."""
+"""C of the models that join a few scores; each has its own rows, so only the diagonal counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,20 +169,25 @@ def joined(parts: Sequence[Floats], bad: Bools, folds: Folds) -> Floats:
         bad: bool `[n]`.
         folds: What is held out.
     """
-    from sklearn.linear_model import LogisticRegression
-
     found = np.full(len(bad), np.nan)
-    for number, cell in enumerate(folds.cells):
-        rows = np.stack([part[number] for part in parts], 1)
-        train = folds.without([cell]) & np.isfinite(rows).all(1)
-        if len(set(bad[train].tolist())) < 2:
-            continue
-        mean, spread = rows[train].mean(0), rows[train].std(0)
-        scaled = (rows - mean) / np.where(spread > 0, spread, 1.0)
-        scaled[:, spread == 0] = 0.0
-        fitted = LogisticRegression(C=_SECOND).fit(scaled[train], bad[train])
-        own = folds.inside(cell)
-        found[own] = scaled[own] @ fitted.coef_[0]
+    rows = np.stack(parts, -1)  # [cells, n, scores]
+    finite = np.isfinite(rows).all(-1)
+    train = np.stack([folds.without([cell]) for cell in folds.cells]) & finite
+    able = np.flatnonzero((train & bad).any(1) & (train & ~bad).any(1))
+    if not len(able):
+        return found
+    rows, train = np.where(finite[..., None], rows, 0.0)[able], train[able]
+    z = np.stack([standardized(*each) for each in zip(rows, train, strict=True)])
+    fits = fit_logistic(
+        torch.from_numpy(z),
+        torch.from_numpy(bad.astype(np.int64)[:, None]),
+        torch.from_numpy(train),
+        torch.full((len(able), len(able)), _SECOND),
+        classes=2,
+    )
+    for place, number in enumerate(able):
+        own = folds.inside(folds.cells[number]) & finite[number]
+        found[own] = z[place, own] @ fits.weights[place, :, place, 0, 0].numpy()
     return found
 
 

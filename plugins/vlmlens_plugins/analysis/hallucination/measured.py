@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vlmlens.errors import MissingAnnotation
 from vlmlens.statistics import holm
-from vlmlens_plugins.analysis._statistics import generator, interval
+from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.hallucination.asked import Case
 from vlmlens_plugins.analysis.hallucination.held_out import (
     Folds,
@@ -25,6 +25,7 @@ from vlmlens_plugins.analysis.hallucination.scores import (
     Bools,
     Compared,
     Floats,
+    Spread,
     area_of_risk,
     average_precision,
     balanced_accuracy,
@@ -53,7 +54,7 @@ class Gain:
     Args:
         auroc: With it.
         value: By how much AUROC is higher than without; `low` and `high` are its 95 % interval.
-        p: Share of resamples in which it is not.
+        p: Share of resamples in which it is not; see `Spread`.
     """
 
     auroc: float
@@ -142,7 +143,6 @@ def measured(
     cases: Sequence[Case],
     options: HallucinationOptions,
     seed: int,
-    advance: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Measure a task.
 
@@ -151,7 +151,6 @@ def measured(
         cases: Its questions.
         options: The analysis's options.
         seed: Of folds and resamples.
-        advance: Called now and then.
     """
     bad = np.array([case.bad for case in cases])
     strata = ["" if options.target == ABSENT else case.stratum for case in cases]
@@ -169,10 +168,17 @@ def measured(
         folds = folds_of(bad, held, objects, options.folds, seed)
     except MissingAnnotation as error:
         return Measured(task, cases, bad, counts, several, error.message)
+    tested = np.zeros(len(cases), bool)
+    for cell in folds.cells:
+        tested[folds.inside(cell)] = len(set(bad[folds.without([cell])].tolist())) == 2
+    if min(compared.take(np.flatnonzero(tested)).counts) < options.min_class:
+        few = "too few samples can be tested with their group and object held out"
+        return Measured(task, cases, bad, counts, several, few)
     rng = generator(seed, "hallucination", "resamples", task)
-    groups = [case.sample.split_group for case in cases]
-    bench = _Bench(compared, folds, resamples(groups, objects, options.draws, rng), options, cases)
-    return bench.measured(task, several, seed, advance)
+    drawn = [[case.sample.split_group for case in cases]]
+    drawn += [objects] if objects is not None and several > 1 else []
+    weights = [resamples(names, options.draws, rng) for names in drawn]
+    return _Bench(compared, folds, weights, options, cases).measured(task, several, seed)
 
 
 class _Bench:
@@ -182,21 +188,21 @@ class _Bench:
         self,
         compared: Compared,
         folds: Folds,
-        weights: Floats,
+        weights: Sequence[Floats],
         options: HallucinationOptions,
         cases: Sequence[Case],
     ) -> None:
         self._compared, self._folds, self._weights = compared, folds, weights
         self._options, self._cases = options, cases
 
-    def measured(self, task: str, objects: int, seed: int, advance: Callable[[], None]) -> Measured:
+    def measured(self, task: str, objects: int, seed: int) -> Measured:
         """All signals of the task."""
         signals = signals_of(self._cases, self._options.target)
         made: dict[str, Learned] = {}
         for signal in signals:
             made[signal.name] = self._scores(signal, self._compared)
-            advance()
-        answer = [known(np.asarray(signals[0].raw), self._folds).scores]
+        raw = np.asarray(signals[0].raw)
+        answer = [known(raw, self._folds).scores]
         if self._options.target != ABSENT:
             answer += [known(one, self._folds).scores for one in answer_words(self._cases)]
         beside = [made[OBJECT].scores] if OBJECT in made else None
@@ -207,9 +213,9 @@ class _Bench:
             own = made[signal.name].scores
             gain = beyond = None
             if signal.name != ANSWER:
-                gain = self._gain(base, self._joined([*answer, own]))
+                gain = self._gain(self._joined([*answer, own]), base, raw)
             if further is not None and beside is not None and signal.name not in (ANSWER, OBJECT):
-                beyond = self._gain(further, self._joined([*answer, *beside, own]))
+                beyond = self._gain(self._joined([*answer, *beside, own]), further)
             scored.append(self._scored(signal, own, gain, beyond))
         everywhere = np.isfinite(base)
         looks = attention_of(self._cases)
@@ -237,24 +243,27 @@ class _Bench:
     def _joined(self, parts: Sequence[Floats]) -> Floats:
         return joined(parts, self._compared.bad, self._folds)
 
-    def _gain(self, without: Floats, scores: Floats) -> Gain:
-        rows = np.flatnonzero(np.isfinite(without) & np.isfinite(scores))
-        compared, weights = self._compared.take(rows), self._weights[:, rows]
-        before, after = (float(compared.auroc(one[rows])[0]) for one in (without, scores))
-        drawn = compared.auroc(scores[rows], weights) - compared.auroc(without[rows], weights)
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = interval(drawn) if len(drawn) else (np.nan, np.nan)
-        reached = np.count_nonzero(drawn <= 0)
-        p = (1 + reached) / (1 + len(drawn))
-        return Gain(after, after - before, float(low), float(high), float(p))
+    def _gain(self, scores: Floats, *without: Floats) -> Gain:
+        """The gain over the best of several scores; it has to be sure over each of them."""
+        rows = np.flatnonzero(np.isfinite(np.stack([scores, *without])).all(0))
+        compared = self._compared.take(rows)
+        after, *before = (float(compared.auroc(one[rows])[0]) for one in (scores, *without))
+        drawn = [
+            [compared.auroc(one[rows], weights[:, rows]) for weights in self._weights]
+            for one in (scores, *without)
+        ]
+        spreads = [
+            Spread.of([a - b for a, b in zip(drawn[0], each, strict=True)]) for each in drawn[1:]
+        ]
+        best = int(np.argmax(before))
+        p = max(each.p for each in spreads)
+        return Gain(after, after - before[best], spreads[best].low, spreads[best].high, p)
 
     def _auroc(self, scores: Floats) -> tuple[float, float, float]:
         rows = np.flatnonzero(np.isfinite(scores))
         compared = self._compared.take(rows)
-        drawn = compared.auroc(scores[rows], self._weights[:, rows])
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = interval(drawn) if len(drawn) else (np.nan, np.nan)
-        return float(compared.auroc(scores[rows])[0]), float(low), float(high)
+        spread = Spread.of([compared.auroc(scores[rows], each[:, rows]) for each in self._weights])
+        return float(compared.auroc(scores[rows])[0]), spread.low, spread.high
 
     def _scored(
         self, signal: Signal, scores: Floats, gain: Gain | None, beyond: Gain | None

@@ -206,8 +206,12 @@ def _notes(found: Sequence[Measured], options: HallucinationOptions) -> Iterator
         "frequent answers it is) and the signal, less that without the signal. "
         "gain_beside_object: the same with the object's words on both sides. p is the larger one "
         "of the two, from resamples of groups"
-        + (" and objects (Owen 2007)" if options.hold_out == "object" else "")
-        + ", corrected for all signals by Holm (1979)."
+        + (
+            " and, apart from them, of objects: the less sure one counts; it is"
+            if options.hold_out == "object"
+            else ""
+        )
+        + " corrected for all signals by Holm (1979)."
     )
     layers = [len(one.layers) for one in found if one.layers is not None]
     if layers:

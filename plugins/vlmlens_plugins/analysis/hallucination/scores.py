@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens_plugins.analysis._statistics import bootstrap_weights
+from vlmlens_plugins.analysis._statistics import bootstrap_weights, interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -71,28 +71,49 @@ class Compared:
         return found
 
 
-def resamples(
-    groups: Sequence[str],
-    objects: Sequence[str] | None,
-    draws: int,
-    rng: np.random.Generator,
-) -> Floats:
-    """`[draws, n]`: how often each sample counts when groups, and objects, are drawn again.
-
-    A. Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1 (2007): both are drawn, and a sample
-    counts as often as its group times its object. So what holds for a few objects only is unsure,
-    however many samples there are.
+def resamples(names: Sequence[str], draws: int, rng: np.random.Generator) -> Floats:
+    """`[draws, n]`: how often each sample counts when what it belongs to is drawn again.
 
     Args:
-        groups: Per sample, its group.
-        objects: Per sample, its object; None: only groups are drawn.
+        names: Per sample, its group, or its object.
         draws: How many resamples.
         rng: Of the draws.
     """
-    drawn = _drawn(groups, draws, rng)
-    if objects is not None and len(set(objects)) > 1:
-        drawn = drawn * _drawn(objects, draws, rng)
-    return drawn
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    weights = bootstrap_weights(len(numbers), draws, rng)
+    return weights[:, [numbers[name] for name in names]]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How sure a number is, under several ways of resampling: the least sure one counts.
+
+    Args:
+        low: Lower end of the widest 95 % interval; `high` likewise.
+        p: The largest share of resamples in which the number is not above 0.
+    """
+
+    low: float
+    high: float
+    p: float
+
+    @classmethod
+    def of(cls, drawn: Sequence[Floats]) -> Spread:
+        """From the resampled numbers; NaN ones are left out.
+
+        p is (1 + reached) / (1 + draws), after Phipson and Smyth (2010).
+        """
+        found = []
+        for each in drawn:
+            finite = each[np.isfinite(each)]
+            if len(finite):
+                low, high = interval(finite)
+                p = (1 + np.count_nonzero(finite <= 0)) / (1 + len(finite))
+                found.append((float(low), float(high), float(p)))
+        if not found:
+            return cls(np.nan, np.nan, 1.0)
+        low, high, _ = max(found, key=lambda one: one[1] - one[0])
+        return cls(low, high, max(p for *_, p in found))
 
 
 def average_precision(bad: Bools, scores: Floats) -> float:
@@ -136,11 +157,10 @@ def threshold(bad: Bools, scores: Floats) -> float:
 
 
 def balanced_accuracy(bad: Bools, called: Bools) -> float:
-    """The mean of the shares of bad samples that are called so, and of good ones that are not."""
+    """The mean of the shares of bad samples that are called so, and of good ones that are not.
+
+    NaN with one kind of samples only.
+    """
+    if not bad.any() or bad.all():
+        return np.nan
     return float((called[bad].mean() + (~called[~bad]).mean()) / 2)
-
-
-def _drawn(names: Sequence[str], draws: int, rng: np.random.Generator) -> Floats:
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    weights = bootstrap_weights(len(numbers), draws, rng)
-    return weights[:, [numbers[name] for name in names]]
