@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
+from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
@@ -51,3 +52,7 @@ class TestActivating(ActivatingChecks):
 
 class TestHallucination(HallucinationChecks):
     """Hallucination."""
+
+
+class TestCaptions(CaptionsChecks):
+    """Captions."""
