@@ -7,6 +7,7 @@ from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
+from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
@@ -47,6 +48,10 @@ class TestAttribution(AttributionChecks):
 
 class TestActivating(ActivatingChecks):
     """Activating."""
+
+
+class TestHallucination(HallucinationChecks):
+    """Hallucination."""
 
 
 class TestCaptions(CaptionsChecks):

@@ -136,6 +136,16 @@ ACTIVATING = Manifest(
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
 
+HALLUCINATION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="hallucination",
+    target="vlmlens_plugins.analysis.hallucination:Hallucination",
+    help="Which internal signals tell wrong answers, beside the answer's own probability.",
+    needs=frozenset({"labels", "images", "model", "generate"}),
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.hallucination.checks:HALLUCINATION_CHECKS",
+)
+
 OCCLUSION = Manifest(
     kind=PluginKind.ANALYSIS,
     name="occlusion",
