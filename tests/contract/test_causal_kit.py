@@ -10,6 +10,7 @@ from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
+from vlmlens_plugins.analysis.removal.checks import RemovalChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 from vlmlens_plugins.analysis.weights.checks import WeightsChecks
 
@@ -56,3 +57,7 @@ class TestHallucination(HallucinationChecks):
 
 class TestCaptions(CaptionsChecks):
     """Captions."""
+
+
+class TestRemoval(RemovalChecks):
+    """Removal."""

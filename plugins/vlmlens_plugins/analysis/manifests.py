@@ -175,3 +175,13 @@ EVIDENCE = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.evidence.checks:EVIDENCE_CHECKS",
 )
+
+REMOVAL = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="removal",
+    target="vlmlens_plugins.analysis.removal:Removal",
+    help="Removes objects from image rows by an edit: do hallucinated ones go, true ones stay?",
+    needs=frozenset({"model", "generate", "images"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.removal.checks:REMOVAL_CHECKS",
+)
