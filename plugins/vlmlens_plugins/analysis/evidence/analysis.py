@@ -17,6 +17,7 @@ from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._altered import Area, Canvas, Question, ask
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import image_sizes
+from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.evidence import report
@@ -95,6 +96,11 @@ class Evidence(Analysis):
                 for name, rows in by_task.items()
             ]
         )
+        tested = [task for task in tasks if np.isfinite(task.p)]
+        for task in tested:
+            few = too_few(task.name, task.means["specificity"].groups, len(tested))
+            if few:
+                context.warn(few)
         judged = [judge(task, self.options) for task in tasks]
         return Result(
             analysis="evidence",
