@@ -426,6 +426,24 @@ def test_another_background_comes_without_its_own_object() -> None:
     assert (pixels[4:8] == (0, 0, 200)).all()
 
 
+def test_questions_without_an_image_are_the_same_for_all_unless_edits_need_regions() -> None:
+    known = [
+        Known(replace(_with(BOTH), id=name, choices=("a", "b"), images=(f"{name}.png",)), "a", ())
+        for name in "st"
+    ]
+    cases = cases_of(known, known, places=1, seed=0)
+
+    def units(*, edited: bool) -> list[str]:
+        every = [asked(case, EvidenceOptions(), edited=edited) for case in cases]
+        blind = [put.unit() for questions in every for name, put in questions if name == NONE]
+        return [unit.sample.fingerprint() + unit.text() for unit in blind]
+
+    assert len(set(units(edited=False))) == 1
+    (one, _) = cases
+    kept = [put for name, put in asked(one, EvidenceOptions(), edited=True) if name == NONE]
+    assert "regions" in kept[0].sample.attributes
+
+
 # ---------------------------------------------------------------- verdicts
 
 

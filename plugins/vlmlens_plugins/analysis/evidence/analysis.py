@@ -23,7 +23,7 @@ from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.evidence import report
 from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
 from vlmlens_plugins.analysis.evidence.conditions import answered
-from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
+from vlmlens_plugins.analysis.evidence.measured import Scores, TaskNumbers, numbers, scores
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
 from vlmlens_plugins.analysis.evidence.regions import key_regions, overlap, regions_in
 from vlmlens_plugins.analysis.evidence.tables import figures, tables
@@ -89,18 +89,7 @@ class Evidence(Analysis):
         cases = self._cases(context)
         asked = answered(context, cases, self.options)
         every = [scores(*pair) for pair in zip(cases, asked, strict=True)]
-        by_task = rows_by_task([case.known.sample for case in cases])
-        tasks = _corrected(
-            [
-                numbers(name, rows, cases, every, draws=self.options.draws, seed=context.seed)
-                for name, rows in by_task.items()
-            ]
-        )
-        tested = [task for task in tasks if np.isfinite(task.p)]
-        for task in tested:
-            few = too_few(task.name, task.means["specificity"].groups, len(tested))
-            if few:
-                context.warn(few)
+        tasks = self._tasks(context, cases, every)
         judged = [judge(task, self.options) for task in tasks]
         return Result(
             analysis="evidence",
@@ -113,6 +102,24 @@ class Evidence(Analysis):
             warnings=warnings,
             overview=report.overview(tasks, judged),
         )
+
+    def _tasks(
+        self, context: AnalysisContext, cases: Sequence[Case], every: Sequence[Scores]
+    ) -> list[TaskNumbers]:
+        by_task = rows_by_task([case.known.sample for case in cases])
+        draws, seed = self.options.draws, context.seed
+        found = _corrected(
+            [
+                numbers(name, rows, cases, every, draws=draws, seed=seed)
+                for name, rows in by_task.items()
+            ]
+        )
+        tested = [task for task in found if np.isfinite(task.p)]
+        for task in tested:
+            few = too_few(task.name, task.means["specificity"].groups, len(tested))
+            if few:
+                context.warn(few)
+        return found
 
     def _first(self, samples: Sequence[Sample]) -> list[int]:
         """The numbers of the first samples of each task."""
