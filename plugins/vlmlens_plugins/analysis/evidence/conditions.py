@@ -72,7 +72,7 @@ def asked(
         for fill in options.fills:
             yield HIDDEN, question(Alteration(hide=area, fill=fill))
             yield KEPT, question(Alteration(keep=area, fill=fill))
-        for move, fill in zip(case.shifts, cycle(options.fills), strict=False):
+        for move, fill in zip(case.places.shifts, cycle(options.fills), strict=False):
             yield RANDOM, question(Alteration(hide=replace(area, shift=move), fill=fill))
         if case.background is not None:
             cleared = bounds(case.background) if case.background.key else None

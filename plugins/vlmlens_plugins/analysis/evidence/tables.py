@@ -180,7 +180,7 @@ def _sheets(case: Case, found: Scores) -> list[Sheet]:
         covered = _cells(inside)
         falls = np.zeros_like(covered)
         weight = np.zeros_like(covered)
-        for (right, down), score in zip(case.shifts, found.places, strict=True):
+        for (right, down), score in zip(case.places.shifts, found.places, strict=True):
             there = _cells(np.roll(inside, (down, right), (0, 1)))
             falls += there * (full - score)
             weight += there
