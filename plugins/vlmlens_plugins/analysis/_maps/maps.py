@@ -33,7 +33,7 @@ class PatchMap:
         """The map of a sample's image rows.
 
         Args:
-            values: `[image rows]`, or `[rows]` of which those of images are taken.
+            values: `[image rows]`; or `[rows]`, of which those of images are taken.
             layout: The sample's layout on the axis of the values.
 
         Raises:
@@ -48,7 +48,7 @@ class PatchMap:
                 subject="methods",
                 hint="Use the method occlusion, which hides pixels.",
             )
-        if len(values) != len(grid):
+        if len(values) == len(layout):
             values = values[layout.positions(TokenKind.IMAGE)]
         return cls(np.asarray(values, np.float64), grid)
 

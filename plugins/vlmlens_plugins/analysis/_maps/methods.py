@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vlmlens.abc import Batch, ModelAdapter
 from vlmlens_plugins.analysis._maps.attention import attention
+from vlmlens_plugins.analysis._maps.gradients import gradients, integrated_gradients
 from vlmlens_plugins.analysis._maps.maps import PatchMap
 from vlmlens_plugins.analysis._maps.relevance import relevance
 from vlmlens_plugins.analysis._maps.rollout import rollout
@@ -38,10 +39,12 @@ class MapMethod(Protocol):
 
 METHODS: Mapping[str, MapMethod] = MappingProxyType(
     {
+        "gradients": gradients,
+        "integrated-gradients": integrated_gradients,
         "attention": attention,
         "rollout": rollout,
         "relevance": relevance,
         "value-weighted": value_weighted,
     }
 )
-"""By name. A method whose file is `NAME.py` here is added to this table."""
+"""By name. To add a method, write a file like `gradients.py` and name its function here."""
