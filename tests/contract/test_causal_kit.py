@@ -7,6 +7,7 @@ from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
+from vlmlens_plugins.analysis.evidence.checks import EvidenceChecks
 from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
@@ -61,3 +62,7 @@ class TestCaptions(CaptionsChecks):
 
 class TestRemoval(RemovalChecks):
     """Removal."""
+
+
+class TestEvidence(EvidenceChecks):
+    """Evidence."""
