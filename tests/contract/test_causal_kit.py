@@ -8,6 +8,7 @@ from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
+from vlmlens_plugins.analysis.occlusion.checks import OcclusionChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 from vlmlens_plugins.analysis.weights.checks import WeightsChecks
@@ -51,3 +52,7 @@ class TestActivating(ActivatingChecks):
 
 class TestCaptions(CaptionsChecks):
     """Captions."""
+
+
+class TestOcclusion(OcclusionChecks):
+    """Occlusion."""
