@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import auc
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, WorkUnit
-from vlmlens.errors import CompositionError, SelectorError, SpecError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import PatchGrid, TokenKind, TokenLayout
@@ -30,8 +30,9 @@ from vlmlens_plugins.analysis._maps.curves import (
 )
 from vlmlens_plugins.analysis._maps.map_work import maps_by
 from vlmlens_plugins.analysis._maps.occluding import occlusion_maps, windows
-from vlmlens_plugins.analysis._maps.pointing import Region, regions_for
+from vlmlens_plugins.analysis._maps.pointing import Region
 from vlmlens_plugins.analysis._maps.replacing import row_maps
+from vlmlens_plugins.analysis.occlusion.regions import regions_for
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 SIDE, CELL = 32, 8
@@ -283,9 +284,11 @@ def test_the_region_is_the_samples_own_or_the_wanted_one() -> None:
     assert shares([plain], "b") == [one]
     assert shares([plain], "a+b") == shares([plain], "*") == [two]
     assert shares([replace(plain, attributes={})]) == [None]
-    with pytest.raises(SpecError, match="No sample has a region 'c'"):
+    with pytest.raises(SpecError, match="has a region 'c'"):
         regions_for([plain], "c")
-    with pytest.raises(SelectorError, match="no region 'c'"):
+    with pytest.raises(MissingAnnotation, match="no sample has any regions"):
+        regions_for([replace(plain, attributes={})], "c")
+    with pytest.raises(DataError, match="no such region"):
         regions_for([replace(plain, attributes={"regions": where, "region": "c"})], None)
     assert isinstance(Region.of(plain, ("a",)), Region)
 

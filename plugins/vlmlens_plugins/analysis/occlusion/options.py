@@ -53,10 +53,11 @@ class OcclusionOptions(Options):
         0.1, gt=0, le=1, description="Radius of the blur as a share of the longer side."
     )
     controls: int = Field(1, ge=1, description="Random orders, drawn for each sample.")
-    region: str | None = Field(
+    region: str | dict[str, str] | None = Field(
         None,
         description="The region in which the peak should lie: a name, several with +, or * for "
-        "all. Default: the sample's attribute `region`; in tasks without it, all its regions.",
+        "all; or such a name for each task. Default: the sample's attribute `region`; in tasks "
+        "without it, all its regions.",
     )
     only_right: bool = Field(
         True, description="Leave out samples whose label is not the most probable choice."
