@@ -24,7 +24,7 @@ class OcclusionChecks(AnalysisTests):
             "samples": 16,
             "methods": ("occlusion",),
             "grid": 2,
-            "score": "answer",
+            "window": 1,
             "insertion": "mean",
             "steps": 2,
             "cells": 2,
