@@ -23,6 +23,7 @@ from vlmlens_plugins.analysis.removal.options import RemovalOptions
 
 _MOST_SITES = 4
 _MOST_TEXT_SITES = 3
+_READ = (Axis.ENCODER, Axis.LLM)
 
 
 class Removal(Analysis):
@@ -139,18 +140,15 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
         CompositionError: The model has no language blocks, or sites differ in width.
         SiteError: A pattern is malformed, or matches nothing.
     """
-    blocks = [
-        name
-        for name, site in vlm.sites.canonical.items()
-        if site.index is not None and name == f"llm.block.{site.index}"
-    ]
+    encoder = _blocks(vlm, "llm.encoder")
+    blocks = encoder or _blocks(vlm, "llm")
     if not blocks and (options.sites is None or options.text_sites is None):
         raise CompositionError(
             "The model has no language blocks to edit.",
             subject="sites",
             hint="Name sites: --set analysis.removal.sites=[...].",
         )
-    inner = blocks[:-1] or blocks
+    inner = encoder or blocks[:-1] or blocks
     spread = np.linspace(0, len(inner) - 1, min(len(inner), _MOST_SITES)).round().astype(int)
     sites = _named(vlm, options.sites, [inner[i] for i in dict.fromkeys(spread.tolist())])
     text_sites = _named(vlm, options.text_sites, blocks[:_MOST_TEXT_SITES])
@@ -165,9 +163,14 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
     ]
 
 
+def _blocks(vlm: ModelAdapter, part: str) -> list[str]:
+    sites = vlm.sites.canonical.items()
+    return [name for name, site in sites if name == f"{part}.block.{site.index}"]
+
+
 def _check_space(vlm: ModelAdapter, sites: Sequence[str], text_sites: Sequence[str]) -> None:
     """Raise an error if words are not read in the space of the edited rows."""
-    for names, axes in ((sites, (Axis.PROJECTOR, Axis.LLM)), (text_sites, (Axis.LLM,))):
+    for names, axes in ((sites, (Axis.PROJECTOR, *_READ)), (text_sites, _READ)):
         for name in names:
             (site, *_) = vlm.sites.resolve(name)
             if site.axis not in axes:
