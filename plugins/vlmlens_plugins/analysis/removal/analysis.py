@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -17,7 +17,7 @@ from vlmlens_plugins.analysis._sweeps import CellOptions, Item, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost, check_writes, heard
 from vlmlens_plugins.analysis.removal import report
 from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, is_there, object_of
-from vlmlens_plugins.analysis.removal.directions import Directions, directions, own
+from vlmlens_plugins.analysis.removal.directions import Directions, directions, own, word_sample
 from vlmlens_plugins.analysis.removal.measured import KINDS, Measured, Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 
@@ -57,8 +57,10 @@ class Removal(Analysis):
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
         """See `Analysis.check_model`: whether there are such sites, of equal width."""
-        del samples, columns
+        del columns
         check_writes(skeleton, "removal")
+        if self.options.method == "project-out":
+            _check_words(skeleton, next(filter(None, map(object_of, samples))))
         check_cost(len(places(skeleton, self.options)), 1, self.options)
 
     def run(self, context: AnalysisContext) -> Result:
@@ -161,6 +163,17 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
         for source in text_sites
         for each in options.strengths
     ]
+
+
+def _check_words(vlm: ModelAdapter, word: str) -> None:
+    try:
+        vlm.encode([word_sample(word)])
+    except DataError as error:
+        raise CompositionError(
+            f"The words of objects are read without a picture: {error.message}",
+            subject="method",
+            hint="This checkpoint does not run on text alone: use method=steer.",
+        ) from error
 
 
 def _blocks(vlm: ModelAdapter, part: str) -> list[str]:
