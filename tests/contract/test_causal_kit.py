@@ -67,5 +67,7 @@ class TestRemoval(RemovalChecks):
 
 class TestEvidence(EvidenceChecks):
     """Evidence."""
+
+
 class TestOcclusion(OcclusionChecks):
     """Occlusion."""
