@@ -207,7 +207,7 @@ def _finite(
     Raises:
         DataError: There are none.
     """
-    known = np.all([np.isfinite(one.over_heads("image")).all(0) for one in found], 0)
+    known = np.all([one.finite for one in found], 0)
     kept = {task: [i for i in rows if known[i]] for task, rows in tasks.items()}
     if not known.any():
         raise DataError(

@@ -92,7 +92,8 @@ def _by_head(one: Measured, name: str) -> Figure:
 
 def _maps(one: Measured, method: str, layouts: Mapping[int, TokenLayout | None]) -> Figure:
     title, label = _TITLES[method]
-    of = f" of {_asks(one)}" if method in ("attention", "rollout") else ""
+    own = method in ("attention", "rollout") and one.query != "last"
+    of = f" of {one.query}" if own else ""
     return Figure(
         name=slug(f"attention {one.query} map {method}"),
         title=f"{title}{of} over the image, by block",
