@@ -147,8 +147,8 @@ def bounds(known: Known) -> Area:
         for image, inside in enumerate(Canvas(known.sample).inside(Area(regions=(name,)))):
             if inside.any():
                 rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-                edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-                found.append((image, *map(float, edges)))
+                left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+                found.append((image, float(left), float(top), float(right), float(bottom)))
     return Area(boxes=tuple(found))
 
 

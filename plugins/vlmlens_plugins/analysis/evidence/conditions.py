@@ -91,7 +91,7 @@ def asked(
 
 def answered(
     context: AnalysisContext, cases: Sequence[Case], options: EvidenceOptions
-) -> list[Answers]:
+) -> Sequence[Answers]:
     """The answers to all questions of each case."""
     edited = bool(context.model().active_edits)
     every = [

@@ -112,8 +112,8 @@ def _samples(tasks: Sequence[TaskNumbers], cases: Sequence[Case], every: Sequenc
                             "prior", "need", "enough", "random", "specificity", "background",
                         )
                     },
-                    "exchanged_for": case.exchanged and case.exchanged.sample.id,
-                    "exchanged_label": case.different and case.different.label,
+                    "exchanged_for": case.exchanged.sample.id if case.exchanged else None,
+                    "exchanged_label": case.different.label if case.different else None,
                     "exchanged_answer": answer[DIFFERENT],
                     "pull": number(own.pull[place]),
                 }
