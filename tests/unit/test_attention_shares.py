@@ -28,7 +28,13 @@ from vlmlens_plugins.analysis.attention import AttentionAnalysis
 from vlmlens_plugins.analysis.attention.checks import looking, with_region
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
 from vlmlens_plugins.analysis.attention.places import Place, boxes_of, moved, others_by_sample
-from vlmlens_plugins.analysis.attention.work import SHARES, ShareOptions, ShareWork
+from vlmlens_plugins.analysis.attention.work import (
+    SHARES,
+    MapOptions,
+    MapWork,
+    ShareOptions,
+    ShareWork,
+)
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 Array = npt.NDArray[Any]
@@ -283,6 +289,20 @@ def test_runs_of_two_models_are_compared_by_sample() -> None:
         if (measure, column) == ("entropy", "llm.block.0.attn/last")
     ]
     assert block == pytest.approx([0.0] * len(block), abs=1e-6)
+
+
+def test_the_demo_model_writes_its_colour_from_the_object(vlm: Any, scenes: list[Sample]) -> None:
+    """Planted: the answer of `color` comes from the main object, that of `number` from all."""
+    found = {}
+    for task in ("color", "number"):
+        given = [scene for scene in scenes if scene.task == task]
+        units = [WorkUnit(s, {"prefix": [], "among": [], "drawn": False}) for s in given]
+        told = MapWork(MapOptions(methods=("value-weighted", "relevance"))).run(vlm, units)
+        for method in ("value-weighted", "relevance"):
+            found[task, method] = np.mean([one["region"][method] for one in told])
+    assert found["color", "value-weighted"] > 0.85
+    assert found["color", "relevance"] > 0.8
+    assert found["number", "value-weighted"] < 0.5
 
 
 def test_what_is_refused() -> None:

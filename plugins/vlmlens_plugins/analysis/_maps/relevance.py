@@ -102,7 +102,7 @@ class Relevance(Reader):
 
 def by_head(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """float64 `[heads, rows, size]` of what all heads give side by side, `[rows, width]`."""
-    return rows.double().unflatten(-1, (heads, -1)).movedim(1, 0)
+    return rows.double().reshape(len(rows), heads, -1).movedim(1, 0)
 
 
 def check_sums(site: Site, taken: torch.Tensor, given: torch.Tensor) -> None:
