@@ -47,7 +47,7 @@ from vlmlens_plugins.demo.questions import presence_prompt
 from vlmlens_plugins.demo.scenes import Scene, draw, make_scene
 
 SCENES = 8
-QUICK: dict[str, Any] = {"draws": 200, "random_regions": 4, "pictures": 1}
+QUICK: dict[str, Any] = {"draws": 200, "random_regions": 3, "pictures": 1}
 
 
 def context(vlm: ModelAdapter, samples: Sequence[Sample], **more: Any) -> AnalysisContext:

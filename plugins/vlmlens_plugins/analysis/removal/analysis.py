@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -17,12 +17,13 @@ from vlmlens_plugins.analysis._sweeps import CellOptions, Item, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost, check_writes, heard
 from vlmlens_plugins.analysis.removal import report
 from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, is_there, object_of
-from vlmlens_plugins.analysis.removal.directions import Directions, directions, own
+from vlmlens_plugins.analysis.removal.directions import Directions, directions, own, word_sample
 from vlmlens_plugins.analysis.removal.measured import KINDS, Measured, Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 
 _MOST_SITES = 4
 _MOST_TEXT_SITES = 3
+_READ = (Axis.ENCODER, Axis.LLM)
 
 
 class Removal(Analysis):
@@ -56,8 +57,10 @@ class Removal(Analysis):
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
         """See `Analysis.check_model`: whether there are such sites, of equal width."""
-        del samples, columns
+        del columns
         check_writes(skeleton, "removal")
+        if self.options.method == "project-out":
+            _check_words(skeleton, next(filter(None, map(object_of, samples))))
         check_cost(len(places(skeleton, self.options)), 1, self.options)
 
     def run(self, context: AnalysisContext) -> Result:
@@ -139,18 +142,15 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
         CompositionError: The model has no language blocks, or sites differ in width.
         SiteError: A pattern is malformed, or matches nothing.
     """
-    blocks = [
-        name
-        for name, site in vlm.sites.canonical.items()
-        if site.index is not None and name == f"llm.block.{site.index}"
-    ]
+    encoder = _blocks(vlm, "llm.encoder")
+    blocks = encoder or _blocks(vlm, "llm")
     if not blocks and (options.sites is None or options.text_sites is None):
         raise CompositionError(
             "The model has no language blocks to edit.",
             subject="sites",
             hint="Name sites: --set analysis.removal.sites=[...].",
         )
-    inner = blocks[:-1] or blocks
+    inner = encoder or blocks[:-1] or blocks
     spread = np.linspace(0, len(inner) - 1, min(len(inner), _MOST_SITES)).round().astype(int)
     sites = _named(vlm, options.sites, [inner[i] for i in dict.fromkeys(spread.tolist())])
     text_sites = _named(vlm, options.text_sites, blocks[:_MOST_TEXT_SITES])
@@ -165,9 +165,25 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
     ]
 
 
+def _check_words(vlm: ModelAdapter, word: str) -> None:
+    try:
+        vlm.encode([word_sample(word)])
+    except DataError as error:
+        raise CompositionError(
+            f"The words of objects are read without a picture: {error.message}",
+            subject="method",
+            hint="This checkpoint does not run on text alone: use method=steer.",
+        ) from error
+
+
+def _blocks(vlm: ModelAdapter, part: str) -> list[str]:
+    sites = vlm.sites.canonical.items()
+    return [name for name, site in sites if name == f"{part}.block.{site.index}"]
+
+
 def _check_space(vlm: ModelAdapter, sites: Sequence[str], text_sites: Sequence[str]) -> None:
     """Raise an error if words are not read in the space of the edited rows."""
-    for names, axes in ((sites, (Axis.PROJECTOR, Axis.LLM)), (text_sites, (Axis.LLM,))):
+    for names, axes in ((sites, (Axis.PROJECTOR, *_READ)), (text_sites, _READ)):
         for name in names:
             (site, *_) = vlm.sites.resolve(name)
             if site.axis not in axes:

@@ -121,13 +121,17 @@ def directions(
     return Directions(vectors, usable, sorted(set(halves.objects) - set(usable)), sources)
 
 
+def word_sample(name: str) -> Sample:
+    """An object's word as a prompt without a picture."""
+    return Sample(f"the word {name!r}", name)
+
+
 def _words(
     context: AnalysisContext, objects: Sequence[str], text_sites: Sequence[str]
 ) -> dict[str, dict[str, Rows]]:
     """By text site and object, the state of the last token of its word, without a picture."""
     columns = {site: f"{site}/question[-1]" for site in text_sites}
-    words = [Sample(f"the word {name!r}", name) for name in objects]
-    read = mean_rows(context, words, list(columns.values()))
+    read = mean_rows(context, [word_sample(name) for name in objects], list(columns.values()))
     return {site: dict(zip(objects, read[column], strict=True)) for site, column in columns.items()}
 
 

@@ -27,8 +27,8 @@ class RemovalOptions(SweepOptions):
     )
     sites: Texts = Field(
         None,
-        description="Where image rows are edited: sites or patterns. Default: language blocks but "
-        "the last, at most 4, spread evenly.",
+        description="Where image rows are edited: sites or patterns. Default: at most 4 language "
+        "blocks, of the encoder if there is one, but the last, spread evenly.",
     )
     text_sites: Texts = Field(
         None,
