@@ -305,6 +305,22 @@ def test_the_demo_model_writes_its_colour_from_the_object(vlm: Any, scenes: list
     assert found["number", "value-weighted"] < 0.5
 
 
+def test_a_photograph_with_a_region_by_hand(vlm: Any) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    box = {"temple": [160, 80, 480, 347]}
+    given = [Sample("china", "What is this?", (photo,), attributes={"regions": json.dumps(box)})]
+    result = analysed(vlm, given, region="temple")
+    finding = result.findings[0]
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert "to the key region" in finding.text
+    assert 0.3 < float(finding.values["area"] or 0) < 0.8
+    (rollout,) = [f for f in result.figures if f.name.endswith("map-rollout")]
+    assert len(rollout.sheets[0].boxes) == 64
+
+
 def test_what_is_refused() -> None:
     given = samples()
     with pytest.raises(SpecError, match="No sample has a region 'moon'"):
@@ -315,6 +331,8 @@ def test_what_is_refused() -> None:
         analysed(tiny_model("sdpa"), given, heads=[4])
     with pytest.raises(SpecError, match="source=model does not read any"):
         analysed(tiny_model("sdpa"), given, source="model", columns=["llm.block.0.attn"])
+    with pytest.raises(CompositionError, match="No column has a weight per image token"):
+        analysed(tiny_model("sdpa"), given, source="columns")
     with pytest.raises(CompositionError, match="only compares"):
         analysed(ClipChecks().load(), given)
 

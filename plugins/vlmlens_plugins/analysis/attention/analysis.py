@@ -108,9 +108,8 @@ class AttentionAnalysis(Analysis):
         """
         if self.options.source == "model":
             return {}
-        if not context.columns():
-            return {}
-        queries = stored.usable(context, self.options.columns)
+        known = bool(context.columns())
+        queries = stored.usable(context, self.options.columns) if known else {}
         if not queries and (self.options.source == "columns" or self.options.columns is not None):
             raise CompositionError(
                 "No column has a weight per image token.",
