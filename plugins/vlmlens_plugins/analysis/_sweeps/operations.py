@@ -25,7 +25,7 @@ class AlongDirection:
     """A direction is added to rows, or taken out of those that point along it.
 
     Args:
-        vectors: By sample id; "": that of all other samples.
+        vectors: By sample id; "": that of all other samples, which else stay as they are.
         strength: How much of it.
         how: See `Change.how`.
     """
@@ -37,7 +37,9 @@ class AlongDirection:
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Operation.change`."""
-        found = self.vectors.get(about.sample.id, self.vectors[""])
+        found = self.vectors.get(about.sample.id, self.vectors.get(""))
+        if found is None:
+            return rows
         if len(found) != rows.shape[-1]:
             raise EditError(
                 f"The direction has {len(found)} numbers, and {about.site.name!r} "

@@ -12,7 +12,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.captions import report
-from vlmlens_plugins.analysis.captions.object_names import ObjectNames, demo_names, read_names
+from vlmlens_plugins.analysis.captions.object_names import ObjectNames, names_in
 from vlmlens_plugins.analysis.captions.options import CaptionOptions
 from vlmlens_plugins.analysis.captions.said import Caption, true_objects
 from vlmlens_plugins.analysis.captions.scores import scores
@@ -78,7 +78,7 @@ class Captions(Analysis):
         )
 
     def _names(self) -> ObjectNames:
-        return demo_names() if self.options.objects is None else read_names(self.options.objects)
+        return names_in(self.options.objects)
 
     def _texts(
         self, context: AnalysisContext, samples: Sequence[Sample]

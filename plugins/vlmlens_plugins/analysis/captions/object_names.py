@@ -122,6 +122,11 @@ def demo_names() -> ObjectNames:
     return ObjectNames({name: gray.get(name, []) for name in (*SHAPES, *colored)}, colored)
 
 
+def names_in(path: str | None) -> ObjectNames:
+    """The table in a file; None: that of the demo."""
+    return demo_names() if path is None else read_names(path)
+
+
 def read_names(path: str) -> ObjectNames:
     """The table in a file.
 
