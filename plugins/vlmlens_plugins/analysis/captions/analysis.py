@@ -86,9 +86,9 @@ class Captions(Analysis):
         """The text of each sample, and where the texts are from."""
         name = self.options.texts
         if name is not None:
-            found = {sample.id: _text(sample, name) for sample in samples}
-            kept = {one: text for one, text in found.items() if text is not None}
-            return kept, f"The texts are those in the attribute {name!r} of the samples."
+            told = {sample.id: _text(sample, name) for sample in samples}
+            given = {one: text for one, text in told.items() if text is not None}
+            return given, f"The texts are those in the attribute {name!r} of the samples."
         found = {s.id: context.generated[s.id].text for s in samples if s.id in context.generated}
         rest = [sample for sample in samples if sample.id not in found]
         if not rest:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import AnalysisContext, WorkUnit
+from vlmlens.abc.model_work import JSON
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
@@ -140,7 +141,7 @@ def cleaned(
         tried: All places.
     """
     writer = EditedOptions(max_new_tokens=options.max_new_tokens)
-    none = {"edit": None, "directions": []}
+    none: dict[str, JSON] = {"edit": None, "directions": []}
     texts = context.run_units(EditedTexts(writer), [WorkUnit(each, none) for each in samples])
     every = [
         Caption(sample, text, there[sample.id], names)

@@ -70,7 +70,7 @@ class Directions:
     def _other(self, name: str, draw: int, seed: int) -> str:
         """Another object, in a cycle through all of them, drawn at random."""
         order = generator(seed, "removal", "others", str(draw)).permutation(len(self.objects))
-        cycle = [self.objects[i] for i in order]
+        cycle: list[str] = [self.objects[i] for i in order]
         return cycle[(cycle.index(name) + 1) % len(cycle)]
 
 
