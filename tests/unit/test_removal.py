@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from vlmlens.abc import AnalysisContext, ModelAdapter, Options, WorkUnit
+from vlmlens.abc import AnalysisContext, EditedRows, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import MissingAnnotation, SpecError, VlmlensError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Site
 from vlmlens.testing import check_work
+from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, SweepOptions, sweep
+from vlmlens_plugins.analysis._sweeps.operations import projected_out
 from vlmlens_plugins.analysis._sweeps.swept import Swept
 from vlmlens_plugins.analysis.captions.object_names import read_names
 from vlmlens_plugins.analysis.captions.said import Caption
@@ -28,7 +32,7 @@ from vlmlens_plugins.analysis.removal.measured import Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 from vlmlens_plugins.analysis.removal.writing import EditedOptions, EditedTexts
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
-from vlmlens_plugins.edits.directions import projected_out
+from vlmlens_plugins.edits.directions import ProjectOut, ProjectOutOptions
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 
@@ -61,19 +65,26 @@ def scenes() -> list[Sample]:
 # ---------------------------------------------------------------------- the edit
 
 
-def test_nothing_of_a_direction_is_left_and_rows_against_it_stay() -> None:
+def test_nothing_of_a_direction_is_left_and_rows_against_it_stay(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     rows = torch.randn(40, 8, generator=rng)
     vector = torch.randn(8, generator=rng) * 3
     along = rows @ vector
-    once = projected_out(rows, vector, 1.0, positive=True)
+    once = projected_out(rows, vector, 1.0)
     assert (once @ vector)[along > 0].abs().max() < 1e-5
     assert torch.equal(once[along <= 0], rows[along <= 0])
     assert 0 < int((along <= 0).sum()) < 40
-    again = projected_out(once, vector, 1.0, positive=True)
+    again = projected_out(once, vector, 1.0)
     assert (again - once).abs().max() < 1e-6
-    twice = projected_out(rows, vector, 2.0, positive=True) @ vector
+    twice = projected_out(rows, vector, 2.0) @ vector
     assert (twice + along)[along > 0].abs().max() < 1e-4  # mirrored
+    np.save(tmp_path / "v.npy", vector.numpy())
+    written = ProjectOutOptions(file=str(tmp_path / "v.npy"), strength=2.0, positive=True)
+    site = Site("llm.block.0", "x", Axis.LLM)
+    where = EditedRows(site, Selector.parse("all"), Sample("s", "?"), np.arange(40))
+    assert torch.allclose(
+        ProjectOut(written).change(rows, where), projected_out(rows, vector, 2.0), atol=1e-6
+    )
 
 
 def test_each_item_has_a_direction_of_its_own(vlm: ModelAdapter, scenes: list[Sample]) -> None:
