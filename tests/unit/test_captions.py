@@ -18,6 +18,7 @@ from vlmlens_plugins.analysis.captions import Captions
 from vlmlens_plugins.analysis.captions.object_names import demo_names, read_names
 from vlmlens_plugins.analysis.captions.options import CaptionOptions
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
+from vlmlens_plugins.demo.scenes import COLORS, SHAPES
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 TABLE = """
@@ -91,6 +92,8 @@ def test_json_and_lines_say_the_same(table: str, tmp_path: Path) -> None:
 
 def test_the_kind_of_an_object_is_true_and_the_other_way_round_is_not() -> None:
     names = demo_names()
+    assert {*SHAPES, *names.kinds} == set(names.synonyms)
+    assert set(names.kinds) == {f"{color} {shape}" for color in COLORS for shape in SHAPES}
     assert names.is_true("cube", ["red cube"])
     assert names.is_named("red cube", ["cube"])
     assert not names.is_true("red cube", ["cube", "blue cube"])

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import DataError, DataNotFound
-from vlmlens_plugins.demo.scenes import COLORS, SHAPES
 
 _HINT = 'Write lines `object: synonym, synonym`, or JSON: {"object": ["synonym"]}.'
+_COLORS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "gray")
+_SHAPES = ("cube", "sphere", "cone")
 _SIBILANT = re.compile(r"(s|x|z|ch|sh)$")
 _BETWEEN = r"[\s\-_]+"
 
@@ -117,9 +118,14 @@ def plurals(name: str) -> Iterator[str]:
 
 def demo_names() -> ObjectNames:
     """The objects of the demo's scenes: shapes, and each shape in each color."""
-    colored = {f"{color} {shape}": shape for color in COLORS for shape in SHAPES}
+    colored = {f"{color} {shape}": shape for color in _COLORS for shape in _SHAPES}
     gray = {name: [name.replace("gray", "grey")] for name in colored if name.startswith("gray")}
-    return ObjectNames({name: gray.get(name, []) for name in (*SHAPES, *colored)}, colored)
+    return ObjectNames({name: gray.get(name, []) for name in (*_SHAPES, *colored)}, colored)
+
+
+def names_in(path: str | None) -> ObjectNames:
+    """The table in a file; None: that of the demo."""
+    return demo_names() if path is None else read_names(path)
 
 
 def read_names(path: str) -> ObjectNames:
