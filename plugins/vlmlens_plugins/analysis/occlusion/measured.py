@@ -97,7 +97,8 @@ def made_maps(
                     context, cells, window=options.window, fill=options.fill
                 )
             elif method == ROWS:
-                by_sample = row_maps(context, cells, sites_of(vlm, options))
+                places = sites_of(vlm, options)
+                by_sample = row_maps(context, cells, places, window=options.window)
                 layers = {name: [one[name] for one in by_sample] for name in by_sample[0]}
                 found[method] = next(iter(layers.values()))
             else:
