@@ -201,6 +201,9 @@ def compose(
     left_out |= unfit
     for name, why in left_out.items():
         observer.warn(f"{name} is left out: {why}")
+    for name, analysis in analyses.items():
+        if cost := analysis.cost(skeleton, samples):
+            observer.note(f"{name}: {cost}.")
 
     composed = spec.model_copy(
         update={

@@ -133,3 +133,13 @@ ACTIVATING = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
+
+LOOK = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="look",
+    target="vlmlens_plugins.analysis.look:Look",
+    help="One look at a few questions: the answer, where it forms, and what it rests on.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.look.checks:LOOK_CHECKS",
+)
