@@ -17,14 +17,16 @@ from vlmlens.samples import Sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vlmlens.spec.model import RunSpec
+
 Picture: TypeAlias = "str | os.PathLike[str] | Image"
 
 ANALYSIS = "look"
 """The analysis that looks."""
 
-DEMO_NOTE = (
-    "The demo model answers, which knows nothing but drawn scenes. For photos, name another one: "
-    "--adapter NAME --model CHECKPOINT."
+_DEMO = (
+    "No model is named, so the demo model answers. It knows nothing but drawn scenes: for photos, "
+    "name another adapter and its model."
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -63,11 +65,14 @@ def questions(
         for number, text in enumerate(asked, 1):
             label = f"{name}#{number}" if several else name
             own = Sample(label, text, (picture,), choices=options, group=name)
-            found.append(own)
-            if against is None and against_question is None:
-                continue
-            found[-1:] = _pair(own, against, against_question, rules)
+            compared = against is not None or against_question is not None
+            found += _pair(own, against, against_question, rules) if compared else [own]
     return found
+
+
+def notes_on(spec: RunSpec) -> list[str]:
+    """What to know of the model before it is asked."""
+    return [_DEMO] if spec.adapter == "auto" and spec.model is None else []
 
 
 def _pair(
