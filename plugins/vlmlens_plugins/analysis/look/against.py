@@ -24,6 +24,7 @@ from vlmlens_plugins.analysis.patching import grid
 
 KEY = "evidence"
 """The name of the region on which the answer rests."""
+KEY_ROWS = f"image.region({KEY})"
 
 _HALF = 0.5
 
@@ -124,7 +125,7 @@ def _cells(
     """Groups of rows at the projector and at blocks, the same number of rows in both runs."""
     vlm = context.model()
     layouts = grid.layouts_of(vlm, [item], context.batch_size)
-    wanted = ["image", f"image.region({KEY})", "question", "last"]
+    wanted = ["image", KEY_ROWS, "question", "last"]
     cells: list[Cell] = []
     left_out: dict[str, None] = {}
     for place in _some(grid.places(vlm, None, 1), options.blocks):

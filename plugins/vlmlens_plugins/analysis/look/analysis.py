@@ -83,7 +83,7 @@ class Look(Analysis):
         own, rest = said[: len(samples)], iter(said[len(samples) :])
         rests_on = evidence(context, samples, own, self.options)
         forms = layers(context, samples, own)
-        carried = components(context, samples, own, self.options)
+        carried = components(context, samples, own, rests_on, self.options)
         found = []
         for number, (sample, other) in enumerate(pairs):
             difference = None

@@ -92,7 +92,7 @@ def _of_components(one: Looked, several: bool) -> Iterator[Figure]:
     names = [str(found.nodes[found.strongest[i]]) for i in order]
     yield Figure(
         slug(f"look heads {one.sample.id}" if several else "look heads"),
-        f"{about}the strongest heads and MLPs, fed what a gray picture gives",
+        f"{about}The strongest heads and MLPs, with what they compute from a gray picture",
         "bar", x=names, y_label=_EFFECT,
         series=[
             Series("really exchanged", [found.drops[i] for i in order]),
@@ -110,7 +110,7 @@ def _by_layer(found: Components, about: str, name: str) -> Figure:
         sums[block, inside] = sums.get((block, inside), 0.0) + float(estimate)
     made = heat_map(
         slug(f"look layers {name}"),
-        f"{about}estimates by layer, over all rows",
+        f"{about}Heads and MLPs by layer: estimates, over all rows",
         sums,
         label="size of the estimate",
         limits=(0.0, max(abs(value) for value in sums.values()) or 1.0),
@@ -136,7 +136,7 @@ def _difference(one: Looked, several: bool) -> Iterator[Figure]:
     about = f"{one.sample.id}: " if several else ""
     yield heat_map(
         slug(f"look difference {one.sample.id}" if several else "look difference"),
-        f"{about}share of the difference that rows carry into the other run",
+        f"{about}Share of the difference that rows carry into the other run",
         one.traced.shares,
         label="share of the difference",
     )

@@ -9,6 +9,7 @@ import numpy as np
 from vlmlens.results import Cell, Figure, Finding, Table
 from vlmlens_plugins.analysis.look import figures as drawn
 from vlmlens_plugins.analysis.look import tables as listed
+from vlmlens_plugins.analysis.look.against import KEY_ROWS
 from vlmlens_plugins.analysis.look.answers import chance
 from vlmlens_plugins.analysis.look.evidence import LEAST
 from vlmlens_plugins.analysis.look.looked import Looked
@@ -224,8 +225,12 @@ def _against(one: Looked) -> Iterator[Finding]:
         rows, last, first = crossing
         text = f"{said}. From {first} on, the last row carries the difference"
         if last is not None:
-            text = f"{said}. Up to {last}, {rows} rows carry the difference; from {first} on, "
-            text += "the last row does"
+            key = found.shares.get((last, KEY_ROWS))
+            part = "" if key is None else f", {percent(key)} by the part it rests on"
+            text = (
+                f"{said}. Up to {last}, {rows} rows carry the difference "
+                f"({percent(found.shares[last, rows])}{part}); from {first} on, the last row does"
+            )
         values |= {"rows": rows, "last_site": last, "first_site": first}
     if found.left_out:
         text += f" ({', '.join(found.left_out)} rows are left out: not as many in both)"
