@@ -35,13 +35,15 @@ BLIND_TEST = Manifest(
     checks="vlmlens_plugins.analysis.checks:BLIND_TEST_CHECKS",
 )
 
-ATTENTION_MAP = Manifest(
+ATTENTION = Manifest(
     kind=PluginKind.ANALYSIS,
-    name="attention-map",
-    target="vlmlens_plugins.analysis.attention_map:AttentionMap",
-    help="Where the model looks: attention weights per image token, drawn over the picture.",
-    needs=frozenset({"attention", "images", "model"}),
-    checks="vlmlens_plugins.analysis.checks:ATTENTION_MAP_CHECKS",
+    name="attention",
+    target="vlmlens_plugins.analysis.attention:AttentionAnalysis",
+    help="Where attention goes: image, key region, sinks; and maps: rollout, relevance, values.",
+    needs=frozenset({"images", "model"}),
+    requires=("torch",),
+    aliases=("attention-map",),
+    checks="vlmlens_plugins.analysis.attention.checks:ATTENTION_CHECKS",
 )
 
 KNOCKOUT = Manifest(
@@ -134,6 +136,7 @@ ACTIVATING = Manifest(
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
 
+<<<<<<< HEAD
 LOOK = Manifest(
     kind=PluginKind.ANALYSIS,
     name="look",
@@ -142,4 +145,54 @@ LOOK = Manifest(
     needs=frozenset({"model", "images", "answers"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.look.checks:LOOK_CHECKS",
+=======
+HALLUCINATION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="hallucination",
+    target="vlmlens_plugins.analysis.hallucination:Hallucination",
+    help="Which internal signals tell wrong answers, beside the answer's own probability.",
+    needs=frozenset({"labels", "images", "model", "generate"}),
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.hallucination.checks:HALLUCINATION_CHECKS",
+)
+
+OCCLUSION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="occlusion",
+    target="vlmlens_plugins.analysis.occlusion:Occlusion",
+    help="Where in the image the answer's evidence lies; maps compared by deletion and insertion.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.occlusion.checks:OCCLUSION_CHECKS",
+)
+
+CAPTIONS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="captions",
+    target="vlmlens_plugins.analysis.captions:Captions",
+    help="Which objects generated texts name, and which of these are not there (CHAIR).",
+    needs=frozenset({"model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.captions.checks:CAPTIONS_CHECKS",
+)
+
+EVIDENCE = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="evidence",
+    target="vlmlens_plugins.analysis.evidence:Evidence",
+    help="Whether the answer rests on a region, on the rest of the image, or on the text.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.evidence.checks:EVIDENCE_CHECKS",
+)
+
+REMOVAL = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="removal",
+    target="vlmlens_plugins.analysis.removal:Removal",
+    help="Removes objects from image rows by an edit: do hallucinated ones go, true ones stay?",
+    needs=frozenset({"model", "generate", "images"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.removal.checks:REMOVAL_CHECKS",
+>>>>>>> main
 )
