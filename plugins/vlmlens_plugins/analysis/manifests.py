@@ -136,7 +136,6 @@ ACTIVATING = Manifest(
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
 
-<<<<<<< HEAD
 LOOK = Manifest(
     kind=PluginKind.ANALYSIS,
     name="look",
@@ -145,7 +144,8 @@ LOOK = Manifest(
     needs=frozenset({"model", "images", "answers"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.look.checks:LOOK_CHECKS",
-=======
+)
+
 HALLUCINATION = Manifest(
     kind=PluginKind.ANALYSIS,
     name="hallucination",
@@ -194,5 +194,4 @@ REMOVAL = Manifest(
     needs=frozenset({"model", "generate", "images"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.removal.checks:REMOVAL_CHECKS",
->>>>>>> main
 )
