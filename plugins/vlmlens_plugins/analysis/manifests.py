@@ -141,7 +141,7 @@ LOOK = Manifest(
     name="look",
     target="vlmlens_plugins.analysis.look:Look",
     help="One look at a few questions: the answer, where it forms, and what it rests on.",
-    needs=frozenset({"model", "images", "answers"}),
+    needs=frozenset({"model", "images"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.look.checks:LOOK_CHECKS",
 )

@@ -26,6 +26,10 @@ class Look(Analysis):
     Options: ClassVar[type[Options]] = LookOptions
     options: LookOptions
 
+    def needs(self) -> frozenset[str]:
+        """See `Analysis.needs`."""
+        return frozenset({"answers"})
+
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`: there are pictures."""
         del columns
@@ -39,10 +43,18 @@ class Look(Analysis):
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
-        """See `Analysis.check_model`: compared pictures have as many rows; the cost is allowed."""
+        """See `Analysis.check_model`: it can answer, and rows can be exchanged; the cost."""
         del columns
+        compares = skeleton.choice_scores(()) is not None
         for own, other in self._asked(samples):
-            if other is not None and skeleton.choice_scores(()) is None:
+            if compares and not own.choices:
+                raise MissingAnnotation(
+                    "This model writes nothing: it only compares choices with the picture, and "
+                    f"the question {own.prompt!r} has none.",
+                    subject=own.id,
+                    hint="Give two or more: --choices red,green,blue.",
+                )
+            if other is not None and not compares:
                 check_rows(skeleton, own, other)
         total = self._passes(skeleton, samples)
         if total > self.options.max_passes:
