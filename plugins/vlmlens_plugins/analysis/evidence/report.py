@@ -133,7 +133,10 @@ def _missing(task: TaskNumbers, judged: Judged) -> str:
     """What speaks against the region, or is not decided."""
     said = []
     if not task.means["flips"].groups:
-        said.append("no two samples ask the same question, so that no image can be exchanged")
+        said.append(
+            "no two samples have the same prompt and different answers, so that no image can be "
+            "exchanged"
+        )
     elif not judged.follows:
         said.append(
             "answers do not follow an exchanged image"
