@@ -21,6 +21,7 @@ from vlmlens.passes.others import rows_of
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._attribution.node_work import is_sum
+from vlmlens_plugins.analysis._attribution.patches import metric_of
 from vlmlens_plugins.analysis._maps.attending import (
     Reader,
     attention_sites,
@@ -29,7 +30,6 @@ from vlmlens_plugins.analysis._maps.attending import (
     to_rows,
 )
 from vlmlens_plugins.analysis._maps.maps import PatchMap
-from vlmlens_plugins.analysis.attribution.patches import metric_of
 
 _ALL = Selector.parse("all")
 
