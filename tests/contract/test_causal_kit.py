@@ -7,8 +7,10 @@ from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
+from vlmlens_plugins.analysis.evidence.checks import EvidenceChecks
 from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
+from vlmlens_plugins.analysis.look.checks import LookChecks
 from vlmlens_plugins.analysis.occlusion.checks import OcclusionChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.removal.checks import RemovalChecks
@@ -64,5 +66,13 @@ class TestRemoval(RemovalChecks):
     """Removal."""
 
 
+class TestEvidence(EvidenceChecks):
+    """Evidence."""
+
+
 class TestOcclusion(OcclusionChecks):
     """Occlusion."""
+
+
+class TestLook(LookChecks):
+    """Look."""

@@ -56,7 +56,7 @@ def _curves(
         if not np.isfinite(values[:, rows]).any():
             continue
         means, low, high = with_interval(values[:, rows], one.groups(rows), seed, draws)
-        series.append(Series(task, *(_known(each) for each in (means, low, high))))
+        series.append(Series(task, _known(means), _known(low), _known(high)))
     if name == "region":
         for control, said in (
             ("elsewhere", "the same shape elsewhere"),
@@ -92,7 +92,8 @@ def _by_head(one: Measured, name: str) -> Figure:
 
 def _maps(one: Measured, method: str, layouts: Mapping[int, TokenLayout | None]) -> Figure:
     title, label = _TITLES[method]
-    of = f" of {_asks(one)}" if method in ("attention", "rollout") else ""
+    own = method in ("attention", "rollout") and one.query != "last"
+    of = f" of {one.query}" if own else ""
     return Figure(
         name=slug(f"attention {one.query} map {method}"),
         title=f"{title}{of} over the image, by block",

@@ -8,21 +8,31 @@ from typing import ClassVar
 import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import CellOptions, Item, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost, check_writes, heard
-from vlmlens_plugins.analysis.removal import report
-from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, is_there, object_of
-from vlmlens_plugins.analysis.removal.directions import Directions, directions, own
+from vlmlens_plugins.analysis.captions.object_names import names_in
+from vlmlens_plugins.analysis.captions.said import true_objects
+from vlmlens_plugins.analysis.removal import caption_report, report
+from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, has, is_there, object_of
+from vlmlens_plugins.analysis.removal.captions import cleaned
+from vlmlens_plugins.analysis.removal.directions import (
+    Directions,
+    Pictures,
+    directions,
+    own,
+    word_sample,
+)
 from vlmlens_plugins.analysis.removal.measured import KINDS, Measured, Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 
 _MOST_SITES = 4
 _MOST_TEXT_SITES = 3
+_READ = (Axis.ENCODER, Axis.LLM)
 
 
 class Removal(Analysis):
@@ -50,24 +60,41 @@ class Removal(Analysis):
                 subject="text_sites",
                 hint="Leave text_sites out, or use method=project-out.",
             )
-        halves(samples, self.options.samples, 0)
+        for name in ("objects", "max_new_tokens"):
+            given = getattr(self.options, name) != RemovalOptions.model_fields[name].default
+            if given and self.options.measure == "answers":
+                raise SpecError(
+                    f"{name} is about captions, and measure=answers writes none.",
+                    subject=name,
+                    hint="Set measure=captions, or leave it out.",
+                )
+        if self.options.measure == "captions":
+            true_objects(samples, names_in(self.options.objects))
+        else:
+            halves(samples, self.options.samples, 0)
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
         """See `Analysis.check_model`: whether there are such sites, of equal width."""
-        del samples, columns
+        del columns
         check_writes(skeleton, "removal")
+        if self.options.method == "project-out":
+            _check_words(skeleton, next(filter(None, map(object_of, samples)), "thing"))
         check_cost(len(places(skeleton, self.options)), 1, self.options)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         context, warnings = heard(context)
+        if self.options.measure == "captions":
+            return self._captions(context, warnings)
         parts = halves(context.samples, self.options.samples, context.seed)
         tried = places(context.model(), self.options)
         sites = list(dict.fromkeys(each.site for each in tried))
         sources = list(dict.fromkeys(each.source for each in tried))
-        found = directions(context, parts, self.options, sites, sources)
+        learnt = {s.id: s for s in (*parts.shown, *(item.target for item in parts.choose))}
+        pictures = Pictures(parts.objects, list(learnt.values()), has)
+        found = directions(context, pictures, self.options, sites, sources)
         measured = self._measured(context, parts, found, tried)
         if measured.too_few:
             context.warn(measured.too_few)
@@ -81,6 +108,25 @@ class Removal(Analysis):
             notes=report.notes(measured),
             warnings=warnings,
             overview=report.overview(measured),
+        )
+
+    def _captions(self, context: AnalysisContext, warnings: list[str]) -> Result:
+        names = names_in(self.options.objects)
+        there, told = true_objects(context.samples, names)
+        for message in told:
+            context.warn(message)
+        samples = [sample for sample in context.samples if sample.id in there]
+        tried = places(context.model(), self.options)
+        found = cleaned(context, samples, there, names, self.options, tried)
+        return Result(
+            analysis="removal",
+            title="Taking objects out of the picture's rows",
+            findings=caption_report.findings(found),
+            tables=caption_report.tables(found),
+            options=self.options.model_dump(mode="json"),
+            notes=caption_report.notes(found),
+            warnings=warnings,
+            overview=caption_report.overview(found),
         )
 
     def _measured(
@@ -139,18 +185,15 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
         CompositionError: The model has no language blocks, or sites differ in width.
         SiteError: A pattern is malformed, or matches nothing.
     """
-    blocks = [
-        name
-        for name, site in vlm.sites.canonical.items()
-        if site.index is not None and name == f"llm.block.{site.index}"
-    ]
+    encoder = _blocks(vlm, "llm.encoder")
+    blocks = encoder or _blocks(vlm, "llm")
     if not blocks and (options.sites is None or options.text_sites is None):
         raise CompositionError(
             "The model has no language blocks to edit.",
             subject="sites",
             hint="Name sites: --set analysis.removal.sites=[...].",
         )
-    inner = blocks[:-1] or blocks
+    inner = encoder or blocks[:-1] or blocks
     spread = np.linspace(0, len(inner) - 1, min(len(inner), _MOST_SITES)).round().astype(int)
     sites = _named(vlm, options.sites, [inner[i] for i in dict.fromkeys(spread.tolist())])
     text_sites = _named(vlm, options.text_sites, blocks[:_MOST_TEXT_SITES])
@@ -165,9 +208,25 @@ def places(vlm: ModelAdapter, options: RemovalOptions) -> list[Place]:
     ]
 
 
+def _check_words(vlm: ModelAdapter, word: str) -> None:
+    try:
+        vlm.encode([word_sample(word)])
+    except DataError as error:
+        raise CompositionError(
+            f"The words of objects are read without a picture: {error.message}",
+            subject="method",
+            hint="This checkpoint does not run on text alone: use method=steer.",
+        ) from error
+
+
+def _blocks(vlm: ModelAdapter, part: str) -> list[str]:
+    sites = vlm.sites.canonical.items()
+    return [name for name, site in sites if name == f"{part}.block.{site.index}"]
+
+
 def _check_space(vlm: ModelAdapter, sites: Sequence[str], text_sites: Sequence[str]) -> None:
     """Raise an error if words are not read in the space of the edited rows."""
-    for names, axes in ((sites, (Axis.PROJECTOR, Axis.LLM)), (text_sites, (Axis.LLM,))):
+    for names, axes in ((sites, (Axis.PROJECTOR, *_READ)), (text_sites, _READ)):
         for name in names:
             (site, *_) = vlm.sites.resolve(name)
             if site.axis not in axes:
