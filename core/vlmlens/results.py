@@ -37,6 +37,9 @@ class Verdict(StrEnum):
     USES_IMAGE = "uses the image"
     PARTLY = "partly uses the image"
     IGNORES_IMAGE = "ignores the image"
+    RESTS_ON_REGION = "rests on the region"
+    RESTS_ON_IMAGE = "rests on the image, not on the region"
+    RESTS_ON_TEXT = "rests on the text"
     INCONCLUSIVE = "inconclusive"
     DIFFERS = "differs"
     NO_DIFFERENCE = "no difference seen"
@@ -54,6 +57,9 @@ _MEANINGS = {
     Verdict.USES_IMAGE: "answers depend on the image, significantly and largely",
     Verdict.PARTLY: "answers depend on the image, perhaps only a little",
     Verdict.IGNORES_IMAGE: "a change of answers of the minimum size is excluded",
+    Verdict.RESTS_ON_REGION: "hiding the region changes the answer far more than other parts do",
+    Verdict.RESTS_ON_IMAGE: "the answer follows the image, but other parts than the region",
+    Verdict.RESTS_ON_TEXT: "the answer is the same without the image",
     Verdict.INCONCLUSIVE: "neither shown nor excluded",
     Verdict.DIFFERS: "significant after correction for all tests",
     Verdict.NO_DIFFERENCE: "not significant, which does not prove equality",

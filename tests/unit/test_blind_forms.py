@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -40,6 +40,8 @@ def question(i: int = 0, **more: Any) -> Sample:
 
 class Biased:
     """Sees the color, but favours some letters, and yes, whatever they stand for."""
+
+    active_edits: ClassVar[list[Any]] = []
 
     def __init__(self, knows: float = 1.0) -> None:
         self._knows = knows

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._blank_images import ONE_FOR_ALL, shown
+from vlmlens_plugins.analysis._blank_images import ONE_FOR_ALL, shown, without_regions
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis._statistics import jensen_shannon, total_variation
 
@@ -109,7 +109,8 @@ class FirstTokens(ModelWork):
         self, scorer: AnswerScorer, asked: Sequence[tuple[WorkUnit, Sample]], k: int
     ) -> list[Floats]:
         """Log-probabilities with a blank; those of equal questions are computed once."""
-        keys = [_same_for_all(unit, k) or str(i) for i, (unit, _) in enumerate(asked)]
+        edited = bool(scorer.vlm.active_edits)
+        keys = [_same_for_all(unit, k, edited) or str(i) for i, (unit, _) in enumerate(asked)]
         new = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in self._known}
         made = [_blind_question(*pair, k) for pair in new.values()]
         fresh = dict(zip(new, scorer.first_token(made), strict=True)) if made else {}
@@ -132,9 +133,10 @@ def _blind_question(unit: WorkUnit, own: Sample, k: int) -> Sample:
     return replace(own, images=unit.sample.images[start:stop])
 
 
-def _same_for_all(unit: WorkUnit, k: int) -> str:
+def _same_for_all(unit: WorkUnit, k: int, regions: bool) -> str:
     """A text in brackets that is equal for equal blank questions; empty if there is no other."""
     arguments: Mapping[str, Any] = unit.arguments["blanks"][k]
     if arguments.get("blank") not in ONE_FOR_ALL:
         return ""
-    return json.dumps([unit.sample.prompt, dict(unit.sample.attributes), arguments])
+    seen = dict(unit.sample.attributes)
+    return json.dumps([unit.sample.prompt, seen if regions else without_regions(seen), arguments])

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 
 from vlmlens.errors import MissingAnnotation
 from vlmlens.images import UNREADABLE, open_image
+from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 
@@ -41,12 +42,19 @@ def blanked(sample: Sample, blank: str, seed: int, *, blur: float = 0.1, grid: i
 
 
 def handed_over(
-    sample: Sample, blank: str, seed: int, *, blur: float = 0.1, grid: int = 8
+    sample: Sample,
+    blank: str,
+    seed: int,
+    *,
+    blur: float = 0.1,
+    grid: int = 8,
+    regions: bool = False,
 ) -> tuple[Sample, dict[str, Any]]:
     """What `shown` makes a blank question of: a sample, and the arguments of a unit of work.
 
     A sample whose image is gone altogether is without it here, so that equal blank questions are
-    the same unit. The arguments are those of `blanked`.
+    the same unit. For that, it is without its regions, too, unless edits need them. The other
+    arguments are those of `blanked`.
     """
     said: dict[str, Any] = {"blank": blank}
     if blank in ("noise", "shuffle"):
@@ -54,12 +62,26 @@ def handed_over(
     if blank == "noise" or blank in _COLORS:
         said["sizes"] = [list(size) for size in image_sizes(sample)]
     if blank in ("none", "noise") or blank in _COLORS:
-        return replace(sample, images=()), said
+        kept = dict(sample.attributes) if regions else without_regions(sample.attributes)
+        return replace(sample, images=(), attributes=kept), said
     if blank == "blur":
         said["radius"] = blur
     if blank == "shuffle":
         said["grid"] = grid
     return sample, said
+
+
+def with_images_of(sample: Sample, other: Sample) -> Sample:
+    """The sample with another one's images, and the regions of these."""
+    kept = without_regions(sample.attributes)
+    if REGIONS in other.attributes:
+        kept[REGIONS] = other.attributes[REGIONS]
+    return replace(sample, images=other.images, attributes=kept)
+
+
+def without_regions(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without the regions, which only edits of rows by name depend on."""
+    return {name: value for name, value in attributes.items() if name != REGIONS}
 
 
 def shown(sample: Sample, arguments: Mapping[str, Any]) -> Sample:
@@ -103,8 +125,8 @@ def image_sizes(sample: Sample) -> list[tuple[int, int]]:
         return [image.size for image in sample.open_images()]
 
 
-def others(samples: Sequence[Sample], seed: int) -> dict[str, tuple[str | Image.Image, ...]]:
-    """For each sample id, the images of a sample of another group.
+def others(samples: Sequence[Sample], seed: int) -> dict[str, Sample]:
+    """For each sample id, a sample of another group, whose images it can be shown.
 
     Groups are put in a random circle, and each is shown what the next one is about. Samples with
     different numbers of images are kept apart.
@@ -112,16 +134,14 @@ def others(samples: Sequence[Sample], seed: int) -> dict[str, tuple[str | Image.
     Raises:
         MissingAnnotation: A sample has no counterpart.
     """
-    found: dict[str, tuple[str | Image.Image, ...]] = {}
+    found: dict[str, Sample] = {}
     for count in sorted({len(sample.images) for sample in samples}):
         alike = [sample for sample in samples if len(sample.images) == count]
         found |= _circle(alike, generator(seed, "blind-other", str(count)))
     return found
 
 
-def _circle(
-    samples: Sequence[Sample], rng: np.random.Generator
-) -> dict[str, tuple[str | Image.Image, ...]]:
+def _circle(samples: Sequence[Sample], rng: np.random.Generator) -> dict[str, Sample]:
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.split_group, []).append(sample)
@@ -137,7 +157,7 @@ def _circle(
     shown = {}
     for sample in samples:
         donors = groups[following[sample.split_group]]
-        shown[sample.id] = donors[int(rng.integers(len(donors)))].images
+        shown[sample.id] = donors[int(rng.integers(len(donors)))]
     return shown
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -150,7 +150,7 @@ def _samples(asked: _Asked, image: str) -> list[Sample]:
             choices=tuple(question.choices),
             group=asked.scene.id,
             task=question.task,
-            attributes=dict(asked.attributes),
+            attributes={**asked.attributes, **_places(asked.scene, question)},
         )
         for question in asked.questions
     ]
@@ -164,10 +164,28 @@ def _free(asked: _Asked, image: str, prompts: Sequence[str]) -> list[Sample]:
             images=(image,),
             group=asked.scene.id,
             task=prompt,
-            attributes=dict(asked.attributes),
+            attributes={**asked.attributes, **_places(asked.scene)},
         )
         for k, prompt in enumerate(prompts)
     ]
+
+
+def _places(scene: Scene, question: Question | None = None) -> dict[str, str]:
+    """What there is and where; and which region, and which object, a question is about."""
+    boxes: dict[str, Any] = dict(regions(scene))
+    names = [f"{item.color} {item.shape}" for item in scene.objects]
+    about: dict[str, str] = {}
+    if question is not None and question.task == "presence":
+        about["object"] = question.object
+        asked = [
+            box for box, name in zip(boxes.values(), names, strict=True) if name == question.object
+        ]
+        if asked:
+            about["region"] = "asked"
+            boxes["asked"] = asked
+    elif question is not None and question.task != "number":
+        about["region"] = "main"
+    return {"regions": json.dumps(boxes), "objects": json.dumps(names), **about}
 
 
 def _member(scene: Scene, swap: Swap, role: str, image: str) -> Sample:

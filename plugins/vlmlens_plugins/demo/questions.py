@@ -41,12 +41,14 @@ class Question:
         prompt: What the model is asked, without its chat template.
         choices: The possible answers; each is one token of the demo model after a space.
         label: The right answer, one of `choices`.
+        object: The object that a presence question asks for, such as ``red cube``; else empty.
     """
 
     task: str
     prompt: str
     choices: tuple[str, ...]
     label: str
+    object: str = ""
 
 
 def questions(scene: Scene) -> tuple[Question, ...]:
@@ -97,7 +99,8 @@ def presence_prompt(color: str, shape: str) -> str:
 
 
 def _presence(color: str, shape: str, label: str) -> Question:
-    return Question("presence", presence_prompt(color, shape), CHOICES["presence"], label)
+    prompt = presence_prompt(color, shape)
+    return Question("presence", prompt, CHOICES["presence"], label, f"{color} {shape}")
 
 
 def _pairs() -> list[tuple[str, str]]:

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from vlmlens.abc import WorkUnit
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._blank_images import handed_over
 from vlmlens_plugins.analysis.blind_test.answers import Forms
-from vlmlens_plugins.analysis.blind_test.conditions import Conditions
+from vlmlens_plugins.analysis.blind_test.conditions import Asked, Conditions
 from vlmlens_plugins.analysis.blind_test.options import Blank, BlindOptions
 from vlmlens_plugins.analysis.blind_test.question_forms import Form, combined, forms_of, normalized
 
@@ -108,8 +107,15 @@ class Chooser:
             question = replace(asked, prompt=form.prompt)
             scores.append(self._add(question, arguments, form, batch))
             if self._options.calibrate:
-                priors.append(self._add(*_empty(asked, arguments), form, f"{batch}/empty"))
+                priors.append(self._add(*self._empty(asked, arguments), form, f"{batch}/empty"))
         return Put(forms, tuple(scores), tuple(priors))
+
+    def _empty(self, asked: Sample, arguments: dict[str, Any]) -> Asked:
+        """The question without content: no prompt, and gray images of the same sizes."""
+        bare = replace(asked, prompt="")
+        if "sizes" in arguments:
+            return bare, {"blank": "gray", "sizes": arguments["sizes"]}
+        return self._conditions.asked(bare, "gray")
 
     def _add(self, sample: Sample, arguments: dict[str, Any], form: Form, batch: str) -> int:
         more = {"choices": list(form.replies)}
@@ -140,11 +146,3 @@ def _choice(forms: Sequence[Form], logs: Sequence[Floats]) -> Choice:
     chances = [np.exp(normalized(values)) for values in logs]
     picks = tuple(form.stands[int(p.argmax())] for form, p in zip(forms, chances, strict=True))
     return Choice(combined(forms, logs), forms[0].replies, np.mean(chances, axis=0), picks)
-
-
-def _empty(asked: Sample, arguments: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
-    """The question without content: no prompt, and gray images of the same sizes."""
-    bare = replace(asked, prompt="")
-    if "sizes" in arguments:
-        return bare, {"blank": "gray", "sizes": arguments["sizes"]}
-    return handed_over(bare, "gray", 0)

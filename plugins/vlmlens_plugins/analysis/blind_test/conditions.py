@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._blank_images import handed_over, others
+from vlmlens_plugins.analysis._blank_images import handed_over, others, with_images_of
 from vlmlens_plugins.analysis.blind_test.options import Blank, BlindOptions
 
 Asked = tuple[Sample, dict[str, Any]]
@@ -21,15 +21,24 @@ class Conditions:
         samples: All samples of the run that have images.
         options: Which blanks.
         seed: Of noise, of orders, and of whose image is another's.
+        regions: Whether blank questions keep the regions of their images, as edits may need.
 
     Raises:
         MissingAnnotation: A sample can be shown no other's image.
     """
 
-    def __init__(self, samples: Sequence[Sample], options: BlindOptions, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        options: BlindOptions,
+        seed: int,
+        *,
+        regions: bool = False,
+    ) -> None:
         self.kinds = options.blank
         self._options = options
         self._seed = seed
+        self._regions = regions
         self._others = others(samples, seed) if "other" in self.kinds else {}
 
     def asked(self, sample: Sample, blank: Blank | None) -> Asked:
@@ -37,16 +46,23 @@ class Conditions:
         if blank is None:
             return sample, {}
         if blank == "other":
-            return replace(sample, images=self._others[sample.id]), {}
+            return with_images_of(sample, self._others[sample.id]), {}
         chosen = self._options
-        return handed_over(sample, blank, self._seed, blur=chosen.blur, grid=chosen.grid)
+        return handed_over(
+            sample,
+            blank,
+            self._seed,
+            blur=chosen.blur,
+            grid=chosen.grid,
+            regions=self._regions,
+        )
 
     def together(self, sample: Sample) -> Asked:
         """The sample's question with its image and every blank in turn, for `FirstTokens`."""
         images, blanks = sample.images, []
         for blank in self.kinds:
             if blank == "other":
-                more = self._others[sample.id]
+                more = self._others[sample.id].images
                 blanks.append({"images": [len(images), len(images) + len(more)]})
                 images += more
             else:

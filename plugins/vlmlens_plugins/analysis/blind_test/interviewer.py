@@ -38,7 +38,8 @@ def ask(
         by_task: The samples with images, by task.
     """
     everything = [sample for samples in by_task.values() for sample in samples]
-    conditions = Conditions(everything, options, context.seed)
+    edited = bool(scorer.vlm.active_edits)
+    conditions = Conditions(everything, options, context.seed, regions=edited)
     closed = ClosedQuestions(conditions, options, context.batch_size)
     opened = _open_questions(context, options, scorer, conditions)
     for task, samples in by_task.items():
