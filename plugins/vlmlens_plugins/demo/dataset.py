@@ -96,9 +96,9 @@ class DemoDataset(Dataset):
                 or "Use demo:scenes, demo:shortcut or demo:pairs.",
             )
         for source, names in _OPTIONS_OF.items():
-            for name in set(names) - set(_OPTIONS_OF[self.source]):
-                given = getattr(self.options, name)
-                if given != DemoOptions.model_fields[name].default:
+            for name in names:
+                given, usual = getattr(self.options, name), DemoOptions.model_fields[name].default
+                if name not in _OPTIONS_OF[self.source] and given != usual:
                     raise SpecError(
                         f"{name}={given} is an option of demo:{source}, but the data is "
                         f"demo:{self.source}.",

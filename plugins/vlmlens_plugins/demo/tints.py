@@ -7,7 +7,7 @@ Example:
     >>> from vlmlens_plugins.demo.scenes import make_scene
     >>> scene = make_scene(0)
     >>> [tinted(scene, tint).background.tint for tint in ("answer", "independent")]
-    ['red', 'blue']
+    ['red', 'purple']
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ import shutil
 from pathlib import Path
 
 LORA = Path(__file__).parent
-_PREFIX = "base_model.model.model.language_model."
-_IN_FILE = "language_model.model."
+_WRAPPED = "base_model.model.model."
+_IN_FILE = {"language_model.": "language_model.model."}
+"""Parts of the model whose weights have other names in the checkpoint's file."""
 
 
 def merge(folder: Path, *, lora: Path = LORA) -> Path:
-    """Write the demo model with a LoRA of its language model merged into it.
+    """Write the demo model with a LoRA merged into it.
 
     `W + alpha / r * B A` replaces each weight W (https://arxiv.org/abs/2106.09685, section 4.1).
 
@@ -45,12 +46,16 @@ def merge(folder: Path, *, lora: Path = LORA) -> Path:
     low = load_file(lora / "adapter_model.safetensors")
     shutil.copytree(CHECKPOINT, folder, dirs_exist_ok=True)
     weights = load_file(folder / "model.safetensors")
-    for name, down in low.items():
-        if not name.endswith(".lora_A.weight"):
-            continue
-        up = low[name.replace(".lora_A.", ".lora_B.")]
-        target = name.replace(_PREFIX, _IN_FILE).replace(".lora_A.", ".")
-        merged = weights[target].float() + scale * up.float() @ down.float()
-        weights[target] = merged.to(weights[target].dtype)
+    for name in (each for each in low if ".lora_A." in each):
+        down, up = low[name].float(), low[name.replace(".lora_A.", ".lora_B.")].float()
+        weight = weights[_in_file(name)]
+        weights[_in_file(name)] = (weight.float() + scale * up @ down).to(weight.dtype)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def _in_file(name: str) -> str:
+    """The checkpoint's name of the weight that a matrix of the LoRA changes."""
+    module = name.removeprefix(_WRAPPED).replace(".lora_A.", ".")
+    part = f"{module.partition('.')[0]}."
+    return _IN_FILE.get(part, part) + module.removeprefix(part)
