@@ -16,6 +16,7 @@ from vlmlens.results import Figure, Finding, Result, Table, Verdict
 from vlmlens.samples import Sample
 from vlmlens.testing import AnalysisTests
 from vlmlens_plugins.analysis import checks
+from vlmlens_plugins.analysis.attention.checks import AttentionChecks, AttentionColumnsChecks
 
 
 class TestProbe(checks.ProbeChecks):
@@ -30,7 +31,11 @@ class TestLogitLens(checks.LogitLensChecks):
     pass
 
 
-class TestAttentionMap(checks.AttentionMapChecks):
+class TestAttention(AttentionChecks):
+    pass
+
+
+class TestAttentionColumns(AttentionColumnsChecks):
     pass
 
 

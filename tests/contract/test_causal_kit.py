@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
+from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
@@ -46,3 +47,7 @@ class TestAttribution(AttributionChecks):
 
 class TestActivating(ActivatingChecks):
     """Activating."""
+
+
+class TestCaptions(CaptionsChecks):
+    """Captions."""

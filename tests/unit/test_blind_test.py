@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -202,6 +202,8 @@ def test_no_image_at_all_is_an_error_at_once() -> None:
 
 class Comparing:
     """Compares choices by a rule that looks at the image's first pixel; writes nothing."""
+
+    active_edits: ClassVar[list[Any]] = []
 
     def choice_scores(self, samples: list[Sample]) -> list[list[float]]:
         rows = []

@@ -99,6 +99,12 @@ class LogitReader:
         added = torch.einsum("sw,stw->st", frozen(rows[None])[0], chosen)
         return cls(frozen, chosen, constant, added + constant, logits.gather(-1, numbers))
 
+    @property
+    def slopes(self) -> torch.Tensor:
+        """float64 `[samples, tokens, width]`: times a part of a row, what that adds."""
+        own = self.frozen.scale[:, None] * self.frozen.weight * self.directions
+        return own - own.mean(-1, keepdim=True) if self.frozen.centres else own
+
     def added(self, parts: torch.Tensor) -> torch.Tensor:
         """What parts of the rows add to the logits: float64 `[parts, samples, tokens]`.
 

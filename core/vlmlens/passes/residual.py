@@ -18,6 +18,7 @@ from vlmlens._display import brief, count
 from vlmlens.errors import CompositionError, SiteNotFound
 from vlmlens.passes.activation import scale_of
 from vlmlens.passes.frozen import Frozen
+from vlmlens.passes.modes import differentiable
 from vlmlens.passes.others import Others
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
@@ -192,10 +193,9 @@ def _of_heads(
     """What each head adds, and what the attention adds beside: its bias."""
     branch, around = reader.branches[block.name]["attn_out"], reader.normed(block)
     given = branch if around is None else around
-    unscaled = read[given.name] if around is not None else _divided(written, branch, reader)
     with torch.inference_mode():
         single = _projected(read, reader, block)
-        if single is None or not _near(single.sum(0), unscaled.double()):
+        if single is None or not _near(single.sum(0), _unscaled(read, reader, block)):
             single = reader.by_passes(block, replace(given, scale=""))
         single = _behind(single[:-1], read, reader, block)
     for head, own in enumerate(single):
@@ -224,17 +224,10 @@ def head_writes(vlm: Any, batch: Batch, head: Site, gives: torch.Tensor) -> torc
     block = vlm.sites.resolve(head.name.partition(".attn")[0])[0]
     reader = _Reader(vlm, batch, Selector.parse("last"))
     read = reader.read()
-    branch, around = reader.branches[block.name]["attn_out"], reader.normed(block)
-    written = read[branch.name].double()
-    unscaled = read[around.name] if around is not None else _divided(written, branch, reader)
     with torch.inference_mode():
         single = _projected(read, reader, block)
-        if single is None or not _near(single.sum(0), unscaled.double()):
-            raise CompositionError(
-                f"The output projection of {block.name} cannot be run alone.",
-                subject=head.name,
-                hint="What its heads take from each row is not known for this family.",
-            )
+        if single is None or not _near(single.sum(0), _unscaled(read, reader, block)):
+            raise _not_alone(block)
         joined = reader.heads[block.name]
         rows = torch.zeros(
             len(gives) + 1, 1, read[joined.name].shape[-1], dtype=gives.dtype, device=gives.device
@@ -246,6 +239,61 @@ def head_writes(vlm: Any, batch: Batch, head: Site, gives: torch.Tensor) -> torc
     return found[:, 0]
 
 
+def head_slopes(
+    vlm: Any, batch: Batch, directions: torch.Tensor
+) -> Iterator[tuple[Site, torch.Tensor, torch.Tensor]]:
+    """How what heads give at the last row moves along a direction of the residual stream.
+
+    The product of what a head gives with its part is what it writes along the direction; the norm
+    behind the attention, if there is one, keeps the scale that it has in the pass.
+
+    Args:
+        vlm: The model, a `ModelAdapter`.
+        batch: From `encode`.
+        directions: float `[samples, width]`.
+
+    Yields:
+        By block in order of depth: the site of all heads; what they give, `[samples, width]`; and
+        that by which it is to be multiplied, likewise, in float64.
+
+    Raises:
+        CompositionError: An output projection cannot be run alone.
+    """
+    reader = _Reader(vlm, batch, Selector.parse("last"))
+    read = {name: rows.clone() for name, rows in reader.read().items()}
+    for block in reader.blocks:
+        joined = reader.heads.get(block.name)
+        if joined is None:
+            continue
+        with differentiable():
+            given = read[joined.name].requires_grad_()
+            projection = vlm.module.get_submodule(joined.path)
+            alone = _arguments(projection) == 1
+            made = projection(given).double() if alone else None
+            if made is None or not _near(made.detach(), _unscaled(read, reader, block)):
+                raise _not_alone(block)
+            written = _behind(made[None], read, reader, block)[0] * directions.to(made.device)
+            (found,) = torch.autograd.grad(written.sum(), given)
+        yield joined, given.detach(), found.double()
+
+
+def _unscaled(read: dict[str, torch.Tensor], reader: _Reader, block: Site) -> torch.Tensor:
+    """What the heads of a block give together, before a norm and a scale behind them."""
+    around = reader.normed(block)
+    if around is not None:
+        return read[around.name].double()
+    branch = reader.branches[block.name]["attn_out"]
+    return _divided(read[branch.name].double(), branch, reader)
+
+
+def _not_alone(block: Site) -> CompositionError:
+    return CompositionError(
+        f"The output projection of {block.name} cannot be run alone.",
+        subject=f"{block.name}.attn.heads",
+        hint="What its heads take from each row is not known for this family.",
+    )
+
+
 def _behind(
     single: torch.Tensor, read: dict[str, torch.Tensor], reader: _Reader, block: Site
 ) -> torch.Tensor:
@@ -253,7 +301,9 @@ def _behind(
     branch, around = reader.branches[block.name]["attn_out"], reader.normed(block)
     if around is not None:
         norm = reader.vlm.module.get_submodule(around.path)
-        single = Frozen.of(norm, read[around.name])(single)
+        with torch.no_grad():
+            frozen = Frozen.of(norm, read[around.name])
+        single = frozen(single)
     if branch.scale:
         scale = scale_of(branch, reader.vlm.module)
         single = single * torch.as_tensor(scale, device=single.device)

@@ -15,10 +15,8 @@ from vlmlens.manifest import Manifest
 from vlmlens.results import Result
 from vlmlens.testing import AnalysisTests, Planted, Signal
 from vlmlens.testing.planting import answered, columns_of, in_model
-from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis.manifests import (
     ABLATION,
-    ATTENTION_MAP,
     BLIND_TEST,
     KNOCKOUT,
     LOGIT_LENS,
@@ -84,24 +82,6 @@ def _model(*, passes_on: bool) -> ModelAdapter:
         for parameter in second.parameters():
             parameter.mul_(0 if passes_on else 4)
     return vlm
-
-
-class AttentionMapChecks(AnalysisTests):
-    """Whether the last token looks at the image; it describes, and claims nothing."""
-
-    manifest: ClassVar[Manifest] = ATTENTION_MAP
-
-    def planted(self, signal: Signal) -> Planted:
-        """See `AnalysisTests.planted`: even weights on all image tokens, or none."""
-        made = in_model("present")
-        assert made.model is not None  # noqa: S101
-        vlm = made.model()
-        counts = [len(vlm.encode([s]).layout(0).positions(TokenKind.IMAGE)) for s in made.samples]
-        even = np.full((sum(counts), 2), 0.0 if signal == "absent" else 1 / max(counts), np.float32)
-        columns = {
-            f"llm.block.{i}.attn/last": Values(even, "float32", tuple(counts)) for i in (0, 1)
-        }
-        return Planted(made.samples, columns, made.model)
 
 
 class KnockoutChecks(AnalysisTests):
@@ -186,6 +166,5 @@ def _own_answers(vlm: ModelAdapter) -> Planted:
 PROBE_CHECKS = (ProbeChecks,)
 LOGIT_LENS_CHECKS = (LogitLensChecks,)
 BLIND_TEST_CHECKS = (BlindTestChecks,)
-ATTENTION_MAP_CHECKS = (AttentionMapChecks,)
 KNOCKOUT_CHECKS = (KnockoutChecks,)
 ABLATION_CHECKS = (AblationChecks,)

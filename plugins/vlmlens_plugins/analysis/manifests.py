@@ -35,13 +35,15 @@ BLIND_TEST = Manifest(
     checks="vlmlens_plugins.analysis.checks:BLIND_TEST_CHECKS",
 )
 
-ATTENTION_MAP = Manifest(
+ATTENTION = Manifest(
     kind=PluginKind.ANALYSIS,
-    name="attention-map",
-    target="vlmlens_plugins.analysis.attention_map:AttentionMap",
-    help="Where the model looks: attention weights per image token, drawn over the picture.",
-    needs=frozenset({"attention", "images", "model"}),
-    checks="vlmlens_plugins.analysis.checks:ATTENTION_MAP_CHECKS",
+    name="attention",
+    target="vlmlens_plugins.analysis.attention:AttentionAnalysis",
+    help="Where attention goes: image, key region, sinks; and maps: rollout, relevance, values.",
+    needs=frozenset({"images", "model"}),
+    requires=("torch",),
+    aliases=("attention-map",),
+    checks="vlmlens_plugins.analysis.attention.checks:ATTENTION_CHECKS",
 )
 
 KNOCKOUT = Manifest(
@@ -132,4 +134,24 @@ ACTIVATING = Manifest(
     needs=frozenset({"activations"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
+)
+
+OCCLUSION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="occlusion",
+    target="vlmlens_plugins.analysis.occlusion:Occlusion",
+    help="Where in the image the answer's evidence lies; maps compared by deletion and insertion.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.occlusion.checks:OCCLUSION_CHECKS",
+)
+
+CAPTIONS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="captions",
+    target="vlmlens_plugins.analysis.captions:Captions",
+    help="Which objects generated texts name, and which of these are not there (CHAIR).",
+    needs=frozenset({"model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.captions.checks:CAPTIONS_CHECKS",
 )

@@ -17,6 +17,6 @@ ATTENTION = Manifest(
     target="vlmlens_plugins.extract.attention:AttentionExtractor",
     help="Attention weights of query positions, by region or per patch; needs --attention eager.",
     offers=frozenset({"attention"}),
-    suggests={"analysis": {"attention-map": {}}},
+    suggests={"analysis": {"attention": {}}},
     checks="vlmlens_plugins.extract.checks:ATTENTION_CHECKS",
 )

@@ -14,6 +14,7 @@ from vlmlens.sites import Axis
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._attribution import edge_scores, node_scores, nodes_of
 from vlmlens_plugins.analysis._attribution.node_work import branches_of
+from vlmlens_plugins.analysis._attribution.patches import patch_site
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis._sweeps.followed import candidates, check_labels, followed
 from vlmlens_plugins.analysis._sweeps.sweeping import (
@@ -31,7 +32,6 @@ from vlmlens_plugins.analysis.attribution import (
 from vlmlens_plugins.analysis.attribution.checked import checked
 from vlmlens_plugins.analysis.attribution.direct import Asked, direct_of
 from vlmlens_plugins.analysis.attribution.options import OF_PAIRS, AttributionOptions, Method
-from vlmlens_plugins.analysis.attribution.patches import patch_site
 from vlmlens_plugins.analysis.attribution.section import Section
 from vlmlens_plugins.analysis.patching import grid
 from vlmlens_plugins.analysis.patching.runs import items_of, usable_pairs

@@ -10,6 +10,7 @@ from vlmlens.abc import AnalysisContext
 from vlmlens.results import Cell, Figure, Finding, Verdict
 from vlmlens.sites import Axis
 from vlmlens.tokens import TokenKind
+from vlmlens_plugins.analysis._attribution.patches import patch_site
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps.pictures import patch_sheets
 from vlmlens_plugins.analysis.attribution.direct import Asked, Direct, compared
@@ -20,7 +21,6 @@ from vlmlens_plugins.analysis.attribution.patches import (
     PatchWork,
     SourceOptions,
     SourceWork,
-    patch_site,
 )
 from vlmlens_plugins.analysis.attribution.section import Section, signed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,12 @@ from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError
 from vlmlens.passes.contributions import LogitReader
-from vlmlens.passes.gradients import Metric, logit, logit_difference
 from vlmlens.passes.others import rows_of
 from vlmlens.passes.residual import head_writes
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector, TokenKind
 from vlmlens_plugins.analysis._attribution.node_work import is_sum
+from vlmlens_plugins.analysis._attribution.patches import metric_of, patch_site
 from vlmlens_plugins.analysis._attribution.putting import Put
 from vlmlens_plugins.analysis._sweeps.work import encoded
 
@@ -133,28 +133,3 @@ class SourceWork(ModelWork):
 
 def _last_block(vlm: ModelAdapter) -> Site:
     return vlm.sites.resolve("llm.block.*")[-1]
-
-
-def patch_site(vlm: ModelAdapter) -> Site:
-    """Where patches are exchanged: the projector's output, else the input of the first block.
-
-    Raises:
-        CompositionError: The model has neither.
-    """
-    known: Any = vlm.sites.canonical
-    for name, pattern in (("projector", "projector"), ("llm.block.0", "llm.block.0:in")):
-        if name in known:
-            return vlm.sites.resolve(pattern)[0]
-    raise CompositionError(
-        "The model has no projector and no language model whose image rows could be followed.",
-        subject="patches",
-        hint="Leave patches out: --set analysis.attribution.methods=[direct].",
-    )
-
-
-def metric_of(tokens: Sequence[Sequence[int]]) -> Metric:
-    """The logit difference of two answers, or the logit of one."""
-    first = [own[0] for own in tokens]
-    if any(len(own) == 1 for own in tokens):
-        return logit(first)
-    return logit_difference(first, [own[1] for own in tokens])

@@ -13,13 +13,14 @@ from rich.console import Console
 
 import vlmlens
 from vlmlens.abc import AnalysisContext, ColumnBlock, Options, Values
-from vlmlens.errors import CompositionError
+from vlmlens.errors import CompositionError, DataError
 from vlmlens.report._shades import shades
 from vlmlens.report.terminal import print_maps
 from vlmlens.results import Figure, Result, Sheet
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
-from vlmlens_plugins.analysis.attention_map import AttentionMap, AttentionMapOptions
+from vlmlens_plugins.analysis.attention import AttentionAnalysis
+from vlmlens_plugins.analysis.attention.options import AttentionOptions
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 
@@ -31,12 +32,18 @@ def weights(count: int, bright: int, heads: int = 2) -> np.ndarray[Any, Any]:
 
 
 def drawn(vlm: Any, given: Sequence[Sample], blocks: dict[str, Values], **options: Any) -> Result:
-    forget("attention-map")
-    with MemoryStore.open("attention-map", mode="a", options=Options()) as store:
+    forget("attention")
+    with MemoryStore.open("attention", mode="a", options=Options()) as store:
         store.write(ColumnBlock(tuple(sample.id for sample in given), blocks))
-        analysis = AttentionMap(AttentionMapOptions(**options))
+        analysis = AttentionAnalysis(AttentionOptions(**options))
         analysis.check(given, list(blocks))
         return analysis.run(AnalysisContext(given, store, lambda: vlm))
+
+
+def of_maps(result: Result) -> Figure:
+    """The only figure of maps."""
+    (found,) = [figure for figure in result.figures if figure.kind == "patches"]
+    return found
 
 
 @pytest.fixture
@@ -53,8 +60,8 @@ def two(vlm: Any, scenes: list[Sample]) -> tuple[list[Sample], dict[str, Values]
 
 def test_weights_stand_where_their_tokens_lie(vlm: Any, two: Any) -> None:
     samples, blocks = two
-    result = drawn(vlm, samples, blocks)
-    (figure,) = result.figures
+    result = drawn(vlm, samples, blocks, heads=())
+    figure = of_maps(result)
     assert [sheet.sample for sheet in figure.sheets] == [sample.id for sample in samples]
     for number, sheet in enumerate(figure.sheets):
         assert not any(sheet.cells[0])
@@ -62,13 +69,13 @@ def test_weights_stand_where_their_tokens_lie(vlm: Any, two: Any) -> None:
         assert sheet.cells[1][5 + 4 * number] == pytest.approx(0.4)
         grid = vlm.encode([samples[number]]).layout(0).patches
         assert sheet.boxes[5] == pytest.approx(grid.box[5])
-    assert result.findings[0].values["layer"] == "llm.block.1.attn"
+    assert result.findings[0].values["block"] == "llm.block.1"
     table = result.table("attention-last").columns
     assert table["image"] == pytest.approx([0.0, 0.4])
 
 
 def test_single_heads_are_drawn_where_asked(vlm: Any, two: Any) -> None:
-    (figure,) = drawn(vlm, *two, heads=[0, 1], samples=1).figures
+    figure = of_maps(drawn(vlm, *two, heads=[0, 1], maps=1))
     found = {sheet.facets["head"]: max(sheet.cells[1]) for sheet in figure.sheets}
     assert found == {"mean": pytest.approx(0.4), "0": pytest.approx(0.8), "1": 0.0}
     with pytest.raises(CompositionError, match="no head 2"):
@@ -77,14 +84,17 @@ def test_single_heads_are_drawn_where_asked(vlm: Any, two: Any) -> None:
 
 def test_sums_over_regions_hold_nothing_to_draw(vlm: Any, scenes: list[Sample]) -> None:
     values = Values(np.full((2, 6), 0.1, np.float32), "float32")
-    result = drawn(vlm, scenes[:2], {"llm.block.0.attn/last": values})
-    assert not result.figures
-    assert "regions=patches" in result.findings[0].text
+    blocks = {"llm.block.0.attn/last": values}
+    with pytest.raises(CompositionError, match="No column has a weight per image token") as raised:
+        drawn(vlm, scenes[:2], blocks, source="columns")
+    assert "regions=patches" in str(raised.value.hint)
+    from_model = drawn(vlm, scenes[:2], blocks, methods=["attention"])
+    assert len(of_maps(from_model).y) == 6
 
 
 def test_the_terminal_shows_the_bright_patch(vlm: Any, two: Any) -> None:
-    result = drawn(vlm, *two)
-    lines = shades(result.figures[0])
+    result = drawn(vlm, *two, heads=())
+    lines = shades(of_maps(result))
     assert sum(line.count("\u2588") for line in lines[:-1]) > 0
     assert "llm.block.1.attn" in lines[0]
     sink = io.StringIO()
@@ -99,6 +109,17 @@ def test_maps_keep_their_shape(boxes: Any, lines: int) -> None:
     sheet = Sheet("s", [[0.0, 1.0]], boxes=boxes)
     figure = Figure("f", "F", "patches", (), y=["a"], sheets=[sheet])
     assert len(shades(figure)) == (lines + 4 if lines else 0)
+
+
+def test_weights_that_are_not_finite_are_left_out(vlm: Any, two: Any) -> None:
+    samples, blocks = two
+    blocks["llm.block.1.attn/last"].array[-1, 0] = np.nan
+    result = drawn(vlm, samples, blocks)
+    assert result.table("attention-last").columns["samples"] == [1, 1]
+    assert "1 of 2 samples are left out: their attention weights are not finite." in result.warnings
+    blocks["llm.block.1.attn/last"].array[0, 0] = np.nan
+    with pytest.raises(DataError, match="of no sample are finite"):
+        drawn(vlm, samples, blocks)
 
 
 def test_pictures_of_different_sizes_are_drawn_by_a_plain_analyze(tmp_path: Path) -> None:
@@ -118,6 +139,9 @@ def test_pictures_of_different_sizes_are_drawn_by_a_plain_analyze(tmp_path: Path
     lengths = {len(rows) for rows in run.activations["llm.block.0.attn/last"]}
     assert len(lengths) > 1
     results = vlmlens.analyze(run)
-    assert len(results["attention-map"].figures[0].sheets) == 3
-    assert list((run.path / "results").glob("attention-map.*.svg"))
-    assert "attention-map" in run.report_path.read_text(encoding="utf-8")
+    drawn = {sheet.sample: len(sheet.x) for sheet in of_maps(results["attention"]).sheets}
+    assert list(drawn) == ["square.png", "tall.png"]
+    assert len(set(drawn.values())) == 2
+    assert results["attention"].options["source"] is None
+    assert list((run.path / "results").glob("attention.*.svg"))
+    assert "attention" in run.report_path.read_text(encoding="utf-8")

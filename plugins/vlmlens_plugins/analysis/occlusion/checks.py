@@ -1,0 +1,35 @@
+"""The conformance kit for occlusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from vlmlens.manifest import Manifest
+from vlmlens.testing import AnalysisTests
+from vlmlens_plugins.analysis.manifests import OCCLUSION
+
+
+class OcclusionChecks(AnalysisTests):
+    """Whether the order of an occlusion map says more than a random order.
+
+    - present: the model sees the pictures, and its answers are the labels.
+    - absent, confounded: it always sees a gray picture, so that hiding pixels does nothing.
+    """
+
+    manifest: ClassVar[Manifest] = OCCLUSION
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "samples": 8,
+            "methods": ("occlusion", "rows", "gradients"),
+            "grid": 2,
+            "steps": 2,
+            "cells": 2,
+            "draws": 200,
+            "pictures": 1,
+        }
+    )
+
+
+OCCLUSION_CHECKS = (OcclusionChecks,)
