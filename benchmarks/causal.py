@@ -1,4 +1,4 @@
-"""What sweeps, edits and attribution cost beside bare passes, nnsight and an extraction.
+"""What sweeps, edits, attribution and maps cost beside bare passes, nnsight and an extraction.
 
 The model is a LLaVA of 8 + 8 blocks of one width, with random weights, the proportions of LLaVA-1.5
 (576 image tokens, MLPs of 43/16 of the width), and the last block of the tower as what the language
@@ -12,7 +12,8 @@ differences, which is checked:
 - nnsight: likewise, at the batch size at which it is fastest.
 
 Attribution of all heads and MLPs at three groups of rows, and of all edges between components, is
-held against bare passes of the same batch, and its memory against a plain backward pass.
+held against bare passes of the same batch, and its memory against a plain backward pass. An
+occlusion map is held against a loop over the altered images.
 
 All variants of a table run in turn, round after round, in one process. The ratios are those of
 each round, and their median counts.
@@ -45,6 +46,7 @@ import torch
 from benchmarks._attribution import attributions, peaks
 from benchmarks._compare import Target, Times, in_turn, ratios, table, verdicts
 from benchmarks._models import llava, pairs, photographs
+from benchmarks._occlusion import occlusions
 from vlmlens.abc import AnalysisContext
 from vlmlens.extraction.extraction import Extraction
 from vlmlens.samples import Sample
@@ -74,7 +76,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=2, help="samples with a donor")
     parser.add_argument("--samples", type=int, default=24, help="of the extraction")
-    parser.add_argument("--only", choices=("sweep", "extraction", "attribution"))
+    parser.add_argument("--only", choices=("sweep", "extraction", "attribution", "occlusion"))
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
     chosen = parser.parse_args()
@@ -90,6 +92,7 @@ def main() -> int:
             "sweep": lambda: _sweeps(vlm, folder, chosen.pairs, chosen.rounds),
             "extraction": lambda: _extractions(vlm, folder, chosen.samples, chosen.rounds),
             "attribution": lambda: _attributions(vlm, folder, chosen.pairs, chosen.rounds),
+            "occlusion": lambda: _occlusions(vlm, folder, chosen.pairs, chosen.rounds),
         }
         run = [part for name, part in parts.items() if chosen.only in (None, name)]
         targets = [target for part in run for target in part()]
@@ -100,6 +103,11 @@ def main() -> int:
 def _attributions(vlm: Any, folder: Path, count: int, rounds: int) -> list[Target]:
     peaks(folder / "model")
     return attributions(vlm, _items(folder, count), rounds)
+
+
+def _occlusions(vlm: Any, folder: Path, count: int, rounds: int) -> list[Target]:
+    samples = pairs(photographs(folder / "occluded", count), 1, letters=LETTERS)
+    return occlusions(vlm, samples, ANSWERS, rounds)
 
 
 def _items(folder: Path, count: int) -> list[Item]:

@@ -58,7 +58,7 @@ _MEANINGS = {
     Verdict.PARTLY: "answers depend on the image, perhaps only a little",
     Verdict.IGNORES_IMAGE: "a change of answers of the minimum size is excluded",
     Verdict.RESTS_ON_REGION: "hiding the region changes the answer far more than other parts do",
-    Verdict.RESTS_ON_IMAGE: "the answer follows the image, but other parts than the region",
+    Verdict.RESTS_ON_IMAGE: "the answer follows the image, but not the region alone",
     Verdict.RESTS_ON_TEXT: "the answer is the same without the image",
     Verdict.INCONCLUSIVE: "neither shown nor excluded",
     Verdict.DIFFERS: "significant after correction for all tests",

@@ -7,8 +7,12 @@ from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
+from vlmlens_plugins.analysis.evidence.checks import EvidenceChecks
+from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
+from vlmlens_plugins.analysis.occlusion.checks import OcclusionChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
+from vlmlens_plugins.analysis.removal.checks import RemovalChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 from vlmlens_plugins.analysis.weights.checks import WeightsChecks
 
@@ -49,5 +53,21 @@ class TestActivating(ActivatingChecks):
     """Activating."""
 
 
+class TestHallucination(HallucinationChecks):
+    """Hallucination."""
+
+
 class TestCaptions(CaptionsChecks):
     """Captions."""
+
+
+class TestRemoval(RemovalChecks):
+    """Removal."""
+
+
+class TestEvidence(EvidenceChecks):
+    """Evidence."""
+
+
+class TestOcclusion(OcclusionChecks):
+    """Occlusion."""

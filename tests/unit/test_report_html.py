@@ -435,3 +435,10 @@ def test_imports_are_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_warning_of_an_analysis_stands_on_the_page_once() -> None:
+    result = Result("a", "A title", warnings=["few samples"])
+    page = render([result], title="t", warnings=["few samples", "the disk is slow"])
+    assert page.count("few samples") == page.count("A title: few samples") == 1
+    assert page.count("the disk is slow") == 1

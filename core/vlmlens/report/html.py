@@ -72,7 +72,11 @@ def render(
     style, script = _static("report.css") + _theme.css(), "".join(map(_static, _SCRIPTS))
     samples = SampleTable.of(samples)
     pictures = Pictures(samples)
-    warned = [*warnings, *(f"{item.title}: {line}" for item in results for line in item.warnings)]
+    own = {line for item in results for line in item.warnings}
+    warned = [
+        *(line for line in warnings if line not in own),
+        *(f"{item.title}: {line}" for item in results for line in item.warnings),
+    ]
     names = anchors(results)
     overview = draw_overview(results, names, samples)
     sections = [

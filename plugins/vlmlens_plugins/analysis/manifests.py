@@ -136,6 +136,16 @@ ACTIVATING = Manifest(
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
 
+HALLUCINATION = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="hallucination",
+    target="vlmlens_plugins.analysis.hallucination:Hallucination",
+    help="Which internal signals tell wrong answers, beside the answer's own probability.",
+    needs=frozenset({"labels", "images", "model", "generate"}),
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.hallucination.checks:HALLUCINATION_CHECKS",
+)
+
 OCCLUSION = Manifest(
     kind=PluginKind.ANALYSIS,
     name="occlusion",
@@ -154,4 +164,24 @@ CAPTIONS = Manifest(
     needs=frozenset({"model"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.captions.checks:CAPTIONS_CHECKS",
+)
+
+EVIDENCE = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="evidence",
+    target="vlmlens_plugins.analysis.evidence:Evidence",
+    help="Whether the answer rests on a region, on the rest of the image, or on the text.",
+    needs=frozenset({"model", "images", "answers"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.evidence.checks:EVIDENCE_CHECKS",
+)
+
+REMOVAL = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="removal",
+    target="vlmlens_plugins.analysis.removal:Removal",
+    help="Removes objects from image rows by an edit: do hallucinated ones go, true ones stay?",
+    needs=frozenset({"model", "generate", "images"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.removal.checks:REMOVAL_CHECKS",
 )

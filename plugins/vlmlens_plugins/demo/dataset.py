@@ -192,7 +192,7 @@ def _member(scene: Scene, swap: Swap, role: str, image: str) -> Sample:
     """One of the two samples of a pair."""
     question = swap_question(scene, swap)
     pair = f"{scene.id}/{swap}"
-    known = {"pair": pair, "role": role, "regions": json.dumps(regions(scene))}
+    known = {"pair": pair, "role": role, "regions": json.dumps(regions(scene)), "region": "main"}
     return Sample(
         id=f"{pair}/{role}",
         prompt=question.prompt,

@@ -25,21 +25,26 @@ class Area:
         regions: Names of the sample's regions (`vlmlens.regions`).
         boxes: (number of the image, left, top, right, bottom), in pixels of the upright image.
             Pixels that a box covers in part are inside. What lies outside the image is cut off.
+        shift: All pixels are moved so far (right, down). What leaves an image on one side comes
+            in on the other, so that there are as many as before.
     """
 
     regions: tuple[str, ...] = ()
     boxes: Boxes = ()
+    shift: tuple[int, int] = (0, 0)
 
     def to_json(self) -> JSON:
         """The area as JSON; left out is what is empty."""
         data: dict[str, JSON] = {"regions": list(self.regions)} if self.regions else {}
-        return data | ({"boxes": [list(box) for box in self.boxes]} if self.boxes else {})
+        data |= {"boxes": [list(box) for box in self.boxes]} if self.boxes else {}
+        return data | ({"shift": list(self.shift)} if any(self.shift) else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Area:
         """The inverse of `to_json`."""
         boxes = tuple((int(image), *edges) for image, *edges in data.get("boxes", ()))
-        return cls(tuple(data.get("regions", ())), boxes)
+        right, down = data.get("shift", (0, 0))
+        return cls(tuple(data.get("regions", ())), boxes, (right, down))
 
 
 @dataclass(frozen=True, slots=True)

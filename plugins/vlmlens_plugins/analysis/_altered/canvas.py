@@ -70,7 +70,8 @@ class Canvas:
                 self._add(found[shape.image], shape)
         for image, *box in area.boxes:
             _fill_box(found[image], box)
-        return found
+        right, down = area.shift
+        return [np.roll(one, (down, right), (0, 1)) for one in found] if right or down else found
 
     def altered(
         self, alteration: Alteration | None, others: Sequence[str | Image.Image] = ()

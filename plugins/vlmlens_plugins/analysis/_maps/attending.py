@@ -38,7 +38,8 @@ class Reader(ABC):
 
     def whole(self, sample: int) -> Floats:
         """float64 `[rows]`: the map of all blocks together; by default, that behind the last."""
-        return self.blocks[sample][-1][0]
+        found: Floats = self.blocks[sample][-1][0]
+        return found
 
     def last(self, sample: int) -> int:
         """The place of the row that predicts the next token, among the sample's own."""

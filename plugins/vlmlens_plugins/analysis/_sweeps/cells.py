@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vlmlens.abc.model_work import JSON
 from vlmlens.samples import Sample
@@ -19,8 +20,9 @@ class Change:
             a direction, the part after the = is only shown.
         random: Edit as many rows chosen at random among the sample's others, with this seed; None:
             the rows that the text says. Of a cut, as many keys or readers, see `drawn`.
-        direction: The name of a direction that is added to the rows, times `strength`; "": none.
-        strength: See `direction`.
+        direction: The name of a direction, see `Item.directions`; "": none.
+        strength: How much of the direction is added, or taken away.
+        how: Whether the direction is added to the rows, or taken out of those that point along it.
         drawn: What of a cut is drawn at random: the rows that are read, or those that read them.
     """
 
@@ -29,6 +31,7 @@ class Change:
     direction: str = ""
     strength: float = 1.0
     drawn: Drawn = "keys"
+    how: Literal["add", "project-out"] = "add"
 
     def to_json(self) -> JSON:
         """The change as JSON; left out is what is not used."""
@@ -38,6 +41,7 @@ class Change:
             data |= {} if self.drawn == "keys" else {"drawn": self.drawn}
         if self.direction:
             data |= {"direction": self.direction, "strength": self.strength}
+            data |= {} if self.how == "add" else {"how": self.how}
         return data
 
 
@@ -66,6 +70,8 @@ class Item:
         group: What resampling splits by.
         task: The type of the question.
         under: Edits under which everything of the target runs, also where a cell edits nothing.
+        directions: What names of directions in cells mean for this item, where each item has a
+            direction of its own.
     """
 
     target: Sample
@@ -74,3 +80,4 @@ class Item:
     group: str = ""
     task: str = ""
     under: tuple[Change, ...] = ()
+    directions: Mapping[str, str] = field(default_factory=dict)

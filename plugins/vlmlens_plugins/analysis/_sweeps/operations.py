@@ -1,4 +1,4 @@
-"""The edits of a cell, also those that have no text: random rows, a direction that is added."""
+"""The edits of a cell, also those that have no text: random rows, or a direction."""
 
 from __future__ import annotations
 
@@ -14,42 +14,57 @@ from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Need, WrittenEdit
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
+from vlmlens_plugins.edits.directions import projected_out
 
 Read: TypeAlias = Callable[[str], Edit | EdgeCut]
 """Reads an edit that is written as text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AddDirection:
-    """x + strength v."""
+class AlongDirection:
+    """A direction is added to rows, or taken out of those that point along it.
 
-    vector: torch.Tensor
+    Args:
+        vectors: By sample id; "": that of all other samples.
+        strength: How much of it.
+        how: See `Change.how`.
+    """
+
+    vectors: Mapping[str, torch.Tensor]
     strength: float
+    how: str
     needs: Need = "nothing"
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Operation.change`."""
-        if len(self.vector) != rows.shape[-1]:
+        found = self.vectors.get(about.sample.id, self.vectors[""])
+        if len(found) != rows.shape[-1]:
             raise EditError(
-                f"The direction has {len(self.vector)} numbers, and {about.site.name!r} "
+                f"The direction has {len(found)} numbers, and {about.site.name!r} "
                 f"{rows.shape[-1]}.",
                 subject=about.site.name,
                 hint="Use it at the site where it was learnt.",
             )
-        step = self.strength * self.vector.to(rows.device, torch.float32)
-        return (rows.float() + step).to(rows.dtype)
+        vector, exact = found.to(rows.device, torch.float32), rows.float()
+        if self.how == "project-out":
+            return projected_out(exact, vector, self.strength, positive=True).to(rows.dtype)
+        return (exact + self.strength * vector).to(rows.dtype)
 
     def donor(self, sample: Sample, others: Sequence[Sample]) -> None:
         """None: it needs no donor."""
         del sample, others
 
     def describe(self) -> Mapping[str, Any]:
-        """What it adds."""
-        return {"strength": self.strength, "norm": float(self.vector.norm())}
+        """What it does, and how much of it."""
+        norms = {name: float(one.norm()) for name, one in self.vectors.items()}
+        return {"strength": self.strength, "norm": norms, "how": self.how}
 
 
 def made(
-    changes: Sequence[JSON], directions: Mapping[str, torch.Tensor], read: Read
+    changes: Sequence[JSON],
+    directions: Mapping[str, torch.Tensor],
+    read: Read,
+    own: Mapping[str, Mapping[str, str]],
 ) -> list[Edit | EdgeCut]:
     """The edits of a cell. None of them is strict: an edit may find the rows as it leaves them.
 
@@ -57,20 +72,27 @@ def made(
         changes: From `Change.to_json`.
         directions: By name.
         read: Reads an edit that is written as text, as `Registry.edit` does.
+        own: By sample id, what names of directions mean for that sample: other names.
     """
-    return [_made(change, directions, read) for change in changes]
+    return [_made(change, directions, read, own) for change in changes]
 
 
 def _made(
-    change: Mapping[str, JSON], directions: Mapping[str, torch.Tensor], read: Read
+    change: Mapping[str, JSON],
+    directions: Mapping[str, torch.Tensor],
+    read: Read,
+    own: Mapping[str, Mapping[str, str]],
 ) -> Edit | EdgeCut:
     written = WrittenEdit.parse(change["edit"])
     if written.keys:
         return cut_of(written, change.get("random"), change.get("drawn", "keys"))
     if "direction" in change:
-        adds = AddDirection(directions[change["direction"]], change["strength"])
-        rows = Selector.parse(written.selector)
-        edit: Edit | EdgeCut = Edit(written.site, rows, adds, written.text, strict=False)
+        name, rows = change["direction"], Selector.parse(written.selector)
+        meant = {sample: names[name] for sample, names in own.items() if name in names}
+        vectors = {sample: directions[each] for sample, each in meant.items()}
+        vectors[""] = directions[name] if name in directions else torch.zeros(0)
+        along = AlongDirection(vectors, change["strength"], change.get("how", "add"))
+        edit: Edit | EdgeCut = Edit(written.site, rows, along, written.text, strict=False)
     else:
         edit = read(change["edit"])
     assert isinstance(edit, Edit)  # noqa: S101

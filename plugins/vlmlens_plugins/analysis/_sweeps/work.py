@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -50,6 +50,7 @@ class CellWork(ModelWork):
 
     Arguments: "own", the number of the target's own images (the donor's follow); "donor", its
     prompt and what else rows depend on, or None; "changes" and "under", see `Change.to_json`;
+    "directions", of an item that has some of its own;
     "prefix", the tokens that all followed answers begin with; "tokens", the next one of each.
 
     Result: "edited", "base" and (with a donor) "donor", see `measured`; "kl_base" and "kl_donor",
@@ -71,6 +72,7 @@ class CellWork(ModelWork):
     def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         """See `ModelWork.run`."""
         cells: dict[str, list[int]] = defaultdict(list)
+        times = Counter(unit.sample.id for unit in units)
         for number, unit in enumerate(units):
             given = unit.arguments
             alike = [
@@ -78,6 +80,7 @@ class CellWork(ModelWork):
                 given["under"],
                 given["donor"] is None,
                 bool(given["prefix"]),
+                given.get("directions") if times[unit.sample.id] > 1 else None,
             ]
             cells[json.dumps(alike)].append(number)
         results: dict[int, dict[str, JSON]] = {}
@@ -88,10 +91,13 @@ class CellWork(ModelWork):
     def _cell(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, JSON]]:
         with self._under(vlm, units[0].arguments["under"]) as others:
             recorded = self._recorded(vlm, units)
-            return recorded.results(self._made(units[0].arguments["changes"]), others)
+            own = {unit.sample.id: unit.arguments.get("directions", {}) for unit in units}
+            return recorded.results(self._made(units[0].arguments["changes"], own), others)
 
-    def _made(self, changes: Sequence[JSON]) -> list[Edit | EdgeCut]:
-        return made(changes, self._directions, self._registry.edit)
+    def _made(
+        self, changes: Sequence[JSON], own: Mapping[str, Mapping[str, str]] | None = None
+    ) -> list[Edit | EdgeCut]:
+        return made(changes, self._directions, self._registry.edit, own or {})
 
     @cached_property
     def _registry(self) -> Registry:
@@ -252,6 +258,8 @@ def unit_of(
         "prefix": list(prefix),
         "tokens": list(tokens),
     }
+    if item.directions:
+        arguments["directions"] = dict(item.directions)
     return WorkUnit(packed, arguments, batch)
 
 

@@ -140,12 +140,14 @@ class AttentionAnalysis(Analysis):
         warnings: Sequence[str],
     ) -> Result:
         seed, draws = context.seed, self.options.draws
+        whole = {task: len(rows) for task, rows in rows_by_task(context.samples).items()}
         findings: list[Finding | None] = []
         all_tables, figures = [], []
         tests = [{t: one.tested(rows, seed, draws) for t, rows in tasks.items()} for one in found]
         for one, tested in zip(found, tests, strict=True):
             for task, rows in tasks.items():
-                findings.append(report.finding(one, task, rows, tested[task]))
+                every = whole[task] == len(rows)
+                findings.append(report.finding(one, task, rows, tested[task], whole=every))
                 test = tested[task]
                 few = "" if test is None else too_few(task, test.groups, len(test.p))
                 if few:
@@ -189,7 +191,12 @@ class AttentionAnalysis(Analysis):
         made = tables.map_table(shares, areas)
         if made is not None:
             all_tables.append(made)
-        return [report.of_maps(task, shares[task], areas[task]) for task in tasks]
+        whole = {task: len(rows) for task, rows in rows_by_task(context.samples).items()}
+        ids = {
+            task: [] if whole[task] == len(rows) else [one.samples[i].id for i in rows]
+            for task, rows in tasks.items()
+        }
+        return [report.of_maps(task, shares[task], areas[task], ids[task]) for task in tasks]
 
 
 def _finite(
@@ -200,7 +207,7 @@ def _finite(
     Raises:
         DataError: There are none.
     """
-    known = np.all([np.isfinite(one.over_heads("image")).all(0) for one in found], 0)
+    known = np.all([one.finite for one in found], 0)
     kept = {task: [i for i in rows if known[i]] for task, rows in tasks.items()}
     if not known.any():
         raise DataError(

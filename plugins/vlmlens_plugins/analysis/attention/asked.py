@@ -71,6 +71,7 @@ def measured(
             samples,
             values,
             np.array([np.nan if one["area"] is None else one["area"] for one in told]),
+            np.array([all(np.isfinite(own).all() for own in one["image"]) for one in told]),
             {number: _arrays(maps[number]["maps"]) for number in drawn},
             sorted(dimension for dimension, _ in found.most_common(_NAMED)),
             (_mean(told, "rows"), _mean(told, "sink_rows")),

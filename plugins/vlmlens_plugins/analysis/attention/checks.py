@@ -34,7 +34,9 @@ class AttentionChecks(AnalysisTests):
     """
 
     manifest: ClassVar[Manifest] = ATTENTION
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"draws": 200, "maps": 1})
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"draws": 100, "maps": 1, "samples": 20}
+    )
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""
@@ -57,7 +59,9 @@ class AttentionColumnsChecks(AnalysisTests):
     """
 
     manifest: ClassVar[Manifest] = ATTENTION
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"draws": 200, "maps": 1})
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"draws": 100, "maps": 1, "samples": 20}
+    )
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""

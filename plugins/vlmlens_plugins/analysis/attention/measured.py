@@ -26,6 +26,7 @@ class Measured:
         values: By name of `SHARES`, float64 `[blocks, heads, samples]`; NaN where it is not known.
         area: float64 `[samples]`: the key region's share of the image rows; NaN where there is
             none.
+        finite: bool `[samples]`: whether all weights are.
         maps: By sample number, method, and "all" or a head's number: `[blocks, image rows]`.
         dimensions: Those by which sinks are known, most frequent first; None: it was not looked
             for them.
@@ -37,6 +38,7 @@ class Measured:
     samples: Sequence[Sample]
     values: Mapping[str, Floats]
     area: Floats
+    finite: npt.NDArray[np.bool_]
     maps: Mapping[int, Mapping[str, Mapping[str, Floats]]] = field(default_factory=dict)
     dimensions: Sequence[int] | None = None
     hidden: tuple[float, float] = (0.0, 0.0)

@@ -18,6 +18,7 @@ from vlmlens_plugins.analysis.attention.measured import Floats, Measured, mean, 
 from vlmlens_plugins.analysis.attention.stored import layout_at
 
 _IMAGE = Selector.parse("image")
+_SHOWN = 0.995
 _TITLES = {
     "attention": ("Attention", "weight"),
     "rollout": ("Attention rollout", "share"),
@@ -66,7 +67,7 @@ def _curves(
                 series.append(Series(said, _known(beside), dashed=True))
     return Figure(
         name=slug(f"attention {one.query} {name}"),
-        title=f"Attention of {one.query} to {what}, mean over heads",
+        title=f"Attention of {_asks(one)} to {what}, mean over heads",
         kind="line",
         x=short_names(one.columns),
         x_label="block",
@@ -85,13 +86,14 @@ def _by_head(one: Measured, name: str) -> Figure:
         for block, site in enumerate(sites)
         for head in range(shares.shape[1])
     }
-    title = f"Attention of {one.query} to {what} by head, mean over samples"
+    title = f"Attention of {_asks(one)} to {what} by head, mean over samples"
     return heat_map(slug(f"attention {one.query} heads"), title, cells, label="share of attention")
 
 
 def _maps(one: Measured, method: str, layouts: Mapping[int, TokenLayout | None]) -> Figure:
     title, label = _TITLES[method]
-    of = f" of {one.query}" if method in ("attention", "rollout") else ""
+    own = method in ("attention", "rollout") and one.query != "last"
+    of = f" of {one.query}" if own else ""
     return Figure(
         name=slug(f"attention {one.query} map {method}"),
         title=f"{title}{of} over the image, by block",
@@ -99,6 +101,7 @@ def _maps(one: Measured, method: str, layouts: Mapping[int, TokenLayout | None])
         x=(),
         y=short_names(one.columns),
         y_label=label,
+        y_range=_range(one, method),
         sheets=[
             sheet
             for number, own in one.maps.items()
@@ -106,6 +109,19 @@ def _maps(one: Measured, method: str, layouts: Mapping[int, TokenLayout | None])
             for sheet in _sheets(one, number, own[method], layouts[number], method)
         ],
     )
+
+
+def _range(one: Measured, method: str) -> tuple[float, float]:
+    """Ends of the colours: a few outliers, as sinks, are cut off, so that the rest can be seen."""
+    values = np.concatenate(
+        [each.ravel() for own in one.maps.values() for each in own.get(method, {}).values()]
+    )
+    low, high = np.nanquantile(values, [1 - _SHOWN, _SHOWN])
+    return min(0.0, float(low)), max(float(high), 1e-9)
+
+
+def _asks(one: Measured) -> str:
+    return "the last position" if one.query == "last" else one.query
 
 
 def _sheets(

@@ -14,7 +14,9 @@ from vlmlens_plugins.analysis.attention.measured import Floats, Measured, mean
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
 
 
-def finding(one: Measured, task: str, rows: Sequence[int], test: Effects | None) -> Finding:
+def finding(
+    one: Measured, task: str, rows: Sequence[int], test: Effects | None, *, whole: bool
+) -> Finding:
     """What a task's attention goes to, at the block that looks at the region most.
 
     Args:
@@ -22,9 +24,10 @@ def finding(one: Measured, task: str, rows: Sequence[int], test: Effects | None)
         task: The task.
         rows: Numbers of its samples.
         test: See `Measured.tested`.
+        whole: Whether these are all samples that the run has of the task.
     """
     if test is None:
-        return _of_image(one, task, rows)
+        return _of_image(one, task, rows, whole=whole)
     own = one.with_region(rows)
     block = int((test.value - test.control).argmax())
     image = float(mean(one.over_heads("image")[block, own], 0))
@@ -51,13 +54,7 @@ def finding(one: Measured, task: str, rows: Sequence[int], test: Effects | None)
     verdict = Verdict.DIFFERS if sure and more else Verdict.NO_DIFFERENCE
     if few and verdict is Verdict.NO_DIFFERENCE:
         verdict = Verdict.INCONCLUSIVE
-    return Finding(
-        text,
-        verdict,
-        task,
-        values,
-        samples=[one.samples[i].id for i in own] if own != list(rows) else (),
-    )
+    return Finding(text, verdict, task, values, samples=_ids(one, own, whole and own == [*rows]))
 
 
 def _sentence(one: Measured, own: Sequence[int], block: int, values: Mapping[str, Cell]) -> str:
@@ -76,7 +73,7 @@ def _sentence(one: Measured, own: Sequence[int], block: int, values: Mapping[str
     return "; ".join(parts) + "."
 
 
-def _of_image(one: Measured, task: str, rows: Sequence[int]) -> Finding:
+def _of_image(one: Measured, task: str, rows: Sequence[int], *, whole: bool) -> Finding:
     """Without a key region: the block that looks at the image most."""
     shares = mean(one.over_heads("image")[:, rows], 1)
     best = int(shares.argmax())
@@ -95,7 +92,11 @@ def _of_image(one: Measured, task: str, rows: Sequence[int]) -> Finding:
     if one.dimensions and np.isfinite(sinks):
         values["sinks"] = sinks
         text += f"; sinks hold {_percent(sinks)}"
-    return Finding(f"{text}.", subject=task, values=values)
+    return Finding(f"{text}.", subject=task, values=values, samples=_ids(one, rows, whole))
+
+
+def _ids(one: Measured, rows: Sequence[int], whole: bool) -> list[str]:
+    return [] if whole else [one.samples[i].id for i in rows]
 
 
 def sinks(one: Measured) -> Finding | None:
@@ -128,8 +129,17 @@ def sinks(one: Measured) -> Finding | None:
     return Finding(text, Verdict.INFO, ALL, values)
 
 
-def of_maps(task: str, shares: Mapping[str, Floats], area: float) -> Finding | None:
-    """How much of each map lies in the key region; None where nothing is known."""
+def of_maps(
+    task: str, shares: Mapping[str, Floats], area: float, samples: Sequence[str]
+) -> Finding | None:
+    """How much of each map lies in the key region; None where nothing is known.
+
+    Args:
+        task: The task.
+        shares: By method, float64 `[samples]`.
+        area: The mean area of the region.
+        samples: Ids of the samples, where they are not all of the task.
+    """
     known = {name: float(mean(values, 0)) for name, values in shares.items()}
     known = {name: value for name, value in known.items() if np.isfinite(value)}
     if not known:
@@ -139,7 +149,7 @@ def of_maps(task: str, shares: Mapping[str, Floats], area: float) -> Finding | N
         f"{task}: in the key region lies {listed} on the image, all blocks together (its area: "
         f"{_percent(area)})."
     )
-    return Finding(text, Verdict.INFO, task, {**known, "area": area})
+    return Finding(text, Verdict.INFO, task, {**known, "area": area}, samples=samples)
 
 
 def glance(one: Measured, task: str, rows: Sequence[int], test: Effects | None) -> Glance:
@@ -151,7 +161,7 @@ def glance(one: Measured, task: str, rows: Sequence[int], test: Effects | None) 
         return Glance(
             task, "looks at", f"image, {_short(one, best)}", value=float(shares[best]), curve=curve
         )
-    found = finding(one, task, rows, test)
+    found = finding(one, task, rows, test, whole=True)
     block = int((test.value - test.control).argmax())
     what = "key region" if found.verdict is Verdict.DIFFERS else "no more at the key region"
     return Glance(
@@ -160,7 +170,7 @@ def glance(one: Measured, task: str, rows: Sequence[int], test: Effects | None) 
         f"{what}, {_short(one, block)}" if found.verdict is Verdict.DIFFERS else what,
         found.verdict,
         value=float(test.value[block]),
-        beside=f"area {float(one.area[one.with_region(rows)].mean()):.2f}",
+        beside=f"control {float(test.control[block]):.2f}",
         curve=test.value.tolist(),
     )
 

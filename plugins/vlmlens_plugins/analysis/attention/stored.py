@@ -74,12 +74,14 @@ def read(
     area = np.array([np.nan if place is None else place.area for place in places])
     found: dict[str, list[list[Floats]]] = {name: [] for name in SHARES}
     maps: dict[int, list[Floats]] = {number: [] for number in drawn}
+    finite = np.ones(len(ids), bool)
     for layer, name in enumerate(names):
         rows: dict[str, list[Floats]] = {share: [] for share in SHARES}
         for start in range(0, len(ids), _AT_ONCE):
             part = context.store.read(name, ids[start : start + _AT_ONCE]).per_sample()
             for number, weights in enumerate(part, start):
                 exact = weights.astype(np.float64).T  # [heads, image rows]
+                finite[number] &= bool(np.isfinite(exact).all())
                 _check_place(places[number], exact, samples[number])
                 told = {"image": exact.sum(-1), **of_image(exact, places[number])}
                 for share, own in rows.items():
@@ -91,7 +93,7 @@ def read(
         context.progress(layer + 1, len(names))
     values = {share: stacked(found[share]) for share in SHARES}
     shown = {number: {"attention": _by_head(own, drawn[number])} for number, own in maps.items()}
-    return Measured(query, tuple(names), samples, values, area, shown)
+    return Measured(query, tuple(names), samples, values, area, finite, shown)
 
 
 def stacked(values: Sequence[Sequence[Sequence[float] | Floats]]) -> Floats:

@@ -29,6 +29,7 @@ from vlmlens_plugins.analysis._maps.rollout import Rollout
 from vlmlens_plugins.analysis._maps.value_weighted import Written
 from vlmlens_plugins.analysis._patches import rounded
 from vlmlens_plugins.analysis._sweeps.work import encoded
+from vlmlens_plugins.analysis.attention.measured import mean
 from vlmlens_plugins.analysis.attention.places import Place
 from vlmlens_plugins.analysis.heads.sinks import sinks_of
 
@@ -140,7 +141,8 @@ def shares(
     }
     found |= of_image(to_image, place)
     found["entropy"] = _entropy(weights)
-    return {name: found[name].mean(-1) for name in SHARES}
+    means = {name: found[name].mean(-1) for name in SHARES}
+    return means | {"spread": mean(found["spread"], -1)}  # some queries do not see the image
 
 
 def of_image(weights: Floats, place: Place | None) -> dict[str, Floats]:

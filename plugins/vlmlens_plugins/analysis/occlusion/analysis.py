@@ -11,7 +11,6 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._maps import METHODS
 from vlmlens_plugins.analysis._maps.aims import aims_of, check_followable, compares
-from vlmlens_plugins.analysis._maps.pointing import regions_for
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis.occlusion import report
 from vlmlens_plugins.analysis.occlusion.cost import check_cost
@@ -26,6 +25,7 @@ from vlmlens_plugins.analysis.occlusion.measured import (
     sites_of,
 )
 from vlmlens_plugins.analysis.occlusion.options import OcclusionOptions
+from vlmlens_plugins.analysis.occlusion.regions import regions_for
 
 
 class Occlusion(Analysis):

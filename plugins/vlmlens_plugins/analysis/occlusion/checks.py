@@ -21,11 +21,14 @@ class OcclusionChecks(AnalysisTests):
     manifest: ClassVar[Manifest] = OCCLUSION
     options: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
-            "samples": 8,
-            "methods": ("occlusion", "rows", "gradients"),
+            "samples": 16,
+            "methods": ("occlusion",),
             "grid": 2,
+            "window": 1,
+            "insertion": "mean",
             "steps": 2,
             "cells": 2,
+            "controls": 2,
             "draws": 200,
             "pictures": 1,
         }

@@ -26,25 +26,31 @@ class OcclusionOptions(Options):
         "integrated-gradients and rollout.",
     )
     grid: int = Field(
-        8, ge=2, le=64, description="Boxes along each side of the image that are hidden in turn."
+        8, ge=2, le=64, description="Cells along each side of the image that get a value."
     )
-    window: int = Field(1, ge=1, description="Hide so many boxes along each side at once.")
+    window: int = Field(
+        4,
+        ge=1,
+        description="Hide a window of so many cells along each side, moved cell by cell. It "
+        "should be about as large as what the answer rests on: of a large object, hiding a small "
+        "part does nothing.",
+    )
     fill: Masking = Field(
         "mean",
         description="What hides pixels, in maps and in deletion: mean (the image's mean color), "
         "gray, black, white, noise, blur (leaves colors).",
     )
-    score: Literal["difference", "answer"] = Field(
-        "difference",
-        description="What falls: the log-probability of the answer, less that of its strongest "
-        "rival where there are choices (difference); or its own (answer).",
+    score: Literal["answer", "difference"] = Field(
+        "answer",
+        description="What falls: the log-probability of the answer; or (difference), where there "
+        "are choices, less that of the choice that is its strongest rival on the whole image.",
     )
     sites: Texts = Field(
         None,
         description="Where `rows` replaces rows of patches by their mean, one map for each, such "
         "as [projector, llm.block.2]. Default: the projector's output.",
     )
-    steps: int = Field(8, ge=2, description="Steps of deletion and insertion.")
+    steps: int = Field(6, ge=2, description="Steps of deletion and insertion.")
     cells: int = Field(
         16, ge=2, le=64, description="Cells along each side that are deleted or inserted."
     )
@@ -53,10 +59,11 @@ class OcclusionOptions(Options):
         0.1, gt=0, le=1, description="Radius of the blur as a share of the longer side."
     )
     controls: int = Field(1, ge=1, description="Random orders, drawn for each sample.")
-    region: str | None = Field(
+    region: str | dict[str, str] | None = Field(
         None,
         description="The region in which the peak should lie: a name, several with +, or * for "
-        "all. Default: the sample's attribute `region`; in tasks without it, all its regions.",
+        "all; or such a name for each task. Default: the sample's attribute `region`; in tasks "
+        "without it, all its regions.",
     )
     only_right: bool = Field(
         True, description="Leave out samples whose label is not the most probable choice."

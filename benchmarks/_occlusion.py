@@ -1,0 +1,92 @@
+"""What maps cost beside bare passes: the part of `causal` that is about occlusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks._compare import Target, in_turn, ratios, table
+from vlmlens.abc import AnalysisContext
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._blank_images import image_sizes
+from vlmlens_plugins.analysis._maps.aims import Aim
+from vlmlens_plugins.analysis._maps.cells import Cells
+from vlmlens_plugins.analysis._maps.map_work import maps_by
+from vlmlens_plugins.analysis._maps.occluding import occlusion_maps, windows
+from vlmlens_plugins.analysis._maps.replacing import row_maps
+
+Floats = npt.NDArray[np.float64]
+GRID, BATCH = 4, 8
+LIMIT, NEAR = 1.1, 1e-3
+
+
+def occlusions(
+    vlm: Any, samples: Sequence[Sample], answers: tuple[str, str], rounds: int
+) -> list[Target]:
+    """Maps of pixels, of rows and of gradients beside a loop over the altered images.
+
+    The loop opens each image once, fills a box in an array, and gives batches of such images to
+    `encode` and `forward`.
+
+    Args:
+        vlm: The model.
+        samples: Samples with one image.
+        answers: What is followed, and its rival.
+        rounds: Of timing.
+    """
+    context = AnalysisContext([], None, cache(lambda: vlm), batch_size=BATCH)  # type: ignore[arg-type]
+    asked = [(Aim(one, answers, rival=1), Cells(image_sizes(one), GRID)) for one in samples]
+    bare, own, rows, slopes = "a loop over images", "occlusion", "rows", "gradients"
+    found: dict[str, list[Floats]] = {}
+
+    def keep(name: str, made: list[Floats]) -> None:
+        found[name] = made
+
+    variants: dict[str, Callable[[], object]] = {
+        bare: lambda: keep(bare, [_by_hand(vlm, *one) for one in asked]),
+        own: lambda: keep(own, [one.values for one in occlusion_maps(context, asked)]),
+        rows: lambda: row_maps(context, asked, ["projector"]),
+        slopes: lambda: maps_by(context, slopes, [aim for aim, _ in asked]),
+    }
+    seconds = in_turn(variants, rounds)
+    passes = 1 + windows(1, GRID, 1)
+    print(
+        f"a map of {GRID} x {GRID} boxes takes {passes} passes of a sample, in batches of {BATCH}; "
+        f"the map of rows as many, without the vision tower; that of gradients one, and back"
+    )
+    print(table(seconds, bare, per=len(samples) * passes, unit="sample and box"))
+    apart = float(np.abs(np.array(found[own]) - np.array(found[bare])).max())
+    print(f"largest difference between {own} and {bare}: {apart:.1e}", end="\n\n")
+    assert apart < NEAR < np.ptp(found[bare])
+    wall, cpu = (median(ratios(seconds[own], seconds[bare], kind)) for kind in ("wall", "cpu"))
+    return [Target("occlusion map, of a loop over images", wall, LIMIT, cpu=cpu)]
+
+
+def _by_hand(vlm: Any, aim: Aim, cells: Cells) -> Floats:
+    """The falls of the difference of log-probabilities, box by box."""
+    pixels = np.asarray(aim.sample.open_images()[0])
+    mean = pixels.mean((0, 1)).round().astype(np.uint8)
+    shown = [Image.fromarray(pixels)]
+    for number in range(len(cells)):
+        ((_, left, top, right, bottom),) = cells.area(np.array([number])).boxes
+        hidden = pixels.copy()
+        hidden[int(top) : int(bottom), int(left) : int(right)] = mean
+        shown.append(Image.fromarray(hidden))
+    one, other = (vlm.answer_ids(answer)[-1] for answer in aim.answers)
+    begun = [vlm.answer_ids(aim.answer)[:-1]]
+    scores: list[float] = []
+    for start in range(0, len(shown), BATCH):
+        some = [
+            Sample(f"{aim.sample.id} {start + i}", aim.sample.prompt, (image,))
+            for i, image in enumerate(shown[start : start + BATCH])
+        ]
+        batch = vlm.encode(some, answers=begun * len(some)) if begun[0] else vlm.encode(some)
+        logits = vlm.forward(batch, logits="last").logits.double()
+        scores += (logits[:, one] - logits[:, other]).tolist()
+    return scores[0] - np.array(scores[1:])

@@ -1,0 +1,205 @@
+"""What the model answers, with the image and without, and whether that is what has to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmlens.abc import AnalysisContext, ModelAdapter, WorkUnit
+from vlmlens.abc.model_work import JSON
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
+from vlmlens_plugins.analysis._blank_images import handed_over
+from vlmlens_plugins.analysis._scoring import AnswerScorer
+from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
+from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers, normalized
+from vlmlens_plugins.analysis.hallucination.options import ABSENT, HallucinationOptions
+from vlmlens_plugins.analysis.hallucination.work import Inside, InsideOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question with the model's answer.
+
+    Args:
+        sample: The question.
+        answer: What the model answers, as it wrote or chose it.
+        bad: What has to be told: the answer is wrong, or the object is absent.
+        sure: How sure the answer is. For wrong answers, its log-probability (among the choices,
+            where there are some); for absent objects, the log-odds of an answer that says absent.
+        blind: The same without the image.
+        object: The named object, or the question's text.
+        named: Whether `object` is an object.
+        inside: The result of `Inside`.
+    """
+
+    sample: Sample
+    answer: str
+    bad: bool
+    sure: float
+    blind: float
+    object: str
+    named: bool
+    inside: JSON
+
+    @property
+    def task(self) -> str:
+        """The task."""
+        return self.sample.task or ALL
+
+    @property
+    def stratum(self) -> str:
+        """Wrong answers are told apart from right ones with the same label."""
+        return str(self.sample.label)
+
+
+def usable(samples: Sequence[Sample], most: int) -> tuple[list[Sample], list[str]]:
+    """The samples with a label and an image, at most so many of each task; and what is left out."""
+    known = [sample for sample in samples if sample.label is not None and sample.images]
+    said = []
+    if len(known) < len(samples):
+        missing = len(samples) - len(known)
+        said.append(f"{missing} of {len(samples)} samples are left out: without label or image.")
+    tasks = rows_by_task(known)
+    for task, rows in tasks.items():
+        if len(rows) > most:
+            said.append(
+                f"{task}: only the first {most} of {len(rows)} samples are used; "
+                "set analysis.hallucination.samples for more."
+            )
+    return [known[i] for rows in tasks.values() for i in rows[:most]], said
+
+
+def asked(
+    context: AnalysisContext, samples: Sequence[Sample], options: HallucinationOptions
+) -> list[Case]:
+    """Ask the questions: the answers, the same without the image, and what is inside."""
+    written = _written(context, [one for one in samples if not one.choices], options)
+    lists = [sample.choices or (written[sample.id],) for sample in samples]
+    plain = [WorkUnit(s, {"choices": list(c)}) for s, c in zip(samples, lists, strict=True)]
+    seeing = context.run_units(ChoiceScores(), plain)
+    answers = [own[int(np.argmax(logs))] for own, logs in zip(lists, seeing, strict=True)]
+    hidden = [_blind(s, c, options, context.seed) for s, c in zip(samples, lists, strict=True)]
+    blind = context.run_units(ChoiceScores(), hidden)
+    spoken = AnswerScorer(context.model())
+    units = [
+        WorkUnit(sample, _arguments(spoken, sample, answer, options))
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+    work = Inside(InsideOptions(depths=options.depths))
+    found = context.run_units(work, units)
+    known = _known(samples)
+    return [
+        Case(
+            sample,
+            answer,
+            _is_bad(sample, answer, known[sample.task or ALL], options),
+            _sure(with_image, choices, answer, options),
+            _sure(without, choices, answer, options),
+            object_of(sample, options.object) or sample.prompt,
+            bool(object_of(sample, options.object)),
+            inside,
+        )
+        for sample, answer, choices, with_image, without, inside in zip(
+            samples, answers, lists, seeing, blind, found, strict=True
+        )
+    ]
+
+
+def object_of(sample: Sample, attribute: str) -> str:
+    """The named object; "" where there is none."""
+    value = sample.attributes.get(attribute)
+    return "" if value is None else str(value).strip()
+
+
+def says_absent(text: str, options: HallucinationOptions) -> bool:
+    """Whether a label or an answer says that the object is absent."""
+    return normalized(text) in {normalized(word) for word in options.absent}
+
+
+def _written(
+    context: AnalysisContext, samples: Sequence[Sample], options: HallucinationOptions
+) -> dict[str, str]:
+    """What the model writes, by sample id."""
+    work = WrittenAnswers(WriteOptions(max_new_tokens=options.max_new_tokens))
+    texts = context.run_units(work, [WorkUnit(sample) for sample in samples])
+    return {sample.id: text for sample, text in zip(samples, texts, strict=True)}
+
+
+def _blind(
+    sample: Sample, choices: Sequence[str], options: HallucinationOptions, seed: int
+) -> WorkUnit:
+    shown, said = handed_over(sample, options.blank, seed)
+    return WorkUnit(shown, {**said, "choices": list(choices)})
+
+
+def _known(samples: Sequence[Sample]) -> dict[str, KnownAnswers]:
+    """By task, how answers are read."""
+    labels: dict[str, list[str]] = {}
+    for sample in samples:
+        labels.setdefault(sample.task or ALL, []).append(str(sample.label))
+    return {task: KnownAnswers(own) for task, own in labels.items()}
+
+
+def _is_bad(
+    sample: Sample, answer: str, known: KnownAnswers, options: HallucinationOptions
+) -> bool:
+    if options.target == ABSENT:
+        return says_absent(str(sample.label), options)
+    if sample.choices:
+        return answer != sample.label
+    return known.read(answer) != normalized(str(sample.label))
+
+
+def _sure(
+    logs: Sequence[float], choices: Sequence[str], answer: str, options: HallucinationOptions
+) -> float:
+    scores = np.array(logs, np.float64)
+    own = np.array([choice == answer for choice in choices])
+    if options.target == ABSENT:
+        own = np.array([says_absent(choice, options) for choice in choices])
+    if len(choices) > 1:
+        scores = scores - np.logaddexp.reduce(scores)
+    if options.target == ABSENT and (own.all() or not own.any()):
+        sign = 1.0 if own.all() else -1.0
+        return sign * float(scores.max())
+    sure = float(np.logaddexp.reduce(scores[own]))
+    if options.target != ABSENT:
+        return sure
+    return sure - float(np.logaddexp.reduce(scores[~own]))
+
+
+def _arguments(
+    scorer: AnswerScorer, sample: Sample, answer: str, options: HallucinationOptions
+) -> dict[str, JSON]:
+    """What `Inside` is told of a sample."""
+    own = scorer.answer_ids(answer)
+    shared = _shared([own, *map(scorer.answer_ids, sample.choices)]) if sample.choices else 0
+    words = object_of(sample, options.object).split()
+    return {
+        "prefix": own[:shared],
+        "answer": [_spoken(scorer.vlm, own[shared:])] if own else [],
+        "object": [_spoken(scorer.vlm, scorer.answer_ids(word)) for word in words],
+        "region": region_of(sample, options.region),
+    }
+
+
+def region_of(sample: Sample, name: str) -> str:
+    """The name of the region that a sample is about: its attribute of that name, or the name."""
+    own = sample.attributes.get(name)
+    return name if own is None else str(own)
+
+
+def _shared(ids: Sequence[Sequence[int]]) -> int:
+    """How many tokens all begin with; 0 where they do not part before the shortest ends."""
+    for number, tokens in enumerate(zip(*ids, strict=False)):
+        if len(set(tokens)) > 1:
+            return number
+    return 0
+
+
+def _spoken(vlm: ModelAdapter, ids: Sequence[int]) -> list[int]:
+    """The tokens of a word that are not only a space."""
+    return [token for token in ids if vlm.decode([token]).strip()] or list(ids)

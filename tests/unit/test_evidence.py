@@ -1,0 +1,530 @@
+"""Evidence on the demo model, of which it is known what its answers rest on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
+from vlmlens.errors import DataError, MissingAnnotation, SpecError, VlmlensError
+from vlmlens.results import Result, Verdict
+from vlmlens.samples import Sample
+from vlmlens_adapter_clip.checks import ClipChecks
+from vlmlens_plugins.analysis._altered import Canvas
+from vlmlens_plugins.analysis.evidence import Evidence, EvidenceOptions
+from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
+from vlmlens_plugins.analysis.evidence.conditions import (
+    BACKGROUND,
+    CONDITIONS,
+    DIFFERENT,
+    FULL,
+    HIDDEN,
+    HINT,
+    KEPT,
+    NONE,
+    RANDOM,
+    RIGHT_HINT,
+    SAME,
+    WRONG_HINT,
+    asked,
+)
+from vlmlens_plugins.analysis.evidence.estimates import Estimate
+from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
+from vlmlens_plugins.analysis.evidence.regions import key_regions, overlap, shifts
+from vlmlens_plugins.analysis.evidence.verdict import judge
+from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
+from vlmlens_plugins.demo.questions import presence_prompt
+from vlmlens_plugins.demo.scenes import Scene, draw, make_scene
+
+SCENES = 8
+QUICK: dict[str, Any] = {"draws": 200, "random_regions": 3, "pictures": 1}
+
+
+def context(vlm: ModelAdapter, samples: Sequence[Sample], **more: Any) -> AnalysisContext:
+    store: ColumnStore = None  # type: ignore[assignment]  # evidence reads no columns
+    return AnalysisContext(samples, store, cache(lambda: vlm), **more)
+
+
+def analyse(vlm: ModelAdapter, samples: Sequence[Sample], **options: Any) -> Result:
+    analysis = Evidence(EvidenceOptions.model_validate({**QUICK, **options}))
+    analysis.check(samples, ())
+    analysis.check_model(vlm, samples, ())
+    return analysis.run(context(vlm, samples))
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    made = DemoDataset("scenes", DemoOptions(scenes=SCENES)).samples([])
+    return [sample for sample in made if sample.task in ("color", "surface")] + _presence()
+
+
+def _presence() -> list[Sample]:
+    """One question about scenes with and without what it asks for."""
+    scenes = [make_scene(i) for i in range(120)]
+    having = [scene for scene in scenes if scene.contains("blue", "cube")][: SCENES // 2]
+    others = [scene for scene in scenes if not scene.contains("blue", "cube")][: SCENES // 2]
+    return [_asking(scene, "yes") for scene in having] + [_asking(scene, "no") for scene in others]
+
+
+def _asking(scene: Scene, label: str) -> Sample:
+    boxes = [
+        [item.x, item.y, item.x + item.size, item.bottom]
+        for item in scene.objects
+        if (item.color, item.shape) == ("blue", "cube")
+    ]
+    about = {"region": "asked", "regions": json.dumps({"asked": boxes})} if boxes else {}
+    prompt, choices = presence_prompt("blue", "cube"), ("yes", "no")
+    return Sample(
+        f"{scene.id}/cube", prompt, (draw(scene),), label, choices, scene.id, "presence", about
+    )
+
+
+@pytest.fixture(scope="module")
+def result(vlm: ModelAdapter, samples: Sequence[Sample]) -> Result:
+    return analyse(vlm, samples, max_flips=0.4)
+
+
+def of_task(result: Result, task: str) -> dict[str, Any]:
+    table = result.table("evidence")
+    return dict(zip(table.columns, table.rows()[table.columns["task"].index(task)], strict=True))
+
+
+def test_color_rests_on_the_main_object(result: Result) -> None:
+    found = of_task(result, "color")
+    assert found["verdict"] == Verdict.RESTS_ON_REGION
+    assert found["need"] >= 0.9 * found["effect"]
+    assert abs(found["background"]) <= 0.05 * found["effect"]
+    assert found["specificity"] >= 0.8 * found["effect"]
+    assert 0.9 <= found["enough_share"] <= 1.1
+    assert found["follows"] == found["keeps"] == 1
+    assert found["to_background"] == 0
+
+
+def test_surface_rests_on_the_text(result: Result) -> None:
+    found = of_task(result, "surface")
+    assert found["verdict"] == Verdict.RESTS_ON_TEXT
+    assert found["flips"] == found["follows"] == 0
+    assert abs(found["effect"]) < 0.1
+    assert found["need_share"] is None
+
+
+def test_presence_follows_the_exchanged_image(result: Result) -> None:
+    found = of_task(result, "presence")
+    assert found["follows"] >= 0.9
+    assert found["with_region"] == SCENES // 2
+    assert found["exchanged"] == SCENES
+    assert found["need"] >= 0.9 * found["effect"]
+    assert found["verdict"] == Verdict.RESTS_ON_REGION or found["p"] > 0.05
+
+
+def test_the_answer_comes_first(result: Result) -> None:
+    assert [finding.subject for finding in result.findings[:3]] == ["color", "surface", "presence"]
+    assert result.findings[0].text.startswith("color: the answer rests on the key region: hiding")
+    assert {glance.subject: glance.text for glance in result.overview} == {
+        "color": "the region",
+        "surface": "the text",
+        "presence": result.overview[2].text,
+    }
+    assert {figure.kind for figure in result.figures} == {"heatmap", "patches"}
+
+
+def test_scores_are_those_of_a_pass_with_these_pixels(
+    vlm: ModelAdapter, samples: Sequence[Sample], result: Result
+) -> None:
+    table = result.table("evidence-samples")
+    row = dict(zip(table.columns, table.rows()[0], strict=True))
+    sample = samples[0]
+    label, rival = (vlm.answer_ids(row[name])[0] for name in ("label", "rival"))
+    left, top, right, bottom = json.loads(str(sample.attributes["regions"]))["main"]
+    whole = np.asarray(sample.open_images()[0])
+
+    def score(pixels: np.ndarray[Any, Any] | None) -> float:
+        images = () if pixels is None else (Image.fromarray(pixels),)
+        batch = vlm.encode([Sample("s", sample.prompt, images)])
+        logits: Any = vlm.forward(batch, logits="last").logits
+        return float(logits[0, label] - logits[0, rival])
+
+    hidden, kept = [], []
+    for fill in (whole.mean((0, 1)).round(), 128):
+        one, other = whole.copy(), np.broadcast_to(fill, whole.shape).astype(np.uint8)
+        one[top:bottom, left:right] = fill
+        other[top:bottom, left:right] = whole[top:bottom, left:right]
+        hidden.append(score(one))
+        kept.append(score(other))
+    full, none = score(whole), score(None)
+    assert row["full"] == pytest.approx(full, abs=1e-4)
+    assert row["prior"] == pytest.approx(none, abs=1e-4)
+    assert row["need"] == pytest.approx(full - np.mean(hidden), abs=1e-4)
+    assert row["enough"] == pytest.approx(np.mean(kept) - none, abs=1e-4)
+
+
+# ---------------------------------------------------------------- numbers, without a model
+
+
+def _made(seed: int, choices: int = 4, count: int = 9) -> tuple[list[Case], list[dict[str, Any]]]:
+    """Cases with random answers under all conditions."""
+    rng = np.random.default_rng(seed)
+    names = tuple("abcdef"[:choices])
+    known = [
+        Known(Sample(f"s{i}", "?", ("x.png",), choices=names, group=f"g{i // 2}"), names[i % 3], ())
+        for i in range(count)
+    ]
+    cases = [
+        Case(one, names, None, known[(i + 1) % count], known[(i + 1) % count], (i + 1) % 3, ())
+        for i, one in enumerate(known)
+    ]
+    several = {HIDDEN: 2, KEPT: 2, RANDOM: 5}
+    logs = [
+        {name: list(rng.normal(size=(several.get(name, 1), choices))) for name in CONDITIONS}
+        for _ in cases
+    ]
+    return cases, logs
+
+
+def _numbers(cases: Sequence[Case], logs: Sequence[dict[str, Any]]) -> TaskNumbers:
+    every = [scores(*pair) for pair in zip(cases, logs, strict=True)]
+    return numbers("t", range(len(cases)), cases, every, draws=300, seed=1)
+
+
+def test_quantities_equal_their_formulas() -> None:
+    cases, logs = _made(0)
+    found = _numbers(cases, logs)
+    expected: dict[str, list[float]] = {}
+    for case, each in zip(cases, logs, strict=True):
+        label = "abcd".index(case.known.label)
+        other = "abcd".index(case.different.label)  # type: ignore[union-attr]
+        full = each[FULL][0]
+        rival = max((k for k in range(4) if k != label), key=lambda k: float(full[k]))
+        s = {name: np.mean([x[label] - x[rival] for x in rows]) for name, rows in each.items()}
+        says = {name: rows[0].argmax() for name, rows in each.items()}
+        row = {
+            "effect": s[FULL] - s[NONE],
+            "need": s[FULL] - s[HIDDEN],
+            "enough": s[KEPT] - s[NONE],
+            "specificity": s[RANDOM] - s[HIDDEN],
+            "background": s[FULL] - s[BACKGROUND],
+            "flips": says[DIFFERENT] != says[FULL],
+            "hint_alone": says[HINT] == other,
+            "vision": ((says[WRONG_HINT] == label) + (says[RIGHT_HINT] == other + 0)) / 2,
+            "text": ((says[WRONG_HINT] == other) + (says[RIGHT_HINT] == label)) / 2,
+        }
+        if says[FULL] == label:
+            row["follows"] = says[DIFFERENT] == other
+            row["keeps"] = says[SAME] == label
+        if says[FULL] != other:
+            row["pull"] = says[WRONG_HINT] == other
+        for name, value in row.items():
+            expected.setdefault(name, []).append(float(value))
+    for name, values in expected.items():
+        assert found.means[name].value == pytest.approx(np.mean(values)), name
+    vision, text = np.mean(expected["vision"]), np.mean(expected["text"])
+    assert found.preference == pytest.approx((vision - text) / (vision + text))
+    assert found.means["neither"].value == pytest.approx(1 - vision - text)
+
+
+def test_shares_are_ratios_of_means_and_their_intervals_resample_groups() -> None:
+    cases, logs = _made(1)
+    for case, each in zip(cases, logs, strict=True):
+        each[NONE] = [each[NONE][0] * 0]
+        each[FULL][0][case.label] += 8
+    found = _numbers(cases, logs)
+    need, effect = found.quantities.need, found.quantities.effect
+    assert found.shares["need"].value == pytest.approx(need.sum() / effect.sum())
+    groups = [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    rng = np.random.default_rng(7)
+    drawn = []
+    for _ in range(4000):
+        rows = [i for k in rng.integers(0, 5, 5) for i in groups[k]]
+        drawn.append(need[rows].sum() / effect[rows].sum())
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found.shares["need"].low == pytest.approx(low, abs=0.05)
+    assert found.shares["need"].high == pytest.approx(high, abs=0.05)
+
+
+def test_open_questions_are_scored_by_the_log_probability_of_the_label() -> None:
+    known = [
+        Known(Sample(f"s{i}", "?", ("x.png",), group=f"g{i}"), a, ()) for i, a in enumerate("ab")
+    ]
+    (case, _) = cases_of(known, known, places=2, seed=0)
+    assert case.answers == ("a", "b")
+    found = scores(case, {FULL: [np.array([-1.0, -3.0])], DIFFERENT: [np.array([-5.0, -2.0])]})
+    assert (found.of(FULL), found.of(DIFFERENT), found.rival) == (-1.0, -5.0, None)
+    assert found.share(DIFFERENT, 1) == 1
+
+
+def test_images_are_exchanged_between_groups_that_ask_the_same() -> None:
+    def one(name: str, prompt: str, label: str, group: str) -> Known:
+        choices = ("red", "blue", "green")
+        return Known(Sample(name, prompt, (f"{name}.png",), label, choices, group, "t"), label, ())
+
+    pool = [
+        one("a", "p", "red", "1"),
+        one("b", "p", "red", "1"),
+        one("c", "p", "red", "2"),
+        one("d", "p", "blue", "1"),
+        one("e", "p", "green", "2"),
+        one("f", "q", "blue", "3"),
+    ]
+    for seed in range(5):
+        case, *_, last = cases_of(pool, pool, places=1, seed=seed)
+        assert case.same is pool[2]
+        assert case.different is pool[4]
+        assert case.other == case.wrong == 2
+        assert (last.same, last.different) == (None, None)
+        assert last.exchanged in pool[:5]
+        assert last.wrong in (0, 2)
+        conditions = {name for name, _ in asked(last, EvidenceOptions())}
+        assert conditions == {FULL, NONE, DIFFERENT, WRONG_HINT, HINT}
+
+
+# ---------------------------------------------------------------- regions
+
+
+def _inside(*box: int, size: tuple[int, int] = (40, 60)) -> list[np.ndarray[Any, Any]]:
+    found = np.zeros(size, bool)
+    left, top, right, bottom = box
+    found[top:bottom, left:right] = True
+    return [found]
+
+
+def test_random_regions_have_equal_area_and_keep_off_the_region() -> None:
+    inside = _inside(5, 5, 20, 20)
+    moved = shifts(inside, 10, np.random.default_rng(0))
+    assert len(set(moved)) == 10
+    assert all(overlap(inside, move) == 0 for move in moved)
+    for right, down in moved:
+        assert 0 <= 5 + right <= 45
+        assert 0 <= 5 + down <= 25
+
+
+def test_a_region_that_fills_the_image_comes_in_on_the_other_side() -> None:
+    wide = _inside(0, 10, 60, 30)
+    moved = shifts(wide, 10, np.random.default_rng(0))
+    assert len(moved) == 10
+    assert max(overlap(wide, move) for move in moved) < 0.3
+    everything = _inside(0, 0, 60, 40)
+    assert {overlap(everything, m) for m in shifts(everything, 3, np.random.default_rng(0))} == {1}
+
+
+def test_overlap_is_the_share_of_pixels() -> None:
+    inside = _inside(0, 0, 10, 10)
+    assert overlap(inside, (5, 0)) == 0.5
+    assert overlap(inside, (5, 5)) == 0.25
+    assert overlap(inside, (0, 0)) == 1
+
+
+def test_large_pictures_are_counted_in_cells() -> None:
+    inside = _inside(100, 100, 700, 500, size=(900, 1600))
+    moved = shifts(inside, 10, np.random.default_rng(0))
+    assert max(overlap(inside, move) for move in moved) < 0.1
+
+
+def _with(regions: dict[str, Any] | None, task: str = "t", **attributes: Any) -> Sample:
+    about = {} if regions is None else {"regions": json.dumps(regions)}
+    return Sample("s", "?", ("x.png",), "a", task=task, attributes={**about, **attributes})
+
+
+BOTH = {"cup": [0, 0, 4, 4], "cat+dog": [4, 4, 8, 8]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "attribute", "expected"),
+    [
+        (None, None, ("cup", "cat+dog")),
+        (None, "cup", ("cup",)),
+        (None, "cat+dog", ("cat+dog",)),
+        (None, "*", ("cup", "cat+dog")),
+        ("cup", "cat+dog", ("cup",)),
+        ("*", "cup", ("cup", "cat+dog")),
+        ({"t": "cup"}, "cat+dog", ("cup",)),
+        ({"u": "cup"}, "cat+dog", ("cat+dog",)),
+    ],
+)
+def test_the_key_region(wanted: Any, attribute: str | None, expected: tuple[str, ...]) -> None:
+    named = {} if attribute is None else {"region": attribute}
+    samples = [_with(BOTH, **named), _with(BOTH, "u")]
+    assert key_regions(samples, wanted)[0] == expected
+
+
+def test_where_others_of_the_task_name_theirs_a_sample_without_has_none() -> None:
+    samples = [_with(BOTH, region="cup"), _with(BOTH), _with(BOTH, "u")]
+    assert key_regions(samples, None) == [("cup",), (), ("cup", "cat+dog")]
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "error", "message"),
+    [
+        ([_with(None)], {}, MissingAnnotation, "no sample has one"),
+        ([replace(_with(BOTH), images=())], {}, MissingAnnotation, "hides parts of images"),
+        ([_with(BOTH, region="hat")], {}, DataError, "its key region is 'hat'"),
+        ([_with(BOTH)], {"region": "hat"}, SpecError, "has a region 'hat'"),
+        ([_with(BOTH)], {"region": {"color": "cup"}}, SpecError, "There is no task 'color'"),
+        ([_with(BOTH)], {"max_questions": 20}, SpecError, "up to 23 questions"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_the_model_is_loaded(
+    samples: list[Sample],
+    options: dict[str, Any],
+    error: type[VlmlensError],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "x.png")
+    Image.new("RGB", (8, 8)).save(path)
+    shown = [replace(s, images=(path,) if s.images else ()) for s in samples]
+    with pytest.raises(error, match=message):
+        Evidence(EvidenceOptions.model_validate(options)).check(shown, ())
+
+
+def test_a_region_outside_of_the_image_is_said_before_the_model_is_loaded() -> None:
+    sample = replace(_with({"cup": [0, 0, 9, 9]}), images=(Image.new("RGB", (8, 8)),))
+    with pytest.raises(DataError, match="outside its 8 x 8 image"):
+        Evidence(EvidenceOptions()).check([sample], ())
+
+
+@pytest.mark.parametrize(
+    "options", [{"fills": ["gray", "gray"]}, {"hint": "It is {answer}."}, {"fills": []}]
+)
+def test_options_without_a_meaning_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"fill is named twice|hold|at least 1"):
+        EvidenceOptions.model_validate(options)
+
+
+def test_another_background_comes_without_its_own_object() -> None:
+    red, blue = (np.full((16, 16, 3), value, np.uint8) for value in ((200, 0, 0), (0, 0, 200)))
+    blue[8:, 8:] = (0, 255, 0)
+    known = [
+        Known(
+            Sample(
+                name, "?", (Image.fromarray(pixels),), label, ("a", "b"), name, "t",
+                {"regions": json.dumps({"key": box})},
+            ),
+            label,
+            ("key",),
+        )
+        for name, pixels, label, box in (
+            ("one", red, "a", [0, 0, 4, 4]), ("two", blue, "b", [8, 8, 16, 16]),
+        )
+    ]  # fmt: skip
+    case, _ = cases_of(known, known, places=1, seed=0)
+    (question,) = [q for name, q in asked(case, EvidenceOptions()) if name == BACKGROUND]
+    assert question.other is not None
+    seen = Canvas(question.sample).altered(question.alteration, question.other.images)
+    pixels = np.asarray(seen.images[0])
+    assert (pixels[:4, :4] == (200, 0, 0)).all()
+    assert (pixels[8:, 8:] == blue.mean((0, 1)).round()).all()
+    assert (pixels[4:8] == (0, 0, 200)).all()
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def _task(**changes: tuple[float, float, float] | float) -> TaskNumbers:
+    cases, logs = _made(0)
+    made = _numbers(cases, logs)
+    given: dict[str, Any] = {
+        "follows": (0.9, 0.8, 1),
+        "flips": (0.9, 0.8, 1),
+        "specificity": (0.8, 0.7, 0.9),
+        "background": (0, -0.1, 0.1),
+        "corrected": 0.01,
+        **changes,
+    }
+    found = {k: Estimate(*v, 20) for k, v in given.items() if isinstance(v, tuple)}
+    rates = {name: found[name] for name in ("follows", "flips")}
+    shares = {name: found[name] for name in ("specificity", "background")}
+    return replace(made, means={**made.means, **rates}, shares=shares, corrected=given["corrected"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Verdict.RESTS_ON_REGION),
+        ({"corrected": 0.2}, Verdict.INCONCLUSIVE),
+        ({"specificity": (0.3, 0.1, 0.6)}, Verdict.RESTS_ON_REGION),
+        ({"specificity": (0.2, 0.1, 0.6)}, Verdict.INCONCLUSIVE),
+        ({"specificity": (0.1, 0.0, 0.2)}, Verdict.RESTS_ON_IMAGE),
+        ({"background": (0.2, 0.1, 0.3)}, Verdict.INCONCLUSIVE),
+        ({"background": (0.5, 0.3, 0.7)}, Verdict.RESTS_ON_IMAGE),
+        ({"follows": (0.6, 0.4, 0.8)}, Verdict.INCONCLUSIVE),
+        ({"follows": (0.1, 0.0, 0.2)}, Verdict.INCONCLUSIVE),
+        ({"follows": (0.0, 0.0, 0.08), "flips": (0.0, 0.0, 0.08)}, Verdict.RESTS_ON_TEXT),
+        ({"follows": (0.0, 0.0, 0.12), "flips": (0.0, 0.0, 0.12)}, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_verdicts(changes: dict[str, Any], expected: Verdict) -> None:
+    assert judge(_task(**changes), EvidenceOptions()).verdict is expected
+
+
+# ---------------------------------------------------------------- any data with regions
+
+
+def test_photographs_with_regions_by_hand(vlm: ModelAdapter) -> None:
+    photographs = [Image.fromarray(image) for image in load_sample_images().images]
+    boxes = [[0, 150, 640, 427], [150, 100, 450, 400]]
+    samples = [
+        Sample(
+            f"p{i}", "Color of the main object:", (image,), choices=("red", "yellow", "orange"),
+            task="color", attributes={"regions": json.dumps({"thing": box})},
+        )
+        for i, (image, box) in enumerate(zip(photographs, boxes, strict=True))
+    ]  # fmt: skip
+    result = analyse(vlm, samples, random_regions=2)
+    table = result.table("evidence-samples")
+    assert table.columns["label"] == table.columns["answer"]
+    assert np.isfinite(np.array(table.columns["specificity"], float)).all()
+    assert np.isfinite(np.array(table.columns["background"], float)).all()
+    assert "No sample has a label; the model's own answers are followed." in result.warnings
+    assert [finding.verdict for finding in result.findings][:1] == [Verdict.INCONCLUSIVE]
+
+
+def test_a_mask_is_as_good_as_a_box(
+    vlm: ModelAdapter, samples: Sequence[Sample], tmp_path: Path
+) -> None:
+    colors = [sample for sample in samples if sample.task == "color"][:2]
+    masked = []
+    for sample in colors:
+        path = str(tmp_path / f"{sample.group}.png")
+        left, top, right, bottom = json.loads(str(sample.attributes["regions"]))["main"]
+        mask = np.zeros((128, 128), np.uint8)
+        mask[top:bottom, left:right] = 255
+        Image.fromarray(mask).save(path)
+        regions = json.dumps({"main": {"image": 0, "mask": path}})
+        masked.append(replace(sample, attributes={"regions": regions, "region": "main"}))
+    by_box, by_mask = (analyse(vlm, each, random_regions=2) for each in (colors, masked))
+    for name in ("need", "enough", "random", "background"):
+        one, other = (r.table("evidence-samples").columns[name] for r in (by_box, by_mask))
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_open_questions_and_a_gray_image(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
+    colors = [replace(s, choices=()) for s in islice(samples, 0, 8) if s.task == "color"]
+    result = analyse(vlm, colors, blind="gray", random_regions=1)
+    row = dict(zip(result.table("evidence-samples").columns,
+                   result.table("evidence-samples").rows()[0], strict=True))  # fmt: skip
+    batch = vlm.encode([colors[0]])
+    logits: Any = vlm.forward(batch, logits="last").logits
+    token = vlm.answer_ids(str(colors[0].label))[0]
+    assert row["rival"] is None
+    assert row["full"] == pytest.approx(float(logits[0].log_softmax(-1)[token]), abs=1e-4)
+    assert Evidence(EvidenceOptions(blind="gray")).needs() == frozenset()
+    assert Evidence(EvidenceOptions()).needs() == {"text-only"}
+
+
+def test_a_model_that_writes_nothing_needs_labels_or_choices(samples: Sequence[Sample]) -> None:
+    clip = ClipChecks().load()
+    analysis = Evidence(EvidenceOptions(blind="gray"))
+    bare = [replace(sample, label=None, choices=()) for sample in samples]
+    with pytest.raises(MissingAnnotation, match="neither labels nor choices"):
+        analysis.check_model(clip, bare, ())
+    analysis.check_model(clip, samples, ())
