@@ -12,13 +12,25 @@ from vlmlens._version import __version__
 
 if TYPE_CHECKING:
     from vlmlens.abc.hookspecs import hookimpl
-    from vlmlens.api import Run, analyze, compare, export, extract, load, open, run  # noqa: A004
+    from vlmlens.api import (
+        Look,
+        Run,
+        analyze,
+        compare,
+        export,
+        extract,
+        load,
+        look,
+        open,  # noqa: A004
+        run,
+    )
     from vlmlens.errors import VlmlensError
     from vlmlens.samples import Sample
     from vlmlens.tokens import Column, Selector
 
 __all__ = [
     "Column",
+    "Look",
     "Run",
     "Sample",
     "Selector",
@@ -30,12 +42,14 @@ __all__ = [
     "extract",
     "hookimpl",
     "load",
+    "look",
     "open",
     "run",
 ]
 
 _HOMES = {
     "Column": "vlmlens.tokens",
+    "Look": "vlmlens.api",
     "Run": "vlmlens.api",
     "Sample": "vlmlens.samples",
     "Selector": "vlmlens.tokens",
@@ -46,6 +60,7 @@ _HOMES = {
     "extract": "vlmlens.api",
     "hookimpl": "vlmlens.abc.hookspecs",
     "load": "vlmlens.api",
+    "look": "vlmlens.api",
     "open": "vlmlens.api",
     "run": "vlmlens.api",
 }

@@ -13,6 +13,7 @@ from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.observer import Observer
 from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.given import Given
+from vlmlens.compose.looking import ANALYSIS, Picture, notes_on, questions
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
@@ -20,10 +21,22 @@ from vlmlens.results import Result
 from vlmlens.runner import execution
 from vlmlens.runner.progress import watched
 from vlmlens.runner.run_folder import RunMode
+from vlmlens.runs.look import Look
 from vlmlens.runs.run import Run, is_run
 from vlmlens.spec.model import MAX_PIXELS, RunSpec, make_spec
 
-__all__ = ["Run", "analyze", "compare", "export", "extract", "load", "open", "run"]
+__all__ = [
+    "Look",
+    "Run",
+    "analyze",
+    "compare",
+    "export",
+    "extract",
+    "load",
+    "look",
+    "open",
+    "run",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,6 +159,64 @@ def run(
         VlmlensError: Bad input, before anything heavy starts.
     """
     return _executed(locals())
+
+
+@_described
+def look(
+    image: Picture | Sequence[Picture],
+    question: str | Sequence[str],
+    *,
+    choices: Sequence[str] = (),
+    against: Picture | None = None,
+    against_question: str | None = None,
+    grid: int | None = None,
+    adapter: str = "auto",
+    model: StrPath | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    device_map: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    attention: str | None = None,
+    quantization: Literal["4bit", "8bit"] | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int | Literal["auto"] = "auto",
+    seed: int = 0,
+    out: StrPath | None = None,
+    mode: RunMode = "new",
+    progress: bool | None = None,
+    observer: Observer | None = None,
+) -> Look:
+    """Ask about a picture: the answer, where it forms, and what it rests on. As `vlmlens look`.
+
+    `image` is a path or a Pillow image, `question` a text; of several, each question is asked about
+    each picture. `choices` are answers to choose from. `against` is another picture, or
+    `against_question` another question, and the difference to it is traced. `grid` is the number of
+    steps along each side of the picture for the map of evidence. Without an adapter or a model, the
+    demo model answers, which only knows drawn scenes. `mode`, `progress` and `observer` are those
+    of `run`.
+
+    Returns:
+        `look.answer`, `look.findings`, `look.page`; in a notebook it shows itself.
+
+    Raises:
+        VlmlensError: Bad input, before anything heavy starts.
+    """
+    given = dict(locals())
+    for name in ("image", "question", "choices", "against", "against_question", "grid"):
+        del given[name]
+    told, shown = given.pop("observer"), given.pop("progress")
+    pictures = image if isinstance(image, list | tuple) else [image]
+    texts = [question] if isinstance(question, str) else question
+    samples = questions(
+        pictures, texts, choices=choices, against=against, against_question=against_question
+    )
+    del given["mode"]
+    spec = _spec({**given, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
+    with watched(told, shown) as watcher:
+        plan = compose(
+            spec, Registry.default(), observer=watcher, notes=notes_on(spec), data=samples
+        )
+        return Look(execution.execute(plan, mode=mode, observer=watcher))
 
 
 @_described

@@ -240,7 +240,7 @@ def _look_alike(one: Sample, other: Sample) -> bool:
         return True
     files = (_files(one), _files(other))
     if files[0] is None or files[1] is None:
-        return _same_pixels(one, other)
+        return same_pixels(one, other)
     return _same_pixels_of_files(files[0], files[1])
 
 
@@ -266,10 +266,15 @@ def _files(sample: Sample) -> _Files | None:
 @lru_cache(maxsize=100_000)
 def _same_pixels_of_files(one: _Files, other: _Files) -> bool:
     samples = (Sample(each.sample, "", each.images, rules=each.rules) for each in (one, other))
-    return _same_pixels(*samples)
+    return same_pixels(*samples)
 
 
-def _same_pixels(one: Sample, other: Sample) -> bool:
+def same_pixels(one: Sample, other: Sample) -> bool:
+    """Whether two samples with as many images show the same, pixel by pixel.
+
+    Raises:
+        ImageError: An image is missing or cannot be read.
+    """
     shown = zip(one.open_images(), other.open_images(), strict=True)
     return all(a.size == b.size and a.tobytes() == b.tobytes() for a, b in shown)
 

@@ -10,6 +10,7 @@ from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
 from vlmlens_plugins.analysis.evidence.checks import EvidenceChecks
 from vlmlens_plugins.analysis.hallucination.checks import HallucinationChecks
 from vlmlens_plugins.analysis.heads.checks import HeadsChecks
+from vlmlens_plugins.analysis.look.checks import LookChecks
 from vlmlens_plugins.analysis.occlusion.checks import OcclusionChecks
 from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.removal.checks import RemovalChecks
@@ -71,3 +72,7 @@ class TestEvidence(EvidenceChecks):
 
 class TestOcclusion(OcclusionChecks):
     """Occlusion."""
+
+
+class TestLook(LookChecks):
+    """Look."""

@@ -20,6 +20,7 @@ from tests import _program
 from vlmlens import Run
 
 COMMANDS = (
+    "look",
     "run",
     "extract",
     "analyze",

@@ -26,6 +26,7 @@ HEAVY = (
 )
 UNNEEDED = (*HEAVY, "rich.console", "importlib.metadata", "email")
 COMMANDS = (
+    "look",
     "run",
     "extract",
     "analyze",

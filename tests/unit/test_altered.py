@@ -155,3 +155,15 @@ def test_scores_are_those_of_the_altered_picture(vlm, scenes):
         np.testing.assert_allclose(found, logs[tokens].numpy(), atol=1e-4)
     right_answer = color.choices.index(color.label)
     assert plain[right_answer] - hidden[right_answer] > 1
+
+
+@pytest.mark.parametrize("shift", [(4, 3), (15, 8), (-5, -4)])
+def test_a_moved_area_has_as_many_pixels(shift):
+    area = Area(regions=("thing",), shift=shift)
+    (moved,) = Canvas(_sample()).inside(area)
+    right, down = shift
+    rows, columns = np.nonzero(_inside())
+    expected = np.zeros_like(moved)
+    expected[(rows + down) % 12, (columns + right) % 20] = True
+    assert (moved == expected).all()
+    assert Area.from_json(json.loads(json.dumps(area.to_json()))) == area

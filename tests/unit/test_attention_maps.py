@@ -134,9 +134,10 @@ def test_closed_forms() -> None:
     twice = rolled(even, rolled(even, one))
     torch.testing.assert_close(twice, 0.25 * one + 0.75 * even[0])
     torch.testing.assert_close(twice.sum(-1), torch.ones(n, dtype=torch.float64))
-    assert torch.equal(related(even, torch.zeros_like(even), one), one)
-    torch.testing.assert_close(related(even, torch.full_like(even, -1.0), one), one)
-    torch.testing.assert_close(related(even, torch.ones_like(even), one), one + even[0])
+    ones = torch.ones(2, n, 1, dtype=torch.float64)  # a gradient of 1 at each weight
+    assert torch.equal(related(even, torch.zeros_like(ones), ones, one), one)
+    torch.testing.assert_close(related(even, -ones, ones, one), one)
+    torch.testing.assert_close(related(even, ones, ones, one), one + even[0])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma 2"])

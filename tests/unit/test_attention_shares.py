@@ -28,7 +28,13 @@ from vlmlens_plugins.analysis.attention import AttentionAnalysis
 from vlmlens_plugins.analysis.attention.checks import looking, with_region
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
 from vlmlens_plugins.analysis.attention.places import Place, boxes_of, moved, others_by_sample
-from vlmlens_plugins.analysis.attention.work import SHARES, ShareOptions, ShareWork
+from vlmlens_plugins.analysis.attention.work import (
+    SHARES,
+    MapOptions,
+    MapWork,
+    ShareOptions,
+    ShareWork,
+)
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 Array = npt.NDArray[Any]
@@ -285,6 +291,36 @@ def test_runs_of_two_models_are_compared_by_sample() -> None:
     assert block == pytest.approx([0.0] * len(block), abs=1e-6)
 
 
+def test_the_demo_model_writes_its_colour_from_the_object(vlm: Any, scenes: list[Sample]) -> None:
+    """Planted: the answer of `color` comes from the main object, that of `number` from all."""
+    found = {}
+    for task in ("color", "number"):
+        given = [scene for scene in scenes if scene.task == task]
+        units = [WorkUnit(s, {"prefix": [], "among": [], "drawn": False}) for s in given]
+        told = MapWork(MapOptions(methods=("value-weighted", "relevance"))).run(vlm, units)
+        for method in ("value-weighted", "relevance"):
+            found[task, method] = np.mean([one["region"][method] for one in told])
+    assert found["color", "value-weighted"] > 0.85
+    assert found["color", "relevance"] > 0.8
+    assert found["number", "value-weighted"] < 0.5
+
+
+def test_a_photograph_with_a_region_by_hand(vlm: Any) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    box = {"temple": [160, 80, 480, 347]}
+    given = [Sample("china", "What is this?", (photo,), attributes={"regions": json.dumps(box)})]
+    result = analysed(vlm, given, region="temple")
+    finding = result.findings[0]
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert "to the key region" in finding.text
+    assert 0.3 < float(finding.values["area"] or 0) < 0.8
+    (rollout,) = [f for f in result.figures if f.name.endswith("map-rollout")]
+    assert len(rollout.sheets[0].boxes) == 64
+
+
 def test_what_is_refused() -> None:
     given = samples()
     with pytest.raises(SpecError, match="No sample has a region 'moon'"):
@@ -295,6 +331,8 @@ def test_what_is_refused() -> None:
         analysed(tiny_model("sdpa"), given, heads=[4])
     with pytest.raises(SpecError, match="source=model does not read any"):
         analysed(tiny_model("sdpa"), given, source="model", columns=["llm.block.0.attn"])
+    with pytest.raises(CompositionError, match="No column has a weight per image token"):
+        analysed(tiny_model("sdpa"), given, source="columns")
     with pytest.raises(CompositionError, match="only compares"):
         analysed(ClipChecks().load(), given)
 

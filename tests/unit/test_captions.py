@@ -18,6 +18,7 @@ from vlmlens_plugins.analysis.captions import Captions
 from vlmlens_plugins.analysis.captions.object_names import demo_names, read_names
 from vlmlens_plugins.analysis.captions.options import CaptionOptions
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
+from vlmlens_plugins.demo.scenes import COLORS, SHAPES
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 TABLE = """
@@ -71,6 +72,8 @@ def table(tmp_path: Path) -> str:
         ("buses, the bus's door", ["bus", "bus"]),
         ("puppies (and a puppy)", ["dog", "dog"]),
         ("There is no dog.", ["dog"]),
+        ("my_dog, hot_dogs; a seaside, a sea lion's", ["dog", "hot dog", "sea lion"]),
+        ("a hot do\u017f, an \u0130, a PUPPY, hot d\u0131g", ["dog"]),
         ("", []),
     ],
 )
@@ -91,6 +94,8 @@ def test_json_and_lines_say_the_same(table: str, tmp_path: Path) -> None:
 
 def test_the_kind_of_an_object_is_true_and_the_other_way_round_is_not() -> None:
     names = demo_names()
+    assert {*SHAPES, *names.kinds} == set(names.synonyms)
+    assert set(names.kinds) == {f"{color} {shape}" for color in COLORS for shape in SHAPES}
     assert names.is_true("cube", ["red cube"])
     assert names.is_named("red cube", ["cube"])
     assert not names.is_true("red cube", ["cube", "blue cube"])
@@ -103,6 +108,7 @@ def test_the_kind_of_an_object_is_true_and_the_other_way_round_is_not() -> None:
         ("dog: hound\nwolf: hound", "'hound' is a name of both 'dog' and 'wolf'"),
         ("# nothing\n", "it names no object"),
         (": hound", "line 1 names no object"),
+        ("(toy) dog: hound", "does not begin with a letter"),
         ("dog <: hound", "line 1 names no object"),
         ("dog < animal", "which it does not list"),
         ('{"dog": "hound"}', "no list of texts"),

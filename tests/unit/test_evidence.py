@@ -40,7 +40,7 @@ from vlmlens_plugins.analysis.evidence.conditions import (
 )
 from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
-from vlmlens_plugins.analysis.evidence.regions import key_regions, overlap, shifts
+from vlmlens_plugins.analysis.evidence.regions import Places, key_regions, overlap, places
 from vlmlens_plugins.analysis.evidence.verdict import judge
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.demo.questions import presence_prompt
@@ -180,7 +180,9 @@ def _made(seed: int, choices: int = 4, count: int = 9) -> tuple[list[Case], list
         for i in range(count)
     ]
     cases = [
-        Case(one, names, None, known[(i + 1) % count], known[(i + 1) % count], (i + 1) % 3, ())
+        Case(
+            one, names, None, known[(i + 1) % count], known[(i + 1) % count], (i + 1) % 3, Places()
+        )
         for i, one in enumerate(known)
     ]
     several = {HIDDEN: 2, KEPT: 2, RANDOM: 5}
@@ -255,7 +257,7 @@ def test_open_questions_are_scored_by_the_log_probability_of_the_label() -> None
     known = [
         Known(Sample(f"s{i}", "?", ("x.png",), group=f"g{i}"), a, ()) for i, a in enumerate("ab")
     ]
-    (case, _) = cases_of(known, known, places=2, seed=0)
+    (case, _) = cases_of(known, known, count=2, seed=0)
     assert case.answers == ("a", "b")
     found = scores(case, {FULL: [np.array([-1.0, -3.0])], DIFFERENT: [np.array([-5.0, -2.0])]})
     assert (found.of(FULL), found.of(DIFFERENT), found.rival) == (-1.0, -5.0, None)
@@ -276,7 +278,7 @@ def test_images_are_exchanged_between_groups_that_ask_the_same() -> None:
         one("f", "q", "blue", "3"),
     ]
     for seed in range(5):
-        case, *_, last = cases_of(pool, pool, places=1, seed=seed)
+        case, *_, last = cases_of(pool, pool, count=1, seed=seed)
         assert case.same is pool[2]
         assert case.different is pool[4]
         assert case.other == case.wrong == 2
@@ -299,7 +301,7 @@ def _inside(*box: int, size: tuple[int, int] = (40, 60)) -> list[np.ndarray[Any,
 
 def test_random_regions_have_equal_area_and_keep_off_the_region() -> None:
     inside = _inside(5, 5, 20, 20)
-    moved = shifts(inside, 10, np.random.default_rng(0))
+    moved = places(inside, 10, np.random.default_rng(0)).shifts
     assert len(set(moved)) == 10
     assert all(overlap(inside, move) == 0 for move in moved)
     for right, down in moved:
@@ -309,11 +311,11 @@ def test_random_regions_have_equal_area_and_keep_off_the_region() -> None:
 
 def test_a_region_that_fills_the_image_comes_in_on_the_other_side() -> None:
     wide = _inside(0, 10, 60, 30)
-    moved = shifts(wide, 10, np.random.default_rng(0))
+    moved = places(wide, 10, np.random.default_rng(0)).shifts
     assert len(moved) == 10
     assert max(overlap(wide, move) for move in moved) < 0.3
     everything = _inside(0, 0, 60, 40)
-    assert {overlap(everything, m) for m in shifts(everything, 3, np.random.default_rng(0))} == {1}
+    assert places(everything, 3, np.random.default_rng(0)).overlap == 1
 
 
 def test_overlap_is_the_share_of_pixels() -> None:
@@ -321,11 +323,14 @@ def test_overlap_is_the_share_of_pixels() -> None:
     assert overlap(inside, (5, 0)) == 0.5
     assert overlap(inside, (5, 5)) == 0.25
     assert overlap(inside, (0, 0)) == 1
+    some = places(_inside(10, 10, 50, 30), 10, np.random.default_rng(0))
+    each = [overlap(_inside(10, 10, 50, 30), move) for move in some.shifts]
+    assert some.overlap == pytest.approx(np.mean(each))
 
 
 def test_large_pictures_are_counted_in_cells() -> None:
     inside = _inside(100, 100, 700, 500, size=(900, 1600))
-    moved = shifts(inside, 10, np.random.default_rng(0))
+    moved = places(inside, 10, np.random.default_rng(0)).shifts
     assert max(overlap(inside, move) for move in moved) < 0.1
 
 
@@ -369,7 +374,7 @@ def test_where_others_of_the_task_name_theirs_a_sample_without_has_none() -> Non
         ([_with(BOTH, region="hat")], {}, DataError, "its key region is 'hat'"),
         ([_with(BOTH)], {"region": "hat"}, SpecError, "has a region 'hat'"),
         ([_with(BOTH)], {"region": {"color": "cup"}}, SpecError, "There is no task 'color'"),
-        ([_with(BOTH)], {"max_questions": 20}, SpecError, "up to 23 questions"),
+        ([_with(BOTH)], {"max_questions": 20}, SpecError, "up to 22 questions"),
     ],
 )
 def test_what_cannot_be_asked_is_said_before_the_model_is_loaded(
@@ -416,7 +421,7 @@ def test_another_background_comes_without_its_own_object() -> None:
             ("one", red, "a", [0, 0, 4, 4]), ("two", blue, "b", [8, 8, 16, 16]),
         )
     ]  # fmt: skip
-    case, _ = cases_of(known, known, places=1, seed=0)
+    case, _ = cases_of(known, known, count=1, seed=0)
     (question,) = [q for name, q in asked(case, EvidenceOptions()) if name == BACKGROUND]
     assert question.other is not None
     seen = Canvas(question.sample).altered(question.alteration, question.other.images)
@@ -424,6 +429,24 @@ def test_another_background_comes_without_its_own_object() -> None:
     assert (pixels[:4, :4] == (200, 0, 0)).all()
     assert (pixels[8:, 8:] == blue.mean((0, 1)).round()).all()
     assert (pixels[4:8] == (0, 0, 200)).all()
+
+
+def test_questions_without_an_image_are_the_same_for_all_unless_edits_need_regions() -> None:
+    known = [
+        Known(replace(_with(BOTH), id=name, choices=("a", "b"), images=(f"{name}.png",)), "a", ())
+        for name in "st"
+    ]
+    cases = cases_of(known, known, count=1, seed=0)
+
+    def units(*, edited: bool) -> list[str]:
+        every = [asked(case, EvidenceOptions(), edited=edited) for case in cases]
+        blind = [put.unit() for questions in every for name, put in questions if name == NONE]
+        return [unit.sample.fingerprint() + unit.text() for unit in blind]
+
+    assert len(set(units(edited=False))) == 1
+    (one, _) = cases
+    kept = [put for name, put in asked(one, EvidenceOptions(), edited=True) if name == NONE]
+    assert "regions" in kept[0].sample.attributes
 
 
 # ---------------------------------------------------------------- verdicts

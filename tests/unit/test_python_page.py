@@ -17,7 +17,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, "python.md", "exec"), names)
     assert (tmp_path / "compare.html").exists()
@@ -25,5 +25,5 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_function_is_named() -> None:
-    for name in ("run", "extract", "analyze", "compare", "export", "open", "load"):
+    for name in ("run", "extract", "analyze", "compare", "export", "open", "load", "look"):
         assert f"vlmlens.{name}" in PAGE or f"`{name}`" in PAGE

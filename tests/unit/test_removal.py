@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from vlmlens.abc import AnalysisContext, ModelAdapter, Options
+from vlmlens.abc import AnalysisContext, EditedRows, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import MissingAnnotation, SpecError, VlmlensError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
+from vlmlens.sites import Axis, Site
+from vlmlens.testing import check_work
+from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, SweepOptions, sweep
+from vlmlens_plugins.analysis._sweeps.operations import projected_out
 from vlmlens_plugins.analysis._sweeps.swept import Swept
+from vlmlens_plugins.analysis.captions.object_names import read_names
+from vlmlens_plugins.analysis.captions.said import Caption
 from vlmlens_plugins.analysis.removal import Removal
 from vlmlens_plugins.analysis.removal.asked import halves, has, is_there, object_of
+from vlmlens_plugins.analysis.removal.captions import Rewritten
 from vlmlens_plugins.analysis.removal.checks import asked, planted_model
 from vlmlens_plugins.analysis.removal.measured import Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
+from vlmlens_plugins.analysis.removal.writing import EditedOptions, EditedTexts
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
-from vlmlens_plugins.edits.directions import projected_out
+from vlmlens_plugins.edits.directions import ProjectOut, ProjectOutOptions
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 
@@ -56,19 +65,26 @@ def scenes() -> list[Sample]:
 # ---------------------------------------------------------------------- the edit
 
 
-def test_nothing_of_a_direction_is_left_and_rows_against_it_stay() -> None:
+def test_nothing_of_a_direction_is_left_and_rows_against_it_stay(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     rows = torch.randn(40, 8, generator=rng)
     vector = torch.randn(8, generator=rng) * 3
     along = rows @ vector
-    once = projected_out(rows, vector, 1.0, positive=True)
+    once = projected_out(rows, vector, 1.0)
     assert (once @ vector)[along > 0].abs().max() < 1e-5
     assert torch.equal(once[along <= 0], rows[along <= 0])
     assert 0 < int((along <= 0).sum()) < 40
-    again = projected_out(once, vector, 1.0, positive=True)
+    again = projected_out(once, vector, 1.0)
     assert (again - once).abs().max() < 1e-6
-    twice = projected_out(rows, vector, 2.0, positive=True) @ vector
+    twice = projected_out(rows, vector, 2.0) @ vector
     assert (twice + along)[along > 0].abs().max() < 1e-4  # mirrored
+    np.save(tmp_path / "v.npy", vector.numpy())
+    written = ProjectOutOptions(file=str(tmp_path / "v.npy"), strength=2.0, positive=True)
+    site = Site("llm.block.0", "x", Axis.LLM)
+    where = EditedRows(site, Selector.parse("all"), Sample("s", "?"), np.arange(40))
+    assert torch.allclose(
+        ProjectOut(written).change(rows, where), projected_out(rows, vector, 2.0), atol=1e-6
+    )
 
 
 def test_each_item_has_a_direction_of_its_own(vlm: ModelAdapter, scenes: list[Sample]) -> None:
@@ -159,6 +175,77 @@ def test_the_direction_of_another_object_is_caught() -> None:
     assert finding.verdict == Verdict.NO_DIFFERENCE
     assert (finding.values["absent"], finding.values["present"]) == (1, 0)
     assert float(str(logits.values["gain"])) < 0
+
+
+# ---------------------------------------------------------------------- captions
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("names") / "names.txt"
+    path.write_text("k\nm\nw\n")
+    return str(path)
+
+
+def captioned(there: str) -> list[Sample]:
+    about = {"objects": json.dumps([there])}
+    return [
+        replace(sample, prompt="What is it?", label=None, choices=(), attributes=about)
+        for sample in asked("present")[:24]
+    ]
+
+
+def test_a_planted_hallucination_is_no_longer_named(named: str) -> None:
+    """The model writes "k", which its image rows have; without it "m", which is there."""
+    options = {"measure": "captions", "objects": named, "max_new_tokens": 1}
+    finding, chair = remove(planted_model("present"), captioned("m"), **options).findings
+    assert finding.verdict == Verdict.DIFFERS
+    assert (finding.values["hallucinated"], finding.values["gone"]) == (12, 1)
+    assert finding.values["new"] == 0
+    assert (chair.values["chair_i_before"], chair.values["chair_i_after"]) == (1, 0)
+    assert (chair.values["recall_before"], chair.values["recall_after"]) == (0, 1)
+
+
+def test_true_objects_that_go_count_against_the_edit(named: str) -> None:
+    """Counted by hand: "k" is wrong and goes, "m" is right and goes, too, and "w" is new."""
+    names = read_names(named)
+    sample = captioned("m")[0]
+    before = Caption(sample, "k k m", frozenset("m"), names)
+    after = Caption(sample, "w", frozenset("m"), names)
+    found = Rewritten([before], [after])
+    assert found.counts.tolist() == [[1, 1, 1, 1, 1]]
+    assert found.gains.tolist() == [-1]
+
+
+def test_without_hallucinations_nothing_is_claimed(named: str) -> None:
+    options = {"measure": "captions", "objects": named, "max_new_tokens": 1}
+    result = remove(planted_model("present"), captioned("k"), **options)
+    assert [each.verdict for each in result.findings] == [Verdict.INCONCLUSIVE]
+    assert "0 of 12 named objects are hallucinated" in result.findings[0].text
+
+
+def test_directions_are_taken_out_one_after_the_other(
+    vlm: ModelAdapter, scenes: list[Sample]
+) -> None:
+    """In one batch with a sample that has fewer; also alone, in another order and process."""
+    rng = np.random.default_rng(1)
+    vectors = {name: rng.normal(size=vlm_width(vlm)).tolist() for name in "ab"}
+    work = EditedTexts(EditedOptions(directions=vectors, max_new_tokens=3))
+    edit = {"site": "llm.block.0", "rows": "image", "how": "add", "strength": 9.0}
+    asked_for = [sample for sample in scenes if sample.task == "color"][:3]
+    taken = [["a", "b"], ["b"], []]
+    units = [
+        WorkUnit(sample, {"edit": edit, "directions": names})
+        for sample, names in zip(asked_for, taken, strict=True)
+    ]
+    check_work(vlm, work, units)
+    texts = work.run(vlm, units)
+    for sample, names, text in zip(asked_for, taken, texts, strict=True):
+        total = sum((9 * np.array(vectors[name]) for name in names), np.zeros(vlm_width(vlm)))
+        added = torch.from_numpy(total).float()
+        with vlm.edited({"llm.block.0/image": lambda rows, added=added: rows + added}):
+            (made,) = vlm.generate(vlm.encode([sample]), max_new_tokens=3)
+        assert text == made.text
 
 
 # ---------------------------------------------------------------------- the demo
@@ -268,6 +355,7 @@ def test_what_a_picture_has_is_known_from_its_objects_or_its_question() -> None:
         ({"sites": "vision.block.0"}, VlmlensError),
         ({"sites": "llm.block.77"}, VlmlensError),
         ({"max_passes": 2}, SpecError),
+        ({"objects": "coco.txt"}, SpecError),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_model_runs(

@@ -148,6 +148,19 @@ class Analysis(ABC):
         """
         del skeleton, samples, columns
 
+    def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
+        """About what it costs, in a few words; said before the model is loaded.
+
+        Args:
+            skeleton: As of `check_model`.
+            samples: The run's samples.
+
+        Returns:
+            For example "about 90 passes of the model"; "" if nothing is to be said.
+        """
+        del skeleton, samples
+        return ""
+
     def needs(self) -> frozenset[str]:
         """What it needs with these options, in addition to the manifest's.
 

@@ -26,6 +26,7 @@ _USAGE: type[Exception] = next(
 _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 
 COMMANDS = {
+    "look": "Ask about a picture: the answer, where it forms, what it rests on.",
     "run": "Do the whole job: extract, analyse, report.",
     "extract": "Run a model and store its activations.",
     "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
@@ -163,6 +164,7 @@ app = typer.Typer(
     whether the model looks at the image.
 
     Examples:
+        vlmlens look photo.jpg "What is it?"   # one picture, one question
         vlmlens run                         # demo model and demo images, offline, about a minute
         vlmlens show runs/demo-001          # what was found
     """,

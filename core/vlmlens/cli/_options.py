@@ -28,6 +28,7 @@ __all__ = [
     "analysis_flags",
     "extract_flags",
     "installed",
+    "look_flags",
     "model_flags",
     "output_flags",
     "run_flags",
@@ -301,6 +302,14 @@ model_flags = _taking(
     ("adapter", "model", "revision", "trust_remote_code", "config", "trust", "set_")
 )
 """Flags of a command that needs only the structure of a model."""
+
+look_flags = _taking(
+    (
+        "adapter", "model", "revision", "device", "device_map", "dtype", "attention",
+        "quantization", "trust_remote_code", "prompt", "seed", "batch_size", "out", "set_",
+    )
+)  # fmt: skip
+"""Flags of a command that asks a model about pictures."""
 
 analysis_flags = _taking(("edits", "analysis", "seed", *_ENGINE, "config", "trust", "set_"))
 """Flags of a command that analyses what is stored."""

@@ -199,8 +199,7 @@ def compose(
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
-    for name, why in left_out.items():
-        observer.warn(f"{name} is left out: {why}")
+    _tell(observer, analyses, left_out, skeleton, samples)
 
     composed = spec.model_copy(
         update={
@@ -231,6 +230,21 @@ def compose(
         skeleton=skeleton,
         asked=asked_spec,
     )
+
+
+def _tell(
+    observer: Observer,
+    analyses: Mapping[str, Analysis],
+    left_out: Mapping[str, str],
+    skeleton: ModelAdapter,
+    samples: Sequence[Sample],
+) -> None:
+    """Say which analyses are left out, and what the others cost."""
+    for name, why in left_out.items():
+        observer.warn(f"{name} is left out: {why}")
+    for name, analysis in analyses.items():
+        if cost := analysis.cost(skeleton, samples):
+            observer.note(f"{name}: {cost}.")
 
 
 def _check_compile(spec: RunSpec) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 from vlmlens._display import register
@@ -16,6 +17,7 @@ from vlmlens.report._text import cut, one_line, plural, show
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.figures import figure_svg
 from vlmlens.results import Figure, Finding, Glance, Result, Table
+from vlmlens.runs.look import Look
 from vlmlens.runs.run import Run
 
 _CELL = 80
@@ -38,20 +40,16 @@ def run_html(run: Run) -> str:
     findings = overview.findings
     if not overview.overview:
         findings = [found for result in run.results.values() for found in result.findings]
-    page = run.report_path
-    link = (
-        tag("a", str(page), href=quote(page.as_posix()), target="_blank") if page.exists() else ""
-    )
     return tag(
         "div",
         tag("p", tag("b", str(run.path)), ": ", one_line(", ".join(filter(None, facts)))),
         grid(overview.overview),
         _findings(findings),
-        tag("p", "Report: ", link) if link else "",
+        _link("Report: ", run.report_path),
     )
 
 
-def result_html(result: Result) -> str:
+def result_html(result: Result) -> Markup:
     """A result: findings, warnings, the first figures, and tables that open."""
     more = len(result.figures) - _FIGURES
     rest = f"{plural(more, 'more figure')} in .figures" if more > 0 else ""
@@ -64,6 +62,11 @@ def result_html(result: Result) -> str:
         tag("p", rest) if rest else "",
         *(_folded(table) for table in result.tables[:_TABLES]),
     )
+
+
+def look_html(look: Look) -> str:
+    """A look: what was found, the first figures, and a link to the page."""
+    return tag("div", result_html(look.result), _link("Page: ", look.page))
 
 
 def finding_html(finding: Finding) -> str:
@@ -92,6 +95,13 @@ def grid(cells: Sequence[Glance]) -> Markup:
     ]
     head = tag("tr", tag("th"), *(tag("th", one_line(question)) for question in questions))
     return tag("table", tag("thead", head), tag("tbody", *rows))
+
+
+def _link(label: str, page: Path) -> Markup:
+    if not page.exists():
+        return Markup("")
+    link = tag("a", str(page), href=quote(page.as_posix()), target="_blank")
+    return tag("p", label, link)
 
 
 def _cell(cell: Glance | None) -> Markup:
@@ -140,6 +150,7 @@ def _figure_svg(figure: Figure) -> str:
 
 
 register(Run, "html", run_html)
+register(Look, "html", look_html)
 register(Result, "html", result_html)
 register(Finding, "html", finding_html)
 register(Table, "html", table_html)

@@ -136,6 +136,16 @@ ACTIVATING = Manifest(
     checks="vlmlens_plugins.analysis.activating.checks:ACTIVATING_CHECKS",
 )
 
+LOOK = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="look",
+    target="vlmlens_plugins.analysis.look:Look",
+    help="One look at a few questions: the answer, where it forms, and what it rests on.",
+    needs=frozenset({"model", "images"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.look.checks:LOOK_CHECKS",
+)
+
 HALLUCINATION = Manifest(
     kind=PluginKind.ANALYSIS,
     name="hallucination",

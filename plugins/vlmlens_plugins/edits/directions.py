@@ -109,28 +109,12 @@ class ProjectOut(_AlongDirection):
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Intervention.change`."""
-        chosen = self.options
-        vector = self._for(rows, about)
-        less = projected_out(rows.float(), vector, chosen.strength, positive=chosen.positive)
-        return less.to(rows.dtype)
-
-
-def projected_out(
-    rows: torch.Tensor, vector: torch.Tensor, strength: float, *, positive: bool
-) -> torch.Tensor:
-    """`rows - strength * (rows . v) / (v . v) * v`.
-
-    Args:
-        rows: float32 `[k, width]`.
-        vector: float32 `[width]`.
-        strength: 1 leaves nothing of the direction.
-        positive: Whether rows that do not point along the direction stay as they are.
-    """
-    along = rows @ vector / (vector @ vector)
-    if positive:
-        along = along.clamp(min=0)
-    less = rows - strength * along[:, None] * vector
-    return torch.where(along[:, None] == 0, rows, less)
+        vector, exact = self._for(rows, about), rows.float()
+        along = exact @ vector / (vector @ vector)
+        if self.options.positive:
+            along = along.clamp(min=0)
+        less = exact - self.options.strength * along[:, None] * vector
+        return torch.where(along[:, None] == 0, exact, less).to(rows.dtype)
 
 
 class ClampOptions(DirectionOptions):

@@ -16,7 +16,10 @@ from vlmlens_plugins.analysis._altered.canvas import Canvas
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 
 _OPEN = 32
-"""So many samples are kept open; their pixels are altered again and again."""
+"""At most so many samples are kept open; their pixels are altered again and again."""
+
+_BYTES = 2**28
+"""So many bytes of open pixels are enough: fewer large photographs are kept open."""
 
 
 class AlteredOptions(Options):
@@ -65,6 +68,9 @@ class AlteredScores(ModelWork):
         if key not in self._open:
             self._open[key] = Canvas(sample)
         self._open.move_to_end(key)
-        while len(self._open) > _OPEN:
+        while len(self._open) > _OPEN or (len(self._open) > 1 and self._bytes() > _BYTES):
             self._open.popitem(last=False)
         return self._open[key]
+
+    def _bytes(self) -> int:
+        return sum(pixels.nbytes for canvas in self._open.values() for pixels in canvas.pixels)

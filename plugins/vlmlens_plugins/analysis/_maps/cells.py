@@ -48,20 +48,43 @@ class Cells:
         return PatchGrid(image, names, row, col, sides, sides, edges.astype(np.float32))
 
     def area(self, numbers: Ints) -> Area:
-        """The pixels of some cells; neighbours in a row as one box."""
+        """The pixels of some cells; neighbours as one box."""
         chosen = np.zeros((len(self.sizes), self.side, self.side), np.int8)
         chosen.ravel()[numbers] = 1
-        found = []
-        for image, row in np.ndindex(chosen.shape[:2]):
-            turns = np.diff(chosen[image, row], prepend=0, append=0)
-            runs = zip(np.flatnonzero(turns == 1), np.flatnonzero(turns == -1), strict=True)
-            found += [self._box(image, int(a), row, int(b), row + 1) for a, b in runs]
-        return Area(boxes=tuple(found))
+        found: list[tuple[int, int, int, int, int]] = []
+        for image, rows in enumerate(chosen):
+            above: dict[tuple[int, int], int] = {}
+            for y, line in enumerate(rows):
+                turns = np.diff(line, prepend=0, append=0)
+                runs = zip(np.flatnonzero(turns == 1), np.flatnonzero(turns == -1), strict=True)
+                tops = {(int(a), int(b)): above.get((int(a), int(b)), y) for a, b in runs}
+                ended = {run: top for run, top in above.items() if run not in tops}
+                found += [(image, a, top, b, y) for (a, b), top in ended.items()]
+                above = tops
+            found += [(image, a, top, b, self.side) for (a, b), top in above.items()]
+        return Area(boxes=tuple(self._box(*box) for box in found))
 
-    def box(self, image: int, left: int, top: int, right: int, bottom: int) -> Area:
-        """The pixels of a box of cells; what is outside the image is left out."""
-        inside = [min(max(edge, 0), self.side) for edge in (left, top, right, bottom)]
-        return Area(boxes=(self._box(image, *inside),))
+    def windows(self, size: int) -> list[Ints]:
+        """The cells of each window of `size` x `size` cells that is moved cell by cell.
+
+        Windows go over the edges, so that each cell is in equally many: `size` squared.
+        """
+        numbers = np.arange(len(self)).reshape(-1, self.side, self.side)
+        starts = range(1 - size, self.side)
+        return [
+            one[max(0, y) : y + size, max(0, x) : x + size].ravel()
+            for one in numbers
+            for y in starts
+            for x in starts
+        ]
+
+    def of_windows(self, values: Sequence[float], size: int) -> Floats:
+        """float64 `[cells]`: the mean value of the windows over each cell."""
+        side = self.side + size - 1
+        by_window = np.array(values, np.float64).reshape(-1, side, side)
+        views = np.lib.stride_tricks.sliding_window_view(by_window, (size, size), (1, 2))
+        mean: Floats = views.mean((-2, -1)).ravel()
+        return mean
 
     def values(self, found: PatchMap) -> Floats:
         """float64 `[cells]`: the mean of a map's patches over each cell; NaN without one."""

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from vlmlens.abc import AnalysisContext
 from vlmlens_plugins.analysis._altered import Alteration, Fill, Question, ask
 from vlmlens_plugins.analysis._maps.aims import Aim
 from vlmlens_plugins.analysis._maps.cells import Cells
 from vlmlens_plugins.analysis._maps.maps import PatchMap
-
-Floats = npt.NDArray[np.float64]
 
 
 def occlusion_maps(
@@ -29,8 +24,8 @@ def occlusion_maps(
 ) -> list[PatchMap]:
     """How far the score of the answer falls where pixels are hidden, for each cell of the images.
 
-    Windows are moved cell by cell, also over the edges, so that each cell is hidden equally often:
-    by `window` squared windows. Its value is the mean of what they do.
+    Windows are moved cell by cell, see `Cells.windows`. The value of a cell is the mean of what
+    hiding the windows over it does.
 
     Args:
         context: The context of the analysis.
@@ -42,20 +37,15 @@ def occlusion_maps(
     for aim, cells in asked:
         questions.append(aim.question())
         questions += [
-            aim.question(Alteration(hide=cells.box(image, x, y, x + window, y + window), fill=fill))
-            for image in range(len(cells.sizes))
-            for y in range(1 - window, cells.side)
-            for x in range(1 - window, cells.side)
+            aim.question(Alteration(hide=cells.area(own), fill=fill))
+            for own in cells.windows(window)
         ]
     found = iter(ask(context, questions))
     made = []
     for aim, cells in asked:
         whole = aim.score(next(found))
-        side = cells.side + window - 1
-        falls = [whole - aim.score(next(found)) for _ in range(len(cells.sizes) * side**2)]
-        by_window = np.array(falls).reshape(-1, side, side)
-        views = np.lib.stride_tricks.sliding_window_view(by_window, (window, window), (1, 2))
-        made.append(PatchMap(views.mean((-2, -1)).ravel(), cells.grid))
+        falls = [whole - aim.score(next(found)) for _ in cells.windows(window)]
+        made.append(PatchMap(cells.of_windows(falls, window), cells.grid))
     return made
 
 

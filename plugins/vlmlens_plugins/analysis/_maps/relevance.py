@@ -21,6 +21,7 @@ from vlmlens.passes.others import rows_of
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._attribution.node_work import is_sum
+from vlmlens_plugins.analysis._attribution.patches import metric_of
 from vlmlens_plugins.analysis._maps.attending import (
     Reader,
     attention_sites,
@@ -29,28 +30,33 @@ from vlmlens_plugins.analysis._maps.attending import (
     to_rows,
 )
 from vlmlens_plugins.analysis._maps.maps import PatchMap
-from vlmlens_plugins.analysis.attribution.patches import metric_of
 
 _ALL = Selector.parse("all")
 
 
-def related(weights: torch.Tensor, slopes: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """Relevance behind one more block, `[rows, rows]`.
+def related(
+    weights: torch.Tensor, slopes: torch.Tensor, values: torch.Tensor, before: torch.Tensor
+) -> torch.Tensor:
+    """Relevance behind one more block, `[rows, rows]`; head by head, since rows may be many.
 
     Args:
         weights: `[heads, rows, rows]`, what the block's heads pay.
-        slopes: Likewise, the gradient of the answer at each weight.
+        slopes: `[heads, rows, size]`, the gradient of the answer at what the heads give.
+        values: `[heads, rows, size]`, what each row gives.
         before: `[rows, rows]`, relevance up to the block; the identity before the first.
     """
-    return before + (weights * slopes).clamp(min=0).mean(0) @ before
+    raised = torch.zeros_like(before)
+    for own, slope, value in zip(weights, slopes, values, strict=True):
+        raised += (own * weight_slopes(slope, value)).clamp(min=0)
+    return before + raised @ before / len(weights)
 
 
 def weight_slopes(slopes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The gradient at attention weights `[heads, queries, keys]`.
+    """The gradient at attention weights `[..., queries, keys]`.
 
     Args:
-        slopes: `[heads, queries, size]`, the gradient at what the heads give.
-        values: `[heads, keys, size]`, what each key gives.
+        slopes: `[..., queries, size]`, the gradient at what heads give.
+        values: `[..., keys, size]`, what each key gives.
     """
     return slopes @ values.transpose(-1, -2)
 
@@ -88,21 +94,21 @@ class Relevance(Reader):
         Raises:
             CompositionError: What a head gives is not the sum of weights times values.
         """
-        weights, values = attention.weights.double(), attention.values.double()
+        weights, values = attention.weights, attention.values.double()
         slopes, given = (
             by_head(own[site.name][sample], len(weights)) for own in (self._slopes, self._given)
         )
-        check_sums(site, weights @ values, given)
+        check_sums(site, weights.float() @ values.float(), given)
         before = self._so_far.get(sample)
         if before is None:
-            before = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
-        self._so_far[sample] = related(weights, weight_slopes(slopes, values), before)
+            before = torch.eye(weights.shape[-1], dtype=values.dtype, device=weights.device)
+        self._so_far[sample] = related(weights, slopes, values, before)
         self.blocks[sample].append(to_rows(self._so_far[sample][self.last(sample)]))
 
 
 def by_head(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """float64 `[heads, rows, size]` of what all heads give side by side, `[rows, width]`."""
-    return rows.double().unflatten(-1, (heads, -1)).movedim(1, 0)
+    return rows.double().reshape(len(rows), heads, -1).movedim(1, 0)
 
 
 def check_sums(site: Site, taken: torch.Tensor, given: torch.Tensor) -> None:

@@ -136,15 +136,19 @@ def row_maps(
     context: AnalysisContext,
     asked: Sequence[tuple[Aim, Cells]],
     sites: Sequence[str],
+    *,
+    window: int = 1,
 ) -> list[dict[str, PatchMap]]:
     """How far the score of the answer falls where rows are replaced, for each cell of the images.
 
-    The rows of a cell are those whose patch has its middle in the cell, in all views.
+    The rows of a cell are those whose patch has its middle in the cell, in all views. Windows of
+    cells are moved as in an occlusion map. Cells without rows have no value.
 
     Args:
         context: The context of the analysis.
         asked: Per sample, what is followed, and the cells.
         sites: Where rows are replaced, one map for each: names of single sites.
+        window: Cells along each side of a window.
 
     Returns:
         Per sample, its maps by site.
@@ -154,22 +158,25 @@ def row_maps(
     """
     vlm = context.model()
     units: list[WorkUnit] = []
-    plans = []
+    placed = []
     for aim, cells in asked:
-        plan = {name: _rows_by_cell(patch_grid(vlm, aim.sample, name), cells) for name in sites}
-        plans.append(plan)
-        for name, groups in plan.items():
-            for rows in ([], *groups.values()):
+        places = {name: _cells_of(patch_grid(vlm, aim.sample, name), cells) for name in sites}
+        placed.append(places)
+        for name, owners in places.items():
+            hidden = [np.flatnonzero(np.isin(owners, own)) for own in cells.windows(window)]
+            for rows in ([], *(one.tolist() for one in hidden)):
                 given = {"site": name, "rows": rows, "answers": list(aim.answers)}
                 units.append(WorkUnit(aim.sample, given, batch=f"{aim.sample.id} {name}"))
     found = iter(context.run_units(RowScores(), units))
     made: list[dict[str, PatchMap]] = []
-    for (aim, cells), plan in zip(asked, plans, strict=True):
+    for (aim, cells), places in zip(asked, placed, strict=True):
         made.append({})
-        for name, groups in plan.items():
+        for name, owners in places.items():
             whole = aim.score(np.array(next(found)))
-            falls = [whole - aim.score(np.array(next(found))) for _ in groups]
-            made[-1][name] = PatchMap(np.array(falls), cells.grid.take(np.array(list(groups))))
+            falls = [whole - aim.score(np.array(next(found))) for _ in cells.windows(window)]
+            kept = np.unique(owners[owners >= 0])
+            values = cells.of_windows(falls, window)[kept]
+            made[-1][name] = PatchMap(values, cells.grid.take(kept))
     return made
 
 
@@ -184,16 +191,13 @@ def patch_grid(vlm: ModelAdapter, sample: Sample, site: str) -> PatchGrid:
     return PatchMap.of(np.zeros(len(layout.positions(TokenKind.IMAGE))), layout).grid
 
 
-def _rows_by_cell(grid: PatchGrid, cells: Cells) -> dict[int, list[int]]:
-    """By number of the cell, the image rows whose patch has its middle there."""
+def _cells_of(grid: PatchGrid, cells: Cells) -> Ints:
+    """int64 `[image rows]`: the cell in which the middle of each row's patch is; -1: nowhere."""
     box = grid.box.astype(np.float64)
-    inside = (cells.side * (box[:, :2] + box[:, 2:]) / 2).clip(0, cells.side - 1)
-    found: dict[int, list[int]] = {}
-    for row in np.flatnonzero(~np.isnan(inside).any(1)):
-        x, y = inside[row].astype(int)
-        number = (int(grid.image[row]) * cells.side + y) * cells.side + x
-        found.setdefault(int(number), []).append(int(row))
-    return dict(sorted(found.items()))
+    middle = cells.side * (box[:, :2] + box[:, 2:]) / 2
+    nowhere = np.isnan(middle).any(1)
+    x, y = np.where(nowhere[:, None], 0, middle).clip(0, cells.side - 1).astype(np.int64).T
+    return np.where(nowhere, -1, (grid.image * cells.side + y) * cells.side + x)
 
 
 def _alike(unit: WorkUnit) -> str:

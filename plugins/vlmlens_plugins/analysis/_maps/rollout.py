@@ -24,7 +24,7 @@ def rolled(weights: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         weights: `[heads, rows, rows]`, what the block's heads pay.
         before: `[rows, rows]`, rollout up to the block; the identity before the first.
     """
-    mean = weights.mean(0)
+    mean = weights.mean(0, dtype=before.dtype)
     step = mean + torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
     return (step / step.sum(-1, keepdim=True)) @ before
 
@@ -46,10 +46,10 @@ class Rollout(Reader):
     def see(self, site: Site, sample: int, attention: Attention) -> None:
         """See `Reader.see`."""
         del site
-        weights = attention.weights.double()
+        weights = attention.weights
         before = self._so_far.get(sample)
         if before is None:
-            before = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+            before = torch.eye(weights.shape[-1], dtype=torch.float64, device=weights.device)
         self._so_far[sample] = rolled(weights, before)
         self.blocks[sample].append(to_rows(self._so_far[sample][self._queries[sample]].mean(0)))
 

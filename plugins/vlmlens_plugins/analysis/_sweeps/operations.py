@@ -14,7 +14,6 @@ from vlmlens.passes.edits import EdgeCut, Edit, EditedRows, Need, WrittenEdit
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps.rows import RandomRows, cut_of
-from vlmlens_plugins.edits.directions import projected_out
 
 Read: TypeAlias = Callable[[str], Edit | EdgeCut]
 """Reads an edit that is written as text."""
@@ -25,7 +24,7 @@ class AlongDirection:
     """A direction is added to rows, or taken out of those that point along it.
 
     Args:
-        vectors: By sample id; "": that of all other samples.
+        vectors: By sample id; "": that of all other samples, which else stay as they are.
         strength: How much of it.
         how: See `Change.how`.
     """
@@ -37,7 +36,9 @@ class AlongDirection:
 
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Operation.change`."""
-        found = self.vectors.get(about.sample.id, self.vectors[""])
+        found = self.vectors.get(about.sample.id, self.vectors.get(""))
+        if found is None:
+            return rows
         if len(found) != rows.shape[-1]:
             raise EditError(
                 f"The direction has {len(found)} numbers, and {about.site.name!r} "
@@ -47,7 +48,7 @@ class AlongDirection:
             )
         vector, exact = found.to(rows.device, torch.float32), rows.float()
         if self.how == "project-out":
-            return projected_out(exact, vector, self.strength, positive=True).to(rows.dtype)
+            return projected_out(exact, vector, self.strength).to(rows.dtype)
         return (exact + self.strength * vector).to(rows.dtype)
 
     def donor(self, sample: Sample, others: Sequence[Sample]) -> None:
@@ -58,6 +59,20 @@ class AlongDirection:
         """What it does, and how much of it."""
         norms = {name: float(one.norm()) for name, one in self.vectors.items()}
         return {"strength": self.strength, "norm": norms, "how": self.how}
+
+
+def projected_out(rows: torch.Tensor, vector: torch.Tensor, strength: float) -> torch.Tensor:
+    """`x - strength * (x . v) / (v . v) * v` for rows x that point along v; others stay.
+
+    The intervention `project-out(positive=true)` does the same with a direction in a file.
+
+    Args:
+        rows: float32 `[k, width]`.
+        vector: float32 `[width]`.
+        strength: 1 leaves nothing of the direction.
+    """
+    along = (rows @ vector / (vector @ vector))[:, None]
+    return torch.where(along > 0, rows - strength * along * vector, rows)
 
 
 def made(

@@ -11,7 +11,7 @@ from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.regions import ATTRIBUTE, regions_of
-from vlmlens.results import Finding, Result
+from vlmlens.results import Figure, Finding, Result, Table
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._columns import choose
@@ -108,9 +108,8 @@ class AttentionAnalysis(Analysis):
         """
         if self.options.source == "model":
             return {}
-        if not context.columns():
-            return {}
-        queries = stored.usable(context, self.options.columns)
+        known = bool(context.columns())
+        queries = stored.usable(context, self.options.columns) if known else {}
         if not queries and (self.options.source == "columns" or self.options.columns is not None):
             raise CompositionError(
                 "No column has a weight per image token.",
@@ -142,7 +141,8 @@ class AttentionAnalysis(Analysis):
         seed, draws = context.seed, self.options.draws
         whole = {task: len(rows) for task, rows in rows_by_task(context.samples).items()}
         findings: list[Finding | None] = []
-        all_tables, figures = [], []
+        all_tables: list[Table] = []
+        figures: list[Figure] = []
         tests = [{t: one.tested(rows, seed, draws) for t, rows in tasks.items()} for one in found]
         for one, tested in zip(found, tests, strict=True):
             for task, rows in tasks.items():
@@ -177,7 +177,7 @@ class AttentionAnalysis(Analysis):
         one: Measured,
         tasks: Mapping[str, Sequence[int]],
         maps: Sequence[Mapping[str, JSON]],
-        all_tables: list[tables.Table],
+        all_tables: list[Table],
     ) -> list[Finding | None]:
         for method in self.options.methods:
             why = next((m["left_out"][method] for m in maps if method in m["left_out"]), None)

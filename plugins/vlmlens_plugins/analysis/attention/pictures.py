@@ -56,7 +56,7 @@ def _curves(
         if not np.isfinite(values[:, rows]).any():
             continue
         means, low, high = with_interval(values[:, rows], one.groups(rows), seed, draws)
-        series.append(Series(task, *(_known(each) for each in (means, low, high))))
+        series.append(Series(task, _known(means), _known(low), _known(high)))
     if name == "region":
         for control, said in (
             ("elsewhere", "the same shape elsewhere"),

@@ -49,7 +49,7 @@ def finding(
         values["sinks"] = sinks
     text = f"{task}: {_sentence(one, own, block, values)}"
     if not more:
-        text = text.removesuffix(".") + ", and no block looks at it more than at its control."
+        text += " No block gives the region more than its control gets."
     few = too_few(task, test.groups, len(test.p))
     verdict = Verdict.DIFFERS if sure and more else Verdict.NO_DIFFERENCE
     if few and verdict is Verdict.NO_DIFFERENCE:
@@ -66,7 +66,7 @@ def _sentence(one: Measured, own: Sequence[int], block: int, values: Mapping[str
         f"the image, {_percent(values['region'])} to the key region (its area: "
         f"{_percent(values['area'])}; control: {_percent(values['control'])})"
     ]
-    if np.isfinite(by_head).sum() > 1:
+    if np.isfinite(by_head).sum() > 1 and by_head[head] > 0:
         parts[0] += f", most by head {head} ({_percent(by_head[head])})"
     if "sinks" in values:
         parts.append(f"sinks hold {_percent(values['sinks'])}")

@@ -12,7 +12,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.captions import report
-from vlmlens_plugins.analysis.captions.object_names import ObjectNames, demo_names, read_names
+from vlmlens_plugins.analysis.captions.object_names import ObjectNames, names_in
 from vlmlens_plugins.analysis.captions.options import CaptionOptions
 from vlmlens_plugins.analysis.captions.said import Caption, true_objects
 from vlmlens_plugins.analysis.captions.scores import scores
@@ -78,7 +78,7 @@ class Captions(Analysis):
         )
 
     def _names(self) -> ObjectNames:
-        return demo_names() if self.options.objects is None else read_names(self.options.objects)
+        return names_in(self.options.objects)
 
     def _texts(
         self, context: AnalysisContext, samples: Sequence[Sample]
@@ -86,9 +86,9 @@ class Captions(Analysis):
         """The text of each sample, and where the texts are from."""
         name = self.options.texts
         if name is not None:
-            found = {sample.id: _text(sample, name) for sample in samples}
-            kept = {one: text for one, text in found.items() if text is not None}
-            return kept, f"The texts are those in the attribute {name!r} of the samples."
+            told = {sample.id: _text(sample, name) for sample in samples}
+            given = {one: text for one, text in told.items() if text is not None}
+            return given, f"The texts are those in the attribute {name!r} of the samples."
         found = {s.id: context.generated[s.id].text for s in samples if s.id in context.generated}
         rest = [sample for sample in samples if sample.id not in found]
         if not rest:

@@ -14,21 +14,22 @@ from vlmlens.regions import check_inside
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.statistics import holm
-from vlmlens_plugins.analysis._altered import Area, Canvas, Question, ask
+from vlmlens_plugins.analysis._altered import Question, ask
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import image_sizes
+from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.evidence import report
 from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
 from vlmlens_plugins.analysis.evidence.conditions import answered
-from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
+from vlmlens_plugins.analysis.evidence.measured import Scores, TaskNumbers, numbers, scores
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
-from vlmlens_plugins.analysis.evidence.regions import key_regions, overlap, regions_in
+from vlmlens_plugins.analysis.evidence.regions import key_regions, regions_in
 from vlmlens_plugins.analysis.evidence.tables import figures, tables
 from vlmlens_plugins.analysis.evidence.verdict import judge
 
-_OTHERS = 8
+_OTHERS = 7
 """Conditions that do not need a region."""
 
 
@@ -88,13 +89,7 @@ class Evidence(Analysis):
         cases = self._cases(context)
         asked = answered(context, cases, self.options)
         every = [scores(*pair) for pair in zip(cases, asked, strict=True)]
-        by_task = rows_by_task([case.known.sample for case in cases])
-        tasks = _corrected(
-            [
-                numbers(name, rows, cases, every, draws=self.options.draws, seed=context.seed)
-                for name, rows in by_task.items()
-            ]
-        )
+        tasks = self._tasks(context, cases, every)
         judged = [judge(task, self.options) for task in tasks]
         return Result(
             analysis="evidence",
@@ -107,6 +102,24 @@ class Evidence(Analysis):
             warnings=warnings,
             overview=report.overview(tasks, judged),
         )
+
+    def _tasks(
+        self, context: AnalysisContext, cases: Sequence[Case], every: Sequence[Scores]
+    ) -> list[TaskNumbers]:
+        by_task = rows_by_task([case.known.sample for case in cases])
+        draws, seed = self.options.draws, context.seed
+        found = _corrected(
+            [
+                numbers(name, rows, cases, every, draws=draws, seed=seed)
+                for name, rows in by_task.items()
+            ]
+        )
+        tested = [task for task in found if np.isfinite(task.p)]
+        for task in tested:
+            few = too_few(task.name, task.means["specificity"].groups, len(tested))
+            if few:
+                context.warn(few)
+        return found
 
     def _first(self, samples: Sequence[Sample]) -> list[int]:
         """The numbers of the first samples of each task."""
@@ -131,7 +144,7 @@ class Evidence(Analysis):
                 f"{len(chosen)} of {len(pool)} samples are asked about, the first "
                 f"{self.options.samples} of each task (option samples)."
             )
-        return cases_of(chosen, pool, places=self.options.random_regions, seed=context.seed)
+        return cases_of(chosen, pool, count=self.options.random_regions, seed=context.seed)
 
     def _known(
         self, context: AnalysisContext, samples: Sequence[Sample], keys: Sequence[tuple[str, ...]]
@@ -183,9 +196,5 @@ def _corrected(tasks: Sequence[TaskNumbers]) -> list[TaskNumbers]:
 
 def _overlap(cases: Sequence[Case]) -> float:
     """By how much random regions overlap the key region, on average."""
-    found = []
-    for case in cases:
-        if case.shifts:
-            inside = Canvas(case.known.sample).inside(Area(regions=case.known.key))
-            found.append(np.mean([overlap(inside, each) for each in case.shifts]))
+    found = [case.places.overlap for case in cases if case.places.shifts]
     return float(np.mean(found)) if found else np.nan

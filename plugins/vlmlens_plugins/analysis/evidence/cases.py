@@ -13,7 +13,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._altered import Area, Canvas
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._tasks import ALL
-from vlmlens_plugins.analysis.evidence.regions import Names, Shift, shifts
+from vlmlens_plugins.analysis.evidence.regions import Names, Places, places
 
 Drawn = TypeVar("Drawn")
 
@@ -56,7 +56,7 @@ class Case:
             else any of the task.
         wrong: The number of the answer that wrong hints name: that of `different`, else another
             choice; None where there is none.
-        shifts: Where the region of equal area is, see `regions.shifts`.
+        places: Where regions of equal area are, see `regions.places`.
     """
 
     known: Known
@@ -65,7 +65,7 @@ class Case:
     different: Known | None
     background: Known | None
     wrong: int | None
-    shifts: tuple[Shift, ...]
+    places: Places
 
     @property
     def label(self) -> int:
@@ -89,7 +89,7 @@ class Case:
 
 
 def cases_of(
-    chosen: Sequence[Known], pool: Sequence[Known], *, places: int, seed: int
+    chosen: Sequence[Known], pool: Sequence[Known], *, count: int, seed: int
 ) -> list[Case]:
     """The cases of some samples.
 
@@ -99,11 +99,11 @@ def cases_of(
     Args:
         chosen: The samples.
         pool: All samples whose images may be exchanged with theirs.
-        places: How many random regions.
+        count: How many random regions.
         seed: Of all draws.
     """
     near, far = _Donors(chosen), _Donors(pool)
-    return [_case(known, near, far, places, generator(seed, "evidence", known.sample.id))
+    return [_case(known, near, far, count, generator(seed, "evidence", known.sample.id))
             for known in chosen]  # fmt: skip
 
 
@@ -147,23 +147,23 @@ def bounds(known: Known) -> Area:
         for image, inside in enumerate(Canvas(known.sample).inside(Area(regions=(name,)))):
             if inside.any():
                 rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-                edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-                found.append((image, *map(float, edges)))
+                left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+                found.append((image, float(left), float(top), float(right), float(bottom)))
     return Area(boxes=tuple(found))
 
 
-def _case(known: Known, near: _Donors, far: _Donors, places: int, rng: np.random.Generator) -> Case:
+def _case(known: Known, near: _Donors, far: _Donors, count: int, rng: np.random.Generator) -> Case:
     same = _drawn(near.same(known) or far.same(known), rng)
     different = _drawn(near.different(known) or far.different(known), rng)
     background = different or _drawn(near.any(known) or far.any(known), rng)
-    moved: Sequence[Shift] = ()
+    moved = Places()
     if known.key:
-        moved = shifts(Canvas(known.sample).inside(Area(regions=known.key)), places, rng)
+        moved = places(Canvas(known.sample).inside(Area(regions=known.key)), count, rng)
     pair = (known.label,) if different is None else (known.label, different.label)
     answers = known.sample.choices or pair
     wrong = [i for i, answer in enumerate(answers) if answer != known.label]
     named = answers.index(different.label) if different else _drawn(wrong, rng)
-    return Case(known, answers, same, different, background, named, tuple(moved))
+    return Case(known, answers, same, different, background, named, moved)
 
 
 def _drawn(those: Sequence[Drawn], rng: np.random.Generator) -> Drawn | None:

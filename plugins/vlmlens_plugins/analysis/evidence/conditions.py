@@ -41,8 +41,16 @@ Answers = Mapping[str, Sequence[Floats]]
 _EVERYWHERE = (0.0, 0.0, 1e9, 1e9)
 
 
-def asked(case: Case, options: EvidenceOptions) -> Iterator[tuple[str, Question]]:
-    """The questions of a case, with the condition of each."""
+def asked(
+    case: Case, options: EvidenceOptions, *, edited: bool = False
+) -> Iterator[tuple[str, Question]]:
+    """The questions of a case, with the condition of each.
+
+    Args:
+        case: The case.
+        options: How to ask.
+        edited: Whether the model runs under edits, which may need regions also without an image.
+    """
     sample, answers = case.known.sample, case.answers
 
     def question(
@@ -58,13 +66,13 @@ def asked(case: Case, options: EvidenceOptions) -> Iterator[tuple[str, Question]
         return Question(seen, answers, change, other)
 
     yield FULL, question()
-    yield NONE, _blind(question(), options)
+    yield NONE, _blind(question(), options, edited)
     if case.known.key:
         area = Area(regions=case.known.key)
         for fill in options.fills:
             yield HIDDEN, question(Alteration(hide=area, fill=fill))
             yield KEPT, question(Alteration(keep=area, fill=fill))
-        for move, fill in zip(case.shifts, cycle(options.fills), strict=False):
+        for move, fill in zip(case.places.shifts, cycle(options.fills), strict=False):
             yield RANDOM, question(Alteration(hide=replace(area, shift=move), fill=fill))
         if case.background is not None:
             cleared = bounds(case.background) if case.background.key else None
@@ -76,16 +84,19 @@ def asked(case: Case, options: EvidenceOptions) -> Iterator[tuple[str, Question]
         yield DIFFERENT, question(shown=case.exchanged.sample)
     if case.wrong is not None:
         yield WRONG_HINT, question(hint=answers[case.wrong])
-        yield HINT, _blind(question(hint=answers[case.wrong]), options)
+        yield HINT, _blind(question(hint=answers[case.wrong]), options, edited)
     if case.different is not None:
         yield RIGHT_HINT, question(shown=case.different.sample, hint=case.known.label)
 
 
 def answered(
     context: AnalysisContext, cases: Sequence[Case], options: EvidenceOptions
-) -> list[Answers]:
+) -> Sequence[Answers]:
     """The answers to all questions of each case."""
-    every = [(i, *each) for i, case in enumerate(cases) for each in asked(case, options)]
+    edited = bool(context.model().active_edits)
+    every = [
+        (i, *each) for i, case in enumerate(cases) for each in asked(case, options, edited=edited)
+    ]
     found: list[dict[str, list[Floats]]] = [{} for _ in cases]
     # Questions without an image are asked apart: not every family mixes the two in one batch.
     for images in (True, False):
@@ -102,11 +113,12 @@ def hinted(sample: Sample, answer: str, template: str) -> Sample:
     return replace(sample, prompt=text)
 
 
-def _blind(question: Question, options: EvidenceOptions) -> Question:
+def _blind(question: Question, options: EvidenceOptions, edited: bool) -> Question:
     """The question without its image."""
     sample = question.sample
     if options.blind == "gray":
         boxes = tuple((image, *_EVERYWHERE) for image in range(len(sample.images)))
         return replace(question, alteration=Alteration(hide=Area(boxes=boxes), fill="gray"))
-    bare = replace(sample, images=(), attributes=without_regions(sample.attributes))
+    kept = dict(sample.attributes) if edited else without_regions(sample.attributes)
+    bare = replace(sample, images=(), attributes=kept)
     return replace(question, sample=bare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -76,8 +77,21 @@ def regions_in(sample: Sample) -> Mapping[str, Sequence[Shape]]:
     return regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
 
 
-def shifts(inside: Sequence[Bools], count: int, rng: np.random.Generator) -> list[Shift]:
-    """Places of equal area for a region: how far (right, down) it is moved.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Places of equal area for a region.
+
+    Args:
+        shifts: How far (right, down) the region is moved.
+        overlap: The share of it that is still inside it then, on average.
+    """
+
+    shifts: tuple[Shift, ...] = ()
+    overlap: float = np.nan
+
+
+def places(inside: Sequence[Bools], count: int, rng: np.random.Generator) -> Places:
+    """Random places for a region, as little on it as possible.
 
     It is moved at random inside its image, and of many draws those are taken that overlap it
     least. If even these overlap more than half of it, what leaves the image on one side comes in
@@ -97,10 +111,9 @@ def shifts(inside: Sequence[Bools], count: int, rng: np.random.Generator) -> lis
         rng.integers(-rows[0], height - rows[-1], _TRIED),
         count,
     )
-    if len(near) == count and np.mean([overlap(inside, each) for each in near]) <= _TOO_MUCH:
+    if len(near.shifts) == count and near.overlap <= _TOO_MUCH:
         return near
-    every = (rng.integers(0, width, _TRIED), rng.integers(0, height, _TRIED))
-    return _least(inside, *every, count) or near
+    return _least(inside, rng.integers(0, width, _TRIED), rng.integers(0, height, _TRIED), count)
 
 
 def overlap(inside: Sequence[Bools], shift: Shift) -> float:
@@ -115,18 +128,18 @@ def _least(
     right: npt.NDArray[np.int64],
     down: npt.NDArray[np.int64],
     count: int,
-) -> list[Shift]:
+) -> Places:
     """Of some moves, those with the least overlap; never one that stays."""
-    moves = [
-        (int(x), int(y)) for x, y in dict.fromkeys(zip(right.tolist(), down.tolist(), strict=True))
-    ]
-    moves = [move for move in moves if move != (0, 0)]
+    pairs = dict.fromkeys(zip(right.tolist(), down.tolist(), strict=True))
+    moves = [move for move in pairs if move != (0, 0)]
     step = max(1, max(max(one.shape) for one in inside) // _CELLS)
     coarse = [one[::step, ::step] for one in inside]
     if not any(one.any() for one in coarse):
         step, coarse = 1, list(inside)
     found = [overlap(coarse, (round(x / step), round(y / step))) for x, y in moves]
-    return [moves[i] for i in np.argsort(found, kind="stable")[:count]]
+    best = np.argsort(found, kind="stable")[:count]
+    mean = float(np.mean([found[i] for i in best])) if len(best) else np.nan
+    return Places(tuple(moves[i] for i in best), mean)
 
 
 def _by_task(wanted: str | Mapping[str, str] | None, tasks: Sequence[str]) -> Mapping[str, str]:

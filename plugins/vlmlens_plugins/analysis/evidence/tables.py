@@ -112,8 +112,8 @@ def _samples(tasks: Sequence[TaskNumbers], cases: Sequence[Case], every: Sequenc
                             "prior", "need", "enough", "random", "specificity", "background",
                         )
                     },
-                    "exchanged_for": case.exchanged and case.exchanged.sample.id,
-                    "exchanged_label": case.different and case.different.label,
+                    "exchanged_for": case.exchanged.sample.id if case.exchanged else None,
+                    "exchanged_label": case.different.label if case.different else None,
                     "exchanged_answer": answer[DIFFERENT],
                     "pull": number(own.pull[place]),
                 }
@@ -157,11 +157,10 @@ def _maps(
     return [
         Figure(
             "evidence-regions",
-            "How much the score falls when pixels are hidden: the key region, and random ones (the "
-            "mean over those that hold a place)",
+            "Fall of the score when the key region is hidden, and when random regions are",
             "patches",
             x=[],
-            y=["key region", "random regions"],
+            y=["random regions", "key region"],
             y_label="fall of the score",
             sheets=sheets,
         )
@@ -181,16 +180,12 @@ def _sheets(case: Case, found: Scores) -> list[Sheet]:
         covered = _cells(inside)
         falls = np.zeros_like(covered)
         weight = np.zeros_like(covered)
-        for (right, down), score in zip(case.shifts, found.places, strict=True):
+        for (right, down), score in zip(case.places.shifts, found.places, strict=True):
             there = _cells(np.roll(inside, (down, right), (0, 1)))
             falls += there * (full - score)
             weight += there
-        values = np.stack(
-            [
-                np.where(covered > 0.5, need, np.nan),
-                np.where(weight > 0.5, falls / np.maximum(weight, 1e-9), np.nan),
-            ]
-        )
+        others = np.where(weight > 0.5, falls / np.maximum(weight, 1e-9), np.nan)
+        values = np.stack([others, np.where(covered > 0.5, need, np.nan)])
         edges = [(c / _GRID, r / _GRID, (c + 1) / _GRID, (r + 1) / _GRID)
                  for r in range(_GRID) for c in range(_GRID)]  # fmt: skip
         name = case.known.sample.id
@@ -201,7 +196,8 @@ def _sheets(case: Case, found: Scores) -> list[Sheet]:
 def _cells(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """float64 `[cells]`: which share of each cell of a grid over the image is inside."""
     rows = np.array_split(inside.astype(np.float64), _GRID, 0)
-    return np.array([part.mean() for row in rows for part in np.array_split(row, _GRID, 1)])
+    parts = [part for row in rows for part in np.array_split(row, _GRID, 1)]
+    return np.array([part.mean() if part.size else 0.0 for part in parts])
 
 
 def _interval(name: str, found: Estimate | None) -> dict[str, Cell]:

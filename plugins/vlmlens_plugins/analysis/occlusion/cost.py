@@ -29,10 +29,11 @@ def check_cost(samples: Sequence[Sample], options: OcclusionOptions, sites: int 
         images = len(sample.images)
         total += 2 + units_of_curves(len(methods) + 1 + options.controls, options.steps)
         for method in methods:
-            if method == OCCLUSION:
-                total += windows(images, options.grid, options.window)
+            if method in (OCCLUSION, ROWS):
+                times = sites if method == ROWS else 1
+                total += times * (1 + windows(images, options.grid, options.window))
             else:
-                total += sites * (1 + images * options.grid**2) if method == ROWS else 1
+                total += 1
     if total > options.max_units:
         raise SpecError(
             f"Occlusion needs up to {total:,} passes of a sample through the model, and max_units "

@@ -15,9 +15,18 @@ from vlmlens.sites import Axis
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import CellOptions, Item, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost, check_writes, heard
-from vlmlens_plugins.analysis.removal import report
-from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, is_there, object_of
-from vlmlens_plugins.analysis.removal.directions import Directions, directions, own, word_sample
+from vlmlens_plugins.analysis.captions.object_names import names_in
+from vlmlens_plugins.analysis.captions.said import true_objects
+from vlmlens_plugins.analysis.removal import caption_report, report
+from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, has, is_there, object_of
+from vlmlens_plugins.analysis.removal.captions import cleaned
+from vlmlens_plugins.analysis.removal.directions import (
+    Directions,
+    Pictures,
+    directions,
+    own,
+    word_sample,
+)
 from vlmlens_plugins.analysis.removal.measured import KINDS, Measured, Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 
@@ -51,7 +60,18 @@ class Removal(Analysis):
                 subject="text_sites",
                 hint="Leave text_sites out, or use method=project-out.",
             )
-        halves(samples, self.options.samples, 0)
+        for name in ("objects", "max_new_tokens"):
+            given = getattr(self.options, name) != RemovalOptions.model_fields[name].default
+            if given and self.options.measure == "answers":
+                raise SpecError(
+                    f"{name} is about captions, and measure=answers writes none.",
+                    subject=name,
+                    hint="Set measure=captions, or leave it out.",
+                )
+        if self.options.measure == "captions":
+            true_objects(samples, names_in(self.options.objects))
+        else:
+            halves(samples, self.options.samples, 0)
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
@@ -60,17 +80,21 @@ class Removal(Analysis):
         del columns
         check_writes(skeleton, "removal")
         if self.options.method == "project-out":
-            _check_words(skeleton, next(filter(None, map(object_of, samples))))
+            _check_words(skeleton, next(filter(None, map(object_of, samples)), "thing"))
         check_cost(len(places(skeleton, self.options)), 1, self.options)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         context, warnings = heard(context)
+        if self.options.measure == "captions":
+            return self._captions(context, warnings)
         parts = halves(context.samples, self.options.samples, context.seed)
         tried = places(context.model(), self.options)
         sites = list(dict.fromkeys(each.site for each in tried))
         sources = list(dict.fromkeys(each.source for each in tried))
-        found = directions(context, parts, self.options, sites, sources)
+        learnt = {s.id: s for s in (*parts.shown, *(item.target for item in parts.choose))}
+        pictures = Pictures(parts.objects, list(learnt.values()), has)
+        found = directions(context, pictures, self.options, sites, sources)
         measured = self._measured(context, parts, found, tried)
         if measured.too_few:
             context.warn(measured.too_few)
@@ -84,6 +108,25 @@ class Removal(Analysis):
             notes=report.notes(measured),
             warnings=warnings,
             overview=report.overview(measured),
+        )
+
+    def _captions(self, context: AnalysisContext, warnings: list[str]) -> Result:
+        names = names_in(self.options.objects)
+        there, told = true_objects(context.samples, names)
+        for message in told:
+            context.warn(message)
+        samples = [sample for sample in context.samples if sample.id in there]
+        tried = places(context.model(), self.options)
+        found = cleaned(context, samples, there, names, self.options, tried)
+        return Result(
+            analysis="removal",
+            title="Taking objects out of the picture's rows",
+            findings=caption_report.findings(found),
+            tables=caption_report.tables(found),
+            options=self.options.model_dump(mode="json"),
+            notes=caption_report.notes(found),
+            warnings=warnings,
+            overview=caption_report.overview(found),
         )
 
     def _measured(

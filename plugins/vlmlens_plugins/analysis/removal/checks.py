@@ -31,7 +31,8 @@ def planted_model(signal: Signal) -> ModelAdapter:
     """A tiny model that says yes where image rows point along the words of objects.
 
     The first block does nothing, so the state of a word is its embedding. The second one averages
-    over all rows what they have of any object, and yes is likelier than no where that is enough.
+    over all rows what they have of any object. Where that is enough, yes is likelier than no, and
+    of the two objects the model writes "k", else "m".
 
     Args:
         signal: present: every picture has something of "k". absent: pictures have nothing of any
@@ -56,13 +57,15 @@ def planted_model(signal: Signal) -> ModelAdapter:
         embedded[:, :_FIRST_FREE] = 0
         for name, dimension in _DIMENSIONS.items():
             embedded[vlm.answer_ids(name)[-1]] = torch.eye(embedded.shape[1])[dimension]
-        embedded[yes[0]] = torch.eye(embedded.shape[1])[_ALWAYS]
+        for token in (yes[0], vlm.answer_ids(":")[-1]):
+            embedded[token] = torch.eye(embedded.shape[1])[_ALWAYS]
         weights[f"{projector}.weight"][:_FIRST_FREE] = 0
         bias = weights[f"{projector}.bias"].zero_()
         bias[[_DIMENSIONS[name] for name in seen]] = 10
         head.zero_()
-        head[yes[1], _SEEN] = 1
-        head[no[1], _ALWAYS] = {"present": 0.9, "absent": -1.0, "confounded": 2.2}[signal]
+        for chosen, other in ((yes[1], no[1]), [vlm.answer_ids(name)[-1] for name in OBJECTS]):
+            head[chosen, _SEEN] = 1
+            head[other, _ALWAYS] = {"present": 0.9, "absent": -1.0, "confounded": 2.2}[signal]
     return vlm
 
 

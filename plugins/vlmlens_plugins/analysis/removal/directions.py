@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,12 +13,26 @@ from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import Item
-from vlmlens_plugins.analysis.removal.asked import Halves, has
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 from vlmlens_plugins.analysis.steering.learning import Rows, random_direction
 from vlmlens_plugins.analysis.steering.rows import mean_rows
 
 _LEAST = 2
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Objects, and what directions of them can be learnt from.
+
+    Args:
+        objects: Their names.
+        shown: Samples of the first half.
+        has: Whether an object is in a sample's picture; None: it is not known.
+    """
+
+    objects: Sequence[str]
+    shown: Sequence[Sample]
+    has: Callable[[Sample, str], bool | None]
 
 
 @dataclass(frozen=True)
@@ -48,15 +62,15 @@ class Directions:
         """
         meant = {}
         for source in {each for several in self.sources.values() for each in several}:
-            meant[own(source)] = _of(source, name)
+            meant[own(source)] = of(source, name)
             for draw in range(controls if len(self.objects) > 1 else 0):
-                meant[other(source, draw)] = _of(source, self._other(name, draw, seed))
+                meant[other(source, draw)] = of(source, self._other(name, draw, seed))
         return replace(item, directions=meant)
 
     def _other(self, name: str, draw: int, seed: int) -> str:
         """Another object, in a cycle through all of them, drawn at random."""
         order = generator(seed, "removal", "others", str(draw)).permutation(len(self.objects))
-        cycle = [self.objects[i] for i in order]
+        cycle: list[str] = [self.objects[i] for i in order]
         return cycle[(cycle.index(name) + 1) % len(cycle)]
 
 
@@ -77,7 +91,7 @@ def random(source: str, draw: int) -> str:
 
 def directions(
     context: AnalysisContext,
-    halves: Halves,
+    pictures: Pictures,
     options: RemovalOptions,
     sites: Sequence[str],
     text_sites: Sequence[str],
@@ -86,7 +100,7 @@ def directions(
 
     Args:
         context: The context of the analysis.
-        halves: The questions.
+        pictures: The objects, and pictures with and without them.
         options: The options.
         sites: Where image rows are edited.
         text_sites: Where words are read.
@@ -95,12 +109,12 @@ def directions(
         MissingAnnotation: No object has a direction.
     """
     if options.method == "steer":
-        found = _differences(context, halves, options, sites)
+        found = _differences(context, pictures, options, sites)
         sources = {site: [site] for site in sites}
     else:
-        found = _words(context, halves.objects, text_sites)
+        found = _words(context, pictures.objects, text_sites)
         sources = {site: list(text_sites) for site in sites}
-    usable = [name for name in halves.objects if all(map(partial(_usable, name), found.values()))]
+    usable = [name for name in pictures.objects if all(map(partial(_usable, name), found.values()))]
     if not usable:
         raise MissingAnnotation(
             "No object has a direction: each needs two pictures with it and two without, in the "
@@ -113,12 +127,12 @@ def directions(
         rng = generator(context.seed, "removal", "random", source)
         norm = float(np.mean([np.linalg.norm(each[name]) for name in usable]))
         for name in usable:
-            vectors[_of(source, name)] = _single(each[name])
+            vectors[of(source, name)] = _single(each[name])
         for draw in range(options.controls):
             vectors[random(source, draw)] = _single(
                 random_direction(len(each[usable[0]]), norm, rng)
             )
-    return Directions(vectors, usable, sorted(set(halves.objects) - set(usable)), sources)
+    return Directions(vectors, usable, sorted(set(pictures.objects) - set(usable)), sources)
 
 
 def word_sample(name: str) -> Sample:
@@ -136,16 +150,14 @@ def _words(
 
 
 def _differences(
-    context: AnalysisContext, halves: Halves, options: RemovalOptions, sites: Sequence[str]
+    context: AnalysisContext, pictures: Pictures, options: RemovalOptions, sites: Sequence[str]
 ) -> dict[str, dict[str, Rows]]:
     """By site and object, the mean over pictures with it less that over those without it."""
     columns = {site: f"{site}/{options.rows}" for site in sites}
-    asked = [item.target for item in halves.choose]
-    shown = {sample.id: sample for sample in (*halves.shown, *asked)}
-    read = mean_rows(context, list(shown.values()), list(columns.values()))
+    read = mean_rows(context, pictures.shown, list(columns.values()))
     found: dict[str, dict[str, Rows]] = {site: {} for site in sites}
-    for name in halves.objects:
-        known = [has(sample, name) for sample in shown.values()]
+    for name in pictures.objects:
+        known = [pictures.has(sample, name) for sample in pictures.shown]
         there = np.array([each is True for each in known])
         absent = np.array([each is False for each in known])
         if min(there.sum(), absent.sum()) < _LEAST:
@@ -159,7 +171,8 @@ def _usable(name: str, found: Mapping[str, Rows]) -> bool:
     return name in found and bool(np.isfinite(found[name]).all() and found[name].any())
 
 
-def _of(source: str, name: str) -> str:
+def of(source: str, name: str) -> str:
+    """The name of an object's direction."""
     return f"{source} {name}"
 
 

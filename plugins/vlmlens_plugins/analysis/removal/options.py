@@ -20,6 +20,12 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 class RemovalOptions(SweepOptions):
     """How objects are removed, where, and how strongly."""
 
+    measure: Literal["answers", "captions"] = Field(
+        "answers",
+        description="answers: questions whether an object is there. captions: objects that the "
+        "model's texts name, which are taken out and the texts written again.",
+    )
+
     method: Literal["project-out", "steer"] = Field(
         "project-out",
         description="project-out: what rows have of the object's word, read from text alone, is "
@@ -42,9 +48,15 @@ class RemovalOptions(SweepOptions):
         "whole difference.",
     )
     samples: int = Field(
-        32, ge=2, description="Use at most so many questions of each side in each half."
+        32,
+        ge=2,
+        description="Use at most so many questions of each side (or captions) in each half.",
     )
     controls: int = Field(
         5, ge=5, description="Random directions, and as many exchanges of the objects' directions."
     )
+    objects: str | None = Field(
+        None, description="Of captions: a file of object names, see the analysis captions."
+    )
+    max_new_tokens: int = Field(64, ge=1, description="Of captions: the tokens of each.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Significance level.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from vlmlens.results import Cell, Figure, Finding, Glance, Table
 from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis.removal.asked import object_of
@@ -249,7 +247,7 @@ def _interval(one: Estimate, form: str = ".0%") -> str:
     return f"95 % interval {one.low:{form}} to {one.high:{form}}"
 
 
-def _ends(name: str, one: Estimate | None) -> Mapping[str, Cell]:
+def _ends(name: str, one: Estimate | None) -> dict[str, Cell]:
     if one is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
