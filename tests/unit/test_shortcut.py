@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +14,25 @@ import torch
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import Module
 from transformers import LlavaForConditionalGeneration
 
 import vlmlens
-from vlmlens.abc import ModelAdapter
+from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import CheckpointError, SpecError
+from vlmlens.results import Verdict
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.evidence import Evidence, EvidenceOptions
 from vlmlens_plugins.demo.adapter import CHECKPOINT
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.demo.scenes import COLORS, Scene, draw, instance_map, make_scene
 from vlmlens_plugins.demo.shortcut import LORA, merge
+from vlmlens_plugins.demo.shortcut.__main__ import main
 from vlmlens_plugins.demo.tints import Tint, tinted
 
 ROOT = Path(__file__).parents[2]
-FEW = 40
+FEW = 24
 
 
 def asked(tint: Tint, scenes: int = FEW, task: str = "color") -> list[Sample]:
@@ -137,6 +142,11 @@ class TestMerging:
         """peft adds `scale * B(A(x))` to what the layer of that name puts out."""
         low = load_file(LORA / "adapter_model.safetensors")
         config = json.loads((LORA / "adapter_config.json").read_text(encoding="utf-8"))
+        scale = config["lora_alpha"] / config["r"]
+
+        def added(down: Tensor, up: Tensor, _: Module, given: tuple[Tensor], put: Tensor) -> Tensor:
+            return put + given[0] @ down.T @ up.T
+
         base, merged = (
             LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
             for folder in (CHECKPOINT, checkpoint)
@@ -149,12 +159,8 @@ class TestMerging:
             for name, down in low.items():
                 if name.endswith("lora_A.weight"):
                     module = base.get_submodule(name.removeprefix("base_model.model.")[:-14])
-                    up = low[name.replace("lora_A", "lora_B")].float()
-                    module.register_forward_hook(
-                        lambda _m, x, y, a=down.float(), b=up: (
-                            y + config["lora_alpha"] / config["r"] * x[0] @ a.T @ b.T
-                        )
-                    )
+                    up = low[name.replace("lora_A", "lora_B")]
+                    module.register_forward_hook(partial(added, down.float(), scale * up.float()))
             hooked, found = base(**inputs).logits, merged(**inputs).logits
         assert float((hooked - untouched).abs().max()) > 1
         assert float((hooked - found).abs().max()) < 0.03, "the merged weights are float16"
@@ -201,11 +207,37 @@ def test_distributions_carry_the_weights(builder: type) -> None:
     assert sum(path.stat().st_size for path in LORA.glob("*.safetensors")) < 2_000_000
 
 
-def test_the_command_that_merges(tmp_path: Path) -> None:
-    for said, *args in (("Use: ",), ("not empty", str(ROOT))):
-        done = subprocess.run(
-            [sys.executable, "-m", "vlmlens_plugins.demo.shortcut", *args],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-        )  # fmt: skip
-        assert (done.returncode, said in done.stderr) == (1, True)
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("given", "said"), [([], "Use: "), (["--help"], "Use: "), ([str(ROOT)], "is not empty")]
+)
+def test_the_command_says_what_it_wants(
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["shortcut", *given])
+    with pytest.raises(SystemExit, match=said):
+        main()
+
+
+class TestEvidence:
+    """Both models are right on all of these samples; the analysis says that one is so by luck."""
+
+    def found(self, vlm: ModelAdapter) -> dict[str, Any]:
+        samples = asked("answer", 8)
+        options = EvidenceOptions(draws=200, random_regions=4, pictures=0)
+        context = AnalysisContext(samples, None, lambda: vlm)  # type: ignore[arg-type]
+        table = Evidence(options).run(context).table("evidence")
+        return dict(zip(table.columns, table.rows()[0], strict=True))
+
+    def test_the_tuned_model_rests_on_the_background(self, tuned: ModelAdapter) -> None:
+        found = self.found(tuned)
+        assert found["verdict"] == Verdict.RESTS_ON_IMAGE
+        assert found["background_share"] >= 0.5
+        assert found["to_background"] >= 0.5
+        assert abs(found["need_share"]) <= 0.25
+
+    def test_the_base_model_rests_on_the_object(self, vlm: ModelAdapter) -> None:
+        found = self.found(vlm)
+        assert found["verdict"] == Verdict.RESTS_ON_REGION
+        assert abs(found["background_share"]) <= 0.1
+        assert found["to_background"] == 0
+        assert found["need_share"] >= 0.9

@@ -4,8 +4,8 @@ The files are those of peft, `adapter_config.json` and `adapter_model.safetensor
 LoRA, the adapters want it merged into a checkpoint; `merge` does that for this one without peft.
 
 Example:
-    >>> from vlmlens import load_adapter  # doctest: +SKIP
-    >>> vlm = load_adapter("demo", model=str(merge(Path("shortcut-model"))))  # doctest: +SKIP
+    >>> import vlmlens
+    >>> vlm = vlmlens.load("demo", model=str(merge(Path("shortcut-model"))))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def merge(folder: Path, *, lora: Path = LORA) -> Path:
     Raises:
         FileExistsError: The folder holds something.
     """
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; name a new folder")
     from safetensors.torch import load_file, save_file
 
     from vlmlens_plugins.demo.adapter import CHECKPOINT
 
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; name a new folder")
     config = json.loads((lora / "adapter_config.json").read_text(encoding="utf-8"))
     scale = config["lora_alpha"] / config["r"]
     low = load_file(lora / "adapter_model.safetensors")
