@@ -59,7 +59,7 @@ def asked(scenes: list[Sample]) -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def result(vlm: ModelAdapter, asked: list[Sample]) -> Result:
-    return looked(vlm, asked)
+    return looked(vlm, asked, grid=6)
 
 
 # ---------------------------------------------------------------------- planted truths
@@ -175,7 +175,7 @@ def test_windows_hold_every_cell_as_often() -> None:
 @pytest.mark.parametrize("p", [1e-9, 0.3, 0.999999])
 def test_log_odds_and_back(p: float) -> None:
     assert chance(log_odds(float(np.log(p)))) == pytest.approx(p)
-    assert np.isfinite(log_odds(0.0))
+    assert np.isfinite([log_odds(0.0), log_odds(-np.inf)]).all()
 
 
 # ---------------------------------------------------------------------- comparisons
@@ -231,6 +231,7 @@ def test_pictures_with_other_numbers_of_rows_are_refused() -> None:
         ({"pictures": ["https://example.org/a.png"]}, ImageError, "nothing is downloaded"),
         ({"pictures": ["text.png"]}, ImageError, "cannot be read"),
         ({"pictures": []}, DataError, "no picture"),
+        ({"pictures": [np.zeros((8, 8, 3))]}, DataError, "a ndarray"),
         ({"texts": [" "]}, DataError, "empty"),
         ({"choices": ["red"]}, DataError, "two or more"),
         ({"choices": ["red", ""]}, DataError, "two or more"),
@@ -282,7 +283,7 @@ def test_the_cost_is_about_what_it_takes() -> None:
 
     vlm.__class__ = Counting
     looked(vlm, [sample], **FEW)
-    said = passes(vlm, options, 1, comparison=False)
+    said = passes(vlm, options, sample, comparison=False)
     assert 0.5 * said < counted[0] < 2.5 * said
 
 
