@@ -72,6 +72,8 @@ def table(tmp_path: Path) -> str:
         ("buses, the bus's door", ["bus", "bus"]),
         ("puppies (and a puppy)", ["dog", "dog"]),
         ("There is no dog.", ["dog"]),
+        ("my_dog, hot_dogs; a seaside, a sea lion's", ["dog", "hot dog", "sea lion"]),
+        ("a hot do\u017f, an \u0130, a PUPPY, hot d\u0131g", ["dog"]),
         ("", []),
     ],
 )
@@ -106,6 +108,7 @@ def test_the_kind_of_an_object_is_true_and_the_other_way_round_is_not() -> None:
         ("dog: hound\nwolf: hound", "'hound' is a name of both 'dog' and 'wolf'"),
         ("# nothing\n", "it names no object"),
         (": hound", "line 1 names no object"),
+        ("(toy) dog: hound", "does not begin with a letter"),
         ("dog <: hound", "line 1 names no object"),
         ("dog < animal", "which it does not list"),
         ('{"dog": "hound"}', "no list of texts"),

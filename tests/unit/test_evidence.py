@@ -374,7 +374,7 @@ def test_where_others_of_the_task_name_theirs_a_sample_without_has_none() -> Non
         ([_with(BOTH, region="hat")], {}, DataError, "its key region is 'hat'"),
         ([_with(BOTH)], {"region": "hat"}, SpecError, "has a region 'hat'"),
         ([_with(BOTH)], {"region": {"color": "cup"}}, SpecError, "There is no task 'color'"),
-        ([_with(BOTH)], {"max_questions": 20}, SpecError, "up to 23 questions"),
+        ([_with(BOTH)], {"max_questions": 20}, SpecError, "up to 22 questions"),
     ],
 )
 def test_what_cannot_be_asked_is_said_before_the_model_is_loaded(

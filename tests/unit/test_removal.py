@@ -355,6 +355,7 @@ def test_what_a_picture_has_is_known_from_its_objects_or_its_question() -> None:
         ({"sites": "vision.block.0"}, VlmlensError),
         ({"sites": "llm.block.77"}, VlmlensError),
         ({"max_passes": 2}, SpecError),
+        ({"objects": "coco.txt"}, SpecError),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_model_runs(

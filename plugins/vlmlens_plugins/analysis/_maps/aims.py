@@ -142,7 +142,7 @@ def aims_of(
                 kept.append(aim if whole else _narrow(aim))
             continue
         answer = written.get(sample.id) if sample.label is None else sample.label
-        if answer and not whole:
+        if answer and answer.strip() and not whole:
             kept.append(Aim(sample, (answer,), given=sample.label is not None))
         else:
             silent += 1

@@ -53,13 +53,13 @@ def maps_by(context: AnalysisContext, method: str, aims: Sequence[Aim]) -> list[
 def _unit(vlm: ModelAdapter, method: str, aim: Aim) -> WorkUnit:
     """Of a longer answer, its first token is followed; of two, the first in which they differ."""
     own = vlm.answer_ids(aim.answer)
-    if aim.rival is None:
-        prefix, tokens = [], own[:1]
-    else:
+    prefix, tokens = own[:0], own[:1]
+    if aim.rival is not None:
         other = vlm.answer_ids(aim.answers[aim.rival])
         pairs = enumerate(zip(own, other, strict=False))
-        same = next((i for i, (a, b) in pairs if a != b), min(len(own), len(other)) - 1)
-        prefix, tokens = own[:same], [own[same], other[same]]
+        apart = next((i for i, (a, b) in pairs if a != b), None)
+        if apart is not None:
+            prefix, tokens = own[:apart], [own[apart], other[apart]]
     given = {"method": method, "prefix": list(prefix), "tokens": list(tokens)}
     return WorkUnit(aim.sample, given, batch=f"{method} {bool(prefix)} {len(tokens)}")
 

@@ -23,6 +23,8 @@ _COLORS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "gray")
 _SHAPES = ("cube", "sphere", "cone")
 _SIBILANT = re.compile(r"(s|x|z|ch|sh)$")
 _BETWEEN = r"[\s\-_]+"
+_WORD = re.compile(r"[^\W_]+")
+_END = r"(?![^\W_])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,18 @@ class ObjectNames:
         Case does not count, names begin and end at the borders of words, and of several names at
         one place the longest counts. A name stands for its plural, too, see `plurals`.
         """
-        return [
-            Mention(self._forms[_plain(match[0])], match[0])
-            for match in self._pattern.finditer(text)
-        ]
+        found: list[Mention] = []
+        end = 0
+        lower = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
+        for word in _WORD.finditer(lower):
+            pattern = self._starting.get(word[0])
+            if pattern is not None and word.start() >= end:
+                match = pattern.match(lower, word.start())
+                if match is not None:
+                    words = text[match.start() : match.end()]
+                    found.append(Mention(self._forms[_plain(match[0])], words))
+                    end = match.end()
+        return found
 
     def object_of(self, name: str) -> str | None:
         """The object that a name means; None if the table does not have it."""
@@ -88,10 +98,15 @@ class ObjectNames:
         return found
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        longest = sorted(self._forms, key=lambda form: (-len(form), form))
-        written = (_BETWEEN.join(map(re.escape, form.split())) for form in longest)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(written)})(?!\w)", re.IGNORECASE)
+    def _starting(self) -> dict[str, re.Pattern[str]]:
+        """By their first word, all names that begin with it, the longest first."""
+        found: dict[str, list[str]] = {}
+        for form in sorted(self._forms, key=lambda form: (-len(form), form)):
+            first = _WORD.match(form)
+            if first is None:
+                raise _wrong(f"{form!r} does not begin with a letter or a digit", form)
+            found.setdefault(first[0], []).append(_BETWEEN.join(map(re.escape, form.split())))
+        return {first: re.compile(f"(?:{'|'.join(forms)}){_END}") for first, forms in found.items()}
 
 
 def plurals(name: str) -> Iterator[str]:
@@ -159,7 +174,7 @@ def read_names(path: str) -> ObjectNames:
         if kind not in synonyms:
             raise _wrong(f"{name!r} is a kind of {kind!r}, which it does not list", kind)
     found = ObjectNames(synonyms, kinds)
-    found.mentions("")
+    found.mentions("a")
     return found
 
 

@@ -29,7 +29,7 @@ from vlmlens_plugins.analysis.evidence.regions import key_regions, regions_in
 from vlmlens_plugins.analysis.evidence.tables import figures, tables
 from vlmlens_plugins.analysis.evidence.verdict import judge
 
-_OTHERS = 8
+_OTHERS = 7
 """Conditions that do not need a region."""
 
 

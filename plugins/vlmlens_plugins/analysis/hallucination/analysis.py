@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import MissingAnnotation, did_you_mean
+from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
 from vlmlens.regions import ATTRIBUTE, regions_of
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -18,7 +18,7 @@ from vlmlens_plugins.analysis.hallucination.options import ABSENT, Hallucination
 from vlmlens_plugins.analysis.hallucination.places import placed
 from vlmlens_plugins.analysis.hallucination.report import report
 
-_DEFAULT_OBJECT = HallucinationOptions.model_fields["object"].default
+_DEFAULTS = HallucinationOptions.model_fields
 
 
 class Hallucination(Analysis):
@@ -39,7 +39,7 @@ class Hallucination(Analysis):
             )
         attributes = sorted({name for sample in known for name in sample.attributes})
         name = self.options.object
-        if name != _DEFAULT_OBJECT and name not in attributes:
+        if name != _DEFAULTS["object"].default and name not in attributes:
             raise MissingAnnotation(
                 f"No sample has an attribute {name!r} that names its object.",
                 subject=name,
@@ -47,8 +47,7 @@ class Hallucination(Analysis):
             )
         if self.options.target == ABSENT:
             self._check_absent(known)
-        for sample in known:
-            regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
+        self._check_region(known, attributes)
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
@@ -66,9 +65,9 @@ class Hallucination(Analysis):
             context.warn(message)
         if self.options.target == ABSENT:
             samples = self._with_absent(samples, context)
-        cases = asked(context, samples, self.options)
+        cases = self._finite(asked(context, samples, self.options), context)
         found, places = [], []
-        for task, rows in rows_by_task(samples).items():
+        for task, rows in rows_by_task([case.sample for case in cases]).items():
             own = [cases[i] for i in rows]
             one = measured(task, own, self.options, context.seed)
             self._warn_of(one, context)
@@ -76,6 +75,39 @@ class Hallucination(Analysis):
             places += placed(task, own, context.seed, self.options.draws)
         self._warn_of_model(cases, context)
         return report(found, places, self.options, warnings)
+
+    @staticmethod
+    def _finite(cases: Sequence[Case], context: AnalysisContext) -> list[Case]:
+        """The cases whose numbers are all finite.
+
+        Raises:
+            CompositionError: None is left.
+        """
+        kept = [case for case in cases if case.finite]
+        if not kept:
+            raise CompositionError(
+                "The model gives no finite numbers for any sample.",
+                subject="hallucination",
+                hint="Use another dtype (--dtype float32), or other weights.",
+            )
+        if len(kept) < len(cases):
+            context.warn(
+                f"{len(cases) - len(kept)} of {len(cases)} samples are left out: the model's "
+                "numbers are not finite."
+            )
+        return kept
+
+    def _check_region(self, samples: Sequence[Sample], attributes: Sequence[str]) -> None:
+        """A region that the options name is there."""
+        name = self.options.region
+        parts = [regions_of(sample.attributes.get(ATTRIBUTE), sample.id) for sample in samples]
+        known = sorted({region for one in parts for region in one} | set(attributes))
+        if name != _DEFAULTS["region"].default and name not in known:
+            raise MissingAnnotation(
+                f"No sample has a region {name!r}, or an attribute of that name.",
+                subject=name,
+                hint=did_you_mean(name, known) or "Leave analysis.hallucination.region out.",
+            )
 
     def _check_absent(self, samples: Sequence[Sample]) -> None:
         if any(says_absent(str(sample.label), self.options) for sample in samples):

@@ -50,6 +50,15 @@ class Case:
         return self.sample.task or ALL
 
     @property
+    def finite(self) -> bool:
+        """Whether all numbers are finite."""
+        told = [self.inside[text] for text in ("answer", "object")]
+        numbers = [self.sure, self.blind, self.inside["entropy"], *(self.inside["looks"] or ())]
+        numbers += [value for one in told if one is not None for value in one["confidence"]]
+        rows = [row for name in ("image", "last") for row in self.inside[name]]
+        return bool(np.isfinite(numbers).all()) and all(np.isfinite(row).all() for row in rows)
+
+    @property
     def stratum(self) -> str:
         """Wrong answers are told apart from right ones with the same label."""
         return str(self.sample.label)

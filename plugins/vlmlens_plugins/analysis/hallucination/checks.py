@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from vlmlens_plugins.analysis.hallucination.held_out import Ints
 from vlmlens_plugins.analysis.hallucination.scores import Bools
 from vlmlens_plugins.analysis.manifests import HALLUCINATION
 
-_PICTURES, _OBJECTS = 108, 16
+_PICTURES, _OBJECTS = 100, 16
 _COLUMN, _NUMBER = "llm.block.1/last", 5
 
 
@@ -42,34 +43,41 @@ class HallucinationChecks(AnalysisTests):
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""
-        vlm = tiny_model()
-        samples = [
-            replace(
-                one,
-                prompt=f"Which letter is on toy {i % _OBJECTS}?",
-                choices=one.choices[:2],
-                attributes={"object": f"toy {i % _OBJECTS}"},
-            )
-            for i, one in enumerate(in_model("present", samples=_PICTURES).samples)
-        ]
-        values = columns_of(vlm, samples)[_COLUMN].numpy()[:, _NUMBER]
-        kept, high = extremes(values, answered(vlm, samples))
-        samples = [samples[i] for i in kept]
+        samples, answers, high = _pictured()
+        numbers = np.array([int(str(one.attributes["object"]).split()[1]) for one in samples])
         wrong = np.random.default_rng(0).random(len(samples)) < 0.5
         if signal == "present":
             wrong = high
         if signal == "confounded":
-            wrong = kept % _OBJECTS < _OBJECTS // 2
-        labelled = with_wrong(samples, answered(vlm, samples), wrong.tolist())
-        return Planted(labelled, columns_of(vlm, labelled), lambda: vlm)
+            wrong = numbers < _OBJECTS // 2
+        labelled = with_wrong(samples, answers, wrong.tolist())
+        return Planted(labelled, columns_of(tiny_model(), labelled), tiny_model)
 
     def claims(self, result: Result) -> bool:
         """See `AnalysisTests.claims`."""
         return result.findings[0].verdict is Verdict.DIFFERS
 
 
+@cache
+def _pictured() -> tuple[list[Sample], list[str], Bools]:
+    """Questions about objects, the answers, and where a coordinate is high."""
+    samples = [
+        replace(
+            one,
+            prompt=f"Which letter is on toy {i % _OBJECTS}?",
+            choices=one.choices[:2],
+            attributes={"object": f"toy {i % _OBJECTS}"},
+        )
+        for i, one in enumerate(in_model("present", samples=_PICTURES).samples)
+    ]
+    values = columns_of(tiny_model(), samples)[_COLUMN].numpy()[:, _NUMBER]
+    answers = answered(tiny_model(), samples)
+    kept, high = extremes(values, answers)
+    return [samples[i] for i in kept], [answers[i] for i in kept], high
+
+
 def extremes(values: npt.NDArray[Any], answers: Sequence[str]) -> tuple[Ints, Bools]:
-    """The highest and the lowest third of the values with each answer, and which are high.
+    """The highest and the lowest quarter of the values with each answer, and which are high.
 
     The answer itself says nothing of them.
     """
@@ -77,9 +85,9 @@ def extremes(values: npt.NDArray[Any], answers: Sequence[str]) -> tuple[Ints, Bo
     for answer in set(answers):
         own = np.flatnonzero(np.array(answers) == answer)
         order = own[np.argsort(values[own], kind="stable")]
-        third = len(order) // 3
-        found |= dict.fromkeys(order[:third].tolist(), False)
-        found |= dict.fromkeys(order[len(order) - third :].tolist(), True)
+        part = len(order) // 4
+        found |= dict.fromkeys(order[:part].tolist(), False)
+        found |= dict.fromkeys(order[len(order) - part :].tolist(), True)
     kept = sorted(found)
     return np.array(kept, np.int64), np.array([found[i] for i in kept])
 

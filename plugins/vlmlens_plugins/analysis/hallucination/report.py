@@ -101,11 +101,12 @@ def _probes(one: Measured, options: HallucinationOptions) -> list[Finding]:
         if each.signal.name not in (PROBE_IMAGE, PROBE_LAST) or adds(each, options.min_gain):
             continue
         row = "the last image row" if each.signal.name == PROBE_IMAGE else "the last row"
-        object_only = "" if words is None else f", the object's words {words.auroc:.2f}"
+        beside = f"the answer's probability ({one.scored[0].auroc:.2f})"
+        beside += "" if words is None else f" and the object's words ({words.auroc:.2f})"
         text = (
-            f"{one.task}: the probe on hidden states of {row} found no hallucination signal: AUROC "
-            f"{_range(each.auroc, each.low, each.high)} alone; the answer's probability has "
-            f"{one.scored[0].auroc:.2f}{object_only}, and it is not shown to add to them."
+            f"{one.task}: the probe on hidden states of {row} has AUROC "
+            f"{_range(each.auroc, each.low, each.high)} alone and is not shown to add to {beside}: "
+            "it found no hallucination signal."
         )
         made.append(Finding(text, Verdict.INFO, one.task, {"auroc": each.auroc, "p": each.p}))
     return made

@@ -26,7 +26,7 @@ OCCLUSION: Final = "occlusion"
 ROWS: Final = "rows"
 RANDOM: Final = "random order"
 CENTRE: Final = "centre first"
-_DEFAULT = (OCCLUSION, ROWS, "gradients", "attention", "relevance", "value-weighted")
+_DEFAULT = (OCCLUSION, "gradients", "attention", "relevance", "value-weighted")
 
 Maps = Mapping[str, Sequence[PatchMap]]
 
@@ -61,7 +61,9 @@ def methods_of(options: OcclusionOptions, vlm: ModelAdapter | None = None) -> tu
     """The methods that are tried; without a model, as if it offered all."""
     if options.methods is not None:
         return tuple(dict.fromkeys(options.methods))
-    return _DEFAULT[:1] if vlm is not None and compares(vlm) else _DEFAULT
+    if vlm is not None and compares(vlm):
+        return _DEFAULT[:1]
+    return _DEFAULT if options.sites is None else (*_DEFAULT, ROWS)
 
 
 def sites_of(vlm: ModelAdapter, options: OcclusionOptions) -> list[str]:

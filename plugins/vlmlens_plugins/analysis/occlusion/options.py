@@ -22,8 +22,8 @@ class OcclusionOptions(Options):
         None,
         description="Maps that are compared: occlusion (pixels), rows (rows of patches, see "
         "`sites`), gradients, integrated-gradients, attention, rollout, relevance, value-weighted. "
-        "The first one is tested. Default: all that the model offers, without "
-        "integrated-gradients and rollout.",
+        "The first one is tested. Default: occlusion, gradients, attention, relevance and "
+        "value-weighted, as far as the model offers them; and rows, if there are sites.",
     )
     grid: int = Field(
         8, ge=2, le=64, description="Cells along each side of the image that get a value."

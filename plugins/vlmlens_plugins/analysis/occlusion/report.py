@@ -48,7 +48,10 @@ def report(
         options=options.model_dump(mode="json"),
         notes=[*notes, *_notes(measured, options)],
         warnings=list(warnings),
-        overview=[_glance(found, task, main) for task in found.faith],
+        overview=[
+            _glance(found, task, main, few=bool(_few(measured, task, len(found.faith))))
+            for task in found.faith
+        ],
     )
 
 
@@ -69,7 +72,6 @@ def _findings(measured: Measured, found: Worth, task: str, main: str) -> list[Fi
 def _peak(measured: Measured, task: str, peaks: dict[str, Peaks], main: str) -> Finding:
     one = peaks[main]
     rows = [i for i in measured.by_task()[task] if measured.regions[i] is not None]
-    above = one.p <= ALPHA and one.share > one.chance
     text = (
         f"{task}: the peak of the map {main} lies in the region that the answer is about in "
         f"{one.share:.0%} of {_samples(len(rows))}; by chance, in {one.chance:.0%}; the middle of "
@@ -84,7 +86,7 @@ def _peak(measured: Measured, task: str, peaks: dict[str, Peaks], main: str) -> 
         "centre": one.centre,
         "p": one.p,
     }
-    verdict = Verdict.DIFFERS if above else Verdict.INCONCLUSIVE
+    verdict = Verdict.DIFFERS if _above(one) else Verdict.INCONCLUSIVE
     ids = [measured.aims[i].sample.id for i in rows]
     return Finding(text, verdict, task, values, samples=ids)
 
@@ -134,10 +136,14 @@ def _faithful(
 def _verdict(one: Faith, *, few: bool) -> Verdict:
     if one.p <= ALPHA and one.over > 0:
         return Verdict.DIFFERS
-    return Verdict.INCONCLUSIVE if few else Verdict.NO_DIFFERENCE
+    return Verdict.INCONCLUSIVE if few or one.p <= ALPHA else Verdict.NO_DIFFERENCE
 
 
-def _glance(found: Worth, task: str, main: str) -> Glance:
+def _above(one: Peaks) -> bool:
+    return one.p <= ALPHA and one.share > one.chance
+
+
+def _glance(found: Worth, task: str, main: str, *, few: bool) -> Glance:
     peaks = found.peaks.get(task)
     if peaks is not None:
         one = peaks[main]
@@ -145,7 +151,7 @@ def _glance(found: Worth, task: str, main: str) -> Glance:
             task,
             "evidence peaks in its region",
             f"{one.share:.0%}",
-            Verdict.DIFFERS if one.p <= ALPHA else Verdict.INCONCLUSIVE,
+            Verdict.DIFFERS if _above(one) else Verdict.INCONCLUSIVE,
             one.share,
             f"chance {one.chance:.2f}, centre {one.centre:.2f}",
         )
@@ -154,7 +160,7 @@ def _glance(found: Worth, task: str, main: str) -> Glance:
         task,
         "evidence map is faithful",
         f"gap {faith[main].gap:.2f}",
-        Verdict.DIFFERS if faith[main].p <= ALPHA else Verdict.INCONCLUSIVE,
+        _verdict(faith[main], few=few),
         faith[main].gap,
         f"random {faith[RANDOM].gap:.2f}",
     )

@@ -60,6 +60,14 @@ class Removal(Analysis):
                 subject="text_sites",
                 hint="Leave text_sites out, or use method=project-out.",
             )
+        for name in ("objects", "max_new_tokens"):
+            given = getattr(self.options, name) != RemovalOptions.model_fields[name].default
+            if given and self.options.measure == "answers":
+                raise SpecError(
+                    f"{name} is about captions, and measure=answers writes none.",
+                    subject=name,
+                    hint="Set measure=captions, or leave it out.",
+                )
         if self.options.measure == "captions":
             true_objects(samples, names_in(self.options.objects))
         else:
