@@ -90,9 +90,11 @@ def _by_hand(vlm: Any, aim: Aim) -> Floats:
                 round(left * width / GRID) : round(right * width / GRID),
             ] = mean
             shown.append(Image.fromarray(hidden))
-            cover = np.zeros((GRID, GRID))
-            cover[top:bottom, left:right] = 1
-            covers.append(cover.ravel())
+            rows, cols = (
+                np.minimum(at + 1, GRID - at).clip(0)
+                for at in (np.arange(GRID) - y, np.arange(GRID) - x)
+            )
+            covers.append(np.outer(rows, cols).ravel())
     one, other = (vlm.answer_ids(answer)[-1] for answer in aim.answers)
     begun = [vlm.answer_ids(aim.answer)[:-1]]
     scores: list[float] = []
@@ -104,5 +106,6 @@ def _by_hand(vlm: Any, aim: Aim) -> Floats:
         batch = vlm.encode(some, answers=begun * len(some)) if begun[0] else vlm.encode(some)
         logits = vlm.forward(batch, logits="last").logits.double()
         scores += (logits[:, one] - logits[:, other]).tolist()
-    falls: Floats = (scores[0] - np.array(scores[2:])) @ np.array(covers) / GRID**2
+    weights = np.array(covers) / np.sum(covers, 0)
+    falls: Floats = (scores[0] - np.array(scores[2:])) @ weights
     return falls

@@ -178,6 +178,15 @@ def test_the_map_of_a_model_that_reads_one_cell_peaks_there(window: int, fill: A
     assert not np.allclose(transposed.values.reshape(4, 4), expected)
 
 
+def test_the_peak_of_a_large_window_is_in_its_middle() -> None:
+    cells = Cells([(8, 8)], 8)
+    falls = np.zeros((10, 10))
+    falls[4, 6] = 1
+    values = cells.of_windows(falls.ravel().tolist(), 3).reshape(8, 8)
+    assert np.unravel_index(values.argmax(), (8, 8)) == (3, 5)
+    assert (values > 0).sum() == 9
+
+
 def test_windows_are_widened_where_they_hide_too_little() -> None:
     """The answer is there as long as one of two neighbouring cells is."""
 
@@ -203,9 +212,14 @@ def by_hand(picture: Floats, window: int, fill: Any) -> Floats:
             hidden = picture.copy()
             top, left = max(0, y), max(0, x)
             hidden[CELL * top : CELL * (y + window), CELL * left : CELL * (x + window)] = fill
-            total[top : y + window, left : x + window] += whole - np.log(reading_one_cell(hidden))
-            count[top : y + window, left : x + window] += 1
-    assert (count == window**2).all()
+            fall = whole - np.log(reading_one_cell(hidden))
+            for row in range(top, min(4, y + window)):
+                for col in range(left, min(4, x + window)):
+                    down, across = row - y, col - x
+                    near = min(down + 1, window - down) * min(across + 1, window - across)
+                    total[row, col] += near * fall
+                    count[row, col] += near
+    assert np.ptp(count) == 0
     mean: Floats = total / count
     return mean
 

@@ -34,9 +34,11 @@ def sizes(window: int, side: int) -> list[int]:
 def slid(asked: Asked, window: int, scored: Scored) -> list[Floats]:
     """How far the score falls where cells are hidden: per sample float64 `[cells]`.
 
-    The value of a cell is the mean of what the windows over it do. Hiding a part of what the answer
-    rests on may do nothing. So where no window takes from the probability of the answer half of
-    what hiding everything takes, windows one and a half times as wide are moved instead.
+    The value of a cell is the mean of what the windows over it do, see `Cells.of_windows`.
+
+    Hiding a part of what the answer rests on may do nothing. So where no window takes from the
+    probability of the answer half of what hiding everything takes, windows one and a half times as
+    wide are moved instead.
 
     Args:
         asked: Per sample, what is followed, and the cells.
