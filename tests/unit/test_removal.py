@@ -177,6 +177,15 @@ def test_the_direction_of_another_object_is_caught() -> None:
     assert float(str(logits.values["gain"])) < 0
 
 
+def test_words_are_read_without_the_edits_of_a_run(planted: Result) -> None:
+    """Edits of image rows find none in a word; for the questions they hold."""
+    vlm = planted_model("present")
+    with vlm.edited(["projector/image = zero"]):
+        edited = remove(vlm, asked("present"))
+    assert planted.findings[0].values["absent_before"] == 1
+    assert edited.findings[0].values["absent_before"] == 0
+
+
 # ---------------------------------------------------------------------- captions
 
 

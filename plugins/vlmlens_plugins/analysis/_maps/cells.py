@@ -18,6 +18,7 @@ from vlmlens_plugins.analysis._maps.maps import PatchMap
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,9 @@ class Cells:
     ) -> tuple[int, float, float, float, float]:
         """In whole pixels, so that no pixel is in two cells."""
         width, height = self.sizes[image]
-        x, y = (lambda k: round(k * width / self.side)), (lambda k: round(k * height / self.side))
-        return image, x(left), y(top), x(right), y(bottom)
-
-
-_LEAST = 1e-9
+        x, y = (left * width, right * width), (top * height, bottom * height)
+        (a, c), (b, d) = ((round(k / self.side) for k in ends) for ends in (x, y))
+        return image, a, b, c, d
 
 
 def _overlaps(spans: Floats, side: int) -> Floats:
@@ -131,4 +130,5 @@ def _overlaps(spans: Floats, side: int) -> Floats:
     edges = np.arange(side + 1) / side
     low = np.maximum(spans[:, :1], edges[None, :-1])
     high = np.minimum(spans[:, 1:], edges[None, 1:])
-    return np.clip(high - low, 0, None)
+    found: Floats = np.clip(high - low, 0, None)
+    return found

@@ -88,6 +88,8 @@ def number(value: float) -> float | None:
 def _rests(task: TaskNumbers, judged: Judged) -> Finding:
     verdict = judged.verdict
     text = f"{task.name}: {_SENTENCES[verdict]}"
+    if verdict is Verdict.RESTS_ON_IMAGE and judged.specific is not False:
+        text += " alone"
     reasons = _reasons(task, judged)
     text += f": {reasons}." if reasons else "."
     if verdict in (Verdict.INCONCLUSIVE, Verdict.RESTS_ON_IMAGE):
@@ -103,7 +105,7 @@ def _rests(task: TaskNumbers, judged: Judged) -> Finding:
 
 _SENTENCES = {
     Verdict.RESTS_ON_REGION: "the answer rests on the key region",
-    Verdict.RESTS_ON_IMAGE: "the answer rests on the image, but not on the key region alone",
+    Verdict.RESTS_ON_IMAGE: "the answer rests on the image, but not on the key region",
     Verdict.RESTS_ON_TEXT: "the answer rests on the text",
     Verdict.INCONCLUSIVE: "what the answer rests on is not shown",
 }
@@ -123,7 +125,9 @@ def _reasons(task: TaskNumbers, judged: Judged) -> str:
     if follows.groups:
         parts.append(f"{_interval(follows)} of the answers follow an exchanged image")
     if "background" in task.shares:
-        parts.append(f"another background takes away {_interval(task.shares['background'])}")
+        taken = task.means["to_background"].value
+        told = f" and changes {_percent(taken)} of the answers to its own" if judged.moved else ""
+        parts.append(f"another background takes away {_interval(task.shares['background'])}{told}")
     return "; ".join(parts)
 
 
