@@ -155,7 +155,7 @@ class Hallucination(Analysis):
 
     @staticmethod
     def _warn_of_model(cases: Sequence[Case], context: AnalysisContext) -> None:
-        """Say which signals this model does not have."""
+        """Say which signals this model, or the data, does not have."""
         lacks = {
             "attention to the image (its rows are not read by the language model's own attention, "
             "or its attention cannot be read)": all(c.inside["looks"] is None for c in cases),
@@ -164,6 +164,10 @@ class Hallucination(Analysis):
             ),
             "a probe on image rows": not any(c.inside["image"] for c in cases),
         }
+        if any(case.sample.attributes.get(ATTRIBUTE) for case in cases):
+            place = "the place of the highest confidence (no sample has the region that is named, "
+            place += "or image rows have no place in the image)"
+            lacks[place] = all(case.inside["chance"] is None for case in cases)
         for what, lacking in lacks.items():
             if lacking:
-                context.warn(f"Not measured in this model: {what}.")
+                context.warn(f"Not measured: {what}.")

@@ -169,9 +169,14 @@ def _gained(one: Scored) -> str:
         return one.signal.name
     gain = one.gain
     return (
-        f"{one.signal.name} ({gain.value:+.2f}, 95 % interval {gain.low:+.2f} to "
-        f"{gain.high:+.2f}, p = {one.p:.2g})"
+        f"{one.signal.name} ({_signed(gain.value)}, 95 % interval {_signed(gain.low)} to "
+        f"{_signed(gain.high)}, p = {one.p:.2g})"
     )
+
+
+def _signed(value: float) -> str:
+    """With a sign, and never as -0.00."""
+    return f"{round(value, 2) + 0:+.2f}"
 
 
 def _range(value: float, low: float, high: float) -> str:

@@ -39,7 +39,8 @@ class Compared:
     @property
     def pairs(self) -> Floats:
         """`[bad, good]`: 1 where the two are of one stratum."""
-        same = self.strata[self.bad][:, None] == self.strata[~self.bad][None]
+        bad, good = self.strata[self.bad], self.strata[~self.bad]
+        same: Bools = bad[:, None] == good[None]
         return same.astype(np.float64)
 
     @property
@@ -107,13 +108,13 @@ class Spread:
         for each in drawn:
             finite = each[np.isfinite(each)]
             if len(finite):
-                low, high = interval(finite)
+                ends = interval(finite)
                 p = (1 + np.count_nonzero(finite <= 0)) / (1 + len(finite))
-                found.append((float(low), float(high), float(p)))
+                found.append(cls(float(ends[0]), float(ends[1]), float(p)))
         if not found:
             return cls(np.nan, np.nan, 1.0)
-        low, high, _ = max(found, key=lambda one: one[1] - one[0])
-        return cls(low, high, max(p for *_, p in found))
+        widest = max(found, key=lambda one: one.high - one.low)
+        return cls(widest.low, widest.high, max(one.p for one in found))
 
 
 def average_precision(bad: Bools, scores: Floats) -> float:
