@@ -238,6 +238,14 @@ def test_where_the_image_says_it_nothing_is_left_with_images_held_out() -> None:
     assert [one.signal.name for one in leaks.adding(0.02)] == ["probe-last"]
 
 
+def test_few_objects_are_inconclusive() -> None:
+    cases = [replace(one, object=str(i % 9)) for i, one in enumerate(asked_about(by="state"))]
+    assert "samples are of 9 objects" in found_in(cases).why_not
+    assert [one.signal.name for one in found_in(cases, hold_out="group").adding(0.02)] == [
+        "probe-last"
+    ]
+
+
 def test_without_a_signal_none_is_claimed() -> None:
     found = found_in(asked_about(by="nothing"))
     assert not found.adding(0.0)
@@ -427,7 +435,7 @@ def test_in_spoiled_pictures_the_answers_probability_tells_and_nothing_adds(
 
 
 def test_absent_objects_are_told_by_the_answer(vlm: ModelAdapter) -> None:
-    samples = asked_of_scenes(30, "presence")
+    samples = asked_of_scenes(38, "presence")
     result = analysed(vlm, samples, target="absent", depths=(1.0,), min_class=8)
     rows = result.table("hallucination-signals").columns
     areas = dict(zip(rows["signal"], rows["auroc"], strict=True))
