@@ -178,7 +178,8 @@ def test_a_lifecycle_plugin_is_shown() -> None:
 
 
 def test_options_are_shown_with_readable_types() -> None:
-    (attention,) = json.loads(vlmlens("plugins", "show", "attention", "--json").stdout)["plugins"]
+    named = json.loads(vlmlens("plugins", "show", "attention", "--json").stdout)["plugins"]
+    (attention,) = (each for each in named if each["kind"] == "extractor")
     types = {option["name"]: option["type"] for option in attention["options"]}
     assert types["heads"] == "list of int | none"
     assert types["regions"].startswith('list of ("image" | "text" | ')

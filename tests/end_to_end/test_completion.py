@@ -54,7 +54,7 @@ def offered(asked: dict[str, str], cwd: Path | None = None, **env: str) -> list[
         ("vlmlens plugins sh", ["show"]),
         ("vlmlens run --adapter d", ["demo"]),
         ("vlmlens run --adapter in", ["internlm_xcomposer", "internvl"]),
-        ("vlmlens run --adapter demo --analysis l", ["logit-lens"]),
+        ("vlmlens run --adapter demo --analysis l", ["logit-lens", "look"]),
         ("vlmlens run --analysis probe --analysis b", ["blind-test"]),
         ("vlmlens run --storage s", ["sqlite"]),
         ("vlmlens run --extractor a", ["activations", "attention"]),

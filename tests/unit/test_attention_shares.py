@@ -24,6 +24,7 @@ from vlmlens.testing.planting import in_model
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
 from vlmlens_adapter_clip.checks import ClipChecks
+from vlmlens_adapter_minicpm.checks import MiniCpm46Checks
 from vlmlens_plugins.analysis.attention import AttentionAnalysis
 from vlmlens_plugins.analysis.attention.checks import looking, with_region
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
@@ -319,6 +320,18 @@ def test_a_photograph_with_a_region_by_hand(vlm: Any) -> None:
     assert 0.3 < float(finding.values["area"] or 0) < 0.8
     (rollout,) = [f for f in result.figures if f.name.endswith("map-rollout")]
     assert len(rollout.sheets[0].boxes) == 64
+
+
+def test_a_hybrid_model_with_gated_heads() -> None:
+    """MiniCPM-V 4.6: most blocks have linear attention, and the other heads are gated."""
+    result = analysed(MiniCpm46Checks().load(), samples())
+    said = " ".join(result.warnings)
+    assert "Nothing is said of 3 of 4 blocks (for example llm.block.0)" in said
+    assert "Maps by relevance are left out: What the heads of llm.block.3.attn give is not" in said
+    drawn = {f.name.removeprefix("attention-last-map-") for f in result.figures}
+    assert {"attention", "rollout"} <= drawn
+    assert not {"relevance", "value-weighted"} & drawn
+    assert result.table("attention-last").columns["column"] == ["llm.block.3.attn/last"]
 
 
 def test_what_is_refused() -> None:

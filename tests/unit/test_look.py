@@ -22,13 +22,16 @@ from vlmlens.results import Result, Table
 from vlmlens.samples import Sample
 from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import picture
+from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_plugins.analysis.look import Look, windows
 from vlmlens_plugins.analysis.look.answers import chance, log_odds
 from vlmlens_plugins.analysis.look.options import LookOptions, passes
 from vlmlens_plugins.analysis.look.windows import Part
+from vlmlens_plugins.hf.checks import Qwen35Checks
 
 COLOR, SURFACE = 0, 4
-FEW: dict[str, Any] = {"grid": 4, "components": 2, "controls": 1, "blocks": 2, "max_new_tokens": 2}
+NEAR: dict[str, Any] = {"grid": 6, "components": 3, "controls": 3}
+FEW: dict[str, Any] = {"grid": 3, "components": 2, "controls": 1, "blocks": 2, "max_new_tokens": 2}
 
 
 def looked(vlm: ModelAdapter, samples: Sequence[Sample], **options: Any) -> Result:
@@ -53,36 +56,37 @@ def rows(table: Table, **wanted: object) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def asked(scenes: list[Sample]) -> list[Sample]:
-    """A color, a color and a surface question."""
-    return [scenes[COLOR], scenes[5 + COLOR], scenes[SURFACE]]
+    """A color and a surface question."""
+    return [scenes[COLOR], scenes[SURFACE]]
 
 
 @pytest.fixture(scope="module")
 def result(vlm: ModelAdapter, asked: list[Sample]) -> Result:
-    return looked(vlm, asked)
+    return looked(vlm, asked, **NEAR)
 
 
 # ---------------------------------------------------------------------- planted truths
 
 
 def test_a_color_is_read_off_the_main_object(result: Result, asked: list[Sample]) -> None:
+    sample = asked[0]
     (figure,) = (one for one in result.figures if one.name == "look-map")
-    for sample in asked[:2]:
-        sheet = next(one for one in figure.sheets if one.sample == sample.id)
-        (cells,) = sheet.cells
-        left, top, right, bottom = sheet.boxes[int(np.argmax(np.array(cells, float)))] or ()
-        box = np.array(json.loads(str(sample.attributes["regions"]))["main"])
-        x, y = (left + right) * 64, (top + bottom) * 64
-        assert box[0] <= x <= box[2]
-        assert box[1] <= y <= box[3]
-        assert values(result, "answer", sample.id)["answer"] == sample.label
-        blind = values(result, "survives", sample.id)
-        assert not blind["survives"]
-        assert max(blind[f"{fill}_probability"] for fill in ("gray", "white", "noise")) < 0.2
+    sheet = next(one for one in figure.sheets if one.sample == sample.id)
+    (cells,) = sheet.cells
+    left, top, right, bottom = sheet.boxes[int(np.argmax(np.array(cells, float)))] or ()
+    box = np.array(json.loads(str(sample.attributes["regions"]))["main"])
+    x, y = (left + right) * 64, (top + bottom) * 64
+    assert box[0] <= x <= box[2]
+    assert box[1] <= y <= box[3]
+    assert values(result, "answer", sample.id)["answer"] == sample.label
+    assert values(result, "needed", sample.id)["needed"]
+    blind = values(result, "survives", sample.id)
+    assert not blind["survives"]
+    assert max(blind[f"{fill}_probability"] for fill in ("gray", "white", "noise")) < 0.2
 
 
 def test_a_surface_survives_without_the_picture(result: Result, asked: list[Sample]) -> None:
-    sample = asked[2].id
+    sample = asked[1].id
     assert values(result, "survives", sample)["survives"]
     assert abs(values(result, "survives", sample)["effect"]) < 0.1
     assert not values(result, "needed", sample)["local"]
@@ -141,17 +145,14 @@ def test_numbers_are_those_of_plain_passes(
                                            abs=0.02)  # fmt: skip
 
 
-def test_a_map_that_does_not_belong_to_the_picture_is_seen(
-    vlm: ModelAdapter, asked: list[Sample], monkeypatch: pytest.MonkeyPatch
+def test_a_map_that_is_upside_down_is_seen(
+    vlm: ModelAdapter, result: Result, asked: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = looked(vlm, asked[:1], **FEW)
-    turned = windows.mapped
-    monkeypatch.setattr("vlmlens_plugins.analysis.look.evidence.mapped", lambda *a: -turned(*a))
-    wrong = looked(vlm, asked[:1], **FEW)
-    assert (
-        values(right, "needed", asked[0].id)["effect"]
-        > values(wrong, "needed", asked[0].id)["effect"]
-    )
+    right = windows.mapped
+    monkeypatch.setattr("vlmlens_plugins.analysis.look.evidence.mapped", lambda *a: -right(*a))
+    wrong = looked(vlm, asked[:1], **NEAR)
+    assert values(result, "needed", asked[0].id)["needed"]
+    assert not values(wrong, "needed", asked[0].id)["needed"]
 
 
 def test_windows_hold_every_cell_as_often() -> None:
@@ -175,7 +176,7 @@ def test_windows_hold_every_cell_as_often() -> None:
 @pytest.mark.parametrize("p", [1e-9, 0.3, 0.999999])
 def test_log_odds_and_back(p: float) -> None:
     assert chance(log_odds(float(np.log(p)))) == pytest.approx(p)
-    assert np.isfinite(log_odds(0.0))
+    assert np.isfinite([log_odds(0.0), log_odds(-np.inf)]).all()
 
 
 # ---------------------------------------------------------------------- comparisons
@@ -206,14 +207,13 @@ def test_another_question_about_the_same_picture(vlm: ModelAdapter, scenes: list
     )
     found = looked(vlm, pair, **FEW)
     (image,) = rows(found.table("difference"), site="llm.block.0", rows="image")
-    (question,) = rows(found.table("difference"), site="llm.block.0", rows="question")
-    assert abs(image["share"]) < 0.1 < question["share"]
+    (last,) = rows(found.table("difference"), site="llm.block.5", rows="last")
+    assert abs(image["share"]) < 0.01
+    assert last["share"] == pytest.approx(1, abs=0.01)
     assert "passes of the model" in Look(LookOptions()).cost(vlm, pair)
 
 
 def test_pictures_with_other_numbers_of_rows_are_refused() -> None:
-    from vlmlens_plugins.hf.checks import Qwen35Checks
-
     vlm = Qwen35Checks().load()
     pair = questions([picture(32, 32, seed=1)], ["What?"], against=picture(96, 96, seed=2))
     with pytest.raises(DataError, match="image rows"):
@@ -231,6 +231,7 @@ def test_pictures_with_other_numbers_of_rows_are_refused() -> None:
         ({"pictures": ["https://example.org/a.png"]}, ImageError, "nothing is downloaded"),
         ({"pictures": ["text.png"]}, ImageError, "cannot be read"),
         ({"pictures": []}, DataError, "no picture"),
+        ({"pictures": [np.zeros((8, 8, 3))]}, DataError, "a ndarray"),
         ({"texts": [" "]}, DataError, "empty"),
         ({"choices": ["red"]}, DataError, "two or more"),
         ({"choices": ["red", ""]}, DataError, "two or more"),
@@ -282,14 +283,12 @@ def test_the_cost_is_about_what_it_takes() -> None:
 
     vlm.__class__ = Counting
     looked(vlm, [sample], **FEW)
-    said = passes(vlm, options, 1, comparison=False)
+    said = passes(vlm, options, sample, comparison=False)
     assert 0.5 * said < counted[0] < 2.5 * said
 
 
 def test_a_model_that_compares_choices() -> None:
-    from vlmlens_adapter_clip.checks import CLIP_CHECKS
-
-    vlm = CLIP_CHECKS[0]().load()
+    vlm = ClipChecks().load()
     sample = Sample("a", "What?", (picture(32, 32, seed=1),), choices=("a cat", "a dog"))
     found = looked(vlm, [sample], **FEW)
     assert [key for one in found.findings for key in ("answer", "needed", "survives")

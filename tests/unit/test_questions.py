@@ -106,6 +106,14 @@ def test_coco_answers_come_from_the_outlines(pictures: Path) -> None:
     assert found["b_2.png/presence/no"].label == "no"
     assert "b_2.png/object" not in found
     assert "b_2.png/presence/yes" not in found
+    assert found["b_1.png/presence/no"].attributes["object"] == "orange"
+    for name in ("object", "presence/yes", "presence/no", "number"):
+        assert json.loads(str(found[f"b_1.png/{name}"].attributes["objects"])) == ["cat", "sheep"]
+    chosen = QuestionOptions(
+        images=str(pictures), annotations=str(pictures.parent / "instances.json")
+    )
+    described = Questions("coco", chosen).samples(["Describe the picture."])
+    assert [s.attributes["objects"] for s in described] == ['["cat", "sheep"]', "[]"]
 
 
 def test_a_crowd_is_there_and_is_not_counted(pictures: Path) -> None:

@@ -135,6 +135,12 @@ def _choices(choices: Sequence[str]) -> tuple[str, ...]:
 def _checked(picture: Picture, rules: ImageRules | None) -> str | Image:
     """A picture that can be opened; a path is whole, so that it is found from everywhere."""
     if not isinstance(picture, str | os.PathLike):
+        if not hasattr(picture, "getexif"):
+            raise DataError(
+                f"A picture is a {type(picture).__name__}.",
+                subject="image",
+                hint="Give a path or a Pillow image (of an array: PIL.Image.fromarray).",
+            )
         return picture
     given = os.fspath(picture)
     if _URL.match(given):

@@ -23,6 +23,7 @@ class Question:
         label: The right answer; None where it is not known.
         choices: The possible answers, where they are few.
         key: Tells apart questions of one task about one picture.
+        object: The kind of object that it asks for, of `presence`.
     """
 
     task: str
@@ -30,6 +31,7 @@ class Question:
     label: str | None = None
     choices: tuple[str, ...] = ()
     key: str = ""
+    object: str = ""
 
 
 CLEVR_VALUES: Mapping[str, tuple[str, ...]] = {
@@ -82,6 +84,11 @@ class Outlined:
     crowds: frozenset[str]
     largest: str | None
 
+    @property
+    def kinds(self) -> list[str]:
+        """All kinds of objects that are there."""
+        return sorted({*self.counts, *self.crowds})
+
 
 def coco(seen: Outlined | None, known: Sequence[str], name: str) -> Iterator[Question]:
     """The largest object, whether a kind of object is there, and how many there are.
@@ -100,10 +107,11 @@ def coco(seen: Outlined | None, known: Sequence[str], name: str) -> Iterator[Que
     if seen.largest is not None:
         yield Question("object", prompt, seen.largest)
     rng = random.Random(f"coco/{name}")  # noqa: S311
-    here = sorted({*seen.counts, *seen.crowds})
+    here = seen.kinds
     for label, among in (("yes", here), ("no", sorted({*known} - {*here}))):
         if among:
-            yield Question("presence", _is_there(rng.choice(among)), label, _PRESENCE, label)
+            kind = rng.choice(among)
+            yield Question("presence", _is_there(kind), label, _PRESENCE, label, kind)
     if seen.counts:
         kind = rng.choice(sorted(seen.counts))
         yield Question("number", _how_many(kind), str(seen.counts[kind]))

@@ -42,8 +42,15 @@ class _Annotations:
     kinds: tuple[str, ...] = ()
 
 
+_Asked = tuple[str, Mapping[str, str], Iterable[_question_sets.Question]]
+"""A picture's name, what is known of it, and the questions about it."""
+
+
 class Questions(Dataset):
     """`questions:clevr`: color, shape, material, number; `:coco`: object, presence, number.
+
+    Pictures of COCO have the attribute `objects`, a JSON list of the kinds that are there, and
+    questions of presence `object`, the kind that they ask for.
 
     With the set's own annotations every question has its right answer, and only annotated pictures
     that lie in the folder are asked about; without, the questions have no labels. A picture is a
@@ -64,12 +71,14 @@ class Questions(Dataset):
         self._check()
         folder = existing(self.options.images)
         if prompts:
-            names = [name for name, _ in self._questions(folder)]
-            pictures = [Sample(name, "", (str(folder / name),), group=name) for name in names]
+            pictures = [
+                Sample(name, "", (str(folder / name),), group=name, attributes=known)
+                for name, known, _ in self._questions(folder)
+            ]
             return with_prompts(pictures, prompts)
         found = [
-            _sample(folder, name, question)
-            for name, questions in self._questions(folder)
+            _sample(folder, name, known, question)
+            for name, known, questions in self._questions(folder)
             for question in questions
         ]
         tasks = list(dict.fromkeys(str(sample.task) for sample in found))
@@ -96,7 +105,7 @@ class Questions(Dataset):
                 hint="--set options.dataset.images=FOLDER",
             )
 
-    def _questions(self, folder: Path) -> Iterator[tuple[str, Iterable[_question_sets.Question]]]:
+    def _questions(self, folder: Path) -> Iterator[_Asked]:
         names = sorted((p.name for p in folder.iterdir() if _is_image(p)), key=natural_key)
         about = self._annotated() if self.options.annotations else None
         kept = [name for name in names if about is None or name in about.of]
@@ -111,10 +120,11 @@ class Questions(Dataset):
             )
         for name in kept:
             if self.source == "clevr":
-                yield name, _question_sets.clevr(about.of[name] if about else None, name)
+                yield name, {}, _question_sets.clevr(about.of[name] if about else None, name)
             else:
                 seen = about.of[name] if about else None
-                yield name, _question_sets.coco(seen, about.kinds if about else (), name)
+                known = {"objects": json.dumps(seen.kinds)} if seen else {}
+                yield name, known, _question_sets.coco(seen, about.kinds if about else (), name)
 
     def _note_unused(self, pictures: int, annotations: int) -> None:
         found = {
@@ -167,7 +177,9 @@ def _outlined(outlines: Sequence[tuple[float, str, bool]]) -> _question_sets.Out
     return _question_sets.Outlined(counts, crowds, max(single)[1] if single else None)
 
 
-def _sample(folder: Path, name: str, question: _question_sets.Question) -> Sample:
+def _sample(
+    folder: Path, name: str, known: Mapping[str, str], question: _question_sets.Question
+) -> Sample:
     return Sample(
         id="/".join(filter(None, (name, question.task, question.key))),
         prompt=question.prompt,
@@ -176,6 +188,7 @@ def _sample(folder: Path, name: str, question: _question_sets.Question) -> Sampl
         choices=question.choices,
         group=name,
         task=question.task,
+        attributes={**known, **({"object": question.object} if question.object else {})},
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo's held-out scenes, and pairs of them, as samples; drawn once, into the cache folder."""
+"""The demo's held-out scenes, also tinted or in pairs, drawn once, into the cache folder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vlmlens_plugins.demo.manifests import DATASET
 from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
+from vlmlens_plugins.demo.tints import TINTS_VERSION, Tint, tinted
 
 
 class _Asked(NamedTuple):
@@ -30,23 +31,30 @@ class _Asked(NamedTuple):
 
 
 class DemoOptions(Options):
-    """Options of `demo:scenes` and `demo:pairs`."""
+    """Options of `demo:scenes`, `demo:shortcut` and `demo:pairs`."""
 
-    scenes: int = Field(600, ge=1, description="How many held-out scenes (demo:scenes).")
+    scenes: int = Field(
+        600, ge=1, description="How many held-out scenes (demo:scenes and demo:shortcut)."
+    )
+    tint: Tint = Field(
+        "independent",
+        description="The background's color: the main object's (answer), or any (demo:shortcut).",
+    )
     pairs: int = Field(24, ge=1, description="How many pairs of scenes (demo:pairs).")
     swap: Swap = Field("color", description="What a pair changes of the main object (demo:pairs).")
     seed: int = Field(0, ge=0, description="Seed of the scenes.")
 
 
-_OPTIONS_OF = {"scenes": ("scenes",), "pairs": ("pairs", "swap")}
-"""By source, the options that are only its own."""
+_OPTIONS_OF = {"scenes": ("scenes",), "shortcut": ("scenes", "tint"), "pairs": ("pairs", "swap")}
+"""By source, its options; all of them have a seed."""
 
 
 class DemoDataset(Dataset):
     """Held-out scenes, which the demo model never saw.
 
-    `demo:scenes` asks five questions about each. `demo:pairs` asks one about each scene and about
-    the same scene with another main object.
+    `demo:scenes` asks five questions about each. `demo:shortcut` asks the same of scenes with a
+    tinted background. `demo:pairs` asks one question about each scene and about the same scene
+    with another main object.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -68,10 +76,14 @@ class DemoDataset(Dataset):
             probe = {"targets": ["label", "photographer"]}
             self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
             return with_prompts(self._pairs(folder), prompts)
+        tint = self.options.tint if self.source == "shortcut" else None
+        if tint is not None:
+            probe = {"targets": ["label", "background@color"]}
+            self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
         samples = []
         for i in range(self.options.scenes):
-            asked = _asked(i, self.options.seed)
-            image = _drawn(asked.scene, folder / f"{asked.scene.id}.png")
+            asked = _asked(i, self.options.seed, tint)
+            image = _drawn(asked.scene, folder / _file(asked.scene))
             samples += _free(asked, image, prompts) if prompts else _samples(asked, image)
         return samples
 
@@ -80,12 +92,13 @@ class DemoDataset(Dataset):
             raise DataNotFound(
                 f"The demo has no data named {self.source!r}.",
                 subject=self.source,
-                hint=did_you_mean(self.source, _OPTIONS_OF) or "Use demo:scenes or demo:pairs.",
+                hint=did_you_mean(self.source, _OPTIONS_OF)
+                or "Use demo:scenes, demo:shortcut or demo:pairs.",
             )
         for source, names in _OPTIONS_OF.items():
             for name in names:
-                given = getattr(self.options, name)
-                if source != self.source and given != DemoOptions.model_fields[name].default:
+                given, usual = getattr(self.options, name), DemoOptions.model_fields[name].default
+                if name not in _OPTIONS_OF[self.source] and given != usual:
                     raise SpecError(
                         f"{name}={given} is an option of demo:{source}, but the data is "
                         f"demo:{self.source}.",
@@ -98,7 +111,7 @@ class DemoDataset(Dataset):
         found = scene_pairs(swap, seed=self.options.seed)
         for clean, corrupted in islice(found, self.options.pairs):
             changed = folder / f"{clean.id}-{swap}-v{PAIRS_VERSION}.png"
-            yield _member(clean, swap, "clean", _drawn(clean, folder / f"{clean.id}.png"))
+            yield _member(clean, swap, "clean", _drawn(clean, folder / _file(clean)))
             yield _member(corrupted, swap, "corrupted", _drawn(corrupted, changed))
 
     def _folder(self) -> Path:
@@ -106,9 +119,16 @@ class DemoDataset(Dataset):
 
 
 @lru_cache(maxsize=1024)
-def _asked(index: int, seed: int) -> _Asked:
+def _asked(index: int, seed: int, tint: Tint | None) -> _Asked:
     scene = make_scene(index, split="heldout", seed=seed)
+    if tint is not None:
+        scene = tinted(scene, tint)
     return _Asked(scene, scene.attributes(), questions(scene))
+
+
+def _file(scene: Scene) -> str:
+    tint = scene.background.tint
+    return f"{scene.id}.png" if tint is None else f"{scene.id}-on-{tint}-v{TINTS_VERSION}.png"
 
 
 def _drawn(scene: Scene, path: Path) -> str:

@@ -51,6 +51,8 @@ SHAPES: Final = _SHAPES
 SURFACES: Final = ("striped", "plain")
 PHOTOGRAPHERS: Final = ("A", "B")
 TEXTURES: Final = ("smooth", "clouds", "grain", "tiles")
+TINT_STRENGTH: Final = 0.3
+"""How far a tinted background goes from its muted colour to the tint."""
 MAX_OBJECTS: Final = 4
 MIN_VISIBLE: Final = 0.7
 """Smallest fraction of an object's silhouette that stays unoccluded."""
@@ -108,13 +110,23 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Background:
-    """A muted backdrop: a gradient between two colours, under a faint texture."""
+    """A muted backdrop: a gradient between two colours, under a faint texture.
+
+    Attributes:
+        start: Colour at one end of the gradient.
+        end: Colour at the other end.
+        angle: Direction of the gradient in radians.
+        texture: One of `TEXTURES`.
+        texture_seed: Seed of the texture.
+        tint: A key of `COLORS` that the whole backdrop leans to; None leaves it muted.
+    """
 
     start: RGB
     end: RGB
     angle: float
     texture: str
     texture_seed: int
+    tint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ class Scene:
 
     def attributes(self) -> dict[str, str | int | float]:
         """Flat labels and metadata of the scene, for probes and reports."""
-        main = self.main
+        main, tint = self.main, self.background.tint
         return {
             "color": main.color,
             "shape": main.shape,
@@ -173,6 +185,7 @@ class Scene:
             "texture": self.background.texture,
             "light": "right" if self.mirrored else "left",
             "visible": min(visible_fractions(self.objects, mirrored=self.mirrored)),
+            **({} if tint is None else {"background": tint}),
         }
 
 
@@ -327,7 +340,10 @@ def _draw_background(backdrop: Background) -> Image.Image:
     mix = np.clip(along / math.sqrt(2) + 0.5, 0, 1)[..., None]
     start, end = (np.asarray(rgb, np.float32) for rgb in (backdrop.start, backdrop.end))
     relief = _relief(backdrop)[..., None]
-    pixels = np.clip(start * (1 - mix) + end * mix + relief, 0, 255)
+    pixels = start * (1 - mix) + end * mix + relief
+    if backdrop.tint is not None:
+        pixels += TINT_STRENGTH * (np.asarray(COLORS[backdrop.tint], np.float32) - pixels)
+    pixels = np.clip(pixels, 0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from vlmlens_plugins.analysis._maps.maps import PatchMap
 
 Floats = npt.NDArray[np.float64]
 _ATTENTIONS = "llm.block.*.attn"
+_BLOCK = r"llm\.block\.\d+"
 
 
 class Reader(ABC):
@@ -63,6 +65,18 @@ def attention_sites(vlm: ModelAdapter) -> list[Site]:
             hint="`vlmlens plugins show ADAPTER` says what a family lacks.",
         )
     return found
+
+
+def passed_over(vlm: ModelAdapter) -> str:
+    """A warning of blocks whose attention has no weights, as linear attention; "" if all have."""
+    blocks = {name for name in vlm.sites.canonical if re.fullmatch(_BLOCK, name)}
+    others = sorted(blocks - {site.name.removesuffix(".attn") for site in attention_sites(vlm)})
+    if not others:
+        return ""
+    return (
+        f"Nothing is said of {len(others)} of {len(blocks)} blocks (for example {others[0]}): they "
+        "have no attention with heads. Rollout and relevance pass them over."
+    )
 
 
 def check_images(batch: Batch) -> None:

@@ -18,6 +18,7 @@ from vlmlens_plugins.analysis._maps.maps import PatchMap
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,17 @@ class Cells:
         ]
 
     def of_windows(self, values: Sequence[float], size: int) -> Floats:
-        """float64 `[cells]`: the mean value of the windows over each cell."""
+        """float64 `[cells]`: the mean value of the windows over each cell.
+
+        Windows count the more, the nearer the cell is to their middle: else all cells that the same
+        windows cover would be equal, and a large window would have no peak.
+        """
         side = self.side + size - 1
         by_window = np.array(values, np.float64).reshape(-1, side, side)
         views = np.lib.stride_tricks.sliding_window_view(by_window, (size, size), (1, 2))
-        mean: Floats = views.mean((-2, -1)).ravel()
+        near = np.minimum(np.arange(size), np.arange(size)[::-1]) + 1.0
+        weights = np.outer(near, near) / near.sum() ** 2
+        mean: Floats = (views * weights).sum((-2, -1)).ravel()
         return mean
 
     def values(self, found: PatchMap) -> Floats:
@@ -119,11 +126,9 @@ class Cells:
     ) -> tuple[int, float, float, float, float]:
         """In whole pixels, so that no pixel is in two cells."""
         width, height = self.sizes[image]
-        x, y = (lambda k: round(k * width / self.side)), (lambda k: round(k * height / self.side))
-        return image, x(left), y(top), x(right), y(bottom)
-
-
-_LEAST = 1e-9
+        x, y = (left * width, right * width), (top * height, bottom * height)
+        (a, c), (b, d) = ((round(k / self.side) for k in ends) for ends in (x, y))
+        return image, a, b, c, d
 
 
 def _overlaps(spans: Floats, side: int) -> Floats:
@@ -131,4 +136,5 @@ def _overlaps(spans: Floats, side: int) -> Floats:
     edges = np.arange(side + 1) / side
     low = np.maximum(spans[:, :1], edges[None, :-1])
     high = np.minimum(spans[:, 1:], edges[None, 1:])
-    return np.clip(high - low, 0, None)
+    found: Floats = np.clip(high - low, 0, None)
+    return found

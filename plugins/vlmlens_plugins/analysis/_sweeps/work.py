@@ -258,8 +258,9 @@ def unit_of(
         "prefix": list(prefix),
         "tokens": list(tokens),
     }
-    if item.directions:
-        arguments["directions"] = dict(item.directions)
+    used = {change.direction for change in cell.changes} & set(item.directions)
+    if used:
+        arguments["directions"] = {name: item.directions[name] for name in sorted(used)}
     return WorkUnit(packed, arguments, batch)
 
 

@@ -15,7 +15,7 @@ from vlmlens.results import Figure, Finding, Result, Table
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._columns import choose
-from vlmlens_plugins.analysis._maps.attending import attention_sites, check_images
+from vlmlens_plugins.analysis._maps.attending import attention_sites, check_images, passed_over
 from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import check_writes, heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
@@ -96,6 +96,9 @@ class AttentionAnalysis(Analysis):
             ]
         else:
             _check_readable(told.model(), samples)
+            without = passed_over(told.model())
+            if without:
+                told.warn(without)
             one, maps = asked.measured(told, samples, drawn, self.options)
             found = [one]
         return self._result(told, found, _finite(told, found, tasks), maps, warnings)

@@ -22,6 +22,9 @@ from vlmlens_plugins.analysis.manifests import ATTENTION
 _PATCH, _SIDE = 8, 4
 """Pictures of the kit are cut into 4 x 4 patches of 8 x 8 pixels."""
 
+_QUICK = MappingProxyType(
+    {"draws": 100, "maps": 1, "samples": 20, "methods": ("relevance",), "heads": ()}
+)
 Floats = npt.NDArray[np.float64]
 
 
@@ -34,9 +37,7 @@ class AttentionChecks(AnalysisTests):
     """
 
     manifest: ClassVar[Manifest] = ATTENTION
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"draws": 100, "maps": 1, "samples": 20}
-    )
+    options: ClassVar[Mapping[str, Any]] = _QUICK
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""
@@ -59,9 +60,7 @@ class AttentionColumnsChecks(AnalysisTests):
     """
 
     manifest: ClassVar[Manifest] = ATTENTION
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"draws": 100, "maps": 1, "samples": 20}
-    )
+    options: ClassVar[Mapping[str, Any]] = _QUICK
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""

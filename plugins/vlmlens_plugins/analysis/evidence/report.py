@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlmlens.results import Cell, Finding, Glance, Verdict
-from vlmlens_plugins.analysis.evidence.conditions import RIGHT_HINT
 from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
@@ -64,9 +63,8 @@ def notes(options: EvidenceOptions, overlap: float) -> list[str]:
         "Other background: that of a sample with another answer (where there is none, of any of "
         "the task), scaled to this one's size; its own key region is filled with its mean color "
         "first.",
-        "Images are exchanged between samples of different groups with the same prompt. Where "
-        "there are none, and the question has choices, any image of the task shows whether the "
-        "choice changes. Following and keeping are counted among answers that are right before.",
+        "Images are exchanged between samples of different groups with the same prompt. Following "
+        "and keeping are counted among answers that are right before.",
         "Vision rate, text rate, neither: of the two conflicts of image and hint (right image with "
         "a wrong hint, wrong image with a right one), the shares that the image wins, the hint "
         "wins, and none. Preference: (vision - text) / (vision + text). It says little where one "
@@ -88,6 +86,8 @@ def number(value: float) -> float | None:
 def _rests(task: TaskNumbers, judged: Judged) -> Finding:
     verdict = judged.verdict
     text = f"{task.name}: {_SENTENCES[verdict]}"
+    if verdict is Verdict.RESTS_ON_IMAGE and judged.specific is not False:
+        text += " alone"
     reasons = _reasons(task, judged)
     text += f": {reasons}." if reasons else "."
     if verdict in (Verdict.INCONCLUSIVE, Verdict.RESTS_ON_IMAGE):
@@ -103,7 +103,7 @@ def _rests(task: TaskNumbers, judged: Judged) -> Finding:
 
 _SENTENCES = {
     Verdict.RESTS_ON_REGION: "the answer rests on the key region",
-    Verdict.RESTS_ON_IMAGE: "the answer rests on the image, but not on the key region alone",
+    Verdict.RESTS_ON_IMAGE: "the answer rests on the image, but not on the key region",
     Verdict.RESTS_ON_TEXT: "the answer rests on the text",
     Verdict.INCONCLUSIVE: "what the answer rests on is not shown",
 }
@@ -123,16 +123,19 @@ def _reasons(task: TaskNumbers, judged: Judged) -> str:
     if follows.groups:
         parts.append(f"{_interval(follows)} of the answers follow an exchanged image")
     if "background" in task.shares:
-        parts.append(f"another background takes away {_interval(task.shares['background'])}")
+        taken = task.means["to_background"].value
+        told = f" and changes {_percent(taken)} of the answers to its own" if judged.moved else ""
+        parts.append(f"another background takes away {_interval(task.shares['background'])}{told}")
     return "; ".join(parts)
 
 
 def _missing(task: TaskNumbers, judged: Judged) -> str:
     """What speaks against the region, or is not decided."""
     said = []
-    if not task.conditions[RIGHT_HINT][0].groups:
+    if not task.means["flips"].groups:
         said.append(
-            "no two samples ask the same question, so that none can be followed to another image"
+            "no two samples have the same prompt and different answers, so that no image can be "
+            "exchanged"
         )
     elif not judged.follows:
         said.append(

@@ -115,6 +115,6 @@ class Look(Analysis):
 
     def _passes(self, vlm: ModelAdapter, samples: Sequence[Sample]) -> int:
         return sum(
-            passes(vlm, self.options, len(own.images), comparison=other is not None)
+            passes(vlm, self.options, own, comparison=other is not None)
             for own, other in self._asked(samples)
         )

@@ -19,8 +19,8 @@ from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
 from vlmlens_plugins.analysis.logit_lens.words import token_text
 
 _KEPT = 6
-_SURE = 1e-12
-"""ln p cannot be told from 0 beyond it."""
+_SURE, _NEVER = 1e-12, -1e3
+"""ln p cannot be told from 0, or from minus infinity, beyond these."""
 
 
 class WriteOptions(Options):
@@ -32,8 +32,8 @@ class WriteOptions(Options):
 class Written(ModelWork):
     """What the model writes, and the most probable first tokens.
 
-    Result: "text"; "tokens", with special ones; "ended", whether it came to an end; "first", a list
-    of [token, text, log-probability], the written one first, then the others by probability.
+    Result: "text"; "tokens", with special ones; "first", a list of [token, text, log-probability],
+    the written one first, then the others by probability.
     """
 
     Options: ClassVar[type[Options]] = WriteOptions
@@ -55,7 +55,6 @@ class Written(ModelWork):
                 {
                     "text": one.text,
                     "tokens": list(one.token_ids),
-                    "ended": len(one.token_ids) < self.options.max_new_tokens,
                     "first": [[t, token_text(vlm, t), float(logs[t])] for t in order],
                 }
             )
@@ -118,7 +117,8 @@ def log_odds(logp: float) -> float:
     >>> round(log_odds(np.log(0.9)), 3)
     2.197
     """
-    return logp - float(np.log(-np.expm1(min(logp, -_SURE))))
+    logp = min(max(logp, _NEVER), -_SURE)
+    return logp - float(np.log(-np.expm1(logp)))
 
 
 def chance(odds: float) -> float:
@@ -141,7 +141,8 @@ def answers(
     chosen = iter([_chosen(context, *pair) for pair in zip(closed, logs, strict=True)])
     free = [WorkUnit(sample) for sample in samples if not sample.choices]
     work = Written(WriteOptions(max_new_tokens=max_new_tokens))
-    written = iter([_written(context, one) for one in context.run_units(work, free)])
+    texts = context.run_units(work, free)
+    written = iter([_written(context, one, max_new_tokens) for one in texts])
     return [next(chosen) if sample.choices else next(written) for sample in samples]
 
 
@@ -153,13 +154,14 @@ def _chosen(context: AnalysisContext, sample: Sample, logs: Any) -> Answer:
     return Answer(ranked[0], ranked, options, True, "", prefix, tokens)
 
 
-def _written(context: AnalysisContext, one: dict[str, Any]) -> Answer:
+def _written(context: AnalysisContext, one: dict[str, Any], most: int) -> Answer:
     text = " ".join(one["text"].split())
     options = tuple((said, logp) for _, said, logp in one["first"])
     tokens = tuple(token for token, _, _ in one["first"])
     ids = context.model().answer_ids(text) if text else []
+    ended = len(one["tokens"]) < most or len(ids) < len(one["tokens"])
     return Answer(
-        text if one["ended"] or not text else f"{text} …",
+        text if ended or not text else f"{text} …",
         (text,) if ids else (),
         options,
         False,

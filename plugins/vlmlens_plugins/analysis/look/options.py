@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, Options
+from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._altered import Fill
 from vlmlens_plugins.analysis.look.windows import SHARES, windows
 
@@ -62,21 +63,24 @@ class LookOptions(Options):
         return _COARSE if count > _LARGE else _FINE
 
 
-def passes(vlm: ModelAdapter, options: LookOptions, images: int, *, comparison: bool) -> int:
+def passes(vlm: ModelAdapter, options: LookOptions, sample: Sample, *, comparison: bool) -> int:
     """About how many passes of the model a question takes; a token that is written counts as one.
 
     Args:
         vlm: The model, or its skeleton.
         options: Of the analysis.
-        images: How many pictures the question has.
+        sample: The question.
         comparison: Whether it is compared to another one.
     """
-    answer = 1 if vlm.choice_scores(()) is not None else options.max_new_tokens + 1
+    compares = vlm.choice_scores(()) is not None
+    long = not compares and any(len(vlm.answer_ids(choice)) > 1 for choice in sample.choices)
+    asking = len(sample.choices) if long else 1
+    answer = asking if sample.choices else options.max_new_tokens + 1
     steps = options.steps(vlm)
-    covered = 2 + 2 * images * len(windows((steps, steps), steps))
+    covered = 2 + 2 * len(sample.images) * len(windows((steps, steps), steps))
     parts = (len(SHARES) + 1) * len(COVERS) + len(BLANKS) + options.controls
-    total = answer * (1 + len(BLANKS) + comparison) + covered + parts
-    if vlm.choice_scores(()) is not None:
+    total = answer * (1 + len(BLANKS) + comparison) + asking * (covered + parts)
+    if compares:
         return total
     total += _LENS + _GRADIENTS + options.components + 1
     blocks = min(len(vlm.sites.resolve("llm.block.*")), options.blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vlmlens.results import Cell, Finding, Glance, Result, Verdict
 from vlmlens_plugins.analysis._sweeps.effects import ALPHA, too_few
@@ -69,7 +69,7 @@ def _findings(measured: Measured, found: Worth, task: str, main: str) -> list[Fi
     return made
 
 
-def _peak(measured: Measured, task: str, peaks: dict[str, Peaks], main: str) -> Finding:
+def _peak(measured: Measured, task: str, peaks: Mapping[str, Peaks], main: str) -> Finding:
     one = peaks[main]
     rows = [i for i in measured.by_task()[task] if measured.regions[i] is not None]
     text = (
@@ -92,7 +92,7 @@ def _peak(measured: Measured, task: str, peaks: dict[str, Peaks], main: str) -> 
 
 
 def _faithful(
-    measured: Measured, task: str, own: dict[str, Faith], main: str, tasks: int
+    measured: Measured, task: str, own: Mapping[str, Faith], main: str, tasks: int
 ) -> Finding:
     first = own[main]
     maps = [name for name in own if name not in _CONTROLS]

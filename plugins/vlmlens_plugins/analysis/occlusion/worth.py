@@ -101,8 +101,8 @@ def worth(measured: Measured, seed: int, draws: int) -> Worth:
     }
     placed = {task: rows for task, rows in placed.items() if rows}
     for method in measured.maps:
-        for task, one in _peaks(measured, method, placed, seed, draws).items():
-            peaks.setdefault(task, {})[method] = one
+        for task, found in _peaks(measured, method, placed, seed, draws).items():
+            peaks.setdefault(task, {})[method] = found
     ranked = {
         task: dict(sorted(own.items(), key=lambda pair: -pair[1].gap))
         for task, own in faith.items()
@@ -152,7 +152,7 @@ def _peaks(
         raw.append(_p_of_random_peaks(hits, chance, members, seed))
         low, high = _interval(hits, members, seed, draws)
         found.append((hits, low, high, float(chance.mean()), float(centre.mean())))
-    corrected = holm(raw) if raw else []
+    corrected = holm(np.array(raw)) if raw else np.zeros(0)
     return {
         task: Peaks(*one, p=float(p)) for task, one, p in zip(tasks, found, corrected, strict=True)
     }

@@ -93,8 +93,8 @@ def halves(samples: Sequence[Sample], most: int, seed: int) -> Halves:
                 f"and no: at least {_LEAST} of each in each half of the groups. One half has "
                 f"{len(sides[0])} with yes and {len(sides[1])} with no.",
                 subject=OBJECT,
-                hint=f"Give such samples an attribute {OBJECT} with the object's name (data such "
-                "as demo:scenes and POPE has it), or give more samples.",
+                hint=f"Give such samples an attribute {OBJECT} with the object's name ("
+                "demo:scenes and questions:coco have it), or give more samples.",
             )
         parts.append([_item(sample) for side in sides for sample in side])
     objects = sorted({object_of(item.target) for part in parts for item in part})

@@ -14,6 +14,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import Item
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
+from vlmlens_plugins.analysis.removal.writing import WordRows
 from vlmlens_plugins.analysis.steering.learning import Rows, random_direction
 from vlmlens_plugins.analysis.steering.rows import mean_rows
 
@@ -145,7 +146,8 @@ def _words(
 ) -> dict[str, dict[str, Rows]]:
     """By text site and object, the state of the last token of its word, without a picture."""
     columns = {site: f"{site}/question[-1]" for site in text_sites}
-    read = mean_rows(context, [word_sample(name) for name in objects], list(columns.values()))
+    words = [word_sample(name) for name in objects]
+    read = mean_rows(context, words, list(columns.values()), work=WordRows())
     return {site: dict(zip(objects, read[column], strict=True)) for site, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""Model work: what the model writes while objects are taken out of image rows."""
+"""Model work: the states of words, and texts that are written while objects are taken out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vlmlens.passes.edits import Edit
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._answer_work import WriteOptions
 from vlmlens_plugins.analysis._sweeps.operations import AlongDirection
+from vlmlens_plugins.analysis.steering.rows import MeanRows
 
 
 class EditedOptions(WriteOptions):
@@ -74,3 +75,16 @@ class EditedTexts(ModelWork):
                 Edit(edit["site"], Selector.parse(edit["rows"]), along, text, strict=False)
             )
         return found
+
+
+class WordRows(MeanRows):
+    """As `MeanRows`, without the edits of the run: those of image rows find none in a word."""
+
+    def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[list[str]]:
+        """See `ModelWork.run`."""
+        held = list(vlm.active_edits)
+        vlm.active_edits.clear()
+        try:
+            return super().run(vlm, units)
+        finally:
+            vlm.active_edits.extend(held)

@@ -46,6 +46,8 @@ def mean_rows(
     samples: Sequence[Sample],
     columns: Sequence[str],
     prefix: Sequence[int] = (),
+    *,
+    work: MeanRows | None = None,
 ) -> dict[str, Rows]:
     """float64 `[samples, width]` by column; the model runs once per sample.
 
@@ -54,10 +56,11 @@ def mean_rows(
         samples: The samples.
         columns: SITE/SELECTOR with single sites.
         prefix: Tokens that all compared answers begin with.
+        work: What reads them; None: `MeanRows`.
     """
     arguments = {"columns": list(columns), "prefix": list(prefix)}
     units = [WorkUnit(sample, arguments) for sample in samples]
-    found = context.run_units(MeanRows(), units)
+    found = context.run_units(work or MeanRows(), units)
     return {
         column: np.stack([_unpacked(one[i]) for one in found]) for i, column in enumerate(columns)
     }
