@@ -347,12 +347,12 @@ def test_what_is_inside_is_what_transformers_gives() -> None:
         assert one["looks"] == pytest.approx(shares, abs=1e-5)
         p = out.logits[0, -1].double().softmax(-1)
         assert one["entropy"] == pytest.approx(float(-(p * p.log()).sum()), abs=1e-5)
-        head = eager.module.get_output_embeddings().weight.double()
+        head: Any = eager.module.get_output_embeddings()  # type: ignore[operator]
         norm = eager.module.get_submodule("model.language_model.norm")
         for k, normed in enumerate((False, True)):
             rows = torch.cat([first[image], last[image]])
             rows = norm(rows.float()).double() if normed else rows
-            logs = (rows @ head.T).log_softmax(-1).detach()
+            logs = (rows @ head.weight.double().T).log_softmax(-1).detach()
             expected = float(logs[:, [70, 71]].max())
             assert one["answer"]["confidence"][k] == pytest.approx(expected, abs=1e-5)
             both = float(torch.minimum(logs[:, 80], logs[:, 90]).max())

@@ -310,8 +310,8 @@ class _Bench:
         rng = generator(seed, "hallucination", "shuffled")
         bad = self._compared.bad.copy()
         for stratum in np.unique(self._compared.strata):
-            own = np.flatnonzero(self._compared.strata == stratum)
-            bad[own] = bad[rng.permutation(own)]
+            members = np.flatnonzero(self._compared.strata == stratum)
+            bad[members] = bad[rng.permutation(members)]
         shuffled = Compared(bad, self._compared.strata)
         own = held_out(self._scores(signal, shuffled).scores, self._folds)
         rows = np.flatnonzero(np.isfinite(own))
