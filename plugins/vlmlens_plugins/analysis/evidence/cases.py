@@ -77,16 +77,6 @@ class Case:
         """The number of the answer to the exchanged image; None where it is not known."""
         return None if self.different is None else self.answers.index(self.different.label)
 
-    @property
-    def exchanged(self) -> Known | None:
-        """The sample whose image is shown instead.
-
-        If no other sample asks the same question, it is any of the task: whether the choice changes
-        can then be seen, but not whether it follows.
-        """
-        stranger = self.background if self.known.sample.choices else None
-        return self.different or stranger
-
 
 def cases_of(
     chosen: Sequence[Known], pool: Sequence[Known], *, count: int, seed: int
