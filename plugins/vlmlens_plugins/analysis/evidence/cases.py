@@ -53,7 +53,7 @@ class Case:
         same: A sample with the same question and the same answer, whose image it is shown.
         different: One with the same question and another answer.
         background: The one from which its background is taken; `different` where there is one,
-            else any of the task.
+            else one of the task, with another answer if there are such.
         wrong: The number of the answer that wrong hints name: that of `different`, else another
             choice; None where there is none.
         places: Where regions of equal area are, see `regions.places`.
@@ -81,11 +81,13 @@ class Case:
     def exchanged(self) -> Known | None:
         """The sample whose image is shown instead.
 
-        If no other sample asks the same question, it is any of the task: whether the choice changes
-        can then be seen, but not whether it follows.
+        If no other sample asks the same question, it is one of the task with another answer:
+        whether the choice changes can then be seen, but not whether it follows. The image of one
+        with the same answer may well leave it as it is, whatever the answer rests on.
         """
         stranger = self.background if self.known.sample.choices else None
-        return self.different or stranger
+        unlike = stranger is not None and stranger.label != self.known.label
+        return self.different or (stranger if unlike else None)
 
 
 def cases_of(
@@ -131,6 +133,10 @@ class _Donors:
         """Those of the same task."""
         return _elsewhere(known, self._of_task.get(known.about[::2], ()))
 
+    def unlike(self, known: Known) -> list[Known]:
+        """Those of the same task with another answer."""
+        return [one for one in self.any(known) if one.label != known.label]
+
     def _alike(self, known: Known) -> list[Known]:
         return _elsewhere(known, self._asking.get(known.about, ()))
 
@@ -155,7 +161,8 @@ def bounds(known: Known) -> Area:
 def _case(known: Known, near: _Donors, far: _Donors, count: int, rng: np.random.Generator) -> Case:
     same = _drawn(near.same(known) or far.same(known), rng)
     different = _drawn(near.different(known) or far.different(known), rng)
-    background = different or _drawn(near.any(known) or far.any(known), rng)
+    unlike = near.unlike(known) or far.unlike(known)
+    background = different or _drawn(unlike or near.any(known) or far.any(known), rng)
     moved = Places()
     if known.key:
         moved = places(Canvas(known.sample).inside(Area(regions=known.key)), count, rng)

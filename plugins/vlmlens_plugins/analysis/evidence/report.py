@@ -65,8 +65,9 @@ def notes(options: EvidenceOptions, overlap: float) -> list[str]:
         "the task), scaled to this one's size; its own key region is filled with its mean color "
         "first.",
         "Images are exchanged between samples of different groups with the same prompt. Where "
-        "there are none, and the question has choices, any image of the task shows whether the "
-        "choice changes. Following and keeping are counted among answers that are right before.",
+        "there are none, and the question has choices, an image of the task with another answer "
+        "shows whether the choice changes. Following and keeping are counted among answers that "
+        "are right before.",
         "Vision rate, text rate, neither: of the two conflicts of image and hint (right image with "
         "a wrong hint, wrong image with a right one), the shares that the image wins, the hint "
         "wins, and none. Preference: (vision - text) / (vision + text). It says little where one "
@@ -136,7 +137,8 @@ def _missing(task: TaskNumbers, judged: Judged) -> str:
     said = []
     if not task.conditions[RIGHT_HINT][0].groups:
         said.append(
-            "no two samples ask the same question, so that none can be followed to another image"
+            "no two samples ask the same question with different answers, so that none can be "
+            "followed to another image"
         )
     elif not judged.follows:
         said.append(
@@ -147,7 +149,7 @@ def _missing(task: TaskNumbers, judged: Judged) -> str:
     if not task.means["need"].groups:
         said.append("no sample has a key region")
     elif not task.shares:
-        said.append("the right answer is no likelier with the image than without it")
+        said.append("the right answer is not shown to be likelier with the image than without it")
     else:
         if judged.specific is not True:
             does = "does no more" if judged.specific is False else "is not shown to do more"
@@ -197,5 +199,7 @@ def _percent(value: float) -> str:
 def _interval(found: Estimate) -> str:
     if not np.isfinite(found.value):
         return "an unknown share"
+    if not np.isfinite(found.low):
+        return _percent(found.value)
     low, high = round(100 * found.low), round(100 * found.high)
     return f"{_percent(found.value)} [{low}, {high}]"
