@@ -18,11 +18,12 @@ from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._maps.aims import Aim
 from vlmlens_plugins.analysis._maps.cells import Cells
 from vlmlens_plugins.analysis._maps.map_work import maps_by
-from vlmlens_plugins.analysis._maps.occluding import occlusion_maps, windows
+from vlmlens_plugins.analysis._maps.occluding import occlusion_maps
 from vlmlens_plugins.analysis._maps.replacing import row_maps
+from vlmlens_plugins.analysis._maps.sliding import units_of_windows
 
 Floats = npt.NDArray[np.float64]
-GRID, BATCH = 4, 8
+GRID, BATCH = 3, 9
 LIMIT, NEAR = 1.1, 1e-3
 
 
@@ -31,8 +32,8 @@ def occlusions(
 ) -> list[Target]:
     """Maps of pixels, of rows and of gradients beside a loop over the altered images.
 
-    The loop opens each image once, fills a box in an array, and gives batches of such images to
-    `encode` and `forward`.
+    The loop opens each image once, fills a window in an array, and gives batches of such images to
+    `encode` and `forward`. Windows are as wide as the image, so that none has to be widened.
 
     Args:
         vlm: The model.
@@ -49,18 +50,18 @@ def occlusions(
         found[name] = made
 
     variants: dict[str, Callable[[], object]] = {
-        bare: lambda: keep(bare, [_by_hand(vlm, *one) for one in asked]),
-        own: lambda: keep(own, [one.values for one in occlusion_maps(context, asked)]),
-        rows: lambda: row_maps(context, asked, ["projector"]),
+        bare: lambda: keep(bare, [_by_hand(vlm, aim) for aim, _ in asked]),
+        own: lambda: keep(own, [one.values for one in occlusion_maps(context, asked, window=GRID)]),
+        rows: lambda: row_maps(context, asked, "projector", window=GRID),
         slopes: lambda: maps_by(context, slopes, [aim for aim, _ in asked]),
     }
     seconds = in_turn(variants, rounds)
-    passes = 1 + windows(1, GRID, 1)
+    passes = units_of_windows(1, GRID, GRID)
     print(
-        f"a map of {GRID} x {GRID} boxes takes {passes} passes of a sample, in batches of {BATCH}; "
+        f"a map of {GRID} x {GRID} cells takes {passes} passes of a sample, in batches of {BATCH}; "
         f"the map of rows as many, without the vision tower; that of gradients one, and back"
     )
-    print(table(seconds, bare, per=len(samples) * passes, unit="sample and box"))
+    print(table(seconds, bare, per=len(samples) * passes, unit="sample and pass"))
     apart = float(np.abs(np.array(found[own]) - np.array(found[bare])).max())
     print(f"largest difference between {own} and {bare}: {apart:.1e}", end="\n\n")
     assert apart < NEAR < np.ptp(found[bare])
@@ -68,16 +69,32 @@ def occlusions(
     return [Target("occlusion map, of a loop over images", wall, LIMIT, cpu=cpu)]
 
 
-def _by_hand(vlm: Any, aim: Aim, cells: Cells) -> Floats:
-    """The falls of the difference of log-probabilities, box by box."""
+def _by_hand(vlm: Any, aim: Aim) -> Floats:
+    """The mean falls of the difference of log-probabilities, cell by cell."""
     pixels = np.asarray(aim.sample.open_images()[0])
+    height, width = pixels.shape[:2]
     mean = pixels.mean((0, 1)).round().astype(np.uint8)
-    shown = [Image.fromarray(pixels)]
-    for number in range(len(cells)):
-        ((_, left, top, right, bottom),) = cells.area(np.array([number])).boxes
-        hidden = pixels.copy()
-        hidden[int(top) : int(bottom), int(left) : int(right)] = mean
-        shown.append(Image.fromarray(hidden))
+    shown = [Image.fromarray(pixels), Image.fromarray(np.broadcast_to(mean, pixels.shape).copy())]
+    covers = []
+    for y in range(1 - GRID, GRID):
+        for x in range(1 - GRID, GRID):
+            top, left, bottom, right = (
+                max(0, y),
+                max(0, x),
+                min(GRID, y + GRID),
+                min(GRID, x + GRID),
+            )
+            hidden = pixels.copy()
+            hidden[
+                round(top * height / GRID) : round(bottom * height / GRID),
+                round(left * width / GRID) : round(right * width / GRID),
+            ] = mean
+            shown.append(Image.fromarray(hidden))
+            rows, cols = (
+                np.minimum(at + 1, GRID - at).clip(0)
+                for at in (np.arange(GRID) - y, np.arange(GRID) - x)
+            )
+            covers.append(np.outer(rows, cols).ravel())
     one, other = (vlm.answer_ids(answer)[-1] for answer in aim.answers)
     begun = [vlm.answer_ids(aim.answer)[:-1]]
     scores: list[float] = []
@@ -89,4 +106,6 @@ def _by_hand(vlm: Any, aim: Aim, cells: Cells) -> Floats:
         batch = vlm.encode(some, answers=begun * len(some)) if begun[0] else vlm.encode(some)
         logits = vlm.forward(batch, logits="last").logits.double()
         scores += (logits[:, one] - logits[:, other]).tolist()
-    return scores[0] - np.array(scores[1:])
+    weights = np.array(covers) / np.sum(covers, 0)
+    falls: Floats = (scores[0] - np.array(scores[2:])) @ weights
+    return falls

@@ -291,17 +291,20 @@ def test_images_are_exchanged_between_groups_that_ask_the_same() -> None:
         assert case.different is pool[4]
         assert case.other == case.wrong == 2
         assert (last.same, last.different) == (None, None)
-        assert last.exchanged in pool[:5]
+        assert last.background in pool[:5]
         assert last.wrong in (0, 2)
         conditions = {name for name, _ in asked(last, EvidenceOptions())}
-        assert conditions == {FULL, NONE, DIFFERENT, WRONG_HINT, HINT}
+        assert conditions == {FULL, NONE, WRONG_HINT, HINT}
 
 
-def test_another_question_is_no_exchange_where_its_answer_is_the_same() -> None:
-    pool = [Known(Sample(f"s{i}", f"q{i}", (f"{i}.png",), choices=("yes", "no")), "no", ())
-            for i in range(4)]  # fmt: skip
-    assert all(case.exchanged is None and case.background for case in cases_of(
-        pool, pool, count=1, seed=0))  # fmt: skip
+def test_a_background_is_of_another_answer_where_there_is_one() -> None:
+    pool = [
+        Known(Sample(f"s{i}", f"q{i}", (f"{i}.png",), choices=("yes", "no")), label, ())
+        for i, label in enumerate(["no", "no", "no", "yes"])
+    ]
+    for seed in range(3):
+        cases = cases_of(pool[:3], pool, count=1, seed=seed)
+        assert all(case.background is pool[3] and case.different is None for case in cases)
 
 
 def test_the_only_answer_is_neither_right_nor_wrong() -> None:

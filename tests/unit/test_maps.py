@@ -29,9 +29,10 @@ from vlmlens_plugins.analysis._maps.curves import (
     units_of_curves,
 )
 from vlmlens_plugins.analysis._maps.map_work import maps_by
-from vlmlens_plugins.analysis._maps.occluding import occlusion_maps, windows
+from vlmlens_plugins.analysis._maps.occluding import occlusion_maps
 from vlmlens_plugins.analysis._maps.pointing import Region
 from vlmlens_plugins.analysis._maps.replacing import row_maps
+from vlmlens_plugins.analysis._maps.sliding import sizes
 from vlmlens_plugins.analysis.occlusion.regions import regions_for
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -166,7 +167,7 @@ def test_the_map_of_a_model_that_reads_one_cell_peaks_there(window: int, fill: A
     (found,) = occlusion_maps(
         context(reading_one_cell, counted), [(own, cells)], window=window, fill=fill
     )
-    assert counted == [1 + windows(1, 4, window)]
+    assert counted == [2 + (3 + window) ** 2]
     peak = 4 * PLACE[0] + PLACE[1]
     assert found.values.argmax() == peak
     assert (np.delete(found.values, peak) < found.values[peak]).all()
@@ -175,6 +176,31 @@ def test_the_map_of_a_model_that_reads_one_cell_peaks_there(window: int, fill: A
     np.testing.assert_allclose(found.values.reshape(4, 4), expected, atol=1e-9)
     transposed = replace(found, values=found.values.reshape(4, 4).T.ravel())
     assert not np.allclose(transposed.values.reshape(4, 4), expected)
+
+
+def test_the_peak_of_a_large_window_is_in_its_middle() -> None:
+    cells = Cells([(8, 8)], 8)
+    falls = np.zeros((10, 10))
+    falls[4, 6] = 1
+    values = cells.of_windows(falls.ravel().tolist(), 3).reshape(8, 8)
+    assert np.unravel_index(values.argmax(), (8, 8)) == (3, 5)
+    assert (values > 0).sum() == 9
+
+
+def test_windows_are_widened_where_they_hide_too_little() -> None:
+    """The answer is there as long as one of two neighbouring cells is."""
+
+    def either(pixels: Floats) -> float:
+        seen = [pixels[:CELL, x : x + CELL].std() > 1 for x in (CELL, 2 * CELL)]
+        return 0.9 if any(seen) else 0.1
+
+    counted: list[int] = []
+    cells = Cells([(SIDE, SIDE)], 4)
+    (found,) = occlusion_maps(context(either, counted), [(aim(), cells)], window=1, fill="black")
+    assert counted == [18, 27]
+    assert set(np.flatnonzero(found.values == found.values.max())) == {1, 2}
+    assert found.values.max() > 0.5
+    assert sizes(4, 8) == [4, 6]
 
 
 def by_hand(picture: Floats, window: int, fill: Any) -> Floats:
@@ -186,9 +212,14 @@ def by_hand(picture: Floats, window: int, fill: Any) -> Floats:
             hidden = picture.copy()
             top, left = max(0, y), max(0, x)
             hidden[CELL * top : CELL * (y + window), CELL * left : CELL * (x + window)] = fill
-            total[top : y + window, left : x + window] += whole - np.log(reading_one_cell(hidden))
-            count[top : y + window, left : x + window] += 1
-    assert (count == window**2).all()
+            fall = whole - np.log(reading_one_cell(hidden))
+            for row in range(top, min(4, y + window)):
+                for col in range(left, min(4, x + window)):
+                    down, across = row - y, col - x
+                    near = min(down + 1, window - down) * min(across + 1, window - across)
+                    total[row, col] += near * fall
+                    count[row, col] += near
+    assert np.ptp(count) == 0
     mean: Floats = total / count
     return mean
 
@@ -302,17 +333,19 @@ def asked(vlm: ModelAdapter, scenes: list[Sample]) -> AnalysisContext:
 
 
 def test_rows_are_replaced_as_by_hand(asked: AnalysisContext, scenes: list[Sample]) -> None:
-    """The same as a hook on the projector that writes over the rows of one patch."""
+    """The same as a hook on the projector that writes over the rows of the windows over a cell."""
     vlm = asked.model()
     for answers, rival in ((("red", "blue"), 1), (("red cube", "cube"), None)):
         own = Aim(scenes[0], answers, rival=rival)
         cells = Cells([(128, 128)], 2)
-        ((found,),) = [list(one.values()) for one in row_maps(asked, [(own, cells)], ["projector"])]
-        assert len(found.values) == 4
-        numbers = [8 * row + col for row in range(4, 8) for col in range(4)]
-        clean, edited = (score_with(vlm, own, rows) for rows in ([], numbers))
-        assert found.values[2] == pytest.approx(clean - edited, abs=1e-4)
-        assert abs(clean - edited) > 1e-3
+        (found,) = row_maps(asked, [(own, cells)], "projector", window=2)
+        whole, left, low = range(64), [8 * r + c for r in range(8) for c in range(4)], range(32, 64)
+        over = [whole, left, low, [row for row in left if row in low]]
+        clean = score_with(vlm, own, [])
+        falls = [clean - score_with(vlm, own, rows) for rows in over]
+        assert found.values.shape == (4,)
+        assert found.values[2] == pytest.approx(np.mean(falls), abs=1e-4)
+        assert np.ptp(falls) > 1e-3
 
 
 def score_with(vlm: Any, own: Aim, rows: Sequence[int]) -> float:

@@ -80,11 +80,17 @@ class Cells:
         ]
 
     def of_windows(self, values: Sequence[float], size: int) -> Floats:
-        """float64 `[cells]`: the mean value of the windows over each cell."""
+        """float64 `[cells]`: the mean value of the windows over each cell.
+
+        Windows count the more, the nearer the cell is to their middle: else all cells that the same
+        windows cover would be equal, and a large window would have no peak.
+        """
         side = self.side + size - 1
         by_window = np.array(values, np.float64).reshape(-1, side, side)
         views = np.lib.stride_tricks.sliding_window_view(by_window, (size, size), (1, 2))
-        mean: Floats = views.mean((-2, -1)).ravel()
+        near = np.minimum(np.arange(size), np.arange(size)[::-1]) + 1.0
+        weights = np.outer(near, near) / near.sum() ** 2
+        mean: Floats = (views * weights).sum((-2, -1)).ravel()
         return mean
 
     def values(self, found: PatchMap) -> Floats:

@@ -9,23 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmlens.abc import AnalysisContext
-from vlmlens_plugins.analysis._altered import Alteration, Fill, Question, ask
-from vlmlens_plugins.analysis._maps.aims import Aim
-from vlmlens_plugins.analysis._maps.cells import Cells
+from vlmlens_plugins.analysis._altered import Alteration, Fill, ask
+from vlmlens_plugins.analysis._maps.cells import Ints
 from vlmlens_plugins.analysis._maps.maps import PatchMap
+from vlmlens_plugins.analysis._maps.sliding import Asked, Floats, slid
 
 
 def occlusion_maps(
-    context: AnalysisContext,
-    asked: Sequence[tuple[Aim, Cells]],
-    *,
-    window: int = 1,
-    fill: Fill = "mean",
+    context: AnalysisContext, asked: Asked, *, window: int = 1, fill: Fill = "mean"
 ) -> list[PatchMap]:
     """How far the score of the answer falls where pixels are hidden, for each cell of the images.
 
-    Windows are moved cell by cell, see `Cells.windows`. The value of a cell is the mean of what
-    hiding the windows over it does.
+    Windows are moved cell by cell, see `Cells.windows`, and widened where they hide too little, see
+    `slid`.
 
     Args:
         context: The context of the analysis.
@@ -33,22 +29,17 @@ def occlusion_maps(
         window: Cells along each side of a window.
         fill: What hidden pixels are filled with.
     """
-    questions: list[Question] = []
-    for aim, cells in asked:
-        questions.append(aim.question())
-        questions += [
-            aim.question(Alteration(hide=cells.area(own), fill=fill))
-            for own in cells.windows(window)
-        ]
-    found = iter(ask(context, questions))
-    made = []
-    for aim, cells in asked:
-        whole = aim.score(next(found))
-        falls = [whole - aim.score(next(found)) for _ in cells.windows(window)]
-        made.append(PatchMap(cells.of_windows(falls, window), cells.grid))
-    return made
 
+    def scored(numbers: Sequence[int], hidden: Sequence[Sequence[Ints]]) -> list[list[Floats]]:
+        questions = []
+        for i, sets in zip(numbers, hidden, strict=True):
+            aim, cells = asked[i]
+            questions += [
+                aim.question(Alteration(hide=cells.area(own), fill=fill) if len(own) else None)
+                for own in sets
+            ]
+        found = iter(ask(context, questions))
+        return [[next(found) for _ in sets] for sets in hidden]
 
-def windows(images: int, side: int, window: int) -> int:
-    """How many windows a map of so many images takes."""
-    return images * (side + window - 1) ** 2
+    values = slid(asked, window, scored)
+    return [PatchMap(own, cells.grid) for own, (_, cells) in zip(values, asked, strict=True)]

@@ -21,9 +21,9 @@ from vlmlens.passes.replay import Replay
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import PatchGrid, Selector, TokenKind
-from vlmlens_plugins.analysis._maps.aims import Aim
 from vlmlens_plugins.analysis._maps.cells import Cells
 from vlmlens_plugins.analysis._maps.maps import PatchMap
+from vlmlens_plugins.analysis._maps.sliding import Asked, Floats, slid
 
 Ints = npt.NDArray[np.int64]
 _IMAGE = Selector.parse("image")
@@ -133,12 +133,8 @@ class _MeanRows:
 
 
 def row_maps(
-    context: AnalysisContext,
-    asked: Sequence[tuple[Aim, Cells]],
-    sites: Sequence[str],
-    *,
-    window: int = 1,
-) -> list[dict[str, PatchMap]]:
+    context: AnalysisContext, asked: Asked, site: str, *, window: int = 1
+) -> list[PatchMap]:
     """How far the score of the answer falls where rows are replaced, for each cell of the images.
 
     The rows of a cell are those whose patch has its middle in the cell, in all views. Windows of
@@ -147,36 +143,30 @@ def row_maps(
     Args:
         context: The context of the analysis.
         asked: Per sample, what is followed, and the cells.
-        sites: Where rows are replaced, one map for each: names of single sites.
+        site: Where rows are replaced: the name of a single site.
         window: Cells along each side of a window.
-
-    Returns:
-        Per sample, its maps by site.
 
     Raises:
         CompositionError: Image rows have no place in the image.
     """
     vlm = context.model()
-    units: list[WorkUnit] = []
-    placed = []
-    for aim, cells in asked:
-        places = {name: _cells_of(patch_grid(vlm, aim.sample, name), cells) for name in sites}
-        placed.append(places)
-        for name, owners in places.items():
-            hidden = [np.flatnonzero(np.isin(owners, own)) for own in cells.windows(window)]
-            for rows in ([], *(one.tolist() for one in hidden)):
-                given = {"site": name, "rows": rows, "answers": list(aim.answers)}
-                units.append(WorkUnit(aim.sample, given, batch=f"{aim.sample.id} {name}"))
-    found = iter(context.run_units(RowScores(), units))
-    made: list[dict[str, PatchMap]] = []
-    for (aim, cells), places in zip(asked, placed, strict=True):
-        made.append({})
-        for name, owners in places.items():
-            whole = aim.score(np.array(next(found)))
-            falls = [whole - aim.score(np.array(next(found))) for _ in cells.windows(window)]
-            kept = np.unique(owners[owners >= 0])
-            values = cells.of_windows(falls, window)[kept]
-            made[-1][name] = PatchMap(values, cells.grid.take(kept))
+    owners = [_cells_of(patch_grid(vlm, aim.sample, site), cells) for aim, cells in asked]
+
+    def scored(numbers: Sequence[int], hidden: Sequence[Sequence[Ints]]) -> list[list[Floats]]:
+        units = []
+        for i, sets in zip(numbers, hidden, strict=True):
+            aim, _ = asked[i]
+            for own in sets:
+                rows = np.flatnonzero(np.isin(owners[i], own)).tolist()
+                given = {"site": site, "rows": rows, "answers": list(aim.answers)}
+                units.append(WorkUnit(aim.sample, given, batch=f"{aim.sample.id} {site}"))
+        found = iter(context.run_units(RowScores(), units))
+        return [[np.array(next(found)) for _ in sets] for sets in hidden]
+
+    made = []
+    for own, at, (_, cells) in zip(slid(asked, window, scored), owners, asked, strict=True):
+        kept = np.unique(at[at >= 0])
+        made.append(PatchMap(own[kept], cells.grid.take(kept)))
     return made
 
 

@@ -77,18 +77,6 @@ class Case:
         """The number of the answer to the exchanged image; None where it is not known."""
         return None if self.different is None else self.answers.index(self.different.label)
 
-    @property
-    def exchanged(self) -> Known | None:
-        """The sample whose image is shown instead.
-
-        If no other sample asks the same question, it is one of the task with another answer:
-        whether the choice changes can then be seen, but not whether it follows. The image of one
-        with the same answer may well leave it as it is, whatever the answer rests on.
-        """
-        stranger = self.background if self.known.sample.choices else None
-        unlike = stranger is not None and stranger.label != self.known.label
-        return self.different or (stranger if unlike else None)
-
 
 def cases_of(
     chosen: Sequence[Known], pool: Sequence[Known], *, count: int, seed: int

@@ -60,7 +60,7 @@ def asked(
         other: Sample | None = None,
         hint: str = "",
     ) -> Question:
-        seen = sample if shown is None else replace(shown, prompt=sample.prompt)
+        seen = sample if shown is None else shown
         if hint:
             seen = hinted(seen, hint, options.hint)
         return Question(seen, answers, change, other)
@@ -80,13 +80,13 @@ def asked(
             yield BACKGROUND, question(change, other=case.background.sample)
     if case.same is not None:
         yield SAME, question(shown=case.same.sample)
-    if case.exchanged is not None:
-        yield DIFFERENT, question(shown=case.exchanged.sample)
     if case.wrong is not None:
         yield WRONG_HINT, question(hint=answers[case.wrong])
         yield HINT, _blind(question(hint=answers[case.wrong]), options, edited)
     if case.different is not None:
-        yield RIGHT_HINT, question(shown=case.different.sample, hint=case.known.label)
+        shown = case.different.sample
+        yield DIFFERENT, question(shown=shown)
+        yield RIGHT_HINT, question(shown=shown, hint=case.known.label)
 
 
 def answered(

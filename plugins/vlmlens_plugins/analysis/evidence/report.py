@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlmlens.results import Cell, Finding, Glance, Verdict
-from vlmlens_plugins.analysis.evidence.conditions import RIGHT_HINT
 from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
@@ -64,10 +63,8 @@ def notes(options: EvidenceOptions, overlap: float) -> list[str]:
         "Other background: that of a sample with another answer (where there is none, of any of "
         "the task), scaled to this one's size; its own key region is filled with its mean color "
         "first.",
-        "Images are exchanged between samples of different groups with the same prompt. Where "
-        "there are none, and the question has choices, an image of the task with another answer "
-        "shows whether the choice changes. Following and keeping are counted among answers that "
-        "are right before.",
+        "Images are exchanged between samples of different groups with the same prompt. Following "
+        "and keeping are counted among answers that are right before.",
         "Vision rate, text rate, neither: of the two conflicts of image and hint (right image with "
         "a wrong hint, wrong image with a right one), the shares that the image wins, the hint "
         "wins, and none. Preference: (vision - text) / (vision + text). It says little where one "
@@ -135,10 +132,10 @@ def _reasons(task: TaskNumbers, judged: Judged) -> str:
 def _missing(task: TaskNumbers, judged: Judged) -> str:
     """What speaks against the region, or is not decided."""
     said = []
-    if not task.conditions[RIGHT_HINT][0].groups:
+    if not task.means["flips"].groups:
         said.append(
-            "no two samples ask the same question with different answers, so that none can be "
-            "followed to another image"
+            "no two samples have the same prompt and different answers, so that no image can be "
+            "exchanged"
         )
     elif not judged.follows:
         said.append(

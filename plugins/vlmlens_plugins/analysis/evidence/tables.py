@@ -112,7 +112,7 @@ def _samples(tasks: Sequence[TaskNumbers], cases: Sequence[Case], every: Sequenc
                             "prior", "need", "enough", "random", "specificity", "background",
                         )
                     },
-                    "exchanged_for": case.exchanged.sample.id if case.exchanged else None,
+                    "exchanged_for": case.different.sample.id if case.different else None,
                     "exchanged_label": case.different.label if case.different else None,
                     "exchanged_answer": answer[DIFFERENT],
                     "pull": number(own.pull[place]),

@@ -22,6 +22,7 @@ LEAST = 0.5
 """Log-odds; a part that does less is not said to carry anything."""
 LESS = 0.5
 """The answer rests on a part without which it has at most this share of its probability."""
+_NEARLY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,11 @@ def evidence(
             bases[n], maps[n], parts[n], covered[n], alone[n], drops, blanks[n], blind[n]
         )
     return results
+
+
+def kept(base: float, odds: float) -> bool:
+    """Whether an answer keeps nearly all of its probability."""
+    return base - odds < LEAST or chance(odds) >= _NEARLY * chance(base)
 
 
 class _Asked:

@@ -11,7 +11,7 @@ from vlmlens_plugins.analysis.look import figures as drawn
 from vlmlens_plugins.analysis.look import tables as listed
 from vlmlens_plugins.analysis.look.against import KEY_ROWS
 from vlmlens_plugins.analysis.look.answers import chance
-from vlmlens_plugins.analysis.look.evidence import LEAST
+from vlmlens_plugins.analysis.look.evidence import kept
 from vlmlens_plugins.analysis.look.looked import Looked
 
 _NAMED = 3
@@ -143,7 +143,7 @@ def _blank(one: Looked) -> Ranked | None:
     if not same:
         others = _or([f'"{text}"' for text in dict.fromkeys(said)])
         text = f"It needs the picture: {shown} {has}, and the answer is {others}"
-    elif found.blank_drop < LEAST:
+    elif kept(found.base, min(found.blank.values())):
         text = f"It survives without the picture: {shown} the answer is the same, and {has}"
     else:
         text = (
@@ -188,7 +188,7 @@ def _carried(one: Looked) -> Ranked | None:
         "components": sites,
     }  # fmt: skip
     word = f'"{_word(one.answer.begins or one.answer.text)}"'
-    if max(found.together, drop) < LEAST:
+    if kept(found.base, found.base - max(found.together, drop)):
         text = (
             f"None of {sites} heads and MLPs carries it: with what they compute from a gray "
             f"picture, the {count} strongest together leave {word} at {together}"

@@ -21,14 +21,14 @@ class OcclusionChecks(AnalysisTests):
     manifest: ClassVar[Manifest] = OCCLUSION
     options: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
-            "samples": 16,
+            "samples": 12,
             "methods": ("occlusion",),
             "grid": 2,
-            "window": 1,
+            "window": 2,
             "insertion": "mean",
             "steps": 2,
             "cells": 2,
-            "controls": 2,
+            "controls": 3,
             "draws": 200,
             "pictures": 1,
         }

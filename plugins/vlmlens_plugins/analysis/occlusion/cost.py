@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vlmlens.errors import SpecError
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._maps.curves import units_of_curves
-from vlmlens_plugins.analysis._maps.occluding import windows
+from vlmlens_plugins.analysis._maps.sliding import units_of_windows
 from vlmlens_plugins.analysis.occlusion.measured import OCCLUSION, ROWS, chosen, methods_of
 from vlmlens_plugins.analysis.occlusion.options import OcclusionOptions
 
@@ -31,7 +31,7 @@ def check_cost(samples: Sequence[Sample], options: OcclusionOptions, sites: int 
         for method in methods:
             if method in (OCCLUSION, ROWS):
                 times = sites if method == ROWS else 1
-                total += times * (1 + windows(images, options.grid, options.window))
+                total += times * units_of_windows(images, options.grid, options.window)
             else:
                 total += 1
     if total > options.max_units:

@@ -99,9 +99,10 @@ def made_maps(
                     context, cells, window=options.window, fill=options.fill
                 )
             elif method == ROWS:
-                places = sites_of(vlm, options)
-                by_sample = row_maps(context, cells, places, window=options.window)
-                layers = {name: [one[name] for one in by_sample] for name in by_sample[0]}
+                layers = {
+                    site: row_maps(context, cells, site, window=options.window)
+                    for site in sites_of(vlm, options)
+                }
                 found[method] = next(iter(layers.values()))
             else:
                 found[method] = maps_by(context, method, aims)

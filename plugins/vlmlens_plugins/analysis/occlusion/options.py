@@ -31,9 +31,8 @@ class OcclusionOptions(Options):
     window: int = Field(
         4,
         ge=1,
-        description="Hide a window of so many cells along each side, moved cell by cell. It "
-        "should be about as large as what the answer rests on: of a large object, hiding a small "
-        "part does nothing.",
+        description="Hide a window of so many cells along each side, moved cell by cell. Where "
+        "that hides too little to change the answer, one that is half as wide again.",
     )
     fill: Masking = Field(
         "mean",

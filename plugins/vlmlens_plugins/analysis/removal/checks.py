@@ -79,7 +79,9 @@ class RemovalChecks(AnalysisTests):
     """
 
     manifest: ClassVar[Manifest] = REMOVAL
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"strengths": [1.0], "draws": 200})
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"strengths": [1.0], "text_sites": ["llm.block.0"], "samples": 8, "draws": 200}
+    )
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""
