@@ -26,7 +26,7 @@ from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis.hallucination import Hallucination, signals
-from vlmlens_plugins.analysis.hallucination.asked import Case
+from vlmlens_plugins.analysis.hallucination.asked import Case, usable
 from vlmlens_plugins.analysis.hallucination.held_out import Folds, folds_of, joined, known, learned
 from vlmlens_plugins.analysis.hallucination.measured import Measured, Scored, adds, measured
 from vlmlens_plugins.analysis.hallucination.options import HallucinationOptions
@@ -462,7 +462,8 @@ def test_open_questions_are_answered_in_words(vlm: ModelAdapter, scenes: list[Sa
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
-        ({"label": None}, {}, MissingAnnotation, "samples with a label and an image"),
+        ({"label": None}, {}, MissingAnnotation, "samples with an image and a label"),
+        ({"label": "x", "choices": ("X",)}, {}, MissingAnnotation, "one of the choices"),
         ({}, {"object": "objekt"}, MissingAnnotation, "attribute 'objekt'"),
         ({}, {"region": "mian"}, MissingAnnotation, "has a region 'mian'"),
         ({"label": "red"}, {"target": "absent"}, MissingAnnotation, "say that an object is absent"),
@@ -476,6 +477,16 @@ def test_what_cannot_work_is_said_before(
     analysis = Hallucination(HallucinationOptions.model_validate(options))
     with pytest.raises(error, match=message):
         analysis.check(samples, ())
+
+
+def test_a_label_that_is_no_choice_makes_no_answer_wrong(scenes: list[Sample]) -> None:
+    strange = replace(scenes[0], label="Red", choices=("red", "blue"))
+    known, said = usable([scenes[0], strange], HallucinationOptions())
+    assert known == [scenes[0]]
+    assert "1 of 2 samples are left out: their label is not among" in said[0]
+    options = HallucinationOptions(target="absent", blank="none")
+    assert len(usable([strange], options)[0]) == 1
+    assert Hallucination(options).needs() == {"text-only"}
 
 
 def test_a_model_that_compares_choices_is_refused(scenes: list[Sample]) -> None:
