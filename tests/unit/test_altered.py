@@ -110,10 +110,10 @@ def test_another_picture_of_another_size_is_brought_to_this_one():
     assert shown.images[0].size == (20, 12)
 
 
-def test_other_images_of_a_sample_stay_as_they_are():
+def test_hiding_leaves_other_images_and_keeping_fills_them():
     sample = replace(_sample(), images=(Image.fromarray(PIXELS), Image.fromarray(OTHER)))
-    for change in (Alteration(hide=THING), Alteration(keep=THING)):
-        assert (_pixels(altered(sample, change), 1) == OTHER).all()
+    assert (_pixels(altered(sample, Alteration(hide=THING)), 1) == OTHER).all()
+    assert (_pixels(altered(sample, Alteration(keep=THING, fill="gray")), 1) == 128).all()
 
 
 def test_what_cannot_be_hidden_is_said():

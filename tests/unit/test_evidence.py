@@ -42,6 +42,7 @@ from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
 from vlmlens_plugins.analysis.evidence.regions import Places, key_regions, overlap, places
 from vlmlens_plugins.analysis.evidence.verdict import judge
+from vlmlens_plugins.analysis.occlusion import Occlusion
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.demo.questions import presence_prompt
 from vlmlens_plugins.demo.scenes import Scene, draw, make_scene
@@ -125,6 +126,13 @@ def test_presence_follows_the_exchanged_image(result: Result) -> None:
     assert found["exchanged"] == SCENES
     assert found["need"] >= 0.9 * found["effect"]
     assert found["verdict"] == Verdict.RESTS_ON_REGION or found["p"] > 0.05
+
+
+def test_what_is_left_is_of_the_samples_that_have_the_condition(result: Result) -> None:
+    figure = next(one for one in result.figures if one.name == "evidence")
+    assert figure.cells is not None
+    left = figure.cells[figure.y.index("presence")][list(figure.x).index(HIDDEN)]
+    assert left == pytest.approx(1 - of_task(result, "presence")["need_share"])
 
 
 def test_the_answer_comes_first(result: Result) -> None:
@@ -289,6 +297,37 @@ def test_images_are_exchanged_between_groups_that_ask_the_same() -> None:
         assert conditions == {FULL, NONE, WRONG_HINT, HINT}
 
 
+def test_a_background_is_of_another_answer_where_there_is_one() -> None:
+    pool = [
+        Known(Sample(f"s{i}", f"q{i}", (f"{i}.png",), choices=("yes", "no")), label, ())
+        for i, label in enumerate(["no", "no", "no", "yes"])
+    ]
+    for seed in range(3):
+        cases = cases_of(pool[:3], pool, count=1, seed=seed)
+        assert all(case.background is pool[3] and case.different is None for case in cases)
+
+
+def test_the_only_answer_is_neither_right_nor_wrong() -> None:
+    known = [Known(Sample(f"s{i}", "?", ("x.png",)), "a", ()) for i in range(2)]
+    cases = cases_of(known, known, count=1, seed=0)
+    found = _numbers(cases, [{FULL: [np.array([-1.0])], NONE: [np.array([-2.0])]}] * 2)
+    assert np.isnan(found.means["right"].value)
+    assert found.means["effect"].value == 1
+
+
+def test_one_group_has_no_interval_and_few_decide_nothing() -> None:
+    cases, logs = _made(0)
+    for group, other in (("one", "one"), ("one", "two")):
+        same = [replace(case, known=replace(case.known, sample=replace(
+            case.known.sample, group=group if i else other))) for i, case in enumerate(cases)
+        ]  # fmt: skip
+        found = _numbers(same, logs)
+        assert np.isfinite(found.means["need"].value)
+        assert np.isfinite(found.means["need"].low) == (group != other)
+        judged = judge(found, EvidenceOptions(min_following=0.01, max_background=0.01))
+        assert (judged.follows, judged.moved, judged.verdict) == (None, None, "inconclusive")
+
+
 # ---------------------------------------------------------------- regions
 
 
@@ -395,6 +434,21 @@ def test_a_region_outside_of_the_image_is_said_before_the_model_is_loaded() -> N
     sample = replace(_with({"cup": [0, 0, 9, 9]}), images=(Image.new("RGB", (8, 8)),))
     with pytest.raises(DataError, match="outside its 8 x 8 image"):
         Evidence(EvidenceOptions()).check([sample], ())
+
+
+def test_masks_without_a_pixel_and_strange_labels_are_said_before_the_model_is_loaded(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "mask.png")
+    Image.new("L", (8, 8)).save(path)
+    seen = (Image.new("RGB", (8, 8)),)
+    sample = replace(_with({"cup": {"mask": path}}), images=seen)  # type: ignore[dict-item]
+    for analysis in (Evidence(EvidenceOptions()), Occlusion(Occlusion.Options())):
+        with pytest.raises(DataError, match="its region 'cup' holds no pixel"):
+            analysis.check([sample], ())
+    strange = replace(_with({"cup": [0, 0, 4, 4]}), images=seen, choices=("a", "b"), label="A")
+    with pytest.raises(MissingAnnotation, match="has an answer that can be followed"):
+        Evidence(EvidenceOptions()).check([strange], ())
 
 
 @pytest.mark.parametrize(

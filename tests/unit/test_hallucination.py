@@ -26,7 +26,7 @@ from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis.hallucination import Hallucination, signals
-from vlmlens_plugins.analysis.hallucination.asked import Case
+from vlmlens_plugins.analysis.hallucination.asked import Case, usable
 from vlmlens_plugins.analysis.hallucination.held_out import Folds, folds_of, joined, known, learned
 from vlmlens_plugins.analysis.hallucination.measured import Measured, Scored, adds, measured
 from vlmlens_plugins.analysis.hallucination.options import HallucinationOptions
@@ -238,6 +238,14 @@ def test_where_the_image_says_it_nothing_is_left_with_images_held_out() -> None:
     assert [one.signal.name for one in leaks.adding(0.02)] == ["probe-last"]
 
 
+def test_few_objects_are_inconclusive() -> None:
+    cases = [replace(one, object=str(i % 9)) for i, one in enumerate(asked_about(by="state"))]
+    assert "samples are of 9 objects" in found_in(cases).why_not
+    assert [one.signal.name for one in found_in(cases, hold_out="group").adding(0.02)] == [
+        "probe-last"
+    ]
+
+
 def test_without_a_signal_none_is_claimed() -> None:
     found = found_in(asked_about(by="nothing"))
     assert not found.adding(0.0)
@@ -339,12 +347,12 @@ def test_what_is_inside_is_what_transformers_gives() -> None:
         assert one["looks"] == pytest.approx(shares, abs=1e-5)
         p = out.logits[0, -1].double().softmax(-1)
         assert one["entropy"] == pytest.approx(float(-(p * p.log()).sum()), abs=1e-5)
-        head = eager.module.get_output_embeddings().weight.double()
+        head: Any = eager.module.get_output_embeddings()  # type: ignore[operator]
         norm = eager.module.get_submodule("model.language_model.norm")
         for k, normed in enumerate((False, True)):
             rows = torch.cat([first[image], last[image]])
             rows = norm(rows.float()).double() if normed else rows
-            logs = (rows @ head.T).log_softmax(-1).detach()
+            logs = (rows @ head.weight.double().T).log_softmax(-1).detach()
             expected = float(logs[:, [70, 71]].max())
             assert one["answer"]["confidence"][k] == pytest.approx(expected, abs=1e-5)
             both = float(torch.minimum(logs[:, 80], logs[:, 90]).max())
@@ -427,7 +435,7 @@ def test_in_spoiled_pictures_the_answers_probability_tells_and_nothing_adds(
 
 
 def test_absent_objects_are_told_by_the_answer(vlm: ModelAdapter) -> None:
-    samples = asked_of_scenes(30, "presence")
+    samples = asked_of_scenes(38, "presence")
     result = analysed(vlm, samples, target="absent", depths=(1.0,), min_class=8)
     rows = result.table("hallucination-signals").columns
     areas = dict(zip(rows["signal"], rows["auroc"], strict=True))
@@ -454,7 +462,8 @@ def test_open_questions_are_answered_in_words(vlm: ModelAdapter, scenes: list[Sa
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
-        ({"label": None}, {}, MissingAnnotation, "samples with a label and an image"),
+        ({"label": None}, {}, MissingAnnotation, "samples with an image and a label"),
+        ({"label": "x", "choices": ("X",)}, {}, MissingAnnotation, "one of the choices"),
         ({}, {"object": "objekt"}, MissingAnnotation, "attribute 'objekt'"),
         ({}, {"region": "mian"}, MissingAnnotation, "has a region 'mian'"),
         ({"label": "red"}, {"target": "absent"}, MissingAnnotation, "say that an object is absent"),
@@ -468,6 +477,16 @@ def test_what_cannot_work_is_said_before(
     analysis = Hallucination(HallucinationOptions.model_validate(options))
     with pytest.raises(error, match=message):
         analysis.check(samples, ())
+
+
+def test_a_label_that_is_no_choice_makes_no_answer_wrong(scenes: list[Sample]) -> None:
+    strange = replace(scenes[0], label="Red", choices=("red", "blue"))
+    known, said = usable([scenes[0], strange], HallucinationOptions())
+    assert known == [scenes[0]]
+    assert "1 of 2 samples are left out: their label is not among" in said[0]
+    options = HallucinationOptions(target="absent", blank="none")
+    assert len(usable([strange], options)[0]) == 1
+    assert Hallucination(options).needs() == {"text-only"}
 
 
 def test_a_model_that_compares_choices_is_refused(scenes: list[Sample]) -> None:

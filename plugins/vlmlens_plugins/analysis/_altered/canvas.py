@@ -78,7 +78,7 @@ class Canvas:
     ) -> Sample:
         """The sample with some pixels hidden. None: as it is, but opened.
 
-        Images in which the area holds no pixel stay as they are, also where it is to be kept.
+        If an area is to be kept, images in which it holds no pixel are filled altogether.
 
         Args:
             alteration: What is hidden.
@@ -98,7 +98,7 @@ class Canvas:
             self.pixels, self.inside(alteration.area), fills, strict=True
         ):
             hidden = inside if alteration.hide is not None else ~inside
-            shown = np.where(hidden[..., None], fill, pixels) if inside.any() else pixels
+            shown = np.where(hidden[..., None], fill, pixels) if hidden.any() else pixels
             made.append(Image.fromarray(shown))
         return replace(self.sample, images=tuple(made))
 

@@ -65,6 +65,9 @@ class Captions(Analysis):
         ]
         if len(found) > 1:
             found.insert(0, scores(ALL, captions, seed=context.seed, draws=draws))
+        for message in filter(None, (report.too_few(one, len(found)) for one in found)):
+            warnings.append(message)
+            context.warn(message)
         return Result(
             analysis="captions",
             title="Objects that are named, and objects that are there",

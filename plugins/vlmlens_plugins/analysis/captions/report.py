@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 
 from vlmlens.results import Cell, Figure, Finding, Glance, Series, Table, Verdict
 from vlmlens_plugins.analysis._results import table
@@ -20,7 +21,8 @@ _LONGEST = 300
 
 def findings(found: Sequence[Scores]) -> list[Finding]:
     """One sentence per task, and one about the objects that are most often hallucinated."""
-    said = [_finding(one, p) for one, p in zip(found, corrected(found), strict=True)]
+    tasks = len(found)
+    said = [_finding(one, p, tasks) for one, p in zip(found, corrected(found), strict=True)]
     wrong = Counter(one.object for c in found[0].captions for one in c.hallucinated)
     if wrong:
         often = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:3]
@@ -36,7 +38,7 @@ def findings(found: Sequence[Scores]) -> list[Finding]:
     return said
 
 
-def _finding(one: Scores, p: float) -> Finding:
+def _finding(one: Scores, p: float, tasks: int) -> Finding:
     wrong, mentions, having, texts, named, there = one.totals
     if not mentions:
         return Finding(
@@ -58,13 +60,27 @@ def _finding(one: Scores, p: float) -> Finding:
     for name, share in shares.items():
         values |= _ends(name, share)
     values |= {"exchanged": _number(one.exchanged), "p": p}
-    return Finding(text, _verdict(one, p), subject=one.task, values=values)
+    return Finding(text, _verdict(one, p, tasks), subject=one.task, values=values)
 
 
-def _verdict(one: Scores, p: float) -> Verdict:
+def _verdict(one: Scores, p: float, tasks: int) -> Verdict:
     if p < ALPHA:
         return Verdict.DIFFERS
-    return Verdict.NO_DIFFERENCE if one.groups > 1 else Verdict.INCONCLUSIVE
+    return Verdict.INCONCLUSIVE if too_few(one, tasks) else Verdict.NO_DIFFERENCE
+
+
+def too_few(one: Scores, tasks: int) -> str:
+    """A warning that with so few groups, no exchange can be significant; "" if one can.
+
+    Args:
+        one: Of a task.
+        tasks: How many tasks are tested.
+    """
+    needed = next(n for n in count(2) if math.factorial(n) > tasks / ALPHA)
+    if one.groups >= needed:
+        return ""
+    few = "1 group of samples is" if one.groups == 1 else f"{one.groups} groups of samples are"
+    return f"{one.task}: {few} too few to exchange texts between; {needed} are needed."
 
 
 def tables(found: Sequence[Scores], examples: int) -> list[Table]:
@@ -155,7 +171,7 @@ def overview(found: Sequence[Scores]) -> list[Glance]:
             subject=one.task,
             question="names objects that are not there",
             text=f"{one.shares['chair_i'].value:.0%} of mentions",
-            verdict=_verdict(one, p),
+            verdict=_verdict(one, p, len(found)),
             value=one.shares["chair_i"].value,
             beside="" if math.isnan(one.exchanged) else f"exchanged {one.exchanged:.0%}",
         )

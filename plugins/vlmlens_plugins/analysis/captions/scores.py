@@ -40,7 +40,7 @@ class Scores:
         shares: By name, see `RATIOS`.
         totals: `Caption.counts`, summed.
         groups: How many groups of samples there are.
-        exchanged: CHAIR_i of texts that are given to other images, the mean over all exchanges.
+        exchanged: CHAIR_i of texts that are given to other images, the mean over all other groups.
         p: Of so small a CHAIR_i among exchanges; 1 where nothing can be exchanged.
     """
 
@@ -102,7 +102,7 @@ def _exchanged(
     captions: Sequence[Caption], group: npt.NDArray[np.int64], groups: int,
     totals: Floats, seed: int, draws: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """CHAIR_i where each group's texts are about another group's images: the mean, and p."""
+    """CHAIR_i where each group's texts are about another group's images; and p, by permutations."""
     if groups == 1 or not totals[1]:
         return np.nan, 1.0
     table = captions[0].names
@@ -117,4 +117,6 @@ def _exchanged(
     rng = generator(seed, "captions", "exchange", captions[0].sample.task or "")
     null = np.array([(said * (1 - there[rng.permutation(groups)])).sum() for _ in range(draws)])
     reached = np.count_nonzero(null <= totals[0] + 1e-9)
-    return float(null.mean() / totals[1]), float((1 + reached) / (1 + draws))
+    beside = said @ (1 - there).T
+    foreign = (beside.sum() - np.trace(beside)) / (groups - 1)  # no group keeps its own texts
+    return float(foreign / totals[1]), float((1 + reached) / (1 + draws))

@@ -10,13 +10,11 @@ import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import MissingAnnotation, SpecError
-from vlmlens.regions import check_inside
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._altered import Question, ask
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
-from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
@@ -25,7 +23,7 @@ from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
 from vlmlens_plugins.analysis.evidence.conditions import answered
 from vlmlens_plugins.analysis.evidence.measured import Scores, TaskNumbers, numbers, scores
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
-from vlmlens_plugins.analysis.evidence.regions import key_regions, regions_in
+from vlmlens_plugins.analysis.evidence.regions import check_regions, key_regions
 from vlmlens_plugins.analysis.evidence.tables import figures, tables
 from vlmlens_plugins.analysis.evidence.verdict import judge
 
@@ -54,9 +52,11 @@ class Evidence(Analysis):
                 hint="Give the table an image column, or leave the analysis out.",
             )
         keys = key_regions(shown, self.options.region)
+        if any(sample.label is not None for sample in shown):
+            _check_followed(_labelled(shown, keys)[0])
         first = self._first(shown)
         for i in first:
-            check_inside(regions_in(shown[i]), image_sizes(shown[i]), shown[i].id)
+            check_regions(shown[i], keys[i])
         with_region = 2 * len(self.options.fills) + self.options.random_regions + 1
         most = sum(_OTHERS + with_region if keys[i] else _OTHERS for i in first)
         if most > self.options.max_questions:
@@ -132,12 +132,7 @@ class Evidence(Analysis):
             context.warn(f"{without} samples are left out: they have no image.")
         keys = key_regions(shown, self.options.region)
         pool = self._known(context, shown, keys)
-        if not any(known.key for known in pool):
-            raise MissingAnnotation(
-                "No sample with a key region has an answer that can be followed.",
-                subject="regions",
-                hint="Give labels that are among the choices.",
-            )
+        _check_followed(pool)
         chosen = [pool[i] for i in self._first([known.sample for known in pool])]
         if len(chosen) < len(pool):
             context.warn(
@@ -155,14 +150,8 @@ class Evidence(Analysis):
             context.warn("No sample has a label; the model's own answers are followed.")
             own = self._own(context, [samples[i] for i in rows])
             return [Known(samples[i], text, keys[i]) for i, text in zip(rows, own, strict=True)]
-        found, foreign, missing = [], [], 0
-        for sample, key in zip(samples, keys, strict=True):
-            if sample.label is None:
-                missing += 1
-            elif sample.choices and sample.label not in sample.choices:
-                foreign.append(sample.id)
-            else:
-                found.append(Known(sample, sample.label, key))
+        found, foreign = _labelled(samples, keys)
+        missing = sum(sample.label is None for sample in samples)
         if missing:
             context.warn(f"{missing} of {len(samples)} samples are left out: without a label.")
         if foreign:
@@ -185,6 +174,30 @@ class Evidence(Analysis):
         texts = context.run_units(work, [WorkUnit(samples[i]) for i in opened])
         found |= {i: text.strip() for i, text in zip(opened, texts, strict=True)}
         return [found[i] for i in range(len(samples))]
+
+
+def _labelled(
+    samples: Sequence[Sample], keys: Sequence[tuple[str, ...]]
+) -> tuple[list[Known], list[str]]:
+    """The samples whose label can be followed, and the ids of those where it is no choice."""
+    found, foreign = [], []
+    for sample, key in zip(samples, keys, strict=True):
+        if sample.label is None:
+            continue
+        if sample.choices and sample.label not in sample.choices:
+            foreign.append(sample.id)
+        else:
+            found.append(Known(sample, sample.label, key))
+    return found, foreign
+
+
+def _check_followed(pool: Sequence[Known]) -> None:
+    if not any(known.key for known in pool):
+        raise MissingAnnotation(
+            "No sample with a key region has an answer that can be followed.",
+            subject="regions",
+            hint="Give labels that are among the choices.",
+        )
 
 
 def _corrected(tasks: Sequence[TaskNumbers]) -> list[TaskNumbers]:

@@ -53,7 +53,7 @@ class Case:
         same: A sample with the same question and the same answer, whose image it is shown.
         different: One with the same question and another answer.
         background: The one from which its background is taken; `different` where there is one,
-            else any of the task.
+            else one of the task, with another answer if there are such.
         wrong: The number of the answer that wrong hints name: that of `different`, else another
             choice; None where there is none.
         places: Where regions of equal area are, see `regions.places`.
@@ -121,6 +121,10 @@ class _Donors:
         """Those of the same task."""
         return _elsewhere(known, self._of_task.get(known.about[::2], ()))
 
+    def unlike(self, known: Known) -> list[Known]:
+        """Those of the same task with another answer."""
+        return [one for one in self.any(known) if one.label != known.label]
+
     def _alike(self, known: Known) -> list[Known]:
         return _elsewhere(known, self._asking.get(known.about, ()))
 
@@ -145,7 +149,8 @@ def bounds(known: Known) -> Area:
 def _case(known: Known, near: _Donors, far: _Donors, count: int, rng: np.random.Generator) -> Case:
     same = _drawn(near.same(known) or far.same(known), rng)
     different = _drawn(near.different(known) or far.different(known), rng)
-    background = different or _drawn(near.any(known) or far.any(known), rng)
+    unlike = near.unlike(known) or far.unlike(known)
+    background = different or _drawn(unlike or near.any(known) or far.any(known), rng)
     moved = Places()
     if known.key:
         moved = places(Canvas(known.sample).inside(Area(regions=known.key)), count, rng)

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval; NaN where there is none.
+    """A number with its 95 % interval; NaN where there is none, as of a single group.
 
     Args:
         value: The number.
@@ -56,9 +56,8 @@ class Resampled:
             value = top.sum() / bottom.sum()
             drawn = (self._weights @ top) / (self._weights @ bottom)
         groups = len(np.unique(self._of[both]))
-        low, high = (
-            interval(drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else (value,) * 2
-        )
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = interval(drawn) if groups > 1 and len(drawn) else (np.nan, np.nan)
         return Estimate(float(value), float(low), float(high), groups)
 
     def mean(self, values: Floats) -> Estimate:

@@ -40,7 +40,7 @@ class Scores:
             the full image, in nats (without choices: its log-probability), the mean over fills
             and places; NaN where the sample lacks the condition.
         says: By condition, the numbers of the answers that are most probable, one for each fill
-            or place; empty where the sample lacks the condition.
+            or place; empty where the sample lacks the condition, or there is only one answer.
         places: The score with each random region hidden.
         rival: The number of the strongest rival; None without choices.
     """
@@ -69,7 +69,10 @@ def scores(case: Case, answers: Answers) -> Scores:
     found = {name: [_score(logs, label, rival) for logs in each] for name, each in answers.items()}
     return Scores(
         score={name: float(np.mean(values)) for name, values in found.items()},
-        says={name: [int(logs.argmax()) for logs in each] for name, each in answers.items()},
+        says={
+            name: [int(logs.argmax()) for logs in each if len(logs) > 1]
+            for name, each in answers.items()
+        },
         places=found.get(RANDOM, ()),
         rival=rival,
     )
@@ -135,7 +138,7 @@ class Quantities:
 
 def _quantities(case: Case, found: Scores) -> dict[str, float]:
     label, other, wrong = case.label, case.other, case.wrong
-    full, none, before = found.of(FULL), found.of(NONE), found.says[FULL][0]
+    full, none, before = found.of(FULL), found.of(NONE), next(iter(found.says[FULL]), None)
     need, random = full - found.of(HIDDEN), full - found.of(RANDOM)
     right = before == label
     conflicts: list[tuple[str, int | None, int | None]] = [(WRONG_HINT, label, wrong)]
@@ -155,7 +158,7 @@ def _quantities(case: Case, found: Scores) -> dict[str, float]:
         "random": random,
         "specificity": need - random,
         "background": full - found.of(BACKGROUND),
-        "right": float(right),
+        "right": found.share(FULL, label),
         "blind": found.share(NONE, label),
         "follows": found.share(DIFFERENT, other) if right else np.nan,
         "flips": 1 - found.share(DIFFERENT, before),
@@ -186,6 +189,8 @@ class TaskNumbers:
         p: Two-sided, of no difference between the region and random ones, by flipping signs of
             groups; NaN without regions. `corrected`: by Holm over tasks.
         conditions: By condition, the mean score and the accuracy, with the number of samples.
+        left: By condition, (s - s(none)) / (s(full) - s(none)) of the mean scores of those samples
+            that have it; empty where the image does nothing for them.
     """
 
     name: str
@@ -196,6 +201,7 @@ class TaskNumbers:
     shares: Mapping[str, Estimate]
     p: float
     conditions: Mapping[str, tuple[Estimate, Estimate]]
+    left: Mapping[str, float]
     corrected: float = np.nan
 
     @property
@@ -243,12 +249,9 @@ def numbers(
         )
         for one in fields(quantities)
     }
-    shares = {}
-    for quantity in _SHARES:
-        values = getattr(quantities, quantity)
-        scale = np.where(np.isfinite(values), quantities.effect, np.nan)
-        if resampled.mean(scale).low > 0:
-            shares[quantity] = resampled.ratio(values, scale)
+    values = {quantity: getattr(quantities, quantity) for quantity in _SHARES}
+    left = {each: np.array([one.of(each) for one in found]) - quantities.prior
+            for each in CONDITIONS}  # fmt: skip
     differences = resampled.sums(quantities.specificity)
     tested = np.isfinite(quantities.specificity).any()
     p = sign_flip_p(differences[None], generator(seed, "evidence-signs", name))[0]
@@ -258,10 +261,27 @@ def numbers(
         found,
         quantities,
         means,
-        shares,
+        _of_effect(values, quantities.effect, resampled),
         float(p) if tested else np.nan,
         {name: _condition(name, own, found, resampled) for name in CONDITIONS},
+        {k: v.value for k, v in _of_effect(left, quantities.effect, resampled).items()},
     )
+
+
+def _of_effect(
+    several: Mapping[str, Floats], effect: Floats, resampled: Resampled
+) -> dict[str, Estimate]:
+    """Values `[samples]` as shares of what the image does for the same samples.
+
+    Left out are those of samples for which it is not shown to do anything.
+    """
+    found = {}
+    for name, values in several.items():
+        scale = np.where(np.isfinite(values), effect, np.nan)
+        whole = resampled.mean(scale)
+        if (whole.low if whole.groups > 1 else whole.value) > 0:
+            found[name] = resampled.ratio(values, scale)
+    return found
 
 
 def _condition(

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.errors import DataError, MissingAnnotation, SpecError
-from vlmlens.regions import ATTRIBUTE, Shape, regions_of
+from vlmlens.regions import ATTRIBUTE, Shape, check_inside, regions_of
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._altered import Area, Canvas
+from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._tasks import ALL
 
 KEY = "region"
@@ -75,6 +77,29 @@ def key_regions(samples: Sequence[Sample], wanted: str | Mapping[str, str] | Non
 def regions_in(sample: Sample) -> Mapping[str, Sequence[Shape]]:
     """The regions of a sample by name."""
     return regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
+
+
+def check_regions(sample: Sample, names: Names) -> None:
+    """Raise an error if regions leave their image, or the key region holds no pixel.
+
+    Args:
+        sample: The sample.
+        names: Its key regions. Files are read for masks only.
+
+    Raises:
+        DataError: They do.
+        ImageError: An image or a mask cannot be read.
+    """
+    known = regions_in(sample)
+    check_inside(known, image_sizes(sample), sample.id)
+    if not any(shape.mask for name in names for shape in known[name]):
+        return
+    if not any(inside.any() for inside in Canvas(sample).inside(Area(regions=names))):
+        raise DataError(
+            f"Sample {sample.id!r}: its region {' + '.join(names)!r} holds no pixel.",
+            subject=sample.id,
+            hint="Give a mask in which some pixel is not zero, or leave the region out.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

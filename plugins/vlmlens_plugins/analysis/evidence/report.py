@@ -146,7 +146,7 @@ def _missing(task: TaskNumbers, judged: Judged) -> str:
     if not task.means["need"].groups:
         said.append("no sample has a key region")
     elif not task.shares:
-        said.append("the right answer is no likelier with the image than without it")
+        said.append("the right answer is not shown to be likelier with the image than without it")
     else:
         if judged.specific is not True:
             does = "does no more" if judged.specific is False else "is not shown to do more"
@@ -196,5 +196,7 @@ def _percent(value: float) -> str:
 def _interval(found: Estimate) -> str:
     if not np.isfinite(found.value):
         return "an unknown share"
+    if not np.isfinite(found.low):
+        return _percent(found.value)
     low, high = round(100 * found.low), round(100 * found.high)
     return f"{_percent(found.value)} [{low}, {high}]"

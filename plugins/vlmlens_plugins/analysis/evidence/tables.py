@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -122,11 +122,11 @@ def _samples(tasks: Sequence[TaskNumbers], cases: Sequence[Case], every: Sequenc
 
 
 def _retained(tasks: Sequence[TaskNumbers]) -> Figure:
-    cells = [[_left(task.conditions, name) for name in CONDITIONS] for task in tasks]
+    cells = [[task.left.get(name) for name in CONDITIONS] for task in tasks]
     texts = [["" if v is None else f"{round(v, 2) + 0:.2f}" for v in row] for row in cells]
     return Figure(
         "evidence",
-        "Score under each condition, from no image (0) to the full image (1)",
+        "Score under each condition, from no image (0) to the full image (1), same samples",
         "heatmap",
         x=list(CONDITIONS),
         x_label="condition",
@@ -136,13 +136,6 @@ def _retained(tasks: Sequence[TaskNumbers]) -> Figure:
         texts=texts,
         y_range=(0.0, 1.0),
     )
-
-
-def _left(conditions: Mapping[str, tuple[Estimate, Estimate]], name: str) -> float | None:
-    none, full = (conditions[each][0] for each in (NONE, FULL))
-    if not full.low > none.value:
-        return None
-    return number((conditions[name][0].value - none.value) / (full.value - none.value))
 
 
 def _maps(

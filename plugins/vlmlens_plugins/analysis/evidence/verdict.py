@@ -11,6 +11,9 @@ from vlmlens_plugins.analysis.evidence.estimates import NOTHING, Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
 
+_FEWEST = 6
+"""Groups with which a difference can be significant at 5 %; intervals of fewer are too narrow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -70,8 +73,11 @@ def _verdict(
 
 
 def _above(found: Estimate, threshold: float) -> bool | None:
-    """Whether a number is above a threshold; None where its interval holds it, or there is none."""
-    if np.isnan(found.value):
+    """Whether a number is above a threshold.
+
+    None where its interval holds it, or there is none, or too few groups are behind it.
+    """
+    if np.isnan(found.value) or found.groups < _FEWEST:
         return None
     if found.low > threshold:
         return True

@@ -27,13 +27,18 @@ class Hallucination(Analysis):
     Options: ClassVar[type[Options]] = HallucinationOptions
     options: HallucinationOptions
 
+    def needs(self) -> frozenset[str]:
+        """See `Analysis.needs`."""
+        return frozenset({"text-only"} if self.options.blank == "none" else ())
+
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`: there are labels, and attributes that are named exist."""
         del columns
-        known, _ = usable(samples, self.options.samples)
+        known, _ = usable(samples, self.options)
         if not known:
             raise MissingAnnotation(
-                "hallucination needs samples with a label and an image, and there are none.",
+                "hallucination needs samples with an image and a label, one of the choices where "
+                "there are some, and there are none.",
                 subject="labels",
                 hint="Give the data labels, or leave the analysis out.",
             )
@@ -60,7 +65,7 @@ class Hallucination(Analysis):
         """See `Analysis.run`."""
         context, warnings = heard(context)
         check_writes(context.model(), "hallucination")
-        samples, left_out = usable(context.samples, self.options.samples)
+        samples, left_out = usable(context.samples, self.options)
         for message in left_out:
             context.warn(message)
         if self.options.target == ABSENT:
@@ -141,11 +146,6 @@ class Hallucination(Analysis):
             context.warn(
                 f"{one.task}: all samples have one object (or one question), so only groups are "
                 "held out."
-            )
-        elif self.options.hold_out == "object" and one.objects < self.options.folds:
-            context.warn(
-                f"{one.task}: there are only {one.objects} objects to hold out, so intervals are "
-                "wide."
             )
         if one.lost:
             context.warn(

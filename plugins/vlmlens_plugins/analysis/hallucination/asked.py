@@ -64,21 +64,37 @@ class Case:
         return str(self.sample.label)
 
 
-def usable(samples: Sequence[Sample], most: int) -> tuple[list[Sample], list[str]]:
-    """The samples with a label and an image, at most so many of each task; and what is left out."""
-    known = [sample for sample in samples if sample.label is not None and sample.images]
+def usable(
+    samples: Sequence[Sample], options: HallucinationOptions
+) -> tuple[list[Sample], list[str]]:
+    """The samples with a label and an image, at most so many of each task; and what is left out.
+
+    If wrong answers are to be told, a label has to be one of the choices, where there are some.
+    """
+    labelled = [sample for sample in samples if sample.label is not None and sample.images]
+    known = [sample for sample in labelled if options.target == ABSENT or _is_possible(sample)]
     said = []
-    if len(known) < len(samples):
-        missing = len(samples) - len(known)
+    if len(labelled) < len(samples):
+        missing = len(samples) - len(labelled)
         said.append(f"{missing} of {len(samples)} samples are left out: without label or image.")
+    if len(known) < len(labelled):
+        foreign = len(labelled) - len(known)
+        said.append(
+            f"{foreign} of {len(samples)} samples are left out: their label is not among their "
+            "choices, so that no answer could be right."
+        )
     tasks = rows_by_task(known)
     for task, rows in tasks.items():
-        if len(rows) > most:
+        if len(rows) > options.samples:
             said.append(
-                f"{task}: only the first {most} of {len(rows)} samples are used; "
+                f"{task}: only the first {options.samples} of {len(rows)} samples are used; "
                 "set analysis.hallucination.samples for more."
             )
-    return [known[i] for rows in tasks.values() for i in rows[:most]], said
+    return [known[i] for rows in tasks.values() for i in rows[: options.samples]], said
+
+
+def _is_possible(sample: Sample) -> bool:
+    return not sample.choices or str(sample.label) in sample.choices
 
 
 def asked(

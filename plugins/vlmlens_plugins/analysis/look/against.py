@@ -14,6 +14,7 @@ from vlmlens.errors import DataError, SelectorError
 from vlmlens.regions import ATTRIBUTE
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector, TokenKind
+from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._sweeps import Cell, Item
 from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
 from vlmlens_plugins.analysis.look.answers import Answer
@@ -159,12 +160,12 @@ def _some(places: Sequence[grid.Place], most: int) -> list[grid.Place]:
 
 
 def _with_region(sample: Sample, found: Evidence | None) -> Sample:
-    """The sample with the part on which the answer rests as a region."""
+    """The sample with the part on which the answer rests as a region, at its own size."""
     if found is None or not found.local:
         return sample
-    part = found.part
-    if part.image >= len(sample.images):
+    if found.part.image >= len(sample.images):
         return sample
+    part = replace(found.part, size=image_sizes(sample)[found.part.image])
     known = json.loads(str(sample.attributes.get(ATTRIBUTE) or "{}"))
     boxes = [{"image": part.image, "box": list(box)} for box in part.boxes]
     regions = json.dumps({**known, KEY: boxes})

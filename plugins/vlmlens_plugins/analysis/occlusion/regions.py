@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._maps.pointing import Region
-from vlmlens_plugins.analysis.evidence.regions import key_regions, regions_in
+from vlmlens_plugins.analysis.evidence.regions import check_regions, key_regions, regions_in
 
 
 def regions_for(
@@ -35,6 +35,8 @@ def regions_for(
             "pixels; see docs/extraction.md. Or leave region out.",
         )
     names = key_regions(samples, wanted)
+    for sample, own in zip(samples, names, strict=True):
+        check_regions(sample, own)
     return [
         Region.of(sample, own) if own else None for sample, own in zip(samples, names, strict=True)
     ]
