@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from inspect import cleandoc, signature
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, cast
 
 import vlmlens.report.notebook  # noqa: F401  from here on, notebooks show runs and results
+from vlmlens._keywords import (
+    Analyses,
+    StrPath,
+    described,
+    place_of,
+    spec_of,
+    with_keywords_of,
+    with_workers,
+)
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.abc.observer import Observer
 from vlmlens.compose.adapter_choice import check_adapter, with_adapter
@@ -38,36 +46,8 @@ __all__ = [
     "run",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-StrPath = str | os.PathLike[str]
-Analyses = str | Sequence[str | Mapping[str, Any]] | Mapping[str, Mapping[str, Any] | None]
-"""Names of analyses, or by name their options."""
 
-
-def _described(function: Callable[P, T]) -> Callable[P, T]:
-    """Add to a docstring what the run spec says of each keyword: there is one text for all."""
-    fields = RunSpec.model_fields
-    known = [name for name in signature(function).parameters if name in fields]
-    lines = [f"    {name}: {fields[name].description}" for name in known]
-    if function.__doc__:
-        text = cleandoc(function.__doc__)
-        end = min(place for place in map(text.find, ("Returns:", "Raises:")) if place >= 0)
-        function.__doc__ = "\n".join([f"{text[:end]}Args:", *lines, "", text[end:]])
-    return function
-
-
-def _as(pattern: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
-    """Give a function the keywords of another one: for type checkers, `help` and completion."""
-
-    def give(function: Callable[..., T]) -> Callable[P, T]:
-        function.__signature__ = signature(pattern)  # type: ignore[attr-defined]
-        return function
-
-    return give
-
-
-@_described
+@described
 def load(
     adapter: str = "auto",
     model: StrPath | None = None,
@@ -92,7 +72,7 @@ def load(
         CheckpointError: The checkpoint cannot be had.
         SpecError: A value is of the wrong kind.
     """
-    given = _spec(locals())
+    given = spec_of(locals())
     registry = Registry.default()
     spec, _ = with_adapter(given, registry)
     manifest = registry.find(PluginKind.ADAPTER, spec.adapter)
@@ -102,7 +82,7 @@ def load(
     return load_model(spec, adapter_class, request)
 
 
-@_described
+@described
 def run(
     *,
     adapter: str = "auto",
@@ -161,7 +141,7 @@ def run(
     return _executed(locals())
 
 
-@_described
+@described
 def look(
     image: Picture | Sequence[Picture],
     question: str | Sequence[str],
@@ -201,26 +181,21 @@ def look(
     Raises:
         VlmlensError: Bad input, before anything heavy starts.
     """
-    given = dict(locals())
-    for name in ("image", "question", "choices", "against", "against_question", "grid"):
-        del given[name]
-    told, shown = given.pop("observer"), given.pop("progress")
-    pictures = image if isinstance(image, list | tuple) else [image]
+    settings = {name: value for name, value in locals().items() if name in RunSpec.model_fields}
+    several = isinstance(image, list | tuple)
+    pictures = cast("Sequence[Picture]", image if several else [image])
     texts = [question] if isinstance(question, str) else question
     samples = questions(
         pictures, texts, choices=choices, against=against, against_question=against_question
     )
-    del given["mode"]
-    spec = _spec({**given, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
-    with watched(told, shown) as watcher:
-        plan = compose(
-            spec, Registry.default(), observer=watcher, notes=notes_on(spec), data=samples
-        )
-        return Look(execution.execute(plan, mode=mode, observer=watcher))
+    spec = spec_of({**settings, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
+    with watched(observer, progress) as told:
+        plan = compose(spec, Registry.default(), observer=told, notes=notes_on(spec), data=samples)
+        return Look(execution.execute(plan, mode=mode, observer=told))
 
 
-@_described
-@_as(run)
+@described
+@with_keywords_of(run)
 def extract(**settings: Any) -> Run:
     """Run a model and keep its activations. The same as `vlmlens extract`.
 
@@ -280,8 +255,8 @@ def analyze(
     from vlmlens.runner.bare_store import analyze_stored, only_stored, run_beside
 
     registry = Registry.default()
-    spread = _with_workers({"engine": engine, "options": options}, workers)
-    spec = _spec({**spread, "edits": edits})
+    spread = with_workers({"engine": engine, "options": options}, workers)
+    spec = spec_of({**spread, "edits": edits})
     engine_made = execution.engine_of(spec, registry)
     if isinstance(run, Run):
         stored = run
@@ -329,7 +304,7 @@ def compare(
     """
     from vlmlens.comparison import compare_runs
 
-    places = [_place(each) for each in runs]
+    places = [place_of(each) for each in runs]
     trust = trust or any(isinstance(each, Run) and each.trust for each in runs)
     return compare_runs(places, to=None if to is None else Path(to), seed=seed, trust=trust)
 
@@ -373,7 +348,7 @@ def export(
     allowed = trust or (isinstance(source, Run) and source.trust)
     with (
         watched(observer, progress) as told,
-        origin_of(registry, _place(source), storage, trust=allowed) as whole,
+        origin_of(registry, place_of(source), storage, trust=allowed) as whole,
     ):
         origin = whole.select(sites, samples)
         told.stage("export", sum(info.samples for info in origin.store.columns()))
@@ -401,10 +376,10 @@ def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
     mode, workers = settings.pop("mode", "new"), settings.pop("workers", 1)
     source = settings.pop("data", None)
     trust = isinstance(source, Run) and source.trust
-    data = _place(source)
+    data = place_of(source)
     given = None if isinstance(data, str | None) else data
-    settings = _with_workers(settings, workers)
-    spec = _spec({**settings, "data": data if given is None else None})
+    settings = with_workers(settings, workers)
+    spec = spec_of({**settings, "data": data if given is None else None})
     registry = Registry.default()
     engine = execution.engine_of(spec, registry)
     with watched(observer, progress) as told:
@@ -423,26 +398,3 @@ def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
             extract_only=extract_only,
             engine=engine,
         )
-
-
-def _with_workers(settings: Mapping[str, Any], workers: int | str) -> dict[str, Any]:
-    """The settings, with the number of workers among the options of the engine."""
-    if workers == 1:
-        return dict(settings)
-    given = dict(settings.get("options") or {})
-    given["engine"] = {**given.get("engine", {}), "workers": str(workers)}
-    return {**settings, "engine": settings.get("engine") or "processes", "options": given}
-
-
-def _spec(settings: Mapping[str, Any]) -> RunSpec:
-    given = {name: _place(value) for name, value in settings.items()}
-    if given.get("options", {}) is None:
-        del given["options"]
-    return make_spec(given)
-
-
-def _place(value: Any) -> Any:
-    """The path of a run or a path-like as text; anything else as it is."""
-    if isinstance(value, Run):
-        return str(value.path)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value

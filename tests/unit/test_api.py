@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 import vlmlens
-from vlmlens import Sample, api
+from vlmlens import Sample
+from vlmlens._keywords import spec_of
 from vlmlens.abc import Batch, ModelAdapter
 from vlmlens.abc.observer import SilentObserver
 from vlmlens.errors import DataError, ImageError, RunNotFound, SiteNotFound, SpecError
@@ -55,7 +56,7 @@ def test_load_has_the_fields_that_say_what_to_load() -> None:
 
 def test_defaults_are_those_of_the_spec() -> None:
     defaults = {name: given.default for name, given in keywords(vlmlens.run).items()}
-    assert api._spec({n: value for n, value in defaults.items() if n not in BESIDE}) == RunSpec()
+    assert spec_of({n: value for n, value in defaults.items() if n not in BESIDE}) == RunSpec()
 
 
 @pytest.mark.parametrize("name", sorted(set(RunSpec.model_fields) - WIDER))
@@ -87,7 +88,7 @@ def test_types_are_those_of_the_spec(name: str) -> None:
     ],
 )
 def test_wider_values_become_the_field(name: str, given: object, field: object) -> None:
-    found = getattr(api._spec({name: given}), name)
+    found = getattr(spec_of({name: given}), name)
     assert (found.storage if name == "options" else found) == (field or {"sync": False})
     assert name in WIDER
 

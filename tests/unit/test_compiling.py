@@ -134,9 +134,9 @@ def test_edits_reach_everything(
 
     logits = []
     for vlm in (plain, compiled):
-        batch = vlm.encode(samples[:2])
+        batch = vlm.encode(samples[:3])
         logits.append(vlm.trace(batch, [], logits="last", edits={site: halved}).logits)
-    untouched = plain.forward(plain.encode(samples[:2]), logits="last").logits
+    untouched = plain.forward(plain.encode(samples[:3]), logits="last").logits
     assert logits[0] is not None
     assert logits[1] is not None
     assert untouched is not None

@@ -13,6 +13,7 @@ from vlmlens.cli._output import Output
 from vlmlens.cli._results import next_steps, run_document
 
 if TYPE_CHECKING:
+    from vlmlens.runner.run_folder import RunMode
     from vlmlens.runs.look import Look
     from vlmlens.samples import Sample
 
@@ -82,7 +83,7 @@ def _executed(flags: SpecFlags, samples: list[Sample], output: Output, resume: b
         assignments=(f"analysis.{ANALYSIS}.samples={len(samples)}", *flags.assignments),
     )
     spec = given.spec()
-    mode = "new" if resume is None else "resume" if resume else "fresh"
+    mode: RunMode = "new" if resume is None else "resume" if resume else "fresh"
     with output.observer() as observer:
         plan = compose(spec, installed(), observer=observer, notes=notes_on(spec), data=samples)
         return execute(plan, mode=mode, observer=observer)

@@ -185,7 +185,7 @@ def _cells_of(grid: PatchGrid, cells: Cells) -> Ints:
     """int64 `[image rows]`: the cell in which the middle of each row's patch is; -1: nowhere."""
     box = grid.box.astype(np.float64)
     middle = cells.side * (box[:, :2] + box[:, 2:]) / 2
-    nowhere = np.isnan(middle).any(1, keepdims=True)
+    nowhere = np.isnan(middle[:, :1] + middle[:, 1:])
     x, y = np.where(nowhere, 0, middle).clip(0, cells.side - 1).astype(np.int64).T
     return np.where(nowhere[:, 0], -1, (grid.image * cells.side + y) * cells.side + x)
 

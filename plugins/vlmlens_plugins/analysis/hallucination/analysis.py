@@ -147,11 +147,6 @@ class Hallucination(Analysis):
                 f"{one.task}: all samples have one object (or one question), so only groups are "
                 "held out."
             )
-        elif self.options.hold_out == "object" and one.objects < self.options.folds:
-            context.warn(
-                f"{one.task}: there are only {one.objects} objects to hold out, so intervals are "
-                "wide."
-            )
         if one.lost:
             context.warn(
                 f"{one.task}: {one.lost} samples are never tested, since what is left without "

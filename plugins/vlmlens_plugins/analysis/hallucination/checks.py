@@ -21,7 +21,7 @@ from vlmlens_plugins.analysis.hallucination.held_out import Ints
 from vlmlens_plugins.analysis.hallucination.scores import Bools
 from vlmlens_plugins.analysis.manifests import HALLUCINATION
 
-_PICTURES, _OBJECTS = 100, 16
+_PICTURES, _OBJECTS = 112, 20
 _COLUMN, _NUMBER = "llm.block.1/last", 5
 
 
@@ -38,7 +38,7 @@ class HallucinationChecks(AnalysisTests):
 
     manifest: ClassVar[Manifest] = HALLUCINATION
     options: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"folds": 3, "depths": (1.0,), "C": (0.01,), "draws": 400}
+        {"folds": 3, "depths": (1.0,), "C": (0.01,), "draws": 1000}
     )
 
     def planted(self, signal: Signal) -> Planted:

@@ -50,7 +50,8 @@ class Folds:
 
     def inside(self, cell: Place) -> Bools:
         """The samples of a cell."""
-        return (self.fold == cell[0]) & (self.part == cell[1])
+        found: Bools = (self.fold == cell[0]) & (self.part == cell[1])
+        return found
 
     def without(self, cells: Iterable[Place]) -> Bools:
         """The samples that share neither a fold nor a part with any of the cells."""
@@ -171,8 +172,8 @@ def joined(parts: Sequence[Floats], bad: Bools, folds: Folds) -> Floats:
     """
     found = np.full(len(bad), np.nan)
     rows = np.stack(parts, -1)  # [cells, n, scores]
-    finite = np.isfinite(rows).all(-1)
-    train = np.stack([folds.without([cell]) for cell in folds.cells]) & finite
+    finite: Bools = np.asarray(np.isfinite(rows).all(-1))
+    train: Bools = np.stack([folds.without([cell]) for cell in folds.cells]) & finite
     able = np.flatnonzero((train & bad).any(1) & (train & ~bad).any(1))
     if not len(able):
         return found

@@ -45,6 +45,8 @@ from vlmlens_plugins.analysis.hallucination.signals import (
 )
 
 ALPHA = 0.05
+_OBJECTS = 10
+"""Bad and good samples must be of so many objects each: samples of one object can be all alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def measured(
     counts = compared.counts
     objects = [case.object for case in cases] if options.hold_out == "object" else None
     several = len(set(objects or [""]))
-    why_not = _why_not(task, cases, bad, counts, options)
+    why_not = _why_not(cases, bad, counts, several, options)
     if why_not:
         return Measured(task, cases, bad, counts, several, why_not)
     held = [case.sample.split_group for case in cases]
@@ -308,8 +310,8 @@ class _Bench:
         rng = generator(seed, "hallucination", "shuffled")
         bad = self._compared.bad.copy()
         for stratum in np.unique(self._compared.strata):
-            own = np.flatnonzero(self._compared.strata == stratum)
-            bad[own] = bad[rng.permutation(own)]
+            members = np.flatnonzero(self._compared.strata == stratum)
+            bad[members] = bad[rng.permutation(members)]
         shuffled = Compared(bad, self._compared.strata)
         own = held_out(self._scores(signal, shuffled).scores, self._folds)
         rows = np.flatnonzero(np.isfinite(own))
@@ -332,10 +334,10 @@ def _gain(one: Scored) -> float:
 
 
 def _why_not(
-    task: str,
     cases: Sequence[Case],
     bad: Bools,
     counts: tuple[int, int],
+    several: int,
     options: HallucinationOptions,
 ) -> str:
     """Why nothing can be said of a task; "" if something can."""
@@ -356,5 +358,11 @@ def _why_not(
             return (
                 f"the {name} samples are of {len(groups)} groups; {options.folds} are needed for "
                 "as many folds."
+            )
+        objects = {case.object for case, own in zip(cases, rows, strict=True) if own}
+        if options.hold_out == "object" and several > 1 and len(objects) < _OBJECTS:
+            return (
+                f"the {name} samples are of {len(objects)} objects; with fewer than {_OBJECTS} to "
+                "hold out, chance looks like a signal (hold_out=group holds out images only)."
             )
     return ""

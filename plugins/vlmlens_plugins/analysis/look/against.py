@@ -160,15 +160,14 @@ def _some(places: Sequence[grid.Place], most: int) -> list[grid.Place]:
 
 
 def _with_region(sample: Sample, found: Evidence | None) -> Sample:
-    """The sample with the part on which the answer rests as a region; in any picture's size."""
+    """The sample with the part on which the answer rests as a region, at its own size."""
     if found is None or not found.local:
         return sample
-    part = found.part
-    if part.image >= len(sample.images):
+    if found.part.image >= len(sample.images):
         return sample
+    part = replace(found.part, size=image_sizes(sample)[found.part.image])
     known = json.loads(str(sample.attributes.get(ATTRIBUTE) or "{}"))
-    there = replace(part, size=image_sizes(sample)[part.image])
-    boxes = [{"image": part.image, "box": list(box)} for box in there.boxes]
+    boxes = [{"image": part.image, "box": list(box)} for box in part.boxes]
     regions = json.dumps({**known, KEY: boxes})
     return replace(sample, attributes={**sample.attributes, ATTRIBUTE: regions})
 

@@ -46,9 +46,9 @@ class LensWork(ModelWork):
         batch = encoded(vlm, [unit.sample], [unit.arguments["prefix"]])
         trace = vlm.trace(batch, [*names, readout.site], logits="last")
         assert trace.logits is not None  # noqa: S101
-        rows = [trace.select(f"{name}/last") for name in (*names, readout.site)]
+        rows = [_row(trace.select(f"{name}/last")) for name in (*names, readout.site)]
         with torch.inference_mode():
-            logits = torch.cat([readout(row.reshape(1, -1)) for row in rows]).double()
+            logits = torch.cat([readout(row) for row in rows]).double()
         own = trace.logits.double().to(logits.device)
         off = float((logits[-1] - own[0]).abs().max() / own.abs().max().clamp(min=1e-9))
         logits = logits[:-1]
@@ -62,6 +62,12 @@ class LensWork(ModelWork):
             ],
             "off": off,
         }
+
+
+def _row(selected: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+    """The one row of the one sample, `[1, width]`."""
+    assert isinstance(selected, torch.Tensor)  # noqa: S101
+    return selected.reshape(1, -1)
 
 
 @dataclass(frozen=True, slots=True)

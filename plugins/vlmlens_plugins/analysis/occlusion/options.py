@@ -26,10 +26,10 @@ class OcclusionOptions(Options):
         "value-weighted, as far as the model offers them; and rows, if there are sites.",
     )
     grid: int = Field(
-        8, ge=2, le=64, description="Cells along each side of the image that get a value."
+        6, ge=2, le=64, description="Cells along each side of the image that get a value."
     )
     window: int = Field(
-        4,
+        3,
         ge=1,
         description="Hide a window of so many cells along each side, moved cell by cell. Where "
         "that hides too little to change the answer, one that is half as wide again.",

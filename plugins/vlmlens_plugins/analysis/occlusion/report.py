@@ -172,9 +172,11 @@ def _samples(number: int) -> str:
 
 def _notes(measured: Measured, options: OcclusionOptions) -> list[str]:
     notes = [
-        f"Occlusion: each of {options.grid} x {options.grid} boxes of the original image is "
-        f"filled ({options.fill}), and its value is how far the score falls. The edge and the "
-        "color of what is put there are evidence themselves: compare two fills.",
+        f"Occlusion: windows of {options.window} x {options.window} of {options.grid} x "
+        f"{options.grid} cells of the original image are filled ({options.fill}); where that hides "
+        "too little, windows half as wide again. A cell's value is how far the score falls, mean "
+        "over the windows over it. The edge and the color of what is put there are evidence "
+        "themselves: compare two fills.",
         "Deletion hides cells from the highest value of a map down, insertion shows them on "
         f"another fill ({options.insertion}); the areas under the curves of the answer's "
         "probability are from 0 to 1 (RISE, arXiv 1806.07421). Maps are ranked by the gap, "
@@ -184,7 +186,7 @@ def _notes(measured: Measured, options: OcclusionOptions) -> list[str]:
     ]
     if measured.layers:
         notes.append(
-            f"Rows: the rows of a box's patches at {', '.join(measured.layers)} are replaced by "
+            f"Rows: the rows of a window's patches at {', '.join(measured.layers)} are replaced by "
             "the mean row. What the vision tower has mixed into other rows stays, so these maps "
             "can miss evidence that pixels show."
         )
