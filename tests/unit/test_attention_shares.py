@@ -341,7 +341,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(MissingAnnotation, match="no sample has one"):
         analysed(tiny_model("sdpa"), [replace(s, images=()) for s in given])
     with pytest.raises(CompositionError, match="no head 4"):
-        analysed(tiny_model("sdpa"), given, heads=[4])
+        AttentionAnalysis(AttentionOptions(heads=(4,))).check_model(tiny_model("sdpa"), given, ())
     with pytest.raises(SpecError, match="source=model does not read any"):
         analysed(tiny_model("sdpa"), given, source="model", columns=["llm.block.0.attn"])
     with pytest.raises(CompositionError, match="No column has a weight per image token"):

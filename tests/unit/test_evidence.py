@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter
-from vlmlens.errors import DataError, MissingAnnotation, SpecError, VlmlensError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError, VlmlensError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens_adapter_clip.checks import ClipChecks
@@ -596,6 +596,15 @@ def test_open_questions_and_a_gray_image(vlm: ModelAdapter, samples: Sequence[Sa
     assert row["full"] == pytest.approx(float(logits[0].log_softmax(-1)[token]), abs=1e-4)
     assert Evidence(EvidenceOptions(blind="gray")).needs() == frozenset()
     assert Evidence(EvidenceOptions()).needs() == {"text-only"}
+
+
+def test_edits_of_image_rows_need_an_image(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
+    colors = [sample for sample in samples if sample.task == "color"][:2]
+    with vlm.edited(["llm.block.2/image = zero"]):
+        with pytest.raises(CompositionError, match="without its image") as raised:
+            analyse(vlm, colors, random_regions=1)
+        assert "blind=gray" in str(raised.value.hint)
+        analyse(vlm, colors, random_regions=1, blind="gray", pictures=0)
 
 
 def test_a_model_that_writes_nothing_needs_labels_or_choices(samples: Sequence[Sample]) -> None:

@@ -15,7 +15,7 @@ from vlmlens.results import Figure, Finding, Result, Table
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._columns import choose
-from vlmlens_plugins.analysis._maps.attending import attention_sites, check_images, passed_over
+from vlmlens_plugins.analysis._maps.attending import check_images, passed_over
 from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import check_writes, heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
@@ -70,7 +70,7 @@ class AttentionAnalysis(Analysis):
             self.options.source is None and stored.may_be_usable(columns)
         ):
             return
-        _check_readable(skeleton, samples)
+        self._check_readable(skeleton, samples)
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
@@ -95,13 +95,25 @@ class AttentionAnalysis(Analysis):
                 for query, names in queries.items()
             ]
         else:
-            _check_readable(told.model(), samples)
+            self._check_readable(told.model(), samples)
             without = passed_over(told.model())
             if without:
                 told.warn(without)
             one, maps = asked.measured(told, samples, drawn, self.options)
             found = [one]
         return self._result(told, found, _finite(told, found, tasks), maps, warnings)
+
+    def _check_readable(self, vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
+        """Raise an error if the model's attention to the image cannot be read.
+
+        Raises:
+            CompositionError: The model only compares choices, its heads are not known, it has not
+                those that are named, or its image rows are not among those that self-attention
+                reads.
+        """
+        check_writes(vlm, "attention")
+        asked.check_heads(vlm, self.options.heads or ())
+        check_images(vlm.encode([next(sample for sample in samples if sample.images)]))
 
     def _stored(self, context: AnalysisContext) -> dict[str, list[str]]:
         """The columns that are read, by query; none: the model is asked.
@@ -224,15 +236,3 @@ def _finite(
             f"{bad} of {len(known)} samples are left out: their attention weights are not finite."
         )
     return {task: rows for task, rows in kept.items() if rows}
-
-
-def _check_readable(vlm: ModelAdapter, samples: Sequence[Sample]) -> None:
-    """Raise an error if the model's attention to the image cannot be read.
-
-    Raises:
-        CompositionError: The model only compares choices, its heads are not known, or its image
-            rows are not among those that self-attention reads.
-    """
-    check_writes(vlm, "attention")
-    attention_sites(vlm)
-    check_images(vlm.encode([next(sample for sample in samples if sample.images)]))

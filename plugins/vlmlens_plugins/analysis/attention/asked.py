@@ -27,6 +27,23 @@ from vlmlens_plugins.analysis.attention.work import (
 _NAMED = 6
 
 
+def check_heads(vlm: ModelAdapter, heads: Sequence[int]) -> None:
+    """Raise an error if some block does not have these heads.
+
+    Args:
+        vlm: The model, or its skeleton.
+        heads: Their numbers.
+
+    Raises:
+        CompositionError: There is no such head, or no heads are known.
+    """
+    sites = attention_sites(vlm)
+    least = min(found.count for site in sites if (found := vlm.sites.heads(site)) is not None)
+    for head in heads:
+        if head >= least:
+            raise no_head(head, least)
+
+
 def measured(
     context: AnalysisContext,
     samples: Sequence[Sample],
@@ -40,16 +57,9 @@ def measured(
         samples: Samples with images.
         drawn: The numbers of those whose maps are drawn.
         options: The analysis's options.
-
-    Raises:
-        CompositionError: There is no such head.
     """
     vlm = context.model()
     sites = attention_sites(vlm)
-    counts = [heads.count for site in sites if (heads := vlm.sites.heads(site)) is not None]
-    for head in options.heads or ():
-        if head >= min(counts):
-            raise no_head(head, min(counts))
     shared = ShareOptions(query=options.query, region=options.region, sink=options.sink)
     beside = others_by_sample(samples, options.region)
     asked = [WorkUnit(s, {"others": own}) for s, own in zip(samples, beside, strict=True)]

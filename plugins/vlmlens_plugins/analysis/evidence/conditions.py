@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import AnalysisContext
+from vlmlens.errors import CompositionError, SelectorError
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._altered import OTHER, Alteration, Area, Question, ask
 from vlmlens_plugins.analysis._blank_images import without_regions
@@ -98,10 +99,20 @@ def answered(
         (i, *each) for i, case in enumerate(cases) for each in asked(case, options, edited=edited)
     ]
     found: list[dict[str, list[Floats]]] = [{} for _ in cases]
-    # Questions without an image are asked apart: not every family mixes the two in one batch.
-    for images in (True, False):
+    # Questions without an image are asked apart: not every family mixes the two in one batch. They
+    # come first, since edits of a run may not suit them.
+    for images in (False, True):
         lot = [(i, name, put) for i, name, put in every if bool(put.sample.images) is images]
-        logs = ask(context, [put for _, _, put in lot], mean=options.score == "mean")
+        try:
+            logs = ask(context, [put for _, _, put in lot], mean=options.score == "mean")
+        except SelectorError as error:
+            if images or not edited:
+                raise
+            raise CompositionError(
+                f"The edits of this run do not suit a question without its image: {error.message}",
+                subject="blind",
+                hint="Set analysis.evidence.blind=gray.",
+            ) from error
         for (i, name, _), values in zip(lot, logs, strict=True):
             found[i].setdefault(name, []).append(values)
     return found

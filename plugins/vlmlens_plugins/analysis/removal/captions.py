@@ -14,7 +14,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
-from vlmlens_plugins.analysis._sweeps.effects import sign_flip_p
+from vlmlens_plugins.analysis._sweeps.effects import sign_flip_p, too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost
 from vlmlens_plugins.analysis.captions.object_names import ObjectNames
 from vlmlens_plugins.analysis.captions.said import Caption
@@ -114,7 +114,8 @@ class Cleaned:
     @property
     def verdict(self) -> Verdict:
         """Whether hallucinated objects go, and true ones not as much, beyond every control."""
-        if self.best is None or self.own.counts[:, 0].sum() < _FEWEST:
+        few = too_few("captions", len(set(self.groups)), 1)
+        if self.best is None or few or self.own.counts[:, 0].sum() < _FEWEST:
             return Verdict.INCONCLUSIVE
         most = max(float(e.gains.mean()) for draws in self.controls.values() for e in draws)
         gone, lost = self.own.share(1, 0) or 0.0, self.own.share(4, 3) or 0.0
