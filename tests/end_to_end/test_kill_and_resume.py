@@ -12,7 +12,7 @@ import pytest
 from tests import _program
 from vlmlens import Run
 
-SAMPLES = 600
+SAMPLES = 1200
 COMMAND = ["extract", "--limit", str(SAMPLES), "--batch-size", "4", "-q"]
 
 
