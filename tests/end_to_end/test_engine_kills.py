@@ -65,7 +65,7 @@ def test_processes_killed(tmp_path: Path, right: dict[str, list[bytes]]) -> None
         assert driver.wait(60) == -signal.SIGKILL
     assert said.count("was ended by SIGKILL") >= 2, said
     finished = done(out)
-    resumed(out, right, "--engine", "processes", "--workers", 1)
+    resumed(out, right, "--workers", 3)
     assert finished < done(out)
 
 
