@@ -14,6 +14,8 @@ from PIL import Image
 from benchmarks._compare import Target, in_turn, ratios, table
 from vlmlens.abc import AnalysisContext
 from vlmlens.samples import Sample
+from vlmlens.sites import Axis
+from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._maps.aims import Aim
 from vlmlens_plugins.analysis._maps.cells import Cells
@@ -27,9 +29,7 @@ GRID, BATCH = 3, 9
 LIMIT, NEAR = 1.1, 1e-3
 
 
-def occlusions(
-    vlm: Any, samples: Sequence[Sample], answers: tuple[str, str], rounds: int
-) -> list[Target]:
+def occlusions(vlm: Any, samples: Sequence[Sample], answer: str, rounds: int) -> list[Target]:
     """Maps of pixels, of rows and of gradients beside a loop over the altered images.
 
     The loop opens each image once, fills a window in an array, and gives batches of such images to
@@ -38,11 +38,11 @@ def occlusions(
     Args:
         vlm: The model.
         samples: Samples with one image.
-        answers: What is followed, and its rival.
+        answer: What is followed, all its tokens in turn.
         rounds: Of timing.
     """
     context = AnalysisContext([], None, cache(lambda: vlm), batch_size=BATCH)  # type: ignore[arg-type]
-    asked = [(Aim(one, answers, rival=1), Cells(image_sizes(one), GRID)) for one in samples]
+    asked = [(Aim(one, (answer,)), Cells(image_sizes(one), GRID)) for one in samples]
     bare, own, rows, slopes = "a loop over images", "occlusion", "rows", "gradients"
     found: dict[str, list[Floats]] = {}
 
@@ -70,7 +70,7 @@ def occlusions(
 
 
 def _by_hand(vlm: Any, aim: Aim) -> Floats:
-    """The mean falls of the difference of log-probabilities, cell by cell."""
+    """The mean falls of the log-probability, cell by cell."""
     pixels = np.asarray(aim.sample.open_images()[0])
     height, width = pixels.shape[:2]
     mean = pixels.mean((0, 1)).round().astype(np.uint8)
@@ -95,17 +95,19 @@ def _by_hand(vlm: Any, aim: Aim) -> Floats:
                 for at in (np.arange(GRID) - y, np.arange(GRID) - x)
             )
             covers.append(np.outer(rows, cols).ravel())
-    one, other = (vlm.answer_ids(answer)[-1] for answer in aim.answers)
-    begun = [vlm.answer_ids(aim.answer)[:-1]]
+    ids = vlm.answer_ids(aim.answer)
     scores: list[float] = []
     for start in range(0, len(shown), BATCH):
         some = [
             Sample(f"{aim.sample.id} {start + i}", aim.sample.prompt, (image,))
             for i, image in enumerate(shown[start : start + BATCH])
         ]
-        batch = vlm.encode(some, answers=begun * len(some)) if begun[0] else vlm.encode(some)
-        logits = vlm.forward(batch, logits="last").logits.double()
-        scores += (logits[:, one] - logits[:, other]).tolist()
+        batch = vlm.encode(some, answers=[ids] * len(some))
+        flat = vlm.forward(batch, logits="all").logits.flatten(0, 1)
+        for layout in batch.layouts[Axis.LLM].samples:
+            before = layout.rows[layout.positions(TokenKind.ANSWER) - 1]
+            logs = flat[before].double().log_softmax(-1)
+            scores.append(float(logs[range(len(ids)), ids].sum()))
     weights = np.array(covers) / np.sum(covers, 0)
     falls: Floats = (scores[0] - np.array(scores[2:])) @ weights
     return falls

@@ -107,7 +107,7 @@ def _attributions(vlm: Any, folder: Path, count: int, rounds: int) -> list[Targe
 
 def _occlusions(vlm: Any, folder: Path, count: int, rounds: int) -> list[Target]:
     samples = pairs(photographs(folder / "occluded", count), 1, letters=LETTERS)
-    return occlusions(vlm, samples, ANSWERS, rounds)
+    return occlusions(vlm, samples, ANSWERS[0], rounds)
 
 
 def _items(folder: Path, count: int) -> list[Item]:
