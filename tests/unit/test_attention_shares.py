@@ -15,7 +15,7 @@ import pytest
 
 from vlmlens.abc import AnalysisContext, Options, WorkUnit
 from vlmlens.comparison import Side, compare
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -338,6 +338,9 @@ def test_what_is_refused() -> None:
     given = samples()
     with pytest.raises(SpecError, match="No sample has a region 'moon'"):
         analysed(tiny_model("sdpa"), given, region="moon")
+    outside = [replace(s, attributes={"regions": '{"a": [0, 0, 999, 9]}'}) for s in given]
+    with pytest.raises(DataError, match="outside its"):
+        AttentionAnalysis(AttentionOptions()).check(outside, [])
     with pytest.raises(MissingAnnotation, match="no sample has one"):
         analysed(tiny_model("sdpa"), [replace(s, images=()) for s in given])
     with pytest.raises(CompositionError, match="no head 4"):

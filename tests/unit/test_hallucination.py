@@ -468,6 +468,7 @@ def test_open_questions_are_answered_in_words(vlm: ModelAdapter, scenes: list[Sa
         ({}, {"region": "mian"}, MissingAnnotation, "has a region 'mian'"),
         ({"label": "red"}, {"target": "absent"}, MissingAnnotation, "say that an object is absent"),
         ({"attributes": {"regions": "{"}}, {}, DataError, "regions"),
+        ({"attributes": {"regions": '{"a": [0, 0, 999, 9]}'}}, {}, DataError, "outside its"),
     ],
 )
 def test_what_cannot_work_is_said_before(

@@ -10,10 +10,11 @@ import numpy as np
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
-from vlmlens.regions import ATTRIBUTE, regions_of
+from vlmlens.regions import ATTRIBUTE, check_inside, regions_of
 from vlmlens.results import Figure, Finding, Result, Table
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
+from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._columns import choose
 from vlmlens_plugins.analysis._maps.attending import check_images, passed_over
 from vlmlens_plugins.analysis._sweeps.effects import too_few
@@ -47,6 +48,9 @@ class AttentionAnalysis(Analysis):
                 subject="images",
                 hint="Give the data images, or leave the analysis out.",
             )
+        for sample in self._chosen(samples, from_model=True)[0]:
+            if own := regions_of(sample.attributes.get(ATTRIBUTE), sample.id):
+                check_inside(own, image_sizes(sample), sample.id)
         name = self.options.region
         known = {
             region: None

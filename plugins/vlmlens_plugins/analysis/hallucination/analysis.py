@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
-from vlmlens.regions import ATTRIBUTE, regions_of
+from vlmlens.regions import ATTRIBUTE, check_inside, regions_of
 from vlmlens.results import Result
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._sweeps.sweeping import check_writes, heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.hallucination.asked import Case, asked, says_absent, usable
@@ -106,6 +107,9 @@ class Hallucination(Analysis):
         """A region that the options name is there."""
         name = self.options.region
         parts = [regions_of(sample.attributes.get(ATTRIBUTE), sample.id) for sample in samples]
+        for sample, own in zip(samples, parts, strict=True):
+            if own:
+                check_inside(own, image_sizes(sample), sample.id)
         known = sorted({region for one in parts for region in one} | set(attributes))
         if name != _DEFAULTS["region"].default and name not in known:
             raise MissingAnnotation(
