@@ -297,3 +297,26 @@ def test_open_questions_need_a_model_that_writes(
     )  # fmt: skip
     assert bool(made) is suits
     assert suits or "only compares choices" in left_out["blind-test"]
+
+
+def test_answers_of_several_tokens_are_cut_into_batches_that_fit(vlm, scenes, monkeypatch):
+    """No batch is larger than what fits, and each question is encoded about once."""
+    asked = [replace(one, choices=("red or green", "blue or gray")) for one in scenes[:12]]
+    whole = AnswerScorer(vlm).choices(asked)
+    encoded: list[int] = []
+    encode = type(vlm).encode
+
+    def noted(self, samples, **given):
+        batch = encode(self, samples, **given)
+        encoded.append(len(samples))
+        return batch
+
+    monkeypatch.setattr(type(vlm), "encode", noted)
+    monkeypatch.setattr(scoring_module, "_ROWS", 400)
+    scorer = AnswerScorer(vlm)
+    for start in (0, 6):
+        parts = scorer.choices(asked[start : start + 6])
+        for found, right in zip(parts, whole[start : start + 6], strict=True):
+            np.testing.assert_allclose(found, right, atol=1e-4)
+    assert max(encoded[1:]) * 80 <= 400
+    assert sum(encoded) <= 24 + 6

@@ -13,6 +13,9 @@ def main() -> None:
     """Entry point of the console script `vlmlens`."""
     from vlmlens.cli._app import app
 
+    # Torch's threads sleep while they wait for each other. By default they keep their core busy, so
+    # that on a busy machine each small operation waits for a core: a look took twice as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not os.environ.get("_VLMLENS_COMPLETE", "").startswith("complete_"):
         from vlmlens.cli._signals import end_like_interrupt
 

@@ -30,6 +30,8 @@ class AnswerScorer:
         self.vlm = vlm
         self._mean = mean
         self._ids: dict[str, list[int]] = {}
+        self._rows = 1
+        """Of a sample in the last batch: says how many fit into the next one."""
 
     def answer_ids(self, answer: str) -> list[int]:
         """The answer's tokens."""
@@ -78,17 +80,18 @@ class AnswerScorer:
 
     def _continuations(self, pairs: Sequence[tuple[Sample, str]], size: int) -> list[float]:
         values: list[float] = []
-        for start in range(0, len(pairs), size):
-            values += self._score(pairs[start : start + size])
+        while len(values) < len(pairs):
+            most = min(size, max(1, _ROWS // self._rows))
+            values += self._score(pairs[len(values) : len(values) + most])
         return values
 
     def _score(self, pairs: Sequence[tuple[Sample, str]]) -> list[float]:
-        """Log-probabilities of continuations; halves the batch where all logits would not fit."""
+        """Log-probabilities of continuations; of the first ones where all logits would not fit."""
         batch = self.vlm.encode([s for s, _ in pairs], answers=[answer for _, answer in pairs])
         axis = batch.layouts[Axis.LLM]
+        self._rows = -(-axis.total // len(pairs))
         if axis.total > _ROWS and len(pairs) > 1:
-            half = len(pairs) // 2
-            return self._score(pairs[:half]) + self._score(pairs[half:])
+            return self._score(pairs[: max(1, _ROWS // self._rows)])
         output = self.vlm.forward(batch, logits="all").logits
         assert output is not None  # noqa: S101
         flat = output.flatten(0, 1)
