@@ -236,6 +236,7 @@ def test_pictures_with_other_numbers_of_rows_are_refused() -> None:
         ({"texts": [" "]}, DataError, "empty"),
         ({"choices": ["red"]}, DataError, "two or more"),
         ({"choices": ["red", ""]}, DataError, "two or more"),
+        ({"choices": "red"}, DataError, "two or more"),
         ({"against": "same.png"}, DataError, "nothing differs"),
         ({"against_question": "What?"}, DataError, "the same"),
         ({"against_question": ""}, DataError, "empty"),
@@ -258,6 +259,7 @@ def test_samples_have_names_of_their_own(in_tmp: Path) -> None:
     Path("b").mkdir()
     for place in ("a.png", "b/a.png"):
         picture(8, 8, seed=1).save(place)
+    assert questions(["a.png"], ["What?"], choices="red, blue")[0].choices == ("red", "blue")
     made = questions(["a.png", "b/a.png", picture(8, 8, seed=2)], ["What?", "Why?"])
     assert len({sample.id for sample in made}) == len(made) == 6
 

@@ -233,6 +233,13 @@ def test_without_hallucinations_nothing_is_claimed(named: str) -> None:
     assert "0 of 12 named objects are hallucinated" in result.findings[0].text
 
 
+def test_captions_of_few_pictures_claim_nothing(named: str) -> None:
+    samples = [replace(one, group=f"g{i % 4}") for i, one in enumerate(captioned("m"))]
+    options = {"measure": "captions", "objects": named, "max_new_tokens": 1}
+    finding, _ = remove(planted_model("present"), samples, **options).findings
+    assert (finding.values["gone"], finding.verdict) == (1, Verdict.INCONCLUSIVE)
+
+
 def test_directions_are_taken_out_one_after_the_other(
     vlm: ModelAdapter, scenes: list[Sample]
 ) -> None:

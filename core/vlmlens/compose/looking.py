@@ -45,7 +45,8 @@ def questions(
     Args:
         pictures: Paths or Pillow images.
         texts: The questions.
-        choices: The answers to choose from; none: the model writes.
+        choices: The answers to choose from, or a text with commas between them; none: the model
+            writes.
         against: Another picture for the same question.
         against_question: Another question about the same picture.
         rules: How images become 8-bit RGB.
@@ -120,7 +121,8 @@ def _texts(texts: Iterable[str]) -> list[str]:
     return found
 
 
-def _choices(choices: Sequence[str]) -> tuple[str, ...]:
+def _choices(given: Sequence[str]) -> tuple[str, ...]:
+    choices = given.split(",") if isinstance(given, str) else given
     found = tuple(dict.fromkeys(choice.strip() for choice in choices))
     if choices and (len(found) < 2 or not all(found)):
         raise DataError(
