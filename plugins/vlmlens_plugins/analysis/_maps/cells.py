@@ -55,10 +55,10 @@ class Cells:
         found: list[tuple[int, int, int, int, int]] = []
         for image, rows in enumerate(chosen):
             above: dict[tuple[int, int], int] = {}
-            for y, line in enumerate(rows):
-                turns = np.diff(line, prepend=0, append=0)
-                runs = zip(np.flatnonzero(turns == 1), np.flatnonzero(turns == -1), strict=True)
-                tops = {(int(a), int(b)): above.get((int(a), int(b)), y) for a, b in runs}
+            turns = np.diff(rows, axis=1, prepend=0, append=0).tolist()
+            for y, line in enumerate(turns):
+                begin, end = ([x for x, turn in enumerate(line) if turn == to] for to in (1, -1))
+                tops = {run: above.get(run, y) for run in zip(begin, end, strict=True)}
                 ended = {run: top for run, top in above.items() if run not in tops}
                 found += [(image, a, top, b, y) for (a, b), top in ended.items()]
                 above = tops
