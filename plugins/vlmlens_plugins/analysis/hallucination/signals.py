@@ -88,8 +88,10 @@ def answer_words(cases: Sequence[Case]) -> list[Floats]:
 def words_of(texts: Sequence[str]) -> Floats | None:
     """float64 `[n, words]`: which words each text has, and which text it is; None if all are alike.
 
+    Of "ball", "cube" and "red", the last one is in both texts.
+
     >>> words_of(["red cube", "red ball"]).tolist()
-    [[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]
+    [[0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0]]
     """
     lists = [set(re.findall(r"\w+|[^\w\s]", text.lower())) for text in texts]
     names = sorted(set().union(*lists))

@@ -114,7 +114,7 @@ def log_odds(logp: float) -> float:
     It does not saturate where the model is sure, as a log-probability does: 0.9999 is as far from
     0.99 as 0.01 from 0.0001.
 
-    >>> round(log_odds(np.log(0.9)), 3)
+    >>> round(float(log_odds(np.log(0.9))), 3)
     2.197
     """
     logp = min(max(logp, _NEVER), -_SURE)
