@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -71,6 +71,8 @@ class PlantedModel:
     Args:
         strange: Whether a gray picture gets the last choice.
     """
+
+    active_edits: ClassVar[list[Any]] = []
 
     def __init__(self, strange: bool) -> None:
         self._strange = strange
