@@ -97,7 +97,7 @@ def test_the_gradient_at_weights_comes_from_the_gradient_at_what_heads_give() ->
             values = own.of(layout).values.double()
             causal = weights[block] > 0
             found = weight_slopes(split, values).numpy()
-            np.testing.assert_allclose(found[causal], slopes[block][causal], atol=1e-5)
+            np.testing.assert_allclose(found[causal], slopes[block][causal], 1e-5, 1e-5)
             assert np.abs(slopes[block][causal]).max() > 1e-3
             wrong = weight_slopes(split, values[[0, 2, 1, 3]]).numpy()
             assert np.abs((wrong - slopes[block])[causal]).max() > 1e-3
