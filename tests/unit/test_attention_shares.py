@@ -25,6 +25,7 @@ from vlmlens.testing.tiny import picture
 from vlmlens.tokens import PatchGrid, TokenKind
 from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_adapter_minicpm.checks import MiniCpm46Checks
+from vlmlens_plugins.analysis._key_regions import key_regions
 from vlmlens_plugins.analysis.attention import AttentionAnalysis
 from vlmlens_plugins.analysis.attention.checks import looking, with_region
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
@@ -53,9 +54,12 @@ def samples() -> list[Sample]:
 
 
 def shares(vlm: Any, given: Sequence[Sample], **options: Any) -> list[dict[str, Any]]:
+    regions = key_regions(given, None)
     units = [
-        WorkUnit(sample, {"others": own})
-        for sample, own in zip(given, others_by_sample(given, ""), strict=True)
+        WorkUnit(sample, {"region": list(own), "others": others})
+        for sample, own, others in zip(
+            given, regions, others_by_sample(given, regions), strict=True
+        )
     ]
     return ShareWork(ShareOptions(**options)).run(vlm, units)
 
@@ -216,14 +220,14 @@ def test_regions_of_other_samples_are_of_the_task_and_of_other_groups(tmp_path: 
         replace(base, id="other task", group="i", task="u"),
         replace(base, id="none", group="j", task="t", attributes={}),
     ]
-    assert boxes_of(given[0], "") == [[0, 0.25, 0.25, 0.75, 0.75]]
-    assert boxes_of(given[0], "else") is None
-    first, _, third, fourth, _ = others_by_sample(given, "main")
+    assert boxes_of(given[0], ("main",)) == [[0, 0.25, 0.25, 0.75, 0.75]]
+    assert boxes_of(given[0], ()) is None
+    first, _, third, fourth, _ = others_by_sample(given, key_regions(given, "main"))
     assert first == [[[0, 0.5, 0.25, 1.0, 0.5]]]
     assert len(third) == 2
     assert fourth == []
     layout = tiny_model("sdpa").encode(given[:1]).layouts[Axis.LLM].samples[0]
-    place = Place.of(layout, "", first)
+    place = Place.of(layout, ("main",), first)
     assert place is not None
     assert place.others is not None
     assert np.flatnonzero(place.others).tolist() == [6, 7]
@@ -297,7 +301,8 @@ def test_the_demo_model_writes_its_colour_from_the_object(vlm: Any, scenes: list
     found = {}
     for task in ("color", "number"):
         given = [scene for scene in scenes if scene.task == task]
-        units = [WorkUnit(s, {"prefix": [], "among": [], "drawn": False}) for s in given]
+        asked = {"prefix": [], "among": [], "drawn": False, "region": ["main"]}
+        units = [WorkUnit(one, asked) for one in given]
         told = MapWork(MapOptions(methods=("value-weighted", "relevance"))).run(vlm, units)
         for method in ("value-weighted", "relevance"):
             found[task, method] = np.mean([one["region"][method] for one in told])
@@ -336,7 +341,7 @@ def test_a_hybrid_model_with_gated_heads() -> None:
 
 def test_what_is_refused() -> None:
     given = samples()
-    with pytest.raises(SpecError, match="No sample has a region 'moon'"):
+    with pytest.raises(SpecError, match=r"No sample of the task .* has a region 'moon'"):
         analysed(tiny_model("sdpa"), given, region="moon")
     outside = [replace(s, attributes={"regions": '{"a": [0, 0, 999, 9]}'}) for s in given]
     with pytest.raises(DataError, match="outside its"):
@@ -366,3 +371,33 @@ def test_the_earlier_name_still_works() -> None:
     from vlmlens_plugins.analysis.manifests import ATTENTION
 
     assert "attention-map" in ATTENTION.aliases
+
+
+def test_the_key_region_is_the_one_that_samples_name(vlm: Any, scenes: list[Sample]) -> None:
+    """Asked for an object, attention to that object counts, not to the main one."""
+    asked = [one for one in scenes if one.attributes.get("region") == "asked"]
+    named = {one.id: json.loads(str(one.attributes["regions"])) for one in asked}
+    unlike = [one for one in asked if named[one.id]["asked"] != [named[one.id]["main"]]]
+    assert unlike
+    rewritten = [
+        replace(one, attributes={"regions": json.dumps({"it": named[one.id]["asked"]})})
+        for one in unlike
+    ]
+    wrong = [
+        replace(one, attributes={"regions": json.dumps({"it": named[one.id]["main"]})})
+        for one in unlike
+    ]
+    found, right, main = (
+        analysed(vlm, given, maps=0).table("attention-last-samples").columns["region"]
+        for given in (unlike, rewritten, wrong)
+    )
+    assert list(found) == list(right)
+    assert list(found) != list(main)
+
+
+def test_without_its_object_a_sample_has_no_key_region(vlm: Any, scenes: list[Sample]) -> None:
+    presence = [one for one in scenes if one.task == "presence"]
+    there = ["region" in one.attributes for one in presence]
+    assert 0 < sum(there) < len(there)
+    regions = key_regions(presence, None)
+    assert [bool(own) for own in regions] == there

@@ -21,6 +21,7 @@ from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_plugins.analysis._altered import Canvas
+from vlmlens_plugins.analysis._key_regions import key_regions
 from vlmlens_plugins.analysis.evidence import Evidence, EvidenceOptions
 from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
 from vlmlens_plugins.analysis.evidence.conditions import (
@@ -40,7 +41,7 @@ from vlmlens_plugins.analysis.evidence.conditions import (
 )
 from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
-from vlmlens_plugins.analysis.evidence.regions import Places, key_regions, overlap, places
+from vlmlens_plugins.analysis.evidence.places import Places, overlap, places
 from vlmlens_plugins.analysis.evidence.verdict import judge
 from vlmlens_plugins.analysis.occlusion import Occlusion
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions

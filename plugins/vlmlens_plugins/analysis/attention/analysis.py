@@ -10,12 +10,11 @@ import numpy as np
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.abc.model_work import JSON
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
-from vlmlens.regions import ATTRIBUTE, check_inside, regions_of
 from vlmlens.results import Figure, Finding, Result, Table
 from vlmlens.samples import Sample
 from vlmlens.tokens import Selector
-from vlmlens_plugins.analysis._blank_images import image_sizes
 from vlmlens_plugins.analysis._columns import choose
+from vlmlens_plugins.analysis._key_regions import check_regions, key_regions
 from vlmlens_plugins.analysis._maps.attending import check_images, passed_over
 from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import check_writes, heard
@@ -48,23 +47,10 @@ class AttentionAnalysis(Analysis):
                 subject="images",
                 hint="Give the data images, or leave the analysis out.",
             )
-        for sample in self._chosen(samples, from_model=True)[0]:
-            if own := regions_of(sample.attributes.get(ATTRIBUTE), sample.id):
-                check_inside(own, image_sizes(sample), sample.id)
-        name = self.options.region
-        known = {
-            region: None
-            for sample in samples
-            for region in regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
-        }
-        if name and name not in known:
-            raise SpecError(
-                f"No sample has a region {name!r}.",
-                subject="region",
-                hint=f"Its regions are {', '.join(list(known)[:8])}."
-                if known
-                else "Give samples the attribute `regions`; see docs/extraction.md.",
-            )
+        chosen = self._chosen(samples, from_model=True)[0]
+        for sample, own in zip(chosen, key_regions(chosen, self.options.region), strict=True):
+            if own:
+                check_regions(sample, own)
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
@@ -86,6 +72,7 @@ class AttentionAnalysis(Analysis):
         tasks = rows_by_task(samples)
         drawn = [i for rows in tasks.values() for i in rows[: self.options.maps]]
         maps: list[Mapping[str, JSON]] = []
+        regions = key_regions(samples, self.options.region)
         if queries:
             found = [
                 stored.read(
@@ -93,7 +80,7 @@ class AttentionAnalysis(Analysis):
                     query,
                     names,
                     samples,
-                    region=self.options.region,
+                    regions=regions,
                     drawn=dict.fromkeys(drawn, self.options.heads),
                 )
                 for query, names in queries.items()
@@ -103,7 +90,7 @@ class AttentionAnalysis(Analysis):
             without = passed_over(told.model())
             if without:
                 told.warn(without)
-            one, maps = asked.measured(told, samples, drawn, self.options)
+            one, maps = asked.measured(told, samples, drawn, self.options, regions)
             found = [one]
         return self._result(told, found, _finite(told, found, tasks), maps, warnings)
 

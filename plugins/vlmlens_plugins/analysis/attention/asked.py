@@ -11,6 +11,7 @@ import numpy as np
 from vlmlens.abc import AnalysisContext, ModelAdapter, WorkUnit
 from vlmlens.abc.model_work import JSON
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._key_regions import Names
 from vlmlens_plugins.analysis._maps.attending import attention_sites
 from vlmlens_plugins.analysis.attention.measured import Measured
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
@@ -49,6 +50,7 @@ def measured(
     samples: Sequence[Sample],
     drawn: Sequence[int],
     options: AttentionOptions,
+    regions: Sequence[Names],
 ) -> tuple[Measured, list[Mapping[str, JSON]]]:
     """What the attention of the samples goes to; and the results of `MapWork`.
 
@@ -57,17 +59,19 @@ def measured(
         samples: Samples with images.
         drawn: The numbers of those whose maps are drawn.
         options: The analysis's options.
+        regions: The key regions of each sample.
     """
     vlm = context.model()
     sites = attention_sites(vlm)
-    shared = ShareOptions(query=options.query, region=options.region, sink=options.sink)
-    beside = others_by_sample(samples, options.region)
-    asked = [WorkUnit(s, {"others": own}) for s, own in zip(samples, beside, strict=True)]
+    shared = ShareOptions(query=options.query, sink=options.sink)
+    beside = others_by_sample(samples, regions)
+    asked = [
+        WorkUnit(sample, {"region": list(own), "others": others})
+        for sample, own, others in zip(samples, regions, beside, strict=True)
+    ]
     told = context.run_units(ShareWork(shared), asked)
-    mapped = MapOptions(
-        query=options.query, region=options.region, methods=options.methods, heads=options.heads
-    )
-    units = _units(vlm, samples, set(drawn))
+    mapped = MapOptions(query=options.query, methods=options.methods, heads=options.heads)
+    units = _units(vlm, samples, set(drawn), regions)
     maps: list[Mapping[str, JSON]] = context.run_units(MapWork(mapped), units)
     values = {
         name: stacked([[one[name][block] for one in told] for block in range(len(sites))])
@@ -90,11 +94,18 @@ def measured(
     )
 
 
-def _units(vlm: ModelAdapter, samples: Sequence[Sample], drawn: set[int]) -> list[WorkUnit]:
+def _units(
+    vlm: ModelAdapter, samples: Sequence[Sample], drawn: set[int], regions: Sequence[Names]
+) -> list[WorkUnit]:
     found = []
     for number, sample in enumerate(samples):
         prefix, among = _next_tokens(vlm, sample)
-        given = {"prefix": prefix, "among": among, "drawn": number in drawn}
+        given = {
+            "prefix": prefix,
+            "among": among,
+            "drawn": number in drawn,
+            "region": list(regions[number]),
+        }
         found.append(WorkUnit(sample, given, batch=str(bool(prefix))))
     return found
 

@@ -24,10 +24,11 @@ class AttentionOptions(Options):
     query: str = Field(
         "last", description="Rows whose attention is measured, as a selector; several are averaged."
     )
-    region: str = Field(
-        "",
-        description="The key region, by its name in the samples' attribute `regions`. Default: the "
-        "first of each sample.",
+    region: str | dict[str, str] | None = Field(
+        None,
+        description="The key region: a name, several with +, or * for all of a sample's regions; "
+        "or such a name for each task. Default: the sample's attribute `region`; in tasks without "
+        "it, all its regions.",
     )
     source: Literal["columns", "model"] | None = Field(
         None,

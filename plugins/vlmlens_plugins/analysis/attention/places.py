@@ -9,15 +9,15 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL.Image import Image
 
-from vlmlens.images import open_image, upright_size
-from vlmlens.regions import ATTRIBUTE, Shape, check_inside, regions_of
+from vlmlens.regions import Shape, check_inside
 from vlmlens.rows.image_rows import in_region
 from vlmlens.rows.named import NamedRows
 from vlmlens.rows.sample_regions import read_mask
 from vlmlens.samples import Sample
 from vlmlens.tokens import PatchGrid, TokenLayout
+from vlmlens_plugins.analysis._blank_images import image_sizes
+from vlmlens_plugins.analysis._key_regions import regions_in
 from vlmlens_plugins.analysis._tasks import rows_by_task
 
 Floats = npt.NDArray[np.float64]
@@ -51,12 +51,14 @@ class Place:
         return float(self.inside.mean())
 
     @classmethod
-    def of(cls, layout: TokenLayout, name: str, others: Sequence[Boxes] = ()) -> Place | None:
+    def of(
+        cls, layout: TokenLayout, regions: Sequence[str], others: Sequence[Boxes] = ()
+    ) -> Place | None:
         """The region of a sample; None if it has none, or where its rows lie is not known.
 
         Args:
             layout: The sample's layout.
-            name: The region's name; "": the first one.
+            regions: The names of its key regions, see `key_regions`.
             others: The boxes of the regions of other samples.
 
         Raises:
@@ -65,12 +67,9 @@ class Place:
             SelectorError: No image row lies in the region.
         """
         grid, names = layout.patches, layout.names
-        if grid is None or names is None or not len(grid):
+        if grid is None or names is None or not len(grid) or not regions:
             return None
-        known = list(names.regions.shapes)
-        if name not in (*known, "") or not known:
-            return None
-        inside = in_region(NamedRows("region", name or known[0]), grid, names)
+        inside = np.any([in_region(NamedRows("region", name), grid, names) for name in regions], 0)
         return cls(inside, moved(inside, grid), _taken(others, grid, int(inside.sum())))
 
 
@@ -104,33 +103,35 @@ def moved(inside: Bools, grid: PatchGrid) -> Floats:
     return found
 
 
-def boxes_of(sample: Sample, name: str) -> Boxes | None:
-    """The boxes around the parts of a sample's region; None if it has none of that name.
+def boxes_of(sample: Sample, regions: Sequence[str]) -> Boxes | None:
+    """The boxes around the parts of some of a sample's regions; None without any.
 
     Args:
         sample: The sample.
-        name: The region's name; "": the first one.
+        regions: Their names.
 
     Raises:
         DataError: The sample's regions cannot be used.
         ImageError: An image or a mask cannot be read.
     """
-    regions = regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
-    if name not in (*regions, "") or not regions:
+    if not regions:
         return None
-    sizes = [_size(image) for image in sample.images]
-    check_inside(regions, sizes, sample.id)
-    return [_box(shape, sizes, sample) for shape in regions[name or next(iter(regions))]]
+    sizes = image_sizes(sample)
+    known = regions_in(sample)
+    check_inside(known, sizes, sample.id)
+    return [_box(shape, sizes, sample) for name in regions for shape in known[name]]
 
 
-def others_by_sample(samples: Sequence[Sample], name: str) -> list[list[Boxes]]:
+def others_by_sample(
+    samples: Sequence[Sample], regions: Sequence[Sequence[str]]
+) -> list[list[Boxes]]:
     """For each sample, the boxes of up to 10 others: of its task, but not of its group.
 
     Args:
         samples: The samples.
-        name: The region's name; "": the first one of each.
+        regions: The key regions of each.
     """
-    boxes = [boxes_of(sample, name) for sample in samples]
+    boxes = [boxes_of(*each) for each in zip(samples, regions, strict=True)]
     found: list[list[Boxes]] = [[] for _ in samples]
     for rows in rows_by_task(samples).values():
         for place, number in enumerate(rows):
@@ -169,10 +170,3 @@ def _box(shape: Shape, sizes: Sequence[tuple[int, int]], sample: Sample) -> list
         top, bottom = down[0], down[-1] + 1
     ends = (left / width, top / height, right / width, bottom / height)
     return [shape.image, *(round(float(end), 6) for end in ends)]
-
-
-def _size(image: str | Image) -> tuple[int, int]:
-    if isinstance(image, str):
-        with open_image(image) as opened:
-            return upright_size(opened)
-    return upright_size(image)

@@ -11,10 +11,10 @@ import numpy as np
 
 from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import CompositionError, SiteShapeError
-from vlmlens.regions import ATTRIBUTE
 from vlmlens.samples import Sample
 from vlmlens.tokens import Column, TokenLayout
 from vlmlens_plugins.analysis._columns import choose, in_order
+from vlmlens_plugins.analysis._key_regions import Names
 from vlmlens_plugins.analysis.attention.measured import Floats, Measured
 from vlmlens_plugins.analysis.attention.places import Place, others_by_sample
 from vlmlens_plugins.analysis.attention.work import SHARES, of_image
@@ -52,7 +52,7 @@ def read(
     names: Sequence[str],
     samples: Sequence[Sample],
     *,
-    region: str,
+    regions: Sequence[Names],
     drawn: Mapping[int, Sequence[int] | None],
 ) -> Measured:
     """The columns of one query.
@@ -62,7 +62,7 @@ def read(
         query: The query.
         names: Its columns, in order of depth.
         samples: The samples.
-        region: The key region, see `Place.of`.
+        regions: The key regions of each sample.
         drawn: By number of a sample whose maps are wanted, the heads that are drawn alone; None:
             each, if there are few.
 
@@ -70,7 +70,7 @@ def read(
         CompositionError: There is no such head.
     """
     ids = [sample.id for sample in samples]
-    places = _places(context, names[0], samples, region)
+    places = _places(context, names[0], samples, regions)
     area = np.array([np.nan if place is None else place.area for place in places])
     found: dict[str, list[list[Floats]]] = {name: [] for name in SHARES}
     maps: dict[int, list[Floats]] = {number: [] for number in drawn}
@@ -138,14 +138,16 @@ def layout_at(vlm: ModelAdapter, sample: Sample, column: str) -> TokenLayout | N
 
 
 def _places(
-    context: AnalysisContext, column: str, samples: Sequence[Sample], region: str
+    context: AnalysisContext,
+    column: str,
+    samples: Sequence[Sample],
+    regions: Sequence[Names],
 ) -> list[Place | None]:
     found: list[Place | None] = []
-    for sample, others in zip(samples, others_by_sample(samples, region), strict=True):
-        layout = None
-        if sample.attributes.get(ATTRIBUTE):
-            layout = layout_at(context.model(), sample, column)
-        found.append(None if layout is None else Place.of(layout, region, others))
+    beside = others_by_sample(samples, regions)
+    for sample, own, others in zip(samples, regions, beside, strict=True):
+        layout = layout_at(context.model(), sample, column) if own else None
+        found.append(None if layout is None else Place.of(layout, own, others))
     return found
 
 

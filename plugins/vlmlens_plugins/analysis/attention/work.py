@@ -54,17 +54,18 @@ class ShareOptions(Options):
     """Options of `ShareWork`."""
 
     query: str = Field("last", description="The rows whose attention it is, as a selector.")
-    region: str = Field("", description="The key region; the first one if it has no name.")
     sink: float = Field(20.0, description="See `sinks_of`.")
 
 
 class ShareWork(ModelWork):
     """Where the attention of some rows of a sample goes, by block and head.
 
-    Arguments: "others", see `others_by_sample`. Result: for each of `SHARES` a list per block with
-    a number per head, NaN where it is not known; "area", the region's share of the image rows, or
-    None; "dimensions", those by which sinks are known in any block; "rows", how many image rows
-    there are; "sink_rows", how many of them are sinks in any block.
+    Arguments: "region", the names of the key regions; "others", see `others_by_sample`.
+
+    Result: for each of `SHARES` a list per block with a number per head, NaN where it is not known;
+    "area", the region's share of the image rows, or None; "dimensions", those by which sinks are
+    known in any block; "rows", how many image rows there are; "sink_rows", how many of them are
+    sinks in any block.
     """
 
     Options: ClassVar[type[Options]] = ShareOptions
@@ -79,9 +80,8 @@ class ShareWork(ModelWork):
         sites = attention_sites(vlm)
         inputs = [vlm.sites.resolve(f"{_block(site)}:in")[0] for site in sites]
         queries = [Selector.parse(self.options.query).positions(layout) for layout in layouts]
-        region = self.options.region
         places = [
-            Place.of(layout, region, unit.arguments["others"])
+            Place.of(layout, unit.arguments["region"], unit.arguments["others"])
             for layout, unit in zip(layouts, units, strict=True)
         ]
         told: list[dict[str, Any]] = [{name: [] for name in SHARES} for _ in units]
@@ -165,7 +165,6 @@ class MapOptions(Options):
     """Options of `MapWork`."""
 
     query: str = Field("last", description="The rows whose attention and rollout it is.")
-    region: str = Field("", description="See `ShareOptions`.")
     methods: tuple[str, ...] = Field(("attention",), description="Names of methods.")
     heads: tuple[int, ...] | None = Field(None, description="Heads that are told alone.")
 
@@ -175,7 +174,8 @@ class MapWork(ModelWork):
 
     What is followed is the logit of the answer that the model gives, less that of its strongest
     rival. Arguments: "prefix", the tokens that all choices begin with; "among", the next one of
-    each, or none: any token; "drawn", whether maps of single blocks are wanted.
+    each, or none: any token; "drawn", whether maps of single blocks are wanted; "region", the
+    names of the key regions.
 
     Result: "tokens", the two that are compared; "left_out", by method why it cannot be had;
     "region", by method the share of the map's positive part that lies in the key region, or None;
@@ -204,7 +204,7 @@ class MapWork(ModelWork):
         readers, left_out = self._readers(vlm, batch, tokens)
         told = []
         for i, layout in enumerate(batch.layouts[Axis.LLM].samples):
-            place, image = Place.of(layout, self.options.region), layout.kinds == TokenKind.IMAGE
+            place, image = Place.of(layout, given[i]["region"]), layout.kinds == TokenKind.IMAGE
             found: dict[str, JSON] = {"tokens": tokens[i], "left_out": left_out}
             found["region"] = {
                 name: _positive_share(reader.whole(i)[image], place)

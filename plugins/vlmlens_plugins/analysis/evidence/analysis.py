@@ -10,11 +10,13 @@ import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import MissingAnnotation, SpecError
+from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.statistics import holm
 from vlmlens_plugins.analysis._altered import Question, ask
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
+from vlmlens_plugins.analysis._key_regions import check_regions, key_regions
 from vlmlens_plugins.analysis._sweeps.effects import too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
@@ -23,7 +25,6 @@ from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
 from vlmlens_plugins.analysis.evidence.conditions import answered
 from vlmlens_plugins.analysis.evidence.measured import Scores, TaskNumbers, numbers, scores
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
-from vlmlens_plugins.analysis.evidence.regions import check_regions, key_regions
 from vlmlens_plugins.analysis.evidence.tables import figures, tables
 from vlmlens_plugins.analysis.evidence.verdict import judge
 
@@ -52,6 +53,13 @@ class Evidence(Analysis):
                 hint="Give the table an image column, or leave the analysis out.",
             )
         keys = key_regions(shown, self.options.region)
+        if not any(keys):
+            raise MissingAnnotation(
+                "The evidence analysis hides a region of the image, and no sample has one.",
+                subject=REGIONS,
+                hint='Give samples an attribute `regions`: {"NAME": [left, top, right, bottom]}, '
+                "in pixels, or masks; see docs/evidence.md.",
+            )
         if any(sample.label is not None for sample in shown):
             _check_followed(_labelled(shown, keys)[0])
         first = self._first(shown)

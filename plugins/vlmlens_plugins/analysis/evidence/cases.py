@@ -11,9 +11,10 @@ import numpy as np
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._altered import Area, Canvas
+from vlmlens_plugins.analysis._key_regions import Names
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._tasks import ALL
-from vlmlens_plugins.analysis.evidence.regions import Names, Places, places
+from vlmlens_plugins.analysis.evidence.places import Places, places
 
 Drawn = TypeVar("Drawn")
 
