@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from vlmlens.abc import AnalysisContext, ColumnStore, ModelAdapter, WorkUnit
-from vlmlens.errors import CompositionError, DataError, MissingAnnotation
+from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens.testing import check_work
@@ -328,7 +328,7 @@ def test_too_few_of_one_class_are_inconclusive(wrong: int, labels: str, expected
 def test_what_is_inside_is_what_transformers_gives() -> None:
     eager = tiny_model("eager")
     units = [
-        WorkUnit(one, {"prefix": [], "answer": [[70, 71]], "object": [[80], [90]], "region": ""})
+        WorkUnit(one, {"prefix": [], "answer": [[70, 71]], "object": [[80], [90]], "region": []})
         for one in SEEN
     ]
     found = Inside(InsideOptions(depths=(0.5, 1.0))).run(tiny_model(), units)
@@ -360,7 +360,7 @@ def test_what_is_inside_is_what_transformers_gives() -> None:
 
 
 def test_results_depend_on_their_unit_alone(vlm: ModelAdapter, scenes: list[Sample]) -> None:
-    told = {"prefix": [], "answer": [[70]], "object": [], "region": "main"}
+    told = {"prefix": [], "answer": [[70]], "object": [], "region": ["main"]}
     units = [WorkUnit(one, told) for one in scenes[:3]]
     check_work(vlm, Inside(InsideOptions(coordinates=16)), units)
     (one,) = Inside(InsideOptions(coordinates=16)).run(vlm, units[:1])
@@ -372,14 +372,14 @@ def test_the_place_of_the_peak_is_held_to_the_region(
     vlm: ModelAdapter, scenes: list[Sample]
 ) -> None:
     """The whole picture as region: always inside, and the chance is 1; a corner: its share."""
-    told = {"prefix": [], "answer": [[70]], "object": [], "region": "it"}
+    told = {"prefix": [], "answer": [[70]], "object": [], "region": ["it"]}
     width = scenes[0].open_images()[0].width
     for box, chance in (((0, 0, width, width), 1.0), ((0, 0, 16, 16), 1 / 64)):
         sample = replace(scenes[0], attributes={"regions": json.dumps({"it": box})})
         (one,) = Inside().run(vlm, [WorkUnit(sample, told)])
         assert one["chance"] == chance
         assert one["answer"]["inside"] == [1.0, 1.0] if chance == 1 else True
-    (one,) = Inside().run(vlm, [WorkUnit(sample, {**told, "region": "other"})])
+    (one,) = Inside().run(vlm, [WorkUnit(sample, {**told, "region": ["other"]})])
     assert one["chance"] is one["answer"]["inside"] is None
 
 
@@ -465,7 +465,7 @@ def test_open_questions_are_answered_in_words(vlm: ModelAdapter, scenes: list[Sa
         ({"label": None}, {}, MissingAnnotation, "samples with an image and a label"),
         ({"label": "x", "choices": ("X",)}, {}, MissingAnnotation, "one of the choices"),
         ({}, {"object": "objekt"}, MissingAnnotation, "attribute 'objekt'"),
-        ({}, {"region": "mian"}, MissingAnnotation, "has a region 'mian'"),
+        ({}, {"region": "mian"}, SpecError, "has a region 'mian'"),
         ({"label": "red"}, {"target": "absent"}, MissingAnnotation, "say that an object is absent"),
         ({"attributes": {"regions": "{"}}, {}, DataError, "regions"),
         ({"attributes": {"regions": '{"a": [0, 0, 999, 9]}'}}, {}, DataError, "outside its"),

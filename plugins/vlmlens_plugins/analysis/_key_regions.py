@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vlmlens.errors import DataError, MissingAnnotation, SpecError
+from vlmlens.errors import DataError, MissingAnnotation, SpecError, did_you_mean
 from vlmlens.regions import ATTRIBUTE, Shape, check_inside, regions_of
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._altered import Area, Canvas
@@ -140,5 +140,5 @@ def _check_met(task: str, text: str, samples: Sequence[Sample]) -> None:
         raise SpecError(
             f"No sample of the task {task!r} has a region {missing[0]!r}.",
             subject=missing[0],
-            hint=f"Its samples have {', '.join(known)}.",
+            hint=did_you_mean(missing[0], known) or f"Its samples have {', '.join(known)}.",
         )

@@ -17,6 +17,18 @@ Floats = npt.NDArray[np.float64]
 _ROWS = 1024
 
 
+def parting(ids: Sequence[Sequence[int]]) -> int | None:
+    """How many tokens all answers begin with; None if they do not part before the shortest ends.
+
+    >>> parting([[5, 6, 7], [5, 8]]), parting([[5], [5, 6]])
+    (1, None)
+    """
+    for number, tokens in enumerate(zip(*ids, strict=False)):
+        if len(set(tokens)) > 1:
+            return number
+    return None
+
+
 class AnswerScorer:
     """Scores the answers of one model; remembers how it would write each choice.
 

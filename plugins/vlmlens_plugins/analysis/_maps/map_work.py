@@ -11,6 +11,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens_plugins.analysis._maps.aims import Aim
 from vlmlens_plugins.analysis._maps.maps import PatchMap
 from vlmlens_plugins.analysis._maps.methods import METHODS
+from vlmlens_plugins.analysis._scoring import parting
 from vlmlens_plugins.analysis._sweeps.work import encoded
 
 
@@ -56,8 +57,7 @@ def _unit(vlm: ModelAdapter, method: str, aim: Aim) -> WorkUnit:
     prefix, tokens = own[:0], own[:1]
     if aim.rival is not None:
         other = vlm.answer_ids(aim.answers[aim.rival])
-        pairs = enumerate(zip(own, other, strict=False))
-        apart = next((i for i, (a, b) in pairs if a != b), None)
+        apart = parting([own, other])
         if apart is not None:
             prefix, tokens = own[:apart], [own[apart], other[apart]]
     given = {"method": method, "prefix": list(prefix), "tokens": list(tokens)}

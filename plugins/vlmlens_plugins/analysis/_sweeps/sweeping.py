@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from vlmlens.abc import AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import CompositionError, SpecError
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._scoring import parting
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
 from vlmlens_plugins.analysis._sweeps.swept import Swept
 from vlmlens_plugins.analysis._sweeps.work import (
@@ -83,8 +84,8 @@ def answer_tokens(
     kept, prefixes, tokens, left_out = [], [], [], []
     for item in items:
         ids = [known.setdefault(text, vlm.answer_ids(text)) for text in item.answers]
-        shared = _shared(ids)
-        if min(map(len, ids)) <= shared:
+        shared = parting(ids) if len(ids) > 1 else 0
+        if shared is None or not ids[0]:
             left_out.append(item.target.id)
             continue
         kept.append(item)
@@ -246,15 +247,3 @@ def _together(items: Sequence[Item], size: int) -> list[list[int]]:
             found.append([])
         found[-1].append(i)
     return found
-
-
-def _shared(ids: Sequence[Sequence[int]]) -> int:
-    """How many tokens all begin with; 0 for a single one."""
-    if len(ids) == 1:
-        return 0
-    shared = 0
-    for tokens in zip(*ids, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        shared += 1
-    return shared

@@ -49,8 +49,7 @@ class AttentionAnalysis(Analysis):
             )
         chosen = self._chosen(samples, from_model=True)[0]
         for sample, own in zip(chosen, key_regions(chosen, self.options.region), strict=True):
-            if own:
-                check_regions(sample, own)
+            check_regions(sample, own)
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]

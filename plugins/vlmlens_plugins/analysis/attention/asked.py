@@ -13,6 +13,7 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._key_regions import Names
 from vlmlens_plugins.analysis._maps.attending import attention_sites
+from vlmlens_plugins.analysis._scoring import parting
 from vlmlens_plugins.analysis.attention.measured import Measured
 from vlmlens_plugins.analysis.attention.options import AttentionOptions
 from vlmlens_plugins.analysis.attention.places import others_by_sample
@@ -113,10 +114,7 @@ def _units(
 def _next_tokens(vlm: ModelAdapter, sample: Sample) -> tuple[list[int], list[int]]:
     """What all choices begin with, and the next token of each; nothing where they do not differ."""
     ids = [vlm.answer_ids(choice) for choice in sample.choices]
-    if len(ids) < 2:
-        return [], []
-    pairs = enumerate(zip(*ids, strict=False))
-    same = next((i for i, tokens in pairs if len(set(tokens)) > 1), None)
+    same = parting(ids)
     if same is None:
         return [], []
     return list(ids[0][:same]), [own[same] for own in ids]

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
-from vlmlens.regions import ATTRIBUTE, check_inside, regions_of
+from vlmlens.regions import ATTRIBUTE
 from vlmlens.results import Result
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._blank_images import image_sizes
+from vlmlens_plugins.analysis._key_regions import check_regions, key_regions
 from vlmlens_plugins.analysis._sweeps.sweeping import check_writes, heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.hallucination.asked import Case, asked, says_absent, usable
@@ -53,7 +53,8 @@ class Hallucination(Analysis):
             )
         if self.options.target == ABSENT:
             self._check_absent(known)
-        self._check_region(known, attributes)
+        for sample, own in zip(known, key_regions(known, self.options.region), strict=True):
+            check_regions(sample, own)
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
@@ -102,21 +103,6 @@ class Hallucination(Analysis):
                 "numbers are not finite."
             )
         return kept
-
-    def _check_region(self, samples: Sequence[Sample], attributes: Sequence[str]) -> None:
-        """A region that the options name is there."""
-        name = self.options.region
-        parts = [regions_of(sample.attributes.get(ATTRIBUTE), sample.id) for sample in samples]
-        for sample, own in zip(samples, parts, strict=True):
-            if own:
-                check_inside(own, image_sizes(sample), sample.id)
-        known = sorted({region for one in parts for region in one} | set(attributes))
-        if name != _DEFAULTS["region"].default and name not in known:
-            raise MissingAnnotation(
-                f"No sample has a region {name!r}, or an attribute of that name.",
-                subject=name,
-                hint=did_you_mean(name, known) or "Leave analysis.hallucination.region out.",
-            )
 
     def _check_absent(self, samples: Sequence[Sample]) -> None:
         if any(says_absent(str(sample.label), self.options) for sample in samples):
@@ -169,7 +155,7 @@ class Hallucination(Analysis):
             "a probe on image rows": not any(c.inside["image"] for c in cases),
         }
         if any(case.sample.attributes.get(ATTRIBUTE) for case in cases):
-            place = "the place of the highest confidence (no sample has the region that is named, "
+            place = "the place of the highest confidence (no sample has a key region, "
             place += "or image rows have no place in the image)"
             lacks[place] = all(case.inside["chance"] is None for case in cases)
         for what, lacking in lacks.items():

@@ -12,7 +12,8 @@ from vlmlens.abc.model_work import JSON
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import handed_over
-from vlmlens_plugins.analysis._scoring import AnswerScorer
+from vlmlens_plugins.analysis._key_regions import Names, key_regions
+from vlmlens_plugins.analysis._scoring import AnswerScorer, parting
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers, normalized
 from vlmlens_plugins.analysis.hallucination.options import ABSENT, HallucinationOptions
@@ -101,17 +102,23 @@ def asked(
     context: AnalysisContext, samples: Sequence[Sample], options: HallucinationOptions
 ) -> list[Case]:
     """Ask the questions: the answers, the same without the image, and what is inside."""
+    vlm = context.model()
+    edited = bool(vlm.active_edits)
     written = _written(context, [one for one in samples if not one.choices], options)
     lists = [sample.choices or (written[sample.id],) for sample in samples]
     plain = [WorkUnit(s, {"choices": list(c)}) for s, c in zip(samples, lists, strict=True)]
     seeing = context.run_units(ChoiceScores(), plain)
     answers = [own[int(np.argmax(logs))] for own, logs in zip(lists, seeing, strict=True)]
-    hidden = [_blind(s, c, options, context.seed) for s, c in zip(samples, lists, strict=True)]
+    hidden = [
+        _blind(sample, choices, options, context.seed, edited=edited)
+        for sample, choices in zip(samples, lists, strict=True)
+    ]
     blind = context.run_units(ChoiceScores(), hidden)
-    spoken = AnswerScorer(context.model())
+    spoken = AnswerScorer(vlm)
+    regions = key_regions(samples, options.region)
     units = [
-        WorkUnit(sample, _arguments(spoken, sample, answer, options))
-        for sample, answer in zip(samples, answers, strict=True)
+        WorkUnit(sample, _arguments(spoken, sample, answer, region, options))
+        for sample, answer, region in zip(samples, answers, regions, strict=True)
     ]
     work = Inside(InsideOptions(depths=options.depths))
     found = context.run_units(work, units)
@@ -154,9 +161,14 @@ def _written(
 
 
 def _blind(
-    sample: Sample, choices: Sequence[str], options: HallucinationOptions, seed: int
+    sample: Sample,
+    choices: Sequence[str],
+    options: HallucinationOptions,
+    seed: int,
+    *,
+    edited: bool,
 ) -> WorkUnit:
-    shown, said = handed_over(sample, options.blank, seed)
+    shown, said = handed_over(sample, options.blank, seed, regions=edited)
     return WorkUnit(shown, {**said, "choices": list(choices)})
 
 
@@ -197,32 +209,22 @@ def _sure(
 
 
 def _arguments(
-    scorer: AnswerScorer, sample: Sample, answer: str, options: HallucinationOptions
+    scorer: AnswerScorer,
+    sample: Sample,
+    answer: str,
+    region: Names,
+    options: HallucinationOptions,
 ) -> dict[str, JSON]:
     """What `Inside` is told of a sample."""
     own = scorer.answer_ids(answer)
-    shared = _shared([own, *map(scorer.answer_ids, sample.choices)]) if sample.choices else 0
+    shared = parting([own, *map(scorer.answer_ids, sample.choices)]) or 0
     words = object_of(sample, options.object).split()
     return {
         "prefix": own[:shared],
         "answer": [_spoken(scorer.vlm, own[shared:])] if own else [],
         "object": [_spoken(scorer.vlm, scorer.answer_ids(word)) for word in words],
-        "region": region_of(sample, options.region),
+        "region": list(region),
     }
-
-
-def region_of(sample: Sample, name: str) -> str:
-    """The name of the region that a sample is about: its attribute of that name, or the name."""
-    own = sample.attributes.get(name)
-    return name if own is None else str(own)
-
-
-def _shared(ids: Sequence[Sequence[int]]) -> int:
-    """How many tokens all begin with; 0 where they do not part before the shortest ends."""
-    for number, tokens in enumerate(zip(*ids, strict=False)):
-        if len(set(tokens)) > 1:
-            return number
-    return 0
 
 
 def _spoken(vlm: ModelAdapter, ids: Sequence[int]) -> list[int]:

@@ -35,9 +35,11 @@ class HallucinationOptions(Options):
         "object",
         description="The attribute with the named object; without it, the question's text.",
     )
-    region: str = Field(
-        "region",
-        description="The attribute that names the region to look at, or a region's name.",
+    region: str | dict[str, str] | None = Field(
+        None,
+        description="The key region: a name, several with +, or * for all of a sample's regions; "
+        "or such a name for each task. Default: the sample's attribute `region`; in tasks without "
+        "it, all its regions.",
     )
     samples: int = Field(
         400, ge=1, description="Use at most so many samples of each task, the first ones."

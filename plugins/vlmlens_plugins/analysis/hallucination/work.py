@@ -39,8 +39,9 @@ class Inside(ModelWork):
     """What is seen inside in the pass that gives the answer's first deciding token.
 
     Arguments: "prefix", tokens that all answers begin with; "answer" and "object", words as lists
-    of tokens, see `Confidence`; "region", a region's name or "". Result: "entropy" of the next
-    token, in nats; "answer" and "object", each with the internal confidence without and with the
+    of tokens, see `Confidence`; "region", the names of its key regions.
+
+    Result: "entropy" of the next token, in nats; "answer" and "object", each with the internal confidence without and with the
     final norm and whether its place is in the region; "chance", the region's share of the image
     rows; "looks", the share of attention on image rows by block; "image" and "last", hidden states
     by depth. What the model does not have is null.
@@ -172,11 +173,11 @@ def _at(blocks: Sequence[Site], depths: Sequence[float]) -> list[str]:
 
 def _region(unit: WorkUnit, layout: TokenLayout | None) -> np.ndarray[Any, Any] | None:
     """Which image rows lie in the region; None where that is not known."""
-    name = unit.arguments["region"]
-    if not name or layout is None:
+    names = unit.arguments["region"]
+    if not names or layout is None:
         return None
     try:
-        rows = Selector.parse(f"image.region({name})").positions(layout)
+        rows = [Selector.parse(f"image.region({name})").positions(layout) for name in names]
     except SelectorError:
         return None
-    return np.isin(layout.positions(TokenKind.IMAGE), rows)
+    return np.isin(layout.positions(TokenKind.IMAGE), np.concatenate(rows))
