@@ -41,10 +41,10 @@ class Inside(ModelWork):
     Arguments: "prefix", tokens that all answers begin with; "answer" and "object", words as lists
     of tokens, see `Confidence`; "region", the names of its key regions.
 
-    Result: "entropy" of the next token, in nats; "answer" and "object", each with the internal confidence without and with the
-    final norm and whether its place is in the region; "chance", the region's share of the image
-    rows; "looks", the share of attention on image rows by block; "image" and "last", hidden states
-    by depth. What the model does not have is null.
+    Result: "entropy" of the next token, in nats; "answer" and "object", each with the internal
+    confidence without and with the final norm and whether its place is in the region; "chance",
+    the region's share of the image rows; "looks", the share of attention on image rows by
+    block; "image" and "last", hidden states by depth. What the model does not have is null.
     """
 
     Options: ClassVar[type[Options]] = InsideOptions
