@@ -116,8 +116,9 @@ def _reasons(task: TaskNumbers, judged: Judged) -> str:
     parts = []
     if "need" in task.shares:
         shares = task.shares
+        hidden = "the key region" if judged.verdict is Verdict.INCONCLUSIVE else "it"
         parts.append(
-            f"hiding it takes away {_interval(shares['need'])} of what the image does, hiding "
+            f"hiding {hidden} takes away {_interval(shares['need'])} of what the image does, hiding "
             f"random regions of equal area {_percent(shares['random'].value)}"
         )
     if follows.groups:
