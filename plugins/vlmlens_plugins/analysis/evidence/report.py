@@ -118,8 +118,8 @@ def _reasons(task: TaskNumbers, judged: Judged) -> str:
         shares = task.shares
         hidden = "the key region" if judged.verdict is Verdict.INCONCLUSIVE else "it"
         parts.append(
-            f"hiding {hidden} takes away {_interval(shares['need'])} of what the image does, hiding "
-            f"random regions of equal area {_percent(shares['random'].value)}"
+            f"hiding {hidden} takes away {_interval(shares['need'])} of what the image does, "
+            f"hiding random regions of equal area {_percent(shares['random'].value)}"
         )
     if follows.groups:
         parts.append(f"{_interval(follows)} of the answers follow an exchanged image")
