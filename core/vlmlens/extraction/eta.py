@@ -55,6 +55,4 @@ class Pace:
         rates = [spent / done for spent, done in zip(seconds, measured, strict=True)]
         spread = 2 * statistics.stdev(rates) / math.sqrt(len(rates)) / rate if rate else 0.0
         spread = max(spread, _LEAST)
-        return Expectation(
-            work * rate * max(0.0, 1 - spread), work * rate * (1 + spread), len(measured)
-        )
+        return Expectation(work * rate / (1 + spread), work * rate * (1 + spread), len(measured))
