@@ -1,0 +1,63 @@
+"""Rows of activations, sample by sample: what SAEs are trained and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+
+class Rows(Protocol):
+    """The rows of one column, of numbered samples.
+
+    `StoredRows` reads them from a store, `ModelRows` from passes of the model, `TensorRows` from
+    memory, `JoinedRows` puts those of several columns side by side.
+    """
+
+    @property
+    def column(self) -> str:
+        """The column's name; "" if it has none."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row has."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def read(self, samples: Sequence[int]) -> list[torch.Tensor]:
+        """The rows of these samples, float32 `[k, width]` each; k may be 0.
+
+        Equal numbers give equal rows, in whatever order and company they are asked for.
+        """
+
+
+class TensorRows:
+    """Rows that are in memory.
+
+    Args:
+        rows: float `[n, width]`.
+        lengths: How many rows each sample has; None: each row is a sample.
+        column: The column's name.
+    """
+
+    def __init__(
+        self, rows: torch.Tensor, lengths: Sequence[int] | None = None, column: str = ""
+    ) -> None:
+        self._rows, self.column = rows, column
+        self._parts = None if lengths is None else rows.split(list(lengths))
+
+    @property
+    def width(self) -> int:
+        """See `Rows.width`."""
+        return int(self._rows.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._rows) if self._parts is None else len(self._parts)
+
+    def read(self, samples: Sequence[int]) -> list[torch.Tensor]:
+        """See `Rows.read`."""
+        if self._parts is None:
+            return list(self._rows[list(samples)].float().split(1))
+        return [self._parts[i].float() for i in samples]
