@@ -12,9 +12,10 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
-from vlmlens_plugins.sae.rows import Rows, TensorRows
+from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 
 __all__ = [
-    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
+    "About", "Activation", "Gated", "JumpRelu", "KeptRows", "Relu", "Rows", "Sae", "TensorRows",
+    "TopK",
 ]  # fmt: skip
