@@ -16,8 +16,9 @@ from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, T
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
+from vlmlens_plugins.sae.training import Recipe, Trained, train
 
 __all__ = [
-    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "Statistics",
-    "TensorFeed", "TensorRows", "TopK",
+    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "Recipe", "Relu", "Rows", "Sae",
+    "Statistics", "TensorFeed", "TensorRows", "TopK", "Trained", "train",
 ]  # fmt: skip
