@@ -12,9 +12,11 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
+from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 
 __all__ = [
     "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
+    "open_sae", "save_sae", "sparsity_of",
 ]  # fmt: skip
