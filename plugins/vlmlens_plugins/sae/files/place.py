@@ -171,6 +171,30 @@ class Config:
             name: self.values[name] for name in names if isinstance(self.values.get(name), plain)
         }
 
+    def must_be(self, name: str, found: int, default: int | None = None) -> None:
+        """Refuse a configuration whose number is not that of the tensors.
+
+        Raises:
+            DataError: They differ.
+        """
+        said = self.whole(name, default)
+        if said != found:
+            raise self.place.refused(
+                f"its configuration says {name} = {said}, its tensors say {found}"
+            )
+
+    def must_expand(self, name: str, inputs: int, features: int, default: int | None) -> None:
+        """Refuse a configuration whose factor does not make the features of the inputs.
+
+        Raises:
+            DataError: It does not.
+        """
+        if self.whole(name, default) * inputs != features:
+            raise self.place.refused(
+                f"its configuration says {name} = {self.whole(name, default)}, its tensors have "
+                f"{features} features for {inputs} inputs"
+            )
+
     def _wrong(self, name: str, expected: str) -> DataError:
         found = repr(self.values.get(name))
         shown = found if len(found) <= 60 else found[:59] + "…"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
@@ -15,6 +13,7 @@ from vlmlens_plugins.sae.files.place import Config, Place
 from vlmlens_plugins.sae.files.record import from_record
 from vlmlens_plugins.sae.files.saelens_write import CONFIG, OURS, SPARSITY, WEIGHTS
 from vlmlens_plugins.sae.files.tensors import Tensors, of_safetensors
+from vlmlens_plugins.sae.files.weights import Weights
 from vlmlens_plugins.sae.sae import Sae
 
 _FIRST = Version("6.0.0rc0")
@@ -166,18 +165,18 @@ def _made(
     crosses = architecture in _TRANSCODERS
     if crosses and (config.flag("apply_b_dec_to_input") or layer_norm):
         raise config.place.refused("it is a transcoder that changes its rows first")
-    parts = {name: tensors.take(name) for name in ("W_enc", "W_dec", "b_dec")}
-    gated = architecture == "gated"
-    parts["b_enc"] = torch.zeros(_last(parts["W_enc"])) if gated else tensors.take("b_enc")
-    if "skip" in architecture:
-        parts["W_skip"] = tensors.turned("W_skip")
+    found = Weights.plain(tensors, bias="" if architecture == "gated" else "b_enc")
+    skip = tensors.turned("W_skip") if "skip" in architecture else None
     subtract = not crosses and config.flag("apply_b_dec_to_input", True)
-    rescaled = config.flag("rescale_acts_by_decoder_norm", architecture in _TRAINING)
-    if rescaled and architecture in ("topk", *_TRAINING) and not ours:
-        parts |= _folded(parts)
-    activation = _activation(config, architecture, tensors, parts["b_enc"], ours and rescaled)
-    made: Mapping[str, Any] = parts
-    return Sae(**made, activation=activation, subtract=subtract, layer_norm=layer_norm)
+    rescaled = architecture in ("topk", *_TRAINING) and config.flag(
+        "rescale_acts_by_decoder_norm", architecture in _TRAINING
+    )
+    activation = _activation(config, architecture, tensors, found.b_enc, ours and rescaled)
+    if rescaled and not ours:
+        found = found.folded()
+    return found.sae(
+        activation, subtract=subtract, layer_norm=layer_norm, skip=skip, crosses=crosses
+    )
 
 
 def _activation(
@@ -196,30 +195,9 @@ def _activation(
     return JumpRelu(found.clamp(min=0))
 
 
-def _folded(parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights whose codes are those of SAELens, which multiplies them by the decoder's norms."""
-    norms = parts["W_dec"].norm(dim=-1)
-    return {
-        "W_enc": parts["W_enc"] * norms,
-        "b_enc": parts["b_enc"] * norms,
-        "W_dec": parts["W_dec"] / norms.clamp(min=1e-8)[:, None],
-    }
-
-
-def _last(tensor: torch.Tensor) -> int:
-    return int(tensor.shape[-1]) if tensor.ndim else 0
-
-
 def _check_widths(config: Config, sae: Sae, architecture: str) -> None:
     wanted = {"d_in": sae.inputs, "d_sae": sae.features}
     if architecture in _TRANSCODERS:
         wanted["d_out"] = sae.outputs
-    elif sae.inputs != sae.outputs:
-        raise config.place.refused(
-            f"its decoder writes {sae.outputs} numbers, its encoder reads {sae.inputs}"
-        )
     for name, width in wanted.items():
-        if config.whole(name) != width:
-            raise config.place.refused(
-                f"its configuration says {name} = {config.whole(name)}, its tensors say {width}"
-            )
+        config.must_be(name, width)

@@ -166,7 +166,12 @@ def _rates(sae: Sae, sparsity: Sequence[float]) -> torch.Tensor:
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     from safetensors.torch import save_file
 
-    plain = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
+    plain = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+    seen: set[int] = set()
+    for name, each in plain.items():  # safetensors refuses tensors that share memory
+        if each.untyped_storage().data_ptr() in seen:
+            plain[name] = each.clone()
+        seen.add(each.untyped_storage().data_ptr())
     save_file(plain, path)
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import struct
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -64,15 +64,28 @@ class Tensors:
         return found.T.contiguous()
 
     def number(self, name: str) -> float:
-        """A tensor of a single number.
+        """A tensor of a single finite number.
 
         Raises:
-            DataError: There is none, or it holds several.
+            DataError: There is none, or it holds something else.
         """
         found = self._taken(name)
         if found.numel() != 1:
             raise self._place.refused(f"its tensor {name!r} holds {found.numel()} numbers, not one")
+        if not math.isfinite(found.item()):
+            raise self._place.refused(f"its tensor {name!r} is {found.item()}")
         return float(found.item())
+
+    def whole(self, name: str) -> int:
+        """A tensor of a single whole number.
+
+        Raises:
+            DataError: There is none, or it holds something else.
+        """
+        found = self.number(name)
+        if not found.is_integer():
+            raise self._place.refused(f"its tensor {name!r} is {found}, expected a whole number")
+        return int(found)
 
     def spare(self, *names: str) -> None:
         """Leave out tensors that do not change codes."""
@@ -219,7 +232,14 @@ def _classes(text: bytes) -> Iterator[str]:
             yield f"pickle {operation.name}"
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file begins as the archives of `torch.save` do."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+def mentions(place: Place, name: str, *words: str) -> bool:
+    """Whether a file is an archive of `torch.save` whose pickle has all these words."""
+    try:
+        with zipfile.ZipFile(place.file(name)) as archive:
+            listed = [each for each in archive.infolist() if each.filename.endswith("/data.pkl")]
+            if len(listed) != 1 or listed[0].file_size > _LARGEST_PICKLE:
+                return False
+            text = archive.read(listed[0])
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error):
+        return False
+    return all(word.encode() in text for word in words)
