@@ -15,6 +15,7 @@ from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
+from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
@@ -24,4 +25,6 @@ __all__ = [
     "TopK",
     "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "Recipe", "Relu", "Rows", "Sae",
     "Statistics", "TensorFeed", "TensorRows", "TopK", "Trained", "train",
+    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
+    "open_sae", "save_sae", "sparsity_of",
 ]  # fmt: skip
