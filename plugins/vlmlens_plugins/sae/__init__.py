@@ -4,6 +4,7 @@ The analysis `sae` and the interventions `sae.*` use this package; it uses neith
 SAE and rows of numbers; what a model does with it is theirs.
 
 - `sae.py`, `activations.py`, `about.py`: the SAE as it is used;
+- `baselines.py`: dictionaries that nobody trained, to hold it against;
 - `rows.py`: rows by sample; a new source of rows is a class with the same three methods;
 - `batches.py`: what training reads; a new feed is a class with these methods;
 - `training/`: one module per kind of SAE, and the loop that they share;
@@ -13,18 +14,15 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
-from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
 from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
-from vlmlens_plugins.sae.rows import Rows, TensorRows
+from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
 
 __all__ = [
-    "About", "Activation", "Gated", "JumpRelu", "KeptRows", "Relu", "Rows", "Sae", "TensorRows",
-    "TopK",
-    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "Recipe", "Relu", "Rows", "Sae",
-    "Statistics", "TensorFeed", "TensorRows", "TopK", "Trained", "train",
-    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
-    "open_sae", "save_sae", "sparsity_of",
+    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "KeptRows",
+    "Recipe", "Relu", "Rows", "Sae",
+    "Statistics", "TensorFeed", "TensorRows", "TopK", "Trained",
+    "open_sae", "save_sae", "sparsity_of", "train",
 ]  # fmt: skip
