@@ -14,10 +14,21 @@ SAE and rows of numbers; what a model does with it is theirs.
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
+from vlmlens_plugins.sae.feeding import (
+    JoinedRows,
+    ModelRows,
+    Passes,
+    Shuffled,
+    SomeRows,
+    StoredRows,
+    equal_scales,
+    row_layouts,
+)
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 
 __all__ = [
-    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "Statistics",
-    "TensorFeed", "TensorRows", "TopK",
+    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows", "Passes",
+    "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows", "TensorFeed",
+    "TensorRows", "TopK", "equal_scales", "row_layouts",
 ]  # fmt: skip
