@@ -28,7 +28,7 @@ from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 
 __all__ = [
-    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows", "Passes",
-    "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows", "TensorFeed",
-    "TensorRows", "TopK", "equal_scales", "row_layouts",
+    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows",
+    "Passes", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
+    "TensorFeed", "TensorRows", "TopK", "equal_scales", "row_layouts",
 ]  # fmt: skip
