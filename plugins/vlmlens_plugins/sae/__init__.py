@@ -26,9 +26,10 @@ from vlmlens_plugins.sae.feeding import (
 )
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
+from vlmlens_plugins.sae.training import Recipe, Trained, train
 
 __all__ = [
     "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows",
-    "Passes", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
-    "TensorFeed", "TensorRows", "TopK", "equal_scales", "row_layouts",
+    "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
+    "TensorFeed", "TensorRows", "TopK", "Trained", "equal_scales", "row_layouts", "train",
 ]  # fmt: skip

@@ -146,7 +146,10 @@ class Shuffled:
         self._batch, self._whole = int(state["batch"]), bool(state["whole"])
         self._sizes = Sizes(self._block, int(state["piece"]), float(state["mean"]))
         self._place = Place(int(state["epoch"]), int(state["first"]))
-        self._served, self._ready = int(state["served"]), None
+        self._served = int(state["served"])
+        begun, self._ready = self._ready, None
+        if begun is not None and begun[0].whole and self._whole:
+            self._ready = begun[0], begun[0].read(self._place)
         names = [f"left_{i}" for i in range(len(self._parts))]
         self._left = tuple(state[name].clone() for name in names if name in state)
 
