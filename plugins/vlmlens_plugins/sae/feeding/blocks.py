@@ -18,7 +18,7 @@ from vlmlens_plugins.sae.rows import Rows
 Numbers = npt.NDArray[np.int64]
 _PROBED = 16
 _PIECES = 8
-_MOST_SAMPLES = 2**14
+_MOST_SAMPLES = 2**10
 
 
 class Place(NamedTuple):

@@ -57,7 +57,8 @@ class Shuffled:
     ) -> None:
         _check(batch, seed, buffer)
         self._parts = rows
-        numbers = np.arange(len(rows[0])) if samples is None else np.array(samples, np.int64)
+        every = range(len(rows[0]) if rows else 0)
+        numbers = np.array(every if samples is None else samples, np.int64)
         _check_samples(rows, numbers, together)
         self._order = Order(numbers, seed, None if together is None else _coded(together))
         self._seed, self._buffer, self._asked = seed, buffer, batch
