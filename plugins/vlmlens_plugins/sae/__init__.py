@@ -17,6 +17,17 @@ from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, T
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
 from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
+from vlmlens_plugins.sae.feeding import (
+    JoinedRows,
+    ModelRows,
+    Passes,
+    Shuffled,
+    SomeRows,
+    StoredRows,
+    equal_scales,
+    row_layouts,
+)
+from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
 
@@ -25,4 +36,7 @@ __all__ = [
     "Recipe", "Relu", "Rows", "Sae",
     "Statistics", "TensorFeed", "TensorRows", "TopK", "Trained",
     "open_sae", "save_sae", "sparsity_of", "train",
+    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows",
+    "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
+    "TensorFeed", "TensorRows", "TopK", "Trained", "equal_scales", "row_layouts", "train",
 ]  # fmt: skip
