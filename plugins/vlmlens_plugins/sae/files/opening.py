@@ -68,8 +68,8 @@ def open_sae(path: str | Path, *, format: str | None = None) -> Sae:  # noqa: A0
         SpecError: There is no format of that name.
     """
     place = Place.at(path)
-    chosen = _recognised(place) if format is None else _named(format)
     try:
+        chosen = _recognised(place) if format is None else _named(format)
         sae = chosen.read(place)
     except OSError as error:
         raise place.refused(f"a file cannot be read ({error.strerror})") from error
