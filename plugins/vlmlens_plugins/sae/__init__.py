@@ -9,12 +9,14 @@ SAE and rows of numbers; what a model does with it is theirs.
 - `batches.py`: what training reads; a new feed is a class with these methods;
 - `training/`: one module per kind of SAE, and the loop that they share;
 - `feeding/`: rows from a store or from the model, shuffled in bounded memory;
-- `files/`: one module per format.
+- `files/`: one module per format; `belonging.py`: whether an SAE is used where it was trained;
+- `__main__.py`: files on the command line.
 """
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
+from vlmlens_plugins.sae.belonging import check_belongs
 from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.feeding import (
@@ -39,4 +41,6 @@ __all__ = [
     "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows",
     "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
     "TensorFeed", "TensorRows", "TopK", "Trained", "equal_scales", "row_layouts", "train",
+    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
+    "check_belongs", "open_sae", "save_sae", "sparsity_of",
 ]  # fmt: skip

@@ -68,8 +68,8 @@ def open_sae(path: str | Path, *, format: str | None = None) -> Sae:  # noqa: A0
         SpecError: There is no format of that name.
     """
     place = Place.at(path)
-    chosen = _recognised(place) if format is None else _named(format)
     try:
+        chosen = _recognised(place) if format is None else _named(format)
         sae = chosen.read(place)
     except OSError as error:
         raise place.refused(f"a file cannot be read ({error.strerror})") from error
@@ -104,9 +104,9 @@ def _unknown(place: Place) -> DataError:
         )
     inside = [] if place.weights else _inside(place)
     if inside:
-        return place.refused(
-            f"it holds several SAEs: {', '.join(map(repr, inside))}", "Name one of them."
-        )
+        more = ", and more" if len(inside) > _LISTED else ""
+        shown = ", ".join(map(repr, inside[:_LISTED])) + more
+        return place.refused(f"SAEs are inside it: {shown}", "Name one of them.")
     return place.refused(
         "it is of no known format", f"Known are: {', '.join(each.name for each in FORMATS)}."
     )
@@ -116,7 +116,7 @@ def _inside(place: Place) -> list[str]:
     """Paths of SAEs in folders below, shortest first; not all of many."""
     found: list[str] = []
     folders, seen = [place.folder], 0
-    while folders and seen < _MOST_FOLDERS and len(found) < _LISTED:
+    while folders and seen < _MOST_FOLDERS and len(found) <= _LISTED:
         folder = folders.pop(0)
         seen += 1
         for each in sorted(folder.iterdir()):

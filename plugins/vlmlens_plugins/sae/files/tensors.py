@@ -7,6 +7,7 @@ import math
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any
 
@@ -17,6 +18,9 @@ from vlmlens_plugins.sae.files.place import Place
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WHOLE = (torch.int32, torch.int64)
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile,
+               struct.error, zlib.error)  # fmt: skip
+"""What reading an archive raises that is damaged, encrypted or packed in unknown ways."""
 _MOST = 64
 _LARGEST_PICKLE = 1 << 20
 _ALLOWED = {
@@ -198,7 +202,7 @@ def _check_archive(place: Place, name: str, source: IO[bytes], size: int, hint: 
             classes = set(_classes(archive.read(listed[0]))) - _ALLOWED
     except DataError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+    except _UNREADABLE as error:
         raise place.refused(
             f"{name!r} is not what torch.save writes since torch 1.6",
             "Load it with the tool that wrote it, and save its state_dict with torch.save.",
@@ -240,6 +244,6 @@ def mentions(place: Place, name: str, *words: str) -> bool:
             if len(listed) != 1 or listed[0].file_size > _LARGEST_PICKLE:
                 return False
             text = archive.read(listed[0])
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error):
+    except _UNREADABLE:
         return False
     return all(word.encode() in text for word in words)
