@@ -5,6 +5,7 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 - `sae.py`, `activations.py`, `about.py`: the SAE as it is used;
 - `rows.py`: rows by sample; a new source of rows is a class with the same three methods;
+- `batches.py`: what training reads; a new feed is a class with these methods;
 - `training/`: one module per kind of SAE, and the loop that they share;
 - `feeding/`: rows from a store or from the model, shuffled in bounded memory;
 - `files/`: one module per format; `belonging.py`: whether an SAE is used where it was trained;
@@ -13,12 +14,25 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
+from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
 from vlmlens_plugins.sae.belonging import check_belongs
+from vlmlens_plugins.sae.feeding import (
+    JoinedRows,
+    ModelRows,
+    Passes,
+    Shuffled,
+    SomeRows,
+    StoredRows,
+    equal_scales,
+    row_layouts,
+)
 from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 
 __all__ = [
-    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
-    "check_belongs", "open_sae", "save_sae", "sparsity_of",
+    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows",
+    "Passes", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
+    "TensorFeed", "TensorRows", "TopK", "check_belongs", "equal_scales", "open_sae", "row_layouts",
+    "save_sae", "sparsity_of",
 ]  # fmt: skip
