@@ -29,6 +29,7 @@ from vlmlens_plugins.sae.feeding import (
     equal_scales,
     row_layouts,
 )
+from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
@@ -43,4 +44,7 @@ __all__ = [
     "TensorFeed", "TensorRows", "TopK", "Trained", "equal_scales", "row_layouts", "train",
     "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
     "check_belongs", "open_sae", "save_sae", "sparsity_of",
+    "Passes", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
+    "TensorFeed", "TensorRows", "TopK", "check_belongs", "equal_scales", "open_sae", "row_layouts",
+    "save_sae", "sparsity_of",
 ]  # fmt: skip
