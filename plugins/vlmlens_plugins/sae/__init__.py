@@ -5,6 +5,7 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 - `sae.py`, `activations.py`, `about.py`: the SAE as it is used;
 - `rows.py`: rows by sample; a new source of rows is a class with the same three methods;
+- `batches.py`: what training reads; a new feed is a class with these methods;
 - `training/`: one module per kind of SAE, and the loop that they share;
 - `feeding/`: rows from a store or from the model, shuffled in bounded memory;
 - `files/`: one module per format.
@@ -12,9 +13,11 @@ SAE and rows of numbers; what a model does with it is theirs.
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
+from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
 from vlmlens_plugins.sae.rows import Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 
 __all__ = [
-    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
+    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "Statistics",
+    "TensorFeed", "TensorRows", "TopK",
 ]  # fmt: skip
