@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import permutation_p
@@ -128,6 +129,54 @@ def areas(values: Floats, labels: Sequence[str], names: Sequence[str]) -> Floats
     ranks = _ranks(values)
     held = np.array([[label == name for label in labels] for name in names], np.float64)
     return _areas(held @ ranks, held.sum(1), len(values))
+
+
+def sparse_areas(values: csr_array, labels: Sequence[str], names: Sequence[str]) -> Floats:
+    """`areas` of many columns of numbers that are mostly 0, in time that grows with the others.
+
+    Args:
+        values: `[units, columns]`.
+        labels: The label of each unit.
+        names: The labels to separate.
+
+    Returns:
+        float64 `[names, columns]`.
+
+    >>> values = csr_array(np.array([[0.0, 2.0], [0.0, 0.0], [3.0, -1.0]]))
+    >>> sparse_areas(values, ["a", "b", "b"], ["a"]).tolist()
+    [[0.25, 1.0]]
+    """
+    units, columns = values.shape
+    kept = values.tocsc()
+    kept.eliminate_zeros()
+    column = np.repeat(np.arange(columns), np.diff(kept.indptr))
+    zeros = units - np.diff(kept.indptr)
+    negative = np.bincount(column[kept.data < 0], minlength=columns)
+    of_zero = negative + (zeros + 1) / 2
+    kept.data = _sparse_ranks(kept.data, column, kept.indptr[:-1], zeros) - of_zero[column]
+    held = np.array([[label == name for label in labels] for name in names], np.float64)
+    inside = held.sum(1)[:, None]
+    sums = (kept.T @ held.T).T + inside * of_zero
+    return _areas(sums, inside, units)
+
+
+def _sparse_ranks(
+    data: Floats,
+    column: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    zeros: npt.NDArray[np.int64],
+) -> Floats:
+    """Ranks of the numbers that are not 0 in their columns, from 1."""
+    order = np.lexsort((data, column))
+    own, ordered = column[order], data[order]
+    rank = np.arange(1, len(data) + 1) - starts[own] + np.where(ordered > 0, zeros[own], 0)
+    begins = np.ones(len(data), bool)
+    begins[1:] = (own[1:] != own[:-1]) | (ordered[1:] != ordered[:-1])
+    run = np.cumsum(begins) - 1
+    mean = np.bincount(run, rank) / np.maximum(np.bincount(run), 1)
+    found = np.empty(len(data))
+    found[order] = mean[run]
+    return found
 
 
 def usual(labels: Sequence[str | None]) -> list[str]:
