@@ -9,42 +9,24 @@ SAE and rows of numbers; what a model does with it is theirs.
 - `batches.py`: what training reads; a new feed is a class with these methods;
 - `training/`: one module per kind of SAE, and the loop that they share;
 - `feeding/`: rows from a store or from the model, shuffled in bounded memory;
-- `files/`: one module per format; `belonging.py`: whether an SAE is used where it was trained;
-- `__main__.py`: files on the command line.
+- `files/`: one module per format.
 """
 
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
-from vlmlens_plugins.sae.belonging import check_belongs
-from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
-from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.feeding import (
-    JoinedRows,
-    ModelRows,
-    Passes,
-    Shuffled,
-    SomeRows,
-    StoredRows,
-    equal_scales,
+    JoinedRows, ModelRows, PassedRows, Passes, Shuffled, SomeRows, StoredRows, equal_scales,
     row_layouts,
-)
-from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
-from vlmlens_plugins.sae.rows import Rows, TensorRows
+)  # fmt: skip
+from vlmlens_plugins.sae.files import check_belongs, open_sae, save_sae, sparsity_of
+from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
 
 __all__ = [
-    "About", "Activation", "Batch", "Feed", "Gated", "JumpRelu", "KeptRows",
-    "Recipe", "Relu", "Rows", "Sae",
-    "Statistics", "TensorFeed", "TensorRows", "TopK", "Trained",
-    "open_sae", "save_sae", "sparsity_of", "train",
-    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "ModelRows",
-    "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
-    "TensorFeed", "TensorRows", "TopK", "Trained", "equal_scales", "row_layouts", "train",
-    "About", "Activation", "Gated", "JumpRelu", "Relu", "Rows", "Sae", "TensorRows", "TopK",
-    "check_belongs", "open_sae", "save_sae", "sparsity_of",
-    "Passes", "Relu", "Rows", "Sae", "Shuffled", "SomeRows", "Statistics", "StoredRows",
-    "TensorFeed", "TensorRows", "TopK", "check_belongs", "equal_scales", "open_sae", "row_layouts",
-    "save_sae", "sparsity_of",
+    "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "KeptRows",
+    "ModelRows", "PassedRows", "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows",
+    "Statistics", "StoredRows", "TensorFeed", "TensorRows", "TopK", "Trained", "check_belongs",
+    "equal_scales", "open_sae", "row_layouts", "save_sae", "sparsity_of", "train",
 ]  # fmt: skip
