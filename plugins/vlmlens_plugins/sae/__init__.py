@@ -15,11 +15,19 @@ SAE and rows of numbers; what a model does with it is theirs.
 from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics, TensorFeed
+from vlmlens_plugins.sae.belonging import check_belongs
 from vlmlens_plugins.sae.feeding import (
-    JoinedRows, ModelRows, PassedRows, Passes, Shuffled, SomeRows, StoredRows, equal_scales,
+    JoinedRows,
+    ModelRows,
+    PassedRows,
+    Passes,
+    Shuffled,
+    SomeRows,
+    StoredRows,
+    equal_scales,
     row_layouts,
 )  # fmt: skip
-from vlmlens_plugins.sae.files import check_belongs, open_sae, save_sae, sparsity_of
+from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train

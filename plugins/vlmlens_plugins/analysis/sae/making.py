@@ -18,7 +18,16 @@ from vlmlens_plugins.analysis.sae.options import TrainOptions
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.settings import Setting, batch_size, rows_seen, settings
 from vlmlens_plugins.sae import (
-    About, JoinedRows, Recipe, Rows, Sae, Shuffled, Trained, open_sae, save_sae, train,
+    About,
+    JoinedRows,
+    Recipe,
+    Rows,
+    Sae,
+    Shuffled,
+    Trained,
+    open_sae,
+    save_sae,
+    train,
 )  # fmt: skip
 
 _FORMAT = 1
@@ -161,11 +170,13 @@ class Making:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def opened(files: Sequence[str], progress: Callable[[int, int], None]) -> list[Made]:
-    """The SAEs of files."""
+def opened(files: Sequence[str], place: Place, progress: Callable[[int, int], None]) -> list[Made]:
+    """The SAEs of files that belong to a place, or do not say where they belong."""
     found = []
     for number, file in enumerate(files):
-        found.append(Made(file, open_sae(file), Path(file).expanduser()))
+        sae = open_sae(file)
+        if sae.about.column in ("", place.column) or len(files) == 1:
+            found.append(Made(file, sae, Path(file).expanduser()))
         progress(number + 1, len(files))
     return found
 

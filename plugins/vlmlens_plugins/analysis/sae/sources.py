@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from vlmlens.abc import AnalysisContext, ModelAdapter
-from vlmlens_plugins.analysis.sae.options import TrainOptions
-from vlmlens_plugins.analysis.sae.places import Place
+from vlmlens_plugins.analysis.sae.options import SaeOptions, TrainOptions
+from vlmlens_plugins.analysis.sae.places import Place, places
 from vlmlens_plugins.sae import JoinedRows, KeptRows, Passes, Rows, SomeRows, StoredRows
 from vlmlens_plugins.sae.feeding import equal_scales
 
@@ -27,15 +27,19 @@ class Sources:
         context: AnalysisContext,
         vlm: ModelAdapter | None,
         places: Sequence[Place],
-        options: TrainOptions,
+        options: SaeOptions,
     ) -> None:
         self._context, self._vlm, self._options = context, vlm, options
+        self._stored = {info.name for info in context.columns()}
+        self._embedded = embedded_by(options.embeddings, vlm, sorted(self._stored))
         self._passed = [
             name
             for place in places
             if not place.stored
             for name in (*place.columns, *filter(None, [place.target]))
         ]
+        if self._embedded and self._embedded not in self._stored:
+            self._passed.append(self._embedded)
         self._known: dict[str, Rows] = {}
 
     def rows(self, column: str, *, stored: bool) -> Rows:
@@ -56,6 +60,12 @@ class Sources:
             return parts[0], target
         return JoinedRows(parts, equal_scales(parts, learn, self._context.seed)), target
 
+    def embeddings(self) -> tuple[Rows | None, str]:
+        """Rows whose mean says how alike pictures are, and the name of their column."""
+        if not self._embedded:
+            return None, ""
+        return self.rows(self._embedded, stored=self._embedded in self._stored), self._embedded
+
     def trained_on(self, rows: Rows, *, stored: bool) -> Rows:
         """Those of the rows that are trained on."""
         few = self._options.per_image
@@ -69,3 +79,28 @@ class Sources:
         names = list(dict.fromkeys(self._passed))
         passes = Passes(self._vlm, names, self._context.samples, warn=self._context.warn)
         return dict(zip(names, map(KeptRows, passes.rows()), strict=True))
+
+
+def embedded_by(wanted: str | None, vlm: ModelAdapter | None, stored: Sequence[str]) -> str:
+    """The column whose rows say how alike pictures are; "" without one.
+
+    By default the last block of the vision tower: pooled, if that is stored.
+
+    Raises:
+        SpecError, SiteError: The column that is wanted names no single site.
+        CompositionError: It is not stored, and there is no model.
+    """
+    if wanted is not None:
+        (place,) = places(TrainOptions(column=(wanted,)), vlm, stored)
+        return place.column
+    if vlm is None:
+        return ""
+    numbers = [
+        int(name.rpartition(".")[2])
+        for name in vlm.sites.canonical
+        if name.rpartition(".")[0] == "vision.block"
+    ]
+    if not numbers:
+        return ""
+    rows = f"vision.block.{max(numbers)}/image"
+    return f"{rows}.mean" if f"{rows}.mean" in stored else rows

@@ -111,7 +111,10 @@ class ReplacedLoss(ModelWork):
     def _edits(self, part: str) -> dict[str, Edit]:
         site, selector = Column.parse(self.options.column).site, self.options.parts[part]
         mean = torch.tensor(self.options.means[part])
-        made: dict[str, Intervention] = {ZERO: _Constant(torch.zeros_like(mean)), MEAN: _Constant(mean)}
+        made: dict[str, Intervention] = {
+            ZERO: _Constant(torch.zeros_like(mean)),
+            MEAN: _Constant(mean),
+        }
         made |= {name: _Reconstructed(self._sae(name)) for name in self.options.files}
         return {name: each.at(site, selector, strict=False) for name, each in made.items()}
 
