@@ -210,6 +210,7 @@ REFUSED = [
     (lens("temporal", PLAIN), "architecture is 'temporal'"),
     (lens("standard", PLAIN | {"scaling_factor": 2 * NORMS}, metadata={}), "fine-tuned"),
     (lens("standard", PLAIN, metadata={}, activation_fn_str="tanh-relu"), "'tanh-relu'"),
+    (lens("standard", PLAIN, metadata={}, activation_fn_str="topk"), "has k = None"),
     (lens("transcoder", PLAIN, d_out=WIDTH, apply_b_dec_to_input=True), "changes its rows"),
     (sparsify(activation="groupmax"), "'groupmax'"),
     (sparsify(signed=True), "'signed'"),

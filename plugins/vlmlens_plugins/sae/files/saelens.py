@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from packaging.version import InvalidVersion, Version
@@ -51,7 +52,7 @@ def read_saelens(place: Place) -> Sae:
     return replace(_unscaled(config, sae), about=about)
 
 
-def sparsity_of(path: str) -> torch.Tensor | None:
+def sparsity_of(path: str | Path) -> torch.Tensor | None:
     """In which share of the rows each feature fires, if a SAELens folder says so.
 
     Returns:
@@ -85,10 +86,10 @@ def _modern(config: Config) -> tuple[Config, About, bool]:
     old = dict(config.values)
     for before, after in (("hook_point", "hook_name"), ("activation_fn_str", "activation_fn")):
         old[after] = old.pop(before, old.get(after))
-    arguments = Config(config.place, old).part("activation_fn_kwargs")
-    if old["activation_fn"] == "topk" and arguments.values.get("k") is not None:
-        old |= {"architecture": "topk", "k": arguments.whole("k")}
-    elif old["activation_fn"] not in (None, "relu", "topk"):
+    if old["activation_fn"] == "topk":
+        k = Config(config.place, old).part("activation_fn_kwargs").whole("k")
+        old |= {"architecture": "topk", "k": k}
+    elif old["activation_fn"] not in (None, "relu"):
         raise config.place.refused(f"its activation is {old['activation_fn']!r}")
     if isinstance(normalised := old.get("normalize_activations"), bool):
         old["normalize_activations"] = "expected_average_only_in" if normalised else "none"

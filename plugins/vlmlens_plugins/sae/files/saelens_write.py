@@ -23,7 +23,9 @@ _VERSION = "6.0.0"
 _LEAST_RATE = 1e-10
 
 
-def save_sae(folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | None = None) -> Path:
+def save_sae(
+    folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | torch.Tensor | None = None
+) -> Path:
     """Write an SAE as a folder that SAELens 6 loads, with what it knows about itself.
 
     The folder appears whole or not at all; a folder of an earlier `save_sae` is replaced. Equal
@@ -151,7 +153,7 @@ def _tensors(sae: Sae) -> dict[str, torch.Tensor]:
     return found
 
 
-def _rates(sae: Sae, sparsity: Sequence[float]) -> torch.Tensor:
+def _rates(sae: Sae, sparsity: Sequence[float] | torch.Tensor) -> torch.Tensor:
     rates = torch.as_tensor(sparsity, dtype=torch.float64)
     fit = tuple(rates.shape) == (sae.features,) and bool(((rates >= 0) & (rates <= 1)).all())
     if not fit:
