@@ -25,7 +25,6 @@ from tests.unit._sae_files import (
     dictionary,
     k_and,
     lens,
-    openai,
     prisma,
     saev,
     sparsify,
@@ -166,11 +165,16 @@ class TestTensors:
     def test_a_configuration_must_have_the_numbers_of_the_tensors(self, name, value, tmp_path):
         refused(lens("standard", PLAIN, **{name: value})(tmp_path / "a"), name)
 
-    def test_empty_tensors_are_refused(self, tmp_path):
-        shapes = {"encoder.weight": (0, 0), "decoder.weight": (0, 0), "pre_bias": 0}
-        values = {name: np.zeros(shape) for name, shape in shapes.items()}
-        path = openai("ReLU", values | {"latent_bias": np.zeros(0)})(tmp_path / "a")
-        refused(path, "0 inputs and 0 features")
+    def test_empty_tensors_are_refused_whatever_width_they_claim(self, tmp_path):
+        inner = {name: np.zeros(3) for name in ("b_gate", "b_mag", "r_mag")}
+        folder = lens("gated", inner | {"b_dec": np.zeros(3)})(tmp_path / "a")
+        values = {name: array(each) for name, each in (inner | {"b_dec": np.zeros(3)}).items()}
+        data = save(values | {"W_enc": np.zeros((0, 3), np.float32)})
+        header, rest = header_of(data)
+        header["W_enc"]["shape"] = [0, 10**13]
+        header["W_dec"] = header["W_enc"] | {"shape": [10**13, 0]}
+        (folder / WEIGHTS).write_bytes(with_header(header, rest))
+        refused(folder, "is empty")
 
 
 def header_of(data: bytes) -> tuple[dict, bytes]:

@@ -111,6 +111,14 @@ def test_a_model_that_cannot_be_told_is_doubtful():
     assert "cannot be told" in doubt
 
 
+def test_edits_that_were_there_in_training_are_missed():
+    edited = {**FOLDER, "edits": ["llm.block.2/last = zero"]}
+    sae = replace(OURS, about=replace(OURS.about, model=edited))
+    assert check(sae, model=edited) == []
+    assert "other edits" in check(sae)[0]
+    assert check(model=edited) == []
+
+
 def test_the_description_of_a_real_model_is_enough(vlm):
     described = vlm.describe()
     sae = made(About(column="llm.block.2/image", model=described))

@@ -161,6 +161,15 @@ def test_an_earlier_sae_is_replaced_and_nothing_else(tmp_path):
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "a/..", str(tmp_path)):
+        with pytest.raises(DataError, match="something else"):
+            save_sae(name, made())
+    assert save_sae("a/../b", made()) == tmp_path / "b"
+    assert [each.name for each in tmp_path.iterdir()] == ["b"]
+
+
 def test_tensors_that_share_memory_are_written(tmp_path):
     one = tensor(E)
     sae = Sae(one, torch.zeros(FEATURES), one.T, torch.zeros(FEATURES)[:WIDTH])

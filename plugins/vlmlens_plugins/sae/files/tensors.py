@@ -182,6 +182,8 @@ def _checked(
         plain = each.layout == torch.strided and each.device.type == "cpu"
         if not plain or each.dtype not in (*_FLOATS, *_WHOLE):
             raise place.refused(f"its tensor {name!r} is of {each.dtype}, {each.layout}")
+        if not each.numel():  # a shape without numbers can claim any width
+            raise place.refused(f"its tensor {name!r} of shape {tuple(each.shape)} is empty")
         if each.numel() * each.element_size() > size:
             raise place.refused(
                 f"its tensor {name!r} of shape {tuple(each.shape)} is larger than the file"
