@@ -77,6 +77,16 @@ class TestPickles:
         refused(folder / "weights.pt", "pathlib")
         assert not made.exists()
 
+    def test_what_is_no_mapping_of_tensors_is_refused(self, tmp_path):
+        folder = dictionary("AutoEncoder", LINEAR | {"bias": "text"})(tmp_path / "sae")
+        refused(folder, "more than tensors by name: ['bias']")
+        torch.save([torch.ones(2)], folder / "ae.pt")
+        refused(folder, "holds a list")
+        torch.save({str(number): torch.ones(1) for number in range(99)}, folder / "ae.pt")
+        refused(folder, "99 tensors")
+        torch.save({"bias": torch.ones(2, dtype=torch.bool)}, folder / "ae.pt")
+        refused(folder, "torch.bool")
+
     def test_a_bare_file_with_objects_says_how_to_convert_it(self, tmp_path):
         torch.save({"cfg": RunsCode(tmp_path / "made"), "state_dict": {}}, tmp_path / "patch.pt")
         refused(tmp_path / "patch.pt", "torch.save(sae.state_dict(), FILE)")
@@ -142,6 +152,8 @@ class TestTensors:
     def test_k_must_be_a_number_of_features(self, k, tmp_path):
         refused(lens("topk", PLAIN, k=k)(tmp_path / "a"), "k")
         refused(sparsify(k=k)(tmp_path / "b"), "k")
+        values = LINEAR | {"b_dec": C, "k": torch.tensor(0 if k is None else 2.5)}
+        refused(dictionary("AutoEncoderTopK", values)(tmp_path / "c"), "k")
         with pytest.raises(DataError, match="k = 0"):
             Sae(*(torch.from_numpy(array(each)) for each in PLAIN.values()), TopK(0))
 
