@@ -193,9 +193,7 @@ def test_a_checkpoint_is_read_by_its_name_with_the_configuration_above(tmp_path)
 def test_weights_without_their_configuration_say_what_is_missing(tmp_path):
     folder = dictionary("AutoEncoder", LINEAR | {"bias": C})(tmp_path / "sae")
     (folder / "config.json").unlink()
-    with pytest.raises(
-        DataError, match="known format has the tensors 'bias', 'dec"
-    ) as raised:
+    with pytest.raises(DataError, match="known format has the tensors 'bias', 'dec") as raised:
         open_sae(folder / "ae.pt")
     assert "config.json" in raised.value.hint
     with pytest.raises(DataError, match=r"SAEs are inside it: 'ae\.pt'"):
