@@ -8,13 +8,13 @@ from typing import Any
 from vlmlens.report._embed import Words, data_block, rounded
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import MIDDLE, Pictures
-from vlmlens.report._text import cut, finite, one_line, plural, show
+from vlmlens.report._text import cut, finite, one_line, plural
 from vlmlens.report._views import Panel, panels_of
 from vlmlens.results import FeatureLabel, FeaturePage, FeatureSample, FeatureScene, Figure
 
 CLEAR = 0.05
 """Corrected p-values below this are offered in the search by attribute."""
-_LONGEST_PROMPT, _LONGEST_TOLD, _LONGEST = 200, 2000, 80
+_LONGEST_TOLD, _LONGEST_FACT, _LONGEST = 2000, 240, 80
 _MOST_TOKENS = 400
 _LISTED = 24
 
@@ -26,6 +26,8 @@ def draw_features(figure: Figure, pictures: Pictures) -> Markup:
         figure: What to draw.
         pictures: The samples' pictures.
     """
+    if not figure.pages:
+        return tag("p", "No feature is shown.", class_="muted")
     title = one_line(figure.title)
     listed = tag("div", class_="list", role="group", aria_label=f"{title}: features")
     found = tag("p", class_="found", role="status")
@@ -72,8 +74,6 @@ def _controls() -> list[Markup]:
 
 def _still(figure: Figure) -> Markup:
     """All features in a table, for pages without scripts and on paper."""
-    if not figure.pages:
-        return tag("p", "No feature is shown.", class_="muted")
     names = ("feature", "name", "shown because", "fires in", "separates best", "strongest in")
     head = tag("tr", *(tag("th", name, scope="col") for name in names))
     rows = [tag("tr", *(tag("td", cell) for cell in _cells(page))) for page in figure.pages]
@@ -169,7 +169,7 @@ def _page(page: FeaturePage, made: _Made) -> dict[str, Any]:
         "lowered": _tokens(page.lowered, made),
         "written": made.word(page.written, 4 * _LONGEST),
         "nearest": [[number, rounded(value)] for number, value in page.nearest],
-        "modality": _facts({name: show(share) for name, share in page.modality.items()}, made),
+        "modality": [[made.word(name), rounded(share)] for name, share in page.modality.items()],
         "told": made.words.number(cut(page.told, _LONGEST_TOLD)),
         "explainer": made.word(page.explainer),
     }  # fmt: skip
@@ -180,11 +180,10 @@ def _tokens(pairs: Sequence[tuple[str, float]], made: _Made) -> list[list[Any]]:
 
 
 def _facts(facts: Mapping[str, str], made: _Made) -> list[list[int]]:
-    return [[made.word(name), made.word(value)] for name, value in facts.items()]
+    return [[made.word(name), made.word(value, _LONGEST_FACT)] for name, value in facts.items()]
 
 
 def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
-    known = made.pictures.samples.get(each.sample)
     place = made.scene.get(each.sample)
     panels = made.panels[place] if place is not None else panels_of(each.maps)
     return {
@@ -192,7 +191,6 @@ def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
         "scene": place,
         "why": made.word(each.why),
         "value": rounded(each.value),
-        "prompt": made.word(known.prompt if known else "", _LONGEST_PROMPT),
         "facts": _facts(each.facts, made),
         "panels": [_map(each, panel, made) for panel in panels],
         "tokens": made.words.numbers(map(one_line, each.tokens[:_MOST_TOKENS])),
