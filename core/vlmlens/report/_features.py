@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from vlmlens.report._embed import Words, data_block, rounded
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import MIDDLE, Pictures
+from vlmlens.report._sheets import Box, clipped
 from vlmlens.report._text import cut, finite, one_line, plural
 from vlmlens.report._views import Panel, panels_of
 from vlmlens.results import FeatureLabel, FeaturePage, FeatureSample, FeatureScene, Figure
 
+Item = TypeVar("Item")
 CLEAR = 0.05
 """Corrected p-values below this are offered in the search by attribute."""
 _LONGEST_TOLD, _LONGEST_FACT, _LONGEST = 2000, 240, 80
@@ -200,9 +202,7 @@ def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
 
 def _map(each: FeatureSample, panel: Panel, made: _Made) -> dict[str, Any]:
     own = [one for one in each.maps if (one.image, one.view) in panel.views]
-    pairs = [
-        (box, value) for one in own for box, value in zip(one.boxes, one.values, strict=True) if box
-    ]
+    pairs = [pair for one in own for pair in _placed(one.boxes, one.values)]
     return {
         "view": made.word(panel.name),
         "picture": made.picture(each.sample, panel.image),
@@ -221,13 +221,18 @@ def _scene(scene: FeatureScene, made: _Made) -> dict[str, Any]:
 
 def _places(scene: FeatureScene, panel: Panel, made: _Made) -> dict[str, Any]:
     own = [one for one in scene.places if (one.image, one.view) in panel.views]
-    pairs = [
-        (box, fires) for one in own for box, fires in zip(one.boxes, one.fires, strict=True) if box
-    ]
+    pairs = [pair for one in own for pair in _placed(one.boxes, one.fires)]
     return {
         "boxes": made.boxes.numbers(box for box, _ in pairs),
         "fires": [_fires(fires, made) for _, fires in pairs],
     }
+
+
+def _placed(boxes: Sequence[Box | None], items: Sequence[Item]) -> Iterator[tuple[Box, Item]]:
+    """What has a place in the picture."""
+    for box, item in zip(map(clipped, boxes), items, strict=True):
+        if box is not None:
+            yield box, item
 
 
 def _fires(pairs: Sequence[tuple[int, float]], made: _Made) -> list[list[Any]]:
