@@ -242,5 +242,6 @@ class Steer(_OfFeatures):
 
     def _changed(self, rows: torch.Tensor) -> torch.Tensor:
         sae = on_device(self.sae, rows.device)
-        strength = self._in_codes(self.options.strength, rows)
-        return rows + (strength @ sae.W_dec[self.chosen]) * sae.scale(rows)
+        direction = self._in_codes(self.options.strength, rows) @ sae.W_dec[self.chosen]
+        moved: torch.Tensor = rows + direction * sae.scale(rows)
+        return moved
