@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vlmlens._files import expanded
@@ -142,6 +143,24 @@ def _narrowed(sae: Sae, features: tuple[int, ...]) -> Sae:
         sae, W_enc=sae.W_enc[:, chosen], b_enc=sae.b_enc[chosen], W_dec=sae.W_dec[chosen],
         activation=of,
     )  # fmt: skip
+
+
+def directions(sae: Sae, features: Sequence[int], turned: int | None) -> torch.Tensor:
+    """float32 `[chosen, width]`: what features write per unit of their codes.
+
+    Args:
+        sae: The SAE.
+        features: Their numbers.
+        turned: A seed: random directions as long as theirs; None: their own.
+    """
+    own = sae.W_dec[list(features)]
+    if turned is None:
+        return own
+    drawn = [
+        np.random.default_rng([turned, each]).standard_normal(sae.outputs) for each in features
+    ]
+    random = torch.from_numpy(np.stack(drawn)).to(own)
+    return random * (own.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True))
 
 
 def largest(sae: Sae, file: str) -> torch.Tensor:
