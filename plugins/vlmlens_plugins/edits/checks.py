@@ -14,8 +14,7 @@ from vlmlens.registry import Registry
 from vlmlens.stores.opening import open_named
 from vlmlens.testing import InterventionTests
 from vlmlens_plugins.edits import manifests
-from vlmlens_plugins.sae import Sae
-from vlmlens_plugins.sae.files import save_sae
+from vlmlens_plugins.sae import Sae, save_sae
 
 
 class ZeroChecks(InterventionTests):
@@ -122,7 +121,7 @@ class _SaeChecks(InterventionTests):
         place = folder / "sae"
         if not place.exists():
             numbers = torch.arange(32.0 * 12).reshape(32, 12).cos()
-            save_sae(Sae(numbers, torch.zeros(12), numbers.T / 4, torch.zeros(32)), place)
+            save_sae(place, Sae(numbers, torch.zeros(12), numbers.T / 4, torch.zeros(32)))
         return {"file": str(place), **self.more}
 
 
