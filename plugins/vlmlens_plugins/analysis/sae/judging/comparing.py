@@ -9,10 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.statistics import holm
-from vlmlens_plugins.analysis.sae.judging.judged import EXPLAINED, Basis, Compared, Setting
+from vlmlens_plugins.analysis.sae.judging.judged import (
+    EXPLAINED,
+    Basis,
+    Compared,
+    Kind,
+    Recovered,
+    Setting,
+)
+from vlmlens_plugins.analysis.sae.judging.resampling import Resampling
 from vlmlens_plugins.analysis.sae.judging.seen import Passed
 from vlmlens_plugins.analysis.sae.judging.single import Singles
-from vlmlens_plugins.analysis.sae.judging.variance import Resampling, gain
+from vlmlens_plugins.analysis.sae.judging.variance import gain
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,7 +28,11 @@ Floats = npt.NDArray[np.float64]
 def compared(
     settings: Sequence[Setting], bases: Mapping[str, Basis], held: Passed, drawn: Resampling
 ) -> tuple[Compared, ...]:
-    """Every SAE beside each of its baselines, with intervals over the same groups of samples."""
+    """Every SAE beside each of its baselines, with intervals over the same groups of samples.
+
+    To tell a concept better than a baseline, features must also tell it better than chance does:
+    the p-value is the larger of both tests.
+    """
     found: list[Compared] = []
     for setting in settings:
         for sae in setting.saes:
@@ -35,7 +47,12 @@ def compared(
 def _explained(sae: str, baseline: str, held: Passed, drawn: Resampling) -> Compared:
     difference, draws = gain(held, sae, baseline, drawn)
     return Compared(
-        sae, baseline, EXPLAINED, difference, chance(difference.value, draws, drawn.groups)
+        sae,
+        baseline,
+        Kind.VARIANCE,
+        EXPLAINED,
+        difference,
+        chance(difference.value, draws, drawn.groups),
     )
 
 
@@ -46,14 +63,65 @@ def _concepts(
     pairs = {name: (own[name], other[name]) for name in other}
     draws = [one.drawn - two.drawn for one, two in pairs.values()]
     values = [one.auc.value - two.auc.value for one, two in pairs.values()]
-    raw = [chance(v, d, drawn.groups) for v, d in zip(values, draws, strict=True)]
+    p = _corrected([chance(v, d, drawn.groups) for v, d in zip(values, draws, strict=True)])
+    tells = _corrected([_over_half(own[name], drawn) for name in pairs])
+    p = np.where(np.array(values) > 0, np.maximum(p, tells), p)
+    return [
+        Compared(
+            sae, baseline, Kind.CONCEPT, name, drawn.interval(value, each), float(one), limited
+        )
+        for name, value, each, one in zip(pairs, values, draws, p, strict=True)
+    ]
+
+
+def _over_half(own: Singles, drawn: Resampling) -> float:
+    """The p-value of features that tell nothing; 1 if they tell less than chance."""
+    above = own.auc.value - 0.5
+    return chance(above, own.drawn - 0.5, drawn.groups) if above > 0 else 1.0
+
+
+def losses_compared(
+    settings: Sequence[Setting], loss: Sequence[Recovered], drawn: Resampling
+) -> tuple[Compared, ...]:
+    """Every SAE beside its baselines by the loss of the answers, where both stood for rows.
+
+    Args:
+        settings: Which baselines belong to which SAE.
+        loss: Of SAEs and baselines.
+        drawn: Groups of the samples of `loss`.
+    """
+    known = {(each.basis, each.rows): each for each in loss}
+    parts = tuple(dict.fromkeys(each.rows for each in loss))
+    found: list[Compared] = []
+    for setting in settings:
+        for sae in setting.saes:
+            for name in setting.baselines.values():
+                if all({(sae, part), (name, part)} <= set(known) for part in parts):
+                    gains = [
+                        known[name, part].replaced - known[sae, part].replaced for part in parts
+                    ]
+                    found += _losses(sae, name, dict(zip(parts, gains, strict=True)), drawn)
+    return tuple(found)
+
+
+def _losses(
+    sae: str, baseline: str, gains: Mapping[str, Floats], drawn: Resampling
+) -> list[Compared]:
+    size = drawn.weights.sum(1)
+    draws = [drawn.weights @ gain / size for gain in gains.values()]
+    values = [float(gain.mean()) for gain in gains.values()]
+    p = _corrected([chance(v, d, drawn.groups) for v, d in zip(values, draws, strict=True)])
+    return [
+        Compared(sae, baseline, Kind.LOSS, part, drawn.interval(value, each), float(one))
+        for part, value, each, one in zip(gains, values, draws, p, strict=True)
+    ]
+
+
+def _corrected(raw: Sequence[float]) -> Floats:
     known = np.isfinite(raw)
     p = np.full(len(raw), np.nan)
     p[known] = holm(np.array(raw)[known])
-    return [
-        Compared(sae, baseline, name, drawn.interval(value, each), float(one), limited)
-        for name, value, each, one in zip(pairs, values, draws, p, strict=True)
-    ]
+    return p
 
 
 def chance(value: float, draws: Floats, groups: int) -> float:

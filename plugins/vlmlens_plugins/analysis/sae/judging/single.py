@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from vlmlens_plugins.analysis.sae.judging.areas import areas, resampled
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept
-from vlmlens_plugins.analysis.sae.judging.variance import Interval, Resampling
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval, Resampling
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 
 Floats = npt.NDArray[np.float64]
