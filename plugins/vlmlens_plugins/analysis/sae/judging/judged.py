@@ -141,7 +141,7 @@ class Compared:
         measure: `EXPLAINED`; the name of a concept; or which rows were replaced.
         difference: How much better the SAE is, with its 95 % interval over groups of samples: in
             explained variance, in the mean AUC of the best features, or in nats of loss.
-        p: Two-sided, of no difference, corrected by Holm (1979) for the number of measures of
+        p: Two-sided, of no difference, corrected by Holm (1979) for all SAEs and measures of
             its kind; NaN
             where nothing can be resampled.
         limited: Whether the baseline's L0 is that of the SAE; if not, all its features may fire.
