@@ -6,6 +6,7 @@ row away first, and have directions of length 1.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import torch
@@ -34,8 +35,7 @@ def untrained(features: int, mean: torch.Tensor, rows: torch.Tensor, k: int, see
         k: How many features fire per row.
         seed: Of the directions.
     """
-    drawn = torch.randn(features, len(mean), generator=torch.Generator().manual_seed(seed))
-    directions = drawn / drawn.norm(dim=1, keepdim=True)
+    directions = random_directions(features, len(mean), seed)
     raw = _tied(directions, mean, k, UNTRAINED)
     square = wanted = 0.0
     for part in rows.split(max(1, _ELEMENTS // features)):
@@ -44,6 +44,17 @@ def untrained(features: int, mean: torch.Tensor, rows: torch.Tensor, k: int, see
         wanted += float((written * (part.float() - raw.b_dec)).sum())
     factor = max(0.0, wanted) / square if square > 0 else 1.0
     return replace(raw, W_enc=raw.W_enc * factor)
+
+
+def random_directions(features: int, width: int, seed: int) -> torch.Tensor:
+    """float32 `[features, width]`: directions of length 1, evenly spread over the sphere.
+
+    They are of no other use of the same seed: the start of a training with it has other ones.
+    """
+    digest = hashlib.sha256(f"random directions {seed}".encode()).digest()
+    own = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+    drawn = torch.randn(features, width, generator=own)
+    return drawn / drawn.norm(dim=1, keepdim=True)
 
 
 def neurons(mean: torch.Tensor, k: int) -> Sae:
