@@ -109,7 +109,7 @@ def grids(layout: TokenLayout) -> Iterator[tuple[Ints, Ints]]:
     if layout.patches is None:
         return
     grid, rows = layout.patches, layout.positions(TokenKind.IMAGE)
-    placed = ~np.isnan(grid.box).any(1)
+    placed = np.isfinite(grid.box.sum(1))
     views = list(zip(grid.image.tolist(), grid.view, strict=True))
     for view in dict.fromkeys(views):
         own = np.array([i for i, each in enumerate(views) if each == view and placed[i]], np.int64)

@@ -21,6 +21,7 @@ from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
     monosemanticity,
 )
 from vlmlens_plugins.analysis.sae.judging.probing import Probed, dense_area, probed
+from vlmlens_plugins.analysis.sae.judging.probing import averaged as mean_probed
 from vlmlens_plugins.analysis.sae.judging.resampling import Resampling
 from vlmlens_plugins.analysis.sae.judging.seen import KINDS, Passed, passed
 from vlmlens_plugins.analysis.sae.judging.settings import (
@@ -29,7 +30,7 @@ from vlmlens_plugins.analysis.sae.judging.settings import (
     projections,
     settings,
 )
-from vlmlens_plugins.analysis.sae.judging.single import Singles, singles
+from vlmlens_plugins.analysis.sae.judging.single import Singles, averaged, singles
 from vlmlens_plugins.analysis.sae.judging.stability import EXACT, by_chance, matched_cosine
 from vlmlens_plugins.analysis.sae.judging.variance import POOLED, explained, explained_interval
 from vlmlens_plugins.sae import Sae
@@ -46,6 +47,7 @@ def judge(
     *,
     by: Sequence[str] = ("label",),
     judged: int = 100_000,
+    controls: int = 3,
     draws: int = 1000,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
@@ -61,6 +63,7 @@ def judge(
         material: What they are judged on.
         by: What features may stand for: "label" (in each task), or names of attributes.
         judged: Rows of either part that are used, at most; whole samples, drawn at random.
+        controls: How many untrained dictionaries are drawn; what is told is their mean.
         draws: Bootstrap resamples behind each interval.
         seed: Of everything random.
         progress: Called with (steps done, all).
@@ -79,21 +82,25 @@ def judge(
     progress(0, _STEPS)
     about = moments(plain, learn, judged)
     first = passed(saes, plain, held, most=min(judged, _FOR_L0), centre=about.wanted)
-    found = settings(saes, {name: first.l0(name) for name in saes})
+    found = settings(saes, {name: first.l0(name) for name in saes}, controls)
     others: dict[str, Sae] = {}
     for place, setting in enumerate(found):
         others |= baselines(setting, about, seed + place)
     progress(1, _STEPS)
     bases = {**saes, **others}
-    free = {name: projections(sae) for name, sae in others.items()}
-    free = {_free(name): sae for name, sae in free.items()}
-    ahead = passed(bases, plain, learn, most=judged, centre=about.wanted, free=free)
+    shown = [name for each in found for name in each.baselines.values()]
+    free = {_free(name): projections(others[name]) for name in shown}
+    lean = [name for each in found for name in each.draws[1:]]
+    ahead = passed(bases, plain, learn, most=judged, centre=about.wanted, free=free, lean=lean)
     progress(2, _STEPS)
     blind = () if material.targets is None else tuple(others)
     after = passed(
-        bases, kept, held, most=judged, centre=about.wanted, free=free, judged=True, blind=blind
-    )
+        bases, kept, held, most=judged, centre=about.wanted, free=free, lean=lean, judged=True,
+        blind=blind,
+    )  # fmt: skip
     progress(3, _STEPS)
+    for each in found:
+        after.seen[each.draws[0]].error = np.mean([after.seen[n].error for n in each.draws], 0)
     return _Judging(kept, found, bases, ahead, after, by, draws, seed, progress).done()
 
 
@@ -141,7 +148,8 @@ class _Judging:
         }
         self.progress(4, _STEPS)
         alike = embedded(self.material.embeddings, self.held.samples)
-        table = {name: self._basis(name, tested, dense, alike, drawn) for name in self.bases}
+        shown = [name for name in self.bases if name not in self._more()]
+        table = {name: self._basis(name, tested, dense, alike, drawn) for name in shown}
         self.progress(5, _STEPS)
         told = Judged(
             column=self.material.rows.column,
@@ -216,11 +224,21 @@ class _Judging:
     def _told(
         self, name: str, tested: Sequence[Concept], dense: Mapping[str, float], drawn: Resampling
     ) -> tuple[dict[str, Singles], dict[str, Probed]]:
-        learn, held = self.learn.seen[name].peaks, self.held.seen[name].peaks
-        return (
-            {each.name: singles(each, learn, held, drawn) for each in tested},
-            {each.name: probed(each, learn, held, dense[each.name]) for each in tested},
-        )
+        """What features tell; of the untrained dictionary the mean over all that were drawn."""
+        draws = next((each.draws for each in self.settings if each.draws[0] == name), (name,))
+        peaks = [(self.learn.seen[each].peaks, self.held.seen[each].peaks) for each in draws]
+        found, sparse = {}, {}
+        for each in tested:
+            told = [singles(each, learn, held, drawn) for learn, held in peaks]
+            found[each.name] = averaged(told, drawn) if len(told) > 1 else told[0]
+            sparse[each.name] = mean_probed(
+                [probed(each, learn, held, dense[each.name]) for learn, held in peaks]
+            )
+        return found, sparse
+
+    def _more(self) -> set[str]:
+        """The untrained dictionaries but for the first of each setting."""
+        return {name for each in self.settings for name in each.draws[1:]}
 
     def _unlimited(
         self, name: str, tested: Sequence[Concept], drawn: Resampling

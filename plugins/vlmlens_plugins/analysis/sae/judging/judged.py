@@ -56,12 +56,14 @@ class Setting:
         l0: Their mean L0 in held-out rows, which the baselines have too, rounded.
         saes: Their names.
         baselines: By role, the name of the baseline.
+        draws: Names of all untrained dictionaries: what is told of the baseline is their mean.
     """
 
     features: int
     l0: float
     saes: tuple[str, ...]
     baselines: Mapping[Role, str]
+    draws: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

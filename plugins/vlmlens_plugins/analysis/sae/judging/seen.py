@@ -104,6 +104,7 @@ def passed(
     most: int,
     centre: Floats,
     free: Mapping[str, Sae] | None = None,
+    lean: Collection[str] = (),
     judged: bool = False,
     blind: Collection[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -116,15 +117,22 @@ def passed(
         samples: Numbers of samples, in the order in which they are read.
         most: Rows, at most; whole samples.
         centre: float64 `[outputs]`: about the mean of the rows.
-        free: More bases, of which only peaks in the first 4096 samples are kept.
+        free: More bases, of which only the largest codes in the first 4096 samples are kept.
+        lean: Names of bases of which only the largest codes and errors are kept.
         judged: Whether errors and coherence are wanted; else only peaks are found.
         blind: Names of bases that give nothing back which could be held against the rows: their
             errors are NaN.
         progress: Called with (samples done, all).
     """
     more = {} if free is None else free
-    parts = {name: _Part(sae, judged, name in blind, len(samples)) for name, sae in bases.items()}
-    parts |= {name: _Part(sae, False, True, _SAMPLES) for name, sae in more.items()}
+    parts = {
+        name: _Part(sae, len(samples), judged=judged, blind=name in blind, lean=name in lean)
+        for name, sae in bases.items()
+    }
+    parts |= {
+        name: _Part(sae, _SAMPLES, judged=False, blind=True, lean=True)
+        for name, sae in more.items()
+    }
     spread, pooled = _SpreadPart(centre), _PooledPart()
     widest = max(part.sae.features for part in parts.values())
     known = False
@@ -188,20 +196,20 @@ class _PooledPart:
 
     def add(self, block: Block) -> None:
         room = max(0, _SAMPLES - len(self.samples))
-        largest, sums = _pooled(block.rows, block.lengths)
-        lengths = torch.tensor(block.lengths).clamp(min=1)[:, None]
+        both = [pool(block.rows, block.lengths) for pool in (_means, _largest)]
         self.samples += block.samples[:room]
-        self.rows.append(torch.cat([sums / lengths, largest], 1)[:room])
+        self.rows.append(torch.cat(both, 1)[:room])
 
     def done(self) -> Dense:
         return Dense(tuple(self.samples), torch.cat(self.rows).numpy())
 
 
 class _Part:
-    """What is gathered of one basis; peaks of the first `most` samples."""
+    """What is gathered of one basis, see `passed`; peaks of the first `most` samples."""
 
-    def __init__(self, sae: Sae, judged: bool, blind: bool, most: int) -> None:
-        self.sae, self.judged, self.blind, self.most = sae, judged, blind, most
+    def __init__(self, sae: Sae, most: int, *, judged: bool, blind: bool, lean: bool) -> None:
+        self.sae, self.most = sae, most
+        self.judged, self.blind, self.lean = judged, blind, lean
         none = csr_array((0, sae.features), dtype=np.float32)
         self.largest, self.means = [none], [none]
         self.errors: list[Floats] = [np.zeros((0, KINDS))]
@@ -217,20 +225,21 @@ class _Part:
             return
         self._samples += len(block.samples)
         code = self.sae.encode(block.rows)
-        fires, kinds = code != 0, torch.from_numpy(_kinds(block)).to(code.device)
-        for kind in range(KINDS):
-            if len(own := fires[kinds == kind]):
-                self.fired[kind] += own.sum(0).cpu().numpy()
-        largest, sums = _pooled(code, block.lengths)
-        self.total += sums.double().sum(0).cpu().numpy()
-        lengths = torch.tensor(block.lengths, device=sums.device).clamp(min=1)[:, None]
-        self.largest.append(csr_array(largest[:room].cpu().numpy()))
-        self.means.append(csr_array((sums / lengths)[:room].cpu().numpy()))
+        self.largest.append(csr_array(_largest(code, block.lengths)[:room].cpu().numpy()))
+        if not self.lean:
+            self._count(block, code, room)
         if self.judged:
             self._judge(block, code, centre)
 
+    def _count(self, block: Block, code: torch.Tensor, room: int) -> None:
+        self.fired += _fired(code, _kinds(block))
+        means, lengths = _means(code, block.lengths), torch.tensor(block.lengths)
+        self.total += (means.cpu().double() * lengths[:, None]).sum(0).numpy()
+        self.means.append(csr_array(means[:room].cpu().numpy()))
+
     def _judge(self, block: Block, code: torch.Tensor, centre: Floats) -> None:
-        self.coherence.add(block, code)
+        if not self.lean:
+            self.coherence.add(block, code)
         if self.blind:
             self.errors.append(np.full((len(block.samples), KINDS), np.nan))
             return
@@ -242,8 +251,10 @@ class _Part:
         self.written += [float((x * x).sum()), float((y * y).sum()), float((x * y).sum())]
 
     def seen(self, samples: Sequence[int], lengths: Sequence[int]) -> Seen:
-        largest, means = (vstack(each, format="csr") for each in (self.largest, self.means))
+        largest = vstack(self.largest, format="csr")
         kept = largest.shape[0]
+        means = vstack(self.means, format="csr")
+        means = csr_array(largest.shape, dtype=np.float32) if self.lean else means
         peaks = Peaks(
             tuple(samples[:kept]), largest, means, np.array(lengths[:kept], np.int64),
             self.fired.sum(0), self.total,
@@ -251,12 +262,24 @@ class _Part:
         return Seen(peaks, np.concatenate(self.errors), self.fired, self.coherence, self.written)
 
 
-def _pooled(code: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest and the sum of each sample's rows, `[samples, width]` both; zeros without."""
-    largest = code.new_zeros(len(lengths), code.shape[1])
-    sums = torch.zeros_like(largest)
-    for place, part in enumerate(code.split(list(lengths))):
-        if len(part):
-            largest[place] = part.amax(0)
-            sums[place] = part.sum(0)
-    return largest, sums
+def _fired(code: torch.Tensor, kinds: Ints) -> Ints:
+    """int64 `[modalities, features]`: in how many rows each feature fires."""
+    each = torch.arange(KINDS, device=code.device)[:, None]
+    own = (torch.from_numpy(kinds).to(code.device) == each).to(code.dtype)
+    count = own @ (code != 0).to(code.dtype)  # exact: a block has few rows
+    found: Ints = count.round().long().cpu().numpy()
+    return found
+
+
+def _largest(code: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """`[samples, width]`: the largest of each sample's rows; zeros without rows."""
+    none = code.new_zeros(code.shape[1])
+    parts = code.split(list(lengths))
+    return torch.stack([part.amax(0) if len(part) else none for part in parts])
+
+
+def _means(code: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """`[samples, width]`: the mean of each sample's rows; zeros without rows."""
+    none = code.new_zeros(code.shape[1])
+    parts = code.split(list(lengths))
+    return torch.stack([part.mean(0) if len(part) else none for part in parts])

@@ -21,6 +21,7 @@ _FITTED = 4096
 _AT_ONCE = 8192
 _ENOUGH = 16_384
 _PROJECTIONS = 4096
+_SEEDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,13 @@ class _Sums:
         )
 
 
-def settings(saes: Mapping[str, Sae], l0: Mapping[str, float]) -> list[Setting]:
+def settings(saes: Mapping[str, Sae], l0: Mapping[str, float], controls: int = 1) -> list[Setting]:
     """SAEs by size and L0: those of equal size whose L0 differs by a tenth at most are together.
 
     Args:
         saes: By name.
         l0: By name, how many features fire per row.
+        controls: How many untrained dictionaries are drawn for each.
     """
     together: list[list[str]] = []
     for name, sae in saes.items():
@@ -134,7 +136,9 @@ def settings(saes: Mapping[str, Sae], l0: Mapping[str, float]) -> list[Setting]:
         ending = "" if len(together) == 1 else f" of {features}, L0 {_kept(mean)}"
         roles = (Role.UNTRAINED, Role.NEURONS, Role.PRINCIPAL)
         baselines = {role: f"{role}{ending}" for role in roles}
-        found.append(Setting(features, mean, tuple(names), baselines))
+        first = baselines[Role.UNTRAINED]
+        more = [f"{first}, draw {number}" for number in range(2, controls + 1)]
+        found.append(Setting(features, mean, tuple(names), baselines, (first, *more)))
     return found
 
 
@@ -148,14 +152,13 @@ def baselines(setting: Setting, about: Moments, seed: int) -> dict[str, Sae]:
     """
     mean, k = torch.from_numpy(about.mean).float(), _kept(setting.l0)
     covariance = torch.from_numpy(about.covariance)
-    made = {
-        Role.UNTRAINED: untrained(
-            setting.features, mean, about.some, min(k, setting.features), seed
-        ),
-        Role.NEURONS: neurons(mean, k),
-        Role.PRINCIPAL: principal(mean, covariance, k),
-    }
-    return {setting.baselines[role]: sae for role, sae in made.items()}
+    made = {setting.baselines[Role.NEURONS]: neurons(mean, k)}
+    made[setting.baselines[Role.PRINCIPAL]] = principal(mean, covariance, k)
+    few = min(k, setting.features)
+    for draw, name in enumerate(setting.draws):
+        own = _SEEDS * seed + draw
+        made[name] = untrained(setting.features, mean, about.some, few, own)
+    return {name: made[name] for name in (*setting.draws, *made)}
 
 
 def projections(sae: Sae) -> Sae:

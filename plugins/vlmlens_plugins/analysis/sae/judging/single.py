@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,13 @@ def _mean(areas_by_value: Floats) -> Floats:
     total = np.where(known, areas_by_value, 0).sum(0)
     found: Floats = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
     return found
+
+
+def averaged(found: Sequence[Singles], groups: Resampling) -> Singles:
+    """The mean over several dictionaries; the features are those of the first."""
+    drawn = np.mean([each.drawn for each in found], 0)
+    mean = float(np.mean([each.auc.value for each in found]))
+    return replace(found[0], auc=groups.interval(mean, drawn), drawn=drawn)
 
 
 def having(concept: Concept, samples: Sequence[int]) -> tuple[list[int], Bools]:
