@@ -33,8 +33,8 @@ class Passes:
     """Passes of the model over some samples, which give the rows of one or several columns.
 
     Passes are those of an extraction: cut by tokens, with images read ahead; what samples with the
-    same images share is computed once where that is exact; a batch that does not fit in memory is
-    halved. Edits that the model is under hold.
+    same images share is computed once where that is exact; a batch cut by tokens that does not fit
+    in memory is halved. Edits that the model is under hold.
 
     Args:
         vlm: The loaded model.
@@ -161,7 +161,7 @@ class PassedRows:
 
         Raises:
             DataError: A row holds NaN or infinity. The error names the sample.
-            OutOfMemory: A single sample does not fit.
+            OutOfMemory: A single sample does not fit, or a batch of the size that was given.
         """
         values = self._passes.take(self.column, samples)
         return rows_of(values, self.column, lambda i: self.id_of(samples[i]))
