@@ -39,7 +39,7 @@ def toy(
         noise: Deviation of normal noise on each number.
         seed: Of everything.
     """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed + 7919)  # no SAE starts from the truth
     truth = torch.randn(directions, width, generator=random)
     truth /= truth.norm(dim=1, keepdim=True)
     there = torch.rand(count, directions, generator=random) < active / directions

@@ -17,12 +17,15 @@ def _several(value: Any) -> Any:
 
 
 Width = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...],
-    BeforeValidator(lambda value: [str(one) for one in _several(value)]),
+    Annotated[tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...], Field(min_length=1)],
+    BeforeValidator(
+        lambda value: [str(one) for one in _several(value)],
+        json_schema_input_type=int | str | tuple[int | str, ...],
+    ),
 ]
 Sparsity = Annotated[
-    tuple[Annotated[float, Field(gt=0)], ...],
-    BeforeValidator(_several, json_schema_input_type=float | tuple[float, ...]),
+    Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None,
+    BeforeValidator(_several, json_schema_input_type=float | tuple[float, ...] | None),
 ]
 
 
@@ -61,9 +64,10 @@ class TrainOptions(Options):
         ("8x",), description="Features: a number, or times the width of a row (8x); or several."
     )
     k: Sparsity = Field(
-        (32.0,),
-        description="Features per row that topk, batchtopk and matryoshka keep, and that jumprelu "
-        "aims at; at most an eighth of the features. Several: an SAE each.",
+        None,
+        description="Features per row that topk, batchtopk and matryoshka keep, and that the "
+        "others aim at; at most an eighth of the features. Several: an SAE each. Default: 32, or "
+        "a sixteenth of the width of a row if that is less.",
     )
     coefficient: float | None = Field(
         None,

@@ -39,6 +39,11 @@ class JoinedRows:
         check_equal_samples(self._parts)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each column."""
+        return tuple(part.width for part in self._parts)
+
+    @property
     def column(self) -> str:
         """The names of the columns, joined by ` + `."""
         return " + ".join(part.column for part in self._parts)
