@@ -165,6 +165,27 @@ def test_several_columns_take_one_pass(
     torch.testing.assert_close(found[4], torch.cat([near, 2 * far], 1), atol=5e-5, rtol=1e-4)
 
 
+def test_what_is_kept_is_what_the_same_samples_gave(
+    vlm: ModelAdapter, some: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = 4 * 64 * 128 * 2
+    passes = Passes(vlm, ["projector/image", IMAGE], some, share=False, keep=room)
+    near, far = passes.rows()
+    wanted = ModelRows(vlm, IMAGE, some, share=False).read([0, 3, 6])
+    assert near.width == far.width == 128
+    calls = counted(monkeypatch, vlm, "forward")
+    first = near.read([0, 3, 6])
+    done = len(calls)
+    assert done
+    assert all(map(torch.equal, far.read([0, 3, 6]), wanted))
+    assert all(map(torch.equal, near.read([0, 3, 6]), first))
+    assert len(calls) == done
+    near.read([3, 6])
+    assert len(calls) == done + 1, "other company"
+    near.read([3, 6])
+    assert len(calls) == done + 2, "there is no room for more"
+
+
 def test_edits_hold_in_the_thread_that_reads_ahead(vlm: ModelAdapter, some: list[Sample]) -> None:
     rows = ModelRows(vlm, IMAGE, some[:2])
     with vlm.edited([f"{IMAGE} = zero"]):
