@@ -122,7 +122,7 @@ class _SaeChecks(InterventionTests):
         place = folder / "sae"
         if not place.exists():
             numbers = torch.arange(32.0 * 12).reshape(32, 12).cos()
-            save_sae(Sae(numbers, torch.zeros(12), numbers.T / 4, torch.zeros(32)), place)
+            save_sae(place, Sae(numbers, torch.zeros(12), numbers.T / 4, torch.zeros(32)))
         return {"file": str(place), **self.more}
 
 
