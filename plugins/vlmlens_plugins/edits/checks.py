@@ -14,8 +14,7 @@ from vlmlens.registry import Registry
 from vlmlens.stores.opening import open_named
 from vlmlens.testing import InterventionTests
 from vlmlens_plugins.edits import manifests
-from vlmlens_plugins.sae import Sae
-from vlmlens_plugins.sae.files import save_sae
+from vlmlens_plugins.sae import Sae, save_sae
 
 
 class ZeroChecks(InterventionTests):

@@ -10,12 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from vlmlens._files import expanded
 from vlmlens.abc import EditedRows, EditPlace
 from vlmlens.errors import DataNotFound, EditError
-from vlmlens_plugins.sae import Gated, JumpRelu, Sae, TopK
-from vlmlens_plugins.sae.files import check_belongs, open_sae
+from vlmlens.tokens import Selector
+from vlmlens_plugins.sae import Gated, JumpRelu, Sae, TopK, check_belongs, open_sae
 
 LARGEST = "largest"
 """In `About.trained`: the largest code of each feature in training, a list of numbers."""
@@ -54,14 +56,15 @@ def given_sae(file: str | None, name: str) -> Sae:
         raise EditError(
             f"{name} was given no SAE.", subject=name, hint=f"Name a folder or file: {name}(FILE)."
         )
-    path = Path(file).expanduser()
-    if not path.exists():
+    path = expanded(file)
+    state = _state(path)
+    if not state:
         raise DataNotFound(
             f"There is no SAE {file!r}.",
             subject=file,
             hint='A path with a comma or parentheses stands in double quotes: "a, b/sae".',
         )
-    sae = _opened(path.absolute(), _state(path))
+    sae = _opened(path.absolute(), state)
     elsewhere = sae.about.target or ("+" in sae.about.column and sae.about.column)
     if elsewhere or sae.inputs != sae.outputs:
         raise EditError(
@@ -101,9 +104,22 @@ def check_rows(sae: Sae, file: str, rows: torch.Tensor, about: EditedRows) -> No
 
 def refuse_elsewhere(sae: Sae, file: str, place: EditPlace, *, anyway: bool) -> None:
     """Raise an error if an SAE belongs to another model, site or rows than those of an edit."""
-    if anyway or not (sae.about.column or sae.about.model):
-        return
-    check_belongs(sae, place.describe(), place.site.name, str(place.selector))
+    check_belongs(
+        sae,
+        model={} if anyway else place.describe(),
+        site=place.site.name,
+        selector=None if _within(place.selector, sae.about.rows) else str(place.selector),
+        width=None,
+        anyway=anyway,
+    )
+
+
+def _within(rows: Selector, trained: str) -> bool:
+    """Whether the rows are some of those that an SAE was trained on."""
+    if not trained:
+        return True
+    whole = Selector.parse(trained)
+    return whole == Selector() or (whole == Selector(whole.kind) and rows.kind == whole.kind)
 
 
 def codes_of(sae: Sae, features: Sequence[int], rows: torch.Tensor) -> torch.Tensor:
@@ -127,6 +143,24 @@ def _narrowed(sae: Sae, features: tuple[int, ...]) -> Sae:
         sae, W_enc=sae.W_enc[:, chosen], b_enc=sae.b_enc[chosen], W_dec=sae.W_dec[chosen],
         activation=of,
     )  # fmt: skip
+
+
+def directions(sae: Sae, features: Sequence[int], turned: int | None) -> torch.Tensor:
+    """float32 `[chosen, width]`: what features write per unit of their codes.
+
+    Args:
+        sae: The SAE.
+        features: Their numbers.
+        turned: A seed: random directions as long as theirs; None: their own.
+    """
+    own = sae.W_dec[list(features)]
+    if turned is None:
+        return own
+    drawn = [
+        np.random.default_rng([turned, each]).standard_normal(sae.outputs) for each in features
+    ]
+    random = torch.from_numpy(np.stack(drawn)).to(own)
+    return random * (own.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True))
 
 
 def largest(sae: Sae, file: str) -> torch.Tensor:
@@ -163,7 +197,11 @@ def _opened(path: Path, state: tuple[tuple[str, int, int], ...]) -> Sae:
 
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file of the SAE does."""
-    files = sorted(each for each in path.iterdir()) if path.is_dir() else [path]
-    stats = [(each.name, each.stat()) for each in files]
+    """What changes when a file of the SAE does; empty if there is none."""
+    try:
+        path.stat()
+        folder = path if path.is_dir() else path.parent
+        stats = [(each.name, each.stat()) for each in sorted(folder.iterdir()) if each.is_file()]
+    except OSError:
+        return ()
     return tuple((name, one.st_size, one.st_mtime_ns) for name, one in stats)

@@ -10,10 +10,12 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from vlmlens.abc import Edit, EditedRows, EditPlace, Intervention, Options
+from vlmlens.errors import EditError
 from vlmlens_plugins.edits.features import (
     check_features,
     check_rows,
     codes_of,
+    directions,
     given_sae,
     in_float32,
     largest,
@@ -48,6 +50,16 @@ Kept = Annotated[
 ]
 Anyway = Annotated[
     bool, Field(description="Whether to use it also with another model, site or rows than its own.")
+]
+
+
+Turned = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        description="Of a control: the features write random directions as long as their own, "
+        "drawn with this seed.",
+    ),
 ]
 
 
@@ -112,6 +124,7 @@ class _OfFeatures(_WithSae):
     def __init__(self, options: Any) -> None:
         super().__init__(options)
         check_features(self.sae, options.feature, options.file, self.called)
+        self._write = directions(self.sae, self.chosen, options.turned)
 
     @property
     def chosen(self) -> list[int]:
@@ -133,6 +146,15 @@ class _OfCodes(_OfFeatures):
     row's deviation; a row whose codes stay is not touched. Without, `x' = decode(z')`.
     """
 
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        if options.turned is not None and not options.error:
+            raise EditError(
+                f"{self.called} was given turned and error=false.",
+                subject=self.called,
+                hint="Directions are turned in what is added to rows: leave error=false out.",
+            )
+
     def at(self, site: str, selector: str, *, text: str = "", strict: bool = False) -> Edit:
         """See `Intervention.at`. It is not strict: a feature need not fire in every sample."""
         return super().at(site, selector, text=text, strict=strict)
@@ -145,7 +167,7 @@ class _OfCodes(_OfFeatures):
             return sae.decode(code, rows)
         before = codes_of(sae, self.chosen, rows)
         after = self._new(before)
-        added = ((after - before) @ sae.W_dec[self.chosen]) * sae.scale(rows)
+        added = ((after - before) @ self._write.to(rows.device)) * sae.scale(rows)
         return torch.where((after == before).all(1, keepdim=True), rows, rows + added)
 
     @abstractmethod
@@ -160,6 +182,7 @@ class AblateOptions(Options):
     feature: Features = ()
     error: Kept = True
     anyway: Anyway = False
+    turned: Turned = None
 
 
 class Ablate(_OfCodes):
@@ -181,6 +204,7 @@ class ClampOptions(Options):
     unit: Unit = "code"
     error: Kept = True
     anyway: Anyway = False
+    turned: Turned = None
 
 
 class Clamp(_OfCodes):
@@ -205,6 +229,7 @@ class ScaleOptions(Options):
     factor: Number = Field(0.5, description="What the features' codes are multiplied by.")
     error: Kept = True
     anyway: Anyway = False
+    turned: Turned = None
 
 
 class Scale(_OfCodes):
@@ -214,7 +239,8 @@ class Scale(_OfCodes):
     called = "sae.scale"
 
     def _new(self, codes: torch.Tensor) -> torch.Tensor:
-        return codes * self.options.factor
+        scaled: torch.Tensor = codes * self.options.factor
+        return scaled
 
 
 class SteerOptions(Options):
@@ -225,6 +251,7 @@ class SteerOptions(Options):
     strength: Number = Field(1.0, description="What the features' directions are multiplied by.")
     unit: Unit = "code"
     anyway: Anyway = False
+    turned: Turned = None
 
 
 class Steer(_OfFeatures):
@@ -242,5 +269,6 @@ class Steer(_OfFeatures):
 
     def _changed(self, rows: torch.Tensor) -> torch.Tensor:
         sae = on_device(self.sae, rows.device)
-        strength = self._in_codes(self.options.strength, rows)
-        return rows + (strength @ sae.W_dec[self.chosen]) * sae.scale(rows)
+        direction = self._in_codes(self.options.strength, rows) @ self._write.to(rows.device)
+        moved: torch.Tensor = rows + direction * sae.scale(rows)
+        return moved
