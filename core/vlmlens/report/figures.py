@@ -93,21 +93,26 @@ def _file(
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Paper
 
+    from vlmlens.report._features_paper import draw_features_paper, features_size
     from vlmlens.report._graph_paper import draw_graph_paper, graph_size
     from vlmlens.report._maps import draw_maps, map_size
 
+    whole = {
+        "graph": (graph_size, draw_graph_paper),
+        "features": (features_size, draw_features_paper),
+    }
     shown = sheet or (figure.sheets[0] if figure.sheets else None)
     if shown is not None and figure.kind == "lens":
         figure, shown = _as_heatmap(figure, shown), None
     with rc_context(_STYLE), _quiet_fonts():  # type: ignore[arg-type]
-        if figure.kind == "graph":
-            size = graph_size(figure)
+        if figure.kind in whole:
+            size = whole[figure.kind][0](figure)
         else:
             size = _size(figure) if shown is None else map_size(figure, picture)
         paper = Paper(figsize=size, layout="constrained")
         canvas(paper)
-        if figure.kind == "graph":
-            draw_graph_paper(figure, paper)
+        if figure.kind in whole:
+            whole[figure.kind][1](figure, paper)
         elif shown is None:
             _draw_axes(figure, paper)
         else:

@@ -12,7 +12,7 @@ from vlmlens.errors import DataError, SpecError
 from vlmlens_plugins.sae.batches import Statistics
 from vlmlens_plugins.sae.rows import Rows
 
-_LOOKED_AT = 64
+_ROWS_SEEN, _AT_ONCE = 4096, 16
 
 
 class JoinedRows:
@@ -37,6 +37,11 @@ class JoinedRows:
                 hint="Give at least one column, and one scale for each.",
             )
         check_equal_samples(self._parts)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each column."""
+        return tuple(part.width for part in self._parts)
 
     @property
     def column(self) -> str:
@@ -76,14 +81,15 @@ def equal_scales(
 
     Args:
         parts: The rows of each column.
-        samples: Numbers of samples to look at; at most 64 of them are drawn. None: all.
+        samples: Numbers of samples to look at; None: all. So many of them are drawn that a few
+            thousand rows are seen.
         seed: Of the drawing.
 
     Raises:
         DataError: All rows of a column are the same.
     """
     numbers = np.arange(len(parts[0])) if samples is None else np.asarray(samples)
-    drawn = np.random.default_rng([seed, 1]).permutation(numbers)[:_LOOKED_AT].tolist()
+    drawn = np.random.default_rng([seed, 1]).permutation(numbers).tolist()
     width = sum(part.width for part in parts) / len(parts)
     return tuple(float(np.sqrt(width / _spread(part, drawn))) for part in parts)
 
@@ -131,7 +137,12 @@ def _named(part: Rows, number: int) -> str:
 
 
 def _spread(part: Rows, samples: Sequence[int]) -> float:
-    read = torch.cat([torch.empty(0, part.width), *part.read(samples)])
+    found: list[torch.Tensor] = [torch.empty(0, part.width)]
+    for start in range(0, len(samples), _AT_ONCE):
+        found += part.read(samples[start : start + _AT_ONCE])
+        if sum(map(len, found)) >= _ROWS_SEEN:
+            break
+    read = torch.cat(found)
     spread = Statistics.of(read).spread if len(read) else 0.0
     if spread <= 0:
         raise DataError(

@@ -68,18 +68,15 @@ def open_sae(path: str | Path, *, format: str | None = None) -> Sae:  # noqa: A0
         SpecError: There is no format of that name.
     """
     place = Place.at(path)
-    chosen = _recognised(place) if format is None else _named(format)
     try:
-        sae = chosen.read(place)
+        chosen = _recognised(place) if format is None else _named(format)
+        return chosen.read(place)
     except OSError as error:
         raise place.refused(f"a file cannot be read ({error.strerror})") from error
     except DataError as error:
         if error.subject == place.given:
             raise
         raise place.refused(error.message.rstrip("."), error.hint) from error
-    if not sae.inputs or not sae.features:
-        raise place.refused(f"it has {sae.inputs} inputs and {sae.features} features")
-    return sae
 
 
 def _recognised(place: Place) -> Format:

@@ -36,15 +36,18 @@ class Place:
             DataNotFound: There is neither a folder nor a file.
         """
         found = expanded(path)
-        if found.is_dir():
-            return cls(str(path), found)
-        if not found.exists():
+        try:
+            folder, there = found.is_dir(), found.exists()
+        except OSError:  # a name that is too long, a folder that must not be looked into
+            folder = there = False
+        if not there:
             raise DataNotFound(
                 f"There is no file or folder {str(path)!r}.",
                 subject=str(path),
-                hint="Name a folder that holds an SAE, or the file of its weights.",
+                hint="Name a folder with an SAE, or the file of its weights. Those of the hub are "
+                "downloaded first: hf download NAME --local-dir FOLDER.",
             )
-        return cls(str(path), found.parent, found.name)
+        return cls(str(path), found) if folder else cls(str(path), found.parent, found.name)
 
     def has(self, name: str) -> bool:
         """Whether the folder has this file."""

@@ -7,24 +7,29 @@ import math
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any
 
 import torch
 
-from vlmlens.errors import DataError
 from vlmlens_plugins.sae.files.place import Place
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WHOLE = (torch.int32, torch.int64)
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile,
+               struct.error, zlib.error)  # fmt: skip
+"""What reading an archive raises that is damaged, encrypted or packed in unknown ways."""
 _MOST = 64
 _LARGEST_PICKLE = 1 << 20
 _ALLOWED = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
-    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Int", "Long")),
+    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16")),
+    *(f"torch {kind}Storage" for kind in ("Int", "Long", "Short", "Char", "Byte", "Bool")),
 }
+"""What the pickle of plain tensors imports, as `module name`."""
 
 
 class Tensors:
@@ -178,6 +183,8 @@ def _checked(
         plain = each.layout == torch.strided and each.device.type == "cpu"
         if not plain or each.dtype not in (*_FLOATS, *_WHOLE):
             raise place.refused(f"its tensor {name!r} is of {each.dtype}, {each.layout}")
+        if not each.numel():  # a shape without numbers can claim any width
+            raise place.refused(f"its tensor {name!r} of shape {tuple(each.shape)} is empty")
         if each.numel() * each.element_size() > size:
             raise place.refused(
                 f"its tensor {name!r} of shape {tuple(each.shape)} is larger than the file"
@@ -196,9 +203,7 @@ def _check_archive(place: Place, name: str, source: IO[bytes], size: int, hint: 
             if len(listed) != 1 or listed[0].file_size > _LARGEST_PICKLE:
                 raise place.refused(f"{name!r} is not what torch.save writes")
             classes = set(_classes(archive.read(listed[0]))) - _ALLOWED
-    except DataError:
-        raise
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+    except _UNREADABLE as error:
         raise place.refused(
             f"{name!r} is not what torch.save writes since torch 1.6",
             "Load it with the tool that wrote it, and save its state_dict with torch.save.",
@@ -240,6 +245,6 @@ def mentions(place: Place, name: str, *words: str) -> bool:
             if len(listed) != 1 or listed[0].file_size > _LARGEST_PICKLE:
                 return False
             text = archive.read(listed[0])
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error):
+    except _UNREADABLE:
         return False
     return all(word.encode() in text for word in words)

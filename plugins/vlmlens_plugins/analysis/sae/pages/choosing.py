@@ -1,0 +1,99 @@
+"""Which features are shown: the best for each label, strong ones, a dense one, random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from vlmlens.errors import SpecError
+from vlmlens_plugins.analysis._separating import sparse_areas
+from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis.sae.pages.units import Units
+from vlmlens_plugins.analysis.sae.peaks import Peaks
+
+_BEST, _STRONG, _DENSE = 2, 6, 12
+"""A half of the pages is for labels, a sixth for strong features, a twelfth for dense ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A feature that is shown.
+
+    Args:
+        number: Its number.
+        why: Why it is shown.
+    """
+
+    number: int
+    why: str
+
+
+def asked_for(numbers: Sequence[int], features: int) -> list[Chosen]:
+    """Features that the user names.
+
+    Raises:
+        SpecError: There is no such feature.
+    """
+    for number in numbers:
+        if not 0 <= number < features:
+            raise SpecError(
+                f"There is no feature {number}: the SAE has {features}.",
+                subject=number,
+                hint=f"They are numbered 0 to {features - 1}.",
+            )
+    return [Chosen(number, "asked for") for number in dict.fromkeys(numbers)]
+
+
+def chosen(learn: Peaks, units: Sequence[Units], most: int, seed: int) -> list[Chosen]:
+    """Features by what they do in the samples that are learnt from, never by how they look.
+
+    Args:
+        learn: What the features do in samples that nothing is tested on.
+        units: Those samples with their labels.
+        most: How many features.
+        seed: Of the random ones.
+    """
+    alive = learn.fired > 0
+    if not most or not alive.any():
+        return []
+    found: dict[int, str] = {}
+    for number, why in _best(learn, units, alive)[: 4 * most]:
+        if number in found:
+            found[number] += f"; {why}"
+        elif len(found) < -(-most // _BEST):
+            found[number] = why
+    strong = np.where(alive, learn.total, -np.inf)
+    for order, share, why in (
+        (np.argsort(-strong, kind="stable"), _STRONG, "strongest: the largest sum of codes"),
+        (np.argsort(-learn.fired, kind="stable"), _DENSE, "densest: fires in the most rows"),
+    ):
+        left = [int(i) for i in order if alive[i] and int(i) not in found]
+        found |= dict.fromkeys(left[: most // share], why)
+    left = [int(i) for i in np.flatnonzero(alive) if int(i) not in found]
+    drawn = generator(seed, "sae", "pages").permutation(left)[: most - len(found)]
+    found |= dict.fromkeys(map(int, drawn), "drawn at random from the features that fire")
+    return [Chosen(number, why) for number, why in found.items()]
+
+
+def _best(
+    learn: Peaks, units: Sequence[Units], alive: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> list[tuple[int, str]]:
+    """The best feature for each label, target by target in turns, the best labels first."""
+    by_target = []
+    for one in units:
+        areas = sparse_areas(one.values(learn), one.labels, one.names)
+        areas[:, ~alive] = -1.0
+        best = areas.argmax(1)
+        own = sorted(zip(areas.max(1), best, one.names, strict=True), key=lambda each: -each[0])
+        by_target.append(
+            [
+                (int(number), f"best for {one.target.name}: {label} in the learning samples "
+                 f"(AUC {area:.2f})")
+                for area, number, label in own
+            ]
+        )  # fmt: skip
+    turns = chain.from_iterable(zip_longest(*by_target))
+    return [each for each in turns if each is not None]
