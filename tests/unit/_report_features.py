@@ -66,7 +66,7 @@ def _sample(sample: Sample, rank: int, patches: Sequence[int], evil: str) -> Fea
     boxes = [_box(patch) for patch in patches]
     values = [2.0 - 0.5 * rank - 0.25 * i for i in range(len(patches))]
     why = f"top {rank + 1}" if rank == 0 else "quantile 0.5"
-    tokens = [f"What{evil}", "color?"] if rank else []
+    tokens = [f"What{evil}", "color?"] if rank or evil else []
     return FeatureSample(
         sample.id, why, values[0], {f"color{evil}": f"red{evil}"},
         [FeatureMap(0, "", boxes, values)], tokens, [None, 1.0] if tokens else [],

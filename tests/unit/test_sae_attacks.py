@@ -25,7 +25,6 @@ from tests.unit._sae_files import (
     dictionary,
     k_and,
     lens,
-    openai,
     prisma,
     saev,
     sparsify,
@@ -77,6 +76,16 @@ class TestPickles:
         refused(folder, "other classes than tensors", "pathlib", "load_from_pretrained")
         refused(folder / "weights.pt", "pathlib")
         assert not made.exists()
+
+    def test_what_is_no_mapping_of_tensors_is_refused(self, tmp_path):
+        folder = dictionary("AutoEncoder", LINEAR | {"bias": "text"})(tmp_path / "sae")
+        refused(folder, "more than tensors by name: ['bias']")
+        torch.save([torch.ones(2)], folder / "ae.pt")
+        refused(folder, "holds a list")
+        torch.save({str(number): torch.ones(1) for number in range(99)}, folder / "ae.pt")
+        refused(folder, "99 tensors")
+        torch.save({"bias": torch.ones(2, dtype=torch.bool)}, folder / "ae.pt")
+        refused(folder, "torch.bool")
 
     def test_a_bare_file_with_objects_says_how_to_convert_it(self, tmp_path):
         torch.save({"cfg": RunsCode(tmp_path / "made"), "state_dict": {}}, tmp_path / "patch.pt")
@@ -143,6 +152,8 @@ class TestTensors:
     def test_k_must_be_a_number_of_features(self, k, tmp_path):
         refused(lens("topk", PLAIN, k=k)(tmp_path / "a"), "k")
         refused(sparsify(k=k)(tmp_path / "b"), "k")
+        values = LINEAR | {"b_dec": C, "k": torch.tensor(0 if k is None else 2.5)}
+        refused(dictionary("AutoEncoderTopK", values)(tmp_path / "c"), "k")
         with pytest.raises(DataError, match="k = 0"):
             Sae(*(torch.from_numpy(array(each)) for each in PLAIN.values()), TopK(0))
 
@@ -166,11 +177,16 @@ class TestTensors:
     def test_a_configuration_must_have_the_numbers_of_the_tensors(self, name, value, tmp_path):
         refused(lens("standard", PLAIN, **{name: value})(tmp_path / "a"), name)
 
-    def test_empty_tensors_are_refused(self, tmp_path):
-        shapes = {"encoder.weight": (0, 0), "decoder.weight": (0, 0), "pre_bias": 0}
-        values = {name: np.zeros(shape) for name, shape in shapes.items()}
-        path = openai("ReLU", values | {"latent_bias": np.zeros(0)})(tmp_path / "a")
-        refused(path, "0 inputs and 0 features")
+    def test_empty_tensors_are_refused_whatever_width_they_claim(self, tmp_path):
+        inner = {name: np.zeros(3) for name in ("b_gate", "b_mag", "r_mag")}
+        folder = lens("gated", inner | {"b_dec": np.zeros(3)})(tmp_path / "a")
+        values = {name: array(each) for name, each in (inner | {"b_dec": np.zeros(3)}).items()}
+        data = save(values | {"W_enc": np.zeros((0, 3), np.float32)})
+        header, rest = header_of(data)
+        header["W_enc"]["shape"] = [0, 10**13]
+        header["W_dec"] = header["W_enc"] | {"shape": [10**13, 0]}
+        (folder / WEIGHTS).write_bytes(with_header(header, rest))
+        refused(folder, "is empty")
 
 
 def header_of(data: bytes) -> tuple[dict, bytes]:

@@ -173,6 +173,11 @@ def test_a_file_says_what_it_knows_and_what_it_does_not(tmp_path):
     assert "centred and scaled" in saev_notes[0]
     sparsify()(tmp_path / "layers.24")
     assert open_sae(tmp_path / "layers.24").about.trained["hook_name"] == "layers.24"
+    heads = lens("standard", PLAIN, reshape_activations="hook_z", metadata={
+        "sae_lens_version": "6.0.0", "hook_head_index": 3})  # fmt: skip
+    first, second = open_sae(heads(tmp_path / "e")).about.notes
+    assert "heads of a block" in first
+    assert "head 3 alone" in second
     both = prisma(PLAIN, activation_fn_str="relu", use_patches_only=True)(tmp_path / "d")
     assert "without the class token" in open_sae(both).about.notes[1]
 
@@ -183,6 +188,16 @@ def test_a_checkpoint_is_read_by_its_name_with_the_configuration_above(tmp_path)
     (folder / "checkpoints").mkdir()
     (folder / "ae.pt").rename(folder / "checkpoints" / "ae_100.pt")
     assert open_sae(folder / "checkpoints" / "ae_100.pt").architecture == "jumprelu"
+
+
+def test_weights_without_their_configuration_say_what_is_missing(tmp_path):
+    folder = dictionary("AutoEncoder", LINEAR | {"bias": C})(tmp_path / "sae")
+    (folder / "config.json").unlink()
+    with pytest.raises(DataError, match="known format has the tensors 'bias', 'dec") as raised:
+        open_sae(folder / "ae.pt")
+    assert "config.json" in raised.value.hint
+    with pytest.raises(DataError, match=r"SAEs are inside it: 'ae\.pt'"):
+        open_sae(folder)
 
 
 def test_folders_of_several_saes_are_listed(tmp_path):
@@ -210,6 +225,7 @@ REFUSED = [
     (lens("temporal", PLAIN), "architecture is 'temporal'"),
     (lens("standard", PLAIN | {"scaling_factor": 2 * NORMS}, metadata={}), "fine-tuned"),
     (lens("standard", PLAIN, metadata={}, activation_fn_str="tanh-relu"), "'tanh-relu'"),
+    (lens("standard", PLAIN, metadata={}, activation_fn_str="topk"), "has k = None"),
     (lens("transcoder", PLAIN, d_out=WIDTH, apply_b_dec_to_input=True), "changes its rows"),
     (sparsify(activation="groupmax"), "'groupmax'"),
     (sparsify(signed=True), "'signed'"),

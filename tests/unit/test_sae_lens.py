@@ -1,7 +1,9 @@
 """The real SAELens loads our folders and gives the same codes, and its folders are read.
 
-It is not among the packages that the tests need. Install the extra `sae-lens`, or name an
-interpreter that has it: `VLMLENS_SAE_LENS=/path/to/python pytest tests/unit/test_sae_lens.py -s`.
+It is not among the packages that the tests need: it brings transformer-lens and 30 others. Install
+the extra `sae-lens`, or name an interpreter of another environment that has it:
+
+    VLMLENS_SAE_LENS=/path/to/python pytest tests/unit/test_sae_lens.py -s
 """
 
 from __future__ import annotations

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from vlmlens.report._embed import Words, data_block, rounded
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import MIDDLE, Pictures
-from vlmlens.report._text import cut, finite, one_line, plural, show
+from vlmlens.report._sheets import Box, clipped
+from vlmlens.report._text import cut, finite, one_line, plural
 from vlmlens.report._views import Panel, panels_of
 from vlmlens.results import FeatureLabel, FeaturePage, FeatureSample, FeatureScene, Figure
 
+Item = TypeVar("Item")
 CLEAR = 0.05
 """Corrected p-values below this are offered in the search by attribute."""
-_LONGEST_PROMPT, _LONGEST_TOLD, _LONGEST = 200, 2000, 80
+_LONGEST_TOLD, _LONGEST_FACT, _LONGEST = 2000, 240, 80
 _MOST_TOKENS = 400
 _LISTED = 24
 
@@ -26,6 +28,8 @@ def draw_features(figure: Figure, pictures: Pictures) -> Markup:
         figure: What to draw.
         pictures: The samples' pictures.
     """
+    if not figure.pages:
+        return tag("p", "No feature is shown.", class_="muted")
     title = one_line(figure.title)
     listed = tag("div", class_="list", role="group", aria_label=f"{title}: features")
     found = tag("p", class_="found", role="status")
@@ -72,8 +76,6 @@ def _controls() -> list[Markup]:
 
 def _still(figure: Figure) -> Markup:
     """All features in a table, for pages without scripts and on paper."""
-    if not figure.pages:
-        return tag("p", "No feature is shown.", class_="muted")
     names = ("feature", "name", "shown because", "fires in", "separates best", "strongest in")
     head = tag("tr", *(tag("th", name, scope="col") for name in names))
     rows = [tag("tr", *(tag("td", cell) for cell in _cells(page))) for page in figure.pages]
@@ -169,7 +171,7 @@ def _page(page: FeaturePage, made: _Made) -> dict[str, Any]:
         "lowered": _tokens(page.lowered, made),
         "written": made.word(page.written, 4 * _LONGEST),
         "nearest": [[number, rounded(value)] for number, value in page.nearest],
-        "modality": _facts({name: show(share) for name, share in page.modality.items()}, made),
+        "modality": [[made.word(name), rounded(share)] for name, share in page.modality.items()],
         "told": made.words.number(cut(page.told, _LONGEST_TOLD)),
         "explainer": made.word(page.explainer),
     }  # fmt: skip
@@ -180,11 +182,10 @@ def _tokens(pairs: Sequence[tuple[str, float]], made: _Made) -> list[list[Any]]:
 
 
 def _facts(facts: Mapping[str, str], made: _Made) -> list[list[int]]:
-    return [[made.word(name), made.word(value)] for name, value in facts.items()]
+    return [[made.word(name), made.word(value, _LONGEST_FACT)] for name, value in facts.items()]
 
 
 def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
-    known = made.pictures.samples.get(each.sample)
     place = made.scene.get(each.sample)
     panels = made.panels[place] if place is not None else panels_of(each.maps)
     return {
@@ -192,7 +193,6 @@ def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
         "scene": place,
         "why": made.word(each.why),
         "value": rounded(each.value),
-        "prompt": made.word(known.prompt if known else "", _LONGEST_PROMPT),
         "facts": _facts(each.facts, made),
         "panels": [_map(each, panel, made) for panel in panels],
         "tokens": made.words.numbers(map(one_line, each.tokens[:_MOST_TOKENS])),
@@ -202,9 +202,7 @@ def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
 
 def _map(each: FeatureSample, panel: Panel, made: _Made) -> dict[str, Any]:
     own = [one for one in each.maps if (one.image, one.view) in panel.views]
-    pairs = [
-        (box, value) for one in own for box, value in zip(one.boxes, one.values, strict=True) if box
-    ]
+    pairs = [pair for one in own for pair in _placed(one.boxes, one.values)]
     return {
         "view": made.word(panel.name),
         "picture": made.picture(each.sample, panel.image),
@@ -223,13 +221,18 @@ def _scene(scene: FeatureScene, made: _Made) -> dict[str, Any]:
 
 def _places(scene: FeatureScene, panel: Panel, made: _Made) -> dict[str, Any]:
     own = [one for one in scene.places if (one.image, one.view) in panel.views]
-    pairs = [
-        (box, fires) for one in own for box, fires in zip(one.boxes, one.fires, strict=True) if box
-    ]
+    pairs = [pair for one in own for pair in _placed(one.boxes, one.fires)]
     return {
         "boxes": made.boxes.numbers(box for box, _ in pairs),
         "fires": [_fires(fires, made) for _, fires in pairs],
     }
+
+
+def _placed(boxes: Sequence[Box | None], items: Sequence[Item]) -> Iterator[tuple[Box, Item]]:
+    """What has a place in the picture."""
+    for box, item in zip(map(clipped, boxes), items, strict=True):
+        if box is not None:
+            yield box, item
 
 
 def _fires(pairs: Sequence[tuple[int, float]], made: _Made) -> list[list[Any]]:

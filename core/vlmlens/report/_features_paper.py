@@ -37,8 +37,12 @@ def draw_features_paper(figure: Figure, paper: Paper) -> None:
 def _panel(page: FeaturePage, axes: Axes) -> None:
     named = f"{page.number} {page.name}".strip()
     axes.set_title(cut(one_line(named), _LONGEST), fontsize=6.5, parse_math=False)
+    if not page.counts:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "does not fire", ha="center", fontsize=6.5, transform=axes.transAxes)
+        return
     axes.bar(range(len(page.counts)), list(page.counts), width=0.9, color=SERIES_LIGHT[0])
-    ends = [0, len(page.counts)] if page.counts else []
+    ends = [0, len(page.counts)]
     labels = [f"{page.edges[end]:.3g}" for end in ends]
     axes.set_xticks([end - 0.5 for end in ends], labels, fontsize=6)
     axes.tick_params(axis="y", labelsize=6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlmlens._features import Box
+from vlmlens.report._sheets import Box, clipped
 from vlmlens.results import FeatureMap, FeaturePlaces
 
 _SLACK = 1e-3
@@ -49,7 +49,7 @@ def panels_of(places: Sequence[FeatureMap] | Sequence[FeaturePlaces]) -> list[Pa
 
 
 def _extent(boxes: Sequence[Box | None]) -> Box:
-    known = [box for box in boxes if box is not None]
+    known = [box for box in map(clipped, boxes) if box is not None]
     if not known:
         return 0.0, 0.0, 0.0, 0.0
     left, top, right, bottom = zip(*known, strict=True)

@@ -69,10 +69,10 @@ def _show(chosen: argparse.Namespace) -> list[str]:
 
 
 def _convert(chosen: argparse.Namespace) -> list[str]:
-    from vlmlens_plugins.sae.files import open_sae, save_sae
+    from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
 
     sae = open_sae(chosen.source, format=chosen.format)
-    folder = save_sae(chosen.target, sae)
+    folder = save_sae(chosen.target, sae, sparsity=sparsity_of(chosen.source))
     return [*sae.about.notes, f"Wrote {folder}"]
 
 

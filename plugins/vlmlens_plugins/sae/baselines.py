@@ -6,6 +6,9 @@ row away first, and have directions of length 1.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import torch
 
 from vlmlens_plugins.sae.about import About
@@ -15,6 +18,7 @@ from vlmlens_plugins.sae.sae import Sae
 UNTRAINED = "untrained"
 NEURONS = "neurons"
 PRINCIPAL = "PCA"
+_ELEMENTS = 2**24
 
 
 def untrained(features: int, mean: torch.Tensor, rows: torch.Tensor, k: int, seed: int) -> Sae:
@@ -31,14 +35,26 @@ def untrained(features: int, mean: torch.Tensor, rows: torch.Tensor, k: int, see
         k: How many features fire per row.
         seed: Of the directions.
     """
-    drawn = torch.randn(features, len(mean), generator=torch.Generator().manual_seed(seed))
-    directions = drawn / drawn.norm(dim=1, keepdim=True)
+    directions = random_directions(features, len(mean), seed)
     raw = _tied(directions, mean, k, UNTRAINED)
-    codes = raw.encode(rows)
-    written, wanted = codes.double() @ raw.W_dec.double(), (rows.float() - raw.b_dec).double()
-    square = float((written * written).sum())
-    factor = max(0.0, float((written * wanted).sum())) / square if square > 0 else 1.0
-    return Sae(raw.W_enc * factor, raw.b_enc, raw.W_dec, raw.b_dec, raw.activation, about=raw.about)
+    square = wanted = 0.0
+    for part in rows.split(max(1, _ELEMENTS // features)):
+        written = (raw.decode(raw.encode(part)) - raw.b_dec).double()
+        square += float(written.square().sum())
+        wanted += float((written * (part.float() - raw.b_dec)).sum())
+    factor = max(0.0, wanted) / square if square > 0 else 1.0
+    return replace(raw, W_enc=raw.W_enc * factor)
+
+
+def random_directions(features: int, width: int, seed: int) -> torch.Tensor:
+    """float32 `[features, width]`: directions of length 1, evenly spread over the sphere.
+
+    They are of no other use of the same seed: the start of a training with it has other ones.
+    """
+    digest = hashlib.sha256(f"random directions {seed}".encode()).digest()
+    own = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+    drawn = torch.randn(features, width, generator=own)
+    return drawn / drawn.norm(dim=1, keepdim=True)
 
 
 def neurons(mean: torch.Tensor, k: int) -> Sae:

@@ -52,6 +52,8 @@ def check_belongs(
         elsewhere.append(
             f"It was trained on {_named(sae.about.model)}, and this is {_named(model)}."
         )
+    if sae.about.model.get("edits") not in (None, [], model.get("edits")):
+        doubts.append("It was trained while other edits changed the model.")
     if elsewhere and not anyway:
         raise CompositionError(
             f"The SAE does not belong here. {' '.join(elsewhere)}",

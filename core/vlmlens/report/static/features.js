@@ -158,7 +158,7 @@ class Features {
 
   facts(page) {
     const list = element("dl", undefined, "inline");
-    const modality = page.modality.map(([name, share]) => [`share of ${this.word(name)} rows`, this.word(share)]);
+    const modality = page.modality.map(([name, share]) => [`of its codes in ${this.word(name)} rows`, percent(share)]);
     for (const [name, value] of [["fires in", `${percent(page.density)} of ${page.rows.toLocaleString("en")} rows`], ...modality]) {
       const pair = element("div");
       pair.append(element("dt", name), element("dd", value));
@@ -253,10 +253,11 @@ class Features {
     const others = page.samples.filter((each) => !this.word(each.why).startsWith("top"));
     return [["Samples where it is strongest", tops], ["Other samples where it fires", others]]
       .filter(([, members]) => members.length)
-      .map(([title, members]) => {
-        const grid = element("div", undefined, "cards");
+      .map(([title, members], i) => {
+        const grid = element("div", undefined, "cards"), pictured = members.some((each) => each.panels.length);
         grid.append(...members.map((each) => this.card(each, { low: 0, high })));
-        return this.part(title, grid);
+        const scale = element("p", `Bright patches fire, the brightest with ${short(high)}. Choose a patch to see which features fire there.`, "muted");
+        return this.part(title, ...(pictured && i === 0 ? [scale] : []), grid);
       });
   }
 
@@ -274,7 +275,6 @@ class Features {
     if (each.tokens.length) card.append(this.context(each, scale));
     const facts = each.facts.map(([key, value]) => `${this.word(key)}: ${this.word(value)}`).join(", ");
     if (facts) card.append(element("p", facts));
-    if (!each.tokens.length && this.word(each.prompt)) card.append(element("p", this.word(each.prompt), "muted"));
     card.append(element("small", name, "name"));
     return card;
   }
@@ -321,9 +321,15 @@ class Picture {
     return { x: inside(left) * wide, y: inside(top) * high, width: (inside(right) - inside(left)) * wide, height: (inside(bottom) - inside(top)) * high };
   }
 
-  addPatches(scale) {
-    this.panel.boxes.slice(0, MOST_DRAWN).forEach((number, i) => {
-      drawn("rect", { ...this.box(number), class: `patch ${lookOf(this.panel.values[i], scale)}` }, this.svg);
+  /* What does not fire is darkened, so that what fires keeps its own colours. */
+  addPatches({ high }) {
+    const [wide, tall] = this.size;
+    const lit = this.panel.boxes.slice(0, MOST_DRAWN).map((number) => this.box(number));
+    const holes = lit.map(({ x, y, width, height }) => `M${x} ${y}h${width}v${height}h${-width}z`);
+    drawn("path", { class: "dim", "fill-rule": "evenodd", d: `M0 0H${wide}V${tall}H0z${holes.join("")}` }, this.svg);
+    lit.forEach((box, i) => {
+      const share = high > 0 ? Math.min(Math.max(this.panel.values[i] / high, 0), 1) : 0;
+      drawn("rect", { ...box, class: "lit-patch", "fill-opacity": (0.62 * (1 - share)).toFixed(3), "stroke-opacity": (0.2 + 0.8 * share).toFixed(3) }, this.svg);
     });
   }
 

@@ -84,6 +84,8 @@ class SaeAnalysis(Analysis):
         there = self._places(vlm, stored)
         reading = Reading(context, vlm, there, self.options, folder)
         found = [reading.at(place) for place in there]
+        for warning in filter(None, map(report.few_rows, found)):
+            context.warn(warning)
         return Result(
             analysis="sae",
             title="Sparse autoencoders",

@@ -83,8 +83,8 @@ class Making:
 
     def trained(self, options: TrainOptions, progress: Callable[[int, int], None]) -> list[Made]:
         """Train what the options mean; what is in the folder from before is not trained again."""
-        wanted = settings(options, self.rows.width, self.context.seed)
         there = _rows_there(self.fed, self.split.learn)
+        wanted = settings(options, self.rows.width, there, self.context.seed)
         batch = batch_size(options, there)
         rows = rows_seen(options, there, batch)
         recipes = [_recipe(options, setting) for setting in wanted]

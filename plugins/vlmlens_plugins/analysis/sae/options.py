@@ -17,10 +17,11 @@ def _several(value: Any) -> Any:
 
 
 Width = Annotated[
-    Annotated[tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...], Field(min_length=1)],
+    Annotated[tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...], Field(min_length=1)]
+    | None,
     BeforeValidator(
-        lambda value: [str(one) for one in _several(value)],
-        json_schema_input_type=int | str | tuple[int | str, ...],
+        lambda value: None if value is None else [str(one) for one in _several(value)],
+        json_schema_input_type=int | str | tuple[int | str, ...] | None,
     ),
 ]
 Sparsity = Annotated[
@@ -61,13 +62,16 @@ class TrainOptions(Options):
     )
     kind: Kind = Field("batchtopk", description="What keeps codes sparse.")
     width: Width = Field(
-        ("8x",), description="Features: a number, or times the width of a row (8x); or several."
+        None,
+        description="Features: a number, or times the width of a row (8x); or several. Default: "
+        "8x, or one feature for 60 rows to learn from if that is less, but as many as a row has "
+        "numbers.",
     )
     k: Sparsity = Field(
         None,
         description="Features per row that topk, batchtopk and matryoshka keep, and that the "
         "others aim at; at most an eighth of the features. Several: an SAE each. Default: 32, or "
-        "a sixteenth of the width of a row if that is less.",
+        "an eighth of the width of a row if that is less.",
     )
     coefficient: float | None = Field(
         None,
@@ -124,7 +128,7 @@ class SaeOptions(TrainOptions, SweepOptions):
         "Default: the last block of the vision tower.",
     )
     permutations: int = Field(999, ge=99, description="How often labels are shuffled, at least.")
-    pages: int = Field(12, ge=0, description="How many features are shown, for each column.")
+    pages: int = Field(24, ge=0, description="How many features are shown, for each column.")
     features: Annotated[
         tuple[int, ...] | None,
         BeforeValidator(_several, json_schema_input_type=int | tuple[int, ...] | None),

@@ -25,6 +25,8 @@ _VERDICTS = {
     Overall.UNKNOWN: Verdict.INCONCLUSIVE,
 }
 
+_BY_HEART = 1.25
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -187,8 +189,8 @@ def _on(one: Found) -> str:
         alike = " Samples about one picture count once: its rows are the same for all of them."
     return (
         f"{one.place.name}: rows are {rows}; {count(len(one.split.learn), 'sample')} to learn "
-        f"from, {judged.rows:,} rows of {judged.samples:,} held-out samples in {judged.groups:,} groups "
-        f"to judge.{alike}"
+        f"from; to judge, {judged.rows:,} rows of {judged.samples:,} held-out samples in "
+        f"{judged.groups:,} groups.{alike}"
     )
 
 
@@ -204,6 +206,18 @@ def _saved(found: Sequence[Found], options: SaeOptions) -> list[str]:
         f"SAEs are saved as SAELens folders, with the features shown beside them: "
         f"{', '.join(names)}."
     ]
+
+
+def few_rows(one: Found) -> str:
+    """A warning that the SAE learnt its rows by heart; "" if held-out rows are like them."""
+    trained, held = one.first.trained.get("l0"), one.judged.bases[one.first.name].l0
+    if not trained or held <= _BY_HEART * trained:
+        return ""
+    return (
+        f"{one.place.name}: {held:.1f} features fire in a held-out row, and {trained:.1f} in those "
+        "that were learnt from. There are too few rows for so many features: give more samples, or "
+        "set `width` lower."
+    )
 
 
 def values_of(found: Found) -> Mapping[str, list[int]]:

@@ -10,6 +10,7 @@ from vlmlens_plugins.analysis.sae.options import TrainOptions
 _STEPS = 1500
 _MOST_ROWS = 20_000_000
 _USUAL_K = 32
+_ROWS_PER_FEATURE = 60
 _LEAST_STEPS_A_ROUND = 32
 
 
@@ -33,17 +34,17 @@ class Setting:
         return f"{self.features} features, k {self.k:g}, seed {self.seed}"
 
 
-def settings(options: TrainOptions, width: int, seed: int) -> list[Setting]:
+def settings(options: TrainOptions, width: int, rows: int, seed: int) -> list[Setting]:
     """All combinations of widths, sparsities and seeds; seeds of one setting follow each other.
 
     Args:
         options: The options.
         width: Numbers in a row.
+        rows: About how many rows there are to learn from.
         seed: The first seed.
     """
     found = []
-    for text in options.width:
-        features = int(text[:-1]) * width if text.endswith("x") else int(text)
+    for features in _sizes(options, width, rows):
         for k in _sparsities(options, width):
             kept = min(k, max(1.0, features / 8))
             found += [Setting(features, kept, seed + i) for i in range(options.seeds)]
@@ -62,5 +63,11 @@ def rows_seen(options: TrainOptions, rows: int, batch: int) -> int:
     return max(_STEPS * batch, min(rows, _MOST_ROWS))
 
 
+def _sizes(options: TrainOptions, width: int, rows: int) -> list[int]:
+    if options.width is None:
+        return [min(8 * width, max(width, rows // _ROWS_PER_FEATURE))]
+    return [int(text[:-1]) * width if text.endswith("x") else int(text) for text in options.width]
+
+
 def _sparsities(options: TrainOptions, width: int) -> Iterator[float]:
-    yield from options.k or [min(float(_USUAL_K), max(1.0, width / 16))]
+    yield from options.k or [min(float(_USUAL_K), max(1.0, width / 8))]

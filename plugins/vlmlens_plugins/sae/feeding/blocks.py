@@ -1,4 +1,4 @@
-"""Blocks: rows of some samples after the other in an order that is new in each epoch, in memory."""
+"""Blocks: the rows of some samples, in memory, in an order that is new in each epoch."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Sizes:
     mean: float
 
     @classmethod
-    def of(cls, parts: Sequence[Rows], samples: Sequence[int], block: int) -> Sizes:
+    def of(cls, part: Rows, samples: Numbers, seed: int, block: int) -> Sizes:
         """Those that suit some rows. A few samples are read."""
-        some = [int(number) for number in samples[:_PROBED]]
-        mean = sum(map(len, _of_epoch(parts[0], 0).read(some))) / len(some)
+        some = np.random.default_rng([seed, 6]).permutation(samples)[:_PROBED].tolist()
+        mean = sum(map(len, _of_epoch(part, 0).read(some))) / len(some)
         piece = round(block / _PIECES / max(mean, 1e-9)) if mean else _PROBED
         return cls(block, min(max(piece, 1), _MOST_SAMPLES), mean)
 
@@ -73,36 +73,63 @@ class Sizes:
         return math.ceil(left / 2) if self.block < left < 2 * self.block else self.block
 
 
+class Piece(NamedTuple):
+    """Samples that are read together.
+
+    Args:
+        samples: Their numbers.
+        before: How many samples of the epoch come before.
+    """
+
+    samples: Numbers
+    before: int
+
+
 class Order:
     """The order of samples in each epoch.
+
+    Samples are put into pieces once, at random; the order of the pieces is new in each epoch. So
+    the same samples are read together every time, which rows from passes depend on.
 
     Args:
         samples: Numbers of samples.
         seed: Of the orders.
-        together: For each sample what it has in common with those that it should stay with; None:
-            nothing.
+        size: How many samples a piece has, if none of those that belong together are parted.
+        together: For each sample a number that those have in common which belong together; None:
+            each is by itself.
     """
 
-    def __init__(self, samples: Numbers, seed: int, together: Numbers | None = None) -> None:
-        self._samples, self._seed, self._together = samples, seed, together
-        self._groups = 0 if together is None else int(together.max(initial=-1)) + 1
-        self._kept: tuple[int, Numbers] | None = None
+    def __init__(
+        self, samples: Numbers, seed: int, size: int, together: Numbers | None = None
+    ) -> None:
+        groups = np.arange(len(samples)) if together is None else together
+        ranks = np.random.default_rng([seed, 3]).permutation(int(groups.max(initial=-1)) + 1)
+        order = np.argsort(ranks[groups], kind="stable")
+        self._samples, self._seed = samples[order], seed
+        ends = np.append(np.flatnonzero(np.diff(groups[order])) + 1, len(samples))
+        cuts = np.searchsorted(ends, np.arange(size, len(samples), size))
+        self._edges = np.unique([0, *ends[cuts], len(samples)])
+        self._known: tuple[int, Numbers, Numbers] | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def of_epoch(self, epoch: int) -> Numbers:
-        """Numbers of all samples."""
-        if self._kept is None or self._kept[0] != epoch:
-            self._kept = epoch, self._samples[self._drawn(epoch)]
-        return self._kept[1]
+    def piece(self, epoch: int, first: int) -> Piece:
+        """The piece that has the sample with this place in the order of an epoch."""
+        pieces, starts = self._pieces(epoch)
+        number = int(np.searchsorted(starts, first, side="right")) - 1
+        which = int(pieces[number])
+        samples = self._samples[self._edges[which] : self._edges[which + 1]]
+        return Piece(samples, int(starts[number]))
 
-    def _drawn(self, epoch: int) -> Numbers:
-        random = np.random.default_rng([self._seed, 3, epoch])
-        if self._together is None:
-            return random.permutation(len(self._samples))
-        ranks = random.permutation(self._groups)[self._together]
-        return np.argsort(ranks, kind="stable")
+    def _pieces(self, epoch: int) -> tuple[Numbers, Numbers]:
+        """The order of pieces, and where each begins."""
+        if self._known is None or self._known[0] != epoch:
+            random = np.random.default_rng([self._seed, 5, epoch])
+            pieces = random.permutation(len(self._edges) - 1)
+            lengths = np.diff(self._edges)[pieces]
+            self._known = epoch, pieces, np.cumsum(lengths) - lengths
+        return self._known[1:]
 
     def rows(self, place: Place, count: int) -> torch.Tensor:
         """int64 `[count]`: the order of the rows of a block."""
@@ -159,13 +186,14 @@ class Blocks:
 
     def _filled(self, place: Place) -> tuple[tuple[torch.Tensor, ...], int]:
         """The rows of a block, and how many samples of the epoch are read then."""
-        numbers = self._order.of_epoch(place.epoch)
-        limit = self._sizes.limit(len(numbers) - place.first)
+        every = len(self._order)
+        limit = self._sizes.limit(every - place.first)
         first, filled = place.first, 0
         memory = self._next_memory()
-        while first < len(numbers) and not self.stopped:
-            parts = self._piece_at(place.epoch, first // self._sizes.piece, numbers)
-            skipped = first % self._sizes.piece
+        while first < every and not self.stopped:
+            piece = self._order.piece(place.epoch, first)
+            parts = self._parts_of(place.epoch, piece)
+            skipped = first - piece.before
             lengths = np.array([len(rows) for rows in parts[0][skipped:]])
             fits = int((filled + lengths.cumsum() <= limit).sum())
             if not fits and filled:
@@ -188,19 +216,14 @@ class Blocks:
             self._memory.reverse()
         return list(self._memory[-1])
 
-    def _piece_at(self, epoch: int, number: int, numbers: Numbers) -> list[list[torch.Tensor]]:
-        """The rows of the samples of a piece. The last piece read is kept: a block may end in it.
-
-        Pieces are the same wherever blocks begin, so a resumed feed asks for the same samples
-        together, which matters to rows from passes.
-        """
-        if self._piece != (epoch, number):
+    def _parts_of(self, epoch: int, piece: Piece) -> list[list[torch.Tensor]]:
+        """The rows of a piece. The last one is kept: a block may end in it."""
+        if self._piece != (epoch, piece.before):
             self._read = []
-            start = number * self._sizes.piece
-            some = numbers[start : start + self._sizes.piece].tolist()
+            some = piece.samples.tolist()
             parts = [_of_epoch(part, epoch).read(some) for part in self._parts]
             check_equal_counts(self._parts, parts, some)
-            self._piece, self._read = (epoch, number), parts
+            self._piece, self._read = (epoch, piece.before), parts
         return self._read
 
     def _nothing(self) -> DataError:

@@ -33,8 +33,8 @@ class Passes:
     """Passes of the model over some samples, which give the rows of one or several columns.
 
     Passes are those of an extraction: cut by tokens, with images read ahead; what samples with the
-    same images share is computed once where that is exact; a batch that does not fit in memory is
-    halved. Edits that the model is under hold.
+    same images share is computed once where that is exact; a batch cut by tokens that does not fit
+    in memory is halved. Edits that the model is under hold.
 
     Args:
         vlm: The loaded model.
@@ -43,6 +43,9 @@ class Passes:
         batch_size: Samples per pass; "auto": by tokens.
         share: Whether samples with the same images share their beginning.
         warn: Called once if batches are halved.
+        keep: How many numbers stay in memory at most, of all columns together. They are given again
+            when the same samples are asked for together again, so that what is read does not depend
+            on what was read before. 0: none.
 
     Raises:
         SiteNotFound: The model has no such site.
@@ -59,12 +62,15 @@ class Passes:
         *,
         share: bool = True,
         warn: Callable[[str], None] = _warn,
+        keep: int = 0,
     ) -> None:
         self.columns = [_full_name(vlm, column) for column in columns]
         self.samples = samples
         self._vlm, self._size, self._share = vlm, batch_size, share
         self._extraction = _extraction(vlm, self.columns, samples, batch_size, share, warn)
         self._last: tuple[tuple[int, ...], dict[str, Values]] = (), {}
+        self._kept: dict[tuple[int, ...], dict[str, Values]] = {}
+        self._left = keep
 
     def rows(self) -> list[PassedRows]:
         """The rows of each column. Asking all of them for the same samples takes one pass."""
@@ -73,12 +79,25 @@ class Passes:
     def take(self, column: str, samples: Sequence[int]) -> Values:
         """The values of a column for some samples.
 
-        Those of the other columns are kept until they are taken, or other samples are asked for.
+        Those of the other columns stay until they are taken, or other samples are asked for.
         """
         wanted = tuple(samples)
+        if wanted in self._kept:
+            return self._kept[wanted][column]
         if self._last[0] != wanted or column not in self._last[1]:
             self._last = wanted, self._run(wanted)
+        if self._keeps(*self._last):
+            return self._kept[wanted][column]
         return self._last[1].pop(column)
+
+    def _keeps(self, samples: tuple[int, ...], found: dict[str, Values]) -> bool:
+        """Keep what was found, if there is room for it."""
+        size = sum(values.array.size for values in found.values())
+        if size > self._left or len(found) < len(self.columns):
+            return False
+        self._kept[samples], self._left = found, self._left - size
+        self._last = (), {}
+        return True
 
     @cached_property
     def widths(self) -> dict[str, int]:
@@ -161,7 +180,7 @@ class PassedRows:
 
         Raises:
             DataError: A row holds NaN or infinity. The error names the sample.
-            OutOfMemory: A single sample does not fit.
+            OutOfMemory: A single sample does not fit, or a batch of the size that was given.
         """
         values = self._passes.take(self.column, samples)
         return rows_of(values, self.column, lambda i: self.id_of(samples[i]))

@@ -24,11 +24,11 @@ _AT_ONCE = 4096
 class Shuffled:
     """Batches of rows in random order: a `Feed`.
 
-    In each epoch, samples come in a new order. The rows of some of them are read together as a
-    block of half the buffer, while those of the block before are handed out in random order. So a
-    batch mixes rows of all samples of a block, and every row comes once per epoch. What is left of
-    a block, less than a batch, begins the first batch after it. If all rows fit into one block,
-    they are read once.
+    The rows of many samples are read as a block of half the buffer, while those of the block before
+    are handed out in random order. So a batch mixes rows of all samples of a block, and every row
+    comes once per epoch. Samples are read in random pieces of an eighth of a block, which come in a
+    new order in each epoch. What is left of a block, less than a batch, begins the first batch
+    after it. If all rows fit into one block, they are read once.
 
     Args:
         rows: The rows; of a transcoder two, of its input and its target, with equal numbers of rows
@@ -60,7 +60,7 @@ class Shuffled:
         every = range(len(rows[0]) if rows else 0)
         numbers = np.array(every if samples is None else samples, np.int64)
         _check_samples(rows, numbers, together)
-        self._order = Order(numbers, seed, None if together is None else _coded(together))
+        self._together = None if together is None else _coded(together)
         self._seed, self._buffer, self._asked = seed, buffer, batch
         self._numbers = numbers
         self._batch: int | None = None
@@ -162,11 +162,13 @@ class Shuffled:
 
     def _sized(self) -> Sizes:
         if self._sizes is None:
-            self._sizes = Sizes.of(self._parts, self._order.of_epoch(0).tolist(), self._block)
+            self._sizes = Sizes.of(self._parts[0], self._numbers, self._seed, self._block)
         return self._sizes
 
     def _blocks(self) -> Blocks:
-        return Blocks(self._parts, self._order, self._sized(), whole=self._whole)
+        sizes = self._sized()
+        order = Order(self._numbers, self._seed, sizes.piece, self._together)
+        return Blocks(self._parts, order, sizes, whole=self._whole)
 
     def _begun(self) -> tuple[Blocks, Block]:
         """The first block, read once."""
@@ -201,6 +203,7 @@ class Shuffled:
             "widths": list(self.widths),
             "samples": len(self._numbers),
             "numbers": zlib.crc32(self._numbers.tobytes()),
+            "together": 0 if self._together is None else zlib.crc32(self._together.tobytes()),
             "seed": self._seed,
             "rows per batch": self._asked,
             "rows per block": self._block,

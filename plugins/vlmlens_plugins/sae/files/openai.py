@@ -25,6 +25,8 @@ def read_openai(place: Place) -> Sae:
     Raises:
         DataError: It is damaged, or its activation is not known.
     """
+    if not place.weights:
+        raise place.refused("it is a folder", "Name the file itself.")
     found = of_torch(place, place.weights)
     settings = Config(place, {name: found.pop(name, None) for name in _SETTINGS})
     activation = _activation(settings)

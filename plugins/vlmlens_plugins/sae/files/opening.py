@@ -70,16 +70,13 @@ def open_sae(path: str | Path, *, format: str | None = None) -> Sae:  # noqa: A0
     place = Place.at(path)
     try:
         chosen = _recognised(place) if format is None else _named(format)
-        sae = chosen.read(place)
+        return chosen.read(place)
     except OSError as error:
         raise place.refused(f"a file cannot be read ({error.strerror})") from error
     except DataError as error:
         if error.subject == place.given:
             raise
         raise place.refused(error.message.rstrip("."), error.hint) from error
-    if not sae.inputs or not sae.features:
-        raise place.refused(f"it has {sae.inputs} inputs and {sae.features} features")
-    return sae
 
 
 def _recognised(place: Place) -> Format:

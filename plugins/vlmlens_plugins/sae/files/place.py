@@ -44,7 +44,8 @@ class Place:
             raise DataNotFound(
                 f"There is no file or folder {str(path)!r}.",
                 subject=str(path),
-                hint="Name a folder that holds an SAE, or the file of its weights.",
+                hint="Name a folder with an SAE, or the file of its weights. Those of the hub are "
+                "downloaded first: hf download NAME --local-dir FOLDER.",
             )
         return cls(str(path), found) if folder else cls(str(path), found.parent, found.name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from packaging.version import InvalidVersion, Version
@@ -51,7 +52,7 @@ def read_saelens(place: Place) -> Sae:
     return replace(_unscaled(config, sae), about=about)
 
 
-def sparsity_of(path: str) -> torch.Tensor | None:
+def sparsity_of(path: str | Path) -> torch.Tensor | None:
     """In which share of the rows each feature fires, if a SAELens folder says so.
 
     Returns:
@@ -81,19 +82,20 @@ def _modern(config: Config) -> tuple[Config, About, bool]:
         raise config.place.refused(f"its sae_lens_version is {version!r}") from error
     if new:
         ours = _ours(metadata)
-        return config, ours or _about(metadata), ours is not None
+        heads = config.text("reshape_activations", "none") == "hook_z"
+        return config, ours or _about(metadata, heads), ours is not None
     old = dict(config.values)
     for before, after in (("hook_point", "hook_name"), ("activation_fn_str", "activation_fn")):
         old[after] = old.pop(before, old.get(after))
-    arguments = Config(config.place, old).part("activation_fn_kwargs")
-    if old["activation_fn"] == "topk" and arguments.values.get("k") is not None:
-        old |= {"architecture": "topk", "k": arguments.whole("k")}
-    elif old["activation_fn"] not in (None, "relu", "topk"):
+    if old["activation_fn"] == "topk":
+        k = Config(config.place, old).part("activation_fn_kwargs").whole("k")
+        old |= {"architecture": "topk", "k": k}
+    elif old["activation_fn"] not in (None, "relu"):
         raise config.place.refused(f"its activation is {old['activation_fn']!r}")
     if isinstance(normalised := old.get("normalize_activations"), bool):
         old["normalize_activations"] = "expected_average_only_in" if normalised else "none"
     found = Config(config.place, old)
-    return found, _about(found), False
+    return found, _about(found, "hook_z" in found.text("hook_name")), False
 
 
 def _ours(metadata: Config) -> About | None:
@@ -109,7 +111,7 @@ def _ours(metadata: Config) -> About | None:
         raise metadata.place.refused(f"its metadata.{OURS} cannot be read: {error}") from error
 
 
-def _about(metadata: Config) -> About:
+def _about(metadata: Config, heads: bool) -> About:
     said = metadata.said(*_KEPT)
     notes = []
     if "hook_name" in said or "model_name" in said:
@@ -117,6 +119,8 @@ def _about(metadata: Config) -> About:
             f"Its file says that it reads {said.get('hook_name', 'an unnamed hook')!r} of "
             f"{said.get('model_name', 'an unnamed model')!r}."
         )
+    if heads:
+        notes.append("It reads the outputs of all heads of a block side by side (`attn.heads`).")
     if metadata.values.get("hook_head_index") is not None:
         notes.append(f"It reads attention head {metadata.values['hook_head_index']!r} alone.")
     return About(trained=said, source="sae-lens", notes=tuple(notes))

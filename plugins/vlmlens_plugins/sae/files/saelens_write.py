@@ -23,7 +23,9 @@ _VERSION = "6.0.0"
 _LEAST_RATE = 1e-10
 
 
-def save_sae(folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | None = None) -> Path:
+def save_sae(
+    folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | torch.Tensor | None = None
+) -> Path:
     """Write an SAE as a folder that SAELens 6 loads, with what it knows about itself.
 
     The folder appears whole or not at all; a folder of an earlier `save_sae` is replaced. Equal
@@ -36,13 +38,12 @@ def save_sae(folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | None =
         sparsity: In which share of the rows each feature fires, `[features]`.
 
     Returns:
-        The folder.
+        The folder, as an absolute path.
 
     Raises:
         DataError: SAELens has no form for such an SAE, or the folder holds something else.
     """
-    path = expanded(folder)
-    _check_free(path)
+    path = _free(expanded(folder))
     config, tensors = _config(sae), _tensors(sae)
     rates = None if sparsity is None else _rates(sae, sparsity)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +59,15 @@ def save_sae(folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | None =
     return path
 
 
-def _check_free(path: Path) -> None:
-    """Refuse to replace anything but a folder of `save_sae`."""
+def _free(path: Path) -> Path:
+    """The path without `..` and links in front; an error if anything but an SAE is there."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise _taken(path)
-    others = {each.name for each in path.iterdir()} if path.is_dir() else set()
-    if others - {WEIGHTS, CONFIG, SPARSITY}:
+    whole = path.resolve()
+    others = {each.name for each in whole.iterdir()} if whole.is_dir() else set()
+    if others - {WEIGHTS, CONFIG, SPARSITY} or whole in (Path.cwd(), Path(whole.anchor)):
         raise _taken(path)
+    return whole
 
 
 def _taken(path: Path) -> DataError:
@@ -151,7 +154,7 @@ def _tensors(sae: Sae) -> dict[str, torch.Tensor]:
     return found
 
 
-def _rates(sae: Sae, sparsity: Sequence[float]) -> torch.Tensor:
+def _rates(sae: Sae, sparsity: Sequence[float] | torch.Tensor) -> torch.Tensor:
     rates = torch.as_tensor(sparsity, dtype=torch.float64)
     fit = tuple(rates.shape) == (sae.features,) and bool(((rates >= 0) & (rates <= 1)).all())
     if not fit:
@@ -166,7 +169,7 @@ def _rates(sae: Sae, sparsity: Sequence[float]) -> torch.Tensor:
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     from safetensors.torch import save_file
 
-    plain = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+    plain = {name: each.detach().float().cpu().contiguous() for name, each in tensors.items()}
     seen: set[int] = set()
     for name, each in plain.items():  # safetensors refuses tensors that share memory
         if each.untyped_storage().data_ptr() in seen:

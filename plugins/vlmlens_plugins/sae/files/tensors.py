@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import torch
 
-from vlmlens.errors import DataError
 from vlmlens_plugins.sae.files.place import Place
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -27,8 +26,10 @@ _ALLOWED = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
-    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Int", "Long")),
+    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16")),
+    *(f"torch {kind}Storage" for kind in ("Int", "Long", "Short", "Char", "Byte", "Bool")),
 }
+"""What the pickle of plain tensors imports, as `module name`."""
 
 
 class Tensors:
@@ -182,6 +183,8 @@ def _checked(
         plain = each.layout == torch.strided and each.device.type == "cpu"
         if not plain or each.dtype not in (*_FLOATS, *_WHOLE):
             raise place.refused(f"its tensor {name!r} is of {each.dtype}, {each.layout}")
+        if not each.numel():  # a shape without numbers can claim any width
+            raise place.refused(f"its tensor {name!r} of shape {tuple(each.shape)} is empty")
         if each.numel() * each.element_size() > size:
             raise place.refused(
                 f"its tensor {name!r} of shape {tuple(each.shape)} is larger than the file"
@@ -200,8 +203,6 @@ def _check_archive(place: Place, name: str, source: IO[bytes], size: int, hint: 
             if len(listed) != 1 or listed[0].file_size > _LARGEST_PICKLE:
                 raise place.refused(f"{name!r} is not what torch.save writes")
             classes = set(_classes(archive.read(listed[0]))) - _ALLOWED
-    except DataError:
-        raise
     except _UNREADABLE as error:
         raise place.refused(
             f"{name!r} is not what torch.save writes since torch 1.6",

@@ -39,7 +39,7 @@ class BatchTopKSparsity(Sparsity):
         largest = entries.before.topk(wanted, sorted=False).indices
         chosen = torch.zeros_like(entries.features, dtype=torch.bool)
         chosen[largest] = True
-        return entries.kept(chosen)
+        return entries.kept(chosen.nonzero()[:, 0])
 
     def code(self, piece: Piece, p: Parameters) -> torch.Tensor:
         """See `Sparsity.code`."""

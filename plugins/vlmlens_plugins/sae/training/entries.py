@@ -60,16 +60,17 @@ class Entries:
     def turned(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The order by feature `[n]`, the bags in it `[n]`, and its ends `[count + 1]`."""
         order = self.features.argsort(stable=True)
-        return order, self.bags[order], ends_of(self.fired())
+        return order, self.bags[order], ends_of(torch.bincount(self.features, minlength=self.count))
 
-    def fired(self) -> torch.Tensor:
-        """int64 `[count]`: how many entries each feature has."""
-        return torch.bincount(self.features, minlength=self.count)
+    def fired(self, code: torch.Tensor) -> torch.Tensor:
+        """int64 `[count]`: in how many entries each feature has a code above 0."""
+        above = (code > 0).to(torch.int64)
+        return above.new_zeros(self.count).index_add_(0, self.features, above)
 
-    def kept(self, chosen: torch.Tensor) -> Entries:
-        """Some of them, chosen by bool `[n]`."""
-        lengths = torch.bincount(self.bags[chosen], minlength=self.rows)
-        features, before = self.features[chosen], self.before[chosen]
+    def kept(self, numbers: torch.Tensor) -> Entries:
+        """Some of them, int64 `[m]`, rising."""
+        lengths = torch.bincount(self.bags[numbers], minlength=self.rows)
+        features, before = self.features[numbers], self.before[numbers]
         return Entries(ends_of(lengths), features, before, self.count)
 
     def pieces(self, most: int) -> Iterator[tuple[slice, Entries]]:

@@ -38,11 +38,13 @@ class Loss:
 
     Args:
         total: What is minimised.
+        squared: The squared error alone.
         error: float `[rows, outputs]`: the reconstruction minus the target.
         code: float `[n]`: the code at the entries.
     """
 
     total: torch.Tensor
+    squared: torch.Tensor
     error: torch.Tensor
     code: torch.Tensor
 
@@ -94,8 +96,9 @@ class Sparsity(ABC):
         """The loss: squared error summed over a row, and `penalty`."""
         code = self.code(piece, p)
         error = decoded(code, p["decoder"], piece.entries) + p["b_dec"] - piece.target
-        total = error.square().sum() / piece.size + self.penalty(code, piece, p)
-        return Loss(total, error.detach(), code.detach())
+        squared = error.square().sum() / piece.size
+        total = squared + self.penalty(code, piece, p)
+        return Loss(total, squared.detach(), error.detach(), code.detach())
 
     def penalty(self, code: torch.Tensor, piece: Piece, p: Parameters) -> torch.Tensor | float:
         """What is added to the squared error."""

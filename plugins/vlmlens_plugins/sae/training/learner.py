@@ -110,11 +110,9 @@ class Learner:
         given = rows - self.p["b_dec"].detach() if self.subtract else rows
         entries = self.choose(given)
         loss, code, error = self.backward(given, target, entries)
-        fired = entries.features[code > 0]
-        counts = torch.bincount(fired, minlength=self.recipe.features)
         self._auxiliary(given, error)
         self._update()
-        self._count(counts, len(rows), entries)
+        self._count(entries.fired(code), len(rows), entries)
         self._revive(given, error)
         self.steps += 1
         return loss
@@ -144,7 +142,7 @@ class Learner:
         for own, part in entries.pieces(_ENTRIES[self.device.type]):
             loss = self._loss(given[own], target[own], part, len(given))
             loss.total.backward()
-            total = total + loss.error.square().sum() / len(given)
+            total = total + loss.squared
             codes.append(loss.code)
             if own.start < some:
                 errors.append(loss.error[: some - own.start].clone())

@@ -18,4 +18,5 @@ class MatryoshkaSparsity(BatchTopKSparsity):
         made = parts.view(len(levels), *piece.target.shape).cumsum(0)
         error = made + (p["b_dec"] - piece.target)
         total = error.square().sum() / (piece.size * len(levels))
-        return Loss(total, error[-1].detach(), piece.before.detach())
+        last = error[-1].detach()
+        return Loss(total, last.square().sum() / piece.size, last, piece.before.detach())

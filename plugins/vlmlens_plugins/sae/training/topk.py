@@ -16,8 +16,9 @@ class TopKSparsity(Sparsity):
         """See `Sparsity.choose`."""
         values, features = before.topk(int(self.recipe.k), dim=1, sorted=False)
         positive = values > 0
-        ends = ends_of(positive.sum(1))
-        return Entries(ends, features[positive], values[positive], before.shape[1])
+        at = positive.view(-1).nonzero()[:, 0]
+        features, values = features.view(-1)[at], values.view(-1)[at]
+        return Entries(ends_of(positive.sum(1)), features, values, before.shape[1])
 
     def code(self, piece: Piece, p: Parameters) -> torch.Tensor:
         """See `Sparsity.code`."""

@@ -5,6 +5,7 @@
 - `settings.py`: baselines, for SAEs of equal size and like L0;
 - `variance.py`, `coherence.py`, `monosemanticity.py`, `stability.py`: of rows and features;
 - `concepts.py`, `single.py`, `probing.py`, `areas.py`: what features tell of samples;
+- `loss.py`: what the model's answers lose when rows are replaced;
 - `comparing.py`: differences to the baselines, with intervals and tests;
 - `tables.py`, `figures.py`: as parts of a result.
 """
@@ -18,17 +19,20 @@ from vlmlens_plugins.analysis.sae.judging.judged import (
     Basis,
     Compared,
     Judged,
+    Kind,
+    Recovered,
     Role,
     Setting,
     Stability,
     Word,
 )
+from vlmlens_plugins.analysis.sae.judging.loss import ReplacedLoss, with_loss
 from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, KeptRows, Material
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 from vlmlens_plugins.analysis.sae.judging.tables import tables
-from vlmlens_plugins.analysis.sae.judging.variance import Interval
 
 __all__ = [
     "EXPLAINED", "MODALITIES", "Basis", "Compared", "Concept", "Conclusion", "Interval", "Judged",
-    "KeptRows", "Material", "Overall", "Role", "Setting", "Stability", "Word", "conclude",
-    "figures", "judge", "tables",
+    "KeptRows", "Kind", "Material", "Overall", "Recovered", "ReplacedLoss", "Role", "Setting",
+    "Stability", "Word", "conclude", "figures", "judge", "tables", "with_loss",
 ]  # fmt: skip

@@ -104,14 +104,15 @@ def morans_i(values: Floats, neighbours: Ints) -> Floats:
 def grids(layout: TokenLayout) -> Iterator[tuple[Ints, Ints]]:
     """Each view of a sample's images, as places of its rows, and which of these are neighbours.
 
-    Views without neighbours, such as single patches, are left out.
+    Rows that stand for no region are left out, and views without neighbours, such as one patch.
     """
     if layout.patches is None:
         return
     grid, rows = layout.patches, layout.positions(TokenKind.IMAGE)
+    placed = np.isfinite(grid.box.sum(1))
     views = list(zip(grid.image.tolist(), grid.view, strict=True))
     for view in dict.fromkeys(views):
-        own = np.array([i for i, each in enumerate(views) if each == view])
+        own = np.array([i for i, each in enumerate(views) if each == view and placed[i]], np.int64)
         edges = _edges(grid, own)
         if len(own) > _SMALLEST and len(edges):
             yield rows[own], edges

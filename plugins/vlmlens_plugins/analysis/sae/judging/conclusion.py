@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vlmlens_plugins.analysis.sae.judging.judged import EXPLAINED, Compared, Judged, Role, Word
+from vlmlens_plugins.analysis.sae.judging.judged import Compared, Judged, Kind, Role, Word
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 from vlmlens_plugins.analysis.sae.judging.single import Singles
-from vlmlens_plugins.analysis.sae.judging.variance import Interval
 
 
 class Overall(StrEnum):
@@ -28,15 +28,19 @@ class Conclusion:
     Args:
         sae: Its name.
         overall: In short.
-        words: Beside the untrained dictionary, by measure: explained variance and each concept.
-        projections: The same by concept, beside untrained directions all of which may fire.
-        text: One or two sentences with the numbers.
+        variance: Whether it explains more than the untrained dictionary does.
+        concepts: By concept, whether its best single features tell it better.
+        projections: The same beside untrained directions all of which may fire.
+        loss: By which rows were replaced, whether the answers lose less; empty if not measured.
+        text: A few sentences with the numbers.
     """
 
     sae: str
     overall: Overall
-    words: Mapping[str, Word]
+    variance: Word
+    concepts: Mapping[str, Word]
     projections: Mapping[str, Word]
+    loss: Mapping[str, Word]
     text: str
 
 
@@ -51,24 +55,47 @@ def conclude(judged: Judged, sae: str) -> Conclusion:
         judged: What was measured.
         sae: The name of the SAE.
     """
-    limited = judged.against(sae)
-    words = {measure: each.word for measure, each in limited.items()}
-    free = judged.against(sae, limited=False)
-    text = f"{_variance(judged, sae, limited[EXPLAINED])} {_concepts(judged, sae, limited, free)}"
+    limited = judged.against(sae, Kind.CONCEPT)
+    free = judged.against(sae, Kind.CONCEPT, limited=False)
+    variance, loss = judged.variance(sae), judged.against(sae, Kind.LOSS)
+    parts = (_variance(judged, sae, variance), _concepts(judged, sae, limited, free), _loss(loss))
     return Conclusion(
-        sae, _overall(words), words, {name: each.word for name, each in free.items()}, text.strip()
+        sae=sae,
+        overall=_overall(variance.word, [each.word for each in limited.values()]),
+        variance=variance.word,
+        concepts={name: each.word for name, each in limited.items()},
+        projections={name: each.word for name, each in free.items()},
+        loss={rows: each.word for rows, each in loss.items()},
+        text=" ".join(part for part in parts if part),
     )
 
 
-def _overall(words: Mapping[str, Word]) -> Overall:
-    variance = words[EXPLAINED]
-    concepts = [word for name, word in words.items() if name != EXPLAINED]
+def _overall(variance: Word, concepts: Sequence[Word]) -> Overall:
     told = Word.BETTER in concepts or (not concepts and variance is Word.BETTER)
-    if all(word is Word.UNKNOWN for word in words.values()):
+    if all(word is Word.UNKNOWN for word in (variance, *concepts)):
         return Overall.UNKNOWN
     if variance is Word.BETTER:
         return Overall.BETTER if told else Overall.RECONSTRUCTION
     return Overall.CONCEPTS if told else Overall.NO_BETTER
+
+
+def _loss(found: Mapping[str, Compared]) -> str:
+    """What is said of the loss of answers; nothing where it was not measured."""
+    return " ".join(
+        f"Where it stands for {rows} rows, the answers lose {_less(each)} the untrained dictionary."
+        for rows, each in found.items()
+    )
+
+
+def _less(found: Compared) -> str:
+    gap = found.difference
+    ends = f"[{gap.low:+.2f}, {gap.high:+.2f}]"
+    return {
+        Word.BETTER: f"{gap.value:.2f} nats {ends} less than with",
+        Word.WORSE: f"{-gap.value:.2f} nats [{-gap.high:+.2f}, {-gap.low:+.2f}] more than with",
+        Word.NO_BETTER: f"no less (difference {gap.value:+.2f} nats {ends}) than with",
+        Word.UNKNOWN: f"{gap.value:+.2f} nats less than with",
+    }[found.word]
 
 
 def _variance(judged: Judged, sae: str, found: Compared) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept
 from vlmlens_plugins.analysis.sae.judging.probing import Probed
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 from vlmlens_plugins.analysis.sae.judging.single import Singles
-from vlmlens_plugins.analysis.sae.judging.variance import Interval
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 from vlmlens_plugins.sae import Sae
 
@@ -28,6 +28,14 @@ class Role(StrEnum):
     UNTRAINED = "untrained"
     NEURONS = "neurons"
     PRINCIPAL = "PCA"
+
+
+class Kind(StrEnum):
+    """What an SAE is compared by."""
+
+    VARIANCE = "variance"
+    CONCEPT = "concept"
+    LOSS = "loss"
 
 
 class Word(StrEnum):
@@ -48,12 +56,14 @@ class Setting:
         l0: Their mean L0 in held-out rows, which the baselines have too, rounded.
         saes: Their names.
         baselines: By role, the name of the baseline.
+        draws: Names of all untrained dictionaries: what is told of the baseline is their mean.
     """
 
     features: int
     l0: float
     saes: tuple[str, ...]
     baselines: Mapping[Role, str]
+    draws: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +139,19 @@ class Compared:
     Args:
         sae: The SAE.
         baseline: The baseline.
-        measure: `EXPLAINED`, or the name of a concept: then the mean AUC of its best features.
-        difference: The SAE less the baseline, with its 95 % interval over groups of samples.
-        p: Two-sided, of no difference, corrected by Holm (1979) for the number of concepts; NaN
+        kind: What is measured.
+        measure: `EXPLAINED`; the name of a concept; or which rows were replaced.
+        difference: How much better the SAE is, with its 95 % interval over groups of samples: in
+            explained variance, in the mean AUC of the best features, or in nats of loss.
+        p: Two-sided, of no difference, corrected by Holm (1979) for all SAEs and measures of
+            its kind; NaN
             where nothing can be resampled.
         limited: Whether the baseline's L0 is that of the SAE; if not, all its features may fire.
     """
 
     sae: str
     baseline: str
+    kind: Kind
     measure: str
     difference: Interval
     p: float
@@ -173,6 +187,32 @@ class Stability:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """How much of the answers' loss a basis keeps when it stands for rows.
+
+    Args:
+        basis: Its name.
+        rows: Which rows were replaced: a selector.
+        clean: float64 `[samples]`: cross-entropy of the right answer's tokens, in nats per token,
+            with nothing replaced.
+        replaced: The same with rows replaced by their reconstructions.
+        zero: The same with rows replaced by zeros; `mean` by the mean row.
+        of_zero: `(zero - replaced) / (zero - clean)` of the means, with its interval; NaN where
+            zeros do not clearly cost at least 0.05 nats: then there is nothing to recover.
+        of_mean: The same of the mean row.
+    """
+
+    basis: str
+    rows: str
+    clean: Floats
+    replaced: Floats
+    zero: Floats
+    mean: Floats
+    of_zero: Interval
+    of_mean: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """SAEs of one column with what they are held against.
 
@@ -184,9 +224,10 @@ class Judged:
         stability: Pairs of SAEs of a setting.
         concepts: What was tested.
         rows: Held-out rows that were judged, of `samples` samples in `groups` groups.
+        means: The mean of the judged rows: of "all", and by modality.
         chance: The monosemanticity score of a feature that fires at random; NaN if not measured.
         embedded: Where the embeddings are from; "" without.
-        warnings: What the reader must know.
+        loss: What the answers lose when rows are replaced; empty if it was not measured.
     """
 
     column: str
@@ -198,9 +239,10 @@ class Judged:
     rows: int
     samples: int
     groups: int
+    means: Mapping[str, Floats]
     chance: float = float("nan")
     embedded: str = ""
-    warnings: tuple[str, ...] = field(default=())
+    loss: tuple[Recovered, ...] = ()
 
     @property
     def saes(self) -> tuple[str, ...]:
@@ -213,12 +255,16 @@ class Judged:
         return self.bases[setting.baselines[role]]
 
     def against(
-        self, sae: str, role: Role = Role.UNTRAINED, *, limited: bool = True
+        self, sae: str, kind: Kind, role: Role = Role.UNTRAINED, *, limited: bool = True
     ) -> dict[str, Compared]:
-        """An SAE beside a baseline, by measure."""
-        name = self.beside(sae, role).name
+        """An SAE beside a baseline, by measure of one kind."""
+        wanted = (sae, self.beside(sae, role).name, kind, limited)
         return {
             each.measure: each
             for each in self.compared
-            if (each.sae, each.baseline, each.limited) == (sae, name, limited)
+            if (each.sae, each.baseline, each.kind, each.limited) == wanted
         }
+
+    def variance(self, sae: str, role: Role = Role.UNTRAINED) -> Compared:
+        """The explained variance of an SAE beside that of a baseline."""
+        return self.against(sae, Kind.VARIANCE, role)[EXPLAINED]

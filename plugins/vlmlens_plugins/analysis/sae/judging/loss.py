@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -13,48 +13,32 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from vlmlens.abc import AnalysisContext, EditedRows, Intervention, ModelAdapter, ModelWork, Options
-from vlmlens.abc import WorkUnit as Unit
+from vlmlens.abc import (
+    AnalysisContext,
+    EditedRows,
+    Intervention,
+    ModelAdapter,
+    ModelWork,
+    Options,
+    WorkUnit,
+)
 from vlmlens.errors import DataError
 from vlmlens.passes.edits import Edit
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import Column, TokenKind
-from vlmlens_plugins.analysis.sae.judging.variance import Interval, Resampling
+from vlmlens_plugins.analysis.sae.judging.comparing import losses_compared
+from vlmlens_plugins.analysis.sae.judging.judged import Judged, Recovered, Role
+from vlmlens_plugins.analysis.sae.judging.resampling import UNKNOWN, Interval, Resampling
+from vlmlens_plugins.analysis.sae.judging.variance import POOLED
 from vlmlens_plugins.sae import Sae, open_sae, save_sae
 
 Floats = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"
 _HARMLESS = 0.05
 _EVERY = "all"
 _PARTS = ("image", "text")
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """How much of the answers' loss a basis keeps when it stands for rows.
-
-    Args:
-        basis: Its name.
-        rows: Which rows were replaced: a selector.
-        samples: How many samples.
-        clean: Mean cross-entropy of the right answers' tokens, in nats, with nothing replaced.
-        replaced: The same with rows replaced by their reconstructions.
-        zero: The same with rows replaced by zeros; `mean` by the mean row.
-        of_zero: `(zero - replaced) / (zero - clean)` with its interval; NaN where zeros cost less
-            than 0.05 nats, or not clearly anything: then there is nothing to recover.
-        of_mean: The same of the mean row.
-    """
-
-    basis: str
-    rows: str
-    samples: int
-    clean: float
-    replaced: float
-    zero: float
-    mean: float
-    of_zero: Interval
-    of_mean: Interval
 
 
 class LossOptions(Options):
@@ -63,15 +47,14 @@ class LossOptions(Options):
     column: str = Field(description="The column whose rows are replaced: SITE/SELECTOR.")
     parts: dict[str, str] = Field(description="By name, the selector of the rows.")
     means: dict[str, list[float]] = Field(description="By the same names, the mean row.")
-    files: dict[str, str] = Field(description="By name of the basis, its folder.")
-    digests: dict[str, str] = Field(description="By name, the digest of the SAE in the folder.")
+    files: dict[str, str] = Field(description="The folder of each SAE, by its digest.")
 
 
 class ReplacedLoss(ModelWork):
     """Cross-entropy of an answer's tokens under replacements of some rows of the prompt.
 
     Arguments: "answer". Result: the mean over tokens, in nats: {"clean": number, and for each part
-    {"zero", "mean" and each basis: number}}.
+    {"zero", "mean" and the digest of each SAE: number}}.
     """
 
     Options: ClassVar[type[Options]] = LossOptions
@@ -85,10 +68,9 @@ class ReplacedLoss(ModelWork):
     def identity(self) -> dict[str, Any]:
         """See `ModelWork.identity`; folders do not matter, what is in them does."""
         told = super().identity()
-        kept = {name: value for name, value in told["options"].items() if name != "files"}
-        return {**told, "options": kept}
+        return {**told, "options": {**told["options"], "files": sorted(self.options.files)}}
 
-    def run(self, vlm: ModelAdapter, units: Sequence[Unit]) -> list[dict[str, Any]]:
+    def run(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, Any]]:
         """See `ModelWork.run`.
 
         Raises:
@@ -116,20 +98,21 @@ class ReplacedLoss(ModelWork):
             MEAN: _Constant(mean),
         }
         made |= {name: _Reconstructed(self._sae(name)) for name in self.options.files}
+        made |= {digest: _Reconstructed(self._sae(digest)) for digest in self.options.files}
         return {name: each.at(site, selector, strict=False) for name, each in made.items()}
 
-    def _sae(self, name: str) -> Sae:
-        if name not in self._saes:
-            path = self.options.files[name]
+    def _sae(self, digest: str) -> Sae:
+        if digest not in self._saes:
+            path = self.options.files[digest]
             opened = open_sae(path)
-            if opened.digest != self.options.digests[name]:
+            if opened.digest != digest:
                 raise DataError(
                     f"The folder {path!r} holds another SAE than before.",
                     subject=path,
                     hint="Do not change the run's folder while it is analysed.",
                 )
-            self._saes[name] = opened
-        return self._saes[name]
+            self._saes[digest] = opened
+        return self._saes[digest]
 
 
 class _Constant(Intervention):
@@ -193,88 +176,93 @@ def replaced_parts(column: str) -> dict[str, str]:
     return parts
 
 
-def recovered(
+def with_loss(
+    judged: Judged,
     context: AnalysisContext,
-    column: str,
-    bases: Mapping[str, Sae],
-    means: Mapping[str, npt.NDArray[np.floating]],
     samples: Sequence[Sample],
     *,
+    roles: Sequence[Role] = (Role.SAE, Role.UNTRAINED),
     draws: int = 1000,
-    progress: Any = None,
-) -> list[Recovered]:
+    progress: Progress | None = None,
+) -> Judged:
     """Run the model with rows replaced, and see what the right answers lose.
 
-    Only rows of the prompt are replaced; those of the answer's own tokens stay.
+    Only rows of the prompt are replaced; those of the answer's own tokens stay. Transcoders and
+    crosscoders are left out, whose rows are those of several columns.
 
     Args:
+        judged: The SAEs, of a column of one site.
         context: The context of the analysis.
-        column: The column of all bases; of a single site.
-        bases: By name; each gives back the rows that it reads.
-        means: By the names of `replaced_parts`, the mean row; a missing one is that of the column.
-        samples: Held-out samples with labels; others are left out.
+        samples: Held-out samples; those without a label are left out.
+        roles: Which of the bases stand for rows.
         draws: Bootstrap resamples behind each interval.
-        progress: Called with (samples done, all).
+        progress: Called with (samples done, all); None: the context's own.
 
     Returns:
-        For each basis and part; empty if no sample has a label.
+        `judged` with `loss`, and with the SAEs beside the baselines by it. The same where there is
+        nothing to run: no sample has a label, or no basis can stand for rows.
     """
+    bases = {
+        name: basis.sae
+        for name, basis in judged.bases.items()
+        if basis.role in roles and not (basis.sae.about.target or " + " in judged.column)
+    }
     asked = [sample for sample in samples if sample.label]
-    if not asked:
-        return []
-    parts = replaced_parts(column)
-    own = next(iter(parts))
-    rows = {name: [float(v) for v in means.get(name, means[own])] for name in parts}
+    if not asked or not bases:
+        return judged
+    parts = replaced_parts(judged.column)
+    rows = {name: judged.means.get(name, judged.means[POOLED]).tolist() for name in parts}
     if context.folder is not None:
         context.folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="sae.judged-", dir=context.folder) as folder:
-        files = {
-            name: str(save_sae(Path(folder, str(place)), sae))
-            for place, (name, sae) in enumerate(bases.items())
-        }
-        # what is read again may differ in the flags that a format keeps
-        digests = {name: open_sae(path).digest for name, path in files.items()}
-        work = ReplacedLoss(
-            LossOptions(column=column, parts=parts, means=rows, files=files, digests=digests)
-        )
-        units = [Unit(sample, {"answer": sample.label}) for sample in asked]
-        found = context.run_units(work, units, progress=progress)
+        digests, files = _saved(Path(folder), bases, context.warn)
+        if not files:
+            return judged
+        options = LossOptions(column=judged.column, parts=parts, means=rows, files=files)
+        units = [WorkUnit(sample, {"answer": sample.label}) for sample in asked]
+        found = context.run_units(ReplacedLoss(options), units, progress=progress)
     groups = Resampling.of([sample.split_group for sample in asked], draws, context.seed)
-    return [_summed(name, part, found, groups) for part in parts for name in bases]
+    loss = tuple(
+        _summed(name, digest, part, found, groups)
+        for part in parts
+        for name, digest in digests.items()
+    )
+    more = losses_compared(judged.settings, loss, groups)
+    return replace(judged, loss=loss, compared=(*judged.compared, *more))
+
+
+def _saved(
+    folder: Path, bases: Mapping[str, Sae], warn: Callable[[str], None]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The digest of each basis by name, and its folder by digest; less what cannot be saved."""
+    digests, files = {}, {}
+    for place, (name, sae) in enumerate(bases.items()):
+        try:
+            path = save_sae(folder / str(place), sae)
+        except DataError as error:
+            warn(f"The loss that {name} recovers is not measured: {error}")
+            continue
+        digests[name] = open_sae(path).digest
+        files[digests[name]] = str(path)
+    return digests, files
 
 
 def _summed(
-    basis: str, part: str, found: Sequence[Mapping[str, Any]], groups: Resampling
+    basis: str, digest: str, part: str, found: Sequence[Mapping[str, Any]], groups: Resampling
 ) -> Recovered:
     clean = np.array([each[CLEAN] for each in found])
-    losses = {name: np.array([each[part][name] for each in found]) for name in (ZERO, MEAN, basis)}
-    of = {
-        name: _share(losses[name] - losses[basis], losses[name] - clean, groups)
-        for name in (ZERO, MEAN)
-    }
-    return Recovered(
-        basis, part, len(found), float(clean.mean()), float(losses[basis].mean()),
-        float(losses[ZERO].mean()), float(losses[MEAN].mean()), of[ZERO], of[MEAN],
-    )  # fmt: skip
+    replaced, zero, mean = (
+        np.array([each[part][name] for each in found]) for name in (digest, ZERO, MEAN)
+    )
+    of_zero, of_mean = (_share(other - replaced, other - clean, groups) for other in (zero, mean))
+    return Recovered(basis, part, clean, replaced, zero, mean, of_zero, of_mean)
 
 
 def _share(kept: Floats, lost: Floats, groups: Resampling) -> Interval:
-    """The ratio of means; unknown where the loss is not clearly above 0.05 nats."""
-    unknown = Interval(float("nan"), float("nan"), float("nan"))
+    """The ratio of means; unknown where the loss is not clearly at least 0.05 nats."""
     below = groups.weights @ lost
-    size = groups.weights.sum(1)
-    if not lost.mean() >= _HARMLESS or np.quantile(below / size, 0.025) <= 0:
-        return unknown
+    clear = np.quantile(below / groups.weights.sum(1), 0.025) > 0
+    if not (lost.mean() >= _HARMLESS and clear):
+        return UNKNOWN
     with np.errstate(divide="ignore", invalid="ignore"):
         return groups.interval(float(kept.sum() / lost.sum()), (groups.weights @ kept) / below)
-
-
-def without(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """The first samples of each task, at most so many of each."""
-    counts: dict[str | None, int] = {}
-    kept = []
-    for sample in samples:
-        counts[sample.task] = counts.get(sample.task, 0) + 1
-        if counts[sample.task] <= most:
-            kept.append(replace(sample))
-    return kept

@@ -23,7 +23,8 @@ MODALITIES = ("image", "text", "special")
 
 _OF_KIND = np.zeros(len(TokenKind), np.int64)
 _OF_KIND[[TokenKind.IMAGE, TokenKind.TEXT, TokenKind.ANSWER, TokenKind.SPECIAL]] = [0, 1, 1, 2]
-_KEPT_BYTES = 2**28
+_KEPT_BYTES = 2**29
+_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def blocks(material: Material, samples: Sequence[int], most: int, at_once: int) 
             return
         read = sum(len(part) for part in parts)
         seen, start = seen + read, start + size
-        size = max(1, int(at_once * size / max(1, read)))
+        size = max(1, min(_GROWTH * size, int(at_once * size / max(1, read))))
 
 
 def _fitting(lengths: Sequence[int], left: int, *, first: bool) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from vlmlens_plugins.sae import Rows
+
 Floats = npt.NDArray[np.float64]
+_AT_ONCE = 32
 
 
 def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) -> Floats:
@@ -70,4 +75,24 @@ def _squares(table: csr_array, level: Floats, size: Floats, ones: Floats) -> Flo
     second = np.asarray(table.multiply(table).T @ ones).ravel()
     first = np.asarray(table.T @ ones).ravel()
     found: Floats = (second - 2 * level * first + level**2 * ones.sum()) / size**2
+    return found
+
+
+def embedded(rows: Rows | None, samples: Sequence[int]) -> npt.NDArray[np.float32] | None:
+    """What each sample is like: its mean row.
+
+    Args:
+        rows: Of the encoder; None: there is none.
+        samples: Numbers of samples.
+
+    Returns:
+        float32 `[samples, width]`, zeros for a sample without rows; None without `rows`.
+    """
+    if rows is None:
+        return None
+    found = np.zeros((len(samples), rows.width), np.float32)
+    for start in range(0, len(samples), _AT_ONCE):
+        for place, part in enumerate(rows.read(samples[start : start + _AT_ONCE]), start):
+            if len(part):
+                found[place] = part.float().mean(0).numpy()
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,12 @@ def probed(concept: Concept, learn: Peaks, held: Peaks, dense: float) -> Probed:
         scores = _scores(x[:, :, :size], positive, other[:, :, :size])
         sparse[size] = _mean_area(scores, held_out)
     return Probed(concept.name, sparse, dense)
+
+
+def averaged(found: Sequence[Probed]) -> Probed:
+    """The mean over several dictionaries."""
+    sparse = {size: float(np.mean([each.sparse[size] for each in found])) for size in SIZES}
+    return replace(found[0], sparse=sparse)
 
 
 def dense_area(concept: Concept, learn: Dense, held: Dense) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from vlmlens_plugins.analysis.sae.judging.areas import areas, resampled
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept
-from vlmlens_plugins.analysis.sae.judging.variance import Interval, Resampling
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval, Resampling
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,9 @@ class Singles:
     Args:
         concept: Its name.
         best: For each value.
-        auc: The mean AUC over values in held-out samples, with its interval over groups.
+        auc: The mean AUC over values in held-out samples, with its interval over groups. Of two
+            values the one counts that is told better in the samples to learn from: a feature that
+            fires for one need have no counterpart that fires for the other.
         drawn: float64 `[draws]`: that mean in each resample.
     """
 
@@ -82,9 +84,25 @@ def singles(concept: Concept, learn: Peaks, held: Peaks, groups: Resampling) -> 
             concept.values, features, values, per_value, strict=True
         )
     )
-    drawn = np.nanmean(np.stack([draws for _, draws in per_value]), 0)
-    mean = float(np.nanmean([one for one, _ in per_value]))
-    return Singles(concept.name, best, groups.interval(mean, drawn), drawn)
+    counted = [int(np.argmax(values))] if len(values) == 2 else range(len(values))
+    drawn = _mean(np.stack([per_value[i][1] for i in counted]))
+    mean = _mean(np.array([[per_value[i][0]] for i in counted]))
+    return Singles(concept.name, best, groups.interval(float(mean[0]), drawn), drawn)
+
+
+def _mean(areas_by_value: Floats) -> Floats:
+    """The mean over values where it is known; NaN where none is."""
+    known = np.isfinite(areas_by_value)
+    total = np.where(known, areas_by_value, 0).sum(0)
+    found: Floats = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    return found
+
+
+def averaged(found: Sequence[Singles], groups: Resampling) -> Singles:
+    """The mean over several dictionaries; the features are those of the first."""
+    drawn = np.mean([each.drawn for each in found], 0)
+    mean = float(np.mean([each.auc.value for each in found]))
+    return replace(found[0], auc=groups.interval(mean, drawn), drawn=drawn)
 
 
 def having(concept: Concept, samples: Sequence[int]) -> tuple[list[int], Bools]:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from vlmlens_plugins.sae.baselines import random_directions
+
 EXACT = 2048
 _AT_ONCE = 2**24
 
@@ -45,10 +47,8 @@ def by_chance(one: int, other: int, width: int, seed: int) -> float:
         width: The width of a row.
         seed: Of the directions.
     """
-    drawn = torch.Generator().manual_seed(seed)
-    return matched_cosine(
-        torch.randn(one, width, generator=drawn), torch.randn(other, width, generator=drawn)
-    )
+    drawn = random_directions(one + other, width, seed)
+    return matched_cosine(drawn[:one], drawn[one:])
 
 
 def _nearest(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -11,12 +11,13 @@ from vlmlens.results import Cell, Table
 from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.sae.judging.conclusion import conclude
-from vlmlens_plugins.analysis.sae.judging.judged import EXPLAINED, Basis, Compared, Judged, Role
+from vlmlens_plugins.analysis.sae.judging.judged import Basis, Compared, Judged, Kind, Role
 from vlmlens_plugins.analysis.sae.judging.material import MODALITIES
 from vlmlens_plugins.analysis.sae.judging.probing import SIZES
-from vlmlens_plugins.analysis.sae.judging.variance import Interval
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 
 Floats = npt.NDArray[np.float64]
+_LOSSES = ("clean", "replaced", "zero", "mean")
 
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
@@ -50,13 +51,19 @@ def tables(judged: Sequence[Judged]) -> list[Table]:
             [row for each in judged for row in _stability(each)],
             keys=("column", "one", "other"),
         ),
+        table(
+            "sae-loss",
+            "Loss of the right answers, in nats per token, with rows replaced",
+            [row for each in judged for row in _loss(each)],
+            keys=("column", "basis", "rows"),
+        ),
     ]
     return [each for each in made if len(each)]
 
 
 def _basis(judged: Judged, basis: Basis) -> dict[str, Cell]:
     trained = basis.role is Role.SAE
-    gain = judged.against(basis.name)[EXPLAINED] if trained else None
+    gain = judged.variance(basis.name) if trained else None
     row: dict[str, Cell] = {
         "column": judged.column,
         "basis": basis.name,
@@ -86,8 +93,8 @@ def _concepts(judged: Judged) -> list[dict[str, Cell]]:
     rows = []
     for basis in judged.bases.values():
         trained = basis.role is Role.SAE
-        limited = judged.against(basis.name) if trained else {}
-        free = judged.against(basis.name, limited=False) if trained else {}
+        limited = judged.against(basis.name, Kind.CONCEPT) if trained else {}
+        free = judged.against(basis.name, Kind.CONCEPT, limited=False) if trained else {}
         for name, found in basis.singles.items():
             sparse = basis.probed[name]
             unlimited = basis.unlimited.get(name)
@@ -138,6 +145,26 @@ def _stability(judged: Judged) -> list[dict[str, Cell]]:
         }
         for each in judged.stability
     ]
+
+
+def _loss(judged: Judged) -> list[dict[str, Cell]]:
+    rows = []
+    for each in judged.loss:
+        trained = judged.bases[each.basis].role is Role.SAE
+        gain = judged.against(each.basis, Kind.LOSS).get(each.rows) if trained else None
+        rows.append(
+            {
+                "column": judged.column,
+                "basis": each.basis,
+                "rows": each.rows,
+                "samples": len(each.clean),
+                **{name: float(getattr(each, name).mean()) for name in _LOSSES},
+                **_interval("recovered_of_zero", each.of_zero),
+                **_interval("recovered_of_mean", each.of_mean),
+                **_against("under_untrained", gain),
+            }
+        )
+    return rows
 
 
 def _against(name: str, found: Compared | None) -> dict[str, Cell]:

@@ -35,7 +35,7 @@ from vlmlens_plugins.sae import Rows, Sae
 from vlmlens_plugins.sae.feeding.layouts import row_layouts
 
 _NEAREST = 5
-_MOST_FACTS, _LONGEST_FACT = 12, 40
+_MOST_FACTS, _LONGEST_FACT, _LONGEST_PROMPT = 10, 40, 200
 
 
 def _silent(text: str) -> None:
@@ -88,6 +88,8 @@ def pages(looking: Looking) -> Figure:
     name = looking.options.explainer
     explainer = None if name is None else Explainer.load(name)
     found = _chosen(looking)
+    if not found:
+        return _figure(looking, [], [])
     numbers = [one.number for one in found]
     own = [shown(looking.held, number, looking.samples) for number in numbers]
     seen = _seen(looking, numbers, own)
@@ -102,14 +104,7 @@ def pages(looking: Looking) -> Figure:
     ]
     if explainer is not None:
         made = [explainer.told(page, looking.warn) for page in made]
-    return Figure(
-        f"features-{slug(looking.column)}",
-        f"Features of {looking.column}",
-        "features",
-        x=(),
-        pages=made,
-        scenes=[scene.scene for scene in seen.values()],
-    )
+    return _figure(looking, made, [one.scene for one in seen.values()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +122,19 @@ class _Seen:
     layout: TokenLayout | None
     views: list[View]
     scene: FeatureScene
+
+
+def _figure(
+    looking: Looking, made: Sequence[FeaturePage], scenes: Sequence[FeatureScene]
+) -> Figure:
+    return Figure(
+        f"features-{slug(looking.column)}",
+        f"Features of {looking.column}",
+        "features",
+        x=(),
+        pages=made,
+        scenes=scenes,
+    )
 
 
 def _chosen(looking: Looking) -> list[Chosen]:
@@ -226,13 +234,21 @@ def _sample(looking: Looking, each: Shown, seen: _Seen, place: int) -> FeatureSa
 
 
 def _facts(looking: Looking, number: int) -> dict[str, str]:
-    """The labels of all questions with the same rows, and short attributes."""
+    """The labels of all questions with the same rows, and attributes in words or asked for."""
+    sample = looking.samples[number]
     alike = [looking.samples[i] for i in looking.split.alike.get(number, (number,))]
     found = {one.task or "label": one.label for one in alike if one.label is not None}
-    for name, value in looking.samples[number].attributes.items():
-        if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_FACT:
-            found.setdefault(name, str(value))
-    return dict(list(found.items())[:_MOST_FACTS])
+    for name, value in sample.attributes.items():
+        if name in looking.options.by or _in_words(value):
+            found.setdefault(name, str(value)[:_LONGEST_FACT])
+    found = dict(list(found.items())[:_MOST_FACTS])
+    prompt = {} if only_pictures(looking.column) else {"prompt": sample.prompt[:_LONGEST_PROMPT]}
+    return prompt | found
+
+
+def _in_words(value: object) -> bool:
+    """Whether an attribute is a short text, and not a list or regions as JSON."""
+    return isinstance(value, str) and len(value) <= _LONGEST_FACT and value[:1] not in "{["
 
 
 def _histogram(sizes: npt.NDArray[np.int64]) -> tuple[list[float], list[int]]:

@@ -91,6 +91,7 @@ def tokens(
     """The rows that are no patches, in reading order, with a feature's codes.
 
     Rows of pictures are named together. Of a long text a part around the strongest row is given.
+    Rows that are no tokens, such as CLS, are given only where one of them fires.
 
     Args:
         vlm: Decodes tokens.
@@ -98,7 +99,8 @@ def tokens(
         codes: `[rows]`.
     """
     listed = list(_listed(vlm, layout, codes))
-    if all(value is None for _, value in listed):
+    unnamed = layout.token_ids is None and not any(value for _, value in listed)
+    if unnamed or all(value is None for _, value in listed):
         return [], []
     best = max(range(len(listed)), key=lambda i: listed[i][1] or 0.0)
     start = max(0, min(best - _MOST_TOKENS // 2, len(listed) - _MOST_TOKENS))
@@ -120,7 +122,7 @@ def _listed(
     row, ids = 0, layout.token_ids
     while row < len(layout):
         if layout.kinds[row] != TokenKind.IMAGE:
-            text = f"row {row + 1}" if ids is None else token_text(vlm, int(ids[row]))
+            text = f"[row {row + 1}, no patch]" if ids is None else token_text(vlm, int(ids[row]))
             yield text, short(codes[row])
             row += 1
             continue
