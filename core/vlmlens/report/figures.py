@@ -121,11 +121,8 @@ def _file(
         else:
             size = _size(figure) if shown is None else map_size(figure, picture)
         paper = Paper(figsize=size, layout="constrained")
-        canvas(paper)
         if figure.kind in whole:
             whole[figure.kind][1](figure, paper)
-        if figure.kind == "graph":
-            draw_graph_paper(figure, paper)
         elif shown is None:
             _draw_axes(figure, paper)
         else:
