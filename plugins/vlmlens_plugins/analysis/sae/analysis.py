@@ -31,6 +31,12 @@ class SaeAnalysis(Analysis):
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
         check_options(self.options)
+        if self.options.model == "off" and self.options.source == "model":
+            raise SpecError(
+                "source=model runs the model, and model=off forbids it.",
+                subject="model",
+                hint="Leave one of them out.",
+            )
         groups = {sample.split_group for sample in samples}
         if len(groups) < 2:
             raise MissingAnnotation(
@@ -55,13 +61,14 @@ class SaeAnalysis(Analysis):
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
         """See `Analysis.check_model`."""
-        for place in self._places(skeleton, columns):
+        vlm = None if self.options.model == "off" else skeleton
+        for place in self._places(vlm, columns) if vlm is not None or columns else ():
             for name in place.columns:
                 split(samples, name, self.options.held_out, 0)
 
     def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
         """See `Analysis.cost`."""
-        found = self._places(skeleton, ())
+        found = [] if self.options.model == "off" else self._places(skeleton, ())
         some = {
             number
             for place in found
@@ -98,7 +105,10 @@ class SaeAnalysis(Analysis):
         )
 
     def _model(self, context: AnalysisContext) -> ModelAdapter | None:
-        """The model; None, which is said, where there is none."""
+        """The model; None, which is said, where there is none or it is not wanted."""
+        if self.options.model == "off":
+            context.warn("The model was not asked what rows stand for, since model=off.")
+            return None
         try:
             return context.model()
         except CompositionError as error:
