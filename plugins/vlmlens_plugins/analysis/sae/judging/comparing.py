@@ -125,7 +125,7 @@ def _over_half(own: Singles, drawn: Resampling) -> float:
 
 def _loss(sae: Recovered, baseline: Recovered, drawn: Resampling) -> Compared:
     gains = baseline.replaced - sae.replaced
-    draws, value = drawn.weights @ gains / drawn.weights.sum(1), float(gains.mean())
+    draws, value = drawn.means(gains), float(gains.mean())
     interval, p = drawn.interval(value, draws), chance(value, draws, drawn.groups)
     return Compared(sae.basis, baseline.basis, Kind.LOSS, sae.rows, interval, p)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -108,8 +109,9 @@ def _variance(judged: Judged, sae: str, found: Compared) -> str:
         Word.UNKNOWN: "beside",
     }[found.word]
     return (
-        f"With {judged.bases[sae].l0:.1f} features per row it explains {own:.1%} of the variance, "
-        f"{said} an untrained dictionary ({other:.1%}; PCA directions: {principal:.1%})."
+        f"With {judged.bases[sae].l0:.1f} features per row it explains {_percent(own)} of the "
+        f"variance, {said} an untrained dictionary ({_percent(other)}; PCA directions: "
+        f"{_percent(principal)})."
     )
 
 
@@ -145,6 +147,10 @@ def _caveat(names: Sequence[str]) -> str:
         return ""
     these = f"{_listed(names)} {'is' if len(names) == 1 else 'are'}"
     return f" But {these} told as well by single random projections, which are not sparse."
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if math.isfinite(value) else "an unknown part"
 
 
 def _points(found: Interval) -> str:

@@ -260,9 +260,9 @@ def _summed(
 
 def _share(kept: Floats, lost: Floats, groups: Resampling) -> Interval:
     """The ratio of means; unknown where the loss is not clearly at least 0.05 nats."""
-    below = groups.weights @ lost
-    clear = np.quantile(below / groups.weights.sum(1), 0.025) > 0
+    clear = np.quantile(groups.means(lost), 0.025) > 0
     if not (lost.mean() >= _HARMLESS and clear):
         return UNKNOWN
     with np.errstate(divide="ignore", invalid="ignore"):
-        return groups.interval(float(kept.sum() / lost.sum()), (groups.weights @ kept) / below)
+        drawn = groups.sums(kept) / groups.sums(lost)
+    return groups.interval(float(kept.sum() / lost.sum()), drawn)
