@@ -201,6 +201,52 @@ def test_two_groups_are_too_few_to_compare(toy: Toy) -> None:
     assert verdict.overall is Overall.UNKNOWN
 
 
+def test_a_transcoder_is_held_against_no_reconstruction(toy: Toy) -> None:
+    turn = torch.randn(WIDTH, 20, generator=torch.Generator().manual_seed(1))
+    wanted = TensorRows(toy.rows @ turn, [ROWS] * SAMPLES, "llm.block.2/all")
+    true = toy.sae()
+    crossing = replace(true, W_dec=true.W_dec @ turn, b_dec=toy.mean @ turn, subtract=False,
+                       b_enc=-true.b_dec @ true.W_enc)  # fmt: skip
+    material = replace(toy.material(), targets=wanted)
+    found = judge({"crossing": crossing}, material, by=BY, draws=100, controls=1)
+    assert found.bases["crossing"].explained.value > 0.8
+    assert np.isnan(found.bases["untrained"].explained.value)
+    assert found.variance("crossing").word is Word.UNKNOWN
+    assert found.against("crossing", Kind.CONCEPT)["coin"].word is Word.NO_BETTER
+    assert "does not predict" in conclude(found, "crossing").text
+
+
+def test_equal_rows_and_samples_without_rows(toy: Toy) -> None:
+    flat = judge({"true": toy.sae()}, toy.material(torch.ones_like(toy.rows)), by=BY, draws=100)
+    assert np.isnan(flat.bases["true"].explained.value)
+    assert conclude(flat, "true").overall is Overall.NO_BETTER
+    held = set(toy.material().split.held)
+    lengths = [0 if i in held else ROWS for i in range(SAMPLES)]
+    none = TensorRows(toy.rows[: sum(lengths)], lengths, "llm.block.1/all")
+    material = replace(toy.material(), rows=none, layouts=None, embeddings=none)
+    empty = judge({"true": toy.sae()}, material, by=BY, controls=1, draws=100)
+    assert "there are none" in conclude(empty, "true").text
+    assert tables([flat, empty])
+
+
+def test_an_sae_may_be_called_what_a_baseline_is_called(toy: Toy) -> None:
+    given = {"PCA": toy.sae(), "untrained": toy.sae()}
+    found = judge(given, toy.material(), by=(), controls=1, draws=100)
+    assert found.saes == ("PCA", "untrained")
+    assert found.beside("PCA").name == "untrained (baseline)"
+    assert found.variance("untrained", Role.PRINCIPAL).word is Word.BETTER
+
+
+def test_saes_of_other_sizes_have_baselines_of_their_own(toy: Toy) -> None:
+    wide = untrained(96, toy.mean, toy.rows[:500], 6, 1)
+    found = judge({"true": toy.sae(), "wide": wide}, toy.material(), by=(), controls=1, draws=100)
+    assert [len(each.saes) for each in found.settings] == [1, 1]
+    assert found.beside("wide").sae.features == 96
+    assert found.beside("wide").l0 == pytest.approx(6, abs=0.2)
+    assert found.beside("true").l0 == pytest.approx(2, abs=0.2)
+    assert found.stability == ()
+
+
 def test_without_layouts_nothing_is_said_by_modality(toy: Toy) -> None:
     material = replace(toy.material(), layouts=None, embeddings=None)
     basis = judge({"true": toy.sae()}, material, by=(), draws=100, controls=1).bases["true"]

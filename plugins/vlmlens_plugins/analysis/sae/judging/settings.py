@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -135,11 +135,16 @@ def settings(saes: Mapping[str, Sae], l0: Mapping[str, float], controls: int = 1
         features = saes[names[0]].features
         ending = "" if len(together) == 1 else f" of {features}, L0 {_kept(mean)}"
         roles = (Role.UNTRAINED, Role.NEURONS, Role.PRINCIPAL)
-        baselines = {role: f"{role}{ending}" for role in roles}
+        baselines = {role: _free(f"{role}{ending}", saes) for role in roles}
         first = baselines[Role.UNTRAINED]
-        more = [f"{first}, draw {number}" for number in range(2, controls + 1)]
+        more = [_free(f"{first}, draw {number}", saes) for number in range(2, controls + 1)]
         found.append(Setting(features, mean, tuple(names), baselines, (first, *more)))
     return found
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that no SAE has."""
+    return name if name not in taken else _free(f"{name} (baseline)", taken)
 
 
 def baselines(setting: Setting, about: Moments, seed: int) -> dict[str, Sae]:
