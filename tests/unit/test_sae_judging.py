@@ -23,9 +23,17 @@ from vlmlens_plugins.analysis.sae.judging import (
     tables,
 )
 from vlmlens_plugins.sae import Relu, Sae, TensorRows, TopK
-from vlmlens_plugins.sae.baselines import neurons, principal, random_directions, untrained
+from vlmlens_plugins.sae.baselines import (
+    neurons,
+    principal,
+    random_directions,
+    random_rows,
+    untrained,
+)
 
 BY = ("label", "coin")
+_LEAST = {Role.UNTRAINED: 0.6, Role.EXAMPLES: 0.2, Role.NEURONS: 0.5, Role.PRINCIPAL: 0.4}
+"""By how much more variance the true dictionary explains, at least."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def test_explained_variance_is_that_of_the_whole_set_pooled_and_by_modality(
 
 def test_the_true_dictionary_beats_untrained_directions_neurons_and_pca(found: Judged) -> None:
     assert found.bases["true"].explained.value > 0.9
-    for role, least in ((Role.UNTRAINED, 0.6), (Role.NEURONS, 0.5), (Role.PRINCIPAL, 0.4)):
+    for role, least in _LEAST.items():
         gain = found.variance("true", role)
         assert gain.word is Word.BETTER
         assert gain.difference.low > least
@@ -121,9 +129,9 @@ def test_whole_rows_are_the_measure_of_few_features(found: Judged) -> None:
 def test_the_result_has_a_row_for_everything(found: Judged) -> None:
     made = {each.name: each for each in tables([found])}
     assert made["sae"].columns["basis"] == list(found.bases)
-    assert len(made["sae"]) == 6
-    assert made["sae"].columns["rows"] == [found.rows] * 6
-    assert len(made["sae-concepts"]) == 12
+    assert len(made["sae"]) == 7
+    assert made["sae"].columns["rows"] == [found.rows] * 7
+    assert len(made["sae-concepts"]) == 14
     assert len(made["sae-stability"]) == 3
     drawn = {each.name.split("-llm")[0]: each for each in figures(found)}
     assert set(drawn) == {"sae-density", "sae-concepts", "sae-modality"}
@@ -258,10 +266,8 @@ def test_fewer_rows_are_judged_when_asked_for_whole_samples(toy: Toy) -> None:
     found = judge({"true": toy.sae()}, toy.material(), by=BY, judged=100, draws=100, controls=1)
     assert (found.rows, found.samples) == (96, 12)
     assert found.bases["true"].rows == 96
-    assert (
-        len(judge({"t": toy.sae()}, toy.material(), by=(), judged=1, draws=100, controls=1).bases)
-        == 4
-    )
+    one = judge({"true": toy.sae()}, toy.material(), by=(), judged=1, draws=100, controls=1)
+    assert (one.rows, one.samples) == (ROWS, 1)
 
 
 def test_what_does_not_fit_is_refused_first(toy: Toy) -> None:
@@ -291,6 +297,17 @@ def test_baselines_keep_k_features_and_lose_no_scale(toy: Toy) -> None:
     assert float((made * (given - made)).sum()) == pytest.approx(0, abs=1e-2 * len(rows))
     again = untrained(64, toy.mean, rows, 5, 0)
     assert again.digest == drawn.digest != untrained(64, toy.mean, rows, 5, 1).digest
+
+
+def test_random_rows_are_rows(toy: Toy) -> None:
+    found = random_rows(64, toy.mean, toy.rows[:100], 2, 0)
+    away = toy.rows[:100] - toy.mean
+    cosine = found.W_dec @ (away / away.norm(dim=1, keepdim=True)).T
+    assert torch.allclose(cosine.amax(1), torch.ones(64), atol=1e-5)
+    assert len(set(cosine.argmax(1).tolist())) == 64
+    assert random_rows(500, toy.mean, toy.rows[:100], 2, 0).features == 100
+    same = random_rows(5, toy.mean, toy.mean.expand(9, -1), 2, 0)
+    assert torch.allclose(same.norms, torch.ones(5), atol=1e-5)
 
 
 def test_random_directions_are_no_training_s_start() -> None:

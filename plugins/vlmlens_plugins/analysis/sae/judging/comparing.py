@@ -25,7 +25,7 @@ from vlmlens_plugins.analysis.sae.judging.single import Singles
 from vlmlens_plugins.analysis.sae.judging.variance import gain
 
 Floats = npt.NDArray[np.float64]
-BASELINES = (Role.UNTRAINED, Role.NEURONS, Role.PRINCIPAL)
+BASELINES = (Role.UNTRAINED, Role.EXAMPLES, Role.NEURONS, Role.PRINCIPAL)
 
 
 def compared(

@@ -109,8 +109,12 @@ def _variance(judged: Judged, sae: str, found: Compared) -> str:
         return "What it explains is not known: all judged rows are equal, or there are none."
     if math.isnan(other):
         return f"{start} of what it predicts, which an untrained dictionary does not predict."
-    untrained = f"an untrained dictionary ({_percent(other)}; PCA directions: "
-    untrained += f"{_percent(judged.beside(sae, Role.PRINCIPAL).explained.value)})."
+    rows, principal = (
+        _percent(judged.beside(sae, role).explained.value)
+        for role in (Role.EXAMPLES, Role.PRINCIPAL)
+    )
+    untrained = f"an untrained dictionary ({_percent(other)}; random rows as directions: {rows}, "
+    untrained += f"PCA directions: {principal})."
     said = {
         Word.BETTER: f"{_points(found.difference)} more than",
         Word.WORSE: f"{_points(found.difference)} less than",

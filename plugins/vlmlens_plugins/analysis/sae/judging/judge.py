@@ -52,7 +52,9 @@ def judge(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Judged:
-    """Measure SAEs of one column beside an untrained dictionary, raw neurons and PCA directions.
+    """Measure SAEs of one column beside what nobody trained.
+
+    That is an untrained dictionary, random rows as directions, raw neurons and PCA directions.
 
     Features are chosen by samples to learn from; every number is measured on held-out samples.
     Baselines keep as many features per row as the SAEs do. Those of a transcoder have no rows to
