@@ -23,9 +23,17 @@ from vlmlens_plugins.analysis.sae.judging import (
     tables,
 )
 from vlmlens_plugins.sae import Relu, Sae, TensorRows, TopK
-from vlmlens_plugins.sae.baselines import neurons, principal, random_directions, untrained
+from vlmlens_plugins.sae.baselines import (
+    neurons,
+    principal,
+    random_directions,
+    random_rows,
+    untrained,
+)
 
 BY = ("label", "coin")
+_LEAST = {Role.UNTRAINED: 0.6, Role.EXAMPLES: 0.2, Role.NEURONS: 0.5, Role.PRINCIPAL: 0.4}
+"""By how much more variance the true dictionary explains, at least."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def test_explained_variance_is_that_of_the_whole_set_pooled_and_by_modality(
 
 def test_the_true_dictionary_beats_untrained_directions_neurons_and_pca(found: Judged) -> None:
     assert found.bases["true"].explained.value > 0.9
-    for role, least in ((Role.UNTRAINED, 0.6), (Role.NEURONS, 0.5), (Role.PRINCIPAL, 0.4)):
+    for role, least in _LEAST.items():
         gain = found.variance("true", role)
         assert gain.word is Word.BETTER
         assert gain.difference.low > least
@@ -121,13 +129,14 @@ def test_whole_rows_are_the_measure_of_few_features(found: Judged) -> None:
 def test_the_result_has_a_row_for_everything(found: Judged) -> None:
     made = {each.name: each for each in tables([found])}
     assert made["sae"].columns["basis"] == list(found.bases)
-    assert len(made["sae"]) == 6
-    assert made["sae"].columns["rows"] == [found.rows] * 6
-    assert len(made["sae-concepts"]) == 12
+    assert len(made["sae"]) == 7
+    assert made["sae"].columns["rows"] == [found.rows] * 7
+    assert len(made["sae-concepts"]) == 14
     assert len(made["sae-stability"]) == 3
     drawn = {each.name.split("-llm")[0]: each for each in figures(found)}
     assert set(drawn) == {"sae-density", "sae-concepts", "sae-modality"}
-    assert all(sum(series.y) == pytest.approx(1) for series in drawn["sae-density"].series)
+    for series in drawn["sae-density"].series:
+        assert sum(share or 0 for share in series.y) == pytest.approx(1)
 
 
 # ---------------------------------------------------------------------- deliberate mistakes
@@ -200,6 +209,52 @@ def test_two_groups_are_too_few_to_compare(toy: Toy) -> None:
     assert verdict.overall is Overall.UNKNOWN
 
 
+def test_a_transcoder_is_held_against_no_reconstruction(toy: Toy) -> None:
+    turn = torch.randn(WIDTH, 20, generator=torch.Generator().manual_seed(1))
+    wanted = TensorRows(toy.rows @ turn, [ROWS] * SAMPLES, "llm.block.2/all")
+    true = toy.sae()
+    crossing = replace(true, W_dec=true.W_dec @ turn, b_dec=toy.mean @ turn, subtract=False,
+                       b_enc=-true.b_dec @ true.W_enc)  # fmt: skip
+    material = replace(toy.material(), targets=wanted)
+    found = judge({"crossing": crossing}, material, by=BY, draws=100, controls=1)
+    assert found.bases["crossing"].explained.value > 0.8
+    assert np.isnan(found.bases["untrained"].explained.value)
+    assert found.variance("crossing").word is Word.UNKNOWN
+    assert found.against("crossing", Kind.CONCEPT)["coin"].word is Word.NO_BETTER
+    assert "does not predict" in conclude(found, "crossing").text
+
+
+def test_equal_rows_and_samples_without_rows(toy: Toy) -> None:
+    flat = judge({"true": toy.sae()}, toy.material(torch.ones_like(toy.rows)), by=BY, draws=100)
+    assert np.isnan(flat.bases["true"].explained.value)
+    assert conclude(flat, "true").overall is Overall.NO_BETTER
+    held = set(toy.material().split.held)
+    lengths = [0 if i in held else ROWS for i in range(SAMPLES)]
+    none = TensorRows(toy.rows[: sum(lengths)], lengths, "llm.block.1/all")
+    material = replace(toy.material(), rows=none, layouts=None, embeddings=none)
+    empty = judge({"true": toy.sae()}, material, by=BY, controls=1, draws=100)
+    assert "there are none" in conclude(empty, "true").text
+    assert tables([flat, empty])
+
+
+def test_an_sae_may_be_called_what_a_baseline_is_called(toy: Toy) -> None:
+    given = {"PCA": toy.sae(), "untrained": toy.sae()}
+    found = judge(given, toy.material(), by=(), controls=1, draws=100)
+    assert found.saes == ("PCA", "untrained")
+    assert found.beside("PCA").name == "untrained (baseline)"
+    assert found.variance("untrained", Role.PRINCIPAL).word is Word.BETTER
+
+
+def test_saes_of_other_sizes_have_baselines_of_their_own(toy: Toy) -> None:
+    wide = untrained(96, toy.mean, toy.rows[:500], 6, 1)
+    found = judge({"true": toy.sae(), "wide": wide}, toy.material(), by=(), controls=1, draws=100)
+    assert [len(each.saes) for each in found.settings] == [1, 1]
+    assert found.beside("wide").sae.features == 96
+    assert found.beside("wide").l0 == pytest.approx(6, abs=0.2)
+    assert found.beside("true").l0 == pytest.approx(2, abs=0.2)
+    assert found.stability == ()
+
+
 def test_without_layouts_nothing_is_said_by_modality(toy: Toy) -> None:
     material = replace(toy.material(), layouts=None, embeddings=None)
     basis = judge({"true": toy.sae()}, material, by=(), draws=100, controls=1).bases["true"]
@@ -211,10 +266,8 @@ def test_fewer_rows_are_judged_when_asked_for_whole_samples(toy: Toy) -> None:
     found = judge({"true": toy.sae()}, toy.material(), by=BY, judged=100, draws=100, controls=1)
     assert (found.rows, found.samples) == (96, 12)
     assert found.bases["true"].rows == 96
-    assert (
-        len(judge({"t": toy.sae()}, toy.material(), by=(), judged=1, draws=100, controls=1).bases)
-        == 4
-    )
+    one = judge({"true": toy.sae()}, toy.material(), by=(), judged=1, draws=100, controls=1)
+    assert (one.rows, one.samples) == (ROWS, 1)
 
 
 def test_what_does_not_fit_is_refused_first(toy: Toy) -> None:
@@ -244,6 +297,17 @@ def test_baselines_keep_k_features_and_lose_no_scale(toy: Toy) -> None:
     assert float((made * (given - made)).sum()) == pytest.approx(0, abs=1e-2 * len(rows))
     again = untrained(64, toy.mean, rows, 5, 0)
     assert again.digest == drawn.digest != untrained(64, toy.mean, rows, 5, 1).digest
+
+
+def test_random_rows_are_rows(toy: Toy) -> None:
+    found = random_rows(64, toy.mean, toy.rows[:100], 2, 0)
+    away = toy.rows[:100] - toy.mean
+    cosine = found.W_dec @ (away / away.norm(dim=1, keepdim=True)).T
+    assert torch.allclose(cosine.amax(1), torch.ones(64), atol=1e-5)
+    assert len(set(cosine.argmax(1).tolist())) == 64
+    assert random_rows(500, toy.mean, toy.rows[:100], 2, 0).features == 100
+    same = random_rows(5, toy.mean, toy.mean.expand(9, -1), 2, 0)
+    assert torch.allclose(same.norms, torch.ones(5), atol=1e-5)
 
 
 def test_random_directions_are_no_training_s_start() -> None:

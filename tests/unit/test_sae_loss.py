@@ -210,14 +210,33 @@ def test_without_labels_and_for_transcoders_nothing_is_run(colors: list[Sample])
     assert with_loss(crossing, asked, colors) is crossing
 
 
-def test_what_cannot_be_saved_is_left_out_with_a_warning(
+def test_forms_that_other_tools_do_not_know_are_measured_too(
     vlm: ModelAdapter, colors: list[Sample]
 ) -> None:
-    warned: list[str] = []
-    odd = replace(identity(), activation=TopK(4, rectified=False))
+    odd = replace(identity(), activation=TopK(2 * WIDTH, rectified=False))
+    odd = replace(odd, W_dec=odd.W_dec / 2)  # both signs of a dimension are written
     found = judged(COLUMN, {"odd": odd}, torch.zeros(WIDTH))
-    asked = replace(context(vlm, colors, None), warn=warned.append)
-    told = with_loss(found, asked, colors[:2], draws=100)
-    assert [each.basis for each in told.loss] == ["untrained"]
-    assert len(warned) == 1
-    assert "odd" in warned[0]
+    told = with_loss(found, context(vlm, colors, None), colors[:2], draws=100)
+    assert of(told, "odd").replaced == pytest.approx(of(told, "odd").clean, abs=1e-4)
+
+
+def test_many_samples_are_run_a_few_at_a_time(
+    vlm: ModelAdapter, colors: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of all rows of many samples would not fit into memory."""
+    sae, sizes = identity(), []
+    asked = work(save_sae(tmp_path / "one", sae), sae)
+    units = [WorkUnit(sample, {"answer": sample.label}) for sample in colors[:5]]
+    together = asked.run(vlm, units)
+    monkeypatch.setattr("vlmlens_plugins.analysis.sae.judging.loss._ROWS", 170)
+    again, encode = work(tmp_path / "one", sae), vlm.encode
+
+    def counted(samples: Sequence[Sample], **given: Any) -> Any:
+        sizes.append(len(samples))
+        return encode(samples, **given)
+
+    monkeypatch.setattr(vlm, "encode", counted)
+    for one, other in zip(again.run(vlm, units), together, strict=True):
+        assert one["clean"] == pytest.approx(other["clean"], abs=1e-4)
+        assert one["all"] == pytest.approx(other["all"], abs=1e-4)
+    assert sizes == [1, 2, 2]

@@ -163,8 +163,19 @@ def test_resampled_areas_are_those_of_repeated_samples() -> None:
 def test_groups_are_drawn_whole() -> None:
     drawn = Resampling.of(["a", "a", "b", "c"], 50, 0)
     assert drawn.groups == 3
-    assert (drawn.weights[:, 0] == drawn.weights[:, 1]).all()
-    assert (drawn.weights[:, [0, 2, 3]].sum(1) == 3).all()
+    weights = drawn.at([0, 1, 2, 3])
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+    values = np.array([1.0, 3.0, 5.0, 7.0])
+    assert drawn.sums(values) == pytest.approx(weights @ values)
+    assert drawn.means(values) == pytest.approx(weights @ values / weights.sum(1))
+
+
+def test_very_many_groups_are_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmlens_plugins.analysis.sae.judging.resampling._ELEMENTS", 50_000)
+    names = [str(i) for i in range(200)]
+    assert Resampling.of(names, 1000, 0).weights.shape == (250, 200)
+    assert Resampling.of(names * 2, 100, 0).weights.shape == (100, 200)
 
 
 def test_few_groups_make_no_small_p() -> None:
@@ -189,8 +200,8 @@ def test_stability_is_a_matching_one_to_one() -> None:
 
 
 def test_large_dictionaries_are_matched_to_the_nearest() -> None:
-    drawn = torch.randn(2100, 8, generator=torch.Generator().manual_seed(0))
-    assert matched_cosine(drawn, drawn[torch.randperm(2100)]) == pytest.approx(1, abs=1e-5)
+    drawn = torch.randn(4200, 8, generator=torch.Generator().manual_seed(0))
+    assert matched_cosine(drawn, drawn[torch.randperm(4200)]) == pytest.approx(1, abs=1e-5)
 
 
 def test_concepts_are_labels_by_task_and_attributes_with_enough_samples() -> None:
@@ -209,6 +220,8 @@ def test_concepts_are_labels_by_task_and_attributes_with_enough_samples() -> Non
     assert len(found["a"].value) == 60  # of one picture the labels of all its questions
     assert found["b"].value[0] == "b0"
     assert sorted(name.split()[0] for name in found["size"].values) == ["above", "up"]
+    twice = concepts(samples, halves, ("label", "a", "kind", "kind"))
+    assert [each.name for each in twice] == ["a", "b", "kind"]  # nothing is called a
     apart = Split(halves.learn, halves.held[:2], halves.alike)
     assert concepts(samples, apart, ("kind",)) == []
 

@@ -29,6 +29,7 @@ class Role(StrEnum):
     UNTRAINED = "untrained"
     NEURONS = "neurons"
     PRINCIPAL = "PCA"
+    EXAMPLES = "random rows"
 
 
 class Kind(StrEnum):
