@@ -21,7 +21,7 @@ function percent(share) {
 /* Pages of single features: a list to search, and all about the chosen one. */
 class Features {
   constructor(figure, data, pictures) {
-    Object.assign(this, { figure, data, pictures, at: 0, patch: null });
+    Object.assign(this, { figure, data, pictures, at: 0, shown: null, patch: null });
     this.search = figure.querySelector('[data-role="feature-search"]');
     this.found = figure.querySelector(".found");
     this.clear = figure.querySelector(".clear");
@@ -61,6 +61,7 @@ class Features {
 
   reset() {
     this.search.value = this.label.value = this.sample.value = "";
+    this.patch?.mark.remove();
     this.patch = null;
     this.filter();
   }
@@ -144,9 +145,10 @@ class Features {
     for (const each of this.figure.querySelectorAll(".list button")) {
       each.setAttribute("aria-pressed", String(Number(each.dataset.feature) === this.at));
     }
+    if (this.shown === this.at) return;
+    this.shown = this.at;
     const room = this.figure.querySelector(".feature-page"), page = this.data.features[this.at];
     room.replaceChildren();
-    if (!page) return;
     const top = element("h4", `Feature ${page.number}`);
     top.append(" ", this.word(page.name) ? element("span", this.word(page.name)) : element("small", "no name: nothing that was tested is clear enough"));
     room.append(top, element("p", this.word(page.why), "muted"), this.facts(page));
@@ -290,6 +292,7 @@ class Features {
   }
 
   choosePatch(patch) {
+    this.patch?.mark.remove();
     this.patch = patch;
     this.filter();
   }
@@ -329,7 +332,7 @@ class Picture {
     drawn("path", { class: "dim", "fill-rule": "evenodd", d: `M0 0H${wide}V${tall}H0z${holes.join("")}` }, this.svg);
     lit.forEach((box, i) => {
       const share = high > 0 ? Math.min(Math.max(this.panel.values[i] / high, 0), 1) : 0;
-      drawn("rect", { ...box, class: "lit-patch", "fill-opacity": (0.62 * (1 - share)).toFixed(3), "stroke-opacity": (0.2 + 0.8 * share).toFixed(3) }, this.svg);
+      drawn("rect", { ...box, class: "lit-patch", "fill-opacity": (0.62 * (1 - share)).toFixed(3), "stroke-opacity": (0.9 * share).toFixed(3) }, this.svg);
     });
   }
 
@@ -360,7 +363,8 @@ class Picture {
   choose(patch) {
     if (patch === null || !this.places) return;
     this.point(patch);
-    this.features.choosePatch({ name: `patch ${patch + 1} of ${this.name}`, fires: this.places.fires[patch] });
+    const mark = drawn("rect", { ...this.box(this.all[patch]), class: "mark-patch chosen" }, this.svg);
+    this.features.choosePatch({ name: `patch ${patch + 1} of ${this.name}`, fires: this.places.fires[patch], mark });
   }
 
   move(event) {
