@@ -361,8 +361,12 @@ class Picture {
   }
 
   choose(patch) {
-    if (patch === null || !this.places) return;
+    if (patch === null) return;
     this.point(patch);
+    if (!this.places) {
+      this.tip.textContent += "; what else fires here is not kept";
+      return;
+    }
     const mark = drawn("rect", { ...this.box(this.all[patch]), class: "mark-patch chosen" }, this.svg);
     this.features.choosePatch({ name: `patch ${patch + 1} of ${this.name}`, fires: this.places.fires[patch], mark });
   }

@@ -5,11 +5,11 @@
 - `units.py`, `testing.py`: what features separate, against shuffled labels; names from it;
 - `written.py`: output tokens that a direction raises and lowers;
 - `explaining.py`: a function of the user's own;
-- `files.py`: pages as JSON; `pages.py` puts all together.
+- `files.py`: pages as JSON; `making.py` puts all together.
 """
 
 from vlmlens_plugins.analysis.sae.pages.explaining import Explainer
 from vlmlens_plugins.analysis.sae.pages.files import read_page, write_pages
-from vlmlens_plugins.analysis.sae.pages.pages import Looking, pages
+from vlmlens_plugins.analysis.sae.pages.making import Looking, pages
 
 __all__ = ["Explainer", "Looking", "pages", "read_page", "write_pages"]
