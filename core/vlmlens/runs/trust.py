@@ -7,6 +7,7 @@ A run is trusted if this user made it on this machine (`signing`), or if the use
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +31,9 @@ SPEC = "spec.yaml"
 
 NOWHERE = "/dev/null/not-trusted:"
 """Put before the path of a picture that must not be opened: there can be no such file."""
+
+_NUMBER = re.compile(r"[-+0-9.,eE_\s\[\]]*")
+"""What is no path in an edit, even if a file has that name."""
 
 _KINDS = ("adapter", "extractor", "storage", "engine")
 _CODE_OPTIONS = ("explainer",)
@@ -106,7 +110,8 @@ def _edit_with_whole_paths(text: str) -> str:
         run, at, column = value.rpartition("@")
         if at and run and Path(_expanded(run)).exists():
             return f"{Path(_expanded(run)).absolute()}@{column}"
-        return _whole(value) if Path(_expanded(value)).is_file() else value
+        named = not _NUMBER.fullmatch(value) and Path(_expanded(value)).exists()
+        return _whole(value) if value and named else value
 
     found = replace(
         edit,

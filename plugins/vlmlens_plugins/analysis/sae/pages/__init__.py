@@ -11,5 +11,6 @@
 from vlmlens_plugins.analysis.sae.pages.explaining import Explainer
 from vlmlens_plugins.analysis.sae.pages.files import read_page, write_pages
 from vlmlens_plugins.analysis.sae.pages.making import Looking, pages
+from vlmlens_plugins.analysis.sae.pages.testing import LEAST_AREA
 
-__all__ = ["Explainer", "Looking", "pages", "read_page", "write_pages"]
+__all__ = ["LEAST_AREA", "Explainer", "Looking", "pages", "read_page", "write_pages"]
