@@ -161,18 +161,18 @@ PAGE = FeaturePage(
 
 def test_pages_are_files_and_earlier_ones_are_removed(tmp_path: Path) -> None:
     kept = tmp_path / "features" / "notes.txt"
-    first = write_pages(tmp_path, [PAGE, replace(PAGE, number=8)])
+    first = write_pages(tmp_path / "features", [PAGE, replace(PAGE, number=8)])
     kept.write_text("mine")
     assert [path.relative_to(tmp_path).as_posix() for path in first] == [
         "features/7.json", "features/8.json",
     ]  # fmt: skip
-    write_pages(tmp_path, [PAGE])
+    write_pages(tmp_path / "features", [PAGE])
     assert sorted(path.name for path in kept.parent.iterdir()) == ["7.json", "notes.txt"]
     again = read_page(first[0])
     assert again.samples[0].maps[0].boxes == [None]
     assert again.nearest == ((3, 0.5),)
     write_pages(tmp_path / "b", [again])
-    assert (tmp_path / "b/features/7.json").read_bytes() == first[0].read_bytes()
+    assert (tmp_path / "b/7.json").read_bytes() == first[0].read_bytes()
 
 
 def broken(text: str) -> Any:

@@ -8,9 +8,12 @@
 - `files.py`: pages as JSON; `making.py` puts all together.
 """
 
+from vlmlens_plugins.analysis.sae.pages.choosing import asked_for
 from vlmlens_plugins.analysis.sae.pages.explaining import Explainer
 from vlmlens_plugins.analysis.sae.pages.files import read_page, write_pages
 from vlmlens_plugins.analysis.sae.pages.making import Looking, pages
 from vlmlens_plugins.analysis.sae.pages.testing import LEAST_AREA
 
-__all__ = ["LEAST_AREA", "Explainer", "Looking", "pages", "read_page", "write_pages"]
+__all__ = [
+    "LEAST_AREA", "Explainer", "Looking", "asked_for", "pages", "read_page", "write_pages",
+]  # fmt: skip
