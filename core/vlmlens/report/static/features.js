@@ -192,11 +192,11 @@ class Features {
       drawn("title", {}, bar).textContent = `${short(edges[i])} to ${short(edges[i + 1])}: ${count.toLocaleString("en")} rows`;
     });
     drawn("line", { class: "base", x1: 0, x2: wide, y1: high, y2: high }, svg);
-    const step = Math.max(1, Math.ceil(edges.length / 6));
+    const step = Math.max(1, Math.ceil(edges.length / 5));
     edges.forEach((edge, i) => {
       if (i % step) return;
       const anchor = i === 0 ? "start" : i === edges.length - 1 ? "end" : "middle";
-      drawn("text", { x: i * slot, y: high + 13, "text-anchor": anchor }, svg).textContent = short(edge);
+      drawn("text", { x: i * slot, y: high + 13, "text-anchor": anchor }, svg).textContent = short(Number(edge.toPrecision(2)));
     });
     return this.part("Codes where it fires", svg, element("p", `up to ${most.toLocaleString("en")} rows per bar`, "muted"));
   }
@@ -306,6 +306,7 @@ class Picture {
     this.size = [1000, (1000 * high) / wide];
     const [width, height] = this.size;
     this.svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, class: "seen", role: "img", tabindex: 0 });
+    this.svg.style.width = `min(100%, ${(14 * width) / height}rem)`;
     this.svg.setAttribute("aria-label", `picture of ${name}: arrow keys choose a patch, Enter shows which features fire there`);
     if (source) {
       const picture = drawn("image", { href: source, width, height }, this.svg);
