@@ -16,11 +16,11 @@ from vlmlens.abc import ModelAdapter
 from vlmlens.errors import BrokenPlugin, DataError, DataNotFound, UnknownPlugin, VlmlensError
 from vlmlens.results import FeatureMap, FeaturePage, FeatureSample
 from vlmlens.samples import Sample
-from vlmlens.tokens import TokenKind, TokenLayout
+from vlmlens.tokens import PatchGrid, TokenKind, TokenLayout
 from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.pages import Explainer, Looking, pages, read_page, write_pages
-from vlmlens_plugins.analysis.sae.pages.pictured import tokens, views
+from vlmlens_plugins.analysis.sae.pages.pictured import maps, tokens, views
 from vlmlens_plugins.analysis.sae.pages.written import written
 from vlmlens_plugins.analysis.sae.peaks import EDGES, peaks
 from vlmlens_plugins.sae import About, Relu, Sae, TensorRows, TopK
@@ -140,6 +140,26 @@ def test_rows_that_are_no_tokens_are_named_only_where_they_fire(vlm: ModelAdapte
     assert found == (["[row 1, no patch]", "[2 image rows]"], [2.0, None])
 
 
+def test_tiles_and_images_have_their_own_patches() -> None:
+    cells = [(0, "tile 0", 0.0), (0, "tile 1", 0.5), (0, "global", 0.0), (1, "image", np.nan)]
+    box = np.array([[left, 0, left + 0.5, 1] for *_, left in cells], np.float32)
+    zero = np.zeros(4, np.int64)
+    grid = PatchGrid(np.array([image for image, *_ in cells]), tuple(view for _, view, _ in cells),
+                     zero, zero, zero + 1, zero + 1, box)  # fmt: skip
+    kinds = np.array([TokenKind.TEXT, *[TokenKind.IMAGE] * 4], np.uint8)
+    own = views(TokenLayout(np.arange(5), kinds, np.zeros(5, np.int64), grid))
+    assert [(one.image, one.view, one.rows.tolist(), one.boxes) for one in own] == [
+        (0, "tile 0", [1], [(0, 0, 0.5, 1)]),
+        (0, "tile 1", [2], [(0.5, 0, 1, 1)]),
+        (0, "global", [3], [(0, 0, 0.5, 1)]),
+        (1, "image", [4], [None]),
+    ]
+    found = maps(own, np.array([9, 0, 2, 0, 3], np.float32))
+    assert [(one.view, one.values) for one in found] == [
+        ("tile 0", []), ("tile 1", [2.0]), ("global", []), ("image", [3.0]),
+    ]  # fmt: skip
+
+
 def test_codes_are_counted_by_size_whatever_their_sign_and_size() -> None:
     sae = Sae(*(torch.eye(3), torch.zeros(3)) * 2, TopK(3, rectified=False))
     rows = torch.tensor([[1.5, -2.0, 1e-12], [1.0, 3.0, 1e12], [2.0, 0.0, 0.0]])
@@ -161,18 +181,18 @@ PAGE = FeaturePage(
 
 def test_pages_are_files_and_earlier_ones_are_removed(tmp_path: Path) -> None:
     kept = tmp_path / "features" / "notes.txt"
-    first = write_pages(tmp_path, [PAGE, replace(PAGE, number=8)])
+    first = write_pages(tmp_path / "features", [PAGE, replace(PAGE, number=8)])
     kept.write_text("mine")
     assert [path.relative_to(tmp_path).as_posix() for path in first] == [
         "features/7.json", "features/8.json",
     ]  # fmt: skip
-    write_pages(tmp_path, [PAGE])
+    write_pages(tmp_path / "features", [PAGE])
     assert sorted(path.name for path in kept.parent.iterdir()) == ["7.json", "notes.txt"]
     again = read_page(first[0])
     assert again.samples[0].maps[0].boxes == [None]
     assert again.nearest == ((3, 0.5),)
     write_pages(tmp_path / "b", [again])
-    assert (tmp_path / "b/features/7.json").read_bytes() == first[0].read_bytes()
+    assert (tmp_path / "b/7.json").read_bytes() == first[0].read_bytes()
 
 
 def broken(text: str) -> Any:

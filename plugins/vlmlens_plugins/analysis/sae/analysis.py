@@ -17,6 +17,7 @@ from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis.sae import report
 from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
+from vlmlens_plugins.analysis.sae.pages import Explainer
 from vlmlens_plugins.analysis.sae.places import Place, check_options, places
 from vlmlens_plugins.analysis.sae.reading import Reading
 from vlmlens_plugins.sae import check_belongs, open_sae
@@ -54,6 +55,8 @@ class SaeAnalysis(Analysis):
                     hint=did_you_mean(name, known) or f"Known: {', '.join(known) or 'none'}.",
                 )
         self._files()
+        if self.options.explainer is not None:
+            Explainer.load(self.options.explainer)
         if columns and self.options.source == "store":
             self._places(None, columns)
 

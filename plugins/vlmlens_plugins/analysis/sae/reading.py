@@ -19,7 +19,7 @@ from vlmlens_plugins.analysis.sae.held import Split, split
 from vlmlens_plugins.analysis.sae.judging import Judged, Material, judge, with_loss
 from vlmlens_plugins.analysis.sae.making import Made, Making, opened
 from vlmlens_plugins.analysis.sae.options import SaeOptions
-from vlmlens_plugins.analysis.sae.pages import Looking, pages, write_pages
+from vlmlens_plugins.analysis.sae.pages import Looking, asked_for, pages, write_pages
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.sources import Sources
 from vlmlens_plugins.sae import Rows, row_layouts
@@ -81,6 +81,7 @@ class Reading:
         divided = split(context.samples, place.column, options.held_out, context.seed)
         rows, target = self._sources.whole(place, divided.learn)
         made = self._made(place, divided, rows, target)
+        asked_for(options.features or (), made[0].sae.features)
         judged = judge(
             {one.name: one.sae for one in made},
             self._material(place, divided, rows, target),
