@@ -103,21 +103,29 @@ class Effect:
     few: bool = False
 
     @property
+    def beside_both(self) -> bool:
+        """Whether both tested controls were run: an SAE may have too few other features."""
+        return all(kind in self.controls for kind in TESTED)
+
+    @property
     def own(self) -> bool:
         """Whether the features are about this task."""
         return self.task == self.aim.target
 
     @property
     def differs(self) -> bool:
-        """Whether the effect exceeds the controls, significantly and by at least 5 points."""
-        return self.p < ALPHA and self.gap.value >= LEAST_GAP and self.gap.low > 0
+        """Whether the effect exceeds both controls, significantly and by at least 5 points."""
+        return (
+            self.beside_both and self.p < ALPHA and self.gap.value >= LEAST_GAP and self.gap.low > 0
+        )
 
     @property
     def verdict(self) -> Verdict:
         """In words of a finding."""
         if self.differs:
             return Verdict.DIFFERS
-        return Verdict.INCONCLUSIVE if self.few else Verdict.NO_DIFFERENCE
+        unknown = self.few or not self.beside_both
+        return Verdict.INCONCLUSIVE if unknown else Verdict.NO_DIFFERENCE
 
 
 @dataclass(frozen=True)
