@@ -43,7 +43,7 @@ def main() -> None:
         ways = run(size, chosen.saelens, chosen.rounds, chosen.steps)
         targets += report(ways, asked, chosen.rounds * chosen.steps, int(size[3]))
     if "feeding" in asked:
-        targets += feeding(2, int(size[0]), int(size[1]))
+        targets += feeding(chosen.rounds, int(size[0]), int(size[1]))
     if "scale" in asked:
         targets += scale()
     print(verdicts(targets))
