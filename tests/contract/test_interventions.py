@@ -62,6 +62,30 @@ class TestClamp(checks.ClampChecks):
     pass
 
 
+class TestSaeAblate(checks.SaeAblateChecks):
+    pass
+
+
+class TestSaeAblateWithoutError(checks.SaeAblateWithoutErrorChecks):
+    pass
+
+
+class TestSaeClamp(checks.SaeClampChecks):
+    pass
+
+
+class TestSaeScale(checks.SaeScaleChecks):
+    pass
+
+
+class TestSaeSteer(checks.SaeSteerChecks):
+    pass
+
+
+class TestSaeReconstruct(checks.SaeReconstructChecks):
+    pass
+
+
 def about(**more: Any) -> EditedRows:
     return EditedRows(SITE, Selector.parse("all"), Sample("a", "?"), np.arange(4), **more)
 

@@ -160,7 +160,8 @@ def directions(sae: Sae, features: Sequence[int], turned: int | None) -> torch.T
         np.random.default_rng([turned, each]).standard_normal(sae.outputs) for each in features
     ]
     random = torch.from_numpy(np.stack(drawn)).to(own)
-    return random * (own.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True))
+    made: torch.Tensor = random * (own.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True))
+    return made
 
 
 def largest(sae: Sae, file: str) -> torch.Tensor:

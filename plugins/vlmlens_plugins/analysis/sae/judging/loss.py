@@ -97,7 +97,6 @@ class ReplacedLoss(ModelWork):
             ZERO: _Constant(torch.zeros_like(mean)),
             MEAN: _Constant(mean),
         }
-        made |= {name: _Reconstructed(self._sae(name)) for name in self.options.files}
         made |= {digest: _Reconstructed(self._sae(digest)) for digest in self.options.files}
         return {name: each.at(site, selector, strict=False) for name, each in made.items()}
 

@@ -14,8 +14,8 @@ from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.sae.pages.units import Units
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 
-_BEST, _STRONG, _DENSE = 2, 6, 12
-"""A half of the pages is for labels, a sixth for strong features, a twelfth for dense ones."""
+_STRONG, _DENSE, _RANDOM = 12, 24, 12
+"""Parts of the pages that are not for labels: a twelfth for strong features, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def chosen(learn: Peaks, units: Sequence[Units], most: int, seed: int) -> list[C
     for number, why in _best(learn, units, alive)[: 4 * most]:
         if number in found:
             found[number] += f"; {why}"
-        elif len(found) < -(-most // _BEST):
+        elif len(found) < most - sum(most // share for share in (_STRONG, _DENSE, _RANDOM)):
             found[number] = why
     strong = np.where(alive, learn.total, -np.inf)
     for order, share, why in (
