@@ -155,7 +155,7 @@ def test_tiles_and_images_have_their_own_patches() -> None:
         (0, "global", [3], [(0, 0, 0.5, 1)]),
         (1, "image", [4], [None]),
     ]
-    found = maps(own, np.array([9, 0, 2, 0, 3], np.float32))
+    found = maps(own, np.array([9, -1, 2, 0, 3], np.float32))
     assert [(one.view, one.values) for one in found] == [
         ("tile 0", []), ("tile 1", [2.0]), ("global", []), ("image", [3.0]),
     ]  # fmt: skip
@@ -203,6 +203,7 @@ def broken(text: str) -> Any:
     data = json.loads(text)
     yield "[1]"
     yield "no JSON"
+    yield "[" * 100_000
     yield text[:-20]
     yield "\udc80"
     changes: list[dict[str, Any]] = [
@@ -222,6 +223,8 @@ def test_a_damaged_file_is_refused_and_nothing_else_is_raised(tmp_path: Path) ->
             read_page(path)
     with pytest.raises(DataNotFound):
         read_page(tmp_path / "none.json")
+    with pytest.raises(DataError, match="holds no page"):
+        read_page(tmp_path)
 
 
 SAYS = """
