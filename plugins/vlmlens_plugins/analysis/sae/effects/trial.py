@@ -18,6 +18,7 @@ from vlmlens.tokens import Column
 from vlmlens_plugins.analysis._separating import targets_of
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, sweep
+from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.sae.effects.aims import Aim
 from vlmlens_plugins.analysis.sae.effects.drawn import (
@@ -184,7 +185,7 @@ def _check_cost(trial: Trial, planned: Sequence[_Planned]) -> None:
 
 def _planned(trial: Trial, aim: Aim, taken: set[int]) -> _Planned:
     firing = _firing(trial, aim)
-    items = _items(trial, firing)
+    items = _usable(trial, _items(trial, firing))
     drawn = [
         drawn_features(
             aim.features, trial.learn, trial.norms, taken,
@@ -205,7 +206,7 @@ def _planned(trial: Trial, aim: Aim, taken: set[int]) -> _Planned:
     if direction is None or len(aim.features) > 1:
         return _Planned(aim, items, cells, size=size)
     cells.append(_difference(trial, -size / float(np.linalg.norm(direction))))
-    number, others = aim.features[0], _others(trial, aim)
+    number, others = aim.features[0], _usable(trial, _others(trial, aim))
     most = float(trial.most[number])
     added = written_size(trial.sae, aim.features, parts, most)
     clamps = [Cell((Change(trial.edit("clamp", aim.features, f"{most:.9g}")),))]
@@ -264,6 +265,11 @@ def _items(trial: Trial, numbers: Sequence[int]) -> list[Item]:
             if len(answers) > 1:
                 found.append(Item(sample, answers, group=sample.split_group, task=task))
     return found
+
+
+def _usable(trial: Trial, items: Sequence[Item]) -> list[Item]:
+    """Those whose answers differ before one of them ends."""
+    return answer_tokens(trial.context.model(), items)[0]
 
 
 def _others(trial: Trial, aim: Aim) -> list[Item]:
