@@ -38,7 +38,7 @@ def main() -> None:
     """Print each number with its target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("feeding", "scale"))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--features", type=int, default=8192)
     parser.add_argument("--rows", type=int, nargs=2, default=(200_000, 1_000_000))
@@ -55,7 +55,7 @@ def main() -> None:
     print(verdicts(targets))
 
 
-def feeding(rounds: int = 2, width: int = 1024, features: int = 8192) -> list[Target]:
+def feeding(rounds: int = 7, width: int = 1024, features: int = 8192) -> list[Target]:
     """Time per step from LMDB over time per step from memory: the median over rounds.
 
     Args:
@@ -63,7 +63,7 @@ def feeding(rounds: int = 2, width: int = 1024, features: int = 8192) -> list[Ta
         width: Of a row.
         features: Of the SAE; k is 32, a batch has 4096 rows.
     """
-    batch, steps = 4096, 9
+    batch, steps = 4096, 6
     with tempfile.TemporaryDirectory() as place:
         rows = _written(Path(place), 12 * batch, width)
         times = {"memory": Times(), "lmdb": Times()}

@@ -22,6 +22,11 @@ def main() -> None:
     rows = torch.from_numpy(np.load(folder / "rows.npy"))
     for path in sorted((folder / "ours").iterdir()):
         keep(path, loaded(path), rows)
+    for path in sorted((folder / "refused").iterdir()):
+        try:
+            loaded(path)
+        except (KeyError, ValueError) as error:
+            path.with_suffix(".txt").write_text(repr(error))
     torch.manual_seed(0)
     for name, sae in made(rows.shape[1]).items():
         with torch.no_grad():

@@ -15,7 +15,7 @@ from vlmlens_plugins.analysis.sae.judging import Material
 from vlmlens_plugins.sae import About, Sae, TensorRows, TopK
 
 WIDTH, FEATURES, IMAGE, TEXT = 32, 48, 24, 24
-ROWS, SAMPLES, ACTIVE = 8, 240, 2
+ROWS, SAMPLES, ACTIVE = 8, 200, 2
 COLUMN = "llm.block.1/all"
 
 
@@ -66,10 +66,9 @@ class Toy:
 
     def sae(self, column: str = COLUMN) -> Sae:
         """The SAE that has the true directions, and codes that are nearly the true ones."""
-        return Sae(
-            self.directions.T.contiguous(), torch.zeros(FEATURES), self.directions, self.mean, TopK(ACTIVE),
-            about=About(column=column),
-        )  # fmt: skip
+        tied = self.directions.T.contiguous()
+        none, about = torch.zeros(FEATURES), About(column=column)
+        return Sae(tied, none, self.directions, self.mean, TopK(ACTIVE), about=about)
 
     def material(self, rows: torch.Tensor | None = None) -> Material:
         """What SAEs of the toy are judged on."""

@@ -229,10 +229,24 @@ def test_an_error_of_reading_is_raised_where_batches_are_taken() -> None:
     assert not reading()
 
 
+class Waiting(TensorRows):
+    """Reads other samples than the first ones when it may."""
+
+    may = threading.Event()
+    reads = 0
+
+    def read(self, samples: Sequence[int]) -> list[torch.Tensor]:
+        self.reads += 1
+        assert self.reads < 8 or self.may.wait(60)
+        return super().read(samples)
+
+
 def test_closing_ends_the_reading() -> None:
-    batches = iter(Shuffled(numbered([10] * 80), batch=10, buffer=80))
+    rows = Waiting(torch.zeros(800, 2), [10] * 80)
+    batches = iter(Shuffled(rows, batch=10, buffer=80))
     next(batches)
-    assert reading()
+    assert reading(), "the next block is being read"
+    rows.may.set()
     batches.close()  # type: ignore[attr-defined]
     assert not reading()
 

@@ -19,6 +19,7 @@ from vlmlens_plugins.sae import (
     Relu,
     Sae,
     TopK,
+    not_in_sae_lens,
     open_sae,
     save_sae,
     sparsity_of,
@@ -61,6 +62,14 @@ FORMS = {
         about=About(column="a/all + b/all", scales={"a/all": (5, 1.5), "b/all": (7, 0.1)})
     ),
 }  # fmt: skip
+
+
+NOT_THERE = {
+    "negative": (made(TopK(K, rectified=False)), "negative numbers"),
+    "topk": (made(TopK(K, by_norm=True), **ACROSS), "transcoder with topk"),
+    "gated": (replace(made(GATED, **ACROSS), b_enc=torch.zeros(FEATURES)), "with gated"),
+    "centred": (made(W_skip=tensor(E[:, :WIDTH]), layer_norm=True), "as they are"),
+}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -110,17 +119,27 @@ def test_equal_saes_give_equal_files_and_others_do_not(tmp_path):
     assert (folders[0] / CONFIG).read_bytes() != (folders[2] / CONFIG).read_bytes()
 
 
-def test_what_sae_lens_has_no_form_for_is_refused_before_anything_is_written(tmp_path):
-    for sae, reason in (
-        (made(TopK(K, rectified=False)), "negative numbers"),
-        (made(TopK(K), **ACROSS), "transcoder with topk"),
-        (made(**(ACROSS | {"layer_norm": True})), "takes its rows as they are"),
-        (made(about=About(trained={"loss": float("nan")})), "no JSON"),
-        (made(about=About(trained={"of": object()})), "no JSON"),
-    ):
-        with pytest.raises(DataError, match=reason) as raised:
-            save_sae(tmp_path / "sae", sae)
-        assert raised.value.hint
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_what_sae_lens_has_no_form_for_is_named_so_that_it_refuses_it(name, tmp_path):
+    sae, reason = NOT_THERE[name]
+    folder = save_sae(tmp_path / "sae", sae)
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["architecture"].startswith("vlmlens_")
+    assert reason in config["metadata"]["note"]
+    assert reason in not_in_sae_lens(sae)
+    again, rows = open_sae(folder), tensor(ROWS)
+    assert (again.digest, again.about) == (sae.digest, sae.about)
+    assert torch.equal(again.reconstruct(rows), sae.reconstruct(rows))
+    (folder / CONFIG).write_text(json.dumps(config | {"architecture": "vlmlens_other"}))
+    with pytest.raises(DataError, match="'vlmlens_other'"):
+        open_sae(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), object()])
+def test_what_cannot_be_kept_is_refused_before_anything_is_written(value, tmp_path):
+    with pytest.raises(DataError, match="no JSON") as raised:
+        save_sae(tmp_path / "sae", made(about=About(trained={"loss": value})))
+    assert raised.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,6 +210,9 @@ class TestCommands:
         assert main(["convert", str(source), str(tmp_path / "out")]) == 0
         assert "'layers.3'" in capsys.readouterr().out
         assert open_sae(tmp_path / "out").digest == open_sae(source).digest
+        negative = save_sae(tmp_path / "negative", NOT_THERE["negative"][0])
+        assert main(["convert", str(negative), str(tmp_path / "own")]) == 0
+        assert "only vlmlens reads it" in capsys.readouterr().out
         rated = save_sae(tmp_path / "rated", made(), sparsity=[0.25] * FEATURES)
         assert main(["convert", str(rated), str(tmp_path / "again")]) == 0
         assert torch.allclose(sparsity_of(tmp_path / "again"), torch.full((FEATURES,), 0.25))

@@ -42,7 +42,7 @@ from tests.unit._sae_files import (
 )
 
 from vlmlens.errors import DataError, SpecError
-from vlmlens_plugins.sae import open_sae, save_sae
+from vlmlens_plugins.sae import not_in_sae_lens, open_sae, save_sae
 
 UNIT = D / NORMS[:, None]
 NORMAL = {**LINEAR, "decoder.weight": UNIT.T}
@@ -148,17 +148,10 @@ def test_codes_and_rows_are_those_of_the_tool(case, tmp_path):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_is_read_is_the_same_when_it_was_written_again(case, tmp_path):
     sae = open_sae(case.write(tmp_path / "in"))
-    if case.name in ("saev-1", "saev-topk", "saev-2"):
-        with pytest.raises(DataError, match="negative numbers"):
-            save_sae(tmp_path / "out", sae)
-        assert not (tmp_path / "out").exists()
-        return
-    if case.name == "sparsify-skip":
-        with pytest.raises(DataError, match="transcoder with topk"):
-            save_sae(tmp_path / "out", sae)
-        return
     again = open_sae(save_sae(tmp_path / "out", sae))
     assert (again.digest, again.about) == (sae.digest, sae.about)
+    own = case.name in ("saev-1", "saev-topk", "saev-2", "sparsify-skip")
+    assert bool(not_in_sae_lens(sae)) == own
 
 
 def test_a_file_says_what_it_knows_and_what_it_does_not(tmp_path):

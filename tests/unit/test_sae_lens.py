@@ -67,6 +67,8 @@ def folder(tmp_path_factory):
     np.save(path / "rows.npy", (numbers(50, WIDTH) * 3 + 1).numpy())
     for name, sae in OURS.items():
         save_sae(path / "ours" / name, sae, sparsity=[0.1] * FEATURES)
+    save_sae(path / "refused" / "negative", made(TopK(6, rectified=False)))
+    save_sae(path / "refused" / "topk-transcoder", made(TopK(6), **ACROSS))
     subprocess.run([PYTHON, str(SCRIPT), str(path)], check=True)
     return path
 
@@ -100,3 +102,8 @@ def test_ours_reads_all_of_its(folder):
 
 def test_another_sae_is_told_apart(folder):
     assert differences(OURS["as-they-are"], folder, "ours/standard") > 100 * CLOSE
+
+
+@pytest.mark.parametrize("name", ["negative", "topk-transcoder"])
+def test_what_it_cannot_express_it_refuses(name, folder):
+    assert "vlmlens_topk" in (folder / "refused" / f"{name}.txt").read_text()

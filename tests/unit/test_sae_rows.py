@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
 from vlmlens.errors import (
     ColumnNotFound,
     DataError,
+    MissingAnnotation,
     OutOfMemory,
     SelectorError,
     SpecError,
@@ -186,12 +188,42 @@ def test_what_is_kept_is_what_the_same_samples_gave(
     assert len(calls) == done + 2, "there is no room for more"
 
 
+def test_samples_without_images_have_rows_of_text(vlm: ModelAdapter, some: list[Sample]) -> None:
+    image, text = Passes(vlm, [IMAGE, ALL], some).rows()
+    assert [len(one) for one in image.read([11, 3, 11])] == [0, 64, 0]
+    found = text.read([11, 3, 11])
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[0], traced(vlm, some[11], ALL), atol=2e-5, rtol=1e-4)
+    assert [len(one) for one in image.read([11])] == [0]
+    with pytest.raises(MissingAnnotation, match="none of 1 samples has an image"):
+        Passes(vlm, [ALL, IMAGE], some[11:])
+    assert ModelRows(vlm, ALL, some[11:]).width == 128
+
+
 def test_edits_hold_in_the_thread_that_reads_ahead(vlm: ModelAdapter, some: list[Sample]) -> None:
     rows = ModelRows(vlm, IMAGE, some[:2])
     with vlm.edited([f"{IMAGE} = zero"]):
         (batch,) = next(iter(Shuffled(rows, batch=32, buffer=64)))
     assert not batch.any()
     assert rows.read([0])[0].any()
+
+
+def test_a_feed_of_passes_goes_on_bit_for_bit(vlm: ModelAdapter, scenes: list[Sample]) -> None:
+    def feed() -> Shuffled:
+        return Shuffled(ModelRows(vlm, ALL, scenes[:14]), batch=30, buffer=600, seed=4)
+
+    first = feed()
+    batches = iter(first)
+    for _ in range(41):
+        next(batches)
+    state = first.state()
+    assert state["epoch"] > 0
+    assert state["left_0"].numel()
+    wanted = list(itertools.islice(batches, 12))
+    again = feed()
+    again.restore(state)
+    for one, other in zip(wanted, again, strict=False):
+        assert torch.equal(one[0], other[0])
 
 
 def test_batches_that_do_not_fit_are_halved(

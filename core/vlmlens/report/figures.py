@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,13 @@ def figure_svg(figure: Figure, sheet: Sheet | None = None, picture: Image | None
     _import_matplotlib()
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    meta = {"Date": None, "Creator": "vlmlens"}
-    return _file(figure, sheet, picture, FigureCanvasSVG, format="svg", metadata=meta)
+    def save(paper: Paper, sink: io.BytesIO) -> None:
+        # `savefig` would draw it once more beforehand, for the layout alone.
+        meta = {"Date": None, "Creator": "vlmlens"}
+        canvas: Any = FigureCanvasSVG(paper)
+        canvas.print_svg(sink, metadata=meta)
+
+    return _file(figure, sheet, picture, save)
 
 
 def figure_png(figure: Figure, sheet: Sheet | None = None, picture: Image | None = None) -> bytes:
@@ -64,8 +69,11 @@ def figure_png(figure: Figure, sheet: Sheet | None = None, picture: Image | None
     _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    meta = {"Software": "vlmlens"}
-    return _file(figure, sheet, picture, FigureCanvasAgg, format="png", metadata=meta, dpi=300)
+    def save(paper: Paper, sink: io.BytesIO) -> None:
+        FigureCanvasAgg(paper)
+        paper.savefig(sink, format="png", metadata={"Software": "vlmlens"}, dpi=300)
+
+    return _file(figure, sheet, picture, save)
 
 
 def _import_matplotlib() -> None:
@@ -88,7 +96,10 @@ def _import_matplotlib() -> None:
 
 
 def _file(
-    figure: Figure, sheet: Sheet | None, picture: Image | None, canvas: Any, **form: Any
+    figure: Figure,
+    sheet: Sheet | None,
+    picture: Image | None,
+    save: Callable[[Paper, io.BytesIO], None],
 ) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Paper
@@ -110,7 +121,6 @@ def _file(
         else:
             size = _size(figure) if shown is None else map_size(figure, picture)
         paper = Paper(figsize=size, layout="constrained")
-        canvas(paper)
         if figure.kind in whole:
             whole[figure.kind][1](figure, paper)
         elif shown is None:
@@ -118,7 +128,7 @@ def _file(
         else:
             draw_maps(figure, shown, picture, paper)
         sink = io.BytesIO()
-        paper.savefig(sink, **form)
+        save(paper, sink)
     return sink.getvalue()
 
 

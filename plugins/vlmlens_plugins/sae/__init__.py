@@ -9,7 +9,8 @@ SAE and rows of numbers; what a model does with it is theirs.
 - `batches.py`: what training reads; a new feed is a class with these methods;
 - `training/`: one module per kind of SAE, and the loop that they share;
 - `feeding/`: rows from a store or from the model, shuffled in bounded memory;
-- `files/`: one module per format.
+- `files/`: one module per format; `belonging.py`: whether an SAE is used where it was trained;
+- `__main__.py`: files on the command line.
 """
 
 from vlmlens_plugins.sae.about import About
@@ -27,7 +28,7 @@ from vlmlens_plugins.sae.feeding import (
     equal_scales,
     row_layouts,
 )  # fmt: skip
-from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
+from vlmlens_plugins.sae.files import not_in_sae_lens, open_sae, save_sae, sparsity_of
 from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
@@ -36,5 +37,6 @@ __all__ = [
     "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "KeptRows",
     "ModelRows", "PassedRows", "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows",
     "Statistics", "StoredRows", "TensorFeed", "TensorRows", "TopK", "Trained", "check_belongs",
-    "equal_scales", "open_sae", "row_layouts", "save_sae", "sparsity_of", "train",
+    "equal_scales", "not_in_sae_lens", "open_sae", "row_layouts", "save_sae", "sparsity_of",
+    "train",
 ]  # fmt: skip

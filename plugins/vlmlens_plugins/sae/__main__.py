@@ -69,11 +69,11 @@ def _show(chosen: argparse.Namespace) -> list[str]:
 
 
 def _convert(chosen: argparse.Namespace) -> list[str]:
-    from vlmlens_plugins.sae.files import open_sae, save_sae, sparsity_of
+    from vlmlens_plugins.sae.files import not_in_sae_lens, open_sae, save_sae, sparsity_of
 
     sae = open_sae(chosen.source, format=chosen.format)
     folder = save_sae(chosen.target, sae, sparsity=sparsity_of(chosen.source))
-    return [*sae.about.notes, f"Wrote {folder}"]
+    return [*filter(None, [*sae.about.notes, not_in_sae_lens(sae)]), f"Wrote {folder}"]
 
 
 def _say(word: str, message: str) -> None:

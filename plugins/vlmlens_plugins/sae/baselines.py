@@ -18,6 +18,7 @@ from vlmlens_plugins.sae.sae import Sae
 UNTRAINED = "untrained"
 NEURONS = "neurons"
 PRINCIPAL = "PCA"
+EXAMPLES = "random rows"
 _ELEMENTS = 2**24
 
 
@@ -35,10 +36,38 @@ def untrained(features: int, mean: torch.Tensor, rows: torch.Tensor, k: int, see
         k: How many features fire per row.
         seed: Of the directions.
     """
-    directions = random_directions(features, len(mean), seed)
-    raw = _tied(directions, mean, k, UNTRAINED)
+    return _scaled(random_directions(features, len(mean), seed), mean, rows, k, UNTRAINED)
+
+
+def random_rows(features: int, mean: torch.Tensor, rows: torch.Tensor, k: int, seed: int) -> Sae:
+    """Rows themselves as directions, less the mean: a dictionary of examples.
+
+    A harder control than random directions: it knows where rows lie, and has learnt nothing of
+    what they have in common. Its scale is fitted as that of `untrained`.
+
+    Args:
+        features: How many directions, at most as many as there are rows.
+        mean: float `[width]`, the mean row.
+        rows: float `[n, width]`, at least one; not the ones that are judged.
+        k: How many features fire per row.
+        seed: Of the choice of rows.
+    """
+    drawn = _generator("random rows", seed)
+    chosen = torch.randperm(len(rows), generator=drawn)[:features]
+    away = rows[chosen].float() - mean.float()
+    lengths = away.norm(dim=1, keepdim=True)
+    blank = random_directions(len(away), len(mean), seed)  # instead of rows that equal the mean
+    directions = torch.where(lengths > 0, away / lengths.clamp(min=1e-30), blank)
+    return _scaled(directions, mean, rows, k, EXAMPLES)
+
+
+def _scaled(
+    directions: torch.Tensor, mean: torch.Tensor, rows: torch.Tensor, k: int, name: str
+) -> Sae:
+    """Directions with the encoder tied to them, times a number fitted by least squares."""
+    raw = _tied(directions, mean, k, name)
     square = wanted = 0.0
-    for part in rows.split(max(1, _ELEMENTS // features)):
+    for part in rows.split(max(1, _ELEMENTS // len(directions))):
         written = (raw.decode(raw.encode(part)) - raw.b_dec).double()
         square += float(written.square().sum())
         wanted += float((written * (part.float() - raw.b_dec)).sum())
@@ -51,10 +80,9 @@ def random_directions(features: int, width: int, seed: int) -> torch.Tensor:
 
     They are of no other use of the same seed: the start of a training with it has other ones.
     """
-    digest = hashlib.sha256(f"random directions {seed}".encode()).digest()
-    own = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
-    drawn = torch.randn(features, width, generator=own)
-    return drawn / drawn.norm(dim=1, keepdim=True)
+    drawn = torch.randn(features, width, generator=_generator("random directions", seed))
+    found: torch.Tensor = drawn / drawn.norm(dim=1, keepdim=True)
+    return found
 
 
 def neurons(mean: torch.Tensor, k: int) -> Sae:
@@ -78,6 +106,11 @@ def principal(mean: torch.Tensor, covariance: torch.Tensor, k: int) -> Sae:
     _, directions = torch.linalg.eigh(covariance.double())
     kept = directions.flip(1).T.float().contiguous()
     return _tied(_both_signs(kept), mean, min(k, len(mean)), PRINCIPAL)
+
+
+def _generator(purpose: str, seed: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
 def _both_signs(directions: torch.Tensor) -> torch.Tensor:

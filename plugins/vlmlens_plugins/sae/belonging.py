@@ -12,11 +12,11 @@ from vlmlens_plugins.sae.sae import Sae
 
 def check_belongs(
     sae: Sae,
-    *,
     model: Mapping[str, Any],
     site: str,
     selector: str | None,
-    width: int | None,
+    width: int | None = None,
+    *,
     anyway: bool = False,
 ) -> list[str]:
     """Refuse an SAE that was trained elsewhere.

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlmlens._display import count
 from vlmlens.abc import AnalysisContext, ModelAdapter
-from vlmlens.errors import VlmlensError
+from vlmlens.errors import DataError, VlmlensError
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.sae.held import Split
 from vlmlens_plugins.analysis.sae.options import TrainOptions
@@ -32,6 +32,7 @@ from vlmlens_plugins.sae import (
 
 _FORMAT = 1
 _LOOKED_AT = 8
+_FEWEST_ROWS = 64
 _CHECKPOINT = "training.safetensors"
 
 
@@ -84,6 +85,7 @@ class Making:
     def trained(self, options: TrainOptions, progress: Callable[[int, int], None]) -> list[Made]:
         """Train what the options mean; what is in the folder from before is not trained again."""
         there = _rows_there(self.fed, self.split.learn)
+        _check_rows(there, self.place)
         wanted = settings(options, self.rows.width, there, self.context.seed)
         batch = batch_size(options, there)
         rows = rows_seen(options, there, batch)
@@ -191,6 +193,17 @@ def training_words(made: Made) -> str:
         f"{known['batch']:,} rows, {known['rows']:,} in all, the same ones several times where "
         "there are fewer."
     )
+
+
+def _check_rows(rows: int, place: Place) -> None:
+    if rows < _FEWEST_ROWS:
+        raise DataError(
+            f"About {rows} rows of {place.name} are there to learn from; an SAE would know them "
+            "by heart.",
+            subject=place.name,
+            hint=f"Give more samples: {_FEWEST_ROWS} rows are the least, a hundred for each "
+            "feature are better.",
+        )
 
 
 def _recipe(options: TrainOptions, setting: Setting) -> Recipe:

@@ -10,19 +10,22 @@ import numpy as np
 
 from vlmlens._display import count
 from vlmlens.abc import AnalysisContext, ModelAdapter
+from vlmlens.errors import CompositionError
 from vlmlens.results import Figure
+from vlmlens.samples import Sample
 from vlmlens.tokens import TokenLayout
+from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.sae.held import Split, split
-from vlmlens_plugins.analysis.sae.judging import Judged, Material, judge
+from vlmlens_plugins.analysis.sae.judging import Judged, Material, judge, with_loss
 from vlmlens_plugins.analysis.sae.making import Made, Making, opened
 from vlmlens_plugins.analysis.sae.options import SaeOptions
-from vlmlens_plugins.analysis.sae.pages import Looking, pages, write_pages
+from vlmlens_plugins.analysis.sae.pages import Looking, asked_for, pages, write_pages
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.sources import Sources
 from vlmlens_plugins.sae import Rows, row_layouts
 
-_SHARES = (70, 20, 10)
-"""Of the progress at a place: making, judging, and the rest."""
+_SHARES = (60, 15, 15, 10)
+"""Of the progress at a place: making, judging, the loss of answers, and the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Reading:
         divided = split(context.samples, place.column, options.held_out, context.seed)
         rows, target = self._sources.whole(place, divided.learn)
         made = self._made(place, divided, rows, target)
+        asked_for(options.features or (), made[0].sae.features)
         judged = judge(
             {one.name: one.sae for one in made},
             self._material(place, divided, rows, target),
@@ -87,8 +91,13 @@ class Reading:
             seed=context.seed,
             progress=self._part(place, 1),
         )
+        asked = self._asked(place, divided)
+        if asked:
+            judged = with_loss(
+                judged, context, asked, draws=options.draws, progress=self._part(place, 2)
+            )
         shown = self._shown(place, divided, rows, made[0], judged)
-        self._part(place, 2)(1, 1)
+        self._part(place, 3)(1, 1)
         return Found(place, divided, made, judged, shown)
 
     def _made(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> list[Made]:
@@ -124,6 +133,33 @@ class Reading:
             return row_layouts(vlm, place.column, [samples[i] for i in numbers], counts)
 
         return layouts
+
+    def _asked(self, place: Place, divided: Split) -> list[Sample]:
+        """Held-out samples whose answers are followed: some of each task, with all their questions.
+
+        Raises:
+            CompositionError: The options insist on it, and there is no answer to follow.
+        """
+        wanted, vlm, samples = self._options.loss, self._vlm, self._context.samples
+        if wanted == "off" or vlm is None or not place.edited:
+            reason = "" if wanted != "on" else "rows of one column of a model are replaced"
+        elif vlm.choice_scores(()) is not None:
+            reason = "this model compares answers and writes none" if wanted == "on" else ""
+        else:
+            numbers = [each for number in divided.held for each in divided.alike[number]]
+            known = [samples[i] for i in numbers if samples[i].label is not None]
+            tasks = rows_by_task(known)
+            found = [known[i] for own in tasks.values() for i in own[: self._options.samples]]
+            reason = "no held-out sample has a label" if wanted == "on" and not found else ""
+            if not reason:
+                return found
+        if reason:
+            raise CompositionError(
+                f"The loss of the answers cannot be measured: {reason}.",
+                subject="loss",
+                hint="Leave it to loss=auto, or switch it off.",
+            )
+        return []
 
     def _shown(
         self, place: Place, divided: Split, rows: Rows, first: Made, judged: Judged

@@ -3,6 +3,7 @@
 - `stored.py`: rows from a store; `passes.py`: rows from passes of the model;
 - `joined.py`: columns side by side, and random rows of each sample;
 - `shuffled.py`: batches in random order; `blocks.py`: what of the rows is in memory meanwhile;
+  `ahead.py`: the next of them, read in another thread;
 - `layouts.py`: what each row of a column stands for.
 """
 

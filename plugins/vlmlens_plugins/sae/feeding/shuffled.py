@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 
 from vlmlens.errors import DataError, SpecError
 from vlmlens_plugins.sae.batches import Batch, Statistics
+from vlmlens_plugins.sae.feeding.ahead import Following
 from vlmlens_plugins.sae.feeding.blocks import Block, Blocks, Order, Place, Sizes
 from vlmlens_plugins.sae.feeding.joined import check_equal_samples
 from vlmlens_plugins.sae.rows import Rows
@@ -103,18 +102,17 @@ class Shuffled:
         self._left = self._left or tuple(torch.empty(0, width) for width in self.widths)
         ready, self._ready = self._ready, None
         blocks = self._blocks() if ready is None else ready[0]
-        with ThreadPoolExecutor(1, "vlmlens-feed") as pool:
+        block = blocks.read(self._place) if ready is None else ready[1]
+        while True:
+            following = Following(blocks, block.following)
             try:
-                block = blocks.read(self._place) if ready is None else ready[1]
-                while True:
-                    run = copy_context().run
-                    following = pool.submit(run, blocks.read, block.following)
-                    yield from self._batches(block, size)
-                    self._left = self._rest(block)
-                    self._place, self._served = block.following, 0
-                    block = following.result()
-            finally:
-                blocks.stopped = True
+                yield from self._batches(block, size)
+            except GeneratorExit:
+                following.stop()
+                raise
+            self._left = self._rest(block)
+            self._place, self._served = block.following, 0
+            block = following.block()
 
     def state(self) -> Mapping[str, Any]:
         """See `Feed.state`. Of rows it holds less than a batch."""

@@ -12,7 +12,7 @@ from vlmlens_plugins.sae.about import About
 from vlmlens_plugins.sae.activations import Activation, Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.files.place import Config, Place
 from vlmlens_plugins.sae.files.record import from_record
-from vlmlens_plugins.sae.files.saelens_write import CONFIG, OURS, SPARSITY, WEIGHTS
+from vlmlens_plugins.sae.files.saelens_write import CONFIG, OURS, OWN, SPARSITY, WEIGHTS
 from vlmlens_plugins.sae.files.tensors import Tensors, of_safetensors
 from vlmlens_plugins.sae.files.weights import Weights
 from vlmlens_plugins.sae.sae import Sae
@@ -21,7 +21,8 @@ _FIRST = Version("6.0.0rc0")
 _SCALER = "activation_scaler.json"
 _TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 _TRAINING = ("batchtopk", "matryoshka_batchtopk")
-_KNOWN = ("standard", "topk", "jumprelu", "gated", *_TRANSCODERS, *_TRAINING)
+_FORMS = ("standard", "topk", "jumprelu", "gated")
+_KNOWN = (*_FORMS, *_TRANSCODERS, *_TRAINING)
 _KEPT = ("model_name", "hook_name", "hook_name_out", "hook_head_index", "dataset_path",
          "context_size", "training_architecture", "neuronpedia_id")  # fmt: skip
 
@@ -39,6 +40,8 @@ def read_saelens(place: Place) -> Sae:
     """
     config, about, ours = _modern(Config(place, place.record(CONFIG)))
     architecture = config.text("architecture", "standard")
+    if architecture.startswith(OWN):
+        return replace(_own(config, architecture.removeprefix(OWN)), about=about)
     if architecture not in _KNOWN:
         raise place.refused(
             f"its architecture is {architecture!r}", f"Known are: {', '.join(_KNOWN)}."
@@ -48,7 +51,7 @@ def read_saelens(place: Place) -> Sae:
     _drop_ones(place, tensors)
     sae = _made(config, architecture, tensors, layer_norm, ours=ours)
     tensors.done()
-    _check_widths(config, sae, architecture)
+    _check_widths(config, sae)
     return replace(_unscaled(config, sae), about=about)
 
 
@@ -183,11 +186,32 @@ def _made(
     )
 
 
+def _own(config: Config, form: str) -> Sae:
+    """An SAE of a form that SAELens does not have; vlmlens alone writes such files."""
+    place, tensors = config.place, of_safetensors(config.place, WEIGHTS)
+    if form not in _FORMS:
+        raise place.refused(f"its architecture is {OWN + form!r}")
+    found = Weights.plain(tensors, bias="" if form == "gated" else "b_enc")
+    skip = tensors.turned("W_skip") if "W_skip" in tensors else None
+    by_norm = config.flag("rescale_acts_by_decoder_norm")
+    activation = _activation(config, form, tensors, found.b_enc, by_norm)
+    sae = found.sae(
+        activation,
+        subtract=config.flag("apply_b_dec_to_input", True),
+        layer_norm=config.text("normalize_activations") == "layer_norm",
+        skip=skip,
+        crosses="d_out" in config.values,
+    )
+    tensors.done()
+    _check_widths(config, sae)
+    return sae
+
+
 def _activation(
     config: Config, architecture: str, tensors: Tensors, like: torch.Tensor, by_norm: bool
 ) -> Activation:
     if architecture == "topk":
-        return TopK(config.whole("k", 100), by_norm=by_norm)
+        return TopK(config.whole("k", 100), config.flag("rectified", True), by_norm)
     if architecture in _TRAINING:
         return JumpRelu(torch.full_like(like, max(0.0, tensors.number("topk_threshold"))))
     if architecture == "gated":
@@ -199,9 +223,8 @@ def _activation(
     return JumpRelu(found.clamp(min=0))
 
 
-def _check_widths(config: Config, sae: Sae, architecture: str) -> None:
-    wanted = {"d_in": sae.inputs, "d_sae": sae.features}
-    if architecture in _TRANSCODERS:
-        wanted["d_out"] = sae.outputs
+def _check_widths(config: Config, sae: Sae) -> None:
+    wanted = {"d_in": sae.inputs, "d_sae": sae.features, "d_out": sae.outputs}
     for name, width in wanted.items():
-        config.must_be(name, width)
+        if name != "d_out" or name in config.values or width != sae.inputs:
+            config.must_be(name, width)

@@ -19,6 +19,8 @@ from vlmlens_plugins.sae.sae import Sae
 WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
 OURS = "vlmlens"
 """The key of our own record in the metadata."""
+OWN = "vlmlens_"
+"""How architectures begin that SAELens does not have, so that it refuses them."""
 _VERSION = "6.0.0"
 _LEAST_RATE = 1e-10
 
@@ -27,6 +29,9 @@ def save_sae(
     folder: str | Path, sae: Sae, *, sparsity: Sequence[float] | torch.Tensor | None = None
 ) -> Path:
     """Write an SAE as a folder that SAELens 6 loads, with what it knows about itself.
+
+    What SAELens has no form for (`not_in_sae_lens`) is written with an architecture that it
+    refuses by name, and that vlmlens reads.
 
     The folder appears whole or not at all; a folder of an earlier `save_sae` is replaced. Equal
     SAEs give equal files. Files: `sae_weights.safetensors`, `cfg.json` (our own record is its
@@ -41,7 +46,7 @@ def save_sae(
         The folder, as an absolute path.
 
     Raises:
-        DataError: SAELens has no form for such an SAE, or the folder holds something else.
+        DataError: The folder holds something else, or what the SAE is to keep is no JSON.
     """
     path = _free(expanded(folder))
     config, tensors = _config(sae), _tensors(sae)
@@ -78,11 +83,33 @@ def _taken(path: Path) -> DataError:
     )
 
 
+def not_in_sae_lens(sae: Sae) -> str:
+    """Why only vlmlens reads the file of an SAE, in a sentence; "" if SAELens reads it too."""
+    reason = _missing(sae)
+    return f"SAELens has no form for this SAE, only vlmlens reads it: {reason}." if reason else ""
+
+
+def _missing(sae: Sae) -> str:
+    """What SAELens lacks for an SAE."""
+    of = sae.activation
+    if isinstance(of, TopK) and not of.rectified:
+        return "its TopK keeps negative numbers"
+    if not crosses(sae):
+        return ""
+    if sae.subtract or sae.layer_norm:
+        return "it is a transcoder that does not take its rows as they are"
+    return "" if isinstance(of, Relu | JumpRelu) else f"it is a transcoder with {sae.architecture}"
+
+
+def crosses(sae: Sae) -> bool:
+    """Whether it writes other rows than it reads: a transcoder."""
+    return sae.W_skip is not None or sae.inputs != sae.outputs or bool(sae.about.target)
+
+
 def _config(sae: Sae) -> dict[str, Any]:
     of = sae.activation
-    crosses = sae.W_skip is not None or sae.inputs != sae.outputs or bool(sae.about.target)
     found: dict[str, Any] = {
-        "architecture": _architecture(sae, crosses),
+        "architecture": _architecture(sae),
         "d_in": sae.inputs,
         "d_sae": sae.features,
         "dtype": "float32",
@@ -92,34 +119,21 @@ def _config(sae: Sae) -> dict[str, Any]:
         "reshape_activations": "none",
         "metadata": _metadata(sae),
     }
-    if crosses:
+    if crosses(sae):
         found["d_out"] = sae.outputs
     if isinstance(of, TopK):
-        found |= {"k": of.k, "rescale_acts_by_decoder_norm": of.by_norm}
+        found |= {"k": of.k, "rescale_acts_by_decoder_norm": of.by_norm, "rectified": of.rectified}
     return found
 
 
-def _architecture(sae: Sae, crosses: bool) -> str:
-    """The name that SAELens has for such an SAE."""
-    of = sae.activation
-    if isinstance(of, TopK) and not of.rectified:
-        raise _not_there("its TopK keeps negative numbers, that of SAELens sets them to 0")
-    if not crosses:
+def _architecture(sae: Sae) -> str:
+    """The name that SAELens has for such an SAE, or one that it does not know and refuses."""
+    if not_in_sae_lens(sae):
+        return OWN + sae.architecture
+    if not crosses(sae):
         return sae.architecture
-    if sae.subtract or sae.layer_norm:
-        raise _not_there("a transcoder there takes its rows as they are")
-    if not isinstance(of, Relu | JumpRelu):
-        raise _not_there(f"it is a transcoder with {sae.architecture}")
-    words = ["jumprelu"] if isinstance(of, JumpRelu) else []
+    words = ["jumprelu"] if isinstance(sae.activation, JumpRelu) else []
     return "_".join([*words, *(["skip"] if sae.W_skip is not None else []), "transcoder"])
-
-
-def _not_there(reason: str) -> DataError:
-    return DataError(
-        f"SAELens has no form for this SAE: {reason}.",
-        subject="sae",
-        hint="Use the file that it comes from: vlmlens reads it as it is.",
-    )
 
 
 def _metadata(sae: Sae) -> dict[str, Any]:
@@ -133,9 +147,8 @@ def _metadata(sae: Sae) -> dict[str, Any]:
     }
     if about.target:
         found["hook_name_out"] = about.target
-    if about.scales:
-        found["note"] = _crosscoder(about.scales)
-    return found
+    notes = [_crosscoder(about.scales) if about.scales else "", not_in_sae_lens(sae)]
+    return found | ({"note": " ".join(filter(None, notes))} if any(notes) else {})
 
 
 def _crosscoder(scales: Mapping[str, tuple[int, float]]) -> str:

@@ -57,6 +57,7 @@ class Sparsity(ABC):
 
     Args:
         recipe: What is trained.
+        width: How many numbers a row has that is read.
         unit: The root mean square of a number in the rows as they are trained on.
         spread: The mean squared norm of the targets.
     """
@@ -67,14 +68,18 @@ class Sparsity(ABC):
     bias = True
     """Whether the encoder has a bias of its own."""
 
-    def __init__(self, recipe: Recipe, unit: float, spread: float) -> None:
-        self.recipe, self.unit, self.spread = recipe, unit, spread
+    def __init__(self, recipe: Recipe, width: int, unit: float, spread: float) -> None:
+        self.recipe, self.width, self.unit, self.spread = recipe, width, unit, spread
         self.numbers: dict[str, float] = {}
         """What it learns beside parameters; kept in checkpoints."""
 
     def own(self, features: int) -> Parameters:
         """The parameters that only this kind has, as they start."""
         return {}
+
+    def faster(self, name: str) -> float:
+        """By how much the learning rate of a parameter is higher than that of the others."""
+        return 1.0
 
     def begin(self, before: torch.Tensor, p: Parameters) -> None:
         """Look at the encoder's output on the first rows of the first batch."""

@@ -86,13 +86,16 @@ class Learner:
         self.recipe, self.schedule, self.device = recipe, schedule, device
         self.subtract = len(found) == 1
         self.input, self.output = scalings(found, recipe)
-        self.sparsity = KINDS[recipe.kind](recipe, self.input.unit, self.output.square)
+        self.sparsity = KINDS[recipe.kind](
+            recipe, len(found[0].mean), self.input.unit, self.output.square
+        )
         self.random = torch.Generator().manual_seed(recipe.seed)
         start = _start(recipe, (len(found[0].mean), len(found[-1].mean)), self)
         self.p: Parameters = {
             name: part.to(device, dtype).requires_grad_() for name, part in start.items()
         }
-        self.optimiser = torch.optim.Adam(list(self.p.values()), lr=recipe.rate, fused=True)
+        groups = [{"params": [p], "faster": self.sparsity.faster(n)} for n, p in self.p.items()]
+        self.optimiser = torch.optim.Adam(groups, lr=recipe.rate, fused=True)
         self.steps = 0
         self.silent = torch.zeros(recipe.features, dtype=torch.int64, device=device)
         self.fired = torch.zeros(recipe.features, dtype=torch.int64, device=device)
@@ -185,7 +188,7 @@ class Learner:
             along = torch.linalg.vecdot(decoder.grad, decoder)
             decoder.grad.addcmul_(decoder, along[:, None], value=-1)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate * self.schedule.pace(self.steps)
+            group["lr"] = group["faster"] * self.recipe.rate * self.schedule.pace(self.steps)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         decoder.div_(decoder.norm(dim=1, keepdim=True).clamp_min_(1e-30))

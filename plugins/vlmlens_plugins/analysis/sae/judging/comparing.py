@@ -25,7 +25,7 @@ from vlmlens_plugins.analysis.sae.judging.single import Singles
 from vlmlens_plugins.analysis.sae.judging.variance import gain
 
 Floats = npt.NDArray[np.float64]
-BASELINES = (Role.UNTRAINED, Role.NEURONS, Role.PRINCIPAL)
+BASELINES = (Role.UNTRAINED, Role.EXAMPLES, Role.NEURONS, Role.PRINCIPAL)
 
 
 def compared(
@@ -125,7 +125,7 @@ def _over_half(own: Singles, drawn: Resampling) -> float:
 
 def _loss(sae: Recovered, baseline: Recovered, drawn: Resampling) -> Compared:
     gains = baseline.replaced - sae.replaced
-    draws, value = drawn.weights @ gains / drawn.weights.sum(1), float(gains.mean())
+    draws, value = drawn.means(gains), float(gains.mean())
     interval, p = drawn.interval(value, draws), chance(value, draws, drawn.groups)
     return Compared(sae.basis, baseline.basis, Kind.LOSS, sae.rows, interval, p)
 

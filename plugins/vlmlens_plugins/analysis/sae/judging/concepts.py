@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ class Concept:
         name: The name of a task, or of an attribute.
         value: By number of a sample of the split, the value as text. Samples without are missing.
         values: The values that can be tested: each has at least 3 samples in either part of the
-            split, and so have the other values together. In order of their frequency.
+            split, and so have the other values together. The 20 most frequent ones, in this order.
     """
 
     name: str
@@ -47,14 +47,22 @@ def concepts(samples: Sequence[Sample], split: Split, by: Sequence[str]) -> list
         split: Which of them are learnt from and judged.
         by: "label" (the labels of each task), or names of attributes.
     """
-    found = []
-    for source in by:
+    found: list[Concept] = []
+    for source in dict.fromkeys(by):
         raw = _labels(samples, split) if source == LABEL else _attribute(samples, split, source)
         for name, known in raw.items():
             value = _as_text(known, split)
             if values := _tested(value, split):
-                found.append(Concept(name, value, values))
+                taken = {each.name for each in found}
+                found.append(Concept(_free(name, taken), value, values))
     return found
+
+
+def _free(name: str, known: Collection[str]) -> str:
+    """A name that is not known yet: an attribute may be called what a task is called."""
+    if name not in known:
+        return name
+    return f"{name} (attribute)"
 
 
 def _labels(samples: Sequence[Sample], split: Split) -> dict[str, dict[int, Attribute]]:
@@ -95,4 +103,4 @@ def _tested(value: Mapping[int, str], split: Split) -> tuple[str, ...]:
         for each, numbers in counts.items()
         if all(_FEWEST <= n <= len(p) - _FEWEST for n, p in zip(numbers, parts, strict=True))
     ]
-    return tuple(sorted(kept, key=lambda each: (-sum(counts[each]), each)))
+    return tuple(sorted(kept, key=lambda each: (-sum(counts[each]), each)))[:_MANY]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +10,8 @@ from enum import StrEnum
 from vlmlens_plugins.analysis.sae.judging.judged import Compared, Judged, Kind, Role, Word
 from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 from vlmlens_plugins.analysis.sae.judging.single import Singles
+
+_ABSURD = 1000
 
 
 class Overall(StrEnum):
@@ -99,18 +102,26 @@ def _less(found: Compared) -> str:
 
 
 def _variance(judged: Judged, sae: str, found: Compared) -> str:
-    own, other = judged.bases[sae].explained.value, judged.beside(sae).explained.value
-    principal = judged.beside(sae, Role.PRINCIPAL).explained.value
+    basis, other = judged.bases[sae], judged.beside(sae).explained.value
+    own = basis.explained.value
+    start = f"With {basis.l0:.1f} features per row it explains {_percent(own)} of the variance"
+    if math.isnan(own):
+        return "What it explains is not known: all judged rows are equal, or there are none."
+    if math.isnan(other):
+        return f"{start} of what it predicts, which an untrained dictionary does not predict."
+    rows, principal = (
+        _percent(judged.beside(sae, role).explained.value)
+        for role in (Role.EXAMPLES, Role.PRINCIPAL)
+    )
+    untrained = f"an untrained dictionary ({_percent(other)}; random rows as directions: {rows}, "
+    untrained += f"PCA directions: {principal})."
     said = {
         Word.BETTER: f"{_points(found.difference)} more than",
         Word.WORSE: f"{_points(found.difference)} less than",
         Word.NO_BETTER: f"no more than (difference {_points(found.difference)})",
-        Word.UNKNOWN: "beside",
+        Word.UNKNOWN: "with too few groups of samples to compare it with",
     }[found.word]
-    return (
-        f"With {judged.bases[sae].l0:.1f} features per row it explains {own:.1%} of the variance, "
-        f"{said} an untrained dictionary ({other:.1%}; PCA directions: {principal:.1%})."
-    )
+    return f"{start}, {said} {untrained}"
 
 
 def _concepts(
@@ -147,11 +158,17 @@ def _caveat(names: Sequence[str]) -> str:
     return f" But {these} told as well by single random projections, which are not sparse."
 
 
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if value >= -1 else "less than nothing"
+
+
 def _points(found: Interval) -> str:
-    ends = sorted(100 * abs(end) for end in (found.low, found.high))
     if found.low <= 0 <= found.high:
         return f"{100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return f"{100 * abs(found.value):.1f} points [{ends[0]:.1f}, {ends[1]:.1f}]"
+    low, high = sorted(100 * abs(end) for end in (found.low, found.high))
+    if low > _ABSURD:
+        return f"more than {_ABSURD} points"
+    return f"{100 * abs(found.value):.1f} points [{low:.1f}, {high:.1f}]"
 
 
 def _listed(names: Sequence[str]) -> str:

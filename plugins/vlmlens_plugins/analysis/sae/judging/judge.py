@@ -52,11 +52,13 @@ def judge(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Judged:
-    """Measure SAEs of one column beside an untrained dictionary, raw neurons and PCA directions.
+    """Measure SAEs of one column beside what nobody trained.
+
+    That is an untrained dictionary, random rows as directions, raw neurons and PCA directions.
 
     Features are chosen by samples to learn from; every number is measured on held-out samples.
     Baselines keep as many features per row as the SAEs do. Those of a transcoder have no rows to
-    give back, so only their features are measured.
+    give back, so only their features are measured. It is computed where the SAEs are.
 
     Args:
         saes: By name; of any sizes and kinds. Those of equal size and like L0 share baselines.
@@ -85,7 +87,8 @@ def judge(
     found = settings(saes, {name: first.l0(name) for name in saes}, controls)
     others: dict[str, Sae] = {}
     for place, setting in enumerate(found):
-        others |= baselines(setting, about, seed + place)
+        made = baselines(setting, about, seed + place)
+        others |= {name: sae.to(saes[setting.saes[0]].W_enc.device) for name, sae in made.items()}
     progress(1, _STEPS)
     bases = {**saes, **others}
     shown = [name for each in found for name in each.baselines.values()]

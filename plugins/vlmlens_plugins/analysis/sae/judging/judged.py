@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens._display import brief, count
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept
 from vlmlens_plugins.analysis.sae.judging.probing import Probed
 from vlmlens_plugins.analysis.sae.judging.resampling import Interval
@@ -28,6 +29,7 @@ class Role(StrEnum):
     UNTRAINED = "untrained"
     NEURONS = "neurons"
     PRINCIPAL = "PCA"
+    EXAMPLES = "random rows"
 
 
 class Kind(StrEnum):
@@ -111,6 +113,9 @@ class Basis:
     unlimited: Mapping[str, Singles]
     learn: Peaks
     held: Peaks
+
+    def __repr__(self) -> str:
+        return brief(self, self.name, f"EV {self.explained.value:.3f}", f"L0 {self.l0:.1f}")
 
     @property
     def dead(self) -> float:
@@ -243,6 +248,9 @@ class Judged:
     chance: float = float("nan")
     embedded: str = ""
     loss: tuple[Recovered, ...] = ()
+
+    def __repr__(self) -> str:
+        return brief(self, self.column, count(len(self.saes), "SAE"), count(self.rows, "row"))
 
     @property
     def saes(self) -> tuple[str, ...]:

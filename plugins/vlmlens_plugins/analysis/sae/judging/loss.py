@@ -37,6 +37,7 @@ Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"
 _HARMLESS = 0.05
+_ROWS = 1024
 _EVERY = "all"
 _PARTS = ("image", "text")
 
@@ -64,6 +65,8 @@ class ReplacedLoss(ModelWork):
     def __init__(self, options: LossOptions) -> None:
         super().__init__(options)
         self._saes: dict[str, Sae] = {}
+        self._rows = 0
+        """Of the longest sample so far: says how many samples fit, whose logits are all needed."""
 
     def identity(self) -> dict[str, Any]:
         """See `ModelWork.identity`; folders do not matter, what is in them does."""
@@ -76,11 +79,20 @@ class ReplacedLoss(ModelWork):
         Raises:
             DataError: A folder holds another SAE than when the work was handed out.
         """
+        found: list[dict[str, Any]] = []
+        while left := len(units) - len(found):
+            fit = max(1, _ROWS // self._rows) if self._rows else 1
+            size = -(-left // -(-left // fit))
+            found += self._together(vlm, units[len(found) : len(found) + size])
+        return found
+
+    def _together(self, vlm: ModelAdapter, units: Sequence[WorkUnit]) -> list[dict[str, Any]]:
         batch = vlm.encode(
             [unit.sample for unit in units], answers=[unit.arguments["answer"] for unit in units]
         )
+        axis = batch.layouts[Axis.LLM]
+        self._rows, layouts = max(self._rows, -(-axis.total // len(units))), axis.samples
         passes = vlm.replay(batch, logits="all")
-        layouts = batch.layouts[Axis.LLM].samples
         clean = _losses(passes.logits, layouts)
         found: list[dict[str, Any]] = [{CLEAN: value} for value in clean]
         for part in self.options.parts:
@@ -97,7 +109,6 @@ class ReplacedLoss(ModelWork):
             ZERO: _Constant(torch.zeros_like(mean)),
             MEAN: _Constant(mean),
         }
-        made |= {name: _Reconstructed(self._sae(name)) for name in self.options.files}
         made |= {digest: _Reconstructed(self._sae(digest)) for digest in self.options.files}
         return {name: each.at(site, selector, strict=False) for name, each in made.items()}
 
@@ -143,6 +154,8 @@ class _Reconstructed(Intervention):
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
         """See `Intervention.change`."""
         del about
+        if self._sae.W_enc.device != rows.device:
+            self._sae = self._sae.to(rows.device)
         return self._sae.reconstruct(rows.float()).to(rows)
 
 
@@ -215,9 +228,7 @@ def with_loss(
     if context.folder is not None:
         context.folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="sae.judged-", dir=context.folder) as folder:
-        digests, files = _saved(Path(folder), bases, context.warn)
-        if not files:
-            return judged
+        digests, files = _saved(Path(folder), bases)
         options = LossOptions(column=judged.column, parts=parts, means=rows, files=files)
         units = [WorkUnit(sample, {"answer": sample.label}) for sample in asked]
         found = context.run_units(ReplacedLoss(options), units, progress=progress)
@@ -231,17 +242,11 @@ def with_loss(
     return replace(judged, loss=loss, compared=(*judged.compared, *more))
 
 
-def _saved(
-    folder: Path, bases: Mapping[str, Sae], warn: Callable[[str], None]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The digest of each basis by name, and its folder by digest; less what cannot be saved."""
+def _saved(folder: Path, bases: Mapping[str, Sae]) -> tuple[dict[str, str], dict[str, str]]:
+    """The digest of each basis by name, and its folder by digest."""
     digests, files = {}, {}
     for place, (name, sae) in enumerate(bases.items()):
-        try:
-            path = save_sae(folder / str(place), sae)
-        except DataError as error:
-            warn(f"The loss that {name} recovers is not measured: {error}")
-            continue
+        path = save_sae(folder / str(place), sae)
         digests[name] = open_sae(path).digest
         files[digests[name]] = str(path)
     return digests, files
@@ -260,9 +265,9 @@ def _summed(
 
 def _share(kept: Floats, lost: Floats, groups: Resampling) -> Interval:
     """The ratio of means; unknown where the loss is not clearly at least 0.05 nats."""
-    below = groups.weights @ lost
-    clear = np.quantile(below / groups.weights.sum(1), 0.025) > 0
+    clear = np.quantile(groups.means(lost), 0.025) > 0
     if not (lost.mean() >= _HARMLESS and clear):
         return UNKNOWN
     with np.errstate(divide="ignore", invalid="ignore"):
-        return groups.interval(float(kept.sum() / lost.sum()), (groups.weights @ kept) / below)
+        drawn = groups.sums(kept) / groups.sums(lost)
+    return groups.interval(float(kept.sum() / lost.sum()), drawn)

@@ -99,18 +99,18 @@ def dense_area(concept: Concept, learn: Dense, held: Dense) -> float:
     """The AUC in held-out samples of a probe of whole rows, the mean over values."""
     rows, positive = having(concept, learn.samples)
     places, held_out = having(concept, held.samples)
-    x, other = learn.rows[rows], held.rows[places]
+    x, other = learn.rows[rows].astype(np.float64), held.rows[places].astype(np.float64)
     mean, deviation = x.mean(0), x.std(0)
     deviation[deviation == 0] = 1
     x, other = (x - mean) / deviation, (other - mean) / deviation
     fits = fit_logistic(
-        torch.from_numpy(x)[None],
+        torch.from_numpy(x).float()[None],
         torch.from_numpy(positive.astype(np.int64)),
         torch.ones(1, len(x), dtype=torch.bool),
         torch.full((1, 1), _DENSE_STRENGTH / 1.0),
         classes=2,
     )
-    scores = fits.outputs(torch.from_numpy(other)[None])[0, :, 0, 0].double().numpy()
+    scores = fits.outputs(torch.from_numpy(other).float()[None])[0, :, 0, 0].double().numpy()
     return _mean_area(scores.T, held_out)
 
 

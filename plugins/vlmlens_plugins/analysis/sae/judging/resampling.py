@@ -11,6 +11,8 @@ import numpy.typing as npt
 from vlmlens_plugins.analysis._statistics import bootstrap_weights, generator, interval
 
 Floats = npt.NDArray[np.float64]
+_FEWEST = 200
+_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,12 @@ class Resampling:
     """Groups of samples, drawn again and again.
 
     Args:
-        weights: float64 `[draws, samples]`: how often each sample's group stands in each draw.
-        groups: How many groups there are.
+        weights: float64 `[draws, groups]`: how often each group stands in each draw.
+        group: int64 `[samples]`: the group of each sample.
     """
 
     weights: Floats
-    groups: int
+    group: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, groups: Sequence[str], draws: int, seed: int) -> Resampling:
@@ -43,12 +45,34 @@ class Resampling:
 
         Args:
             groups: Per sample, its group.
-            draws: How often.
+            draws: How often; of very many groups less often, but at least 200 times.
             seed: Of the draws.
         """
         names = {name: place for place, name in enumerate(dict.fromkeys(groups))}
-        drawn = bootstrap_weights(len(names), draws, generator(seed, "sae", "groups"))
-        return cls(drawn[:, [names[name] for name in groups]], len(names))
+        most = max(_FEWEST, _ELEMENTS // max(1, len(names)))
+        rng = generator(seed, "sae", "groups")
+        drawn = bootstrap_weights(len(names), min(draws, most), rng)
+        return cls(drawn, np.array([names[name] for name in groups], np.int64))
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return int(self.weights.shape[1])
+
+    def sums(self, values: Floats) -> Floats:
+        """float64 `[draws]`: the sum over samples of `values` `[samples]` in each draw."""
+        found: Floats = self.weights @ np.bincount(self.group, values, minlength=self.groups)
+        return found
+
+    def means(self, values: Floats) -> Floats:
+        """float64 `[draws]`: the mean over samples of `values` `[samples]` in each draw."""
+        found: Floats = self.sums(values) / self.sums(np.ones(len(values)))
+        return found
+
+    def at(self, places: Sequence[int]) -> Floats:
+        """float64 `[draws, n]`: how often each of some samples stands in each draw."""
+        found: Floats = self.weights[:, self.group[list(places)]]
+        return found
 
     def interval(self, value: float, drawn: Floats) -> Interval:
         """The 95 % interval of a value from its draws; none of a single group."""

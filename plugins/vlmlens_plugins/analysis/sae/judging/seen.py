@@ -13,13 +13,13 @@ from scipy.sparse import csr_array, vstack
 from vlmlens_plugins.analysis.sae.judging.coherence import Coherence
 from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, Block, Material, blocks
 from vlmlens_plugins.analysis.sae.judging.probing import Dense
+from vlmlens_plugins.analysis.sae.judging.single import SAMPLES
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 from vlmlens_plugins.sae import Sae
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _ELEMENTS = 2**22
-_SAMPLES = 4096
 KINDS = len(MODALITIES)
 
 
@@ -130,8 +130,7 @@ def passed(
         for name, sae in bases.items()
     }
     parts |= {
-        name: _Part(sae, _SAMPLES, judged=False, blind=True, lean=True)
-        for name, sae in more.items()
+        name: _Part(sae, SAMPLES, judged=False, blind=True, lean=True) for name, sae in more.items()
     }
     spread, pooled = _SpreadPart(centre), _PooledPart()
     widest = max(part.sae.features for part in parts.values())
@@ -195,7 +194,7 @@ class _PooledPart:
     rows: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, block: Block) -> None:
-        room = max(0, _SAMPLES - len(self.samples))
+        room = max(0, SAMPLES - len(self.samples))
         both = [pool(block.rows, block.lengths) for pool in (_means, _largest)]
         self.samples += block.samples[:room]
         self.rows.append(torch.cat(both, 1)[:room])

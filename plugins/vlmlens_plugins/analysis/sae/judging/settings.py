@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from vlmlens.errors import DataError
 from vlmlens_plugins.analysis.sae.judging.judged import Role, Setting
 from vlmlens_plugins.analysis.sae.judging.material import Block, Material, blocks
 from vlmlens_plugins.sae import Relu, Sae
-from vlmlens_plugins.sae.baselines import neurons, principal, untrained
+from vlmlens_plugins.sae.baselines import neurons, principal, random_rows, untrained
 
 Floats = npt.NDArray[np.float64]
 _ALIKE = 0.1
@@ -134,12 +134,17 @@ def settings(saes: Mapping[str, Sae], l0: Mapping[str, float], controls: int = 1
         mean = float(np.mean([l0[name] for name in names]))
         features = saes[names[0]].features
         ending = "" if len(together) == 1 else f" of {features}, L0 {_kept(mean)}"
-        roles = (Role.UNTRAINED, Role.NEURONS, Role.PRINCIPAL)
-        baselines = {role: f"{role}{ending}" for role in roles}
+        roles = (Role.UNTRAINED, Role.EXAMPLES, Role.NEURONS, Role.PRINCIPAL)
+        baselines = {role: _free(f"{role}{ending}", saes) for role in roles}
         first = baselines[Role.UNTRAINED]
-        more = [f"{first}, draw {number}" for number in range(2, controls + 1)]
+        more = [_free(f"{first}, draw {number}", saes) for number in range(2, controls + 1)]
         found.append(Setting(features, mean, tuple(names), baselines, (first, *more)))
     return found
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that no SAE has."""
+    return name if name not in taken else _free(f"{name} (baseline)", taken)
 
 
 def baselines(setting: Setting, about: Moments, seed: int) -> dict[str, Sae]:
@@ -155,10 +160,14 @@ def baselines(setting: Setting, about: Moments, seed: int) -> dict[str, Sae]:
     made = {setting.baselines[Role.NEURONS]: neurons(mean, k)}
     made[setting.baselines[Role.PRINCIPAL]] = principal(mean, covariance, k)
     few = min(k, setting.features)
+    made[setting.baselines[Role.EXAMPLES]] = random_rows(
+        setting.features, mean, about.some, few, seed
+    )
     for draw, name in enumerate(setting.draws):
         own = _SEEDS * seed + draw
         made[name] = untrained(setting.features, mean, about.some, few, own)
-    return {name: made[name] for name in (*setting.draws, *made)}
+    order = (*setting.draws, *setting.baselines.values())
+    return {name: made[name] for name in order}
 
 
 def projections(sae: Sae) -> Sae:

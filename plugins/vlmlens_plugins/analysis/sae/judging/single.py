@@ -16,6 +16,7 @@ from vlmlens_plugins.analysis.sae.peaks import Peaks
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+SAMPLES = 4096
 _FEWEST = 3
 _AT_ONCE = 4096
 
@@ -74,7 +75,7 @@ def singles(concept: Concept, learn: Peaks, held: Peaks, groups: Resampling) -> 
     scores = np.zeros((len(places), len(features)), np.float32)
     known = features >= 0
     scores[:, known] = held.largest[places][:, features[known]].toarray()
-    weights = groups.weights[:, places]
+    weights = groups.at(places)
     per_value = [
         _measured(scores[:, i], held_out[:, i], weights) for i in range(len(concept.values))
     ]
@@ -108,10 +109,12 @@ def averaged(found: Sequence[Singles], groups: Resampling) -> Singles:
 def having(concept: Concept, samples: Sequence[int]) -> tuple[list[int], Bools]:
     """The places of samples whose value is known, and for each value who has it.
 
+    Only the first 4096 samples count; they are in random order.
+
     Returns:
         Places `[n]`, and bool `[n, values]`.
     """
-    places = concept.known(samples)
+    places = concept.known(samples[:SAMPLES])
     known = np.array([concept.value[samples[place]] for place in places], dtype=object)
     return places, np.stack([known == value for value in concept.values], 1)
 

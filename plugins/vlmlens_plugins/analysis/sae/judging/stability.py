@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from vlmlens_plugins.sae.baselines import random_directions
 
-EXACT = 2048
+EXACT = 4096
 _AT_ONCE = 2**24
 
 
@@ -17,7 +17,7 @@ def matched_cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 
     Each direction of the smaller dictionary is matched with one of the other, no two with the same,
     so that the mean absolute cosine is as large as possible (the Hungarian method; H. Kuhn, "The
-    Hungarian method for the assignment problem", Nav. Res. Logist. Q. 2 (1955)). Above 2048
+    Hungarian method for the assignment problem", Nav. Res. Logist. Q. 2 (1955)). Above 4096
     directions that takes too long; then each takes the most similar one, whether or not another
     took it, and the mean of both ways is returned, which is a little larger.
 

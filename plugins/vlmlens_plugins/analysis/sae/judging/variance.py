@@ -71,5 +71,5 @@ def _from_errors(
         return UNKNOWN, np.full(len(drawn.weights), np.nan)
     spread = around * (total / around.sum())
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = constant - (drawn.weights @ errors.sum(1)) / (drawn.weights @ spread)
+        values = constant - drawn.sums(errors.sum(1)) / drawn.sums(spread)
     return drawn.interval(constant - float(errors.sum()) / total, values), values

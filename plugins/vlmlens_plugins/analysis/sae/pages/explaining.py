@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from vlmlens._clean import clean
 from vlmlens._files import expanded
 from vlmlens.errors import BrokenPlugin, PluginError, UnknownPlugin
 from vlmlens.manifest import PluginKind
@@ -15,6 +16,7 @@ from vlmlens.registry._target import import_file
 from vlmlens.results import FeaturePage
 
 _LONGEST = 4000
+_FORM = "Write package.module:NAME, or FILE.py:NAME."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class Explainer:
         """
         try:
             text = self.function(page)
-        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
-            kind = type(error).__name__
-            warn(f"The explainer {self.name} failed for {_named(page)}: {kind}: {error}.")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything
+            said = clean(f"{type(error).__name__}: {error}")
+            warn(f"The explainer {self.name} failed for {_named(page)}: {said}.")
             return page
         if not isinstance(text, str):
             kind = type(text).__name__
@@ -80,7 +82,11 @@ def _imported(place: str, name: str) -> Any:
         return import_module(place)
     path = expanded(place)
     if not path.is_file():
-        raise UnknownPlugin(f"There is no file {str(path)!r}.", subject=name)
+        raise UnknownPlugin(
+            f"There is no file {str(path)!r}, which the explainer {name!r} names.",
+            subject=name,
+            hint=_FORM,
+        )
     return import_file(PluginKind.ANALYSIS, Path(path), name)
 
 
@@ -88,7 +94,7 @@ def _unknown(name: str, problem: str) -> UnknownPlugin:
     return UnknownPlugin(
         f"The explainer {name!r} {problem}.",
         subject=name,
-        hint="Write package.module:NAME, or FILE.py:NAME.",
+        hint=_FORM,
     )
 
 

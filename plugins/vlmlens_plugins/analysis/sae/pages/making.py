@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ from vlmlens_plugins.sae import Rows, Sae
 from vlmlens_plugins.sae.feeding.layouts import row_layouts
 
 _NEAREST = 5
+_MOST_PATCHES = 60_000
+"""Patches of which it is kept what else fires there, those of the first samples first."""
 _MOST_FACTS, _LONGEST_FACT, _LONGEST_PROMPT = 10, 40, 200
 
 
@@ -151,20 +154,22 @@ def _seen(
 ) -> dict[int, _Seen]:
     """By place, the samples that are shown of any feature."""
     held = looking.held
-    wanted = list(dict.fromkeys(each.place for several in own for each in several))
+    ranked = (each for several in zip_longest(*own) for each in several if each is not None)
+    wanted = list(dict.fromkeys(each.place for each in ranked))
     by_number = {held.samples[place]: place for place in wanted}
     layouts = _layouts(looking, wanted)
-    found = {}
+    found, room = {}, _MOST_PATCHES
     for number, codes in row_codes(looking.sae, looking.rows, list(by_number), numbers):
         place = by_number[number]
         layout = layouts.get(place)
         pictures = [] if layout is None else views(layout)
         peak = held.largest[[place], :][:, numbers].toarray()[0]
         fires = [(n, short(value)) for n, value in zip(numbers, peak, strict=True) if value > 0]
+        room -= sum(len(view.rows) for view in pictures)
         scene = FeatureScene(
             looking.samples[number].id,
             sorted(fires, key=lambda each: -each[1]),
-            places(pictures, codes, numbers),
+            places(pictures, codes, numbers) if room >= 0 else (),
         )
         found[place] = _Seen(codes.toarray(), layout, pictures, scene)
     return found
