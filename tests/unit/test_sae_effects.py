@@ -162,7 +162,11 @@ def test_a_shuffled_aim_claims_nothing(trial: Trial, chosen: Sequence[Aim]) -> N
     drawn = drawn_features(
         chosen[-1].features[:6], trial.learn, trial.norms, set(chosen[-1].features), rng
     )
-    (own,) = (each for each in effects(trial, [Aim(drawn, "color")]).tasks if each.task == "color")
+    (own,) = (
+        each
+        for each in effects(replace(trial, options=few), [Aim(drawn, "color")]).tasks
+        if each.task == "color"
+    )
     assert not own.differs
 
 

@@ -91,7 +91,7 @@ def aims(
 
 def _areas(learn: Peaks, units: Units) -> npt.NDArray[np.float64]:
     """float64 `[labels, features]`; 0 for features that never fire."""
-    found = sparse_areas(units.values(learn), units.labels, units.names)
+    found = sparse_areas(units.values(learn.largest), units.labels, units.names)
     found[:, learn.fired == 0] = 0.0
     return found
 
