@@ -18,9 +18,7 @@ from vlmlens.abc import EditedRows, EditPlace
 from vlmlens.errors import DataNotFound, EditError
 from vlmlens.tokens import Selector
 from vlmlens_plugins.sae import Gated, JumpRelu, Sae, TopK, check_belongs, open_sae
-
-LARGEST = "largest"
-"""In `About.trained`: the largest code of each feature in training, a list of numbers."""
+from vlmlens_plugins.sae.about import LARGEST
 
 _SEVERAL = re.compile(r"\s*\[?\s*([0-9]+(?:\s*[+,]\s*[0-9]+)*)\s*\]?\s*")
 
