@@ -208,7 +208,7 @@ def test_a_control_without_a_gap_is_no_difference(trial: Trial, color: Aim) -> N
     items = [Item(s, (str(s.label), *s.choices), group=s.id, task="color") for s in samples]
     items = [replace(item, answers=tuple(dict.fromkeys(item.answers))) for item in items]
     swept = sweep(trial.context, items, [cell, *same], trial.options)
-    (one,) = effects_of(COLUMN, [Ran(color, swept, None, 1.0)], draws=100, seed=0).tasks
+    (one,) = effects_of(COLUMN, [Ran(color, [swept], None, 1.0)], draws=100, seed=0).tasks
     assert one.gap.value == 0
     assert one.p == 1
     assert not one.differs
