@@ -71,12 +71,12 @@ def aims(
         alike: See `Split.alike`.
         by: Labels or attributes, see `targets_of`.
         most: How many single features.
-        features: Features to take instead.
+        features: Features to take instead, the first ones; then there is no set.
     """
     units = units_of(learn, samples, alike, targets_of(samples, by))
     areas = {one.target.name: _areas(learn, one) for one in units}
     if features is not None:
-        return [_known(int(number), units, areas) for number in dict.fromkeys(features)]
+        return [_known(int(number), units, areas) for number in dict.fromkeys(features)][:most]
     if not most or not areas:
         return []
     turns = chain.from_iterable(
