@@ -18,7 +18,6 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 SAMPLES = 4096
 _FEWEST = 3
-_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +129,8 @@ def _best(largest: csr_array, positive: Bools) -> tuple[npt.NDArray[np.int64], F
     """For each value the feature of the largest AUC, -1 if none can be had, and that AUC."""
     table = largest.tocsc()
     alive = np.flatnonzero(np.diff(table.indptr) >= _FEWEST)
-    features = np.full(positive.shape[1], -1)
-    values = np.full(positive.shape[1], 0.5)
-    for start in range(0, len(alive), _AT_ONCE):
-        some = alive[start : start + _AT_ONCE]
-        found = areas(table[:, some].toarray(), positive)
-        top = found.argmax(1)
-        best = found[np.arange(len(top)), top]
-        better = (best > values) | (features < 0)
-        features[better], values[better] = some[top[better]], best[better]
-    return features, values
+    if not len(alive):
+        return np.full(positive.shape[1], -1), np.full(positive.shape[1], 0.5)
+    found = areas(table[:, alive], positive)
+    top = found.argmax(1)
+    return alive[top], found[np.arange(len(top)), top]
