@@ -94,8 +94,13 @@ class Learner:
         self.p: Parameters = {
             name: part.to(device, dtype).requires_grad_() for name, part in start.items()
         }
-        groups = [{"params": [p], "faster": self.sparsity.faster(n)} for n, p in self.p.items()]
-        self.optimiser = torch.optim.Adam(groups, lr=recipe.rate, fused=True)
+        groups: dict[float, list[torch.Tensor]] = {}
+        for name, part in self.p.items():
+            groups.setdefault(self.sparsity.faster(name), []).append(part)
+        self.optimiser = torch.optim.Adam(
+            [{"params": parts, "faster": by} for by, parts in groups.items()],
+            lr=recipe.rate, fused=True,
+        )  # fmt: skip
         self.steps = 0
         self.silent = torch.zeros(recipe.features, dtype=torch.int64, device=device)
         self.fired = torch.zeros(recipe.features, dtype=torch.int64, device=device)
