@@ -8,6 +8,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlmlens._display import AsHtml, AsSvg, brief, count
+from vlmlens._features import (
+    FeatureLabel,
+    FeatureMap,
+    FeaturePage,
+    FeaturePlaces,
+    FeatureSample,
+    FeatureScene,
+    check_features,
+    features_from,
+)
 from vlmlens._graphs import GraphEdge, GraphNode, check_graph, graph_from
 from vlmlens.errors import MissingDependency
 
@@ -16,8 +26,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 __all__ = [
-    "OVERVIEW", "Cell", "Figure", "Finding", "Glance", "GraphEdge", "GraphNode", "Result", "Series",
-    "Sheet", "Table", "Verdict",
+    "OVERVIEW", "Cell", "FeatureLabel", "FeatureMap", "FeaturePage", "FeaturePlaces",
+    "FeatureSample", "FeatureScene", "Figure", "Finding", "Glance", "GraphEdge", "GraphNode",
+    "Result", "Series", "Sheet", "Table", "Verdict",
 ]  # fmt: skip
 
 OVERVIEW = "overview"
@@ -248,7 +259,8 @@ class Figure(AsSvg):
         title: What it shows, as a sentence fragment.
         kind: "line" or "bar" (from `series` over `x`), "heatmap" (from `cells`), "lens" (a table
             of layers by positions, a sample at a time) or "patches" (values over a sample's
-            picture, a layer at a time), both from `sheets`; "graph" (from `nodes` and `edges`).
+            picture, a layer at a time), both from `sheets`; "graph" (from `nodes` and `edges`);
+            "features" (a page for each feature, from `pages` and `scenes`).
         x: Positions along the horizontal axis: labels of layers, of answers, ...; lanes of a graph.
         x_label: Its name; `y_label` likewise, of "lens" and "patches" what the cells hold, of
             "graph" what the values of nodes are, and `x_label` what those of edges are.
@@ -258,11 +270,13 @@ class Figure(AsSvg):
         y_range: Fixed limits of the vertical axis, or of the colours.
         sheets: For "lens" and "patches", the first one is what a file for papers shows.
         nodes: Of a graph; `edges` likewise.
+        pages: Of "features", each of another feature.
+        scenes: The samples of these pages: what else fires in them.
     """
 
     name: str
     title: str
-    kind: Literal["line", "bar", "heatmap", "lens", "patches", "graph"]
+    kind: Literal["line", "bar", "heatmap", "lens", "patches", "graph", "features"]
     x: Sequence[str]
     x_label: str = ""
     y_label: str = ""
@@ -274,9 +288,12 @@ class Figure(AsSvg):
     sheets: Sequence[Sheet] = ()
     nodes: Sequence[GraphNode] = ()
     edges: Sequence[GraphEdge] = ()
+    pages: Sequence[FeaturePage] = ()
+    scenes: Sequence[FeatureScene] = ()
 
     def __post_init__(self) -> None:
         check_graph(self.name, (len(self.y), len(self.x)), self.nodes, self.edges)
+        check_features(self.name, self.pages, self.scenes)
         for sheet in self.sheets:
             self._check(sheet)
         wide = [series.name for series in self.series if len(series.y) != len(self.x)]
@@ -397,7 +414,7 @@ def _figure(data: Mapping[str, Any]) -> Figure:
     series = [Series(**item) for item in data["series"]]
     sheets = tuple(_sheet(item) for item in data.get("sheets", ()))
     made = {"series": series, "sheets": sheets, "y_range": tuple(limits) if limits else None}
-    return Figure(**{**data, **made, **graph_from(data)})
+    return Figure(**{**data, **made, **graph_from(data), **features_from(data)})
 
 
 def _sheet(data: Mapping[str, Any]) -> Sheet:

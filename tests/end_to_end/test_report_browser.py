@@ -179,7 +179,10 @@ def test_markup_in_data_does_not_run_even_without_the_policy(show: Open) -> None
     use_everything(page)
     assert not pwned(page)
     assert page.evaluate("document.documentElement.className") == "js", "scripts could have run"
-    for part in (".findings", "figure.lens .view", "figure.patches .tip", ".browser .samples"):
+    for part in (
+        ".findings", "figure.lens .view", "figure.patches .tip", "figure.features .list",
+        "figure.features .feature-page", "figure.features .context", ".browser .samples",
+    ):  # fmt: skip
         assert "<script>" in page.locator(part).first.inner_text(), part
     assert page.locator("main script:not([type])").count() == 0
 

@@ -28,6 +28,7 @@ from vlmlens.samples import Sample
 from vlmlens.testing.model import TinyLlava, request, tiny_model
 from vlmlens_adapter_blip2.checks import FlanT5Checks
 from vlmlens_adapter_clip.checks import ClipChecks
+from vlmlens_plugins.analysis import _separating
 from vlmlens_plugins.analysis.activating import Activating, driving, labels
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.activating.coordinates import Coordinate, Measured
@@ -112,7 +113,7 @@ def test_areas_are_those_of_sklearn() -> None:
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 6, 50).astype(float)  # with many ties
     given = rng.choice(["a", "b", "c"], 50).tolist()
-    found = labels.areas(numbers, given, ["a", "b", "c"])
+    found = _separating.areas(numbers, given, ["a", "b", "c"])
     for name, area in zip("abc", found, strict=True):
         assert area == pytest.approx(roc_auc_score([one == name for one in given], numbers))
 
@@ -122,7 +123,7 @@ def test_p_values_of_noise_are_even() -> None:
     for _ in range(120):
         samples = [Sample(f"s{i}", "?", label="ab"[i % 2], group=f"g{i}") for i in range(24)]
         one = Measured(Coordinate("a/last#0", "a/last"), rng.normal(size=24), None)
-        targets = labels.targets_of(samples, ["label"])
+        targets = _separating.targets_of(samples, ["label"])
         (tested,) = labels.separations([one], samples, targets, 199, 0)
         found.append(tested.p)
     assert np.mean(np.array(found) <= 0.05) <= 0.12

@@ -83,6 +83,10 @@ def samples() -> list[Sample]:
                 {"y": "[3, 4]"},
             ),
         ),
+        (
+            "llm.block.3/word(it's) = add(\"a, b (1)=2/v \"\"x\"\".npy\", strength=\"2\")",
+            ("llm.block.3", "word(it's)", "add", ('a, b (1)=2/v "x".npy',), {"strength": "2"}),
+        ),
         ("re:x(?=3).*/last = scale(-1.5)", ("re:x(?=3).*", "last", "scale", ("-1.5",), {})),
     ],
 )  # fmt: skip
@@ -105,6 +109,8 @@ def test_edits_are_taken_apart(text: str, parts: tuple[Any, ...]) -> None:
         ("llm.block.3/last = scale(,)", "has an empty argument"),
         ("llm.block.3/last = noise(seed=1, 2)", "without a name after one with a name"),
         ("llm.block.3/last = noise(seed=1, seed=2)", "gives 'seed' twice"),
+        ('llm.block.3/last = add("a, b.npy)', "quotes that do not stand around"),
+        ('llm.block.3/last = add(a"b"c)', "quotes that do not stand around"),
     ],
 )
 def test_what_is_no_edit(text: str, message: str) -> None:
@@ -126,6 +132,13 @@ def test_one_edit_needs_no_list(vlm: TinyLlava) -> None:
 def test_splitting_leaves_parentheses_whole() -> None:
     assert split_outside("a(1,2),b[3,4],c", ",") == ["a(1,2)", "b[3,4]", "c"]
     assert split_outside("a)b,c", ",") == ["a)b", "c"]
+
+
+@pytest.mark.parametrize("value", ["a, b", "a(b", "x)y(", "a=b", " x", 'a"b', "[1, 2]", "1+2", ""])
+def test_an_edit_is_written_so_that_it_is_read_again(value: str) -> None:
+    edit = WrittenEdit("", "llm.block.3", "last", "add", (value,), {"unit": value})
+    again = WrittenEdit.parse(str(edit))
+    assert (again.positional, dict(again.named)) == ((value,), {"unit": value})
 
 
 def test_text_needs_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,17 @@ def test_answers_stand_where_the_model_writes_them(
     close(before, plain)
 
 
+def test_ids_of_answers_are_the_callers_own_and_follow_the_template(
+    vlm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = vlm.answer_ids("red")
+    ids.append(0)
+    assert vlm.answer_ids("red") == ids[:-1], "they are kept, but not the list that was given"
+    ending = f"{vlm.processor.chat_template}\n\t"
+    monkeypatch.setattr(vlm.processor, "chat_template", ending)
+    assert vlm.decode(vlm.answer_ids("red")) == "red", "white space stands before it already"
+
+
 def test_generate_gives_text_only(vlm: Any, scenes: list[Sample]) -> None:
     texts = [one.text for one in vlm.generate(vlm.encode(scenes[:5]), max_new_tokens=3)]
     assert len(texts) == 5

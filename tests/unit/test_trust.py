@@ -148,6 +148,7 @@ PLACES = [
     {"extractor": "evil.py:A"},
     {"analysis": {"evil.py:A": {}}},
     {"analysis": {"evil.py": {}}},
+    {"analysis": {"probe": {"explainer": "evil.py:tell"}}},
     {"data": "evil.py:A:x"},
 ]
 
@@ -233,7 +234,11 @@ def test_a_spec_names_code_by_whole_paths(state: Path, tmp_path: Path) -> None:
     spec = make_spec(
         {
             "storage": "mine.py:S",
-            "analysis": {"./x.pyz/mine.py:A": {"k": 1}, "probe": {}},
+            "analysis": {
+                "./x.pyz/mine.py:A": {"k": 1},
+                "probe": {},
+                "sae": {"explainer": "mine.py:tell"},
+            },
             "data": "rows.py:R:a.py",
             "model": "ck",
             "trust_remote_code": True,
@@ -241,7 +246,10 @@ def test_a_spec_names_code_by_whole_paths(state: Path, tmp_path: Path) -> None:
     )
     found = with_whole_paths(spec)
     assert found.storage == f"{tmp_path}/mine.py:S"
-    assert found.analysis == {f"{tmp_path}/x.pyz/mine.py:A": {"k": 1}, "probe": {}}
+    assert found.analysis == {
+        f"{tmp_path}/x.pyz/mine.py:A": {"k": 1}, "probe": {},
+        "sae": {"explainer": f"{tmp_path}/mine.py:tell"},
+    }  # fmt: skip
     assert found.data == f"{tmp_path}/rows.py:R:a.py"
     assert found.model == str(tmp_path / "ck")
     assert with_whole_paths(make_spec({"model": "ck"})).model == "ck"
@@ -351,6 +359,7 @@ FILES = {
     "adapter: evil.py:A": "adapter",
     "trust_remote_code: true": "trust_remote_code",
     "analysis: [probe, evil.py:A]": "analysis evil.py:A",
+    "analysis: {sae: {explainer: 'evil:tell'}}": "analysis sae, explainer",
     "data: evil.py:A:x": "data",
     "storage: evil.py:S": "storage",
 }

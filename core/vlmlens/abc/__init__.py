@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ChunkCheck, ColumnBlock, ColumnInfo, ColumnStore, Values
     from vlmlens.passes.batch import Batch, ForwardOutput, Logits, Pass
-    from vlmlens.passes.edits import Edit, EditedRows, Need, Spread
+    from vlmlens.passes.edits import Edit, EditedRows, EditPlace, Need, Spread
 
 __all__ = [
     "Analysis",
@@ -34,6 +34,7 @@ __all__ = [
     "ColumnStore",
     "Dataset",
     "Edit",
+    "EditPlace",
     "EditedRows",
     "Engine",
     "Extractor",
@@ -67,6 +68,7 @@ __getattr__, __dir__ = hand_out(
         "ColumnStore": "vlmlens.abc.storage",
         "Dataset": "vlmlens.abc.dataset",
         "Edit": "vlmlens.passes.edits",
+        "EditPlace": "vlmlens.passes.edits",
         "EditedRows": "vlmlens.passes.edits",
         "Engine": "vlmlens.abc.engine",
         "Extractor": "vlmlens.abc.extractor",

@@ -68,6 +68,7 @@ class Editable:
 
         Raises:
             EditError: An edit does not parse.
+            EditError: Or an intervention belongs to another place.
             SiteError, SelectorError: Its site or its selector does not exist.
             PluginError: There is no such intervention.
         """
@@ -98,6 +99,7 @@ class Editable:
             opened = [read_edit(edit) if isinstance(edit, str) else edit for edit in several]
         model: Any = self
         made = Editing(model, opened, others, donors)
+        _check_places(made, model)
         self.active_edits.append(made)
         return made
 
@@ -129,6 +131,16 @@ class Editable:
             for each in reversed(self.active_edits):  # hooks that are added last run first
                 stack.enter_context(each.applied(batch, writing=writing))
             yield
+
+
+def _check_places(made: Editing, vlm: Any) -> None:
+    from vlmlens.abc.intervention import Intervention
+    from vlmlens.passes.edits import EditPlace
+
+    for edit, site in made.placed:
+        if isinstance(edit.operation, Intervention) and edit.selector is not None:
+            place = EditPlace(site, edit.selector, edit.text, vlm.describe)
+            edit.operation.check_place(place)
 
 
 def _forward(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmlens.abc import options as base
-from vlmlens.passes.edits import Edit, EditedRows, Need
+from vlmlens.passes.edits import Edit, EditedRows, EditPlace, Need
 from vlmlens.tokens import Selector
 
 if TYPE_CHECKING:
@@ -36,6 +36,20 @@ class Intervention(ABC):
     def width(self) -> int | None:
         """How wide the rows must be that it changes; None: any width will do."""
         return None
+
+    def check_place(self, place: EditPlace) -> None:
+        """Raise an error if it must not be used at a place; called before weights are loaded.
+
+        What was learnt from one model, or at one site, says here that it belongs there. It is
+        called once for each site of an edit, also when a loaded model is edited.
+
+        Args:
+            place: The site, the rows, and what tells the model from others.
+
+        Raises:
+            EditError: It belongs to another place.
+        """
+        del place
 
     @abstractmethod
     def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:

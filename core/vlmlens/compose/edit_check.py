@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.intervention import Intervention
 from vlmlens.errors import CompositionError, EditError, MissingAnnotation
-from vlmlens.passes.edits import EdgeCut
+from vlmlens.passes.edits import EdgeCut, EditPlace
 from vlmlens.sites import Axis
 from vlmlens.tokens import Selector, TokenKind
 
@@ -56,7 +56,8 @@ def check_edits(
     Raises:
         SiteError: A site does not exist.
         MissingAnnotation: Samples without an image lack the rows of an edit.
-        EditError: A sample has no donor, or an operation is for rows of another width.
+        EditError: A sample has no donor, or an operation is for rows of another width, or it
+            belongs to another place.
         CompositionError: The rows of an edit exist only in written text, and there is none.
     """
     for edit in edits:
@@ -84,6 +85,10 @@ def check_edits(
         if edit.operation.needs == "donor":
             _check_donors(edit, samples)
         _check_width(edit, sites, skeleton)
+        if isinstance(edit.operation, Intervention):
+            for site in sites:
+                place = EditPlace(site, selector, edit.text, skeleton.describe)
+                edit.operation.check_place(place)
 
 
 def _check_width(edit: Edit, sites: Sequence[Site], skeleton: ModelAdapter) -> None:

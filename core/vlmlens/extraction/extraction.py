@@ -104,6 +104,23 @@ class Extraction:
                 advance(done)
                 self._tell(pace)
 
+    def columns(
+        self, units: Iterable[Unit]
+    ) -> Iterator[tuple[tuple[int, ...], Mapping[str, Values]]]:
+        """The columns of units, computed one after the other and not stored.
+
+        Args:
+            units: Units of the numbers of `samples`.
+
+        Yields:
+            Numbers of samples, and their values by column. A unit that does not fit in memory
+            comes in several parts.
+        """
+        with ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool:
+            items = self._opened(units, pool)
+            for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
+                yield from self._computed(unit, samples, encoded)
+
     def measure(self, *, batches: int = 8, seconds: float = 30.0) -> Expectation | None:
         """Estimate the time of the whole extraction from some batches. Stores nothing.
 

@@ -99,7 +99,9 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """See `SandboxedEnvironment.call`."""
+        """See `SandboxedEnvironment.call`; what a template cannot name pays for itself."""
+        if __obj is _Bounded.step or __obj is _Bounded.walked:
+            return __obj(*args)
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         name = getattr(__obj, "__name__", "")
         own = (owner,) if isinstance(owner, str | bytes | list | tuple | dict) else ()

@@ -19,7 +19,7 @@ from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
 from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.question_rows import STAND_IN, with_names
 from vlmlens.hf.recurrent import carries_state
-from vlmlens.hf.token_ids import append_answers, token_kinds
+from vlmlens.hf.token_ids import append_answers, ids_after, token_kinds
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
@@ -27,6 +27,8 @@ from vlmlens.tokens import AxisLayout, PatchGrid
 
 _STRETCHED = frozenset({"linear", "dynamic"})
 """Rotary scalings by a factor beyond `max_position_embeddings`; of others, that is the limit."""
+_MOST_ANSWERS = 4096
+"""How many answers are kept with their ids."""
 
 
 class SampleEncoding(LoadedModel):
@@ -284,19 +286,19 @@ class SampleEncoding(LoadedModel):
         return append_answers(inputs, answers, self.pad_token_id, side=self.padding_side)
 
     def answer_ids(self, answer: str) -> list[int]:
-        """See `ModelAdapter.answer_ids`.
+        """See `ModelAdapter.answer_ids`, and `ids_after` for what separates prompt and answer."""
+        asked = (self.templated("x", ()), answer)
+        if asked not in self._known_ids:
+            if len(self._known_ids) >= _MOST_ANSWERS:
+                self._known_ids.clear()
+            found = ids_after(*asked, self._plain_ids, self.special_ids)
+            self._known_ids[asked] = tuple(found)
+        return list(self._known_ids[asked])
 
-        A space separates prompt and answer, unless the prompt ends in white space or in a special
-        token.
-        """
-        head = self.templated("x", ())
-        before = self._plain_ids(head)
-        glued = head[-1:].isspace() or (bool(before) and before[-1] in self.special_ids)
-        text = answer if glued else f" {answer}"
-        after = self._plain_ids(head + text)
-        if after[: len(before)] == before:
-            return after[len(before) :]
-        return self._plain_ids(text)
+    @cached_property
+    def _known_ids(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """Of answers after the prompt's text: the same few choices are asked for at each sample."""
+        return {}
 
     def _written_ids(self, answer: Answer) -> list[int]:
         return self.answer_ids(answer) if isinstance(answer, str) else list(answer)

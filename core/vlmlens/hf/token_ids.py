@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -108,3 +108,24 @@ def _continuation(name: str, answer: Sequence[int], like: torch.Tensor) -> torch
         return torch.tensor(list(answer), dtype=like.dtype)
     fill = 1 if name == "attention_mask" else 0
     return torch.full((len(answer),), fill, dtype=like.dtype)
+
+
+def ids_after(
+    head: str, answer: str, ids_of: Callable[[str], list[int]], special_ids: AbstractSet[int]
+) -> list[int]:
+    """The ids of an answer, as the model would write it after a prompt.
+
+    A space separates prompt and answer, unless the prompt ends in white space or in a special
+    token.
+
+    Args:
+        head: The prompt in the chat template.
+        answer: Without the space before it.
+        ids_of: The tokenizer, without special tokens of its own.
+        special_ids: Ids of special tokens.
+    """
+    before = ids_of(head)
+    glued = head[-1:].isspace() or (bool(before) and before[-1] in special_ids)
+    text = answer if glued else f" {answer}"
+    after = ids_of(head + text)
+    return after[len(before) :] if after[: len(before)] == before else ids_of(text)

@@ -51,7 +51,8 @@ class Editing:
     edits: Sequence[Edit | EdgeCut]
     others: Sequence[Sample] | Others = ()
     donors: Donors = ()
-    _placed: list[tuple[Edit, Site]] = field(init=False)
+    placed: list[tuple[Edit, Site]] = field(init=False)
+    """Each edit of rows with each site that it names."""
     _cuts: list[CutPlace] = field(init=False)
     _others: Others = field(init=False)
     _depth: int = field(default_factory=depth, init=False)
@@ -61,7 +62,7 @@ class Editing:
 
     def __post_init__(self) -> None:
         rows = [edit for edit in self.edits if isinstance(edit, Edit)]
-        self._placed = [(edit, site) for edit in rows for site in self._sites(edit)]
+        self.placed = [(edit, site) for edit in rows for site in self._sites(edit)]
         cuts = [edit for edit in self.edits if isinstance(edit, EdgeCut)]
         self._cuts = [place for cut in cuts for place in cut_places(cut, self.vlm.sites)]
         given = self.others
@@ -90,7 +91,7 @@ class Editing:
             yield
             return
         with passes_apart():
-            hooks = [(s, self._prepared(e, s, batch, writing)) for e, s in self._placed]
+            hooks = [(s, self._prepared(e, s, batch, writing)) for e, s in self.placed]
             cuts = [_cutting(place, batch, writing) for place in self._cuts]
         self._inside = True
         self.passes += 1
@@ -141,7 +142,7 @@ class Editing:
         """The spread of the rows at an edited place, measured for all edits together."""
         places = {
             (where.name, str(each.selector)): (where, each.selector)
-            for each, where in self._placed
+            for each, where in self.placed
             if each.operation.needs == "spread" and each.selector is not None
         }
         return self._others.spreads(places, edit.text)[site.name, str(edit.selector)]

@@ -27,6 +27,9 @@ samples; or the same rows of one other sample, the donor."""
 
 _NAME = re.compile(r"\s*(?P<name>[^()\s][^()]*?)\s*(?:\((?P<arguments>.*)\))?\s*", re.DOTALL)
 _KEYWORD = re.compile(r"\s*(?P<name>[A-Za-z]\w*)\s*=(?P<value>.*)", re.DOTALL)
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_GROUP = re.compile(r"\([^()\[\]{}]*\)|\[[^()\[\]{}]*\]|\{[^()\[\]{}]*\}")
+_LONE = re.compile(r"[()\[\]{}]")
 _EXAMPLE = "Write, for example, llm.block.12/image = zero."
 
 
@@ -105,6 +108,31 @@ def _not_asked(need: Need) -> EditError:
         subject=need,
         hint=f'Write needs = "{need}" in the class.',
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EditPlace:
+    """Where an operation is to be used, as far as it is known before weights are loaded.
+
+    Args:
+        site: The site; of a pattern, one of those that it matches.
+        selector: Which rows of each sample.
+        text: How the edit is written, for messages.
+        describe: Gives what tells the model from others: `ModelAdapter.describe`.
+    """
+
+    site: Site
+    selector: Selector
+    text: str
+    describe: Callable[[], Mapping[str, Any]]
+
+    @property
+    def column(self) -> str:
+        """The rows as a column: `llm.block.12/image`."""
+        return f"{self.site.name}/{self.selector}"
+
+    def __repr__(self) -> str:
+        return brief(self, self.column)
 
 
 class Operation(Protocol):
@@ -237,7 +265,8 @@ class WrittenEdit:
         return brief(self, self.text)
 
     def __str__(self) -> str:
-        given = [*self.positional, *(f"{key}={value}" for key, value in self.named.items())]
+        named = (f"{key}={quoted(value)}" for key, value in self.named.items())
+        given = [*map(quoted, self.positional), *named]
         arguments = f"({', '.join(given)})" if given else ""
         edge = f" <- {self.keys}" if self.keys else ""
         return f"{self.site}/{self.selector}{edge} = {self.name}{arguments}"
@@ -252,6 +281,8 @@ class WrittenEdit:
         >>> edit = WrittenEdit.parse("llm.block.3/last = noise(2, seed=1)")
         >>> edit.site, edit.selector, edit.name, edit.positional, dict(edit.named)
         ('llm.block.3', 'last', 'noise', ('2',), {'seed': '1'})
+        >>> WrittenEdit.parse('llm.block.3/last = add("a, b (1).npy", 2)').positional
+        ('a, b (1).npy', '2')
         """
         sides = split_outside(text, "=")
         match = _NAME.fullmatch("=".join(sides[1:])) if len(sides) > 1 else None
@@ -273,19 +304,51 @@ class WrittenEdit:
 
 
 def split_outside(text: str, mark: str) -> list[str]:
-    """The parts of a text between marks that stand in no parentheses or brackets.
+    """The parts of a text between marks that stand in no parentheses, brackets or double quotes.
 
     >>> split_outside("image.region(cube, ring=1) = zero", "=")
     ['image.region(cube, ring=1) ', ' zero']
     """
-    parts, depth = [""], 0
+    parts, depth, within = [""], 0, False
+    quotes = text.count('"') % 2 == 0
     for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == mark and depth <= 0:
+        within ^= quotes and letter == '"'
+        if not within:
+            depth += (letter in "([{") - (letter in ")]}")
+        if letter == mark and depth <= 0 and not within:
             parts.append("")
         else:
             parts[-1] += letter
     return parts
+
+
+def quoted(value: str) -> str:
+    """The value of an argument as it is written: in double quotes where it needs them.
+
+    >>> quoted("directions/red.npy"), quoted("a, b.npy"), quoted("[1, 2]")
+    ('directions/red.npy', '"a, b.npy"', '[1, 2]')
+    """
+    plain = (
+        split_outside(value, ",") == [value] == split_outside(value, "=")
+        and not _LONE.search(_GROUP.sub("", value))
+        and value == value.strip()
+        and '"' not in value
+    )
+    return value if plain else '"' + value.replace('"', '""') + '"'
+
+
+def _unquoted(value: str, whole: str) -> str:
+    """The value that was written, without the quotes around it."""
+    value = value.strip()
+    if '"' not in value:
+        return value
+    if not _QUOTED.fullmatch(value):
+        raise EditError(
+            f"{whole!r} has quotes that do not stand around an argument.",
+            subject=whole,
+            hint='Write "a, b.npy"; a quote inside of quotes is written twice.',
+        )
+    return value[1:-1].replace('""', '"')
 
 
 def _arguments(text: str, whole: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -303,9 +366,9 @@ def _arguments(text: str, whole: str) -> tuple[tuple[str, ...], dict[str, str]]:
         if wrong:
             raise EditError(f"{whole!r} {wrong}.", subject=whole, hint=_EXAMPLE)
         if key:
-            named[key] = value.strip()
+            named[key] = _unquoted(value, whole)
         else:
-            positional.append(value.strip())
+            positional.append(_unquoted(value, whole))
     return tuple(positional), named
 
 

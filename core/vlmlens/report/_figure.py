@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmlens.report._charts import draw_chart, legend
+from vlmlens.report._features import draw_features
 from vlmlens.report._graph import draw_graph
 from vlmlens.report._heatmap import draw_heatmap
 from vlmlens.report._markup import Markup, join, tag
@@ -65,13 +66,16 @@ def _open_half(full: Sequence[bool]) -> bool:
 def _element(figure: Figure, file: str, full: bool, name: str, pictures: Pictures) -> Markup:
     named = [" ", tag("small", file)] if file else []
     caption = tag("figcaption", one_line(figure.title), *named)
-    drawn = draw_sheets(figure, pictures, name) if figure.sheets else _drawing(figure, full)
+    if figure.kind == "features":
+        drawn = draw_features(figure, pictures)
+    else:
+        drawn = draw_sheets(figure, pictures, name) if figure.sheets else _drawing(figure, full)
     look = f"{'full' if full else 'half'} {figure.kind}"
     return tag("figure", caption, drawn, class_=look, id=name)
 
 
 def _is_wide(figure: Figure) -> bool:
-    if figure.kind in ("heatmap", "lens", "patches", "graph"):
+    if figure.kind in ("heatmap", "lens", "patches", "graph", "features"):
         return True
     bars = sum(not item.dashed for item in figure.series) if figure.kind == "bar" else 1
     return len(figure.x) * max(bars, 1) > _MANY

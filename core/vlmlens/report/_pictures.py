@@ -16,8 +16,10 @@ from vlmlens.samples import Sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SMALL, LARGE = 192, 448
-"""Longest sides in pixels: beside a question, and under a map of patches."""
+SMALL, MIDDLE, LARGE = 192, 256, 448
+"""Longest sides in pixels: beside a question, of a feature, and under a map of patches."""
+_TIMES = {MIDDLE: 5}
+"""How many times as many pictures of a size are embedded."""
 _PIXELS = 96
 """Pictures up to this size are kept exact and shown with hard pixels."""
 
@@ -43,7 +45,7 @@ class Pictures:
 
     Args:
         samples: Whose pictures these are.
-        most: How many pictures of each size are embedded at most.
+        most: How many pictures are embedded at most of each size; five times as many of features.
     """
 
     def __init__(self, samples: Sequence[Sample], most: int = 48) -> None:
@@ -62,7 +64,7 @@ class Pictures:
         source = images[image]
         key = (source if isinstance(source, str) else id(source), side)
         if key not in self._numbers:
-            if self._made.get(side, 0) >= self._most:
+            if self._made.get(side, 0) >= self._most * _TIMES.get(side, 1):
                 return None
             self._numbers[key] = self._add(known, image, side)
         return self._numbers[key]

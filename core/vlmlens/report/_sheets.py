@@ -50,7 +50,11 @@ def draw_sheets(figure: Figure, pictures: Pictures, name: str = "figure") -> Mar
 
 def box_of(sheet: Sheet, patch: int) -> Box | None:
     """The part of a patch inside the picture; None if it has no place."""
-    box = sheet.boxes[patch]
+    return clipped(sheet.boxes[patch])
+
+
+def clipped(box: Sequence[float | None] | None) -> Box | None:
+    """The part of a box inside the picture; None if it has no place there."""
     ends = [finite(value) for value in box] if box else [None]
     inside = [min(max(value, 0.0), 1.0) for value in ends if value is not None]
     if len(inside) < 4 or inside[0] >= inside[2] or inside[1] >= inside[3]:

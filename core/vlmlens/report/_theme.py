@@ -82,7 +82,8 @@ def _rules(series: tuple[str, ...], stops: tuple[str, ...]) -> str:
     lines = [f".c{index}{{--c:{colour}}}" for index, colour in enumerate(series)]
     for index, colour in enumerate(ramp(stops)):
         lines.append(f".h{index}{{fill:{colour}}}text.t{index}{{fill:{ink(colour)}}}")
-        lines.append(f"td.h{index}{{background:{colour};color:{ink(colour)}}}")
+        look = f"{{background:{colour};color:{ink(colour)}}}"
+        lines.append(f"td.h{index},.lit.h{index}{look}")
     return "".join(lines)
 
 

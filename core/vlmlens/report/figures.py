@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,13 @@ def figure_svg(figure: Figure, sheet: Sheet | None = None, picture: Image | None
     _import_matplotlib()
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    meta = {"Date": None, "Creator": "vlmlens"}
-    return _file(figure, sheet, picture, FigureCanvasSVG, format="svg", metadata=meta)
+    def save(paper: Paper, sink: io.BytesIO) -> None:
+        # `savefig` would draw it once more beforehand, for the layout alone.
+        meta = {"Date": None, "Creator": "vlmlens"}
+        canvas: Any = FigureCanvasSVG(paper)
+        canvas.print_svg(sink, metadata=meta)
+
+    return _file(figure, sheet, picture, save)
 
 
 def figure_png(figure: Figure, sheet: Sheet | None = None, picture: Image | None = None) -> bytes:
@@ -64,8 +69,11 @@ def figure_png(figure: Figure, sheet: Sheet | None = None, picture: Image | None
     _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    meta = {"Software": "vlmlens"}
-    return _file(figure, sheet, picture, FigureCanvasAgg, format="png", metadata=meta, dpi=300)
+    def save(paper: Paper, sink: io.BytesIO) -> None:
+        FigureCanvasAgg(paper)
+        paper.savefig(sink, format="png", metadata={"Software": "vlmlens"}, dpi=300)
+
+    return _file(figure, sheet, picture, save)
 
 
 def _import_matplotlib() -> None:
@@ -88,32 +96,39 @@ def _import_matplotlib() -> None:
 
 
 def _file(
-    figure: Figure, sheet: Sheet | None, picture: Image | None, canvas: Any, **form: Any
+    figure: Figure,
+    sheet: Sheet | None,
+    picture: Image | None,
+    save: Callable[[Paper, io.BytesIO], None],
 ) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Paper
 
+    from vlmlens.report._features_paper import draw_features_paper, features_size
     from vlmlens.report._graph_paper import draw_graph_paper, graph_size
     from vlmlens.report._maps import draw_maps, map_size
 
+    whole = {
+        "graph": (graph_size, draw_graph_paper),
+        "features": (features_size, draw_features_paper),
+    }
     shown = sheet or (figure.sheets[0] if figure.sheets else None)
     if shown is not None and figure.kind == "lens":
         figure, shown = _as_heatmap(figure, shown), None
     with rc_context(_STYLE), _quiet_fonts():  # type: ignore[arg-type]
-        if figure.kind == "graph":
-            size = graph_size(figure)
+        if figure.kind in whole:
+            size = whole[figure.kind][0](figure)
         else:
             size = _size(figure) if shown is None else map_size(figure, picture)
         paper = Paper(figsize=size, layout="constrained")
-        canvas(paper)
-        if figure.kind == "graph":
-            draw_graph_paper(figure, paper)
+        if figure.kind in whole:
+            whole[figure.kind][1](figure, paper)
         elif shown is None:
             _draw_axes(figure, paper)
         else:
             draw_maps(figure, shown, picture, paper)
         sink = io.BytesIO()
-        paper.savefig(sink, **form)
+        save(paper, sink)
     return sink.getvalue()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlmlens._clean import clean
+from vlmlens.report._features import feature_lines
 from vlmlens.report._graph import graph_lines
 from vlmlens.report._grid import grid, legend
 from vlmlens.report._shades import shades
@@ -59,8 +60,8 @@ def print_findings(results: Sequence[Result], console: Console) -> None:
 
 
 def print_maps(result: Result, console: Console) -> None:
-    """Print each map of patches (first sample, layer with the highest values), and each graph."""
-    drawn = {"patches": shades, "graph": graph_lines}
+    """Print maps of patches (first sample, layer with the highest values), graphs and features."""
+    drawn = {"patches": shades, "graph": graph_lines, "features": feature_lines}
     for figure in result.figures:
         for line in drawn[figure.kind](figure) if figure.kind in drawn else ():
             console.print(_text(line), no_wrap=True, crop=False)

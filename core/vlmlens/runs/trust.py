@@ -7,11 +7,12 @@ A run is trusted if this user made it on this machine (`signing`), or if the use
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import EditError, RunError, UntrustedRun
 from vlmlens.regions import ATTRIBUTE as REGIONS
@@ -31,7 +32,12 @@ SPEC = "spec.yaml"
 NOWHERE = "/dev/null/not-trusted:"
 """Put before the path of a picture that must not be opened: there can be no such file."""
 
+_NUMBER = re.compile(r"[-+0-9.,eE_\s\[\]]*")
+"""What is no path in an edit, even if a file has that name."""
+
 _KINDS = ("adapter", "extractor", "storage", "engine")
+_CODE_OPTIONS = ("explainer",)
+"""Options of analyses that name code to run, whichever analysis has them."""
 
 
 def code_of(spec: RunSpec) -> dict[str, str]:
@@ -40,6 +46,12 @@ def code_of(spec: RunSpec) -> dict[str, str]:
     named |= {f"analysis {name}": name for name in spec.analysis}
     named |= {f"edits {edit}": edit.name for edit in _edits_of(spec)}
     found = {setting: name for setting, name in named.items() if names_file(name)}
+    found |= {
+        f"analysis {name}, {option}": str(options[option])
+        for name, options in spec.analysis.items()
+        for option in _CODE_OPTIONS
+        if options.get(option)
+    }
     if spec.data is not None and names_file(spec.data):
         found["data"] = spec.data
     if spec.trust_remote_code:
@@ -54,7 +66,7 @@ def with_whole_paths(spec: RunSpec) -> RunSpec:
         kind: _whole(code[kind]) for kind in (*_KINDS, "data") if kind in code
     }
     update["analysis"] = {
-        _whole(name) if f"analysis {name}" in code else name: options
+        _whole(name) if f"analysis {name}" in code else name: _with_whole_code(options)
         for name, options in spec.analysis.items()
     }
     if spec.edits:
@@ -62,6 +74,11 @@ def with_whole_paths(spec: RunSpec) -> RunSpec:
     if spec.trust_remote_code and spec.model is not None and Path(spec.model).exists():
         update["model"] = str(Path(spec.model).resolve())
     return spec.model_copy(update=update)
+
+
+def _with_whole_code(options: dict[str, Any]) -> dict[str, Any]:
+    named = {name: str(options[name]) for name in _CODE_OPTIONS if options.get(name)}
+    return options | {name: _whole(value) for name, value in named.items() if names_file(value)}
 
 
 def _edits_of(spec: RunSpec) -> list[WrittenEdit]:
@@ -93,7 +110,8 @@ def _edit_with_whole_paths(text: str) -> str:
         run, at, column = value.rpartition("@")
         if at and run and Path(_expanded(run)).exists():
             return f"{Path(_expanded(run)).absolute()}@{column}"
-        return _whole(value) if Path(_expanded(value)).is_file() else value
+        named = not _NUMBER.fullmatch(value) and Path(_expanded(value)).exists()
+        return _whole(value) if value and named else value
 
     found = replace(
         edit,

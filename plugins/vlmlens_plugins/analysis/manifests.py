@@ -195,3 +195,12 @@ REMOVAL = Manifest(
     requires=("torch",),
     checks="vlmlens_plugins.analysis.removal.checks:REMOVAL_CHECKS",
 )
+
+SAE = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="sae",
+    target="vlmlens_plugins.analysis.sae:SaeAnalysis",
+    help="Sparse autoencoders of columns: trained, judged beside untrained ones, shown, tried out.",
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.sae.checks:SAE_CHECKS",
+)

@@ -14,6 +14,7 @@ from vlmlens.registry import Registry
 from vlmlens.stores.opening import open_named
 from vlmlens.testing import InterventionTests
 from vlmlens_plugins.edits import manifests
+from vlmlens_plugins.sae import Sae, save_sae
 
 
 class ZeroChecks(InterventionTests):
@@ -108,6 +109,61 @@ class ClampChecks(_DirectionChecks):
     more: ClassVar[Mapping[str, Any]] = {"low": 5.0, "high": 5.0}
 
 
+class _SaeChecks(InterventionTests):
+    """An SAE of the tiny model's width, whose features fire in about half of the rows."""
+
+    more: ClassVar[Mapping[str, Any]] = {"feature": "1+2+5+8"}
+
+    def values(self, folder: Path) -> Mapping[str, Any]:
+        """See `InterventionTests.values`."""
+        import torch
+
+        place = folder / "sae"
+        if not place.exists():
+            numbers = torch.arange(32.0 * 12).reshape(32, 12).cos()
+            save_sae(place, Sae(numbers, torch.zeros(12), numbers.T / 4, torch.zeros(32)))
+        return {"file": str(place), **self.more}
+
+
+class SaeAblateChecks(_SaeChecks):
+    """Without four features."""
+
+    manifest: ClassVar[Manifest] = manifests.SAE_ABLATE
+
+
+class SaeAblateWithoutErrorChecks(_SaeChecks):
+    """Without four features, and without what the SAE does not reconstruct."""
+
+    manifest: ClassVar[Manifest] = manifests.SAE_ABLATE
+    more: ClassVar[Mapping[str, Any]] = {"feature": "1+2", "error": False}
+
+
+class SaeClampChecks(_SaeChecks):
+    """Features that fire in every row."""
+
+    manifest: ClassVar[Manifest] = manifests.SAE_CLAMP
+    more: ClassVar[Mapping[str, Any]] = {"feature": "3", "value": 4.0}
+
+
+class SaeScaleChecks(_SaeChecks):
+    """Half of the codes, the default."""
+
+    manifest: ClassVar[Manifest] = manifests.SAE_SCALE
+
+
+class SaeSteerChecks(_SaeChecks):
+    """A direction is added."""
+
+    manifest: ClassVar[Manifest] = manifests.SAE_STEER
+
+
+class SaeReconstructChecks(_SaeChecks):
+    """What the SAE leaves."""
+
+    manifest: ClassVar[Manifest] = manifests.SAE_RECONSTRUCT
+    more: ClassVar[Mapping[str, Any]] = {}
+
+
 ZERO_CHECKS = (ZeroChecks,)
 SCALE_CHECKS = (ScaleChecks,)
 NOISE_CHECKS = (NoiseChecks, StoredNoiseChecks)
@@ -117,3 +173,8 @@ PATCH_CHECKS = (PatchChecks,)
 ADD_CHECKS = (AddChecks,)
 PROJECT_OUT_CHECKS = (ProjectOutChecks,)
 CLAMP_CHECKS = (ClampChecks,)
+SAE_ABLATE_CHECKS = (SaeAblateChecks, SaeAblateWithoutErrorChecks)
+SAE_CLAMP_CHECKS = (SaeClampChecks,)
+SAE_SCALE_CHECKS = (SaeScaleChecks,)
+SAE_STEER_CHECKS = (SaeSteerChecks,)
+SAE_RECONSTRUCT_CHECKS = (SaeReconstructChecks,)

@@ -6,7 +6,7 @@ from vlmlens.manifest import Manifest, PluginKind
 
 
 def _manifest(name: str, target: str, help_text: str) -> Manifest:
-    constant = name.upper().replace("-", "_")
+    constant = name.upper().replace("-", "_").replace(".", "_")
     return Manifest(
         kind=PluginKind.INTERVENTION,
         name=name,
@@ -33,4 +33,19 @@ PROJECT_OUT = _manifest(
 )
 CLAMP = _manifest(
     "clamp", "directions:Clamp", "The coordinate along a direction is kept within bounds."
+)
+SAE_ABLATE = _manifest(
+    "sae.ablate", "saes:Ablate", "Features of an SAE write nothing: sae.ablate(FILE, 12)."
+)
+SAE_CLAMP = _manifest(
+    "sae.clamp", "saes:Clamp", "Features fire in every row, equally: sae.clamp(FILE, 12, 4)."
+)
+SAE_SCALE = _manifest(
+    "sae.scale", "saes:Scale", "Features write more or less: sae.scale(FILE, 12, 0.5)."
+)
+SAE_STEER = _manifest(
+    "sae.steer", "saes:Steer", "The direction of features is added: sae.steer(FILE, 12, 4)."
+)
+SAE_RECONSTRUCT = _manifest(
+    "sae.reconstruct", "saes:Reconstruct", "What an SAE leaves of the rows: sae.reconstruct(FILE)."
 )

@@ -61,3 +61,39 @@ class TensorRows:
         if self._parts is None:
             return list(self._rows[list(samples)].float().split(1))
         return [self._parts[i].float() for i in samples]
+
+
+class KeptRows:
+    """Rows of another source that stay in memory once they were read.
+
+    Args:
+        rows: The other source.
+        most: How many numbers are kept at most; the rows of further samples are read each time.
+    """
+
+    def __init__(self, rows: Rows, most: int = 2**28) -> None:
+        self._rows, self._left = rows, most
+        self._kept: dict[int, torch.Tensor] = {}
+
+    @property
+    def column(self) -> str:
+        """See `Rows.column`."""
+        return self._rows.column
+
+    @property
+    def width(self) -> int:
+        """See `Rows.width`."""
+        return self._rows.width
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, samples: Sequence[int]) -> list[torch.Tensor]:
+        """See `Rows.read`."""
+        missing = [number for number in dict.fromkeys(samples) if number not in self._kept]
+        fresh = dict(zip(missing, self._rows.read(missing), strict=True)) if missing else {}
+        for number, rows in fresh.items():
+            if rows.numel() <= self._left:
+                self._kept[number] = rows
+                self._left -= rows.numel()
+        return [fresh[number] if number in fresh else self._kept[number] for number in samples]

@@ -34,8 +34,9 @@ class Sae:
         b_dec: `[outputs]`.
         activation: What turns the encoder's output into the code.
         subtract: Whether `b_dec` is taken from the input.
-        layer_norm: Whether each row is brought to mean 0 and deviation 1 first (deviation with
-            n - 1, plus 1e-5), which the decoder undoes.
+        layer_norm: Whether the mean of each row is taken away and the row divided by its
+            deviation (with n - 1) plus 1e-5. The decoder multiplies by the deviation alone and
+            adds the mean, as SAELens and OpenAI's code do.
         W_skip: `[inputs, outputs]`, of a transcoder with a skip: `x W_skip` is added.
         about: Where it belongs.
 
@@ -237,13 +238,13 @@ class Sae:
         return given - self.b_dec if self.subtract else given
 
     def _normalised(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rows as the encoder takes them, with what was taken away and divided by."""
+        """Rows as the encoder takes them, with their means and deviations."""
         given = rows.to(self.W_enc.device, torch.float32)
         if not self.layer_norm:
             return given, torch.zeros(1, device=given.device), torch.ones(1, device=given.device)
         mean = given.mean(1, keepdim=True)
-        deviation = given.std(1, keepdim=True) + _EPSILON
-        return (given - mean) / deviation, mean, deviation
+        deviation = given.std(1, keepdim=True)
+        return (given - mean) / (deviation + _EPSILON), mean, deviation
 
 
 _OWN = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip")

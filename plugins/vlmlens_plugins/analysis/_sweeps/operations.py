@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -75,6 +76,24 @@ def projected_out(rows: torch.Tensor, vector: torch.Tensor, strength: float) -> 
     return torch.where(along > 0, rows - strength * along * vector, rows)
 
 
+def files_of(read: Read, text: str) -> JSON:
+    """What an edit does beyond what its text says: digests of the files that it names.
+
+    Args:
+        read: Reads an edit that is written as text.
+        text: The edit.
+    """
+    written = WrittenEdit.parse(text)
+    if written.keys or not (written.positional or written.named):
+        return {}
+    return _beyond_text(read(text))
+
+
+def _beyond_text(edit: Edit | EdgeCut) -> JSON:
+    said = edit.describe()
+    return json.loads(json.dumps({k: v for k, v in said.items() if k not in ("edit", "options")}))
+
+
 def made(
     changes: Sequence[JSON],
     directions: Mapping[str, torch.Tensor],
@@ -110,6 +129,12 @@ def _made(
         edit: Edit | EdgeCut = Edit(written.site, rows, along, written.text, strict=False)
     else:
         edit = read(change["edit"])
+        if "files" in change and change["files"] != _beyond_text(edit):
+            raise EditError(
+                f"A file that {written.text!r} names is another one than when the sweep began.",
+                subject=written.text,
+                hint="Run it again; on several machines, with the same file on each.",
+            )
     assert isinstance(edit, Edit)  # noqa: S101
     if "random" in change:
         edit = replace(edit, selector=RandomRows(like=edit.selector, seed=change["random"]))

@@ -10,9 +10,11 @@ from pydantic import BeforeValidator, Field
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.errors import CompositionError, SpecError
+from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._scoring import parting
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
+from vlmlens_plugins.analysis._sweeps.operations import files_of
 from vlmlens_plugins.analysis._sweeps.swept import Swept
 from vlmlens_plugins.analysis._sweeps.work import (
     CellOptions,
@@ -171,6 +173,7 @@ def sweep(
         )
     check_cost(len(cells), len(_together(kept, context.batch_size)), options)
     packed = [packed_sample(item) for item in kept]
+    files = _files(cells, kept)
     units: list[WorkUnit] = []
     places: list[tuple[int, int]] = []
     for numbers in _together(kept, context.batch_size):
@@ -178,12 +181,21 @@ def sweep(
             for i in numbers:
                 places.append((c, i))
                 batch = f"{numbers[0]} {c}"
-                units.append(unit_of(kept[i], packed[i], prefixes[i], tokens[i], cell, batch))
+                item, whole = kept[i], packed[i]
+                units.append(unit_of(item, whole, prefixes[i], tokens[i], cell, batch, files))
     found = context.run_units(CellWork(named), units)
     results: list[list[dict[str, object]]] = [[{} for _ in kept] for _ in cells]
     for (c, i), one in zip(places, found, strict=True):
         results[c][i] = one
     return Swept(cells, kept, tokens, results)
+
+
+def _files(cells: Sequence[Cell], items: Sequence[Item]) -> dict[str, Any]:
+    """By edit, what tells the files that it names, so that stored results are of these files."""
+    read = Registry.default().edit
+    parts = [*(cell.changes for cell in cells), *(item.under for item in items)]
+    texts = {each.edit for changes in parts for each in changes if not each.direction}
+    return {text: files_of(read, text) for text in texts}
 
 
 def spreads(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from vlmlens.passes.replay import Replay
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.tokens import AxisLayout, Selector, TokenKind
-from vlmlens_plugins.analysis._sweeps.cells import Cell, Item
+from vlmlens_plugins.analysis._sweeps.cells import Cell, Change, Item
 from vlmlens_plugins.analysis._sweeps.measures import divergence, measured
 from vlmlens_plugins.analysis._sweeps.operations import made
 
@@ -238,7 +239,13 @@ def _asked(layout: AxisLayout) -> AxisLayout:
 
 
 def unit_of(
-    item: Item, packed: Sample, prefix: Sequence[int], tokens: Sequence[int], cell: Cell, batch: str
+    item: Item,
+    packed: Sample,
+    prefix: Sequence[int],
+    tokens: Sequence[int],
+    cell: Cell,
+    batch: str,
+    files: Mapping[str, JSON] = MappingProxyType({}),
 ) -> WorkUnit:
     """The unit of an item under a cell.
 
@@ -249,12 +256,18 @@ def unit_of(
         tokens: The next token of each.
         cell: The cell.
         batch: Which units run together.
+        files: By the text of an edit, what tells the files that it names, see `files_of`.
     """
+
+    def said(change: Change) -> JSON:
+        known = {} if change.direction else files.get(change.edit)
+        return change.to_json() | ({"files": known} if known else {})
+
     arguments = {
         "own": len(item.target.images),
         "donor": None if item.donor is None else _part(item.donor),
-        "changes": [change.to_json() for change in cell.changes],
-        "under": [change.to_json() for change in item.under],
+        "changes": [said(change) for change in cell.changes],
+        "under": [said(change) for change in item.under],
         "prefix": list(prefix),
         "tokens": list(tokens),
     }

@@ -10,6 +10,7 @@ from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
 from vlmlens.results import Figure, Result
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._separating import targets_of
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis.activating import pictured, report, tables
 from vlmlens_plugins.analysis.activating.choosing import Shown, shown
@@ -21,7 +22,7 @@ from vlmlens_plugins.analysis.activating.coordinates import (
     most_varied,
 )
 from vlmlens_plugins.analysis.activating.driving import Drives, check_cost, drives, model_of
-from vlmlens_plugins.analysis.activating.labels import Separation, separations, targets_of
+from vlmlens_plugins.analysis.activating.labels import Separation, separations
 from vlmlens_plugins.analysis.activating.options import ActivatingOptions
 
 

@@ -14,7 +14,7 @@ from vlmlens.manifest import Manifest
 from vlmlens.testing import AnalysisTests, Planted, Signal
 from vlmlens.testing.model import tiny_model
 from vlmlens.testing.planting import columns_of, in_model
-from vlmlens_plugins.analysis.activating.labels import areas
+from vlmlens_plugins.analysis._separating import areas
 from vlmlens_plugins.analysis.manifests import ACTIVATING
 
 _COLUMN, _NUMBER = "llm.block.1/last", 5

@@ -17,12 +17,16 @@ def _several(value: Any) -> Any:
 
 
 Width = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...],
-    BeforeValidator(lambda value: [str(one) for one in _several(value)]),
+    Annotated[tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...], Field(min_length=1)]
+    | None,
+    BeforeValidator(
+        lambda value: None if value is None else [str(one) for one in _several(value)],
+        json_schema_input_type=int | str | tuple[int | str, ...] | None,
+    ),
 ]
 Sparsity = Annotated[
-    tuple[Annotated[float, Field(gt=0)], ...],
-    BeforeValidator(_several, json_schema_input_type=float | tuple[float, ...]),
+    Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None,
+    BeforeValidator(_several, json_schema_input_type=float | tuple[float, ...] | None),
 ]
 
 
@@ -58,12 +62,16 @@ class TrainOptions(Options):
     )
     kind: Kind = Field("batchtopk", description="What keeps codes sparse.")
     width: Width = Field(
-        ("8x",), description="Features: a number, or times the width of a row (8x); or several."
+        None,
+        description="Features: a number, or times the width of a row (8x); or several. Default: "
+        "8x, or one feature for 60 rows to learn from if that is less, but as many as a row has "
+        "numbers.",
     )
     k: Sparsity = Field(
-        (32.0,),
-        description="Features per row that topk, batchtopk and matryoshka keep, and that jumprelu "
-        "aims at; at most an eighth of the features. Several: an SAE each.",
+        None,
+        description="Features per row that topk, batchtopk and matryoshka keep, and that the "
+        "others aim at; at most an eighth of the features. Several: an SAE each. Default: 32, or "
+        "an eighth of the width of a row if that is less.",
     )
     coefficient: float | None = Field(
         None,
@@ -120,7 +128,7 @@ class SaeOptions(TrainOptions, SweepOptions):
         "Default: the last block of the vision tower.",
     )
     permutations: int = Field(999, ge=99, description="How often labels are shuffled, at least.")
-    pages: int = Field(12, ge=0, description="How many features are shown, for each column.")
+    pages: int = Field(24, ge=0, description="How many features are shown, for each column.")
     features: Annotated[
         tuple[int, ...] | None,
         BeforeValidator(_several, json_schema_input_type=int | tuple[int, ...] | None),
@@ -129,6 +137,11 @@ class SaeOptions(TrainOptions, SweepOptions):
         None,
         description="A function of yours that names a feature from its page: package.module:NAME, "
         "or FILE.py:NAME.",
+    )
+    model: Literal["auto", "off"] = Field(
+        "auto",
+        description="Load the model to say what rows stand for, and what features do to its "
+        "answers: auto (if there is one), or off: only what stored rows tell.",
     )
     loss: Literal["auto", "on", "off"] = Field(
         "auto",

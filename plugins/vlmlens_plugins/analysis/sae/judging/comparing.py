@@ -1,0 +1,137 @@
+"""Whether an SAE is better than what nobody trained, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmlens.statistics import holm
+from vlmlens_plugins.analysis.sae.judging.judged import (
+    EXPLAINED,
+    Basis,
+    Compared,
+    Kind,
+    Recovered,
+    Role,
+    Setting,
+)
+from vlmlens_plugins.analysis.sae.judging.resampling import Resampling
+from vlmlens_plugins.analysis.sae.judging.seen import Passed
+from vlmlens_plugins.analysis.sae.judging.single import Singles
+from vlmlens_plugins.analysis.sae.judging.variance import gain
+
+Floats = npt.NDArray[np.float64]
+BASELINES = (Role.UNTRAINED, Role.EXAMPLES, Role.NEURONS, Role.PRINCIPAL)
+
+
+def compared(
+    settings: Sequence[Setting], bases: Mapping[str, Basis], held: Passed, drawn: Resampling
+) -> tuple[Compared, ...]:
+    """Every SAE beside each of its baselines, with intervals over the same groups of samples.
+
+    To tell a concept better than a baseline, features must also tell it better than chance does:
+    the p-value is the larger one of both tests. Tests of one kind against one kind of baseline
+    are corrected together, those of all SAEs.
+    """
+    found: list[Compared] = []
+    for role in BASELINES:
+        pairs = [(sae, one.baselines[role]) for one in settings for sae in one.saes]
+        found += _corrected([_explained(sae, name, held, drawn) for sae, name in pairs])
+        for limited in (True, False):
+            told = [
+                each
+                for sae, name in pairs
+                for each in _concepts(bases[sae], bases[name], drawn, limited=limited)
+            ]
+            found += _corrected(told)
+    return tuple(found)
+
+
+def losses_compared(
+    settings: Sequence[Setting], loss: Sequence[Recovered], drawn: Resampling
+) -> tuple[Compared, ...]:
+    """Every SAE beside its baselines by the loss of the answers, where both stood for rows.
+
+    Args:
+        settings: Which baselines belong to which SAE.
+        loss: Of SAEs and baselines.
+        drawn: Groups of the samples of `loss`.
+    """
+    known = {(each.basis, each.rows): each for each in loss}
+    parts = tuple(dict.fromkeys(each.rows for each in loss))
+    found: list[Compared] = []
+    for role in BASELINES:
+        told = [
+            _loss(known[sae, part], known[one.baselines[role], part], drawn)
+            for one in settings
+            for sae in one.saes
+            for part in parts
+            if {(sae, part), (one.baselines[role], part)} <= known.keys()
+        ]
+        found += _corrected(told)
+    return tuple(found)
+
+
+def chance(value: float, draws: Floats, groups: int) -> float:
+    """Two-sided p-value of a difference of 0, from its standard error over resampled groups.
+
+    Of n groups it is never below 2 / 2^n, the smallest that flips of their signs can give.
+
+    Args:
+        value: The difference.
+        draws: float64 `[draws]`: the same in resamples; NaN where it is not known.
+        groups: How many groups there are.
+
+    >>> round(chance(1.96, np.random.default_rng(0).normal(size=100_000), 50), 2)
+    0.05
+    """
+    known = draws[np.isfinite(draws)]
+    if groups < 2 or len(known) < 2 or not math.isfinite(value):
+        return float("nan")
+    error = float(known.std())
+    p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
+    return min(1.0, max(p, 2.0 ** (1 - groups)))
+
+
+def _explained(sae: str, baseline: str, held: Passed, drawn: Resampling) -> Compared:
+    difference, draws = gain(held, sae, baseline, drawn)
+    p = chance(difference.value, draws, drawn.groups)
+    return Compared(sae, baseline, Kind.VARIANCE, EXPLAINED, difference, p)
+
+
+def _concepts(sae: Basis, baseline: Basis, drawn: Resampling, *, limited: bool) -> list[Compared]:
+    others = baseline.singles if limited else baseline.unlimited
+    found = []
+    for name, other in others.items():
+        own = sae.singles[name]
+        draws, value = own.drawn - other.drawn, own.auc.value - other.auc.value
+        p = chance(value, draws, drawn.groups)
+        if value > 0:
+            p = max(p, _over_half(own, drawn))
+        interval = drawn.interval(value, draws)
+        found.append(Compared(sae.name, baseline.name, Kind.CONCEPT, name, interval, p, limited))
+    return found
+
+
+def _over_half(own: Singles, drawn: Resampling) -> float:
+    """The p-value of features that tell nothing; 1 if they tell less than chance does."""
+    above = own.auc.value - 0.5
+    return chance(above, own.drawn - 0.5, drawn.groups) if above > 0 else 1.0
+
+
+def _loss(sae: Recovered, baseline: Recovered, drawn: Resampling) -> Compared:
+    gains = baseline.replaced - sae.replaced
+    draws, value = drawn.means(gains), float(gains.mean())
+    interval, p = drawn.interval(value, draws), chance(value, draws, drawn.groups)
+    return Compared(sae.basis, baseline.basis, Kind.LOSS, sae.rows, interval, p)
+
+
+def _corrected(found: Sequence[Compared]) -> list[Compared]:
+    raw = np.array([each.p for each in found])
+    known = np.isfinite(raw)
+    raw[known] = holm(raw[known])
+    return [replace(each, p=float(p)) for each, p in zip(found, raw, strict=True)]
