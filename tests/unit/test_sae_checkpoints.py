@@ -17,7 +17,7 @@ from vlmlens.errors import DataError, FileError
 from vlmlens_plugins.sae import Recipe, TensorFeed, Trained, train
 from vlmlens_plugins.sae.training.learner import KINDS
 
-STEPS, BATCH = 40, 16
+STEPS, BATCH = 24, 16
 RECIPES = [Recipe(24, kind, 3, lr=0.02) for kind in KINDS]
 KILLED = f"""
 import os, signal, sys
@@ -26,7 +26,7 @@ from test_sae_checkpoints import run
 from vlmlens_plugins.sae.training import learner
 learner._SHORT = 2
 def stop(done, total):
-    if done == 23 * {BATCH}:
+    if done == 16 * {BATCH}:
         os.kill(os.getpid(), signal.SIGKILL)
 from pathlib import Path
 run(Path(sys.argv[1]), progress=stop)
@@ -82,7 +82,7 @@ def stopping(at: int) -> object:
     return progress
 
 
-@pytest.mark.parametrize("at", [3, 20, 39])
+@pytest.mark.parametrize("at", [3, 17, 23])
 def test_it_goes_on_bit_for_bit(at: int, whole: list[Trained], tmp_path: Path) -> None:
     path = tmp_path / "folder" / "state.safetensors"
     with pytest.raises(Stop):
@@ -114,7 +114,7 @@ def test_a_killed_process(whole: list[Trained], tmp_path: Path) -> None:
     assert ended.returncode == -signal.SIGKILL
     seen: list[int] = []
     assert same(run(path, progress=lambda done, total: seen.append(done // BATCH)), whole)
-    assert seen[0] == 22
+    assert seen[0] == 15
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,8 @@ def damaged(path: Path, how: str) -> None:
         data[-5] ^= 1
         path.write_bytes(data)
     elif how == "flipped header":
-        at = data.index(b'\\"steps\\": 40') + len(b'\\"steps\\": ')
-        data[at : at + 2] = b"41"
+        at = data.index(b'\\"steps\\": 24') + len(b'\\"steps\\": ')
+        data[at : at + 2] = b"25"
         path.write_bytes(data)
     elif how == "text":
         path.write_text(json.dumps({"plan": {}}))
@@ -161,7 +161,7 @@ def test_damaged_files_are_refused(how: str, kept: bytes, tmp_path: Path) -> Non
     [
         ({"recipes": RECIPES[:1]}, "recipes"),
         ({"recipes": [*RECIPES[:-1], Recipe(24, "gated", 4)]}, "recipes"),
-        ({"rows": 2 * STEPS * BATCH}, "steps: 40, here 80"),
+        ({"rows": 2 * STEPS * BATCH}, "steps: 24, here 48"),
         ({"feed": TensorFeed(torch.randn(99, 8), batch=BATCH)}, "squares"),
         ({"feed": TensorFeed(torch.randn(99, 9), batch=BATCH)}, "widths"),
     ],
