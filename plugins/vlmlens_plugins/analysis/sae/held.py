@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens.tokens import Column, TokenKind
 from vlmlens_plugins.analysis._statistics import generator
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _PICTURED = ("vision", "qformer", "projector")
 
@@ -48,11 +44,11 @@ def split(samples: Sequence[Sample], column: str, share: float, seed: int) -> Sp
         MissingAnnotation: There are fewer than two groups of samples.
     """
     once = only_pictures(column)
-    kept: dict[object, list[int]] = {}
+    kept: dict[Hashable, list[int]] = {}
     for number, sample in enumerate(samples):
         if once and not sample.images:
             continue
-        key = tuple(map(_name, sample.images)) if once else number
+        key = pictures_of(sample) if once else number
         kept.setdefault(key, []).append(number)
     alike = {numbers[0]: tuple(numbers) for numbers in kept.values()}
     groups = sorted({samples[number].split_group for number in alike})
@@ -80,5 +76,6 @@ def only_pictures(column: str) -> bool:
     return parsed.site.split(".")[0] in _PICTURED or parsed.selector.kind == TokenKind.IMAGE
 
 
-def _name(image: str | Image) -> object:
-    return image if isinstance(image, str) else id(image)
+def pictures_of(sample: Sample) -> Hashable:
+    """What tells the pictures of a sample from those of others."""
+    return tuple(image if isinstance(image, str) else id(image) for image in sample.images)

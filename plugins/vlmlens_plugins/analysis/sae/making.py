@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from vlmlens._display import count
 from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import DataError, VlmlensError
 from vlmlens_plugins.analysis._results import slug
-from vlmlens_plugins.analysis.sae.held import Split
+from vlmlens_plugins.analysis.sae.held import Split, only_pictures, pictures_of
 from vlmlens_plugins.analysis.sae.options import TrainOptions
 from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.analysis.sae.places import Place
@@ -124,6 +124,7 @@ class Making:
             samples=self.split.learn,
             seed=self.context.seed,
             buffer=options.buffer,
+            together=self._together(),
         )
         checkpoint = self.folder / f"sae.{slug(self.place.name)}.{_CHECKPOINT}"
         found = train(
@@ -132,6 +133,12 @@ class Making:
         )  # fmt: skip
         checkpoint.unlink(missing_ok=True)
         return found
+
+    def _together(self) -> list[Hashable] | None:
+        """What tells samples whose common beginning is computed once."""
+        if self.place.stored or all(map(only_pictures, self.place.columns)):
+            return None
+        return [pictures_of(self.context.samples[number]) for number in self.split.learn]
 
     def _saved(self, folder: Path, one: Trained, key: str) -> Sae:
         trained = {

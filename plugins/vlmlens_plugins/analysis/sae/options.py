@@ -85,7 +85,7 @@ class TrainOptions(Options):
     rows: int | None = Field(
         None,
         ge=1,
-        description="Rows to train on; rows come again where there are fewer. Default: 1500 steps, "
+        description="Rows to train on; rows come again where there are fewer. Default: 1000 steps, "
         "or one pass over all rows if that is more, up to 20 million.",
     )
     per_image: int | None = Field(
@@ -149,7 +149,7 @@ class SaeOptions(TrainOptions, SweepOptions):
         "reconstruction; auto: if the model writes and samples have labels.",
     )
     effects: int = Field(
-        4,
+        2,
         ge=0,
         description="For so many features of each column: what ablating them does to the answers.",
     )

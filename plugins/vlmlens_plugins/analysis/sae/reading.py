@@ -108,10 +108,7 @@ class Reading:
         progress = self._part(place, 0)
         if self._options.file:
             return opened(self._options.file, place, progress)
-        fed, fed_target = (
-            None if one is None else self._sources.trained_on(one, stored=place.stored)
-            for one in (rows, target)
-        )
+        fed, fed_target = self._sources.trained_on(place, divided.learn)
         making = Making(
             self._context, self._vlm, place, divided, rows, target, fed or rows, fed_target,
             self._folder,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vlmlens_plugins.analysis.sae.options import TrainOptions
 
-_STEPS = 1500
+_STEPS = 1000
 _MOST_ROWS = 20_000_000
 _USUAL_K = 32
 _ROWS_PER_FEATURE = 60

@@ -11,9 +11,12 @@ from vlmlens_plugins.analysis.sae.places import Place, places
 from vlmlens_plugins.sae import JoinedRows, KeptRows, Passes, Rows, SomeRows, StoredRows
 from vlmlens_plugins.sae.feeding import equal_scales
 
+_KEPT = 2**27
+
 
 class Sources:
-    """Rows by column. Rows that the model gives stay in memory, as far as they fit.
+    """Rows by column. Rows that the model gives stay in memory, as far as they fit: in the pieces
+    in which they are trained on, and sample by sample.
 
     Args:
         context: The context of the analysis.
@@ -41,24 +44,26 @@ class Sources:
         if self._embedded and self._embedded not in self._stored:
             self._passed.append(self._embedded)
         self._known: dict[str, Rows] = {}
+        self._scales: tuple[float, ...] = ()
 
     def rows(self, column: str, *, stored: bool) -> Rows:
         """All rows of a column."""
         if stored:
             ids = [sample.id for sample in self._context.samples]
             return self._known.setdefault(column, StoredRows(self._context.store, column, ids))
-        return self._from_model[column]
+        return self._known.setdefault(column, KeptRows(self._passes[column], _KEPT))
 
     def whole(self, place: Place, learn: Sequence[int]) -> tuple[Rows, Rows | None]:
         """The rows of a place, and those of its target.
 
         Columns that are joined are scaled by what their rows in the samples to learn from are like.
         """
-        parts = [self.rows(name, stored=place.stored) for name in place.columns]
+        found = [self.rows(name, stored=place.stored) for name in place.columns]
         target = self.rows(place.target, stored=place.stored) if place.target else None
-        if len(parts) == 1:
-            return parts[0], target
-        return JoinedRows(parts, equal_scales(parts, learn, self._context.seed)), target
+        if len(found) == 1:
+            return found[0], target
+        self._scales = equal_scales(found, learn, self._context.seed)
+        return JoinedRows(found, self._scales), target
 
     def embeddings(self) -> tuple[Rows | None, str]:
         """Rows whose mean says how alike pictures are, and the name of their column."""
@@ -66,19 +71,32 @@ class Sources:
             return None, ""
         return self.rows(self._embedded, stored=self._embedded in self._stored), self._embedded
 
-    def trained_on(self, rows: Rows, *, stored: bool) -> Rows:
-        """Those of the rows that are trained on."""
+    def trained_on(self, place: Place, learn: Sequence[int]) -> tuple[Rows, Rows | None]:
+        """What of `whole` is trained on; equal numbers of samples give equal rows, bit for bit."""
+        if place.stored:
+            rows, target = self.whole(place, learn)
+        else:
+            parts = [self._passes[name] for name in place.columns]
+            target = self._passes[place.target] if place.target else None
+            rows = parts[0] if len(parts) == 1 else JoinedRows(parts, self._scales)
         few = self._options.per_image
         if few is None:
-            return rows
-        return SomeRows(rows, few, seed=self._context.seed, fixed=not stored)
+            return rows, target
+        drawn = [
+            None if one is None
+            else SomeRows(one, few, seed=self._context.seed, fixed=not place.stored)
+            for one in (rows, target)
+        ]  # fmt: skip
+        return drawn[0] or rows, drawn[1]
 
     @cached_property
-    def _from_model(self) -> Mapping[str, Rows]:
+    def _passes(self) -> Mapping[str, Rows]:
         assert self._vlm is not None  # noqa: S101  `places` sees to it
         names = list(dict.fromkeys(self._passed))
-        passes = Passes(self._vlm, names, self._context.samples, warn=self._context.warn)
-        return dict(zip(names, map(KeptRows, passes.rows()), strict=True))
+        passes = Passes(
+            self._vlm, names, self._context.samples, warn=self._context.warn, keep=_KEPT
+        )
+        return dict(zip(names, passes.rows(), strict=True))
 
 
 def embedded_by(wanted: str | None, vlm: ModelAdapter | None, stored: Sequence[str]) -> str:
