@@ -15,8 +15,7 @@ _KEPT = 2**27
 
 
 class Sources:
-    """Rows by column. Rows that the model gives stay in memory, as far as they fit: in the pieces
-    in which they are trained on, and sample by sample.
+    """Rows by column. Rows that the model gives stay in memory, as far as they fit.
 
     Args:
         context: The context of the analysis.
