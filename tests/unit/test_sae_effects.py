@@ -58,12 +58,12 @@ def rows_of(vlm: ModelAdapter, samples: Sequence[Sample]) -> TensorRows:
 
 @pytest.fixture(scope="module")
 def trial(vlm: ModelAdapter, tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    """An SAE of the projector's rows, trained for a second on 88 scenes; 22 are held out."""
-    samples = list(DemoDataset("scenes", DemoOptions(scenes=110)).samples([]))
+    """An SAE of the projector's rows, trained for a second on 72 scenes; 18 are held out."""
+    samples = list(DemoDataset("scenes", DemoOptions(scenes=90)).samples([]))
     divided = split(samples, COLUMN, 0.2, 0)
     rows = rows_of(vlm, samples)
     feed = Shuffled(rows, batch=512, samples=divided.learn, seed=0)
-    (made,) = train([Recipe(256, k=12.0, lr=3e-3)], feed, rows=512 * 300, device="cpu")
+    (made,) = train([Recipe(256, k=12.0, lr=3e-3)], feed, rows=512 * 240, device="cpu")
     sae = replace(made.sae, about=About(COLUMN, model=vlm.describe()))
     file = tmp_path_factory.mktemp("effects") / "sae, (1)"
     save_sae(file, sae)
