@@ -139,9 +139,10 @@ def test_coherence_is_the_mean_over_views_in_which_a_feature_fires() -> None:
 
 def test_areas_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
-    scores = rng.integers(0, 4, size=(60, 5)).astype(np.float32)
+    scores = rng.integers(-1, 4, size=(60, 5)).astype(np.float32) * (rng.random((60, 5)) < 0.6)
+    scores[:, 4] = 0
     positive = rng.random((60, 3)) < 0.3
-    found = areas(scores, positive)
+    found = areas(csr_array(scores), positive)
     once = np.ones((1, 60))
     for value in range(3):
         for feature in range(5):
@@ -149,6 +150,8 @@ def test_areas_are_those_of_scikit_learn() -> None:
             assert found[value, feature] == pytest.approx(expected)
             one = resampled(scores[:, feature], positive[:, value], once)[0]
             assert one == pytest.approx(expected)
+    assert np.isnan(areas(csr_array(scores), np.ones((60, 1), bool))).all()
+    assert (areas(csr_array((60, 2)), positive) == 0.5).all()
 
 
 def test_resampled_areas_are_those_of_repeated_samples() -> None:

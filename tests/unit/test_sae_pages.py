@@ -20,9 +20,10 @@ from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.pages import Looking, pages
 from vlmlens_plugins.analysis.sae.pages.choosing import chosen
+from vlmlens_plugins.analysis.sae.pages.histograms import EDGES
 from vlmlens_plugins.analysis.sae.pages.shown import narrowed, row_codes, shown
 from vlmlens_plugins.analysis.sae.pages.units import units_of
-from vlmlens_plugins.analysis.sae.peaks import EDGES, peaks
+from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.sae import Gated, JumpRelu, Relu, Sae, TensorRows, TopK
 
@@ -192,6 +193,7 @@ def test_numbers_of_a_page_are_those_of_its_rows(world: World, figure: Figure) -
         assert page.rows == len(own)
         assert page.density == pytest.approx((own != 0).mean())
         assert sum(page.counts) == (own > 0).sum()
+        assert page.counted == len(own)
         inside = ((own >= page.edges[0]) & (own < page.edges[1])).sum()
         assert page.counts[0] == inside
         assert set(np.array(page.edges).round(6)) <= set(

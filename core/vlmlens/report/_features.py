@@ -161,6 +161,7 @@ def _page(page: FeaturePage, made: _Made) -> dict[str, Any]:
         "rows": page.rows,
         "edges": [rounded(edge, 3) for edge in page.edges],
         "counts": list(page.counts),
+        "counted": page.counted,
         "samples": [_sample(each, made) for each in page.samples],
         "labels": [
             [made.word(each.target), made.word(each.label), rounded(each.auc), each.shuffled,

@@ -198,7 +198,7 @@ class Features {
       const anchor = i === 0 ? "start" : i === edges.length - 1 ? "end" : "middle";
       drawn("text", { x: i * slot, y: high + 13, "text-anchor": anchor }, svg).textContent = short(Number(edge.toPrecision(2)));
     });
-    return this.part("Codes where it fires", svg, element("p", `up to ${most.toLocaleString("en")} rows per bar`, "muted"));
+    return this.part("Codes where it fires", svg, element("p", `up to ${most.toLocaleString("en")} rows per bar${page.counted ? `, of ${page.counted.toLocaleString("en")} rows` : ""}`, "muted"));
   }
 
   labels(page) {

@@ -21,7 +21,7 @@ class Adapting(Sparsity):
         """The weight of the penalty now."""
         if self.recipe.coefficient is not None:
             return self.recipe.coefficient
-        return self.numbers.setdefault("coefficient", _START * self.unit)
+        return self.numbers.setdefault("coefficient", _START * self.setting.unit)
 
     def adapt(self, fired: float, pace: float) -> None:
         """Move the weight towards k.

@@ -30,7 +30,7 @@ class JumpReluSparsity(Sparsity):
     @property
     def window(self) -> float:
         """The width of the window."""
-        return BANDWIDTH * self.unit
+        return BANDWIDTH * self.setting.unit
 
     def own(self, features: int) -> Parameters:
         """See `Sparsity.own`."""
@@ -38,7 +38,7 @@ class JumpReluSparsity(Sparsity):
 
     def faster(self, name: str) -> float:
         """See `Sparsity.faster`."""
-        return _FASTER * math.sqrt(self.width) if name == "threshold" else 1.0
+        return _FASTER * math.sqrt(self.setting.width) if name == "threshold" else 1.0
 
     def begin(self, before: torch.Tensor, p: Parameters) -> None:
         """See `Sparsity.begin`."""
@@ -71,7 +71,7 @@ class JumpReluSparsity(Sparsity):
         if self.recipe.coefficient is not None:
             return self.recipe.coefficient
         k = self.recipe.k
-        return self.spread * 2 * (self.numbers["l0"] / k - 1) / k
+        return self.setting.spread * 2 * (self.numbers["l0"] / k - 1) / k
 
     def keep(self, p: Parameters) -> None:
         """See `Sparsity.keep`."""

@@ -4,39 +4,58 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.sparse import csc_array, csr_array
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-_AT_ONCE = 2**23
 
 
-def areas(scores: npt.NDArray[np.floating], positive: Bools) -> Floats:
+def areas(scores: csr_array, positive: Bools) -> Floats:
     """The chance that a positive sample scores higher than a negative one; ties count half.
 
-    D. Bamber, "The area above the ordinal dominance graph", J. Math. Psychol. 12 (1975).
+    D. Bamber, "The area above the ordinal dominance graph", J. Math. Psychol. 12 (1975). Only what
+    is not zero is sorted: all zeros of a feature share a rank.
 
     Args:
-        scores: `[samples, features]`.
+        scores: Sparse `[samples, features]`.
         positive: `[samples, values]`: for each value, which samples have it.
 
     Returns:
         float64 `[values, features]`; NaN where all samples are positive, or none is.
 
-    >>> scores, positive = np.array([[1.0], [2.0], [2.0]]), np.array([[False], [True], [False]])
+    >>> scores, positive = csr_array([[0.0], [2.0], [2.0]]), np.array([[False], [True], [False]])
     >>> float(areas(scores, positive)[0, 0])
     0.75
     """
+    table = csc_array(scores, copy=True)
+    table.eliminate_zeros()
+    own, zeros = _ranks(table)
     count = positive.sum(0).astype(np.float64)[:, None]
     others = len(positive) - count
-    found = np.empty((positive.shape[1], scores.shape[1]))
-    step = max(1, _AT_ONCE // max(1, len(scores)))
-    for start in range(0, scores.shape[1], step):
-        ranks = rankdata(scores[:, start : start + step], axis=0)
-        found[:, start : start + step] = positive.T.astype(np.float64) @ ranks
+    above = csc_array((own - np.repeat(zeros, np.diff(table.indptr)), table.indices, table.indptr),
+                      shape=table.shape)  # fmt: skip
+    total = np.asarray((above.T @ positive.astype(np.float64)).T) + count * zeros
     with np.errstate(divide="ignore", invalid="ignore"):
-        result: Floats = (found - count * (count + 1) / 2) / (count * others)
-    return result
+        found: Floats = (total - count * (count + 1) / 2) / (count * others)
+    return found
+
+
+def _ranks(table: csc_array) -> tuple[Floats, Floats]:
+    """The rank of each stored value among all of its column, and of each column's zeros."""
+    stored = np.diff(table.indptr)
+    column = np.repeat(np.arange(table.shape[1]), stored)
+    order = np.lexsort((table.data, column))
+    values, columns = table.data[order], column[order]
+    new = np.r_[True, (values[1:] != values[:-1]) | (columns[1:] != columns[:-1])][: len(values)]
+    run = np.cumsum(new) - 1
+    place = np.arange(len(values)) - table.indptr[columns] + 1.0
+    mean = np.bincount(run, place) / np.maximum(np.bincount(run), 1)
+    ranks = np.empty(len(values))
+    ranks[order] = mean[run]
+    none = table.shape[0] - stored
+    below = np.bincount(column[table.data < 0], minlength=table.shape[1])
+    ranks += np.where(table.data > 0, none[column], 0)
+    return ranks, below + (none + 1) / 2
 
 
 def resampled(scores: npt.NDArray[np.floating], positive: Bools, weights: Floats) -> Floats:

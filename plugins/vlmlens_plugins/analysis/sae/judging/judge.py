@@ -230,10 +230,11 @@ class _Judging:
         """What features tell; of the untrained dictionary the mean over all that were drawn."""
         draws = next((each.draws for each in self.settings if each.draws[0] == name), (name,))
         peaks = [(self.learn.seen[each].peaks, self.held.seen[each].peaks) for each in draws]
+        told = [singles(tested, learn, held, drawn) for learn, held in peaks]
         found, sparse = {}, {}
         for each in tested:
-            told = [singles(each, learn, held, drawn) for learn, held in peaks]
-            found[each.name] = averaged(told, drawn) if len(told) > 1 else told[0]
+            own = [one[each.name] for one in told]
+            found[each.name] = averaged(own, drawn) if len(own) > 1 else own[0]
             sparse[each.name] = mean_probed(
                 [probed(each, learn, held, dense[each.name]) for learn, held in peaks]
             )
@@ -249,7 +250,7 @@ class _Judging:
         if self._role(name) is Role.SAE:
             return {}
         learn, held = (part.seen[_free(name)].peaks for part in (self.learn, self.held))
-        return {each.name: singles(each, learn, held, drawn) for each in tested}
+        return singles(tested, learn, held, drawn)
 
     def _densities(self, name: str) -> dict[str, Floats]:
         counts = self.held.spread.count.sum(0)

@@ -18,7 +18,6 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 SAMPLES = 4096
 _FEWEST = 3
-_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +56,59 @@ class Singles:
     drawn: Floats
 
 
-def singles(concept: Concept, learn: Peaks, held: Peaks, groups: Resampling) -> Singles:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """For each value of a concept, the feature that tells it best in the samples to learn from.
+
+    Args:
+        features: int64 `[values]`; -1: no feature fires in 3 samples.
+        learnt: float64 `[values]`: its AUC there.
+    """
+
+    features: npt.NDArray[np.int64]
+    learnt: Floats
+
+
+def singles(
+    concepts: Sequence[Concept], learn: Peaks, held: Peaks, groups: Resampling
+) -> dict[str, Singles]:
     """Choose features by the samples to learn from, and measure them in the held-out ones.
 
     A sample's score is the largest code among its rows. A feature stands for a value if it fires
     more strongly where the value holds.
 
     Args:
-        concept: The concept.
+        concepts: The concepts.
         learn: What the features do in the samples to learn from.
         held: The same of the held-out samples.
         groups: Of the held-out samples.
+
+    Returns:
+        By name of the concept.
     """
-    rows, positive = having(concept, learn.samples)
-    features, values = _best(learn.largest[rows], positive)
+    chosen = choices(concepts, learn)
+    return {each.name: _single(each, chosen[each.name], held, groups) for each in concepts}
+
+
+def choices(concepts: Sequence[Concept], learn: Peaks) -> dict[str, Choice]:
+    """The best features by concept; those of the same samples are looked for together."""
+    together: dict[tuple[int, ...], list[tuple[Concept, Bools]]] = {}
+    for each in concepts:
+        places, positive = having(each, learn.samples)
+        together.setdefault(tuple(places), []).append((each, positive))
+    found = {}
+    for rows, members in together.items():
+        whole = np.concatenate([positive for _, positive in members], 1)
+        features, learnt = _best(learn.largest[list(rows)], whole)
+        ends = np.cumsum([positive.shape[1] for _, positive in members])
+        parts = zip(np.split(features, ends[:-1]), np.split(learnt, ends[:-1]), strict=True)
+        for (each, _), part in zip(members, parts, strict=True):
+            found[each.name] = Choice(*part)
+    return found
+
+
+def _single(concept: Concept, chosen: Choice, held: Peaks, groups: Resampling) -> Singles:
+    features, values = chosen.features, chosen.learnt
     places, held_out = having(concept, held.samples)
     scores = np.zeros((len(places), len(features)), np.float32)
     known = features >= 0
@@ -130,13 +168,8 @@ def _best(largest: csr_array, positive: Bools) -> tuple[npt.NDArray[np.int64], F
     """For each value the feature of the largest AUC, -1 if none can be had, and that AUC."""
     table = largest.tocsc()
     alive = np.flatnonzero(np.diff(table.indptr) >= _FEWEST)
-    features = np.full(positive.shape[1], -1)
-    values = np.full(positive.shape[1], 0.5)
-    for start in range(0, len(alive), _AT_ONCE):
-        some = alive[start : start + _AT_ONCE]
-        found = areas(table[:, some].toarray(), positive)
-        top = found.argmax(1)
-        best = found[np.arange(len(top)), top]
-        better = (best > values) | (features < 0)
-        features[better], values[better] = some[top[better]], best[better]
-    return features, values
+    if not len(alive):
+        return np.full(positive.shape[1], -1), np.full(positive.shape[1], 0.5)
+    found = areas(table[:, alive], positive)
+    top = found.argmax(1)
+    return alive[top], found[np.arange(len(top)), top]

@@ -12,6 +12,9 @@ from vlmlens.errors import DataError, DataNotFound
 from vlmlens.report.files import plain
 from vlmlens.results import FeaturePage
 
+_DAMAGED = (
+    OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError,
+)  # fmt: skip
 _OWN = re.compile(r"[0-9]+\.json")
 
 
@@ -46,7 +49,7 @@ def read_page(path: Path) -> FeaturePage:
         return FeaturePage.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise DataNotFound(f"There is no file {str(path)!r}.", subject=str(path)) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{str(path)!r} holds no page of a feature: {error}.",
             subject=str(path),
