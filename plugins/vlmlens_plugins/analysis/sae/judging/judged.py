@@ -168,10 +168,10 @@ class Compared:
 
     @property
     def word(self) -> Word:
-        """Whether the SAE is better."""
+        """Whether the SAE is better: significantly, and with an interval that excludes 0."""
         if not np.isfinite(self.p):
             return Word.UNKNOWN
-        if self.p >= _ALPHA:
+        if self.p >= _ALPHA or self.difference.low <= 0 <= self.difference.high:
             return Word.NO_BETTER
         return Word.BETTER if self.difference.value > 0 else Word.WORSE
 
