@@ -1,7 +1,8 @@
 """What feeding an SAE from a store costs beside rows in memory, and how far memory grows.
 
-`feeding`: the same SAE is trained from a tensor and from an LMDB store, in turn, step by step; the
-buffer is small, so that blocks are read all the time. `scale`: a process trains on few rows and
+`feeding`: an SAE is trained from a tensor and from an LMDB store in turn, step by step, so that
+whatever else runs hits both; the buffer is small, so that every second step from the store begins
+to read a block. `scale`: a process trains on few rows and
 one on many, all of them once, from a store; what counts is the memory that is the process's own
 (the store's pages are the system's, which takes them back when it needs them).
 
@@ -12,6 +13,7 @@ one on many, all of them once, from a store; what counts is the memory that is t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -19,16 +21,27 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks._compare import Target, Times, ratios, verdicts
+from benchmarks._compare import Target, Times, ratios, table, verdicts
 from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
 from vlmlens.registry import Registry
 from vlmlens.stores.opening import open_named
-from vlmlens_plugins.sae import Feed, Recipe, Shuffled, StoredRows, TensorFeed, train
+from vlmlens_plugins.sae import (
+    Batch,
+    Feed,
+    Recipe,
+    Shuffled,
+    Statistics,
+    StoredRows,
+    TensorFeed,
+    train,
+)
 
 _COLUMN, _EACH, _BLOCK = "x/image", 64, 64
 _SMALL_WIDTH, _SMALL_FEATURES = 128, 256
@@ -38,7 +51,7 @@ def main() -> None:
     """Print each number with its target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("feeding", "scale"))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--features", type=int, default=8192)
     parser.add_argument("--rows", type=int, nargs=2, default=(200_000, 1_000_000))
@@ -55,30 +68,62 @@ def main() -> None:
     print(verdicts(targets))
 
 
-def feeding(rounds: int = 2, width: int = 1024, features: int = 8192) -> list[Target]:
-    """Time per step from LMDB over time per step from memory: the median over rounds.
+def feeding(rounds: int = 7, width: int = 1024, features: int = 8192) -> list[Target]:
+    """Time of steps from LMDB over time of steps from memory: the median over rounds.
 
     Args:
-        rounds: How often each trains.
+        rounds: Of two steps from each, after one that is not counted.
         width: Of a row.
         features: Of the SAE; k is 32, a batch has 4096 rows.
     """
-    batch, steps = 4096, 9
+    batch = 4096
     with tempfile.TemporaryDirectory() as place:
         rows = _written(Path(place), 12 * batch, width)
-        times = {"memory": Times(), "lmdb": Times()}
         with open_named(Registry.default(), "lmdb", place, mode="r") as store:
             stored = StoredRows(store, _COLUMN, store.ids(_COLUMN))
-            for _ in range(rounds):
-                feeds: dict[str, Feed] = {
-                    "memory": TensorFeed(rows, batch=batch),
-                    "lmdb": Shuffled(stored, batch=batch, buffer=4 * batch),
-                }
-                for name, feed in feeds.items():
-                    _timed(feed, features, steps, times[name])
-    wall = statistics.median(ratios(times["lmdb"], times["memory"], "wall"))
-    cpu = statistics.median(ratios(times["lmdb"], times["memory"], "cpu"))
+            feed = _InTurn(
+                TensorFeed(rows, batch=batch), Shuffled(stored, batch=batch, buffer=4 * batch)
+            )
+            steps = 4 * (rounds + 1) + 1
+            train([Recipe(features, "topk", 32)], feed, rows=steps * batch, device="cpu")
+    memory, lmdb = feed.times(rounds)
+    print(table({"memory": memory, "lmdb": lmdb}, "memory", per=2, unit="step"))
+    wall, cpu = (statistics.median(ratios(lmdb, memory, kind)) for kind in ("wall", "cpu"))
     return [Target("feeding from LMDB over memory", wall, 1.05, cpu=cpu)]
+
+
+class _InTurn:
+    """Batches of two feeds in turn; how long each takes until the next batch is asked for."""
+
+    def __init__(self, *feeds: Feed) -> None:
+        self._feeds = feeds
+        self._begun: list[tuple[float, float]] = []
+        self.widths, self.batch = feeds[0].widths, feeds[0].batch
+
+    def statistics(self) -> tuple[Statistics, ...]:
+        return self._feeds[0].statistics()
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = [iter(feed) for feed in self._feeds]
+        for one in itertools.cycle(batches):
+            self._begun.append((time.perf_counter(), time.process_time()))
+            yield next(one)
+
+    def times(self, rounds: int) -> list[Times]:
+        """Of each feed, two steps together; the first two are left out."""
+        found = [Times(), Times()]
+        taken = np.diff(np.array(self._begun), axis=0)[4 : 4 + 4 * rounds]
+        for of_round in taken.reshape(rounds, 2, 2, 2).sum(1):
+            for times, (wall, cpu) in zip(found, of_round, strict=True):
+                times.wall.append(float(wall))
+                times.cpu.append(float(cpu))
+        return found
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        del state
 
 
 def scale(few: int = 200_000, many: int = 1_000_000) -> list[Target]:
@@ -98,23 +143,6 @@ def scale(few: int = 200_000, many: int = 1_000_000) -> list[Target]:
     return [
         Target(f"memory for {many} rows over {few}", grown[1]["own"] / grown[0]["own"], 1.05),
     ]
-
-
-def _timed(feed: Feed, features: int, steps: int, times: Times) -> None:
-    """The steps after the first one, which waits for the first block."""
-    begun: list[tuple[float, float]] = []
-
-    def progress(done: int, total: int) -> None:
-        del done, total
-        begun.append((time.perf_counter(), time.process_time()))
-
-    train(
-        [Recipe(features, "topk", 32)], feed, rows=steps * feed.batch, device="cpu",
-        progress=progress,
-    )  # fmt: skip
-    (wall, cpu), (last_wall, last_cpu) = begun[0], begun[-1]
-    times.wall.append(last_wall - wall)
-    times.cpu.append(last_cpu - cpu)
 
 
 def _memory(place: Path, rows: int) -> dict[str, float]:

@@ -3,7 +3,8 @@
 All train the same TopK SAE from the same start on the same rows, each in a process of its own, a
 few steps at a time in turn, so that whatever else runs hits all of them. The dense loop has the
 same mathematics as ours and keeps whole codes; SAELens (from another environment: `--saelens
-PYTHON`) weighs codes by decoder norms instead of keeping these at 1, and clips gradients.
+PYTHON`) weighs codes by decoder norms instead of keeping these at 1, and clips gradients. How rows
+from a store compare with rows in memory is in `_sae_feeding`.
 
     python -m benchmarks.sae --saelens ~/saelens/bin/python
 """
@@ -19,26 +20,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks._compare import Target, Times, ratios, table, verdicts
+from benchmarks._sae_feeding import feeding, scale
 
+_PARTS = ("throughput", "memory", "feeding", "scale")
 _WORKER = Path(__file__).with_name("_sae_worker.py")
 
 
 def main() -> None:
     """Print times, losses and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("throughput", "memory"), nargs="+")
+    parser.add_argument("--only", choices=_PARTS, nargs="+")
     parser.add_argument("--saelens", help="a python that can import sae_lens")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=1, help="in each round")
     parser.add_argument("--shape", default="1024,8192,32,4096", help="width,features,k,batch")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
-    asked = chosen.only or ("throughput", "memory")
+    asked = chosen.only or _PARTS
     size = [*chosen.shape.split(","), str(chosen.threads)]
     targets: list[Target] = []
     if {"throughput", "memory"} & set(asked):
         ways = run(size, chosen.saelens, chosen.rounds, chosen.steps)
         targets += report(ways, asked, chosen.rounds * chosen.steps, int(size[3]))
+    if "feeding" in asked:
+        targets += feeding(chosen.rounds, int(size[0]), int(size[1]))
+    if "scale" in asked:
+        targets += scale()
     print(verdicts(targets))
 
 

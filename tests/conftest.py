@@ -26,6 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile("vlmlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vlmlens")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else actors wait for all other tests
 
 if TYPE_CHECKING:
     from vlmlens.abc import ModelAdapter

@@ -96,7 +96,7 @@ class FeaturePage:
         rows: How many rows that share is of.
         name: What it stands for, where there is evidence; else "".
         edges: Of the histogram of its codes where it fires, `[bins + 1]`, rising.
-        counts: Rows in each bin, `[bins]`.
+        counts: Rows in each bin, `[bins]`, of `counted` rows.
         samples: Samples where it is strongest, and others.
         labels: What it separates, best first.
         raised: Output tokens that it raises most, with how much.
@@ -106,6 +106,7 @@ class FeaturePage:
         modality: The share of its codes by kind of row: image, text.
         told: What the user's own explainer says of it; else "".
         explainer: Which explainer that is.
+        counted: How many rows the histogram is of.
     """
 
     number: int
@@ -125,6 +126,7 @@ class FeaturePage:
     modality: Mapping[str, float] = field(default_factory=dict)
     told: str = ""
     explainer: str = ""
+    counted: int = 0
 
     def __post_init__(self) -> None:
         for problem in _problems(self):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from vlmlens.abc import EditedRows, Intervention, Options
+from vlmlens.abc import EditedRows, EditPlace, Intervention, Options
+from vlmlens.compose.edit_check import check_edits
 from vlmlens.errors import DataNotFound, EditError, SpecError, UnknownPlugin
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.testing import InterventionTests
+from vlmlens.testing.model import TinyLlava, request, tiny_model
 from vlmlens.tokens import Selector
 from vlmlens_plugins.edits import checks
 from vlmlens_plugins.edits.directions import Add, AddOptions, Clamp, ClampOptions, ProjectOut
@@ -239,6 +241,35 @@ def test_an_intervention_in_a_file(tmp_path: Path) -> None:
     (suite,) = find_suites(registry, f"{path}:Turned")
     assert issubclass(suite.checks, InterventionTests)
     assert {result.outcome for result in suite.checks().run_checks()} == {"passed"}
+
+
+class Placed(Intervention):
+    """Belongs to one block, and remembers where it was to be used."""
+
+    seen: ClassVar[list[str]] = []
+
+    def check_place(self, place: EditPlace) -> None:
+        assert place.describe()["class"]
+        self.seen.append(place.column)
+        if place.site.name != "llm.block.0":
+            raise EditError(f"{place.text!r} is for the first block.", subject=place.text)
+
+    def change(self, rows: torch.Tensor, about: EditedRows) -> torch.Tensor:
+        return rows + 1
+
+
+def test_an_intervention_may_refuse_a_place() -> None:
+    vlm, placed = tiny_model(), Placed(Options())
+    Placed.seen.clear()
+    with vlm.edited([placed.at("llm.block.0", "image[2:]")]):
+        assert Placed.seen == ["llm.block.0/image[2:]"]
+    anywhere = placed.at("llm.block.*", "last", text="everywhere")
+    with pytest.raises(EditError, match="'everywhere' is for the first block"):
+        vlm.edit_always([anywhere])
+    assert Placed.seen[1:] == ["llm.block.0/last", "llm.block.1/last"]
+    assert not vlm.active_edits
+    with pytest.raises(EditError, match="first block"):
+        check_edits([anywhere], TinyLlava.skeleton(request()), [Sample("a", "?")], None)
 
 
 def test_names_that_are_none() -> None:

@@ -51,6 +51,7 @@ def test_a_clicked_patch_leads_to_the_features_that_fire_there(
     assert page.locator(".list button i").all_inner_texts() == ["2", "1.5"]
     assert page.locator(".found").inner_text() == "Fires in patch 6 of demo-0-color:"
     assert page.locator(".list").bounding_box()["y"] >= 0
+    assert page.locator("rect.chosen").count() == 1
     page.locator(".list button").first.click()
     assert page.locator(".feature-page h4").inner_text().startswith("Feature 40")
     click_patch(page, 3, 3)
@@ -58,6 +59,7 @@ def test_a_clicked_patch_leads_to_the_features_that_fire_there(
     assert "none of these features" in page.locator(".found").inner_text()
     page.locator(".clear").click()
     assert listed(page) == ["7", "40", "41"]
+    assert page.locator("rect.chosen").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -118,6 +120,8 @@ def test_lists_and_pictures_are_used_with_the_keyboard(show: report.Open) -> Non
     assert tip.inner_text() == "patch 6: 2"
     page.keyboard.press("Enter")
     assert listed(page) == ["40", "7"]
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text() == "patch 7: 1.75", "the picture keeps the focus"
 
 
 def test_what_fires_is_bright_and_the_rest_is_dark(show: report.Open) -> None:

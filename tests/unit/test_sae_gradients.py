@@ -97,14 +97,14 @@ def _gated(h: torch.Tensor, p: Tensors, y: torch.Tensor, made: Learner) -> Any:
 
 def _jumprelu(h: torch.Tensor, p: Tensors, y: torch.Tensor, made: Learner) -> Any:
     """Straight-through estimators written as surrogate terms with the right derivatives."""
-    width, theta = BANDWIDTH * made.sparsity.unit, p["threshold"]
+    width, theta = BANDWIDTH * made.sparsity.setting.unit, p["threshold"]
     near = ((h - theta).abs() < width / 2).double().detach()
     above = (h > theta).double()
     slide = theta - theta.detach()
     z = h * above - (theta.detach() / width) * near * slide
     fired = (above - near * slide / width).sum(1).mean()
     weight = made.recipe.coefficient
-    penalty = weight * fired if weight else made.sparsity.spread * (fired / K - 1) ** 2
+    penalty = weight * fired if weight else made.sparsity.setting.spread * (fired / K - 1) ** 2
     return z @ p["decoder"] + p["b_dec"] - y, penalty
 
 

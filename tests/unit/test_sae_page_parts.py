@@ -16,13 +16,14 @@ from vlmlens.abc import ModelAdapter
 from vlmlens.errors import BrokenPlugin, DataError, DataNotFound, UnknownPlugin, VlmlensError
 from vlmlens.results import FeatureMap, FeaturePage, FeatureSample
 from vlmlens.samples import Sample
-from vlmlens.tokens import TokenKind, TokenLayout
+from vlmlens.tokens import PatchGrid, TokenKind, TokenLayout
 from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.pages import Explainer, Looking, pages, read_page, write_pages
-from vlmlens_plugins.analysis.sae.pages.pictured import tokens, views
+from vlmlens_plugins.analysis.sae.pages.histograms import EDGES, histograms
+from vlmlens_plugins.analysis.sae.pages.pictured import maps, tokens, views
 from vlmlens_plugins.analysis.sae.pages.written import written
-from vlmlens_plugins.analysis.sae.peaks import EDGES, peaks
+from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.sae import About, Relu, Sae, TensorRows, TopK
 from vlmlens_plugins.sae.feeding.layouts import row_layouts
 
@@ -115,7 +116,7 @@ def test_tokens_are_shown_in_context_with_their_codes(text_world: Looking) -> No
         assert "[64 image rows]" in each.tokens
         assert each.values[each.tokens.index("[64 image rows]")] is None
         assert sum(len(one.boxes) for one in each.maps) == 0
-        assert each.facts["prompt"].endswith(" object:")
+        assert "prompt" not in each.facts
     assert [len(each.maps[0].boxes) for each in by_number[1].samples] >= [63]
 
 
@@ -140,10 +141,33 @@ def test_rows_that_are_no_tokens_are_named_only_where_they_fire(vlm: ModelAdapte
     assert found == (["[row 1, no patch]", "[2 image rows]"], [2.0, None])
 
 
+def test_tiles_and_images_have_their_own_patches() -> None:
+    cells = [(0, "tile 0", 0.0), (0, "tile 1", 0.5), (0, "global", 0.0), (1, "image", np.nan)]
+    box = np.array([[left, 0, left + 0.5, 1] for *_, left in cells], np.float32)
+    zero = np.zeros(4, np.int64)
+    grid = PatchGrid(np.array([image for image, *_ in cells]), tuple(view for _, view, _ in cells),
+                     zero, zero, zero + 1, zero + 1, box)  # fmt: skip
+    kinds = np.array([TokenKind.TEXT, *[TokenKind.IMAGE] * 4], np.uint8)
+    own = views(TokenLayout(np.arange(5), kinds, np.zeros(5, np.int64), grid))
+    assert [(one.image, one.view, one.rows.tolist(), one.boxes) for one in own] == [
+        (0, "tile 0", [1], [(0, 0, 0.5, 1)]),
+        (0, "tile 1", [2], [(0.5, 0, 1, 1)]),
+        (0, "global", [3], [(0, 0, 0.5, 1)]),
+        (1, "image", [4], [None]),
+    ]
+    found = maps(own, np.array([9, -1, 2, 0, 3], np.float32))
+    assert [(one.view, one.values) for one in found] == [
+        ("tile 0", []), ("tile 1", [2.0]), ("global", []), ("image", [3.0]),
+    ]  # fmt: skip
+
+
 def test_codes_are_counted_by_size_whatever_their_sign_and_size() -> None:
     sae = Sae(*(torch.eye(3), torch.zeros(3)) * 2, TopK(3, rectified=False))
     rows = torch.tensor([[1.5, -2.0, 1e-12], [1.0, 3.0, 1e12], [2.0, 0.0, 0.0]])
-    found = peaks(sae, TensorRows(rows, [2, 1, 0]), [0, 1, 2])
+    kept = TensorRows(rows, [2, 1, 0])
+    found = histograms(sae, kept, peaks(sae, kept, [0, 1, 2]), [0, 1, 2], 0)
+    assert found.rows == 3
+    assert found.of(0) == ([1.0, 1.414, 2.0, 2.828], [1, 1, 1])
     edges = EDGES.round(6).tolist()
     assert found.sizes.sum(1).tolist() == [3, 1, 2]
     for low, count in ((1.0, 1), (round(2**0.5, 6), 1), (2.0, 1)):
@@ -161,24 +185,25 @@ PAGE = FeaturePage(
 
 def test_pages_are_files_and_earlier_ones_are_removed(tmp_path: Path) -> None:
     kept = tmp_path / "features" / "notes.txt"
-    first = write_pages(tmp_path, [PAGE, replace(PAGE, number=8)])
+    first = write_pages(tmp_path / "features", [PAGE, replace(PAGE, number=8)])
     kept.write_text("mine")
     assert [path.relative_to(tmp_path).as_posix() for path in first] == [
         "features/7.json", "features/8.json",
     ]  # fmt: skip
-    write_pages(tmp_path, [PAGE])
+    write_pages(tmp_path / "features", [PAGE])
     assert sorted(path.name for path in kept.parent.iterdir()) == ["7.json", "notes.txt"]
     again = read_page(first[0])
     assert again.samples[0].maps[0].boxes == [None]
     assert again.nearest == ((3, 0.5),)
     write_pages(tmp_path / "b", [again])
-    assert (tmp_path / "b/features/7.json").read_bytes() == first[0].read_bytes()
+    assert (tmp_path / "b/7.json").read_bytes() == first[0].read_bytes()
 
 
 def broken(text: str) -> Any:
     data = json.loads(text)
     yield "[1]"
     yield "no JSON"
+    yield "[" * 100_000
     yield text[:-20]
     yield "\udc80"
     changes: list[dict[str, Any]] = [
@@ -198,6 +223,8 @@ def test_a_damaged_file_is_refused_and_nothing_else_is_raised(tmp_path: Path) ->
             read_page(path)
     with pytest.raises(DataNotFound):
         read_page(tmp_path / "none.json")
+    with pytest.raises(DataError, match="holds no page"):
+        read_page(tmp_path)
 
 
 SAYS = """
@@ -304,3 +331,14 @@ def test_a_sample_without_rows_and_a_single_held_out_sample(text_world: Looking)
     empty = pages(replace(text_world, rows=rows, learn=learn, held=none))
     assert {(page.density, len(page.samples)) for page in empty.pages} == {(0.0, 0)}
     assert isinstance(text_world.sae.activation, Relu)
+
+
+def test_a_pooled_column_shows_the_prompt(vlm: ModelAdapter, scenes: list[Sample]) -> None:
+    column, sae = "llm.block.1/last", sae_of(torch.eye(WIDTH)[:4])
+    rows = TensorRows(torch.rand(len(scenes), WIDTH), None, column)
+    divided, options = split(scenes, column, 0.5, 0), SaeOptions(pages=2, permutations=99)
+    learn, held = (peaks(sae, rows, part) for part in (divided.learn, divided.held))
+    found = pages(Looking(sae, column, rows, learn, held, scenes, divided, options, 0, vlm))
+    for each in found.pages[0].samples:
+        assert (len(each.tokens), each.values) == (1, [each.value])
+        assert each.facts["prompt"] in {one.prompt for one in scenes}

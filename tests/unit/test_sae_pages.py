@@ -20,9 +20,10 @@ from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.pages import Looking, pages
 from vlmlens_plugins.analysis.sae.pages.choosing import chosen
+from vlmlens_plugins.analysis.sae.pages.histograms import EDGES
 from vlmlens_plugins.analysis.sae.pages.shown import narrowed, row_codes, shown
 from vlmlens_plugins.analysis.sae.pages.units import units_of
-from vlmlens_plugins.analysis.sae.peaks import EDGES, peaks
+from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.sae import Gated, JumpRelu, Relu, Sae, TensorRows, TopK
 
@@ -175,10 +176,9 @@ def test_held_out_labels_play_no_part_in_the_choice(world: World, figure: Figure
 
 def test_reasons_and_random_features_are_there(figure: Figure) -> None:
     reasons = [page.why for page in figure.pages]
-    assert sum(why.startswith("best for") for why in reasons) == 6
-    assert sum(why.startswith("strongest") for why in reasons) == 2
-    assert sum(why.startswith("densest") for why in reasons) == 1
-    assert sum(why.startswith("drawn at random") for why in reasons) == 3
+    assert sum(why.startswith("best for") for why in reasons) == 10
+    assert sum(why.startswith("strongest") for why in reasons) == 1
+    assert sum(why.startswith("drawn at random") for why in reasons) == 1
     assert len(figure.pages) == len({page.number for page in figure.pages}) == 12
     assert any("photographer" in why for why in reasons)
     assert DEAD not in {page.number for page in figure.pages}
@@ -193,6 +193,7 @@ def test_numbers_of_a_page_are_those_of_its_rows(world: World, figure: Figure) -
         assert page.rows == len(own)
         assert page.density == pytest.approx((own != 0).mean())
         assert sum(page.counts) == (own > 0).sum()
+        assert page.counted == len(own)
         inside = ((own >= page.edges[0]) & (own < page.edges[1])).sum()
         assert page.counts[0] == inside
         assert set(np.array(page.edges).round(6)) <= set(
@@ -224,7 +225,7 @@ def test_each_sample_of_a_page_is_of_another_group(samples: list[Sample]) -> Non
         }
         & {(group, label) for group in groups for label in units.names}
     )
-    values = units.values(world.looking.held).toarray()
+    values = units.values(world.looking.held.largest).toarray()
     assert np.allclose(units.means.sum(1), 1)
     assert values.shape == (len(units.labels), WIDTH)
 
@@ -302,3 +303,21 @@ def test_rows_that_no_layout_explains_are_shown_without_a_picture(
     assert not any(each.maps for page in found.pages for each in page.samples)
     (text,) = said
     assert "is not known" in text
+
+
+def test_what_else_fires_is_kept_for_so_many_patches_and_pictures_stay(
+    world: World, figure: Figure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmlens_plugins.analysis.sae.pages.making._MOST_PATCHES", 5 * PATCHES)
+    found = pages(world.looking)
+    kept = [scene.sample for scene in found.scenes if scene.places]
+    assert len(kept) == 5
+    assert set(kept) <= {page.samples[0].sample for page in found.pages}, "first ones first"
+    assert [page.samples for page in found.pages] == [page.samples for page in figure.pages]
+
+
+def test_many_features_are_looked_through_in_parts(
+    world: World, figure: Figure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmlens_plugins.analysis.sae.pages.choosing._AT_ONCE", 3)
+    assert pages(replace(world.looking, vlm=None)).pages[0].why == figure.pages[0].why

@@ -17,6 +17,7 @@ from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
 from vlmlens.errors import (
     ColumnNotFound,
     DataError,
+    MissingAnnotation,
     OutOfMemory,
     SelectorError,
     SpecError,
@@ -185,6 +186,18 @@ def test_what_is_kept_is_what_the_same_samples_gave(
     assert len(calls) == done + 1, "other company"
     near.read([3, 6])
     assert len(calls) == done + 2, "there is no room for more"
+
+
+def test_samples_without_images_have_rows_of_text(vlm: ModelAdapter, some: list[Sample]) -> None:
+    image, text = Passes(vlm, [IMAGE, ALL], some).rows()
+    assert [len(one) for one in image.read([11, 3, 11])] == [0, 64, 0]
+    found = text.read([11, 3, 11])
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[0], traced(vlm, some[11], ALL), atol=2e-5, rtol=1e-4)
+    assert [len(one) for one in image.read([11])] == [0]
+    with pytest.raises(MissingAnnotation, match="none of 1 samples has an image"):
+        Passes(vlm, [ALL, IMAGE], some[11:])
+    assert ModelRows(vlm, ALL, some[11:]).width == 128
 
 
 def test_edits_hold_in_the_thread_that_reads_ahead(vlm: ModelAdapter, some: list[Sample]) -> None:

@@ -148,8 +148,8 @@ def _ask_for_pictures(made: _Made) -> None:
 
 def _images(each: FeatureSample, made: _Made) -> list[int]:
     place = made.scene.get(each.sample)
-    known = made.figure.scenes[place].places if place is not None else each.maps
-    return list(dict.fromkeys(one.image for one in known))
+    known = made.panels[place] if place is not None else []
+    return list(dict.fromkeys(one.image for one in known or each.maps))
 
 
 def _page(page: FeaturePage, made: _Made) -> dict[str, Any]:
@@ -161,6 +161,7 @@ def _page(page: FeaturePage, made: _Made) -> dict[str, Any]:
         "rows": page.rows,
         "edges": [rounded(edge, 3) for edge in page.edges],
         "counts": list(page.counts),
+        "counted": page.counted,
         "samples": [_sample(each, made) for each in page.samples],
         "labels": [
             [made.word(each.target), made.word(each.label), rounded(each.auc), each.shuffled,
@@ -187,7 +188,8 @@ def _facts(facts: Mapping[str, str], made: _Made) -> list[list[int]]:
 
 def _sample(each: FeatureSample, made: _Made) -> dict[str, Any]:
     place = made.scene.get(each.sample)
-    panels = made.panels[place] if place is not None else panels_of(each.maps)
+    known = made.panels[place] if place is not None else []
+    panels = known or panels_of(each.maps)
     return {
         "sample": made.word(each.sample),
         "scene": place,

@@ -108,10 +108,9 @@ def _edit_with_whole_paths(text: str) -> str:
 
     def whole(value: str) -> str:
         run, at, column = value.rpartition("@")
-        if at and run and Path(_expanded(run)).exists():
+        if at and run and _exists(run):
             return f"{Path(_expanded(run)).absolute()}@{column}"
-        named = not _NUMBER.fullmatch(value) and Path(_expanded(value)).exists()
-        return _whole(value) if value and named else value
+        return value if _NUMBER.fullmatch(value) or not _exists(value) else _whole(value)
 
     found = replace(
         edit,
@@ -136,7 +135,7 @@ def reach_of(spec: RunSpec) -> dict[str, str]:
     if "://" in spec.storage:
         found["storage"] = spec.storage
     named = [spec.model, *(v for v in spec.options.adapter.values() if "/" in str(v))]
-    if away := [str(each) for each in named if each and not os.path.exists(_expanded(str(each)))]:  # noqa: PTH110 - too long a name is no error
+    if away := [str(each) for each in named if each and not _exists(str(each))]:
         found["model"] = ", ".join(away)
     for edit in _edits_of(spec):
         if any("/" in value for value in (*edit.positional, *edit.named.values())):
@@ -227,6 +226,10 @@ def _whole(name: str) -> str:
     found = FILE_END.search(name)
     end = found.end() if found else len(name)
     return f"{Path(_expanded(name[:end])).absolute()}{name[end:]}"
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(_expanded(path))  # noqa: PTH110 - too long a name is no error
 
 
 def _expanded(path: str) -> str:

@@ -18,9 +18,7 @@ from vlmlens.abc import EditedRows, EditPlace
 from vlmlens.errors import DataNotFound, EditError
 from vlmlens.tokens import Selector
 from vlmlens_plugins.sae import Gated, JumpRelu, Sae, TopK, check_belongs, open_sae
-
-LARGEST = "largest"
-"""In `About.trained`: the largest code of each feature in training, a list of numbers."""
+from vlmlens_plugins.sae.about import LARGEST
 
 _SEVERAL = re.compile(r"\s*\[?\s*([0-9]+(?:\s*[+,]\s*[0-9]+)*)\s*\]?\s*")
 
@@ -34,7 +32,7 @@ def parsed_features(value: Any) -> Any:
     if isinstance(value, str):
         match = _SEVERAL.fullmatch(value)
         if match is None:
-            return value
+            raise ValueError("expected a number of 0 or more, or several: 12+40")
         value = [int(one) for one in re.split(r"[+,]", match[1])]
     several = [value] if isinstance(value, int) and not isinstance(value, bool) else value
     return tuple(dict.fromkeys(several)) if isinstance(several, list | tuple) else several
@@ -203,6 +201,6 @@ def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
         path.stat()
         folder = path if path.is_dir() else path.parent
         stats = [(each.name, each.stat()) for each in sorted(folder.iterdir()) if each.is_file()]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null byte
         return ()
     return tuple((name, one.st_size, one.st_mtime_ns) for name, one in stats)

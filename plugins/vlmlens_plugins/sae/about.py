@@ -8,6 +8,9 @@ from typing import Any
 
 from vlmlens._display import brief
 
+LARGEST = "largest"
+"""In `About.trained`, where it is known: the largest code of each feature in training."""
+
 
 @dataclass(frozen=True, slots=True)
 class About:

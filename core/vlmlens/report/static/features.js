@@ -21,7 +21,7 @@ function percent(share) {
 /* Pages of single features: a list to search, and all about the chosen one. */
 class Features {
   constructor(figure, data, pictures) {
-    Object.assign(this, { figure, data, pictures, at: 0, patch: null });
+    Object.assign(this, { figure, data, pictures, at: 0, shown: null, patch: null });
     this.search = figure.querySelector('[data-role="feature-search"]');
     this.found = figure.querySelector(".found");
     this.clear = figure.querySelector(".clear");
@@ -61,6 +61,7 @@ class Features {
 
   reset() {
     this.search.value = this.label.value = this.sample.value = "";
+    this.patch?.mark.remove();
     this.patch = null;
     this.filter();
   }
@@ -144,9 +145,10 @@ class Features {
     for (const each of this.figure.querySelectorAll(".list button")) {
       each.setAttribute("aria-pressed", String(Number(each.dataset.feature) === this.at));
     }
+    if (this.shown === this.at) return;
+    this.shown = this.at;
     const room = this.figure.querySelector(".feature-page"), page = this.data.features[this.at];
     room.replaceChildren();
-    if (!page) return;
     const top = element("h4", `Feature ${page.number}`);
     top.append(" ", this.word(page.name) ? element("span", this.word(page.name)) : element("small", "no name: nothing that was tested is clear enough"));
     room.append(top, element("p", this.word(page.why), "muted"), this.facts(page));
@@ -190,13 +192,13 @@ class Features {
       drawn("title", {}, bar).textContent = `${short(edges[i])} to ${short(edges[i + 1])}: ${count.toLocaleString("en")} rows`;
     });
     drawn("line", { class: "base", x1: 0, x2: wide, y1: high, y2: high }, svg);
-    const step = Math.max(1, Math.ceil(edges.length / 6));
+    const step = Math.max(1, Math.ceil(edges.length / 5));
     edges.forEach((edge, i) => {
       if (i % step) return;
       const anchor = i === 0 ? "start" : i === edges.length - 1 ? "end" : "middle";
-      drawn("text", { x: i * slot, y: high + 13, "text-anchor": anchor }, svg).textContent = short(edge);
+      drawn("text", { x: i * slot, y: high + 13, "text-anchor": anchor }, svg).textContent = short(Number(edge.toPrecision(2)));
     });
-    return this.part("Codes where it fires", svg, element("p", `up to ${most.toLocaleString("en")} rows per bar`, "muted"));
+    return this.part("Codes where it fires", svg, element("p", `up to ${most.toLocaleString("en")} rows per bar${page.counted ? `, of ${page.counted.toLocaleString("en")} rows` : ""}`, "muted"));
   }
 
   labels(page) {
@@ -290,6 +292,7 @@ class Features {
   }
 
   choosePatch(patch) {
+    this.patch?.mark.remove();
     this.patch = patch;
     this.filter();
   }
@@ -303,6 +306,7 @@ class Picture {
     this.size = [1000, (1000 * high) / wide];
     const [width, height] = this.size;
     this.svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, class: "seen", role: "img", tabindex: 0 });
+    this.svg.style.width = `min(100%, ${(14 * width) / height}rem)`;
     this.svg.setAttribute("aria-label", `picture of ${name}: arrow keys choose a patch, Enter shows which features fire there`);
     if (source) {
       const picture = drawn("image", { href: source, width, height }, this.svg);
@@ -329,7 +333,7 @@ class Picture {
     drawn("path", { class: "dim", "fill-rule": "evenodd", d: `M0 0H${wide}V${tall}H0z${holes.join("")}` }, this.svg);
     lit.forEach((box, i) => {
       const share = high > 0 ? Math.min(Math.max(this.panel.values[i] / high, 0), 1) : 0;
-      drawn("rect", { ...box, class: "lit-patch", "fill-opacity": (0.62 * (1 - share)).toFixed(3), "stroke-opacity": (0.2 + 0.8 * share).toFixed(3) }, this.svg);
+      drawn("rect", { ...box, class: "lit-patch", "fill-opacity": (0.62 * (1 - share)).toFixed(3), "stroke-opacity": (0.9 * share).toFixed(3) }, this.svg);
     });
   }
 
@@ -358,9 +362,14 @@ class Picture {
   }
 
   choose(patch) {
-    if (patch === null || !this.places) return;
+    if (patch === null) return;
     this.point(patch);
-    this.features.choosePatch({ name: `patch ${patch + 1} of ${this.name}`, fires: this.places.fires[patch] });
+    if (!this.places) {
+      this.tip.textContent += "; what else fires here is not kept";
+      return;
+    }
+    const mark = drawn("rect", { ...this.box(this.all[patch]), class: "mark-patch chosen" }, this.svg);
+    this.features.choosePatch({ name: `patch ${patch + 1} of ${this.name}`, fires: this.places.fires[patch], mark });
   }
 
   move(event) {

@@ -17,6 +17,7 @@ from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis.sae import report
 from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
+from vlmlens_plugins.analysis.sae.pages import Explainer
 from vlmlens_plugins.analysis.sae.places import Place, check_options, places
 from vlmlens_plugins.analysis.sae.reading import Reading
 from vlmlens_plugins.sae import check_belongs, open_sae
@@ -31,6 +32,12 @@ class SaeAnalysis(Analysis):
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
         check_options(self.options)
+        if self.options.model == "off" and self.options.source == "model":
+            raise SpecError(
+                "source=model runs the model, and model=off forbids it.",
+                subject="model",
+                hint="Leave one of them out.",
+            )
         groups = {sample.split_group for sample in samples}
         if len(groups) < 2:
             raise MissingAnnotation(
@@ -48,6 +55,8 @@ class SaeAnalysis(Analysis):
                     hint=did_you_mean(name, known) or f"Known: {', '.join(known) or 'none'}.",
                 )
         self._files()
+        if self.options.explainer is not None:
+            Explainer.load(self.options.explainer)
         if columns and self.options.source == "store":
             self._places(None, columns)
 
@@ -55,13 +64,14 @@ class SaeAnalysis(Analysis):
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
     ) -> None:
         """See `Analysis.check_model`."""
-        for place in self._places(skeleton, columns):
+        vlm = None if self.options.model == "off" else skeleton
+        for place in self._places(vlm, columns) if vlm is not None or columns else ():
             for name in place.columns:
                 split(samples, name, self.options.held_out, 0)
 
     def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
         """See `Analysis.cost`."""
-        found = self._places(skeleton, ())
+        found = [] if self.options.model == "off" else self._places(skeleton, ())
         some = {
             number
             for place in found
@@ -98,7 +108,10 @@ class SaeAnalysis(Analysis):
         )
 
     def _model(self, context: AnalysisContext) -> ModelAdapter | None:
-        """The model; None, which is said, where there is none."""
+        """The model; None, which is said, where there is none or it is not wanted."""
+        if self.options.model == "off":
+            context.warn("The model was not asked what rows stand for, since model=off.")
+            return None
         try:
             return context.model()
         except CompositionError as error:

@@ -35,8 +35,8 @@ class SaeChecks(AnalysisTests):
     manifest: ClassVar[Manifest] = SAE
     options: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
-            "column": (_COLUMN,), "width": ("48",), "k": (2.0,), "rows": 60_000, "batch": 256,
-            "lr": 3e-3, "pages": 2, "effects": 0, "held_out": 0.5, "draws": 100,
+            "column": (_COLUMN,), "model": "off", "width": ("48",), "k": (2.0,), "rows": 25_600,
+            "batch": 64, "lr": 1e-2, "pages": 2, "effects": 0, "held_out": 0.5, "draws": 100,
         }
     )  # fmt: skip
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from vlmlens._display import count
 from vlmlens.abc import AnalysisContext, ModelAdapter
-from vlmlens.errors import VlmlensError
+from vlmlens.errors import DataError, VlmlensError
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.sae.held import Split
 from vlmlens_plugins.analysis.sae.options import TrainOptions
+from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.settings import Setting, batch_size, rows_seen, settings
 from vlmlens_plugins.sae import (
@@ -29,9 +30,12 @@ from vlmlens_plugins.sae import (
     save_sae,
     train,
 )  # fmt: skip
+from vlmlens_plugins.sae.about import LARGEST
 
 _FORMAT = 1
 _LOOKED_AT = 8
+_CODED = 8192
+_FEWEST_ROWS = 64
 _CHECKPOINT = "training.safetensors"
 
 
@@ -84,6 +88,7 @@ class Making:
     def trained(self, options: TrainOptions, progress: Callable[[int, int], None]) -> list[Made]:
         """Train what the options mean; what is in the folder from before is not trained again."""
         there = _rows_there(self.fed, self.split.learn)
+        _check_rows(there, self.place)
         wanted = settings(options, self.rows.width, there, self.context.seed)
         batch = batch_size(options, there)
         rows = rows_seen(options, there, batch)
@@ -129,7 +134,12 @@ class Making:
         return found
 
     def _saved(self, folder: Path, one: Trained, key: str) -> Sae:
-        trained = {**one.sae.about.trained, "key": key, "losses": [list(p) for p in one.losses]}
+        trained = {
+            **one.sae.about.trained,
+            "key": key,
+            "losses": [list(p) for p in one.losses],
+            LARGEST: self._largest(one.sae),
+        }
         about = About(
             column=self.place.name if not self.place.target else self.place.column,
             target=self.place.target,
@@ -140,6 +150,15 @@ class Making:
         sae = replace(one.sae, about=about)
         save_sae(folder, sae, sparsity=one.density.tolist())
         return sae
+
+    def _largest(self, sae: Sae) -> list[float]:
+        """The largest code of each feature in some thousands of the rows that it learnt from."""
+        learn = self.split.learn
+        each = max(1, _rows_there(self.fed, learn) // len(learn))
+        wanted = max(1, _CODED // each)
+        some = learn[:: max(1, len(learn) // wanted)][:wanted]
+        found = peaks(sae, self.fed, some).largest.max(axis=0).toarray().ravel()
+        return [float(f"{code:.6g}") for code in found]
 
     def _scales(self) -> dict[str, tuple[int, float]]:
         if not isinstance(self.rows, JoinedRows):
@@ -191,6 +210,17 @@ def training_words(made: Made) -> str:
         f"{known['batch']:,} rows, {known['rows']:,} in all, the same ones several times where "
         "there are fewer."
     )
+
+
+def _check_rows(rows: int, place: Place) -> None:
+    if rows < _FEWEST_ROWS:
+        raise DataError(
+            f"About {rows} rows of {place.name} are there to learn from; an SAE would know them "
+            "by heart.",
+            subject=place.name,
+            hint=f"Give more samples: {_FEWEST_ROWS} rows are the least, a hundred for each "
+            "feature are better.",
+        )
 
 
 def _recipe(options: TrainOptions, setting: Setting) -> Recipe:

@@ -138,6 +138,11 @@ class SaeOptions(TrainOptions, SweepOptions):
         description="A function of yours that names a feature from its page: package.module:NAME, "
         "or FILE.py:NAME.",
     )
+    model: Literal["auto", "off"] = Field(
+        "auto",
+        description="Load the model to say what rows stand for, and what features do to its "
+        "answers: auto (if there is one), or off: only what stored rows tell.",
+    )
     loss: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Measure how much of the answer's loss is kept when rows are replaced by their "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ from scipy.sparse import csr_array, vstack
 from vlmlens_plugins.sae import Rows, Sae
 
 _AT_ONCE = 32
-_BINS, _PER_OCTAVE = 64, 2
-EDGES = 2.0 ** ((np.arange(_BINS + 1) - _BINS // 2) / _PER_OCTAVE)
-"""float64 `[bins + 1]`, half octaves: of the histogram of a feature's codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +26,6 @@ class Peaks:
         rows: int64 `[s]`: how many rows each sample has.
         fired: int64 `[features]`: in how many rows each feature fires.
         total: float64 `[features]`: the sum of its codes.
-        sizes: int64 `[features, bins]`: its positive codes by size, between `EDGES`; the first and
-            the last bin take those beyond.
     """
 
     samples: tuple[int, ...]
@@ -39,7 +34,6 @@ class Peaks:
     rows: npt.NDArray[np.int64]
     fired: npt.NDArray[np.int64]
     total: npt.NDArray[np.float64]
-    sizes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, _BINS), np.int64))
 
     @property
     def density(self) -> npt.NDArray[np.float64]:
@@ -64,13 +58,11 @@ def peaks(
     largest, means, lengths = [], [], []
     fired = np.zeros(sae.features, np.int64)
     total = np.zeros(sae.features)
-    sizes = np.zeros((sae.features, _BINS), np.int64)
     for start in range(0, len(samples), _AT_ONCE):
         parts = rows.read(samples[start : start + _AT_ONCE])
         codes = sae.codes(torch.cat(parts))
         fired += np.bincount(codes.indices, minlength=sae.features)
         total += np.bincount(codes.indices, codes.data, minlength=sae.features)
-        _add_sizes(sizes, codes)
         ends = np.cumsum([len(part) for part in parts])
         for part, end in zip(parts, ends, strict=True):
             own = codes[end - len(part) : end]
@@ -80,14 +72,8 @@ def peaks(
         progress(min(start + _AT_ONCE, len(samples)), len(samples))
     return Peaks(
         tuple(samples), _stacked(largest, sae.features), _stacked(means, sae.features),
-        np.array(lengths, np.int64), fired, total, sizes,
+        np.array(lengths, np.int64), fired, total,
     )  # fmt: skip
-
-
-def _add_sizes(sizes: npt.NDArray[np.int64], codes: csr_array) -> None:
-    positive = codes.data > 0
-    places = np.searchsorted(EDGES, codes.data[positive], side="right") - 1
-    np.add.at(sizes, (codes.indices[positive], places.clip(0, _BINS - 1)), 1)
 
 
 def _row(values: object, features: int) -> csr_array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,18 @@ from vlmlens.results import Figure
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenLayout
 from vlmlens_plugins.analysis._tasks import rows_by_task
+from vlmlens_plugins.analysis.sae.effects import Effects, Trial, aims, effects, why_not
 from vlmlens_plugins.analysis.sae.held import Split, split
 from vlmlens_plugins.analysis.sae.judging import Judged, Material, judge, with_loss
 from vlmlens_plugins.analysis.sae.making import Made, Making, opened
 from vlmlens_plugins.analysis.sae.options import SaeOptions
-from vlmlens_plugins.analysis.sae.pages import Looking, pages, write_pages
+from vlmlens_plugins.analysis.sae.pages import Looking, asked_for, pages, write_pages
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.sources import Sources
 from vlmlens_plugins.sae import Rows, row_layouts
 
-_SHARES = (60, 15, 15, 10)
-"""Of the progress at a place: making, judging, the loss of answers, and the rest."""
+_SHARES = (55, 15, 10, 5, 15)
+"""Of the progress at a place: making, judging, the loss of answers, pages, effects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Found:
         made: The SAEs; the first one is shown and tried out.
         judged: How they do beside what nobody trained.
         shown: Pages of features of the first SAE; None: none are shown.
+        tried: What its features do to the answers; None: none were tried out.
     """
 
     place: Place
@@ -45,6 +47,7 @@ class Found:
     made: Sequence[Made]
     judged: Judged
     shown: Figure | None
+    tried: Effects | None = None
 
     @property
     def first(self) -> Made:
@@ -81,6 +84,7 @@ class Reading:
         divided = split(context.samples, place.column, options.held_out, context.seed)
         rows, target = self._sources.whole(place, divided.learn)
         made = self._made(place, divided, rows, target)
+        asked_for(options.features or (), made[0].sae.features)
         judged = judge(
             {one.name: one.sae for one in made},
             self._material(place, divided, rows, target),
@@ -96,8 +100,9 @@ class Reading:
                 judged, context, asked, draws=options.draws, progress=self._part(place, 2)
             )
         shown = self._shown(place, divided, rows, made[0], judged)
-        self._part(place, 3)(1, 1)
-        return Found(place, divided, made, judged, shown)
+        tried = self._tried(place, divided, rows, made[0], judged)
+        self._part(place, 4)(1, 1)
+        return Found(place, divided, made, judged, shown, tried)
 
     def _made(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> list[Made]:
         progress = self._part(place, 0)
@@ -185,6 +190,27 @@ class Reading:
         if self._options.file is None:
             write_pages(first.folder.with_name(f"{first.folder.name}.features"), figure.pages)
         return figure
+
+    def _tried(
+        self, place: Place, divided: Split, rows: Rows, first: Made, judged: Judged
+    ) -> Effects | None:
+        options, context = self._options, self._context
+        if not options.effects or not place.edited:
+            return None
+        if reason := why_not(self._vlm, place.column, context.samples):
+            context.warn(f"What features of {place.name} do to answers is not tried: {reason}.")
+            return None
+        basis = judged.bases[first.name]
+        chosen = aims(
+            basis.learn, first.sae.norms.double().numpy(), context.samples, divided.alike,
+            options.by, options.effects, options.features,
+        )  # fmt: skip
+        heard = replace(context, progress=self._part(place, 4))
+        trial = Trial(
+            heard, first.sae, first.folder, place.column, rows, basis.learn, basis.held, divided,
+            options,
+        )  # fmt: skip
+        return effects(trial, chosen)
 
     def _part(self, place: Place, step: int) -> Callable[[int, int], None]:
         """Progress of a step at a place, as a share of all places."""

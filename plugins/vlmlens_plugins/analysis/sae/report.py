@@ -10,6 +10,7 @@ import numpy as np
 from vlmlens._display import count
 from vlmlens.results import FeatureLabel, FeaturePage, Figure, Finding, Glance, Table, Verdict
 from vlmlens_plugins.analysis._separating import ALPHA
+from vlmlens_plugins.analysis.sae import effects as trying
 from vlmlens_plugins.analysis.sae import judging
 from vlmlens_plugins.analysis.sae.judging import Conclusion, Overall, Role, conclude
 from vlmlens_plugins.analysis.sae.making import training_words
@@ -58,7 +59,12 @@ def named(found: Found) -> dict[str, list[Named]]:
 
 def findings(found: Sequence[Found]) -> list[Finding]:
     """Per place: whether the SAE beats an untrained one, what features stand for, how stable."""
-    return [*(_verdict(one) for one in found), *(f for one in found for f in _features(one))]
+    tried = [one.tried for one in found if one.tried is not None]
+    return [
+        *(_verdict(one) for one in found),
+        *(finding for one in tried for finding in trying.findings(one)),
+        *(finding for one in found for finding in _features(one)),
+    ]
 
 
 def overview(found: Sequence[Found]) -> list[Glance]:
@@ -83,13 +89,22 @@ def overview(found: Sequence[Found]) -> list[Glance]:
 
 def tables(found: Sequence[Found]) -> list[Table]:
     """How SAEs were judged, and which features are shown."""
-    return judging.tables([one.judged for one in found])
+    tried = [one.tried for one in found if one.tried is not None]
+    return [
+        *judging.tables([one.judged for one in found]),
+        *(made for one in tried for made in trying.tables(one)),
+    ]
 
 
 def figures(found: Sequence[Found]) -> list[Figure]:
     """Pages of features first, then how SAEs were judged."""
     shown = [one.shown for one in found if one.shown is not None and one.shown.pages]
-    return [*shown, *(figure for one in found for figure in judging.figures(one.judged))]
+    tried = [one.tried for one in found if one.tried is not None]
+    return [
+        *shown,
+        *(figure for one in tried for figure in trying.figures(one)),
+        *(figure for one in found for figure in judging.figures(one.judged)),
+    ]
 
 
 def notes(found: Sequence[Found], options: SaeOptions) -> list[str]:
@@ -104,6 +119,9 @@ def notes(found: Sequence[Found], options: SaeOptions) -> list[str]:
         "sample's largest code, against shuffled labels, corrected by Holm's method for all "
         f"features shown. A feature has a name if its AUC is {LEAST_AREA} or more, p < {ALPHA:g}.",
         f"The SAE that is shown is the first: {', '.join(_first(one) for one in found)}.",
+        *dict.fromkeys(
+            note for one in found if one.tried is not None for note in trying.notes(one.tried)
+        ),
         *_saved(found, options),
     ]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.abc.storage import Values
-from vlmlens.errors import SelectorError, SpecError
+from vlmlens.errors import MissingAnnotation, SelectorError, SpecError
 from vlmlens.extraction.batching import Lengths, Unit, units
 from vlmlens.extraction.extraction import Extraction
 from vlmlens.manifest import PluginKind
@@ -21,6 +23,9 @@ from vlmlens.sites import Axis
 from vlmlens.stores.writing import joined_values, row_lengths
 from vlmlens.tokens import Column, TokenKind
 from vlmlens_plugins.sae.feeding.numbers import rows_of
+
+_ONE_AT_A_TIME: WeakKeyDictionary[ModelAdapter, threading.RLock] = WeakKeyDictionary()
+"""Passes of two threads through one model would be taken for each other."""
 
 _PICTURED = (Axis.VISION, Axis.PROJECTOR)
 
@@ -51,6 +56,7 @@ class Passes:
         SiteNotFound: The model has no such site.
         SelectorError: A selector does not parse, or keeps rows of generated tokens.
         SpecError: A column names several sites.
+        MissingAnnotation: Rows of images are asked for, and no sample has an image.
     """
 
     def __init__(
@@ -66,8 +72,17 @@ class Passes:
     ) -> None:
         self.columns = [_full_name(vlm, column) for column in columns]
         self.samples = samples
-        self._vlm, self._size, self._share = vlm, batch_size, share
-        self._extraction = _extraction(vlm, self.columns, samples, batch_size, share, warn)
+        self._vlm, self._size, self._share, self._warn = vlm, batch_size, share, warn
+        self._of_text = [name for name in self.columns if not _of_images(vlm, name)]
+        self._extractions: dict[bool, Extraction] = {}
+        self._shown = next((i for i, sample in enumerate(samples) if sample.images), None)
+        if self._shown is None and len(self._of_text) < len(self.columns):
+            (first, *_) = [name for name in self.columns if name not in self._of_text]
+            raise MissingAnnotation(
+                f"{first!r} has rows of images, and none of {len(samples)} samples has an image.",
+                subject=first,
+                hint="Give samples with images, or choose rows of the prompt.",
+            )
         self._last: tuple[tuple[int, ...], dict[str, Values]] = (), {}
         self._kept: dict[tuple[int, ...], dict[str, Values]] = {}
         self._left = keep
@@ -102,29 +117,38 @@ class Passes:
     @cached_property
     def widths(self) -> dict[str, int]:
         """The width of each column, seen in a pass of one sample."""
-        shown = next((i for i, sample in enumerate(self.samples) if sample.images), 0)
-        return {name: values.width for name, values in self._passed([shown]).items()}
+        found = self._passed([self._shown or 0], self._shown is not None)
+        return {name: values.width for _, each in found for name, values in each.items()}
 
     def _run(self, samples: Sequence[int]) -> dict[str, Values]:
         """Values in the order asked; those without an image have no rows of images."""
-        some = [i for i in dict.fromkeys(samples) if self.samples[i].images or not self._pictured]
-        found = self._passed(some) if some else self._nothing
-        place = {number: i for i, number in enumerate(some)}
-        order = [place.get(number, len(some)) for number in samples]
-        return {name: _with_empty(values).take(order) for name, values in found.items()}
+        parts: list[tuple[tuple[int, ...], Mapping[str, Values]]] = []
+        for shown in (True, False):
+            some = [i for i in dict.fromkeys(samples) if bool(self.samples[i].images) == shown]
+            parts += self._passed(some, shown)
+        return {
+            name: _in_order([(n, each[name]) for n, each in parts if name in each], samples)
+            if any(name in each for _, each in parts)
+            else Values(np.zeros((0, self.widths[name]), "<f4"), "float32", (0,) * len(samples))
+            for name in self.columns
+        }
 
-    def _passed(self, samples: Sequence[int]) -> dict[str, Values]:
-        """The values of distinct samples that have all columns."""
-        place: dict[int, int] = {}
-        parts: dict[str, list[Values]] = {name: [] for name in self.columns}
-        for numbers, values in self._extraction.columns(self._units(samples)):
-            place |= {number: len(place) + i for i, number in enumerate(numbers)}
-            for name in self.columns:
-                parts[name].append(values[name])
-        order = [place[number] for number in samples]
-        return {name: joined_values(parts[name]).take(order) for name in self.columns}
+    def _passed(
+        self, samples: Sequence[int], shown: bool
+    ) -> list[tuple[tuple[int, ...], Mapping[str, Values]]]:
+        """Numbers of samples and their values by column, of samples all with or without images."""
+        columns = self.columns if shown else self._of_text
+        if not samples or not columns:
+            return []
+        if shown not in self._extractions:
+            self._extractions[shown] = _extraction(
+                self._vlm, columns, self.samples, self._size, self._share, self._warn
+            )
+        extraction = self._extractions[shown]
+        with _ONE_AT_A_TIME.setdefault(self._vlm, threading.RLock()):
+            return list(extraction.columns(self._units(samples, extraction.budget)))
 
-    def _units(self, samples: Sequence[int]) -> list[Unit]:
+    def _units(self, samples: Sequence[int], budget: int) -> list[Unit]:
         """The samples in batches; the cut does not depend on their order."""
         numbers = sorted(samples)
         shares = self._share and not self._vlm.active_edits
@@ -132,7 +156,7 @@ class Passes:
             [self.samples[i] for i in numbers],
             Lengths(self._lengths.whole[numbers], self._lengths.text[numbers]),
             size=None if isinstance(self._size, str) else self._size,
-            budget=self._extraction.budget,
+            budget=budget,
             share=self._vlm.shares if shares else "nothing",
         )
         return [
@@ -143,18 +167,6 @@ class Passes:
     @cached_property
     def _lengths(self) -> Lengths:
         return Lengths.of(self.samples, lambda sample: self._vlm.encode([sample]))
-
-    @property
-    def _nothing(self) -> dict[str, Values]:
-        return {
-            name: Values(np.zeros((0, width), "<f4"), "float32", ())
-            for name, width in self.widths.items()
-        }
-
-    @cached_property
-    def _pictured(self) -> bool:
-        """Whether a column has rows of images alone."""
-        return any(_of_images(self._vlm, Column.parse(name)) for name in self.columns)
 
 
 class PassedRows:
@@ -242,9 +254,11 @@ def _full_name(vlm: ModelAdapter, column: str) -> str:
     return str(Column(sites[0].name, selector))
 
 
-def _of_images(vlm: ModelAdapter, column: Column) -> bool:
-    (site,) = vlm.sites.resolve(column.site)
-    return site.axis in _PICTURED or column.selector.kind == TokenKind.IMAGE
+def _of_images(vlm: ModelAdapter, column: str) -> bool:
+    """Whether a column has rows of images alone."""
+    parsed = Column.parse(column)
+    (site,) = vlm.sites.resolve(parsed.site)
+    return site.axis in _PICTURED or parsed.selector.kind == TokenKind.IMAGE
 
 
 def _extraction(
@@ -261,6 +275,11 @@ def _extraction(
     return Extraction(vlm, extractor, samples, batch_size, share, warn)
 
 
-def _with_empty(values: Values) -> Values:
-    """Values with one more sample at the end, which has no row."""
-    return Values(values.array, values.dtype, (*row_lengths(values), 0))
+def _in_order(parts: Sequence[tuple[tuple[int, ...], Values]], samples: Sequence[int]) -> Values:
+    """The values of samples in order; those that are in no part have no rows."""
+    place: dict[int, int] = {}
+    for numbers, _ in parts:
+        place |= {number: len(place) + i for i, number in enumerate(numbers)}
+    values = joined_values([each for _, each in parts])
+    with_empty = Values(values.array, values.dtype, (*row_lengths(values), 0))
+    return with_empty.take([place.get(number, len(place)) for number in samples])

@@ -6,13 +6,13 @@ import math
 
 from vlmlens_plugins.sae.training.kinds import Sparsity
 
-_GAIN, _FOLLOW, _START = 0.02, 0.1, 0.2
+_GAIN, _FOLLOW, _START = 0.01, 0.1, 0.2
 
 
 class Adapting(Sparsity):
     """Kinds whose codes are made sparse by a penalty of a given or a searched weight.
 
-    The search moves the logarithm of the weight by 0.02 times that of (features that fire / k),
+    The search moves the logarithm of the weight by 0.01 times that of (features that fire / k),
     step by step, and ever less as the learning rate falls.
     """
 
@@ -21,7 +21,7 @@ class Adapting(Sparsity):
         """The weight of the penalty now."""
         if self.recipe.coefficient is not None:
             return self.recipe.coefficient
-        return self.numbers.setdefault("coefficient", _START * self.unit)
+        return self.numbers.setdefault("coefficient", _START * self.setting.unit)
 
     def adapt(self, fired: float, pace: float) -> None:
         """Move the weight towards k.

@@ -17,7 +17,8 @@ class BatchTopKSparsity(Sparsity):
     """Rows share a budget; afterwards a threshold, the running mean of what just passed, decides.
 
     `numbers` has `floor`, below which nothing needs to be looked at, and `threshold`, the running
-    mean (weight 0.01) of each batch's smallest code that was kept.
+    mean of each batch's smallest code that was kept. A batch counts 0.01, or 10 / steps in shorter
+    trainings.
     """
 
     def begin(self, before: torch.Tensor, p: Parameters) -> None:
@@ -32,7 +33,7 @@ class BatchTopKSparsity(Sparsity):
         """See `Sparsity.settle`."""
         floor, wanted = self.numbers["floor"], max(1, round(self.recipe.k * entries.rows))
         if len(entries.features) < wanted and floor > 0:
-            self.numbers["floor"] = floor / 2 if floor > _LOWEST * self.unit else 0.0
+            self.numbers["floor"] = floor / 2 if floor > _LOWEST * self.setting.unit else 0.0
             return None
         if len(entries.features) <= wanted:
             return entries
@@ -50,8 +51,9 @@ class BatchTopKSparsity(Sparsity):
         if not len(entries.before):
             return
         smallest = float(entries.before.min())
+        follow = min(1.0, max(_FOLLOW, 10 / self.setting.steps))
         known = self.numbers.get("threshold", smallest)
-        self.numbers["threshold"] = known + _FOLLOW * (smallest - known)
+        self.numbers["threshold"] = known + follow * (smallest - known)
         self.numbers["floor"] = _ROOM * smallest
 
     def activation(self, p: Parameters, scale: float) -> Activation:

@@ -61,7 +61,7 @@ class Checkpoint:
             DataError: The file is damaged, of something else, or of another training.
             FileError: It cannot be read.
         """
-        with disk_errors():
+        with disk_errors(), path.open("rb"):
             known, tensors = _opened(path)
         if _NAME not in known:
             raise _wrong(path, "is no checkpoint of a training of SAEs")

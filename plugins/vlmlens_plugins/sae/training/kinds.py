@@ -49,6 +49,23 @@ class Loss:
     code: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a kind may want to know of its training.
+
+    Args:
+        width: How many numbers a row has that is read.
+        unit: The root mean square of a number in the rows as they are trained on.
+        spread: The mean squared norm of the targets.
+        steps: How many steps there are.
+    """
+
+    width: int
+    unit: float
+    spread: float
+    steps: int
+
+
 class Sparsity(ABC):
     """What makes codes sparse: the part in which kinds differ.
 
@@ -57,8 +74,7 @@ class Sparsity(ABC):
 
     Args:
         recipe: What is trained.
-        unit: The root mean square of a number in the rows as they are trained on.
-        spread: The mean squared norm of the targets.
+        setting: On what.
     """
 
     auxiliary = True
@@ -67,14 +83,18 @@ class Sparsity(ABC):
     bias = True
     """Whether the encoder has a bias of its own."""
 
-    def __init__(self, recipe: Recipe, unit: float, spread: float) -> None:
-        self.recipe, self.unit, self.spread = recipe, unit, spread
+    def __init__(self, recipe: Recipe, setting: Setting) -> None:
+        self.recipe, self.setting = recipe, setting
         self.numbers: dict[str, float] = {}
         """What it learns beside parameters; kept in checkpoints."""
 
     def own(self, features: int) -> Parameters:
         """The parameters that only this kind has, as they start."""
         return {}
+
+    def faster(self, name: str) -> float:
+        """By how much the learning rate of a parameter is higher than that of the others."""
+        return 1.0
 
     def begin(self, before: torch.Tensor, p: Parameters) -> None:
         """Look at the encoder's output on the first rows of the first batch."""

@@ -15,7 +15,7 @@ from vlmlens_plugins.sae.training.dead import auxiliary, revived
 from vlmlens_plugins.sae.training.entries import Entries, encoded
 from vlmlens_plugins.sae.training.gated import GatedSparsity
 from vlmlens_plugins.sae.training.jumprelu import JumpReluSparsity
-from vlmlens_plugins.sae.training.kinds import Loss, Parameters, Piece, Sparsity
+from vlmlens_plugins.sae.training.kinds import Loss, Parameters, Piece, Setting, Sparsity
 from vlmlens_plugins.sae.training.matryoshka import MatryoshkaSparsity
 from vlmlens_plugins.sae.training.recipe import Recipe
 from vlmlens_plugins.sae.training.scaling import scalings
@@ -86,13 +86,21 @@ class Learner:
         self.recipe, self.schedule, self.device = recipe, schedule, device
         self.subtract = len(found) == 1
         self.input, self.output = scalings(found, recipe)
-        self.sparsity = KINDS[recipe.kind](recipe, self.input.unit, self.output.square)
+        width, unit, spread = len(found[0].mean), self.input.unit, self.output.square
+        setting = Setting(width, unit, spread, schedule.steps)
+        self.sparsity = KINDS[recipe.kind](recipe, setting)
         self.random = torch.Generator().manual_seed(recipe.seed)
         start = _start(recipe, (len(found[0].mean), len(found[-1].mean)), self)
         self.p: Parameters = {
             name: part.to(device, dtype).requires_grad_() for name, part in start.items()
         }
-        self.optimiser = torch.optim.Adam(list(self.p.values()), lr=recipe.rate, fused=True)
+        groups: dict[float, list[torch.Tensor]] = {}
+        for name, part in self.p.items():
+            groups.setdefault(self.sparsity.faster(name), []).append(part)
+        self.optimiser = torch.optim.Adam(
+            [{"params": parts, "faster": by} for by, parts in groups.items()],
+            lr=recipe.rate, fused=True,
+        )  # fmt: skip
         self.steps = 0
         self.silent = torch.zeros(recipe.features, dtype=torch.int64, device=device)
         self.fired = torch.zeros(recipe.features, dtype=torch.int64, device=device)
@@ -185,7 +193,7 @@ class Learner:
             along = torch.linalg.vecdot(decoder.grad, decoder)
             decoder.grad.addcmul_(decoder, along[:, None], value=-1)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate * self.schedule.pace(self.steps)
+            group["lr"] = group["faster"] * self.recipe.rate * self.schedule.pace(self.steps)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         decoder.div_(decoder.norm(dim=1, keepdim=True).clamp_min_(1e-30))

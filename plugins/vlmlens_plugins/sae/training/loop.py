@@ -48,8 +48,14 @@ def train(
     Raises:
         DataError: Rows are not finite or have another width than stated, training diverged, or the
             checkpoint is damaged or of another training.
-        SpecError: There is no such device, or no row is to be trained on.
+        SpecError: There is no such device, or a number is below 1.
     """
+    if every < 1:
+        raise SpecError(
+            f"A checkpoint cannot be written every {every} steps.",
+            subject="every",
+            hint="Expected: 1 or more.",
+        )
     training = _Training(recipes, feed, rows, _device(device))
     if training.constant:
         warn("All rows are equal: an SAE cannot learn anything from them.")
@@ -84,7 +90,7 @@ class _Training:
         self.plan: dict[str, Any] = {
             "recipes": [one.record() for one in recipes],
             "steps": self.schedule.steps, "batch": feed.batch, "widths": list(feed.widths),
-            "squares": [one.square for one in found], "device": device.type,
+            "squares": [float(f"{one.square:.5g}") for one in found], "device": device.type,
         }  # fmt: skip
 
     @property
@@ -96,7 +102,14 @@ class _Training:
         """Steps to the end; after each, how many are done."""
         batches = iter(self.feed)
         while self.done < self.schedule.steps:
-            self._step(next(batches))
+            batch = next(batches, None)
+            if batch is None:
+                raise DataError(
+                    f"The rows ended after {self.done} of {self.schedule.steps} batches.",
+                    subject="rows",
+                    hint="A feed must give rows again when they are used up.",
+                )
+            self._step(batch)
             yield self.done
 
     def _step(self, batch: Batch) -> None:

@@ -10,8 +10,8 @@ from vlmlens_plugins.sae.training.batchtopk import reached
 from vlmlens_plugins.sae.training.entries import Entries
 from vlmlens_plugins.sae.training.kinds import Parameters, Piece
 
-START = 4
-"""Where a kind without a budget starts: about 4 k features fire, not half of all."""
+START = 2
+"""Where a kind without a budget starts: about 2 k features fire, not half of all."""
 
 
 class StandardSparsity(Adapting):

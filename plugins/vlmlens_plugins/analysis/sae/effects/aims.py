@@ -16,7 +16,7 @@ from vlmlens_plugins.analysis.sae.pages.units import Units, units_of
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 
 LEAST_AREA = 0.7
-_MOST_PER_LABEL = 5
+_MOST_PER_LABEL, _NEARLY = 5, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Aim:
 
 def aims(
     learn: Peaks,
+    norms: npt.NDArray[np.float64],
     samples: Sequence[Sample],
     alike: Mapping[int, Sequence[int]],
     by: Sequence[str],
@@ -57,25 +58,30 @@ def aims(
 ) -> list[Aim]:
     """Features by what they do in the samples that are learnt from.
 
-    The best features for labels come task by task in turns, those first that separate their label
-    best. The last aim is a set: of the target whose labels are separated best, the 5 best features
-    for each label (those with an area under the curve of at least 0.7).
+    A label's feature is, of those that separate it about best (area under the curve at least 0.7,
+    and at most 0.05 below the best), the one that writes most. Labels come task by task in turns,
+    those first that are separated best. The last aim is a set: of the task or attribute whose
+    labels are separated best, the 5 best features for each label, without those that separate
+    something else better.
 
     Args:
         learn: What features do in samples on which nothing is measured.
+        norms: `[features]`: the lengths of their directions.
         samples: All samples of the run.
         alike: See `Split.alike`.
         by: Labels or attributes, see `targets_of`.
         most: How many single features.
-        features: Features to take instead.
+        features: Features to take instead, the first ones; then there is no set.
     """
     units = units_of(learn, samples, alike, targets_of(samples, by))
     areas = {one.target.name: _areas(learn, one) for one in units}
     if features is not None:
-        return [_known(int(number), units, areas) for number in dict.fromkeys(features)]
+        return [_known(int(number), units, areas) for number in dict.fromkeys(features)][:most]
     if not most or not areas:
         return []
-    turns = chain.from_iterable(zip_longest(*(_best(one, areas[one.target.name]) for one in units)))
+    turns = chain.from_iterable(
+        zip_longest(*(_best(one, areas[one.target.name], learn.total * norms) for one in units))
+    )
     singles: dict[int, Aim] = {}
     for aim in filter(None, turns):
         singles.setdefault(aim.features[0], aim)
@@ -85,18 +91,21 @@ def aims(
 
 def _areas(learn: Peaks, units: Units) -> npt.NDArray[np.float64]:
     """float64 `[labels, features]`; 0 for features that never fire."""
-    found = sparse_areas(units.values(learn), units.labels, units.names)
+    found = sparse_areas(units.values(learn.largest), units.labels, units.names)
     found[:, learn.fired == 0] = 0.0
     return found
 
 
-def _best(units: Units, areas: npt.NDArray[np.float64]) -> list[Aim]:
-    order = np.argsort(-areas.max(1), kind="stable")
-    return [
-        Aim((int(areas[i].argmax()),), units.target.name, units.names[i])
-        for i in order
-        if areas[i].max() >= LEAST_AREA
-    ]
+def _best(
+    units: Units, areas: npt.NDArray[np.float64], written: npt.NDArray[np.float64]
+) -> list[Aim]:
+    found = []
+    for i in np.argsort(-areas.max(1), kind="stable"):
+        near = areas[i] >= max(LEAST_AREA, float(areas[i].max()) - _NEARLY)
+        if near.any():
+            number = int(np.where(near, written, -1.0).argmax())
+            found.append(Aim((number,), units.target.name, units.names[i]))
+    return found
 
 
 def _known(
@@ -113,10 +122,15 @@ def _known(
 
 
 def _together(areas: Mapping[str, npt.NDArray[np.float64]]) -> list[Aim]:
-    """All features of the target whose labels are separated best."""
+    """The features of the target whose labels are separated best.
+
+    Features that separate a label of another target better are not among them.
+    """
     target = max(areas, key=lambda name: float(areas[name].max(1).mean()))
+    most = np.max([own.max(0) for own in areas.values()], axis=0)
     found: dict[int, None] = {}
     for own in areas[target]:
-        best = np.argsort(-own, kind="stable")[:_MOST_PER_LABEL]
-        found |= {int(i): None for i in best if own[i] >= LEAST_AREA}
+        fitting = np.where(areas[target].max(0) == most, own, 0.0)
+        best = np.argsort(-fitting, kind="stable")[:_MOST_PER_LABEL]
+        found |= {int(i): None for i in best if fitting[i] >= LEAST_AREA}
     return [Aim(tuple(sorted(found)), target)] if len(found) > 1 else []

@@ -34,13 +34,14 @@ class Ran:
 
     Args:
         aim: The features.
-        ablated: Cell 0 ablates them, the others are controls, by their `about`.
+        ablated: In each, cell 0 ablates them, the others are controls, by their `about`. No task
+            stands in two of them.
         clamped: Likewise, at their largest code; None: not run.
         size: The root mean square length of what ablating changes in a row.
     """
 
     aim: Aim
-    ablated: Swept
+    ablated: Sequence[Swept]
     clamped: Swept | None
     size: float
 
@@ -103,21 +104,29 @@ class Effect:
     few: bool = False
 
     @property
+    def beside_both(self) -> bool:
+        """Whether both tested controls were run: an SAE may have too few other features."""
+        return all(kind in self.controls for kind in TESTED)
+
+    @property
     def own(self) -> bool:
         """Whether the features are about this task."""
         return self.task == self.aim.target
 
     @property
     def differs(self) -> bool:
-        """Whether the effect exceeds the controls, significantly and by at least 5 points."""
-        return self.p < ALPHA and self.gap.value >= LEAST_GAP and self.gap.low > 0
+        """Whether the effect exceeds both controls, significantly and by at least 5 points."""
+        return (
+            self.beside_both and self.p < ALPHA and self.gap.value >= LEAST_GAP and self.gap.low > 0
+        )
 
     @property
     def verdict(self) -> Verdict:
         """In words of a finding."""
         if self.differs:
             return Verdict.DIFFERS
-        return Verdict.INCONCLUSIVE if self.few else Verdict.NO_DIFFERENCE
+        unknown = self.few or not self.beside_both
+        return Verdict.INCONCLUSIVE if unknown else Verdict.NO_DIFFERENCE
 
 
 @dataclass(frozen=True)
@@ -158,10 +167,11 @@ def effects_of(column: str, ran: Sequence[Ran], *, draws: int, seed: int) -> Eff
     """
     found: list[Effect] = []
     for one in ran:
-        score, kinds = _scores(one.ablated), _kinds(one.ablated)
-        for task, rows in rows_by_task([item.target for item in one.ablated.items]).items():
-            groups = [one.ablated.items[i].group for i in rows]
-            found.append(_effect(one.aim, task, score.of(rows), kinds, groups, draws, seed))
+        for swept in one.ablated:
+            score, kinds = _scores(swept), _kinds(swept)
+            for task, rows in rows_by_task([item.target for item in swept.items]).items():
+                groups = [swept.items[i].group for i in rows]
+                found.append(_effect(one.aim, task, score.of(rows), kinds, groups, draws, seed))
         if one.clamped is not None:
             score, kinds = _scores(one.clamped, to=0), _kinds(one.clamped)
             groups = [item.group for item in one.clamped.items]

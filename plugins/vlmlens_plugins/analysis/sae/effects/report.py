@@ -118,8 +118,9 @@ def notes(found: Effects) -> list[str]:
         "offers, at the token where they differ.",
         "Controls: as many random features, alike in density and in the length of what they write; "
         "and the same features that write random directions of equal length, so that the same rows "
-        "change by as much. For a label, a difference of means of equal root mean square length is "
-        "shown beside them and not tested.",
+        "change by as much. They are drawn several times for the task that features are about, and "
+        "once for the others. For a label, a difference of means of equal root mean square length "
+        "is shown beside them and not tested.",
         f"An effect differs if the share of changed answers is at least {LEAST_GAP:.0%} above both "
         "controls, the interval of this gap lies above 0, and the logit difference of the right "
         "answer changes otherwise than with either control (signs of groups flipped at random, "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import CompositionError, SpecError
@@ -17,7 +18,8 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import Column
 from vlmlens_plugins.analysis._separating import targets_of
 from vlmlens_plugins.analysis._statistics import generator
-from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, sweep
+from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, Swept, sweep
+from vlmlens_plugins.analysis._sweeps.sweeping import answer_tokens
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.sae.effects.aims import Aim
 from vlmlens_plugins.analysis.sae.effects.drawn import (
@@ -80,25 +82,30 @@ class Trial:
         return f"{self.column} = sae.{name}({given})"
 
 
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """Cells, of which the first is no control, and the items that they run on."""
+
+    items: Sequence[Item]
+    cells: Sequence[Cell]
+
+
 @dataclass(frozen=True)
 class _Planned:
     """The cells of an aim, and the items that they run on.
 
     Args:
         aim: The features.
-        items: Samples in which they fire, of all tasks.
-        cells: The features ablated, and controls.
-        others: Samples of the aim's task that do not have its label.
-        clamps: The features clamped, and controls; empty where it has no label.
+        ablated: Sweeps of the features ablated, and controls: samples in which they fire.
+        clamped: A sweep of them clamped, and controls: samples of the aim's task that do not have
+            its label; None where it has none.
         named: The directions that cells name.
         size: The root mean square length of what ablating changes in a row.
     """
 
     aim: Aim
-    items: Sequence[Item]
-    cells: Sequence[Cell]
-    others: Sequence[Item] = ()
-    clamps: Sequence[Cell] = ()
+    ablated: Sequence[_Sweep]
+    clamped: _Sweep | None = None
     named: CellOptions = field(default_factory=CellOptions)
     size: float = 0.0
 
@@ -126,7 +133,8 @@ def effects(trial: Trial, aims: Sequence[Aim]) -> Effects:
     """Ablate and clamp features, and measure what becomes of the answers.
 
     Each aim runs on held-out samples in which its features fire, up to `samples` of each task:
-    elsewhere ablating changes nothing. Beside it run features of equal density; the same features
+    elsewhere ablating changes nothing. Beside it run, `controls` times for the task that the
+    features are about and once for the others, features of equal density; the same features
     with random directions of equal length, which change the same rows by as much; and, for a
     label, the difference of means of equal size.
 
@@ -148,7 +156,7 @@ def effects(trial: Trial, aims: Sequence[Aim]) -> Effects:
         )
     taken = {number for aim in aims for number in aim.features}
     planned = [_planned(trial, aim, taken) for aim in aims]
-    planned = [each for each in planned if each.items]
+    planned = [each for each in planned if each.ablated]
     _check_cost(trial, planned)
     ran = [_ran(trial, each) for each in planned]
     found = effects_of(trial.column, ran, draws=trial.options.draws, seed=context.seed)
@@ -158,21 +166,17 @@ def effects(trial: Trial, aims: Sequence[Aim]) -> Effects:
 
 
 def _ran(trial: Trial, plan: _Planned) -> Ran:
-    options, context = trial.options, trial.context
-    clamped = None
-    if plan.clamps and plan.others:
-        clamped = sweep(context, plan.others, plan.clamps, options, plan.named)
-    ablated = sweep(context, plan.items, plan.cells, options, plan.named)
-    return Ran(plan.aim, ablated, clamped, plan.size)
+    def swept(one: _Sweep) -> Swept:
+        return sweep(trial.context, one.items, one.cells, trial.options, plan.named)
+
+    clamped = None if plan.clamped is None else swept(plan.clamped)
+    return Ran(plan.aim, [swept(one) for one in plan.ablated], clamped, plan.size)
 
 
 def _check_cost(trial: Trial, planned: Sequence[_Planned]) -> None:
     size, most = trial.context.batch_size, trial.options.max_passes
-    passes = sum(
-        len(cells) * -(-len(items) // size)
-        for each in planned
-        for cells, items in ((each.cells, each.items), (each.clamps, each.others))
-    )
+    sweeps = [one for each in planned for one in (*each.ablated, each.clamped) if one is not None]
+    passes = sum(len(one.cells) * -(-len(one.items) // size) for one in sweeps)
     if passes > most:
         raise SpecError(
             f"Trying out features needs {passes:,} passes over a batch of at most {size} samples. "
@@ -184,42 +188,76 @@ def _check_cost(trial: Trial, planned: Sequence[_Planned]) -> None:
 
 def _planned(trial: Trial, aim: Aim, taken: set[int]) -> _Planned:
     firing = _firing(trial, aim)
-    items = _items(trial, firing)
-    drawn = [
+    parts = trial.rows.read(firing[: trial.options.samples])
+    size = written_size(trial.sae, aim.features, parts)
+    drawn = _drawn(trial, aim, taken)
+    direction = _direction(trial, aim) if len(aim.features) == 1 else None
+    cells = [
+        Cell((Change(trial.edit("ablate", aim.features)),)),
+        *(_control("random", trial.edit("ablate", each)) for each in drawn),
+        *(
+            _control("turned", trial.edit("ablate", aim.features, f"turned={seed}"))
+            for seed in _seeds(trial)
+        ),
+    ]
+    if direction is not None:
+        cells.append(_difference(trial, -size / float(np.linalg.norm(direction))))
+    ablated = _by_task(aim, _usable(trial, _items(trial, firing)), cells)
+    if direction is None:
+        return _Planned(aim, ablated, size=size)
+    named = CellOptions(directions={_DIRECTION: direction.astype(np.float32).tolist()})
+    others = _usable(trial, _others(trial, aim))
+    clamped = _Sweep(others, _clamps(trial, aim, drawn, parts, direction)) if others else None
+    return _Planned(aim, ablated, clamped, named, size)
+
+
+def _drawn(trial: Trial, aim: Aim, taken: set[int]) -> list[tuple[int, ...]]:
+    """For each draw, as many other features; none where there are not as many."""
+    found = [
         drawn_features(
             aim.features, trial.learn, trial.norms, taken,
             generator(trial.context.seed, "sae", "effects", aim.name, str(draw)),
         )
         for draw in range(trial.options.controls)
     ]  # fmt: skip
-    drawn = [each for each in drawn if len(each) == len(aim.features)]
-    parts = trial.rows.read(firing[: trial.options.samples])
-    size = written_size(trial.sae, aim.features, parts)
-    direction = _direction(trial, aim)
-    cells = [Cell((Change(trial.edit("ablate", aim.features)),))]
-    cells += [_control("random", trial.edit("ablate", each)) for each in drawn]
-    cells += [
-        _control("turned", trial.edit("ablate", aim.features, f"turned={seed}"))
-        for seed in _seeds(trial)
-    ]
-    if direction is None or len(aim.features) > 1:
-        return _Planned(aim, items, cells, size=size)
-    cells.append(_difference(trial, -size / float(np.linalg.norm(direction))))
-    number, others = aim.features[0], _others(trial, aim)
-    most = float(trial.most[number])
+    return [each for each in found if len(each) == len(aim.features)]
+
+
+def _by_task(aim: Aim, items: Sequence[Item], cells: Sequence[Cell]) -> list[_Sweep]:
+    """The aim's task beside all draws of the controls, other tasks beside the first of each kind.
+
+    Where an aim is about no task, all tasks run beside all draws.
+    """
+    own = [item for item in items if item.task == aim.target]
+    others = [item for item in items if item.task != aim.target]
+    first = {cell.about.get("control", ""): cell for cell in reversed(cells)}
+    few = [cell for cell in cells if first[cell.about.get("control", "")] is cell]
+    found = [_Sweep(own, cells), _Sweep(others, few if own else cells)]
+    return [one for one in found if one.items]
+
+
+def _clamps(
+    trial: Trial,
+    aim: Aim,
+    drawn: Sequence[tuple[int, ...]],
+    parts: Sequence[torch.Tensor],
+    direction: Floats,
+) -> list[Cell]:
+    """A feature at its largest code, other features at theirs, and a difference of equal size."""
+    most = float(trial.most[aim.features[0]])
     added = written_size(trial.sae, aim.features, parts, most)
-    clamps = [Cell((Change(trial.edit("clamp", aim.features, f"{most:.9g}")),))]
-    clamps += [
-        _control("random", trial.edit("clamp", each, f"{trial.most[each[0]]:.9g}"))
-        for each in drawn
+    return [
+        Cell((Change(trial.edit("clamp", aim.features, f"{most:.9g}")),)),
+        *(
+            _control("random", trial.edit("clamp", each, f"{trial.most[each[0]]:.9g}"))
+            for each in drawn
+        ),
+        *(
+            _control("turned", trial.edit("clamp", aim.features, f"{most:.9g}", f"turned={seed}"))
+            for seed in _seeds(trial)
+        ),
+        _difference(trial, added / float(np.linalg.norm(direction))),
     ]
-    clamps += [
-        _control("turned", trial.edit("clamp", aim.features, f"{most:.9g}", f"turned={seed}"))
-        for seed in _seeds(trial)
-    ]
-    clamps.append(_difference(trial, added / float(np.linalg.norm(direction))))
-    named = CellOptions(directions={_DIRECTION: direction.astype(np.float32).tolist()})
-    return _Planned(aim, items, cells, others, clamps, named, size)
 
 
 def _control(kind: str, edit: str) -> Cell:
@@ -264,6 +302,11 @@ def _items(trial: Trial, numbers: Sequence[int]) -> list[Item]:
             if len(answers) > 1:
                 found.append(Item(sample, answers, group=sample.split_group, task=task))
     return found
+
+
+def _usable(trial: Trial, items: Sequence[Item]) -> list[Item]:
+    """Those whose answers differ before one of them ends."""
+    return answer_tokens(trial.context.model(), items)[0]
 
 
 def _others(trial: Trial, aim: Aim) -> list[Item]:

@@ -5,12 +5,15 @@
 - `units.py`, `testing.py`: what features separate, against shuffled labels; names from it;
 - `written.py`: output tokens that a direction raises and lowers;
 - `explaining.py`: a function of the user's own;
-- `files.py`: pages as JSON; `pages.py` puts all together.
+- `files.py`: pages as JSON; `making.py` puts all together.
 """
 
+from vlmlens_plugins.analysis.sae.pages.choosing import asked_for
 from vlmlens_plugins.analysis.sae.pages.explaining import Explainer
 from vlmlens_plugins.analysis.sae.pages.files import read_page, write_pages
-from vlmlens_plugins.analysis.sae.pages.pages import Looking, pages
+from vlmlens_plugins.analysis.sae.pages.making import Looking, pages
 from vlmlens_plugins.analysis.sae.pages.testing import LEAST_AREA
 
-__all__ = ["LEAST_AREA", "Explainer", "Looking", "pages", "read_page", "write_pages"]
+__all__ = [
+    "LEAST_AREA", "Explainer", "Looking", "asked_for", "pages", "read_page", "write_pages",
+]  # fmt: skip

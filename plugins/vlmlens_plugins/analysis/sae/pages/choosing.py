@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_array
 
 from vlmlens.errors import SpecError
 from vlmlens_plugins.analysis._separating import sparse_areas
@@ -14,6 +16,10 @@ from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.sae.pages.units import Units
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+_AT_ONCE = 4096
 _STRONG, _DENSE, _RANDOM = 12, 24, 12
 """Parts of the pages that are not for labels: a twelfth for strong features, and so on."""
 
@@ -78,22 +84,27 @@ def chosen(learn: Peaks, units: Sequence[Units], most: int, seed: int) -> list[C
     return [Chosen(number, why) for number, why in found.items()]
 
 
-def _best(
-    learn: Peaks, units: Sequence[Units], alive: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> list[tuple[int, str]]:
+def _best(learn: Peaks, units: Sequence[Units], alive: Bools) -> list[tuple[int, str]]:
     """The best feature for each label, target by target in turns, the best labels first."""
     by_target = []
+    largest = learn.largest.tocsc()
     for one in units:
-        areas = sparse_areas(one.values(learn), one.labels, one.names)
-        areas[:, ~alive] = -1.0
-        best = areas.argmax(1)
-        own = sorted(zip(areas.max(1), best, one.names, strict=True), key=lambda each: -each[0])
-        by_target.append(
-            [
-                (int(number), f"best for {one.target.name}: {label} in the learning samples "
-                 f"(AUC {area:.2f})")
-                for area, number, label in own
-            ]
-        )  # fmt: skip
+        area, number = _areas(one, largest, alive)
+        order = sorted(range(len(one.names)), key=lambda i: -area[i])
+        why = f"best for {one.target.name}: %s in the learning samples (AUC %.2f)"
+        by_target.append([(int(number[i]), why % (one.names[i], area[i])) for i in order])
     turns = chain.from_iterable(zip_longest(*by_target))
     return [each for each in turns if each is not None]
+
+
+def _areas(one: Units, largest: csc_array, alive: Bools) -> tuple[Floats, Ints]:
+    """`[labels]`: the largest area that a feature has for each label, and which feature it is."""
+    area, number = np.full(len(one.names), -1.0), np.zeros(len(one.names), np.int64)
+    for start in range(0, largest.shape[1], _AT_ONCE):
+        part = one.values(largest[:, start : start + _AT_ONCE].tocsr())
+        areas = sparse_areas(part, one.labels, one.names)
+        areas[:, ~alive[start : start + _AT_ONCE]] = -1.0
+        better = areas.max(1) > area
+        area = np.where(better, areas.max(1), area)
+        number = np.where(better, areas.argmax(1) + start, number)
+    return area, number

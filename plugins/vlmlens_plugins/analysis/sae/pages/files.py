@@ -12,26 +12,27 @@ from vlmlens.errors import DataError, DataNotFound
 from vlmlens.report.files import plain
 from vlmlens.results import FeaturePage
 
-FOLDER = "features"
+_DAMAGED = (
+    OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError,
+)  # fmt: skip
 _OWN = re.compile(r"[0-9]+\.json")
 
 
 def write_pages(folder: Path, pages: Sequence[FeaturePage]) -> list[Path]:
-    """Write `FOLDER/features/NUMBER.json` for each page; pages of an earlier run are removed.
+    """Write `FOLDER/NUMBER.json` for each page, whole or not at all; earlier pages are removed.
 
     Args:
-        folder: The folder of the SAE; made where missing.
+        folder: A folder for the pages of one SAE; made where missing.
         pages: The pages.
 
     Returns:
         The files.
     """
-    inside = folder / FOLDER
-    inside.mkdir(parents=True, exist_ok=True)
-    made = [inside / f"{page.number}.json" for page in pages]
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [folder / f"{page.number}.json" for page in pages]
     for path, page in zip(made, pages, strict=True):
         write_json(path, plain(page))
-    for path in inside.iterdir():
+    for path in folder.iterdir():
         if _OWN.fullmatch(path.name) and path not in made:
             path.unlink()
     return made
@@ -48,7 +49,7 @@ def read_page(path: Path) -> FeaturePage:
         return FeaturePage.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise DataNotFound(f"There is no file {str(path)!r}.", subject=str(path)) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{str(path)!r} holds no page of a feature: {error}.",
             subject=str(path),

@@ -60,7 +60,9 @@ def maps(own: Sequence[View], codes: npt.NDArray[np.float32]) -> list[FeatureMap
     """
     made = []
     for view in own:
-        lit = [(box, codes[i]) for box, i in zip(view.boxes, view.rows, strict=True) if codes[i]]
+        lit = [
+            (box, codes[i]) for box, i in zip(view.boxes, view.rows, strict=True) if codes[i] > 0
+        ]
         values = [short(value) for _, value in lit]
         made.append(FeatureMap(view.image, view.view, [box for box, _ in lit], values))
     return made

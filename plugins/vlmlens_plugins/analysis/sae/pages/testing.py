@@ -44,10 +44,11 @@ def separated_by(
         seed: Of the shuffles: a number and the column.
     """
     units = units_of(held, samples, alike, targets_of(samples, options.by))
+    largest = held.largest[:, list(numbers)]
     draws = draws_for(len(numbers) * len(units), options.permutations)
     tested: list[tuple[int, str, Separated]] = []
     for one in units:
-        values = one.values(held)[:, list(numbers)].toarray()
+        values = one.values(largest).toarray()
         for place, number in enumerate(numbers):
             rng = generator(seed[0], "sae", "page", seed[1], str(number), one.target.name)
             found = separated(values[:, place], one.labels, draws, rng)

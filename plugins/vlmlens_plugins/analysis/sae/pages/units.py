@@ -32,9 +32,13 @@ class Units:
         """The labels that there are."""
         return usual(self.labels)
 
-    def values(self, peaks: Peaks) -> csr_array:
-        """float64 sparse `[units, features]`: the largest code of a sample, over its units."""
-        found: csr_array = self.means @ peaks.largest.astype(np.float64)
+    def values(self, largest: csr_array) -> csr_array:
+        """float64 sparse `[units, features]`: the largest code of a sample, over its units.
+
+        Args:
+            largest: Sparse `[samples, features]`, of `Peaks`, or some columns of it.
+        """
+        found: csr_array = self.means @ largest.astype(np.float64)
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,19 @@ from vlmlens_plugins.analysis.sae.held import Split, only_pictures
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.pages.choosing import Chosen, asked_for, chosen
 from vlmlens_plugins.analysis.sae.pages.explaining import Explainer
+from vlmlens_plugins.analysis.sae.pages.histograms import Histograms, histograms
 from vlmlens_plugins.analysis.sae.pages.pictured import View, maps, places, short, tokens, views
 from vlmlens_plugins.analysis.sae.pages.shown import Shown, row_codes, shown
 from vlmlens_plugins.analysis.sae.pages.testing import name_of, separated_by
 from vlmlens_plugins.analysis.sae.pages.units import units_of
 from vlmlens_plugins.analysis.sae.pages.written import Written, written
-from vlmlens_plugins.analysis.sae.peaks import EDGES, Peaks
+from vlmlens_plugins.analysis.sae.peaks import Peaks
 from vlmlens_plugins.sae import Rows, Sae
 from vlmlens_plugins.sae.feeding.layouts import row_layouts
 
 _NEAREST = 5
+_MOST_PATCHES = 60_000
+"""Patches of which it is kept what else fires there, those of the first samples first."""
 _MOST_FACTS, _LONGEST_FACT, _LONGEST_PROMPT = 10, 40, 200
 
 
@@ -93,13 +97,14 @@ def pages(looking: Looking) -> Figure:
     numbers = [one.number for one in found]
     own = [shown(looking.held, number, looking.samples) for number in numbers]
     seen = _seen(looking, numbers, own)
+    sizes = histograms(looking.sae, looking.rows, looking.held, numbers, looking.seed)
     labels = separated_by(
         looking.held, looking.samples, looking.split.alike, looking.options, numbers,
         (looking.seed, looking.column),
     )  # fmt: skip
     tokens_of, about = written(looking.vlm, looking.sae, _target(looking), numbers)
     made = [
-        _page(looking, one, each, (seen, place), labels[place], tokens_of[place], about)
+        _page(looking, one, each, seen, place, sizes, labels[place], tokens_of[place], about)
         for place, (one, each) in enumerate(zip(found, own, strict=True))
     ]
     if explainer is not None:
@@ -151,20 +156,22 @@ def _seen(
 ) -> dict[int, _Seen]:
     """By place, the samples that are shown of any feature."""
     held = looking.held
-    wanted = list(dict.fromkeys(each.place for several in own for each in several))
+    ranked = (each for several in zip_longest(*own) for each in several if each is not None)
+    wanted = list(dict.fromkeys(each.place for each in ranked))
     by_number = {held.samples[place]: place for place in wanted}
     layouts = _layouts(looking, wanted)
-    found = {}
+    found, room = {}, _MOST_PATCHES
     for number, codes in row_codes(looking.sae, looking.rows, list(by_number), numbers):
         place = by_number[number]
         layout = layouts.get(place)
         pictures = [] if layout is None else views(layout)
         peak = held.largest[[place], :][:, numbers].toarray()[0]
         fires = [(n, short(value)) for n, value in zip(numbers, peak, strict=True) if value > 0]
+        room -= sum(len(view.rows) for view in pictures)
         scene = FeatureScene(
             looking.samples[number].id,
             sorted(fires, key=lambda each: -each[1]),
-            places(pictures, codes, numbers),
+            places(pictures, codes, numbers) if room >= 0 else (),
         )
         found[place] = _Seen(codes.toarray(), layout, pictures, scene)
     return found
@@ -191,29 +198,32 @@ def _page(
     looking: Looking,
     one: Chosen,
     own: Sequence[Shown],
-    seen: tuple[Mapping[int, _Seen], int],
+    seen: Mapping[int, _Seen],
+    place: int,
+    sizes: Histograms,
     labels: Sequence[FeatureLabel],
     said: Written,
     about: str,
 ) -> FeaturePage:
     number, held = one.number, looking.held
-    edges, counts = _histogram(held.sizes[number] if len(held.sizes) else np.zeros(0, np.int64))
+    edges, counts = sizes.of(place)
     return FeaturePage(
         number,
         looking.column,
         one.why,
-        float(held.density[number]),
+        min(1.0, float(held.density[number])),
         int(held.rows.sum()),
         name_of(labels),
         edges,
         counts,
-        [_sample(looking, each, seen[0][each.place], seen[1]) for each in own],
+        [_sample(looking, each, seen[each.place], place) for each in own],
         labels,
         said.raised,
         said.lowered,
         about,
         _nearest(looking.sae, number),
         _modality(looking, number),
+        counted=sizes.rows,
     )
 
 
@@ -230,7 +240,9 @@ def _sample(looking: Looking, each: Shown, seen: _Seen, place: int) -> FeatureSa
     if looking.vlm is None or seen.layout is None:
         return found
     texts, values = tokens(looking.vlm, seen.layout, codes)
-    return replace(found, tokens=texts, values=values)
+    told = {} if len(texts) > 1 else dict(found.facts)
+    facts = told or {name: said for name, said in found.facts.items() if name != "prompt"}
+    return replace(found, tokens=texts, values=values, facts=facts)
 
 
 def _facts(looking: Looking, number: int) -> dict[str, str]:
@@ -249,16 +261,6 @@ def _facts(looking: Looking, number: int) -> dict[str, str]:
 def _in_words(value: object) -> bool:
     """Whether an attribute is a short text, and not a list or regions as JSON."""
     return isinstance(value, str) and len(value) <= _LONGEST_FACT and value[:1] not in "{["
-
-
-def _histogram(sizes: npt.NDArray[np.int64]) -> tuple[list[float], list[int]]:
-    """The bins from the first to the last that holds a code."""
-    full = np.flatnonzero(sizes)
-    if not len(full):
-        return [], []
-    first, last = int(full[0]), int(full[-1])
-    edges = [float(f"{edge:.4g}") for edge in EDGES[first : last + 2]]
-    return edges, sizes[first : last + 1].tolist()
 
 
 def _nearest(sae: Sae, number: int) -> list[tuple[int, float]]:
