@@ -102,9 +102,8 @@ def judge(
         blind=blind,
     )  # fmt: skip
     progress(3, _STEPS)
-    for each in found:
-        after.seen[each.draws[0]].error = np.mean([after.seen[n].error for n in each.draws], 0)
-    return _Judging(kept, found, bases, ahead, after, by, draws, seed, progress).done()
+    variances = {each.draws[0]: _mean_error(after, each.draws) for each in found}
+    return _Judging(kept, found, bases, ahead, after, variances, by, draws, seed, progress).done()
 
 
 def _check(saes: Mapping[str, Sae], material: Material) -> None:
@@ -123,6 +122,14 @@ def _check(saes: Mapping[str, Sae], material: Material) -> None:
             )
 
 
+def _mean_error(found: Passed, draws: Sequence[str]) -> tuple[float, ...]:
+    """Give the first of several dictionaries their mean error; what each of them explains."""
+    each = tuple(explained(found, name)[POOLED] for name in draws)
+    mean = np.mean([found.seen[name].error for name in draws], 0)
+    found.seen[draws[0]].error = mean
+    return each if len(each) > 1 else ()
+
+
 def _free(name: str) -> str:
     """The name of a baseline all of whose features may fire."""
     return f"{name}, all firing"
@@ -137,6 +144,7 @@ class _Judging:
     bases: Mapping[str, Sae]
     learn: Passed
     held: Passed
+    variances: Mapping[str, tuple[float, ...]]
     by: Sequence[str]
     draws: int
     seed: int
@@ -207,6 +215,7 @@ class _Judging:
             role=self._role(name),
             sae=self.bases[name],
             explained=explained_interval(self.held, name, drawn),
+            each=self.variances.get(name, ()),
             by_modality=explained(self.held, name),
             l0=self.held.l0(name),
             density=seen.fired.sum(0) / max(1, rows),
