@@ -15,6 +15,7 @@ from vlmlens.errors import DataError, VlmlensError
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.sae.held import Split, only_pictures, pictures_of
 from vlmlens_plugins.analysis.sae.options import TrainOptions
+from vlmlens_plugins.analysis.sae.pages import asked_for
 from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.settings import Setting, batch_size, rows_seen, settings
@@ -85,11 +86,28 @@ class Making:
     fed_target: Rows | None
     folder: Path
 
-    def trained(self, options: TrainOptions, progress: Callable[[int, int], None]) -> list[Made]:
-        """Train what the options mean; what is in the folder from before is not trained again."""
+    def trained(
+        self,
+        options: TrainOptions,
+        progress: Callable[[int, int], None],
+        asked: Sequence[int] = (),
+    ) -> list[Made]:
+        """Train what the options mean; what is in the folder from before is not trained again.
+
+        Args:
+            options: The options.
+            progress: Called with (rows done, all rows).
+            asked: Features that the first SAE must have.
+
+        Raises:
+            SpecError: It will not have them, or a number is one that no SAE can have.
+            DataError: There are too few rows.
+        """
         there = _rows_there(self.fed, self.split.learn)
         _check_rows(there, self.place)
         wanted = settings(options, self.rows.width, there, self.context.seed)
+        asked_for(asked, wanted[0].features)
+        self._say_lowered(options, wanted)
         batch = batch_size(options, there)
         rows = rows_seen(options, there, batch)
         recipes = [_recipe(options, setting) for setting in wanted]
@@ -108,6 +126,14 @@ class Making:
             for setting, sae, folder in zip(wanted, saes, folders, strict=True)
             if sae is not None
         ]
+
+    def _say_lowered(self, options: TrainOptions, wanted: Sequence[Setting]) -> None:
+        for setting in wanted:
+            if options.k and setting.k not in options.k:
+                self.context.warn(
+                    f"k is {setting.k:g} instead of {max(options.k):g} with {setting.features} "
+                    "features: at most an eighth of them fire."
+                )
 
     def _train(
         self,
