@@ -117,9 +117,14 @@ class Making:
         missing = [i for i, sae in enumerate(known) if sae is None]
         made: dict[int, Sae] = {}
         if missing:
-            found = self._train([recipes[i] for i in missing], rows, batch, options, progress)
-            for i, one in zip(missing, found, strict=True):
-                made[i] = self._saved(folders[i], one, keys[i])
+            checkpoint = self._checkpoint([keys[i] for i in missing])
+            chosen = [recipes[i] for i in missing]
+            found = self._train(chosen, rows, batch, options, progress, checkpoint)
+            saes_now = [self._known(one, keys[i]) for i, one in zip(missing, found, strict=True)]
+            for i, one, sae in zip(missing, found, saes_now, strict=True):
+                save_sae(folders[i], sae, sparsity=one.density.tolist())
+                made[i] = sae
+            checkpoint.unlink(missing_ok=True)
         saes = [made.get(i, sae) for i, sae in enumerate(known)]
         return [
             Made(setting.name, sae, folder, setting)
@@ -142,6 +147,7 @@ class Making:
         batch: int,
         options: TrainOptions,
         progress: Callable[[int, int], None],
+        checkpoint: Path,
     ) -> list[Trained]:
         parts = [self.fed] if self.fed_target is None else [self.fed, self.fed_target]
         feed = Shuffled(
@@ -152,12 +158,22 @@ class Making:
             buffer=options.buffer,
             together=self._together(),
         )
-        checkpoint = self.folder / f"sae.{slug(self.place.name)}.{_CHECKPOINT}"
-        found = train(
+        return train(
             recipes, feed, rows=rows, device=options.device, checkpoint=checkpoint,
             progress=progress, warn=self.context.warn,
         )  # fmt: skip
-        checkpoint.unlink(missing_ok=True)
+
+    def _checkpoint(self, keys: Sequence[str]) -> Path:
+        """The file from which this very training goes on; those of others stay, which is said."""
+        digest = hashlib.blake2b("".join(keys).encode(), digest_size=6).hexdigest()
+        start = f"sae.{slug(self.place.name)}."
+        found = self.folder / f"{start}{digest}.{_CHECKPOINT}"
+        others = sorted({*self.folder.glob(f"{start}*.{_CHECKPOINT}")} - {found})
+        if others:
+            self.context.warn(
+                f"{others[0]} is of a training with other options or samples that was interrupted "
+                f"({others[0].stat().st_size / 2**20:,.1f} MiB). Remove it if that is not to go on."
+            )
         return found
 
     def _together(self) -> list[Hashable] | None:
@@ -166,7 +182,8 @@ class Making:
             return None
         return [pictures_of(self.context.samples[number]) for number in self.split.learn]
 
-    def _saved(self, folder: Path, one: Trained, key: str) -> Sae:
+    def _known(self, one: Trained, key: str) -> Sae:
+        """The SAE with everything that is known about it."""
         trained = {
             **one.sae.about.trained,
             "key": key,
@@ -180,9 +197,7 @@ class Making:
             trained=trained,
             scales=self._scales(),
         )
-        sae = replace(one.sae, about=about)
-        save_sae(folder, sae, sparsity=one.density.tolist())
-        return sae
+        return replace(one.sae, about=about)
 
     def _largest(self, sae: Sae) -> list[float]:
         """The largest code of each feature in some thousands of the rows that it learnt from."""

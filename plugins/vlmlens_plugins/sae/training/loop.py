@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from vlmlens_plugins.sae.training.learner import Learner, Schedule
 from vlmlens_plugins.sae.training.recipe import Recipe
 from vlmlens_plugins.sae.training.scaling import equal_rows
 from vlmlens_plugins.sae.training.trained import Trained
+
+_SECONDS = 300.0
 
 
 def train(
@@ -40,7 +43,7 @@ def train(
         device: "auto" (CUDA if there is some), "cpu", "cuda", "cuda:1".
         checkpoint: A file to go on from, and to keep the state in; None: none is kept. It is
             written at the end too, so that a training that is done is not done again.
-        every: Steps between two checkpoints.
+        every: Steps between two checkpoints, at most; one is written every five minutes, too.
         progress: Called with (rows done, all rows).
         warn: Called with sentences for the user.
 
@@ -80,10 +83,15 @@ def _train(
         warn("All rows are equal: an SAE cannot learn anything from them.")
     if checkpoint is not None and checkpoint.exists():
         training.restore(Checkpoint.read(checkpoint, training.plan))
+    written = time.monotonic()
     for done in training.run():
         progress(done * training.feed.batch, training.rows)
-        if checkpoint is not None and (done % every == 0 or done == training.schedule.steps):
+        if checkpoint is None:
+            continue
+        late = time.monotonic() - written > _SECONDS
+        if late or done % every == 0 or done == training.schedule.steps:
             training.kept().write(checkpoint)
+            written = time.monotonic()
     return training.result()
 
 
