@@ -21,11 +21,11 @@ from vlmlens_plugins.analysis.sae.judging.coherence import Coherence, grids, mor
 from vlmlens_plugins.analysis.sae.judging.comparing import Between, chance
 from vlmlens_plugins.analysis.sae.judging.concepts import concepts
 from vlmlens_plugins.analysis.sae.judging.figures import histogram
-from vlmlens_plugins.analysis.sae.judging.material import _OF_KIND, MODALITIES, Block, KeptRows
+from vlmlens_plugins.analysis.sae.judging.material import _OF_KIND, MODALITIES, Block
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import level_of_chance, monosemanticity
 from vlmlens_plugins.analysis.sae.judging.resampling import Interval, Resampling
 from vlmlens_plugins.analysis.sae.judging.stability import by_chance, matched_cosine
-from vlmlens_plugins.sae import TensorRows
+from vlmlens_plugins.sae import KeptRows, TensorRows
 
 
 def peaks_of(rng: np.random.Generator, pictures: int, features: int) -> Any:
@@ -257,7 +257,7 @@ def test_kept_rows_are_read_once_so_far_as_memory_goes() -> None:
             return super().read(samples)
 
     rows = Counted(torch.arange(24.0).view(6, 4), [1, 2, 3])
-    kept = KeptRows(rows, most=3 * 16)
+    kept = KeptRows(rows, most=3 * 4)
     for _ in range(2):
         assert [len(part) for part in kept.read([2, 0, 1])] == [3, 1, 2]
     assert rows.asked == [2, 0, 1, 0, 1]  # three rows were kept

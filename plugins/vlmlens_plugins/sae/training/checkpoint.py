@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from vlmlens._disk import disk_errors
 from vlmlens._files import replacing
 from vlmlens.errors import DataError
+from vlmlens_plugins.sae.saving import save_tensors
 
 _NAME, _DIGEST, _FORMAT = "vlmlens.sae.training", "sha256", 1
 
@@ -49,7 +47,7 @@ class Checkpoint:
         with disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as made:
-                _save(tensors, known, made, path)
+                save_tensors(made, tensors, known)
 
     @classmethod
     def read(cls, path: Path, plan: Mapping[str, Any]) -> Checkpoint:
@@ -84,17 +82,6 @@ class Checkpoint:
             for name, part in self.tensors.items()
             if name.startswith(prefix)
         }
-
-
-def _save(tensors: dict[str, torch.Tensor], known: dict[str, str], into: Path, path: Path) -> None:
-    """Raise what the system says as an `OSError`, which safetensors puts into its own error."""
-    try:
-        save_file(tensors, into, known)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _opened(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

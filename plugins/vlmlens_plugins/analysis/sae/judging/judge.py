@@ -14,7 +14,7 @@ from vlmlens_plugins.analysis.sae.held import Split
 from vlmlens_plugins.analysis.sae.judging.comparing import compared
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept, concepts
 from vlmlens_plugins.analysis.sae.judging.judged import Basis, Judged, Role, Setting, Stability
-from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, KeptRows, Material
+from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, Material
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
     embedded,
     level_of_chance,
@@ -33,11 +33,12 @@ from vlmlens_plugins.analysis.sae.judging.settings import (
 from vlmlens_plugins.analysis.sae.judging.single import Singles, averaged, singles
 from vlmlens_plugins.analysis.sae.judging.stability import EXACT, by_chance, matched_cosine
 from vlmlens_plugins.analysis.sae.judging.variance import POOLED, explained, explained_interval
-from vlmlens_plugins.sae import Sae
+from vlmlens_plugins.sae import KeptRows, Sae
 
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 _FOR_L0 = 8192
+_KEPT = 2**26
 _STEPS = 6
 
 
@@ -75,7 +76,7 @@ def judge(
         DataError: An SAE does not fit the rows, or samples have no rows.
     """
     _check(saes, material)
-    kept = replace(material, rows=KeptRows(material.rows))
+    kept = replace(material, rows=KeptRows(material.rows, _KEPT))
     learn, held = (
         [part[i] for i in generator(seed, "sae", name).permutation(len(part))]
         for name, part in (("learn", material.split.learn), ("held", material.split.held))
