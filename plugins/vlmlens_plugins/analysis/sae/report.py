@@ -218,7 +218,10 @@ def _first(one: Found) -> str:
 
 def _saved(found: Sequence[Found], options: SaeOptions) -> list[str]:
     if options.file:
-        return []
+        return [
+            "The SAEs were not trained here: whether they have learnt from held-out samples is "
+            "not known."
+        ]
     names = [made.folder.name for one in found for made in one.made]
     return [
         f"SAEs are saved as SAELens folders, with the features shown beside them: "
@@ -231,6 +234,11 @@ def few_rows(one: Found) -> str:
     trained, held = one.first.trained.get("l0"), one.judged.bases[one.first.name].l0
     if not trained or held <= _BY_HEART * trained:
         return ""
+    if one.first.setting is None:
+        return (
+            f"{one.place.name}: {held:.1f} features fire in a row, and {trained:.1f} did in those "
+            f"that {one.first.name} was trained on: these rows are not like them."
+        )
     return (
         f"{one.place.name}: {held:.1f} features fire in a held-out row, and {trained:.1f} in those "
         "that were learnt from. There are too few rows for so many features: give more samples, or "
