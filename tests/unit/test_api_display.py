@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.unit._report_features import features
 from tests.unit.test_contract import public, stable_modules
 
 import vlmlens
@@ -105,6 +106,14 @@ def result() -> Result:
     )
 
 
+def of_features() -> list[Any]:
+    """A figure of features, and one of each of its parts."""
+    figure = features([Sample("a", LONG), Sample("b", LONG)], LONG)
+    page, scene = figure.pages[0], figure.scenes[0]
+    shown = page.samples[0]
+    return [figure, page, shown, *shown.maps[:1], *page.labels[:1], scene, *scene.places[:1]]
+
+
 def instances() -> list[Any]:
     """One of every public class that holds data; adapters, stores and plugins are made by hand."""
     vlm, trace = traced()
@@ -117,6 +126,7 @@ def instances() -> list[Any]:
         *figures()[0].series,
         *figures()[1].sheets,
         *figures(LONG)[2].nodes,
+        *of_features(),
         *figures()[2].edges,
         *result().findings[:1],
         *result().overview,
@@ -175,7 +185,8 @@ def errors_made() -> list[errors.VlmlensError]:
 
 
 INTERFACES = {
-    "Analysis", "AnalysisContext", "ColumnStore", "Dataset", "Engine", "Extractor", "Intervention",
+    "Analysis", "AnalysisContext", "ColumnStore", "Dataset", "EditPlace", "Engine", "Extractor",
+    "Intervention",
     "ModelAdapter", "ModelWork", "Options", "Pass", "Readout", "VlmlensDeprecationWarning", "Work",
 }  # fmt: skip
 """Public classes that are not data: what plugins implement, and what holds functions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -174,6 +175,18 @@ def test_another_training_is_refused(
     with pytest.raises(DataError, match="is of another training") as error:
         run(path, **options)
     assert named in str(error.value)
+
+
+def test_a_file_that_cannot_grow_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, most[1]))
+    try:
+        with pytest.raises(FileError, match="is larger than the file system allows"):
+            run(path, recipes=RECIPES[:1], rows=BATCH)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:

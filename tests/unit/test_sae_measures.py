@@ -18,14 +18,14 @@ from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis.sae.held import Split, split
 from vlmlens_plugins.analysis.sae.judging.areas import areas, resampled
 from vlmlens_plugins.analysis.sae.judging.coherence import Coherence, grids, morans_i
-from vlmlens_plugins.analysis.sae.judging.comparing import chance
+from vlmlens_plugins.analysis.sae.judging.comparing import Between, chance
 from vlmlens_plugins.analysis.sae.judging.concepts import concepts
 from vlmlens_plugins.analysis.sae.judging.figures import histogram
-from vlmlens_plugins.analysis.sae.judging.material import _OF_KIND, MODALITIES, Block, KeptRows
+from vlmlens_plugins.analysis.sae.judging.material import _OF_KIND, MODALITIES, Block
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import level_of_chance, monosemanticity
-from vlmlens_plugins.analysis.sae.judging.resampling import Resampling
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval, Resampling
 from vlmlens_plugins.analysis.sae.judging.stability import by_chance, matched_cosine
-from vlmlens_plugins.sae import TensorRows
+from vlmlens_plugins.sae import KeptRows, TensorRows
 
 
 def peaks_of(rng: np.random.Generator, pictures: int, features: int) -> Any:
@@ -189,6 +189,25 @@ def test_few_groups_make_no_small_p() -> None:
     assert chance(0.0, np.zeros(100), 40) == 1
 
 
+def test_a_difference_as_between_draws_is_no_finding() -> None:
+    """Of dictionaries that all are random, one more is rarely called better than three others."""
+    rng = np.random.default_rng(0)
+    called = []
+    for _ in range(600):
+        drawn = rng.normal(size=3)
+        own, between = rng.normal(), Between.of([drawn.tolist()])
+        noise = rng.normal(size=100) * 1e-3  # many samples: nearly no error over groups
+        called.append(chance(own - drawn.mean(), own - drawn.mean() + noise, 50, between) < 0.05)
+    assert np.mean(called) < 0.05 + 4.5 * math.sqrt(0.05 * 0.95 / 600)
+    several = Between.of([[0.0, 2.0], [5.0, 5.0], [float("nan"), 1.0], [3.0]])
+    assert several == Between(1.0 * 1.5, 2)
+    assert Between.of([[0.0, 2.0], [5.0, 5.0]], [0.5, 0.1]) == Between(0.7 * 1.5, 2)
+    assert Between.of([[0.0, 2.0]], [3.0]) == Between(0.0, 1)
+    assert Between.of([[0.5]]) is None
+    wide = Between(0.01, 1000).widened(Interval(1.0, 1.0, 1.0))
+    assert (wide.low, wide.high) == pytest.approx((1 - 0.196, 1 + 0.196), abs=1e-3)
+
+
 # ---------------------------------------------------------------------- stability, the rest
 
 
@@ -238,7 +257,7 @@ def test_kept_rows_are_read_once_so_far_as_memory_goes() -> None:
             return super().read(samples)
 
     rows = Counted(torch.arange(24.0).view(6, 4), [1, 2, 3])
-    kept = KeptRows(rows, most=3 * 16)
+    kept = KeptRows(rows, most=3 * 4)
     for _ in range(2):
         assert [len(part) for part in kept.read([2, 0, 1])] == [3, 1, 2]
     assert rows.asked == [2, 0, 1, 0, 1]  # three rows were kept

@@ -23,3 +23,11 @@ class Options(BaseModel):
         kinds = get_args(kind) or (kind,)
         numbers = bool({int, float} & set(kinds)) and bool not in kinds
         return refuse_switch(value) if numbers else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _on_and_off_are_words(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `on` and `off` as truth values; where these are words, they are meant."""
+        words = get_args(cls.model_fields[info.field_name or ""].annotation)
+        word = "on" if value else "off"
+        return word if isinstance(value, bool) and word in words and bool not in words else value

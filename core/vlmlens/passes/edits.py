@@ -331,7 +331,7 @@ def quoted(value: str) -> str:
     plain = (
         split_outside(value, ",") == [value] == split_outside(value, "=")
         and not _LONE.search(_GROUP.sub("", value))
-        and value == value.strip()
+        and value == value.strip() != ""
         and '"' not in value
     )
     return value if plain else '"' + value.replace('"', '""') + '"'

@@ -99,7 +99,13 @@ class Making:
         missing = [i for i, sae in enumerate(known) if sae is None]
         made: dict[int, Sae] = {}
         if missing:
-            found = self._train([recipes[i] for i in missing], rows, batch, options, progress)
+            name = hashlib.blake2b("".join(keys[i] for i in missing).encode(), digest_size=6)
+            checkpoint = (
+                self.folder / f"sae.{slug(self.place.name)}.{name.hexdigest()}.{_CHECKPOINT}"
+            )
+            found = self._train(
+                [recipes[i] for i in missing], rows, batch, options, checkpoint, progress
+            )
             for i, one in zip(missing, found, strict=True):
                 made[i] = self._saved(folders[i], one, keys[i])
         saes = [made.get(i, sae) for i, sae in enumerate(known)]
@@ -115,6 +121,7 @@ class Making:
         rows: int,
         batch: int,
         options: TrainOptions,
+        checkpoint: Path,
         progress: Callable[[int, int], None],
     ) -> list[Trained]:
         parts = [self.fed] if self.fed_target is None else [self.fed, self.fed_target]
@@ -126,7 +133,6 @@ class Making:
             buffer=options.buffer,
             together=self._together(),
         )
-        checkpoint = self.folder / f"sae.{slug(self.place.name)}.{_CHECKPOINT}"
         found = train(
             recipes, feed, rows=rows, device=options.device, checkpoint=checkpoint,
             progress=progress, warn=self.context.warn,

@@ -112,6 +112,12 @@ class TrainOptions(Options):
 class SaeOptions(TrainOptions, SweepOptions):
     """Options of training, and of what is measured and shown."""
 
+    samples: int = Field(
+        16,
+        ge=1,
+        description="Use at most so many held-out samples of each task for what runs the model: "
+        "the loss of answers, and effects.",
+    )
     by: Annotated[
         tuple[str, ...],
         BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...]),

@@ -171,7 +171,7 @@ class Reading:
         figure = pages(
             Looking(
                 first.sae,
-                place.name,
+                place.column,
                 rows,
                 basis.learn,
                 basis.held,
@@ -182,6 +182,7 @@ class Reading:
                 self._vlm,
                 None if basis.image_share is None else np.asarray(basis.image_share),
                 self._context.warn,
+                place.name,
             )
         )
         if self._options.file is None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vlmlens._disk import disk_errors
 from vlmlens._files import expanded, replacing, write_bytes
 from vlmlens.errors import DataError
 from vlmlens_plugins.sae.activations import Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.files.record import as_record
 from vlmlens_plugins.sae.sae import Sae
+from vlmlens_plugins.sae.saving import save_tensors
 
 WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
 OURS = "vlmlens"
@@ -47,10 +48,22 @@ def save_sae(
 
     Raises:
         DataError: The folder holds something else, or what the SAE is to keep is no JSON.
+        FileError: The disk is full, or may not be written to.
     """
     path = _free(expanded(folder))
     config, tensors = _config(sae), _tensors(sae)
     rates = None if sparsity is None else _rates(sae, sparsity)
+    with disk_errors():
+        _written(path, config, tensors, rates)
+    return path
+
+
+def _written(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    rates: torch.Tensor | None,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as made:
         made.mkdir()
@@ -61,7 +74,6 @@ def save_sae(
         write_bytes(made / CONFIG, text.encode() + b"\n")
         if path.is_dir():
             path.rename(made.with_name("before"))
-    return path
 
 
 def _free(path: Path) -> Path:
@@ -180,14 +192,10 @@ def _rates(sae: Sae, sparsity: Sequence[float] | torch.Tensor) -> torch.Tensor:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    from safetensors.torch import save_file
-
     plain = {name: each.detach().float().cpu().contiguous() for name, each in tensors.items()}
     seen: set[int] = set()
     for name, each in plain.items():  # safetensors refuses tensors that share memory
         if each.untyped_storage().data_ptr() in seen:
             plain[name] = each.clone()
         seen.add(each.untyped_storage().data_ptr())
-    save_file(plain, path)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    save_tensors(path, plain)

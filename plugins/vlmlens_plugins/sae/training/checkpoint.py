@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from vlmlens._disk import disk_errors
 from vlmlens._files import replacing
 from vlmlens.errors import DataError
+from vlmlens_plugins.sae.saving import save_tensors
 
 _NAME, _DIGEST, _FORMAT = "vlmlens.sae.training", "sha256", 1
 
@@ -47,7 +47,7 @@ class Checkpoint:
         with disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as made:
-                save_file(tensors, made, known)
+                save_tensors(made, tensors, known)
 
     @classmethod
     def read(cls, path: Path, plan: Mapping[str, Any]) -> Checkpoint:

@@ -16,7 +16,7 @@ from vlmlens_plugins.analysis.sae.pages.units import Units, units_of
 from vlmlens_plugins.analysis.sae.peaks import Peaks
 
 LEAST_AREA = 0.7
-_MOST_PER_LABEL, _NEARLY = 5, 0.05
+_MOST_PER_LABEL, _NEARLY, _SETS = 5, 0.05, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ def aims(
 
     A label's feature is, of those that separate it about best (area under the curve at least 0.7,
     and at most 0.05 below the best), the one that writes most. Labels come task by task in turns,
-    those first that are separated best. The last aim is a set: of the task or attribute whose
-    labels are separated best, the 5 best features for each label, without those that separate
-    something else better.
+    those first that are separated best. Then come sets: for each of the two tasks or attributes
+    whose labels are separated best, the 5 best features for each label, without those that
+    separate something else better.
 
     Args:
         learn: What features do in samples on which nothing is measured.
@@ -122,15 +122,19 @@ def _known(
 
 
 def _together(areas: Mapping[str, npt.NDArray[np.float64]]) -> list[Aim]:
-    """The features of the target whose labels are separated best.
+    """The features of each of the targets whose labels are separated best.
 
     Features that separate a label of another target better are not among them.
     """
-    target = max(areas, key=lambda name: float(areas[name].max(1).mean()))
     most = np.max([own.max(0) for own in areas.values()], axis=0)
-    found: dict[int, None] = {}
-    for own in areas[target]:
-        fitting = np.where(areas[target].max(0) == most, own, 0.0)
-        best = np.argsort(-fitting, kind="stable")[:_MOST_PER_LABEL]
-        found |= {int(i): None for i in best if fitting[i] >= LEAST_AREA}
-    return [Aim(tuple(sorted(found)), target)] if len(found) > 1 else []
+    best = sorted(areas, key=lambda name: -float(areas[name].max(1).mean()))
+    found = []
+    for target in best:
+        fitting = areas[target].max(0) == most
+        chosen: dict[int, None] = {}
+        for own in np.where(fitting, areas[target], 0.0):
+            order = np.argsort(-own, kind="stable")[:_MOST_PER_LABEL]
+            chosen |= {int(i): None for i in order if own[i] >= LEAST_AREA}
+        if len(chosen) > 1:
+            found.append(Aim(tuple(sorted(chosen)), target))
+    return found[:_SETS]

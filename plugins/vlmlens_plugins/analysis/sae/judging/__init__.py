@@ -27,12 +27,12 @@ from vlmlens_plugins.analysis.sae.judging.judged import (
     Word,
 )
 from vlmlens_plugins.analysis.sae.judging.loss import ReplacedLoss, with_loss
-from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, KeptRows, Material
+from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, Material
 from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 from vlmlens_plugins.analysis.sae.judging.tables import tables
 
 __all__ = [
     "EXPLAINED", "MODALITIES", "Basis", "Compared", "Concept", "Conclusion", "Interval", "Judged",
-    "KeptRows", "Kind", "Material", "Overall", "Recovered", "ReplacedLoss", "Role", "Setting",
+    "Kind", "Material", "Overall", "Recovered", "ReplacedLoss", "Role", "Setting",
     "Stability", "Word", "conclude", "figures", "judge", "tables", "with_loss",
 ]  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from vlmlens.statistics import holm
 from vlmlens_plugins.analysis.sae.judging.judged import (
@@ -19,7 +20,7 @@ from vlmlens_plugins.analysis.sae.judging.judged import (
     Role,
     Setting,
 )
-from vlmlens_plugins.analysis.sae.judging.resampling import Resampling
+from vlmlens_plugins.analysis.sae.judging.resampling import Interval, Resampling
 from vlmlens_plugins.analysis.sae.judging.seen import Passed
 from vlmlens_plugins.analysis.sae.judging.single import Singles
 from vlmlens_plugins.analysis.sae.judging.variance import gain
@@ -40,7 +41,7 @@ def compared(
     found: list[Compared] = []
     for role in BASELINES:
         pairs = [(sae, one.baselines[role]) for one in settings for sae in one.saes]
-        found += _corrected([_explained(sae, name, held, drawn) for sae, name in pairs])
+        found += _corrected([_explained(sae, bases[name], held, drawn) for sae, name in pairs])
         for limited in (True, False):
             told = [
                 each
@@ -76,7 +77,49 @@ def losses_compared(
     return tuple(found)
 
 
-def chance(value: float, draws: Floats, groups: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Between:
+    """How much a number differs between dictionaries that were drawn at random.
+
+    Args:
+        variance: Of one more draw less the mean of those that were drawn.
+        freedom: Degrees of freedom behind it.
+    """
+
+    variance: float
+    freedom: int
+
+    @classmethod
+    def of(
+        cls, values: Sequence[Sequence[float]], noise: Sequence[float] | None = None
+    ) -> Between | None:
+        """From the numbers of each draw, of several measures together; None of single draws.
+
+        Args:
+            values: By measure, the number of each draw.
+            noise: By measure, the variance that they have because samples are few, which is taken
+                away: it is in the error over groups already.
+        """
+        less = [0.0] * len(values) if noise is None else noise
+        known = [
+            (each, own)
+            for each, own in zip(values, less, strict=True)
+            if len(each) > 1 and np.isfinite([*each, own]).all()
+        ]
+        if not known:
+            return None
+        variance = float(np.mean([np.var(each, ddof=1) - own for each, own in known]))
+        draws = len(known[0][0])
+        return cls(max(0.0, variance) * (1 + 1 / draws), len(known) * (draws - 1))
+
+    def widened(self, found: Interval) -> Interval:
+        """An interval over groups of samples, made one over draws of dictionaries too."""
+        margin = float(student.ppf(0.975, self.freedom)) * math.sqrt(self.variance)
+        low, high = (math.hypot(found.value - end, margin) for end in (found.low, found.high))
+        return Interval(found.value, found.value - low, found.value + high)
+
+
+def chance(value: float, draws: Floats, groups: int, between: Between | None = None) -> float:
     """Two-sided p-value of a difference of 0, from its standard error over resampled groups.
 
     Of n groups it is never below 2 / 2^n, the smallest that flips of their signs can give.
@@ -85,6 +128,8 @@ def chance(value: float, draws: Floats, groups: int) -> float:
         value: The difference.
         draws: float64 `[draws]`: the same in resamples; NaN where it is not known.
         groups: How many groups there are.
+        between: How it differs between draws of a dictionary, which is added to the error; the
+            degrees of freedom are those of Welch (1947).
 
     >>> round(chance(1.96, np.random.default_rng(0).normal(size=100_000), 50), 2)
     0.05
@@ -92,28 +137,37 @@ def chance(value: float, draws: Floats, groups: int) -> float:
     known = draws[np.isfinite(draws)]
     if groups < 2 or len(known) < 2 or not math.isfinite(value):
         return float("nan")
-    error = float(known.std())
-    p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
+    square = float(known.var())
+    error, freedom = math.sqrt(square), math.inf
+    if between is not None and between.variance > 0:
+        error = math.sqrt(square + between.variance)
+        freedom = between.freedom * ((square + between.variance) / between.variance) ** 2
+    p = 2 * float(student.sf(abs(value) / error, freedom)) if error else float(value == 0)
     return min(1.0, max(p, 2.0 ** (1 - groups)))
 
 
-def _explained(sae: str, baseline: str, held: Passed, drawn: Resampling) -> Compared:
-    difference, draws = gain(held, sae, baseline, drawn)
-    p = chance(difference.value, draws, drawn.groups)
-    return Compared(sae, baseline, Kind.VARIANCE, EXPLAINED, difference, p)
+def _explained(sae: str, baseline: Basis, held: Passed, drawn: Resampling) -> Compared:
+    difference, draws = gain(held, sae, baseline.name, drawn)
+    between = Between.of([baseline.each])
+    p = chance(difference.value, draws, drawn.groups, between)
+    shown = difference if between is None else between.widened(difference)
+    return Compared(sae, baseline.name, Kind.VARIANCE, EXPLAINED, shown, p)
 
 
 def _concepts(sae: Basis, baseline: Basis, drawn: Resampling, *, limited: bool) -> list[Compared]:
     others = baseline.singles if limited else baseline.unlimited
+    told = list(others.values())
+    between = Between.of([each.each for each in told], [each.noise for each in told])
     found = []
     for name, other in others.items():
         own = sae.singles[name]
         draws, value = own.drawn - other.drawn, own.auc.value - other.auc.value
-        p = chance(value, draws, drawn.groups)
+        p = chance(value, draws, drawn.groups, between)
         if value > 0:
             p = max(p, _over_half(own, drawn))
         interval = drawn.interval(value, draws)
-        found.append(Compared(sae.name, baseline.name, Kind.CONCEPT, name, interval, p, limited))
+        shown = interval if between is None else between.widened(interval)
+        found.append(Compared(sae.name, baseline.name, Kind.CONCEPT, name, shown, p, limited))
     return found
 
 

@@ -14,7 +14,7 @@ from vlmlens_plugins.analysis.sae.held import Split
 from vlmlens_plugins.analysis.sae.judging.comparing import compared
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept, concepts
 from vlmlens_plugins.analysis.sae.judging.judged import Basis, Judged, Role, Setting, Stability
-from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, KeptRows, Material
+from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, Material
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
     embedded,
     level_of_chance,
@@ -33,11 +33,12 @@ from vlmlens_plugins.analysis.sae.judging.settings import (
 from vlmlens_plugins.analysis.sae.judging.single import Singles, averaged, singles
 from vlmlens_plugins.analysis.sae.judging.stability import EXACT, by_chance, matched_cosine
 from vlmlens_plugins.analysis.sae.judging.variance import POOLED, explained, explained_interval
-from vlmlens_plugins.sae import Sae
+from vlmlens_plugins.sae import KeptRows, Sae
 
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 _FOR_L0 = 8192
+_KEPT = 2**26
 _STEPS = 6
 
 
@@ -75,7 +76,7 @@ def judge(
         DataError: An SAE does not fit the rows, or samples have no rows.
     """
     _check(saes, material)
-    kept = replace(material, rows=KeptRows(material.rows))
+    kept = replace(material, rows=KeptRows(material.rows, _KEPT))
     learn, held = (
         [part[i] for i in generator(seed, "sae", name).permutation(len(part))]
         for name, part in (("learn", material.split.learn), ("held", material.split.held))
@@ -102,9 +103,8 @@ def judge(
         blind=blind,
     )  # fmt: skip
     progress(3, _STEPS)
-    for each in found:
-        after.seen[each.draws[0]].error = np.mean([after.seen[n].error for n in each.draws], 0)
-    return _Judging(kept, found, bases, ahead, after, by, draws, seed, progress).done()
+    variances = {each.draws[0]: _mean_error(after, each.draws) for each in found}
+    return _Judging(kept, found, bases, ahead, after, variances, by, draws, seed, progress).done()
 
 
 def _check(saes: Mapping[str, Sae], material: Material) -> None:
@@ -123,6 +123,14 @@ def _check(saes: Mapping[str, Sae], material: Material) -> None:
             )
 
 
+def _mean_error(found: Passed, draws: Sequence[str]) -> tuple[float, ...]:
+    """Give the first of several dictionaries their mean error; what each of them explains."""
+    each = tuple(explained(found, name)[POOLED] for name in draws)
+    mean = np.mean([found.seen[name].error for name in draws], 0)
+    found.seen[draws[0]].error = mean
+    return each if len(each) > 1 else ()
+
+
 def _free(name: str) -> str:
     """The name of a baseline all of whose features may fire."""
     return f"{name}, all firing"
@@ -137,6 +145,7 @@ class _Judging:
     bases: Mapping[str, Sae]
     learn: Passed
     held: Passed
+    variances: Mapping[str, tuple[float, ...]]
     by: Sequence[str]
     draws: int
     seed: int
@@ -207,6 +216,7 @@ class _Judging:
             role=self._role(name),
             sae=self.bases[name],
             explained=explained_interval(self.held, name, drawn),
+            each=self.variances.get(name, ()),
             by_modality=explained(self.held, name),
             l0=self.held.l0(name),
             density=seen.fired.sum(0) / max(1, rows),

@@ -77,6 +77,8 @@ class Basis:
         role: What it is.
         sae: The SAE.
         explained: Explained variance of all rows, with its interval over groups of samples.
+        each: Explained variance of each untrained dictionary, where `explained` is the mean of
+            several.
         by_modality: Explained variance of "all" rows and by modality.
         l0: How many features fire per row, in the mean.
         density: float64 `[features]`: the share of rows in which each fires.
@@ -98,6 +100,7 @@ class Basis:
     role: Role
     sae: Sae
     explained: Interval
+    each: tuple[float, ...]
     by_modality: Mapping[str, float]
     l0: float
     density: Floats
@@ -146,8 +149,9 @@ class Compared:
         baseline: The baseline.
         kind: What is measured.
         measure: `EXPLAINED`; the name of a concept; or which rows were replaced.
-        difference: How much better the SAE is, with its 95 % interval over groups of samples: in
-            explained variance, in the mean AUC of the best features, or in nats of loss.
+        difference: How much better the SAE is: in explained variance, in the mean AUC of the best
+            features, or in nats of loss. Its 95 % interval is over groups of samples, and, where
+            several untrained dictionaries were drawn, over their draws.
         p: Two-sided, of no difference, corrected by Holm (1979) for all SAEs and measures of
             its kind; NaN
             where nothing can be resampled.
@@ -164,10 +168,10 @@ class Compared:
 
     @property
     def word(self) -> Word:
-        """Whether the SAE is better."""
+        """Whether the SAE is better: significantly, and with an interval that excludes 0."""
         if not np.isfinite(self.p):
             return Word.UNKNOWN
-        if self.p >= _ALPHA:
+        if self.p >= _ALPHA or self.difference.low <= 0 <= self.difference.high:
             return Word.NO_BETTER
         return Word.BETTER if self.difference.value > 0 else Word.WORSE
 

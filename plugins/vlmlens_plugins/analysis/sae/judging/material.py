@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -159,41 +159,3 @@ def _check(
                 subject=name,
                 hint="The layouts are those of another column or model.",
             )
-
-
-@dataclass(slots=True)
-class KeptRows:
-    """Rows that are remembered when they have been read, so far as memory is set aside for it.
-
-    Args:
-        inner: Where they come from.
-        most: Bytes that are set aside.
-    """
-
-    inner: Rows
-    most: int = _KEPT_BYTES
-    _known: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def column(self) -> str:
-        """See `Rows.column`."""
-        return self.inner.column
-
-    @property
-    def width(self) -> int:
-        """See `Rows.width`."""
-        return self.inner.width
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def read(self, samples: Sequence[int]) -> list[torch.Tensor]:
-        """See `Rows.read`."""
-        missing = [i for i in dict.fromkeys(samples) if i not in self._known]
-        fresh = dict(zip(missing, self.inner.read(missing), strict=True)) if missing else {}
-        for number, rows in fresh.items():
-            self.most -= rows.numel() * rows.element_size()
-            if self.most < 0:
-                break
-            self._known[number] = rows
-        return [self._known[i] if i in self._known else fresh[i] for i in samples]

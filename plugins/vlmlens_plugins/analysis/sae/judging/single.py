@@ -48,12 +48,17 @@ class Singles:
             values the one counts that is told better in the samples to learn from: a feature that
             fires for one need have no counterpart that fires for the other.
         drawn: float64 `[draws]`: that mean in each resample.
+        each: The same of each dictionary, where `auc` is the mean of several.
+        noise: How much these vary because the samples are few: the variance over resamples of one
+            of them less their mean, times n / (n - 1).
     """
 
     concept: str
     best: tuple[Best, ...]
     auc: Interval
     drawn: Floats
+    each: tuple[float, ...] = ()
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,11 @@ def averaged(found: Sequence[Singles], groups: Resampling) -> Singles:
     """The mean over several dictionaries; the features are those of the first."""
     drawn = np.mean([each.drawn for each in found], 0)
     mean = float(np.mean([each.auc.value for each in found]))
-    return replace(found[0], auc=groups.interval(mean, drawn), drawn=drawn)
+    each = tuple(one.auc.value for one in found)
+    apart = np.stack([one.drawn - drawn for one in found])
+    noise = float(np.nanvar(apart, axis=1).sum()) / (len(found) - 1)
+    auc = groups.interval(mean, drawn)
+    return replace(found[0], auc=auc, drawn=drawn, each=each, noise=noise)
 
 
 def having(concept: Concept, samples: Sequence[int]) -> tuple[list[int], Bools]:

@@ -52,7 +52,7 @@ class Looking:
 
     Args:
         sae: The SAE.
-        column: The name of its column.
+        column: The column that it reads, the first of several: what its rows stand for.
         rows: The column's rows.
         learn: What its features do in the samples that features are chosen by.
         held: What they do in the samples that they are tested on, and that are shown.
@@ -64,6 +64,7 @@ class Looking:
         image_share: float64 `[features]`, the share of image rows in a feature's codes, if it was
             measured.
         warn: Called with what the reader must know.
+        place: What its columns are called; "": as `column`.
     """
 
     sae: Sae
@@ -78,6 +79,12 @@ class Looking:
     vlm: ModelAdapter | None = None
     image_share: npt.NDArray[np.float64] | None = None
     warn: Callable[[str], None] = field(default=_silent)
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its columns are called."""
+        return self.place or self.column
 
 
 def pages(looking: Looking) -> Figure:
@@ -100,7 +107,7 @@ def pages(looking: Looking) -> Figure:
     sizes = histograms(looking.sae, looking.rows, looking.held, numbers, looking.seed)
     labels = separated_by(
         looking.held, looking.samples, looking.split.alike, looking.options, numbers,
-        (looking.seed, looking.column),
+        (looking.seed, looking.name),
     )  # fmt: skip
     tokens_of, about = written(looking.vlm, looking.sae, _target(looking), numbers)
     made = [
@@ -133,8 +140,8 @@ def _figure(
     looking: Looking, made: Sequence[FeaturePage], scenes: Sequence[FeatureScene]
 ) -> Figure:
     return Figure(
-        f"features-{slug(looking.column)}",
-        f"Features of {looking.column}",
+        f"features-{slug(looking.name)}",
+        f"Features of {looking.name}",
         "features",
         x=(),
         pages=made,
@@ -187,7 +194,7 @@ def _layouts(looking: Looking, wanted: Sequence[int]) -> dict[int, TokenLayout]:
         found = row_layouts(looking.vlm, looking.column, own, counts)
     except (DataError, SelectorError) as error:
         looking.warn(
-            f"Which patches and words the rows of {looking.column} stand for is not known, so "
+            f"Which patches and words the rows of {looking.name} stand for is not known, so "
             f"features are shown without them: {error}"
         )
         return {}
@@ -209,7 +216,7 @@ def _page(
     edges, counts = sizes.of(place)
     return FeaturePage(
         number,
-        looking.column,
+        looking.name,
         one.why,
         min(1.0, float(held.density[number])),
         int(held.rows.sum()),
