@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from pydantic import ValidationError
 from scipy.sparse import csr_array
 from tests.unit._sae_toy import Toy
 
 from vlmlens_plugins.analysis.sae.judging.material import blocks
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import monosemanticity
 from vlmlens_plugins.analysis.sae.judging.seen import _Part
+from vlmlens_plugins.analysis.sae.options import SaeOptions
 
 
 def test_a_part_that_is_full_in_the_middle_of_a_block_counts_no_rows_beyond() -> None:
@@ -41,3 +44,11 @@ def test_codes_that_differ_by_rounding_alone_have_no_score() -> None:
     assert np.ptp(codes[:, 0]) > 0
     found = monosemanticity(csr_array(codes), rng.normal(size=(30, 4)))
     np.testing.assert_array_equal(np.isnan(found), [True, False, True])
+
+
+def test_off_and_on_may_be_written_bare_which_yaml_reads_as_booleans() -> None:
+    found = SaeOptions.model_validate({"model": False, "loss": True})
+    assert (found.model, found.loss) == ("off", "on")
+    assert SaeOptions.model_validate({"loss": False}).loss == "off"
+    with pytest.raises(ValidationError):
+        SaeOptions.model_validate({"model": True})
