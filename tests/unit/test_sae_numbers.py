@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from vlmlens_plugins.analysis.sae.judging.seen import _Part
 from vlmlens_plugins.analysis.sae.making import Making, opened
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.places import Place
-from vlmlens_plugins.sae import About, Recipe, TensorRows, save_sae
+from vlmlens_plugins.sae import About, Recipe, TensorRows, open_sae, save_sae
 
 LATER = "llm.block.4/all"
 
@@ -110,3 +111,16 @@ def test_without_the_model_an_sae_knows_what_its_store_knows_of_it() -> None:
     others = [making(True, digest="2"), making(False, digest="1")]
     assert key(making(True, digest="1")) == key(making(True, digest="1"))
     assert key(making(True, digest="1")) not in [key(one) for one in others]
+
+
+def test_columns_of_a_crosscoder_keep_their_order_in_its_file(tmp_path: Path) -> None:
+    scales = {"vision.block.3/image": (20, 0.5), "llm.block.3/image": (12, 2.0)}
+    about = About(column=" + ".join(scales), scales=scales)
+    read = open_sae(save_sae(tmp_path / "one", replace(Toy.made().sae(), about=about)))
+    assert list(read.about.scales.items()) == list(scales.items())
+    notes = [
+        json.loads((save_sae(tmp_path / name, sae) / "cfg.json").read_text())["metadata"]["note"]
+        for name, sae in (("two", replace(Toy.made().sae(), about=about)), ("three", read))
+    ]
+    assert notes[0] == notes[1]
+    assert notes[0].index("vision") < notes[0].index("llm")

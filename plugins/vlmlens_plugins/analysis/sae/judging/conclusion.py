@@ -52,7 +52,8 @@ def conclude(judged: Judged, sae: str) -> Conclusion:
 
     It is better if it explains more variance than an untrained dictionary of its size and L0, and
     its best single features tell at least one concept better, both after correction. Without
-    concepts, explained variance decides.
+    concepts, explained variance decides; concepts do where an untrained dictionary has nothing to
+    explain, as beside a transcoder.
 
     Args:
         judged: What was measured.
@@ -77,6 +78,8 @@ def _overall(variance: Word, concepts: Sequence[Word]) -> Overall:
     told = Word.BETTER in concepts or (not concepts and variance is Word.BETTER)
     if all(word is Word.UNKNOWN for word in (variance, *concepts)):
         return Overall.UNKNOWN
+    if variance is Word.UNKNOWN:
+        return Overall.BETTER if told else Overall.NO_BETTER
     if variance is Word.BETTER:
         return Overall.BETTER if told else Overall.RECONSTRUCTION
     return Overall.CONCEPTS if told else Overall.NO_BETTER
