@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, SpecError, did_you_mean
@@ -97,7 +97,7 @@ class SaeAnalysis(Analysis):
     def _result(self, context: AnalysisContext, folder: Path) -> Result:
         vlm = self._model(context)
         stored = [info.name for info in context.columns()]
-        there = self._places(vlm, stored)
+        there = self._places(vlm, stored, context.store.get_meta().get("fingerprint"))
         reading = Reading(context, vlm, there, self.options, folder)
         found = [reading.at(place) for place in there]
         for warning in filter(None, map(report.few_rows, found)):
@@ -139,7 +139,13 @@ class SaeAnalysis(Analysis):
         """The files that the options name, each with the column that it knows, or ""."""
         return {file: open_sae(file).about.column for file in self.options.file or ()}
 
-    def _places(self, vlm: ModelAdapter | None, stored: Sequence[str]) -> list[Place]:
+    def _places(
+        self,
+        vlm: ModelAdapter | None,
+        stored: Sequence[str],
+        store_of: Mapping[str, Any] | None = None,
+    ) -> list[Place]:
+        """The places; `store_of` is what tells the model whose rows are stored."""
         options = self.options
         files = self._files()
         if files and options.column is None:
@@ -153,10 +159,20 @@ class SaeAnalysis(Analysis):
             options = options.model_copy(update={"column": tuple(filter(None, known))})
         found = places(options, vlm, stored)
         for file in files:
-            self._check_file(file, found, vlm)
+            self._check_file(file, found, store_of if vlm is None else vlm.describe())
+        columns = {place.column for place in found}
+        for column in columns if files else ():
+            if all(known in columns - {column} for known in files.values()):
+                raise SpecError(
+                    f"No SAE of `file` belongs to {column!r}.",
+                    subject=column,
+                    hint="Leave the column out, or name an SAE that was trained there.",
+                )
         return found
 
-    def _check_file(self, file: str, found: Sequence[Place], vlm: ModelAdapter | None) -> None:
+    def _check_file(
+        self, file: str, found: Sequence[Place], model: Mapping[str, Any] | None
+    ) -> None:
         sae = open_sae(file)
         if sae.about.scales or sae.about.target:
             raise SpecError(
@@ -164,14 +180,12 @@ class SaeAnalysis(Analysis):
                 subject=file,
                 hint="Train it again with `join` or `target`.",
             )
-        if vlm is None:
-            return
         fits = [place for place in found if sae.about.column in ("", place.column)]
         for place in fits or found:
             site, _, selector = place.column.partition("/")
             check_belongs(
-                sae, model=vlm.describe(), site=site, selector=selector, width=sae.inputs,
-                anyway=self.options.anyway,
+                sae, model=model or sae.about.model, site=site, selector=selector,
+                width=sae.inputs, anyway=self.options.anyway,
             )  # fmt: skip
 
 

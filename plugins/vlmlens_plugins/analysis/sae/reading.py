@@ -107,7 +107,7 @@ class Reading:
     def _made(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> list[Made]:
         progress = self._part(place, 0)
         if self._options.file:
-            return opened(self._options.file, place, progress)
+            return opened(self._options.file, place, self._places, progress)
         fed, fed_target = self._sources.trained_on(place, divided.learn)
         making = Making(
             self._context, self._vlm, place, divided, rows, target, fed or rows, fed_target,

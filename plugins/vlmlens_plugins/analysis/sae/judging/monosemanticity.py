@@ -12,6 +12,8 @@ from vlmlens_plugins.sae import Rows
 
 Floats = npt.NDArray[np.float64]
 _AT_ONCE = 32
+_ROUNDING = 1e-4
+"""Codes that differ by a smaller share are equal: passes in other company round otherwise."""
 
 
 def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) -> Floats:
@@ -28,8 +30,8 @@ def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) ->
             they are brought to length 1. Rows of zeros are pictures without one.
 
     Returns:
-        float64 `[features]`; NaN of features that are equal in all pictures, or above their minimum
-        in one only.
+        float64 `[features]`; NaN of features that are equal in all pictures, up to rounding, or
+        above their minimum in one only.
     """
     unit = _unit(embeddings)
     level, size = _level(largest)
@@ -68,7 +70,8 @@ def _level(largest: csr_array) -> tuple[Floats, Floats]:
         np.asarray(found.todense(), np.float64).ravel()
         for found in (largest.min(axis=0), largest.max(axis=0))
     )
-    return low, np.where(high > low, high - low, np.nan)
+    varies = high - low > _ROUNDING * np.maximum(np.abs(high), np.abs(low))
+    return low, np.where(varies, high - low, np.nan)
 
 
 def _squares(table: csr_array, level: Floats, size: Floats, ones: Floats) -> Floats:
