@@ -117,15 +117,6 @@ class Making:
         missing = [i for i, sae in enumerate(known) if sae is None]
         made: dict[int, Sae] = {}
         if missing:
-            name = hashlib.blake2b("".join(keys[i] for i in missing).encode(), digest_size=6)
-            checkpoint = (
-                self.folder / f"sae.{slug(self.place.name)}.{name.hexdigest()}.{_CHECKPOINT}"
-            )
-            found = self._train(
-                [recipes[i] for i in missing], rows, batch, options, checkpoint, progress
-            )
-            for i, one in zip(missing, found, strict=True):
-                made[i] = self._saved(folders[i], one, keys[i])
             checkpoint = self._checkpoint([keys[i] for i in missing])
             chosen = [recipes[i] for i in missing]
             found = self._train(chosen, rows, batch, options, progress, checkpoint)
@@ -155,7 +146,6 @@ class Making:
         rows: int,
         batch: int,
         options: TrainOptions,
-        checkpoint: Path,
         progress: Callable[[int, int], None],
         checkpoint: Path,
     ) -> list[Trained]:
@@ -168,7 +158,6 @@ class Making:
             buffer=options.buffer,
             together=self._together(),
         )
-        found = train(
         return train(
             recipes, feed, rows=rows, device=options.device, checkpoint=checkpoint,
             progress=progress, warn=self.context.warn,
