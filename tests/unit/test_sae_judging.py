@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.unit._sae_toy import ACTIVE, FEATURES, IMAGE, ROWS, SAMPLES, WIDTH, Toy
+from tests.unit._sae_toy import ACTIVE, COLUMN, FEATURES, IMAGE, ROWS, SAMPLES, WIDTH, Toy
 
 from vlmlens.errors import DataError, SpecError
 from vlmlens_plugins.analysis.sae.held import split
@@ -214,6 +214,17 @@ def test_two_groups_are_too_few_to_compare(toy: Toy) -> None:
     material = replace(toy.material(), samples=few, split=halves)
     verdict = conclude(judge({"true": toy.sae()}, material, draws=100, controls=1), "true")
     assert verdict.overall is Overall.UNKNOWN
+
+
+def test_where_no_test_could_be_significant_nothing_is_called_no_better(toy: Toy) -> None:
+    few = replace(toy.material(), split=split(toy.samples[:16], COLUMN, 0.5, 0))
+    found = judge({"true": toy.sae()}, few, by=("coin",), draws=200)
+    gap = found.variance("true")
+    assert gap.difference.low > 0
+    assert (found.groups, gap.word) == (4, Word.UNKNOWN)
+    verdict = conclude(found, "true")
+    assert verdict.overall is Overall.UNKNOWN
+    assert "Samples are too few to compare what single features tell of coin." in verdict.text
 
 
 def test_a_transcoder_is_held_against_no_reconstruction(toy: Toy) -> None:

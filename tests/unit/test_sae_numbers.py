@@ -18,7 +18,11 @@ from vlmlens.errors import CompositionError, SpecError
 from vlmlens_plugins.analysis.sae import SaeAnalysis
 from vlmlens_plugins.analysis.sae.held import Split
 from vlmlens_plugins.analysis.sae.judging.material import blocks
-from vlmlens_plugins.analysis.sae.judging.monosemanticity import monosemanticity
+from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
+    by_picture,
+    level_of_chance,
+    monosemanticity,
+)
 from vlmlens_plugins.analysis.sae.judging.seen import _Part
 from vlmlens_plugins.analysis.sae.making import Making, opened
 from vlmlens_plugins.analysis.sae.options import SaeOptions
@@ -124,3 +128,20 @@ def test_columns_of_a_crosscoder_keep_their_order_in_its_file(tmp_path: Path) ->
     ]
     assert notes[0] == notes[1]
     assert notes[0].index("vision") < notes[0].index("llm")
+
+
+def test_several_questions_about_a_picture_make_no_pair_of_it_with_itself() -> None:
+    rng = np.random.default_rng(0)
+    codes = np.maximum(rng.normal(size=(8, 5)), 0)
+    embeddings = rng.normal(size=(8, 3))
+    asked = rng.permutation(np.repeat(np.arange(8), 3))
+    share = rng.uniform(size=(24, 5))
+    for picture in range(8):
+        share[np.flatnonzero(asked == picture)[1]] = 1
+    several = csr_array(codes[asked] * share)
+    once = by_picture(several, embeddings[asked], [f"{each}.png" for each in asked])
+    expected = monosemanticity(csr_array(codes), embeddings)
+    np.testing.assert_allclose(monosemanticity(*once), expected, rtol=1e-9)
+    assert np.nanmin(monosemanticity(several, embeddings[asked]) - expected) > 0.01
+    assert level_of_chance(once[1]) == pytest.approx(level_of_chance(embeddings))
+    assert level_of_chance(embeddings[asked]) > level_of_chance(embeddings) + 0.05

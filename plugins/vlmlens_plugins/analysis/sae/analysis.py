@@ -17,10 +17,12 @@ from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis.sae import report
 from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
-from vlmlens_plugins.analysis.sae.pages import Explainer
-from vlmlens_plugins.analysis.sae.places import Place, check_options, places
+from vlmlens_plugins.analysis.sae.pages import Explainer, asked_for
+from vlmlens_plugins.analysis.sae.places import Place, check_options, check_rows, places
 from vlmlens_plugins.analysis.sae.reading import Reading
+from vlmlens_plugins.analysis.sae.sources import embedded_by
 from vlmlens_plugins.sae import check_belongs, open_sae
+from vlmlens_plugins.sae.training import device_of
 
 
 class SaeAnalysis(Analysis):
@@ -54,7 +56,10 @@ class SaeAnalysis(Analysis):
                     subject=name,
                     hint=did_you_mean(name, known) or f"Known: {', '.join(known) or 'none'}.",
                 )
-        self._files()
+        device_of(self.options.device)
+        self._check_features()
+        if self.options.embeddings is not None:
+            check_rows(self.options.embeddings, "embeddings")
         if self.options.explainer is not None:
             Explainer.load(self.options.explainer)
         if columns and self.options.source == "store":
@@ -65,6 +70,7 @@ class SaeAnalysis(Analysis):
     ) -> None:
         """See `Analysis.check_model`."""
         vlm = None if self.options.model == "off" else skeleton
+        embedded_by(self.options.embeddings, vlm, columns)
         for place in self._places(vlm, columns) if vlm is not None or columns else ():
             for name in place.columns:
                 split(samples, name, self.options.held_out, 0)
@@ -120,6 +126,14 @@ class SaeAnalysis(Analysis):
                 f"{error.message}"
             )
             return None
+
+    def _check_features(self) -> None:
+        """Raise an error for features that the SAE that is shown is known not to have."""
+        options, asked = self.options, self.options.features or ()
+        if self._files() and options.file:
+            asked_for(asked, open_sae(options.file[0]).features)
+        elif options.width and not options.width[0].endswith("x"):
+            asked_for(asked, int(options.width[0]))
 
     def _files(self) -> dict[str, str]:
         """The files that the options name, each with the column that it knows, or ""."""

@@ -15,6 +15,7 @@ from vlmlens.errors import DataError, VlmlensError
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.sae.held import Split, only_pictures, pictures_of
 from vlmlens_plugins.analysis.sae.options import TrainOptions
+from vlmlens_plugins.analysis.sae.pages import asked_for
 from vlmlens_plugins.analysis.sae.peaks import peaks
 from vlmlens_plugins.analysis.sae.places import Place
 from vlmlens_plugins.analysis.sae.settings import Setting, batch_size, rows_seen, settings
@@ -85,11 +86,28 @@ class Making:
     fed_target: Rows | None
     folder: Path
 
-    def trained(self, options: TrainOptions, progress: Callable[[int, int], None]) -> list[Made]:
-        """Train what the options mean; what is in the folder from before is not trained again."""
+    def trained(
+        self,
+        options: TrainOptions,
+        progress: Callable[[int, int], None],
+        asked: Sequence[int] = (),
+    ) -> list[Made]:
+        """Train what the options mean; what is in the folder from before is not trained again.
+
+        Args:
+            options: The options.
+            progress: Called with (rows done, all rows).
+            asked: Features that the first SAE must have.
+
+        Raises:
+            SpecError: It will not have them, or a number is one that no SAE can have.
+            DataError: There are too few rows.
+        """
         there = _rows_there(self.fed, self.split.learn)
         _check_rows(there, self.place)
         wanted = settings(options, self.rows.width, there, self.context.seed)
+        asked_for(asked, wanted[0].features)
+        self._say_lowered(options, wanted)
         batch = batch_size(options, there)
         rows = rows_seen(options, there, batch)
         recipes = [_recipe(options, setting) for setting in wanted]
@@ -99,15 +117,14 @@ class Making:
         missing = [i for i, sae in enumerate(known) if sae is None]
         made: dict[int, Sae] = {}
         if missing:
-            name = hashlib.blake2b("".join(keys[i] for i in missing).encode(), digest_size=6)
-            checkpoint = (
-                self.folder / f"sae.{slug(self.place.name)}.{name.hexdigest()}.{_CHECKPOINT}"
-            )
-            found = self._train(
-                [recipes[i] for i in missing], rows, batch, options, checkpoint, progress
-            )
-            for i, one in zip(missing, found, strict=True):
-                made[i] = self._saved(folders[i], one, keys[i])
+            checkpoint = self._checkpoint([keys[i] for i in missing])
+            chosen = [recipes[i] for i in missing]
+            found = self._train(chosen, rows, batch, options, progress, checkpoint)
+            saes_now = [self._known(one, keys[i]) for i, one in zip(missing, found, strict=True)]
+            for i, one, sae in zip(missing, found, saes_now, strict=True):
+                save_sae(folders[i], sae, sparsity=one.density.tolist())
+                made[i] = sae
+            checkpoint.unlink(missing_ok=True)
         saes = [made.get(i, sae) for i, sae in enumerate(known)]
         return [
             Made(setting.name, sae, folder, setting)
@@ -115,14 +132,22 @@ class Making:
             if sae is not None
         ]
 
+    def _say_lowered(self, options: TrainOptions, wanted: Sequence[Setting]) -> None:
+        for setting in wanted:
+            if options.k and setting.k not in options.k:
+                self.context.warn(
+                    f"k is {setting.k:g} instead of {max(options.k):g} with {setting.features} "
+                    "features: at most an eighth of them fire."
+                )
+
     def _train(
         self,
         recipes: Sequence[Recipe],
         rows: int,
         batch: int,
         options: TrainOptions,
-        checkpoint: Path,
         progress: Callable[[int, int], None],
+        checkpoint: Path,
     ) -> list[Trained]:
         parts = [self.fed] if self.fed_target is None else [self.fed, self.fed_target]
         feed = Shuffled(
@@ -133,11 +158,22 @@ class Making:
             buffer=options.buffer,
             together=self._together(),
         )
-        found = train(
+        return train(
             recipes, feed, rows=rows, device=options.device, checkpoint=checkpoint,
             progress=progress, warn=self.context.warn,
         )  # fmt: skip
-        checkpoint.unlink(missing_ok=True)
+
+    def _checkpoint(self, keys: Sequence[str]) -> Path:
+        """The file from which this very training goes on; those of others stay, which is said."""
+        digest = hashlib.blake2b("".join(keys).encode(), digest_size=6).hexdigest()
+        start = f"sae.{slug(self.place.name)}."
+        found = self.folder / f"{start}{digest}.{_CHECKPOINT}"
+        others = sorted({*self.folder.glob(f"{start}*.{_CHECKPOINT}")} - {found})
+        if others:
+            self.context.warn(
+                f"{others[0]} is of a training with other options or samples that was interrupted "
+                f"({others[0].stat().st_size / 2**20:,.1f} MiB). Remove it if that is not to go on."
+            )
         return found
 
     def _together(self) -> list[Hashable] | None:
@@ -146,7 +182,8 @@ class Making:
             return None
         return [pictures_of(self.context.samples[number]) for number in self.split.learn]
 
-    def _saved(self, folder: Path, one: Trained, key: str) -> Sae:
+    def _known(self, one: Trained, key: str) -> Sae:
+        """The SAE with everything that is known about it."""
         trained = {
             **one.sae.about.trained,
             "key": key,
@@ -160,9 +197,7 @@ class Making:
             trained=trained,
             scales=self._scales(),
         )
-        sae = replace(one.sae, about=about)
-        save_sae(folder, sae, sparsity=one.density.tolist())
-        return sae
+        return replace(one.sae, about=about)
 
     def _model(self) -> Mapping[str, Any]:
         """What tells the model that the rows are of; of stored rows, without it, the store does."""

@@ -30,7 +30,8 @@ Width = Annotated[
     ),
 ]
 Sparsity = Annotated[
-    Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None,
+    Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+    | None,
     BeforeValidator(_several, json_schema_input_type=float | tuple[float, ...] | None),
 ]
 
@@ -81,6 +82,7 @@ class TrainOptions(Options):
     coefficient: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="Of standard, gated and jumprelu: the weight of sparsity. Default: searched "
         "for, so that about k features fire.",
     )
@@ -98,7 +100,10 @@ class TrainOptions(Options):
     )
     batch: int = Field(4096, ge=1, description="Rows per step; fewer if there are few rows.")
     lr: float | None = Field(
-        None, gt=0, description="Learning rate; default: 2e-4 / sqrt(features / 16384), for Adam."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Learning rate; default: 2e-4 / sqrt(features / 16384), for Adam.",
     )
     centre: bool = Field(True, description="Take the mean row away first; it is put into b_dec.")
     normalise: bool = Field(

@@ -52,14 +52,11 @@ def check_options(options: TrainOptions) -> None:
         SpecError: They do not.
         SelectorError, SiteError: A column does not parse.
     """
-    for text in [*(options.column or ()), *filter(None, [options.target])]:
-        Column.parse(text)
-        if "/" not in text:
-            raise SpecError(
-                f"{text!r} names no rows.",
-                subject="column",
-                hint=f"Write SITE/SELECTOR, for example {text}/image.",
-            )
+    for text in options.column or ():
+        check_rows(text, "column")
+    if options.target:
+        check_rows(options.target, "target")
+    _check_kind(options)
     columns = options.column or ()
     if options.join and len(columns) < 2:
         raise SpecError(
@@ -78,6 +75,38 @@ def check_options(options: TrainOptions) -> None:
             "With `file`, an SAE is judged and not trained: join and target do not apply.",
             subject="file",
             hint="Leave join and target out.",
+        )
+
+
+def check_rows(text: str, option: str) -> None:
+    """Raise an error for what is no column: SITE/SELECTOR.
+
+    Raises:
+        SpecError: It names no rows.
+        SelectorError, SiteError: It does not parse.
+    """
+    if "/" not in text:
+        raise SpecError(
+            f"{text!r} names no rows.",
+            subject=option,
+            hint=f"Write SITE/SELECTOR, for example {text}/image.",
+        )
+    Column.parse(text)
+
+
+def _check_kind(options: TrainOptions) -> None:
+    if options.coefficient is not None and options.kind not in ("standard", "gated", "jumprelu"):
+        raise SpecError(
+            f"{options.kind} keeps k features and has no coefficient.",
+            subject="coefficient",
+            hint="Set `k`, or choose another kind: standard, gated or jumprelu.",
+        )
+    broken = [k for k in options.k or () if k != int(k)]
+    if options.kind == "topk" and broken:
+        raise SpecError(
+            f"topk keeps a whole number of features in each row, not {broken[0]:g}.",
+            subject="k",
+            hint="Give a whole number, or kind=batchtopk, which keeps k on average.",
         )
 
 

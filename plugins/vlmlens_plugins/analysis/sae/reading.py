@@ -113,7 +113,7 @@ class Reading:
             self._context, self._vlm, place, divided, rows, target, fed or rows, fed_target,
             self._folder,
         )  # fmt: skip
-        return making.trained(self._options, progress)
+        return making.trained(self._options, progress, self._options.features or ())
 
     def _material(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> Material:
         embeddings, embedded = self._sources.embeddings()

@@ -10,8 +10,8 @@
 - `dead.py`: features that fire no more.
 """
 
-from vlmlens_plugins.sae.training.loop import train
+from vlmlens_plugins.sae.training.loop import device_of, train
 from vlmlens_plugins.sae.training.recipe import Recipe
 from vlmlens_plugins.sae.training.trained import Trained
 
-__all__ = ["Recipe", "Trained", "train"]
+__all__ = ["Recipe", "Trained", "device_of", "train"]

@@ -109,5 +109,5 @@ def _wrong(path: Path, what: str) -> DataError:
     return DataError(
         f"The checkpoint {path.name!r} {what}.",
         subject=str(path),
-        hint="Remove it to train from the start, or name another one.",
+        hint=f"Remove {path} to train from the start, or name another one.",
     )

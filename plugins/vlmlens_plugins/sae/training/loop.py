@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vlmlens.errors import DataError, SpecError
+from vlmlens.errors import DataError, OutOfMemory, SpecError
+from vlmlens.passes.memory import is_out_of_memory
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics
 from vlmlens_plugins.sae.training.checkpoint import Checkpoint
 from vlmlens_plugins.sae.training.curve import Curve
@@ -19,6 +22,8 @@ from vlmlens_plugins.sae.training.learner import Learner, Schedule
 from vlmlens_plugins.sae.training.recipe import Recipe
 from vlmlens_plugins.sae.training.scaling import equal_rows
 from vlmlens_plugins.sae.training.trained import Trained
+
+_SECONDS = 300.0
 
 
 def train(
@@ -38,7 +43,7 @@ def train(
         device: "auto" (CUDA if there is some), "cpu", "cuda", "cuda:1".
         checkpoint: A file to go on from, and to keep the state in; None: none is kept. It is
             written at the end too, so that a training that is done is not done again.
-        every: Steps between two checkpoints.
+        every: Steps between two checkpoints, at most; one is written every five minutes, too.
         progress: Called with (rows done, all rows).
         warn: Called with sentences for the user.
 
@@ -49,6 +54,7 @@ def train(
         DataError: Rows are not finite or have another width than stated, training diverged, or the
             checkpoint is damaged or of another training.
         SpecError: There is no such device, or a number is below 1.
+        OutOfMemory: The SAEs do not fit in memory.
     """
     if every < 1:
         raise SpecError(
@@ -56,15 +62,36 @@ def train(
             subject="every",
             hint="Expected: 1 or more.",
         )
-    training = _Training(recipes, feed, rows, _device(device))
+    on = device_of(device)
+    _check_size(recipes, feed.widths, on)
+    try:
+        return _train(_Training(recipes, feed, rows, on), checkpoint, every, progress, warn)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _too_large(recipes, "did not fit in memory while they were trained") from error
+
+
+def _train(
+    training: _Training,
+    checkpoint: Path | None,
+    every: int,
+    progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
+) -> list[Trained]:
     if training.constant:
         warn("All rows are equal: an SAE cannot learn anything from them.")
     if checkpoint is not None and checkpoint.exists():
         training.restore(Checkpoint.read(checkpoint, training.plan))
+    written = time.monotonic()
     for done in training.run():
-        progress(done * feed.batch, training.rows)
-        if checkpoint is not None and (done % every == 0 or done == training.schedule.steps):
+        progress(done * training.feed.batch, training.rows)
+        if checkpoint is None:
+            continue
+        late = time.monotonic() - written > _SECONDS
+        if late or done % every == 0 or done == training.schedule.steps:
             training.kept().write(checkpoint)
+            written = time.monotonic()
     return training.result()
 
 
@@ -180,7 +207,15 @@ class _Training:
         return 1 / spread if spread > 0 and not equal_rows(self.found[-1]) else 1.0
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that a name means.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        SpecError: There is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     hint = "Expected: auto, cpu, cuda, or cuda:NUMBER of a card that is there."
@@ -192,6 +227,35 @@ def _device(name: str) -> torch.device:
     if (found.index or 0) >= there:
         raise SpecError(f"There is no device {name!r}.", subject=name, hint=hint)
     return found
+
+
+def _check_size(recipes: Sequence[Recipe], widths: Sequence[int], device: torch.device) -> None:
+    """Raise an error for SAEs that fit at no batch size: Adam keeps two numbers for each weight."""
+    weights = sum(one.features for one in recipes) * (widths[0] + widths[-1])
+    needed, there = 3 * 4 * weights, _memory(device)
+    if needed > there:
+        raise _too_large(
+            recipes,
+            f"cannot be trained: that takes {needed / 2**30:,.0f} GiB or more, and {device.type} "
+            f"has {there / 2**30:,.0f} GiB",
+        )
+
+
+def _memory(device: torch.device) -> int:
+    """How many bytes a device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _too_large(recipes: Sequence[Recipe], why: str) -> OutOfMemory:
+    sizes = " and ".join(f"{number:,}" for number in sorted({one.features for one in recipes}))
+    saes = f"{len(recipes)} SAEs" if len(recipes) > 1 else "An SAE"
+    return OutOfMemory(
+        f"{saes} with {sizes} features {why}.",
+        subject="width",
+        hint="Choose fewer features, fewer SAEs at once, or smaller batches.",
+    )
 
 
 def _checked(found: tuple[Statistics, ...]) -> tuple[Statistics, ...]:

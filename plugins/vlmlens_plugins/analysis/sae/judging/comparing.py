@@ -12,6 +12,7 @@ from scipy.stats import t as student
 
 from vlmlens.statistics import holm
 from vlmlens_plugins.analysis.sae.judging.judged import (
+    ALPHA,
     EXPLAINED,
     Basis,
     Compared,
@@ -41,14 +42,16 @@ def compared(
     found: list[Compared] = []
     for role in BASELINES:
         pairs = [(sae, one.baselines[role]) for one in settings for sae in one.saes]
-        found += _corrected([_explained(sae, bases[name], held, drawn) for sae, name in pairs])
+        found += _corrected(
+            [_explained(sae, bases[name], held, drawn) for sae, name in pairs], drawn
+        )
         for limited in (True, False):
             told = [
                 each
                 for sae, name in pairs
                 for each in _concepts(bases[sae], bases[name], drawn, limited=limited)
             ]
-            found += _corrected(told)
+            found += _corrected(told, drawn)
     return tuple(found)
 
 
@@ -73,7 +76,7 @@ def losses_compared(
             for part in parts
             if {(sae, part), (one.baselines[role], part)} <= known.keys()
         ]
-        found += _corrected(told)
+        found += _corrected(told, drawn)
     return tuple(found)
 
 
@@ -184,8 +187,11 @@ def _loss(sae: Recovered, baseline: Recovered, drawn: Resampling) -> Compared:
     return Compared(sae.basis, baseline.basis, Kind.LOSS, sae.rows, interval, p)
 
 
-def _corrected(found: Sequence[Compared]) -> list[Compared]:
+def _corrected(found: Sequence[Compared], drawn: Resampling) -> list[Compared]:
+    """Corrected by Holm; not known where so few groups could make no test of them significant."""
     raw = np.array([each.p for each in found])
     known = np.isfinite(raw)
+    if known.sum() * 2.0 ** (1 - drawn.groups) >= ALPHA:
+        raw[:], known = np.nan, np.zeros_like(known)
     raw[known] = holm(raw[known])
     return [replace(each, p=float(p)) for each, p in zip(found, raw, strict=True)]

@@ -21,7 +21,7 @@ class Overall(StrEnum):
     RECONSTRUCTION = "better than untrained in reconstruction only"
     CONCEPTS = "better than untrained in single features only"
     NO_BETTER = "no better than untrained"
-    UNKNOWN = "too few groups of samples to compare"
+    UNKNOWN = "not comparable with an untrained one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def conclude(judged: Judged, sae: str) -> Conclusion:
 
     It is better if it explains more variance than an untrained dictionary of its size and L0, and
     its best single features tell at least one concept better, both after correction. Without
-    concepts, explained variance decides; concepts do where an untrained dictionary has nothing to
-    explain, as beside a transcoder.
+    concepts that can be compared, explained variance decides; concepts do where an untrained
+    dictionary has nothing to explain, as beside a transcoder.
 
     Args:
         judged: What was measured.
@@ -75,9 +75,10 @@ def conclude(judged: Judged, sae: str) -> Conclusion:
 
 
 def _overall(variance: Word, concepts: Sequence[Word]) -> Overall:
-    told = Word.BETTER in concepts or (not concepts and variance is Word.BETTER)
-    if all(word is Word.UNKNOWN for word in (variance, *concepts)):
+    known = [word for word in concepts if word is not Word.UNKNOWN]
+    if variance is Word.UNKNOWN and not known:
         return Overall.UNKNOWN
+    told = Word.BETTER in known or (not known and variance is Word.BETTER)
     if variance is Word.UNKNOWN:
         return Overall.BETTER if told else Overall.NO_BETTER
     if variance is Word.BETTER:
@@ -131,10 +132,7 @@ def _concepts(
     judged: Judged, sae: str, limited: Mapping[str, Compared], free: Mapping[str, Compared]
 ) -> str:
     singles = judged.bases[sae].singles
-    names = {
-        word: [name for name in singles if limited[name].word is word]
-        for word in (Word.BETTER, Word.NO_BETTER, Word.WORSE)
-    }
+    names = {word: [name for name in singles if limited[name].word is word] for word in Word}
     parts = []
     if better := names[Word.BETTER]:
         parts.append(f"tell {_listed([_told(name, singles, limited) for name in better])} better")
@@ -142,10 +140,15 @@ def _concepts(
         parts.append(f"do no better for {_listed(same)}")
     if worse := names[Word.WORSE]:
         parts.append(f"do worse for {_listed(worse)}")
-    if not parts:
-        return ""
     equal = [name for name in names[Word.BETTER] if free[name].word is not Word.BETTER]
-    return f"Its single features {'; '.join(parts)}.{_caveat(equal)}"
+    told = f"Its single features {'; '.join(parts)}.{_caveat(equal)}" if parts else ""
+    return f"{told} {_few(names[Word.UNKNOWN])}".strip()
+
+
+def _few(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f"Samples are too few to compare what single features tell of {_listed(names)}."
 
 
 def _told(name: str, singles: Mapping[str, Singles], limited: Mapping[str, Compared]) -> str:

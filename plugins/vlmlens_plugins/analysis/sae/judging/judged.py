@@ -19,7 +19,7 @@ from vlmlens_plugins.sae import Sae
 
 Floats = npt.NDArray[np.float64]
 EXPLAINED = "explained variance"
-_ALPHA = 0.05
+ALPHA = 0.05
 
 
 class Role(StrEnum):
@@ -171,7 +171,7 @@ class Compared:
         """Whether the SAE is better: significantly, and with an interval that excludes 0."""
         if not np.isfinite(self.p):
             return Word.UNKNOWN
-        if self.p >= _ALPHA or self.difference.low <= 0 <= self.difference.high:
+        if self.p >= ALPHA or self.difference.low <= 0 <= self.difference.high:
             return Word.NO_BETTER
         return Word.BETTER if self.difference.value > 0 else Word.WORSE
 
