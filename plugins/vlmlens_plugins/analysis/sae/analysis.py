@@ -21,7 +21,7 @@ from vlmlens_plugins.analysis.sae.pages import Explainer, asked_for
 from vlmlens_plugins.analysis.sae.places import Place, check_options, check_rows, places
 from vlmlens_plugins.analysis.sae.reading import Reading
 from vlmlens_plugins.analysis.sae.sources import embedded_by
-from vlmlens_plugins.sae import check_belongs, open_sae
+from vlmlens_plugins.sae import check_belongs, open_kept
 from vlmlens_plugins.sae.training import device_of
 
 
@@ -131,13 +131,13 @@ class SaeAnalysis(Analysis):
         """Raise an error for features that the SAE that is shown is known not to have."""
         options, asked = self.options, self.options.features or ()
         if self._files() and options.file:
-            asked_for(asked, open_sae(options.file[0]).features)
+            asked_for(asked, open_kept(options.file[0]).features)
         elif options.width and not options.width[0].endswith("x"):
             asked_for(asked, int(options.width[0]))
 
     def _files(self) -> dict[str, str]:
         """The files that the options name, each with the column that it knows, or ""."""
-        return {file: open_sae(file).about.column for file in self.options.file or ()}
+        return {file: open_kept(file).about.column for file in self.options.file or ()}
 
     def _places(
         self,
@@ -173,7 +173,7 @@ class SaeAnalysis(Analysis):
     def _check_file(
         self, file: str, found: Sequence[Place], model: Mapping[str, Any] | None
     ) -> None:
-        sae = open_sae(file)
+        sae = open_kept(file)
         if sae.about.scales or sae.about.target:
             raise SpecError(
                 f"{file!r} is a crosscoder or transcoder; only those just trained are judged.",

@@ -27,6 +27,7 @@ from vlmlens_plugins.sae import (
     Sae,
     Shuffled,
     Trained,
+    open_kept,
     open_sae,
     save_sae,
     train,
@@ -258,7 +259,7 @@ def opened(
     columns = {each.column for each in places}
     found = []
     for number, file in enumerate(files):
-        sae = open_sae(file)
+        sae = open_kept(file)
         if sae.about.column == place.column or sae.about.column not in columns:
             found.append(Made(file, sae, Path(file).expanduser()))
         progress(number + 1, len(files))
