@@ -240,6 +240,8 @@ def test_a_transcoder_is_held_against_no_reconstruction(toy: Toy) -> None:
     assert found.variance("crossing").word is Word.UNKNOWN
     assert found.against("crossing", Kind.CONCEPT)["coin"].word is Word.NO_BETTER
     assert "does not predict" in conclude(found, "crossing").text
+    assert found.against("crossing", Kind.CONCEPT)["first"].word is Word.BETTER
+    assert conclude(found, "crossing").overall is Overall.BETTER
 
 
 def test_equal_rows_and_samples_without_rows(toy: Toy) -> None:

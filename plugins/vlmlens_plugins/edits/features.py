@@ -17,7 +17,7 @@ from vlmlens._files import expanded
 from vlmlens.abc import EditedRows, EditPlace
 from vlmlens.errors import DataNotFound, EditError
 from vlmlens.tokens import Selector
-from vlmlens_plugins.sae import Gated, JumpRelu, Sae, TopK, check_belongs, open_sae
+from vlmlens_plugins.sae import Gated, JumpRelu, Sae, TopK, check_belongs, open_kept
 from vlmlens_plugins.sae.about import LARGEST
 
 _SEVERAL = re.compile(r"\s*\[?\s*([0-9]+(?:\s*[+,]\s*[0-9]+)*)\s*\]?\s*")
@@ -54,15 +54,13 @@ def given_sae(file: str | None, name: str) -> Sae:
         raise EditError(
             f"{name} was given no SAE.", subject=name, hint=f"Name a folder or file: {name}(FILE)."
         )
-    path = expanded(file)
-    state = _state(path)
-    if not state:
+    if not _there(expanded(file)):
         raise DataNotFound(
             f"There is no SAE {file!r}.",
             subject=file,
             hint='A path with a comma or parentheses stands in double quotes: "a, b/sae".',
         )
-    sae = _opened(path.absolute(), state)
+    sae = open_kept(file)
     elsewhere = sae.about.target or ("+" in sae.about.column and sae.about.column)
     if elsewhere or sae.inputs != sae.outputs:
         raise EditError(
@@ -189,18 +187,8 @@ def on_device(sae: Sae, device: torch.device) -> Sae:
     return sae.to(device)
 
 
-@lru_cache(maxsize=4)
-def _opened(path: Path, state: tuple[tuple[str, int, int], ...]) -> Sae:
-    del state
-    return open_sae(path)
-
-
-def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file of the SAE does; empty if there is none."""
+def _there(path: Path) -> bool:
     try:
-        path.stat()
-        folder = path if path.is_dir() else path.parent
-        stats = [(each.name, each.stat()) for each in sorted(folder.iterdir()) if each.is_file()]
+        return path.exists()
     except (OSError, ValueError):  # ValueError: a path with a null byte
-        return ()
-    return tuple((name, one.st_size, one.st_mtime_ns) for name, one in stats)
+        return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.errors import CompositionError, MissingAnnotation, SpecError, did_you_mean
@@ -21,7 +21,7 @@ from vlmlens_plugins.analysis.sae.pages import Explainer, asked_for
 from vlmlens_plugins.analysis.sae.places import Place, check_options, check_rows, places
 from vlmlens_plugins.analysis.sae.reading import Reading
 from vlmlens_plugins.analysis.sae.sources import embedded_by
-from vlmlens_plugins.sae import check_belongs, open_sae
+from vlmlens_plugins.sae import check_belongs, open_kept
 from vlmlens_plugins.sae.training import device_of
 
 
@@ -97,7 +97,7 @@ class SaeAnalysis(Analysis):
     def _result(self, context: AnalysisContext, folder: Path) -> Result:
         vlm = self._model(context)
         stored = [info.name for info in context.columns()]
-        there = self._places(vlm, stored)
+        there = self._places(vlm, stored, context.store.get_meta().get("fingerprint"))
         reading = Reading(context, vlm, there, self.options, folder)
         for place in there:
             reading.check(place)
@@ -133,15 +133,21 @@ class SaeAnalysis(Analysis):
         """Raise an error for features that the SAE that is shown is known not to have."""
         options, asked = self.options, self.options.features or ()
         if self._files() and options.file:
-            asked_for(asked, open_sae(options.file[0]).features)
+            asked_for(asked, open_kept(options.file[0]).features)
         elif options.width and not options.width[0].endswith("x"):
             asked_for(asked, int(options.width[0]))
 
     def _files(self) -> dict[str, str]:
         """The files that the options name, each with the column that it knows, or ""."""
-        return {file: open_sae(file).about.column for file in self.options.file or ()}
+        return {file: open_kept(file).about.column for file in self.options.file or ()}
 
-    def _places(self, vlm: ModelAdapter | None, stored: Sequence[str]) -> list[Place]:
+    def _places(
+        self,
+        vlm: ModelAdapter | None,
+        stored: Sequence[str],
+        store_of: Mapping[str, Any] | None = None,
+    ) -> list[Place]:
+        """The places; `store_of` is what tells the model whose rows are stored."""
         options = self.options
         files = self._files()
         if files and options.column is None:
@@ -155,25 +161,33 @@ class SaeAnalysis(Analysis):
             options = options.model_copy(update={"column": tuple(filter(None, known))})
         found = places(options, vlm, stored)
         for file in files:
-            self._check_file(file, found, vlm)
+            self._check_file(file, found, store_of if vlm is None else vlm.describe())
+        columns = {place.column for place in found}
+        for column in columns if files else ():
+            if all(known in columns - {column} for known in files.values()):
+                raise SpecError(
+                    f"No SAE of `file` belongs to {column!r}.",
+                    subject=column,
+                    hint="Leave the column out, or name an SAE that was trained there.",
+                )
         return found
 
-    def _check_file(self, file: str, found: Sequence[Place], vlm: ModelAdapter | None) -> None:
-        sae = open_sae(file)
+    def _check_file(
+        self, file: str, found: Sequence[Place], model: Mapping[str, Any] | None
+    ) -> None:
+        sae = open_kept(file)
         if sae.about.scales or sae.about.target:
             raise SpecError(
                 f"{file!r} is a crosscoder or transcoder; only those just trained are judged.",
                 subject=file,
                 hint="Train it again with `join` or `target`.",
             )
-        if vlm is None:
-            return
         fits = [place for place in found if sae.about.column in ("", place.column)]
         for place in fits or found:
             site, _, selector = place.column.partition("/")
             check_belongs(
-                sae, model=vlm.describe(), site=site, selector=selector, width=sae.inputs,
-                anyway=self.options.anyway,
+                sae, model=model or sae.about.model, site=site, selector=selector,
+                width=sae.inputs, anyway=self.options.anyway,
             )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from vlmlens_plugins.sae import (
     Sae,
     Shuffled,
     Trained,
+    open_kept,
     open_sae,
     save_sae,
     train,
@@ -194,11 +195,18 @@ class Making:
         about = About(
             column=self.place.name if not self.place.target else self.place.column,
             target=self.place.target,
-            model={} if self.vlm is None else self.vlm.describe(),
+            model=self._model(),
             trained=trained,
             scales=self._scales(),
         )
         return replace(one.sae, about=about)
+
+    def _model(self) -> Mapping[str, Any]:
+        """What tells the model that the rows are of; of stored rows, without it, the store does."""
+        if self.vlm is not None:
+            return self.vlm.describe()
+        known: Mapping[str, Any] = self.context.store.get_meta().get("fingerprint") or {}
+        return dict(known)
 
     def _largest(self, sae: Sae) -> list[float]:
         """The largest code of each feature in some thousands of the rows that it learnt from."""
@@ -229,7 +237,8 @@ class Making:
             "buffer": options.buffer,
             "per_image": options.per_image,
             "columns": [*self.place.columns, self.place.target],
-            "model": {} if self.vlm is None else self.vlm.describe(),
+            "stored": self.place.stored,
+            "model": self._model(),
             "store": self.context.store.get_meta().get("fingerprint"),
             "samples": [self.context.samples[i].fingerprint() for i in self.split.learn],
             "seed": self.context.seed,
@@ -238,12 +247,21 @@ class Making:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def opened(files: Sequence[str], place: Place, progress: Callable[[int, int], None]) -> list[Made]:
-    """The SAEs of files that belong to a place, or do not say where they belong."""
+def opened(
+    files: Sequence[str],
+    place: Place,
+    places: Sequence[Place],
+    progress: Callable[[int, int], None],
+) -> list[Made]:
+    """The SAEs of files that belong to a place.
+
+    So do those that do not say where they belong, and those that belong to none of the places.
+    """
+    columns = {each.column for each in places}
     found = []
     for number, file in enumerate(files):
-        sae = open_sae(file)
-        if sae.about.column in ("", place.column) or len(files) == 1:
+        sae = open_kept(file)
+        if sae.about.column == place.column or sae.about.column not in columns:
             found.append(Made(file, sae, Path(file).expanduser()))
         progress(number + 1, len(files))
     return found

@@ -16,6 +16,11 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, int | float | str) else value
 
 
+def _switch(value: Any) -> Any:
+    """YAML reads off and on as booleans."""
+    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
+
+
 Width = Annotated[
     Annotated[tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x?$")], ...], Field(min_length=1)]
     | None,
@@ -149,12 +154,12 @@ class SaeOptions(TrainOptions, SweepOptions):
         description="A function of yours that names a feature from its page: package.module:NAME, "
         "or FILE.py:NAME.",
     )
-    model: Literal["auto", "off"] = Field(
+    model: Annotated[Literal["auto", "off"], BeforeValidator(_switch)] = Field(
         "auto",
         description="Load the model to say what rows stand for, and what features do to its "
         "answers: auto (if there is one), or off: only what stored rows tell.",
     )
-    loss: Literal["auto", "on", "off"] = Field(
+    loss: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = Field(
         "auto",
         description="Measure how much of the answer's loss is kept when rows are replaced by their "
         "reconstruction; auto: if the model writes and samples have labels.",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmlens._display import count
 from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import CompositionError
 from vlmlens.results import Figure
@@ -125,7 +124,7 @@ class Reading:
     def _made(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> list[Made]:
         progress = self._part(place, 0)
         if self._options.file:
-            return opened(self._options.file, place, progress)
+            return opened(self._options.file, place, self._places, progress)
         return self._making(place, divided, rows, target).trained(self._options, progress)
 
     def _making(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> Making:
@@ -239,9 +238,3 @@ class Reading:
             self._context.progress(begun + _SHARES[step] * done // max(1, of), total)
 
         return tell
-
-
-def rows_in_words(found: Found) -> str:
-    """What was judged, in a few words: `7,680 held-out rows of 120 samples`."""
-    judged = found.judged
-    return f"{judged.rows:,} held-out rows of {count(judged.samples, 'sample')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -244,8 +244,3 @@ def few_rows(one: Found) -> str:
         "that were learnt from. There are too few rows for so many features: give more samples, or "
         "set `width` lower."
     )
-
-
-def values_of(found: Found) -> Mapping[str, list[int]]:
-    """By task or attribute, the features that stand for its values."""
-    return {name: [each.page.number for each in told] for name, told in named(found).items()}

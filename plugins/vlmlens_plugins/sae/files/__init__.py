@@ -5,8 +5,9 @@ module with two functions, one that recognises it and one that reads it.
 """
 
 from vlmlens_plugins.sae.belonging import check_belongs
+from vlmlens_plugins.sae.files.kept import open_kept
 from vlmlens_plugins.sae.files.opening import open_sae
 from vlmlens_plugins.sae.files.saelens import sparsity_of
 from vlmlens_plugins.sae.files.saelens_write import not_in_sae_lens, save_sae
 
-__all__ = ["check_belongs", "not_in_sae_lens", "open_sae", "save_sae", "sparsity_of"]
+__all__ = ["check_belongs", "not_in_sae_lens", "open_kept", "open_sae", "save_sae", "sparsity_of"]

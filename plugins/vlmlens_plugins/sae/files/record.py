@@ -49,7 +49,9 @@ def from_record(record: Mapping[str, Any]) -> About:
         raise ValueError(f"it is of format {record.get('format')!r}, known is {FORMAT}")
     texts = {name: _of(record, name, str) for name in ("column", "target", "source")}
     mappings = {name: _of(record, name, dict) for name in ("model", "trained")}
-    scales = {name: _scale(pair) for name, pair in _of(record, "scales", dict).items()}
+    given = {name: _scale(pair) for name, pair in _of(record, "scales", dict).items()}
+    order = [name for name in texts["column"].split(" + ") if name in given]
+    scales = {name: given[name] for name in (*order, *given)}  # JSON is sorted by name
     notes = tuple(map(str, _of(record, "notes", list)))
     return About(**texts, **mappings, scales=scales, notes=notes)
 

@@ -52,7 +52,8 @@ def conclude(judged: Judged, sae: str) -> Conclusion:
 
     It is better if it explains more variance than an untrained dictionary of its size and L0, and
     its best single features tell at least one concept better, both after correction. Without
-    concepts that can be compared, explained variance decides.
+    concepts that can be compared, explained variance decides; concepts do where an untrained
+    dictionary has nothing to explain, as beside a transcoder.
 
     Args:
         judged: What was measured.
@@ -78,6 +79,8 @@ def _overall(variance: Word, concepts: Sequence[Word]) -> Overall:
     if variance is Word.UNKNOWN and not known:
         return Overall.UNKNOWN
     told = Word.BETTER in known or (not known and variance is Word.BETTER)
+    if variance is Word.UNKNOWN:
+        return Overall.BETTER if told else Overall.NO_BETTER
     if variance is Word.BETTER:
         return Overall.BETTER if told else Overall.RECONSTRUCTION
     return Overall.CONCEPTS if told else Overall.NO_BETTER

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from vlmlens.errors import DataError, SpecError
 from vlmlens_plugins.analysis._statistics import generator
-from vlmlens_plugins.analysis.sae.held import Split
+from vlmlens_plugins.analysis.sae.held import Split, pictures_of
 from vlmlens_plugins.analysis.sae.judging.comparing import compared
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept, concepts
 from vlmlens_plugins.analysis.sae.judging.judged import Basis, Judged, Role, Setting, Stability
 from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, Material
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
+    by_picture,
     embedded,
     level_of_chance,
     monosemanticity,
@@ -174,11 +176,24 @@ class _Judging:
             samples=len(self.held.samples),
             groups=drawn.groups,
             means=self._means(),
-            chance=float("nan") if alike is None else level_of_chance(alike),
+            chance=float("nan") if alike is None else self._chance(alike),
             embedded=self.material.embedded if alike is not None else "",
         )
         self.progress(6, _STEPS)
         return told
+
+    def _alike(self, largest: csr_array, embeddings: npt.NDArray[np.float32]) -> Floats:
+        """float64 `[features]`: the monosemanticity score, over pictures."""
+        return monosemanticity(*by_picture(largest, embeddings, self._pictures()))
+
+    def _chance(self, embeddings: npt.NDArray[np.float32]) -> float:
+        none = csr_array((len(embeddings), 1), dtype=np.float32)
+        return level_of_chance(by_picture(none, embeddings, self._pictures())[1])
+
+    def _pictures(self) -> list[Hashable]:
+        """What tells the picture of each held-out sample; samples without one are apart."""
+        samples = self.material.samples
+        return [pictures_of(samples[i]) or i for i in self.held.samples]
 
     def _used(self) -> Split:
         """The split, less samples that were not read."""
@@ -224,7 +239,7 @@ class _Judging:
             rows=rows,
             cosine=cosine,
             shrinkage=shrinkage,
-            monosemanticity=None if alike is None else monosemanticity(seen.peaks.largest, alike),
+            monosemanticity=None if alike is None else self._alike(seen.peaks.largest, alike),
             coherence=None if patches is None else patches.value,
             permuted=None if patches is None else patches.permuted,
             singles=found,

@@ -74,6 +74,17 @@ class Block:
     kinds: npt.NDArray[np.int64] | None
     layouts: Sequence[TokenLayout] = ()
 
+    def first(self, samples: int) -> Block:
+        """Its first samples."""
+        if samples >= len(self.samples):
+            return self
+        rows = sum(self.lengths[:samples])
+        return Block(
+            self.samples[:samples], self.rows[:rows], self.wanted[:rows], self.owner[:rows],
+            self.lengths[:samples], None if self.kinds is None else self.kinds[:rows],
+            self.layouts[:samples],
+        )  # fmt: skip
+
 
 def blocks(material: Material, samples: Sequence[int], most: int, at_once: int) -> Iterator[Block]:
     """The rows of samples, a few samples at a time.

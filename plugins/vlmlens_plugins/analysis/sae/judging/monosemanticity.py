@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from vlmlens_plugins.sae import Rows
 
 Floats = npt.NDArray[np.float64]
 _AT_ONCE = 32
+_ROUNDING = 1e-4
+"""Codes that differ by a smaller share are equal: passes in other company round otherwise."""
 
 
 def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) -> Floats:
@@ -28,8 +30,8 @@ def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) ->
             they are brought to length 1. Rows of zeros are pictures without one.
 
     Returns:
-        float64 `[features]`; NaN of features that are equal in all pictures, or above their minimum
-        in one only.
+        float64 `[features]`; NaN of features that are equal in all pictures, up to rounding, or
+        above their minimum in one only.
     """
     unit = _unit(embeddings)
     level, size = _level(largest)
@@ -45,6 +47,37 @@ def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) ->
     usable = np.isfinite(found) & (below > 1e-9 * np.maximum(total**2, 1e-300))
     result: Floats = np.where(usable, found, np.nan)
     return result
+
+
+def by_picture(
+    largest: csr_array, embeddings: npt.NDArray[np.floating], pictures: Sequence[Hashable]
+) -> tuple[csr_array, Floats]:
+    """Samples about one picture as one: their largest codes, and their mean embedding.
+
+    Several questions about a picture would make pairs of a picture with itself, which is always
+    like itself.
+
+    Args:
+        largest: float `[samples, features]`.
+        embeddings: float `[samples, width]`.
+        pictures: Of each sample, what tells its picture from others.
+
+    Returns:
+        Both with a row for each picture.
+    """
+    place: dict[Hashable, int] = {}
+    owner = np.array([place.setdefault(each, len(place)) for each in pictures], np.int64)
+    counts = np.bincount(owner, minlength=len(place))
+    total = np.zeros((len(place), embeddings.shape[1]))
+    np.add.at(total, owner, embeddings)
+    found = largest.tocoo()
+    key = owner[found.row] * np.int64(largest.shape[1]) + found.col
+    order = np.argsort(key, kind="stable")
+    keys, first = np.unique(key[order], return_index=True)
+    data = np.maximum.reduceat(found.data[order], first) if len(first) else found.data[:0]
+    where = np.divmod(keys, largest.shape[1])
+    table = csr_array((data, where), shape=(len(place), largest.shape[1]))
+    return table, total / np.maximum(counts, 1)[:, None]
 
 
 def level_of_chance(embeddings: npt.NDArray[np.floating]) -> float:
@@ -68,7 +101,8 @@ def _level(largest: csr_array) -> tuple[Floats, Floats]:
         np.asarray(found.todense(), np.float64).ravel()
         for found in (largest.min(axis=0), largest.max(axis=0))
     )
-    return low, np.where(high > low, high - low, np.nan)
+    varies = high - low > _ROUNDING * np.maximum(np.abs(high), np.abs(low))
+    return low, np.where(varies, high - low, np.nan)
 
 
 def _squares(table: csr_array, level: Floats, size: Floats, ones: Floats) -> Floats:

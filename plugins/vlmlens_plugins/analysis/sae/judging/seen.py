@@ -222,19 +222,20 @@ class _Part:
         room = max(0, self.most - self._samples)
         if not room:
             return
+        block = block.first(room)
         self._samples += len(block.samples)
         code = self.sae.encode(block.rows)
-        self.largest.append(csr_array(_largest(code, block.lengths)[:room].cpu().numpy()))
+        self.largest.append(csr_array(_largest(code, block.lengths).cpu().numpy()))
         if not self.lean:
-            self._count(block, code, room)
+            self._count(block, code)
         if self.judged:
             self._judge(block, code, centre)
 
-    def _count(self, block: Block, code: torch.Tensor, room: int) -> None:
+    def _count(self, block: Block, code: torch.Tensor) -> None:
         self.fired += _fired(code, _kinds(block))
         means, lengths = _means(code, block.lengths), torch.tensor(block.lengths)
         self.total += (means.cpu().double() * lengths[:, None]).sum(0).numpy()
-        self.means.append(csr_array(means[:room].cpu().numpy()))
+        self.means.append(csr_array(means.cpu().numpy()))
 
     def _judge(self, block: Block, code: torch.Tensor, centre: Floats) -> None:
         if not self.lean:
