@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.report._heatmap import cell_texts
@@ -42,6 +43,8 @@ _LONGEST_LABEL = 40
 _REFERENCE = "#333333"
 _LETTER = 0.07
 """Inches per letter."""
+_LINE = 0.15
+"""Inches per line of a title."""
 
 
 def figure_svg(figure: Figure, sheet: Sheet | None = None, picture: Image | None = None) -> bytes:
@@ -150,9 +153,21 @@ def _as_heatmap(figure: Figure, sheet: Sheet) -> Figure:
 def _draw_axes(figure: Figure, paper: Paper) -> None:
     axes = paper.add_subplot()
     _draw(figure, axes)
-    axes.set_title(one_line(figure.title), parse_math=False, loc="left")
+    title = one_line(figure.title)
+    if figure.kind == "heatmap" and len(figure.x) == 1:
+        title = _wrapped(title, figure, paper)
+    axes.set_title(title, parse_math=False, loc="left")
     axes.set_xlabel(cut(one_line(figure.x_label), _LONGEST_LABEL), parse_math=False)
     axes.set_ylabel(cut(one_line(figure.y_label), _LONGEST_LABEL), parse_math=False)
+
+
+def _wrapped(title: str, figure: Figure, paper: Paper) -> str:
+    """A title in lines of the width that a single column leaves, and a figure that is as high."""
+    wide, high = paper.get_size_inches()
+    labels = _LETTER * max((len(row) for row in _row_labels(figure)), default=0)
+    lines = wrap(title, max(24, int((wide - 0.8 - labels) / _LETTER)))
+    paper.set_size_inches(wide, high + _LINE * (len(lines) - 1))
+    return "\n".join(lines)
 
 
 @contextmanager
