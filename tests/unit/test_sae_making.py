@@ -118,4 +118,6 @@ def test_places_are_looked_at_before_any_is_trained(
         analyse(column=[ONE, "llm.block.2/last"])
     with pytest.raises(SpecError, match="There is no feature 16: the SAE has 16"):
         analyse(width="2x", features=[16])
+    with pytest.raises(CompositionError, match="loss of the answers cannot be measured"):
+        analyse(loss="on")
     assert not list((tmp_path / "a").iterdir())

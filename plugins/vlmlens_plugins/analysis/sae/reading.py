@@ -83,8 +83,10 @@ class Reading:
         Raises:
             DataError: There are too few rows.
             SpecError: Features are asked for that the SAE will not have.
+            CompositionError: The loss of answers is asked for, and there are none to follow.
         """
         divided = self._split(place)
+        self._asked(place, divided)
         rows, target = self._sources.whole(place, divided.learn)
         if not self._options.file:
             self._making(place, divided, rows, target).check(
