@@ -218,7 +218,10 @@ def _first(one: Found) -> str:
 
 def _saved(found: Sequence[Found], options: SaeOptions) -> list[str]:
     if options.file:
-        return []
+        return [
+            "An SAE of a file may have learnt from samples that are held out here: then what it "
+            "explains is flattered. Baselines and the choice of features never saw them."
+        ]
     names = [made.folder.name for one in found for made in one.made]
     return [
         f"SAEs are saved as SAELens folders, with the features shown beside them: "
