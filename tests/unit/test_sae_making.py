@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, Values
-from vlmlens.errors import CompositionError
+from vlmlens.errors import CompositionError, DataError, SpecError
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.testing import Planted
@@ -43,6 +43,8 @@ def context() -> Iterator[AnalysisContext]:
         )
         for name in (ONE, OTHER)
     }
+    pooled = rng.normal(size=(COUNT, WIDTH)).astype("<f4")
+    columns["llm.block.2/last"] = Values(pooled, "float32")
     with _stored(Planted(SAMPLES, columns)) as store:
         yield AnalysisContext(SAMPLES, store, no_model)
 
@@ -107,3 +109,13 @@ def test_features_of_several_columns_have_pages(
 ) -> None:
     pages = analyse(rows=640, **given).figures[0].pages
     assert [page.column for page in pages] == [name, name]
+
+
+def test_places_are_looked_at_before_any_is_trained(
+    analyse: Callable[..., Result], context: AnalysisContext, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="are there to learn from"):
+        analyse(column=[ONE, "llm.block.2/last"])
+    with pytest.raises(SpecError, match="There is no feature 16: the SAE has 16"):
+        analyse(width="2x", features=[16])
+    assert not list((tmp_path / "a").iterdir())

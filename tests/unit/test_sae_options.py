@@ -9,6 +9,7 @@ from vlmlens.errors import OutOfMemory, SelectorError, SpecError
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.sae import SaeAnalysis
 from vlmlens_plugins.analysis.sae.options import SaeOptions
+from vlmlens_plugins.analysis.sae.places import _of_model
 from vlmlens_plugins.sae import Recipe, TensorFeed, train
 
 SAMPLES = [Sample(f"s{i}", "What?", group=f"g{i}", label="a", task="t") for i in range(4)]
@@ -25,6 +26,11 @@ SAMPLES = [Sample(f"s{i}", "What?", group=f"g{i}", label="a", task="t") for i in
         ({"device": "abacus"}, "There is no device 'abacus'"),
         ({"width": 8, "features": [8]}, "There is no feature 8: the SAE has 8"),
         ({"width": 8, "features": [-1]}, "There is no feature -1"),
+        ({"file": "sae", "width": 4, "seeds": 3}, "seeds, width would do nothing"),
+        (
+            {"file": "sae", "column": "llm.block.3/image", "target": "llm.norm/image"},
+            "target would",
+        ),
         ({"column": "llm.block.3/image", "join": True}, "1 column is named"),
     ],
 )
@@ -51,3 +57,16 @@ def test_more_features_than_memory_has_room_for_are_refused_before_they_are_made
     with pytest.raises(OutOfMemory, match="cannot be trained: that takes") as raised:
         train([Recipe(2**40, k=1)], feed, rows=8, device="cpu")
     assert "fewer features" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        (("vision", "llm"), ["vision.block.2/image", "llm.block.1/image"]),
+        (("vision", "llm.encoder", "llm"), ["vision.block.2/image", "llm.encoder.block.1/image"]),
+        (("vision", "text"), ["vision.block.2/image", "text.block.2/text"]),
+        (("llm",), ["llm.block.1/all"]),
+    ],
+)
+def test_usual_columns_are_of_parts_that_read_images(parts: tuple[str, ...], found: list) -> None:
+    assert _of_model({f"{part}.block.{i}": None for part in parts for i in range(3)}) == found

@@ -99,6 +99,8 @@ class SaeAnalysis(Analysis):
         stored = [info.name for info in context.columns()]
         there = self._places(vlm, stored, context.store.get_meta().get("fingerprint"))
         reading = Reading(context, vlm, there, self.options, folder)
+        for place in there:
+            reading.check(place)
         found = [reading.at(place) for place in there]
         for warning in filter(None, map(report.few_rows, found)):
             context.warn(warning)

@@ -87,17 +87,11 @@ class Making:
     fed_target: Rows | None
     folder: Path
 
-    def trained(
-        self,
-        options: TrainOptions,
-        progress: Callable[[int, int], None],
-        asked: Sequence[int] = (),
-    ) -> list[Made]:
-        """Train what the options mean; what is in the folder from before is not trained again.
+    def check(self, options: TrainOptions, asked: Sequence[int]) -> None:
+        """Raise an error for what is known to be wrong before training.
 
         Args:
             options: The options.
-            progress: Called with (rows done, all rows).
             asked: Features that the first SAE must have.
 
         Raises:
@@ -109,6 +103,13 @@ class Making:
         wanted = settings(options, self.rows.width, there, self.context.seed)
         asked_for(asked, wanted[0].features)
         self._say_lowered(options, wanted)
+        for setting in wanted:
+            _recipe(options, setting)
+
+    def trained(self, options: TrainOptions, progress: Callable[[int, int], None]) -> list[Made]:
+        """Train what the options mean; what is in the folder from before is not trained again."""
+        there = _rows_there(self.fed, self.split.learn)
+        wanted = settings(options, self.rows.width, there, self.context.seed)
         batch = batch_size(options, there)
         rows = rows_seen(options, there, batch)
         recipes = [_recipe(options, setting) for setting in wanted]

@@ -12,6 +12,7 @@ from vlmlens_plugins.analysis._columns import in_order, is_ragged
 from vlmlens_plugins.analysis.sae.options import TrainOptions
 
 _MOST = 4
+_WITHOUT_TRAINING = {"column", "source", "file", "anyway", "held_out"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,23 @@ def check_options(options: TrainOptions) -> None:
             subject="target",
             hint="Name one column, without join.",
         )
-    if options.file and (options.join or options.target):
+    if options.file:
+        _check_untrained(options)
+
+
+def _check_untrained(options: TrainOptions) -> None:
+    """Raise an error for options of training where nothing is trained."""
+    fields = TrainOptions.model_fields
+    useless = [
+        name
+        for name in sorted(fields.keys() - _WITHOUT_TRAINING)
+        if getattr(options, name) != fields[name].default
+    ]
+    if useless:
         raise SpecError(
-            "With `file`, an SAE is judged and not trained: join and target do not apply.",
+            f"With `file`, SAEs are judged and not trained: {', '.join(useless)} would do nothing.",
             subject="file",
-            hint="Leave join and target out.",
+            hint=f"Leave {' and '.join(useless)} out, or `file`.",
         )
 
 
@@ -151,9 +164,13 @@ def _usual(vlm: ModelAdapter | None, stored: Sequence[str], options: TrainOption
 
 
 def _of_model(sites: Mapping[str, object]) -> list[str]:
-    """The image rows of the last vision block, and of the middle block of the language model."""
+    """The image rows of the last vision block, and of the middle block of the language model.
+
+    Where that has an encoder, its decoder reads no image.
+    """
     found = []
-    for side, at, rows in (("vision", -1, "image"), ("llm", None, "image"), ("text", -1, "text")):
+    read = "llm.encoder" if any(name.startswith("llm.encoder.block.") for name in sites) else "llm"
+    for side, at, rows in (("vision", -1, "image"), (read, None, "image"), ("text", -1, "text")):
         numbers = [
             int(name.rpartition(".")[2])
             for name in sites

@@ -77,10 +77,24 @@ class Reading:
         self._folder, self._places = folder, places
         self._sources = Sources(context, vlm, places, options)
 
+    def check(self, place: Place) -> None:
+        """Look at some rows of a place, so that nothing is trained elsewhere in vain.
+
+        Raises:
+            DataError: There are too few rows.
+            SpecError: Features are asked for that the SAE will not have.
+        """
+        divided = self._split(place)
+        rows, target = self._sources.whole(place, divided.learn)
+        if not self._options.file:
+            self._making(place, divided, rows, target).check(
+                self._options, self._options.features or ()
+            )
+
     def at(self, place: Place) -> Found:
         """Everything at one place."""
         context, options = self._context, self._options
-        divided = split(context.samples, place.column, options.held_out, context.seed)
+        divided = self._split(place)
         rows, target = self._sources.whole(place, divided.learn)
         made = self._made(place, divided, rows, target)
         asked_for(options.features or (), made[0].sae.features)
@@ -103,16 +117,21 @@ class Reading:
         self._part(place, 4)(1, 1)
         return Found(place, divided, made, judged, shown, tried)
 
+    def _split(self, place: Place) -> Split:
+        context = self._context
+        return split(context.samples, place.column, self._options.held_out, context.seed)
+
     def _made(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> list[Made]:
         progress = self._part(place, 0)
         if self._options.file:
             return opened(self._options.file, place, self._places, progress)
+        return self._making(place, divided, rows, target).trained(self._options, progress)
+
+    def _making(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> Making:
         fed, fed_target = self._sources.trained_on(place, divided.learn)
-        making = Making(
-            self._context, self._vlm, place, divided, rows, target, fed or rows, fed_target,
-            self._folder,
-        )  # fmt: skip
-        return making.trained(self._options, progress, self._options.features or ())
+        return Making(
+            self._context, self._vlm, place, divided, rows, target, fed, fed_target, self._folder
+        )
 
     def _material(self, place: Place, divided: Split, rows: Rows, target: Rows | None) -> Material:
         embeddings, embedded = self._sources.embeddings()

@@ -221,6 +221,8 @@ def _saved(found: Sequence[Found], options: SaeOptions) -> list[str]:
         return [
             "An SAE of a file may have learnt from samples that are held out here: then what it "
             "explains is flattered. Baselines and the choice of features never saw them."
+            "The SAEs were not trained here: whether they have learnt from held-out samples is "
+            "not known."
         ]
     names = [made.folder.name for one in found for made in one.made]
     return [
@@ -234,6 +236,11 @@ def few_rows(one: Found) -> str:
     trained, held = one.first.trained.get("l0"), one.judged.bases[one.first.name].l0
     if not trained or held <= _BY_HEART * trained:
         return ""
+    if one.first.setting is None:
+        return (
+            f"{one.place.name}: {held:.1f} features fire in a row, and {trained:.1f} did in those "
+            f"that {one.first.name} was trained on: these rows are not like them."
+        )
     return (
         f"{one.place.name}: {held:.1f} features fire in a held-out row, and {trained:.1f} in those "
         "that were learnt from. There are too few rows for so many features: give more samples, or "

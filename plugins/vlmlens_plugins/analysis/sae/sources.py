@@ -43,7 +43,7 @@ class Sources:
         if self._embedded and self._embedded not in self._stored:
             self._passed.append(self._embedded)
         self._known: dict[str, Rows] = {}
-        self._scales: tuple[float, ...] = ()
+        self._scales: dict[Place, tuple[float, ...]] = {}
 
     def rows(self, column: str, *, stored: bool) -> Rows:
         """All rows of a column."""
@@ -61,8 +61,9 @@ class Sources:
         target = self.rows(place.target, stored=place.stored) if place.target else None
         if len(found) == 1:
             return found[0], target
-        self._scales = equal_scales(found, learn, self._context.seed)
-        return JoinedRows(found, self._scales), target
+        if place not in self._scales:
+            self._scales[place] = equal_scales(found, learn, self._context.seed)
+        return JoinedRows(found, self._scales[place]), target
 
     def embeddings(self) -> tuple[Rows | None, str]:
         """Rows whose mean says how alike pictures are, and the name of their column."""
@@ -77,7 +78,7 @@ class Sources:
         else:
             parts = [self._passes[name] for name in place.columns]
             target = self._passes[place.target] if place.target else None
-            rows = parts[0] if len(parts) == 1 else JoinedRows(parts, self._scales)
+            rows = parts[0] if len(parts) == 1 else JoinedRows(parts, self._scales[place])
         few = self._options.per_image
         if few is None:
             return rows, target
