@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from tests.unit._sae_toy import COLUMN, Toy
 
 from vlmlens.errors import CompositionError, SpecError
-from vlmlens_plugins.analysis.sae import SaeAnalysis
+from vlmlens_plugins.analysis.sae import SaeAnalysis, report
 from vlmlens_plugins.analysis.sae.held import Split
 from vlmlens_plugins.analysis.sae.judging.material import blocks
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
@@ -145,3 +145,8 @@ def test_several_questions_about_a_picture_make_no_pair_of_it_with_itself() -> N
     assert np.nanmin(monosemanticity(several, embeddings[asked]) - expected) > 0.01
     assert level_of_chance(once[1]) == pytest.approx(level_of_chance(embeddings))
     assert level_of_chance(embeddings[asked]) > level_of_chance(embeddings) + 0.05
+
+
+def test_it_is_said_that_an_sae_of_a_file_may_know_the_held_out_samples() -> None:
+    said = [report.notes([], SaeOptions(**given)) for given in ({"file": ["a"]}, {})]
+    assert ["may have learnt from samples" in " ".join(each) for each in said] == [True, False]

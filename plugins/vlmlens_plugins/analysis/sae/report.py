@@ -113,11 +113,12 @@ def notes(found: Sequence[Found], options: SaeOptions) -> list[str]:
         *filter(None, (training_words(made) for one in found for made in one.made)),
         *(_on(one) for one in found),
         "Explained variance is 1 - sum |x - x'|^2 / sum |x - mean|^2 over all held-out rows. "
-        "Untrained: random directions of the same number, as many firing per row. Neurons and PCA: "
-        "the dimensions of a row, and its principal directions, as many firing per row.",
+        "Untrained: random directions of the same number, as many firing per row. Random rows: "
+        "rows to learn from as directions. Neurons and PCA: the dimensions of a row, and its "
+        "principal directions. As many features of each fire per row as of the SAE.",
         "Features are chosen on the samples to learn from, and tested on the others: AUC of a "
         "sample's largest code, against shuffled labels, corrected by Holm's method for all "
-        f"features shown. A feature has a name if its AUC is {LEAST_AREA} or more, p < {ALPHA:g}.",
+        f"features of a column that are shown. A feature has a name if its AUC is {LEAST_AREA} or more, p < {ALPHA:g}.",
         f"The SAE that is shown is the first: {', '.join(_first(one) for one in found)}.",
         *dict.fromkeys(
             note for one in found if one.tried is not None for note in trying.notes(one.tried)
@@ -219,8 +220,8 @@ def _first(one: Found) -> str:
 def _saved(found: Sequence[Found], options: SaeOptions) -> list[str]:
     if options.file:
         return [
-            "The SAEs were not trained here: whether they have learnt from held-out samples is "
-            "not known."
+            "An SAE of a file may have learnt from samples that are held out here: then what it "
+            "explains is flattered. Baselines and the choice of features never saw them."
         ]
     names = [made.folder.name for one in found for made in one.made]
     return [

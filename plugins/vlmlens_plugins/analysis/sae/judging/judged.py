@@ -84,8 +84,8 @@ class Basis:
         density: float64 `[features]`: the share of rows in which each fires.
         modality_density: By modality, float64 `[features]`: the share of its rows.
         rows: How many rows were seen.
-        cosine: Between rows and reconstructions, both less the mean, over all rows.
-        shrinkage: Length of reconstructions over that of rows, both less the mean.
+        cosine: Between rows and reconstructions, both less the mean of rows to learn from.
+        shrinkage: Length of reconstructions over that of rows, both less the same mean.
         monosemanticity: float64 `[features]`; None if it was not measured.
         coherence: float64 `[features]`: Moran's I; `permuted` the same with permuted patches; None
             where there is no grid.
