@@ -173,18 +173,24 @@ def _losses(logits: torch.Tensor | None, layouts: Sequence[Any]) -> list[float]:
     return found
 
 
-def replaced_parts(column: str) -> dict[str, str]:
+def replaced_parts(column: str, *, pictured: bool = True) -> dict[str, str]:
     """Which rows of a column are replaced: by name, their selector.
+
+    Args:
+        column: The column.
+        pictured: Whether all samples have images; image rows are told apart only then.
 
     >>> replaced_parts("llm.block.3/all")
     {'all': 'all', 'image': 'image', 'text': 'text'}
     >>> replaced_parts("vision.block.3/all")
     {'all': 'all'}
+    >>> replaced_parts("llm.block.3/all", pictured=False)
+    {'all': 'all'}
     """
     parsed = Column.parse(column)
     selector = str(parsed.selector)
     parts = {selector: selector}
-    if selector == _EVERY and parsed.site.split(".")[0] == "llm":
+    if pictured and selector == _EVERY and parsed.site.split(".")[0] == "llm":
         parts |= {name: name for name in _PARTS}
     return parts
 
@@ -223,7 +229,7 @@ def with_loss(
     asked = [sample for sample in samples if sample.label]
     if not asked or not bases:
         return judged
-    parts = replaced_parts(judged.column)
+    parts = replaced_parts(judged.column, pictured=all(sample.images for sample in asked))
     rows = {name: judged.means.get(name, judged.means[POOLED]).tolist() for name in parts}
     if context.folder is not None:
         context.folder.mkdir(parents=True, exist_ok=True)
