@@ -118,7 +118,8 @@ def notes(found: Sequence[Found], options: SaeOptions) -> list[str]:
         "principal directions. As many features of each fire per row as of the SAE.",
         "Features are chosen on the samples to learn from, and tested on the others: AUC of a "
         "sample's largest code, against shuffled labels, corrected by Holm's method for all "
-        f"features of a column that are shown. A feature has a name if its AUC is {LEAST_AREA} or more, p < {ALPHA:g}.",
+        f"features of a column that are shown. A feature has a name if its AUC is {LEAST_AREA} or "
+        f"more, p < {ALPHA:g}.",
         f"The SAE that is shown is the first: {', '.join(_first(one) for one in found)}.",
         *dict.fromkeys(
             note for one in found if one.tried is not None for note in trying.notes(one.tried)
