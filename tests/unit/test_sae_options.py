@@ -68,5 +68,7 @@ def test_more_features_than_memory_has_room_for_are_refused_before_they_are_made
         (("llm",), ["llm.block.1/all"]),
     ],
 )
-def test_usual_columns_are_of_parts_that_read_images(parts: tuple[str, ...], found: list) -> None:
+def test_usual_columns_are_of_parts_that_read_images(
+    parts: tuple[str, ...], found: list[str]
+) -> None:
     assert _of_model({f"{part}.block.{i}": None for part in parts for i in range(3)}) == found

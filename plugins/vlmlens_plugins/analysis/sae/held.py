@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from vlmlens._display import count
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
 from vlmlens.tokens import Column, TokenKind
@@ -54,10 +55,11 @@ def split(samples: Sequence[Sample], column: str, share: float, seed: int) -> Sp
     groups = sorted({samples[number].split_group for number in alike})
     if len(groups) < 2:
         raise MissingAnnotation(
-            f"An SAE is judged on other samples than it learns from, and the run has {len(groups)} "
-            f"group of samples with rows of {column!r}.",
+            f"An SAE is judged on other samples than it learns from, and the run has "
+            f"{count(len(groups), 'group')} of samples with rows of {column!r}.",
             subject="samples",
-            hint="Give more pictures. By default samples on one image are a group.",
+            hint="Give more pictures, or name a column with rows of text (column=llm.block.2/text). "
+            "By default samples on one image are a group.",
         )
     order = generator(seed, "sae", "split").permutation(len(groups))
     count = min(len(groups) - 1, max(1, round(share * len(groups))))
