@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlmlens.errors import OutOfMemory, SelectorError, SpecError
+from vlmlens.errors import MissingAnnotation, OutOfMemory, SelectorError, SpecError
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.sae import SaeAnalysis
+from vlmlens_plugins.analysis.sae.held import split
 from vlmlens_plugins.analysis.sae.options import SaeOptions
 from vlmlens_plugins.analysis.sae.places import _of_model
 from vlmlens_plugins.sae import Recipe, TensorFeed, train
@@ -34,7 +35,9 @@ SAMPLES = [Sample(f"s{i}", "What?", group=f"g{i}", label="a", task="t") for i in
         ({"column": "llm.block.3/image", "join": True}, "1 column is named"),
     ],
 )
-def test_what_does_not_fit_is_an_error_before_anything_runs(given, words: str) -> None:
+def test_what_does_not_fit_is_an_error_before_anything_runs(
+    given: dict[str, object], words: str
+) -> None:
     with pytest.raises(SpecError, match=words) as raised:
         SaeAnalysis(SaeOptions(**given)).check(SAMPLES, ())
     assert raised.value.hint
@@ -72,3 +75,8 @@ def test_usual_columns_are_of_parts_that_read_images(
     parts: tuple[str, ...], found: list[str]
 ) -> None:
     assert _of_model({f"{part}.block.{i}": None for part in parts for i in range(3)}) == found
+
+
+def test_samples_without_images_have_no_rows_of_pictures() -> None:
+    with pytest.raises(MissingAnnotation, match=r"0 groups of samples .*'llm.block.3/image'"):
+        split(SAMPLES, "llm.block.3/image", 0.2, 0)

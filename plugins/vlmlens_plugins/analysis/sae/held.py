@@ -58,12 +58,12 @@ def split(samples: Sequence[Sample], column: str, share: float, seed: int) -> Sp
             f"An SAE is judged on other samples than it learns from, and the run has "
             f"{count(len(groups), 'group')} of samples with rows of {column!r}.",
             subject="samples",
-            hint="Give more pictures, or name a column with rows of text (column=llm.block.2/text). "
-            "By default samples on one image are a group.",
+            hint="Give more pictures, or name a column with rows of text (llm.block.2/text). By "
+            "default samples on one image are a group.",
         )
     order = generator(seed, "sae", "split").permutation(len(groups))
-    count = min(len(groups) - 1, max(1, round(share * len(groups))))
-    out = {groups[i] for i in order[:count]}
+    many = min(len(groups) - 1, max(1, round(share * len(groups))))
+    out = {groups[i] for i in order[:many]}
     held = tuple(i for i in alike if samples[i].split_group in out)
     return Split(tuple(i for i in alike if i not in set(held)), held, alike)
 
