@@ -40,7 +40,7 @@ def histogram(density: Floats, rows: int) -> tuple[list[str], list[float]]:
         Names of the bins, "none" first, then half powers of ten; and the share in each.
 
     >>> histogram(np.array([0.0, 0.2, 0.02, 0.5]), 100)[1]
-    [0.25, 0.0, 0.0, 0.25, 0.0, 0.5]
+    [0.25, 0.25, 0.0, 0.25, 0.25]
     """
     lowest = int(np.floor(-np.log10(max(2, rows)) / _STEP))
     edges = np.arange(lowest, 1) * _STEP
