@@ -268,7 +268,7 @@ def test_an_sae_may_be_called_what_a_baseline_is_called(toy: Toy) -> None:
 def test_saes_of_other_sizes_have_baselines_of_their_own(toy: Toy) -> None:
     wide = untrained(96, toy.mean, toy.rows[:500], 6, 1)
     found = judge({"true": toy.sae(), "wide": wide}, toy.material(), by=(), controls=1, draws=100)
-    assert [len(each.saes) for each in found.settings] == [1, 1]
+    assert [len(each.saes) for each in found.peers] == [1, 1]
     assert found.beside("wide").sae.features == 96
     assert found.beside("wide").l0 == pytest.approx(6, abs=0.2)
     assert found.beside("true").l0 == pytest.approx(2, abs=0.2)

@@ -67,8 +67,7 @@ class Editable:
             The model itself.
 
         Raises:
-            EditError: An edit does not parse.
-            EditError: Or an intervention belongs to another place.
+            EditError: An edit does not parse, or an intervention belongs to another place.
             SiteError, SelectorError: Its site or its selector does not exist.
             PluginError: There is no such intervention.
         """

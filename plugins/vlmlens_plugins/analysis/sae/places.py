@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmlens.abc import ModelAdapter
@@ -168,19 +168,23 @@ def _of_model(sites: Mapping[str, object]) -> list[str]:
 
     Where that has an encoder, its decoder reads no image.
     """
-    found = []
-    read = "llm.encoder" if any(name.startswith("llm.encoder.block.") for name in sites) else "llm"
-    for side, at, rows in (("vision", -1, "image"), (read, None, "image"), ("text", -1, "text")):
-        numbers = [
-            int(name.rpartition(".")[2])
-            for name in sites
-            if name.rpartition(".")[0] == f"{side}.block"
-        ]
-        if numbers:
-            chosen = max(numbers) if at == -1 else sorted(numbers)[len(numbers) // 2]
-            found.append(f"{side}.block.{chosen}/{rows}")
-    has_images = any(name.startswith("vision.") for name in sites)
-    return found[:2] if has_images else [name.replace("/image", "/all") for name in found[:1]]
+    seen, read = blocks_of(sites, "vision"), blocks_of(sites, "llm.encoder")
+    read, text = read or blocks_of(sites, "llm"), blocks_of(sites, "text")
+    middle = read[len(read) // 2 :][:1]
+    if not any(name.startswith("vision.") for name in sites):
+        return [f"{name}/all" for name in middle] or [f"{name}/text" for name in text[-1:]]
+    images = [f"{name}/image" for name in (*seen[-1:], *middle)]
+    return [*images, *(f"{name}/text" for name in text[-1:])][:2]
+
+
+def blocks_of(sites: Iterable[str], side: str) -> list[str]:
+    """The names of a side's blocks, in order of depth.
+
+    >>> blocks_of(["llm.block.10", "llm.block.9", "llm.block.9.mlp", "llm.norm"], "llm")
+    ['llm.block.9', 'llm.block.10']
+    """
+    found = [name for name in sites if name.rpartition(".")[0] == f"{side}.block"]
+    return sorted(found, key=lambda name: int(name.rpartition(".")[2]))
 
 
 def _canonical(text: str, vlm: ModelAdapter | None) -> str:

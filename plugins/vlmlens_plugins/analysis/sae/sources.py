@@ -7,7 +7,7 @@ from functools import cached_property
 
 from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens_plugins.analysis.sae.options import SaeOptions, TrainOptions
-from vlmlens_plugins.analysis.sae.places import Place, places
+from vlmlens_plugins.analysis.sae.places import Place, blocks_of, places
 from vlmlens_plugins.sae import JoinedRows, KeptRows, Passes, Rows, SomeRows, StoredRows
 from vlmlens_plugins.sae.feeding import equal_scales
 
@@ -113,12 +113,8 @@ def embedded_by(wanted: str | None, vlm: ModelAdapter | None, stored: Sequence[s
         return place.column
     if vlm is None:
         return ""
-    numbers = [
-        int(name.rpartition(".")[2])
-        for name in vlm.sites.canonical
-        if name.rpartition(".")[0] == "vision.block"
-    ]
-    if not numbers:
+    blocks = blocks_of(vlm.sites.canonical, "vision")
+    if not blocks:
         return ""
-    rows = f"vision.block.{max(numbers)}/image"
+    rows = f"{blocks[-1]}/image"
     return f"{rows}.mean" if f"{rows}.mean" in stored else rows

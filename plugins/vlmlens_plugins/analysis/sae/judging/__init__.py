@@ -2,7 +2,7 @@
 
 - `judge.py`: the entry point; `judged.py`: what it gives; `conclusion.py`: the verdict;
 - `material.py`: rows in blocks; `seen.py`: the pass over them that all measures share;
-- `settings.py`: baselines, for SAEs of equal size and like L0;
+- `peers.py`: baselines, for SAEs of equal size and like L0;
 - `variance.py`, `coherence.py`, `monosemanticity.py`, `stability.py`: of rows and features;
 - `concepts.py`, `single.py`, `probing.py`, `areas.py`: what features tell of samples;
 - `loss.py`: what the model's answers lose when rows are replaced;
@@ -20,9 +20,9 @@ from vlmlens_plugins.analysis.sae.judging.judged import (
     Compared,
     Judged,
     Kind,
+    Peers,
     Recovered,
     Role,
-    Setting,
     Stability,
     Word,
 )
@@ -32,7 +32,26 @@ from vlmlens_plugins.analysis.sae.judging.resampling import Interval
 from vlmlens_plugins.analysis.sae.judging.tables import tables
 
 __all__ = [
-    "EXPLAINED", "MODALITIES", "Basis", "Compared", "Concept", "Conclusion", "Interval", "Judged",
-    "Kind", "Material", "Overall", "Recovered", "ReplacedLoss", "Role", "Setting",
-    "Stability", "Word", "conclude", "figures", "judge", "tables", "with_loss",
+    "EXPLAINED",
+    "MODALITIES",
+    "Basis",
+    "Compared",
+    "Concept",
+    "Conclusion",
+    "Interval",
+    "Judged",
+    "Kind",
+    "Material",
+    "Overall",
+    "Peers",
+    "Recovered",
+    "ReplacedLoss",
+    "Role",
+    "Stability",
+    "Word",
+    "conclude",
+    "figures",
+    "judge",
+    "tables",
+    "with_loss",
 ]  # fmt: skip

@@ -17,9 +17,9 @@ from vlmlens_plugins.analysis.sae.judging.judged import (
     Basis,
     Compared,
     Kind,
+    Peers,
     Recovered,
     Role,
-    Setting,
 )
 from vlmlens_plugins.analysis.sae.judging.resampling import Interval, Resampling
 from vlmlens_plugins.analysis.sae.judging.seen import Passed
@@ -31,7 +31,7 @@ BASELINES = (Role.UNTRAINED, Role.EXAMPLES, Role.NEURONS, Role.PRINCIPAL)
 
 
 def compared(
-    settings: Sequence[Setting], bases: Mapping[str, Basis], held: Passed, drawn: Resampling
+    peers: Sequence[Peers], bases: Mapping[str, Basis], held: Passed, drawn: Resampling
 ) -> tuple[Compared, ...]:
     """Every SAE beside each of its baselines, with intervals over the same groups of samples.
 
@@ -41,7 +41,7 @@ def compared(
     """
     found: list[Compared] = []
     for role in BASELINES:
-        pairs = [(sae, one.baselines[role]) for one in settings for sae in one.saes]
+        pairs = [(sae, one.baselines[role]) for one in peers for sae in one.saes]
         found += _corrected(
             [_explained(sae, bases[name], held, drawn) for sae, name in pairs], drawn
         )
@@ -56,12 +56,12 @@ def compared(
 
 
 def losses_compared(
-    settings: Sequence[Setting], loss: Sequence[Recovered], drawn: Resampling
+    peers: Sequence[Peers], loss: Sequence[Recovered], drawn: Resampling
 ) -> tuple[Compared, ...]:
     """Every SAE beside its baselines by the loss of the answers, where both stood for rows.
 
     Args:
-        settings: Which baselines belong to which SAE.
+        peers: Which baselines belong to which SAE.
         loss: Of SAEs and baselines.
         drawn: Groups of the samples of `loss`.
     """
@@ -71,7 +71,7 @@ def losses_compared(
     for role in BASELINES:
         told = [
             _loss(known[sae, part], known[one.baselines[role], part], drawn)
-            for one in settings
+            for one in peers
             for sae in one.saes
             for part in parts
             if {(sae, part), (one.baselines[role], part)} <= known.keys()

@@ -14,7 +14,7 @@ from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.sae.held import Split, pictures_of
 from vlmlens_plugins.analysis.sae.judging.comparing import compared
 from vlmlens_plugins.analysis.sae.judging.concepts import Concept, concepts
-from vlmlens_plugins.analysis.sae.judging.judged import Basis, Judged, Role, Setting, Stability
+from vlmlens_plugins.analysis.sae.judging.judged import Basis, Judged, Peers, Role, Stability
 from vlmlens_plugins.analysis.sae.judging.material import MODALITIES, Material
 from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
     by_picture,
@@ -22,16 +22,16 @@ from vlmlens_plugins.analysis.sae.judging.monosemanticity import (
     level_of_chance,
     monosemanticity,
 )
+from vlmlens_plugins.analysis.sae.judging.peers import (
+    baselines,
+    moments,
+    peers_of,
+    projections,
+)
 from vlmlens_plugins.analysis.sae.judging.probing import Probed, dense_area, probed
 from vlmlens_plugins.analysis.sae.judging.probing import averaged as mean_probed
 from vlmlens_plugins.analysis.sae.judging.resampling import Resampling
 from vlmlens_plugins.analysis.sae.judging.seen import KINDS, Passed, passed
-from vlmlens_plugins.analysis.sae.judging.settings import (
-    baselines,
-    moments,
-    projections,
-    settings,
-)
 from vlmlens_plugins.analysis.sae.judging.single import Singles, averaged, singles
 from vlmlens_plugins.analysis.sae.judging.stability import EXACT, by_chance, matched_cosine
 from vlmlens_plugins.analysis.sae.judging.variance import POOLED, explained, explained_interval
@@ -87,11 +87,11 @@ def judge(
     progress(0, _STEPS)
     about = moments(plain, learn, judged)
     first = passed(saes, plain, held, most=min(judged, _FOR_L0), centre=about.wanted)
-    found = settings(saes, {name: first.l0(name) for name in saes}, controls)
+    found = peers_of(saes, {name: first.l0(name) for name in saes}, controls)
     others: dict[str, Sae] = {}
-    for place, setting in enumerate(found):
-        made = baselines(setting, about, seed + place)
-        others |= {name: sae.to(saes[setting.saes[0]].W_enc.device) for name, sae in made.items()}
+    for place, own in enumerate(found):
+        made = baselines(own, about, seed + place)
+        others |= {name: sae.to(saes[own.saes[0]].W_enc.device) for name, sae in made.items()}
     progress(1, _STEPS)
     bases = {**saes, **others}
     shown = [name for each in found for name in each.baselines.values()]
@@ -143,7 +143,7 @@ class _Judging:
     """What both passes gave, to be put together."""
 
     material: Material
-    settings: Sequence[Setting]
+    peers: Sequence[Peers]
     bases: Mapping[str, Sae]
     learn: Passed
     held: Passed
@@ -167,9 +167,9 @@ class _Judging:
         self.progress(5, _STEPS)
         told = Judged(
             column=self.material.rows.column,
-            settings=tuple(self.settings),
+            peers=tuple(self.peers),
             bases=table,
-            compared=compared(self.settings, table, self.held, drawn),
+            compared=compared(self.peers, table, self.held, drawn),
             stability=self._stability(table),
             concepts=tuple(tested),
             rows=int(self.held.rows.sum()),
@@ -210,7 +210,7 @@ class _Judging:
         return found
 
     def _role(self, name: str) -> Role:
-        roles = {each: role for one in self.settings for role, each in one.baselines.items()}
+        roles = {each: role for one in self.peers for role, each in one.baselines.items()}
         return roles.get(name, Role.SAE)
 
     def _basis(
@@ -253,7 +253,7 @@ class _Judging:
         self, name: str, tested: Sequence[Concept], dense: Mapping[str, float], drawn: Resampling
     ) -> tuple[dict[str, Singles], dict[str, Probed]]:
         """What features tell; of the untrained dictionary the mean over all that were drawn."""
-        draws = next((each.draws for each in self.settings if each.draws[0] == name), (name,))
+        draws = next((each.draws for each in self.peers if each.draws[0] == name), (name,))
         peaks = [(self.learn.seen[each].peaks, self.held.seen[each].peaks) for each in draws]
         told = [singles(tested, learn, held, drawn) for learn, held in peaks]
         found, sparse = {}, {}
@@ -266,8 +266,8 @@ class _Judging:
         return found, sparse
 
     def _more(self) -> set[str]:
-        """The untrained dictionaries but for the first of each setting."""
-        return {name for each in self.settings for name in each.draws[1:]}
+        """The untrained dictionaries but for the first of those with like peers."""
+        return {name for each in self.peers for name in each.draws[1:]}
 
     def _unlimited(
         self, name: str, tested: Sequence[Concept], drawn: Resampling
@@ -288,9 +288,9 @@ class _Judging:
     def _stability(self, table: Mapping[str, Basis]) -> tuple[Stability, ...]:
         pairs = [
             (one, other)
-            for setting in self.settings
-            for place, one in enumerate(setting.saes)
-            for other in setting.saes[place + 1 :]
+            for peers in self.peers
+            for place, one in enumerate(peers.saes)
+            for other in peers.saes[place + 1 :]
         ]
         return tuple(self._pair(table[one], table[other]) for one, other in pairs)
 

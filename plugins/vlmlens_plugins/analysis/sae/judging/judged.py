@@ -50,7 +50,7 @@ class Word(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Peers:
     """SAEs that differ in little but their seed, and what they are held against.
 
     Args:
@@ -178,7 +178,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """Two SAEs of one setting, or two dictionaries of random directions of their size.
+    """Two SAEs that are peers, or two dictionaries of random directions of their size.
 
     Args:
         one: The name of the first.
@@ -227,10 +227,10 @@ class Judged:
 
     Args:
         column: The column.
-        settings: The SAEs, and which baselines belong to them.
+        peers: The SAEs, and which baselines belong to them.
         bases: By name: SAEs first, then the baselines.
         compared: Every SAE beside each of its baselines, by measure.
-        stability: Pairs of SAEs of a setting.
+        stability: Pairs of SAEs that are peers.
         concepts: What was tested.
         rows: Held-out rows that were judged, of `samples` samples in `groups` groups.
         means: The mean of the judged rows: of "all", and by modality.
@@ -240,7 +240,7 @@ class Judged:
     """
 
     column: str
-    settings: tuple[Setting, ...]
+    peers: tuple[Peers, ...]
     bases: Mapping[str, Basis]
     compared: tuple[Compared, ...]
     stability: tuple[Stability, ...]
@@ -263,8 +263,8 @@ class Judged:
 
     def beside(self, sae: str, role: Role = Role.UNTRAINED) -> Basis:
         """The baseline of an SAE."""
-        (setting,) = [each for each in self.settings if sae in each.saes]
-        return self.bases[setting.baselines[role]]
+        (peers,) = [each for each in self.peers if sae in each.saes]
+        return self.bases[peers.baselines[role]]
 
     def against(
         self, sae: str, kind: Kind, role: Role = Role.UNTRAINED, *, limited: bool = True

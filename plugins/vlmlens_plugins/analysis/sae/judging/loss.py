@@ -244,7 +244,7 @@ def with_loss(
         for part in parts
         for name, digest in digests.items()
     )
-    more = losses_compared(judged.settings, loss, groups)
+    more = losses_compared(judged.peers, loss, groups)
     return replace(judged, loss=loss, compared=(*judged.compared, *more))
 
 

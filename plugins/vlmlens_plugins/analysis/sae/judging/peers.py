@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vlmlens.errors import DataError
-from vlmlens_plugins.analysis.sae.judging.judged import Role, Setting
+from vlmlens_plugins.analysis.sae.judging.judged import Peers, Role
 from vlmlens_plugins.analysis.sae.judging.material import Block, Material, blocks
 from vlmlens_plugins.sae import Relu, Sae
 from vlmlens_plugins.sae.baselines import neurons, principal, random_rows, untrained
@@ -111,7 +111,7 @@ class _Sums:
         )
 
 
-def settings(saes: Mapping[str, Sae], l0: Mapping[str, float], controls: int = 1) -> list[Setting]:
+def peers_of(saes: Mapping[str, Sae], l0: Mapping[str, float], controls: int = 1) -> list[Peers]:
     """SAEs by size and L0: those of equal size whose L0 differs by a tenth at most are together.
 
     Args:
@@ -138,7 +138,7 @@ def settings(saes: Mapping[str, Sae], l0: Mapping[str, float], controls: int = 1
         baselines = {role: _free(f"{role}{ending}", saes) for role in roles}
         first = baselines[Role.UNTRAINED]
         more = [_free(f"{first}, draw {number}", saes) for number in range(2, controls + 1)]
-        found.append(Setting(features, mean, tuple(names), baselines, (first, *more)))
+        found.append(Peers(features, mean, tuple(names), baselines, (first, *more)))
     return found
 
 
@@ -147,26 +147,24 @@ def _free(name: str, taken: Collection[str]) -> str:
     return name if name not in taken else _free(f"{name} (baseline)", taken)
 
 
-def baselines(setting: Setting, about: Moments, seed: int) -> dict[str, Sae]:
-    """The baselines of a setting, by name.
+def baselines(peers: Peers, about: Moments, seed: int) -> dict[str, Sae]:
+    """The baselines of some peers, by name.
 
     Args:
-        setting: The setting.
+        peers: The SAEs.
         about: Of the rows to learn from.
         seed: Of the untrained directions.
     """
-    mean, k = torch.from_numpy(about.mean).float(), _kept(setting.l0)
+    mean, k = torch.from_numpy(about.mean).float(), _kept(peers.l0)
     covariance = torch.from_numpy(about.covariance)
-    made = {setting.baselines[Role.NEURONS]: neurons(mean, k)}
-    made[setting.baselines[Role.PRINCIPAL]] = principal(mean, covariance, k)
-    few = min(k, setting.features)
-    made[setting.baselines[Role.EXAMPLES]] = random_rows(
-        setting.features, mean, about.some, few, seed
-    )
-    for draw, name in enumerate(setting.draws):
+    made = {peers.baselines[Role.NEURONS]: neurons(mean, k)}
+    made[peers.baselines[Role.PRINCIPAL]] = principal(mean, covariance, k)
+    few = min(k, peers.features)
+    made[peers.baselines[Role.EXAMPLES]] = random_rows(peers.features, mean, about.some, few, seed)
+    for draw, name in enumerate(peers.draws):
         own = _SEEDS * seed + draw
-        made[name] = untrained(setting.features, mean, about.some, few, own)
-    order = (*setting.draws, *setting.baselines.values())
+        made[name] = untrained(peers.features, mean, about.some, few, own)
+    order = (*peers.draws, *peers.baselines.values())
     return {name: made[name] for name in order}
 
 
