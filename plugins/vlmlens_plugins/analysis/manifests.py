@@ -204,3 +204,22 @@ SAE = Manifest(
     requires=("torch", "sklearn"),
     checks="vlmlens_plugins.analysis.sae.checks:SAE_CHECKS",
 )
+
+BENCHMARK = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="benchmark",
+    target="vlmlens_plugins.analysis.benchmark:BenchmarkScores",
+    help="The benchmark's own score, read as its toolkits read it, beside what guessing gains.",
+    needs=frozenset({"labels"}),
+    checks="vlmlens_plugins.analysis.benchmark.checks:BENCHMARK_CHECKS",
+)
+
+BOTTLENECK = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="bottleneck",
+    target="vlmlens_plugins.analysis.bottleneck:Bottleneck",
+    help="Where errors come from: eye, alignment, language, reasoning, or a guess without looking.",
+    needs=frozenset({"labels", "images", "model"}),
+    requires=("torch", "sklearn"),
+    checks="vlmlens_plugins.analysis.bottleneck.checks:BOTTLENECK_CHECKS",
+)
