@@ -39,6 +39,8 @@ def plan_lines(plan: Plan) -> str:
 
 def estimate_line(estimate: Estimate) -> str:
     """The cost of a run in one line."""
+    if not estimate.columns:
+        return "no columns are stored"
     count, unknown = len(estimate.columns), list(estimate.columns.values()).count(None)
     known = f"{size(estimate.bytes)}" if unknown < count else "unknown size"
     more = f" and {unknown} of unknown size" if 0 < unknown < count else ""
