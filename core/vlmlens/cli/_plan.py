@@ -29,6 +29,8 @@ def plan_lines(plan: Plan) -> str:
     """The plan for people."""
     spec = plan.spec
     model = f"{spec.adapter} {spec.model}" if spec.model else spec.adapter
+    if plan.skeleton is None:
+        model = "no model"
     skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
     analyses = f"; {', '.join(plan.analyses)}" if plan.analyses else ""
     return (

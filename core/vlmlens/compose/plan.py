@@ -390,7 +390,11 @@ def open_sites(
 def extractor_maker(
     spec: RunSpec, registry: Registry, manifest: Manifest
 ) -> Callable[[ModelAdapter], Extractor]:
-    """A function that makes the spec's extractor for a loaded model."""
-    options = registry.options(manifest, spec.options.extractor)
-    extractor_class: type[Extractor] = registry.load(manifest)
-    return lambda vlm: extractor_class(vlm, spec.sites, options)
+    """A function that makes the spec's extractor for a model; its class is loaded when called."""
+
+    def make(vlm: ModelAdapter) -> Extractor:
+        options = registry.options(manifest, spec.options.extractor)
+        extractor_class: type[Extractor] = registry.load(manifest)
+        return extractor_class(vlm, spec.sites, options)
+
+    return make

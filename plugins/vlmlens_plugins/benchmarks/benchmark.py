@@ -25,6 +25,9 @@ NAME, EDITION, STYLE, QUESTIONS = "benchmark", "edition", "prompt_style", "quest
 """Attributes of every sample: the card's name, the edition that was read, the style of prompts, and
 how many questions the source has."""
 
+OWN = "own"
+"""The style of prompts of the user's own, which replace the questions."""
+
 _read: dict[str, Card] = {}
 """The cards of the sets that this process has read, by the attribute `benchmark` of samples."""
 
@@ -105,7 +108,7 @@ class Benchmark(Dataset):
         known = {
             NAME: self._name,
             EDITION: edition,
-            STYLE: self.options.prompt,
+            STYLE: OWN if prompts else self.options.prompt,
             QUESTIONS: str(len(bare)),
         }
         _read[self._name] = self.card
