@@ -16,7 +16,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps.effects import sign_flip_p, too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost
-from vlmlens_plugins.analysis.captions.object_names import ObjectNames
+from vlmlens_plugins.object_names import ObjectNames
 from vlmlens_plugins.analysis.captions.said import Caption
 from vlmlens_plugins.analysis.captions.scores import Scores, scores
 from vlmlens_plugins.analysis.removal.directions import (
