@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """A function that is called with (steps done, total steps)."""
 
+COLUMNS, MODEL = "columns", "model"
+"""What an analysis can use of a run, see `Analysis.uses`."""
+
 UnitRunner = Callable[["ModelWork", Sequence["WorkUnit"], Progress], "list[JSON]"]
 """Runs units of model work: see `AnalysisContext.run_units`."""
 
@@ -167,6 +170,18 @@ class Analysis(ABC):
         Words that adapters offer, or "answers".
         """
         return frozenset()
+
+    def uses(self, samples: Sequence[Sample]) -> frozenset[str]:
+        """What it uses of a run with these options and samples: `COLUMNS`, `MODEL`.
+
+        Where no analysis of a run uses columns, none is extracted, unless the user names sites. If
+        none uses the model either, it is not opened, and images are not checked. Default: both.
+
+        Args:
+            samples: The run's samples; `check` has accepted them.
+        """
+        del samples
+        return frozenset({COLUMNS, MODEL})
 
     @abstractmethod
     def run(self, context: AnalysisContext) -> Result:
