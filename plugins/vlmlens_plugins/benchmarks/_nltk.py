@@ -11,6 +11,16 @@ from vlmlens.errors import MissingDependency
 _DATA = "punkt punkt_tab averaged_perceptron_tagger averaged_perceptron_tagger_eng wordnet"
 
 
+def check() -> None:
+    """Read a word, so that what is missing shows before any work.
+
+    Raises:
+        MissingDependency: NLTK or its data is not installed.
+    """
+    for word, _ in tagged("dogs"):
+        lemma(word)
+
+
 @lru_cache(maxsize=65_536)
 def tagged(text: str) -> tuple[tuple[str, str], ...]:
     """The tokens of a text with their part of speech (Penn tags), as NLTK finds them.

@@ -183,4 +183,15 @@ def _vectors() -> Any:
         ) from error
 
 
+def check(samples: Sequence[Sample]) -> None:
+    """Whether captions among these samples can be read by `OFFICIAL`.
+
+    Raises:
+        MissingDependency: NLTK, spaCy or their data is not installed.
+    """
+    if any(sample.label is None for sample in samples):
+        _nltk.check()
+        _vectors()
+
+
 STRICT, OFFICIAL = Reader(_listed, _spelled), Reader(_tagged, _similar)

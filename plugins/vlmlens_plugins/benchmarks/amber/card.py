@@ -45,7 +45,8 @@ def _rule(reader: captions.Reader, read: Read, about: str, metrics: Amber | None
             return exact(said, sample)
         return float(not reader.wrong(tuple(filter(None, (said or "").split(", "))), sample))
 
-    return Rule(either, credit, metrics, about)
+    needs = captions.check if reader is captions.OFFICIAL else None
+    return Rule(either, credit, metrics, about, needs)
 
 
 _WHOLE = Amber(captions.STRICT)

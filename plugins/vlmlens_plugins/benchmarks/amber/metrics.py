@@ -17,6 +17,7 @@ DIMENSIONS = ("existence", "attribute", "relation")
 KINDS = ("state", "number", "action")
 PARTS = (*DIMENSIONS, *KINDS)
 _YES_NO = ("n", "right", "no", "said_no", "right_no")
+_OF_TASK = ("chair", "cover", "hal", "cog", "accuracy", "precision", "recall", "f1")
 _CAPTIONS = ("captions", "having", *Judged._fields)
 
 
@@ -126,7 +127,9 @@ def _mean(parts: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True)
 class OfTask:
-    """The metrics that one task has: those of captions, or of questions of one dimension.
+    """The metrics of one task: those of captions, or of questions of one dimension.
+
+    `score` is the half of AMBER's score that is the task's: 100 - CHAIR, or F1.
 
     Args:
         whole: All metrics.
@@ -140,6 +143,6 @@ class OfTask:
 
     def scores(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
         """See `Metrics.scores`."""
-        names = ("chair", "cover", "hal", "cog", "accuracy", "precision", "recall", "f1")
         found = self.whole.scores(sums)
-        return {name: found[name] for name in names}
+        half = np.where(np.asarray(sums["captions"]) > 0, 100 - found["chair"], found["f1"])
+        return {"score": half, **{name: found[name] for name in _OF_TASK}}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vlmlens.samples import Sample
+from vlmlens_plugins.benchmarks import _nltk
 from vlmlens_plugins.benchmarks.card import OFFICIAL, STRICT, Card, Prompt, Reference, Rule
 from vlmlens_plugins.benchmarks.chair import readers
 from vlmlens_plugins.benchmarks.chair.metrics import Chair
@@ -17,8 +20,12 @@ def _asked(question: str) -> Prompt:
     return Prompt(write=lambda sample: question)
 
 
-def _rule(reader: readers.Reader, about: str) -> Rule:
+def _rule(reader: readers.Reader, about: str, *, nltk: bool = False) -> Rule:
     """A rule whose metrics, and whose truth, are by its own reader."""
+
+    def needs(samples: Sequence[Sample]) -> None:
+        del samples
+        _nltk.check()
 
     def read(text: str, sample: Sample) -> str | None:
         return _BETWEEN.join(reader.named(text, sample)[0]) if text.strip() else None
@@ -28,7 +35,7 @@ def _rule(reader: readers.Reader, about: str) -> Rule:
         objects = filter(None, (said or "").split(_BETWEEN))
         return float(all(names.is_true(one, there) for one in objects))
 
-    return Rule(read, credit, Chair(reader), about)
+    return Rule(read, credit, Chair(reader), about, needs if nltk else None)
 
 
 _COPIES = (
@@ -61,8 +68,10 @@ CARD = Card(
             "words that count as one. It never finds bus (its singular is 'bu'), ties, doggies or "
             "collies; of dining table, which is no such pair, it finds table.",
         ),
-        "opera": _rule(readers.LEMMATIZED, _COPIES.format(who="OPERA and others")),
-        "lmms-eval": _rule(readers.LEMMATIZED, _COPIES.format(who="lmms-eval, coco_cap_chair")),
+        "opera": _rule(readers.LEMMATIZED, _COPIES.format(who="OPERA and others"), nltk=True),
+        "lmms-eval": _rule(
+            readers.LEMMATIZED, _COPIES.format(who="lmms-eval, coco_cap_chair"), nltk=True
+        ),
     },
     metrics=Chair(readers.STRICT),
     headline="chair_i",
