@@ -124,7 +124,7 @@ def _sample(item: Item, root: ImageRoot, key: str) -> Sample:
         images=(image,),
         label=item.answer,
         choices=() if item.answer is None else ("yes", "no"),
-        group=item.group or image,
+        group=item.group or str(item.image),
         task=item.task,
         attributes=about,
     )
