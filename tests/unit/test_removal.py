@@ -22,7 +22,7 @@ from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, SweepOptions, sweep
 from vlmlens_plugins.analysis._sweeps.operations import projected_out
 from vlmlens_plugins.analysis._sweeps.swept import Swept
-from vlmlens_plugins.analysis.captions.object_names import read_names
+from vlmlens_plugins.object_names import read_names
 from vlmlens_plugins.analysis.captions.said import Caption
 from vlmlens_plugins.analysis.removal import Removal
 from vlmlens_plugins.analysis.removal.asked import halves, has, is_there, object_of
