@@ -126,7 +126,7 @@ def sample_of(asked: Asked, root: ImageRoot, *, several: bool) -> Sample:
     """
     parts = [asked.source if several else "", asked.split]
     task = "/".join(filter(None, parts))
-    image = root.path(_named(asked.image), asked.place)
+    image = root.path(named(asked.image), asked.place)
     group = asked.group or Path(image).name
     return Sample(
         id=f"{task}/{asked.number}" if task else asked.number,
@@ -145,7 +145,7 @@ def sample_of(asked: Asked, root: ImageRoot, *, several: bool) -> Sample:
     )
 
 
-def _named(cell: Any) -> Any:
+def named(cell: Any) -> Any:
     """A name of an image with a suffix: the hub's and GQA's have none."""
     if isinstance(cell, Stored | bool) or not isinstance(cell, str | int):
         return cell
