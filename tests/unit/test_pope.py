@@ -194,18 +194,6 @@ def test_llavas_file_is_not_joined_by_line(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ editions
 
 
-def test_editions_are_known_by_counts_and_by_the_misprint(tmp_path: Path) -> None:
-    whole = write_official(tmp_path / "a")
-    assert "coco, current edition (3,000 random, 3,000 popular, 3,000 adversarial)" in noted(whole)
-    old = write_official(tmp_path / "b", first=True)
-    said = noted(old)
-    assert "coco, first edition of May 2023 (2,910 random" in said
-    assert "108 with 'imange'" in said
-    assert read(old)[2910].attributes["object"] == read(whole)[3000].attributes["object"]
-    (old / "coco_pope_random.json").write_text((whole / "coco_pope_random.json").read_text())
-    assert "of no known edition" in noted(old)
-
-
 def test_the_digest_tells_editions_apart_and_is_the_same_for_the_same(tmp_path: Path) -> None:
     first = read(write_official(tmp_path / "a", images=2))[0].attributes["edition"]
     again = read(write_official(tmp_path / "b", images=2))[0].attributes["edition"]

@@ -14,7 +14,9 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import Answer, answered, intervals, scored
 from vlmlens_plugins.benchmarks.counting import YesNo
 from vlmlens_plugins.benchmarks.pope import CARD, Pope, PopeOptions
+from vlmlens_plugins.benchmarks.pope.editions import edition_of
 from vlmlens_plugins.benchmarks.pope.metrics import LmmsEvalYesNo, VlmEvalKitYesNo
+from vlmlens_plugins.benchmarks.pope.questions import Asked
 
 YES, NO = Sample("y", "?", label="yes"), Sample("n", "?", label="no")
 TABLE = [  # text, official, OPERA, VCD is right if the label is yes / no, lmms-eval, VLMEvalKit
@@ -39,6 +41,43 @@ def current(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Sample]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Sample]:
     folder = write_official(tmp_path_factory.mktemp("pope") / "coco", first=True)
     return Pope(str(folder), PopeOptions()).samples([])
+
+
+# ---------------------------------------------------------------------------------- editions
+
+
+def test_editions_are_known_by_counts_and_by_the_misprint(
+    current: Sequence[Sample], first: Sequence[Sample]
+) -> None:
+    said = str(current[0].attributes["edition"])
+    assert said.startswith("coco, current edition (3,000 random, 3,000 popular, 3,000 adversarial)")
+    said = str(first[0].attributes["edition"])
+    assert said.startswith("coco, first edition of May 2023 (2,910 random, 3,000 popular,")
+    assert "108 with 'imange'" in said
+    assert (len(current), len(first)) == (9000, 8910)
+    assert first[2910].attributes["object"] == current[3000].attributes["object"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "misprints", "name"),
+    [
+        ({"popular": 3000}, 0, "current edition"),
+        ({"popular": 3000}, 44, "first edition"),
+        ({"random": 2910}, 0, "first edition"),
+        ({"random": 3000, "popular": 3000}, 44, "no known edition"),  # of both
+        ({"random": 2910, "popular": 3000}, 0, "no known edition"),
+        ({"random": 2999}, 0, "no known edition"),
+        ({"": 3000}, 0, "no known edition"),
+    ],
+)
+def test_parts_of_editions_and_mixtures(counts: dict[str, int], misprints: int, name: str) -> None:
+    asked = []
+    for split, count in counts.items():
+        for i in range(count):
+            word = "imange" if i < misprints and split == "popular" else "image"
+            text = f"Is there an apple in the {word}?"
+            asked.append(Asked(str(i), "", "", text, "yes", split, "coco", "", {}))
+    assert name in edition_of(asked)
 
 
 # ------------------------------------------------------------------------------------- rules
@@ -96,7 +135,7 @@ def test_official_negatives_are_whole_words_between_single_blanks() -> None:
 # ----------------------------------------------------------------------------------- metrics
 
 
-@pytest.mark.parametrize("rule", ["strict", "official", "opera", "vcd"])
+@pytest.mark.parametrize("rule", ["strict", "official"])
 def test_a_constant_yes_and_a_constant_no(current: Sequence[Sample], rule: str) -> None:
     yes = scored(CARD.metrics, current, answered(["Yes"] * 9000, current, CARD.rules[rule]))
     assert yes == {"mean_accuracy": 50.0, "mean_f1": pytest.approx(200 / 3)}
