@@ -20,6 +20,7 @@ from vlmlens.samples import Sample, with_prompts
 from vlmlens_plugins.demo import captions
 from vlmlens_plugins.demo.manifests import DATASET
 from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
+from vlmlens_plugins.demo.polling import EACH, SPLITS, pictured, polls
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
 from vlmlens_plugins.demo.tints import TINTS_VERSION, Tint, tinted
@@ -33,6 +34,7 @@ class _Asked(NamedTuple):
 
 class DemoOptions(Options):
     """Options of `demo:scenes`, `demo:shortcut`, `demo:pairs` and `demo:captions`."""
+    """Options of `demo:scenes`, `demo:shortcut`, `demo:pairs` and `demo:pope`."""
 
     scenes: int = Field(600, ge=1, description="How many held-out scenes (all but demo:pairs).")
     tint: Tint = Field(
@@ -46,6 +48,8 @@ class DemoOptions(Options):
         ge=0,
         le=0.5,
         description="Share of named objects that are not there, planted (demo:captions).",
+    pictures: int = Field(
+        40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
     )
     seed: int = Field(0, ge=0, description="Seed of the scenes.")
 
@@ -55,6 +59,7 @@ _OPTIONS_OF = {
     "shortcut": ("scenes", "tint"),
     "pairs": ("pairs", "swap"),
     "captions": ("scenes", "hallucinated"),
+    "pope": ("pictures",),
 }
 """By source, its options; all of them have a seed."""
 
@@ -89,6 +94,8 @@ class DemoDataset(Dataset):
             return with_prompts(self._pairs(folder), prompts)
         if self.source == "captions":
             return with_prompts(self._captions(folder), prompts)
+        if self.source == "pope":
+            return self._polled(folder, prompts)
         tint = self.options.tint if self.source == "shortcut" else None
         if tint is not None:
             probe = {"targets": ["label", "background@color"]}
@@ -107,6 +114,7 @@ class DemoDataset(Dataset):
                 subject=self.source,
                 hint=did_you_mean(self.source, _OPTIONS_OF)
                 or f"Use demo:{', demo:'.join(_OPTIONS_OF)}.",
+                or f"Use {', '.join(f'demo:{name}' for name in _OPTIONS_OF)}.",
             )
         for source, names in _OPTIONS_OF.items():
             for name in names:
@@ -140,6 +148,17 @@ class DemoDataset(Dataset):
         return [
             _captioned(each, text, _drawn(each.scene, folder / _file(each.scene)))
             for each, text in zip(asked, texts, strict=True)
+    def _polled(self, folder: Path, prompts: Sequence[str]) -> list[Sample]:
+        scenes = pictured(self.options.pictures, seed=self.options.seed)
+        images = {scene.id: _drawn(scene, folder / _file(scene)) for scene in scenes}
+        if prompts:
+            asked = [_Asked(scene, scene.attributes(), ()) for scene in scenes]
+            return [
+                sample for each in asked for sample in _free(each, images[each.scene.id], prompts)
+            ]
+            _polled(split, scene, images[scene.id], number, question, len(scenes))
+            for split, scene, asked_for in polls(scenes)
+            for number, question in enumerate(asked_for, start=1)
         ]
 
     def _folder(self) -> Path:
@@ -200,6 +219,26 @@ def _captioned(asked: _Asked, caption: captions.Caption, image: str) -> Sample:
         group=asked.scene.id,
         task="caption",
         attributes={**asked.attributes, **_places(asked.scene), **about},
+def _polled(
+    split: str, scene: Scene, image: str, number: int, question: Question, pictures: int
+) -> Sample:
+    """A question of `demo:pope`, with what the analysis `benchmark` looks for."""
+    each = len(question.choices) * EACH * pictures
+        id=f"{split}/{scene.id}/{number}",
+        prompt=question.prompt,
+        label=question.label,
+        choices=question.choices,
+        group=scene.id,
+        task=split,
+        attributes={
+            **scene.attributes(),
+            **_places(scene, question),
+            "split": split,
+            "source": "",
+            "benchmark": "pope",
+            "edition": f"demo, {len(SPLITS)} x {each:,} questions",
+            "prompt_style": "demo",
+        },
     )
 
 

@@ -19,6 +19,7 @@ DATASET = Manifest(
     name="demo",
     target="vlmlens_plugins.demo.dataset:DemoDataset",
     help="Drawn scenes with known attributes: demo:scenes, :shortcut, :pairs, :captions.",
+    help="Drawn scenes: demo:scenes, demo:shortcut (tinted), demo:pairs, demo:pope.",
     checks="vlmlens_plugins.demo.checks:DATASET_CHECKS",
     suggests={
         "analysis": {
