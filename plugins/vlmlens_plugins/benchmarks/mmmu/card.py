@@ -33,7 +33,7 @@ CARD = Card(
         "VLMEvalKit turns open questions into choices, and asks a judge where its rule reads "
         "nothing: figures with and without a judge differ by points (VLMEvalKit#797, #1092).",
         "In the authors' script an open answer of one letter is found in any text with a word that "
-        "begins or ends with it (\"no idea at all\" is A); four questions of validation have such.",
+        'begins or ends with it ("no idea at all" is A); four questions of validation have such.',
         "Options may hold images; the paper's LLaVA saw the first image only (MMMU#9).",
     ),
     references=(
