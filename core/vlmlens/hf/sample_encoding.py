@@ -21,6 +21,7 @@ from vlmlens.hf.question_rows import STAND_IN, with_names
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, ids_after, token_kinds
 from vlmlens.passes.batch import Batch
+from vlmlens.question_text import IMAGE_MARK
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
@@ -132,7 +133,8 @@ class SampleEncoding(LoadedModel):
         """The placeholders of images in prompts: the family's, and what its template writes."""
         mark, end, front = self._notation()
         named = getattr(self.processor, "image_token", None)
-        own = {*self.image_placeholders, mark or "", "" if named is None else str(named)}
+        written = {mark or "", "" if named is None else str(named)}
+        own = {*self.image_placeholders, *written, IMAGE_MARK}
         if not isinstance(self.processor, PromptProcessor) and self.image_token_id >= 0:
             own.add(self.image_mark)
         return Placeholders(

@@ -88,6 +88,18 @@ def images(value: Any, *, several: bool) -> tuple[str | Image, ...]:
     return () if lost else tuple(_image(item) for item in items)
 
 
+def items(value: str) -> list[Any]:
+    """The items of a list that is written as JSON or as Python.
+
+    >>> items("['a', 'b']"), items('["a"]')
+    (['a', 'b'], ['a'])
+    """
+    found = _listed(value)
+    if not isinstance(found, list):
+        raise CellError(f"expected a list, got {_short(value)}")
+    return found
+
+
 def attribute(value: Any) -> Attribute:
     """Anything else: text, numbers and truth values as they are, lists and mappings as JSON."""
     if isinstance(value, float):
