@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlens_plugins.benchmarks.cdh import checks as cdh
 from vlmlens_plugins.benchmarks.hallusionbench import checks as hallusionbench
 from vlmlens_plugins.benchmarks.mme import checks as mme
 
@@ -11,4 +12,8 @@ class TestHallusionBench(hallusionbench.HallusionChecks):
 
 
 class TestMme(mme.MmeChecks):
+    pass
+
+
+class TestCdh(cdh.CdhChecks):
     pass
