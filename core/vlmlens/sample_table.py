@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, overload
 from vlmlens._display import brief, count
 from vlmlens.images import DEFAULT, ImageRules
 from vlmlens.samples import Sample
+from vlmlens.videos import Video
 
 _TOGETHER = 64
 _MADE = 64
@@ -237,7 +238,8 @@ def _packed(samples: tuple[Sample, ...]) -> _Chunk:
         rules = sample.rules.changed() if sample.rules is not DEFAULT else {}
         seen = (sample.id, sample.prompt, sample.images)
         known = (sample.label, sample.choices, sample.group, sample.task)
-        rows.append((*seen, *known, dict(sample.attributes), rules))
+        video = sample.video and sample.video.to_dict()
+        rows.append((*seen, *known, dict(sample.attributes), rules, video))
     try:
         return zlib.compress(json.dumps(rows).encode(), 1)
     except (TypeError, ValueError):
@@ -258,8 +260,9 @@ def _sample(
     task: str | None,
     attributes: dict[str, Any],
     rules: dict[str, Any],
+    video: dict[str, Any] | None,
 ) -> Sample:
     chosen = ImageRules(**rules) if rules else DEFAULT
-    return Sample(
-        name, prompt, tuple(images), label, tuple(choices), group, task, attributes, chosen
-    )
+    shown = None if video is None else Video.from_dict(video)
+    rest = (tuple(choices), group, task, attributes, chosen, shown)
+    return Sample(name, prompt, tuple(images), label, *rest)
