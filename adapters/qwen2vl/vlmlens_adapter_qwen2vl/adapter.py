@@ -27,6 +27,7 @@ from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
+from vlmlens_adapter_qwen2vl.videos import VIDEO_PLACEHOLDERS, VIDEO_PROCESSORS, frames_of
 
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
 
@@ -51,6 +52,8 @@ class QwenVLAdapter(TransformersAdapter):
 
     Options: ClassVar[type[Options]] = QwenVLOptions
     image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    video_placeholders: ClassVar[Sequence[str]] = VIDEO_PLACEHOLDERS
+    video_processors: ClassVar[Mapping[str, str]] = VIDEO_PROCESSORS
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
@@ -108,10 +111,13 @@ class QwenVLAdapter(TransformersAdapter):
         pixels = getattr(vision, "window_size", 0)
         return int(pixels) // self.merge // int(vision.patch_size)
 
-    def patch_grid(self, image: PlacedImage) -> PatchGrid:
-        """See `TransformersAdapter.patch_grid`: the merged tokens of the whole image."""
-        rows, cols = _patches(image)
-        return _raster(image, rows // self.merge, cols // self.merge)
+    def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
+        """See `TransformersAdapter.patch_grid`: the merged tokens of the whole image.
+
+        Of a video, those of each pair of frames, which the tower reads as one.
+        """
+        steps, rows, cols = _patches(image)
+        return _rasters(image, steps, rows // self.merge, cols // self.merge)
 
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
@@ -119,9 +125,10 @@ class QwenVLAdapter(TransformersAdapter):
         """See `TransformersAdapter.image_layouts`; the tower's grid is finer than the merger's."""
         merge, window = self.merge, self.window
         shapes = [[_patches(image) for image in group] for group in images]
-        merged = [[merged_rows(r // merge, c // merge, window) for r, c in g] for g in shapes]
-        patches = [[patch_rows(r, c, merge, window) for r, c in g] for g in shapes]
-        fine = [joined([_raster(image, *_patches(image)) for image in group]) for group in images]
+        each = [[(r, c) for steps, r, c in group for _ in range(steps)] for group in shapes]
+        merged = [[merged_rows(r // merge, c // merge, window) for r, c in g] for g in each]
+        patches = [[patch_rows(r, c, merge, window) for r, c in g] for g in each]
+        fine = [joined([_rasters(image, *_patches(image)) for image in group]) for group in images]
         return {
             Axis.VISION: packed_layout(patches, fine),
             Axis.PROJECTOR: packed_layout(merged, grids),
@@ -146,12 +153,15 @@ class QwenVLAdapter(TransformersAdapter):
         return {**super().describe(), **pixels}
 
 
-def _patches(image: PlacedImage) -> tuple[int, int]:
-    """Rows and columns of an image's patches before they are merged."""
-    _, rows, cols = image.inputs["image_grid_thw"][image.index].tolist()
-    return rows, cols
+def _patches(image: PlacedImage) -> tuple[int, int, int]:
+    """Steps of time, rows and columns of an image's or video's patches before they are merged."""
+    name = "video_grid_thw" if image.frames else "image_grid_thw"
+    steps, rows, cols = image.inputs[name][image.index].tolist()
+    return steps, rows, cols
 
 
-def _raster(image: PlacedImage, rows: int, cols: int) -> PatchGrid:
-    """A grid of `rows x cols` cells over the whole image."""
-    return grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
+def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid | None:
+    """A grid of `rows x cols` cells over the whole image, or over each step of a video."""
+    frames = frames_of(image.frames, steps) if image.frames else [(image.image, image.image)]
+    geometry = CropGeometry(cols, rows)
+    return joined([grid_patches(first, rows, cols, (1, 1), geometry) for first, _ in frames])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens.hf.clips import Clip
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class PlacedImage:
         index: Its number in the batch.
         height: Height of the original image in pixels; `width` likewise.
         inputs: The encoded batch, which may hold facts about each image.
+        frames: Of a video, how many frames it has; 0 for an image. `image` is then the number of
+            its first frame, and `index` its number among the videos of the batch.
     """
 
     sample: int
@@ -50,20 +53,24 @@ class PlacedImage:
     height: int
     width: int
     inputs: Mapping[str, Any]
+    frames: int = 0
 
 
 def placed_images(
     images: Sequence[Sequence[Any]], inputs: Mapping[str, Any]
 ) -> list[list[PlacedImage]]:
-    """The images of each sample, numbered."""
-    numbers = itertools.count()
-    return [
-        [
-            PlacedImage(sample, i, next(numbers), image.height, image.width, inputs)
-            for i, image in enumerate(group)
-        ]
-        for sample, group in enumerate(images)
-    ]
+    """The images of each sample, numbered; of a `Clip`, the video."""
+    numbers, clips = itertools.count(), itertools.count()
+
+    def placed(sample: int, group: Sequence[Any]) -> Iterator[PlacedImage]:
+        if isinstance(group, Clip):
+            first, frames = group[0], len(group)
+            yield PlacedImage(sample, 0, next(clips), first.height, first.width, inputs, frames)
+            return
+        for i, image in enumerate(group):
+            yield PlacedImage(sample, i, next(numbers), image.height, image.width, inputs)
+
+    return [list(placed(sample, group)) for sample, group in enumerate(images)]
 
 
 def grid_patches(
