@@ -25,21 +25,41 @@ from vlmlens.hf import (
 )
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.videos import FrameRule
 from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
-from vlmlens_adapter_qwen2vl.videos import VIDEO_PLACEHOLDERS, VIDEO_PROCESSORS, frames_of
+from vlmlens_adapter_qwen2vl.videos import (
+    VIDEO_PLACEHOLDERS,
+    VIDEO_PROCESSORS,
+    frame_rule,
+    frames_of,
+)
 
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
 
 
 class QwenVLOptions(Options):
-    """How large the images may be."""
+    """How large the images and the frames of videos may be."""
 
     min_pixels: int | None = Field(
         default=None, ge=1, description="Scale smaller images up to this area; else as checkpoint."
     )
     max_pixels: int | None = Field(
         default=None, ge=1, description="Scale larger images down to this area; else as checkpoint."
+    )
+    video_min_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="The same for each frame of a video; in Qwen3-VL, for all frames together.",
+    )
+    video_max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="The same for each frame of a video; in Qwen3-VL, for all frames together.",
+    )
+    video_cap: bool = Field(
+        default=False,
+        description="Bound the area of frames by their number, too, as qwen-vl-utils does.",
     )
 
 
@@ -89,15 +109,20 @@ class QwenVLAdapter(TransformersAdapter):
 
     @cached_property
     def processor(self) -> Any:
-        """The checkpoint's processor, with the image sizes that the options ask for."""
+        """The checkpoint's processor, with the sizes that the options ask for."""
         processor, options = super().processor, self.request.options
-        if isinstance(options, QwenVLOptions):
-            images = processor.image_processor
-            images.size = type(images.size)(
-                shortest_edge=options.min_pixels or images.size["shortest_edge"],
-                longest_edge=options.max_pixels or images.size["longest_edge"],
-            )
+        chosen = options if isinstance(options, QwenVLOptions) else QwenVLOptions()
+        _set_size(processor.image_processor, chosen.min_pixels, chosen.max_pixels)
+        videos = processor.video_processor
+        if hasattr(videos, "size"):
+            _set_size(videos, chosen.video_min_pixels, chosen.video_max_pixels)
+            videos.cap_pixels_per_frame = chosen.video_cap
         return processor
+
+    @property
+    def frame_rule(self) -> FrameRule:
+        """See `ModelAdapter.frame_rule`: two frames per second, where transformers puts them."""
+        return frame_rule(self.processor.video_processor, self.takes_video)
 
     @property
     def merge(self) -> int:
@@ -147,10 +172,18 @@ class QwenVLAdapter(TransformersAdapter):
         return {**super().block_widths(), **{site.path: width for site in tower}}
 
     def describe(self) -> dict[str, Any]:
-        """See `ModelAdapter.describe`; with the smallest and largest area of an image."""
+        """See `ModelAdapter.describe`; with the smallest and largest areas."""
         size = self.processor.image_processor.size
         pixels = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
         return {**super().describe(), **pixels}
+
+
+def _set_size(processor: Any, least: int | None, most: int | None) -> None:
+    """Write the smallest and the largest area into an image or video processor."""
+    size = processor.size
+    processor.size = type(size)(
+        shortest_edge=least or size["shortest_edge"], longest_edge=most or size["longest_edge"]
+    )
 
 
 def _patches(image: PlacedImage) -> tuple[int, int, int]:

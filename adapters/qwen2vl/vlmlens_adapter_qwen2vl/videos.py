@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from vlmlens.hf import ProcessorFrames
+from vlmlens.videos import FrameRule
+
 VIDEO_PLACEHOLDERS = ("<video>", "<|video_pad|>", "<|vision_start|><|video_pad|><|vision_end|>")
 VIDEO_PROCESSORS = {
     "qwen2_vl": "Qwen2VLVideoProcessor",
@@ -20,3 +25,24 @@ def frames_of(frames: int, steps: int) -> list[tuple[int, int]]:
     """
     each = -(-frames // steps)
     return [(each * i, min(each * i + each, frames) - 1) for i in range(steps)]
+
+
+def frame_rule(processor: Any, takes_video: bool) -> FrameRule:
+    """Two frames per second, at least 4 and at most 768, where the processor puts them.
+
+    Args:
+        processor: The video processor.
+        takes_video: Whether it is of transformers; else the general rule holds.
+    """
+    if not takes_video:
+        return FrameRule()
+    pairs = type(processor).__name__ == VIDEO_PROCESSORS["qwen2_vl"]
+    return ProcessorFrames(
+        count=None,
+        fps=processor.fps or 2.0,
+        spread="start" if pairs else "ends",
+        least=processor.min_frames,
+        most=processor.max_frames,
+        multiple=processor.temporal_patch_size if pairs else 1,
+        places=processor.sample_frames,
+    )

@@ -7,6 +7,7 @@
 """
 
 from vlmlens.hf.adapter import TransformersAdapter
+from vlmlens.hf.clips import ProcessorFrames
 from vlmlens.hf.layouts import (
     CropGeometry,
     PlacedImage,
@@ -31,6 +32,7 @@ __all__ = [
     "SIGLIP_SITES",
     "CropGeometry",
     "PlacedImage",
+    "ProcessorFrames",
     "RasterAdapter",
     "TransformersAdapter",
     "best_canvas",
