@@ -19,6 +19,7 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
+    clip_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -32,7 +33,8 @@ from vlmlens_adapter_qwen2vl.videos import (
     VIDEO_PLACEHOLDERS,
     VIDEO_PROCESSORS,
     frame_rule,
-    frames_of,
+    pairs_frames,
+    steps_of,
 )
 
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
@@ -125,6 +127,12 @@ class QwenVLAdapter(TransformersAdapter):
         return frame_rule(self.processor.video_processor, self.takes_video)
 
     @property
+    def fewest_frames(self) -> int:
+        """See `PromptWriting.fewest_frames`: Qwen3-VL takes no single frame for a video."""
+        videos = self.processor.video_processor
+        return 1 if pairs_frames(videos) else int(videos.temporal_patch_size)
+
+    @property
     def merge(self) -> int:
         """Patches along each side of a merged token."""
         return int(self.config.vision_config.spatial_merge_size)
@@ -136,7 +144,7 @@ class QwenVLAdapter(TransformersAdapter):
         pixels = getattr(vision, "window_size", 0)
         return int(pixels) // self.merge // int(vision.patch_size)
 
-    def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
+    def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`: the merged tokens of the whole image.
 
         Of a video, those of each pair of frames, which the tower reads as one.
@@ -193,8 +201,7 @@ def _patches(image: PlacedImage) -> tuple[int, int, int]:
     return steps, rows, cols
 
 
-def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid | None:
+def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid:
     """A grid of `rows x cols` cells over the whole image, or over each step of a video."""
-    frames = frames_of(image.frames, steps) if image.frames else [(image.image, image.image)]
-    geometry = CropGeometry(cols, rows)
-    return joined([grid_patches(first, rows, cols, (1, 1), geometry) for first, _ in frames])
+    grid = grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
+    return clip_patches(steps_of(image.frames, steps), grid) if image.frames else grid

@@ -17,14 +17,21 @@ VIDEO_PROCESSORS = {
 """By model type, the class of transformers that makes the tensors of videos."""
 
 
-def frames_of(frames: int, steps: int) -> list[tuple[int, int]]:
-    """The first and the last frame of each step; an odd last frame stands for two.
+def steps_of(frames: int, steps: int) -> list[tuple[int, int]]:
+    """The first frame of each step of time, and how many frames it stands for.
 
-    >>> frames_of(5, 3)
-    [(0, 1), (2, 3), (4, 4)]
+    The last of an odd number of frames stands alone; the model sees it twice.
+
+    >>> steps_of(5, 3)
+    [(0, 2), (2, 2), (4, 1)]
     """
     each = -(-frames // steps)
-    return [(each * i, min(each * i + each, frames) - 1) for i in range(steps)]
+    return [(each * i, min(each, frames - each * i)) for i in range(steps)]
+
+
+def pairs_frames(processor: Any) -> bool:
+    """Whether a video processor is of Qwen2-VL: it takes pairs of frames, and a single one."""
+    return type(processor).__name__ == VIDEO_PROCESSORS["qwen2_vl"]
 
 
 def frame_rule(processor: Any, takes_video: bool) -> FrameRule:
@@ -36,7 +43,7 @@ def frame_rule(processor: Any, takes_video: bool) -> FrameRule:
     """
     if not takes_video:
         return FrameRule()
-    pairs = type(processor).__name__ == VIDEO_PROCESSORS["qwen2_vl"]
+    pairs = pairs_frames(processor)
     return ProcessorFrames(
         count=None,
         fps=processor.fps or 2.0,

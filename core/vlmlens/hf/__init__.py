@@ -11,6 +11,7 @@ from vlmlens.hf.clips import ProcessorFrames
 from vlmlens.hf.layouts import (
     CropGeometry,
     PlacedImage,
+    clip_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -36,6 +37,7 @@ __all__ = [
     "RasterAdapter",
     "TransformersAdapter",
     "best_canvas",
+    "clip_patches",
     "crop_geometry",
     "crop_patches",
     "grid_patches",

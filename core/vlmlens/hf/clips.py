@@ -55,7 +55,7 @@ class Clip(list[Any]):
         """What transformers wants to know of the video."""
         wide, high = self[0].size
         return VideoMetadata(
-            total_num_frames=self.video.total,
+            total_num_frames=self.video.total or self.video.frames[-1] + 1,
             fps=self.video.fps,
             width=wide,
             height=high,

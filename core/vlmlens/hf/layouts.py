@@ -121,6 +121,28 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
         rows=np.concatenate([g.rows for g in known]),
         cols=np.concatenate([g.cols for g in known]),
         box=np.concatenate([g.box for g in known]),
+        span=None
+        if all(g.span is None for g in known)
+        else np.concatenate([g.end - g.image for g in known]),
+    )
+
+
+def clip_patches(steps: Sequence[tuple[int, int]], grid: PatchGrid) -> PatchGrid:
+    """A video's patches: the grid of a frame, once per step of time.
+
+    Args:
+        steps: The first frame of each step, and how many frames it stands for.
+        grid: Of one frame.
+    """
+    return PatchGrid(
+        image=np.repeat([first for first, _ in steps], len(grid)).astype(np.int64),
+        view=grid.view * len(steps),
+        row=np.tile(grid.row, len(steps)),
+        col=np.tile(grid.col, len(steps)),
+        rows=np.tile(grid.rows, len(steps)),
+        cols=np.tile(grid.cols, len(steps)),
+        box=np.tile(grid.box, (len(steps), 1)),
+        span=np.repeat([count for _, count in steps], len(grid)).astype(np.int64),
     )
 
 

@@ -163,9 +163,7 @@ def _without_torchvision(
     return Torchless
 
 
-def _video_processor(
-    path: str, arguments: Mapping[str, Any], name: str | None, images: Any
-) -> Any:
+def _video_processor(path: str, arguments: Mapping[str, Any], name: str | None, images: Any) -> Any:
     """The video processor of a checkpoint; one that is never called where it has no settings.
 
     Args:

@@ -42,6 +42,11 @@ class PromptWriting(LoadedModel):
         return bool(settings.get("return_metadata"))
 
     @property
+    def fewest_frames(self) -> int:
+        """How many frames a video must have."""
+        return 1
+
+    @property
     def image_mark(self) -> str:
         """The placeholder of an image in the templated text, before the processor expands it."""
         return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
@@ -65,9 +70,8 @@ class PromptWriting(LoadedModel):
     def read_prompt(self, sample: Sample) -> PromptReading:
         """See `ModelAdapter.read_prompt`."""
         shown = self.shown(sample)
-        if isinstance(shown, Clip) and shown.video.decoded and self.times_matter:
-            if problem := untimed(shown.video):
-                return PromptReading(problem)
+        if problem := self.clip_problem(sample):
+            return PromptReading(problem)
         known, count = self.marks(shown), _count(shown)
         for answer in (*sample.choices, sample.label or ""):
             if found := known.in_answer(answer):
@@ -75,6 +79,15 @@ class PromptWriting(LoadedModel):
         missing = known.mismatch(sample.prompt, count)
         asked = known.asked(sample.prompt, count)
         return PromptReading(missing or asked.problem, asked.note)
+
+    def clip_problem(self, sample: Sample) -> str:
+        """Why its video cannot be used; "" if it can, or if its frames are not chosen yet."""
+        video = sample.video
+        if video is None or not (video.decoded and self.takes_video):
+            return ""
+        if len(video.frames) < self.fewest_frames:
+            return f"its video has {len(video.frames)} frame, and {self.fewest_frames} are needed"
+        return untimed(video) if self.times_matter else ""
 
     def shown(self, sample: Sample) -> Sequence[Any]:
         """What of a sample stands in its prompt: its images, or a clip without its frames."""
@@ -102,7 +115,7 @@ class PromptWriting(LoadedModel):
     def clip_placeholders(self) -> Placeholders:
         """The placeholders of videos in prompts."""
         mark, end, front = self._notation(Clip([None], Video()))
-        own = {*self.video_placeholders, mark, self.video_mark}
+        own = {*self.video_placeholders, mark or "", self.video_mark}
         reserved = image_tokens(self.tokenizer) - own
         return Placeholders(any_of(own), any_of(reserved), mark, end, front, noun="video")
 

@@ -139,8 +139,20 @@ class SampleEncoding(PromptWriting):
         return [self.opened(sample) for sample in samples]
 
     def opened(self, sample: Sample) -> list[Any]:
-        """The opened images of a sample; of a video, a `Clip`, where the family takes videos."""
+        """The opened images of a sample; of a video, a `Clip`, where the family takes videos.
+
+        Raises:
+            DataError: Its video cannot be used.
+            ImageError: An image cannot be read.
+        """
         images = sample.open_images()
+        if problem := self.clip_problem(sample):
+            raise DataError(
+                f"The sample {sample.id!r} cannot be used: {problem}.",
+                subject=sample.id,
+                hint="Give the video as a file, or say its fps, its total and more frames; or give "
+                "the frames as several images, without `video`.",
+            )
         return Clip.of(sample, images) if isinstance(self.shown(sample), Clip) else images
 
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -251,9 +263,9 @@ class SampleEncoding(PromptWriting):
         A family overrides it if token types mark image positions, not a token id.
         """
         found: torch.Tensor = inputs["input_ids"] == self.image_token_id
-        if self.video_token_id is None:
-            return found
-        return found | (inputs["input_ids"] == self.video_token_id)
+        if self.video_token_id is not None:
+            found = found | (inputs["input_ids"] == self.video_token_id)
+        return found
 
     def sequence_layouts(
         self,

@@ -24,9 +24,10 @@ from vlmlens.hf.image_processing import FILTERS, resized
 
 _FUNCTIONS = "torchvision.transforms.v2.functional"
 _BILINEAR = 2
+_BASE: Any = BaseVideoProcessor
 
 
-class TorchVideos(BaseVideoProcessor):  # type: ignore[misc]
+class TorchVideos(_BASE):  # type: ignore[misc]
     """What transformers' video processors take from torchvision, done with torch.
 
     It stands behind a family's class among the bases: see `torch_video_processor`.
