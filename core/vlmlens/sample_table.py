@@ -32,6 +32,8 @@ class SampleTable(Sequence[Sample]):
     Args:
         samples: The samples; they are taken one by one.
 
+    `videos` is the number of those that have a video.
+
     >>> table = SampleTable([Sample("a", "What is it?"), Sample("b", "Why?")])
     >>> table[1].prompt, [sample.id for sample in table], table.ids
     ('Why?', ['a', 'b'], ['a', 'b'])
@@ -40,11 +42,13 @@ class SampleTable(Sequence[Sample]):
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
         self.ids: list[str] = []
         self.seen: Seen | None = None
+        self.videos = 0
         self._chunks: list[_Chunk] = []
         self._read: Callable[[bytes], list[Sample]] = _of_rows
         rest = iter(samples)
         while some := tuple(islice(rest, _TOGETHER)):
             self.ids.extend(sample.id for sample in some)
+            self.videos += sum(sample.video is not None for sample in some)
             self._chunks.append(_packed(some))
         self._made = lru_cache(_MADE)(self._unpacked)
 
@@ -76,6 +80,7 @@ class SampleTable(Sequence[Sample]):
             for record in records:
                 name, _, _ = record["id"], record["prompt"], record["images"]
                 made.ids.append(name)
+                made.videos += record.get("video") is not None
                 seen.add_record(record)
             made._chunks.append(zlib.compress(text, 1))
         made.seen = seen if len(seen) == len(made) else None

@@ -142,6 +142,20 @@ class FrameRule:
             return self
         return replace(self, count=count, fps=fps)
 
+    @property
+    def said(self) -> str:
+        """The rule in words, for people."""
+        where = {
+            "interior": "at i*n/(k+1), i = 1 to k",
+            "start": "at i*n/k, i = 0 to k-1",
+            "middle": "at (i+1/2)*n/k, i = 0 to k-1",
+            "ends": "from the first to the last, evenly",
+        }[self.spread]
+        if self.count is not None:
+            k = self._number(self.most, None)
+            return f"{k} of n, {where}".replace("k", str(k))
+        return f"{self.fps:g} per second, {self.least} to {self.most}, {where}"
+
     def indices(self, total: int, fps: float | None) -> tuple[int, ...]:
         """Numbers of the frames, in order.
 
