@@ -7,9 +7,11 @@
 """
 
 from vlmlens.hf.adapter import TransformersAdapter
+from vlmlens.hf.clips import ProcessorFrames
 from vlmlens.hf.layouts import (
     CropGeometry,
     PlacedImage,
+    clip_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -31,9 +33,11 @@ __all__ = [
     "SIGLIP_SITES",
     "CropGeometry",
     "PlacedImage",
+    "ProcessorFrames",
     "RasterAdapter",
     "TransformersAdapter",
     "best_canvas",
+    "clip_patches",
     "crop_geometry",
     "crop_patches",
     "grid_patches",

@@ -42,6 +42,7 @@ class Placeholders:
         mark: How an image is written between words; None: it always stands before the prompt.
         end: White space that the template puts behind an image.
         front: Whether placeholders before all words mean the same as none.
+        noun: What they stand for.
     """
 
     pattern: re.Pattern[str]
@@ -49,6 +50,7 @@ class Placeholders:
     mark: str | None
     end: str = ""
     front: bool = True
+    noun: str = "image"
 
     def asked(self, prompt: str, images: int) -> Asked:
         """A prompt with that many images; if there is none, placeholders are left out."""
@@ -71,6 +73,12 @@ class Placeholders:
         mark = self.mark
         text = self.pattern.sub(lambda _: mark, prompt)
         return Asked(text, between=True, note=f"{_named(found[0])} is where the image stands")
+            note = f"is left out: the {self.noun} stands before the prompt anyway"
+            return Asked(text, note=f"{found[0]} {note}")
+            said = "stands between words, but {}s of this family always stand before the prompt"
+            said = said.format(self.noun)
+            return Asked(rest, problem=f"{found[0]!r} {said}")
+        return Asked(text, between=True, note=f"{found[0]} is where the {self.noun} stands")
 
     def mismatch(self, prompt: str, images: int) -> str:
         """The problem if a prompt has placeholders, and not one per image."""
@@ -78,6 +86,7 @@ class Placeholders:
         if not found or len(found) == images:
             return ""
         return f"the prompt has {len(found)} {_named(found[0])}, the sample {_count(images)}"
+        return f"the prompt has {len(found)} {found[0]}, the sample {_count(images, self.noun)}"
 
     def in_answer(self, text: str) -> str | None:
         """The placeholder, or another token for images, in a choice or a label."""
@@ -104,3 +113,5 @@ def _named(placeholder: str) -> str:
 
 def _count(images: int) -> str:
     return "no image" if not images else f"{images} image{'s' * (images > 1)}"
+def _count(images: int, noun: str) -> str:
+    return f"no {noun}" if not images else f"{images} {noun}{'s' * (images > 1)}"
