@@ -27,7 +27,6 @@ from vlmlens.compose.row_check import check_named_rows
 from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
 from vlmlens.compose.usable_samples import Usable
 from vlmlens.compose.uses import used, without_missing_images
-from vlmlens.errors import CompositionError
 from vlmlens.compose.video_reading import Framed, framed
 from vlmlens.errors import CompositionError, DataError
 from vlmlens.manifest import Manifest, PluginKind
@@ -157,23 +156,11 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    key = key_of(spec, adapter, registry) if data is None else None
-    recalled = recall(spec, key, registry)
-    if recalled is not None:
-        planned, samples = recalled
-        suggests, guesses, unasked = planned.suggested, planned.guesses, None
-    else:
-        spec, (suggests, samples, guesses), unasked = samples_for(
-            spec, adapter, registry, data, trust
-        )
-    notes = _noted(observer, [*notes, *chosen, *guesses])
     parts = cache(partial(_checked_adapter, spec, registry, adapter))
     shell = cache(lambda: parts()[0].skeleton(parts()[1]))
     known = _read(spec, registry, adapter, data, shell, observer, trust=trust)
     spec, samples, suggests = known.spec, known.clips.samples, known.suggests
-    notes = [*notes, *chosen, *known.guesses]
-    for note in notes:
-        observer.note(note)
+    notes = _noted(observer, [*notes, *chosen, *known.guesses])
     asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
     suit = partial(
         suitable,
@@ -200,7 +187,8 @@ def compose(
                 load=lambda: _opened(spec, registry, adapter, samples),
                 extractor=make_extractor,
                 notes=notes,
-                recalled=recalled is not None,
+                skipped=known.clips.skipped,
+                recalled=known.planned is not None,
                 asked=asked_spec,
             ),
             observer,
@@ -213,12 +201,7 @@ def compose(
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
     columns = [] if on_skeleton is None else on_skeleton.columns()
-    notes += _noted(observer, stood_in(spec, columns, unasked))
-    on_skeleton = make_extractor(skeleton)
-    columns = on_skeleton.columns()
-    for note in stood_in(spec, columns, known.unasked):
-        notes.append(note)
-        observer.note(note)
+    notes += _noted(observer, stood_in(spec, columns, known.unasked))
     check_storage(storage, columns)
     if known.planned is not None:
         usable = Usable.before(known.planned, samples, observer)
@@ -286,9 +269,12 @@ def _opened(
 ) -> ModelAdapter:
     """The model of a run whose analyses said that they use none."""
     return load_model(spec, *_checked_adapter(spec, registry, adapter), samples=samples)
+
+
 @dataclass(frozen=True)
 class _Known:
     """What the data give.
+
     Args:
         spec: The spec, with the prompt that stands in where the data have none.
         clips: The samples, with the frames of their videos.
@@ -298,6 +284,7 @@ class _Known:
         key: Of what the samples depend on; None if it is not known.
         planned: What the run in the spec's folder knows of them; None if they were read anew.
     """
+
     spec: RunSpec
     clips: Framed
     suggests: Asked
@@ -305,11 +292,14 @@ class _Known:
     unasked: DataError | None = None
     key: str | None = None
     planned: Planned | None = None
+
     def to_keep(self, usable: Usable) -> Planned | None:
         """What a resumed run need not find out again; None: nothing."""
         if self.unasked or self.clips.skipped:
             return None
         return usable.planned(self.key, self.suggests, self.guesses)
+
+
 def _read(
     spec: RunSpec,
     registry: Registry,

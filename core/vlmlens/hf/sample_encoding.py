@@ -18,9 +18,8 @@ from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.prompt_writing import PromptWriting
 from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.recurrent import carries_state
-from vlmlens.hf.token_ids import append_answers, ids_after, token_kinds
+from vlmlens.hf.token_ids import append_answers, ids_after, one_batch, token_kinds
 from vlmlens.passes.batch import Batch
-from vlmlens.question_text import IMAGE_MARK
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
@@ -43,7 +42,8 @@ class SampleEncoding(PromptWriting):
     images_optional: ClassVar[bool] = False
     """Whether a sample may also have fewer images than `images_per_sample`, or none."""
     image_tokens_placed: ClassVar[bool] = True
-    """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
+    """Whether each image token of the sequence stands for a place that `patch_grid` knows; if not,
+    those of videos may."""
     return_tensors: ClassVar[str | None] = "pt"
     """The `return_tensors` of the processor; None if it cannot stack images of several shapes."""
 
@@ -102,63 +102,6 @@ class SampleEncoding(PromptWriting):
         factor = scaling.get("factor", 1) if stretched else 1
         return None if longest is None else int(longest * factor)
 
-    @cached_property
-    def placeholders(self) -> Placeholders:
-        """The placeholders of images in prompts: the family's, and what its template writes."""
-        mark, end, front = self._notation()
-        named = getattr(self.processor, "image_token", None)
-        written = {mark or "", "" if named is None else str(named)}
-        own = {*self.image_placeholders, *written, IMAGE_MARK}
-        if not isinstance(self.processor, PromptProcessor) and self.image_token_id >= 0:
-            own.add(self.image_mark)
-        return Placeholders(
-            any_of(own), any_of(image_tokens(self.tokenizer) - own), mark, end, front
-        )
-
-    def _notation(self) -> tuple[str | None, str, bool]:
-        """How an image is written between words, the space behind it, and see `Placeholders`."""
-        if isinstance(self.processor, PromptProcessor):
-            return self.processor.place, "", self.processor.place is None
-        if not self.images_between:
-            return None, "\n", True
-        plain, shown = self._written(STAND_IN, ()), self._written(STAND_IN, (None,))
-        head, found, _ = plain.partition(STAND_IN)
-        written = shown.removeprefix(head).partition(STAND_IN)[0]
-        if not (found and shown.startswith(head) and written.strip()):
-            return self.image_mark, "", True
-        mark = written.strip()
-        return mark, written[written.index(mark) + len(mark) :], True
-
-    def asked(self, samples: Sequence[Sample]) -> list[str]:
-        """The prompts as the family takes them; a placeholder between words is the family's mark.
-
-        Placeholders before all words are left out, since the image stands there anyway, and so are
-        those of a sample without images.
-
-        Raises:
-            DataError: A prompt cannot be used.
-        """
-        found = [self.placeholders.asked(one.prompt, len(one.images)) for one in samples]
-        for sample, asked in zip(samples, found, strict=True):
-            if not sample.images and asked.text != sample.prompt:
-                self._tell_of_text_alone(sample)
-            if asked.problem:
-                raise DataError(
-                    f"The prompt of {sample.id!r} cannot be used: {asked.problem}.",
-                    subject=sample.id,
-                    hint="Write one placeholder per image, or none.",
-                )
-        return [asked.text for asked in found]
-
-    def _tell_of_text_alone(self, sample: Sample) -> None:
-        if not self._told_of_text_alone:
-            self._told_of_text_alone = True
-            logging.getLogger("vlmlens").warning(
-                "Sample %r has no image: the placeholder in its prompt is left out. This is said "
-                "once.",
-                sample.id,
-            )
-
     def check_lengths(self, samples: Sequence[Sample], inputs: Mapping[str, Any]) -> None:
         """Raise if a sample has more tokens than the model can read.
 
@@ -213,8 +156,24 @@ class SampleEncoding(PromptWriting):
             )
         return Clip.of(sample, images) if isinstance(self.shown(sample), Clip) else images
 
+    @property
+    def stacked_frames(self) -> tuple[str, int] | None:
+        """The input that holds videos of one length each as a stack, and the axis of its frames.
+
+        Videos of several lengths are put one after the other along it. None: lengths may differ.
+        """
+        return None
+
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The processor's output for prompts and their images: the model's keyword arguments.
+        """The processor's output for prompts and their images: the model's keyword arguments."""
+        lengths = {len(group) for group in images if isinstance(group, Clip)}
+        if len(lengths) < 2 or self.stacked_frames is None:
+            return self.processed(prompts, images)
+        each = [self.processed([p], [g]) for p, g in zip(prompts, images, strict=True)]
+        return one_batch(each, *self.stacked_frames, self.pad_token_id, side=self.padding_side)
+
+    def processed(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `process`: of images, or of videos of one length.
 
         transformers is given the finished text with the images, and tokenizes it as what its own
         template would have written, so that no special token is added twice.
@@ -343,7 +302,8 @@ class SampleEncoding(PromptWriting):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         image = self.image_positions(inputs)
         kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
-        known = grids if self.image_tokens_placed else None
+        placed = self.image_tokens_placed or any(grid is not None for grid in grids)
+        known = grids if placed else None
         return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
 
     def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:

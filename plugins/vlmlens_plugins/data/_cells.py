@@ -97,6 +97,9 @@ def items(value: str) -> list[Any]:
     found = _listed(value)
     if not isinstance(found, list):
         raise CellError(f"expected a list, got {_short(value)}")
+    return found
+
+
 def video(value: Any) -> str | tuple[str | Image, ...] | None:
     """A video: the path of its file, or its frames in order, as `images` reads them."""
     value = taken_out(value)
@@ -107,9 +110,13 @@ def video(value: Any) -> str | tuple[str | Image, ...] | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     return value if isinstance(value, Stored) else _path(value, "video")
+
+
 def frames(value: Any) -> tuple[str | Image, ...]:
     """The frames of a video in order."""
     return images(value, several=True)
+
+
 def rate(value: Any) -> float | None:
     """Frames per second; None where the cell is empty."""
     try:

@@ -33,8 +33,7 @@ class _Asked(NamedTuple):
 
 
 class DemoOptions(Options):
-    """Options of `demo:scenes`, `demo:shortcut`, `demo:pairs` and `demo:captions`."""
-    """Options of `demo:scenes`, `demo:shortcut`, `demo:pairs` and `demo:pope`."""
+    """Options of the demo's data; each belongs to some of them."""
 
     scenes: int = Field(600, ge=1, description="How many held-out scenes (all but demo:pairs).")
     tint: Tint = Field(
@@ -48,6 +47,7 @@ class DemoOptions(Options):
         ge=0,
         le=0.5,
         description="Share of named objects that are not there, planted (demo:captions).",
+    )
     pictures: int = Field(
         40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
     )
@@ -114,7 +114,6 @@ class DemoDataset(Dataset):
                 subject=self.source,
                 hint=did_you_mean(self.source, _OPTIONS_OF)
                 or f"Use demo:{', demo:'.join(_OPTIONS_OF)}.",
-                or f"Use {', '.join(f'demo:{name}' for name in _OPTIONS_OF)}.",
             )
         for source, names in _OPTIONS_OF.items():
             for name in names:
@@ -148,6 +147,8 @@ class DemoDataset(Dataset):
         return [
             _captioned(each, text, _drawn(each.scene, folder / _file(each.scene)))
             for each, text in zip(asked, texts, strict=True)
+        ]
+
     def _polled(self, folder: Path, prompts: Sequence[str]) -> list[Sample]:
         scenes = pictured(self.options.pictures, seed=self.options.seed)
         images = {scene.id: _drawn(scene, folder / _file(scene)) for scene in scenes}
@@ -156,6 +157,7 @@ class DemoDataset(Dataset):
             return [
                 sample for each in asked for sample in _free(each, images[each.scene.id], prompts)
             ]
+        return [
             _polled(split, scene, images[scene.id], number, question, len(scenes))
             for split, scene, asked_for in polls(scenes)
             for number, question in enumerate(asked_for, start=1)
@@ -219,13 +221,18 @@ def _captioned(asked: _Asked, caption: captions.Caption, image: str) -> Sample:
         group=asked.scene.id,
         task="caption",
         attributes={**asked.attributes, **_places(asked.scene), **about},
+    )
+
+
 def _polled(
     split: str, scene: Scene, image: str, number: int, question: Question, pictures: int
 ) -> Sample:
     """A question of `demo:pope`, with what the analysis `benchmark` looks for."""
     each = len(question.choices) * EACH * pictures
+    return Sample(
         id=f"{split}/{scene.id}/{number}",
         prompt=question.prompt,
+        images=(image,),
         label=question.label,
         choices=question.choices,
         group=scene.id,
