@@ -18,7 +18,7 @@ from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.prompt_writing import PromptWriting
 from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.recurrent import carries_state
-from vlmlens.hf.token_ids import append_answers, ids_after, token_kinds
+from vlmlens.hf.token_ids import append_answers, ids_after, one_batch, token_kinds
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
@@ -42,7 +42,8 @@ class SampleEncoding(PromptWriting):
     images_optional: ClassVar[bool] = False
     """Whether a sample may also have fewer images than `images_per_sample`, or none."""
     image_tokens_placed: ClassVar[bool] = True
-    """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
+    """Whether each image token of the sequence stands for a place that `patch_grid` knows; if not,
+    those of videos may."""
     return_tensors: ClassVar[str | None] = "pt"
     """The `return_tensors` of the processor; None if it cannot stack images of several shapes."""
 
@@ -155,8 +156,24 @@ class SampleEncoding(PromptWriting):
             )
         return Clip.of(sample, images) if isinstance(self.shown(sample), Clip) else images
 
+    @property
+    def stacked_frames(self) -> tuple[str, int] | None:
+        """The input that holds videos of one length each as a stack, and the axis of its frames.
+
+        Videos of several lengths are put one after the other along it. None: lengths may differ.
+        """
+        return None
+
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The processor's output for prompts and their images: the model's keyword arguments.
+        """The processor's output for prompts and their images: the model's keyword arguments."""
+        lengths = {len(group) for group in images if isinstance(group, Clip)}
+        if len(lengths) < 2 or self.stacked_frames is None:
+            return self.processed(prompts, images)
+        each = [self.processed([p], [g]) for p, g in zip(prompts, images, strict=True)]
+        return one_batch(each, *self.stacked_frames, self.pad_token_id, side=self.padding_side)
+
+    def processed(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `process`: of images, or of videos of one length.
 
         transformers is given the finished text with the images, and tokenizes it as what its own
         template would have written, so that no special token is added twice.
@@ -285,7 +302,8 @@ class SampleEncoding(PromptWriting):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         image = self.image_positions(inputs)
         kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
-        known = grids if self.image_tokens_placed else None
+        placed = self.image_tokens_placed or any(grid is not None for grid in grids)
+        known = grids if placed else None
         return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
 
     def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
