@@ -26,17 +26,16 @@ from vlmlens.hf import (
 )
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate, read_anatomy
 from vlmlens.tokens import AxisLayout, PatchGrid
-from vlmlens.videos import FrameRule
 from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
-from vlmlens_adapter_qwen2vl.videos import (
-    VIDEO_PLACEHOLDERS,
-    VIDEO_PROCESSORS,
-    frame_rule,
-    pairs_frames,
-    steps_of,
-)
 
+_VIDEO_MARKS = ("<video>", "<|video_pad|>", "<|vision_start|><|video_pad|><|vision_end|>")
+_VIDEO_PROCESSORS = {
+    "qwen2_vl": "Qwen2VLVideoProcessor",
+    "qwen2_5_vl": "Qwen2VLVideoProcessor",
+    "qwen3_vl": "Qwen3VLVideoProcessor",
+    "qwen3_vl_moe": "Qwen3VLVideoProcessor",
+}
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
 
 
@@ -74,8 +73,8 @@ class QwenVLAdapter(TransformersAdapter):
 
     Options: ClassVar[type[Options]] = QwenVLOptions
     image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
-    video_placeholders: ClassVar[Sequence[str]] = VIDEO_PLACEHOLDERS
-    video_processors: ClassVar[Mapping[str, str]] = VIDEO_PROCESSORS
+    video_placeholders: ClassVar[Sequence[str]] = _VIDEO_MARKS
+    video_processors: ClassVar[Mapping[str, str]] = _VIDEO_PROCESSORS
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
@@ -120,17 +119,6 @@ class QwenVLAdapter(TransformersAdapter):
             _set_size(videos, chosen.video_min_pixels, chosen.video_max_pixels)
             videos.cap_pixels_per_frame = chosen.video_cap
         return processor
-
-    @property
-    def frame_rule(self) -> FrameRule:
-        """See `ModelAdapter.frame_rule`: two frames per second, where transformers puts them."""
-        return frame_rule(self.processor.video_processor, self.takes_video)
-
-    @property
-    def fewest_frames(self) -> int:
-        """See `PromptWriting.fewest_frames`: Qwen3-VL takes no single frame for a video."""
-        videos = self.processor.video_processor
-        return 1 if pairs_frames(videos) else int(videos.temporal_patch_size)
 
     @property
     def merge(self) -> int:
@@ -204,4 +192,4 @@ def _patches(image: PlacedImage) -> tuple[int, int, int]:
 def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid:
     """A grid of `rows x cols` cells over the whole image, or over each step of a video."""
     grid = grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
-    return clip_patches(steps_of(image.frames, steps), grid) if image.frames else grid
+    return clip_patches(grid, image.frames, steps) if image.frames else grid

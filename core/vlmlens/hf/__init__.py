@@ -7,7 +7,6 @@
 """
 
 from vlmlens.hf.adapter import TransformersAdapter
-from vlmlens.hf.clips import ProcessorFrames
 from vlmlens.hf.layouts import (
     CropGeometry,
     PlacedImage,
@@ -33,7 +32,6 @@ __all__ = [
     "SIGLIP_SITES",
     "CropGeometry",
     "PlacedImage",
-    "ProcessorFrames",
     "RasterAdapter",
     "TransformersAdapter",
     "best_canvas",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -120,15 +121,41 @@ class ProcessorFrames(FrameRule):
 
     places: Places | None = field(default=None, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, processor: Any) -> ProcessorFrames:
+        """The rule of a video processor.
+
+        Where it names no number of frames: 2 per second if it counts by time, else 8.
+        """
+        timed = hasattr(processor, "min_frames")
+        fps = processor.fps or (2.0 if timed else None)
+        return cls(
+            count=None if fps else processor.num_frames or 8,
+            fps=fps,
+            least=processor.min_frames if timed else 1,
+            most=processor.max_frames if timed else 768,
+            multiple=processor.temporal_patch_size if takes_pairs(processor) else 1,
+            places=processor.sample_frames,
+        )
+
     def indices(self, total: int, fps: float | None) -> tuple[int, ...]:
         """See `FrameRule.indices`; a video with too few frames gives them all."""
         wanted = self._number(total, fps)
-        if wanted >= total:
-            return tuple(range(total))
-        if self.places is None:
-            return tuple(super(ProcessorFrames, self).indices(total, fps))
+        if wanted >= total or self.places is None:
+            return tuple(range(min(wanted, total)))
         found = self.places(VideoMetadata(total_num_frames=total), num_frames=wanted)
         return tuple(int(number) for number in found)
+
+
+def takes_pairs(processor: Any) -> bool:
+    """Whether a video processor takes frames in whole steps of time."""
+    return "temporal_patch_size" in inspect.signature(processor.sample_frames).parameters
+
+
+def fewest(processor: Any) -> int:
+    """How many frames a video processor needs; those that take whole steps pad a single frame."""
+    step = int(getattr(processor, "temporal_patch_size", None) or 1)
+    return 1 if takes_pairs(processor) else step
 
 
 def made_here(processors: Mapping[str, str], model_type: str, processor: Any) -> bool:

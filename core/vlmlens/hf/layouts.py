@@ -127,22 +127,27 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
     )
 
 
-def clip_patches(steps: Sequence[tuple[int, int]], grid: PatchGrid) -> PatchGrid:
+def clip_patches(grid: PatchGrid, frames: int, steps: int) -> PatchGrid:
     """A video's patches: the grid of a frame, once per step of time.
 
+    The last step of an odd number of frames stands for fewer frames.
+
     Args:
-        steps: The first frame of each step, and how many frames it stands for.
         grid: Of one frame.
+        frames: How many frames the video has.
+        steps: How many steps the model sees; each stands for as many frames, in order.
     """
+    each, patches = -(-frames // steps), len(grid)
+    first = np.arange(0, each * steps, each, dtype=np.int64)
     return PatchGrid(
-        image=np.repeat([first for first, _ in steps], len(grid)).astype(np.int64),
-        view=grid.view * len(steps),
-        row=np.tile(grid.row, len(steps)),
-        col=np.tile(grid.col, len(steps)),
-        rows=np.tile(grid.rows, len(steps)),
-        cols=np.tile(grid.cols, len(steps)),
-        box=np.tile(grid.box, (len(steps), 1)),
-        span=np.repeat([count for _, count in steps], len(grid)).astype(np.int64),
+        image=np.repeat(first, patches),
+        view=grid.view * steps,
+        row=np.tile(grid.row, steps),
+        col=np.tile(grid.col, steps),
+        rows=np.tile(grid.rows, steps),
+        cols=np.tile(grid.cols, steps),
+        box=np.tile(grid.box, (steps, 1)),
+        span=np.repeat(np.minimum(each, frames - first), patches),
     )
 
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from vlmlens.abc.adapter import PromptReading
 from vlmlens.errors import DataError
 from vlmlens.hf.chat_template import render, template_of
-from vlmlens.hf.clips import Clip, made_here, parts, untimed
+from vlmlens.hf.clips import Clip, ProcessorFrames, fewest, made_here, parts, untimed
 from vlmlens.hf.loaded_model import LoadedModel
 from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
 from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.question_rows import STAND_IN
 from vlmlens.question_text import IMAGE_MARK
 from vlmlens.samples import Sample
-from vlmlens.videos import Video
+from vlmlens.videos import FrameRule, Video
 
 
 class PromptWriting(LoadedModel):
@@ -45,7 +45,14 @@ class PromptWriting(LoadedModel):
     @property
     def fewest_frames(self) -> int:
         """How many frames a video must have."""
-        return 1
+        return fewest(self.processor.video_processor) if self.takes_video else 1
+
+    @property
+    def frame_rule(self) -> FrameRule:
+        """See `ModelAdapter.frame_rule`: that of transformers' video processor."""
+        if not self.takes_video:
+            return super().frame_rule
+        return ProcessorFrames.of(self.processor.video_processor)
 
     @property
     def image_mark(self) -> str:
