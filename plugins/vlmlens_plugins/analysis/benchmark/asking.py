@@ -110,7 +110,10 @@ class _Lot:
 
     def answered(self, progress: Progress) -> Answered:
         """The answers; asks the model for those that the run does not have."""
-        results = self._context.run_units(self._work(), self.units, progress=progress)
+        work = self._work()
+        results = self._context.known_units(work, self.units)
+        if results is None:
+            results = self._context.run_units(work, self.units, progress=progress)
         samples, blank = self._asked.samples, self._options.blank
         blind = results[len(samples) :]
         return Answered(
