@@ -16,8 +16,8 @@ from vlmlens_plugins.data._table_files import Row, is_table, read_rows
 ANSWER = "answer"
 """The attribute with the text that was answered elsewhere."""
 
-_IDS = ("id", "sample", "question_id", "index")
-_TEXTS = ("text", "answer", "prediction", "response", "output")
+_IDS = ("id", "sample", "question_id", "image_id", "index")
+_TEXTS = ("text", "answer", "prediction", "response", "output", "caption")
 _FORMS = (
     'Give a table (JSON lines, JSON, CSV, TSV or Parquet) with a row for each question: {"id": '
     '"popular/1", "text": "Yes, there is."}. The ids are those of the samples, which the file '

@@ -47,7 +47,7 @@ class BenchmarkScores(Analysis):
         sets = self._sets(samples)
         way = way_of(self.options, sets)
         for each in sets:
-            each.rule(self.options.parser)
+            each.rule(self.options.parser).check(each.samples)
             each.check(way)
 
     def check_model(
@@ -94,7 +94,8 @@ class BenchmarkScores(Analysis):
         chosen = self.options
         rule = answered.asked.rule(chosen.parser)
         found = scores(answered, rule, draws=chosen.draws, seed=seed)
-        return Scored(answered, chosen.parser, found, readings(answered, chosen.parser))
+        read, left_out = readings(answered, chosen.parser)
+        return Scored(answered, chosen.parser, found, read, left_out)
 
     @staticmethod
     def _left_out(context: AnalysisContext, sets: Sequence[QuestionSet]) -> list[str]:

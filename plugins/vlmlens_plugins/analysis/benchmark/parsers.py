@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vlmlens.errors import MissingDependency
 from vlmlens_plugins.analysis.benchmark.asking import Answered
 from vlmlens_plugins.analysis.benchmark.scores import headline_of
 from vlmlens_plugins.benchmarks.card import Answer, Rule
@@ -37,15 +38,27 @@ class Reading:
         return sum(answer.said is None for answer in self.answers)
 
 
-def readings(found: Answered, parser: str) -> list[Reading]:
-    """What each rule of the set reads, the chosen one first.
+def readings(found: Answered, parser: str) -> tuple[list[Reading], list[str]]:
+    """What each rule of the set reads, the chosen one first; and why others cannot read.
 
     Args:
         found: The answers.
         parser: The chosen rule.
+
+    Raises:
+        MissingDependency: The chosen rule needs what is not installed.
     """
     card, samples = found.asked.card, found.asked.samples
-    names = [parser, *(name for name in card.rules if name != parser)]
+    card.rules[parser].check(samples)
+    names, left_out = [parser], []
+    for name in card.rules:
+        if name != parser:
+            try:
+                card.rules[name].check(samples)
+            except MissingDependency as error:
+                left_out.append(f"Not read by the parser {name}: {error.message} {error.hint}")
+            else:
+                names.append(name)
     read = {name: answered(found.texts, samples, card.rules[name]) for name in names}
     made = []
     for name in names:
@@ -55,7 +68,7 @@ def readings(found: Answered, parser: str) -> list[Reading]:
         differs = [i for i, (own, chosen) in enumerate(pairs) if not _same(own, chosen)]
         headline = headline_of(card, list(values))
         made.append(Reading(name, rule, read[name], values, headline, differs))
-    return made
+    return made, left_out
 
 
 def _same(one: Answer, other: Answer) -> bool:

@@ -36,12 +36,14 @@ class Scored:
         parser: The chosen rule.
         scores: Of the set, then of its tasks.
         readings: What all rules read, the chosen one first.
+        left_out: Which rules cannot read, and why.
     """
 
     answered: Answered
     parser: str
     scores: Sequence[Score]
     readings: Sequence[Reading]
+    left_out: Sequence[str] = ()
 
     @property
     def card(self) -> Card:
@@ -264,6 +266,7 @@ def notes(found: Scored, draws: int) -> list[str]:
         "No parser guesses: an answer that it does not read is unparsed, and wrong",
         blind,
         prior,
+        *found.left_out,
         *card.shortcuts,
         *card.faults,
     ]
