@@ -70,7 +70,13 @@ def keyed(path: str | None) -> str:
         return COCO
     file = Path(path).expanduser().absolute()
     refuse_pickle(file)
-    read_names(str(file))
+    for name in read_names(str(file)).synonyms:
+        if "," in name:
+            raise DataError(
+                f"The object {name!r} of {file} has a comma in its name.",
+                subject=name,
+                hint="Name objects without commas.",
+            )
     return f"{file}#{digest(file)}"
 
 
