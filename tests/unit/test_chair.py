@@ -89,6 +89,7 @@ def test_splits_are_chosen_and_joined(tmp_path: Path) -> None:
     coco(tmp_path, "train2014", train)
     assert [sample.id for sample in read(tmp_path)] == ["42", "73", "139"]
     assert [sample.id for sample in read(tmp_path / "train2014")] == ["7", "9"]
+    assert len(read(f"{tmp_path}:train2014")) == 2
     both = dataset(tmp_path, split="train2014,val2014")
     assert len(both.samples(())) == 5
     assert "train2014 + val2014" in both.notes[0]
@@ -266,6 +267,27 @@ def test_other_columns_are_named_in_the_error(tmp_path: Path) -> None:
         read(tmp_path / "twice.jsonl")
     with pytest.raises(DataError, match="pickle"):
         read(tmp_path / "chair.pkl")
+
+
+def test_answers_from_elsewhere_are_joined_by_the_number_of_the_image(tmp_path: Path) -> None:
+    folder = coco(tmp_path)
+    rows = [{"image_id": n, "caption": f"Caption of {n}."} for n in (139, 42, 73)]
+    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    samples = read(folder, answers=str(tmp_path / "captions.json"))
+    assert [sample.attributes["answer"] for sample in samples] == [
+        "Caption of 42.", "Caption of 73.", "Caption of 139.",
+    ]  # fmt: skip
+
+
+def test_a_table_that_lacks_kinds_says_so(tmp_path: Path) -> None:
+    (tmp_path / "synonyms.txt").write_text("person, man, women\nbus\nbowl, dish\n")
+    made = dataset(coco(tmp_path / "coco"), synonyms=str(tmp_path / "synonyms.txt"))
+    samples = list(made.samples(()))
+    assert [there(sample) for sample in samples] == [["bowl", "bus"], ["person"], ["bus"]]
+    assert any("has no dog: they count for nothing" in note for note in made.notes)
+    assert any("synonyms.txt, sha256" in note for note in made.notes)
+    assert score(samples, ["A dish and a dog.", "A man.", "A bus."])["chair_i"] == 0
+    assert len(read(tmp_path / "coco", synonyms="coco")) == 3
 
 
 def test_styles_of_prompts(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from vlmlens_plugins.benchmarks.chair.images import (
 from vlmlens_plugins.benchmarks.chair.tables import keyed, refuse_pickle, table
 from vlmlens_plugins.benchmarks.forms import is_hub_folder, rows_of
 from vlmlens_plugins.benchmarks.sources import ImageRoot, is_hub_name
+from vlmlens_plugins.data._hf_loading import split_source
 from vlmlens_plugins.data._paths import existing
 from vlmlens_plugins.data._table_files import is_table
 from vlmlens_plugins.object_names import COCO
@@ -72,21 +73,21 @@ class Chair(Benchmark):
         """See `Benchmark.found`."""
         refuse_pickle(Path(self.source))
         key = keyed(self.options.synonyms)
-        if self._is_rows():
+        place, split = split_source(self.source)
+        if self._is_rows(expanded(place)):
             return self._of_rows(key)
-        return self._of_files(existing(self.source), key)
+        return self._of_files(existing(place), self.options.split or split, key)
 
-    def _is_rows(self) -> bool:
-        place = expanded(self.source)
+    def _is_rows(self, place: Path) -> bool:
         if place.is_dir():
             return is_hub_folder(place)
         if place.is_file():
             return is_table(place) and not place.name.startswith(("instances_", "captions_"))
-        return is_hub_name(self.source) or ":" in self.source
+        return is_hub_name(self.source)
 
-    def _of_files(self, source: Path, key: str) -> Found:
+    def _of_files(self, source: Path, split: str | None, key: str) -> Found:
         place, splits = annotations_of(source, _existing(self.options.annotations))
-        splits = splits_of(source, self.options.split, splits)
+        splits = splits_of(source, split, splits)
         known = annotated(place, splits)
         given = _existing(self.options.images)
         folders = {split: pictures_of(source, given, split) for split in splits}
