@@ -87,6 +87,7 @@ class HPope(Benchmark):
 
     def _built(self, source: Source, root: ImageRoot) -> Found:
         pictures = list(pictures_in(source, self.options.object_by))
+        _check_once(pictures)
         samples = list(self._questions(pictures, root))
         asked = len({sample.group for sample in samples})
         edition = f"built with seed {self.options.seed} from {asked:,} pictures, "
@@ -175,6 +176,18 @@ def _one_of(value: object, known: Sequence[str], where: str, column: str) -> str
         subject=where,
         hint=did_you_mean(text, known) or f"Expected {', '.join(known)}.",
     )
+
+
+def _check_once(pictures: Sequence[Picture]) -> None:
+    seen: dict[str, Picture] = {}
+    for picture in pictures:
+        if seen.setdefault(picture.name, picture) is not picture:
+            raise DataError(
+                f"{picture.place}: {picture.name!r} is in {seen[picture.name].place.rpartition(', ')[2]}"
+                ", too.",
+                subject=picture.place,
+                hint="Write a row for each picture, with all its objects; or give the rows ids.",
+            )
 
 
 def _counted(samples: Sequence[Sample]) -> str:

@@ -78,19 +78,12 @@ class LmmsEval(Dataset):
 
     def _joined(self, of_task: Mapping[str, Sequence[Logged]]) -> list[Sample]:
         """The benchmark's samples, with answers."""
-        name, card, samples, notes = self._benchmark()
+        card, samples, notes = self._benchmark(list(of_task))
         self.notes = [*self.notes, *notes]
         found = []
         for task, answers in of_task.items():
-            known = task_of(task)
-            if known.benchmark not in ("", name):
-                raise SpecError(
-                    f"{task} is a task of {known.benchmark}, but the benchmark is {name}.",
-                    subject=task,
-                    hint=f"--set options.dataset.benchmark={known.benchmark}:PATH",
-                )
             partial = self.options.partial
-            pairs = joined(answers, samples, known.part, partial=partial)
+            pairs = joined(answers, samples, task_of(task).part, partial=partial)
             found += [self._answered(*pair, card) for pair in pairs]
         return found
 
@@ -105,10 +98,20 @@ class LmmsEval(Dataset):
         known = {STYLE: style, ANSWER: answer.answer, TASK: answer.task}
         return replace(sample, prompt=prompt, attributes={**sample.attributes, **known})
 
-    def _benchmark(self) -> tuple[str, Card | None, Sequence[Sample], Sequence[str]]:
-        """The name, the card, the samples with bare questions, and the notes of the benchmark."""
+    def _benchmark(
+        self, tasks: Sequence[str]
+    ) -> tuple[Card | None, Sequence[Sample], Sequence[str]]:
+        """The card, the samples with bare questions, and the notes of the benchmark."""
         registry = Registry.default()
         manifest, source = registry.dataset_for(str(self.options.benchmark))
+        for task in tasks:
+            known = task_of(task).benchmark
+            if known not in ("", manifest.name):
+                raise SpecError(
+                    f"{task} is a task of {known}, but the benchmark is {manifest.name}.",
+                    subject=task,
+                    hint=f"--set options.dataset.benchmark={known}:PATH",
+                )
         kind = registry.load(manifest)
         known = kind.Options.model_fields
         given = {
@@ -120,7 +123,7 @@ class LmmsEval(Dataset):
         dataset = kind(source, registry.options(kind, given))
         samples = dataset.samples([])
         card = getattr(dataset, "card", None)
-        return manifest.name, card if isinstance(card, Card) else None, samples, dataset.notes
+        return card if isinstance(card, Card) else None, samples, dataset.notes
 
     def _alone(self, of_task: Mapping[str, Sequence[Logged]], edition: str) -> list[Sample]:
         """Samples of what the log holds, without images unless it names them."""
