@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -80,9 +81,15 @@ class Benchmark(Dataset):
         """See `Dataset.samples`; prompts of the user's replace the questions.
 
         Raises:
-            DataError: See `found`.
+            DataError: See `found`; or no source is given.
             SpecError: There is no such style of prompts.
         """
+        if not self.source.strip():
+            raise DataNotFound(
+                f"{self.card.name} needs a source.",
+                subject=self.card.name,
+                hint=f"--data {self.card.name}:PATH",
+            )
         prompt = self.card.prompt(self.options.prompt)
         found = self.found()
         edition = "; ".join(filter(None, (found.edition, found.form, _sha(found.digest))))
@@ -102,7 +109,8 @@ class Benchmark(Dataset):
             )
         check_ids(samples.ids)
         own = [f"--prompt replaces the questions of {self.card.title}"] if prompts else []
-        self.notes = [f"{self.card.title}: {edition}", *found.notes, *own]
+        missing = list(_without_files(samples[0])) if self.options.images is None else []
+        self.notes = [f"{self.card.title}: {edition}", *found.notes, *own, *missing]
         return SampleTable(asked(samples, prompts)) if prompts else samples
 
 
@@ -124,6 +132,16 @@ def card_of(name: str) -> Card:
         subject=name,
         hint=did_you_mean(name, known) or "vlmlens plugins list shows the installed datasets.",
     )
+
+
+def _without_files(first: Sample) -> Iterator[str]:
+    """What to do where the first image is not beside the questions."""
+    for image in first.images[:1]:
+        if isinstance(image, str) and not Path(image).is_file():
+            yield (
+                f"There is no image {image}: name the folder of the images with "
+                "--set options.dataset.images=FOLDER"
+            )
 
 
 def _sha(digest: str) -> str:
