@@ -271,14 +271,15 @@ def test_levels_are_scored_apart(clevr: Path) -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"image": "1.png", "prompt": "?"}, "is no form of H-POPE|columns image, prompt"),
-    ({"objects": ["dog"]}, "no column with images; it has objects"),
+    ({"image": "1.png", "prompt": "?"}, "objects is 'None', expected a list"),
+    ({"objects": ["dog"]}, "expected an image or its path, got 'None'"),
     ({"image": "1.png", "objects": [3]}, "objects is '3', expected names"),
     ({"image": "1.png", "objects": "["}, r"objects is '\[', expected JSON"),
     ({"image": "1.png", "objects": {"a": 1}}, "expected a list"),
     ({"image": "1.png", "objects": ["dog"], "attributes": [1]}, "expected an object"),
     ({"image": "1.png", "objects": ["dog"], "attributes": {"dog": [1]}}, "texts by type"),
     ({"image": "1.png", "objects": [{"color": "red"}]}, "a name or size and material and shape"),
+    ({"image": "1.png", "objects": ["cat"]}, "No picture of .* gives a question"),
     ({"image": "../1.png", "objects": ["dog"]}, "outside the folder"),
     ({**ROWS[0], "level": "scene"}, "the level is 'scene'"),
     ({**ROWS[0], "category": "hard"}, "the setting is 'hard'"),
@@ -292,7 +293,14 @@ def test_a_picture_in_two_rows_is_named(tmp_path: Path) -> None:
         read(lines(tmp_path / "own.jsonl", made))
 
 
+def test_other_columns_are_refused_with_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="columns image, prompt, which is no form of H-POPE"):
+        read(lines(tmp_path / "rows.jsonl", [{"image": "1.png", "prompt": "?"}]))
+    with pytest.raises(DataError, match="no column with images; it has objects"):
+        read(lines(tmp_path / "rows.jsonl", [{"objects": ["dog"]}]))
+
+
 @pytest.mark.parametrize(("row", "told"), BAD, ids=lambda value: str(value)[:40])
 def test_wrong_rows_are_named(row: dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=told):
-        read(lines(tmp_path / "rows.jsonl", [row]))
+        read(lines(tmp_path / "rows.jsonl", [row, {"image": "z.png", "objects": ["cat"]}]))

@@ -89,6 +89,13 @@ class HPope(Benchmark):
         pictures = list(pictures_in(source, self.options.object_by))
         _check_once(pictures)
         samples = list(self._questions(pictures, root))
+        if pictures and not samples:
+            raise DataError(
+                f"No picture of {source.name} gives a question.",
+                subject=source.name,
+                hint="What is not in a picture is taken from the others: give pictures of "
+                "different objects, or objects with attributes.",
+            )
         asked = len({sample.group for sample in samples})
         edition = f"built with seed {self.options.seed} from {asked:,} pictures, "
         notes = tuple(_notes(pictures, asked))
@@ -182,9 +189,9 @@ def _check_once(pictures: Sequence[Picture]) -> None:
     seen: dict[str, Picture] = {}
     for picture in pictures:
         if seen.setdefault(picture.name, picture) is not picture:
+            first = seen[picture.name].place.rpartition(", ")[2]
             raise DataError(
-                f"{picture.place}: {picture.name!r} is in {seen[picture.name].place.rpartition(', ')[2]}"
-                ", too.",
+                f"{picture.place}: {picture.name!r} is in {first}, too.",
                 subject=picture.place,
                 hint="Write a row for each picture, with all its objects; or give the rows ids.",
             )
