@@ -1,4 +1,4 @@
-"""The demo's held-out scenes, also tinted or in pairs, drawn once, into the cache folder."""
+"""The demo's held-out scenes, also tinted, in pairs or with captions; drawn once, in the cache."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vlmlens._files import write_bytes
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound, SpecError, did_you_mean
 from vlmlens.samples import Sample, with_prompts
+from vlmlens_plugins.demo import captions
 from vlmlens_plugins.demo.manifests import DATASET
 from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
 from vlmlens_plugins.demo.polling import EACH, SPLITS, pictured, polls
@@ -32,17 +33,21 @@ class _Asked(NamedTuple):
 
 
 class DemoOptions(Options):
-    """Options of `demo:scenes`, `demo:shortcut`, `demo:pairs` and `demo:pope`."""
+    """Options of the demo's data; each belongs to some of them."""
 
-    scenes: int = Field(
-        600, ge=1, description="How many held-out scenes (demo:scenes and demo:shortcut)."
-    )
+    scenes: int = Field(600, ge=1, description="How many held-out scenes (all but demo:pairs).")
     tint: Tint = Field(
         "independent",
         description="The background's color: the main object's (answer), or any (demo:shortcut).",
     )
     pairs: int = Field(24, ge=1, description="How many pairs of scenes (demo:pairs).")
     swap: Swap = Field("color", description="What a pair changes of the main object (demo:pairs).")
+    hallucinated: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="Share of named objects that are not there, planted (demo:captions).",
+    )
     pictures: int = Field(
         40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
     )
@@ -53,6 +58,7 @@ _OPTIONS_OF = {
     "scenes": ("scenes",),
     "shortcut": ("scenes", "tint"),
     "pairs": ("pairs", "swap"),
+    "captions": ("scenes", "hallucinated"),
     "pope": ("pictures",),
 }
 """By source, its options; all of them have a seed."""
@@ -63,7 +69,8 @@ class DemoDataset(Dataset):
 
     `demo:scenes` asks five questions about each. `demo:shortcut` asks the same of scenes with a
     tinted background. `demo:pairs` asks one question about each scene and about the same scene
-    with another main object.
+    with another main object. `demo:captions` has a given caption of each scene, in which some
+    objects are not there: a benchmark like CHAIR whose truth is known.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -85,6 +92,8 @@ class DemoDataset(Dataset):
             probe = {"targets": ["label", "photographer"]}
             self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
             return with_prompts(self._pairs(folder), prompts)
+        if self.source == "captions":
+            return with_prompts(self._captions(folder), prompts)
         if self.source == "pope":
             return self._polled(folder, prompts)
         tint = self.options.tint if self.source == "shortcut" else None
@@ -104,7 +113,7 @@ class DemoDataset(Dataset):
                 f"The demo has no data named {self.source!r}.",
                 subject=self.source,
                 hint=did_you_mean(self.source, _OPTIONS_OF)
-                or f"Use {', '.join(f'demo:{name}' for name in _OPTIONS_OF)}.",
+                or f"Use demo:{', demo:'.join(_OPTIONS_OF)}.",
             )
         for source, names in _OPTIONS_OF.items():
             for name in names:
@@ -124,6 +133,21 @@ class DemoDataset(Dataset):
             changed = folder / f"{clean.id}-{swap}-v{PAIRS_VERSION}.png"
             yield _member(clean, swap, "clean", _drawn(clean, folder / _file(clean)))
             yield _member(corrupted, swap, "corrupted", _drawn(corrupted, changed))
+
+    def _captions(self, folder: Path) -> list[Sample]:
+        seed, rate = self.options.seed, self.options.hallucinated
+        asked = [_asked(i, seed, None) for i in range(self.options.scenes)]
+        texts = captions.captions([each.scene for each in asked], rate=rate, seed=seed)
+        wrong = sum(len(text.hallucinated) for text in texts)
+        mentions = sum(text.mentions for text in texts)
+        self.notes = [
+            f"demo:captions: {wrong} of {mentions} named objects are not there "
+            f"({wrong / mentions:.1%}), by construction"
+        ]
+        return [
+            _captioned(each, text, _drawn(each.scene, folder / _file(each.scene)))
+            for each, text in zip(asked, texts, strict=True)
+        ]
 
     def _polled(self, folder: Path, prompts: Sequence[str]) -> list[Sample]:
         scenes = pictured(self.options.pictures, seed=self.options.seed)
@@ -179,6 +203,25 @@ def _samples(asked: _Asked, image: str) -> list[Sample]:
         )
         for question in asked.questions
     ]
+
+
+def _captioned(asked: _Asked, caption: captions.Caption, image: str) -> Sample:
+    about = {
+        "benchmark": "chair",
+        "edition": "captions of the demo's scenes, with planted objects",
+        "prompt_style": "official",
+        "names": "demo",
+        "answer": caption.text,
+        "hallucinated": json.dumps(caption.hallucinated),
+    }
+    return Sample(
+        id=f"{asked.scene.id}/caption",
+        prompt=captions.PROMPT,
+        images=(image,),
+        group=asked.scene.id,
+        task="caption",
+        attributes={**asked.attributes, **_places(asked.scene), **about},
+    )
 
 
 def _polled(
