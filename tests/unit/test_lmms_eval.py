@@ -99,8 +99,29 @@ def test_every_version_is_joined_by_id(version: str, coco: Path, tmp_path: Path)
     one = samples[0]
     assert one.attributes["benchmark"] == "pope"
     assert one.attributes["lmms_eval_task"] == "pope_adv"
-    assert one.attributes["prompt_style"] == "log"
+    assert one.attributes["prompt_style"] == "lmms-eval"
     assert (one.task, one.label) == ("adversarial", "yes")
+
+
+def test_the_style_is_that_of_all_prompts_or_none(coco: Path, tmp_path: Path) -> None:
+    path = log_of(tmp_path, "0.7")
+    made = [json.loads(line) for line in path.read_text().splitlines()]
+    for suffix, style in ((" Yes or no?", " Yes or no?"), ("", "official"), ("Well?", "")):
+        asked = [{**one, "input": one["input"].removesuffix(SUFFIX) + suffix} for one in made]
+        sample = read(write(path, asked), benchmark=f"pope:{coco}")[0]
+        assert sample.attributes["prompt_style"] == style
+    mixed = [{**asked[0], "input": asked[0]["input"] + " Now."}, *made[1:]]
+    sample = read(write(path, mixed), benchmark=f"pope:{coco}")[0]
+    assert sample.attributes["prompt_style"] == ""
+
+
+def test_logged_answers_are_not_those_to_other_prompts(coco: Path, tmp_path: Path) -> None:
+    options = LmmsEvalOptions(benchmark=f"pope:{coco}")
+    dataset = LmmsEval(str(log_of(tmp_path, "0.7")), options)
+    samples = dataset.samples(["What is this?"])
+    assert samples[0].prompt == "What is this?"
+    assert "answer" not in samples[0].attributes
+    assert any("the logged answers are left out" in note for note in dataset.notes)
 
 
 def test_lines_in_another_order_give_the_same(coco: Path, tmp_path: Path) -> None:

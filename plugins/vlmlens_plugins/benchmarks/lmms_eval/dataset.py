@@ -15,22 +15,23 @@ from vlmlens.errors import DataError, SpecError
 from vlmlens.registry import Registry
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Attribute, Sample, asked, check_ids
-from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, STYLE, BenchmarkOptions
+from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, OWN, STYLE
 from vlmlens_plugins.benchmarks.card import Card
 from vlmlens_plugins.benchmarks.lmms_eval.joining import joined
 from vlmlens_plugins.benchmarks.lmms_eval.log import Logged, log_files, logged
 from vlmlens_plugins.benchmarks.lmms_eval.tasks import Task, task_of
+from vlmlens_plugins.benchmarks.own_answers import ANSWER
 from vlmlens_plugins.benchmarks.pope.questions import YES_NO, bare, named, object_of
 from vlmlens_plugins.benchmarks.sources import ImageRoot, digest
 
-ANSWER, TASK = "answer", "lmms_eval_task"
-"""Attributes: the answer that was given, and the task in lmms-eval."""
+TASK = "lmms_eval_task"
+"""The attribute with the name of the task in lmms-eval."""
 LOGGED = "log"
 _IMAGE_NAMES = ("image_source", "image_path", "image", "file_name", "image_name")
 _SPLITS = ("split", "category")
 
 
-class LmmsEvalOptions(BenchmarkOptions):
+class LmmsEvalOptions(Options):
     """Options of logs of lmms-eval."""
 
     benchmark: str | None = Field(
@@ -44,6 +45,10 @@ class LmmsEvalOptions(BenchmarkOptions):
         "suffix of your own, which begins with a space.",
     )
     partial: bool = Field(False, description="Accept a log that answers some questions only.")
+    images: str | None = Field(None, description="Folder that image names start from.")
+    subset: str | None = Field(None, description="Configuration of the benchmark on the hub.")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    allow_outside: bool = Field(False, description="Accept images outside their folder.")
 
 
 class LmmsEval(Dataset):
@@ -74,7 +79,14 @@ class LmmsEval(Dataset):
         made = self._joined(of_task) if self.options.benchmark else self._alone(of_task, edition)
         self.notes = [*self.notes, *_told(answers)]
         check_ids([sample.id for sample in made])
-        return SampleTable(asked(made, prompts))
+        return SampleTable(self._asked(made, prompts) if prompts else made)
+
+    def _asked(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Iterator[Sample]:
+        """The samples with the user's prompts, and without the answers to others."""
+        self.notes = [*self.notes, "--prompt asks anew: the logged answers are left out"]
+        for sample in asked(samples, prompts):
+            known = {name: value for name, value in sample.attributes.items() if name != ANSWER}
+            yield replace(sample, attributes={**known, STYLE: OWN})
 
     def _joined(self, of_task: Mapping[str, Sequence[Logged]]) -> list[Sample]:
         """The benchmark's samples, with answers."""
@@ -84,19 +96,33 @@ class LmmsEval(Dataset):
         for task, answers in of_task.items():
             partial = self.options.partial
             pairs = joined(answers, samples, task_of(task).part, partial=partial)
-            found += [self._answered(*pair, card) for pair in pairs]
+            style = self._style(pairs, card)
+            found += [self._answered(*pair, card, style) for pair in pairs]
         return found
 
-    def _answered(self, sample: Sample, answer: Logged, card: Card | None) -> Sample:
-        style = self.options.prompt
-        if style == LOGGED and answer.asked:
-            prompt = answer.asked
-        elif style == LOGGED or card is None:
-            style, prompt = "none", sample.prompt
-        else:
+    def _answered(self, sample: Sample, answer: Logged, card: Card | None, style: str) -> Sample:
+        prompt = sample.prompt
+        if self.options.prompt == LOGGED:
+            prompt = answer.asked or sample.prompt
+        elif card is not None:
             prompt = card.prompt(style).of(sample)
         known = {STYLE: style, ANSWER: answer.answer, TASK: answer.task}
         return replace(sample, prompt=prompt, attributes={**sample.attributes, **known})
+
+    def _style(self, pairs: Sequence[tuple[Sample, Logged]], card: Card | None) -> str:
+        """The style that all the prompts have that were asked; "" if they have none."""
+        if card is None or self.options.prompt != LOGGED:
+            return self.options.prompt
+        asked_for = [(sample, answer.asked or sample.prompt) for sample, answer in pairs]
+        first, text = asked_for[0]
+        suffix = text.removeprefix(first.prompt)
+        own = [suffix] if suffix != text and suffix[:1].isspace() else []
+        styles = sorted([*card.prompts, "none", *own], key=lambda style: style != "lmms-eval")
+        for style in styles:
+            prompt = card.prompt(style)
+            if all(prompt.of(sample) == text for sample, text in asked_for):
+                return style
+        return ""
 
     def _benchmark(
         self, tasks: Sequence[str]
@@ -154,9 +180,10 @@ def _lacking(made: Sequence[Sample]) -> Iterator[str]:
     blind = sum(not sample.images for sample in made)
     if blind:
         yield (
-            f"{blind:,} of {len(made):,} samples have no image, since lmms-eval logs none: name "
-            "the benchmark's data with --set options.dataset.benchmark=NAME:PATH (or, where the "
-            "log names images, their folder with options.dataset.images)."
+            f"{blind:,} of {len(made):,} samples have no image, since lmms-eval logs none, and are "
+            "groups of their own: name the benchmark's data with "
+            "--set options.dataset.benchmark=NAME:PATH (or, where the log names images, their "
+            "folder with options.dataset.images)."
         )
     lost = {str(sample.attributes[TASK]) for sample in made if NAME not in sample.attributes}
     if lost:
@@ -198,7 +225,6 @@ def _sample(
         task=split or answer.task,
         attributes={
             **facts,
-            STYLE: LOGGED,
             ANSWER: answer.answer,
             TASK: answer.task,
         },
