@@ -278,6 +278,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "1.png", "objects": {"a": 1}}, "expected a list"),
     ({"image": "1.png", "objects": ["dog"], "attributes": [1]}, "expected an object"),
     ({"image": "1.png", "objects": ["dog"], "attributes": {"dog": [1]}}, "texts by type"),
+    ({"image": "1.png", "objects": ["dog"], "attributes": {"dog": {"color": {}}}}, "by type"),
+    (
+        {"image": "1.png", "objects": ["dog"], "attributes": {"cow": ["red"]}},
+        "'cow', expected attr",
+    ),
     ({"image": "1.png", "objects": [{"color": "red"}]}, "a name or size and material and shape"),
     ({"image": "1.png", "objects": ["cat"]}, "No picture of .* gives a question"),
     ({"image": "../1.png", "objects": ["dog"]}, "outside the folder"),

@@ -266,6 +266,7 @@ BAD = [
     ({"image": "https://x/1.jpg"}, "expected an image or its path"),
     ({"image": "../../../etc/1.jpg"}, "is outside the folder"),
     ({"question_id": None}, "question_id is 'None', expected a number or a text"),
+    ({"question_id": float("nan")}, "question_id is 'nan'"),
     ({"question_id": [1]}, "expected a number or a text"),
 ]
 

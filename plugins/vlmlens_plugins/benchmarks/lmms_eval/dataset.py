@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +13,11 @@ from pydantic import Field
 
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataError, SpecError
+from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.registry import Registry
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Attribute, Sample, asked, check_ids
-from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, OWN, STYLE
+from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, OWN, QUESTIONS, STYLE
 from vlmlens_plugins.benchmarks.card import Card
 from vlmlens_plugins.benchmarks.lmms_eval.joining import joined
 from vlmlens_plugins.benchmarks.lmms_eval.log import Logged, log_files, logged
@@ -29,6 +31,22 @@ TASK = "lmms_eval_task"
 LOGGED = "log"
 _IMAGE_NAMES = ("image_source", "image_path", "image", "file_name", "image_name")
 _SPLITS = ("split", "category")
+_RESERVED = frozenset(
+    {
+        "question",
+        ANSWER,
+        NAME,
+        EDITION,
+        STYLE,
+        QUESTIONS,
+        REGIONS,
+        "region",
+        "boxes",
+        "pair",
+        "role",
+    }
+)
+"""What a row of the log is not to say, since it means something to analyses."""
 
 
 class LmmsEvalOptions(Options):
@@ -208,9 +226,7 @@ def _sample(
         )
     split = known.part or next((str(answer.doc[x]) for x in _SPLITS if answer.doc.get(x)), "")
     facts: dict[str, Attribute] = {
-        key: value
-        for key, value in answer.doc.items()
-        if isinstance(value, str | int | float | bool) and key not in ("question", "answer")
+        key: value for key, value in answer.doc.items() if key not in _RESERVED and _is_plain(value)
     }
     if known.benchmark == "pope" and split:
         facts |= {NAME: known.benchmark, EDITION: f"as logged; {edition}"}
@@ -229,6 +245,11 @@ def _sample(
             TASK: answer.task,
         },
     )
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value can be an attribute: text, a finite number, true or false."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _told(answers: Sequence[Logged]) -> Iterator[str]:
