@@ -70,7 +70,8 @@ class DemoDataset(Dataset):
     `demo:scenes` asks five questions about each. `demo:shortcut` asks the same of scenes with a
     tinted background. `demo:pairs` asks one question about each scene and about the same scene
     with another main object. `demo:captions` has a given caption of each scene, in which some
-    objects are not there: a benchmark like CHAIR whose truth is known.
+    objects are not there: a benchmark like CHAIR whose truth is known. `demo:pope` asks for
+    objects as the benchmark POPE does.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -244,7 +245,8 @@ def _polled(
             "source": "",
             "benchmark": "pope",
             "edition": f"demo, {len(SPLITS)} x {each:,} questions",
-            "prompt_style": "demo",
+            "prompt_style": "none",
+            "questions": str(len(SPLITS) * each),
         },
     )
 
