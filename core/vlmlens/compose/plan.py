@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
@@ -25,7 +25,8 @@ from vlmlens.compose.recall import Planned, key_of, recall
 from vlmlens.compose.row_check import check_named_rows
 from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
 from vlmlens.compose.usable_samples import Usable
-from vlmlens.errors import CompositionError
+from vlmlens.compose.video_reading import Framed, framed
+from vlmlens.errors import CompositionError, DataError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.trust import with_whole_paths
 from vlmlens.sample_table import SampleTable
@@ -60,7 +61,7 @@ class Plan:
         estimate: How much it will store.
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
-        skipped: Samples that were left out because their images cannot be used.
+        skipped: Samples that were left out because their images or videos cannot be used.
         notes: What was guessed or translated when the spec was made, or read from images.
         image_rules: The rules of `ImageRules` that matter to these images; part of the
             fingerprint of the columns.
@@ -140,6 +141,7 @@ def compose(
         VlmlensError: A lifecycle plugin refuses the run.
         DataError: Samples are missing, malformed, or lack something that an analysis needs.
         ImageError: Images cannot be used, and `on_bad_sample` is "stop". The error lists them.
+        VideoError: The same of videos.
         SiteError: A site pattern matches nothing.
         CompositionError: The parts do not fit together.
         StoreFull: The columns do not fit on the disk.
@@ -152,16 +154,11 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    key = key_of(spec, adapter, registry) if data is None else None
-    recalled = recall(spec, key, registry)
-    if recalled is not None:
-        planned, samples = recalled
-        suggests, guesses, unasked = planned.suggested, planned.guesses, None
-    else:
-        spec, (suggests, samples, guesses), unasked = samples_for(
-            spec, adapter, registry, data, trust
-        )
-    notes = [*notes, *chosen, *guesses]
+    parts = cache(partial(_checked_adapter, spec, registry, adapter))
+    shell = cache(lambda: parts()[0].skeleton(parts()[1]))
+    known = _read(spec, registry, adapter, data, shell, observer, trust=trust)
+    spec, samples, suggests = known.spec, known.clips.samples, known.suggests
+    notes = [*notes, *chosen, *known.guesses]
     for note in notes:
         observer.note(note)
     asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
@@ -175,23 +172,22 @@ def compose(
     )
     analyses, left_out = suit(asked, samples=samples, columns=())
 
-    adapter_class, request = _checked_adapter(spec, registry, adapter)
+    adapter_class, request = parts()
     edits = opened_edits(with_whole_paths(spec), registry)
     make_extractor = extractor_maker(spec, registry, extractor)
     _check_compile(spec)
-    skeleton = adapter_class.skeleton(request)
+    skeleton = shell()
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton)
     columns = on_skeleton.columns()
-    for note in stood_in(spec, columns, unasked):
+    for note in stood_in(spec, columns, known.unasked):
         notes.append(note)
         observer.note(note)
     check_storage(storage, columns)
-    if recalled is not None:
-        usable = Usable.before(planned, samples, observer)
+    if known.planned is not None:
+        usable = Usable.before(known.planned, samples, observer)
     else:
-        parts = (skeleton, on_skeleton, adapter, registry, observer)
-        usable = Usable.checked(spec, samples, *parts)
+        usable = Usable.checked(spec, samples, skeleton, on_skeleton, adapter, registry, observer)
         samples = usable.samples
     _check_generation(spec, adapter, columns)
     check_edits(edits, skeleton, samples, spec.generate)
@@ -222,14 +218,65 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request, edits, samples),
         extractor=make_extractor,
-        skipped=usable.skipped,
+        skipped=[*known.clips.skipped, *usable.skipped],
         notes=[*notes, *usable.notes],
         image_rules=usable.image_rules,
-        planned=None if unasked else usable.planned(key, suggests, guesses),
-        recalled=recalled is not None,
+        planned=known.to_keep(usable),
+        recalled=known.planned is not None,
         skeleton=skeleton,
         asked=asked_spec,
     )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the data give.
+
+    Args:
+        spec: The spec, with the prompt that stands in where the data have none.
+        clips: The samples, with the frames of their videos.
+        suggests: Options of analyses that the data suggests.
+        guesses: What was guessed or noted when the data were read.
+        unasked: The error that there would be without the prompt that stands in.
+        key: Of what the samples depend on; None if it is not known.
+        planned: What the run in the spec's folder knows of them; None if they were read anew.
+    """
+
+    spec: RunSpec
+    clips: Framed
+    suggests: Asked
+    guesses: Sequence[str]
+    unasked: DataError | None = None
+    key: str | None = None
+    planned: Planned | None = None
+
+    def to_keep(self, usable: Usable) -> Planned | None:
+        """What a resumed run need not find out again; None: nothing."""
+        if self.unasked or self.clips.skipped:
+            return None
+        return usable.planned(self.key, self.suggests, self.guesses)
+
+
+def _read(
+    spec: RunSpec,
+    registry: Registry,
+    adapter: Manifest,
+    data: Given | None,
+    skeleton: Callable[[], ModelAdapter],
+    observer: Observer,
+    *,
+    trust: bool,
+) -> _Known:
+    """The samples, as the run in the spec's folder knows them, or read anew."""
+    key = key_of(spec, adapter, registry) if data is None else None
+    recalled = recall(spec, key, registry)
+    if recalled is not None:
+        planned, samples = recalled
+        clips = Framed(samples)
+        return _Known(spec, clips, planned.suggested, planned.guesses, key=key, planned=planned)
+    spec, (suggests, samples, guesses), unasked = samples_for(spec, adapter, registry, data, trust)
+    clips = framed(spec, samples, skeleton, observer)
+    return _Known(spec, clips, suggests, [*guesses, *clips.notes], unasked, key)
 
 
 def _tell(
