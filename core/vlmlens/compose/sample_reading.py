@@ -94,7 +94,9 @@ def read_samples(
         samples = samples[: spec.limit]
     rules = spec.image_rules
     if rules.changed():
-        samples = SampleTable(replace(sample, rules=rules) for sample in samples)
+        samples = SampleTable(
+            replace(sample, rules=replace(rules, size=sample.rules.size)) for sample in samples
+        )
     table = SampleTable.of(samples)
     check_ids(table.ids)
     return suggests, table, notes
