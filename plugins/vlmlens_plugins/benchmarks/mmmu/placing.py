@@ -64,8 +64,8 @@ class Placing:
         said = []
         if self.named and self.between:
             said.append(
-                f"in {count(self.named, 'prompt')} the images stand where <image 1>, ... names them; "
-                "for a family whose images always stand before the prompt: "
+                f"in {count(self.named, 'prompt')} the images stand where <image 1>, ... names "
+                "them; for a family whose images always stand before the prompt: "
                 "--set options.dataset.images_at=before"
             )
         elif self.named:

@@ -143,8 +143,8 @@ def _notes(questions: Sequence[Question]) -> Iterator[str]:
         yield f"{count(unknown, 'question')} without an answer: not scored"
     if more:
         yield (
-            f"{count(more, 'question')} with more than four options: this looks like Video-MME-v2, which is "
-            "scored in another way"
+            f"{count(more, 'question')} with more than four options: this looks like "
+            "Video-MME-v2, which is scored in another way"
         )
 
 

@@ -9,7 +9,7 @@ from vlmlens_plugins.benchmarks.card import Prompt
 
 OPTIONS, SUBTITLE_TEXT, SUBTITLED = "options", "subtitle_text", "subtitles"
 """Attributes: options with their letters, a list in JSON; subtitles while prompts are written;
-whether the prompt is to have subtitles."""
+whether the video has some (absent where they are off)."""
 _LISTED = "This video's subtitles are listed below:"
 _BEST = (
     "Select the best answer to the following multiple-choice question based on the video{}. "
@@ -30,8 +30,8 @@ def _options(sample: Sample) -> list[str]:
 
 
 def _text(sample: Sample) -> str | None:
-    """The subtitles; None where the prompt is to have none."""
-    if not sample.attributes.get(SUBTITLED):
+    """The subtitles, "" where the video has none; None where subtitles are off."""
+    if SUBTITLED not in sample.attributes:
         return None
     return str(sample.attributes.get(SUBTITLE_TEXT) or "")
 
