@@ -92,6 +92,8 @@ def items(value: str) -> list[Any]:
     """The items of a list that is written as JSON or as Python.
 
     >>> items("['a', 'b']"), items('["a"]')
+def items_of(value: str) -> list[Any]:
+    >>> items_of("['a', 'b']"), items_of('["a"]')
     (['a', 'b'], ['a'])
     """
     found = _listed(value)
