@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlmlens_plugins.benchmarks.cdh import checks as cdh
+from vlmlens_plugins.benchmarks.chartqa import checks as chartqa
 from vlmlens_plugins.benchmarks.hallusionbench import checks as hallusionbench
 from vlmlens_plugins.benchmarks.mme import checks as mme
 
@@ -16,4 +17,8 @@ class TestMme(mme.MmeChecks):
 
 
 class TestCdh(cdh.CdhChecks):
+    pass
+
+
+class TestChartQa(chartqa.ChartQaChecks):
     pass
