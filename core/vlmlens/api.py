@@ -112,6 +112,8 @@ def run(
     max_pixels: int = MAX_PIXELS,
     background: str = "white",
     image_bits: int | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     text_only: bool = False,
     seed: int = 0,
     out: StrPath | None = None,

@@ -17,6 +17,7 @@ from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.regions import masks_in, with_masks
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Attribute, Sample, asked, check_ids
+from vlmlens.videos import Video
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._embedded import Stored
@@ -48,14 +49,15 @@ class TableOptions(Options):
     count_from: CountFrom = Field(
         "auto", description="Where labels that are positions of choices start: 0, 1 or auto."
     )
-    allow_outside: bool = Field(False, description="Accept images outside the table's folder.")
+    allow_outside: bool = Field(False, description="Accept files outside the table's folder.")
 
 
 class Table(Dataset):
     """One sample per row.
 
     Columns (all optional, but for a prompt): `id`; `image`, a path read from the table's folder or
-    the image itself (base64, bytes), or `images`, a list of them; `prompt`; `label`; `choices`, a
+    the image itself (base64, bytes), or `images`, a list of them; `video`, a path, or `frames`, the
+    list of a video's images (with their `fps`); `prompt`; `label`; `choices`, a
     list or `red|blue`; `group`; `task`; `pair` and `role`, which say that two rows are a pair.
     Where one is missing, a column of a usual name takes its place (`question` for the prompt,
     `image_path` for the image), which is noted. Every other column is an attribute. Rows without an
@@ -191,15 +193,17 @@ class _RowReader:
 
     def sample(self, row: Row) -> Sample:
         """The sample of one row, its label as it stands there."""
+        images, video = self._shown(row)
         return Sample(
             id=self._cell(row, "id", _cells.text) or f"row-{row.number:06d}",
             prompt=self._cell(row, "prompt", _cells.prompt) if self._own_prompt else "",
-            images=self._images(row),
+            images=images,
             label=self._cell(row, "label", _cells.text),
             choices=self._choices(row),
             group=self._cell(row, "group", _cells.text),
             task=self._cell(row, "task", _cells.text),
             attributes=self._attributes(row) | self._pair(row),
+            video=video,
         )
 
     def _attributes(self, row: Row) -> dict[str, Attribute]:
@@ -237,6 +241,23 @@ class _RowReader:
             cells.pop()
         return self._value(row, first, lambda _: _cells.choices(cells or None))
 
+    def _shown(self, row: Row) -> tuple[tuple[str | Image, ...], Video | None]:
+        """Images, or the frames of a video, or a video whose frames are not chosen yet."""
+        images = self._images(row)
+        given = self._cell(row, "video", _cells.video)
+        listed = given if isinstance(given, tuple) else ()
+        frames = self._cell(row, "frames", _cells.frames) or listed
+        if (given is not None and not listed) + bool(frames) + bool(images) > 1:
+            column = self._columns.known.get("frames") or self._columns.known["video"]
+            raise self._wrong(row, column, "the row has images, too, or a video and frames")
+        if frames:
+            fps = self._value(row, "fps", _cells.rate)
+            return tuple(self._image(row, each) for each in frames), Video(fps=fps)
+        if given is None or isinstance(given, tuple):
+            return images, None
+        path = given if isinstance(given, Stored) else self._path_of(row, given)
+        return (), Video(str(path))
+
     def _images(self, row: Row) -> tuple[str | Image, ...]:
         one = self._cell(row, "image", lambda value: _cells.images(value, several=False))
         several = self._cell(row, "images", lambda value: _cells.images(value, several=True))
@@ -254,8 +275,10 @@ class _RowReader:
             given = self._by_index[given]
         if isinstance(given, Stored):
             return str(given)
-        if not isinstance(given, str):
-            return given
+        return self._path_of(row, given) if isinstance(given, str) else given
+
+    def _path_of(self, row: Row, given: str) -> str:
+        """A path from the table's folder, which it must not leave."""
         path = self._root / Path(given).expanduser()
         if "\\" in given and not path.exists():
             path = self._root / given.replace("\\", "/")
