@@ -45,7 +45,7 @@ class QuestionSet:
         if style == OWN:
             return "prompts of the user's own"
         prompt = self.card.prompt(style)
-        if prompt.write is not None:
+        if prompt.write is not None and not prompt.suffix:
             return f"prompt {style!r} (a form of its own)"
         return f"prompt {style!r} ({f'suffix {prompt.suffix!r}' if prompt.suffix else 'no suffix'})"
 
