@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.abc.analysis import COLUMNS, MODEL
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.applicability import (
@@ -25,6 +26,7 @@ from vlmlens.compose.recall import Planned, key_of, recall
 from vlmlens.compose.row_check import check_named_rows
 from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
 from vlmlens.compose.usable_samples import Usable
+from vlmlens.compose.uses import used, without_missing_images
 from vlmlens.compose.video_reading import Framed, framed
 from vlmlens.errors import CompositionError, DataError
 from vlmlens.manifest import Manifest, PluginKind
@@ -65,7 +67,7 @@ class Plan:
         notes: What was guessed or translated when the spec was made, or read from images.
         image_rules: The rules of `ImageRules` that matter to these images; part of the
             fingerprint of the columns.
-        skeleton: The adapter without weights.
+        skeleton: The adapter without weights; None where nothing uses the model.
         asked: The spec as the user gave it.
         planned: What the run keeps, so that a resumed run need not check its samples again.
         recalled: Whether the samples were taken from the run in the spec's folder.
@@ -158,9 +160,7 @@ def compose(
     shell = cache(lambda: parts()[0].skeleton(parts()[1]))
     known = _read(spec, registry, adapter, data, shell, observer, trust=trust)
     spec, samples, suggests = known.spec, known.clips.samples, known.suggests
-    notes = [*notes, *chosen, *known.guesses]
-    for note in notes:
-        observer.note(note)
+    notes = _noted(observer, [*notes, *chosen, *known.guesses])
     asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
     suit = partial(
         suitable,
@@ -171,18 +171,37 @@ def compose(
         edited=bool(spec.edits),
     )
     analyses, left_out = suit(asked, samples=samples, columns=())
+    uses = used(spec, analyses, samples)
+    make_extractor = extractor_maker(spec, registry, extractor)
+    if MODEL not in uses:
+        return _without_model(
+            Plan(
+                spec=_composed(spec, {name: asked[name] for name in analyses}, data),
+                registry=registry,
+                samples=samples,
+                columns=[],
+                analyses=analyses,
+                suggested=suggests,
+                left_out=left_out,
+                estimate=estimated(spec, None, samples, []),
+                load=lambda: _opened(spec, registry, adapter, samples),
+                extractor=make_extractor,
+                notes=notes,
+                skipped=known.clips.skipped,
+                recalled=known.planned is not None,
+                asked=asked_spec,
+            ),
+            observer,
+        )
 
     adapter_class, request = parts()
     edits = opened_edits(with_whole_paths(spec), registry)
-    make_extractor = extractor_maker(spec, registry, extractor)
     _check_compile(spec)
     skeleton = shell()
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
-    on_skeleton = make_extractor(skeleton)
-    columns = on_skeleton.columns()
-    for note in stood_in(spec, columns, known.unasked):
-        notes.append(note)
-        observer.note(note)
+    on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
+    columns = [] if on_skeleton is None else on_skeleton.columns()
+    notes += _noted(observer, stood_in(spec, columns, known.unasked))
     check_storage(storage, columns)
     if known.planned is not None:
         usable = Usable.before(known.planned, samples, observer)
@@ -195,15 +214,10 @@ def compose(
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
-    _tell(observer, analyses, left_out, skeleton, samples)
+    _tell(observer, analyses, left_out)
+    _tell_costs(observer, analyses, skeleton, samples)
 
-    composed = spec.model_copy(
-        update={
-            **({"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
-            "analysis": {name: asked[name] for name in analyses},
-        }
-    )
-    composed = with_whole_paths(composed)
+    composed = _composed(spec, {name: asked[name] for name in analyses}, data)
     estimate = estimated(composed, skeleton, samples, columns)
     if must_fit:
         check_fits(estimate)
@@ -226,6 +240,35 @@ def compose(
         skeleton=skeleton,
         asked=asked_spec,
     )
+
+
+def _composed(spec: RunSpec, asked: Mapping[str, Mapping[str, Any]], data: Given | None) -> RunSpec:
+    """The spec with its data and analyses filled in."""
+    named = {"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}
+    return with_whole_paths(spec.model_copy(update={**named, "analysis": dict(asked)}))
+
+
+def _without_model(plan: Plan, observer: Observer) -> Plan:
+    """The plan of a run in which nothing uses the model: images that are not there are left out."""
+    samples, missing = without_missing_images(plan.samples)
+    _noted(observer, missing)
+    _tell(observer, plan.analyses, plan.left_out)
+    if not missing:
+        return plan
+    return replace(plan, samples=samples, notes=[*plan.notes, *missing], recalled=False)
+
+
+def _noted(observer: Observer, notes: Sequence[str]) -> list[str]:
+    for note in notes:
+        observer.note(note)
+    return list(notes)
+
+
+def _opened(
+    spec: RunSpec, registry: Registry, adapter: Manifest, samples: Sequence[Sample]
+) -> ModelAdapter:
+    """The model of a run whose analyses said that they use none."""
+    return load_model(spec, *_checked_adapter(spec, registry, adapter), samples=samples)
 
 
 @dataclass(frozen=True)
@@ -280,15 +323,20 @@ def _read(
 
 
 def _tell(
+    observer: Observer, analyses: Mapping[str, Analysis], left_out: Mapping[str, str]
+) -> None:
+    """Say which analyses are left out."""
+    for name, why in left_out.items():
+        observer.warn(f"{name} is left out: {why}")
+
+
+def _tell_costs(
     observer: Observer,
     analyses: Mapping[str, Analysis],
-    left_out: Mapping[str, str],
     skeleton: ModelAdapter,
     samples: Sequence[Sample],
 ) -> None:
-    """Say which analyses are left out, and what the others cost."""
-    for name, why in left_out.items():
-        observer.warn(f"{name} is left out: {why}")
+    """Say what the analyses cost."""
     for name, analysis in analyses.items():
         if cost := analysis.cost(skeleton, samples):
             observer.note(f"{name}: {cost}.")
@@ -390,7 +438,11 @@ def open_sites(
 def extractor_maker(
     spec: RunSpec, registry: Registry, manifest: Manifest
 ) -> Callable[[ModelAdapter], Extractor]:
-    """A function that makes the spec's extractor for a loaded model."""
-    options = registry.options(manifest, spec.options.extractor)
-    extractor_class: type[Extractor] = registry.load(manifest)
-    return lambda vlm: extractor_class(vlm, spec.sites, options)
+    """A function that makes the spec's extractor for a model; its class is loaded when called."""
+
+    def make(vlm: ModelAdapter) -> Extractor:
+        options = registry.options(manifest, spec.options.extractor)
+        extractor_class: type[Extractor] = registry.load(manifest)
+        return extractor_class(vlm, spec.sites, options)
+
+    return make

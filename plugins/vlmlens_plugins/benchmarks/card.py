@@ -60,12 +60,24 @@ class Rule:
         credit: What that is worth.
         metrics: The toolkit's, where they differ from the card's; None: the card's.
         about: Where the rule is from, and what is odd about it.
+        needs: Raises `MissingDependency` if these samples' answers cannot be read for want of a
+            package or its data; None: it needs nothing.
     """
 
     read: Read
     credit: Credit = exact
     metrics: Metrics | None = None
     about: str = ""
+    needs: Callable[[Sequence[Sample]], None] | None = None
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Whether the answers of these samples can be read, before any is written.
+
+        Raises:
+            MissingDependency: A package or its data is not installed.
+        """
+        if self.needs is not None:
+            self.needs(samples)
 
 
 @dataclass(frozen=True)

@@ -41,5 +41,16 @@ class ScenesChecks(DatasetTests):
         return ["", "photos"]
 
 
+class PolledChecks(ScenesChecks):
+    """A few pictures, asked like POPE."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"pictures": 2})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "pope"
+
+
 CHECKS = (DemoChecks,)
-DATASET_CHECKS = (ScenesChecks,)
+DATASET_CHECKS = (ScenesChecks, PolledChecks)
