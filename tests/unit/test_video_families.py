@@ -6,6 +6,7 @@ The inputs are compared with those of transformers' own video processors, which 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,26 +106,35 @@ def test_layouts_name_the_frame_of_each_row(made: Made) -> None:
         assert np.flatnonzero(moved).tolist() == chosen.tolist()
 
 
-def test_the_places_of_rows_in_a_frame_are_where_it_is_painted(made: Made) -> None:
-    """The lower left quarter of a square frame is painted; the nearest row moves most."""
+@pytest.fixture
+def local(made: Made) -> Iterator[Any]:
+    """The model with a tower whose blocks pass on what they are given: no patch sees another."""
+    tower = made.vlm.module.model.vision_tower
+    mixing = [p for name, p in tower.named_parameters() if ".layer" in name and p.dim() == 2]
+    weights = [parameter.clone() for parameter in mixing]
+    for parameter in mixing:
+        parameter.zero_()
+    yield made.vlm
+    for parameter, kept in zip(mixing, weights, strict=True):
+        parameter.copy_(kept)
+
+
+def test_the_places_of_rows_in_a_frame_are_where_it_is_painted(made: Made, local: Any) -> None:
     pixels = np.zeros((2, 32, 32, 3), np.uint8)
-    pixels[1] = 90
     painted = pixels.copy()
-    painted[1, 24:, :8] = 255
+    painted[1, 20:30, 2:12] = 255
     base = made.samples[0]
+    video = replace(base.video, frames=(0, 60))
     one, other = (
-        replace(base, images=tuple(Image.fromarray(frame) for frame in each),
-                video=replace(base.video, frames=(0, 60)))
+        replace(base, images=tuple(Image.fromarray(frame) for frame in each), video=video)
         for each in (pixels, painted)
-    )  # fmt: skip
-    layout = made.vlm.encode([one]).layouts[Axis.LLM].samples[0]
-    rows = Selector.parse("image.frame(1)").positions(layout)
-    change = _column(made.vlm, [one], "llm.block.0:in/image.frame(1)")[0]
-    change = np.abs(change - _column(made.vlm, [other], "llm.block.0:in/image.frame(1)")[0]).sum(1)
-    grid = layout.patches.take(np.arange(len(layout.patches))[-len(rows) :])
-    nearest = int(change.argmax())
-    assert (grid.row[nearest], grid.col[nearest]) == (1, 0)
-    assert np.allclose(grid.box[nearest], (0, 0.5, 0.5, 1))
+    )
+    layout = local.encode([one]).layouts[Axis.LLM].samples[0]
+    before, after = (_column(local, [each], "llm.block.0:in/image")[0] for each in (one, other))
+    (moved,) = np.flatnonzero((before != after).any(1))
+    grid = layout.patches
+    assert (grid.image[moved], grid.row[moved], grid.col[moved]) == (1, 1, 0)
+    assert np.allclose(grid.box[moved], (0, 0.5, 0.5, 1))
 
 
 def test_frames_in_the_wrong_order_are_another_input(made: Made) -> None:
