@@ -145,16 +145,15 @@ class FrameRule:
     @property
     def said(self) -> str:
         """The rule in words, for people."""
-        where = {
-            "interior": "at i*n/(k+1), i = 1 to k",
-            "start": "at i*n/k, i = 0 to k-1",
-            "middle": "at (i+1/2)*n/k, i = 0 to k-1",
-            "ends": "from the first to the last, evenly",
+        if self.count is None:
+            return f"{self.fps:g} per second, at least {self.least}, at most {self.most}"
+        k = self._number(self.most, None)
+        return {
+            "interior": f"numbers i*n/{k + 1} of n, i = 1 to {k}",
+            "start": f"numbers i*n/{k} of n, i = 0 to {k - 1}",
+            "middle": f"numbers (i+1/2)*n/{k} of n, i = 0 to {k - 1}",
+            "ends": f"{k} of n, evenly from the first to the last",
         }[self.spread]
-        if self.count is not None:
-            k = self._number(self.most, None)
-            return f"{k} of n, {where}".replace("k", str(k))
-        return f"{self.fps:g} per second, {self.least} to {self.most}, {where}"
 
     def indices(self, total: int, fps: float | None) -> tuple[int, ...]:
         """Numbers of the frames, in order.

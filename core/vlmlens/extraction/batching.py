@@ -149,8 +149,10 @@ def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
 
 def _key(sample: Sample) -> bytes:
     """What two samples with equal images have in common, and no others; it is short."""
-    images = (image if isinstance(image, str) else id(image) for image in sample.images)
-    return blake2b(repr(list(images)).encode(errors="surrogatepass"), digest_size=16).digest()
+    images = [image if isinstance(image, str) else id(image) for image in sample.images]
+    video = sample.video and sample.video.as_seen().to_dict()
+    seen = repr([images, video] if video else images)
+    return blake2b(seen.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _by_kind(samples: Sequence[Sample], numbers: Sequence[int]) -> tuple[list[int], list[int]]:
