@@ -189,6 +189,28 @@ def test_generated_text_is_that_of_transformers(made: Made) -> None:
         assert list(one.token_ids) == row[: len(one.token_ids)]
 
 
+def test_what_is_said_of_a_given_answer_is_what_was_seen_while_generating(made: Made) -> None:
+    """Positions go on in the same way, though time may have gone beyond them."""
+    sample = made.samples["wide"]
+    slow = replace(sample, video=replace(sample.video, fps=0.5))
+    batch = made.vlm.encode([slow])
+    marks = (made.vlm.image_token_id, made.vlm.video_token_id)
+    found = made.vlm.module.generate(
+        **batch.inputs, max_new_tokens=3, do_sample=False, output_logits=True,
+        return_dict_in_generate=True, suppress_tokens=[*made.vlm.special_ids, *marks],
+    )  # fmt: skip
+    ids = found.sequences[0, batch.inputs["input_ids"].shape[1] :].tolist()
+    given = made.vlm.encode([slow], answers=[ids])
+    logits = made.vlm.forward(given, logits="all").logits[0]
+    for step, seen in enumerate(found.logits):
+        assert close(seen[0], logits[step - len(ids) - 1])
+
+
+def test_samples_on_one_video_are_run_whole(made: Made) -> None:
+    sample = made.samples["even"]
+    assert made.vlm.encode_shared([[sample, replace(sample, id="2", prompt="Why?")]]) is None
+
+
 def test_a_placeholder_says_where_the_video_stands(made: Made) -> None:
     sample = made.samples["even"]
     between = replace(sample, prompt="Look: <video> What is it?")
