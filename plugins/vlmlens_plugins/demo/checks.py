@@ -41,5 +41,16 @@ class ScenesChecks(DatasetTests):
         return ["", "photos"]
 
 
+class ChartsChecks(ScenesChecks):
+    """A few of the drawn charts."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"charts": 3})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "charts"
+
+
 CHECKS = (DemoChecks,)
-DATASET_CHECKS = (ScenesChecks,)
+DATASET_CHECKS = (ScenesChecks, ChartsChecks)

@@ -47,11 +47,19 @@ class Bottleneck(Analysis):
             self._check_named(option, known)
         rules_of(known, self.options.rule)
 
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`: a model that only compares choices is given some."""
+        del columns
+        closed = skeleton.choice_scores(()) is not None
+        _check_choices(usable(samples, self.options, closed=closed)[0])
+
     def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
         """See `Analysis.cost`."""
-        del skeleton
-        known, _ = usable(samples, self.options)
-        passes = sum(1 + len(conditions(sample, self.options)) for sample in known)
+        reads = skeleton.choice_scores(()) is None
+        known, _ = usable(samples, self.options, closed=not reads)
+        passes = sum(1 + len(conditions(one, self.options, reads=reads)) for one in known)
         return f"about {passes} passes of the model"
 
     def run(self, context: AnalysisContext) -> Result:
@@ -61,12 +69,7 @@ class Bottleneck(Analysis):
         samples, left_out = usable(context.samples, self.options, closed=retrieves)
         for message in left_out:
             context.warn(message)
-        if not samples:
-            raise MissingAnnotation(
-                "bottleneck: this model only compares choices, and no sample has any.",
-                subject="choices",
-                hint="Give the data a column of choices, or choose a model that writes.",
-            )
+        _check_choices(samples)
         cases = _finite(asked(context, samples, self.options), context)
         rows = rows_by_task([case.sample for case in cases])
         tasks = {task: [cases[i] for i in own] for task, own in rows.items()}
@@ -85,7 +88,7 @@ class Bottleneck(Analysis):
     def _check_named(self, option: str, samples: Sequence[Sample]) -> None:
         """An attribute that the user names exists."""
         given = getattr(self.options, option)
-        if given == _DEFAULTS[option].default or given is None:
+        if given == _DEFAULTS[option].default:
             return
         names = (given,) if isinstance(given, str) else given
         known = sorted({name for sample in samples for name in sample.attributes})
@@ -96,6 +99,15 @@ class Bottleneck(Analysis):
                 subject=name,
                 hint=did_you_mean(name, known) or f"Known: {', '.join(known) or 'none'}.",
             )
+
+
+def _check_choices(samples: Sequence[Sample]) -> None:
+    if not samples:
+        raise MissingAnnotation(
+            "bottleneck: this model only compares choices, and no sample has any.",
+            subject="choices",
+            hint="Give the data a column of choices, or choose a model that writes.",
+        )
 
 
 def _finite(cases: Sequence[Case], context: AnalysisContext) -> list[Case]:

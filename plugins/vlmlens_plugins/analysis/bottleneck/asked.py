@@ -72,8 +72,18 @@ def text_of(sample: Sample, names: Sequence[str]) -> str:
     return next((str(value).strip() for value in values if str(value or "").strip()), "")
 
 
-def conditions(sample: Sample, options: BottleneckOptions) -> dict[str, Sample]:
-    """The question under each condition for which the sample has what is needed; images stay."""
+def conditions(
+    sample: Sample, options: BottleneckOptions, *, reads: bool = True
+) -> dict[str, Sample]:
+    """The question under each condition for which the sample has what is needed; images stay.
+
+    Args:
+        sample: The question.
+        options: Attributes and template.
+        reads: Whether the model reads texts; one that compares choices with the image does not.
+    """
+    if not reads:
+        return {IMAGE: sample, BLIND: sample}
     texts = {
         OCR: text_of(sample, options.ocr),
         SCENE: text_of(sample, options.scene),
@@ -91,10 +101,11 @@ def asked(
     context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
 ) -> list[Case]:
     """Ask the questions under all conditions, and read what each stage holds."""
-    edited = bool(context.model().active_edits)
+    vlm = context.model()
+    edited, reads = bool(vlm.active_edits), vlm.choice_scores(()) is None
     units, keys = [], []
     for i, sample in enumerate(samples):
-        for name, question in conditions(sample, options).items():
+        for name, question in conditions(sample, options, reads=reads).items():
             units.append(_unit(question, name, options, context.seed, edited=edited))
             keys.append((i, name))
     given = _given(context, units, options)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from vlmlens_plugins.analysis.bottleneck.reading import Question, StageRead, Status
-from vlmlens_plugins.analysis.bottleneck.work import IMAGE_ROWS, LAST_ROW, PROJECTOR, STAGES, TOWER
+from vlmlens_plugins.analysis.bottleneck.work import STAGES
 
 
 class Cause(StrEnum):
@@ -71,9 +71,9 @@ def lost_at(seen: Mapping[str, bool | None]) -> Attributed:
         seen: By stage, whether the fact is there; None: not known. A stage that the model does not
             have is missing.
 
-    >>> lost_at({TOWER: True, PROJECTOR: False, IMAGE_ROWS: False, LAST_ROW: False}).cause.value
+    >>> lost_at(dict(zip(STAGES, [True, False, False, False]))).cause.value
     'alignment'
-    >>> lost_at({TOWER: True, PROJECTOR: None, LAST_ROW: False}).detail
+    >>> lost_at(dict(zip(STAGES, [True, None, None, False]))).detail
     'alignment or language'
     """
     known = [seen.get(stage) for stage in STAGES]
@@ -118,7 +118,7 @@ def _there(read: StageRead, k: int) -> bool | None:
 
 
 def attributed(
-    lost: Attributed, *, prior: bool | None, reasoning: bool | None
+    lost: Attributed, *, prior: bool | None, reasoning: bool | None, derived: bool
 ) -> Attributed:
     """The cause of an error.
 
@@ -126,15 +126,17 @@ def attributed(
         lost: From `lost_at`.
         prior: Whether the image moves the answer towards the label and the blind answer outweighs
             it.
-        reasoning: Whether a description that the model understands does not help, either.
+        reasoning: Whether a description that the model understands does not help, either; None:
+            not known.
+        derived: Whether the answer is more than the fact that probes look for. Then a fact that
+            is there and is not said can lack reasoning.
     """
     if prior:
         return Attributed(Cause.PRIOR)
     if reasoning:
         return Attributed(Cause.REASONING)
+    if derived and reasoning is None and lost.cause is Cause.LANGUAGE:
+        return Attributed(Cause.UNTOLD, f"{Cause.LANGUAGE} or {Cause.REASONING}")
+    if derived and reasoning is None and lost.cause is Cause.UNTOLD:
+        return Attributed(Cause.UNTOLD, f"{lost.detail} or {Cause.REASONING}")
     return lost
-
-
-def in_order(found: Sequence[Attributed]) -> list[Cause]:
-    """The causes that occur, in the order of the enumeration."""
-    return [cause for cause in Cause if any(each.cause is cause for each in found)]

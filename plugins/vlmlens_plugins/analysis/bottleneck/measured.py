@@ -27,7 +27,7 @@ from vlmlens_plugins.analysis.bottleneck.options import (
     BottleneckOptions,
 )
 from vlmlens_plugins.analysis.bottleneck.prior import outweighed
-from vlmlens_plugins.analysis.bottleneck.reading import Question, read_questions
+from vlmlens_plugins.analysis.bottleneck.reading import Question, is_derived, read_questions
 from vlmlens_plugins.analysis.evidence.estimates import Estimate, Resampled
 
 Floats = npt.NDArray[np.float64]
@@ -117,7 +117,12 @@ def measured(
     understood = understanding(tasks, task, options, seed)
     priors = outweighed(cases, options, seed)
     found = [
-        attributed(place, prior=prior, reasoning=_reasoning(case, understood))
+        attributed(
+            place,
+            prior=prior,
+            reasoning=_reasoning(case, understood),
+            derived=is_derived(case.sample, options.fact),
+        )
         if case.wrong
         else None
         for case, place, prior in zip(cases, lost, priors, strict=True)

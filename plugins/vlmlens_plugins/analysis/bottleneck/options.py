@@ -50,10 +50,10 @@ class BottleneckOptions(Options):
         description="What replaces the image where the model is blind, and where it has the "
         "description alone; none gives it text only.",
     )
-    fact: str | None = Field(
-        None,
-        description="The attribute with what has to be seen for the answer, which probes look for "
-        "(default: the label). For questions whose answer is more than what is seen.",
+    fact: str = Field(
+        "fact",
+        description="The attribute with what has to be seen, for questions whose answer is more "
+        "than what is seen. Probes look for it; for samples without it, for the label.",
     )
     rule: str = Field(
         "strict", description="How written answers of a benchmark are read: a rule of its card."

@@ -17,9 +17,7 @@ _FEWEST = 6
 """Groups from which on an interval is taken for one."""
 
 
-def outweighed(
-    cases: Sequence[Case], options: BottleneckOptions, seed: int
-) -> list[bool | None]:
+def outweighed(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> list[bool | None]:
     """Per case: whether the blind answer outweighs what the image says; None: not known.
 
     It does where the answer is wrong and the blind one is the same, and the log-odds of the label

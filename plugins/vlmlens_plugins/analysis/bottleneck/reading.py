@@ -72,7 +72,7 @@ class Question:
     """Samples that ask for the same, so that the image alone decides between their facts.
 
     Args:
-        name: The prompt, or the attribute with the fact.
+        name: The prompt.
         rows: Numbers of the samples among the task's.
         probed: Which of these places in `rows` are probed: those of facts that are no rarities.
         stages: What is read, by stage; none where nothing is probed.
@@ -86,9 +86,7 @@ class Question:
     why_not: str = ""
 
 
-def read_questions(
-    cases: Sequence[Case], options: BottleneckOptions, seed: int
-) -> list[Question]:
+def read_questions(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> list[Question]:
     """The questions of a task, probed where there are enough samples.
 
     Args:
@@ -98,14 +96,19 @@ def read_questions(
     """
     rows: dict[str, list[int]] = {}
     for i, case in enumerate(cases):
-        rows.setdefault(options.fact or case.sample.prompt, []).append(i)
+        rows.setdefault(case.sample.prompt, []).append(i)
     return [_read(name, own, cases, options, seed) for name, own in rows.items()]
 
 
-def fact_of(sample: Sample, fact: str | None) -> str | None:
-    """What has to be seen: an attribute, or the label."""
-    value = sample.label if fact is None else sample.attributes.get(fact)
-    return None if value is None else str(value)
+def fact_of(sample: Sample, name: str) -> str:
+    """What has to be seen: the attribute, or the label."""
+    value = sample.attributes.get(name)
+    return str(sample.label if value is None else value)
+
+
+def is_derived(sample: Sample, name: str) -> bool:
+    """Whether the answer is more than what has to be seen."""
+    return sample.attributes.get(name) is not None
 
 
 def _read(
@@ -114,14 +117,14 @@ def _read(
     if not options.charts and not any(cases[i].wrong for i in rows):
         return Question(name, tuple(rows), why_not="no answer is wrong")
     facts = [fact_of(cases[i].sample, options.fact) for i in rows]
-    counts = Counter(fact for fact in facts if fact is not None)
+    counts = Counter(facts)
     kept = {fact for fact, times in counts.items() if times >= options.min_class}
     if len(kept) < 2:
         why = f"fewer than two answers have {options.min_class} samples"
         return Question(name, tuple(rows), why_not=why)
     probed = tuple(k for k, fact in enumerate(facts) if fact in kept)
     own = [cases[rows[k]] for k in probed]
-    target = _target(name, [case.sample for case in own], [str(facts[k]) for k in probed])
+    target = _target(name, [case.sample for case in own], [facts[k] for k in probed])
     try:
         split = _split(target, options.folds, seed)
     except MissingAnnotation:

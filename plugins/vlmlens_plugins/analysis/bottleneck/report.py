@@ -200,9 +200,9 @@ def _notes(found: Sequence[Measured], options: BottleneckOptions) -> Iterator[st
         "there at all earlier ones."
     )
     yield (
-        "Probes are linear, on the mean over image rows or on the last row. They look for "
-        f"{'the label' if options.fact is None else repr(options.fact)}. Where that is more than "
-        "what is seen, eye can stand for reasoning that no description shows."
+        "Probes are linear, on the mean over image rows or on the last row. They look for the "
+        f"attribute {options.fact!r}, or else for the label. Where the label is more than what is "
+        "seen, and that attribute does not say what, eye can stand for reasoning."
     )
     if any(len(one.questions) > 1 for one in found):
         yield (

@@ -16,9 +16,7 @@ from vlmlens_plugins.analysis.bottleneck.reading import Question, StageRead
 from vlmlens_plugins.analysis.evidence.estimates import Estimate
 
 
-def tables(
-    found: Sequence[Measured], charts: Mapping[str, Sequence[Bottlenecks]]
-) -> list[Table]:
+def tables(found: Sequence[Measured], charts: Mapping[str, Sequence[Bottlenecks]]) -> list[Table]:
     """Causes by task; conditions; stages of each question; samples; the bottlenecks of charts."""
     made = [
         table("bottleneck-tasks", "Tasks", [_task(one) for one in found], ["task"]),
