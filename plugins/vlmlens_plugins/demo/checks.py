@@ -45,6 +45,9 @@ class PolledChecks(ScenesChecks):
     """A few pictures, asked like POPE."""
 
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({"pictures": 2})
+class ChartsChecks(ScenesChecks):
+    """A few of the drawn charts."""
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"charts": 3})
 
     def source(self, folder: Path) -> str:
         """See `DatasetTests.source`."""
@@ -54,3 +57,5 @@ class PolledChecks(ScenesChecks):
 
 CHECKS = (DemoChecks,)
 DATASET_CHECKS = (ScenesChecks, PolledChecks)
+        return "charts"
+DATASET_CHECKS = (ScenesChecks, ChartsChecks)
