@@ -1,5 +1,4 @@
-"""The demo's held-out scenes, also tinted, in pairs or with captions; drawn once, in the cache."""
-"""The demo's held-out scenes, also tinted or in pairs, and its charts; drawn into the cache."""
+"""The demo's pictures with questions, pairs or captions; drawn once, into the cache folder."""
 
 from __future__ import annotations
 
@@ -43,9 +42,10 @@ class _Asked(NamedTuple):
 
 class DemoOptions(Options):
     """Options of the demo's data; each belongs to some of them."""
-    """Options of `demo:scenes`, `demo:shortcut`, `demo:pairs` and `demo:charts`."""
 
-    scenes: int = Field(600, ge=1, description="How many held-out scenes (all but demo:pairs).")
+    scenes: int = Field(
+        600, ge=1, description="How many held-out scenes (scenes, shortcut, captions)."
+    )
     tint: Tint = Field(
         "independent",
         description="The background's color: the main object's (answer), or any (demo:shortcut).",
@@ -61,7 +61,6 @@ class DemoOptions(Options):
     pictures: int = Field(
         40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
     )
-    seed: int = Field(0, ge=0, description="Seed of the scenes.")
     charts: int = Field(120, ge=1, description="How many bar charts (demo:charts).")
     seed: int = Field(0, ge=0, description="Seed of the scenes or charts.")
 
@@ -84,9 +83,8 @@ class DemoDataset(Dataset):
     tinted background. `demo:pairs` asks one question about each scene and about the same scene
     with another main object. `demo:captions` has a given caption of each scene, in which some
     objects are not there: a benchmark like CHAIR whose truth is known. `demo:pope` asks for
-    objects as the benchmark POPE does.
-    with another main object. `demo:charts` asks three questions about each bar chart, which the
-    demo model was not taught to read.
+    objects as the benchmark POPE does. `demo:charts` asks three questions about each bar chart,
+    which the demo model was not taught to read.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -133,7 +131,6 @@ class DemoDataset(Dataset):
                 subject=self.source,
                 hint=did_you_mean(self.source, _OPTIONS_OF)
                 or f"Use demo:{', demo:'.join(_OPTIONS_OF)}.",
-                or "Use demo:scenes, demo:shortcut, demo:pairs or demo:charts.",
             )
         for source, names in _OPTIONS_OF.items():
             for name in names:

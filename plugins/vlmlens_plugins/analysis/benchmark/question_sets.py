@@ -48,8 +48,6 @@ class QuestionSet:
             prompt = self.card.prompt(style)
         except SpecError:
             return f"prompt {style!r} (no style of the set)"
-        if prompt.write is not None:
-        prompt = self.card.prompt(style)
         if prompt.write is not None and not prompt.suffix:
             return f"prompt {style!r} (a form of its own)"
         return f"prompt {style!r} ({f'suffix {prompt.suffix!r}' if prompt.suffix else 'no suffix'})"
