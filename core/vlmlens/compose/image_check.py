@@ -135,7 +135,7 @@ class _Check:
             images = [seen[key_of(image)] for image in sample.images]
             for image, each in zip(sample.images, images, strict=True):
                 self.states.add(str(key_of(image)), each.state)
-            self.states.add_masks(sample)
+            self.states.add_sources(sample)
             bad = self._bad(sample, images)
             if bad is not None:
                 self.found[sample.id] = bad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
@@ -22,9 +22,10 @@ from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.compose.recall import Planned, key_of, recall
+from vlmlens.compose.recall import Planned
 from vlmlens.compose.row_check import check_named_rows
-from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
+from vlmlens.compose.run_data import read_data
+from vlmlens.compose.sample_reading import data_of, stood_in
 from vlmlens.compose.usable_samples import Usable
 from vlmlens.compose.uses import used, without_missing_images
 from vlmlens.errors import CompositionError
@@ -62,7 +63,7 @@ class Plan:
         estimate: How much it will store.
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
-        skipped: Samples that were left out because their images cannot be used.
+        skipped: Samples that were left out because their images or videos cannot be used.
         notes: What was guessed or translated when the spec was made, or read from images.
         image_rules: The rules of `ImageRules` that matter to these images; part of the
             fingerprint of the columns.
@@ -142,6 +143,7 @@ def compose(
         VlmlensError: A lifecycle plugin refuses the run.
         DataError: Samples are missing, malformed, or lack something that an analysis needs.
         ImageError: Images cannot be used, and `on_bad_sample` is "stop". The error lists them.
+        VideoError: The same of videos.
         SiteError: A site pattern matches nothing.
         CompositionError: The parts do not fit together.
         StoreFull: The columns do not fit on the disk.
@@ -154,17 +156,13 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    key = key_of(spec, adapter, registry) if data is None else None
-    recalled = recall(spec, key, registry)
-    if recalled is not None:
-        planned, samples = recalled
-        suggests, guesses, unasked = planned.suggested, planned.guesses, None
-    else:
-        spec, (suggests, samples, guesses), unasked = samples_for(
-            spec, adapter, registry, data, trust
-        )
-    notes = _noted(observer, [*notes, *chosen, *guesses])
-    asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
+    parts = cache(partial(_checked_adapter, spec, registry, adapter))
+    shell = cache(lambda: parts()[0].skeleton(parts()[1]))
+    asking = partial(_asked, extractor if analyse else None)
+    known = read_data(spec, registry, adapter, data, asking, shell, observer, trust=trust)
+    spec, samples, suggests = known.spec, known.clips.samples, known.suggests
+    notes = _noted(observer, [*notes, *chosen, *known.guesses])
+    asked = asking(spec, suggests)
     suit = partial(
         suitable,
         registry,
@@ -190,26 +188,26 @@ def compose(
                 load=lambda: _opened(spec, registry, adapter, samples),
                 extractor=make_extractor,
                 notes=notes,
-                recalled=recalled is not None,
+                skipped=known.clips.skipped,
+                recalled=known.planned is not None,
                 asked=asked_spec,
             ),
             observer,
         )
 
-    adapter_class, request = _checked_adapter(spec, registry, adapter)
+    adapter_class, request = parts()
     edits = opened_edits(with_whole_paths(spec), registry)
     _check_compile(spec)
-    skeleton = adapter_class.skeleton(request)
+    skeleton = shell()
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
     columns = [] if on_skeleton is None else on_skeleton.columns()
-    notes += _noted(observer, stood_in(spec, columns, unasked))
+    notes += _noted(observer, stood_in(spec, columns, known.unasked))
     check_storage(storage, columns)
-    if recalled is not None:
-        usable = Usable.before(planned, samples, observer)
+    if known.planned is not None:
+        usable = Usable.before(known.planned, samples, observer)
     else:
-        parts = (skeleton, on_skeleton, adapter, registry, observer)
-        usable = Usable.checked(spec, samples, *parts)
+        usable = Usable.checked(spec, samples, skeleton, on_skeleton, adapter, registry, observer)
         samples = usable.samples
     _check_generation(spec, adapter, columns)
     check_edits(edits, skeleton, samples, spec.generate)
@@ -235,14 +233,19 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request, edits, samples),
         extractor=make_extractor,
-        skipped=usable.skipped,
+        skipped=[*known.clips.skipped, *usable.skipped],
         notes=[*notes, *usable.notes],
         image_rules=usable.image_rules,
-        planned=None if unasked else usable.planned(key, suggests, guesses),
-        recalled=recalled is not None,
+        planned=known.to_keep(usable),
+        recalled=known.planned is not None,
         skeleton=skeleton,
         asked=asked_spec,
     )
+
+
+def _asked(extractor: Manifest | None, spec: RunSpec, suggests: Asked) -> dict[str, dict[str, Any]]:
+    """The analyses of a run; none without an extractor's manifest, for extraction alone."""
+    return {} if extractor is None else asked_analyses(spec.analysis, suggests, extractor)
 
 
 def _composed(spec: RunSpec, asked: Mapping[str, Mapping[str, Any]], data: Given | None) -> RunSpec:

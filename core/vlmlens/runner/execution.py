@@ -334,6 +334,7 @@ def _context(
             observer.stage(name, total)
         observer.advance(done)
 
+    rails = UnitRails(job, name, batch_size)
     return AnalysisContext(
         samples=samples,
         store=store,
@@ -343,7 +344,8 @@ def _context(
         progress=progress,
         warn=job.warn,
         generated={} if job.edits else GeneratedTexts(job.run.path).generations(),
-        runner=UnitRails(job, name, batch_size),
+        runner=rails,
+        lookup=rails.known,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlmlens._display import count
 from vlmlens.abc.model_work import JSON, ModelWork, WorkUnit, keys_of
@@ -47,9 +47,14 @@ class UnitRails:
         """See `AnalysisContext.run_units`."""
         self._job.units += len(units)
         engine = self._job.engine
+        model = described(self._job) if engine else {}
+        if not model:
+            vlm, spec = self._job.model(), self._job.run.spec
+            model = said_of(vlm.describe(), type(vlm), spec)
+        keys = keys_of(work, units, model)
+        batches = cut(units, keys, self._batch_size)
         with unit_results(self._job.run.path) as kept:
-            model, keys, known = self._known(work, units, kept)
-            batches = cut(units, keys, self._batch_size)
+            known = {} if kept is None else self._read(kept, keys)
             todo = left_over(batches, keys, known)
             self._tell(todo, len(known))
             keep = (lambda new: None) if kept is None else kept.add
@@ -63,27 +68,19 @@ class UnitRails:
                 engine.run(SpreadUnits(self._job, work, model, handed))
             return gathered.all()
 
-    def _known(
-        self, work: ModelWork, units: Sequence[WorkUnit], kept: UnitResults | None
-    ) -> tuple[dict[str, Any], list[bytes], dict[bytes, JSON]]:
-        """The model, the units' keys, and what is known of them.
-
-        If the run says which model it has, and all results of that one are known, it is not loaded.
-        """
+    def known(self, work: ModelWork, units: Sequence[WorkUnit]) -> list[JSON] | None:
+        """See `AnalysisContext.known_units`."""
         model = described(self._job)
-        keys: list[bytes] = []
-        known: dict[bytes, JSON] = {}
-        if model:
-            keys = keys_of(work, units, model)
-            known = {} if kept is None else self._read(kept, keys)
-            if self._job.engine or len(known) == len(set(keys)):
-                return model, keys, known
-        vlm, spec = self._job.model(), self._job.run.spec
-        loaded = said_of(vlm.describe(), type(vlm), spec)
-        if loaded == model:
-            return model, keys, known
-        keys = keys_of(work, units, loaded)
-        return loaded, keys, {} if kept is None else self._read(kept, keys)
+        if not model:
+            return None
+        keys = keys_of(work, units, model)
+        with unit_results(self._job.run.path) as kept:
+            found = {} if kept is None else self._read(kept, keys)
+        if len(found) < len(set(keys)):
+            return None
+        self._job.units += len(units)
+        self._tell((), len(found))
+        return [found[key] for key in keys]
 
     def _run_here(self, work: ModelWork, handed: Sequence[tuple[UnitLease, Take]]) -> None:
         """Run leases in this process."""

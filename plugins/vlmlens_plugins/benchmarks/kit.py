@@ -16,7 +16,18 @@ from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, STYLE
 from vlmlens_plugins.benchmarks.card import Card, Rule
 from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored
 
-_ODD = ("", " ", "\n", "Yes", "no.", "(B)", "12 %", "\u00e9\u2603\U0001f600", "A" * 5_000, "\x00")
+_ODD = (
+    "",
+    " ",
+    "\n",
+    "Yes",
+    "no.",
+    "(B)",
+    "12 %",
+    "\u00e9\u2603\U0001f600",
+    "A" * 5_000,
+    "9" * 5_000,
+)
 """Answers that every rule must survive."""
 
 

@@ -31,9 +31,14 @@ def write_answers(folder: Path, found: Sequence[Scored]) -> Path:
 def _lines(found: Scored) -> Iterator[dict[str, Any]]:
     answered, whole = found.answered, found.whole
     for i, (sample, answer) in enumerate(zip(whole.samples, whole.answers, strict=True)):
-        told = {"id": sample.id, "text": answer.text, "parsed": answer.said, "right": answer.credit}
-        yield told if answered.blind is None else {**told, "blind": answered.blind[i]}
+        said = {"id": sample.id, "text": answer.text, "parsed": answer.said, "right": answer.credit}
+        yield said if answered.blind is None else {**said, "blind": answered.blind[i]}
 
 
-def _line(told: dict[str, Any]) -> bytes:
-    return json.dumps(told).encode() + b"\n"
+def _line(said: dict[str, Any]) -> bytes:
+    """One line; half a surrogate pair, which is no text, becomes a question mark."""
+    whole = {
+        name: value.encode(errors="replace").decode() if isinstance(value, str) else value
+        for name, value in said.items()
+    }
+    return json.dumps(whole).encode() + b"\n"

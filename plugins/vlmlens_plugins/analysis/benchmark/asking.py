@@ -110,7 +110,10 @@ class _Lot:
 
     def answered(self, progress: Progress) -> Answered:
         """The answers; asks the model for those that the run does not have."""
-        results = self._context.run_units(self._work(), self.units, progress=progress)
+        work = self._work()
+        results = self._context.known_units(work, self.units)
+        if results is None:
+            results = self._context.run_units(work, self.units, progress=progress)
         samples, blank = self._asked.samples, self._options.blank
         blind = results[len(samples) :]
         return Answered(
@@ -172,7 +175,7 @@ def most_probable(choices: Sequence[str], logs: Sequence[float]) -> str:
         choices: The choices.
         logs: The log-probability of every spelling of every choice, in order.
 
-    >>> most_probable(["yes", "no"], np.log([0.3, 0.3, 0.4, 0.0001]))
+    >>> most_probable(["yes", "no"], [-1.2, -1.2, -0.9, -9.0])
     'yes'
     """
     rest = iter(logs)

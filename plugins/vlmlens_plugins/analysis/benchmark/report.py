@@ -78,12 +78,9 @@ class Scored:
 
 
 def findings(found: Scored) -> list[Finding]:
-    """The score first, then tasks, the setting, the parsers, and what was published."""
+    """The score first, with its setting; then the parsers, tasks, and what was published."""
     first, *tasks = [_finding(found, score) for score in found.scores]
-    setting = Finding(
-        sentence(f"{found.card.title} was scored so: {found.setting}"), subject=found.card.title
-    )
-    return [first, setting, *_parsers(found), *tasks, *_published(found)]
+    return [first, *_parsers(found), *tasks, *_published(found)]
 
 
 def _finding(found: Scored, score: Score) -> Finding:
@@ -134,7 +131,8 @@ def _parsers(found: Scored) -> list[Finding]:
     if not others:
         return []
     said = ", ".join(
-        f"{each.parser} {number(found.card, each.headline, each.scores[each.headline])} "
+        f"{each.parser} {'' if each.headline == chosen.headline else f'{each.headline} '}"
+        f"{number(found.card, each.headline, each.scores[each.headline])} "
         f"({len(each.differs)} read otherwise, {each.unparsed} unparsed)"
         for each in others
     )

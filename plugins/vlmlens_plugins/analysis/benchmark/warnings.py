@@ -63,7 +63,8 @@ def _unparsed(found: Scored) -> Iterator[str]:
     rows, texts = found.whole.unparsed, found.answered.texts
     if len(rows) <= _UNPARSED * len(texts):
         return
-    some = ", ".join(quoted(texts[i], 60) for i in rows[:_EXAMPLES])
+    distinct = dict.fromkeys(texts[i] for i in rows)
+    some = ", ".join(quoted(text, 60) for text in list(distinct)[:_EXAMPLES])
     share = len(rows) / len(texts)
     yield (
         f"{found.card.title}: {len(rows):,} of {len(texts):,} answers ({share:.1%}) cannot be read "
