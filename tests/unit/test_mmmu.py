@@ -188,17 +188,17 @@ def test_the_authors_answers_are_joined_by_id(tmp_path: Path) -> None:
     }
     answers = tmp_path / "answer_dict_val.json"
     answers.write_text(json.dumps(right))
-    samples, notes = told(path, answers=str(answers))
+    samples, notes = told(path, answer_key=str(answers))
     assert [s.label for s in samples] == ["A", "7"]
     assert json.loads(str(samples[1].attributes["answers"])) == ["7", "VII"]
     assert "joined by id" in notes
     del right["validation_Art_Theory_1"]
     answers.write_text(json.dumps(right))
     with pytest.raises(DataError, match="none for 'validation_Art_Theory_1'"):
-        read(path, answers=str(answers))
+        read(path, answer_key=str(answers))
     answers.write_text("[1]")
     with pytest.raises(DataError, match="no file of MMMU's answers"):
-        read(path, answers=str(answers))
+        read(path, answer_key=str(answers))
 
 
 def test_the_test_split_has_no_answers(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Placeholders:
         mark: How an image is written between words; None: it always stands before the prompt.
         end: White space that the template puts behind an image.
         front: Whether placeholders before all words mean the same as none.
+        noun: What they stand for.
     """
 
     pattern: re.Pattern[str]
@@ -49,6 +50,7 @@ class Placeholders:
     mark: str | None
     end: str = ""
     front: bool = True
+    noun: str = "image"
 
     def asked(self, prompt: str, images: int) -> Asked:
         """A prompt with that many images; if there is none, placeholders are left out."""
@@ -63,21 +65,24 @@ class Placeholders:
         head = re.match(rf"(?:\s*(?:{self.pattern.pattern}))+", prompt)
         if self.front and head and len(self.pattern.findall(head[0])) == images:
             text = prompt[head.end() :].removeprefix(self.end)
-            note = "is left out: the image stands before the prompt anyway"
+            note = f"is left out: the {self.noun} stands before the prompt anyway"
             return Asked(text, note=f"{_named(found[0])} {note}")
         if self.mark is None:
-            said = "stands between words, but images of this family always stand before the prompt"
+            said = "stands between words, but {}s of this family always stand before the prompt"
+            said = said.format(self.noun)
             return Asked(rest, problem=f"{_named(repr(found[0]))} {said}")
         mark = self.mark
         text = self.pattern.sub(lambda _: mark, prompt)
-        return Asked(text, between=True, note=f"{_named(found[0])} is where the image stands")
+        said = f"{_named(found[0])} is where the {self.noun} stands"
+        return Asked(text, between=True, note=said)
 
     def mismatch(self, prompt: str, images: int) -> str:
         """The problem if a prompt has placeholders, and not one per image."""
         found = self.pattern.findall(prompt)
         if not found or len(found) == images:
             return ""
-        return f"the prompt has {len(found)} {_named(found[0])}, the sample {_count(images)}"
+        has = f"{len(found)} {_named(found[0])}"
+        return f"the prompt has {has}, the sample {_count(images, self.noun)}"
 
     def in_answer(self, text: str) -> str | None:
         """The placeholder, or another token for images, in a choice or a label."""
@@ -102,5 +107,5 @@ def _named(placeholder: str) -> str:
     return "the mark of an image (U+FFFC)" if IMAGE_MARK in placeholder else placeholder
 
 
-def _count(images: int) -> str:
-    return "no image" if not images else f"{images} image{'s' * (images > 1)}"
+def _count(images: int, noun: str) -> str:
+    return f"no {noun}" if not images else f"{images} {noun}{'s' * (images > 1)}"

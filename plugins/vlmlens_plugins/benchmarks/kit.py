@@ -8,14 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from vlmlens.errors import MissingDependency
 from vlmlens.samples import Sample
 from vlmlens.testing import DatasetTests
 from vlmlens.testing._checks import expect
 from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, STYLE
-from vlmlens_plugins.benchmarks.card import Card
+from vlmlens_plugins.benchmarks.card import Card, Rule
 from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored
 
-_ODD = ("", " ", "\n", "Yes", "no.", "(B)", "12 %", "\u00e9\u2603\U0001f600", "A" * 5_000, "\x00")
+_ODD = (
+    "",
+    " ",
+    "\n",
+    "Yes",
+    "no.",
+    "(B)",
+    "12 %",
+    "\u00e9\u2603\U0001f600",
+    "A" * 5_000,
+    "9" * 5_000,
+)
 """Answers that every rule must survive."""
 
 
@@ -41,7 +53,7 @@ class BenchmarkChecks(DatasetTests):
     def check_right_answers_are_right(self, folder: Path) -> None:
         """The label, given as an answer, is right by the rules strict and official."""
         samples = [sample for sample in self._own(folder) if sample.label is not None]
-        texts = [str(sample.label) for sample in samples]
+        texts = [self.answer(str(sample.label)) for sample in samples]
         for name in ("strict", "official"):
             answers = answered(texts, samples, self._card.rule(name))
             wrong = [
@@ -55,6 +67,8 @@ class BenchmarkChecks(DatasetTests):
         """No rule fails on any text; it says nothing or a text, and credit is from 0 to 1."""
         samples = self._own(folder)
         for name, rule in self._card.rules.items():
+            if not _can_read(rule, samples):
+                continue
             for text in _ODD:
                 for answer in answered([text] * len(samples), samples, rule):
                     said = answer.said
@@ -89,6 +103,10 @@ class BenchmarkChecks(DatasetTests):
                 told = sample.attributes.get(STYLE)
                 expect(told == style, f"{sample.id}: asked in the style {style}, told {told}")
 
+    def answer(self, label: str) -> str:
+        """A label as a model would write it; override it if the rules want another spelling."""
+        return label
+
     @property
     def _card(self) -> Card:
         card: Any = self.plugin.card
@@ -99,3 +117,12 @@ class BenchmarkChecks(DatasetTests):
     def _own(self, folder: Path) -> Sequence[Sample]:
         """The samples with their own questions."""
         return self.read(self._source(folder), folder, ())
+
+
+def _can_read(rule: Rule, samples: Sequence[Sample]) -> bool:
+    """Whether what a rule needs is installed."""
+    try:
+        rule.check(samples)
+    except MissingDependency:
+        return False
+    return True

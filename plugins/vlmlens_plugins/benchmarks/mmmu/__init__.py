@@ -34,7 +34,7 @@ __all__ = ["Mmmu", "MmmuOptions"]
 class MmmuOptions(BenchmarkOptions):
     """Options of MMMU."""
 
-    answers: str | None = Field(
+    answer_key: str | None = Field(
         None, description="The authors' answer_dict_val.json; its answers replace the rows' own."
     )
     images_at: Literal["named", "before"] = Field(
@@ -68,11 +68,11 @@ class Mmmu(Benchmark):
         root = ImageRoot(
             options.images, default_root(self.source), allow_outside=options.allow_outside
         )
-        official = _official(options.answers) if options.answers else None
+        official = _official(options.answer_key) if options.answer_key else None
         samples = SampleTable(samples_of(subjects, root, official))
         notes = list(_notes(samples))
         if official is not None:
-            notes.append(f"the answers are those of {options.answers}, joined by id")
+            notes.append(f"the answers are those of {options.answer_key}, joined by id")
         known = subjects[0].rows.digest if len(subjects) == 1 else ""
         said = tuple(f"{CARD.title}: {note}." for note in notes)
         return Found(samples, form, _edition(samples), known, said)
