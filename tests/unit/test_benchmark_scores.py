@@ -32,7 +32,7 @@ def confusion() -> tuple[list[str], list[str]]:
     return [pairs[i][0] for i in order], [pairs[i][1] for i in order]
 
 
-def values(result: Result, task: str = "all samples") -> dict[str, float]:
+def values(result: Result, task: str = "all samples") -> dict[str, Any]:
     table = result.table("benchmark-scores")
     names = table.columns["metric"]
     return {

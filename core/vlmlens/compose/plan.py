@@ -22,13 +22,13 @@ from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.compose.recall import Planned, key_of, recall
+from vlmlens.compose.recall import Planned
 from vlmlens.compose.row_check import check_named_rows
-from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
+from vlmlens.compose.run_data import read_data
+from vlmlens.compose.sample_reading import data_of, stood_in
 from vlmlens.compose.usable_samples import Usable
 from vlmlens.compose.uses import used, without_missing_images
-from vlmlens.compose.video_reading import Framed, framed
-from vlmlens.errors import CompositionError, DataError
+from vlmlens.errors import CompositionError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.trust import with_whole_paths
 from vlmlens.sample_table import SampleTable
@@ -158,10 +158,11 @@ def compose(
     registry.options(storage, spec.options.storage)
     parts = cache(partial(_checked_adapter, spec, registry, adapter))
     shell = cache(lambda: parts()[0].skeleton(parts()[1]))
-    known = _read(spec, registry, adapter, data, shell, observer, trust=trust)
+    asking = partial(_asked, extractor if analyse else None)
+    known = read_data(spec, registry, adapter, data, asking, shell, observer, trust=trust)
     spec, samples, suggests = known.spec, known.clips.samples, known.suggests
     notes = _noted(observer, [*notes, *chosen, *known.guesses])
-    asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
+    asked = asking(spec, suggests)
     suit = partial(
         suitable,
         registry,
@@ -242,6 +243,11 @@ def compose(
     )
 
 
+def _asked(extractor: Manifest | None, spec: RunSpec, suggests: Asked) -> dict[str, dict[str, Any]]:
+    """The analyses of a run; none without an extractor's manifest, for extraction alone."""
+    return {} if extractor is None else asked_analyses(spec.analysis, suggests, extractor)
+
+
 def _composed(spec: RunSpec, asked: Mapping[str, Mapping[str, Any]], data: Given | None) -> RunSpec:
     """The spec with its data and analyses filled in."""
     named = {"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}
@@ -269,57 +275,6 @@ def _opened(
 ) -> ModelAdapter:
     """The model of a run whose analyses said that they use none."""
     return load_model(spec, *_checked_adapter(spec, registry, adapter), samples=samples)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What the data give.
-
-    Args:
-        spec: The spec, with the prompt that stands in where the data have none.
-        clips: The samples, with the frames of their videos.
-        suggests: Options of analyses that the data suggests.
-        guesses: What was guessed or noted when the data were read.
-        unasked: The error that there would be without the prompt that stands in.
-        key: Of what the samples depend on; None if it is not known.
-        planned: What the run in the spec's folder knows of them; None if they were read anew.
-    """
-
-    spec: RunSpec
-    clips: Framed
-    suggests: Asked
-    guesses: Sequence[str]
-    unasked: DataError | None = None
-    key: str | None = None
-    planned: Planned | None = None
-
-    def to_keep(self, usable: Usable) -> Planned | None:
-        """What a resumed run need not find out again; None: nothing."""
-        if self.unasked or self.clips.skipped:
-            return None
-        return usable.planned(self.key, self.suggests, self.guesses)
-
-
-def _read(
-    spec: RunSpec,
-    registry: Registry,
-    adapter: Manifest,
-    data: Given | None,
-    skeleton: Callable[[], ModelAdapter],
-    observer: Observer,
-    *,
-    trust: bool,
-) -> _Known:
-    """The samples, as the run in the spec's folder knows them, or read anew."""
-    key = key_of(spec, adapter, registry) if data is None else None
-    recalled = recall(spec, key, registry)
-    if recalled is not None:
-        planned, samples = recalled
-        clips = Framed(samples)
-        return _Known(spec, clips, planned.suggested, planned.guesses, key=key, planned=planned)
-    spec, (suggests, samples, guesses), unasked = samples_for(spec, adapter, registry, data, trust)
-    clips = framed(spec, samples, skeleton, observer)
-    return _Known(spec, clips, suggests, [*guesses, *clips.notes], unasked, key)
 
 
 def _tell(

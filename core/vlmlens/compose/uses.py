@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmlens.abc.analysis import COLUMNS, MODEL
+from vlmlens.compose.applicability import Asked
+from vlmlens.compose.labels import analysis_named
 from vlmlens.errors import CompositionError
 from vlmlens.sample_table import SampleTable
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
+    from vlmlens.registry import Registry
     from vlmlens.samples import Sample
     from vlmlens.spec.model import RunSpec
 
@@ -46,6 +49,31 @@ def used(
             hint="Leave the edit out, or let the model answer.",
         )
     return found
+
+
+def may_use_model(
+    spec: RunSpec, asked: Asked, registry: Registry, samples: Sequence[Sample]
+) -> bool:
+    """Whether a run may have the model. Nothing is checked, so that samples may be incomplete.
+
+    Args:
+        spec: What the user asked for.
+        asked: Analyses with their options.
+        registry: The installed plugins.
+        samples: The run's samples.
+
+    Raises:
+        PluginError: There is no such analysis.
+        SpecError: It does not have such an option.
+    """
+    if not asked or _asks_to_record(spec):
+        return True
+    for name, options in asked.items():
+        manifest, _ = analysis_named(registry, name)
+        analysis: Analysis = registry.load(manifest)(registry.options(manifest, options))
+        if analysis.uses(samples):
+            return True
+    return False
 
 
 def without_missing_images(samples: SampleTable) -> tuple[SampleTable, list[str]]:

@@ -134,6 +134,8 @@ class Card:
         metrics: Over all samples.
         headline: The metric that papers quote.
         task_metrics: Over the samples of one task; None: none by task.
+        task_headline: The metric of a task that counts; "": the headline or its last part
+            ("mean_f1": f1), if tasks have that, else their first.
         units: By metric: "percent", "share", "points" or other; percent where nothing is said.
         lower_is_better: Metrics of which less is better.
         groups: What the samples of a group share: "an image".
@@ -155,6 +157,7 @@ class Card:
     metrics: Metrics
     headline: str
     task_metrics: Metrics | None = None
+    task_headline: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
     lower_is_better: frozenset[str] = frozenset()
     groups: str = "an image"

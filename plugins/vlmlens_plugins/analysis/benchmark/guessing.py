@@ -25,11 +25,13 @@ class Constant:
         text: The answer.
         answers: What the rule reads in it, per sample.
         scores: Its metrics.
+        headline: The metric by which it is the best.
     """
 
     text: str
     answers: Sequence[Answer]
     scores: dict[str, float]
+    headline: str
 
 
 def constants(card: Card, rule: Rule, samples: Sequence[Sample]) -> dict[str, list[Answer]]:
@@ -60,7 +62,7 @@ def best_constant(
         found: From `constants`, for these samples.
     """
     sign = -1 if headline in card.lower_is_better else 1
-    all_of_them = [Constant(t, a, scored(metrics, samples, a)) for t, a in found.items()]
+    all_of_them = [Constant(t, a, scored(metrics, samples, a), headline) for t, a in found.items()]
     defined = [one for one in all_of_them if one.scores[headline] == one.scores[headline]]
     return max(defined, key=lambda one: sign * one.scores[headline], default=None)
 

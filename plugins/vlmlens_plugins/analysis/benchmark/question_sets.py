@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vlmlens._display import count
-from vlmlens.errors import MissingAnnotation
+from vlmlens.errors import MissingAnnotation, SpecError
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, OWN, QUESTIONS, STYLE, card_of
 from vlmlens_plugins.benchmarks.card import Card, Rule
@@ -44,7 +44,10 @@ class QuestionSet:
             return "unknown prompts"
         if style == OWN:
             return "prompts of the user's own"
-        prompt = self.card.prompt(style)
+        try:
+            prompt = self.card.prompt(style)
+        except SpecError:
+            return f"prompt {style!r} (no style of the set)"
         if prompt.write is not None and not prompt.suffix:
             return f"prompt {style!r} (a form of its own)"
         return f"prompt {style!r} ({f'suffix {prompt.suffix!r}' if prompt.suffix else 'no suffix'})"

@@ -131,7 +131,8 @@ def _parsers(found: Scored) -> list[Finding]:
     if not others:
         return []
     said = ", ".join(
-        f"{each.parser} {number(found.card, each.headline, each.scores[each.headline])} "
+        f"{each.parser} {'' if each.headline == chosen.headline else f'{each.headline} '}"
+        f"{number(found.card, each.headline, each.scores[each.headline])} "
         f"({len(each.differs)} read otherwise, {each.unparsed} unparsed)"
         for each in others
     )

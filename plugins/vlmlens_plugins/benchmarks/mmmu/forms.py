@@ -181,7 +181,7 @@ def _options(row: Row, source: Source) -> tuple[str, ...]:
     given: Any = row.cells.get("options")
     try:
         if isinstance(given, str):
-            given = _cells.items(given)
+            given = _cells.items_of(given)
         return tuple("" if item is None else str(item) for item in given or ())
     except (_cells.CellError, TypeError) as error:
         raise missing(row, "options", "a list of options", source) from error
@@ -191,7 +191,7 @@ def _answers(given: Any, *, closed: bool) -> tuple[str, ...]:
     """The right answers of a cell: () of "?", several where it holds the text of a list."""
     if isinstance(given, str) and not closed and given.strip().startswith("["):
         try:
-            return tuple(str(item) for item in _cells.items(given))
+            return tuple(str(item) for item in _cells.items_of(given))
         except _cells.CellError:
             return (given.strip(),)
     if isinstance(given, list):
@@ -203,7 +203,7 @@ def _answers(given: Any, *, closed: bool) -> tuple[str, ...]:
 def _one_of(given: Any) -> str | None:
     """The kind of image: the only item, or all of them."""
     try:
-        items = _cells.items(given) if isinstance(given, str) else given
+        items = _cells.items_of(given) if isinstance(given, str) else given
     except _cells.CellError:
         return str(given)
     return ", ".join(map(str, items)) if isinstance(items, list) else None
