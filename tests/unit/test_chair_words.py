@@ -68,7 +68,8 @@ def said(rule: str, text: str, sample: Sample) -> str | None:
         ("A dining table", "dining table", "dining table"),
         ('The dog\'s tie. (A man), "a dog"!', "dog, tie, person, dog", "dog, tie, person, dog"),
         ("There is no dog.", "dog", "dog"),
-        ("A train track", "train", ""),
+        ("A train track", "", ""),
+        ("A dog's' tie, the dogs''", "dog, tie, dog", "dog, tie, dog"),
         ("Home plate", "", ""),
         ("DOG", "dog", "dog"),
         ("Dogmatic trains of thought", "train", "train"),
@@ -118,6 +119,11 @@ def test_an_empty_caption_says_nothing(asked: Sample) -> None:
 )
 def test_singulars_are_those_of_the_original(word: str, one: str) -> None:
     assert singular(word) == one
+
+
+def test_words_that_a_treebank_parts_count_as_two() -> None:
+    assert tokens("It cannot, gonna") == ["It", "can", "not", ",", "gon", "na"]
+    assert tokens("a dog's' tie") == ["a", "dog", "'s", "'", "tie"]
 
 
 def test_tokens_are_those_of_a_treebank() -> None:

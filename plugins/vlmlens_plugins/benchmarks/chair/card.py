@@ -41,8 +41,8 @@ def _rule(reader: readers.Reader, about: str, *, nltk: bool = False) -> Rule:
 
 _COPIES = (
     "As later copies of the code read ({who}): WordNet's lemma of each token by its part of speech "
-    "(NLTK and its data are needed), then as the original, but train track is no train. The length "
-    "counts tokens, stops and commas too."
+    "(NLTK and its data are needed), then as the original. The length counts tokens, stops and "
+    "commas too."
 )
 _REFERENCE = "512 tokens, the bare question; another draw of 500 images"
 

@@ -12,7 +12,7 @@ from typing import Any
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import _nltk
-from vlmlens_plugins.benchmarks.chair.tables import LATER, Table, key_of, table
+from vlmlens_plugins.benchmarks.chair.tables import Table, key_of, table
 from vlmlens_plugins.benchmarks.chair.words import joined, objects_among, singular, tokens
 
 OBJECTS, INSTANCES, REFERENCES = "objects", "instances", "references"
@@ -107,8 +107,7 @@ def _original(text: str, known: Table) -> Named:
 
 def _lemmatized(text: str, known: Table) -> Named:
     """As copies of the code do: by WordNet's lemma of each token, by its part of speech."""
-    pairs = {**known.joined, **LATER}
-    words = joined(list(_lemmas(_nltk.tagged(text.lower()))), pairs)
+    words = joined(list(_lemmas(_nltk.tagged(text.lower()))), known.joined)
     return tuple(objects_among(words, known.objects)), len(words)
 
 

@@ -27,9 +27,8 @@ _TWO_WORDS = (
     "stop light", "fire hydrant", "stop sign", "parking meter", "suit case", "sports ball",
     "baseball bat", "baseball glove", "tennis racket", "wine glass", "hot dog", "cell phone",
     "mobile phone", "teddy bear", "hair drier", "potted plant", "laptop computer", "home plate",
+    "train track",
 )  # fmt: skip
-LATER = {"train track": "train track"}
-"""Two words that later copies of the code join, and the original does not."""
 
 
 def _joined() -> dict[str, str]:
@@ -139,7 +138,7 @@ def _qualified(names: ObjectNames) -> ObjectNames:
     """With the pairs of words that mean an object of the table, or none."""
     synonyms = {name: list(more) for name, more in names.synonyms.items()}
     others = list(names.others)
-    for pair, word in {**JOINED, **LATER}.items():
+    for pair, word in JOINED.items():
         known, name = names.object_of(pair), names.object_of(word)
         if known is None and name is not None:
             synonyms[name].append(pair)

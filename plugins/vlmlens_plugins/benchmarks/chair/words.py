@@ -11,9 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-_PART = re.compile(r"(\.\.+|--+|[][(){}<>;@#$%&?!*\"`\u00ab\u00bb\u2018-\u201e\u2026]|[:,](?!\d))")
+_PART = re.compile(
+    r"(\.\.+|--+|''|[][(){}<>;@#$%&?!*\"`\u00ab\u00bb\u2018-\u201e\u2026]|[:,](?!\d))"
+)
 _STOP = re.compile(r"(?<=[^.])\.(?=[])}>\"'\u00bb\u201d\u2019]*$)")
-_ENDING = re.compile(r"(?<=[^' ])('s|'m|'d|'ll|'re|'ve|n't|')$")
+_ENDING = re.compile(r"(?<=[^' ])('s|'m|'d|'ll|'re|'ve|n't|')(?= |$)")
+_MERGED = re.compile(r"\b(can)(not)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b", re.IGNORECASE)
 _IRREGULAR = {
     "children": "child", "people": "person", "men": "man", "geese": "goose", "oxen": "ox",
     "feet": "foot", "teeth": "tooth", "leaves": "leaf", "loaves": "loaf", "moves": "move",
@@ -42,20 +45,25 @@ def tokens(text: str) -> list[str]:
     """The tokens of a text, as NLTK's word tokenizer gives them for names of objects.
 
     Words with a hyphen or a slash stay whole. A stop at the end of a word is a token of its own,
-    also after an abbreviation, of which NLTK's data keeps some.
+    also after an abbreviation, of which NLTK's data keeps some. An opening single quote stays with
+    its word; recent versions of NLTK part it.
 
     >>> tokens("A dog's bowl, two cats.")
     ['A', 'dog', "'s", 'bowl', ',', 'two', 'cats', '.']
     """
     found: list[str] = []
-    for chunk in text.split():
+    for chunk in _MERGED.sub(_apart, text).split():
         if chunk.isalnum():
             found.append(chunk)
             continue
         for part in _PART.split(_STOP.sub(" .", chunk)):
             for word in part.split():
-                found += _ENDING.sub(r" \1", word).split()
+                found += _ENDING.sub(r" \1", _ENDING.sub(r" \1", word)).split()
     return found
+
+
+def _apart(found: re.Match[str]) -> str:
+    return " ".join(filter(None, found.groups()))
 
 
 @lru_cache(maxsize=65_536)
