@@ -113,5 +113,7 @@ CARD = Card(
         "In 14 captions a truth is listed twice; the second can never be covered.",
         "The authors' script evaluates metrics.txt as code; it is not read here.",
         "The paper divides cog by the objects of the caption; the script by the listed words.",
+        "lmms-eval adds 0.001 to each denominator once per caption, where the authors' script adds "
+        "it once: its hal is at least 0.1. Here the rule lmms-eval adds nothing.",
     ),
 )

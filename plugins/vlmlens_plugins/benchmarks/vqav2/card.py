@@ -30,6 +30,8 @@ CARD = Card(
         "and other copies always do. Where all ten people said the same, 'Yes.' is wrong for one "
         "and right for the other.",
         "The answers of people hold typing errors, and 'none' counts as 0.",
+        "An empty answer is unparsed here, and worth 0. Both evaluations give it credit where "
+        "answers of people vanish when they are made alike ('the', '?').",
     ),
     references=(
         Reference(
