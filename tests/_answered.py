@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, Options
+from vlmlens.abc.analysis import UnitRunner
 from vlmlens.results import Result, Table
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.benchmark import BenchmarkScores
@@ -85,14 +86,21 @@ def no_model() -> ModelAdapter:
     raise AssertionError("the model is not needed")
 
 
-def score(samples: Sequence[Sample], folder: Path | None = None, **options: Any) -> Result:
-    """The result of the analysis, without a model."""
+def score(
+    samples: Sequence[Sample],
+    folder: Path | None = None,
+    runner: UnitRunner | None = None,
+    **options: Any,
+) -> Result:
+    """The result of the analysis, without a model; `runner` answers in its stead."""
     analysis = BenchmarkScores(BenchmarkScoreOptions(**{"draws": 200, **options}))
     analysis.check(samples, [])
     forget("benchmark")
     heard: list[str] = []
     with MemoryStore.open("benchmark", mode="a", options=Options()) as store:
-        context = AnalysisContext(samples, store, no_model, warn=heard.append, folder=folder)
+        context = AnalysisContext(
+            samples, store, no_model, warn=heard.append, folder=folder, runner=runner
+        )
         found = analysis.run(context)
     assert heard == list(found.warnings)
     return found

@@ -110,6 +110,7 @@ def test_constant_answers(full: list[Sample]) -> None:
     assert yes["qa_rpd"] == pytest.approx(296 / 298)
     assert no["qa_rpd"] == pytest.approx(-296 / 2)
     assert yes["qa_ccr"] == no["qa_ccr"] == 1.0, "always, if every answer is read"
+    assert yes["both"] == yes["qa_both"] == no["choice_both"] == 0.0
     assert score(full, "perhaps")["qa_ccr"] == 0.0
     assert math.isnan(score(full, "perhaps")["qa_rpd"])
     for letter in "ABCD":
@@ -157,6 +158,8 @@ def test_planted_counts_reach_the_published_figures(full: list[Sample]) -> None:
     assert round(found["choice_cf_acc"], 2) == 46.0
     assert round(found["choice_ccr"], 3) == 0.846
     assert round(found["choice_rpd"], 3) == 0.504
+    assert found["choice_both"] == 46.0, "both are right where the odd picture is"
+    assert found["both"] == 23.0
     assert score(full, texts, "strict") == found
     drawn = intervals(CARD.metrics, full, answered(texts, full, CARD.rule("official")), draws=100,
                       rng=np.random.default_rng(0))  # fmt: skip
@@ -164,12 +167,12 @@ def test_planted_counts_reach_the_published_figures(full: list[Sample]) -> None:
     assert low < 0.846 < high
 
 
-def test_metrics_by_task_are_the_plain_five(full: list[Sample]) -> None:
+def test_metrics_by_task(full: list[Sample]) -> None:
     assert CARD.task_metrics is not None
     own = [sample for sample in full if sample.task == "attribute/qa"]
     found = scored(CARD.task_metrics, own, answered(["yes"] * 200, own, CARD.rule("official")))
     assert found == pytest.approx(
-        {"cs_acc": 98.0, "cf_acc": 2.0, "cfad": 96.0, "ccr": 1.0, "rpd": 96 / 98}
+        {"both": 0.0, "cs_acc": 98.0, "cf_acc": 2.0, "cfad": 96.0, "ccr": 1.0, "rpd": 96 / 98}
     )
 
 

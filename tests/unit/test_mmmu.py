@@ -120,7 +120,7 @@ def test_hub_columns_in_a_parquet_file(tmp_path: Path) -> None:
     assert json.loads(str(known["options"])) == ["red", "it's blue"]
     assert json.loads(str(samples[4].attributes["answers"])) == ["$MgS$", "MgS"]
     assert known["benchmark"] == "mmmu"
-    assert "validation 5: 5 questions of 1 subjects, 3 with options" in notes
+    assert "validation 5: 5 questions of 1 subject, 3 with options" in notes
     assert "hub columns" in notes
     assert "sha256" in notes
 
@@ -204,7 +204,7 @@ def test_the_authors_answers_are_joined_by_id(tmp_path: Path) -> None:
 def test_the_test_split_has_no_answers(tmp_path: Path) -> None:
     (sample,), notes = told(parquet(tmp_path / "t.parquet", [row(1, answer="?")]))
     assert sample.label is None
-    assert "1 questions have no answer" in notes
+    assert "1 question without an answer" in notes
 
 
 @pytest.mark.parametrize(
@@ -215,6 +215,8 @@ def test_the_test_split_has_no_answers(tmp_path: Path) -> None:
         ({"options": "{'a': 1}"}, "a list of options"),
         ({"options": "[]"}, "a list of options"),
         ({"question": ""}, "question"),
+        ({"question_type": None}, "one of multiple-choice, open"),
+        ({"options": str(list(range(27)))}, "at most 26 options"),
         ({"id": None}, "id"),
         ({"question": "<image 4>?"}, "names <image 4>, but has 1 images"),
     ],
@@ -256,8 +258,8 @@ def test_images_stand_where_they_are_named(tmp_path: Path) -> None:
     assert (reds(samples[3]), samples[3].prompt.count(IMAGE_MARK)) == ([4], 0)
     assert "in 4 prompts the images stand where" in notes
     assert "images_at=before" in notes
-    assert "1 prompts do not say where their images stand, for example" in notes
-    assert "1 images that no prompt names are left out" in notes
+    assert "1 prompt without a place for images, for example" in notes
+    assert "left out: 1 image that no prompt names" in notes
 
 
 def test_images_before_the_prompt(tmp_path: Path) -> None:

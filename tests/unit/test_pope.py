@@ -266,6 +266,7 @@ BAD = [
     ({"image": "https://x/1.jpg"}, "expected an image or its path"),
     ({"image": "../../../etc/1.jpg"}, "is outside the folder"),
     ({"question_id": None}, "question_id is 'None', expected a number or a text"),
+    ({"question_id": float("nan")}, "question_id is 'nan'"),
     ({"question_id": [1]}, "expected a number or a text"),
 ]
 
@@ -298,6 +299,15 @@ def test_folders_without_the_set_are_refused_with_what_they_have(tmp_path: Path)
         read(tmp_path)
     with pytest.raises(DataNotFound, match="There is no file or folder"):
         read(tmp_path / "missing")
+
+
+def test_a_source_is_needed_and_a_missing_folder_of_images_is_said(
+    official: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataNotFound, match="pope needs a source"):
+        read(" ")
+    assert "name the folder of the images with --set options.dataset.images" in noted(official)
+    assert "name the folder" not in noted(official, images=str(tmp_path))
 
 
 def test_two_editions_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.unit import _video_goldens as goldens
+from tests.unit._video_goldens import LEVEL, close
 from transformers.video_utils import VideoMetadata
 
 from vlmlens.abc.adapter import LoadRequest
@@ -27,8 +28,6 @@ from vlmlens.videos import Video
 from vlmlens_adapter_qwen2vl.adapter import QwenVLAdapter, QwenVLOptions
 
 _FAMILIES = ("qwen2", "qwen25", "qwen3")
-_LEVEL = 1.01 / 255 / 0.26
-"""One of 256 levels after normalising: where a resized value may round to either side."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,11 @@ class Made:
     kept: dict[str, Any]
 
 
-def _sample(name: str) -> Sample:
-    fps, total = goldens.RATES[name]
-    frames = tuple(Image.fromarray(frame) for frame in goldens.frames_of(name))
-    video = Video("", tuple(goldens.indices_of(name)), fps=fps, total=total, duration=total / fps)
-    return Sample(name, goldens.PROMPTS[name], frames, video=video)
-
-
 @pytest.fixture(scope="module", params=_FAMILIES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = goldens.build(request.param, tmp_path_factory.mktemp(request.param))
     vlm = QwenVLAdapter.load(LoadRequest(model=str(folder), device="cpu"))
-    samples = {name: _sample(name) for name in goldens.PROMPTS}
+    samples = {name: goldens.sample_of(name) for name in goldens.PROMPTS}
     return Made(request.param, vlm, samples, goldens.kept(request.param))
 
 
@@ -60,20 +52,13 @@ def _hidden(made: Made, samples: list[Sample], column: str) -> list[np.ndarray]:
     return [np.asarray(value) for value in trace.select(f"{site}/{rows}")]
 
 
-def _close(one: Any, other: Any) -> bool:
-    """Equal up to what float32 allows, relative to the largest number (at least 1)."""
-    found, wanted = np.asarray(one), np.asarray(other)
-    scale = max(float(np.abs(wanted).max()), 1.0)
-    return found.shape == wanted.shape and bool(np.abs(found - wanted).max() <= 2e-5 * scale)
-
-
 def test_the_inputs_are_those_of_transformers_video_processor(made: Made) -> None:
     inputs = made.vlm.encode(list(made.samples.values())).inputs
     assert set(inputs) == set(made.kept)
     for name, kept in made.kept.items():
         found = inputs[name].numpy()
         assert found.shape == kept.shape, name
-        tolerance = _LEVEL if name == "pixel_values_videos" else 0
+        tolerance = LEVEL if name == "pixel_values_videos" else 0
         assert np.abs(found - kept).max() <= tolerance, name
     levels = np.abs(inputs["pixel_values_videos"].numpy() - made.kept["pixel_values_videos"])
     assert (levels > 1e-6).mean() < 0.01
@@ -90,10 +75,10 @@ def test_activations_are_those_of_a_direct_call_with_transformers_inputs(made: M
         wanted = direct.hidden_states[block + 1].flatten(0, 1)
         found = trace.select(f"llm.block.{block}/all")
         for layout, rows in zip(batch.layouts[Axis.LLM].samples, found, strict=True):
-            assert _close(rows, wanted[layout.rows])
+            assert close(rows, wanted[layout.rows])
     logits = made.vlm.forward(batch, logits="all").logits.flatten(0, 1)
     for layout in batch.layouts[Axis.LLM].samples:
-        assert _close(logits[layout.rows], direct.logits.flatten(0, 1)[layout.rows])
+        assert close(logits[layout.rows], direct.logits.flatten(0, 1)[layout.rows])
 
 
 def test_a_sample_is_in_a_batch_as_alone(made: Made) -> None:
@@ -106,7 +91,7 @@ def test_a_sample_is_in_a_batch_as_alone(made: Made) -> None:
         together = _hidden(made, batch, column)
         for number in (1, len(batch) - 1):
             alone = _hidden(made, [batch[number]], column)[0]
-            assert _close(together[number], alone), (column, batch[number].id)
+            assert close(together[number], alone), (column, batch[number].id)
 
 
 def test_layouts_name_the_frames_that_rows_stand_for(made: Made) -> None:
@@ -163,16 +148,16 @@ def test_frames_in_the_wrong_order_are_another_input(made: Made) -> None:
     sample = made.samples["even"]
     other = replace(sample, images=sample.images[::-1])
     one, swapped = (_hidden(made, [each], "llm.block.2/last")[0] for each in (sample, other))
-    assert not _close(one, swapped)
+    assert not close(one, swapped)
     pixels = made.vlm.encode([other]).inputs["pixel_values_videos"].numpy()
     kept = made.kept["pixel_values_videos"][: len(pixels)]
-    assert np.abs(pixels - kept).max() > 10 * _LEVEL
+    assert np.abs(pixels - kept).max() > 10 * LEVEL
 
 
 def test_another_rate_matters_where_the_family_reads_time(made: Made) -> None:
     sample = made.samples["even"]
     slower = replace(sample, video=replace(sample.video, fps=1.0))
-    same = _close(*(_hidden(made, [each], "llm.block.2/image")[0] for each in (sample, slower)))
+    same = close(*(_hidden(made, [each], "llm.block.2/image")[0] for each in (sample, slower)))
     assert same == (made.name == "qwen2")
     texts = {made.vlm.decode(made.vlm.encode([each]).inputs["input_ids"][0]) for each in
              (sample, slower)}  # fmt: skip
@@ -186,7 +171,7 @@ def test_unknown_rates_are_refused_and_not_guessed(made: Made) -> None:
     said = made.vlm.read_prompt(unknown).problem
     if made.name == "qwen2":
         assert said == ""
-        assert _close(*(_hidden(made, [each], "llm.block.2/last")[0] for each in (sample, unknown)))
+        assert close(*(_hidden(made, [each], "llm.block.2/last")[0] for each in (sample, unknown)))
         return
     assert said == "its video does not say fps and total"
     with pytest.raises(DataError, match="does not say fps and total"):
@@ -202,6 +187,28 @@ def test_generated_text_is_that_of_transformers(made: Made) -> None:
     length = made.kept["input_ids"].shape[1]
     for one, row in zip(found, direct[:, length:].tolist(), strict=True):
         assert list(one.token_ids) == row[: len(one.token_ids)]
+
+
+def test_what_is_said_of_a_given_answer_is_what_was_seen_while_generating(made: Made) -> None:
+    """Positions go on in the same way, though time may have gone beyond them."""
+    sample = made.samples["wide"]
+    slow = replace(sample, video=replace(sample.video, fps=0.5))
+    batch = made.vlm.encode([slow])
+    marks = (made.vlm.image_token_id, made.vlm.video_token_id)
+    found = made.vlm.module.generate(
+        **batch.inputs, max_new_tokens=3, do_sample=False, output_logits=True,
+        return_dict_in_generate=True, suppress_tokens=[*made.vlm.special_ids, *marks],
+    )  # fmt: skip
+    ids = found.sequences[0, batch.inputs["input_ids"].shape[1] :].tolist()
+    given = made.vlm.encode([slow], answers=[ids])
+    logits = made.vlm.forward(given, logits="all").logits[0]
+    for step, seen in enumerate(found.logits):
+        assert close(seen[0], logits[step - len(ids) - 1])
+
+
+def test_samples_on_one_video_are_run_whole(made: Made) -> None:
+    sample = made.samples["even"]
+    assert made.vlm.encode_shared([[sample, replace(sample, id="2", prompt="Why?")]]) is None
 
 
 def test_a_placeholder_says_where_the_video_stands(made: Made) -> None:

@@ -121,7 +121,7 @@ def test_without_annotations_there_are_no_labels_and_it_is_said(tmp_path: Path) 
     (folder / ANNOTATIONS).rename(tmp_path / "elsewhere.json")
     samples, notes = read(folder)
     assert {s.label for s in samples} == {None}
-    assert "3 questions have no answers" in notes
+    assert "3 questions without answers" in notes
     assert "the metric `pairs` is left out" in notes
     samples, _ = read(folder, annotations=str(tmp_path / "elsewhere.json"))
     assert samples[0].label == "net"
@@ -136,7 +136,7 @@ def test_annotations_are_joined_by_id_and_a_gap_is_an_error(tmp_path: Path) -> N
         read(folder)
     (folder / QUESTIONS).write_text(json.dumps({**asked, "questions": asked["questions"][:1]}))
     _, notes = read(folder)
-    assert "2 annotations belong to no question" in notes
+    assert "not used: 2 annotations of no question" in notes
     other = {**asked["questions"][0], "image_id": 7}
     (folder / QUESTIONS).write_text(json.dumps({**asked, "questions": [other]}))
     with pytest.raises(DataError, match="is about image 7, its annotation about 42"):
@@ -163,7 +163,7 @@ def test_hub_columns(tmp_path: Path) -> None:
     )
     samples, notes = read(tmp_path / "rows.jsonl")
     assert samples[0].images == (str(tmp_path / "a.jpg"),)
-    assert "3 questions have no answers" in notes
+    assert "3 questions without answers" in notes
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,10 @@ def test_broken_files(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_folder_must_hold_one_split(tmp_path: Path) -> None:
     folder = official(tmp_path / "vqa")
+    whole = (folder / QUESTIONS).read_text()
+    (folder / QUESTIONS).write_text(whole.replace("questions", "asked", 1))
+    with pytest.raises(DataError, match="neither questions nor annotations"):
+        read(folder)
     (folder / QUESTIONS.replace("val", "train")).write_text("{}")
     with pytest.raises(DataNotFound, match="several files of questions"):
         read(folder)

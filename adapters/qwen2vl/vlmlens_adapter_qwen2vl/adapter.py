@@ -168,10 +168,19 @@ class QwenVLAdapter(TransformersAdapter):
         return {**super().block_widths(), **{site.path: width for site in tower}}
 
     def describe(self) -> dict[str, Any]:
-        """See `ModelAdapter.describe`; with the smallest and largest areas."""
+        """See `ModelAdapter.describe`; with the areas of images, and what is chosen for videos."""
         size = self.processor.image_processor.size
         pixels = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
-        return {**super().describe(), **pixels}
+        return {**super().describe(), **pixels, **self._chosen_for_videos()}
+
+    def _chosen_for_videos(self) -> dict[str, Any]:
+        """The options for videos that differ from the checkpoint's own settings."""
+        options = self.request.options
+        if not isinstance(options, QwenVLOptions):
+            return {}
+        return options.model_dump(
+            include={"video_min_pixels", "video_max_pixels", "video_cap"}, exclude_defaults=True
+        )
 
 
 def _set_size(processor: Any, least: int | None, most: int | None) -> None:

@@ -70,7 +70,8 @@ class TransformersAdapter(SampleEncoding):
     ) -> Batch | None:
         """See `ModelAdapter.encode_shared`: shares beginnings where that is exact, else images.
 
-        Samples with videos share nothing: after a video, families count positions differently.
+        Samples with videos share nothing: `tail_positions` does not know how a family counts on
+        after a video (Qwen2.5-VL: not from the largest position).
         """
         shown = [self.shown(group[0]) for group in groups]
         if not all(shown) or any(isinstance(each, Clip) for each in shown):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 from vlmlens.errors import MissingDependency
 
+_RESOURCE = re.compile(r"Resource\s+(?:\x1b\[\d+m)?'?(\w+)")
 _DATA = "punkt punkt_tab averaged_perceptron_tagger averaged_perceptron_tagger_eng wordnet"
 
 
@@ -62,11 +64,10 @@ def _nltk() -> Any:
 
 
 def _no_data(error: LookupError) -> MissingDependency:
+    found = _RESOURCE.search(str(error))
+    what = f" ({found[1]})" if found else ""
     return MissingDependency(
-        "This parser needs data of nltk that is not installed (punkt, the tagger or WordNet).",
+        f"This parser needs data of nltk that is not installed{what}.",
         subject="nltk",
-        hint=f"python -m nltk.downloader {_DATA}. The parser strict needs none of it. "
-        f"({str(error).strip().splitlines()[0].strip('* ')})"
-        if str(error).strip("* \n")
-        else "",
+        hint=f"python -m nltk.downloader {_DATA}. The parser strict needs none of it.",
     )

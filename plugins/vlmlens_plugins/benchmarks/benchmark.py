@@ -96,10 +96,16 @@ class Benchmark(Dataset):
         """See `Dataset.samples`; prompts of the user's replace the questions.
 
         Raises:
-            DataError: See `found`.
+            DataError: See `found`; or no source is given.
             SpecError: There is no such style of prompts; or answers from elsewhere are given for
                 other questions.
         """
+        if not self.source.strip():
+            raise DataNotFound(
+                f"{self.card.name} needs a source.",
+                subject=self.card.name,
+                hint=f"--data {self.card.name}:PATH",
+            )
         prompt = self.card.prompt(self.options.prompt)
         answers = self._answers(prompts)
         found = self.found()
@@ -128,6 +134,7 @@ class Benchmark(Dataset):
         check_ids(samples.ids)
         own = [f"--prompt replaces the questions of {self.card.title}"] if prompts else []
         own += [] if answers is None else [answers.note]
+        own += _without_files(samples[0]) if self.options.images is None else []
         self.notes = [f"{self.card.title}: {edition}", *found.notes, *own]
         return SampleTable(asked(samples, prompts)) if prompts else samples
 
@@ -190,6 +197,16 @@ def _card_of_plugin(plugin: str) -> Card:
         subject=plugin,
         hint="Name a benchmark: a subclass of vlmlens_plugins.benchmarks.Benchmark.",
     )
+
+
+def _without_files(first: Sample) -> Iterator[str]:
+    """What to do where the first image is not beside the questions."""
+    for image in first.images[:1]:
+        if isinstance(image, str) and not Path(image).is_file():
+            yield (
+                f"There is no image {image}: name the folder of the images with "
+                "--set options.dataset.images=FOLDER"
+            )
 
 
 def _sha(digest: str) -> str:

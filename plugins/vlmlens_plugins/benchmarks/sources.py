@@ -76,6 +76,10 @@ def source_of(source: str, subset: str | None = None, revision: str | None = Non
     path = expanded(place)
     if path.is_file() and is_table(path):
         return file_source(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataNotFound(
+            f"{source!r} is no file and no folder.", subject=source, hint="Give a table's file."
+        )
     if not path.exists() and not is_hub_name(source):
         existing(source)
     table = load(source, str(path) if path.exists() else place, split, subset, revision)

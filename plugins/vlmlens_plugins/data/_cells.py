@@ -88,10 +88,10 @@ def images(value: Any, *, several: bool) -> tuple[str | Image, ...]:
     return () if lost else tuple(_image(item) for item in items)
 
 
-def items(value: str) -> list[Any]:
+def items_of(value: str) -> list[Any]:
     """The items of a list that is written as JSON or as Python.
 
-    >>> items("['a', 'b']"), items('["a"]')
+    >>> items_of("['a', 'b']"), items_of('["a"]')
     (['a', 'b'], ['a'])
     """
     found = _listed(value)

@@ -10,6 +10,7 @@ from typing import Any
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _usual_names as usual
 from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._kit_tables import is_kit_table
 from vlmlens_plugins.data._pairs import pair_columns
 from vlmlens_plugins.data._table_files import Rows
 from vlmlens_plugins.data._usual_names import CLIPS, KNOWN, ColumnName
@@ -51,6 +52,9 @@ class TableColumns:
         self._guess_clips([name for name in CLIPS if name not in given])
         if "image" in free and not self._has_pictures:
             self._guess_by_files()
+        self.hint: str | None = None
+        if is_kit_table(path, table.columns):
+            self._take_kits(free)
         self._take_pairs(given)
         taken = {*self.known.values(), *self.numbered, *self.letters}
         self.others = [name for name in table.columns if name not in taken]
@@ -164,6 +168,15 @@ class TableColumns:
     def _has_pictures(self) -> bool:
         """Whether a column holds images or videos."""
         return self.has_images or any(name in self.known for name in CLIPS)
+
+    def _take_kits(self, free: Sequence[str]) -> None:
+        """VLMEvalKit's own columns: `category` is the task, and `hint` belongs to the question."""
+        if "task" in free and "task" not in self.known and "category" in self._free_columns():
+            self.known["task"] = "category"
+            self.note(usual.guess_note("category", "task"))
+        if "hint" in self._free_columns() and self._values("hint"):
+            self.hint = "hint"
+            self.note("the cells of 'hint' stand before the questions")
 
     def _fits(self, name: str, column: str) -> bool:
         """Whether a column with a usual name holds what it should; empty ones fit nothing."""

@@ -52,5 +52,16 @@ class PolledChecks(ScenesChecks):
         return "pope"
 
 
+class ChartsChecks(ScenesChecks):
+    """A few of the drawn charts."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"charts": 3})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "charts"
+
+
 CHECKS = (DemoChecks,)
-DATASET_CHECKS = (ScenesChecks, PolledChecks)
+DATASET_CHECKS = (ScenesChecks, PolledChecks, ChartsChecks)

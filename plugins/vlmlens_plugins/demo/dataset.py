@@ -1,4 +1,4 @@
-"""The demo's held-out scenes, also tinted, in pairs or with captions; drawn once, in the cache."""
+"""The demo's pictures with questions, pairs or captions; drawn once, into the cache folder."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound, SpecError, did_you_mean
 from vlmlens.samples import Sample, with_prompts
 from vlmlens_plugins.demo import captions
+from vlmlens_plugins.demo.charts import (
+    CHARTS_VERSION,
+    Chart,
+    ChartQuestion,
+    chart_questions,
+    draw_chart,
+    make_chart,
+)
 from vlmlens_plugins.demo.manifests import DATASET
 from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
 from vlmlens_plugins.demo.polling import EACH, SPLITS, pictured, polls
@@ -35,7 +43,9 @@ class _Asked(NamedTuple):
 class DemoOptions(Options):
     """Options of the demo's data; each belongs to some of them."""
 
-    scenes: int = Field(600, ge=1, description="How many held-out scenes (all but demo:pairs).")
+    scenes: int = Field(
+        600, ge=1, description="How many held-out scenes (scenes, shortcut, captions)."
+    )
     tint: Tint = Field(
         "independent",
         description="The background's color: the main object's (answer), or any (demo:shortcut).",
@@ -51,7 +61,8 @@ class DemoOptions(Options):
     pictures: int = Field(
         40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
     )
-    seed: int = Field(0, ge=0, description="Seed of the scenes.")
+    charts: int = Field(120, ge=1, description="How many bar charts (demo:charts).")
+    seed: int = Field(0, ge=0, description="Seed of the scenes or charts.")
 
 
 _OPTIONS_OF = {
@@ -60,6 +71,7 @@ _OPTIONS_OF = {
     "pairs": ("pairs", "swap"),
     "captions": ("scenes", "hallucinated"),
     "pope": ("pictures",),
+    "charts": ("charts",),
 }
 """By source, its options; all of them have a seed."""
 
@@ -70,7 +82,9 @@ class DemoDataset(Dataset):
     `demo:scenes` asks five questions about each. `demo:shortcut` asks the same of scenes with a
     tinted background. `demo:pairs` asks one question about each scene and about the same scene
     with another main object. `demo:captions` has a given caption of each scene, in which some
-    objects are not there: a benchmark like CHAIR whose truth is known.
+    objects are not there: a benchmark like CHAIR whose truth is known. `demo:pope` asks for
+    objects as the benchmark POPE does. `demo:charts` asks three questions about each bar chart,
+    which the demo model was not taught to read.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -87,6 +101,9 @@ class DemoDataset(Dataset):
             SpecError: An option belongs to the other source.
         """
         self._check()
+        if self.source == "charts":
+            self.suggests = {"probe": {"targets": ["label"]}, "bottleneck": {"charts": True}}
+            return _charts(self.options.charts, self.options.seed, prompts)
         folder = self._folder()
         if self.source == "pairs":
             probe = {"targets": ["label", "photographer"]}
@@ -180,13 +197,49 @@ def _file(scene: Scene) -> str:
     return f"{scene.id}.png" if tint is None else f"{scene.id}-on-{tint}-v{TINTS_VERSION}.png"
 
 
-def _drawn(scene: Scene, path: Path) -> str:
-    """The scene's PNG file; drawn where it is not there yet, complete or not at all."""
+def _drawn(made: Scene | Chart, path: Path) -> str:
+    """Its PNG file; drawn where it is not there yet, complete or not at all."""
     if not path.exists():
         drawn = io.BytesIO()
-        draw(scene).save(drawn, format="PNG")
+        picture = draw_chart(made) if isinstance(made, Chart) else draw(made)
+        picture.save(drawn, format="PNG")
         write_bytes(path, drawn.getvalue(), durable=False)
     return str(path)
+
+
+def _charts(count: int, seed: int, prompts: Sequence[str]) -> list[Sample]:
+    """The questions about some charts; with the user's prompts, these without labels."""
+    folder = made_cache(f"demo-charts-v{CHARTS_VERSION}-seed{seed}")
+    samples = []
+    for index in range(count):
+        chart = make_chart(index, seed=seed)
+        image = _drawn(chart, folder / f"{chart.id}.png")
+        about = [ChartQuestion(prompt, prompt, "", "") for prompt in prompts]
+        for number, question in enumerate(about or chart_questions(chart)):
+            samples.append(_of_chart(chart, image, question, number if prompts else None))
+    return samples
+
+
+def _of_chart(chart: Chart, image: str, question: ChartQuestion, number: int | None) -> Sample:
+    """One question; one of the user's has a number and no label."""
+    known: dict[str, Any] = {
+        "table": chart.table,
+        "description": chart.description,
+        "bars": len(chart.values),
+        "regions": json.dumps(chart.boxes),
+    }
+    if number is None:
+        known |= {"region": question.region, "benchmark": "chartqa"}
+        known |= {"fact": question.fact} if question.fact else {}
+    return Sample(
+        id=f"{chart.id}/{question.task}" if number is None else f"{chart.id}#{number}",
+        prompt=question.prompt,
+        images=(image,),
+        label=question.label if number is None else None,
+        group=chart.id,
+        task=question.task,
+        attributes=known,
+    )
 
 
 def _samples(asked: _Asked, image: str) -> list[Sample]:
@@ -244,7 +297,8 @@ def _polled(
             "source": "",
             "benchmark": "pope",
             "edition": f"demo, {len(SPLITS)} x {each:,} questions",
-            "prompt_style": "demo",
+            "prompt_style": "none",
+            "questions": str(len(SPLITS) * each),
         },
     )
 

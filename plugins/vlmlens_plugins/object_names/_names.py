@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +64,7 @@ class ObjectNames:
         """
         found: list[Mention] = []
         end = 0
-        lower = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
+        lower = _lower(text)
         for word in _WORD.finditer(lower):
             pattern = self._starting.get(word[0])
             if pattern is not None and word.start() >= end:
@@ -80,13 +80,14 @@ class ObjectNames:
         """The object that a name means; None if the table does not have it."""
         return self._forms.get(_plain(name)) or None
 
-    def is_true(self, said: str, there: Iterable[str]) -> bool:
+    def is_true(self, said: str, there: Collection[str]) -> bool:
         """Whether an object is there: itself, or one that is a kind of it."""
-        return any(said in (one, self.kinds.get(one)) for one in there)
+        kinds = self.kinds
+        return said in there or (bool(kinds) and any(kinds.get(one) == said for one in there))
 
-    def is_named(self, there: str, said: Iterable[str]) -> bool:
+    def is_named(self, there: str, said: Collection[str]) -> bool:
         """Whether an object that is there is named: itself, or what it is a kind of."""
-        return any(one in (there, self.kinds.get(there)) for one in said)
+        return there in said or self.kinds.get(there) in said
 
     @cached_property
     def _forms(self) -> dict[str, str]:
@@ -113,6 +114,13 @@ class ObjectNames:
                 raise _wrong(f"{form!r} does not begin with a letter or a digit", form)
             found.setdefault(first[0], []).append(_BETWEEN.join(map(re.escape, form.split())))
         return {first: re.compile(f"(?:{'|'.join(forms)}){_END}") for first, forms in found.items()}
+
+
+def _lower(text: str) -> str:
+    """In lower case, character by character, so that places stay what they are."""
+    if text.isascii():
+        return text.lower()
+    return "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
 
 
 def plurals(name: str) -> Iterator[str]:

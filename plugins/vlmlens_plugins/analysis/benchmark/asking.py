@@ -175,7 +175,7 @@ def most_probable(choices: Sequence[str], logs: Sequence[float]) -> str:
         choices: The choices.
         logs: The log-probability of every spelling of every choice, in order.
 
-    >>> most_probable(["yes", "no"], np.log([0.3, 0.3, 0.4, 0.0001]))
+    >>> most_probable(["yes", "no"], [-1.2, -1.2, -0.9, -9.0])
     'yes'
     """
     rest = iter(logs)

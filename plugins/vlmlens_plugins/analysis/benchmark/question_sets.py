@@ -48,7 +48,7 @@ class QuestionSet:
             prompt = self.card.prompt(style)
         except SpecError:
             return f"prompt {style!r} (no style of the set)"
-        if prompt.write is not None:
+        if prompt.write is not None and not prompt.suffix:
             return f"prompt {style!r} (a form of its own)"
         return f"prompt {style!r} ({f'suffix {prompt.suffix!r}' if prompt.suffix else 'no suffix'})"
 
@@ -111,8 +111,17 @@ class QuestionSet:
             )
 
     def _said(self, attribute: str) -> str:
-        values = {str(sample.attributes.get(attribute, "")) for sample in self.samples}
-        return "; ".join(sorted(values))
+        return "; ".join(sorted(self._values[attribute]))
+
+    @cached_property
+    def _values(self) -> dict[str, set[str]]:
+        """What the samples say of their set."""
+        named = (EDITION, STYLE, QUESTIONS)
+        found: dict[str, set[str]] = {name: set() for name in named}
+        for sample in self.samples:
+            for name in named:
+                found[name].add(str(sample.attributes.get(name, "")))
+        return found
 
     def _without(self, attribute: str) -> list[str]:
         return [

@@ -91,8 +91,9 @@ def scores(found: Answered, rule: Rule, *, draws: int, seed: int) -> list[Score]
     all_rows = list(range(len(samples)))
     parts = [(ALL, all_rows, rule.metrics or card.metrics)]
     by_task = rows_by_task(samples)
-    if card.task_metrics is not None and len(by_task) > 1:
-        parts += [(task, rows, card.task_metrics) for task, rows in by_task.items()]
+    of_task = rule.task_metrics or card.task_metrics
+    if of_task is not None and len(by_task) > 1:
+        parts += [(task, rows, of_task) for task, rows in by_task.items()]
     scorer = _Scorer(found, rule, draws, seed, len(parts))
     try:
         return [scorer.score(*part) for part in parts]
@@ -104,9 +105,18 @@ def scores(found: Answered, rule: Rule, *, draws: int, seed: int) -> list[Score]
         ) from error
 
 
-def headline_of(card: Card, names: Sequence[str]) -> str:
-    """The metric that counts of those that there are: the card's headline, else the first."""
-    return card.headline if card.headline in names else next(iter(names))
+def headline_of(card: Card, names: Sequence[str], *, of_task: bool = False) -> str:
+    """The metric that counts of those that there are, see `Card`: the first if none is known.
+
+    Args:
+        card: The set's card.
+        names: Of the metrics that there are.
+        of_task: Whether they are those of a task.
+    """
+    wanted = [card.task_headline, card.headline] if of_task else [card.headline]
+    named = [name for name in wanted if name in names]
+    parts = [name for name in names if card.headline.endswith(f"_{name}")]
+    return next(iter([*named, *parts, *names]))
 
 
 class _Scorer:
@@ -130,7 +140,7 @@ class _Scorer:
         answers = [self._answers[i] for i in rows]
         drawn = self._drawn(task, metrics, samples, answers)
         found = _estimates(scored(metrics, samples, answers), drawn)
-        headline = headline_of(self._card, list(found))
+        headline = headline_of(self._card, list(found), of_task=task != ALL)
         options = {text: [all_of[i] for i in rows] for text, all_of in self._constants.items()}
         constant = best_constant(self._card, metrics, headline, samples, options)
         gain, surely = self._gain(
@@ -181,7 +191,7 @@ class _Scorer:
         """How much better than the best constant, and whether that is sure."""
         if constant is None:
             return None, False
-        headline = headline_of(self._card, list(constant.scores))
+        headline = constant.headline
         theirs = self._drawn(task, metrics, samples, constant.answers)[headline]
         more = drawn - theirs
         gain = Estimate(found.value - constant.scores[headline], *ends(more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,18 +11,19 @@ import numpy as np
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Answer, Credit, Floats, Read
 from vlmlens_plugins.benchmarks.cdh.parsing import CHOICE, QA
-from vlmlens_plugins.benchmarks.counting import ratio
+from vlmlens_plugins.benchmarks.counting import ratio, whole_groups
 
-_COUNTS = ("cs_n", "cs_right", "cf_n", "cf_right", "cf_common")
+_COUNTS = ("cs_n", "cs_right", "cf_n", "cf_right", "cf_common", "pairs", "pairs_right")
 
 
 @dataclass(frozen=True)
 class CommonAndOdd:
-    """The authors' five metrics.
+    """The authors' five metrics, and one of our own.
 
     cs_acc and cf_acc: accuracy on common and on odd pictures, percent. cfad: their difference. ccr:
     the share of wrong answers on odd pictures that are the answer for the common one. rpd: cfad as
-    a share of cs_acc.
+    a share of cs_acc. both, our own: the pairs of which both pictures are answered right, percent;
+    no constant answer gains by it.
 
     Args:
         read: The rule's: a wrong answer is read once more, as if the common answer were right.
@@ -44,7 +46,8 @@ class CommonAndOdd:
             ],
             bool,
         )
-        found = (~odd, ~odd & right, odd, odd & right, common)
+        whole, pairs = whole_groups(_pairs(samples), right)
+        found = (~odd, ~odd & right, odd, odd & right, common, pairs, whole)
         return {name: each.astype(np.float64) for name, each in zip(_COUNTS, found, strict=True)}
 
     def _is_common(self, sample: Sample, answer: Answer) -> bool:
@@ -57,6 +60,7 @@ class CommonAndOdd:
         common = ratio(sums["cs_right"], sums["cs_n"])
         odd = ratio(sums["cf_right"], sums["cf_n"])
         return {
+            "both": ratio(sums["pairs_right"], sums["pairs"]),
             "cs_acc": common,
             "cf_acc": odd,
             "cfad": common - odd,
@@ -67,7 +71,7 @@ class CommonAndOdd:
 
 @dataclass(frozen=True)
 class ByKind:
-    """The five metrics of direct questions (`qa_...`) and of those with options (`choice_...`).
+    """The metrics of direct questions (`qa_...`), of those with options (`choice_...`), and both.
 
     Args:
         inner: What counts them.
@@ -87,10 +91,19 @@ class ByKind:
 
     def scores(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
         """See `Metrics.scores`."""
-        return {
+        by_kind = {
             f"{kind}_{name}": value
             for kind in (QA, CHOICE)
             for name, value in self.inner.scores(
                 {count: sums[f"{kind}_{count}"] for count in _COUNTS}
             ).items()
         }
+        pairs, whole = (sums[f"{QA}_{name}"] + sums[f"{CHOICE}_{name}"] for name in _COUNTS[-2:])
+        return {"both": ratio(whole, pairs), **by_kind}
+
+
+def _pairs(samples: Sequence[Sample]) -> list[str | None]:
+    """The pair and kind of each sample; None where only one of its pictures is there."""
+    keys = [f"{sample.attributes['pair']}/{sample.task}" for sample in samples]
+    times = Counter(keys)
+    return [key if times[key] > 1 else None for key in keys]

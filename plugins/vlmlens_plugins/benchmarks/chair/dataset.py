@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from vlmlens._files import expanded
 from vlmlens.abc import Options
-from vlmlens.errors import DataError, DataNotFound, did_you_mean
-from vlmlens.samples import Sample
-from vlmlens_plugins.benchmarks import Benchmark, BenchmarkOptions, Found
-from vlmlens_plugins.benchmarks.chair.card import CARD, QUESTION
-from vlmlens_plugins.benchmarks.chair.coco import Annotated, annotated, splits_in
+from vlmlens.errors import DataError
+from vlmlens_plugins.benchmarks.benchmark import Benchmark, BenchmarkOptions, Found
+from vlmlens_plugins.benchmarks.card import Card
+from vlmlens_plugins.benchmarks.chair.card import CARD
+from vlmlens_plugins.benchmarks.chair.coco import annotated
 from vlmlens_plugins.benchmarks.chair.draw import draw_digest, drawn, listed
-from vlmlens_plugins.benchmarks.chair.readers import INSTANCES, OBJECTS, REFERENCES, STRICT
-from vlmlens_plugins.benchmarks.chair.tables import NAMES, keyed, refuse_pickle, table
-from vlmlens_plugins.benchmarks.sources import ImageRoot, Source, is_hub_name, source_of
-from vlmlens_plugins.data._cells import CellError, text
-from vlmlens_plugins.data._paths import existing
-from vlmlens_plugins.data._table_files import Row, is_table
-
-_COLUMNS = (("question_id", "gt_object"), ("image_id", "objects"))
-_FORMS = (
-    "CHAIR is read from a folder with COCO's instances_SPLIT.json and captions_SPLIT.json "
-    "(or annotations/ with them), and from rows with the columns image, question_id and gt_object, "
-    "or image, image_id and objects."
+from vlmlens_plugins.benchmarks.chair.images import (
+    FORMS,
+    TITLE,
+    Image,
+    annotations_of,
+    of_files,
+    of_rows,
+    pictures_of,
+    sample,
+    splits_of,
 )
+from vlmlens_plugins.benchmarks.chair.tables import keyed, refuse_pickle, table
+from vlmlens_plugins.benchmarks.forms import is_hub_folder, rows_of
+from vlmlens_plugins.benchmarks.sources import ImageRoot, is_hub_name
+from vlmlens_plugins.data._hf_loading import split_source
+from vlmlens_plugins.data._paths import existing
+from vlmlens_plugins.data._table_files import is_table
+from vlmlens_plugins.object_names import COCO
 
 
 class ChairOptions(BenchmarkOptions):
@@ -47,247 +51,138 @@ class ChairOptions(BenchmarkOptions):
     split: str | None = Field(
         None, description="val2014, train2014, val2017, ..., or several with commas."
     )
-    samples: int | None = Field(500, ge=1, description="How many images are drawn; none: all.")
+    samples: int | None = Field(500, ge=1, description="How many images are drawn; null: all.")
     seed: int = Field(0, ge=0, description="Seed of the draw.")
     ids: str | None = Field(
         None, description="File that lists the images, by id or file name, instead of a draw."
     )
 
 
-@dataclass(frozen=True)
-class _Image:
-    """One image and what is known of it."""
-
-    number: int
-    path: str
-    about: Mapping[str, str]
-
-
 class Chair(Benchmark):
-    """Images of COCO to be described. `objects` are what is there, by the strict reading."""
+    """Images of COCO to be described, from COCO's own files or the hub's columns.
+
+    A sample's id is COCO's number of the image. `objects` are what is there by the strict reading;
+    `instances` and `references`, where the files have them, let other rules say it themselves.
+    """
 
     Options: ClassVar[type[Options]] = ChairOptions
     options: ChairOptions
-    card = CARD
+    card: ClassVar[Card] = CARD
 
     def found(self) -> Found:
         """See `Benchmark.found`."""
         refuse_pickle(Path(self.source))
         key = keyed(self.options.synonyms)
-        _plain_names(key)
-        folder = expanded(self.source)
-        if self._is_rows(folder):
+        place, split = split_source(self.source)
+        if self._is_rows(expanded(place)):
             return self._of_rows(key)
-        return self._of_files(existing(self.source), key)
+        return self._of_files(existing(place), self.options.split or split, key)
 
-    def _is_rows(self, folder: Path) -> bool:
-        if not folder.exists():
-            return is_hub_name(self.source) or ":" in self.source
-        if folder.is_file():
-            return is_table(folder) and not folder.name.startswith(("instances_", "captions_"))
-        saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        return saved or any(folder.rglob("*.parquet"))
+    def _is_rows(self, place: Path) -> bool:
+        if place.is_dir():
+            return is_hub_folder(place)
+        if place.is_file():
+            return is_table(place) and not place.name.startswith(("instances_", "captions_"))
+        return is_hub_name(self.source)
 
-    # --- COCO's own files ---
-
-    def _of_files(self, source: Path, key: str) -> Found:
-        place, splits = self._splits(source)
+    def _of_files(self, source: Path, split: str | None, key: str) -> Found:
+        place, splits = annotations_of(source, _existing(self.options.annotations))
+        splits = splits_of(source, split, splits)
         known = annotated(place, splits)
-        folders = {split: self._pictures(source, split) for split in splits}
-        there = {split: _names_in(folder) for split, folder in folders.items()}
-        here = {number for number, one in known.images.items() if one.file in there[one.split]}
-        if not here:
-            raise DataNotFound(
-                f"None of {len(known.images)} annotated images is in "
-                f"{', '.join(sorted({str(folder) for folder in folders.values()}))}.",
-                subject=self.source,
-                hint="Name the folder of the pictures with --set options.dataset.images=val2014.",
-            )
-        chosen, drew = self._chosen(here, known)
-        count = f"{len(chosen)} of {len(known.images)} images"
+        given = _existing(self.options.images)
+        folders = {split: pictures_of(source, given, split) for split in splits}
+        images = of_files(known, folders)
+        gone = len(known.images) - len(images)
+        bare = sum(not seen.captions for seen in known.images.values())
+        notes = (
+            f"{gone} of {len(known.images)} annotated images are not in the folder" if gone else "",
+            f"{bare} images have no reference captions" if bare else "",
+        )
+        form, name = "COCO's files", " + ".join(splits)
+        return self._made(form, name, images, len(known.images), folders, key, known.digest, notes)
+
+    def _of_rows(self, key: str) -> Found:
+        subset, revision = self.options.subset, self.options.revision
+        source = rows_of(TITLE, self.source, (), FORMS, subset=subset, revision=revision)
+        images = of_rows(source)
+        folders = {"": _existing(self.options.images) or expanded(self.source).parent}
+        notes = ("what is there is the rows' own list, by the rule of those who made it",)
+        every = len(images)
+        return self._made("hub columns", "", images, every, folders, key, source.digest, notes)
+
+    def _made(
+        self,
+        form: str,
+        name: str,
+        images: Sequence[Image],
+        every: int,
+        folders: Mapping[str, Path],
+        key: str,
+        digest: str,
+        notes: Sequence[str],
+    ) -> Found:
+        chosen, drew = self._chosen(images)
+        outside = self.options.allow_outside
+        roots = {
+            split: ImageRoot(str(place) if place.exists() else None, place, allow_outside=outside)
+            for split, place in folders.items()
+        }
+        count = f"{len(chosen):,} of {every:,} images, {drew}"
+        ids = draw_digest(sorted(image.number for image in chosen))
         return Found(
-            samples=self._read(chosen, known, folders, key),
-            form="COCO's files",
-            edition=f"{' + '.join(splits)}, {count}, {drew}, ids {draw_digest(chosen)}",
-            digest=known.digest,
-            notes=self._notes(known, len(here), key),
+            samples=(
+                sample(image, roots[image.split].path(image.cell, image.place), key)
+                for image in chosen
+            ),
+            form=form,
+            edition=", ".join(filter(None, (name, count, f"ids {ids}"))),
+            digest=digest,
+            notes=tuple(filter(None, (*notes, *_of_table(chosen, key)))),
         )
 
-    def _splits(self, source: Path) -> tuple[Path, list[str]]:
-        base = source if source.is_dir() else source.parent
-        given = self.options.annotations
-        beside = (base, base / "annotations", base.parent, base.parent / "annotations")
-        place, splits = splits_in([existing(given)] if given else beside)
-        if place is None:
-            names = sorted(path.name for path in base.iterdir())[:8]
-            raise DataNotFound(
-                f"There are no annotations of COCO in {str(base)!r}; it has "
-                f"{', '.join(names) or 'nothing'}.",
-                subject=self.source,
-                hint=f"{_FORMS} Or --set options.dataset.annotations=FOLDER.",
-            )
-        return place, self._wanted(source, splits)
-
-    def _wanted(self, source: Path, splits: Sequence[str]) -> list[str]:
-        stem = source.stem.partition("_")[2] if source.is_file() else source.name
-        given = self.options.split or (stem if stem in splits else "")
-        if not given:
-            given = "val2014" if "val2014" in splits else splits[0] if len(splits) == 1 else ""
-        wanted = [one.strip() for one in given.split(",") if one.strip()]
-        for one in wanted or [""]:
-            if one not in splits:
-                raise DataError(
-                    f"There are annotations of {', '.join(splits)}"
-                    + (f", but not of {one!r}." if one else ": it is not clear which are meant."),
-                    subject=one or self.source,
-                    hint=did_you_mean(one, splits) or "--set options.dataset.split=val2017",
-                )
-        return list(dict.fromkeys(wanted))
-
-    def _pictures(self, source: Path, split: str) -> Path:
-        given = existing(self.options.images) if self.options.images else None
-        base = given or (source if source.is_dir() else source.parent)
-        places = (base / split, base / "images" / split, base.parent / split, base)
-        usual = [place for place in places if place.is_dir() and place.name == split]
-        return next(iter(usual), base)
-
-    def _chosen(self, here: set[int], known: Annotated) -> tuple[list[int], str]:
-        if self.options.ids is None:
-            chosen = drawn(here, self.options.samples, self.options.seed)
-            every = len(chosen) == len(here)
-            return chosen, "all that are there" if every else f"drawn with seed {self.options.seed}"
-        ids = listed(self.options.ids)
-        lost = [one for one in ids if one not in here]
-        if lost:
-            why = "has no annotations" if lost[0] not in known.images else "has no picture"
+    def _chosen(self, images: Sequence[Image]) -> tuple[list[Image], str]:
+        """The images that are listed or drawn, and a word on how."""
+        by_number = {image.number: image for image in images}
+        if len(by_number) < len(images):
+            twice, _ = Counter(image.number for image in images).most_common(1)[0]
             raise DataError(
-                f"{len(lost)} of the {len(ids)} images that {self.options.ids!r} lists cannot be "
-                f"used: {lost[0]}, for example, {why}.",
+                f"{self.source!r} has the image {twice} more than once.",
+                subject=str(twice),
+                hint="Give one row for each image.",
+            )
+        if self.options.ids is None:
+            ids = drawn(by_number, self.options.samples, self.options.seed)
+            every = len(ids) == len(by_number)
+            how = "all that are there" if every else f"drawn with seed {self.options.seed}"
+            return [by_number[one] for one in ids], how
+        ids = listed(self.options.ids)
+        lost = [one for one in ids if one not in by_number]
+        if lost:
+            raise DataError(
+                f"{len(lost)} of the {len(ids)} images that {self.options.ids!r} lists have no "
+                f"annotation or no picture here, for example {lost[0]}.",
                 subject=str(lost[0]),
                 hint="Give the annotations and the pictures of the split that they are from "
                 "(options.dataset.split, options.dataset.images).",
             )
-        return ids, "listed"
-
-    def _notes(self, known: Annotated, here: int, key: str) -> tuple[str, ...]:
-        gone = len(known.images) - here
-        bare = sum(not one.captions for one in known.images.values())
-        said = [
-            f"{gone} of {len(known.images)} annotated images are not in the folder" if gone else "",
-            f"{bare} images have no reference captions" if bare else "",
-            _table_note(key),
-        ]
-        return tuple(filter(None, said))
-
-    def _read(
-        self, chosen: Sequence[int], known: Annotated, folders: Mapping[str, Path], key: str
-    ) -> Iterator[Sample]:
-        outside = self.options.allow_outside
-        roots = {
-            split: ImageRoot(str(folder), folder, allow_outside=outside)
-            for split, folder in folders.items()
-        }
-        for number in chosen:
-            seen = known.images[number]
-            about = {
-                NAMES: key,
-                INSTANCES: json.dumps(list(seen.kinds)),
-                REFERENCES: json.dumps(seen.captions, ensure_ascii=False),
-            }
-            yield _made(_Image(number, roots[seen.split].path(seen.file, f"image {number}"), about))
-
-    # --- rows ---
-
-    def _of_rows(self, key: str) -> Found:
-        source = source_of(self.source, self.options.subset, self.options.revision)
-        named = next((both for both in _COLUMNS if source.has("image", *both)), None)
-        if named is None:
-            raise DataError(
-                f"{source.name} has the columns {', '.join(source.columns)}, which are none of "
-                "CHAIR's.",
-                subject=source.name,
-                hint=_FORMS,
-            )
-        images = list(self._images(source, *named, key))
-        chosen = self._chosen_rows({one.number for one in images})
-        kept = [one for one in images if one.number in chosen]
-        return Found(
-            samples=map(_made, kept),
-            form=f"hub columns ({named[1]})",
-            edition=f"{len(kept)} of {len(images)} images, ids {draw_digest(sorted(chosen))}",
-            digest=source.digest,
-            notes=("what is there is the set's own list, by its makers' rule", _table_note(key)),
-        )
-
-    def _chosen_rows(self, here: set[int]) -> set[int]:
-        if self.options.ids is not None:
-            return set(self._chosen(here, Annotated({}, ""))[0])
-        return set(drawn(here, self.options.samples, self.options.seed))
-
-    def _images(self, source: Source, number: str, objects: str, key: str) -> Iterator[_Image]:
-        folder = expanded(self.source).parent
-        root = ImageRoot(self.options.images, folder, allow_outside=self.options.allow_outside)
-        for row in source.rows:
-            where = f"{source.name}, {row.place}"
-            names = _list_of(row, objects, where)
-            about = {NAMES: key, OBJECTS: json.dumps(names, ensure_ascii=False)}
-            yield _Image(_number(row, number, where), root.path(row.cells["image"], where), about)
+        return [by_number[one] for one in ids], "listed"
 
 
-def _made(image: _Image) -> Sample:
-    name = str(image.number)
-    sample = Sample(name, QUESTION, (image.path,), group=name, attributes=image.about)
-    there = json.dumps(sorted(STRICT.there(sample)), ensure_ascii=False)
-    return replace(sample, attributes={**image.about, OBJECTS: there})
+def _existing(given: str | None) -> Path | None:
+    return existing(given) if given else None
 
 
-def _names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def _table_note(key: str) -> str:
-    return "objects are named by " + (
-        "vlmlens's own table of COCO's 80 kinds, not by the authors' synonyms.txt: figures differ "
-        "a little from published ones"
-        if key == "coco"
-        else f"the table {key.replace('#', ', sha256 ')}"
+def _of_table(images: Sequence[Image], key: str) -> list[str]:
+    """By which table objects are named, and which kinds it lacks."""
+    names = table(key).names
+    kinds = {kind for image in images for kind in image.objects}
+    lacking = sorted(kind for kind in kinds if names.object_of(kind) is None)
+    own = (
+        "objects are named by vlmlens's table of COCO's 80 kinds, not by the authors' synonyms.txt "
+        "(options.dataset.synonyms): figures differ a little from published ones"
     )
-
-
-def _plain_names(key: str) -> None:
-    for name in table(key).names.synonyms:
-        if "," in name:
-            raise DataError(
-                f"The object {name!r} of the table has a comma in its name.",
-                subject=name,
-                hint="Name objects without commas.",
-            )
-
-
-def _number(row: Row, column: str, where: str) -> int:
-    value = row.cells.get(column)
-    try:
-        return int(str(text(value)))
-    except (CellError, ValueError) as error:
-        raise DataError(
-            f"{where}: {column} is {value!r}, where the number of an image of COCO is expected.",
-            subject=where,
-            hint=_FORMS,
-        ) from error
-
-
-def _list_of(row: Row, column: str, where: str) -> list[str]:
-    value: Any = row.cells.get(column)
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, Iterable) or not all(isinstance(one, str) for one in value):
-        raise DataError(
-            f"{where}: {column} is {str(row.cells.get(column))[:60]!r}, where a list of objects is "
-            "expected.",
-            subject=where,
-            hint=_FORMS,
-        )
-    return list(value)
+    path, _, digest = key.rpartition("#")
+    return [
+        own if key == COCO else f"objects are named by {path}, sha256 {digest}",
+        f"the table has no {', '.join(lacking)}: they count for nothing" if lacking else "",
+    ]

@@ -12,7 +12,7 @@ from typing import Any
 from vlmlens.errors import DataError
 from vlmlens_plugins.data._paths import existing
 
-_NAME = re.compile(r"(?:.*[/\\])?(?:COCO_\w+?_)?0*(\d+)(?:\.\w+)?")
+_NAME = re.compile(r"(?:.*[/\\])?(?:COCO_\w+?_)?(\d+)(?:\.[A-Za-z]\w*)?")
 _KEYS = ("image_id", "cocoid", "question_id", "image", "file_name", "filename", "id")
 
 
@@ -40,7 +40,7 @@ def listed(path: str) -> list[int]:
 
     Raises:
         DataNotFound: There is no such file.
-        DataError: It names no image, or one twice with different captions does not matter.
+        DataError: It names no image, or something that is none.
     """
     file = existing(path)
     try:
@@ -65,10 +65,15 @@ def _entries(text: str) -> Iterator[Any]:
         for line in filter(None, map(str.strip, text.splitlines())):
             yield json.loads(line) if line.startswith("{") else line
         return
-    data = data.get("images", data) if isinstance(data, dict) else data
     rows = data if isinstance(data, list) else [data]
-    splits = any(isinstance(one, dict) and one.get("split") == "test" for one in rows)
-    yield from (one for one in rows if not splits or one.get("split") == "test")
+    if isinstance(data, dict) and isinstance(data.get("images"), list):
+        rows = data["images"]
+    splits = any(_split(one) == "test" for one in rows)
+    yield from (one for one in rows if not splits or _split(one) == "test")
+
+
+def _split(entry: Any) -> Any:
+    return entry.get("split") if isinstance(entry, dict) else None
 
 
 def _id(entry: Any, file: Path) -> int:

@@ -60,17 +60,23 @@ class Table:
 
 
 def keyed(path: str | None) -> str:
-    """How samples name a table: "coco" without a file, else "PATH#DIGEST".
+    """How samples name a table: "coco" without a file or of that name, else "PATH#DIGEST".
 
     Raises:
         DataNotFound: There is no such file.
         DataError: It holds no table, or the pickle of another program.
     """
-    if path is None:
+    if path is None or path == COCO:
         return COCO
     file = Path(path).expanduser().absolute()
     refuse_pickle(file)
-    read_names(str(file))
+    for name in read_names(str(file)).synonyms:
+        if "," in name:
+            raise DataError(
+                f"The object {name!r} of {file} has a comma in its name.",
+                subject=name,
+                hint="Name objects without commas.",
+            )
     return f"{file}#{digest(file)}"
 
 

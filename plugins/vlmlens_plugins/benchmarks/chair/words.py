@@ -49,6 +49,9 @@ def tokens(text: str) -> list[str]:
     """
     found: list[str] = []
     for chunk in text.split():
+        if chunk.isalnum():
+            found.append(chunk)
+            continue
         for part in _PART.split(_STOP.sub(" .", chunk)):
             for word in part.split():
                 found += _ENDING.sub(r" \1", word).split()

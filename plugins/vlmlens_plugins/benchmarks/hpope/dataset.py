@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vlmlens._files import expanded
 from vlmlens.abc import Options
 from vlmlens.errors import DataError, did_you_mean
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.benchmark import Benchmark, BenchmarkOptions, Found
 from vlmlens_plugins.benchmarks.card import Card
@@ -54,6 +55,11 @@ class HPopeOptions(BenchmarkOptions):
     )
     seed: int = Field(0, ge=0, description="Seed of built questions.")
 
+    @field_validator("settings", "object_by", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
 
 class HPope(Benchmark):
     """`hpope:FILE`: builds questions of objects and attributes, or reads those that are built."""
@@ -87,7 +93,15 @@ class HPope(Benchmark):
 
     def _built(self, source: Source, root: ImageRoot) -> Found:
         pictures = list(pictures_in(source, self.options.object_by))
-        samples = list(self._questions(pictures, root))
+        _check_once(pictures)
+        samples = SampleTable(self._questions(pictures, root))
+        if pictures and not len(samples):
+            raise DataError(
+                f"No picture of {source.name} gives a question.",
+                subject=source.name,
+                hint="What is not in a picture is taken from the others: give pictures of "
+                "different objects, or objects with attributes.",
+            )
         asked = len({sample.group for sample in samples})
         edition = f"built with seed {self.options.seed} from {asked:,} pictures, "
         notes = tuple(_notes(pictures, asked))
@@ -96,11 +110,11 @@ class HPope(Benchmark):
     def _questions(self, pictures: Sequence[Picture], root: ImageRoot) -> Iterator[Sample]:
         negatives = Negatives(pictures)
         most, seed = self.options.objects, self.options.seed
+        images = [root.path(named(each.image), each.place) for each in pictures]
         for setting in self.options.settings:
-            for picture in pictures:
+            for picture, image in zip(pictures, images, strict=True):
                 made = questions(picture, negatives, setting, most=most, seed=seed)
                 for number, question in enumerate(made, start=1):
-                    image = root.path(named(picture.image), picture.place)
                     yield _sample(picture.name, image, setting, number, question)
 
 
@@ -175,6 +189,18 @@ def _one_of(value: object, known: Sequence[str], where: str, column: str) -> str
         subject=where,
         hint=did_you_mean(text, known) or f"Expected {', '.join(known)}.",
     )
+
+
+def _check_once(pictures: Sequence[Picture]) -> None:
+    seen: dict[str, Picture] = {}
+    for picture in pictures:
+        if seen.setdefault(picture.name, picture) is not picture:
+            first = seen[picture.name].place.rpartition(", ")[2]
+            raise DataError(
+                f"{picture.place}: {picture.name!r} is in {first}, too.",
+                subject=picture.place,
+                hint="Write a row for each picture, with all its objects; or give the rows ids.",
+            )
 
 
 def _counted(samples: Sequence[Sample]) -> str:

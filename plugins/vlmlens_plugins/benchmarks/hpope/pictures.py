@@ -88,16 +88,21 @@ def _name(row: Row, image: Any) -> str:
 
 
 def _things(row: Row, where: str, object_by: tuple[str, ...]) -> Iterator[Thing]:
-    listed = _parsed(row.cells.get("objects"), where, "objects")
+    cell = row.cells.get("objects")
+    listed = [] if cell == "" else _parsed(cell, where, "objects")
     if not isinstance(listed, list):
         raise _wrong(where, "objects", "a list", listed)
     known = _parsed(row.cells.get("attributes"), where, "attributes")
     if not isinstance(known, dict | None):
         raise _wrong(where, "attributes", "an object {name: attributes}", known)
-    for each in listed:
-        name, own = _named(each, where, object_by)
-        more = _attributes((known or {}).get(name), where)
-        yield Thing(name, tuple(dict.fromkeys([*own, *more])))
+    more = {
+        str(name).strip().lower(): _attributes(own, where) for name, own in (known or {}).items()
+    }
+    names = [_named(each, where, object_by) for each in listed]
+    if strange := sorted({*more} - {name for name, _ in names}):
+        raise _wrong(where, "attributes", "attributes of the objects that are listed", strange[0])
+    for name, own in names:
+        yield Thing(name, tuple(dict.fromkeys([*own, *more.get(name, ())])))
 
 
 def _named(each: Any, where: str, object_by: tuple[str, ...]) -> tuple[str, list[tuple[str, str]]]:
@@ -136,7 +141,9 @@ def _attributes(given: Any, where: str) -> list[tuple[str, str]]:
         lists = {
             name: value if isinstance(value, list) else [value] for name, value in given.items()
         }
-        return [each for name, own in lists.items() for value in own for each in _of({name: value})]
+        values = [(name, value) for name, own in lists.items() for value in own]
+        if all(isinstance(value, str) for _, value in values):
+            return [each for name, value in values for each in _of({name: value})]
     if isinstance(given, list) and all(isinstance(value, str) for value in given):
         return [(_ANY, value.strip().lower()) for value in given if value.strip()]
     raise _wrong(where, "attributes", "texts, or texts by type", given)

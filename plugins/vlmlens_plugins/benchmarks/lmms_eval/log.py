@@ -23,6 +23,8 @@ from vlmlens_plugins.data._table_files import Row, is_table, kind_of, read_rows
 _NAME = re.compile(r"(?:.*_)?samples_(?P<task>.+?)(?:_\d{4}[-_.\dT]*)?")
 _IDS = ("question_id", "questionId", "id", "index", "pid", "sample_id", "qid", "image_id")
 _LIKELIHOOD = 2
+_DEEPEST = 4
+"""Answers are in lists of lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +163,21 @@ def _answers(row: Row, where: str) -> list[str]:
     return texts
 
 
-def _flat(given: Any) -> Iterator[Any]:
-    if isinstance(given, list):
+def _flat(given: Any, depth: int = 0) -> Iterator[Any]:
+    if isinstance(given, list) and depth < _DEEPEST:
         for each in given:
-            yield from _flat(each)
+            yield from _flat(each, depth + 1)
     elif given is not None:
         yield given
 
 
-def _pairs(given: Any) -> Iterator[Sequence[Any]]:
+def _pairs(given: Any, depth: int = 0) -> Iterator[Sequence[Any]]:
     """Lists of two in lists: (log-probability, whether it is the most probable)."""
-    if isinstance(given, list):
+    if isinstance(given, list) and depth < _DEEPEST:
         if len(given) == _LIKELIHOOD and not any(isinstance(each, list) for each in given):
             yield given
         for each in given:
-            yield from _pairs(each)
+            yield from _pairs(each, depth + 1)
 
 
 def _ids(row: Row, doc: Mapping[str, Any]) -> Iterator[str]:

@@ -58,6 +58,7 @@ CARD: Final = Card(
     metrics=Totals(),
     headline="perception",
     task_metrics=AccAndPlus(),
+    task_headline="score",
     units={"perception": "points", "cognition": "points", "total": "points", "score": "points"},
     references=(
         Reference(_SEVEN, "perception", 1510.7, "LLaVA's suffix, greedy", "LLaVA, model zoo"),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from vlmlens._display import count
 from vlmlens.abc import Options
 from vlmlens.errors import ManifestError
 from vlmlens.sample_table import SampleTable
@@ -73,7 +74,8 @@ class Mmmu(Benchmark):
         if official is not None:
             notes.append(f"the answers are those of {options.answer_key}, joined by id")
         known = subjects[0].rows.digest if len(subjects) == 1 else ""
-        return Found(samples, form, _edition(samples), known, tuple(notes))
+        said = tuple(f"{CARD.title}: {note}." for note in notes)
+        return Found(samples, form, _edition(samples), known, said)
 
     def samples(self, prompts: Sequence[str]) -> Sequence[Sample]:
         """See `Benchmark.samples`; the images stand where the prompt names them.
@@ -116,9 +118,10 @@ def _notes(samples: Sequence[Sample]) -> Iterator[str]:
     blind = sum(not sample.images for sample in samples)
     strange = Counter(sample.task for sample in samples if not sample.attributes["discipline"])
     if unknown:
-        yield f"{unknown} questions have no answer (the test split has none): they are not scored"
+        asked = count(unknown, "question")
+        yield f"{asked} without an answer (the test split has none): not scored"
     if blind:
-        yield f"{blind} questions have no image: a run needs --set text_only=true"
+        yield f"{count(blind, 'question')} without an image: a run needs --set text_only=true"
     if strange:
         yield f"no subject of MMMU, so in no discipline: {', '.join(map(str, strange))}"
 
@@ -127,6 +130,7 @@ def _edition(samples: Sequence[Sample]) -> str:
     splits = Counter(str(sample.attributes.get("split") or "") for sample in samples)
     subjects = len({sample.task for sample in samples})
     closed = sum(bool(sample.choices) for sample in samples)
-    named = ", ".join(f"{split} {count:,}" for split, count in splits.items() if split)
-    counts = f"{len(samples):,} questions of {subjects} subjects, {closed:,} with options"
+    named = ", ".join(f"{split} {number:,}" for split, number in splits.items() if split)
+    asked = count(len(samples), "question")
+    counts = f"{asked} of {count(subjects, 'subject')}, {closed:,} with options"
     return f"{named}: {counts}" if named else counts

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from vlmlens._display import count
 from vlmlens.errors import DataError
 from vlmlens.question_text import IMAGE_MARK
 from vlmlens.samples import Sample
@@ -63,21 +64,22 @@ class Placing:
         said = []
         if self.named and self.between:
             said.append(
-                f"in {self.named} prompts the images stand where <image 1>, ... names them; for a "
-                "family whose images always stand before the prompt: "
+                f"in {count(self.named, 'prompt')} the images stand where <image 1>, ... names "
+                "them; for a family whose images always stand before the prompt: "
                 "--set options.dataset.images_at=before"
             )
         elif self.named:
             said.append(
-                f"in {self.named} prompts <image 1>, ... stays as text: all images stand before it"
+                f"in {count(self.named, 'prompt')} <image 1>, ... stays as text: all images stand "
+                "before it"
             )
         if self.nowhere:
             said.append(
-                f"{len(self.nowhere)} prompts do not say where their images stand, for example "
+                f"{count(len(self.nowhere), 'prompt')} without a place for images, for example "
                 f"{self.nowhere[0]!r}: these stand before the prompt"
             )
         if self.left_out:
-            said.append(f"{self.left_out} images that no prompt names are left out")
+            said.append(f"left out: {count(self.left_out, 'image')} that no prompt names")
         return said
 
 

@@ -13,7 +13,7 @@ from vlmlens_plugins.data._embedded import Stored
 from vlmlens_plugins.data._table_files import Row
 
 YES_NO = ("yes", "no")
-_OBJECT = re.compile(r"is there (?:an?|the|any|some) (.+?)(?: in (?:the|this) ima(?:n)?ge)?\s*\?")
+_OBJECT = re.compile(r"is there (?:an?|the|any|some) (.+?)(?: in (?:the|this) ima(?:n)?ge)? ?\?")
 
 
 class Asked(NamedTuple):
@@ -48,7 +48,7 @@ def object_of(question: str) -> str:
     >>> object_of("Is there an umbrella in the imange?"), object_of("Is there a red cube?")
     ('umbrella', 'red cube')
     """
-    found = _OBJECT.match(question.strip().lower())
+    found = _OBJECT.match(" ".join(question.lower().split()))
     return found.group(1) if found else ""
 
 
@@ -103,7 +103,11 @@ def number_of(row: Row, column: str, where: str) -> str:
         DataError: There is none.
     """
     value = row.cells.get(column)
-    text = "" if value is None or isinstance(value, bool | list | dict) else str(value).strip()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = (
+        str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    )
     if not text:
         raise DataError(
             f"{where}: {column} is {str(value)[:40]!r}, expected a number or a text.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
+from vlmlens._display import count
 from vlmlens.abc import Options
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Attribute, Sample
@@ -80,11 +81,13 @@ class VqaV2(Benchmark):
         )
         notes = list(seen.notes(pairs=bool(other)))
         if questions.left:
-            notes.append(f"{questions.left} annotations belong to no question of the file")
+            notes.append(
+                f"not used: {count(questions.left, 'annotation')} of no question of the file"
+            )
         version = f"v{files.version} " if files.version else ""
         digests = [digest(path) for path in (files.questions, files.annotations) if path]
         edition = f"{version}{files.subtype}, {seen.counts}"
-        return Found(samples, OFFICIAL, edition, "+".join(digests), tuple(notes))
+        return Found(samples, OFFICIAL, edition, "+".join(digests), _said(notes))
 
     def _hub(self) -> Found:
         options = self.options
@@ -105,8 +108,7 @@ class VqaV2(Benchmark):
                 yield seen.one(_sample(str(name), question, path, image, known, other))
 
         samples = SampleTable(made())
-        notes = tuple(seen.notes(pairs=bool(other)))
-        return Found(samples, HUB, seen.counts, notes=notes)
+        return Found(samples, HUB, seen.counts, notes=_said(seen.notes(pairs=bool(other))))
 
 
 class _Pictures:
@@ -162,6 +164,10 @@ def _sample(
     )
 
 
+def _said(notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{CARD.title}: {note}." for note in notes)
+
+
 class _Seen:
     """Counts samples as they are made."""
 
@@ -174,20 +180,21 @@ class _Seen:
         self._images.add(sample.group)
         people = answers_of(sample)
         self._found["questions"] += 1
-        self._found["have no answers: they are not scored"] += not people
-        self._found[f"have not {_PEOPLE} answers"] += 0 < len(people) != _PEOPLE
-        self._found["have no image: a run needs --set text_only=true"] += not sample.images
+        self._found["without answers: not scored"] += not people
+        self._found[f"with another number of answers than {_PEOPLE}"] += 0 < len(people) != _PEOPLE
+        self._found["without an image: a run needs --set text_only=true"] += not sample.images
         return sample
 
     @property
     def counts(self) -> str:
         """How many questions and images there are."""
-        return f"{self._found['questions']:,} questions on {len(self._images):,} images"
+        asked = count(self._found["questions"], "question")
+        return f"{asked} on {count(len(self._images), 'image')}"
 
     def notes(self, *, pairs: bool) -> Iterator[str]:
         """What is missing, in sentences."""
-        for what, count in self._found.items():
-            if what != "questions" and count:
-                yield f"{count} questions {what}"
+        for what, number in self._found.items():
+            if what != "questions" and number:
+                yield f"{count(number, 'question')} {what}"
         if not pairs:
             yield "no file of complementary pairs: the metric `pairs` is left out"
