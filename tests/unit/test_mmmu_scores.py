@@ -20,8 +20,12 @@ from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINE_OF, SUBJECTS
 PER_SUBJECT = 30
 LETTERS = {"A": 242, "B": 230, "C": 198, "D": 149, "E": 25, "F": 2, "I": 1}
 """How often each letter is right in validation."""
-OPEN = ("A", "A", "B", "C", *("1.06", "trans-1", "MgS", "7243000", "embryonic") * 9, "1/64", "0.5")
-OPEN = (*OPEN, "Transformation", "-120")
+LETTERED, REST = (
+    ("A", "A", "B", "C"),
+    ("1.06", "trans-1", "MgS", "7243000", "embryonic", "1/64", "-9"),
+)
+OPEN = (*LETTERED, *REST * 7)
+"""The right answers of the open questions: four are letters, as in validation."""
 OPTIONS = ["a red fox", "two dogs", "three", "none of them", "five", "six", "7", "8", "nine"]
 
 
