@@ -12,7 +12,7 @@ from vlmlens_plugins.data._embedded import Stored
 from vlmlens_plugins.data._table_files import Row
 
 _SHOWN = 12
-_HUB_FILES = ("dataset_dict.json", "state.json", "dataset_info.json", "README.md")
+_HUB_FILES = ("dataset_dict.json", "state.json", "dataset_info.json")
 _HUB_TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow")
 
 
