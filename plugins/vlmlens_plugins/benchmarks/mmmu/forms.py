@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import DataError
 from vlmlens.samples import Attribute, Sample
 from vlmlens_plugins.benchmarks.forms import missing, text_in, wrong_form
@@ -18,6 +19,7 @@ from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINE_OF, subject_name
 from vlmlens_plugins.benchmarks.sources import ImageRoot, Source
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._embedded import Stored
+from vlmlens_plugins.data._hf_loading import split_source
 from vlmlens_plugins.data._table_files import Row
 
 HUB, VLMEVALKIT = FORMS
@@ -264,5 +266,5 @@ def _own_images(row: Row, source: Source) -> Sequence[Any]:
 
 def default_root(source: str) -> Path:
     """The folder that names of images start from."""
-    path = Path(source).expanduser()
+    path = expanded(split_source(source)[0])
     return path if path.is_dir() else path.parent if path.is_file() else Path()
