@@ -97,6 +97,7 @@ CARD = Card(
     metrics=_WHOLE,
     headline="amber",
     task_metrics=OfTask(_WHOLE),
+    task_headline="score",
     units={"amber": "points"},
     lower_is_better=frozenset({"chair", "hal", "cog"}),
     max_new_tokens=512,
