@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -209,12 +210,25 @@ def test_answers_without_programs_still_have_choices(tmp_path: Path) -> None:
     assert [s.choices[0] for s in samples] == ["gray", "0", "yes", "yes"]
 
 
+def test_a_count_may_be_a_number(tmp_path: Path) -> None:
+    assert read(written(tmp_path, [{**ASKED[1], "answer": 2}]))[0].label == "2"
+    with pytest.raises(ManifestError, match="answer is 'True'"):
+        read(written(tmp_path / "other", [{**ASKED[2], "answer": True}]))
+
+
 def test_programs_of_the_generator(tmp_path: Path) -> None:
     """The generator writes `type` where the published files have `function`."""
     made = json.loads(json.dumps(ASKED[1]))
     for step in made["program"]:
         step["type"] = step.pop("function")
     assert read(written(tmp_path, [made]))[0].task == "count"
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """A pipe would never end."""
+    os.mkfifo(tmp_path / "CLEVR_val_questions.json")
+    with pytest.raises(DataError, match="a pipe, a socket or a device"):
+        read(tmp_path / "CLEVR_val_questions.json")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def png(red: int) -> bytes:
 def test_the_edition_and_the_questions_without_a_figure_are_said(tmp_path: Path) -> None:
     made = dataset(official(tmp_path))
     samples = list(made.samples(()))
-    (edition, notes) = made.notes
+    edition, notes = made.notes[:2]
     assert "1,129 questions (all questions of November 2023) on 346 figures, 455 pairs" in edition
     assert "official file" in edition
     assert "178 of 1129 questions have no figure" in notes

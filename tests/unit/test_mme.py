@@ -250,6 +250,15 @@ def test_hub_columns_and_vlmevalkits_table(tmp_path: Path) -> None:
         assert samples[0].open_images()[0].getpixel((0, 0)) == (0, 0, 0)
 
 
+def test_only_files_are_taken_for_questions(tmp_path: Path) -> None:
+    write_task(tmp_path, "count", ("1.png",))
+    Image.new("RGB", (6, 4)).save(tmp_path / "count" / "1.png")
+    (tmp_path / "count" / "2.txt").mkdir()
+    os.mkfifo(tmp_path / "count" / "3.txt")
+    (tmp_path / "count" / "._1.txt").write_bytes(b"\xff")
+    assert [sample.id for sample in read(tmp_path)] == ["count/1.png/1", "count/1.png/2"]
+
+
 @pytest.mark.parametrize("flat", [True, False])
 def test_results_are_not_taken_for_questions(tmp_path: Path, flat: bool) -> None:
     path = tmp_path / "existence.txt"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlmlens.errors import MissingDependency
+from vlmlens.errors import DataError, MissingDependency
 from vlmlens.samples import Sample
 from vlmlens.testing import DatasetTests
-from vlmlens.testing._checks import expect
+from vlmlens.testing._checks import expect, expect_error
 from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, STYLE
 from vlmlens_plugins.benchmarks.card import Card, Rule
 from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored
@@ -38,6 +39,13 @@ class BenchmarkChecks(DatasetTests):
         """A benchmark claims no path: its files are tables too, so it is asked for by name."""
         source = self._source(folder)
         expect(not self.plugin.reads(source), f"`reads` is True for {source!r}")
+
+    def check_odd_names_are_refused(self, folder: Path) -> None:
+        """A home that nobody has, a NUL and a file that is no table are errors with a hint."""
+        (folder / "plain.bin").write_bytes(b"\xff\xfe\x00")
+        for source in ("~nobody-has-this-name/x", "a\0b", str(folder / "plain.bin")):
+            error = expect_error(DataError, partial(self.read, source, folder), f"{source!r}")
+            expect(bool(getattr(error, "hint", "")), f"{source!r}: the error has no hint: {error}")
 
     def check_samples_say_what_they_are(self, folder: Path) -> None:
         """Each sample names its benchmark, edition and prompt; tasks are given to all or none."""

@@ -59,6 +59,7 @@ class CdhChecks(BenchmarkChecks):
         choice = pair(1)["multiple_choice"]
         wrong: tuple[Mapping[str, Any], ...] = (
             {"pair_id": None},
+            {"category": " "},
             {"subcategory": ".."},
             {"direct_qa": "Are there 2 hands?"},
             {"direct_qa": None, "multiple_choice": None},

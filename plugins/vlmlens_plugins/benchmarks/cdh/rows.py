@@ -17,6 +17,7 @@ COMMON, ODD = "commonsense", "counterfactual"
 SIDES: Final = (COMMON, ODD)
 _COLUMNS = ("pair_id", "category", "subcategory", "direct_qa", "multiple_choice")
 FORMS: Final = {"official file": "benchmark.jsonl with " + ", ".join(_COLUMNS)}
+_NAMES = ("pair_id", "category", "subcategory")
 _FIELDS: Mapping[str, str] = {QA: "direct_qa", CHOICE: "multiple_choice"}
 _LETTER = re.compile(r"\s*\(?([A-Za-z])[.):]")
 
@@ -66,7 +67,9 @@ def asked_in(source: Source, given: str) -> Iterator[Asked]:
 
 
 def _of_row(row: Row, source: Source) -> Iterator[Asked]:
-    known = [text_in(row, name, source) for name in ("pair_id", "category", "subcategory")]
+    known = [text_in(row, name, source).strip() for name in _NAMES]
+    if not all(known):
+        raise missing(row, _NAMES[known.index("")], "text", source)
     name = row.cells.get("pair_name")
     found = 0
     for kind, field in _FIELDS.items():

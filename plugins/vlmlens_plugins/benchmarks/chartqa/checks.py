@@ -50,6 +50,8 @@ class ChartQaChecks(BenchmarkChecks):
         wrong: tuple[tuple[Any, ...], ...] = (
             ("1.png", "How many?", None),
             ("1.png", "How many?", ""),
+            ("1.png", "How many?", float("nan")),
+            ("1.png", "How many?", True),
             ("1.png", "", "3"),
             (None, "How many?", "3"),
             ("../../../1.png", "How many?", "3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -135,7 +136,8 @@ def _no_split(folder: Path, wanted: str, there: Sequence[str]) -> DataError:
 def _asked(part: str, row: Row, source: Source) -> Asked:
     chart = text_in(row, "imgname", source)
     label = row.cells.get("label")
-    if isinstance(label, bool) or not isinstance(label, str | int | float) or str(label) == "":
+    number = isinstance(label, int | float) and math.isfinite(label) and not isinstance(label, bool)
+    if not number and not (isinstance(label, str) and label.strip()):
         raise missing(row, "label", "text", source)
     where = f"{source.name}, {row.place}"
     question = text_in(row, "query", source)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from vlmlens.errors import DataError, DataNotFound, ManifestError, did_you_mean
+from vlmlens.images import check_plain
 from vlmlens_plugins.benchmarks.forms import entries, wrong_form
 from vlmlens_plugins.data._paths import existing
 
@@ -51,7 +52,7 @@ def files_of(source: str, split: str | None, scenes: str | None, images: str | N
         DataError: There is no such thing.
     """
     place = existing(source)
-    questions = place if place.is_file() else _questions_in(source, place, split)
+    questions = _questions_in(source, place, split) if place.is_dir() else place
     match = _NAME.fullmatch(questions.name)
     name = match["split"] if match else ""
     top = questions.parent.parent
@@ -131,8 +132,10 @@ def _no_split(source: str, wanted: str, there: Sequence[str]) -> DataNotFound:
 
 def _text(path: Path) -> str:
     try:
+        check_plain(path)
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        what = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
-            f"{path}: not UTF-8 text.", subject=str(path), hint="Give CLEVR's JSON file."
+            f"{path} cannot be read: {what}.", subject=str(path), hint="Give CLEVR's JSON file."
         ) from error

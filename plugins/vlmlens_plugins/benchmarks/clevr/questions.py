@@ -78,6 +78,8 @@ def asked_in(path: Path) -> Iterator[Asked]:
     for number, item in enumerate(items_in(path, "questions")):
         where = f"{path}, item {number + 1}"
         answer = item.get("answer")
+        if isinstance(answer, int) and not isinstance(answer, bool):
+            answer = str(answer)
         if answer is not None and answer not in ANSWERS:
             raise _wrong(where, "answer", answer, f"one of CLEVR's {len(ANSWERS)} answers")
         yield Asked(

@@ -47,7 +47,7 @@ def asked_in(folders: Sequence[Path]) -> list[Asked]:
 def are_results(source: Path) -> bool:
     """Whether a folder, or a file, holds answers for the official script, not questions."""
     files = [source] if source.is_file() else sorted(source.glob("*.txt"))
-    named = [path for path in files if task_of(path.stem)]
+    named = [path for path in files if path.suffix == ".txt" and task_of(path.stem)]
     return any(_first_line(path).count("\t") == _RESULT_FIELDS - 1 for path in named)
 
 
@@ -64,7 +64,8 @@ def digest_of(folders: Sequence[Path]) -> str:
 def _texts(folder: Path) -> list[Path]:
     inner = folder / QUESTIONS
     texts = (inner if inner.is_dir() else folder).glob("*.txt")
-    return sorted(texts, key=lambda path: natural_key(path.name))
+    plain = [path for path in texts if path.is_file() and not path.name.startswith(".")]
+    return sorted(plain, key=lambda path: natural_key(path.name))
 
 
 def _in_folder(folder: Path) -> Iterator[Asked]:
