@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlmlens.samples import Sample
 
-STEP = 8
+STEP = 10
 SIZE = (64, 48)
 
 
@@ -28,7 +28,7 @@ def make_clip(
     times: Sequence[int] | None = None,
     turned: int = 0,
 ) -> Path:
-    """A video in which frame i is gray with 8 + 8 i, its upper left quarter white.
+    """A video in which frame i is gray with 10 + 10 i, its upper left quarter white.
 
     Args:
         path: The file to write.
@@ -76,7 +76,7 @@ def number_of(image: Image.Image | str) -> int:
     height, width = shown.shape
     level = shown[height // 2 :, width // 2 :].mean()
     number = round(level / STEP - 1)
-    assert abs(level - STEP * (number + 1)) < 3, level
+    assert abs(level - STEP * (number + 1)) < STEP / 2 - 0.5, level
     return number
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent / "video_goldens"
-_SAME_PIXELS = {"qwen25": "qwen2"}
+_SAME_PIXELS = {"qwen25": "qwen2", "minicpm47": "minicpm"}
 """Families whose pixels and grids are those of another one, and are not kept twice."""
 PROMPTS = {
     "even": "What is it?",
@@ -24,10 +24,13 @@ PROMPTS = {
     "small": "Hm",
     "wide": "Say it.",
 }
-STACKING = ("llavanextvideo", "internvl")
-"""Families whose processors stack the frames of all videos."""
-STACKED = ("odd", "small", "even")
-"""The videos that are kept of them."""
+ALONE = {
+    "llavanextvideo": ("odd", "small", "even"),
+    "internvl": ("odd", "small", "even"),
+    "minicpm": ("even", "small"),
+    "minicpm47": ("even", "small"),
+}
+"""Families of which videos are kept one by one, and which: most stack frames in a batch."""
 SHAPES = {"even": (4, 32, 40), "odd": (5, 37, 91), "small": (3, 12, 20), "wide": (6, 24, 120)}
 """Frames, height and width of each video."""
 RATES = {"even": (10.0, 40), "odd": (29.97, 300), "small": (24.0, 3), "wide": (4.0, 13)}
@@ -84,7 +87,7 @@ def build(family: str, folder: Path) -> Path:
     """A tiny checkpoint of a family, with settings for videos."""
     settings = {
         "qwen2": _qwen2, "qwen25": _qwen25, "qwen3": _qwen3, "llavanextvideo": _llava_next_video,
-        "internvl": _internvl,
+        "internvl": _internvl, "minicpm": _minicpm, "minicpm47": _minicpm47,
     }[family](folder)  # fmt: skip
     (folder / "video_preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
@@ -126,6 +129,26 @@ def _internvl(folder: Path) -> dict[str, Any]:
     return {"video_processor_type": "InternVLVideoProcessor", "size": size}
 
 
+_MINICPM = {
+    "video_processor_type": "MiniCPMV4_6VideoProcessor", "max_slice_nums": 4,
+    "scale_resolution": 32, "patch_size": 4,
+}  # fmt: skip
+
+
+def _minicpm(folder: Path) -> dict[str, Any]:
+    from vlmlens_adapter_minicpm.checks import MiniCpm46Checks
+
+    MiniCpm46Checks().build(folder)
+    return _MINICPM
+
+
+def _minicpm47(folder: Path) -> dict[str, Any]:
+    from vlmlens_adapter_minicpm.checks import MiniCpm47Checks
+
+    MiniCpm47Checks().build(folder)
+    return _MINICPM
+
+
 def _llava_next_video(folder: Path) -> dict[str, Any]:
     """LLaVA-NeXT-Video has no adapter of its own: a CLIP tower, 2 x 2 patches pooled, Llama."""
     import transformers as t
@@ -165,7 +188,7 @@ _LLAVA_TEMPLATE = (
 def computed(family: str, folder: Path) -> dict[str, Any]:
     """What transformers makes of all videos in one batch; needs torchvision.
 
-    Families that stack frames: of each video alone, with its name before that of the input.
+    Of families in `ALONE`: of each video alone, with its name before that of the input.
     """
     import transformers
 
@@ -173,9 +196,9 @@ def computed(family: str, folder: Path) -> dict[str, Any]:
     made = type(processor.video_processor).__module__
     if not made.startswith("transformers.") or "torchvision" not in sys.modules:
         raise SystemExit(f"{made}: torchvision is needed.")
-    if family not in STACKING:
+    if family not in ALONE:
         return _inputs(processor, list(PROMPTS))
-    found = {name: _inputs(processor, [name]) for name in STACKED}
+    found = {name: _inputs(processor, [name]) for name in ALONE[family]}
     return {f"{name}/{key}": value for name in found for key, value in found[name].items()}
 
 
@@ -208,7 +231,7 @@ def kept(family: str) -> dict[str, Any]:
 if __name__ == "__main__":
     import tempfile
 
-    for each in sys.argv[1:] or ("qwen2", "qwen25", "qwen3", *STACKING):
+    for each in sys.argv[1:] or ("qwen2", "qwen25", "qwen3", *ALONE):
         with tempfile.TemporaryDirectory() as made:
             found = computed(each, Path(made))
         same = kept(_SAME_PIXELS[each]) if each in _SAME_PIXELS else {}

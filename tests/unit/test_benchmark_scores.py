@@ -344,12 +344,16 @@ def test_the_file_of_answers_can_be_given_back(tmp_path: Path) -> None:
 
 def test_several_sets_are_scored_side_by_side() -> None:
     other = Card(**{**vars(CARD), "name": "other-set", "title": "Other set"})
+    tasks = ["a"] * 10 + ["b"] * 10
+    ids = [f"o{i}" for i in range(20)]
     right = answered(["yes", "no"] * 10, ["yes", "no"] * 10)
-    wrong = answered(["yes", "no"] * 10, ["no", "yes"] * 10, id=[f"o{i}" for i in range(20)])
+    wrong = answered(["yes", "no"] * 10, ["no", "yes"] * 10, id=ids, task=tasks)
     result = score([*questions(right), *questions(wrong, other)])
     table = result.table("benchmark-scores")
     assert row(table, benchmark="small-set", metric="f1")["value"] == 100
-    assert row(table, benchmark="other-set", metric="f1")["value"] == 0
+    assert row(table, benchmark="other-set", metric="f1", task="b")["value"] == 0
+    subjects = [cell.subject for cell in result.overview]
+    assert subjects == ["Small set", "Other set", "Other set, a", "Other set, b"]
     assert [figure.name for figure in result.figures] == [
         "benchmark-small-set",
         "benchmark-other-set",

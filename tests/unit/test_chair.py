@@ -379,3 +379,12 @@ def test_intervals_hold_the_score(planted: tuple[list[Sample], list[str]]) -> No
     for name, value in scored(CARD.metrics, samples, answers).items():
         low, high = found[name]
         assert low < value < high, name
+
+
+def test_scores_of_tasks_are_by_the_rule_that_reads() -> None:
+    sample = Sample("1", "", attributes={"objects": '["dog"]'})
+    for name, mentions in (("strict", 50), ("official", 0)):
+        metrics = CARD.rule(name).task_metrics
+        assert metrics is not None
+        answers = answered(["A bus and a dog."], [sample], CARD.rule(name))
+        assert scored(metrics, [sample], answers)["chair_i"] == mentions

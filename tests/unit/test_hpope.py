@@ -219,7 +219,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     made = [
         {"image": "1.png", "objects": ["dog", "dog"], "attributes": {"dog": ["brown"]}},
         {"image": "2.png", "objects": ["cat"], "attributes": {"cat": ["black"]}},
-        {"image": "3.png", "objects": []},
+        {"image": "3.png", "objects": ""},
     ]
     dataset = HPope(str(lines(tmp_path / "own.jsonl", made)), HPopeOptions())
     samples = dataset.samples([])

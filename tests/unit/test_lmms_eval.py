@@ -14,7 +14,8 @@ from vlmlens.errors import DataError, DataNotFound, SpecError
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import answered, scored
 from vlmlens_plugins.benchmarks.lmms_eval import LmmsEval, LmmsEvalOptions
-from vlmlens_plugins.benchmarks.lmms_eval.log import logged, task_in
+from vlmlens_plugins.benchmarks.lmms_eval.joining import fits
+from vlmlens_plugins.benchmarks.lmms_eval.log import Logged, logged, task_in
 from vlmlens_plugins.benchmarks.lmms_eval.tasks import task_of
 from vlmlens_plugins.benchmarks.pope import CARD
 
@@ -191,6 +192,21 @@ def test_gaps_and_extras_are_errors(coco: Path, tmp_path: Path) -> None:
     more = log_of(tmp_path, "0.7", images=FEW + 1)
     with pytest.raises(DataError, match="Only 30 of 36 answers of pope_adv"):
         read(more, benchmark=f"pope:{coco}")
+
+
+@pytest.mark.parametrize(
+    ("question", "asked", "same"),
+    [
+        ("Is it red? Please answer yes or no.", "Is it red?\nAnswer with one word.", True),
+        ("What is in <image 1>?", "<image>\nWhat is in <image>?\nA. x", True),
+        ("Is there a dog in the imange?", "Is there a dog in the image?", True),
+        ("Is there a dog?", "Is there a cat?", False),
+        ("Is a dog a dog?", "Is a dog here?", False),
+    ],
+)
+def test_a_question_is_known_by_its_words(question: str, asked: str, same: bool) -> None:
+    answer = Logged("mme", 0, (), {}, asked, "yes", "yes", 1, "line 1")
+    assert fits(Sample("1", question, label="yes"), answer) is same
 
 
 def test_another_question_or_label_under_an_id_is_seen(coco: Path, tmp_path: Path) -> None:

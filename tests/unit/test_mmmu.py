@@ -215,6 +215,8 @@ def test_the_test_split_has_no_answers(tmp_path: Path) -> None:
         ({"options": "{'a': 1}"}, "a list of options"),
         ({"options": "[]"}, "a list of options"),
         ({"question": ""}, "question"),
+        ({"question_type": None}, "one of multiple-choice, open"),
+        ({"options": str(list(range(27)))}, "at most 26 options"),
         ({"id": None}, "id"),
         ({"question": "<image 4>?"}, "names <image 4>, but has 1 images"),
     ],

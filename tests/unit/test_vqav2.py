@@ -187,6 +187,10 @@ def test_broken_files(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_folder_must_hold_one_split(tmp_path: Path) -> None:
     folder = official(tmp_path / "vqa")
+    whole = (folder / QUESTIONS).read_text()
+    (folder / QUESTIONS).write_text(whole.replace("questions", "asked", 1))
+    with pytest.raises(DataError, match="neither questions nor annotations"):
+        read(folder)
     (folder / QUESTIONS.replace("val", "train")).write_text("{}")
     with pytest.raises(DataNotFound, match="several files of questions"):
         read(folder)

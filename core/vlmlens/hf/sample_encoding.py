@@ -42,8 +42,7 @@ class SampleEncoding(PromptWriting):
     images_optional: ClassVar[bool] = False
     """Whether a sample may also have fewer images than `images_per_sample`, or none."""
     image_tokens_placed: ClassVar[bool] = True
-    """Whether each image token of the sequence stands for a place that `patch_grid` knows; if not,
-    those of videos may."""
+    """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
     """The `return_tensors` of the processor; None if it cannot stack images of several shapes."""
 
@@ -302,9 +301,13 @@ class SampleEncoding(PromptWriting):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         image = self.image_positions(inputs)
         kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
-        placed = self.image_tokens_placed or any(grid is not None for grid in grids)
-        known = grids if placed else None
+        known = grids if self.knows_places(grids) else None
         return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
+
+    def knows_places(self, grids: Sequence[PatchGrid | None]) -> bool:
+        """Whether the image tokens of a batch stand for the places in these grids."""
+        del grids
+        return self.image_tokens_placed
 
     def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
         """One forward pass for its activations. A family without an inner `model` overrides it.

@@ -60,6 +60,7 @@ class Rule:
         credit: What that is worth.
         metrics: The toolkit's, where they differ from the card's; None: the card's.
         about: Where the rule is from, and what is odd about it.
+        task_metrics: The toolkit's of one task, where they differ; None: the card's.
         needs: Raises `MissingDependency` if these samples' answers cannot be read for want of a
             package or its data; None: it needs nothing.
     """
@@ -68,6 +69,7 @@ class Rule:
     credit: Credit = exact
     metrics: Metrics | None = None
     about: str = ""
+    task_metrics: Metrics | None = None
     needs: Callable[[Sequence[Sample]], None] | None = None
 
     def check(self, samples: Sequence[Sample]) -> None:

@@ -97,7 +97,8 @@ def text_in(row: Row, column: str, source: Source) -> str:
         ManifestError: It is empty, or no text or number.
     """
     value = row.cells.get(column)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or str(value) == "":
+    kind = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if not kind or str(value) in ("", "nan"):
         raise missing(row, column, "text", source)
     return str(value)
 

@@ -94,6 +94,10 @@ class GenericAdapter(FoundSites):
             return None
         return video_patches(image, self.config, self.processor.video_processor)
 
+    def knows_places(self, grids: Sequence[PatchGrid | None]) -> bool:
+        """See `SampleEncoding.knows_places`: those in videos."""
+        return any(grid is not None for grid in grids)
+
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
     ) -> Mapping[Axis, AxisLayout]:

@@ -66,7 +66,10 @@ class BenchmarkScores(Analysis):
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         sets = self._sets(context.samples)
-        found = [self._scored(each, context.seed) for each in answers(context, self.options, sets)]
+        found = [
+            self._scored(each, context.seed, alone=len(sets) == 1)
+            for each in answers(context, self.options, sets)
+        ]
         if context.folder is not None:
             write_answers(context.folder, found)
         told = [
@@ -90,12 +93,12 @@ class BenchmarkScores(Analysis):
     def _sets(self, samples: Sequence[Sample]) -> list[QuestionSet]:
         return question_sets(samples, self.options.card)
 
-    def _scored(self, answered: Answered, seed: int) -> Scored:
+    def _scored(self, answered: Answered, seed: int, *, alone: bool) -> Scored:
         chosen = self.options
         rule = answered.asked.rule(chosen.parser)
         found = scores(answered, rule, draws=chosen.draws, seed=seed)
         read, left_out = readings(answered, chosen.parser)
-        return Scored(answered, chosen.parser, found, read, left_out)
+        return Scored(answered, chosen.parser, found, read, left_out, alone)
 
     @staticmethod
     def _left_out(context: AnalysisContext, sets: Sequence[QuestionSet]) -> list[str]:

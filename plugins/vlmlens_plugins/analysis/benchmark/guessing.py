@@ -13,8 +13,9 @@ from vlmlens_plugins.benchmarks.scoring import answered, scored
 OBJECT = "object"
 """The attribute with what a question is about."""
 
-MOST_LABELS = 30
-"""The most labels whose constant use is scored, the most frequent first."""
+MOST_LABELS, FEW_LABELS = 30, 5
+"""If there are more labels than the first, as in open questions, only the most frequent ones are
+scored as constant answers: the second says how many."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ def constants(card: Card, rule: Rule, samples: Sequence[Sample]) -> dict[str, li
     They are those of the card; else the labels, of very many the most frequent ones.
     """
     counted = Counter(str(sample.label) for sample in samples if sample.label is not None)
-    labels = sorted(counted, key=lambda label: (-counted[label], label))[:MOST_LABELS]
-    texts = card.constants or labels
+    labels = sorted(counted, key=lambda label: (-counted[label], label))
+    few = labels if len(labels) <= MOST_LABELS else labels[:FEW_LABELS]
+    texts = card.constants or few
     return {text: answered([text] * len(samples), samples, rule) for text in texts}
 
 

@@ -111,8 +111,17 @@ class QuestionSet:
             )
 
     def _said(self, attribute: str) -> str:
-        values = {str(sample.attributes.get(attribute, "")) for sample in self.samples}
-        return "; ".join(sorted(values))
+        return "; ".join(sorted(self._values[attribute]))
+
+    @cached_property
+    def _values(self) -> dict[str, set[str]]:
+        """What the samples say of their set."""
+        named = (EDITION, STYLE, QUESTIONS)
+        found: dict[str, set[str]] = {name: set() for name in named}
+        for sample in self.samples:
+            for name in named:
+                found[name].add(str(sample.attributes.get(name, "")))
+        return found
 
     def _without(self, attribute: str) -> list[str]:
         return [

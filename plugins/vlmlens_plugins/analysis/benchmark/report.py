@@ -37,6 +37,7 @@ class Scored:
         scores: Of the set, then of its tasks.
         readings: What all rules read, the chosen one first.
         left_out: Which rules cannot read, and why.
+        alone: Whether the run has no other set.
     """
 
     answered: Answered
@@ -44,6 +45,7 @@ class Scored:
     scores: Sequence[Score]
     readings: Sequence[Reading]
     left_out: Sequence[str] = ()
+    alone: bool = True
 
     @property
     def card(self) -> Card:
@@ -61,8 +63,10 @@ class Scored:
         return f"{self.answered.setting}; parser {self.parser!r}"
 
     def subject(self, score: Score) -> str:
-        """What a score is of: a task, or the set where it has several."""
-        return self.card.title if score.task == ALL and len(self.scores) > 1 else score.task
+        """What a score is of: a task, or the set where it has several, or the run has others."""
+        if score.task == ALL:
+            return self.card.title if len(self.scores) > 1 or not self.alone else ALL
+        return score.task if self.alone else f"{self.card.title}, {score.task}"
 
     def against(self, score: Score) -> dict[str, float | None]:
         """The headline of what a score is to be held against, by its name."""

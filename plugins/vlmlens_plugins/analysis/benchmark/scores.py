@@ -91,8 +91,9 @@ def scores(found: Answered, rule: Rule, *, draws: int, seed: int) -> list[Score]
     all_rows = list(range(len(samples)))
     parts = [(ALL, all_rows, rule.metrics or card.metrics)]
     by_task = rows_by_task(samples)
-    if card.task_metrics is not None and len(by_task) > 1:
-        parts += [(task, rows, card.task_metrics) for task, rows in by_task.items()]
+    of_task = rule.task_metrics or card.task_metrics
+    if of_task is not None and len(by_task) > 1:
+        parts += [(task, rows, of_task) for task, rows in by_task.items()]
     scorer = _Scorer(found, rule, draws, seed, len(parts))
     try:
         return [scorer.score(*part) for part in parts]

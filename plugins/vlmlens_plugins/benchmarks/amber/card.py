@@ -46,7 +46,8 @@ def _rule(reader: captions.Reader, read: Read, about: str, metrics: Amber | None
         return float(not reader.wrong(tuple(filter(None, (said or "").split(", "))), sample))
 
     needs = captions.check if reader is captions.OFFICIAL else None
-    return Rule(either, credit, metrics, about, needs)
+    of_task = None if metrics is None else OfTask(metrics)
+    return Rule(either, credit, metrics, about, task_metrics=of_task, needs=needs)
 
 
 _WHOLE = Amber(captions.STRICT)

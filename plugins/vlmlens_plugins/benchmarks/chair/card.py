@@ -35,7 +35,8 @@ def _rule(reader: readers.Reader, about: str, *, nltk: bool = False) -> Rule:
         objects = filter(None, (said or "").split(_BETWEEN))
         return float(all(names.is_true(one, there) for one in objects))
 
-    return Rule(read, credit, Chair(reader), about, needs if nltk else None)
+    metrics, check = Chair(reader), needs if nltk else None
+    return Rule(read, credit, metrics, about, task_metrics=metrics, needs=check)
 
 
 _COPIES = (

@@ -88,7 +88,8 @@ def _name(row: Row, image: Any) -> str:
 
 
 def _things(row: Row, where: str, object_by: tuple[str, ...]) -> Iterator[Thing]:
-    listed = _parsed(row.cells.get("objects"), where, "objects")
+    cell = row.cells.get("objects")
+    listed = [] if cell == "" else _parsed(cell, where, "objects")
     if not isinstance(listed, list):
         raise _wrong(where, "objects", "a list", listed)
     known = _parsed(row.cells.get("attributes"), where, "attributes")

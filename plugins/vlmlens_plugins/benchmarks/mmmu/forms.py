@@ -25,6 +25,7 @@ _HUB_COLUMNS = ("id", "question", "options", "answer", "question_type")
 _KIT_COLUMNS = ("index", "question", "answer", "image")
 _MOST_IMAGES = 7
 _UNKNOWN = ("", "?")
+_KINDS = ("multiple-choice", "open", "short-answer")
 
 Pictures = Callable[[Row], Mapping[int, str]]
 """The paths of a row's images by their number, from 1."""
@@ -106,6 +107,8 @@ class _Asked:
 def _sample(
     asked: _Asked, images: Mapping[int, str], row: Row, source: Source, official: Official | None
 ) -> Sample:
+    if len(asked.options) > len(string.ascii_uppercase):
+        raise missing(row, "options", "at most 26 options", source)
     letters = tuple(string.ascii_uppercase[: len(asked.options)])
     where = f"{source.name}, {row.place}"
     answers = asked.answers if official is None else official.of(asked.id, where)
@@ -136,7 +139,9 @@ def _sample(
 def _hub(row: Row, source: Source, subject: str) -> _Asked:
     cells = row.cells
     name = text_in(row, "id", source)
-    kind = str(cells.get("question_type") or "")
+    kind = cells.get("question_type")
+    if kind not in _KINDS:
+        raise missing(row, "question_type", f"one of {', '.join(_KINDS)}", source)
     options = _options(row, source) if kind == "multiple-choice" else ()
     if kind == "multiple-choice" and not options:
         raise missing(row, "options", "a list of options", source)
@@ -148,8 +153,8 @@ def _hub(row: Row, source: Source, subject: str) -> _Asked:
         subject or subject_of_id(name) or "",
         {
             "split": name.split("_")[0] if subject_of_id(name) else None,
-            "subfield": _cells.text(cells.get("subfield")),
-            "difficulty": _cells.text(cells.get("topic_difficulty")),
+            "subfield": _told(cells.get("subfield")),
+            "difficulty": _told(cells.get("topic_difficulty")),
             "image_type": _one_of(cells.get("img_type")),
         },
     )
@@ -172,7 +177,7 @@ def _kit(row: Row, source: Source, subject: str) -> _Asked:
         tuple(str(text) for text in texts),
         _answers(cells.get("answer"), closed=bool(texts)),
         subject_named(given) or given,
-        {"split": split, "hint": _cells.text(cells.get("hint"))},
+        {"split": split, "hint": _told(cells.get("hint"))},
     )
 
 
@@ -198,6 +203,11 @@ def _answers(given: Any, *, closed: bool) -> tuple[str, ...]:
         return tuple(str(item) for item in given)
     text = "" if given is None else str(given).strip()
     return () if text in _UNKNOWN else (text,)
+
+
+def _told(given: Any) -> str | None:
+    """A cell that only tells more of a question: its text, if it is one."""
+    return given.strip() or None if isinstance(given, str) else None
 
 
 def _one_of(given: Any) -> str | None:

@@ -148,8 +148,8 @@ def _vlmevalkit(source: Source) -> Iterator[Asked]:
             image = held.get(image, image) if len(image) <= _LONGEST_INDEX else image
         question = text_of(row, "question", where).strip()
         label = label_of(row.cells.get("answer"), where)
-        for split in text_of(row, "category", where).split(","):
-            own = split_of(split, where)
+        named = text_of(row, "category", where).split(",")
+        for own in dict.fromkeys(split_of(each, where) for each in named):
             yield Asked(number, image, "", question, label, own, "coco", where, {})
 
 

@@ -100,6 +100,8 @@ def files_of(source: str, annotations: str | None, pairs: str | None) -> Files |
             hint="Give the file of questions; annotations are found beside it, or named with "
             "--set options.dataset.annotations=FILE.",
         )
+    if key is None and Path(source).expanduser().is_dir():
+        raise wrong_form(TITLE, str(path), ["neither questions nor annotations"], FORMS)
     if key is None:
         return None
     return Files(
@@ -173,7 +175,7 @@ def _joined(known: dict[int, bytes], name: int, image: int, where: str) -> Annot
     packed = known.pop(name, None)
     if packed is None:
         raise DataError(
-            f"{where}: the annotations have none for question {name}.",
+            f"{where}: the annotations have none for question {name}, or it is asked twice.",
             subject=str(name),
             hint="Give the annotations of the same split and version.",
         )
