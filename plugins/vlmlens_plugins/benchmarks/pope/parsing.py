@@ -1,4 +1,4 @@
-"""How POPE's authors, OPERA, VCD and lmms-eval read an answer; VLMEvalKit's rule is in `toolkits`.
+"""How POPE's authors, OPERA, VCD and lmms-eval read an answer.
 
 None of the rules sees the image. They differ on answers as simple as `NO` and `Yes.`: see the table
 in `docs/benchmarks/pope.md`.
