@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
+from vlmlens_plugins.analysis.bottleneck.checks import BottleneckChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
@@ -56,6 +57,10 @@ class TestActivating(ActivatingChecks):
 
 class TestHallucination(HallucinationChecks):
     """Hallucination."""
+
+
+class TestBottleneck(BottleneckChecks):
+    """Bottlenecks."""
 
 
 class TestCaptions(CaptionsChecks):
