@@ -112,6 +112,8 @@ def run(
     max_pixels: int = MAX_PIXELS,
     background: str = "white",
     image_bits: int | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     text_only: bool = False,
     seed: int = 0,
     out: StrPath | None = None,
@@ -168,12 +170,12 @@ def look(
 ) -> Look:
     """Ask about a picture: the answer, where it forms, and what it rests on. As `vlmlens look`.
 
-    `image` is a path or a Pillow image, `question` a text; of several, each question is asked about
-    each picture. `choices` are answers to choose from. `against` is another picture, or
-    `against_question` another question, and the difference to it is traced. `grid` is the number of
-    steps along each side of the picture for the map of evidence. Without an adapter or a model, the
-    demo model answers, which only knows drawn scenes. `mode`, `progress` and `observer` are those
-    of `run`.
+    `image` is a path (of a video, too) or a Pillow image, `question` a text; of several, each
+    question is asked about each picture. `choices` are answers to choose from. `against` is another
+    picture, or `against_question` another question, and the difference to it is traced. `grid` is
+    the number of steps along each side of the picture for the map of evidence. Without an adapter
+    or a model, the demo model answers, which only knows drawn scenes. `mode`, `progress` and
+    `observer` are those of `run`.
 
     Returns:
         `look.answer`, `look.findings`, `look.page`; in a notebook it shows itself.

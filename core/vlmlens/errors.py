@@ -28,6 +28,7 @@
     │   ├── DataNotFound
     │   ├── ManifestError            a table with missing or wrong columns
     │   ├── ImageError               a file that is missing or cannot be read
+    │   ├── VideoError               the same of a video
     │   ├── DuplicateSample
     │   └── MissingAnnotation        labels, choices or images that an analysis needs
     ├── StoreError                   a storage backend
@@ -174,6 +175,10 @@ class ManifestError(DataError):
 
 class ImageError(DataError):
     """An image file is missing or cannot be read."""
+
+
+class VideoError(DataError):
+    """A video file is missing or cannot be read."""
 
 
 class DuplicateSample(DataError):

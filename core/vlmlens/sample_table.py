@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, overload
 from vlmlens._display import brief, count
 from vlmlens.images import DEFAULT, ImageRules
 from vlmlens.samples import Sample
+from vlmlens.videos import Video
 
 _TOGETHER = 64
 _MADE = 64
@@ -31,6 +32,8 @@ class SampleTable(Sequence[Sample]):
     Args:
         samples: The samples; they are taken one by one.
 
+    `videos` is the number of those that have a video.
+
     >>> table = SampleTable([Sample("a", "What is it?"), Sample("b", "Why?")])
     >>> table[1].prompt, [sample.id for sample in table], table.ids
     ('Why?', ['a', 'b'], ['a', 'b'])
@@ -39,11 +42,13 @@ class SampleTable(Sequence[Sample]):
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
         self.ids: list[str] = []
         self.seen: Seen | None = None
+        self.videos = 0
         self._chunks: list[_Chunk] = []
         self._read: Callable[[bytes], list[Sample]] = _of_rows
         rest = iter(samples)
         while some := tuple(islice(rest, _TOGETHER)):
             self.ids.extend(sample.id for sample in some)
+            self.videos += sum(sample.video is not None for sample in some)
             self._chunks.append(_packed(some))
         self._made = lru_cache(_MADE)(self._unpacked)
 
@@ -75,6 +80,7 @@ class SampleTable(Sequence[Sample]):
             for record in records:
                 name, _, _ = record["id"], record["prompt"], record["images"]
                 made.ids.append(name)
+                made.videos += record.get("video") is not None
                 seen.add_record(record)
             made._chunks.append(zlib.compress(text, 1))
         made.seen = seen if len(seen) == len(made) else None
@@ -237,7 +243,8 @@ def _packed(samples: tuple[Sample, ...]) -> _Chunk:
         rules = sample.rules.changed() if sample.rules is not DEFAULT else {}
         seen = (sample.id, sample.prompt, sample.images)
         known = (sample.label, sample.choices, sample.group, sample.task)
-        rows.append((*seen, *known, dict(sample.attributes), rules))
+        video = sample.video and sample.video.to_dict()
+        rows.append((*seen, *known, dict(sample.attributes), rules, video))
     try:
         return zlib.compress(json.dumps(rows).encode(), 1)
     except (TypeError, ValueError):
@@ -258,8 +265,9 @@ def _sample(
     task: str | None,
     attributes: dict[str, Any],
     rules: dict[str, Any],
+    video: dict[str, Any] | None,
 ) -> Sample:
     chosen = ImageRules(**rules) if rules else DEFAULT
-    return Sample(
-        name, prompt, tuple(images), label, tuple(choices), group, task, attributes, chosen
-    )
+    shown = None if video is None else Video.from_dict(video)
+    rest = (tuple(choices), group, task, attributes, chosen, shown)
+    return Sample(name, prompt, tuple(images), label, *rest)

@@ -19,6 +19,7 @@ from vlmlens.images import DEFAULT, UNREADABLE, ImageRules, check_mode, open_ima
 from vlmlens.question_text import named_choices
 from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.regions import masks_in
+from vlmlens.videos import Video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +31,7 @@ __all__ = [
     "ImageRules",
     "Sample",
     "asked",
+    "check_decoded",
     "check_encodable",
     "check_ids",
     "check_mode",
@@ -57,6 +59,8 @@ class Sample:
         attributes: Anything else that the dataset knows, by name. `regions` names parts of the
             images for selectors (`vlmlens.regions`).
         rules: How the images become 8-bit RGB where their files leave that open.
+        video: Says that the images are frames of one video, in order. `Video("clip.mp4")`, or the
+            path alone: its frames are read when a run begins, and become the images.
     """
 
     id: str
@@ -68,18 +72,23 @@ class Sample:
     task: str | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     rules: ImageRules = DEFAULT
+    video: Video | None = None
 
     def __post_init__(self) -> None:
         paths = [os.fspath(i) if isinstance(i, os.PathLike) else i for i in self.images]
         object.__setattr__(self, "images", tuple(paths))
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        if self.video is not None:
+            object.__setattr__(self, "video", _video(self.video, len(self.images)))
 
     def open_images(self) -> list[Image]:
         """The images as upright RGB Pillow images.
 
         Raises:
             ImageError: A file is missing or is not a readable image.
+            DataError: The frames of its video are not chosen yet.
         """
+        check_decoded(self)
         return [_open(image, self) for image in self.images]
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +104,7 @@ class Sample:
             "task": self.task,
             "attributes": dict(self.attributes),
             **({"rules": rules} if rules else {}),
+            **({} if self.video is None else {"video": self.video.to_dict()}),
         }
 
     @classmethod
@@ -110,13 +120,15 @@ class Sample:
             task=data.get("task"),
             attributes=data.get("attributes", {}),
             rules=ImageRules(**data["rules"]) if data.get("rules") else DEFAULT,
+            video=Video.from_dict(data["video"]) if data.get("video") is not None else None,
         )
 
     def fingerprint(self, digests: Sequence[str] | None = None) -> str:
         """A digest of what the model sees, and of what says which rows selectors by name mean.
 
         That is the prompt, the images' bytes and their rules, the attributes `boxes` and `regions`
-        with the bytes of masks, and the choices where only they say what the prompt's options are.
+        with the bytes of masks, the choices where only they say what the prompt's options are, and
+        which frames of a video the images are.
 
         Args:
             digests: SHA-256 of each image's file, if they are known: then none is opened.
@@ -133,26 +145,38 @@ class Sample:
             parts.append(json.dumps({REGIONS: regions, "masks": masks}))
         if choices := named_choices(self.prompt, self.choices):
             parts.append(json.dumps({"choices": choices}))
+        if self.video is not None:
+            parts.append(json.dumps({"video": self.video.as_seen().to_dict()}))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def as_seen(self) -> Sample:
         """The sample with its id and what `fingerprint` is about, and nothing else."""
         places = ("boxes", REGIONS)
         kept = {name: self.attributes[name] for name in places if name in self.attributes}
-        choices = named_choices(self.prompt, self.choices)
         return Sample(
-            self.id, self.prompt, self.images, choices=choices, attributes=kept, rules=self.rules
+            self.id,
+            self.prompt,
+            self.images,
+            choices=named_choices(self.prompt, self.choices),
+            attributes=kept,
+            rules=self.rules,
+            video=self.video and self.video.as_seen(),
         )
 
     @property
     def split_group(self) -> str:
-        """The group for splits: `group`, else the images, else the sample's own id."""
+        """The group for splits: `group`, else the video, the images, the sample's own id."""
         if self.group is not None:
             return self.group
+        if self.video is not None and self.video.source:
+            return self.video.source
         return "|".join(_image_name(image, self.rules) for image in self.images) or self.id
 
     def __repr__(self) -> str:
-        return brief(self, self.id, count(len(self.images), "image"), f"prompt {self.prompt!r}")
+        pictures = count(len(self.images), "frame" if self.video else "image")
+        if self.video and not self.video.decoded:
+            pictures = "a video"
+        return brief(self, self.id, pictures, f"prompt {self.prompt!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -178,6 +202,7 @@ def check_encodable(samples: Sequence[Sample]) -> None:
                 subject=sample,
                 hint='Write Sample("1", "What is it?", (image,)).',
             )
+        check_decoded(sample)
         for image in sample.images:
             if not isinstance(image, str) and not hasattr(image, "getexif"):
                 raise DataError(
@@ -185,6 +210,22 @@ def check_encodable(samples: Sequence[Sample]) -> None:
                     subject=sample.id,
                     hint="Give a path or a Pillow image (of an array: PIL.Image.fromarray).",
                 )
+
+
+def check_decoded(sample: Sample) -> None:
+    """Raise `DataError` where a sample's images are not the frames that its video names."""
+    if sample.video is None or len(sample.video.frames) == len(sample.images) > 0:
+        return
+    frames = f"{count(len(sample.video.frames), 'frame')} and {count(len(sample.images), 'image')}"
+    name = f"the video {sample.video.source!r}" if sample.video.source else "a video"
+    raise DataError(
+        f"Sample {sample.id!r}: {name} with {frames}.",
+        subject=sample.id,
+        hint="A run chooses the frames of a video file, which become the images; elsewhere, call "
+        "`vlmlens.video_frames.with_frames([sample])` first."
+        if sample.video.source
+        else "Give each image the number of its frame, or leave `frames` out.",
+    )
 
 
 def check_unique(samples: Iterable[Sample]) -> None:
@@ -228,6 +269,16 @@ def asked(samples: Iterable[Sample], prompts: Sequence[str]) -> Iterator[Sample]
     if len(prompts) == 1:
         return (replace(sample, prompt=prompts[0]) for sample in samples)
     return (_asked(sample, k, prompt) for sample in samples for k, prompt in enumerate(prompts))
+
+
+def _video(given: Video | str | os.PathLike[str], images: int) -> Video | None:
+    """A sample's video: of images without a file, every frame; of no images any more, none."""
+    video = given if isinstance(given, Video) else Video(os.fspath(given))
+    if video.decoded and not images:
+        return None
+    if video.decoded or video.source or not images:
+        return video
+    return replace(video, frames=tuple(range(images)), total=images)
 
 
 def _open(image: str | Image, sample: Sample) -> Image:

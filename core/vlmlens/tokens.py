@@ -17,6 +17,10 @@ so it is never pooled. A selector keeps some of a sample's rows, and can pool th
 `image.rest(cube)`     the other image rows; `image.rest`: those in no region
 `image.view(0)`        the rows of a view: of a tile, of the whole image; by number or name
 `image.patch(2, 3)`    a patch by row and column, from 0, in each view
+`image.frame(3)`       the rows of a frame of a video, or of one of several images, from 0;
+                       `image.frame(-1)`, `image.frame(2:5)`. Rows that stand for several
+                       frames belong to each of them
+`video`                the rows of all frames; `video.mean`: pooled over all of them
 `steps`                one row per generated token: the position that predicted it
 `answer`               the rows of the generated tokens themselves (`steps` and `answer` need
                        `--generate` or an appended answer)

@@ -55,6 +55,7 @@ from vlmlens.samples import BadSample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.spec.model import RunSpec
 from vlmlens.stores.writing import Form
+from vlmlens.videos import FrameRule, Video
 
 HOSTILE = '<script>alert("x")</script> & \x1b[31m'
 LONG = "word " * 500
@@ -144,6 +145,8 @@ def instances() -> list[Any]:
         request,
         Sample("a", LONG, (RED,), choices=("a", "b"), attributes={"k": 1}),
         BadSample("a", "a.png", "empty"),
+        Video(LONG, (0, 12), fps=24.0),
+        FrameRule(count=None, fps=2.0),
         Dropped("a", "same answer"),
         Pair("a", Sample("a", HOSTILE, label=LONG), Sample("b", HOSTILE, label="b")),
         Column.parse("llm.block.3/text[-4:]"),

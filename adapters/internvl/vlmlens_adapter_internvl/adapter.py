@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 from vlmlens.hf import (
     LLAVA_SITES,
+    CropGeometry,
     PlacedImage,
     TransformersAdapter,
     best_canvas,
+    clip_patches,
+    grid_patches,
     joined,
     tiled_patches,
     tower_layout,
@@ -33,6 +36,7 @@ class InternVLAdapter(TransformersAdapter):
     """`InternVLForConditionalGeneration`."""
 
     image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    video_processors: ClassVar[Mapping[str, str]] = {"internvl": "InternVLVideoProcessor"}
     shares_prefix: ClassVar[bool] = True
     reads_feature_layer: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
@@ -74,6 +78,11 @@ class InternVLAdapter(TransformersAdapter):
             return int(self.config.image_token_id)
         return int(self.tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT))
 
+    @property
+    def stacked_frames(self) -> tuple[str, int] | None:
+        """See `SampleEncoding.stacked_frames`: frames are tiles among the others."""
+        return "pixel_values", 0
+
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
         """See `TransformersAdapter.patch_grid`."""
         return self._patches(image, self._tower_side // self._merged)
@@ -102,5 +111,9 @@ class InternVLAdapter(TransformersAdapter):
         return round(1 / float(self.config.downsample_ratio))
 
     def _patches(self, image: PlacedImage, side: int) -> PatchGrid:
+        """The patches of all tiles; each frame of a video is one tile, squashed to a square."""
+        if image.frames:
+            frame = grid_patches(0, side, side, (1, 1), CropGeometry(side, side))
+            return clip_patches(frame, image.frames, image.frames)
         canvas = best_canvas(self.processor.image_processor, image.height, image.width)
         return tiled_patches(image.image, side, canvas, overview="last")

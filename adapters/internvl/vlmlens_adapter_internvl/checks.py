@@ -21,7 +21,8 @@ _NAMED = {
 _TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% for part in message['content'] %}"
-    "{{ '<IMG_CONTEXT>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{{ {'image': '<IMG_CONTEXT>\n', 'video': '<video>\n'}[part['type']] "
+    "if part['type'] in ('image', 'video') else part['text'] }}{% endfor %}"
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Self
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.hf import (
@@ -20,8 +21,10 @@ from vlmlens.hf import (
 from vlmlens.hf.checkpoints import explained, quiet, read_config_json
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.videos import FrameRule
 from vlmlens_adapter_minicpm.manifest import MANIFEST
 from vlmlens_adapter_minicpm.older.config import generation_of
+from vlmlens_adapter_minicpm.videos import SecondFrames
 from vlmlens_adapter_minicpm.views import sliced_views
 
 
@@ -36,6 +39,11 @@ class MiniCpmAdapter(TransformersAdapter):
     """
 
     image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    video_placeholders: ClassVar[Sequence[str]] = ("<video>", "<|video_pad|>")
+    video_processors: ClassVar[Mapping[str, str]] = {
+        "minicpmv4_6": "MiniCPMV4_6VideoProcessor",
+        "minicpmv4_7": "MiniCPMV4_6VideoProcessor",
+    }
     templates: ClassVar[Sequence[SiteTemplate]] = (
         *SIGLIP_SITES[:2],
         SiteTemplate("projector", ("model.merger",), Axis.PROJECTOR),
@@ -79,6 +87,19 @@ class MiniCpmAdapter(TransformersAdapter):
         """Patches along a side that become one token of the language model."""
         return 2 if self.config.downsample_mode == "4x" else 4
 
+    @cached_property
+    def takes_video(self) -> bool:
+        """See `ModelAdapter.takes_video`: unless several frames are put on one canvas."""
+        processor = getattr(self.processor, "video_processor", None)
+        return super().takes_video and getattr(processor, "stack_frames", 1) == 1
+
+    @property
+    def frame_rule(self) -> FrameRule:
+        """See `ModelAdapter.frame_rule`: one frame per second."""
+        if not self.takes_video:
+            return FrameRule()
+        return SecondFrames.of(self.processor.video_processor)
+
     def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
         """See `TransformersAdapter.patch_grid`: the overview, then the slices by rows."""
         return self._views(image, self.merged)
@@ -97,8 +118,17 @@ class MiniCpmAdapter(TransformersAdapter):
         }
 
     def _views(self, image: PlacedImage, merged: int) -> PatchGrid | None:
-        """All views of an image, where `merged x merged` patches are one token."""
-        settings = self.processor.image_processor
+        """All views of an image, or of each frame of a video.
+
+        `merged x merged` patches are one token.
+        """
+        if not image.frames:
+            return self._views_of(image, merged, self.processor.image_processor)
+        frames = (replace(image, image=number, frames=0) for number in range(image.frames))
+        settings = self.processor.video_processor
+        return joined([self._views_of(frame, merged, settings) for frame in frames])
+
+    def _views_of(self, image: PlacedImage, merged: int, settings: Any) -> PatchGrid | None:
         size, resolution = (image.height, image.width), settings.scale_resolution
         cut = settings.get_sliced_grid(size, settings.max_slice_nums, resolution)
         slices = cut if settings.slice_mode else None

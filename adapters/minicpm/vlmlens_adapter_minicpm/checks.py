@@ -20,7 +20,8 @@ _NAMED = {
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}"
-    "{{ '<|image_pad|>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}<|im_end|>\n"
+    "{{ '<|' + part['type'] + '_pad|>\n' if part['type'] in ('image', 'video') "
+    "else part['text'] }}{% endfor %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

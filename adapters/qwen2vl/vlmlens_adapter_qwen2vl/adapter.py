@@ -19,6 +19,7 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
+    clip_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -28,17 +29,38 @@ from vlmlens.tokens import AxisLayout, PatchGrid
 from vlmlens_adapter_qwen2vl.manifest import MANIFEST
 from vlmlens_adapter_qwen2vl.order import merged_rows, patch_rows
 
+_VIDEO_MARKS = ("<video>", "<|video_pad|>", "<|vision_start|><|video_pad|><|vision_end|>")
+_VIDEO_PROCESSORS = {
+    "qwen2_vl": "Qwen2VLVideoProcessor",
+    "qwen2_5_vl": "Qwen2VLVideoProcessor",
+    "qwen3_vl": "Qwen3VLVideoProcessor",
+    "qwen3_vl_moe": "Qwen3VLVideoProcessor",
+}
 _BEFORE_WINDOWS = ("model.visual.patch_embed", "model.visual.rotary_pos_emb")
 
 
 class QwenVLOptions(Options):
-    """How large the images may be."""
+    """How large the images and the frames of videos may be."""
 
     min_pixels: int | None = Field(
         default=None, ge=1, description="Scale smaller images up to this area; else as checkpoint."
     )
     max_pixels: int | None = Field(
         default=None, ge=1, description="Scale larger images down to this area; else as checkpoint."
+    )
+    video_min_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="The same for each frame of a video; in Qwen3-VL, for all frames together.",
+    )
+    video_max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="The same for each frame of a video; in Qwen3-VL, for all frames together.",
+    )
+    video_cap: bool = Field(
+        default=False,
+        description="Bound the area of frames by their number, too, as qwen-vl-utils does.",
     )
 
 
@@ -51,6 +73,8 @@ class QwenVLAdapter(TransformersAdapter):
 
     Options: ClassVar[type[Options]] = QwenVLOptions
     image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    video_placeholders: ClassVar[Sequence[str]] = _VIDEO_MARKS
+    video_processors: ClassVar[Mapping[str, str]] = _VIDEO_PROCESSORS
     shares_prefix: ClassVar[bool] = True
     shares_images: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
@@ -86,14 +110,14 @@ class QwenVLAdapter(TransformersAdapter):
 
     @cached_property
     def processor(self) -> Any:
-        """The checkpoint's processor, with the image sizes that the options ask for."""
+        """The checkpoint's processor, with the sizes that the options ask for."""
         processor, options = super().processor, self.request.options
-        if isinstance(options, QwenVLOptions):
-            images = processor.image_processor
-            images.size = type(images.size)(
-                shortest_edge=options.min_pixels or images.size["shortest_edge"],
-                longest_edge=options.max_pixels or images.size["longest_edge"],
-            )
+        chosen = options if isinstance(options, QwenVLOptions) else QwenVLOptions()
+        _set_size(processor.image_processor, chosen.min_pixels, chosen.max_pixels)
+        videos = processor.video_processor
+        if hasattr(videos, "size"):
+            _set_size(videos, chosen.video_min_pixels, chosen.video_max_pixels)
+            videos.cap_pixels_per_frame = chosen.video_cap
         return processor
 
     @property
@@ -109,9 +133,12 @@ class QwenVLAdapter(TransformersAdapter):
         return int(pixels) // self.merge // int(vision.patch_size)
 
     def patch_grid(self, image: PlacedImage) -> PatchGrid:
-        """See `TransformersAdapter.patch_grid`: the merged tokens of the whole image."""
-        rows, cols = _patches(image)
-        return _raster(image, rows // self.merge, cols // self.merge)
+        """See `TransformersAdapter.patch_grid`: the merged tokens of the whole image.
+
+        Of a video, those of each pair of frames, which the tower reads as one.
+        """
+        steps, rows, cols = _patches(image)
+        return _rasters(image, steps, rows // self.merge, cols // self.merge)
 
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
@@ -119,9 +146,10 @@ class QwenVLAdapter(TransformersAdapter):
         """See `TransformersAdapter.image_layouts`; the tower's grid is finer than the merger's."""
         merge, window = self.merge, self.window
         shapes = [[_patches(image) for image in group] for group in images]
-        merged = [[merged_rows(r // merge, c // merge, window) for r, c in g] for g in shapes]
-        patches = [[patch_rows(r, c, merge, window) for r, c in g] for g in shapes]
-        fine = [joined([_raster(image, *_patches(image)) for image in group]) for group in images]
+        each = [[(r, c) for steps, r, c in group for _ in range(steps)] for group in shapes]
+        merged = [[merged_rows(r // merge, c // merge, window) for r, c in g] for g in each]
+        patches = [[patch_rows(r, c, merge, window) for r, c in g] for g in each]
+        fine = [joined([_rasters(image, *_patches(image)) for image in group]) for group in images]
         return {
             Axis.VISION: packed_layout(patches, fine),
             Axis.PROJECTOR: packed_layout(merged, grids),
@@ -140,18 +168,37 @@ class QwenVLAdapter(TransformersAdapter):
         return {**super().block_widths(), **{site.path: width for site in tower}}
 
     def describe(self) -> dict[str, Any]:
-        """See `ModelAdapter.describe`; with the smallest and largest area of an image."""
+        """See `ModelAdapter.describe`; with the areas of images, and what is chosen for videos."""
         size = self.processor.image_processor.size
         pixels = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
-        return {**super().describe(), **pixels}
+        return {**super().describe(), **pixels, **self._chosen_for_videos()}
+
+    def _chosen_for_videos(self) -> dict[str, Any]:
+        """The options for videos that differ from the checkpoint's own settings."""
+        options = self.request.options
+        if not isinstance(options, QwenVLOptions):
+            return {}
+        return options.model_dump(
+            include={"video_min_pixels", "video_max_pixels", "video_cap"}, exclude_defaults=True
+        )
 
 
-def _patches(image: PlacedImage) -> tuple[int, int]:
-    """Rows and columns of an image's patches before they are merged."""
-    _, rows, cols = image.inputs["image_grid_thw"][image.index].tolist()
-    return rows, cols
+def _set_size(processor: Any, least: int | None, most: int | None) -> None:
+    """Write the smallest and the largest area into an image or video processor."""
+    size = processor.size
+    processor.size = type(size)(
+        shortest_edge=least or size["shortest_edge"], longest_edge=most or size["longest_edge"]
+    )
 
 
-def _raster(image: PlacedImage, rows: int, cols: int) -> PatchGrid:
-    """A grid of `rows x cols` cells over the whole image."""
-    return grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
+def _patches(image: PlacedImage) -> tuple[int, int, int]:
+    """Steps of time, rows and columns of an image's or video's patches before they are merged."""
+    name = "video_grid_thw" if image.frames else "image_grid_thw"
+    steps, rows, cols = image.inputs[name][image.index].tolist()
+    return steps, rows, cols
+
+
+def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid:
+    """A grid of `rows x cols` cells over the whole image, or over each step of a video."""
+    grid = grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
+    return clip_patches(grid, image.frames, steps) if image.frames else grid

@@ -20,6 +20,7 @@ from vlmlens.abc.traceable import Traceable
 from vlmlens.passes.batch import Batch, ForwardOutput, Logits
 from vlmlens.samples import Sample
 from vlmlens.sites import SiteMap
+from vlmlens.videos import FrameRule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,6 +219,19 @@ class ModelAdapter(Traceable, ABC):
         None: it is not known, or there is no limit. `encode` refuses a longer sample.
         """
         return None
+
+    @property
+    def frame_rule(self) -> FrameRule:
+        """Which frames of a video file the family takes, unless the user says so."""
+        return FrameRule()
+
+    @property
+    def takes_video(self) -> bool:
+        """Whether `encode` gives a sample with a `video` to the model as a video.
+
+        If not, it gets the frames as several images, which a run says.
+        """
+        return False
 
     @classmethod
     def checkpoint_config(cls, request: LoadRequest) -> Mapping[str, Any]:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def look(
     images: Annotated[
         list[str],
-        Argument(metavar="IMAGE...", help="Image files.", autocompletion=completion.paths),
+        Argument(
+            metavar="IMAGE...", help="Image files, or videos.", autocompletion=completion.paths
+        ),
     ],
     question: Annotated[str, Argument(metavar="QUESTION", help="What to ask about each.")],
     flags: SpecFlags,

@@ -135,14 +135,15 @@ class _Check:
             images = [seen[key_of(image)] for image in sample.images]
             for image, each in zip(sample.images, images, strict=True):
                 self.states.add(str(key_of(image)), each.state)
-            self.states.add_masks(sample)
+            self.states.add_sources(sample)
             bad = self._bad(sample, images)
             if bad is not None:
                 self.found[sample.id] = bad
                 self.seen.add([], _NOTHING)
             else:
-                sizes = [each.size for each in images if each.size is not None]
-                self.seen.add(sizes, _fingerprint(sample, images))
+                sizes = [sample.rules.size or each.size for each in images]
+                known = [size for size in sizes if size is not None]
+                self.seen.add(known, _fingerprint(sample, images))
 
     def _bad(self, sample: Sample, images: Sequence[Seen]) -> BadSample | None:
         for image, each in zip(sample.images, images, strict=True):

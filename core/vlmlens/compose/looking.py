@@ -13,6 +13,8 @@ from vlmlens.errors import DataError, ImageError
 from vlmlens.images import ImageRules
 from vlmlens.pairs import ROLES, same_pixels
 from vlmlens.samples import Sample
+from vlmlens.video_files import is_video
+from vlmlens.videos import Video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +45,7 @@ def questions(
     """Every text asked about every picture, each followed by what it is compared to.
 
     Args:
-        pictures: Paths or Pillow images.
+        pictures: Paths or Pillow images; paths of videos, too.
         texts: The questions.
         choices: The answers to choose from, or a text with commas between them; none: the model
             writes.
@@ -65,7 +67,7 @@ def questions(
     for name, picture in zip(_names(shown), shown, strict=True):
         for number, text in enumerate(asked, 1):
             label = f"{name}#{number}" if several else name
-            own = Sample(label, text, (picture,), choices=options, group=name)
+            own = _showing(Sample(label, text, choices=options, group=name), picture)
             compared = against is not None or against_question is not None
             found += _pair(own, against, against_question, rules) if compared else [own]
     return found
@@ -87,8 +89,8 @@ def _pair(
         )
     clean, corrupted = ROLES
     if against is not None:
-        other = replace(own, id=f"{own.id} (against)", images=(_checked(against, rules),))
-        if same_pixels(own, other):
+        other = _showing(replace(own, id=f"{own.id} (against)"), _checked(against, rules))
+        if own.video == other.video and same_pixels(own, other):
             raise DataError(
                 f"The picture to compare to shows the same as {own.id!r}, so nothing differs.",
                 subject="against",
@@ -157,13 +159,22 @@ def _checked(picture: Picture, rules: ImageRules | None) -> str | Image:
         raise ImageError(
             f"The picture {given!r} {what}.",
             subject=given,
-            hint="Name an image file. For folders: vlmlens run --data FOLDER --prompt '...' "
+            hint="Name an image or a video. For folders: vlmlens run --data FOLDER --prompt '...' "
             f"--analysis {ANALYSIS}.",
         )
     whole = str(path.resolve())
+    if is_video(whole):
+        return whole
     sample = Sample(given, "", (whole,))
     (sample if rules is None else replace(sample, rules=rules)).open_images()
     return whole
+
+
+def _showing(sample: Sample, picture: str | Image) -> Sample:
+    """The sample with a picture or a video, whose frames are read when the run is composed."""
+    if isinstance(picture, str) and is_video(picture):
+        return replace(sample, images=(), video=Video(picture))
+    return replace(sample, images=(picture,), video=None)
 
 
 def _names(pictures: Sequence[str | Image]) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.abc.analysis import COLUMNS, MODEL
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.applicability import (
@@ -21,10 +22,12 @@ from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.compose.recall import Planned, key_of, recall
+from vlmlens.compose.recall import Planned
 from vlmlens.compose.row_check import check_named_rows
-from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
+from vlmlens.compose.run_data import read_data
+from vlmlens.compose.sample_reading import data_of, stood_in
 from vlmlens.compose.usable_samples import Usable
+from vlmlens.compose.uses import used, without_missing_images
 from vlmlens.errors import CompositionError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.trust import with_whole_paths
@@ -60,11 +63,11 @@ class Plan:
         estimate: How much it will store.
         load: Loads the model with its weights.
         extractor: Makes the extractor for a loaded model.
-        skipped: Samples that were left out because their images cannot be used.
+        skipped: Samples that were left out because their images or videos cannot be used.
         notes: What was guessed or translated when the spec was made, or read from images.
         image_rules: The rules of `ImageRules` that matter to these images; part of the
             fingerprint of the columns.
-        skeleton: The adapter without weights.
+        skeleton: The adapter without weights; None where nothing uses the model.
         asked: The spec as the user gave it.
         planned: What the run keeps, so that a resumed run need not check its samples again.
         recalled: Whether the samples were taken from the run in the spec's folder.
@@ -140,6 +143,7 @@ def compose(
         VlmlensError: A lifecycle plugin refuses the run.
         DataError: Samples are missing, malformed, or lack something that an analysis needs.
         ImageError: Images cannot be used, and `on_bad_sample` is "stop". The error lists them.
+        VideoError: The same of videos.
         SiteError: A site pattern matches nothing.
         CompositionError: The parts do not fit together.
         StoreFull: The columns do not fit on the disk.
@@ -152,19 +156,13 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
-    key = key_of(spec, adapter, registry) if data is None else None
-    recalled = recall(spec, key, registry)
-    if recalled is not None:
-        planned, samples = recalled
-        suggests, guesses, unasked = planned.suggested, planned.guesses, None
-    else:
-        spec, (suggests, samples, guesses), unasked = samples_for(
-            spec, adapter, registry, data, trust
-        )
-    notes = [*notes, *chosen, *guesses]
-    for note in notes:
-        observer.note(note)
-    asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
+    parts = cache(partial(_checked_adapter, spec, registry, adapter))
+    shell = cache(lambda: parts()[0].skeleton(parts()[1]))
+    asking = partial(_asked, extractor if analyse else None)
+    known = read_data(spec, registry, adapter, data, asking, shell, observer, trust=trust)
+    spec, samples, suggests = known.spec, known.clips.samples, known.suggests
+    notes = _noted(observer, [*notes, *chosen, *known.guesses])
+    asked = asking(spec, suggests)
     suit = partial(
         suitable,
         registry,
@@ -174,24 +172,42 @@ def compose(
         edited=bool(spec.edits),
     )
     analyses, left_out = suit(asked, samples=samples, columns=())
-
-    adapter_class, request = _checked_adapter(spec, registry, adapter)
-    edits = opened_edits(with_whole_paths(spec), registry)
+    uses = used(spec, analyses, samples)
     make_extractor = extractor_maker(spec, registry, extractor)
+    if MODEL not in uses:
+        return _without_model(
+            Plan(
+                spec=_composed(spec, {name: asked[name] for name in analyses}, data),
+                registry=registry,
+                samples=samples,
+                columns=[],
+                analyses=analyses,
+                suggested=suggests,
+                left_out=left_out,
+                estimate=estimated(spec, None, samples, []),
+                load=lambda: _opened(spec, registry, adapter, samples),
+                extractor=make_extractor,
+                notes=notes,
+                skipped=known.clips.skipped,
+                recalled=known.planned is not None,
+                asked=asked_spec,
+            ),
+            observer,
+        )
+
+    adapter_class, request = parts()
+    edits = opened_edits(with_whole_paths(spec), registry)
     _check_compile(spec)
-    skeleton = adapter_class.skeleton(request)
+    skeleton = shell()
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
-    on_skeleton = make_extractor(skeleton)
-    columns = on_skeleton.columns()
-    for note in stood_in(spec, columns, unasked):
-        notes.append(note)
-        observer.note(note)
+    on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
+    columns = [] if on_skeleton is None else on_skeleton.columns()
+    notes += _noted(observer, stood_in(spec, columns, known.unasked))
     check_storage(storage, columns)
-    if recalled is not None:
-        usable = Usable.before(planned, samples, observer)
+    if known.planned is not None:
+        usable = Usable.before(known.planned, samples, observer)
     else:
-        parts = (skeleton, on_skeleton, adapter, registry, observer)
-        usable = Usable.checked(spec, samples, *parts)
+        usable = Usable.checked(spec, samples, skeleton, on_skeleton, adapter, registry, observer)
         samples = usable.samples
     _check_generation(spec, adapter, columns)
     check_edits(edits, skeleton, samples, spec.generate)
@@ -199,15 +215,10 @@ def compose(
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
-    _tell(observer, analyses, left_out, skeleton, samples)
+    _tell(observer, analyses, left_out)
+    _tell_costs(observer, analyses, skeleton, samples)
 
-    composed = spec.model_copy(
-        update={
-            **({"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
-            "analysis": {name: asked[name] for name in analyses},
-        }
-    )
-    composed = with_whole_paths(composed)
+    composed = _composed(spec, {name: asked[name] for name in analyses}, data)
     estimate = estimated(composed, skeleton, samples, columns)
     if must_fit:
         check_fits(estimate)
@@ -222,26 +233,65 @@ def compose(
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request, edits, samples),
         extractor=make_extractor,
-        skipped=usable.skipped,
+        skipped=[*known.clips.skipped, *usable.skipped],
         notes=[*notes, *usable.notes],
         image_rules=usable.image_rules,
-        planned=None if unasked else usable.planned(key, suggests, guesses),
-        recalled=recalled is not None,
+        planned=known.to_keep(usable),
+        recalled=known.planned is not None,
         skeleton=skeleton,
         asked=asked_spec,
     )
 
 
+def _asked(extractor: Manifest | None, spec: RunSpec, suggests: Asked) -> dict[str, dict[str, Any]]:
+    """The analyses of a run; none without an extractor's manifest, for extraction alone."""
+    return {} if extractor is None else asked_analyses(spec.analysis, suggests, extractor)
+
+
+def _composed(spec: RunSpec, asked: Mapping[str, Mapping[str, Any]], data: Given | None) -> RunSpec:
+    """The spec with its data and analyses filled in."""
+    named = {"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}
+    return with_whole_paths(spec.model_copy(update={**named, "analysis": dict(asked)}))
+
+
+def _without_model(plan: Plan, observer: Observer) -> Plan:
+    """The plan of a run in which nothing uses the model: images that are not there are left out."""
+    samples, missing = without_missing_images(plan.samples)
+    _noted(observer, missing)
+    _tell(observer, plan.analyses, plan.left_out)
+    if not missing:
+        return plan
+    return replace(plan, samples=samples, notes=[*plan.notes, *missing], recalled=False)
+
+
+def _noted(observer: Observer, notes: Sequence[str]) -> list[str]:
+    for note in notes:
+        observer.note(note)
+    return list(notes)
+
+
+def _opened(
+    spec: RunSpec, registry: Registry, adapter: Manifest, samples: Sequence[Sample]
+) -> ModelAdapter:
+    """The model of a run whose analyses said that they use none."""
+    return load_model(spec, *_checked_adapter(spec, registry, adapter), samples=samples)
+
+
 def _tell(
+    observer: Observer, analyses: Mapping[str, Analysis], left_out: Mapping[str, str]
+) -> None:
+    """Say which analyses are left out."""
+    for name, why in left_out.items():
+        observer.warn(f"{name} is left out: {why}")
+
+
+def _tell_costs(
     observer: Observer,
     analyses: Mapping[str, Analysis],
-    left_out: Mapping[str, str],
     skeleton: ModelAdapter,
     samples: Sequence[Sample],
 ) -> None:
-    """Say which analyses are left out, and what the others cost."""
-    for name, why in left_out.items():
-        observer.warn(f"{name} is left out: {why}")
+    """Say what the analyses cost."""
     for name, analysis in analyses.items():
         if cost := analysis.cost(skeleton, samples):
             observer.note(f"{name}: {cost}.")
@@ -343,7 +393,11 @@ def open_sites(
 def extractor_maker(
     spec: RunSpec, registry: Registry, manifest: Manifest
 ) -> Callable[[ModelAdapter], Extractor]:
-    """A function that makes the spec's extractor for a loaded model."""
-    options = registry.options(manifest, spec.options.extractor)
-    extractor_class: type[Extractor] = registry.load(manifest)
-    return lambda vlm: extractor_class(vlm, spec.sites, options)
+    """A function that makes the spec's extractor for a model; its class is loaded when called."""
+
+    def make(vlm: ModelAdapter) -> Extractor:
+        options = registry.options(manifest, spec.options.extractor)
+        extractor_class: type[Extractor] = registry.load(manifest)
+        return extractor_class(vlm, spec.sites, options)
+
+    return make

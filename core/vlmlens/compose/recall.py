@@ -37,7 +37,7 @@ NAME = "planned"
 _NO_MATTER = {"out", "engine", "batch_size", "samples_at_once", "seed", "analysis"}
 """Settings of a spec that its samples do not depend on."""
 
-_READERS = ("pillow", "pillow-heif", "pyarrow", "tokenizers", "torch", "transformers")
+_READERS = ("av", "pillow", "pillow-heif", "pyarrow", "tokenizers", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,10 @@ class FileStates:
             self._latest = max(self._latest, state[1] if state else 0)
             self._sum.update(f"{path}\0{state}\n".encode(errors="surrogatepass"))
 
-    def add_masks(self, sample: Sample) -> None:
-        """Add the masks of a sample's regions."""
+    def add_sources(self, sample: Sample) -> None:
+        """Add the file of a sample's video, and the masks of its regions."""
+        if sample.video is not None and sample.video.source:
+            self.add(sample.video.source, state_of(sample.video.source))
         for mask in masks_in(sample.attributes.get(REGIONS)):
             self.add(mask, state_of(mask))
 
@@ -176,7 +178,7 @@ def _states(samples: Iterable[Sample]) -> str | None:
             if not isinstance(image, str):
                 return None
             states.add(image, state_of(image))
-        states.add_masks(sample)
+        states.add_sources(sample)
     return states.digest
 
 

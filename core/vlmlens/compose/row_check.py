@@ -1,4 +1,4 @@
-"""Checks of rows by name (`word(red)`, `image.region(cube)`), before weights are loaded."""
+"""Checks of rows by name (`word(red)`, `image.frame(3)`), before weights are loaded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vlmlens.errors import MissingAnnotation, SelectorError
 from vlmlens.images import UNREADABLE, open_image, upright_size
 from vlmlens.passes.edits import EdgeCut
 from vlmlens.regions import ATTRIBUTE, check_inside, regions_of
+from vlmlens.rows.image_rows import no_such_frame
 from vlmlens.rows.named import NamedRows
 from vlmlens.rows.question import missing, spans_of
 from vlmlens.rows.sample_regions import check_known
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def check_named_rows(
     columns: Iterable[str], edits: Iterable[Edit | EdgeCut], samples: Sequence[Sample]
 ) -> None:
-    """Raise an error if a sample lacks the words or regions that columns or edits are about.
+    """Raise an error if a sample lacks words, regions or frames that columns or edits are about.
 
     Args:
         columns: Names of columns.
@@ -32,18 +33,22 @@ def check_named_rows(
         samples: The run's samples.
 
     Raises:
-        MissingAnnotation: Samples lack a word, an option or a region; how many, and which one.
+        MissingAnnotation: Samples lack a word, an option, a region, a frame or a video; how many,
+            and which one.
         DataError: The regions of a sample cannot be used.
     """
     wanted = list(dict.fromkeys(_named(columns, edits)))
     of_regions = [each for each in wanted if each.of_regions]
     of_words = [each for each in wanted if each.what in ("word", "option")]
+    of_frames = [each for each in wanted if each.what in ("frame", "video")]
     problems: list[SelectorError] = []
-    for sample in samples if of_regions or of_words else ():
+    for sample in samples if of_regions or of_words or of_frames else ():
         try:
             for each in of_words:
                 if not spans_of(each, sample.prompt, sample.choices):
                     raise missing(each, sample.id, sample.prompt, sample.choices)
+            for each in of_frames:
+                _check_frames(each, sample)
             if of_regions:
                 _check_regions(of_regions, sample)
         except SelectorError as error:
@@ -66,11 +71,22 @@ def _named(columns: Iterable[str], edits: Iterable[Edit | EdgeCut]) -> Iterable[
     return (each.named for each in selectors if each.named is not None)
 
 
+def _check_frames(named: NamedRows, sample: Sample) -> None:
+    if named.what == "video" and sample.video is None:
+        raise SelectorError(
+            f"{str(named)!r}: the sample {sample.id!r} has no video.",
+            subject=str(named),
+            hint="For images, write `image`.",
+        )
+    if not named.frames(len(sample.images)):
+        raise no_such_frame(named, len(sample.images), sample.id)
+
+
 def _check_regions(wanted: Sequence[NamedRows], sample: Sample) -> None:
     regions = regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
     for each in wanted:
         check_known(regions, each.name, sample.id, str(each))
-    sizes = [_size(image) for image in sample.images]
+    sizes = [sample.rules.size or _size(image) for image in sample.images]
     if None not in sizes:
         check_inside(regions, [size for size in sizes if size is not None], sample.id)
 

@@ -110,9 +110,9 @@ def units(
     cut = partial(_pieces if share == "beginnings" else _whole_pieces, lengths=lengths, size=size)
     found = list(_shared_units(together, partial(cut, budget=budget), size, budget))
     for start in range(0, len(alone), _WINDOW):
-        window = alone[start : start + _WINDOW]
-        window.sort(key=lambda number: -lengths.whole[number])
-        found += _plain_units(window, lengths.whole, size, budget)
+        for window in _by_kind(samples, alone[start : start + _WINDOW]):
+            window.sort(key=lambda number: -lengths.whole[number])
+            found += _plain_units(window, lengths.whole, size, budget)
     return sorted(found, key=lambda unit: min(unit.samples) // _WINDOW)
 
 
@@ -149,8 +149,16 @@ def _by_images(samples: Sequence[Sample]) -> tuple[list[list[int]], list[int]]:
 
 def _key(sample: Sample) -> bytes:
     """What two samples with equal images have in common, and no others; it is short."""
-    images = (image if isinstance(image, str) else id(image) for image in sample.images)
-    return blake2b(repr(list(images)).encode(errors="surrogatepass"), digest_size=16).digest()
+    images = [image if isinstance(image, str) else id(image) for image in sample.images]
+    video = sample.video and sample.video.as_seen().to_dict()
+    seen = repr([images, video] if video else images)
+    return blake2b(seen.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _by_kind(samples: Sequence[Sample], numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The samples without a video, and those with one: a model may read them in different ways."""
+    videos = {number for number in numbers if samples[number].video is not None}
+    return [number for number in numbers if number not in videos], sorted(videos)
 
 
 def _plain_units(

@@ -10,6 +10,7 @@ from vlmlens.hf.adapter import TransformersAdapter
 from vlmlens.hf.layouts import (
     CropGeometry,
     PlacedImage,
+    clip_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -34,6 +35,7 @@ __all__ = [
     "RasterAdapter",
     "TransformersAdapter",
     "best_canvas",
+    "clip_patches",
     "crop_geometry",
     "crop_patches",
     "grid_patches",

@@ -14,7 +14,8 @@ import torch
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 
-_MODES = {2: "bilinear", 3: "bicubic"}
+FILTERS = {2: "bilinear", 3: "bicubic"}
+"""The filters that torch has, by their numbers in Pillow."""
 
 
 class TensorImageProcessor(PilBackend):
@@ -53,7 +54,7 @@ def resized(
     """An image at another size, in its own dtype.
 
     Args:
-        image: uint8 or float32 `[channels, height, width]`.
+        image: uint8 or float32 `[..., channels, height, width]`.
         height: The new height in pixels.
         width: The new width in pixels.
         resample: Number of the filter in Pillow: 2 (bilinear) or 3 (bicubic).
@@ -62,14 +63,15 @@ def resized(
     Raises:
         ValueError: The filter is another one.
     """
-    if resample not in _MODES:
-        raise ValueError(f"the filter {resample} is not one of {sorted(_MODES)}")
+    if resample not in FILTERS:
+        raise ValueError(f"the filter {resample} is not one of {sorted(FILTERS)}")
     if image.shape[-2:] == (height, width):
         return image
-    settings: dict[str, Any] = {"mode": _MODES[resample], "align_corners": False}
-    return torch.nn.functional.interpolate(
-        image[None], size=(height, width), antialias=antialias, **settings
-    )[0]
+    settings: dict[str, Any] = {"mode": FILTERS[resample], "align_corners": False}
+    found = torch.nn.functional.interpolate(
+        image.reshape(-1, *image.shape[-3:]), size=(height, width), antialias=antialias, **settings
+    )
+    return found.reshape(*image.shape[:-2], height, width)
 
 
 def normalised(

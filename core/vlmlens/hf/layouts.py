@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens.hf.clips import Clip
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class PlacedImage:
         index: Its number in the batch.
         height: Height of the original image in pixels; `width` likewise.
         inputs: The encoded batch, which may hold facts about each image.
+        frames: Of a video, how many frames it has; 0 for an image. `image` is then the number of
+            its first frame, and `index` its number among the videos of the batch.
     """
 
     sample: int
@@ -50,20 +53,24 @@ class PlacedImage:
     height: int
     width: int
     inputs: Mapping[str, Any]
+    frames: int = 0
 
 
 def placed_images(
     images: Sequence[Sequence[Any]], inputs: Mapping[str, Any]
 ) -> list[list[PlacedImage]]:
-    """The images of each sample, numbered."""
-    numbers = itertools.count()
-    return [
-        [
-            PlacedImage(sample, i, next(numbers), image.height, image.width, inputs)
-            for i, image in enumerate(group)
-        ]
-        for sample, group in enumerate(images)
-    ]
+    """The images of each sample, numbered; of a `Clip`, the video."""
+    numbers, clips = itertools.count(), itertools.count()
+
+    def placed(sample: int, group: Sequence[Any]) -> Iterator[PlacedImage]:
+        if isinstance(group, Clip):
+            first, frames = group[0], len(group)
+            yield PlacedImage(sample, 0, next(clips), first.height, first.width, inputs, frames)
+            return
+        for i, image in enumerate(group):
+            yield PlacedImage(sample, i, next(numbers), image.height, image.width, inputs)
+
+    return [list(placed(sample, group)) for sample, group in enumerate(images)]
 
 
 def grid_patches(
@@ -114,6 +121,33 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
         rows=np.concatenate([g.rows for g in known]),
         cols=np.concatenate([g.cols for g in known]),
         box=np.concatenate([g.box for g in known]),
+        span=None
+        if all(g.span is None for g in known)
+        else np.concatenate([g.end - g.image for g in known]),
+    )
+
+
+def clip_patches(grid: PatchGrid, frames: int, steps: int) -> PatchGrid:
+    """A video's patches: the grid of a frame, once per step of time.
+
+    The last step of an odd number of frames stands for fewer frames.
+
+    Args:
+        grid: Of one frame.
+        frames: How many frames the video has.
+        steps: How many steps the model sees; each stands for as many frames, in order.
+    """
+    each, patches = -(-frames // steps), len(grid)
+    first = np.arange(0, each * steps, each, dtype=np.int64)
+    return PatchGrid(
+        image=np.repeat(first, patches),
+        view=grid.view * steps,
+        row=np.tile(grid.row, steps),
+        col=np.tile(grid.col, steps),
+        rows=np.tile(grid.rows, steps),
+        cols=np.tile(grid.cols, steps),
+        box=np.tile(grid.box, (steps, 1)),
+        span=np.repeat(np.minimum(each, frames - first), patches),
     )
 
 

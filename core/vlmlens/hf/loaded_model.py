@@ -48,6 +48,9 @@ class LoadedModel(ModelAdapter):
     default_model: ClassVar[str | None] = None
     image_processor_class: ClassVar[type[Any] | None] = None
     """Makes the pixel values where torchvision is missing and transformers needs it."""
+    video_processors: ClassVar[Mapping[str, str]] = {}
+    """By model type, the class of transformers that makes the tensors of videos: only where what
+    the model then reads is known and checked. Other models read frames as several images."""
 
     def __init__(self, module: Any, request: LoadRequest) -> None:
         self._module = module
@@ -210,7 +213,8 @@ class LoadedModel(ModelAdapter):
             model: Hub id or folder.
             arguments: For every `from_pretrained`.
         """
-        return load_processor(model, arguments, self.image_processor_class)
+        videos = self.video_processors.get(self.config.model_type)
+        return load_processor(model, arguments, self.image_processor_class, videos)
 
     @property
     def tokenizer(self) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vlmlens.question_text import IMAGE_MARK
+
 _OF_IMAGES = re.compile(
     r"(?i)image|img|vision|video|patch|slice|crop|<(row|col)_|<im_(start|end|col)>"
 )
@@ -40,6 +42,7 @@ class Placeholders:
         mark: How an image is written between words; None: it always stands before the prompt.
         end: White space that the template puts behind an image.
         front: Whether placeholders before all words mean the same as none.
+        noun: What they stand for.
     """
 
     pattern: re.Pattern[str]
@@ -47,6 +50,7 @@ class Placeholders:
     mark: str | None
     end: str = ""
     front: bool = True
+    noun: str = "image"
 
     def asked(self, prompt: str, images: int) -> Asked:
         """A prompt with that many images; if there is none, placeholders are left out."""
@@ -61,21 +65,24 @@ class Placeholders:
         head = re.match(rf"(?:\s*(?:{self.pattern.pattern}))+", prompt)
         if self.front and head and len(self.pattern.findall(head[0])) == images:
             text = prompt[head.end() :].removeprefix(self.end)
-            note = "is left out: the image stands before the prompt anyway"
-            return Asked(text, note=f"{found[0]} {note}")
+            note = f"is left out: the {self.noun} stands before the prompt anyway"
+            return Asked(text, note=f"{_named(found[0])} {note}")
         if self.mark is None:
-            said = "stands between words, but images of this family always stand before the prompt"
-            return Asked(rest, problem=f"{found[0]!r} {said}")
+            said = "stands between words, but {}s of this family always stand before the prompt"
+            said = said.format(self.noun)
+            return Asked(rest, problem=f"{_named(repr(found[0]))} {said}")
         mark = self.mark
         text = self.pattern.sub(lambda _: mark, prompt)
-        return Asked(text, between=True, note=f"{found[0]} is where the image stands")
+        said = f"{_named(found[0])} is where the {self.noun} stands"
+        return Asked(text, between=True, note=said)
 
     def mismatch(self, prompt: str, images: int) -> str:
         """The problem if a prompt has placeholders, and not one per image."""
         found = self.pattern.findall(prompt)
         if not found or len(found) == images:
             return ""
-        return f"the prompt has {len(found)} {found[0]}, the sample {_count(images)}"
+        has = f"{len(found)} {_named(found[0])}"
+        return f"the prompt has {has}, the sample {_count(images, self.noun)}"
 
     def in_answer(self, text: str) -> str | None:
         """The placeholder, or another token for images, in a choice or a label."""
@@ -95,5 +102,10 @@ def image_tokens(tokenizer: Any) -> set[str]:
     return {str(token) for token in added.values() if _OF_IMAGES.search(str(token))}
 
 
-def _count(images: int) -> str:
-    return "no image" if not images else f"{images} image{'s' * (images > 1)}"
+def _named(placeholder: str) -> str:
+    """A placeholder for messages; the mark for whatever family cannot be seen."""
+    return "the mark of an image (U+FFFC)" if IMAGE_MARK in placeholder else placeholder
+
+
+def _count(images: int, noun: str) -> str:
+    return f"no {noun}" if not images else f"{images} {noun}{'s' * (images > 1)}"

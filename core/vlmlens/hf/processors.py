@@ -1,8 +1,8 @@
 """Loads processors, with or without torchvision.
 
 Without torchvision, transformers refuses some processors only because they have a video processor.
-Images do not need it. Such a processor is loaded here with its Pillow image processor and a video
-processor that is never called.
+Images do not need it. Such a processor is loaded here with its Pillow image processor, and with a
+video processor that needs no torchvision (`video_processing`) or is never called.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from transformers.utils.hub import cached_file
 from vlmlens.errors import MissingDependency
 
 _NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_VIDEO_SETTINGS = ("video_preprocessor_config.json", "preprocessor_config.json")
 _COPIED = ("merge_size", "slice_mode", "downsample_mode", "patch_size", "temporal_patch_size")
 
 
 def load_processor(
-    model: str, arguments: Mapping[str, Any], images: type[Any] | None = None
+    model: str,
+    arguments: Mapping[str, Any],
+    images: type[Any] | None = None,
+    videos: str | None = None,
 ) -> Any:
     """A checkpoint's processor.
 
@@ -34,6 +38,7 @@ def load_processor(
         model: Hub id or folder.
         arguments: For every `from_pretrained`.
         images: The image processor class to use without torchvision, if transformers has none.
+        videos: Transformers' video processor class, where videos are to be processed.
 
     Raises:
         MissingDependency: The family's images cannot be processed without torchvision.
@@ -44,7 +49,7 @@ def load_processor(
     except (ImportError, ValueError) as error:
         if "orchvision" not in str(error) or importlib.util.find_spec("torchvision"):
             raise
-    found = _image_only(processor_class(model, arguments), images)
+    found = _without_torchvision(processor_class(model, arguments), images, videos)
     return found.from_pretrained(model, **arguments)
 
 
@@ -105,6 +110,12 @@ def _lent(name: str, twin: str) -> Iterator[None]:
 
 
 def _named(model: str, file: str, arguments: Mapping[str, Any]) -> str | None:
+    name = _settings(model, file, arguments).get("processor_class")
+    return name if isinstance(name, str) else None
+
+
+def _settings(model: str, file: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON file of a checkpoint; empty where it is missing."""
     path = cached_file(
         model,
         file,
@@ -113,21 +124,18 @@ def _named(model: str, file: str, arguments: Mapping[str, Any]) -> str | None:
         _raise_exceptions_for_connection_errors=False,
     )
     if path is None:
-        return None
-    name = json.loads(Path(path).read_text(encoding="utf-8")).get("processor_class")
-    return name if isinstance(name, str) else None
+        return {}
+    return dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-def _image_only(base: type[Any], images: type[Any] | None) -> type[Any]:
-    """A processor class whose video processor is never called and needs no torchvision."""
+def _without_torchvision(
+    base: type[Any], images: type[Any] | None, videos: str | None
+) -> type[Any]:
+    """A processor class whose video processor needs no torchvision, or is never called."""
     if getattr(base, "is_dummy", False):
         raise _needs_torchvision(base.__name__)
-    from transformers.video_processing_utils import VideoProcessorMixin
 
-    class NoVideo(VideoProcessorMixin):
-        model_input_names: list[str] = []  # noqa: RUF012
-
-    class ImageOnly(base):  # type: ignore[misc]
+    class Torchless(base):  # type: ignore[misc]
         def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
             if name == "video_processor" or (images and name == "image_processor"):
                 return None
@@ -146,16 +154,39 @@ def _image_only(base: type[Any], images: type[Any] | None) -> type[Any]:
                 elif name == "image_processor":
                     make = images.from_pretrained if images else _pillow_processor
                     parts[name] = make(path, **kwargs)
-                elif name == "video_processor":
-                    parts[name] = NoVideo()
-            for name in _COPIED:
-                if "video_processor" in parts and hasattr(parts["image_processor"], name):
-                    value = getattr(parts["image_processor"], name)
-                    setattr(parts["video_processor"], name, value)
+            if "video_processor" in cls.get_attributes():
+                named = parts["image_processor"]
+                parts["video_processor"] = _video_processor(path, kwargs, videos, named)
             return [parts[name] for name in cls.get_attributes()]
 
-    ImageOnly.__name__ = base.__name__
-    return ImageOnly
+    Torchless.__name__ = base.__name__
+    return Torchless
+
+
+def _video_processor(path: str, arguments: Mapping[str, Any], name: str | None, images: Any) -> Any:
+    """The video processor of a checkpoint; one that is never called where it has no settings.
+
+    Args:
+        path: Hub id or folder.
+        arguments: For `from_pretrained`.
+        name: Transformers' class; None: videos are not processed.
+        images: The image processor; some of its settings are read from the video processor.
+    """
+    from transformers.video_processing_utils import VideoProcessorMixin
+
+    class NoVideo(VideoProcessorMixin):
+        model_input_names: list[str] = []  # noqa: RUF012
+
+    nested = "video_processor" in _settings(path, "processor_config.json", arguments)
+    if name and (nested or any(_settings(path, file, arguments) for file in _VIDEO_SETTINGS)):
+        from vlmlens.hf.video_processing import torch_video_processor
+
+        return torch_video_processor(name).from_pretrained(path, **arguments)
+    none = NoVideo()
+    for setting in _COPIED:
+        if hasattr(images, setting):
+            setattr(none, setting, getattr(images, setting))
+    return none
 
 
 def _pillow_processor(path: str, **kwargs: Any) -> Any:

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vlmlens.errors import SelectorError
+from vlmlens.hf.clips import Clip
 from vlmlens.hf.placeholders import Placeholders, any_of
 from vlmlens.rows.names import Names
 from vlmlens.rows.question import Question
 from vlmlens.rows.sample_regions import SampleRegions
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, Ints, TokenKind, TokenLayout
+from vlmlens.videos import Video
 
 if TYPE_CHECKING:
     from vlmlens.samples import Sample
@@ -49,9 +51,11 @@ class Encoder(Protocol):
     def unseen_text(self) -> str:
         """See `SampleEncoding`."""
 
-    @property
-    def placeholders(self) -> Placeholders:
-        """See `SampleEncoding`."""
+    def shown(self, sample: Sample) -> Sequence[Any]:
+        """See `PromptWriting`."""
+
+    def marks(self, images: Sequence[Any]) -> Placeholders:
+        """See `PromptWriting`."""
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -107,7 +111,7 @@ class _Finder:
     def __init__(self, vlm: Encoder) -> None:
         self._vlm = vlm
         self._unseen = {char for char, _ in _letters(vlm.unseen_text)}
-        self._around = cache(self._template)
+        self._around = cache(self._ends)
         self._one = cache(lambda token: vlm.decode([token]))
 
     def later(self, sample: Sample, layout: TokenLayout) -> Callable[[], Question] | None:
@@ -124,13 +128,13 @@ class _Finder:
             SelectorError: The tokens do not spell it: the tokenizer does not know some of its
                 characters, or the adapter writes prompts in another way than it says.
         """
-        asked = self._vlm.asked([sample])[0]
-        mark = (self._vlm.placeholders.mark if sample.images else None) or ""
+        asked, shown = self._vlm.asked([sample])[0], self._vlm.shown(sample)
+        mark = (self._vlm.marks(shown).mark if sample.images else None) or ""
         parts = asked.split(mark) if mark else [asked]
         rows = np.flatnonzero(layout.kinds == TokenKind.TEXT)
         tokens = spelled(token_ids[rows].tolist(), self._decode)
         prompt = _Spelling.of(tokens, rows, self._unseen)
-        ends = self._around(0 if len(parts) > 1 else len(sample.images))
+        ends = self._template(() if len(parts) > 1 else shown)
         for said in (parts, [self._special.sub(_blank, part) for part in parts]):
             wanted = self._compared(said, len(mark))
             places = prompt.places(["".join(c for c, _ in part) for part in wanted], ends, layout)
@@ -168,13 +172,17 @@ class _Finder:
         names = self._vlm.tokenizer.convert_ids_to_tokens(sorted(self._vlm.special_ids))
         return any_of(str(name) for name in names)
 
-    def _template(self, images: int) -> tuple[str, str]:
+    def _template(self, shown: Sequence[Any]) -> tuple[str, str]:
         """What the template writes before and after a question, as it is compared.
 
         Args:
-            images: How many images the template writes.
+            shown: The images that the template writes, or a clip.
         """
-        whole = self._vlm.templated(STAND_IN, [None] * images)
+        return self._around(0 if isinstance(shown, Clip) else len(shown), isinstance(shown, Clip))
+
+    def _ends(self, images: int, clip: bool) -> tuple[str, str]:
+        shown = Clip([None], Video()) if clip else [None] * images
+        whole = self._vlm.templated(STAND_IN, shown)
         head, _, tail = self._special.sub("", whole).rpartition(STAND_IN)
         before, after = ("".join(c for c, _ in part) for part in self._compared([head, tail], 0))
         return before, after

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,16 +9,16 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmlens.abc.adapter import Answer, PromptReading
+from vlmlens.abc.adapter import Answer
 from vlmlens.errors import DataError
-from vlmlens.hf.chat_template import FINISHED, render, template_of
+from vlmlens.hf.chat_template import FINISHED
+from vlmlens.hf.clips import Clip, check_one_kind, clip_settings, parts
 from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
-from vlmlens.hf.loaded_model import LoadedModel
-from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
 from vlmlens.hf.prompt_processor import PromptProcessor
-from vlmlens.hf.question_rows import STAND_IN, with_names
+from vlmlens.hf.prompt_writing import PromptWriting
+from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.recurrent import carries_state
-from vlmlens.hf.token_ids import append_answers, ids_after, token_kinds
+from vlmlens.hf.token_ids import append_answers, ids_after, one_batch, token_kinds
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
@@ -31,7 +30,7 @@ _MOST_ANSWERS = 4096
 """How many answers are kept with their ids."""
 
 
-class SampleEncoding(LoadedModel):
+class SampleEncoding(PromptWriting):
     """The encoding half of an adapter: processor, chat template, tokens, layouts.
 
     `TransformersAdapter` adds forward and generate. `shared_prefix` and `shared_images` need only
@@ -42,11 +41,6 @@ class SampleEncoding(LoadedModel):
     """How many images every sample must have; None: any number, none included."""
     images_optional: ClassVar[bool] = False
     """Whether a sample may also have fewer images than `images_per_sample`, or none."""
-    images_between: ClassVar[bool] = True
-    """Whether images may stand between the words of a prompt; else they always stand before it."""
-    image_placeholders: ClassVar[Sequence[str]] = ()
-    """What stands for an image in prompts of the family, as its manifest says."""
-    _told_of_text_alone = False
     image_tokens_placed: ClassVar[bool] = True
     """Whether each image token of the sequence stands for a place that `patch_grid` knows."""
     return_tensors: ClassVar[str | None] = "pt"
@@ -68,16 +62,6 @@ class SampleEncoding(LoadedModel):
         return carries_state(self.module)
 
     @property
-    def image_mark(self) -> str:
-        """The placeholder of an image in the templated text, before the processor expands it."""
-        return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
-
-    @property
-    def image_token_id(self) -> int:
-        """The token id at the positions that image features replace."""
-        return int(self.config.image_token_id)
-
-    @property
     def pad_token_id(self) -> int:
         """The id that pads short rows; it is masked, so its value does not matter."""
         pad = self.tokenizer.pad_token_id
@@ -88,7 +72,8 @@ class SampleEncoding(LoadedModel):
         """Ids of special tokens: neither text nor image."""
         added = self.tokenizer.added_tokens_decoder
         marked = {number for number, token in added.items() if token.special}
-        return frozenset(marked | set(self.tokenizer.all_special_ids)) - {self.image_token_id}
+        seen = {self.image_token_id, self.video_token_id}
+        return frozenset(marked | set(self.tokenizer.all_special_ids)) - seen
 
     def encode(
         self, samples: Sequence[Sample], *, answers: Sequence[Answer] | None = None
@@ -96,6 +81,7 @@ class SampleEncoding(LoadedModel):
         """See `ModelAdapter.encode`."""
         check_encodable(samples)
         images = self.open_images(samples)
+        check_one_kind(samples, images)
         inputs = self.process(self.asked(samples), images)
         appended = [self._written_ids(answer) for answer in answers] if answers else None
         if appended:
@@ -104,18 +90,6 @@ class SampleEncoding(LoadedModel):
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
         named = with_names(self, layouts, samples, images)
         return Batch(tuple(samples), self.placed(inputs), named)
-
-    # ------------------------------------------------------------------ prompts
-
-    def read_prompt(self, sample: Sample) -> PromptReading:
-        """See `ModelAdapter.read_prompt`."""
-        known = self.placeholders
-        for answer in (*sample.choices, sample.label or ""):
-            if found := known.in_answer(answer):
-                return PromptReading(f"the answer {answer[:40]!r} holds {found!r}")
-        missing = known.mismatch(sample.prompt, len(sample.images))
-        asked = known.asked(sample.prompt, len(sample.images))
-        return PromptReading(missing or asked.problem, asked.note)
 
     @property
     def context(self) -> int | None:
@@ -126,62 +100,6 @@ class SampleEncoding(LoadedModel):
         stretched = scaling.get("rope_type") in _STRETCHED
         factor = scaling.get("factor", 1) if stretched else 1
         return None if longest is None else int(longest * factor)
-
-    @cached_property
-    def placeholders(self) -> Placeholders:
-        """The placeholders of images in prompts: the family's, and what its template writes."""
-        mark, end, front = self._notation()
-        named = getattr(self.processor, "image_token", None)
-        own = {*self.image_placeholders, mark or "", "" if named is None else str(named)}
-        if not isinstance(self.processor, PromptProcessor) and self.image_token_id >= 0:
-            own.add(self.image_mark)
-        return Placeholders(
-            any_of(own), any_of(image_tokens(self.tokenizer) - own), mark, end, front
-        )
-
-    def _notation(self) -> tuple[str | None, str, bool]:
-        """How an image is written between words, the space behind it, and see `Placeholders`."""
-        if isinstance(self.processor, PromptProcessor):
-            return self.processor.place, "", self.processor.place is None
-        if not self.images_between:
-            return None, "\n", True
-        plain, shown = self._written(STAND_IN, ()), self._written(STAND_IN, (None,))
-        head, found, _ = plain.partition(STAND_IN)
-        written = shown.removeprefix(head).partition(STAND_IN)[0]
-        if not (found and shown.startswith(head) and written.strip()):
-            return self.image_mark, "", True
-        mark = written.strip()
-        return mark, written[written.index(mark) + len(mark) :], True
-
-    def asked(self, samples: Sequence[Sample]) -> list[str]:
-        """The prompts as the family takes them; a placeholder between words is the family's mark.
-
-        Placeholders before all words are left out, since the image stands there anyway, and so are
-        those of a sample without images.
-
-        Raises:
-            DataError: A prompt cannot be used.
-        """
-        found = [self.placeholders.asked(one.prompt, len(one.images)) for one in samples]
-        for sample, asked in zip(samples, found, strict=True):
-            if not sample.images and asked.text != sample.prompt:
-                self._tell_of_text_alone(sample)
-            if asked.problem:
-                raise DataError(
-                    f"The prompt of {sample.id!r} cannot be used: {asked.problem}.",
-                    subject=sample.id,
-                    hint="Write one placeholder per image, or none.",
-                )
-        return [asked.text for asked in found]
-
-    def _tell_of_text_alone(self, sample: Sample) -> None:
-        if not self._told_of_text_alone:
-            self._told_of_text_alone = True
-            logging.getLogger("vlmlens").warning(
-                "Sample %r has no image: the placeholder in its prompt is left out. This is said "
-                "once.",
-                sample.id,
-            )
 
     def check_lengths(self, samples: Sequence[Sample], inputs: Mapping[str, Any]) -> None:
         """Raise if a sample has more tokens than the model can read.
@@ -201,37 +119,11 @@ class SampleEncoding(LoadedModel):
                     hint="Shorten the prompt, or give fewer or smaller images.",
                 )
 
-    def templated(self, prompt: str, images: Sequence[Any]) -> str:
-        """A prompt in the chat template, as text, each image as its placeholder.
-
-        Args:
-            prompt: See `asked`.
-            images: Their places are in the prompt, or the template writes them before it.
-
-        Raises:
-            CheckpointError: The checkpoint has no chat template, or one that fails.
-        """
-        mark = self.placeholders.mark if images else None
-        marked = mark is not None and mark in prompt
-        template_writes_images = isinstance(self.processor, PromptProcessor) or not marked
-        return self._written(prompt, images if template_writes_images else ())
-
-    def _written(self, prompt: str, images: Sequence[Any]) -> str:
-        if isinstance(self.processor, PromptProcessor):
-            return self.processor.text(prompt, images)
-        model = self.model_name(self.request)
-        template = template_of(self.processor, model)
-        return render(template, _content(prompt, images), self.tokenizer, model)
-
-    def prompt_text(self, sample: Sample) -> str:
-        """A sample's prompt in the chat template, as text, each image as its placeholder."""
-        return self.templated(self.asked([sample])[0], sample.images)
-
     def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """The opened images of each sample.
+        """The opened images of each sample; of a video, a `Clip`, where the family takes videos.
 
         Raises:
-            DataError: A sample has another number of images.
+            DataError: A sample has another number of images, or one has a video and another not.
             ImageError: One cannot be read.
         """
         most, kind = self.images_per_sample, "at most" if self.images_optional else "exactly"
@@ -244,10 +136,43 @@ class SampleEncoding(LoadedModel):
                     subject=sample.id,
                     hint="Leave such samples out, or choose another adapter.",
                 )
-        return [sample.open_images() for sample in samples]
+        return [self.opened(sample) for sample in samples]
+
+    def opened(self, sample: Sample) -> list[Any]:
+        """The opened images of a sample; of a video, a `Clip`, where the family takes videos.
+
+        Raises:
+            DataError: Its video cannot be used.
+            ImageError: An image cannot be read.
+        """
+        images = sample.open_images()
+        if problem := self.clip_problem(sample):
+            raise DataError(
+                f"The sample {sample.id!r} cannot be used: {problem}.",
+                subject=sample.id,
+                hint="Give the video as a file, or say its fps, its total and more frames; or give "
+                "the frames as several images, without `video`.",
+            )
+        return Clip.of(sample, images) if isinstance(self.shown(sample), Clip) else images
+
+    @property
+    def stacked_frames(self) -> tuple[str, int] | None:
+        """The input that holds videos of one length each as a stack, and the axis of its frames.
+
+        Videos of several lengths are put one after the other along it. None: lengths may differ.
+        """
+        return None
 
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The processor's output for prompts and their images: the model's keyword arguments.
+        """The processor's output for prompts and their images: the model's keyword arguments."""
+        lengths = {len(group) for group in images if isinstance(group, Clip)}
+        if len(lengths) < 2 or self.stacked_frames is None:
+            return self.processed(prompts, images)
+        each = [self.processed([p], [g]) for p, g in zip(prompts, images, strict=True)]
+        return one_batch(each, *self.stacked_frames, self.pad_token_id, side=self.padding_side)
+
+    def processed(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `process`: of images, or of videos of one length.
 
         transformers is given the finished text with the images, and tokenizes it as what its own
         template would have written, so that no special token is added twice.
@@ -255,11 +180,12 @@ class SampleEncoding(LoadedModel):
         pairs = list(zip(prompts, images, strict=True))
         if isinstance(self.processor, PromptProcessor):
             conversations = [
-                [{"role": "user", "content": _content(prompt, group)}] for prompt, group in pairs
+                [{"role": "user", "content": [*parts(group), {"type": "text", "text": prompt}]}]
+                for prompt, group in pairs
             ]
             return dict(self.processor.apply_chat_template(conversations, tokenize=True))
         finished = [
-            [{"role": "user", "content": _images(group), "rendered": self.templated(prompt, group)}]
+            [{"role": "user", "content": parts(group), "rendered": self.templated(prompt, group)}]
             for prompt, group in pairs
         ]
         encoded = self.processor.apply_chat_template(
@@ -268,7 +194,11 @@ class SampleEncoding(LoadedModel):
             tokenize=True,
             return_dict=True,
             return_tensors=self.return_tensors,
-            processor_kwargs={"padding": True, "padding_side": self.padding_side},
+            processor_kwargs={
+                "padding": True,
+                "padding_side": self.padding_side,
+                **clip_settings(images),
+            },
         )
         return dict(encoded)
 
@@ -349,6 +279,8 @@ class SampleEncoding(LoadedModel):
         A family overrides it if token types mark image positions, not a token id.
         """
         found: torch.Tensor = inputs["input_ids"] == self.image_token_id
+        if self.video_token_id is not None:
+            found = found | (inputs["input_ids"] == self.video_token_id)
         return found
 
     def sequence_layouts(
@@ -369,8 +301,13 @@ class SampleEncoding(LoadedModel):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         image = self.image_positions(inputs)
         kinds = token_kinds(ids, mask, image, self.special_ids, answer_lengths)
-        known = grids if self.image_tokens_placed else None
+        known = grids if self.knows_places(grids) else None
         return {Axis.LLM: sequence_layout(ids, mask, kinds, known)}
+
+    def knows_places(self, grids: Sequence[PatchGrid | None]) -> bool:
+        """Whether the image tokens of a batch stand for the places in these grids."""
+        del grids
+        return self.image_tokens_placed
 
     def run_model(self, inputs: Mapping[str, Any], *, head: bool) -> None:
         """One forward pass for its activations. A family without an inner `model` overrides it.
@@ -388,11 +325,3 @@ class SampleEncoding(LoadedModel):
             places: int64 `[groups, positions]`: how many tokens precede each in its sample.
         """
         return places
-
-
-def _content(prompt: str, images: Sequence[Any]) -> list[dict[str, Any]]:
-    return [*_images(images), {"type": "text", "text": prompt}]
-
-
-def _images(images: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{"type": "image", "image": image} for image in images]

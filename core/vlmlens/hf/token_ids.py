@@ -93,6 +93,29 @@ def pad_rows(rows: Sequence[torch.Tensor], fill: int, *, side: str) -> torch.Ten
     )
 
 
+def one_batch(
+    parts: Sequence[Mapping[str, Any]], frames: str, axis: int, pad_token_id: int, *, side: str
+) -> dict[str, Any]:
+    """The inputs of single samples with videos as one batch.
+
+    Args:
+        parts: The inputs of each sample: frames, and rows `[1, positions]`.
+        frames: Name of the frames, which follow each other, as those of one video.
+        axis: Along which they do.
+        pad_token_id: Pads `input_ids`.
+        side: "left" or "right".
+    """
+    joined: dict[str, Any] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        found = [part[name] for part in parts if name in part]
+        if name == frames:
+            joined[name] = torch.cat(found, axis)
+        else:
+            fill = pad_token_id if name == "input_ids" else 0
+            joined[name] = pad_rows([one[0] for one in found], fill, side=side)
+    return joined
+
+
 def counted_positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
     """int64 `[samples, length]`: how many tokens precede each of the last positions.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vlmlens.errors import ImageError
@@ -79,7 +80,8 @@ class Pictures:
 
     def _add(self, sample: Sample, image: int, side: int) -> int | None:
         try:
-            opened = sample.open_images()[image]
+            alone = replace(sample, images=sample.images[image : image + 1], video=None)
+            (opened,) = alone.open_images()
         except ImageError:
             return None
         self._made[side] = self._made.get(side, 0) + 1

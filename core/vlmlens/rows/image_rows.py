@@ -1,4 +1,4 @@
-"""Image rows by name: those of a region, of the rest, of a view, of a patch."""
+"""Image rows by name: those of a region, of the rest, of a view, of a patch, of a frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def image_rows(named: NamedRows, layout: TokenLayout) -> Ints:
         ImageError: A mask cannot be read.
     """
     places = layout.positions(TokenKind.IMAGE)
-    if not len(places):
+    if not len(places) or named.what == "video":
         return places
     grid = layout.patches
     if grid is None:
@@ -36,6 +36,8 @@ def image_rows(named: NamedRows, layout: TokenLayout) -> Ints:
         return places[_of_view(named, grid)]
     if named.what == "patch":
         return places[_of_patch(named, grid)]
+    if named.what == "frame":
+        return places[_of_frames(named, grid)]
     if layout.names is None:
         raise not_named(named)
     inside = in_region(named, grid, layout.names)
@@ -62,7 +64,7 @@ def in_region(named: NamedRows, grid: PatchGrid, names: Names) -> Bools:
     regions = names.regions
     inside = np.zeros(len(grid), bool)
     for shape in regions.named(named.name, str(named)):
-        of_image = grid.image == shape.image
+        of_image = grid.of_image(shape.image)
         inside[of_image] |= regions.overlaps(shape, grid.box[of_image].astype(np.float64))
     if named.what == "region" and not inside.any():
         raise SelectorError(
@@ -99,6 +101,33 @@ def _of_view(named: NamedRows, grid: PatchGrid) -> Bools:
 def _in_views(grid: PatchGrid, chosen: list[tuple[int, str]]) -> Bools:
     pairs = zip(grid.image.tolist(), grid.view, strict=True)
     return np.fromiter((pair in chosen for pair in pairs), bool, len(grid))
+
+
+def _of_frames(named: NamedRows, grid: PatchGrid) -> Bools:
+    count = int(grid.end.max())
+    found = np.zeros(len(grid), bool)
+    for number in named.frames(count):
+        found |= grid.of_image(number)
+    if not found.any():
+        raise no_such_frame(named, count)
+    return found
+
+
+def no_such_frame(named: NamedRows, count: int, sample: str = "") -> SelectorError:
+    """The error for frames that a sample does not have.
+
+    Args:
+        named: The frames.
+        count: How many it has.
+        sample: Its id, if it is known.
+    """
+    name = f"the sample {sample!r}" if sample else "the sample"
+    has = f"{count} frames, 0 to {count - 1}" if count > 1 else f"{count or 'no'} frame"
+    return SelectorError(
+        f"{str(named)!r}: {name} has no such frame.",
+        subject=str(named),
+        hint=f"It has {has}. Frames are counted from 0, images of a sample likewise.",
+    )
 
 
 def _of_patch(named: NamedRows, grid: PatchGrid) -> Bools:

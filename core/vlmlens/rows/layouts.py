@@ -29,13 +29,15 @@ class PatchGrid:
     """Where each image row lies in the sample's images: one entry per image row, in row order.
 
     Args:
-        image: int64 `[n]`, number of the image in the sample.
+        image: int64 `[n]`, number of the image in the sample; of a video, of the frame.
         view: `[n]`, the view of that image: "image", "global", "tile 0", ...
         row: int64 `[n]`, row in the view's grid; `col` likewise.
         rows: int64 `[n]`, number of rows in the grid; `cols` likewise.
         box: float32 `[n, 4]`, (left, top, right, bottom) as fractions of the original image's
             width and height. Values are outside 0..1 if the model pads the image, and NaN for
             rows that stand for no region.
+        span: int64 `[n]`, how many frames a row stands for, from `image` on, where a family merges
+            frames of a video; None: one.
     """
 
     image: Ints
@@ -45,9 +47,20 @@ class PatchGrid:
     rows: Ints
     cols: Ints
     box: npt.NDArray[np.float32]
+    span: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.view)
+
+    @property
+    def end(self) -> Ints:
+        """int64 `[n]`: one more than the number of the last image, or frame, of each row."""
+        return self.image + (1 if self.span is None else self.span)
+
+    def of_image(self, number: int) -> npt.NDArray[np.bool_]:
+        """Which rows stand for an image, or a frame, by its number in the sample: bool `[n]`."""
+        found: npt.NDArray[np.bool_] = (self.image <= number) & (number < self.end)
+        return found
 
     def take(self, rows: Ints) -> PatchGrid:
         """The entries of the given image rows, in that order."""
@@ -59,6 +72,7 @@ class PatchGrid:
             rows=self.rows[rows],
             cols=self.cols[rows],
             box=self.box[rows],
+            span=None if self.span is None else self.span[rows],
         )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Rows that people name: `question`, `word(red)`, `image.region(cube, ring=1)`, and so on."""
+"""Rows that people name: `question`, `word(red)`, `image.frame(3)`, `image.region(cube)`, ..."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-What = Literal["question", "option", "word", "region", "rest", "view", "patch"]
+What = Literal["question", "option", "word", "region", "rest", "view", "patch", "frame", "video"]
 
 FORMS = (
-    r"question|(?:option|word|image\.(?:region|view|patch))\([^()\[\]]*\)"
+    r"question|video|(?:option|word|image\.(?:region|view|patch|frame))\([^()\[\]]*\)"
     r"|image\.rest(?:\([^()\[\]]*\))?"
 )
 """A pattern of all forms; what stands in parentheses is read by `NamedRows.parse`."""
@@ -19,6 +19,8 @@ _NAME = re.compile(r"[^(){}\[\],/=<>]+")
 _RING = re.compile(r"ring ?= ?([0-9]{1,4})")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
+_WITHOUT: tuple[What, ...] = ("question", "rest", "video")
+_FRAMES = re.compile(r"(-?[0-9]{1,9})?:(-?[0-9]{1,9})?")
 _WITH_NAME: tuple[What, ...] = ("option", "word", "region", "rest", "view")
 
 
@@ -28,8 +30,9 @@ class NamedRows:
 
     Args:
         what: Of what.
-        name: Its name: of a word, an option, a region or a view; "" where none is given.
-        numbers: Number of a view; row and column of a patch.
+        name: Its name: of a word, an option, a region or a view; a range of frames, such as "2:5";
+            "" where none is given.
+        numbers: Number of a view or a frame; row and column of a patch.
         ring: How many rings of neighbouring patches belong to a region, too.
     """
 
@@ -46,13 +49,16 @@ class NamedRows:
             return None
         what, given = match["what"], match["given"]
         if given is None:
-            return {"question": cls("question"), "rest": cls("rest")}.get(what)
+            return next((cls(each) for each in _WITHOUT if each == what), None)
         parts = [" ".join(part.split()) for part in given.split(",")]
         if what == "patch":
             valid = len(parts) == 2 and all(map(_COUNT.fullmatch, parts))
             return cls("patch", numbers=tuple(map(int, parts))) if valid else None
-        if what == "view" and _NUMBER.fullmatch(given.strip()):
-            return cls("view", numbers=(int(given),))
+        if what in ("view", "frame") and _NUMBER.fullmatch(given.strip()):
+            return cls("view" if what == "view" else "frame", numbers=(int(given),))
+        if what == "frame":
+            asked = given.replace(" ", "")
+            return cls("frame", asked) if _FRAMES.fullmatch(asked) else None
         return cls._with_name(what, parts)
 
     @classmethod
@@ -76,7 +82,19 @@ class NamedRows:
         """Whether the sample's regions say which rows are meant."""
         return self.what in ("region", "rest")
 
+    def frames(self, count: int) -> list[int]:
+        """The numbers of the frames that are meant, of so many; none where there is none."""
+        if self.what == "video":
+            return list(range(count))
+        if self.numbers:
+            (number,) = self.numbers
+            return [range(count)[number]] if -count <= number < count else []
+        low, _, high = self.name.partition(":")
+        return list(range(count))[int(low) if low else None : int(high) if high else None]
+
     def __str__(self) -> str:
+        if self.what == "video":
+            return "video"
         ring = [f"ring={self.ring}"] if self.ring else []
         given = [*map(str, self.numbers), *([self.name] if self.name else []), *ring]
         start = "image." if self.of_image else ""

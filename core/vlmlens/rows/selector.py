@@ -69,7 +69,7 @@ class Selector:
                 f"{text!r} is not a selector.",
                 subject=text,
                 hint="Examples: last, image, image.mean, text[-4:].mean, all, [3:9], question, "
-                "word(red), image.region(cube). docs/extraction.md lists all.",
+                "word(red), image.region(cube), image.frame(3). docs/extraction.md lists all.",
             )
         kind = _KINDS.get(match["kind"] or "all")
         if named is not None:

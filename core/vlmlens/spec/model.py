@@ -147,6 +147,12 @@ class RunSpec(BaseModel):
         le=16,
         description="Used bits of 16-bit images; default: 16, and dark images are an error.",
     )
+    frames: int | None = Field(
+        None, ge=1, description="Frames to take of each video; default: the family's, mostly 8."
+    )
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Frames to take per second of video, instead of a number of frames."
+    )
     text_only: bool = Field(
         False, description="Accept samples without an image among samples with one."
     )
@@ -156,7 +162,9 @@ class RunSpec(BaseModel):
         default_factory=PluginOptions, description="Options of the chosen plugins."
     )
 
-    @field_validator("batch_size", "generate", "limit", "max_pixels", "seed", mode="before")
+    @field_validator(
+        "batch_size", "generate", "limit", "max_pixels", "frames", "fps", "seed", mode="before"
+    )
     @classmethod
     def _numbers_are_no_switches(cls, value: Any) -> Any:
         return refuse_switch(value)

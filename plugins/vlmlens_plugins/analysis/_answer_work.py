@@ -14,7 +14,7 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._blank_images import ONE_FOR_ALL, shown, without_regions
+from vlmlens_plugins.analysis._blank_images import ONE_FOR_ALL, shown, video_of, without_regions
 from vlmlens_plugins.analysis._scoring import AnswerScorer
 from vlmlens_plugins.analysis._statistics import jensen_shannon, total_variation
 
@@ -130,7 +130,7 @@ def _blind_question(unit: WorkUnit, own: Sample, k: int) -> Sample:
     if "images" not in arguments:
         return shown(own, arguments)
     start, stop = arguments["images"]
-    return replace(own, images=unit.sample.images[start:stop])
+    return replace(own, images=unit.sample.images[start:stop], video=video_of(arguments))
 
 
 def _same_for_all(unit: WorkUnit, k: int, regions: bool) -> str:

@@ -14,6 +14,7 @@ from vlmlens.errors import MissingAnnotation
 from vlmlens.images import UNREADABLE, open_image
 from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.samples import Sample
+from vlmlens.videos import Video
 from vlmlens_plugins.analysis._statistics import generator
 
 _COLORS = {"gray": (128, 128, 128), "black": (0, 0, 0), "white": (255, 255, 255)}
@@ -63,6 +64,8 @@ def handed_over(
         said["sizes"] = [list(size) for size in image_sizes(sample)]
     if blank in ("none", "noise") or blank in _COLORS:
         kept = dict(sample.attributes) if regions else without_regions(sample.attributes)
+        if blank != "none":
+            said |= video_said(sample)
         return replace(sample, images=(), attributes=kept), said
     if blank == "blur":
         said["radius"] = blur
@@ -76,7 +79,7 @@ def with_images_of(sample: Sample, other: Sample) -> Sample:
     kept = without_regions(sample.attributes)
     if REGIONS in other.attributes:
         kept[REGIONS] = other.attributes[REGIONS]
-    return replace(sample, images=other.images, attributes=kept)
+    return replace(sample, images=other.images, attributes=kept, video=other.video)
 
 
 def without_regions(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +113,17 @@ def shown(sample: Sample, arguments: Mapping[str, Any]) -> Sample:
         made = [_blurred(image, arguments["radius"]) for image in sample.open_images()]
     else:
         made = [_shuffled(image, arguments["grid"], rng) for image in sample.open_images()]
-    return replace(sample, images=tuple(made))
+    return replace(sample, images=tuple(made), video=video_of(arguments) or sample.video)
+
+
+def video_said(sample: Sample) -> dict[str, Any]:
+    """What the arguments of a unit say of a sample's video; nothing if it has none."""
+    return {} if sample.video is None else {"video": sample.video.as_seen().to_dict()}
+
+
+def video_of(arguments: Mapping[str, Any]) -> Video | None:
+    """What `video_said` told."""
+    return Video.from_dict(arguments["video"]) if "video" in arguments else None
 
 
 def image_sizes(sample: Sample) -> list[tuple[int, int]]:
@@ -129,16 +142,20 @@ def others(samples: Sequence[Sample], seed: int) -> dict[str, Sample]:
     """For each sample id, a sample of another group, whose images it can be shown.
 
     Groups are put in a random circle, and each is shown what the next one is about. Samples with
-    different numbers of images are kept apart.
+    different numbers of images are kept apart, as are videos and images.
 
     Raises:
         MissingAnnotation: A sample has no counterpart.
     """
     found: dict[str, Sample] = {}
-    for count in sorted({len(sample.images) for sample in samples}):
-        alike = [sample for sample in samples if len(sample.images) == count]
+    for count, video in sorted({_form(sample) for sample in samples}):
+        alike = [sample for sample in samples if _form(sample) == (count, video)]
         found |= _circle(alike, generator(seed, "blind-other", str(count)))
     return found
+
+
+def _form(sample: Sample) -> tuple[int, bool]:
+    return len(sample.images), sample.video is not None
 
 
 def _circle(samples: Sequence[Sample], rng: np.random.Generator) -> dict[str, Sample]:

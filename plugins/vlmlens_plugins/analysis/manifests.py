@@ -210,7 +210,7 @@ BENCHMARK = Manifest(
     name="benchmark",
     target="vlmlens_plugins.analysis.benchmark:BenchmarkScores",
     help="The benchmark's own score, read as its toolkits read it, beside what guessing gains.",
-    needs=frozenset({"labels"}),
+    needs=frozenset({"model"}),
     checks="vlmlens_plugins.analysis.benchmark.checks:BENCHMARK_CHECKS",
 )
 

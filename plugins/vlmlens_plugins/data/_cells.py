@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.samples import Attribute
-from vlmlens_plugins.data._embedded import Stored, taken_out
+from vlmlens_plugins.data._embedded import Stored, stored, taken_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,6 +88,46 @@ def images(value: Any, *, several: bool) -> tuple[str | Image, ...]:
     return () if lost else tuple(_image(item) for item in items)
 
 
+def items_of(value: str) -> list[Any]:
+    """The items of a list that is written as JSON or as Python.
+
+    >>> items_of("['a', 'b']"), items_of('["a"]')
+    (['a', 'b'], ['a'])
+    """
+    found = _listed(value)
+    if not isinstance(found, list):
+        raise CellError(f"expected a list, got {_short(value)}")
+    return found
+
+
+def video(value: Any) -> str | tuple[str | Image, ...] | None:
+    """A video: the path of its file, or its frames in order, as `images` reads them."""
+    value = taken_out(value)
+    if isinstance(value, bytes) and value:
+        return stored(value)
+    if isinstance(value, list | tuple) or (isinstance(value, str) and _is_bracketed(value)):
+        return images(value, several=True) or None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return value if isinstance(value, Stored) else _path(value, "video")
+
+
+def frames(value: Any) -> tuple[str | Image, ...]:
+    """The frames of a video in order."""
+    return images(value, several=True)
+
+
+def rate(value: Any) -> float | None:
+    """Frames per second; None where the cell is empty."""
+    try:
+        found = None if value is None or value == "" else float(value)
+    except (TypeError, ValueError) as error:
+        raise CellError(f"expected frames per second, got {_kind(value)}") from error
+    if found is not None and not 0 < found < math.inf:
+        raise CellError(f"expected frames per second, got {found}")
+    return found
+
+
 def attribute(value: Any) -> Attribute:
     """Anything else: text, numbers and truth values as they are, lists and mappings as JSON."""
     if isinstance(value, float):
@@ -111,14 +151,19 @@ def _image(value: Any) -> str | Image:
 
     if isinstance(value, PILImage.Image | Stored):
         return value
+    return _path(value, "image")
+
+
+def _path(value: Any, what: str) -> str:
+    """A path of an image or a video."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise CellError(f"expected a path, got {_kind(value)}")
     if "://" in value:
-        raise CellError(f"{value[:100]!r} is an address; download the image first")
+        raise CellError(f"{value[:100]!r} is an address; download the {what} first")
     if len(value) > _LONGEST_PATH:
         raise CellError(
-            f"{len(value)} characters ({value[:20]!r}...) are no path, and no image in base64"
+            f"{len(value)} characters ({value[:20]!r}...) are no path, and no {what} in base64"
         )
     return value.strip()
 

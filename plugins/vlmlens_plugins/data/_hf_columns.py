@@ -9,7 +9,7 @@ from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data import _usual_names as usual
 from vlmlens_plugins.data._pairs import pair_columns
-from vlmlens_plugins.data._usual_names import KNOWN
+from vlmlens_plugins.data._usual_names import CLIPS, KNOWN
 
 _IMAGES = ("image", "images")
 
@@ -45,6 +45,9 @@ class Columns:
         self.known |= {name: name for name in free if name in features and name not in used}
         for name in free:
             if not (asked and name == "prompt"):
+                self._guess(name)
+        for name in (name for name in CLIPS if name not in given):
+            if not any(held in self.known for held in (*_IMAGES, *CLIPS)):
                 self._guess(name)
         self._take_pairs(given)
         taken = set(self.known.values())
@@ -95,7 +98,8 @@ class Columns:
             found = held[0] if len(held) == 1 else None
         if found is not None:
             self.known[name] = found
-            self.note(usual.guess_note(found, name))
+            if found != name:
+                self.note(usual.guess_note(found, name))
 
     def _note_unused(self, columns: Sequence[str]) -> None:
         """Name columns that look useful and are not used."""
@@ -103,7 +107,7 @@ class Columns:
         unused = {}
         for column in columns:
             feature = self._features[column]
-            kind: str | None = "video" if type(feature).__name__ == "Video" else None
+            kind: str | None = "video" if _is_video(feature) else None
             kind = "image" if _is_image(getattr(feature, "feature", feature)) else kind
             numbers = taken and "int" in str(getattr(feature, "dtype", ""))
             kind = kind or usual.looks_like(column, [0] if numbers else [""], images_taken=taken)
@@ -115,7 +119,10 @@ class Columns:
     def _fits(self, name: str, column: str) -> bool:
         """Whether a column's type is one that can be guessed to be this."""
         feature = self._features[column]
-        if name == "images":
+        if name == "video":
+            text = getattr(feature, "dtype", "") in ("string", "large_string")
+            return _is_video(feature) or (text and not usual.is_vague(column))
+        if name in ("images", "frames"):
             return _is_image(getattr(feature, "feature", None))
         if name == "image" and usual.plain(column) in ("file", "path", "filepath", "base64"):
             return _is_image(feature)
@@ -141,6 +148,10 @@ class Columns:
 
 def _is_image(feature: Any) -> bool:
     return type(feature).__name__ == "Image"
+
+
+def _is_video(feature: Any) -> bool:
+    return type(feature).__name__ == "Video"
 
 
 def _plain(feature: Any) -> bool:

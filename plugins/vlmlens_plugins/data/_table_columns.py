@@ -10,12 +10,14 @@ from typing import Any
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _usual_names as usual
 from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._kit_tables import is_kit_table
 from vlmlens_plugins.data._pairs import pair_columns
 from vlmlens_plugins.data._table_files import Rows
-from vlmlens_plugins.data._usual_names import KNOWN, ColumnName
+from vlmlens_plugins.data._usual_names import CLIPS, KNOWN, ColumnName
 
 _LOOKED_AT = 1_000
 _IMAGES = ("image", "images")
+_HELD: Mapping[str, tuple[type, ...]] = {"prompt": (str,), "label": (str, int, float)}
 
 
 class TableColumns:
@@ -49,6 +51,10 @@ class TableColumns:
                 self._guess(name)
         if "image" in free and not self.has_images:
             self._guess_by_files()
+        self._guess_clips([name for name in CLIPS if name not in given])
+        self.hint: str | None = None
+        if is_kit_table(path, table.columns):
+            self._take_kits(free)
         self._take_pairs(given)
         taken = {*self.known.values(), *self.numbered, *self.letters}
         self.others = [name for name in table.columns if name not in taken]
@@ -135,7 +141,8 @@ class TableColumns:
         found = usual.guessed(name, self._free_columns(), self._fits)
         if found is not None:
             self.known[name] = found
-            self.note(usual.guess_note(found, name))
+            if found != name:
+                self.note(usual.guess_note(found, name))
 
     def _guess_by_files(self) -> None:
         """Take the only column whose cells are all names of image files."""
@@ -151,6 +158,21 @@ class TableColumns:
             self.known["image"] = found[0]
             self.note(usual.guess_note(found[0], "image"))
 
+    def _guess_clips(self, free: Sequence[str]) -> None:
+        """Take a column of videos, or of lists of frames, where none holds images."""
+        for name in free:
+            if not (self.has_images or any(clips in self.known for clips in CLIPS)):
+                self._guess(name)
+
+    def _take_kits(self, free: Sequence[str]) -> None:
+        """VLMEvalKit's own columns: `category` is the task, and `hint` belongs to the question."""
+        if "task" in free and "task" not in self.known and "category" in self._free_columns():
+            self.known["task"] = "category"
+            self.note(usual.guess_note("category", "task"))
+        if "hint" in self._free_columns() and self._values("hint"):
+            self.hint = "hint"
+            self.note("the cells of 'hint' stand before the questions")
+
     def _fits(self, name: str, column: str) -> bool:
         """Whether a column with a usual name holds what it should; empty ones fit nothing."""
         values = self._values(column)
@@ -160,10 +182,10 @@ class TableColumns:
             cells = [row.cells.get(column) for row in self._table.rows]
             texts = {str(cell) for cell in cells}
             return len(texts) == len(cells) and all(isinstance(c, str | int) and c for c in cells)
-        if name == "prompt":
-            return all(isinstance(value, str) for value in values)
-        if name == "label":
-            return all(isinstance(value, str | int | float) for value in values)
+        if name in _HELD:
+            return all(isinstance(value, _HELD[name]) for value in values)
+        if name in CLIPS:
+            return usual.are_clips(name, values)
         if name in _IMAGES:
             return not usual.is_vague(column) or usual.are_pictures(values)
         return True

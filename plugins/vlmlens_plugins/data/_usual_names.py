@@ -8,14 +8,18 @@ from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 from vlmlens.images import HEIF, SUFFIXES
+from vlmlens.video_files import is_video
 from vlmlens_plugins.data._embedded import Stored
 
 ColumnName = Literal[
-    "id", "image", "images", "prompt", "label", "choices", "group", "task", "pair", "role"
-]
+    "id", "image", "images", "video", "frames", "prompt", "label", "choices", "group", "task",
+    "pair", "role",
+]  # fmt: skip
 PAIRED = ("pair", "role")
 """Known columns that say which samples make a pair."""
-KNOWN: tuple[str, ...] = tuple(name for name in get_args(ColumnName) if name not in PAIRED)
+CLIPS = ("video", "frames")
+"""Known columns that hold videos: files, or lists of frames."""
+KNOWN: tuple[str, ...] = tuple(n for n in get_args(ColumnName) if n not in (*PAIRED, *CLIPS))
 """The other known columns."""
 
 USUAL: Mapping[str, Sequence[str]] = {
@@ -30,6 +34,11 @@ USUAL: Mapping[str, Sequence[str]] = {
         "images", "imgs", "pictures", "photos", "imagepaths", "imgpaths", "imagefiles", "imagelist",
         "imagenames", "filenames", "filepaths",
     ),
+    "video": (
+        "video", "clip", "movie", "videopath", "videofile", "videofilename", "videofilepath",
+        "videoname", "clippath", "clipfile", "clipname", "filename", "filepath", "file", "path",
+    ),
+    "frames": ("frames", "videoframes", "framepaths", "framefiles", "framelist", "video"),
     "prompt": (
         "prompt", "question", "query", "instruction", "problem", "questiontext", "prompttext",
         "userprompt", "userquestion", "instructions", "textquery", "textprompt", "inputtext",
@@ -74,7 +83,6 @@ _OPTION = re.compile(r"(?:option|choice|opt)(\d{1,2})")
 _FEWEST_CHOICES = 2
 _NUMBERED = re.compile(r"(?:image|img|picture|photo)(\d+)")
 _SHOWN = 12
-_VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 Fits = Callable[[str, str], bool]
 """Whether a column, the second, can be read as a known one, the first, by what it holds."""
@@ -148,7 +156,7 @@ def looks_like(column: str, values: Sequence[Any], *, images_taken: bool) -> str
     name = plain(column)
     if are_pictures(values):
         return "image"
-    if _begins_or_ends(name, _VIDEO) or _end_in(values, _VIDEOS):
+    if _begins_or_ends(name, _VIDEO) or are_videos(values):
         return "video"
     numbers = all(isinstance(value, int | float) for value in values)
     if _begins_or_ends(name, _PICTURE) and not (numbers and images_taken):
@@ -163,6 +171,18 @@ def are_pictures(values: Sequence[Any]) -> bool:
         isinstance(value, Stored) or hasattr(value, "getexif") or _end_in([value], _PICTURES)
         for value in values
     )
+
+
+def are_videos(values: Sequence[Any]) -> bool:
+    """Whether all values are names of video files."""
+    return bool(values) and all(isinstance(v, str) and is_video(v.strip()) for v in values)
+
+
+def are_clips(name: str, values: Sequence[Any]) -> bool:
+    """Whether all values are what a known column of `CLIPS` holds."""
+    if name == "video":
+        return are_videos(values)
+    return all(isinstance(each, list | tuple) and are_pictures(each) for each in values)
 
 
 _PICTURES = (*SUFFIXES, *HEIF)
@@ -195,9 +215,5 @@ def unused_note(unused: Mapping[str, str]) -> str:
     more = len(shown) - _SHOWN
     listed = ", ".join([*shown[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
     column, kind = next(iter(unused.items()))
-    how = (
-        "Videos are not read."
-        if set(unused.values()) == {"video"}
-        else f"To use one: --set options.dataset.columns.{kind}={column}."
-    )
+    how = f"To use one: --set options.dataset.columns.{kind}={column}."
     return f"not used but kept as attributes, if they are text or numbers: {listed}. {how}"

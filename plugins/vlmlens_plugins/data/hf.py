@@ -14,6 +14,7 @@ from vlmlens.abc.dataset import Dataset
 from vlmlens.abc.options import Options
 from vlmlens.errors import DataNotFound, ManifestError
 from vlmlens.samples import Attribute, Sample, check_unique, with_prompts
+from vlmlens.videos import Video
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._hf_columns import Columns
@@ -44,7 +45,7 @@ class HubOptions(Options):
     count_from: CountFrom = Field(
         "auto", description="Where labels that are positions of choices start: 0, 1 or auto."
     )
-    allow_outside: bool = Field(False, description="Accept images outside their folder.")
+    allow_outside: bool = Field(False, description="Accept files outside their folder.")
 
 
 class HubDataset(Dataset):
@@ -133,10 +134,11 @@ class _Reader:
         choices = self._cell(where, cells, "choices", _cells.choices)
         label = self._cell(where, cells, "label", self._columns.label)
         prompt = self._cell(where, cells, "prompt", _cells.prompt) if self._own_prompt else ""
+        images, video = self._shown(where, cells)
         return Sample(
             id=self._cell(where, cells, "id", _cells.text) or f"row-{number:06d}",
             prompt=prompt,
-            images=self._images(where, cells),
+            images=images,
             label=label,
             choices=choices or (),
             group=self._cell(where, cells, "group", _cells.text),
@@ -148,6 +150,7 @@ class _Reader:
                 }
                 | self._pair(where, cells)
             ),
+            video=video,
         )
 
     def _pair(self, where: str, cells: dict[str, Any]) -> dict[str, Attribute]:
@@ -156,6 +159,19 @@ class _Reader:
         pair = self._cell(where, cells, "pair", _cells.text)
         known = self._cell(where, cells, "role", lambda role: paired(pair, _cells.text(role)))
         return dict(known)
+
+    def _shown(self, where: str, cells: dict[str, Any]) -> tuple[tuple[str, ...], Video | None]:
+        """Images, or the frames of a video, or a video whose frames are not chosen yet."""
+        images = self._images(where, cells)
+        files = self._cell(where, cells, "video", lambda value: self._files.paths(value, where))
+        frames = self._cell(where, cells, "frames", lambda value: self._files.paths(value, where))
+        if bool(images) + bool(files) + bool(frames) > 1:
+            raise self._wrong(where, "video", "the row has images, too, or a video and frames")
+        listed = isinstance(cells.get(self._columns.known.get("video", "")), list)
+        if frames or (files and listed):
+            fps = self._value(where, "fps", cells.get("fps"), _cells.rate)
+            return frames or files, Video(fps=fps)
+        return (images, None) if not files else ((), Video(files[0]))
 
     def _images(self, where: str, cells: dict[str, Any]) -> tuple[str, ...]:
         one = self._cell(where, cells, "image", lambda value: self._files.paths(value, where))

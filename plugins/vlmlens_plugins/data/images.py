@@ -1,4 +1,4 @@
-"""The dataset `images`: every image file of a folder, with its metadata file if it has one."""
+"""The dataset `images`: every image (or video) file of a folder, with its metadata file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from vlmlens.abc.options import Options
 from vlmlens.errors import DataError, DataNotFound
 from vlmlens.images import HEIF, SUFFIXES, has_heif
 from vlmlens.samples import Sample, check_unique, with_prompts
+from vlmlens.video_files import is_video
+from vlmlens.videos import Video
 from vlmlens_plugins.data._answers import CountFrom
 from vlmlens_plugins.data._paths import check_inside, existing
 from vlmlens_plugins.data._usual_names import ColumnName
@@ -56,7 +58,7 @@ class ImageFolderOptions(Options):
 
 
 class ImageFolder(Dataset):
-    """Every image file of a folder, or one image file.
+    """Every image file of a folder, or one image file; of a folder without images, every video.
 
     A sample's id is the file's path in the folder, suffix included (`defect/007.png`), and its
     group is the image. Order is natural (`2.png` before `10.png`). Hidden files are left out; of
@@ -71,13 +73,13 @@ class ImageFolder(Dataset):
 
     @classmethod
     def reads(cls, path: str) -> bool:
-        """Whether it is an image file, or a folder with image files that is no run."""
+        """Whether it is an image or a video, or a folder with such files that is no run."""
         place = Path(path)
         if place.is_file():
-            return _is_image(place.name)
+            return _is_shown(place.name)
         if not place.is_dir() or any((place / name).exists() for name in RUN_FILES):
             return False
-        return any(_is_image(name) for name in _walk(place, recursive=True))
+        return any(_is_shown(name) for name in _walk(place, recursive=True))
 
     def samples(self, prompts: Sequence[str]) -> list[Sample]:
         """One sample per image and prompt; no image is opened.
@@ -97,20 +99,19 @@ class ImageFolder(Dataset):
                 hint='Add one: --prompt "Describe the image.".',
             )
         labels = self._labels(names)
-        images = [
-            Sample(id=name, prompt="", images=(str(root / name),), label=label, group=name)
-            for name, label in zip(names, labels, strict=True)
-        ]
+        images = [_sample(root, name, label) for name, label in zip(names, labels, strict=True)]
         return with_prompts(images, prompts)
 
     def _found(self) -> tuple[Path, list[str], list[str]]:
         """The folder, and the paths of images and of metadata files in it, in order."""
         path = existing(self.source)
-        if path.is_file() and _is_image(path.name):
+        if path.is_file() and _is_shown(path.name):
             return path.parent, [path.name], []
         files = sorted(_walk(path, recursive=self.options.recursive), key=natural_key)
         tables = [name for name in files if self._is_metadata(name)]
         names = [name for name in files if _can_open(name)]
+        if not any(map(_is_image, files)):
+            names = [name for name in files if is_video(name)]
         left = [name for name in files if name not in {*names, *tables}]
         if not names:
             raise self._empty(left)
@@ -130,7 +131,7 @@ class ImageFolder(Dataset):
         several = len(tables) > 1
         found = [sample for name in tables for sample in self._rows_of(root, name, asked, several)]
         check_unique(found)
-        told = {os.path.normpath(image) for sample in found for image in map(str, sample.images)}
+        told = {os.path.normpath(path) for sample in found for path in _files_of(sample)}
         untold = [name for name in names if os.path.normpath(root / name) not in told]
         if untold:
             self._note(
@@ -151,7 +152,7 @@ class ImageFolder(Dataset):
         )
         table = Table(str(root / name), options)
         samples = table.samples(("?",) if asked else ())
-        if not any(sample.images for sample in samples):
+        if not any(_files_of(sample) for sample in samples):
             raise DataError(
                 f"{root / name} has no column 'file_name', so that its rows belong to no image.",
                 subject=str(root / name),
@@ -253,6 +254,24 @@ def _can_open(name: str) -> bool:
     return _is_image(name) and (suffix not in HEIF or has_heif())
 
 
+def _is_shown(name: str) -> bool:
+    return _is_image(name) or (is_video(name) and not PurePosixPath(name).name.startswith("."))
+
+
+def _sample(root: Path, name: str, label: str | None) -> Sample:
+    """The sample of an image or a video."""
+    path = str(root / name)
+    if is_video(name):
+        return Sample(name, "", label=label, group=name, video=Video(path))
+    return Sample(name, "", (path,), label, group=name)
+
+
+def _files_of(sample: Sample) -> list[str]:
+    """The paths of a sample's images and of its video."""
+    video = [sample.video.source] if sample.video is not None and sample.video.source else []
+    return [*map(str, sample.images), *video]
+
+
 def _files(count: int) -> str:
     return "1 file is" if count == 1 else f"{count} files are"
 
@@ -269,8 +288,8 @@ def _kinds(names: Sequence[str]) -> str:
 
 
 def _relative(sample: Sample, root: Path) -> str:
-    """A sample's first image as a path in the folder; "" where it has none there."""
-    if not sample.images:
+    """A sample's first image, or video, as a path in the folder; "" where it has none there."""
+    if not _files_of(sample):
         return ""
-    path = Path(os.path.normpath(str(sample.images[0])))
+    path = Path(os.path.normpath(_files_of(sample)[0]))
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""

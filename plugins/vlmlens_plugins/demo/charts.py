@@ -2,7 +2,7 @@
 
 A chart has three or four bars named A, B, C, D, of different whole values from 1 to 9, beside an
 axis with marks at 0, 3, 6 and 9. Chart ``i`` is a pure function of ``(seed, i)``. Three questions
-are asked of each: a value, the highest bar, and a difference, which takes arithmetic, too.
+are asked of each: a value, the highest bar, and a difference, which takes arithmetic.
 
 Example:
     >>> chart = make_chart(0)

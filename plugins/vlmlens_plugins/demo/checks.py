@@ -41,6 +41,17 @@ class ScenesChecks(DatasetTests):
         return ["", "photos"]
 
 
+class PolledChecks(ScenesChecks):
+    """A few pictures, asked like POPE."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"pictures": 2})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "pope"
+
+
 class ChartsChecks(ScenesChecks):
     """A few of the drawn charts."""
 
@@ -53,4 +64,4 @@ class ChartsChecks(ScenesChecks):
 
 
 CHECKS = (DemoChecks,)
-DATASET_CHECKS = (ScenesChecks, ChartsChecks)
+DATASET_CHECKS = (ScenesChecks, PolledChecks, ChartsChecks)

@@ -26,6 +26,7 @@ from vlmlens_plugins.hf._rows import (
     uncertain,
     vision_layout,
 )
+from vlmlens_plugins.hf._videos import PROCESSORS, video_patches
 
 NOTE = (
     "generic adapter: sites were found by looking at the module tree; image tokens have no place "
@@ -42,6 +43,7 @@ class GenericAdapter(FoundSites):
     """
 
     image_tokens_placed: ClassVar[bool] = False
+    video_processors: ClassVar[Mapping[str, str]] = PROCESSORS
 
     @classmethod
     def check_config(cls, config: Any) -> None:
@@ -80,10 +82,21 @@ class GenericAdapter(FoundSites):
         }
         return replace(batch, layouts=LazyLayouts(batch.layouts, makers))
 
+    @property
+    def stacked_frames(self) -> tuple[str, int] | None:
+        """See `SampleEncoding.stacked_frames`."""
+        packed = hasattr(self.processor.video_processor, "merge_size")
+        return None if packed else ("pixel_values_videos", 1)
+
     def patch_grid(self, image: PlacedImage) -> PatchGrid | None:
-        """None: where image tokens lie in the image is not known."""
-        del image
-        return None
+        """None: where image tokens lie in the image is not known; in frames of videos it is."""
+        if not image.frames:
+            return None
+        return video_patches(image, self.config, self.processor.video_processor)
+
+    def knows_places(self, grids: Sequence[PatchGrid | None]) -> bool:
+        """See `SampleEncoding.knows_places`: those in videos."""
+        return any(grid is not None for grid in grids)
 
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
@@ -121,14 +134,16 @@ class GenericAdapter(FoundSites):
         self._demand_weights()
         decoder = next(n for n, m in self.module.named_modules() if m is self._module.get_decoder())
         samples = batch.layouts[Axis.LLM].samples
-        return projector_layout(
+        found = projector_layout(
             self.module,
             self.sites.canonical["projector"],
             decoder,
             partial(self._run, batch.inputs),
             [len(layout.positions(TokenKind.IMAGE)) for layout in samples],
-            batch.inputs["input_ids"] == self.image_token_id,
+            self.image_positions(batch.inputs),
         )
+        rows = zip(found.samples, samples, strict=True)
+        return AxisLayout(found.total, [replace(one, patches=own.patches) for one, own in rows])
 
     def _run(self, inputs: Mapping[str, Any]) -> None:
         with torch.inference_mode():

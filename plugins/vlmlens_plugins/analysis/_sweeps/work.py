@@ -24,6 +24,7 @@ from vlmlens.passes.replay import Replay
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
 from vlmlens.tokens import AxisLayout, Selector, TokenKind
+from vlmlens_plugins.analysis._blank_images import video_of, video_said
 from vlmlens_plugins.analysis._sweeps.cells import Cell, Change, Item
 from vlmlens_plugins.analysis._sweeps.measures import divergence, measured
 from vlmlens_plugins.analysis._sweeps.operations import made
@@ -297,6 +298,7 @@ def _part(sample: Sample) -> dict[str, JSON]:
         "prompt": sample.prompt,
         "choices": list(sample.choices),
         "attributes": seen,
+        **video_said(sample),
     }
 
 
@@ -328,6 +330,7 @@ def _sample(name: str, part: Mapping[str, JSON], images: Sequence[Any], like: Sa
         choices=tuple(part["choices"]),
         attributes=part["attributes"],
         rules=like.rules,
+        video=video_of(part),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._blank_images import handed_over, others, with_images_of
+from vlmlens_plugins.analysis._blank_images import handed_over, others, video_said, with_images_of
 from vlmlens_plugins.analysis.blind_test.options import Blank, BlindOptions
 
 Asked = tuple[Sample, dict[str, Any]]
@@ -62,9 +62,10 @@ class Conditions:
         images, blanks = sample.images, []
         for blank in self.kinds:
             if blank == "other":
-                more = self._others[sample.id].images
-                blanks.append({"images": [len(images), len(images) + len(more)]})
-                images += more
+                other = self._others[sample.id]
+                place = {"images": [len(images), len(images) + len(other.images)]}
+                blanks.append(place | video_said(other))
+                images += other.images
             else:
                 blanks.append(self.asked(sample, blank)[1])
         return replace(sample, images=images), {"own": len(sample.images), "blanks": blanks}

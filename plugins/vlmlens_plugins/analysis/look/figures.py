@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vlmlens.results import Figure, Series, Sheet
+from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._patches import rounded
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis._sweeps.pictures import heat_map
@@ -44,7 +45,7 @@ def _map(found: Sequence[Looked]) -> Iterator[Figure]:
                         (c / steps, r / steps, (c + 1) / steps, (r + 1) / steps) for r, c in places
                     ],
                     image=image,
-                    facets={"picture": str(image + 1)} if len(maps) > 1 else {},
+                    facets=_which(one.sample, image) if len(maps) > 1 else {},
                 )
             )
     if sheets:
@@ -52,6 +53,11 @@ def _map(found: Sequence[Looked]) -> Iterator[Figure]:
             "look-map", "What each part of the picture adds to the answer", "patches",
             x=(), y=["picture"], y_label="log-odds", sheets=sheets,
         )  # fmt: skip
+
+
+def _which(sample: Sample, image: int) -> dict[str, str]:
+    """Which picture of several, from 1, or which frame of a video, from 0 as in selectors."""
+    return {"picture": str(image + 1)} if sample.video is None else {"frame": str(image)}
 
 
 def _lens(found: Sequence[Looked]) -> Iterator[Figure]:

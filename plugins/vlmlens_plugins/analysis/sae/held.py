@@ -80,4 +80,5 @@ def only_pictures(column: str) -> bool:
 
 def pictures_of(sample: Sample) -> Hashable:
     """What tells the pictures of a sample from those of others."""
-    return tuple(image if isinstance(image, str) else id(image) for image in sample.images)
+    images = tuple(image if isinstance(image, str) else id(image) for image in sample.images)
+    return images if sample.video is None else (*images, sample.video.as_seen())

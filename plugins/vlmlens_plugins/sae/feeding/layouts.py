@@ -118,6 +118,7 @@ class _Asked:
     def _key(self, sample: Sample, count: int | None) -> Hashable:
         images = tuple(one if isinstance(one, str) else id(one) for one in sample.images)
         key: list[Hashable] = [self.site.name, str(self.selector), count, images, sample.rules]
+        key.append(sample.video and sample.video.as_seen())
         named = self.selector.named is not None
         if named or not self._pictured:
             key.append(sample.prompt)
