@@ -101,6 +101,25 @@ class BenchmarkChecks(DatasetTests):
             f"the headline {self._card.headline!r} is no metric",
         )
 
+    def check_groups_hold_what_counts_together(self, folder: Path) -> None:
+        """Counts of each group alone add up to those of all: else groups cannot be resampled."""
+        samples = self._own(folder)
+        rule = self._card.rule("strict")
+        answers = answered([self.answer(str(s.label)) for s in samples], samples, rule)
+        groups: dict[str, list[int]] = {}
+        for number, sample in enumerate(samples):
+            groups.setdefault(sample.split_group, []).append(number)
+        for metrics in filter(None, (rule.metrics or self._card.metrics, self._card.task_metrics)):
+            whole = metrics.counts(samples, answers)
+            parts = [
+                metrics.counts([samples[i] for i in rows], [answers[i] for i in rows])
+                for rows in groups.values()
+            ]
+            for name, count in whole.items():
+                total = sum(float(part[name].sum()) for part in parts)
+                same = np.isclose(total, float(count.sum()))
+                expect(bool(same), f"{name}: {count.sum()} of all samples, {total} by group")
+
     def check_prompt_styles(self, folder: Path) -> None:
         """Every style of the card asks something; `none` and a suffix of one's own work, too."""
         source = self._source(folder)

@@ -172,7 +172,7 @@ def _of_stage(
         ]
     )
     names, found = _evaluated(stage, cases, target, split, labels, options, seed)
-    right = np.stack([each.held_out == labels for each in found])  # [sites, 1 + controls, n]
+    right = np.stack([each.held_out == labels for each in found])  # [probes, 1 + controls, n]
     shares = right.mean(-1)
     best = int(shares[:, 0].argmax())
     controls = shares[:, 1:].max(0)
@@ -195,16 +195,17 @@ def _evaluated(
     options: BottleneckOptions,
     seed: int,
 ) -> tuple[list[str], list[Evaluation]]:
-    """The sites of a stage, and what probes read there; those of equal width together."""
+    """A site for each probe of a stage, and what it reads; sites of equal width together."""
     by_width: dict[int, list[str]] = {}
     for site, row in cases[0].states[stage].items():
         by_width.setdefault(len(row), []).append(site)
-    kind = family(ProbeOptions(C=list(options.C)), target, seed)
     names, found = [], []
     for own in by_width.values():
         columns = [np.array([case.states[stage][site] for case in cases]) for site in own]
-        found += evaluate(columns, labels, split, kind, torch.device("cpu"))
-        names += own
+        for strength in options.C:
+            kind = family(ProbeOptions(C=[strength]), target, seed)
+            found += evaluate(columns, labels, split, kind, torch.device("cpu"))
+            names += own
     return names, found
 
 
