@@ -18,7 +18,7 @@ from vlmlens.compose.plan import Plan, compose
 from vlmlens.compose.video_reading import framed
 from vlmlens.errors import DataError, MissingDependency, SpecError, VideoError
 from vlmlens.registry import Registry
-from vlmlens.report._browser import _to_show
+from vlmlens.report._pictures import to_show
 from vlmlens.runs.run import Run
 from vlmlens.runs.trust import vetted_sample
 from vlmlens.samples import Sample
@@ -248,6 +248,37 @@ def test_a_foreign_run_names_no_video_to_open(folder: Path, tmp_path: Path) -> N
     assert vetted_sample(outside, folder) is outside
 
 
+SCORE = """
+from vlmlens.abc import Analysis
+from vlmlens.results import Result
+
+
+class Score(Analysis):
+    def uses(self, samples):
+        return frozenset({USED})
+
+    def run(self, context):
+        return Result("score", f"{len(context.samples)} samples")
+"""
+
+
+def test_videos_are_not_read_where_nothing_looks_at_them(folder: Path, tmp_path: Path) -> None:
+    rows = [{"id": n, "video": n, "prompt": "?"} for n in ("a.mp4", "gone.mp4")]
+    data = table(folder, rows, "answers.jsonl")
+    for used, name in (("", "own"), ("'model'", "asks")):
+        (tmp_path / f"{name}.py").write_text(
+            SCORE.replace("{USED}", f"({used},)" if used else "()")
+        )
+    settings: dict[str, Any] = {"adapter": "demo", "device": "cpu", "data": str(data)}
+    run = vlmlens.run(
+        **settings, analysis=f"{tmp_path / 'own.py'}:Score", out=tmp_path / "run", observer=Told()
+    )
+    assert run.results["score"].title == "2 samples"
+    assert [each.video and each.video.decoded for each in run.samples] == [False, False]
+    with pytest.raises(VideoError, match="gone"):
+        vlmlens.run(**settings, analysis=f"{tmp_path / 'asks.py'}:Score", out=tmp_path / "other")
+
+
 def test_a_look_takes_videos(folder: Path) -> None:
     (one, two) = questions([folder / "a.mp4"], ["What?"], against=folder / "b.webm")
     assert (one.images, one.video) == ((), Video(str((folder / "a.mp4").resolve())))
@@ -294,6 +325,6 @@ def test_the_report_and_its_pictures_take_eight_frames(folder: Path, tmp_path: P
     )  # fmt: skip
     page = run.report_path.read_text()
     assert page.count("data:image/png;base64") >= 8
-    assert list(_to_show(run.samples[0])) == [1, 3, 5, 7]
+    assert list(to_show(run.samples[0])) == [1, 3, 5, 7]
     assert Run(run.path).samples[1].video == run.samples[1].video
     assert number_of(str(run.samples[0].images[3])) == 10
