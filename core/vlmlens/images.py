@@ -75,10 +75,18 @@ class ImageRules:
             transparency.
         bits: How many bits of 16-bit pixels are used; None: all, and an image that is dark then is
             an error, since fewer bits may be meant.
+        size: (width, height) that the image is resized to, with Lanczos's filter, before the model
+            sees it, where a benchmark's authors do so; None: it stays as it is.
     """
 
     background: str = "white"
     bits: int | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            width, height = self.size
+            object.__setattr__(self, "size", (int(width), int(height)))
 
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON-ready data."""
@@ -144,11 +152,20 @@ def upright_size(image: Image) -> tuple[int, int]:
 
 
 def rgb(image: Image, rules: ImageRules = DEFAULT) -> Image:
-    """An image as a model sees it: upright, on a background, with 8 bits per channel.
+    """An image as a model sees it: upright, on a background, with 8 bits per channel, resized.
 
     Raises:
         UnclearPixels: The range of its pixels is not known.
     """
+    shown = _upright(image, rules)
+    if rules.size is None or rules.size == shown.size:
+        return shown
+    from PIL import Image as PILImage
+
+    return shown.resize(rules.size, PILImage.Resampling.LANCZOS)
+
+
+def _upright(image: Image, rules: ImageRules) -> Image:
     from PIL import ImageOps
 
     made = _eight_bits(image, rules.bits)

@@ -7,6 +7,11 @@ from collections.abc import Iterator, Sequence
 
 Span = tuple[int, int]
 """Where characters begin and end in a text."""
+IMAGE_MARK = "\ufffc"
+"""What stands for an image in a prompt for whatever family: Unicode's object replacement character.
+
+Datasets whose questions say where each image stands write it, one per image and in their order.
+"""
 
 _MARK = r"\(?(?P<mark>[A-Za-z]|[0-9]{1,2})[.):][ \t]+(?=\S)"
 _ON_LINES = re.compile(rf"(?m)^[ \t]*{_MARK}")

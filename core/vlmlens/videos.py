@@ -148,6 +148,8 @@ class FrameRule:
         if self.count is None:
             return f"{self.fps:g} per second, at least {self.least}, at most {self.most}"
         k = self._number(self.most, None)
+        if type(self) is not FrameRule:
+            return f"{k} of n, where the family takes them"
         return {
             "interior": f"numbers i*n/{k + 1} of n, i = 1 to {k}",
             "start": f"numbers i*n/{k} of n, i = 0 to {k - 1}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
@@ -16,6 +18,8 @@ from vlmlens_plugins.analysis.patching.checks import PatchingChecks
 from vlmlens_plugins.analysis.removal.checks import RemovalChecks
 from vlmlens_plugins.analysis.steering.checks import SteeringChecks
 from vlmlens_plugins.analysis.weights.checks import WeightsChecks
+
+pytestmark = pytest.mark.no_cover  # each analysis's own tests have the lines; tracing costs a third
 
 
 class TestPatching(PatchingChecks):

@@ -14,7 +14,7 @@ import typer.main
 from vlmlens.cli._app import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAIN: Any = typer.main.get_command(app)
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Typer has a click of its own, whose names are not public."""

@@ -15,10 +15,10 @@ from vlmlens.errors import DataError, DataNotFound, MissingAnnotation, VlmlensEr
 from vlmlens.results import Result, Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.captions import Captions
-from vlmlens_plugins.analysis.captions.object_names import demo_names, read_names
 from vlmlens_plugins.analysis.captions.options import CaptionOptions
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.demo.scenes import COLORS, SHAPES
+from vlmlens_plugins.object_names import demo_names, read_names
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 TABLE = """

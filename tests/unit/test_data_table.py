@@ -359,3 +359,12 @@ def test_a_table_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ManifestError, match="cannot be read: Is a directory"):
         _text(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("text", ["π", "Größe", "問題"])
+def test_long_text_beyond_ascii_is_no_image(tmp_path: Path, text: str) -> None:
+    """Base64 is looked for in cells of 64 characters and more; other letters are no error."""
+    asked = f"{text} " + "is asked here, at such length that it could be an image? " * 2
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": asked}) + "\n" + json.dumps({"prompt": "short"}))
+    assert [sample.prompt for sample in read(path)] == [asked, "short"]

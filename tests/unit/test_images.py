@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -19,6 +20,7 @@ from vlmlens.compose.image_check import Checked, bad_images_error, check_images
 from vlmlens.errors import FingerprintMismatch, ImageError, SpecError
 from vlmlens.images import FORMATS, SUFFIXES, ImageRules, open_image, rgb
 from vlmlens.runs.run import Run
+from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
 
@@ -338,3 +340,22 @@ def test_rows_without_an_image_stop_a_run(tmp_path: Path) -> None:
     assert [(bad.id, bad.image) for bad in skipped.skipped] == [("2", "")]
     kept = run_of(tmp_path / "kept", tmp_path / "q.csv", text_only=True)
     assert [len(s.images) for s in kept.samples] == [1, 0, 1]
+
+
+def test_an_image_is_resized_where_its_sample_says_so(tmp_path: Path) -> None:
+    """As the authors of a benchmark do: Lanczos's filter, on the upright image."""
+    ramp = np.linspace(0, 255, 40 * 20 * 3).astype(np.uint8).reshape(20, 40, 3)
+    image = Image.fromarray(ramp)
+    image.save(tmp_path / "a.png")
+    resized = seen(tmp_path / "a.png", size=(16, 8))
+    assert (resized == np.asarray(image.resize((16, 8), Image.Resampling.LANCZOS))).all()
+    assert (resized != np.asarray(image.resize((16, 8), Image.Resampling.NEAREST))).any()
+    plain = Sample("a", "?", (str(tmp_path / "a.png"),))
+    small = Sample("a", "?", plain.images, rules=ImageRules(size=(16, 8)))
+    assert small.fingerprint() != plain.fingerprint()
+    back = Sample.from_dict(json.loads(json.dumps(small.to_dict())))
+    assert back == small
+    assert hash(back.rules) == hash(small.rules)
+    assert SampleTable([small])[0].rules.size == (16, 8)
+    assert check_images([small]).seen.areas.tolist() == [16 * 8]
+    assert check_images([plain]).seen.areas.tolist() == [40 * 20]

@@ -22,7 +22,6 @@ from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import Cell, CellOptions, Change, Item, SweepOptions, sweep
 from vlmlens_plugins.analysis._sweeps.operations import projected_out
 from vlmlens_plugins.analysis._sweeps.swept import Swept
-from vlmlens_plugins.analysis.captions.object_names import read_names
 from vlmlens_plugins.analysis.captions.said import Caption
 from vlmlens_plugins.analysis.removal import Removal
 from vlmlens_plugins.analysis.removal.asked import halves, has, is_there, object_of
@@ -33,6 +32,7 @@ from vlmlens_plugins.analysis.removal.options import RemovalOptions
 from vlmlens_plugins.analysis.removal.writing import EditedOptions, EditedTexts
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 from vlmlens_plugins.edits.directions import ProjectOut, ProjectOutOptions
+from vlmlens_plugins.object_names import read_names
 from vlmlens_plugins.storage.memory import MemoryStore, forget
 
 

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """A function that is called with (steps done, total steps)."""
 
+COLUMNS, MODEL = "columns", "model"
+"""What an analysis can use of a run, see `Analysis.uses`."""
+
 UnitRunner = Callable[["ModelWork", Sequence["WorkUnit"], Progress], "list[JSON]"]
 """Runs units of model work: see `AnalysisContext.run_units`."""
+
+UnitLookup = Callable[["ModelWork", Sequence["WorkUnit"]], "list[JSON] | None"]
+"""Finds results of units: see `AnalysisContext.known_units`."""
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -49,6 +55,7 @@ class AnalysisContext:
             `<analysis>.<what>`. None: there is no run folder.
         runner: What `run_units` hands units to. None: they are run here and now, and nothing is
             kept.
+        lookup: What `known_units` asks. None: nothing is known.
     """
 
     samples: Sequence[Sample]
@@ -61,6 +68,7 @@ class AnalysisContext:
     generated: Mapping[str, Generation] = field(default_factory=dict)
     folder: Path | None = None
     runner: UnitRunner | None = None
+    lookup: UnitLookup | None = None
 
     def run_units(
         self, work: ModelWork, units: Sequence[WorkUnit], *, progress: Progress | None = None
@@ -91,6 +99,20 @@ class AnalysisContext:
         if self.runner is not None:
             return self.runner(work, units, told)
         return run_here(self.model(), work, units, self.batch_size, warn=self.warn, progress=told)
+
+    def known_units(self, work: ModelWork, units: Sequence[WorkUnit]) -> list[JSON] | None:
+        """What the run's own model once said, without loading a model.
+
+        Args:
+            work: What was done.
+            units: What it was done with.
+
+        Returns:
+            The result of each unit, in order; None unless the run has all of them, from the model
+            that it says it has. `run_units` then computes them; it also does if the model is
+            another one by now, say under another version of torch.
+        """
+        return None if self.lookup is None else self.lookup(work, units)
 
     @property
     def model_loaded(self) -> bool:
@@ -167,6 +189,18 @@ class Analysis(ABC):
         Words that adapters offer, or "answers".
         """
         return frozenset()
+
+    def uses(self, samples: Sequence[Sample]) -> frozenset[str]:
+        """What it uses of a run with these options and samples: `COLUMNS`, `MODEL`.
+
+        Where no analysis of a run uses columns, none is extracted, unless the user names sites. If
+        none uses the model either, it is not opened, and images are not checked. Default: both.
+
+        Args:
+            samples: The run's samples; `check` has accepted them.
+        """
+        del samples
+        return frozenset({COLUMNS, MODEL})
 
     @abstractmethod
     def run(self, context: AnalysisContext) -> Result:

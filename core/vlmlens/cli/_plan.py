@@ -29,6 +29,8 @@ def plan_lines(plan: Plan) -> str:
     """The plan for people."""
     spec = plan.spec
     model = f"{spec.adapter} {spec.model}" if spec.model else spec.adapter
+    if plan.skeleton is None:
+        model = "no model"
     skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
     analyses = f"; {', '.join(plan.analyses)}" if plan.analyses else ""
     return (
@@ -39,6 +41,8 @@ def plan_lines(plan: Plan) -> str:
 
 def estimate_line(estimate: Estimate) -> str:
     """The cost of a run in one line."""
+    if not estimate.columns:
+        return "no columns are stored"
     count, unknown = len(estimate.columns), list(estimate.columns.values()).count(None)
     known = f"{size(estimate.bytes)}" if unknown < count else "unknown size"
     more = f" and {unknown} of unknown size" if 0 < unknown < count else ""

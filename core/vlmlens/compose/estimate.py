@@ -58,16 +58,19 @@ class Estimate:
 
 
 def estimated(
-    spec: RunSpec, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    spec: RunSpec, skeleton: ModelAdapter | None, samples: Sequence[Sample], columns: Sequence[str]
 ) -> Estimate:
     """How much disk space the columns of a run will take.
 
     Args:
         spec: The run's spec.
-        skeleton: The model without weights.
+        skeleton: The model without weights; None where there are no columns.
         samples: The run's samples.
         columns: The names of the columns.
     """
+    free = shutil.disk_usage(_existing(Path(spec.out or "."))).free
+    if skeleton is None:
+        return Estimate(len(samples), {}, 0, free)
     item = DTYPES[skeleton.dtype].itemsize
     widths = skeleton.widths()
     sizes: dict[str, int | None] = {}
@@ -84,7 +87,6 @@ def estimated(
             rows = lengths[key]
         unknown = width is None or rows is None
         sizes[name] = None if unknown else round(len(samples) * (rows or 0) * (width or 0) * item)
-    free = shutil.disk_usage(_existing(Path(spec.out or "."))).free
     return Estimate(len(samples), sizes, sum(size or 0 for size in sizes.values()), free)
 
 

@@ -141,8 +141,9 @@ class _Check:
                 self.found[sample.id] = bad
                 self.seen.add([], _NOTHING)
             else:
-                sizes = [each.size for each in images if each.size is not None]
-                self.seen.add(sizes, _fingerprint(sample, images))
+                sizes = [sample.rules.size or each.size for each in images]
+                known = [size for size in sizes if size is not None]
+                self.seen.add(known, _fingerprint(sample, images))
 
     def _bad(self, sample: Sample, images: Sequence[Seen]) -> BadSample | None:
         for image, each in zip(sample.images, images, strict=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens._display import brief, count
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
+from vlmlens.abc.analysis import COLUMNS, MODEL
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.applicability import (
@@ -21,12 +22,13 @@ from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
 from vlmlens.compose.plugin_checks import check_lifecycle
-from vlmlens.compose.recall import Planned, key_of, recall
+from vlmlens.compose.recall import Planned
 from vlmlens.compose.row_check import check_named_rows
-from vlmlens.compose.sample_reading import data_of, samples_for, stood_in
+from vlmlens.compose.run_data import read_data
+from vlmlens.compose.sample_reading import data_of, stood_in
 from vlmlens.compose.usable_samples import Usable
-from vlmlens.compose.video_reading import Framed, framed
-from vlmlens.errors import CompositionError, DataError
+from vlmlens.compose.uses import used, without_missing_images
+from vlmlens.errors import CompositionError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.trust import with_whole_paths
 from vlmlens.sample_table import SampleTable
@@ -65,7 +67,7 @@ class Plan:
         notes: What was guessed or translated when the spec was made, or read from images.
         image_rules: The rules of `ImageRules` that matter to these images; part of the
             fingerprint of the columns.
-        skeleton: The adapter without weights.
+        skeleton: The adapter without weights; None where nothing uses the model.
         asked: The spec as the user gave it.
         planned: What the run keeps, so that a resumed run need not check its samples again.
         recalled: Whether the samples were taken from the run in the spec's folder.
@@ -156,12 +158,11 @@ def compose(
     registry.options(storage, spec.options.storage)
     parts = cache(partial(_checked_adapter, spec, registry, adapter))
     shell = cache(lambda: parts()[0].skeleton(parts()[1]))
-    known = _read(spec, registry, adapter, data, shell, observer, trust=trust)
+    asking = partial(_asked, extractor if analyse else None)
+    known = read_data(spec, registry, adapter, data, asking, shell, observer, trust=trust)
     spec, samples, suggests = known.spec, known.clips.samples, known.suggests
-    notes = [*notes, *chosen, *known.guesses]
-    for note in notes:
-        observer.note(note)
-    asked = asked_analyses(spec.analysis, suggests, extractor) if analyse else {}
+    notes = _noted(observer, [*notes, *chosen, *known.guesses])
+    asked = asking(spec, suggests)
     suit = partial(
         suitable,
         registry,
@@ -171,18 +172,37 @@ def compose(
         edited=bool(spec.edits),
     )
     analyses, left_out = suit(asked, samples=samples, columns=())
+    uses = used(spec, analyses, samples)
+    make_extractor = extractor_maker(spec, registry, extractor)
+    if MODEL not in uses:
+        return _without_model(
+            Plan(
+                spec=_composed(spec, {name: asked[name] for name in analyses}, data),
+                registry=registry,
+                samples=samples,
+                columns=[],
+                analyses=analyses,
+                suggested=suggests,
+                left_out=left_out,
+                estimate=estimated(spec, None, samples, []),
+                load=lambda: _opened(spec, registry, adapter, samples),
+                extractor=make_extractor,
+                notes=notes,
+                skipped=known.clips.skipped,
+                recalled=known.planned is not None,
+                asked=asked_spec,
+            ),
+            observer,
+        )
 
     adapter_class, request = parts()
     edits = opened_edits(with_whole_paths(spec), registry)
-    make_extractor = extractor_maker(spec, registry, extractor)
     _check_compile(spec)
     skeleton = shell()
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
-    on_skeleton = make_extractor(skeleton)
-    columns = on_skeleton.columns()
-    for note in stood_in(spec, columns, known.unasked):
-        notes.append(note)
-        observer.note(note)
+    on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
+    columns = [] if on_skeleton is None else on_skeleton.columns()
+    notes += _noted(observer, stood_in(spec, columns, known.unasked))
     check_storage(storage, columns)
     if known.planned is not None:
         usable = Usable.before(known.planned, samples, observer)
@@ -195,15 +215,10 @@ def compose(
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
     left_out |= unfit
-    _tell(observer, analyses, left_out, skeleton, samples)
+    _tell(observer, analyses, left_out)
+    _tell_costs(observer, analyses, skeleton, samples)
 
-    composed = spec.model_copy(
-        update={
-            **({"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}),
-            "analysis": {name: asked[name] for name in analyses},
-        }
-    )
-    composed = with_whole_paths(composed)
+    composed = _composed(spec, {name: asked[name] for name in analyses}, data)
     estimate = estimated(composed, skeleton, samples, columns)
     if must_fit:
         check_fits(estimate)
@@ -228,67 +243,55 @@ def compose(
     )
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What the data give.
-
-    Args:
-        spec: The spec, with the prompt that stands in where the data have none.
-        clips: The samples, with the frames of their videos.
-        suggests: Options of analyses that the data suggests.
-        guesses: What was guessed or noted when the data were read.
-        unasked: The error that there would be without the prompt that stands in.
-        key: Of what the samples depend on; None if it is not known.
-        planned: What the run in the spec's folder knows of them; None if they were read anew.
-    """
-
-    spec: RunSpec
-    clips: Framed
-    suggests: Asked
-    guesses: Sequence[str]
-    unasked: DataError | None = None
-    key: str | None = None
-    planned: Planned | None = None
-
-    def to_keep(self, usable: Usable) -> Planned | None:
-        """What a resumed run need not find out again; None: nothing."""
-        if self.unasked or self.clips.skipped:
-            return None
-        return usable.planned(self.key, self.suggests, self.guesses)
+def _asked(extractor: Manifest | None, spec: RunSpec, suggests: Asked) -> dict[str, dict[str, Any]]:
+    """The analyses of a run; none without an extractor's manifest, for extraction alone."""
+    return {} if extractor is None else asked_analyses(spec.analysis, suggests, extractor)
 
 
-def _read(
-    spec: RunSpec,
-    registry: Registry,
-    adapter: Manifest,
-    data: Given | None,
-    skeleton: Callable[[], ModelAdapter],
-    observer: Observer,
-    *,
-    trust: bool,
-) -> _Known:
-    """The samples, as the run in the spec's folder knows them, or read anew."""
-    key = key_of(spec, adapter, registry) if data is None else None
-    recalled = recall(spec, key, registry)
-    if recalled is not None:
-        planned, samples = recalled
-        clips = Framed(samples)
-        return _Known(spec, clips, planned.suggested, planned.guesses, key=key, planned=planned)
-    spec, (suggests, samples, guesses), unasked = samples_for(spec, adapter, registry, data, trust)
-    clips = framed(spec, samples, skeleton, observer)
-    return _Known(spec, clips, suggests, [*guesses, *clips.notes], unasked, key)
+def _composed(spec: RunSpec, asked: Mapping[str, Mapping[str, Any]], data: Given | None) -> RunSpec:
+    """The spec with its data and analyses filled in."""
+    named = {"data": data_of(spec)} if data is None else {"data": IN_MEMORY, "prompt": []}
+    return with_whole_paths(spec.model_copy(update={**named, "analysis": dict(asked)}))
+
+
+def _without_model(plan: Plan, observer: Observer) -> Plan:
+    """The plan of a run in which nothing uses the model: images that are not there are left out."""
+    samples, missing = without_missing_images(plan.samples)
+    _noted(observer, missing)
+    _tell(observer, plan.analyses, plan.left_out)
+    if not missing:
+        return plan
+    return replace(plan, samples=samples, notes=[*plan.notes, *missing], recalled=False)
+
+
+def _noted(observer: Observer, notes: Sequence[str]) -> list[str]:
+    for note in notes:
+        observer.note(note)
+    return list(notes)
+
+
+def _opened(
+    spec: RunSpec, registry: Registry, adapter: Manifest, samples: Sequence[Sample]
+) -> ModelAdapter:
+    """The model of a run whose analyses said that they use none."""
+    return load_model(spec, *_checked_adapter(spec, registry, adapter), samples=samples)
 
 
 def _tell(
+    observer: Observer, analyses: Mapping[str, Analysis], left_out: Mapping[str, str]
+) -> None:
+    """Say which analyses are left out."""
+    for name, why in left_out.items():
+        observer.warn(f"{name} is left out: {why}")
+
+
+def _tell_costs(
     observer: Observer,
     analyses: Mapping[str, Analysis],
-    left_out: Mapping[str, str],
     skeleton: ModelAdapter,
     samples: Sequence[Sample],
 ) -> None:
-    """Say which analyses are left out, and what the others cost."""
-    for name, why in left_out.items():
-        observer.warn(f"{name} is left out: {why}")
+    """Say what the analyses cost."""
     for name, analysis in analyses.items():
         if cost := analysis.cost(skeleton, samples):
             observer.note(f"{name}: {cost}.")
@@ -390,7 +393,11 @@ def open_sites(
 def extractor_maker(
     spec: RunSpec, registry: Registry, manifest: Manifest
 ) -> Callable[[ModelAdapter], Extractor]:
-    """A function that makes the spec's extractor for a loaded model."""
-    options = registry.options(manifest, spec.options.extractor)
-    extractor_class: type[Extractor] = registry.load(manifest)
-    return lambda vlm: extractor_class(vlm, spec.sites, options)
+    """A function that makes the spec's extractor for a model; its class is loaded when called."""
+
+    def make(vlm: ModelAdapter) -> Extractor:
+        options = registry.options(manifest, spec.options.extractor)
+        extractor_class: type[Extractor] = registry.load(manifest)
+        return extractor_class(vlm, spec.sites, options)
+
+    return make

@@ -86,7 +86,7 @@ def _check_regions(wanted: Sequence[NamedRows], sample: Sample) -> None:
     regions = regions_of(sample.attributes.get(ATTRIBUTE), sample.id)
     for each in wanted:
         check_known(regions, each.name, sample.id, str(each))
-    sizes = [_size(image) for image in sample.images]
+    sizes = [sample.rules.size or _size(image) for image in sample.images]
     if None not in sizes:
         check_inside(regions, [size for size in sizes if size is not None], sample.id)
 

@@ -63,11 +63,11 @@ def stood_in(spec: RunSpec, columns: Sequence[str], reason: DataError | None) ->
     """The note that a text stands in for prompts, if one does (see `samples_for`).
 
     Raises:
-        DataError: A column depends on the prompt.
+        DataError: A column depends on the prompt; or there are none, and the model is asked.
     """
     if reason is None:
         return []
-    if not all(name.startswith(_IMAGES_ONLY) for name in columns):
+    if not columns or not all(name.startswith(_IMAGES_ONLY) for name in columns):
         also = "Or take columns that no text reaches: --sites 'vision.block.*/image.mean'."
         raise DataError(
             reason.message, subject=reason.subject, hint=f"{reason.hint} {also}".strip()
@@ -94,7 +94,9 @@ def read_samples(
         samples = samples[: spec.limit]
     rules = spec.image_rules
     if rules.changed():
-        samples = SampleTable(replace(sample, rules=rules) for sample in samples)
+        samples = SampleTable(
+            replace(sample, rules=replace(rules, size=sample.rules.size)) for sample in samples
+        )
     table = SampleTable.of(samples)
     check_ids(table.ids)
     return suggests, table, notes

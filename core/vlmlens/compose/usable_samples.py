@@ -61,12 +61,12 @@ class Usable:
         spec: RunSpec,
         samples: SampleTable,
         skeleton: ModelAdapter,
-        extractor: Extractor,
+        extractor: Extractor | None,
         adapter: Manifest,
         registry: Registry,
         observer: Observer,
     ) -> Usable:
-        """Check all samples.
+        """Check all samples; `extractor` is None where there are no columns.
 
         Raises:
             ImageError, DataError: Some cannot be used and the user did not ask to skip them, or
@@ -77,7 +77,8 @@ class Usable:
         kept, unread = readable_prompts(spec, kept, skeleton, adapter, registry, said)
         said.repeat(observer)
         check_samples(skeleton, kept)
-        extractor.check(kept)
+        if extractor is not None:
+            extractor.check(kept)
         skipped = [*images.bad, *unread]
         states = None if skipped else images.states.digest
         return cls(kept, skipped, images.notes, images.choices, states, (said.notes, said.warnings))

@@ -12,15 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-
 from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import SiteShapeError, SiteSilent
-from vlmlens.passes.tracing import hooked
 from vlmlens.sites.regex import PREFIX
 from vlmlens.tokens import Column, select
 
 if TYPE_CHECKING:
+    import torch
+
     from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.passes.batch import Batch
     from vlmlens.samples import Sample
@@ -130,6 +129,10 @@ def _pass(
 
     It ends early at a module whose output contains no tensor.
     """
+    import torch
+
+    from vlmlens.passes.tracing import hooked
+
     logits = any(site.name.startswith(_HEAD) for site in sites)
     finished = False
     try:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vlmlens.question_text import IMAGE_MARK
+
 _OF_IMAGES = re.compile(
     r"(?i)image|img|vision|video|patch|slice|crop|<(row|col)_|<im_(start|end|col)>"
 )
@@ -64,21 +66,23 @@ class Placeholders:
         if self.front and head and len(self.pattern.findall(head[0])) == images:
             text = prompt[head.end() :].removeprefix(self.end)
             note = f"is left out: the {self.noun} stands before the prompt anyway"
-            return Asked(text, note=f"{found[0]} {note}")
+            return Asked(text, note=f"{_named(found[0])} {note}")
         if self.mark is None:
             said = "stands between words, but {}s of this family always stand before the prompt"
             said = said.format(self.noun)
-            return Asked(rest, problem=f"{found[0]!r} {said}")
+            return Asked(rest, problem=f"{_named(repr(found[0]))} {said}")
         mark = self.mark
         text = self.pattern.sub(lambda _: mark, prompt)
-        return Asked(text, between=True, note=f"{found[0]} is where the {self.noun} stands")
+        said = f"{_named(found[0])} is where the {self.noun} stands"
+        return Asked(text, between=True, note=said)
 
     def mismatch(self, prompt: str, images: int) -> str:
         """The problem if a prompt has placeholders, and not one per image."""
         found = self.pattern.findall(prompt)
         if not found or len(found) == images:
             return ""
-        return f"the prompt has {len(found)} {found[0]}, the sample {_count(images, self.noun)}"
+        has = f"{len(found)} {_named(found[0])}"
+        return f"the prompt has {has}, the sample {_count(images, self.noun)}"
 
     def in_answer(self, text: str) -> str | None:
         """The placeholder, or another token for images, in a choice or a label."""
@@ -96,6 +100,11 @@ def image_tokens(tokenizer: Any) -> set[str]:
     """The tokens that a checkpoint keeps for images and videos, judged by their names."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return {str(token) for token in added.values() if _OF_IMAGES.search(str(token))}
+
+
+def _named(placeholder: str) -> str:
+    """A placeholder for messages; the mark for whatever family cannot be seen."""
+    return "the mark of an image (U+FFFC)" if IMAGE_MARK in placeholder else placeholder
 
 
 def _count(images: int, noun: str) -> str:

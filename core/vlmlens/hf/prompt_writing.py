@@ -15,6 +15,7 @@ from vlmlens.hf.loaded_model import LoadedModel
 from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
 from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.question_rows import STAND_IN
+from vlmlens.question_text import IMAGE_MARK
 from vlmlens.samples import Sample
 from vlmlens.videos import FrameRule, Video
 
@@ -111,7 +112,8 @@ class PromptWriting(LoadedModel):
         """The placeholders of images in prompts: the family's, and what its template writes."""
         mark, end, front = self._notation((None,))
         named = getattr(self.processor, "image_token", None)
-        own = {*self.image_placeholders, mark or "", "" if named is None else str(named)}
+        written = {mark or "", "" if named is None else str(named)}
+        own = {*self.image_placeholders, *written, IMAGE_MARK}
         if not isinstance(self.processor, PromptProcessor) and self.image_token_id >= 0:
             own.add(self.image_mark)
         return Placeholders(

@@ -39,6 +39,8 @@ _STYLE = {
     "axes.titlesize": 9.0,
 }
 _LONGEST_TEXT = 16
+_LONGEST_TITLE = 110
+"""A longer title would leave the axes no room; it is written in several lines."""
 _LONGEST_LABEL = 40
 _REFERENCE = "#333333"
 _LETTER = 0.07
@@ -154,7 +156,7 @@ def _draw_axes(figure: Figure, paper: Paper) -> None:
     axes = paper.add_subplot()
     _draw(figure, axes)
     title = one_line(figure.title)
-    if figure.kind == "heatmap" and len(figure.x) == 1:
+    if len(title) > _LONGEST_TITLE or (figure.kind == "heatmap" and len(figure.x) == 1):
         title = _wrapped(title, figure, paper)
     axes.set_title(title, parse_math=False, loc="left")
     axes.set_xlabel(cut(one_line(figure.x_label), _LONGEST_LABEL), parse_math=False)
@@ -162,7 +164,7 @@ def _draw_axes(figure: Figure, paper: Paper) -> None:
 
 
 def _wrapped(title: str, figure: Figure, paper: Paper) -> str:
-    """A title in lines of the width that a single column leaves, and a figure that is as high."""
+    """A title in lines of the width that the figure leaves, and a figure that is as high."""
     wide, high = paper.get_size_inches()
     labels = _LETTER * max((len(row) for row in _row_labels(figure)), default=0)
     lines = wrap(title, max(24, int((wide - 0.8 - labels) / _LETTER)))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def headline(run: Run) -> str:
     """A run in one line: "demo on demo:scenes: 600 images, 3,000 questions, 3 min".
 
-    The time is left out if the run was analyzed again: that of the extraction is not known then.
+    The model is left out if nothing used it, as where answers from elsewhere are scored. The time
+    is left out if the run was analyzed again: that of the extraction is not known then.
     """
     spec, info = run.spec, run.info
     model = f"{spec.adapter} {spec.model or ''}".strip()
@@ -31,7 +32,8 @@ def headline(run: Run) -> str:
         "" if images == samples else plural(samples, "question"),
         duration(sum(seconds.values())) if "extract" in seconds else "",
     ]
-    source = f"{model} on {spec.data}" if run.has_model else str(spec.data)
+    used = run.has_model and (info.get("columns") or "model" in info)
+    source = f"{model} on {spec.data}" if used else str(spec.data)
     return f"{source}: {', '.join(fact for fact in facts if fact)}"
 
 

@@ -28,7 +28,8 @@ def check_edited(analyses: Collection[str], edits: Sequence[str], registry: Regi
     Raises:
         SpecError: An analysis has no label, so its result would stand for that of the model as it
             is; or none is named.
-        CompositionError: One does not run the model.
+        CompositionError: One never runs the model. Whether one does with its options and the
+            run's samples is seen later, by `model_must_run`.
         PluginError: There is no such analysis.
     """
     if not edits:

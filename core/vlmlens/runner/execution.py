@@ -136,6 +136,8 @@ def _execute_held(
     if plan.spec.data == IN_MEMORY:
         plan = replace(plan, samples=run.samples)
     alone = engine is None or engine.part() is not None
+    if not plan.columns and engine is not None and alone:
+        raise _nothing_to_share(plan)
     job = Job(
         run, plan.registry.hooks(), plan.load, Watch(observer), engine=None if alone else engine
     )
@@ -143,7 +145,7 @@ def _execute_held(
     with state_kept(job):
         job.hook("vlmlens_run_started")
         clear_abandoned(run, observer.warn)
-        if engine is None:
+        if engine is None or not plan.columns:
             extract(job, plan)
         elif not extract_leased(job, plan, engine):
             return _unfinished(job)
@@ -151,6 +153,15 @@ def _execute_held(
             _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
         finish(job, len(plan.samples))
     return run
+
+
+def _nothing_to_share(plan: Plan) -> CompositionError:
+    return CompositionError(
+        "Processes that are started one by one share an extraction, but nothing is extracted: "
+        f"{', '.join(plan.analyses)} uses no columns.",
+        subject="engine",
+        hint="Leave the engine out, or let this process start its workers: --engine processes.",
+    )
 
 
 def _unfinished(job: Job) -> Run:
@@ -294,11 +305,19 @@ def _analyse(
             result = named(result, label)
         remember(job.run, result, seed, job.edits)
         write_result(result, job.run.path / "results")
+        _tell_model(job)
         job.files.record()
         job.watch.observer.result(result)
         job.hook("vlmlens_result_ready", result=result)
         results.append(result)
     return results
+
+
+def _tell_model(job: Job) -> None:
+    """Record the model in a run that has no columns, and so has not recorded it yet."""
+    loaded = job.model.cache_info().currsize > 0
+    if loaded and not job.edits and "model" not in job.run.info:
+        job.run.update(model=job.model().describe())
 
 
 def _context(
@@ -315,6 +334,7 @@ def _context(
             observer.stage(name, total)
         observer.advance(done)
 
+    rails = UnitRails(job, name, batch_size)
     return AnalysisContext(
         samples=samples,
         store=store,
@@ -324,7 +344,8 @@ def _context(
         progress=progress,
         warn=job.warn,
         generated={} if job.edits else GeneratedTexts(job.run.path).generations(),
-        runner=UnitRails(job, name, batch_size),
+        runner=rails,
+        lookup=rails.known,
     )
 
 

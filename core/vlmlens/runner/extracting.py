@@ -42,7 +42,8 @@ def extract(job: Job, plan: Plan) -> None:
         job.run.update(columns=plan.columns)
         missing = missing_columns(job, store, plan)
         if missing.nothing:
-            job.watch.observer.note("All columns are already stored.")
+            if plan.columns:
+                job.watch.observer.note("All columns are already stored.")
             return
         vlm = job.model()
         if silent := silent_columns(vlm, plan.spec.sites, plan.columns, two_samples(plan.samples)):

@@ -15,7 +15,6 @@ from vlmlens.compose.edit_check import opened_edits
 from vlmlens.compose.plan import extractor_maker, load_model, load_request
 from vlmlens.errors import CompositionError, RunError
 from vlmlens.extraction.dry_pass import silent_columns
-from vlmlens.extraction.extraction import Extraction
 from vlmlens.extraction.planning import missing_of, units_of
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
@@ -108,6 +107,8 @@ class _ExtractingWorker:
         self._fits = float("inf")
 
     def __call__(self, lease: Json, advance: Callable[[int], None]) -> dict[str, Any]:
+        from vlmlens.extraction.extraction import Extraction
+
         start = time.perf_counter()
         warnings: list[str] = []
         texts: list[dict[str, Any]] = []

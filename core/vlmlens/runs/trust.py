@@ -175,9 +175,12 @@ def vetted_sample(sample: Sample, folder: Path) -> Sample:
     attributes = dict(sample.attributes)
     if any(not is_inside(path, folder) for path in masks_in(attributes.get(REGIONS))):
         attributes[REGIONS] = with_masks(str(attributes[REGIONS]), vetted)
-    if images == list(sample.images) and attributes == sample.attributes:
+    video = sample.video
+    if video is not None and not video.decoded and not is_inside(video.source, folder):
+        video = replace(video, source=vetted(video.source))
+    if (images, attributes, video) == ([*sample.images], sample.attributes, sample.video):
         return sample
-    return replace(sample, images=tuple(images), attributes=attributes)
+    return replace(sample, images=tuple(images), attributes=attributes, video=video)
 
 
 def withheld(samples: int, where: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlmlens.errors import DataError
+from vlmlens.question_text import IMAGE_MARK
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._adapter_suite import AdapterSuite
@@ -25,7 +26,8 @@ class PromptChecks(AdapterSuite):
         del folder
         image = self.samples[0].images
         plain = self._sequence(Sample("plain", "What is this?", image))
-        for text in self.own_placeholders():
+        own = self.own_placeholders()
+        for text in (*own, *([IMAGE_MARK] if own else [])):
             for prompt in (f"{text}\nWhat is this?", f"What is {text} this?", f"What? {text}"):
                 sample = Sample("marked", prompt, image)
                 if self.vlm.read_prompt(sample).problem:

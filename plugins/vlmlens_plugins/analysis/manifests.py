@@ -210,7 +210,7 @@ BENCHMARK = Manifest(
     name="benchmark",
     target="vlmlens_plugins.analysis.benchmark:BenchmarkScores",
     help="The benchmark's own score, read as its toolkits read it, beside what guessing gains.",
-    needs=frozenset({"labels"}),
+    needs=frozenset({"model"}),
     checks="vlmlens_plugins.analysis.benchmark.checks:BENCHMARK_CHECKS",
 )
 
@@ -218,8 +218,8 @@ BOTTLENECK = Manifest(
     kind=PluginKind.ANALYSIS,
     name="bottleneck",
     target="vlmlens_plugins.analysis.bottleneck:Bottleneck",
-    help="Where errors come from: eye, alignment, language, reasoning, or a guess without looking.",
-    needs=frozenset({"labels", "images", "model"}),
+    help="Where errors come from: eye, alignment, language, reasoning, or a prior.",
+    needs=frozenset({"labels", "images", "model", "answers"}),
     requires=("torch", "sklearn"),
     checks="vlmlens_plugins.analysis.bottleneck.checks:BOTTLENECK_CHECKS",
 )

@@ -10,7 +10,7 @@ uses `vlmlens`, `vlmlens_plugins.data` and the statistics that analyses share; a
 
 from vlmlens_plugins.benchmarks.benchmark import Benchmark, BenchmarkOptions, Found, card_of
 from vlmlens_plugins.benchmarks.card import Answer, Card, Metrics, Prompt, Reference, Rule
-from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored
+from vlmlens_plugins.benchmarks.scoring import answered, intervals, resampled, scored
 
 __all__ = [
     "Answer",
@@ -25,5 +25,6 @@ __all__ = [
     "answered",
     "card_of",
     "intervals",
+    "resampled",
     "scored",
 ]

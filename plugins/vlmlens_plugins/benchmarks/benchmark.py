@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from vlmlens._files import FILE_MODULE
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound, SpecError, did_you_mean
 from vlmlens.manifest import PluginKind
@@ -16,9 +19,17 @@ from vlmlens.registry import Registry
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample, asked, check_ids
 from vlmlens_plugins.benchmarks.card import OFFICIAL, Card
+from vlmlens_plugins.benchmarks.own_answers import OwnAnswers
 
-NAME, EDITION, STYLE = "benchmark", "edition", "prompt_style"
-"""Attributes of every sample: the card's name, the edition that was read, the style of prompts."""
+NAME, EDITION, STYLE, QUESTIONS = "benchmark", "edition", "prompt_style", "questions"
+"""Attributes of every sample: the card's name, the edition that was read, the style of prompts, and
+how many questions the source has."""
+
+OWN = "own"
+"""The style of prompts of the user's own, which replace the questions."""
+
+_read: dict[str, Card] = {}
+"""The cards of the sets that this process has read, by the attribute `benchmark` of samples."""
 
 
 class BenchmarkOptions(Options):
@@ -35,6 +46,11 @@ class BenchmarkOptions(Options):
     subset: str | None = Field(None, description="Configuration of a dataset of the hub.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     allow_outside: bool = Field(False, description="Accept images outside their folder.")
+    answers: str | None = Field(
+        None,
+        description="A file of answers from elsewhere (id, text), joined by id: these are scored, "
+        "and no model is needed.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +96,35 @@ class Benchmark(Dataset):
         """See `Dataset.samples`; prompts of the user's replace the questions.
 
         Raises:
-            DataError: See `found`.
-            SpecError: There is no such style of prompts.
+            DataError: See `found`; or no source is given.
+            SpecError: There is no such style of prompts; or answers from elsewhere are given for
+                other questions.
         """
+        if not self.source.strip():
+            raise DataNotFound(
+                f"{self.card.name} needs a source.",
+                subject=self.card.name,
+                hint=f"--data {self.card.name}:PATH",
+            )
         prompt = self.card.prompt(self.options.prompt)
+        answers = self._answers(prompts)
         found = self.found()
         edition = "; ".join(filter(None, (found.edition, found.form, _sha(found.digest))))
-        known = {NAME: self.card.name, EDITION: edition, STYLE: self.options.prompt}
+        bare = found.samples if isinstance(found.samples, Sized) else SampleTable(found.samples)
+        known = {
+            NAME: self._name,
+            EDITION: edition,
+            STYLE: OWN if prompts else self.options.prompt,
+            QUESTIONS: str(len(bare)),
+        }
+        _read[self._name] = self.card
 
         def written() -> Iterator[Sample]:
-            for sample in found.samples:
+            for sample in bare:
                 attributes = {**sample.attributes, **known}
                 yield replace(sample, prompt=prompt.of(sample), attributes=attributes)
 
-        samples = SampleTable(written())
+        samples = SampleTable(written() if answers is None else answers.joined(written()))
         if not len(samples):
             raise DataNotFound(
                 f"{self.source!r} has no questions.",
@@ -102,28 +133,80 @@ class Benchmark(Dataset):
             )
         check_ids(samples.ids)
         own = [f"--prompt replaces the questions of {self.card.title}"] if prompts else []
+        own += [] if answers is None else [answers.note]
+        own += _without_files(samples[0]) if self.options.images is None else []
         self.notes = [f"{self.card.title}: {edition}", *found.notes, *own]
         return SampleTable(asked(samples, prompts)) if prompts else samples
 
+    @property
+    def _name(self) -> str:
+        """What samples say of their set: the card's name; of a class in a file, its place."""
+        if not type(self).__module__.startswith(FILE_MODULE):
+            return self.card.name
+        return f"{Path(inspect.getfile(type(self))).name}:{type(self).__name__}"
 
-def card_of(name: str) -> Card:
-    """The card of the installed benchmark of that name.
+    def _answers(self, prompts: Sequence[str]) -> OwnAnswers | None:
+        if self.options.answers is None:
+            return None
+        if prompts:
+            raise SpecError(
+                f"The answers in {self.options.answers!r} are to the questions of "
+                f"{self.card.title}, not to --prompt.",
+                subject="answers",
+                hint="Leave --prompt or options.dataset.answers out.",
+            )
+        return OwnAnswers(self.options.answers)
+
+
+def card_of(name: str, plugin: str | None = None) -> Card:
+    """The card of a benchmark: of one that this process has read, or of an installed dataset.
+
+    Args:
+        name: The attribute `benchmark` of samples.
+        plugin: The dataset that has the card, by its name or as FILE.py:Class; None: that of
+            `name`. A class in a file is only loaded if it is given here: samples of a run that
+            somebody else made name no code.
 
     Raises:
         SpecError: No such dataset is installed, or it has no card.
+        PluginError: The file cannot be used.
     """
+    if plugin is not None:
+        return _card_of_plugin(plugin)
+    if name in _read:
+        return _read[name]
     registry = Registry.default()
     known = [entry.name for entry in registry.entries(PluginKind.DATASET)]
     if name in known:
-        dataset = registry.load(registry.find(PluginKind.DATASET, name))
-        card = getattr(dataset, "card", None)
-        if isinstance(card, Card):
-            return card
+        return _card_of_plugin(name)
+    own = "If its dataset is a class in a file: --set analysis.benchmark.card=FILE.py:Class."
     raise SpecError(
-        f"There is no benchmark {name!r}.",
+        f"There is no benchmark {name!r} installed.",
         subject=name,
-        hint=did_you_mean(name, known) or "vlmlens plugins list shows the installed datasets.",
+        hint=f"{did_you_mean(name, known)} {own}".strip(),
     )
+
+
+def _card_of_plugin(plugin: str) -> Card:
+    registry = Registry.default()
+    card = getattr(registry.load(registry.find(PluginKind.DATASET, plugin)), "card", None)
+    if isinstance(card, Card):
+        return card
+    raise SpecError(
+        f"The dataset {plugin!r} has no card, so its answers have no rule and no metric.",
+        subject=plugin,
+        hint="Name a benchmark: a subclass of vlmlens_plugins.benchmarks.Benchmark.",
+    )
+
+
+def _without_files(first: Sample) -> Iterator[str]:
+    """What to do where the first image is not beside the questions."""
+    for image in first.images[:1]:
+        if isinstance(image, str) and not Path(image).is_file():
+            yield (
+                f"There is no image {image}: name the folder of the images with "
+                "--set options.dataset.images=FOLDER"
+            )
 
 
 def _sha(digest: str) -> str:

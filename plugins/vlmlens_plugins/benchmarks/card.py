@@ -60,12 +60,26 @@ class Rule:
         credit: What that is worth.
         metrics: The toolkit's, where they differ from the card's; None: the card's.
         about: Where the rule is from, and what is odd about it.
+        task_metrics: The toolkit's of one task, where they differ; None: the card's.
+        needs: Raises `MissingDependency` if these samples' answers cannot be read for want of a
+            package or its data; None: it needs nothing.
     """
 
     read: Read
     credit: Credit = exact
     metrics: Metrics | None = None
     about: str = ""
+    task_metrics: Metrics | None = None
+    needs: Callable[[Sequence[Sample]], None] | None = None
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Whether the answers of these samples can be read, before any is written.
+
+        Raises:
+            MissingDependency: A package or its data is not installed.
+        """
+        if self.needs is not None:
+            self.needs(samples)
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,8 @@ class Card:
         metrics: Over all samples.
         headline: The metric that papers quote.
         task_metrics: Over the samples of one task; None: none by task.
+        task_headline: The metric of a task that counts; "": the headline or its last part
+            ("mean_f1": f1), if tasks have that, else their first.
         units: By metric: "percent", "share", "points" or other; percent where nothing is said.
         lower_is_better: Metrics of which less is better.
         groups: What the samples of a group share: "an image".
@@ -143,6 +159,7 @@ class Card:
     metrics: Metrics
     headline: str
     task_metrics: Metrics | None = None
+    task_headline: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
     lower_is_better: frozenset[str] = frozenset()
     groups: str = "an image"

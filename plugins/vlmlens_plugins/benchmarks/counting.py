@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Answer, Floats
@@ -16,6 +17,32 @@ def ratio(part: Floats, whole: Floats, scale: float = 100.0) -> Floats:
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     safe = np.where(whole != 0, whole, 1.0)
     return np.where(whole != 0, scale * part / safe, np.nan)
+
+
+def whole_groups(
+    keys: Sequence[Hashable | None], right: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Groups of answers that are all right, such as those about one figure.
+
+    Args:
+        keys: The group of each sample; None: it is in none.
+        right: Whether each answer is right.
+
+    Returns:
+        Two arrays `[samples]`, 1 at the first sample of a group: of those that are all right, and
+        of all of them.
+    """
+    first: dict[Hashable, int] = {}
+    whole: dict[Hashable, bool] = {}
+    for number, (key, hit) in enumerate(zip(keys, right.tolist(), strict=True)):
+        if key is not None:
+            first.setdefault(key, number)
+            whole[key] = whole.get(key, True) and hit
+    hits, groups = np.zeros(len(keys)), np.zeros(len(keys))
+    for key, number in first.items():
+        groups[number] = 1.0
+        hits[number] = float(whole[key])
+    return hits, groups
 
 
 @dataclass(frozen=True)

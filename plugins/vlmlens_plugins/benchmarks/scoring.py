@@ -48,6 +48,23 @@ def intervals(
         draws: How many resamples.
         rng: Where randomness is from.
     """
+    found = resampled(metrics, samples, answers, draws=draws, rng=rng)
+    return {name: ends(values) for name, values in found.items()}
+
+
+def resampled(
+    metrics: Metrics,
+    samples: Sequence[Sample],
+    answers: Sequence[Answer],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[str, Floats]:
+    """Each metric of each resample of groups, float64 `[draws]`; NaN where it is not defined.
+
+    Equal samples, draws and states of `rng` give the same resamples, whatever the answers are: so
+    the differences of two calls are paired. The arguments are those of `intervals`.
+    """
     named = metrics.counts(samples, answers)
     counts = np.stack(list(named.values()), axis=-1)
     _, group = np.unique([sample.split_group for sample in samples], return_inverse=True)
@@ -59,13 +76,13 @@ def intervals(
         for start in range(0, draws, at_once)
     ]
     drawn = np.concatenate(parts)
-    found = metrics.scores({name: drawn[:, i] for i, name in enumerate(named)})
-    return {name: _ends(values) for name, values in found.items()}
+    return metrics.scores({name: drawn[:, i] for i, name in enumerate(named)})
 
 
-def _ends(values: Floats) -> tuple[float, float]:
+def ends(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of resamples, without those that are not defined; NaN of none."""
     known = values[np.isfinite(values)]
     if not len(known):
         return float("nan"), float("nan")
-    low, high = interval(known)
+    low, high = interval(known, level)
     return float(low), float(high)

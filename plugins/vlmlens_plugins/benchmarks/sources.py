@@ -76,10 +76,14 @@ def source_of(source: str, subset: str | None = None, revision: str | None = Non
     path = expanded(place)
     if path.is_file() and is_table(path):
         return file_source(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataNotFound(
+            f"{source!r} is no file and no folder.", subject=source, hint="Give a table's file."
+        )
     if not path.exists() and not is_hub_name(source):
         existing(source)
     table = load(source, str(path) if path.exists() else place, split, subset, revision)
-    rows = list(_hub_rows(table))
+    rows = list(hub_rows(table))
     if not rows:
         raise DataNotFound(f"{source} has no rows.", subject=source, hint="Choose another split.")
     return Source(source, tuple(table.column_names), rows)
@@ -123,7 +127,8 @@ class ImageRoot:
         return str(path)
 
 
-def _hub_rows(table: Any) -> Iterator[Row]:
+def hub_rows(table: Any) -> Iterator[Row]:
+    """The rows of a table of the package `datasets`, one by one; images become files."""
     number = 0
     for block in table.with_format("arrow").iter(_ROWS_AT_ONCE):
         for cells in block.to_pylist():

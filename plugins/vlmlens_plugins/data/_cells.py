@@ -88,6 +88,18 @@ def images(value: Any, *, several: bool) -> tuple[str | Image, ...]:
     return () if lost else tuple(_image(item) for item in items)
 
 
+def items_of(value: str) -> list[Any]:
+    """The items of a list that is written as JSON or as Python.
+
+    >>> items_of("['a', 'b']"), items_of('["a"]')
+    (['a', 'b'], ['a'])
+    """
+    found = _listed(value)
+    if not isinstance(found, list):
+        raise CellError(f"expected a list, got {_short(value)}")
+    return found
+
+
 def video(value: Any) -> str | tuple[str | Image, ...] | None:
     """A video: the path of its file, or its frames in order, as `images` reads them."""
     value = taken_out(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from typing import Any
@@ -79,7 +78,7 @@ def _decoded(text: str) -> bytes | None:
 def _bytes_of(text: str) -> bytes | None:
     try:
         return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
-    except binascii.Error:
+    except ValueError:  # no base64, or letters beyond ASCII
         return None
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import DataNotFound, MissingDependency, did_you_mean
 from vlmlens_plugins.data._paths import existing
 
@@ -31,7 +32,7 @@ def split_source(source: str) -> tuple[str, str | None]:
     >>> split_source("org/name:test[:9]"), split_source("org/name")
     (('org/name', 'test[:9]'), ('org/name', None))
     """
-    if Path(source).expanduser().exists():
+    if expanded(source).exists():
         return source, None
     match = _WITH_SPLIT.fullmatch(source)
     return (match["data"], match["split"]) if match else (source, None)
@@ -56,7 +57,7 @@ def load(
     _check_installed()
     if path.startswith(_PATHLIKE):
         existing(path)
-    place = Path(path).expanduser()
+    place = expanded(path)
     trouble = ""
     try:
         if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():

@@ -6,6 +6,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from vlmlens._files import expanded
 from vlmlens.errors import DataError, DataNotFound, did_you_mean
 
 ALLOW_OUTSIDE = "--set options.dataset.allow_outside=true"
@@ -17,7 +18,7 @@ def existing(source: str) -> Path:
     Raises:
         DataNotFound: There is nothing; names the nearest neighbours.
     """
-    path = Path(source).expanduser().absolute()
+    path = expanded(source).absolute()
     if path.exists():
         return path
     beside = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ from vlmlens.videos import Video
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._answers import Answers, CountFrom
 from vlmlens_plugins.data._embedded import Stored
+from vlmlens_plugins.data._kit_tables import hinted, no_image, with_options
+from vlmlens_plugins.data._known_sets import looks_like
 from vlmlens_plugins.data._pairs import grouped, halved, paired
 from vlmlens_plugins.data._paths import InFolder, existing
 from vlmlens_plugins.data._table_columns import TableColumns
@@ -48,6 +50,11 @@ class TableOptions(Options):
     )
     count_from: CountFrom = Field(
         "auto", description="Where labels that are positions of choices start: 0, 1 or auto."
+    )
+    ask: Literal["question", "options"] = Field(
+        "question",
+        description="What is asked: the question, or the question with its choices by letters, "
+        "which the answers then are.",
     )
     allow_outside: bool = Field(False, description="Accept files outside the table's folder.")
 
@@ -115,11 +122,14 @@ class Table(Dataset):
         if not prompts:
             columns.check_prompts()
         samples = self._read(path, table, columns, own_prompt=not prompts)
+        if self.options.ask == "options" and not prompts:
+            samples = SampleTable(map(with_options, samples))
         if "pair" in columns.known:
             samples = SampleTable(grouped(samples))
         check_ids(samples.ids)
-        for note in table.notes:
-            columns.note(note)
+        for note in (*table.notes, looks_like(path, table)):
+            if note:
+                columns.note(note)
         if prompts and "prompt" in columns.known:
             columns.note(f"--prompt replaces the prompts of {columns.known['prompt']!r}")
         self.notes = columns.notes
@@ -175,7 +185,7 @@ class _RowReader:
         self._root = root
         self._allow_outside = allow_outside
         self._own_prompt = own_prompt
-        self._by_index: dict[str, Any] = {}
+        self._by_index: dict[str, tuple[Stored, ...]] = {}
         self._inside = InFolder(root)
 
     def refer(self, table: Rows) -> None:
@@ -184,19 +194,18 @@ class _RowReader:
         index = next((name for name in ("index", "id") if name in table.columns), None)
         if image is None or index is None:
             return
-        held = {
-            str(row.cells.get(index)): cell
+        self._by_index = {
+            str(row.cells.get(index)): held
             for row in table.rows
-            if isinstance(cell := row.cells.get(image), Stored)
+            if (held := _held(row.cells.get(image)))
         }
-        self._by_index = held
 
     def sample(self, row: Row) -> Sample:
         """The sample of one row, its label as it stands there."""
         images, video = self._shown(row)
         return Sample(
             id=self._cell(row, "id", _cells.text) or f"row-{row.number:06d}",
-            prompt=self._cell(row, "prompt", _cells.prompt) if self._own_prompt else "",
+            prompt=self._prompt(row) if self._own_prompt else "",
             images=images,
             label=self._cell(row, "label", _cells.text),
             choices=self._choices(row),
@@ -205,6 +214,10 @@ class _RowReader:
             attributes=self._attributes(row) | self._pair(row),
             video=video,
         )
+
+    def _prompt(self, row: Row) -> str:
+        prompt, hint = self._cell(row, "prompt", _cells.prompt), self._columns.hint
+        return prompt if hint is None else hinted(prompt, self._value(row, hint, _cells.text))
 
     def _attributes(self, row: Row) -> dict[str, Attribute]:
         """The other columns; paths of masks of regions are read like those of images."""
@@ -268,14 +281,19 @@ class _RowReader:
             for name in self._columns.numbered
             for image in self._value(row, name, lambda value: _cells.images(value, several=False))
         ]
+        if len(one) == 1 and isinstance(one[0], str) and one[0] in self._by_index:
+            return tuple(map(str, self._by_index[one[0]]))
         return tuple(self._image(row, given) for given in one or several or numbered)
 
     def _image(self, row: Row, given: str | Image) -> str | Image:
-        if isinstance(given, str) and given in self._by_index:
-            given = self._by_index[given]
         if isinstance(given, Stored):
             return str(given)
-        return self._path_of(row, given) if isinstance(given, str) else given
+        if not isinstance(given, str):
+            return given
+        where = self._root / given
+        if wrong := no_image(given, where, held=bool(self._by_index)):
+            raise self._wrong(row, self._columns.known.get("image", "image"), wrong)
+        return self._path_of(row, given)
 
     def _path_of(self, row: Row, given: str) -> str:
         """A path from the table's folder, which it must not leave."""
@@ -304,3 +322,14 @@ class _RowReader:
         return ManifestError(
             f"{where}: column {column!r}: {what}.", subject=where, hint="Correct the row."
         )
+
+
+def _held(cell: Any) -> tuple[Stored, ...]:
+    """The images that a cell holds itself: one, or a list of them; () of any other cell."""
+    if isinstance(cell, str) and not isinstance(cell, Stored) and not cell.lstrip().startswith("["):
+        return ()
+    try:
+        images = _cells.images(cell, several=False)
+    except _cells.CellError:
+        return ()
+    return tuple(image for image in images if isinstance(image, Stored))

@@ -41,5 +41,27 @@ class ScenesChecks(DatasetTests):
         return ["", "photos"]
 
 
+class PolledChecks(ScenesChecks):
+    """A few pictures, asked like POPE."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"pictures": 2})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "pope"
+
+
+class ChartsChecks(ScenesChecks):
+    """A few of the drawn charts."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"charts": 3})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "charts"
+
+
 CHECKS = (DemoChecks,)
-DATASET_CHECKS = (ScenesChecks,)
+DATASET_CHECKS = (ScenesChecks, PolledChecks, ChartsChecks)

@@ -1,4 +1,4 @@
-"""The demo's held-out scenes, also tinted or in pairs, drawn once, into the cache folder."""
+"""The demo's pictures with questions, pairs or captions; drawn once, into the cache folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,18 @@ from vlmlens._files import write_bytes
 from vlmlens.abc import Dataset, Options
 from vlmlens.errors import DataNotFound, SpecError, did_you_mean
 from vlmlens.samples import Sample, with_prompts
+from vlmlens_plugins.demo import captions
+from vlmlens_plugins.demo.charts import (
+    CHARTS_VERSION,
+    Chart,
+    ChartQuestion,
+    chart_questions,
+    draw_chart,
+    make_chart,
+)
 from vlmlens_plugins.demo.manifests import DATASET
 from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs, swap_question
+from vlmlens_plugins.demo.polling import EACH, SPLITS, pictured, polls
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
 from vlmlens_plugins.demo.tints import TINTS_VERSION, Tint, tinted
@@ -31,10 +41,10 @@ class _Asked(NamedTuple):
 
 
 class DemoOptions(Options):
-    """Options of `demo:scenes`, `demo:shortcut` and `demo:pairs`."""
+    """Options of the demo's data; each belongs to some of them."""
 
     scenes: int = Field(
-        600, ge=1, description="How many held-out scenes (demo:scenes and demo:shortcut)."
+        600, ge=1, description="How many held-out scenes (scenes, shortcut, captions)."
     )
     tint: Tint = Field(
         "independent",
@@ -42,10 +52,27 @@ class DemoOptions(Options):
     )
     pairs: int = Field(24, ge=1, description="How many pairs of scenes (demo:pairs).")
     swap: Swap = Field("color", description="What a pair changes of the main object (demo:pairs).")
-    seed: int = Field(0, ge=0, description="Seed of the scenes.")
+    hallucinated: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="Share of named objects that are not there, planted (demo:captions).",
+    )
+    pictures: int = Field(
+        40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
+    )
+    charts: int = Field(120, ge=1, description="How many bar charts (demo:charts).")
+    seed: int = Field(0, ge=0, description="Seed of the scenes or charts.")
 
 
-_OPTIONS_OF = {"scenes": ("scenes",), "shortcut": ("scenes", "tint"), "pairs": ("pairs", "swap")}
+_OPTIONS_OF = {
+    "scenes": ("scenes",),
+    "shortcut": ("scenes", "tint"),
+    "pairs": ("pairs", "swap"),
+    "captions": ("scenes", "hallucinated"),
+    "pope": ("pictures",),
+    "charts": ("charts",),
+}
 """By source, its options; all of them have a seed."""
 
 
@@ -54,7 +81,10 @@ class DemoDataset(Dataset):
 
     `demo:scenes` asks five questions about each. `demo:shortcut` asks the same of scenes with a
     tinted background. `demo:pairs` asks one question about each scene and about the same scene
-    with another main object.
+    with another main object. `demo:captions` has a given caption of each scene, in which some
+    objects are not there: a benchmark like CHAIR whose truth is known. `demo:pope` asks for
+    objects as the benchmark POPE does. `demo:charts` asks three questions about each bar chart,
+    which the demo model was not taught to read.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -71,11 +101,18 @@ class DemoDataset(Dataset):
             SpecError: An option belongs to the other source.
         """
         self._check()
+        if self.source == "charts":
+            self.suggests = {"probe": {"targets": ["label"]}, "bottleneck": {"charts": True}}
+            return _charts(self.options.charts, self.options.seed, prompts)
         folder = self._folder()
         if self.source == "pairs":
             probe = {"targets": ["label", "photographer"]}
             self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
             return with_prompts(self._pairs(folder), prompts)
+        if self.source == "captions":
+            return with_prompts(self._captions(folder), prompts)
+        if self.source == "pope":
+            return self._polled(folder, prompts)
         tint = self.options.tint if self.source == "shortcut" else None
         if tint is not None:
             probe = {"targets": ["label", "background@color"]}
@@ -93,7 +130,7 @@ class DemoDataset(Dataset):
                 f"The demo has no data named {self.source!r}.",
                 subject=self.source,
                 hint=did_you_mean(self.source, _OPTIONS_OF)
-                or "Use demo:scenes, demo:shortcut or demo:pairs.",
+                or f"Use demo:{', demo:'.join(_OPTIONS_OF)}.",
             )
         for source, names in _OPTIONS_OF.items():
             for name in names:
@@ -114,6 +151,35 @@ class DemoDataset(Dataset):
             yield _member(clean, swap, "clean", _drawn(clean, folder / _file(clean)))
             yield _member(corrupted, swap, "corrupted", _drawn(corrupted, changed))
 
+    def _captions(self, folder: Path) -> list[Sample]:
+        seed, rate = self.options.seed, self.options.hallucinated
+        asked = [_asked(i, seed, None) for i in range(self.options.scenes)]
+        texts = captions.captions([each.scene for each in asked], rate=rate, seed=seed)
+        wrong = sum(len(text.hallucinated) for text in texts)
+        mentions = sum(text.mentions for text in texts)
+        self.notes = [
+            f"demo:captions: {wrong} of {mentions} named objects are not there "
+            f"({wrong / mentions:.1%}), by construction"
+        ]
+        return [
+            _captioned(each, text, _drawn(each.scene, folder / _file(each.scene)))
+            for each, text in zip(asked, texts, strict=True)
+        ]
+
+    def _polled(self, folder: Path, prompts: Sequence[str]) -> list[Sample]:
+        scenes = pictured(self.options.pictures, seed=self.options.seed)
+        images = {scene.id: _drawn(scene, folder / _file(scene)) for scene in scenes}
+        if prompts:
+            asked = [_Asked(scene, scene.attributes(), ()) for scene in scenes]
+            return [
+                sample for each in asked for sample in _free(each, images[each.scene.id], prompts)
+            ]
+        return [
+            _polled(split, scene, images[scene.id], number, question, len(scenes))
+            for split, scene, asked_for in polls(scenes)
+            for number, question in enumerate(asked_for, start=1)
+        ]
+
     def _folder(self) -> Path:
         return made_cache(f"demo-scenes-v{SCENES_VERSION}-seed{self.options.seed}")
 
@@ -131,13 +197,49 @@ def _file(scene: Scene) -> str:
     return f"{scene.id}.png" if tint is None else f"{scene.id}-on-{tint}-v{TINTS_VERSION}.png"
 
 
-def _drawn(scene: Scene, path: Path) -> str:
-    """The scene's PNG file; drawn where it is not there yet, complete or not at all."""
+def _drawn(made: Scene | Chart, path: Path) -> str:
+    """Its PNG file; drawn where it is not there yet, complete or not at all."""
     if not path.exists():
         drawn = io.BytesIO()
-        draw(scene).save(drawn, format="PNG")
+        picture = draw_chart(made) if isinstance(made, Chart) else draw(made)
+        picture.save(drawn, format="PNG")
         write_bytes(path, drawn.getvalue(), durable=False)
     return str(path)
+
+
+def _charts(count: int, seed: int, prompts: Sequence[str]) -> list[Sample]:
+    """The questions about some charts; with the user's prompts, these without labels."""
+    folder = made_cache(f"demo-charts-v{CHARTS_VERSION}-seed{seed}")
+    samples = []
+    for index in range(count):
+        chart = make_chart(index, seed=seed)
+        image = _drawn(chart, folder / f"{chart.id}.png")
+        about = [ChartQuestion(prompt, prompt, "", "") for prompt in prompts]
+        for number, question in enumerate(about or chart_questions(chart)):
+            samples.append(_of_chart(chart, image, question, number if prompts else None))
+    return samples
+
+
+def _of_chart(chart: Chart, image: str, question: ChartQuestion, number: int | None) -> Sample:
+    """One question; one of the user's has a number and no label."""
+    known: dict[str, Any] = {
+        "table": chart.table,
+        "description": chart.description,
+        "bars": len(chart.values),
+        "regions": json.dumps(chart.boxes),
+    }
+    if number is None:
+        known |= {"region": question.region, "benchmark": "chartqa"}
+        known |= {"fact": question.fact} if question.fact else {}
+    return Sample(
+        id=f"{chart.id}/{question.task}" if number is None else f"{chart.id}#{number}",
+        prompt=question.prompt,
+        images=(image,),
+        label=question.label if number is None else None,
+        group=chart.id,
+        task=question.task,
+        attributes=known,
+    )
 
 
 def _samples(asked: _Asked, image: str) -> list[Sample]:
@@ -154,6 +256,51 @@ def _samples(asked: _Asked, image: str) -> list[Sample]:
         )
         for question in asked.questions
     ]
+
+
+def _captioned(asked: _Asked, caption: captions.Caption, image: str) -> Sample:
+    about = {
+        "benchmark": "chair",
+        "edition": "captions of the demo's scenes, with planted objects",
+        "prompt_style": "official",
+        "names": "demo",
+        "answer": caption.text,
+        "hallucinated": json.dumps(caption.hallucinated),
+    }
+    return Sample(
+        id=f"{asked.scene.id}/caption",
+        prompt=captions.PROMPT,
+        images=(image,),
+        group=asked.scene.id,
+        task="caption",
+        attributes={**asked.attributes, **_places(asked.scene), **about},
+    )
+
+
+def _polled(
+    split: str, scene: Scene, image: str, number: int, question: Question, pictures: int
+) -> Sample:
+    """A question of `demo:pope`, with what the analysis `benchmark` looks for."""
+    each = len(question.choices) * EACH * pictures
+    return Sample(
+        id=f"{split}/{scene.id}/{number}",
+        prompt=question.prompt,
+        images=(image,),
+        label=question.label,
+        choices=question.choices,
+        group=scene.id,
+        task=split,
+        attributes={
+            **scene.attributes(),
+            **_places(scene, question),
+            "split": split,
+            "source": "",
+            "benchmark": "pope",
+            "edition": f"demo, {len(SPLITS)} x {each:,} questions",
+            "prompt_style": "none",
+            "questions": str(len(SPLITS) * each),
+        },
+    )
 
 
 def _free(asked: _Asked, image: str, prompts: Sequence[str]) -> list[Sample]:

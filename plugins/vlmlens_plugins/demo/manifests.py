@@ -18,7 +18,7 @@ DATASET = Manifest(
     kind=PluginKind.DATASET,
     name="demo",
     target="vlmlens_plugins.demo.dataset:DemoDataset",
-    help="Drawn scenes with known attributes: demo:scenes, demo:shortcut (tinted), demo:pairs.",
+    help="Drawn, known pictures: demo:scenes, :shortcut, :pairs, :pope, :captions, :charts.",
     checks="vlmlens_plugins.demo.checks:DATASET_CHECKS",
     suggests={
         "analysis": {

@@ -79,8 +79,8 @@ def presence_question(scene: Scene, rng: random.Random) -> Question:
     """
     if rng.random() < 0.5:
         item = rng.choice(scene.objects)
-        return _presence(item.color, item.shape, "yes")
-    absent = [pair for pair in _pairs() if not scene.contains(*pair)]
+        return presence_of(item.color, item.shape, "yes")
+    absent = [pair for pair in kinds() if not scene.contains(*pair)]
     if rng.random() < 0.5:
         item = rng.choice(scene.objects)
         share_color = rng.random() < 0.5
@@ -89,7 +89,7 @@ def presence_question(scene: Scene, rng: random.Random) -> Question:
             for color, shape in absent
             if (color == item.color if share_color else shape == item.shape)
         ] or absent
-    return _presence(*rng.choice(absent), "no")
+    return presence_of(*rng.choice(absent), "no")
 
 
 def presence_prompt(color: str, shape: str) -> str:
@@ -98,10 +98,12 @@ def presence_prompt(color: str, shape: str) -> str:
     return f"Is there {article} {color} {shape}?"
 
 
-def _presence(color: str, shape: str, label: str) -> Question:
+def presence_of(color: str, shape: str, label: str) -> Question:
+    """The question whether there is an object of this colour and shape."""
     prompt = presence_prompt(color, shape)
     return Question("presence", prompt, CHOICES["presence"], label, f"{color} {shape}")
 
 
-def _pairs() -> list[tuple[str, str]]:
+def kinds() -> list[tuple[str, str]]:
+    """Every colour with every shape."""
     return [(color, shape) for color in COLORS for shape in SHAPES]

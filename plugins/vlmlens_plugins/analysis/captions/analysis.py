@@ -12,10 +12,10 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
 from vlmlens_plugins.analysis.captions import report
-from vlmlens_plugins.analysis.captions.object_names import ObjectNames, names_in
 from vlmlens_plugins.analysis.captions.options import CaptionOptions
 from vlmlens_plugins.analysis.captions.said import Caption, true_objects
 from vlmlens_plugins.analysis.captions.scores import scores
+from vlmlens_plugins.object_names import ObjectNames, names_in
 
 
 class Captions(Analysis):

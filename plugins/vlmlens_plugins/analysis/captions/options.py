@@ -12,8 +12,8 @@ class CaptionOptions(Options):
 
     objects: str | None = Field(
         None,
-        description="A file of object names: lines `object: synonym, synonym`, or JSON. Default: "
-        "the objects of the demo's scenes.",
+        description="A file of object names: lines `object: synonym, synonym`, or JSON; coco: the "
+        "80 kinds of COCO. Default: the objects of the demo's scenes.",
     )
     texts: str | None = Field(
         None,

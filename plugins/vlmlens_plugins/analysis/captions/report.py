@@ -11,9 +11,9 @@ from vlmlens.results import Cell, Figure, Finding, Glance, Series, Table, Verdic
 from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis._sweeps.effects import ALPHA
 from vlmlens_plugins.analysis._tasks import ALL
-from vlmlens_plugins.analysis.captions.object_names import ObjectNames
 from vlmlens_plugins.analysis.captions.said import Caption
 from vlmlens_plugins.analysis.captions.scores import Scores, Share, corrected
+from vlmlens_plugins.object_names import ObjectNames
 
 _BARS = 20
 _LONGEST = 300

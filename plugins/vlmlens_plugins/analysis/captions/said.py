@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vlmlens.errors import DataError, MissingAnnotation
 from vlmlens.regions import ATTRIBUTE, regions_of
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis.captions.object_names import Mention, ObjectNames
+from vlmlens_plugins.object_names import Mention, ObjectNames
 
 OBJECTS = "objects"
 """The attribute with a sample's true objects, a JSON list of names."""

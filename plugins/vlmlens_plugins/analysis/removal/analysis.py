@@ -15,7 +15,6 @@ from vlmlens.sites import Axis
 from vlmlens.tokens import Selector
 from vlmlens_plugins.analysis._sweeps import CellOptions, Item, sweep
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost, check_writes, heard
-from vlmlens_plugins.analysis.captions.object_names import names_in
 from vlmlens_plugins.analysis.captions.said import true_objects
 from vlmlens_plugins.analysis.removal import caption_report, report
 from vlmlens_plugins.analysis.removal.asked import OBJECT, Halves, halves, has, is_there, object_of
@@ -29,6 +28,7 @@ from vlmlens_plugins.analysis.removal.directions import (
 )
 from vlmlens_plugins.analysis.removal.measured import KINDS, Measured, Place, chosen
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
+from vlmlens_plugins.object_names import names_in
 
 _MOST_SITES = 4
 _MOST_TEXT_SITES = 3

@@ -16,7 +16,6 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps.effects import sign_flip_p, too_few
 from vlmlens_plugins.analysis._sweeps.sweeping import check_cost
-from vlmlens_plugins.analysis.captions.object_names import ObjectNames
 from vlmlens_plugins.analysis.captions.said import Caption
 from vlmlens_plugins.analysis.captions.scores import Scores, scores
 from vlmlens_plugins.analysis.removal.directions import (
@@ -29,6 +28,7 @@ from vlmlens_plugins.analysis.removal.directions import (
 from vlmlens_plugins.analysis.removal.measured import KINDS, Place
 from vlmlens_plugins.analysis.removal.options import RemovalOptions
 from vlmlens_plugins.analysis.removal.writing import EditedOptions, EditedTexts
+from vlmlens_plugins.object_names import ObjectNames
 
 Floats = npt.NDArray[np.float64]
 _FEWEST = 5

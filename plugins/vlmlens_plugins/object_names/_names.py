@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import DataError, DataNotFound
+from vlmlens_plugins.object_names._coco import COCO, KINDS, OTHERS
 
 _HINT = 'Write lines `object: synonym, synonym`, or JSON: {"object": ["synonym"]}.'
 _COLORS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "gray")
@@ -47,10 +48,13 @@ class ObjectNames:
     Args:
         synonyms: By object, everything else that it is called.
         kinds: By object, the object of which it is a kind, where there is one.
+        others: Names of what is no object of the table, though its words say so: "train track" is
+            no train.
     """
 
     synonyms: Mapping[str, Sequence[str]]
-    kinds: Mapping[str, str]
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    others: Sequence[str] = ()
 
     def mentions(self, text: str) -> list[Mention]:
         """The objects that a text names, in order.
@@ -60,34 +64,37 @@ class ObjectNames:
         """
         found: list[Mention] = []
         end = 0
-        lower = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
+        lower = _lower(text)
         for word in _WORD.finditer(lower):
             pattern = self._starting.get(word[0])
             if pattern is not None and word.start() >= end:
                 match = pattern.match(lower, word.start())
                 if match is not None:
-                    words = text[match.start() : match.end()]
-                    found.append(Mention(self._forms[_plain(match[0])], words))
                     end = match.end()
+                    name = self._forms[_plain(match[0])]
+                    if name:
+                        found.append(Mention(name, text[match.start() : end]))
         return found
 
     def object_of(self, name: str) -> str | None:
         """The object that a name means; None if the table does not have it."""
-        return self._forms.get(_plain(name))
+        return self._forms.get(_plain(name)) or None
 
-    def is_true(self, said: str, there: Iterable[str]) -> bool:
+    def is_true(self, said: str, there: Collection[str]) -> bool:
         """Whether an object is there: itself, or one that is a kind of it."""
-        return any(said in (one, self.kinds.get(one)) for one in there)
+        kinds = self.kinds
+        return said in there or (bool(kinds) and any(kinds.get(one) == said for one in there))
 
-    def is_named(self, there: str, said: Iterable[str]) -> bool:
+    def is_named(self, there: str, said: Collection[str]) -> bool:
         """Whether an object that is there is named: itself, or what it is a kind of."""
-        return any(one in (there, self.kinds.get(there)) for one in said)
+        return there in said or self.kinds.get(there) in said
 
     @cached_property
     def _forms(self) -> dict[str, str]:
-        """The object of each name, in singular and plural."""
+        """The object of each name, in singular and plural; "" of the names of no object."""
         found: dict[str, str] = {}
         names = [(one, name) for name, more in self.synonyms.items() for one in (name, *more)]
+        names += [(one, "") for one in self.others]
         for one, name in names:
             known = found.setdefault(_plain(one), name)
             if known != name:
@@ -107,6 +114,13 @@ class ObjectNames:
                 raise _wrong(f"{form!r} does not begin with a letter or a digit", form)
             found.setdefault(first[0], []).append(_BETWEEN.join(map(re.escape, form.split())))
         return {first: re.compile(f"(?:{'|'.join(forms)}){_END}") for first, forms in found.items()}
+
+
+def _lower(text: str) -> str:
+    """In lower case, character by character, so that places stay what they are."""
+    if text.isascii():
+        return text.lower()
+    return "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
 
 
 def plurals(name: str) -> Iterator[str]:
@@ -139,8 +153,15 @@ def demo_names() -> ObjectNames:
 
 
 def names_in(path: str | None) -> ObjectNames:
-    """The table in a file; None: that of the demo."""
+    """The table in a file; None: that of the demo; "coco": that of COCO's 80 kinds."""
+    if path == COCO:
+        return coco_names()
     return demo_names() if path is None else read_names(path)
+
+
+def coco_names() -> ObjectNames:
+    """The 80 kinds of objects of COCO, by the names that `_coco` lists."""
+    return ObjectNames({name: list(more) for name, more in KINDS.items()}, others=OTHERS)
 
 
 def read_names(path: str) -> ObjectNames:
@@ -155,7 +176,8 @@ def read_names(path: str) -> ObjectNames:
         raise DataNotFound(
             f"There is no table of object names {path!r}.",
             subject=path,
-            hint=f"{_HINT} Without it, the names of the demo's objects are used.",
+            hint=f"{_HINT} Without it, the names of the demo's objects are used; {COCO} stands for "
+            "those of COCO's.",
         )
     try:
         text = file.read_text(encoding="utf-8-sig")

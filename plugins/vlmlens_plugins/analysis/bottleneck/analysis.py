@@ -1,0 +1,138 @@
+"""The analysis: where do errors come from?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
+from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
+from vlmlens.results import Result
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._sweeps.sweeping import heard
+from vlmlens_plugins.analysis._tasks import rows_by_task
+from vlmlens_plugins.analysis.bottleneck.asked import Case, asked, conditions
+from vlmlens_plugins.analysis.bottleneck.charts import bottlenecks
+from vlmlens_plugins.analysis.bottleneck.grading import rules_of
+from vlmlens_plugins.analysis.bottleneck.measured import Measured, measured
+from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
+from vlmlens_plugins.analysis.bottleneck.report import report
+from vlmlens_plugins.analysis.bottleneck.usable import usable
+
+_DEFAULTS = BottleneckOptions.model_fields
+
+
+class Bottleneck(Analysis):
+    """Each error is put down to eye, alignment, language, reasoning or prior."""
+
+    Options: ClassVar[type[Options]] = BottleneckOptions
+    options: BottleneckOptions
+
+    def needs(self) -> frozenset[str]:
+        """See `Analysis.needs`."""
+        return frozenset({"text-only"} if self.options.blank == "none" else ())
+
+    def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
+        """See `Analysis.check`: there are labels, and what options name exists."""
+        del columns
+        known, _ = usable(samples, self.options)
+        if not known:
+            raise MissingAnnotation(
+                "bottleneck needs samples with an image and a label, one of the choices where "
+                "there are some, and there are none.",
+                subject="labels",
+                hint="Give the data labels, or leave the analysis out.",
+            )
+        for option in ("ocr", "scene", "description", "fact"):
+            self._check_named(option, known)
+        rules_of(known, self.options.rule)
+
+    def check_model(
+        self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
+    ) -> None:
+        """See `Analysis.check_model`: a model that only compares choices is given some."""
+        del columns
+        closed = skeleton.choice_scores(()) is not None
+        _check_choices(usable(samples, self.options, closed=closed)[0])
+
+    def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
+        """See `Analysis.cost`."""
+        reads = skeleton.choice_scores(()) is None
+        known, _ = usable(samples, self.options, closed=not reads)
+        passes = sum(1 + len(conditions(one, self.options, reads=reads)) for one in known)
+        return f"about {passes} passes of the model"
+
+    def run(self, context: AnalysisContext) -> Result:
+        """See `Analysis.run`."""
+        context, warnings = heard(context)
+        retrieves = context.model().choice_scores(()) is not None
+        samples, left_out = usable(context.samples, self.options, closed=retrieves)
+        for message in left_out:
+            context.warn(message)
+        _check_choices(samples)
+        cases = _finite(asked(context, samples, self.options), context)
+        rows = rows_by_task([case.sample for case in cases])
+        tasks = {task: [cases[i] for i in own] for task, own in rows.items()}
+        found = [measured(tasks, task, self.options, context.seed) for task in tasks]
+        charts = {}
+        if self.options.charts:
+            charts = {
+                one.task: bottlenecks(
+                    one.cases, one.questions, self.options, context.seed, retrieves=retrieves
+                )
+                for one in found
+            }
+            _warn_of_charts(found, context)
+        return report(found, charts, self.options, warnings)
+
+    def _check_named(self, option: str, samples: Sequence[Sample]) -> None:
+        """An attribute that the user names exists."""
+        given = getattr(self.options, option)
+        if given == _DEFAULTS[option].default:
+            return
+        names = (given,) if isinstance(given, str) else given
+        known = sorted({name for sample in samples for name in sample.attributes})
+        if not set(names) & set(known):
+            name = names[0] if names else ""
+            raise MissingAnnotation(
+                f"analysis.bottleneck.{option}: no sample has an attribute {name!r}.",
+                subject=name,
+                hint=did_you_mean(name, known) or f"Known: {', '.join(known) or 'none'}.",
+            )
+
+
+def _check_choices(samples: Sequence[Sample]) -> None:
+    if not samples:
+        raise MissingAnnotation(
+            "bottleneck: this model only compares choices, and no sample has any.",
+            subject="choices",
+            hint="Give the data a column of choices, or choose a model that writes.",
+        )
+
+
+def _finite(cases: Sequence[Case], context: AnalysisContext) -> list[Case]:
+    """The cases whose numbers are all finite.
+
+    Raises:
+        CompositionError: None is left.
+    """
+    kept = [case for case in cases if case.finite]
+    if not kept:
+        raise CompositionError(
+            "The model gives no finite numbers for any sample.",
+            subject="bottleneck",
+            hint="Use another dtype (--dtype float32), or other weights.",
+        )
+    if len(kept) < len(cases):
+        context.warn(
+            f"{len(cases) - len(kept)} of {len(cases)} samples are left out: the model's numbers "
+            "are not finite."
+        )
+    return kept
+
+
+def _warn_of_charts(found: Sequence[Measured], context: AnalysisContext) -> None:
+    for one in found:
+        reasons = sorted({each.why_not for each in one.questions if each.why_not})
+        if reasons:
+            context.warn(f"{one.task}: not all questions are probed, since {'; '.join(reasons)}.")

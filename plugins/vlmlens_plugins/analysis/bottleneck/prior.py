@@ -1,0 +1,84 @@
+"""Whether the image moves an answer towards the label, and the blind answer outweighs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis.bottleneck.asked import Case
+from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, BottleneckOptions
+from vlmlens_plugins.analysis.evidence.estimates import Resampled
+
+Floats = npt.NDArray[np.float64]
+_FEWEST = 6
+"""Groups from which on an interval is taken for one."""
+
+
+def outweighed(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> list[bool | None]:
+    """Per case: whether the blind answer outweighs what the image says; None: not known.
+
+    It does where the answer is wrong and the blind one is the same, and the log-odds of the label
+    against it are higher by `min_shift` than blind, and by `min_shift` than with other images,
+    for which another label is right. The last guards against a blank that is strange by itself.
+    And that images move answers towards their own labels has to be shown of the question as a
+    whole. For open questions, and questions that are asked of one label only, nothing is known.
+
+    Args:
+        cases: Of one task.
+        options: The least shift.
+        seed: Of the resamples.
+    """
+    found: list[bool | None] = [None] * len(cases)
+    questions: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for i, case in enumerate(cases):
+        if case.scores:
+            questions.setdefault((case.sample.prompt, case.sample.choices), []).append(i)
+    for rows in questions.values():
+        own = [cases[i] for i in rows]
+        if not _follows(own, options, seed):
+            continue
+        for i, case in zip(rows, own, strict=True):
+            found[i] = case.wrong and case.repeats_blind and _moved(case, own, options)
+    return found
+
+
+def _follows(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> bool:
+    """Whether images move the answers to this question towards their own labels."""
+    shifts = np.array([_above_others(case, cases) for case in cases])
+    rng = generator(seed, "bottleneck-prior")
+    groups = [case.sample.split_group for case in cases]
+    mean = Resampled(groups, options.draws, rng).mean(shifts)
+    return mean.groups >= _FEWEST and bool(mean.low > 0)
+
+
+def _above_others(case: Case, cases: Sequence[Case]) -> float:
+    """How far the label's log-probability is above that with images of other labels, in nats."""
+    others = _others(case, cases)
+    place = case.sample.choices.index(str(case.sample.label))
+    return float(case.scores[IMAGE][place] - others[:, place].mean()) if len(others) else np.nan
+
+
+def _moved(case: Case, cases: Sequence[Case], options: BottleneckOptions) -> bool:
+    choices = case.sample.choices
+    label, said = choices.index(str(case.sample.label)), choices.index(case.answers[IMAGE].text)
+    others = _others(case, cases)
+
+    def odds(logs: Floats) -> Floats:
+        return np.asarray(logs[..., label] - logs[..., said])
+
+    least = max(float(odds(case.scores[BLIND])), float(odds(others).mean()))
+    return bool(odds(case.scores[IMAGE]) - least >= options.min_shift)
+
+
+def _others(case: Case, cases: Sequence[Case]) -> Floats:
+    """float64 `[others, choices]`: scores with images of other groups and other labels."""
+    own = case.sample
+    rows = [
+        one.scores[IMAGE]
+        for one in cases
+        if one.sample.label != own.label and one.sample.split_group != own.split_group
+    ]
+    return np.stack(rows) if rows else np.zeros((0, len(own.choices)))

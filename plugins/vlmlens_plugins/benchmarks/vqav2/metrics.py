@@ -1,0 +1,56 @@
+"""The metrics of VQAv2: accuracy, by kind of answer, and over complementary pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vlmlens.samples import Sample
+from vlmlens_plugins.benchmarks.card import Answer, Floats
+from vlmlens_plugins.benchmarks.counting import ratio
+from vlmlens_plugins.benchmarks.parts import CreditByParts
+
+ANSWER_TYPE, COMPLEMENT = "answer_type", "complement"
+"""Attributes: the kind of answer; the id of the same question about a similar picture."""
+KINDS: Mapping[str, str] = {"yes_no": "yes/no", "number": "number", "other": "other"}
+_CREDIT = CreditByParts("accuracy", {name: (ANSWER_TYPE, kind) for name, kind in KINDS.items()})
+
+
+class VqaMetrics:
+    """`accuracy`, `yes_no`, `number`, `other`, and `pairs`, in percent.
+
+    `pairs` is the mean of the lower credit of the two questions of a complementary pair: answers
+    that are the same for both pictures gain little. It is not part of the official evaluation.
+    Half of a pair is counted at each of its questions, since the two belong to different images;
+    an interval over images is therefore approximate.
+    """
+
+    def counts(self, samples: Sequence[Sample], answers: Sequence[Answer]) -> dict[str, Floats]:
+        """See `Metrics.counts`."""
+        lower, paired = _pairs(samples, answers)
+        counts = _CREDIT.counts(samples, answers)
+        return {**counts, "pairs credit": lower / 2, "pairs n": paired / 2}
+
+    def scores(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
+        """See `Metrics.scores`."""
+        return {**_CREDIT.scores(sums), "pairs": ratio(sums["pairs credit"], sums["pairs n"])}
+
+
+def _pairs(samples: Sequence[Sample], answers: Sequence[Answer]) -> tuple[Floats, Floats]:
+    """Per sample, the lower credit of its pairs, summed, and their number."""
+    number: dict[str, int] = {}
+    named: list[tuple[int, str]] = []
+    for i, sample in enumerate(samples):
+        number[sample.id] = i
+        other = sample.attributes.get(COMPLEMENT)
+        if isinstance(other, str):
+            named.append((i, other))
+    pairs = np.array([(i, number[other]) for i, other in named if other in number], np.int64)
+    lower, count = np.zeros(len(answers)), np.zeros(len(answers))
+    if len(pairs):
+        credit = np.array([answer.credit for answer in answers], np.float64)
+        for side in pairs.T:
+            np.add.at(lower, side, credit[pairs].min(1))
+            np.add.at(count, side, 1.0)
+    return lower, count
