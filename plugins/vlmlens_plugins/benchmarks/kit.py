@@ -15,7 +15,7 @@ from vlmlens.testing import DatasetTests
 from vlmlens.testing._checks import expect, expect_error
 from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, STYLE
 from vlmlens_plugins.benchmarks.card import Card, Rule
-from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored
+from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored, spanning
 
 _ODD = (
     "",
@@ -115,10 +115,13 @@ class BenchmarkChecks(DatasetTests):
                 metrics.counts([samples[i] for i in rows], [answers[i] for i in rows])
                 for rows in groups.values()
             ]
-            for name, count in whole.items():
-                total = sum(float(part[name].sum()) for part in parts)
-                same = np.isclose(total, float(count.sum()))
-                expect(bool(same), f"{name}: {count.sum()} of all samples, {total} by group")
+            own = metrics.scores({name: np.asarray(each.sum()) for name, each in whole.items()})
+            added = metrics.scores(
+                {name: np.asarray(sum(part[name].sum() for part in parts)) for name in whole}
+            )
+            for name in own.keys() - spanning(metrics):
+                same = np.isclose(own[name], added[name], equal_nan=True)
+                expect(bool(same), f"{name}: {own[name]} of all samples, {added[name]} by group")
 
     def check_prompt_styles(self, folder: Path) -> None:
         """Every style of the card asks something; `none` and a suffix of one's own work, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,13 +103,14 @@ def read_questions(cases: Sequence[Case], options: BottleneckOptions, seed: int)
 
 def fact_of(sample: Sample, name: str) -> str:
     """What has to be seen: the attribute, or the label."""
-    value = sample.attributes.get(name)
-    return str(sample.label if value is None else value)
+    return str(sample.attributes[name] if is_derived(sample, name) else sample.label)
 
 
 def is_derived(sample: Sample, name: str) -> bool:
-    """Whether the answer is more than what has to be seen."""
-    return sample.attributes.get(name) is not None
+    """Whether the answer is more than what has to be seen: the sample has the attribute."""
+    value = sample.attributes.get(name)
+    empty = value is None or (isinstance(value, float) and math.isnan(value))
+    return not empty
 
 
 def _read(
