@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from tests.unit._clips import make_clip, number_of, numbers, table
 
 import vlmlens
+from vlmlens.abc import WorkUnit
 from vlmlens.compose.looking import questions
 from vlmlens.compose.plan import Plan, compose
 from vlmlens.compose.video_reading import framed
@@ -24,7 +27,9 @@ from vlmlens.runs.trust import vetted_sample
 from vlmlens.samples import Sample
 from vlmlens.spec.model import RunSpec, make_spec
 from vlmlens.videos import FrameRule, Video
-from vlmlens_plugins.analysis._blank_images import blanked, others, with_images_of
+from vlmlens_plugins.analysis._answer_work import _blind_question
+from vlmlens_plugins.analysis._blank_images import blanked, others, video_said, with_images_of
+from vlmlens_plugins.analysis._sweeps.work import _parts, packed_samples
 
 pytest.importorskip("av")
 
@@ -315,6 +320,22 @@ def test_another_videos_frames_come_with_their_numbers() -> None:
     }  # fmt: skip
     assert with_images_of(samples[0], samples[1]).video == samples[1].video
     assert with_images_of(samples[0], still[0]).video is None
+
+
+def test_samples_that_travel_together_keep_their_videos() -> None:
+    samples = [clip("a", 10), Sample("s", "?", (Image.new("RGB", (8, 8)),)), clip("b", 20)]
+    packed, parts = packed_samples(samples)
+    told = json.loads(json.dumps(parts))
+    found = _parts(WorkUnit(packed, {"parts": told}))
+    assert [each.video for each in found] == [
+        each.video and each.video.as_seen() for each in samples
+    ]
+    assert [each.images for each in found] == [each.images for each in samples]
+    own = samples[0]
+    told = {"blanks": [{"images": [2, 4], **video_said(samples[2])}]}
+    both = WorkUnit(replace(own, images=own.images + samples[2].images), told)
+    shown = _blind_question(both, own, 0)
+    assert (shown.images, shown.video) == (samples[2].images, samples[2].as_seen().video)
 
 
 def test_the_report_and_its_pictures_take_eight_frames(folder: Path, tmp_path: Path) -> None:
