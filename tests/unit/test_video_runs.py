@@ -232,7 +232,10 @@ def test_another_sampling_is_no_resumption(folder: Path, tmp_path: Path) -> None
         vlmlens.extract(**settings, frames=3, mode="resume")
 
 
-def test_a_changed_video_is_seen_when_a_run_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_a_changed_video_is_seen_when_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmlens.compose.recall.SETTLED", -1e6)
     make_clip(tmp_path / "a.mkv", 24, codec="ffv1")
     data = table(tmp_path, [{"id": "a", "video": "a.mkv", "prompt": "What?"}])
     settings: dict[str, Any] = {
