@@ -19,6 +19,7 @@ from tests.unit._video_goldens import LEVEL, close
 from transformers.video_utils import VideoMetadata
 
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.compose.prompt_check import bad_prompts
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
@@ -183,5 +184,7 @@ def test_qwen_through_the_generic_adapter(tmp_path_factory: pytest.TempPathFacto
     layout = batch.layouts[Axis.LLM].samples[1]
     frames = [Selector.parse(f"image.frame({n})").positions(layout).tolist() for n in range(5)]
     assert frames[0] == frames[1] != frames[4] != frames[2] == frames[3]
-    still = vlm.encode([Sample("still", "What?", (picture(40, 32),))])
+    image = Sample("still", "What?", (picture(40, 32),))
+    assert bad_prompts(GenericAdapter.skeleton(vlm.request), [image, batch.samples[0]]) == []
+    still = vlm.encode([image])
     assert still.layouts[Axis.LLM].samples[0].patches is None
