@@ -147,6 +147,16 @@ def test_the_places_of_rows_in_a_frame_are_where_it_is_painted(made: Made, local
     assert np.allclose(grid.box[moved], (0, 0.5, 0.5, 1))
 
 
+@pytest.mark.parametrize("size", [(40, 3), (1, 1), (33, 31), (120, 64)])
+def test_no_size_of_frames_is_misread(made: Made, size: tuple[int, int]) -> None:
+    """transformers takes rows for channels where there are one or three of them."""
+    frames = tuple(Image.new("RGB", size, (9, 90, 200)) for _ in range(3))
+    video = replace(made.samples[0].video, frames=(0, 1, 2))
+    batch = made.vlm.encode([Sample("1", "What?", frames, video=video)])
+    (pixels,) = (value for name, value in batch.inputs.items() if name.startswith("pixel_values"))
+    assert len(pixels.unique()) == 3
+
+
 def test_frames_in_the_wrong_order_are_another_input(made: Made) -> None:
     sample = made.samples[0]
     other = replace(sample, images=sample.images[::-1])
