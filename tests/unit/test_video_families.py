@@ -20,10 +20,12 @@ from transformers.video_utils import VideoMetadata
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.compose.prompt_check import bad_prompts
+from vlmlens.extraction.batching import Lengths, units
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import Selector
+from vlmlens.videos import Video
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
 from vlmlens_plugins.hf.adapter import GenericAdapter
@@ -198,3 +200,16 @@ def test_qwen_through_the_generic_adapter(tmp_path_factory: pytest.TempPathFacto
     assert bad_prompts(GenericAdapter.skeleton(vlm.request), [image, batch.samples[0]]) == []
     still = vlm.encode([image])
     assert still.layouts[Axis.LLM].samples[0].patches is None
+
+
+def test_a_run_puts_videos_and_images_into_batches_of_their_own() -> None:
+    video = Video("", (0, 1), fps=1.0, total=2)
+    samples = [
+        Sample(f"{i}", "?", (picture(40, 32),) * 2, video=video if i % 3 else None)
+        for i in range(9)
+    ]
+    lengths = Lengths(np.full(9, 20.0), np.full(9, 5.0))
+    found = units(samples, lengths, size=4, budget=1000, share="nothing")
+    kinds = [{samples[number].video is not None for number in unit.samples} for unit in found]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert sorted(number for unit in found for number in unit.samples) == list(range(9))
