@@ -21,6 +21,7 @@ from transformers.video_utils import VideoMetadata
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.compose.prompt_check import bad_prompts
 from vlmlens.extraction.batching import Lengths, units
+from vlmlens.passes.selection import select_in_passes
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
@@ -165,6 +166,21 @@ def test_frames_in_the_wrong_order_are_another_input(made: Made) -> None:
     one, swapped = (_column(made.vlm, [each], "llm.block.1/last")[0] for each in (sample, other))
     assert not close(one, swapped)
     assert close(one, _column(made.vlm, [replace(sample)], "llm.block.1/last")[0])
+
+
+def test_questions_on_one_video(made: Made) -> None:
+    """They share a beginning in InternVL; elsewhere, nothing."""
+    asked = [replace(made.samples[0], id=text, prompt=text) for text in ("Hm?", "Why is it so?")]
+    other = replace(made.samples[1], id="other")
+    batch = made.vlm.encode_shared([asked])
+    assert (batch is not None) == (made.name == "internvl")
+    assert made.vlm.encode_shared([asked, [other]]) is None  # not as long
+    if batch is None:
+        return
+    columns = {"llm.block.1/all": (made.vlm.sites.canonical["llm.block.1"], Selector.parse("all"))}
+    (found,) = select_in_passes(made.vlm, batch, columns, batch.layouts, stop=False).values()
+    for rows, one in zip(found, asked, strict=True):
+        assert close(rows, _column(made.vlm, [one], "llm.block.1/all")[0])
 
 
 def test_without_video_frames_are_several_images(made: Made) -> None:
