@@ -1,33 +1,35 @@
-"""Videos in runs: from every kind of data, sampled once, resumed, refused before weights."""
+"""Videos in runs: sampled once, resumed, refused before weights are loaded."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.unit._clips import make_clip, number_of, numbers
+from tests.unit._clips import make_clip, number_of, numbers, table
 
 import vlmlens
+from vlmlens.abc import WorkUnit
 from vlmlens.compose.looking import questions
 from vlmlens.compose.plan import Plan, compose
 from vlmlens.compose.video_reading import framed
-from vlmlens.errors import DataError, ManifestError, MissingDependency, SpecError, VideoError
+from vlmlens.errors import DataError, MissingDependency, SpecError, VideoError
 from vlmlens.registry import Registry
-from vlmlens.report._browser import _to_show
+from vlmlens.report._pictures import to_show
 from vlmlens.runs.run import Run
 from vlmlens.runs.trust import vetted_sample
 from vlmlens.samples import Sample
 from vlmlens.spec.model import RunSpec, make_spec
 from vlmlens.videos import FrameRule, Video
-from vlmlens_plugins.analysis._blank_images import blanked, others, with_images_of
-from vlmlens_plugins.data.images import ImageFolder
-from vlmlens_plugins.data.table import Table, TableOptions
+from vlmlens_plugins.analysis._answer_work import _blind_question
+from vlmlens_plugins.analysis._blank_images import blanked, others, video_said, with_images_of
+from vlmlens_plugins.analysis._sweeps.work import _parts, packed_samples
 
 pytest.importorskip("av")
 
@@ -70,17 +72,6 @@ class Told:
     def result(self, result: Any) -> None: ...
 
 
-def table(folder: Path, rows: Sequence[dict[str, Any]], name: str = "t.jsonl") -> Path:
-    path = folder / name
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-def read(folder: Path, *rows: dict[str, Any], **options: Any) -> list[Sample]:
-    path = table(folder, [{"prompt": "What?", **row} for row in rows])
-    return list(Table(str(path), TableOptions(**options)).samples(()))
-
-
 def plan(data: Any, told: Told | None = None, **values: Any) -> Plan:
     given = {"data": str(data)} if isinstance(data, Path) else {}
     settings = {"adapter": "demo", "device": "cpu", "sites": [COLUMN], **given, **values}
@@ -89,64 +80,7 @@ def plan(data: Any, told: Told | None = None, **values: Any) -> Plan:
     return compose(spec, Registry.default(), observer=told, analyse=False, data=samples)
 
 
-# --------------------------------------------------------------------------- data
-
-
-def test_a_column_of_videos(folder: Path) -> None:
-    (one, two) = read(folder, {"video": "a.mp4", "label": "x"}, {"video": "b.webm"})
-    assert (one.images, one.video) == ((), Video(str(folder / "a.mp4")))
-    assert (one.label, one.attributes) == ("x", {})
-    assert two.video == Video(str(folder / "b.webm"))
-
-
-@pytest.mark.parametrize("column", ["video_path", "clip", "file_name", "Video"])
-def test_columns_of_usual_names(folder: Path, column: str) -> None:
-    (one,) = read(folder, {column: "a.mp4"})
-    assert one.video == Video(str(folder / "a.mp4"))
-
-
-def test_lists_of_frames(folder: Path) -> None:
-    frames = [f"f{number}.png" for number in range(3)]
-    for row in ({"frames": frames, "fps": 2}, {"video": frames, "fps": 2.0}):
-        (one,) = read(folder, row)
-        assert numbers(one) == [0, 1, 2]
-        assert one.video == Video("", (0, 1, 2), fps=2, total=3)
-    (several,) = read(folder, {"images": frames})
-    assert several.video is None  # as before
-
-
-def test_columns_that_hold_no_video_stay_attributes(folder: Path) -> None:
-    (one,) = read(folder, {"video": "session 7", "image": "f0.png"})
-    assert (one.video, one.attributes) == (None, {"video": "session 7"})
-    (both,) = read(folder, {"video": "a.mp4", "image": "f0.png"})
-    assert (both.video, both.attributes) == (None, {"video": "a.mp4"})
-
-
-def test_rows_that_cannot_be_used(folder: Path) -> None:
-    asked = {"columns": {"video": "video"}}
-    with pytest.raises(ManifestError, match="images, too"):
-        read(folder, {"video": "a.mp4", "image": "f0.png"}, **asked)
-    with pytest.raises(ManifestError, match="address; download the video first"):
-        read(folder, {"video": "http://a.org/b.mp4"})
-    with pytest.raises(DataError, match="outside the folder"):
-        read(folder, {"video": "../b.mp4"})
-    with pytest.raises(ManifestError, match="frames per second"):
-        read(folder, {"frames": ["f0.png"], "fps": "fast"})
-    (gone,) = read(folder, {"video": "../b.mp4"}, allow_outside=True)
-    assert gone.video == Video(str(folder / "../b.mp4"))
-
-
-def test_a_folder_of_videos(folder: Path, tmp_path: Path) -> None:
-    for name in ("b10.webm", "b9.webm"):
-        (tmp_path / name).write_bytes((folder / "b.webm").read_bytes())
-    assert ImageFolder.reads(str(tmp_path))
-    found = ImageFolder(str(tmp_path), ImageFolder.Options()).samples(["What?"])
-    assert [(each.id, each.group) for each in found] == [("b9.webm",) * 2, ("b10.webm",) * 2]
-    assert found[0].video == Video(str(tmp_path / "b9.webm"))
-    Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
-    mixed = ImageFolder(str(tmp_path), ImageFolder.Options())
-    assert [each.id for each in mixed.samples(["What?"])] == ["c.png"]
-    assert "2 files are left out" in mixed.notes[0]
+# --------------------------------------------------------------------------- composing
 
 
 def test_rows_in_memory_and_samples(folder: Path) -> None:
@@ -156,9 +90,6 @@ def test_rows_in_memory_and_samples(folder: Path) -> None:
     for data in (rows, samples):
         (one,) = plan(data, frames=3).samples
         assert numbers(one) == [6, 12, 18]
-
-
-# --------------------------------------------------------------------------- composing
 
 
 def test_frames_become_images_by_the_rule(folder: Path) -> None:
@@ -322,6 +253,37 @@ def test_a_foreign_run_names_no_video_to_open(folder: Path, tmp_path: Path) -> N
     assert vetted_sample(outside, folder) is outside
 
 
+SCORE = """
+from vlmlens.abc import Analysis
+from vlmlens.results import Result
+
+
+class Score(Analysis):
+    def uses(self, samples):
+        return frozenset({USED})
+
+    def run(self, context):
+        return Result("score", f"{len(context.samples)} samples")
+"""
+
+
+def test_videos_are_not_read_where_nothing_looks_at_them(folder: Path, tmp_path: Path) -> None:
+    rows = [{"id": n, "video": n, "prompt": "?"} for n in ("a.mp4", "gone.mp4")]
+    data = table(folder, rows, "answers.jsonl")
+    for used, name in (("", "own"), ("'model'", "asks")):
+        (tmp_path / f"{name}.py").write_text(
+            SCORE.replace("{USED}", f"({used},)" if used else "()")
+        )
+    settings: dict[str, Any] = {"adapter": "demo", "device": "cpu", "data": str(data)}
+    run = vlmlens.run(
+        **settings, analysis=f"{tmp_path / 'own.py'}:Score", out=tmp_path / "run", observer=Told()
+    )
+    assert run.results["score"].title == "2 samples"
+    assert [each.video and each.video.decoded for each in run.samples] == [False, False]
+    with pytest.raises(VideoError, match="gone"):
+        vlmlens.run(**settings, analysis=f"{tmp_path / 'asks.py'}:Score", out=tmp_path / "other")
+
+
 def test_a_look_takes_videos(folder: Path) -> None:
     (one, two) = questions([folder / "a.mp4"], ["What?"], against=folder / "b.webm")
     assert (one.images, one.video) == ((), Video(str((folder / "a.mp4").resolve())))
@@ -360,6 +322,22 @@ def test_another_videos_frames_come_with_their_numbers() -> None:
     assert with_images_of(samples[0], still[0]).video is None
 
 
+def test_samples_that_travel_together_keep_their_videos() -> None:
+    samples = [clip("a", 10), Sample("s", "?", (Image.new("RGB", (8, 8)),)), clip("b", 20)]
+    packed, parts = packed_samples(samples)
+    told = json.loads(json.dumps(parts))
+    found = _parts(WorkUnit(packed, {"parts": told}))
+    assert [each.video for each in found] == [
+        each.video and each.video.as_seen() for each in samples
+    ]
+    assert [each.images for each in found] == [each.images for each in samples]
+    own = samples[0]
+    told = {"blanks": [{"images": [2, 4], **video_said(samples[2])}]}
+    both = WorkUnit(replace(own, images=own.images + samples[2].images), told)
+    shown = _blind_question(both, own, 0)
+    assert (shown.images, shown.video) == (samples[2].images, samples[2].as_seen().video)
+
+
 def test_the_report_and_its_pictures_take_eight_frames(folder: Path, tmp_path: Path) -> None:
     data = table(folder, [{"id": n, "video": n, "prompt": "?"} for n in ("a.mp4", "b.webm")])
     run = vlmlens.run(
@@ -368,6 +346,6 @@ def test_the_report_and_its_pictures_take_eight_frames(folder: Path, tmp_path: P
     )  # fmt: skip
     page = run.report_path.read_text()
     assert page.count("data:image/png;base64") >= 8
-    assert list(_to_show(run.samples[0])) == [1, 3, 5, 7]
+    assert list(to_show(run.samples[0])) == [1, 3, 5, 7]
     assert Run(run.path).samples[1].video == run.samples[1].video
     assert number_of(str(run.samples[0].images[3])) == 10

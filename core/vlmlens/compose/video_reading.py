@@ -158,7 +158,7 @@ def _notes(table: SampleTable, vlm: ModelAdapter, rule: FrameRule | None) -> lis
     numbers = Counter(len(sample.images) for sample in table if sample.video is not None)
     ordered = sorted(numbers)
     few = len(ordered) <= _SIZES_SHOWN
-    sizes = ", ".join(map(str, ordered)) if few else f"{ordered[0]} to {ordered[-1]}"
+    sizes = " or ".join(map(str, ordered)) if few else f"{ordered[0]} to {ordered[-1]}"
     taken = "" if rule is None else f" ({rule.said})"
     with_video = (
         f"{count(sum(numbers.values()), 'sample')} with a video: {sizes} frames each{taken}"

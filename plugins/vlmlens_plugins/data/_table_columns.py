@@ -10,6 +10,7 @@ from typing import Any
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _usual_names as usual
 from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._embedded import Stored
 from vlmlens_plugins.data._kit_tables import is_kit_table
 from vlmlens_plugins.data._pairs import pair_columns
 from vlmlens_plugins.data._table_files import Rows
@@ -198,7 +199,8 @@ class TableColumns:
     def _holds_clips(self, name: str, column: str, values: Sequence[Any]) -> bool:
         """Whether a column holds names of videos, or lists of their frames."""
         if name == "video":
-            return usual.are_videos(values)
+            stored = all(isinstance(value, Stored) for value in values)
+            return usual.are_videos(values) or (stored and not usual.is_vague(column))
         listed = any(isinstance(row.cells.get(column), list) for row in self._table.rows)
         return listed and usual.are_pictures(values)
 

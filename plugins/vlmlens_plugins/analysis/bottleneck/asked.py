@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from vlmlens.abc import AnalysisContext, WorkUnit
 from vlmlens.abc.model_work import JSON
+from vlmlens.compose.prompt_check import bad_prompts
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import handed_over
@@ -101,11 +102,10 @@ def asked(
     context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
 ) -> list[Case]:
     """Ask the questions under all conditions, and read what each stage holds."""
-    vlm = context.model()
-    edited, reads = bool(vlm.active_edits), vlm.choice_scores(()) is None
+    edited = bool(context.model().active_edits)
     units, keys = [], []
-    for i, sample in enumerate(samples):
-        for name, question in conditions(sample, options, reads=reads).items():
+    for i, posed in enumerate(_posed(context, samples, options)):
+        for name, question in posed.items():
             units.append(_unit(question, name, options, context.seed, edited=edited))
             keys.append((i, name))
     given = _given(context, units, options)
@@ -121,6 +121,35 @@ def asked(
     work = Stages(StageOptions(tower_depths=options.tower_depths, depths=options.depths))
     states = context.run_units(work, [WorkUnit(sample) for sample in samples])
     return [Case(*each) for each in zip(samples, answers, scores, states, strict=True)]
+
+
+def _posed(
+    context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
+) -> list[dict[str, Sample]]:
+    """The conditions of each sample, without those whose text the model cannot be given."""
+    vlm = context.model()
+    reads = vlm.choice_scores(()) is None
+    posed = [conditions(sample, options, reads=reads) for sample in samples]
+    texts = [
+        replace(question, id=_named(question, name))
+        for each in posed
+        for name, question in each.items()
+        if name in (OCR, SCENE, TEXT)
+    ]
+    bad = {each.id: each.reason for each in bad_prompts(vlm, texts)} if texts else {}
+    if bad:
+        name, reason = next(iter(bad.items()))
+        context.warn(
+            f"{len(bad)} of {len(texts)} texts are left out: {name}: {reason.rstrip('.')}."
+        )
+    return [
+        {name: question for name, question in each.items() if _named(question, name) not in bad}
+        for each in posed
+    ]
+
+
+def _named(question: Sample, condition: str) -> str:
+    return f"{question.id} ({condition})"
 
 
 def _unit(

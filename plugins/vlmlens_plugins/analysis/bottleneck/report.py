@@ -121,7 +121,7 @@ def _text(text: Understood, shares: Mapping[Cause, Estimate]) -> str:
         return f"{text.why_not}, {unsure}."
     numbers = (
         f"{_percent(text.text)} right with the description alone, {_percent(text.blind)} blind "
-        f"({text.samples} {text.source.value})"
+        f"({text.samples} samples: {text.source.value})"
     )
     if text.understood:
         return f"descriptions are understood: {numbers}."
