@@ -77,7 +77,11 @@ def video_settings(groups: Sequence[Sequence[Any]]) -> dict[str, Any]:
     videos = [group for group in groups if isinstance(group, Frames)]
     if not videos:
         return {}
-    return {"video_metadata": [video.metadata() for video in videos], "do_sample_frames": False}
+    return {
+        "video_metadata": [video.metadata() for video in videos],
+        "do_sample_frames": False,
+        "input_data_format": "channels_last",
+    }
 
 
 def check_one_kind(samples: Sequence[Sample], groups: Sequence[Sequence[Any]]) -> None:

@@ -142,11 +142,12 @@ class PromptWriting(LoadedModel):
         head, found, _ = plain.partition(STAND_IN)
         written = shown.removeprefix(head).partition(STAND_IN)[0]
         if not (found and shown.startswith(head) and written.strip()):
-            return self._mark(images), "", True
+            return self.mark(images), "", True
         mark = written.strip()
         return mark, written[written.index(mark) + len(mark) :], True
 
-    def _mark(self, images: Sequence[Any]) -> str:
+    def mark(self, images: Sequence[Any]) -> str:
+        """What stands for each of a sample's images, or for its video, in the templated text."""
         return self.video_mark if isinstance(images, Frames) else self.image_mark
 
     def asked(self, samples: Sequence[Sample]) -> list[str]:

@@ -318,10 +318,12 @@ class SampleEncoding(PromptWriting):
         """
         (self._module if head else self._module.model)(**inputs, use_cache=False)
 
-    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
+    def tail_positions(self, places: torch.Tensor, beginning: Mapping[str, Any]) -> torch.Tensor:
         """Position ids of the tokens after a shared beginning.
 
         Args:
             places: int64 `[groups, positions]`: how many tokens precede each in its sample.
+            beginning: The inputs of the beginnings.
         """
+        del beginning
         return places
