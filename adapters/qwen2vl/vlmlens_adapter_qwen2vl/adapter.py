@@ -19,7 +19,7 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
-    clip_patches,
+    frame_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -201,4 +201,4 @@ def _patches(image: PlacedImage) -> tuple[int, int, int]:
 def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid:
     """A grid of `rows x cols` cells over the whole image, or over each step of a video."""
     grid = grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
-    return clip_patches(grid, image.frames, steps) if image.frames else grid
+    return frame_patches(grid, image.frames, steps) if image.frames else grid

@@ -10,6 +10,7 @@ from vlmlens_plugins.benchmarks.counting import YesNo
 from vlmlens_plugins.benchmarks.pope import parsing
 from vlmlens_plugins.benchmarks.pope.metrics import LmmsEvalYesNo, MeanOfParts, VlmEvalKitYesNo
 from vlmlens_plugins.benchmarks.reading import first_yes_no
+from vlmlens_plugins.benchmarks.toolkits import vlmevalkit_yes_no
 
 SPLITS: Final = ("random", "popular", "adversarial")
 SOURCES: Final = ("coco", "aokvqa", "gqa", "")
@@ -37,7 +38,7 @@ YES_NO_RULES: Final = {
         "recall leaves other answers out; yes_ratio is that of the labels.",
     ),
     "vlmevalkit": Rule(
-        parsing.vlmevalkit,
+        vlmevalkit_yes_no,
         metrics=VlmEvalKitYesNo(),
         about="VLMEvalKit's without a judge: exactly one of the words yes and no. All splits are "
         "pooled; its Overall is f1.",

@@ -1,4 +1,4 @@
-"""How POPE's authors, OPERA, VCD, lmms-eval and VLMEvalKit read an answer.
+"""How POPE's authors, OPERA, VCD and lmms-eval read an answer.
 
 None of the rules sees the image. They differ on answers as simple as `NO` and `Yes.`: see the table
 in `docs/benchmarks/pope.md`.
@@ -6,14 +6,9 @@ in `docs/benchmarks/pope.md`.
 
 from __future__ import annotations
 
-import re
-
 from vlmlens.samples import Sample
 
-_SIGNS = ';/[]"{}()=+\\_-><@`,?!'
 _NEGATIVE = frozenset({"No", "no", "not"})
-_MOST_DOTS = 32
-"""VLMEvalKit hands over a flag where the number of replacements belongs, and its value is 32."""
 
 
 def official(text: str, sample: Sample) -> str:
@@ -51,22 +46,3 @@ def lmms_eval(text: str, sample: Sample) -> str | None:
     del sample
     said = text.strip().lower()
     return said if said in ("yes", "no") else None
-
-
-def vlmevalkit(text: str, sample: Sample) -> str | None:
-    """VLMEvalKit's rule without a judge: one of the words yes and no occurs, the other does not."""
-    del sample
-    said = {"yes", "no"} & set(_words(text.lower()))
-    return said.pop() if len(said) == 1 else None
-
-
-def _words(text: str) -> list[str]:
-    """The words that VLMEvalKit sees.
-
-    A sign goes if a blank stands beside one of its kind, or if the text has a number with a comma;
-    else it parts words.
-    """
-    number = re.search(r"\d,\d", text) is not None
-    beside = {sign: f" {sign}" in text or f"{sign} " in text for sign in _SIGNS}
-    table = {ord(sign): "" if number or beside[sign] else " " for sign in _SIGNS}
-    return re.sub(r"\.(?!\d)", "", text.translate(table), count=_MOST_DOTS).split()
