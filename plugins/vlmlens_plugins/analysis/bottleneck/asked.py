@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from vlmlens_plugins.analysis.bottleneck.options import (
 from vlmlens_plugins.analysis.bottleneck.work import StageOptions, Stages
 
 Floats = npt.NDArray[np.float64]
+States: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
+_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,13 @@ class Case:
         sample: The question.
         answers: By condition; one that the sample has no text for is missing.
         scores: By condition, float64 `[choices]` in nats; none for open questions.
-        states: The result of `Stages`.
+        states: By stage and site, float32 `[width]`; see `Stages`.
     """
 
     sample: Sample
     answers: Mapping[str, Answer]
     scores: Mapping[str, Floats]
-    states: JSON
+    states: States
 
     @property
     def task(self) -> str:
@@ -63,8 +66,9 @@ class Case:
     @property
     def finite(self) -> bool:
         """Whether all numbers are finite."""
+        scores = all(bool(np.isfinite(logs).all()) for logs in self.scores.values())
         rows = [row for stage in self.states.values() for row in stage.values()]
-        return all(bool(np.isfinite(each).all()) for each in (*self.scores.values(), *rows))
+        return scores and all(bool(np.isfinite(row).all()) for row in rows)
 
 
 def text_of(sample: Sample, names: Sequence[str]) -> str:
@@ -118,9 +122,26 @@ def asked(
         else:
             scores[i][name] = np.asarray(one, np.float64)
             answers[i][name] = grader.chosen(scores[i][name], samples[i])
-    work = Stages(StageOptions(tower_depths=options.tower_depths, depths=options.depths))
-    states = context.run_units(work, [WorkUnit(sample) for sample in samples])
+    states = _states(context, samples, options)
     return [Case(*each) for each in zip(samples, answers, scores, states, strict=True)]
+
+
+def _states(
+    context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
+) -> list[States]:
+    """What each stage holds; some samples at a time, since numbers of JSON take much memory."""
+    work = Stages(StageOptions(tower_depths=options.tower_depths, depths=options.depths))
+    found: list[States] = []
+    for start in range(0, len(samples), _AT_ONCE):
+        units = [WorkUnit(sample) for sample in samples[start : start + _AT_ONCE]]
+        found += [
+            {
+                stage: {site: np.array(row, np.float32) for site, row in rows.items()}
+                for stage, rows in each.items()
+            }
+            for each in context.run_units(work, units)
+        ]
+    return found
 
 
 def _posed(
