@@ -176,6 +176,18 @@ def test_metrics_by_task(full: list[Sample]) -> None:
     )
 
 
+def test_the_strict_rule_rereads_wrong_answers_of_a_task_strictly(full: list[Sample]) -> None:
+    """ "It is yes" is the common answer for the authors, and nothing strictly."""
+    own = [s for s in full if s.task == "attribute/qa" and s.attributes["pair"] == "Pair 201"]
+    found = {}
+    for name in ("official", "strict"):
+        rule = CARD.rules[name]
+        metrics = rule.task_metrics or CARD.task_metrics
+        assert metrics is not None
+        found[name] = scored(metrics, own, answered(["It is yes"] * 2, own, rule))["ccr"]
+    assert found == {"official": 1.0, "strict": 0.0}
+
+
 def asked(label: str, kind: str = "qa", letters: str = "ABCD") -> Sample:
     choices = tuple(letters) if kind == "choice" else ("yes", "no")
     return Sample("1", "?", label=label, choices=choices, task=f"counting/{kind}")

@@ -129,6 +129,23 @@ def test_an_answer_that_says_nothing_is_right_only_without_a_figure(full: list[S
     assert score(full, "It depends.", "vlmevalkit")["aAcc"] == 0.0
 
 
+@pytest.mark.parametrize("rule", ["lmms-eval", "vlmevalkit"])
+def test_toolkits_leave_figureless_questions_out_of_a_task_too(
+    full: list[Sample], rule: str
+) -> None:
+    chosen = CARD.rules[rule]
+    assert chosen.task_metrics is not None
+    own = [sample for sample in full if sample.task == "VS/chart"]
+    answers = answered([str(s.label) if s.images else "?" for s in own], own, chosen)
+    found = scored(chosen.task_metrics, own, answers)
+    assert (found["aAcc"], found["qAcc"]) == (100.0, 100.0)
+    wrong = answered(["?" if s.images else str(s.label) for s in own], own, chosen)
+    labels = [s.label for s in own if s.images]
+    reads_no = rule == "lmms-eval"
+    expected = 100 * labels.count("no") / len(labels) if reads_no else 0.0
+    assert scored(chosen.task_metrics, own, wrong)["aAcc"] == pytest.approx(expected)
+
+
 def test_metrics_again_by_hand(full: list[Sample]) -> None:
     """An independent count, on answers of chance."""
     rng = np.random.default_rng(5)

@@ -118,6 +118,9 @@ def test_the_strict_rule_reads_the_first_word_and_never_guesses(
         ("no-one, yes", None),
         ("no, 1,000 of them", "no"),  # a number with a comma: all signs go
         ("well-no 1,000", None),
+        ("a. " * 31 + "Yes.", "yes"),  # 32 dots go,
+        ("a. " * 32 + "Yes.", None),  # and no more;
+        ("1. " * 40 + "Yes.", "yes"),  # those behind a digit stay, and do not count
     ],
 )
 def test_signs_part_words_as_in_vlmevalkit(text: str, said: str | None) -> None:
@@ -220,6 +223,18 @@ def test_lmms_eval_leaves_other_answers_out_of_recall_and_counts_labels() -> Non
     }
     assert scored(YesNo(), asked, answers)["recall"] == pytest.approx(100 / 3)
     assert scored(YesNo(), asked, answers)["yes_ratio"] == half
+
+
+def test_toolkits_score_a_split_by_their_own_metrics() -> None:
+    asked = [replace(YES, id="1"), replace(YES, id="2"), NO]
+    for name, texts in (("lmms-eval", ["yes", "Yes.", "no"]), ("vlmevalkit", ["no", "no", "no"])):
+        rule = CARD.rules[name]
+        assert rule.task_metrics is not None
+        found = scored(rule.task_metrics, asked, answered(texts, asked, rule))
+        if name == "lmms-eval":
+            assert found["recall"] == 100.0  # 50 by the set's own metrics
+        else:
+            assert found == {"accuracy": 100 / 3, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
 def test_the_yes_ratio_of_lmms_eval_is_always_one_half(current: Sequence[Sample]) -> None:

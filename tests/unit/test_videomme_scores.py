@@ -111,6 +111,8 @@ def test_the_authors_leave_out_unparsed_answers(questions: list[Sample]) -> None
     read = answered(texts, questions, official)
     assert scored(official.metrics, questions, read)["overall"] == 100
     assert scored(CARD.metrics, questions, answered(texts, questions, strict))["overall"] == 50
+    assert official.task_metrics is not None
+    assert scored(official.task_metrics, questions[:900], read[:900])["accuracy"] == 100
     nothing = answered(["!!!!"] * 2700, questions, official)
     assert np.isnan(scored(official.metrics, questions, nothing)["overall"])
 

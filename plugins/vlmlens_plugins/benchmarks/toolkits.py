@@ -9,7 +9,7 @@ from vlmlens_plugins.benchmarks.reading import first_yes_no
 
 _MARKS = frozenset(';/[]"{}()=+\\_-><@`,?!')
 _NUMBER = re.compile(r"\d,\d")
-_DOT = re.compile(r"\.(?!\d)")
+_DOT = re.compile(r"(?<!\d)\.(?!\d)")
 _MOST_DOTS = 32
 """VLMEvalKit hands over a flag where the number of replacements belongs, and its value is 32."""
 _WORD = re.compile(r"[^\W_]+(?:'\w+)?")

@@ -61,6 +61,7 @@ CARD: Final = Card(
             strict,
             equals,
             metrics=ByKind(CommonAndOdd(strict, equals)),
+            task_metrics=CommonAndOdd(strict, equals),
             about="The first word is yes or no, the letter of an option stands alone at the start, "
             "a number or free words are the whole answer; nothing is guessed.",
         ),

@@ -65,6 +65,7 @@ CARD: Final = Card(
         "lmms-eval": Rule(
             lmms_eval,
             metrics=AccuracyBy(blank=False),
+            task_metrics=AccuracyBy(blank=False),
             about="lmms-eval's rule without a judge, which its task does not switch on: yes if "
             "'yes' occurs anywhere, else no. Only questions with a figure count. With its judge "
             "and no working key, every answer is unclear and all its scores are 0.",
@@ -72,6 +73,7 @@ CARD: Final = Card(
         "vlmevalkit": Rule(
             vlmevalkit_yes_no,
             metrics=AccuracyBy(blank=False),
+            task_metrics=AccuracyBy(blank=False),
             about="VLMEvalKit's without a judge: exactly one of the words yes and no. Only "
             "questions with a figure count; other answers, which it shows to a judge, are wrong.",
         ),

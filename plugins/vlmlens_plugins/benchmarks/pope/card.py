@@ -34,12 +34,14 @@ YES_NO_RULES: Final = {
     "lmms-eval": Rule(
         parsing.lmms_eval,
         metrics=LmmsEvalYesNo(),
+        task_metrics=LmmsEvalYesNo(),
         about="lmms-eval's: the whole text is yes or no ('Yes.' is wrong). All splits are pooled; "
         "recall leaves other answers out; yes_ratio is that of the labels.",
     ),
     "vlmevalkit": Rule(
         vlmevalkit_yes_no,
         metrics=VlmEvalKitYesNo(),
+        task_metrics=VlmEvalKitYesNo(),
         about="VLMEvalKit's without a judge: exactly one of the words yes and no. All splits are "
         "pooled; its Overall is f1.",
     ),

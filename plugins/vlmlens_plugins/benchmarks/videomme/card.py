@@ -24,6 +24,7 @@ CARD = Card(
         "official": Rule(
             authors_letter,
             metrics=CreditByParts("overall", parts(), parsed_only=True),
+            task_metrics=CreditByParts(parsed_only=True),
             about="as read in public copies of the authors' script: the first capital A to D, "
             "after four beginnings such as 'The answer is' are cut ('Best answer: C' reads as B). "
             "Answers without one are left out of the score",
