@@ -273,7 +273,7 @@ def asked(samples: Iterable[Sample], prompts: Sequence[str]) -> Iterator[Sample]
 
 def _video(given: Video | str | os.PathLike[str], images: int) -> Video | None:
     """A sample's video: of images without a file, every frame; of no images any more, none."""
-    video = given if isinstance(given, Video) else Video(os.fspath(given))
+    video = given if isinstance(given, Video) else Video(given)  # type: ignore[arg-type]
     if video.decoded and not images:
         return None
     if video.decoded or video.source or not images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from operator import index
@@ -54,7 +55,7 @@ class Video:
                 object.__setattr__(self, name, value)
             problem = _problem(self)
         except (TypeError, ValueError) as error:
-            problem = str(error)
+            problem = str(error).removesuffix(".")
         if problem:
             raise DataError(
                 f"The video {self.source!r}: {problem}.",
@@ -196,6 +197,7 @@ def _places(spread: Spread, k: int, n: int) -> list[int]:
 def _plain(video: Video) -> dict[str, Any]:
     """Its numbers as Python's own, whatever kind they came as."""
     return {
+        "source": os.fsdecode(video.source),
         "frames": tuple(_whole(number) for number in video.frames),
         "times": tuple(float(second) for second in video.times),
         "fps": None if video.fps is None else float(video.fps),

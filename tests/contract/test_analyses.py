@@ -17,6 +17,7 @@ from vlmlens.samples import Sample
 from vlmlens.testing import AnalysisTests
 from vlmlens_plugins.analysis import checks
 from vlmlens_plugins.analysis.attention.checks import AttentionChecks, AttentionColumnsChecks
+from vlmlens_plugins.analysis.benchmark.checks import BenchmarkChecks
 
 
 class TestProbe(checks.ProbeChecks):
@@ -32,6 +33,10 @@ class TestLogitLens(checks.LogitLensChecks):
 
 
 class TestAttention(AttentionChecks):
+    pass
+
+
+class TestBenchmark(BenchmarkChecks):
     pass
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from vlmlens_plugins.analysis.activating.checks import ActivatingChecks
 from vlmlens_plugins.analysis.attribution.checks import AttributionChecks
+from vlmlens_plugins.analysis.bottleneck.checks import BottleneckChecks
 from vlmlens_plugins.analysis.captions.checks import CaptionsChecks
 from vlmlens_plugins.analysis.checks import AblationChecks, KnockoutChecks
 from vlmlens_plugins.analysis.circuit.checks import CircuitChecks
@@ -60,6 +61,10 @@ class TestActivating(ActivatingChecks):
 
 class TestHallucination(HallucinationChecks):
     """Hallucination."""
+
+
+class TestBottleneck(BottleneckChecks):
+    """Bottlenecks."""
 
 
 class TestCaptions(CaptionsChecks):

@@ -11,7 +11,7 @@ import pytest
 from vlmlens.samples import Sample
 from vlmlens_plugins.data import checks
 from vlmlens_plugins.data.images import ImageFolder
-from vlmlens_plugins.demo.checks import ScenesChecks
+from vlmlens_plugins.demo.checks import ChartsChecks, ScenesChecks
 
 
 class TestImageFolder(checks.ImageFolderChecks):
@@ -35,6 +35,10 @@ class TestClevr(checks.ClevrChecks):
 
 
 class TestScenes(ScenesChecks):
+    pass
+
+
+class TestCharts(ChartsChecks):
     pass
 
 

@@ -135,7 +135,7 @@ def test_image_paths_that_are_refused(tmp_path: Path, cell: str, said: str) -> N
 def test_splits_are_named(tmp_path: Path) -> None:
     data = datasets.DatasetDict({"train": embedded(), "validation": embedded().select([0])})
     data.save_to_disk(tmp_path / "saved")
-    with pytest.raises(DataNotFound, match=r"several splits: train, validation.*hf:"):
+    with pytest.raises(DataNotFound, match=r"several splits: train, validation.*saved:train"):
         read(tmp_path / "saved")
     with pytest.raises(DataNotFound, match=r"no split 'valid'.*validation"):
         read(f"{tmp_path / 'saved'}:valid")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,10 @@ def number_of(image: Image.Image | str) -> int:
 def numbers(sample: Sample) -> list[int]:
     """What the gray levels of a sample's frames tell."""
     return [number_of(str(image)) for image in sample.images]
+
+
+def table(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = "t.jsonl") -> Path:
+    """A table in a folder, a line per row."""
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path

@@ -14,9 +14,10 @@ from PIL import Image
 from vlmlens.errors import DataError, DataNotFound, ManifestError
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import answered, scored
-from vlmlens_plugins.benchmarks.amber import CARD, Amber
+from vlmlens_plugins.benchmarks.amber import CARD, Amber, captions
 from vlmlens_plugins.benchmarks.amber.checks import ITEMS, AmberTableChecks, lists, official
 from vlmlens_plugins.benchmarks.amber.forms import FORMS
+from vlmlens_plugins.benchmarks.amber.metrics import Amber as Metrics
 
 COUNTS = {
     ("generative", ""): 1004,
@@ -105,7 +106,20 @@ def test_constant_answers_in_full_size(full: list[Sample]) -> None:
     assert yes["accuracy"] == pytest.approx(100 * 4789 / 14216)
     assert yes["recall"] == yes["f1"] == yes["existence_accuracy"] == 0
     assert yes["relation_accuracy"] == pytest.approx(100 * 975 / 1664)
-    assert str(yes["precision"]) == str(yes["amber"]) == "nan"
+    assert str(yes["precision"]) == str(yes["amber"]) == str(yes["chair"]) == "nan"
+    assert (no["score"], yes["score"]) == (no["f1"], 0)
+
+
+def test_who_says_no_to_everything_has_a_high_score(full: list[Sample]) -> None:
+    no = score(full, "No")
+    assert no["chair"] == no["cover"] == no["hal"] == no["cog"] == 0
+    assert no["amber"] == no["score"] == pytest.approx((100 + 100 * 2 * 9427 / 23643) / 2)
+    printed = {"chair": 0.0, "hal": 0.0}
+    metrics = Metrics(captions.STRICT, printed=True)
+    answers = answered(["No"] * len(full), full, CARD.rule("strict"))
+    found = scored(metrics, full, answers)
+    assert {name: found[name] for name in printed} == printed
+    assert found["amber"] == pytest.approx((100 + 79.7) / 2)
 
 
 def test_the_script_prints_one_decimal(full: list[Sample]) -> None:
@@ -144,9 +158,15 @@ def test_the_score_is_of_both_halves(full: list[Sample]) -> None:
     assert best["amber"] == best["f1"] == 100
     tasks = CARD.task_metrics
     assert tasks is not None
-    captions = [sample for sample in full if sample.label is None]
-    answers = answered(["A dog, a ship."] * len(captions), captions, CARD.rule("strict"))
-    assert scored(tasks, captions, answers)["score"] == 50
+    written = [sample for sample in full if sample.label is None]
+    answers = answered(["A dog, a ship."] * len(written), written, CARD.rule("strict"))
+    found = scored(tasks, written, answers)
+    assert found["score"] == 50
+    assert list(found) == ["score", "chair", "cover", "hal", "cog"]
+    asked = [sample for sample in full if sample.task == "existence"]
+    found = scored(tasks, asked, answered(["No"] * len(asked), asked, CARD.rule("strict")))
+    assert list(found) == ["score", "accuracy", "precision", "recall", "f1"]
+    assert set(found.values()) == {100}
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,12 @@ def test_each_card_scores_right_and_odd_answers(manifest: Manifest, tmp_path: Pa
         result = score(with_answers(samples, texts), tmp_path / "results", draws=100)
         json.loads(to_json(result), parse_constant=pytest.fail)
         assert write_result(result, tmp_path / "results")
-        table = result.table("benchmark-scores")
+        scores = result.table("benchmark-scores")
         headline = result.findings[0].text.partition(": ")[2].partition(" ")[0]
-        one = row(table, task="all samples", metric=headline)
+        one = row(scores, task="all samples", metric=headline)
         assert one["questions"] == len(samples)
+        for table in result.tables:
+            assert set(table.about) <= set(table.columns)
         for finding in result.findings:
             assert finding.text.endswith((".", "!", "?"))
         for text in (*result.notes, *(finding.text for finding in result.findings)):

@@ -85,7 +85,9 @@ def test_tails_at_wrong_places_would_be_seen(
 ) -> None:
     from vlmlens.hf import TransformersAdapter
 
-    monkeypatch.setattr(TransformersAdapter, "tail_positions", lambda self, places: places + 1)
+    monkeypatch.setattr(
+        TransformersAdapter, "tail_positions", lambda self, places, beginning: places + 1
+    )
     assert farthest(extract(tmp_path / "run"), plain) > 1e-3
 
 

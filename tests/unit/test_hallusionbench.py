@@ -316,6 +316,23 @@ def test_vlmevalkits_table(tmp_path: Path) -> None:
     assert score(samples, texts, "vlmevalkit") == score(list(others.values()), texts, "vlmevalkit")
 
 
+def test_an_index_that_says_something_else_tells_no_edits(tmp_path: Path) -> None:
+    """Then easy and hard are not known; the other scores are."""
+    cell = base64.b64encode(png(1)).decode()
+    lines = ["index\timage\tquestion\tanswer\tcategory\tl2-category"]
+    for figure, third in (("0", "2"), ("1", "2")):
+        lines.append(f"VD_math_{third}_0_{figure}_0\t{cell}\tIs it?\tYes\tVD\tVD_math")
+    (tmp_path / "HallusionBench.tsv").write_text("\n".join(lines))
+    made = dataset(tmp_path)
+    samples = list(made.samples(()))
+    assert any("easy and hard are unknown" in note for note in made.notes)
+    assert [sample.attributes["seen"] for sample in samples] == ["", ""]
+    found = score(samples, "yes")
+    assert math.isnan(found["easy"])
+    assert math.isnan(found["hard"])
+    assert (found["aAcc"], found["qAcc"]) == (100, 100)
+
+
 @pytest.mark.parametrize("inner", ["", "hallusion_bench"])
 def test_figures_are_found_where_the_archive_unpacks(tmp_path: Path, inner: str) -> None:
     (tmp_path / "HallusionBench.json").write_text(json.dumps(small_rows()))

@@ -288,3 +288,10 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="outside the folder"):
         read(tmp_path / "mme")
     assert len(read(tmp_path / "mme", allow_outside=True)) == 2
+
+
+def test_vlmevalkit_drops_the_first_32_dots_only() -> None:
+    """A flag stands where its code hands over how many to drop."""
+    rule, asked = CARD.rule("vlmevalkit"), Sample("1", "?", label="no")
+    assert rule.read("." * 32 + "no", asked) == "no"
+    assert rule.read("." * 33 + "no", asked) is None

@@ -146,6 +146,14 @@ def test_a_folder_with_a_configuration_per_subject(tmp_path: Path) -> None:
         read(folder)
 
 
+def test_a_folder_without_configurations_and_one_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("Art", "Math"):
+        parquet(tmp_path / "all" / name / "validation-00000-of-00001.parquet", [row(1, name)])
+    assert [s.task for s in read(tmp_path / "all")] == ["Art", "Math"]
+    with pytest.raises(DataError, match="cannot be loaded"):
+        read("no-such-owner/MMMU:validation")
+
+
 def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
     plain = [{k: v for k, v in each.items() if not k.startswith("image_")} for each in ROWS[:1]]
     datasets.Dataset.from_list(plain).save_to_disk(tmp_path / "saved")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import answered, intervals, scored
 from vlmlens_plugins.benchmarks.mmmu.card import CARD
-from vlmlens_plugins.benchmarks.mmmu.open_answers import open_credit, said_in
+from vlmlens_plugins.benchmarks.mmmu.open_answers import numbers_in, open_credit, said_in
 from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINE_OF, SUBJECTS
 
 PER_SUBJECT = 30
 LETTERS = {"A": 242, "B": 230, "C": 198, "D": 149, "E": 25, "F": 2, "I": 1}
 """How often each letter is right in validation."""
-OPEN = ("A", "A", "B", "C", *("1.06", "trans-1", "MgS", "7243000", "embryonic") * 9, "1/64", "0.5")
-OPEN = (*OPEN, "Transformation", "-120")
+LETTERED, REST = (
+    ("A", "A", "B", "C"),
+    ("1.06", "trans-1", "MgS", "7243000", "embryonic", "1/64", "-9"),
+)
+OPEN = (*LETTERED, *REST * 7)
+"""The right answers of the open questions: four are letters, as in validation."""
 OPTIONS = ["a red fox", "two dogs", "three", "none of them", "five", "six", "7", "8", "nine"]
 
 
@@ -148,6 +155,18 @@ def test_a_right_answer_of_one_letter_is_found_in_other_words() -> None:
     """As upstream: a blank beside the letter is enough."""
     assert open_credit("no idea at all", ["A"]) == 1
     assert open_credit("no idea", ["A"]) == 0
+
+
+@given(st.text("0123456789.,-eE+ a", max_size=14))
+def test_numbers_are_those_of_patterns_that_start_anywhere(text: str) -> None:
+    """Starting at the first digit of a run only is quick, and changes nothing."""
+    anywhere = (
+        r"-?\b\d{1,3}(?:,\d{3})+\b",
+        r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
+        r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+    )
+    wanted = [number for pattern in anywhere for number in re.findall(pattern, text)]
+    assert numbers_in(text) == wanted
 
 
 def test_vlmevalkit_makes_choices_of_open_questions() -> None:

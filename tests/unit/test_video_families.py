@@ -19,10 +19,14 @@ from tests.unit._video_goldens import LEVEL, close
 from transformers.video_utils import VideoMetadata
 
 from vlmlens.abc.adapter import LoadRequest
+from vlmlens.compose.prompt_check import bad_prompts
+from vlmlens.extraction.batching import Lengths, units
+from vlmlens.passes.selection import select_in_passes
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import Selector
+from vlmlens.videos import Video
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
 from vlmlens_plugins.hf.adapter import GenericAdapter
@@ -146,12 +150,37 @@ def test_the_places_of_rows_in_a_frame_are_where_it_is_painted(made: Made, local
     assert np.allclose(grid.box[moved], (0, 0.5, 0.5, 1))
 
 
+@pytest.mark.parametrize("size", [(40, 3), (1, 1), (33, 31), (120, 64)])
+def test_no_size_of_frames_is_misread(made: Made, size: tuple[int, int]) -> None:
+    """transformers takes rows for channels where there are one or three of them."""
+    frames = tuple(Image.new("RGB", size, (9, 90, 200)) for _ in range(3))
+    video = replace(made.samples[0].video, frames=(0, 1, 2))
+    batch = made.vlm.encode([Sample("1", "What?", frames, video=video)])
+    (pixels,) = (value for name, value in batch.inputs.items() if name.startswith("pixel_values"))
+    assert len(pixels.unique()) == 3
+
+
 def test_frames_in_the_wrong_order_are_another_input(made: Made) -> None:
     sample = made.samples[0]
     other = replace(sample, images=sample.images[::-1])
     one, swapped = (_column(made.vlm, [each], "llm.block.1/last")[0] for each in (sample, other))
     assert not close(one, swapped)
     assert close(one, _column(made.vlm, [replace(sample)], "llm.block.1/last")[0])
+
+
+def test_questions_on_one_video(made: Made) -> None:
+    """They share a beginning in InternVL; elsewhere, nothing."""
+    asked = [replace(made.samples[0], id=text, prompt=text) for text in ("Hm?", "Why is it so?")]
+    other = replace(made.samples[1], id="other")
+    batch = made.vlm.encode_shared([asked])
+    assert (batch is not None) == (made.name == "internvl")
+    assert made.vlm.encode_shared([asked, [other]]) is None  # not as long
+    if batch is None:
+        return
+    columns = {"llm.block.1/all": (made.vlm.sites.canonical["llm.block.1"], Selector.parse("all"))}
+    (found,) = select_in_passes(made.vlm, batch, columns, batch.layouts, stop=False).values()
+    for rows, one in zip(found, asked, strict=True):
+        assert close(rows, _column(made.vlm, [one], "llm.block.1/all")[0])
 
 
 def test_without_video_frames_are_several_images(made: Made) -> None:
@@ -183,5 +212,20 @@ def test_qwen_through_the_generic_adapter(tmp_path_factory: pytest.TempPathFacto
     layout = batch.layouts[Axis.LLM].samples[1]
     frames = [Selector.parse(f"image.frame({n})").positions(layout).tolist() for n in range(5)]
     assert frames[0] == frames[1] != frames[4] != frames[2] == frames[3]
-    still = vlm.encode([Sample("still", "What?", (picture(40, 32),))])
+    image = Sample("still", "What?", (picture(40, 32),))
+    assert bad_prompts(GenericAdapter.skeleton(vlm.request), [image, batch.samples[0]]) == []
+    still = vlm.encode([image])
     assert still.layouts[Axis.LLM].samples[0].patches is None
+
+
+def test_a_run_puts_videos_and_images_into_batches_of_their_own() -> None:
+    video = Video("", (0, 1), fps=1.0, total=2)
+    samples = [
+        Sample(f"{i}", "?", (picture(40, 32),) * 2, video=video if i % 3 else None)
+        for i in range(9)
+    ]
+    lengths = Lengths(np.full(9, 20.0), np.full(9, 5.0))
+    found = units(samples, lengths, size=4, budget=1000, share="nothing")
+    kinds = [{samples[number].video is not None for number in unit.samples} for unit in found]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert sorted(number for unit in found for number in unit.samples) == list(range(9))

@@ -20,6 +20,7 @@ from transformers.video_utils import VideoMetadata
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import DataError
+from vlmlens.passes.selection import select_in_passes
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
@@ -206,9 +207,25 @@ def test_what_is_said_of_a_given_answer_is_what_was_seen_while_generating(made: 
         assert close(seen[0], logits[step - len(ids) - 1])
 
 
-def test_samples_on_one_video_are_run_whole(made: Made) -> None:
-    sample = made.samples["even"]
-    assert made.vlm.encode_shared([[sample, replace(sample, id="2", prompt="Why?")]]) is None
+def test_questions_on_one_video_share_their_beginning(made: Made) -> None:
+    """Even where time has gone beyond the positions of the text; no video shares with images."""
+    sample = made.samples["wide"]
+    slow = replace(sample, video=replace(sample.video, fps=0.5))
+    asked = [replace(slow, id=prompt, prompt=prompt) for prompt in ("Hm?", "Why is it so?")]
+    other = replace(slow, id="other", images=slow.images[::-1])
+    batch = made.vlm.encode_shared([asked, [other]])
+    assert len(batch.passes) == 2
+    columns = {
+        name: (made.vlm.sites.canonical[name.partition("/")[0]], Selector.parse(rows))
+        for name in ("llm.block.2/all", "projector/image.frame(1)")
+        for rows in [name.partition("/")[2]]
+    }
+    found = select_in_passes(made.vlm, batch, columns, batch.layouts, stop=False)
+    for name, shared in found.items():
+        for rows, one in zip(shared, [*asked, other], strict=True):
+            assert close(rows, _hidden(made, [one], name)[0]), name
+    still = Sample("still", "What?", (picture(40, 32),))
+    assert made.vlm.encode_shared([asked, [still]]) is None
 
 
 def test_a_placeholder_says_where_the_video_stands(made: Made) -> None:

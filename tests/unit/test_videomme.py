@@ -69,7 +69,8 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         stream.pix_fmt = "yuv420p"
         for number in range(30):
             image = Image.new("RGB", (32, 32), (8 * number,) * 3)
-            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+            frame: Any = av.VideoFrame
+            container.mux(stream.encode(frame.from_image(image)))
         container.mux(stream.encode(None))
     return path.read_bytes()
 

@@ -16,7 +16,7 @@ from vlmlens.hf import (
     PlacedImage,
     TransformersAdapter,
     best_canvas,
-    clip_patches,
+    frame_patches,
     grid_patches,
     joined,
     tiled_patches,
@@ -114,6 +114,6 @@ class InternVLAdapter(TransformersAdapter):
         """The patches of all tiles; each frame of a video is one tile, squashed to a square."""
         if image.frames:
             frame = grid_patches(0, side, side, (1, 1), CropGeometry(side, side))
-            return clip_patches(frame, image.frames, image.frames)
+            return frame_patches(frame, image.frames, image.frames)
         canvas = best_canvas(self.processor.image_processor, image.height, image.width)
         return tiled_patches(image.image, side, canvas, overview="last")

@@ -7,6 +7,7 @@ and undoes that only after the merger. Layouts give the rows back per sample, in
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
     TransformersAdapter,
-    clip_patches,
+    frame_patches,
     grid_patches,
     joined,
     packed_layout,
@@ -155,10 +156,18 @@ class QwenVLAdapter(TransformersAdapter):
             Axis.PROJECTOR: packed_layout(merged, grids),
         }
 
-    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
-        """See `TransformersAdapter.tail_positions`: text goes on after an image's largest side."""
-        moved: torch.Tensor = self._module.model.rope_deltas.to(places.device)
-        return (places + moved).expand(3, -1, -1)
+    def tail_positions(self, places: torch.Tensor, beginning: Mapping[str, Any]) -> torch.Tensor:
+        """See `TransformersAdapter.tail_positions`: those that transformers gives a text there.
+
+        Text goes on after an image's largest side, however far a video's time has gone.
+        """
+        count = self._module.model.get_rope_index
+        known = self.with_answers(beginning, [[self.pad_token_id]] * len(places))
+        taken = inspect.signature(count).parameters
+        positions, _ = count(**{name: known[name] for name in known if name in taken})
+        prefix = beginning["input_ids"].shape[1]
+        found: torch.Tensor = positions[..., -1:] + (places - prefix).to(positions.device)
+        return found
 
     def block_widths(self) -> Mapping[str, int]:
         """See `TransformersAdapter.block_widths`; Qwen2-VL calls its tower's width `embed_dim`."""
@@ -201,4 +210,4 @@ def _patches(image: PlacedImage) -> tuple[int, int, int]:
 def _rasters(image: PlacedImage, steps: int, rows: int, cols: int) -> PatchGrid:
     """A grid of `rows x cols` cells over the whole image, or over each step of a video."""
     grid = grid_patches(image.image, rows, cols, (1, 1), CropGeometry(cols, rows))
-    return clip_patches(grid, image.frames, steps) if image.frames else grid
+    return frame_patches(grid, image.frames, steps) if image.frames else grid

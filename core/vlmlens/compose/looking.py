@@ -90,7 +90,7 @@ def _pair(
     clean, corrupted = ROLES
     if against is not None:
         other = _showing(replace(own, id=f"{own.id} (against)"), _checked(against, rules))
-        if own.video == other.video and same_pixels(own, other):
+        if own.video == other.video and (own.video is not None or same_pixels(own, other)):
             raise DataError(
                 f"The picture to compare to shows the same as {own.id!r}, so nothing differs.",
                 subject="against",

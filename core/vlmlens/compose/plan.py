@@ -174,26 +174,24 @@ def compose(
     analyses, left_out = suit(asked, samples=samples, columns=())
     uses = used(spec, analyses, samples)
     make_extractor = extractor_maker(spec, registry, extractor)
+    begun = Plan(
+        spec=_composed(spec, {name: asked[name] for name in analyses}, data),
+        registry=registry,
+        samples=samples,
+        columns=[],
+        analyses=analyses,
+        suggested=suggests,
+        left_out=left_out,
+        estimate=estimated(spec, None, samples, []),
+        load=lambda: _opened(spec, registry, adapter, samples),
+        extractor=make_extractor,
+        notes=notes,
+        skipped=known.clips.skipped,
+        recalled=known.planned is not None,
+        asked=asked_spec,
+    )
     if MODEL not in uses:
-        return _without_model(
-            Plan(
-                spec=_composed(spec, {name: asked[name] for name in analyses}, data),
-                registry=registry,
-                samples=samples,
-                columns=[],
-                analyses=analyses,
-                suggested=suggests,
-                left_out=left_out,
-                estimate=estimated(spec, None, samples, []),
-                load=lambda: _opened(spec, registry, adapter, samples),
-                extractor=make_extractor,
-                notes=notes,
-                skipped=known.clips.skipped,
-                recalled=known.planned is not None,
-                asked=asked_spec,
-            ),
-            observer,
-        )
+        return _without_model(begun, observer)
 
     adapter_class, request = parts()
     edits = opened_edits(with_whole_paths(spec), registry)
@@ -214,32 +212,27 @@ def compose(
     check_named_rows(columns, edits, samples)
     asked_still = {name: asked[name] for name in analyses}
     analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
-    left_out |= unfit
-    _tell(observer, analyses, left_out)
+    _tell(observer, analyses, left_out | unfit)
     _tell_costs(observer, analyses, skeleton, samples)
 
     composed = _composed(spec, {name: asked[name] for name in analyses}, data)
     estimate = estimated(composed, skeleton, samples, columns)
     if must_fit:
         check_fits(estimate)
-    return Plan(
+    return replace(
+        begun,
         spec=composed,
-        registry=registry,
         samples=samples,
         columns=columns,
         analyses=analyses,
-        suggested=suggests,
-        left_out=left_out,
+        left_out=left_out | unfit,
         estimate=estimate,
         load=lambda: load_model(spec, adapter_class, request, edits, samples),
-        extractor=make_extractor,
         skipped=[*known.clips.skipped, *usable.skipped],
         notes=[*notes, *usable.notes],
         image_rules=usable.image_rules,
         planned=known.to_keep(usable),
-        recalled=known.planned is not None,
         skeleton=skeleton,
-        asked=asked_spec,
     )
 
 

@@ -18,6 +18,7 @@ from vlmlens.images import open_image
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.sample_table import SampleTable, Seen
 from vlmlens.samples import UNREADABLE, BadSample, Sample
+from vlmlens.sites import Axis
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -189,7 +190,8 @@ def _length(skeleton: ModelAdapter, sample: Sample) -> int:
         raise
     except Exception:  # noqa: BLE001  processors raise what they like; the run will tell
         return 0
-    return max(len(layout.samples[0]) for layout in layouts.values() if layout.samples)
+    read = [layouts[axis] for axis in (Axis.LLM, Axis.ENCODER) if axis in layouts]
+    return max((len(layout.samples[0]) for layout in read if layout.samples), default=0)
 
 
 def _problem(skeleton: ModelAdapter, sample: Sample) -> str:

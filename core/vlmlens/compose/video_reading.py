@@ -60,7 +60,7 @@ def framed(
 
     Raises:
         SpecError: `frames` or `fps` is given, and there is no video to choose frames of.
-        DataError: The family does not take so many images.
+        DataError: The family does not take several images.
         MissingDependency: PyAV is not installed.
         VideoError: Videos cannot be used, and the user did not ask to skip them.
     """
@@ -102,10 +102,10 @@ def _check_no_choice(spec: RunSpec, why: str) -> None:
 
 
 def _check_takes(vlm: ModelAdapter, sample: Sample, rule: FrameRule) -> None:
-    """Raise an error if a family does not take as many images, before a video is read."""
+    """Raise an error if a family does not take several frames, before a video is read."""
     from PIL import Image as PILImage
 
-    number = rule.count or 2
+    number = 1 if rule.count == 1 else 2
     shown: tuple[Any, ...] = (PILImage.new("RGB", _PLAIN_SIZE),) * number
     frames = tuple(range(number))
     video = Video(source_of(sample), frames, fps=1.0, total=number, duration=float(number))
@@ -113,10 +113,10 @@ def _check_takes(vlm: ModelAdapter, sample: Sample, rule: FrameRule) -> None:
         vlm.encode([replace(sample, images=shown, video=video)])
     except DataError as error:
         raise DataError(
-            f"{error.message} The {count(number, 'frame')} of a video would be "
+            f"{error.message} The frames of a video would be "
             f"{'a video' if vlm.takes_video else 'so many images'}.",
             subject=sample.id,
-            hint=f"{error.hint} For fewer frames: --set frames=1.",
+            hint=f"{error.hint} For one frame alone: --set frames=1.",
         ) from error
     except Exception:  # noqa: BLE001 - processors raise what they like; the real frames will tell
         return
@@ -158,7 +158,7 @@ def _notes(table: SampleTable, vlm: ModelAdapter, rule: FrameRule | None) -> lis
     numbers = Counter(len(sample.images) for sample in table if sample.video is not None)
     ordered = sorted(numbers)
     few = len(ordered) <= _SIZES_SHOWN
-    sizes = ", ".join(map(str, ordered)) if few else f"{ordered[0]} to {ordered[-1]}"
+    sizes = " or ".join(map(str, ordered)) if few else f"{ordered[0]} to {ordered[-1]}"
     taken = "" if rule is None else f" ({rule.said})"
     with_video = (
         f"{count(sum(numbers.values()), 'sample')} with a video: {sizes} frames each{taken}"

@@ -14,7 +14,7 @@ import torch
 
 from vlmlens.abc.adapter import Generation, Readout, Sharing
 from vlmlens.abc.editable import Edits
-from vlmlens.hf.clips import Clip
+from vlmlens.hf.frames import Frames
 from vlmlens.hf.recurrent import chunk_size, masks_one
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.hf.shared_images import encode_same_images
@@ -70,14 +70,14 @@ class TransformersAdapter(SampleEncoding):
     ) -> Batch | None:
         """See `ModelAdapter.encode_shared`: shares beginnings where that is exact, else images.
 
-        Samples with videos share nothing: `tail_positions` does not know how a family counts on
-        after a video (Qwen2.5-VL: not from the largest position).
+        Samples with a video share a beginning, or nothing.
         """
         shown = [self.shown(group[0]) for group in groups]
-        if not all(shown) or any(isinstance(each, Clip) for each in shown):
+        videos = [isinstance(each, Frames) for each in shown]
+        if not all(shown) or (any(videos) and not all(videos)):
             return None
         found = encode_beginnings(self, groups) if self.shares_prefix else None
-        if found is None and self.shares_images:
+        if found is None and self.shares_images and not any(videos):
             return encode_same_images(self, groups, budget)
         return found
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens.hf.clips import Clip
+from vlmlens.hf.frames import Frames
 from vlmlens.tokens import AxisLayout, PatchGrid, TokenKind, TokenLayout
 
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ class PlacedImage:
 def placed_images(
     images: Sequence[Sequence[Any]], inputs: Mapping[str, Any]
 ) -> list[list[PlacedImage]]:
-    """The images of each sample, numbered; of a `Clip`, the video."""
-    numbers, clips = itertools.count(), itertools.count()
+    """The images of each sample, numbered; of a video, one."""
+    numbers, videos = itertools.count(), itertools.count()
 
     def placed(sample: int, group: Sequence[Any]) -> Iterator[PlacedImage]:
-        if isinstance(group, Clip):
+        if isinstance(group, Frames):
             first, frames = group[0], len(group)
-            yield PlacedImage(sample, 0, next(clips), first.height, first.width, inputs, frames)
+            yield PlacedImage(sample, 0, next(videos), first.height, first.width, inputs, frames)
             return
         for i, image in enumerate(group):
             yield PlacedImage(sample, i, next(numbers), image.height, image.width, inputs)
@@ -127,7 +127,7 @@ def joined(grids: Sequence[PatchGrid | None]) -> PatchGrid | None:
     )
 
 
-def clip_patches(grid: PatchGrid, frames: int, steps: int) -> PatchGrid:
+def frame_patches(grid: PatchGrid, frames: int, steps: int) -> PatchGrid:
     """A video's patches: the grid of a frame, once per step of time.
 
     The last step of an odd number of frames stands for fewer frames.

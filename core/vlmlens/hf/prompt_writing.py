@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from vlmlens.abc.adapter import PromptReading
 from vlmlens.errors import DataError
 from vlmlens.hf.chat_template import render, template_of
-from vlmlens.hf.clips import Clip, ProcessorFrames, fewest, made_here, parts, untimed
+from vlmlens.hf.frames import Frames, ProcessorFrames, fewest, made_here, parts, untimed
 from vlmlens.hf.loaded_model import LoadedModel
 from vlmlens.hf.placeholders import Placeholders, any_of, image_tokens
 from vlmlens.hf.prompt_processor import PromptProcessor
@@ -78,7 +78,7 @@ class PromptWriting(LoadedModel):
     def read_prompt(self, sample: Sample) -> PromptReading:
         """See `ModelAdapter.read_prompt`."""
         shown = self.shown(sample)
-        if problem := self.clip_problem(sample):
+        if problem := self.video_problem(sample):
             return PromptReading(problem)
         known, count = self.marks(shown), _count(shown)
         for answer in (*sample.choices, sample.label or ""):
@@ -88,7 +88,7 @@ class PromptWriting(LoadedModel):
         asked = known.asked(sample.prompt, count)
         return PromptReading(missing or asked.problem, asked.note)
 
-    def clip_problem(self, sample: Sample) -> str:
+    def video_problem(self, sample: Sample) -> str:
         """Why its video cannot be used; "" if it can, or if its frames are not chosen yet."""
         video = sample.video
         if video is None or not (video.decoded and self.takes_video):
@@ -98,14 +98,14 @@ class PromptWriting(LoadedModel):
         return untimed(video) if self.times_matter else ""
 
     def shown(self, sample: Sample) -> Sequence[Any]:
-        """What of a sample stands in its prompt: its images, or a clip without its frames."""
+        """What of a sample stands in its prompt: its images, or that it has a video."""
         if sample.video is None or not self.takes_video:
             return sample.images
-        return Clip([None] * len(sample.images), sample.video)
+        return Frames([None] * len(sample.images), sample.video)
 
     def marks(self, images: Sequence[Any]) -> Placeholders:
         """The placeholders of a sample's images, or of its video."""
-        return self.clip_placeholders if isinstance(images, Clip) else self.placeholders
+        return self.placeholders_of_videos if isinstance(images, Frames) else self.placeholders
 
     @cached_property
     def placeholders(self) -> Placeholders:
@@ -121,9 +121,9 @@ class PromptWriting(LoadedModel):
         )
 
     @cached_property
-    def clip_placeholders(self) -> Placeholders:
+    def placeholders_of_videos(self) -> Placeholders:
         """The placeholders of videos in prompts."""
-        mark, end, front = self._notation(Clip([None], Video()))
+        mark, end, front = self._notation(Frames([None], Video()))
         own = {*self.video_placeholders, mark or "", self.video_mark}
         reserved = image_tokens(self.tokenizer) - own
         return Placeholders(any_of(own), any_of(reserved), mark, end, front, noun="video")
@@ -132,7 +132,7 @@ class PromptWriting(LoadedModel):
         """How an image is written between words, the space behind it, and see `Placeholders`.
 
         Args:
-            images: One image, or a clip.
+            images: One image, or `Frames`.
         """
         if isinstance(self.processor, PromptProcessor):
             return self.processor.place, "", self.processor.place is None
@@ -142,12 +142,13 @@ class PromptWriting(LoadedModel):
         head, found, _ = plain.partition(STAND_IN)
         written = shown.removeprefix(head).partition(STAND_IN)[0]
         if not (found and shown.startswith(head) and written.strip()):
-            return self._mark(images), "", True
+            return self.mark(images), "", True
         mark = written.strip()
         return mark, written[written.index(mark) + len(mark) :], True
 
-    def _mark(self, images: Sequence[Any]) -> str:
-        return self.video_mark if isinstance(images, Clip) else self.image_mark
+    def mark(self, images: Sequence[Any]) -> str:
+        """What stands for each of a sample's images, or for its video, in the templated text."""
+        return self.video_mark if isinstance(images, Frames) else self.image_mark
 
     def asked(self, samples: Sequence[Sample]) -> list[str]:
         """The prompts as the family takes them; a placeholder between words is the family's mark.
@@ -188,8 +189,8 @@ class PromptWriting(LoadedModel):
 
         Args:
             prompt: See `asked`.
-            images: Their places are in the prompt, or the template writes them before it. A `Clip`
-                is one video.
+            images: Their places are in the prompt, or the template writes them before it.
+                `Frames` are one video.
 
         Raises:
             CheckpointError: The checkpoint has no chat template, or one that fails.
@@ -214,4 +215,4 @@ class PromptWriting(LoadedModel):
 
 def _count(images: Sequence[Any]) -> int:
     """How many places they have in a prompt: a video has one."""
-    return 1 if isinstance(images, Clip) else len(images)
+    return 1 if isinstance(images, Frames) else len(images)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vlmlens.errors import SelectorError
-from vlmlens.hf.clips import Clip
+from vlmlens.hf.frames import Frames
 from vlmlens.hf.placeholders import Placeholders, any_of
 from vlmlens.rows.names import Names
 from vlmlens.rows.question import Question
@@ -176,12 +176,14 @@ class _Finder:
         """What the template writes before and after a question, as it is compared.
 
         Args:
-            shown: The images that the template writes, or a clip.
+            shown: The images that the template writes, or `Frames`.
         """
-        return self._around(0 if isinstance(shown, Clip) else len(shown), isinstance(shown, Clip))
+        return self._around(
+            0 if isinstance(shown, Frames) else len(shown), isinstance(shown, Frames)
+        )
 
-    def _ends(self, images: int, clip: bool) -> tuple[str, str]:
-        shown = Clip([None], Video()) if clip else [None] * images
+    def _ends(self, images: int, video: bool) -> tuple[str, str]:
+        shown = Frames([None], Video()) if video else [None] * images
         whole = self._vlm.templated(STAND_IN, shown)
         head, _, tail = self._special.sub("", whole).rpartition(STAND_IN)
         before, after = ("".join(c for c, _ in part) for part in self._compared([head, tail], 0))

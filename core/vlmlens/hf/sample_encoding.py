@@ -12,7 +12,7 @@ import torch
 from vlmlens.abc.adapter import Answer
 from vlmlens.errors import DataError
 from vlmlens.hf.chat_template import FINISHED
-from vlmlens.hf.clips import Clip, check_one_kind, clip_settings, parts
+from vlmlens.hf.frames import Frames, check_one_kind, parts, video_settings
 from vlmlens.hf.layouts import PlacedImage, joined, placed_images, sequence_layout
 from vlmlens.hf.prompt_processor import PromptProcessor
 from vlmlens.hf.prompt_writing import PromptWriting
@@ -120,7 +120,7 @@ class SampleEncoding(PromptWriting):
                 )
 
     def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """The opened images of each sample; of a video, a `Clip`, where the family takes videos.
+        """The opened images of each sample; of a video, `Frames`, where the family takes videos.
 
         Raises:
             DataError: A sample has another number of images, or one has a video and another not.
@@ -139,21 +139,21 @@ class SampleEncoding(PromptWriting):
         return [self.opened(sample) for sample in samples]
 
     def opened(self, sample: Sample) -> list[Any]:
-        """The opened images of a sample; of a video, a `Clip`, where the family takes videos.
+        """The opened images of a sample; of a video, `Frames`, where the family takes videos.
 
         Raises:
             DataError: Its video cannot be used.
             ImageError: An image cannot be read.
         """
         images = sample.open_images()
-        if problem := self.clip_problem(sample):
+        if problem := self.video_problem(sample):
             raise DataError(
                 f"The sample {sample.id!r} cannot be used: {problem}.",
                 subject=sample.id,
                 hint="Give the video as a file, or say its fps, its total and more frames; or give "
                 "the frames as several images, without `video`.",
             )
-        return Clip.of(sample, images) if isinstance(self.shown(sample), Clip) else images
+        return Frames.of(sample, images) if isinstance(self.shown(sample), Frames) else images
 
     @property
     def stacked_frames(self) -> tuple[str, int] | None:
@@ -165,7 +165,7 @@ class SampleEncoding(PromptWriting):
 
     def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """The processor's output for prompts and their images: the model's keyword arguments."""
-        lengths = {len(group) for group in images if isinstance(group, Clip)}
+        lengths = {len(group) for group in images if isinstance(group, Frames)}
         if len(lengths) < 2 or self.stacked_frames is None:
             return self.processed(prompts, images)
         each = [self.processed([p], [g]) for p, g in zip(prompts, images, strict=True)]
@@ -197,7 +197,7 @@ class SampleEncoding(PromptWriting):
             processor_kwargs={
                 "padding": True,
                 "padding_side": self.padding_side,
-                **clip_settings(images),
+                **video_settings(images),
             },
         )
         return dict(encoded)
@@ -318,10 +318,12 @@ class SampleEncoding(PromptWriting):
         """
         (self._module if head else self._module.model)(**inputs, use_cache=False)
 
-    def tail_positions(self, places: torch.Tensor) -> torch.Tensor:
+    def tail_positions(self, places: torch.Tensor, beginning: Mapping[str, Any]) -> torch.Tensor:
         """Position ids of the tokens after a shared beginning.
 
         Args:
             places: int64 `[groups, positions]`: how many tokens precede each in its sample.
+            beginning: The inputs of the beginnings.
         """
+        del beginning
         return places

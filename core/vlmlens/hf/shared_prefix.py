@@ -132,7 +132,7 @@ def encode_beginnings(vlm: SampleEncoding, groups: Sequence[Sequence[Sample]]) -
         return None
     if vlm.context is not None and begin.prefix + begin.longest > vlm.context:
         return None
-    opened = [group[0].open_images() for group in groups]
+    opened = [vlm.opened(group[0]) for group in groups]
     firsts = placed_images(opened, begin.inputs)
     grids = [joined([vlm.patch_grid(image) for image in group]) for group in firsts]
     ids, mask = begin.whole(vlm.pad_token_id)
@@ -170,7 +170,7 @@ def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -
         hidden = torch.finfo(module.dtype).min
         mask = torch.zeros(sees.shape, dtype=module.dtype).masked_fill(~sees, hidden)
         tails = {"input_ids": ids, "attention_mask": mask}
-        tails["position_ids"] = vlm.tail_positions(places + begin.prefix)
+        tails["position_ids"] = vlm.tail_positions(places + begin.prefix, begin.inputs)
         model = module if head else module.model
         model(**vlm.placed(tails), past_key_values=cache, use_cache=True)
 
@@ -252,14 +252,14 @@ def owned(layout: AxisLayout, owners: Sequence[int]) -> AxisLayout:
 
 
 def _cut(vlm: SampleEncoding, sample: Sample) -> tuple[str, str] | None:
-    """The templated text up to and including the last image, and the rest."""
+    """The templated text up to and including the last image or the video, and the rest."""
     text = vlm.prompt_text(sample)
-    head, found, tail = text.rpartition(vlm.image_mark)
+    head, found, tail = text.rpartition(vlm.mark(vlm.shown(sample)))
     return (head + found, tail) if found else None
 
 
 def _ids_after_image(vlm: SampleEncoding, text: str) -> list[int]:
-    """Token ids of a text after an image.
+    """Token ids of a text after an image or a video.
 
     It is tokenized behind the image token, so that it does not count as the start of a text.
     """

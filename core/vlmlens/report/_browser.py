@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmlens.report._embed import Words, data_block
 from vlmlens.report._markup import Markup, tag
-from vlmlens.report._pictures import Pictures
+from vlmlens.report._pictures import Pictures, to_show
 from vlmlens.report._text import cut, one_line, plural, show
 from vlmlens.results import Cell, Finding, Result, Table
 from vlmlens.sample_table import SampleTable
@@ -18,7 +18,6 @@ from vlmlens.samples import Sample
 
 MOST_SAMPLES = 3_000
 _CHOICES = 12
-_SHOWN = 4
 _LONGEST_PROMPT, _LONGEST_VALUE = 300, 80
 _KNOWN = ("sample", "task", "label")
 _MOST_PARTS = 12
@@ -116,7 +115,7 @@ def groups(samples: Sequence[Sample]) -> list[int]:
 
 
 def _sample(sample: Sample, words: Words, pictures: Pictures) -> list[Any]:
-    number = [pictures.number(sample.id, i) for i in _to_show(sample)]
+    number = [pictures.number(sample.id, i) for i in to_show(sample)]
     return [
         words.number(one_line(sample.id)),
         words.number(cut(sample.prompt, _LONGEST_PROMPT)),
@@ -124,14 +123,6 @@ def _sample(sample: Sample, words: Words, pictures: Pictures) -> list[Any]:
         words.number("" if sample.label is None else cut(one_line(sample.label), _LONGEST_VALUE)),
         [each for each in number if each is not None],
     ]
-
-
-def _to_show(sample: Sample) -> Sequence[int]:
-    """Numbers of the pictures that stand for a sample: the first ones; of a video, some of all."""
-    count = len(sample.images)
-    if sample.video is None or count <= _SHOWN:
-        return range(min(count, _SHOWN))
-    return [(2 * i + 1) * count // (2 * _SHOWN) for i in range(_SHOWN)]
 
 
 def _said(table: Table, result: Result, numbers: dict[str, int], words: Words) -> dict[str, Any]:

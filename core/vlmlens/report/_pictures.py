@@ -21,6 +21,7 @@ SMALL, MIDDLE, LARGE = 192, 256, 448
 """Longest sides in pixels: beside a question, of a feature, and under a map of patches."""
 _TIMES = {MIDDLE: 5}
 """How many times as many pictures of a size are embedded."""
+_SHOWN = 4
 _PIXELS = 96
 """Pictures up to this size are kept exact and shown with hard pixels."""
 
@@ -28,6 +29,14 @@ _PIXELS = 96
 def is_small(image: Image) -> bool:
     """Whether single pixels of the picture are to be seen."""
     return max(image.size) <= _PIXELS
+
+
+def to_show(sample: Sample) -> Sequence[int]:
+    """Numbers of the pictures that stand for a sample: the first ones; of a video, some of all."""
+    count = len(sample.images)
+    if sample.video is None or count <= _SHOWN:
+        return range(min(count, _SHOWN))
+    return [(2 * i + 1) * count // (2 * _SHOWN) for i in range(_SHOWN)]
 
 
 def thumbnail(image: Image, side: int = SMALL) -> str:

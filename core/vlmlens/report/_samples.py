@@ -9,7 +9,7 @@ from vlmlens._clean import clean
 from vlmlens.errors import ImageError
 from vlmlens.report._browser import groups
 from vlmlens.report._markup import Markup, join, tag
-from vlmlens.report._pictures import is_small, thumbnail
+from vlmlens.report._pictures import is_small, thumbnail, to_show
 from vlmlens.report._text import cut, one_line
 from vlmlens.samples import Sample
 
@@ -37,13 +37,16 @@ def _card(group: Sequence[Sample]) -> Markup:
 
 
 def _pictures(sample: Sample) -> Markup:
+    if sample.video is not None and not sample.video.decoded:
+        return tag("p", "a video, of which no frame was read", class_="muted")
     try:
         images = sample.open_images()
     except ImageError as error:
         return tag("p", f"No picture: {clean(error.message)}", class_="muted")
     if not images:
         return tag("p", "no image", class_="muted")
-    return join([_picture(image, one_line(sample.id)) for image in images[:4]])
+    shown = [images[number] for number in to_show(sample)]
+    return join([_picture(image, one_line(sample.id)) for image in shown])
 
 
 def _picture(image: Image, name: str) -> Markup:

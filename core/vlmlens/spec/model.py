@@ -150,8 +150,11 @@ class RunSpec(BaseModel):
     frames: int | None = Field(
         None, ge=1, description="Frames to take of each video; default: the family's, mostly 8."
     )
-    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Frames to take per second of video, instead of a number of frames."
+    fps: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Frames to take per second of video, instead of a number of frames.",
     )
     text_only: bool = Field(
         False, description="Accept samples without an image among samples with one."

@@ -6,11 +6,19 @@ scores the answers of samples by their card.
 
 To add a set: a package here with a subclass of `Benchmark`, a `Card`, and a manifest. This room
 uses `vlmlens`, `vlmlens_plugins.data` and the statistics that analyses share; analyses use it.
+Each name is imported when it is first asked for, so that listing the manifests stays cheap.
 """
 
-from vlmlens_plugins.benchmarks.benchmark import Benchmark, BenchmarkOptions, Found, card_of
-from vlmlens_plugins.benchmarks.card import Answer, Card, Metrics, Prompt, Reference, Rule
-from vlmlens_plugins.benchmarks.scoring import answered, intervals, resampled, scored
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmlens._rooms import hand_out
+
+if TYPE_CHECKING:
+    from vlmlens_plugins.benchmarks.benchmark import Benchmark, BenchmarkOptions, Found, card_of
+    from vlmlens_plugins.benchmarks.card import Answer, Card, Metrics, Prompt, Reference, Rule
+    from vlmlens_plugins.benchmarks.scoring import answered, intervals, resampled, scored
 
 __all__ = [
     "Answer",
@@ -28,3 +36,24 @@ __all__ = [
     "resampled",
     "scored",
 ]
+
+_ROOM = "vlmlens_plugins.benchmarks"
+__getattr__, __dir__ = hand_out(
+    __name__,
+    {
+        "Answer": f"{_ROOM}.card",
+        "Benchmark": f"{_ROOM}.benchmark",
+        "BenchmarkOptions": f"{_ROOM}.benchmark",
+        "Card": f"{_ROOM}.card",
+        "Found": f"{_ROOM}.benchmark",
+        "Metrics": f"{_ROOM}.card",
+        "Prompt": f"{_ROOM}.card",
+        "Reference": f"{_ROOM}.card",
+        "Rule": f"{_ROOM}.card",
+        "answered": f"{_ROOM}.scoring",
+        "card_of": f"{_ROOM}.benchmark",
+        "intervals": f"{_ROOM}.scoring",
+        "resampled": f"{_ROOM}.scoring",
+        "scored": f"{_ROOM}.scoring",
+    },
+)

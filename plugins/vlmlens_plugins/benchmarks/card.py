@@ -34,7 +34,8 @@ class Metrics(Protocol):
 
     `counts` gives arrays `[samples]`. Summed over samples they are all that `scores` needs. A count
     of several samples (a figure whose questions are all right) stands at one of them; these samples
-    must share their group.
+    must share their group. Metrics of which that does not hold are named in an attribute `spans`:
+    they get no interval.
     """
 
     def counts(self, samples: Sequence[Sample], answers: Sequence[Answer]) -> dict[str, Floats]:

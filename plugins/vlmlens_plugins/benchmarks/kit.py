@@ -15,7 +15,7 @@ from vlmlens.testing import DatasetTests
 from vlmlens.testing._checks import expect, expect_error
 from vlmlens_plugins.benchmarks.benchmark import EDITION, NAME, STYLE
 from vlmlens_plugins.benchmarks.card import Card, Rule
-from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored
+from vlmlens_plugins.benchmarks.scoring import answered, intervals, scored, spanning
 
 _ODD = (
     "",
@@ -100,6 +100,28 @@ class BenchmarkChecks(DatasetTests):
             self._card.headline in scored(self._card.metrics, samples, answers),
             f"the headline {self._card.headline!r} is no metric",
         )
+
+    def check_groups_hold_what_counts_together(self, folder: Path) -> None:
+        """Counts of each group alone add up to those of all: else groups cannot be resampled."""
+        samples = self._own(folder)
+        rule = self._card.rule("strict")
+        answers = answered([self.answer(str(s.label)) for s in samples], samples, rule)
+        groups: dict[str, list[int]] = {}
+        for number, sample in enumerate(samples):
+            groups.setdefault(sample.split_group, []).append(number)
+        for metrics in filter(None, (rule.metrics or self._card.metrics, self._card.task_metrics)):
+            whole = metrics.counts(samples, answers)
+            parts = [
+                metrics.counts([samples[i] for i in rows], [answers[i] for i in rows])
+                for rows in groups.values()
+            ]
+            own = metrics.scores({name: np.asarray(each.sum()) for name, each in whole.items()})
+            added = metrics.scores(
+                {name: np.asarray(sum(part[name].sum() for part in parts)) for name in whole}
+            )
+            for name in own.keys() - spanning(metrics):
+                same = np.isclose(own[name], added[name], equal_nan=True)
+                expect(bool(same), f"{name}: {own[name]} of all samples, {added[name]} by group")
 
     def check_prompt_styles(self, folder: Path) -> None:
         """Every style of the card asks something; `none` and a suffix of one's own work, too."""

@@ -41,6 +41,8 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Each metric's 95 % percentile interval from resampled groups (`Sample.split_group`).
 
+    NaN for metrics whose counts span groups (`spans` of the metrics, where they have one).
+
     Args:
         metrics: The metrics.
         samples: At least one.
@@ -50,6 +52,11 @@ def intervals(
     """
     found = resampled(metrics, samples, answers, draws=draws, rng=rng)
     return {name: ends(values) for name, values in found.items()}
+
+
+def spanning(metrics: Metrics) -> frozenset[str]:
+    """The metrics that no resampled groups tell of, since their counts are of several groups."""
+    return frozenset(getattr(metrics, "spans", ()))
 
 
 def resampled(
@@ -76,7 +83,8 @@ def resampled(
         for start in range(0, draws, at_once)
     ]
     drawn = np.concatenate(parts)
-    return metrics.scores({name: drawn[:, i] for i, name in enumerate(named)})
+    found = metrics.scores({name: drawn[:, i] for i, name in enumerate(named)})
+    return found | {name: np.full(draws, np.nan) for name in spanning(metrics) & found.keys()}
 
 
 def ends(values: Floats, level: float = 0.95) -> tuple[float, float]:

@@ -121,7 +121,8 @@ class Columns:
         feature = self._features[column]
         if name == "video":
             text = getattr(feature, "dtype", "") in ("string", "large_string")
-            return _is_video(feature) or (text and not usual.is_vague(column))
+            stored = isinstance(feature, Mapping) and set(feature) == {"bytes", "path"}
+            return _is_video(feature) or stored or (text and not usual.is_vague(column))
         if name in ("images", "frames"):
             return _is_image(getattr(feature, "feature", None))
         if name == "image" and usual.plain(column) in ("file", "path", "filepath", "base64"):

@@ -151,7 +151,7 @@ def _chosen(source: str, split: str | None, names: list[str]) -> str:
         raise DataNotFound(
             f"{source} has several splits: {', '.join(names)}.",
             subject=source,
-            hint=f"Say which: --data hf:{source}:{names[0]}" if names else "Name a split.",
+            hint=f"Name one behind it: {source}:{names[0]}" if names else "Name a split.",
         )
     if split not in names:
         raise _no_split(source, split, names)

@@ -10,6 +10,7 @@ from typing import Any
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _usual_names as usual
 from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._embedded import Stored
 from vlmlens_plugins.data._kit_tables import is_kit_table
 from vlmlens_plugins.data._pairs import pair_columns
 from vlmlens_plugins.data._table_files import Rows
@@ -49,9 +50,9 @@ class TableColumns:
         for name in free:
             if not (asked and name == "prompt"):
                 self._guess(name)
-        if "image" in free and not self.has_images:
-            self._guess_by_files()
         self._guess_clips([name for name in CLIPS if name not in given])
+        if "image" in free and not self._has_pictures:
+            self._guess_by_files()
         self.hint: str | None = None
         if is_kit_table(path, table.columns):
             self._take_kits(free)
@@ -161,8 +162,13 @@ class TableColumns:
     def _guess_clips(self, free: Sequence[str]) -> None:
         """Take a column of videos, or of lists of frames, where none holds images."""
         for name in free:
-            if not (self.has_images or any(clips in self.known for clips in CLIPS)):
+            if not self._has_pictures:
                 self._guess(name)
+
+    @property
+    def _has_pictures(self) -> bool:
+        """Whether a column holds images or videos."""
+        return self.has_images or any(name in self.known for name in CLIPS)
 
     def _take_kits(self, free: Sequence[str]) -> None:
         """VLMEvalKit's own columns: `category` is the task, and `hint` belongs to the question."""
@@ -185,10 +191,18 @@ class TableColumns:
         if name in _HELD:
             return all(isinstance(value, _HELD[name]) for value in values)
         if name in CLIPS:
-            return usual.are_clips(name, values)
+            return self._holds_clips(name, column, values)
         if name in _IMAGES:
             return not usual.is_vague(column) or usual.are_pictures(values)
         return True
+
+    def _holds_clips(self, name: str, column: str, values: Sequence[Any]) -> bool:
+        """Whether a column holds names of videos, or lists of their frames."""
+        if name == "video":
+            stored = all(isinstance(value, Stored) for value in values)
+            return usual.are_videos(values) or (stored and not usual.is_vague(column))
+        listed = any(isinstance(row.cells.get(column), list) for row in self._table.rows)
+        return listed and usual.are_pictures(values)
 
     def _free_columns(self) -> list[str]:
         used = set(self.known.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import PurePath
 from typing import Any, Literal, get_args
 
@@ -175,14 +176,8 @@ def are_pictures(values: Sequence[Any]) -> bool:
 
 def are_videos(values: Sequence[Any]) -> bool:
     """Whether all values are names of video files."""
-    return bool(values) and all(isinstance(v, str) and is_video(v.strip()) for v in values)
-
-
-def are_clips(name: str, values: Sequence[Any]) -> bool:
-    """Whether all values are what a known column of `CLIPS` holds."""
-    if name == "video":
-        return are_videos(values)
-    return all(isinstance(each, list | tuple) and are_pictures(each) for each in values)
+    paths = [isinstance(v, str | PathLike) and is_video(str(v).strip()) for v in values]
+    return bool(paths) and all(paths)
 
 
 _PICTURES = (*SUFFIXES, *HEIF)

@@ -101,28 +101,13 @@ class DemoDataset(Dataset):
             SpecError: An option belongs to the other source.
         """
         self._check()
-        if self.source == "charts":
-            self.suggests = {"probe": {"targets": ["label"]}, "bottleneck": {"charts": True}}
-            return _charts(self.options.charts, self.options.seed, prompts)
-        folder = self._folder()
-        if self.source == "pairs":
-            probe = {"targets": ["label", "photographer"]}
-            self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
-            return with_prompts(self._pairs(folder), prompts)
-        if self.source == "captions":
-            return with_prompts(self._captions(folder), prompts)
-        if self.source == "pope":
-            return self._polled(folder, prompts)
-        tint = self.options.tint if self.source == "shortcut" else None
-        if tint is not None:
-            probe = {"targets": ["label", "background@color"]}
-            self.suggests = {**DATASET.suggests["analysis"], "probe": probe}
-        samples = []
-        for i in range(self.options.scenes):
-            asked = _asked(i, self.options.seed, tint)
-            image = _drawn(asked.scene, folder / _file(asked.scene))
-            samples += _free(asked, image, prompts) if prompts else _samples(asked, image)
-        return samples
+        read = {
+            "pairs": self._pairs,
+            "captions": self._captions,
+            "pope": self._polled,
+            "charts": self._charts,
+        }
+        return read.get(self.source, self._scenes)(prompts)
 
     def _check(self) -> None:
         if self.source not in _OPTIONS_OF:
@@ -143,7 +128,27 @@ class DemoDataset(Dataset):
                         hint=f"Use --data demo:{source}, or leave the option out.",
                     )
 
-    def _pairs(self, folder: Path) -> Iterator[Sample]:
+    def _scenes(self, prompts: Sequence[str]) -> list[Sample]:
+        folder = self._folder()
+        tint = self.options.tint if self.source == "shortcut" else None
+        if tint is not None:
+            self._probes("label", "background@color")
+        samples = []
+        for i in range(self.options.scenes):
+            asked = _asked(i, self.options.seed, tint)
+            image = _drawn(asked.scene, folder / _file(asked.scene))
+            samples += _free(asked, image, prompts) if prompts else _samples(asked, image)
+        return samples
+
+    def _pairs(self, prompts: Sequence[str]) -> list[Sample]:
+        self._probes("label", "photographer")
+        return with_prompts(self._members(self._folder()), prompts)
+
+    def _probes(self, *targets: str) -> None:
+        """Suggest what the analysis `probe` looks for."""
+        self.suggests = {**DATASET.suggests["analysis"], "probe": {"targets": list(targets)}}
+
+    def _members(self, folder: Path) -> Iterator[Sample]:
         swap = self.options.swap
         found = scene_pairs(swap, seed=self.options.seed)
         for clean, corrupted in islice(found, self.options.pairs):
@@ -151,7 +156,12 @@ class DemoDataset(Dataset):
             yield _member(clean, swap, "clean", _drawn(clean, folder / _file(clean)))
             yield _member(corrupted, swap, "corrupted", _drawn(corrupted, changed))
 
-    def _captions(self, folder: Path) -> list[Sample]:
+    def _charts(self, prompts: Sequence[str]) -> list[Sample]:
+        self.suggests = {"probe": {"targets": ["label"]}, "bottleneck": {"charts": True}}
+        return _charts(self.options.charts, self.options.seed, prompts)
+
+    def _captions(self, prompts: Sequence[str]) -> list[Sample]:
+        folder = self._folder()
         seed, rate = self.options.seed, self.options.hallucinated
         asked = [_asked(i, seed, None) for i in range(self.options.scenes)]
         texts = captions.captions([each.scene for each in asked], rate=rate, seed=seed)
@@ -161,12 +171,14 @@ class DemoDataset(Dataset):
             f"demo:captions: {wrong} of {mentions} named objects are not there "
             f"({wrong / mentions:.1%}), by construction"
         ]
-        return [
+        captioned = [
             _captioned(each, text, _drawn(each.scene, folder / _file(each.scene)))
             for each, text in zip(asked, texts, strict=True)
         ]
+        return with_prompts(captioned, prompts)
 
-    def _polled(self, folder: Path, prompts: Sequence[str]) -> list[Sample]:
+    def _polled(self, prompts: Sequence[str]) -> list[Sample]:
+        folder = self._folder()
         scenes = pictured(self.options.pictures, seed=self.options.seed)
         images = {scene.id: _drawn(scene, folder / _file(scene)) for scene in scenes}
         if prompts:

@@ -7,8 +7,8 @@ from typing import Any
 from vlmlens.hf import (
     CropGeometry,
     PlacedImage,
-    clip_patches,
     crop_geometry,
+    frame_patches,
     grid_patches,
 )
 from vlmlens.tokens import PatchGrid
@@ -37,9 +37,9 @@ def video_patches(image: PlacedImage, config: Any, processor: Any) -> PatchGrid:
         steps, rows, cols = image.inputs[_STEPS][image.index].tolist()
         rows, cols = rows // int(processor.merge_size), cols // int(processor.merge_size)
         grid = grid_patches(0, rows, cols, (1, 1), CropGeometry(cols, rows))
-        return clip_patches(grid, image.frames, steps)
+        return frame_patches(grid, image.frames, steps)
     cell = int(config.vision_config.patch_size) * int(config.spatial_pool_stride)
     rows, cols = (side // cell for side in image.inputs[_FRAMES].shape[-2:])
     geometry = crop_geometry(processor, image.height, image.width)
     grid = grid_patches(0, rows, cols, (cell, cell), geometry)
-    return clip_patches(grid, image.frames, image.frames)
+    return frame_patches(grid, image.frames, image.frames)

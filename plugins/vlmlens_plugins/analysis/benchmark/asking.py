@@ -127,7 +127,9 @@ class _Lot:
         )
 
     def _text(self, sample: Sample, result: Any) -> str:
-        return most_probable(sample.choices, result) if self._way == "choose" else str(result)
+        """An answer; around what a model writes there is often a blank, which is no part of it."""
+        chosen = self._way == "choose"
+        return most_probable(sample.choices, result) if chosen else str(result).strip()
 
     def _work(self) -> ModelWork:
         from vlmlens_plugins.analysis._answer_work import (

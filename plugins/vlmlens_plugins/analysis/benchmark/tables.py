@@ -46,7 +46,7 @@ def tables(found: Sequence[Scored], examples: int) -> list[Table]:
         "references": ("benchmark", "model", "metric", "setting"),
     }
     return [
-        table(f"benchmark-{name}", titles[name], some, keys.get(name, ("benchmark",)))
+        table(f"benchmark-{name}", titles[name], some, keys.get(name, ()))
         for name, some in rows.items()
         if some
     ]

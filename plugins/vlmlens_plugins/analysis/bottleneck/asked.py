@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import AnalysisContext, WorkUnit
 from vlmlens.abc.model_work import JSON
+from vlmlens.compose.prompt_check import bad_prompts
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import handed_over
@@ -26,6 +28,8 @@ from vlmlens_plugins.analysis.bottleneck.options import (
 from vlmlens_plugins.analysis.bottleneck.work import StageOptions, Stages
 
 Floats = npt.NDArray[np.float64]
+States: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
+_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,13 @@ class Case:
         sample: The question.
         answers: By condition; one that the sample has no text for is missing.
         scores: By condition, float64 `[choices]` in nats; none for open questions.
-        states: The result of `Stages`.
+        states: By stage and site, float32 `[width]`; see `Stages`.
     """
 
     sample: Sample
     answers: Mapping[str, Answer]
     scores: Mapping[str, Floats]
-    states: JSON
+    states: States
 
     @property
     def task(self) -> str:
@@ -62,8 +66,9 @@ class Case:
     @property
     def finite(self) -> bool:
         """Whether all numbers are finite."""
+        scores = all(bool(np.isfinite(logs).all()) for logs in self.scores.values())
         rows = [row for stage in self.states.values() for row in stage.values()]
-        return all(bool(np.isfinite(each).all()) for each in (*self.scores.values(), *rows))
+        return scores and all(bool(np.isfinite(row).all()) for row in rows)
 
 
 def text_of(sample: Sample, names: Sequence[str]) -> str:
@@ -101,11 +106,10 @@ def asked(
     context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
 ) -> list[Case]:
     """Ask the questions under all conditions, and read what each stage holds."""
-    vlm = context.model()
-    edited, reads = bool(vlm.active_edits), vlm.choice_scores(()) is None
+    edited = bool(context.model().active_edits)
     units, keys = [], []
-    for i, sample in enumerate(samples):
-        for name, question in conditions(sample, options, reads=reads).items():
+    for i, posed in enumerate(_posed(context, samples, options)):
+        for name, question in posed.items():
             units.append(_unit(question, name, options, context.seed, edited=edited))
             keys.append((i, name))
     given = _given(context, units, options)
@@ -118,9 +122,55 @@ def asked(
         else:
             scores[i][name] = np.asarray(one, np.float64)
             answers[i][name] = grader.chosen(scores[i][name], samples[i])
-    work = Stages(StageOptions(tower_depths=options.tower_depths, depths=options.depths))
-    states = context.run_units(work, [WorkUnit(sample) for sample in samples])
+    states = _states(context, samples, options)
     return [Case(*each) for each in zip(samples, answers, scores, states, strict=True)]
+
+
+def _states(
+    context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
+) -> list[States]:
+    """What each stage holds; some samples at a time, since numbers of JSON take much memory."""
+    work = Stages(StageOptions(tower_depths=options.tower_depths, depths=options.depths))
+    found: list[States] = []
+    for start in range(0, len(samples), _AT_ONCE):
+        units = [WorkUnit(sample) for sample in samples[start : start + _AT_ONCE]]
+        found += [
+            {
+                stage: {site: np.array(row, np.float32) for site, row in rows.items()}
+                for stage, rows in each.items()
+            }
+            for each in context.run_units(work, units)
+        ]
+    return found
+
+
+def _posed(
+    context: AnalysisContext, samples: Sequence[Sample], options: BottleneckOptions
+) -> list[dict[str, Sample]]:
+    """The conditions of each sample, without those whose text the model cannot be given."""
+    vlm = context.model()
+    reads = vlm.choice_scores(()) is None
+    posed = [conditions(sample, options, reads=reads) for sample in samples]
+    texts = [
+        replace(question, id=_named(question, name))
+        for each in posed
+        for name, question in each.items()
+        if name in (OCR, SCENE, TEXT)
+    ]
+    bad = {each.id: each.reason for each in bad_prompts(vlm, texts)} if texts else {}
+    if bad:
+        name, reason = next(iter(bad.items()))
+        context.warn(
+            f"{len(bad)} of {len(texts)} texts are left out: {name}: {reason.rstrip('.')}."
+        )
+    return [
+        {name: question for name, question in each.items() if _named(question, name) not in bad}
+        for each in posed
+    ]
+
+
+def _named(question: Sample, condition: str) -> str:
+    return f"{question.id} ({condition})"
 
 
 def _unit(

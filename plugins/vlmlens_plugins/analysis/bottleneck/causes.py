@@ -78,18 +78,23 @@ def lost_at(seen: Mapping[str, bool | None]) -> Attributed:
     """
     known = [seen.get(stage) for stage in STAGES]
     reached = max((k + 1 for k, there in enumerate(known) if there), default=0)
-    left = []
-    for number in range(reached, len(STAGES) + 1):
-        if number and STAGES[number - 1] not in seen and any(s in seen for s in STAGES[number:]):
-            continue
-        left.append(_LOST_AFTER[number])
-        if number < len(STAGES) and known[number] is False:
-            break
+    absent = [k for k, there in enumerate(known) if there is False and k >= reached]
+    most = min(absent, default=len(STAGES))
+    left = [_LOST_AFTER[number] for number in range(reached, most + 1) if _told(number, seen)]
     causes = list(dict.fromkeys(cause for cause, _ in left))
     if len(causes) > 1:
         return Attributed(Cause.UNTOLD, " or ".join(cause.value for cause in causes))
     details = {detail for _, detail in left}
     return Attributed(causes[0], details.pop() if len(details) == 1 else "")
+
+
+def _told(number: int, seen: Mapping[str, bool | None]) -> bool:
+    """Whether a fact that reaches so many stages differs from one that reaches fewer.
+
+    It does not where the last of these is one that the model lacks, and later ones are known.
+    """
+    lacks = number > 0 and STAGES[number - 1] not in seen
+    return not lacks or not any(stage in seen for stage in STAGES[number:])
 
 
 def seen_in(question: Question, row: int) -> dict[str, bool | None]:

@@ -69,9 +69,10 @@ class BottleneckOptions(Options):
     )
     folds: int = Field(5, ge=2, description="Parts of the groups, for cross-validated probes.")
     C: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.001, 0.01, 0.1, 1.0),
+        (0.01, 1.0),
         min_length=1,
-        description="Inverse strengths of probes' regularization, chosen inside training folds.",
+        description="Inverse strengths of probes' regularization; the best probe of a stage "
+        "counts, beside the best of as many probes of shuffled labels.",
     )
     controls: int = Field(20, ge=20, description="Probes of shuffled labels, for each stage.")
     tower_depths: tuple[Share, ...] = Field(

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis._statistics import generator, permutation_p
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, BottleneckOptions
-from vlmlens_plugins.analysis.evidence.estimates import Resampled
+from vlmlens_plugins.analysis.probe.control_labels import shuffled
+from vlmlens_plugins.analysis.probe.targets import numbered
 
 Floats = npt.NDArray[np.float64]
 _FEWEST = 6
-"""Groups from which on an interval is taken for one."""
+"""Groups with which a p-value can be small."""
 
 
 def outweighed(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> list[bool | None]:
@@ -28,8 +29,8 @@ def outweighed(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> 
 
     Args:
         cases: Of one task.
-        options: The least shift.
-        seed: Of the resamples.
+        options: The least shift, and the level.
+        seed: Of exchanged labels.
     """
     found: list[bool | None] = [None] * len(cases)
     questions: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -46,19 +47,20 @@ def outweighed(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> 
 
 
 def _follows(cases: Sequence[Case], options: BottleneckOptions, seed: int) -> bool:
-    """Whether images move the answers to this question towards their own labels."""
-    shifts = np.array([_above_others(case, cases) for case in cases])
+    """Whether images move the answers to this question towards their own labels.
+
+    The mean log-probability of the label is held against that of labels which groups exchange.
+    """
+    choices = cases[0].sample.choices
+    y = np.array([choices.index(str(case.sample.label)) for case in cases], np.int64)
+    groups = numbered([case.sample.split_group for case in cases])
+    if len(np.unique(y)) < 2 or len(np.unique(groups)) < _FEWEST:
+        return False
     rng = generator(seed, "bottleneck-prior")
-    groups = [case.sample.split_group for case in cases]
-    mean = Resampled(groups, options.draws, rng).mean(shifts)
-    return mean.groups >= _FEWEST and bool(mean.low > 0)
-
-
-def _above_others(case: Case, cases: Sequence[Case]) -> float:
-    """How far the label's log-probability is above that with images of other labels, in nats."""
-    others = _others(case, cases)
-    place = case.sample.choices.index(str(case.sample.label))
-    return float(case.scores[IMAGE][place] - others[:, place].mean()) if len(others) else np.nan
+    labels = np.concatenate([y[None], shuffled(y, groups, options.draws, rng)])
+    scores = np.stack([case.scores[IMAGE] for case in cases])
+    means = scores[np.arange(len(cases)), labels].mean(1)
+    return permutation_p(float(means[0]), means[1:]) <= options.alpha
 
 
 def _moved(case: Case, cases: Sequence[Case], options: BottleneckOptions) -> bool:

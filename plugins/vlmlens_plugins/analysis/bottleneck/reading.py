@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,13 +103,14 @@ def read_questions(cases: Sequence[Case], options: BottleneckOptions, seed: int)
 
 def fact_of(sample: Sample, name: str) -> str:
     """What has to be seen: the attribute, or the label."""
-    value = sample.attributes.get(name)
-    return str(sample.label if value is None else value)
+    return str(sample.attributes[name] if is_derived(sample, name) else sample.label)
 
 
 def is_derived(sample: Sample, name: str) -> bool:
-    """Whether the answer is more than what has to be seen."""
-    return sample.attributes.get(name) is not None
+    """Whether the answer is more than what has to be seen: the sample has the attribute."""
+    value = sample.attributes.get(name)
+    empty = value is None or (isinstance(value, float) and math.isnan(value))
+    return not empty
 
 
 def _read(
@@ -172,7 +174,7 @@ def _of_stage(
         ]
     )
     names, found = _evaluated(stage, cases, target, split, labels, options, seed)
-    right = np.stack([each.held_out == labels for each in found])  # [sites, 1 + controls, n]
+    right = np.stack([each.held_out == labels for each in found])  # [probes, 1 + controls, n]
     shares = right.mean(-1)
     best = int(shares[:, 0].argmax())
     controls = shares[:, 1:].max(0)
@@ -195,16 +197,17 @@ def _evaluated(
     options: BottleneckOptions,
     seed: int,
 ) -> tuple[list[str], list[Evaluation]]:
-    """The sites of a stage, and what probes read there; those of equal width together."""
+    """A site for each probe of a stage, and what it reads; sites of equal width together."""
     by_width: dict[int, list[str]] = {}
     for site, row in cases[0].states[stage].items():
         by_width.setdefault(len(row), []).append(site)
-    kind = family(ProbeOptions(C=list(options.C)), target, seed)
     names, found = [], []
     for own in by_width.values():
         columns = [np.array([case.states[stage][site] for case in cases]) for site in own]
-        found += evaluate(columns, labels, split, kind, torch.device("cpu"))
-        names += own
+        for strength in options.C:
+            kind = family(ProbeOptions(C=[strength]), target, seed)
+            found += evaluate(columns, labels, split, kind, torch.device("cpu"))
+            names += own
     return names, found
 
 

@@ -69,15 +69,20 @@ def _headline(one: Measured) -> Finding:
 
 def _meaning(one: Measured, cause: Cause) -> str:
     """What a cause says, with the more exact part that holds for most of its errors."""
-    details = {detail: n for (own, detail), n in one.details.items() if own is cause and detail}
-    if not details:
-        return cause.meaning
-    most = max(details, key=lambda detail: details[detail])
+    counts = {detail: n for (own, detail), n in one.details.items() if own is cause}
+    most = max(counts, key=lambda detail: counts[detail])
     if cause is Cause.UNTOLD:
-        why = next((each.why_not for each in one.questions if each.why_not), "")
-        reason = f", since {why}" if why else ", since probes do not decide it"
-        return f"{most} for {details[most]} of them{reason}"
-    return f"{cause.meaning}; {_DETAILS[most]} ({details[most]} errors)"
+        return f"{most} for {counts[most]} of them, since {_why_untold(one)}"
+    if not most:
+        return cause.meaning
+    return f"{cause.meaning}; {_DETAILS[most]} ({counts[most]} of {sum(counts.values())} errors)"
+
+
+def _why_untold(one: Measured) -> str:
+    """Why probes do not tell causes apart: of the question with the most such errors."""
+    untold = {row for row, each in enumerate(one.found) if each and each.cause is Cause.UNTOLD}
+    question = max(one.questions, key=lambda each: len(untold.intersection(each.rows)))
+    return question.why_not or "probes do not decide it"
 
 
 _DETAILS = {
@@ -121,7 +126,7 @@ def _text(text: Understood, shares: Mapping[Cause, Estimate]) -> str:
         return f"{text.why_not}, {unsure}."
     numbers = (
         f"{_percent(text.text)} right with the description alone, {_percent(text.blind)} blind "
-        f"({text.samples} {text.source.value})"
+        f"({text.samples} samples: {text.source.value})"
     )
     if text.understood:
         return f"descriptions are understood: {numbers}."

@@ -95,9 +95,9 @@ CARD = Card(
         ),
     },
     metrics=_WHOLE,
-    headline="amber",
+    headline="score",
     task_metrics=OfTask(_WHOLE),
-    units={"amber": "points"},
+    units={"amber": "points", "score": "points"},
     lower_is_better=frozenset({"chair", "hal", "cog"}),
     max_new_tokens=512,
     constants=("Yes", "No"),
@@ -106,7 +106,8 @@ CARD = Card(
         "of them, and in 66.3 % of the 14,216 questions.",
         "All 975 questions of the type discriminative-relation have the answer yes, all 689 of the "
         "type relation the answer no.",
-        "CHAIR, hal and cog are 0 of a caption that names nothing: read them beside cover.",
+        "CHAIR, hal and cog of captions that name nothing are 0: read them beside cover. Who says "
+        "no to everything, captions too, has a score of 89.9.",
     ),
     faults=(
         "10 pairs of image and question occur twice.",

@@ -17,13 +17,16 @@ DIMENSIONS = ("existence", "attribute", "relation")
 KINDS = ("state", "number", "action")
 PARTS = (*DIMENSIONS, *KINDS)
 _YES_NO = ("n", "right", "no", "said_no", "right_no")
-_OF_TASK = ("chair", "cover", "hal", "cog", "accuracy", "precision", "recall", "f1")
+_OF_CAPTIONS = ("chair", "cover", "hal", "cog")
+_OF_QUESTIONS = ("accuracy", "precision", "recall", "f1")
 _CAPTIONS = ("captions", "having", *Judged._fields)
 
 
 @dataclass(frozen=True)
 class Amber:
-    """All metrics, in percent; the score is in points, 100 at best.
+    """All metrics, in percent; the score `amber` is in points, 100 at best.
+
+    `score` is `amber` where there are captions and questions, else the half that there is.
 
     Captions: CHAIR = unsupported nouns / counted nouns, cover = truths that are named / truths,
     hal = captions with an unsupported noun / captions, cog = listed hallucinations that are named /
@@ -55,7 +58,8 @@ class Amber:
         """See `Metrics.scores`."""
         captions = sums["captions"]
         chair = self._share(sums["wrong"], sums["kept"], captions)
-        found = {
+        chair = np.where((np.asarray(captions) > 0) & np.isnan(chair), 0.0, chair)
+        found: dict[str, Floats] = {
             "chair": chair,
             "cover": self._share(sums["covered"], sums["truths"], captions),
             "hal": self._hal(sums),
@@ -69,7 +73,7 @@ class Amber:
             found |= {f"{part}_{name}": scores[name] for name in ("accuracy", "f1")}
         found["mean_accuracy"] = _mean([found[f"{part}_accuracy"] for part in DIMENSIONS])
         found["amber"] = (100 - chair + whole["f1"]) / 2
-        return found
+        return {"score": _score(found), **found}
 
     def _question(
         self, found: Mapping[str, Floats], i: int, sample: Sample, answer: Answer
@@ -112,6 +116,12 @@ class Amber:
         return np.round(100 * 2 * p * r / (p + r + below), 1)
 
 
+def _score(found: Mapping[str, Floats]) -> Floats:
+    """AMBER's score; where there are captions alone, or questions alone, their half of it."""
+    half = np.where(np.isnan(found["f1"]), 100 - found["chair"], found["f1"])
+    return np.where(np.isnan(found["amber"]), half, found["amber"])
+
+
 def _names() -> list[str]:
     parts = ("", *(f"{part}_" for part in PARTS))
     return [*_CAPTIONS, *(part + name for part in parts for name in _YES_NO)]
@@ -144,5 +154,5 @@ class OfTask:
     def scores(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
         """See `Metrics.scores`."""
         found = self.whole.scores(sums)
-        half = np.where(np.asarray(sums["captions"]) > 0, 100 - found["chair"], found["f1"])
-        return {"score": half, **{name: found[name] for name in _OF_TASK}}
+        names = _OF_CAPTIONS if np.any(np.asarray(sums["captions"]) > 0) else _OF_QUESTIONS
+        return {name: found[name] for name in ("score", *names)}

@@ -84,7 +84,7 @@ CARD = Card(
     shortcuts=(
         "Who says less hallucinates less: an empty caption has a CHAIR_s of 0. Read CHAIR beside "
         "recall and length.",
-        "People are in almost half of COCO's pictures: who always names a person is often right.",
+        "People are in about half of COCO's pictures: who always names a person is often right.",
     ),
     faults=(
         "The images are drawn anew by every paper (500 of val2014 as a rule), and prompt and most "

@@ -123,6 +123,10 @@ def _notes(kept: Sequence[tuple[str, Asked]], tables: ChartTables | None) -> tup
         return ()
     charts = {each.chart for _, each in kept if each.chart}
     without = sum(not tables.of(chart) for chart in charts)
-    if without:
-        return (f"{TITLE}: {without} of {len(charts)} charts have no table",)
-    return ()
+    told = [f"{TITLE}: {without} of {len(charts)} charts have no table"] if without else []
+    if tables.unclear:
+        told.append(
+            f"{TITLE}: tables that are not all UTF-8: {len(tables.unclear)} (such as "
+            f"{min(tables.unclear)}); letters that cannot be read are shown as \ufffd"
+        )
+    return tuple(told)

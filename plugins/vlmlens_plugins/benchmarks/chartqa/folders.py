@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vlmlens.errors import DataError, ManifestError, did_you_mean
+from vlmlens.errors import DataError, did_you_mean
 from vlmlens_plugins.benchmarks.chartqa.asked import PARTS, Asked
 from vlmlens_plugins.benchmarks.forms import missing, text_in
 from vlmlens_plugins.benchmarks.sources import Source, file_source
@@ -91,12 +91,13 @@ class ChartTables:
         self._folder = folder
         self._inside = InFolder(folder)
         self._known: dict[str, str] = {}
+        self.unclear: set[str] = set()
+        """Names of tables that are not UTF-8 text: what cannot be read is shown as U+FFFD."""
 
     def of(self, chart: str) -> str:
         """The table of a chart; "" where there is none.
 
         Raises:
-            ManifestError: It is no text.
             DataError: The file lies elsewhere.
         """
         name = Path(chart).stem
@@ -108,12 +109,10 @@ class ChartTables:
         if not path.is_file():
             return ""
         self._inside.check(path, where=str(path), given=path.name)
-        try:
-            return path.read_text(encoding="utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise ManifestError(
-                f"{path}: not UTF-8 text.", subject=str(path), hint="Save it as UTF-8."
-            ) from error
+        text = path.read_text(encoding="utf-8-sig", errors="replace").strip()
+        if "\ufffd" in text:
+            self.unclear.add(path.name)
+        return text
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -69,9 +69,8 @@ class HallusionBench(Benchmark):
                 subject=self.source,
                 hint="Choose another part or split: all, image, non_image.",
             )
-        blank = sum(each.image is None for each in asked)
         samples = self._samples(source, asked)
-        return Found(samples, form, _edition(asked), source.digest, _notes(blank, len(asked)))
+        return Found(samples, form, _edition(asked), source.digest, tuple(_notes(asked)))
 
     def _wanted(self, asked: Asked) -> bool:
         return self.options.part in ("all", "non_image" if asked.image is None else "image")
@@ -140,10 +139,12 @@ def _edition(asked: Sequence[Asked]) -> str:
     )
 
 
-def _notes(blank: int, total: int) -> tuple[str, ...]:
-    if 0 < blank < total:
-        return (
-            f"{blank} of {total} questions have no figure: take them along with --set "
-            "text_only=true, or leave them out with --set options.dataset.part=image",
+def _notes(asked: Sequence[Asked]) -> Iterator[str]:
+    blank = sum(each.image is None for each in asked)
+    if 0 < blank < len(asked):
+        yield (
+            f"{blank} of {len(asked)} questions have no figure: take them along with --set "
+            "text_only=true, or leave them out with --set options.dataset.part=image"
         )
-    return ()
+    if not all(each.seen for each in asked):
+        yield f"{TITLE}: the ids do not say which figures are edited: easy and hard are unknown"

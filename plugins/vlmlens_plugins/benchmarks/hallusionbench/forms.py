@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from vlmlens_plugins.benchmarks.forms import HeldImages, missing, text_in, wrong_form
@@ -63,16 +63,11 @@ def form_of(source: Source, given: str) -> tuple[str, Iterator[Asked]]:
     """
     if source.has(*_OFFICIAL):
         form = "hub columns" if "image" in source.columns else "official file"
-        return form, _read(source, _official)
+        return form, (_official(row, source) for row in source.rows)
     if source.has(*_TSV):
-        held = HeldImages(source)
-        return "VLMEvalKit table", _read(source, lambda row, known: _of_table(row, known, held))
+        held, tells = HeldImages(source), _tells_edits(source)
+        return "VLMEvalKit table", (_of_table(row, source, held, tells) for row in source.rows)
     raise wrong_form(TITLE, given, source.columns, FORMS)
-
-
-def _read(source: Source, made: Callable[[Row, Source], Asked]) -> Iterator[Asked]:
-    for row in source.rows:
-        yield made(row, source)
 
 
 def _official(row: Row, source: Source) -> Asked:
@@ -101,17 +96,32 @@ def _official(row: Row, source: Source) -> Asked:
     )
 
 
-def _of_table(row: Row, source: Source, held: HeldImages) -> Asked:
+def _tells_edits(source: Source) -> bool:
+    """Whether the third part of every index can be `visual_input`.
+
+    It can if it says original (1) for figure 0 and edited (2) for others, and for figures from 2 on
+    in VS; figure 1 of VS may be either.
+    """
+    parts = [str(row.cells.get("index")).split("_") for row in source.rows]
+    return all(len(each) >= _PARTS and _may_tell(each[0], each[2], each[4]) for each in parts)
+
+
+def _may_tell(category: str, seen: str, figure: str) -> bool:
+    if category == "VD":
+        return seen == ("1" if figure == "0" else "2")
+    return seen in ("1", "2") if figure == "1" else seen == "2"
+
+
+def _of_table(row: Row, source: Source, held: HeldImages, tells: bool) -> Asked:
     parts = text_in(row, "index", source).split("_")
     if len(parts) < _PARTS:
         raise missing(row, "index", "six parts between _, of which the last are ids", source)
     category = text_in(row, "category", source)
     second = text_in(row, "l2-category", source)
-    known = parts[0] == category and parts[2] in ("1", "2")
     return Asked(
         category=category,
         subcategory=second.removeprefix(f"{category}_"),
-        seen=_SEEN[parts[2]] if known else "",
+        seen=_SEEN[parts[2]] if tells else "",
         set=parts[3],
         figure=parts[4],
         number=parts[5],

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import DataError
 from vlmlens.samples import Attribute, Sample
 from vlmlens_plugins.benchmarks.forms import missing, text_in, wrong_form
 from vlmlens_plugins.benchmarks.mmmu.asked import ANSWERS, DISCIPLINE, NUMBERS, OPTIONS, listed
-from vlmlens_plugins.benchmarks.mmmu.hub import FORMS, TITLE, Subject, all_rows
+from vlmlens_plugins.benchmarks.mmmu.hub import FORMS, TITLE, Subject
 from vlmlens_plugins.benchmarks.mmmu.metrics import SUBJECT
 from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINE_OF, subject_named, subject_of_id
 from vlmlens_plugins.benchmarks.sources import ImageRoot, Source
 from vlmlens_plugins.data import _cells
 from vlmlens_plugins.data._embedded import Stored
+from vlmlens_plugins.data._hf_loading import split_source
 from vlmlens_plugins.data._table_files import Row
 
 HUB, VLMEVALKIT = FORMS
@@ -83,13 +85,13 @@ def samples_of(
     Raises:
         DataError: A cell is malformed, or the official file has no answer for a question.
     """
-    pictures: dict[int, Pictures] = {}
-    for name, source, row in all_rows(subjects):
-        kit = not source.has(*_HUB_COLUMNS)
-        if id(source) not in pictures:
-            pictures[id(source)] = _kit_pictures(source, root) if kit else _hub_pictures(root)
-        read = _kit if kit else _hub
-        yield _sample(read(row, source, name), pictures[id(source)](row), row, source, official)
+    for subject in subjects:
+        source = subject.rows
+        kit = form_of(source) == VLMEVALKIT
+        pictures = _kit_pictures(source, root) if kit else _hub_pictures(root)
+        for row in source.rows:
+            asked = _kit(row, source) if kit else _hub(row, source, subject.name)
+            yield _sample(asked, pictures(row), row, source, official)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +109,14 @@ class _Asked:
 def _sample(
     asked: _Asked, images: Mapping[int, str], row: Row, source: Source, official: Official | None
 ) -> Sample:
-    if len(asked.options) > len(string.ascii_uppercase):
-        raise missing(row, "options", "at most 26 options", source)
     letters = tuple(string.ascii_uppercase[: len(asked.options)])
-    where = f"{source.name}, {row.place}"
-    answers = asked.answers if official is None else official.of(asked.id, where)
+    answers = asked.answers
+    if official is not None:
+        answers = official.of(asked.id, f"{source.name}, {row.place}")
+    if len(letters) < len(asked.options):
+        raise missing(row, "options", "at most 26 options", source)
     if letters and answers and answers[0] not in letters:
         raise missing(row, "answer", f"one of the letters {', '.join(letters)}", source)
-    several = {ANSWERS: listed(answers)} if len(answers) > 1 and not letters else {}
-    plain = tuple(images) == tuple(range(1, len(images) + 1))
-    known: dict[str, Attribute] = {
-        SUBJECT: asked.subject,
-        DISCIPLINE: DISCIPLINE_OF.get(asked.subject),
-        "question_type": "multiple-choice" if letters else "open",
-        **({OPTIONS: listed(asked.options)} if letters else {}),
-        **({} if plain else {NUMBERS: listed(list(images))}),
-        **several,
-        **{name: value for name, value in asked.known.items() if value not in (None, "")},
-    }
     return Sample(
         asked.id,
         asked.question,
@@ -132,8 +124,27 @@ def _sample(
         label=answers[0] if answers else None,
         choices=letters,
         task=asked.subject or None,
-        attributes=known,
+        attributes=_attributes(asked, list(images), answers),
     )
+
+
+def _attributes(
+    asked: _Asked, numbers: Sequence[int], answers: Sequence[str]
+) -> dict[str, Attribute]:
+    """What the sample carries beside its question; numbers of images where one is left out."""
+    known: dict[str, Attribute] = {
+        SUBJECT: asked.subject,
+        DISCIPLINE: DISCIPLINE_OF.get(asked.subject),
+        "question_type": "multiple-choice" if asked.options else "open",
+    }
+    if asked.options:
+        known[OPTIONS] = listed(asked.options)
+    elif len(answers) > 1:
+        known[ANSWERS] = listed(answers)
+    if list(numbers) != list(range(1, len(numbers) + 1)):
+        known[NUMBERS] = listed(numbers)
+    told = {name: value for name, value in asked.known.items() if value not in (None, "")}
+    return known | told
 
 
 def _hub(row: Row, source: Source, subject: str) -> _Asked:
@@ -160,8 +171,7 @@ def _hub(row: Row, source: Source, subject: str) -> _Asked:
     )
 
 
-def _kit(row: Row, source: Source, subject: str) -> _Asked:
-    del subject
+def _kit(row: Row, source: Source) -> _Asked:
     cells = row.cells
     texts = [cells.get(letter) for letter in string.ascii_uppercase if letter in source.columns]
     while texts and texts[-1] in (None, ""):
@@ -256,5 +266,5 @@ def _own_images(row: Row, source: Source) -> Sequence[Any]:
 
 def default_root(source: str) -> Path:
     """The folder that names of images start from."""
-    path = Path(source).expanduser()
+    path = expanded(split_source(source)[0])
     return path if path.is_dir() else path.parent if path.is_file() else Path()

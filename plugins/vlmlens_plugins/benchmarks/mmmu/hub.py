@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from vlmlens._files import expanded
@@ -11,7 +12,6 @@ from vlmlens_plugins.benchmarks.forms import entries, is_hub_folder, wrong_form
 from vlmlens_plugins.benchmarks.mmmu.subjects import SUBJECTS
 from vlmlens_plugins.benchmarks.sources import Source, is_hub_name, source_of
 from vlmlens_plugins.data._hf_loading import split_source
-from vlmlens_plugins.data._table_files import Row
 
 FORMS = {
     "hub columns": "id, question, options, answer, question_type, image_1, ...",
@@ -68,20 +68,18 @@ def _names(place: str, revision: str | None, source: str) -> list[str]:
     try:
         from datasets import get_dataset_config_names
     except ImportError:
-        return []
+        return []  # `source_of` says what is missing
+    from vlmlens.hf.network import hub_or_cache
+
+    trouble = ""
     try:
-        names = get_dataset_config_names(place, revision=revision)
+        with nullcontext("") if expanded(place).exists() else hub_or_cache() as trouble:
+            names = get_dataset_config_names(place, revision=revision)
     except Exception as error:  # the package raises whatever its readers raise
+        complaint = trouble or (str(error) or type(error).__name__).strip().splitlines()[0]
         raise DataNotFound(
-            f"The dataset {source!r} cannot be loaded ({str(error).strip().splitlines()[0]}).",
+            f"The dataset {source!r} cannot be loaded ({complaint.rstrip('.')}).",
             subject=source,
             hint="Check the name. Without a network, give a folder or a file.",
         ) from error
     return [name for name in names if name in SUBJECTS]
-
-
-def all_rows(subjects: Sequence[Subject]) -> Iterator[tuple[str, Source, Row]]:
-    """Each row with the subject of its configuration."""
-    for subject in subjects:
-        for row in subject.rows.rows:
-            yield subject.name, subject.rows, row

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 _BEFORE = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _SIGNS = frozenset(":,.!?;'")
 _THOUSANDS = re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b")
-_POWERS = re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+")
-_PLAIN = re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])")
+_POWERS = re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+")
+_PLAIN = re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])")
+"""Upstream's numbers; a run of digits is tried from its first one only, which gives the same."""
 
 Value = str | float
 
@@ -33,7 +34,7 @@ def open_credit(text: str, right: Sequence[str]) -> float:
 def said_in(text: str) -> list[Value]:
     """What a text says, as texts and numbers, without repetition."""
     parts = list(_key_parts(text))
-    numbers = [number for part in parts for number in _numbers(part)]
+    numbers = [number for part in parts for number in numbers_in(part)]
     return list(dict.fromkeys(value for each in (*parts, *numbers) for value in values_of(each)))
 
 
@@ -69,5 +70,6 @@ def _key_parts(text: str) -> Iterator[str]:
         yield whole
 
 
-def _numbers(text: str) -> list[str]:
+def numbers_in(text: str) -> list[str]:
+    """The numbers in a text as they are written: with thousands, with powers, then plain ones."""
     return [each for pattern in (_THOUSANDS, _POWERS, _PLAIN) for each in pattern.findall(text)]

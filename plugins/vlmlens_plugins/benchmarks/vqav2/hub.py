@@ -91,5 +91,5 @@ class HubQuestions:
 
 def folder_of(source: str) -> Path:
     """The folder that names of images start from."""
-    path = Path(split_source(source)[0]).expanduser()
+    path = expanded(split_source(source)[0])
     return path if path.is_dir() else path.parent if path.is_file() else Path()

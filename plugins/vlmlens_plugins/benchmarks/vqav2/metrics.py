@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,9 +23,11 @@ class VqaMetrics:
 
     `pairs` is the mean of the lower credit of the two questions of a complementary pair: answers
     that are the same for both pictures gain little. It is not part of the official evaluation.
-    Half of a pair is counted at each of its questions, since the two belong to different images;
-    an interval over images is therefore approximate.
+    Half of a pair is counted at each of its questions, which belong to different images: so `pairs`
+    has no interval.
     """
+
+    spans: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     def counts(self, samples: Sequence[Sample], answers: Sequence[Answer]) -> dict[str, Floats]:
         """See `Metrics.counts`."""

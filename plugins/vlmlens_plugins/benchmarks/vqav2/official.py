@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmlens._files import expanded
 from vlmlens.errors import DataError, DataNotFound, ManifestError
 from vlmlens_plugins.benchmarks.forms import entries, is_hub_folder, wrong_form
 from vlmlens_plugins.benchmarks.json_items import first_key, json_items, json_values
@@ -87,7 +88,7 @@ def files_of(source: str, annotations: str | None, pairs: str | None) -> Files |
     Raises:
         DataError: A folder holds several files of questions, or the file is one of annotations.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         path = _only_questions(path, source) or path
     if not path.is_file() or path.suffix.lower() != ".json":
@@ -100,7 +101,7 @@ def files_of(source: str, annotations: str | None, pairs: str | None) -> Files |
             hint="Give the file of questions; annotations are found beside it, or named with "
             "--set options.dataset.annotations=FILE.",
         )
-    if key is None and Path(source).expanduser().is_dir():
+    if key is None and expanded(source).is_dir():
         raise wrong_form(TITLE, str(path), ["neither questions nor annotations"], FORMS)
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""Clips: the frames of a sample's video, as transformers' video processors take them."""
+"""Frames of a sample's video, as transformers' video processors take them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vlmlens.samples import Sample
 from vlmlens.videos import FrameRule, Video
 
 
-class Clip(list[Any]):
+class Frames(list[Any]):
     """The opened frames of a sample's video, in order.
 
-    Where a family takes videos, a clip stands in the place of a sample's list of images.
+    Where a family takes videos, this stands in the place of a sample's list of images.
 
     Args:
         frames: The frames; None for each where only the place of the video matters.
@@ -30,8 +30,8 @@ class Clip(list[Any]):
         self.video = video
 
     @classmethod
-    def of(cls, sample: Sample, frames: Sequence[Any]) -> Clip:
-        """The clip of a sample.
+    def of(cls, sample: Sample, frames: Sequence[Any]) -> Frames:
+        """The frames of a sample.
 
         Raises:
             DataError: The frames differ in size, or it has no video.
@@ -67,17 +67,21 @@ class Clip(list[Any]):
 
 def parts(images: Sequence[Any]) -> list[dict[str, Any]]:
     """A message's parts for its images, or for its video."""
-    if isinstance(images, Clip):
+    if isinstance(images, Frames):
         return [{"type": "video", "video": None if None in images else images.pixels()}]
     return [{"type": "image", "image": image} for image in images]
 
 
-def clip_settings(groups: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Arguments of transformers' processors for the clips among samples' images."""
-    clips = [group for group in groups if isinstance(group, Clip)]
-    if not clips:
+def video_settings(groups: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Arguments of transformers' processors for the videos among samples' images."""
+    videos = [group for group in groups if isinstance(group, Frames)]
+    if not videos:
         return {}
-    return {"video_metadata": [clip.metadata() for clip in clips], "do_sample_frames": False}
+    return {
+        "video_metadata": [video.metadata() for video in videos],
+        "do_sample_frames": False,
+        "input_data_format": "channels_last",
+    }
 
 
 def check_one_kind(samples: Sequence[Sample], groups: Sequence[Sequence[Any]]) -> None:
@@ -86,10 +90,10 @@ def check_one_kind(samples: Sequence[Sample], groups: Sequence[Sequence[Any]]) -
     Raises:
         DataError: It has.
     """
-    clips = [isinstance(group, Clip) for group in groups]
-    pictures = [bool(group) and not clip for group, clip in zip(groups, clips, strict=True)]
-    if any(clips) and any(pictures):
-        one, other = samples[clips.index(True)].id, samples[pictures.index(True)].id
+    videos = [isinstance(group, Frames) for group in groups]
+    pictures = [bool(group) and not one for group, one in zip(groups, videos, strict=True)]
+    if any(videos) and any(pictures):
+        one, other = samples[videos.index(True)].id, samples[pictures.index(True)].id
         raise DataError(
             f"The sample {one!r} has a video and {other!r} has images: they cannot be in one "
             "batch.",
