@@ -246,12 +246,16 @@ class ReadoutError(VlmlensError):
 
 
 def nearest(name: str, names: Iterable[str], *, n: int = 5) -> list[str]:
-    """The names that look most like `name`, best first.
+    """The names that look most like `name`, best first; capitals do not count.
 
     >>> nearest("llm.blok.3", ["llm.block.3", "vision.block.3", "projector"], n=1)
     ['llm.block.3']
     """
-    return difflib.get_close_matches(name, list(names), n=n, cutoff=0.4)
+    by_lower: dict[str, list[str]] = {}
+    for each in names:
+        by_lower.setdefault(each.lower(), []).append(each)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=n, cutoff=0.4)
+    return [each for lower in close for each in by_lower[lower]][:n]
 
 
 def did_you_mean(name: str, names: Iterable[str], *, n: int = 3) -> str:

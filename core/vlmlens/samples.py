@@ -238,7 +238,8 @@ def check_ids(ids: Sequence[str]) -> None:
     if len(set(ids)) < len(ids):
         twice = [name for name, n in Counter(ids).items() if n > 1]
         raise DuplicateSample(
-            f"{len(twice)} sample ids occur more than once, for example {twice[0]!r}.",
+            f"{count(len(twice), 'sample id')} "
+            f"{'occurs' if len(twice) == 1 else 'occur'} more than once, for example {twice[0]!r}.",
             subject=twice[0],
             hint="Give every row an id of its own, or leave the id column out.",
         )

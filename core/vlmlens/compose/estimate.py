@@ -115,14 +115,22 @@ def _existing(path: Path) -> Path:
 
 
 def check_fits(estimate: Estimate) -> None:
-    """Raise `StoreFull` if the columns do not fit on the disk."""
-    if not estimate.fits:
+    """Raise `StoreFull` if the columns, or the run's other files, do not fit on the disk."""
+    if estimate.fits:
+        return
+    free, reserve = size(estimate.free_bytes), size(_RESERVE)
+    if not estimate.columns:
         raise StoreFull(
-            f"The columns take {size(estimate.bytes)}, and {size(estimate.free_bytes)} are free, "
-            f"of which {size(_RESERVE)} are kept for other files.",
+            f"The disk of the run has {free} free; {reserve} are kept for its files.",
             subject="out",
-            hint="Choose fewer sites, a pooling selector (image.mean), or another disk (--out).",
+            hint="Make room, or choose another disk (--out).",
         )
+    raise StoreFull(
+        f"The columns take {size(estimate.bytes)}, and {free} are free, of which {reserve} are "
+        "kept for other files.",
+        subject="out",
+        hint="Choose fewer sites, a pooling selector (image.mean), or another disk (--out).",
+    )
 
 
 @dataclass(frozen=True, slots=True)

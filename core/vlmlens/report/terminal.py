@@ -49,8 +49,7 @@ def print_summary(
     for result in others:
         _print_lines(result, console, max(rows // len(others), 1))
     _print_notable(overview.findings, console)
-    for result in results:
-        _print_warnings(result, console)
+    _print_warnings([warning for result in results for warning in result.warnings], console)
 
 
 def print_findings(results: Sequence[Result], console: Console) -> None:
@@ -121,8 +120,9 @@ def _print_notable(findings: Sequence[Finding], console: Console) -> None:
         console.print(_text(f"… and {len(findings) - _NOTABLE} more", "dim"))
 
 
-def _print_warnings(result: Result, console: Console) -> None:
-    for warning in result.warnings:
+def _print_warnings(warnings: Sequence[str], console: Console) -> None:
+    """Print each warning once: results with other options may warn of the same."""
+    for warning in dict.fromkeys(warnings):
         console.print(_text(f"! {clean(warning)}", "yellow"))
 
 
@@ -133,7 +133,7 @@ def _print_findings(result: Result, console: Console) -> None:
     if result.findings:
         longest = max(len(finding.verdict) for finding in result.findings)
         console.print(_findings_grid(result.findings, longest + 2))
-    _print_warnings(result, console)
+    _print_warnings(result.warnings, console)
 
 
 def _findings_grid(found: Sequence[Finding], chip: int) -> object:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from vlmlens._files import FILE_MODULE
 from vlmlens.abc import Dataset, Options
-from vlmlens.errors import DataNotFound, SpecError, did_you_mean
+from vlmlens.errors import DataNotFound, DuplicateSample, SpecError, did_you_mean
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.sample_table import SampleTable
@@ -131,7 +131,7 @@ class Benchmark(Dataset):
                 subject=self.source,
                 hint="Choose another file or split.",
             )
-        check_ids(samples.ids)
+        _check_ids(samples.ids, self.source)
         own = [f"--prompt replaces the questions of {self.card.title}"] if prompts else []
         own += [] if answers is None else [answers.note]
         own += _without_files(samples[0]) if self.options.images is None else []
@@ -197,6 +197,18 @@ def _card_of_plugin(plugin: str) -> Card:
         subject=plugin,
         hint="Name a benchmark: a subclass of vlmlens_plugins.benchmarks.Benchmark.",
     )
+
+
+def _check_ids(ids: Sequence[str], source: str) -> None:
+    try:
+        check_ids(ids)
+    except DuplicateSample as error:
+        raise DuplicateSample(
+            f"{source!r}: {error.message}",
+            subject=error.subject,
+            hint="A question may be there twice, or several copies be in one file: take the file "
+            "as the set's authors publish it. Answers are joined by these ids.",
+        ) from error
 
 
 def _without_files(first: Sample) -> Iterator[str]:

@@ -187,9 +187,9 @@ class Card:
         raise SpecError(
             f"{self.title} has no prompt style {style!r}.",
             subject=style,
-            hint=did_you_mean(style, self.prompts)
+            hint=("" if " " in style else did_you_mean(style, self.prompts))
             or f"There are {', '.join(self.prompts)} and none. A suffix of your own begins with a "
-            "space or a new line.",
+            """space, in quotes of its own: --set 'options.dataset.prompt=" Yes or no?"'.""",
         )
 
     def rule(self, name: str) -> Rule:

@@ -104,7 +104,7 @@ class ImageRoot:
     """
 
     def __init__(self, folder: str | None, default: Path, *, allow_outside: bool = False) -> None:
-        self.folder = existing(folder) if folder else default
+        self.folder = _existing_folder(folder) if folder else default
         self._inside = None if allow_outside else InFolder(self.folder)
 
     def path(self, cell: Any, where: str) -> str:
@@ -125,6 +125,17 @@ class ImageRoot:
         if self._inside is not None:
             self._inside.check(path, where=where, given=cell)
         return str(path)
+
+
+def _existing_folder(folder: str) -> Path:
+    path = existing(folder)
+    if path.is_dir():
+        return path
+    raise DataNotFound(
+        f"images={folder!r} is no folder.",
+        subject=folder,
+        hint="Name the folder that the images are in (an archive must be unpacked).",
+    )
 
 
 def hub_rows(table: Any) -> Iterator[Row]:

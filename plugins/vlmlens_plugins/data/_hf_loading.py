@@ -71,7 +71,9 @@ def load(
         raise DataNotFound(
             f"The dataset {source!r} cannot be loaded ({complaint.rstrip('.')}).",
             subject=source,
-            hint="Check the name; a gated one needs `hf auth login`. Without a network, only what "
+            hint="Give a folder with the data files, or one of them."
+            if place.exists()
+            else "Check the name; a gated one needs `hf auth login`. Without a network, only what "
             "was loaded before or lies on disk is found.",
         ) from error
 

@@ -242,6 +242,7 @@ def _of_chart(chart: Chart, image: str, question: ChartQuestion, number: int | N
     }
     if number is None:
         known |= {"region": question.region, "benchmark": "chartqa"}
+        known |= {"edition": "drawn bar charts of the demo", "prompt_style": "none"}
         known |= {"fact": question.fact} if question.fact else {}
     return Sample(
         id=f"{chart.id}/{question.task}" if number is None else f"{chart.id}#{number}",

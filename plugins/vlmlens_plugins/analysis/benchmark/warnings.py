@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from vlmlens_plugins.analysis.benchmark.report import Scored
@@ -19,6 +20,7 @@ def warnings(found: Scored) -> list[str]:
     return [
         *_subset(found),
         *_same_answers(found),
+        *_undefined(found),
         *_unparsed(found),
         *_guessing(found),
         *_few(found),
@@ -48,7 +50,12 @@ def _same_answers(found: Scored) -> Iterator[str]:
         return
     said = {answer.said for answer in found.whole.answers} - {None}
     if len(said) == 1 and len(found.whole.unparsed) < len(texts):
-        yield f"{title}: every answer that can be read is {quoted(str(next(iter(said))), 80)}."
+        only = str(next(iter(said)))
+        yield (
+            f"{title}: every answer that can be read is {quoted(only, 80)}."
+            if only
+            else f"{title}: the parser finds nothing that counts in any of the answers."
+        )
         return
     constant = [
         score.task
@@ -57,6 +64,15 @@ def _same_answers(found: Scored) -> Iterator[str]:
     ]
     if constant:
         yield f"{title}: one and the same answer to every question of {_listed(constant)}."
+
+
+def _undefined(found: Scored) -> Iterator[str]:
+    if not math.isfinite(found.whole.best.value):
+        yield (
+            f"{found.card.title}: {found.whole.headline} is not defined for these "
+            f"{len(found.whole.samples):,} questions and answers. See the other metrics "
+            "(the table benchmark-scores), or take the whole set."
+        )
 
 
 def _unparsed(found: Scored) -> Iterator[str]:

@@ -115,7 +115,7 @@ def _may_tell(category: str, seen: str, figure: str) -> bool:
 def _of_table(row: Row, source: Source, held: HeldImages, tells: bool) -> Asked:
     parts = text_in(row, "index", source).split("_")
     if len(parts) < _PARTS:
-        raise missing(row, "index", "six parts between _, of which the last are ids", source)
+        raise missing(row, "index", "VD_illusion_1_0_0_0 or alike (six parts between _)", source)
     category = text_in(row, "category", source)
     second = text_in(row, "l2-category", source)
     return Asked(

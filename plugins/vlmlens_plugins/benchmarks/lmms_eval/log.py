@@ -61,6 +61,10 @@ def log_files(source: str) -> list[Path]:
         DataNotFound: There is none.
         DataError: Two of them are of the same task.
     """
+    if not source.strip():
+        raise DataNotFound(
+            "lmms-eval needs a source.", subject="lmms-eval", hint="--data lmms-eval:PATH"
+        )
     path = existing(source)
     if path.is_file():
         if not is_table(path) or kind_of(path) not in (".jsonl", ".json"):
