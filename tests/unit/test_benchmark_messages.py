@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests._answered import CARD, answered, questions, score
+from tests._answered import CARD, answered, questions, row, score
 
 from vlmlens.compose.estimate import Estimate, check_fits
-from vlmlens.errors import DataNotFound, DuplicateSample, SpecError, StoreFull, did_you_mean
+from vlmlens.errors import (
+    DataNotFound,
+    DuplicateSample,
+    MissingAnnotation,
+    SpecError,
+    StoreFull,
+    did_you_mean,
+)
 from vlmlens.report.terminal import print_summary
 from vlmlens.results import Result
+from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import Rule
 from vlmlens_plugins.benchmarks.counting import MeanCredit
 from vlmlens_plugins.benchmarks.lmms_eval.log import log_files
@@ -78,10 +87,25 @@ def test_answers_in_which_nothing_counts_are_not_said_to_be_all_the_same_word() 
 def test_a_headline_that_is_not_defined_is_warned_of() -> None:
     samples = questions(answered(["no"] * 20, ["No", "no."] * 10))
     found = score(samples).warnings
-    assert any("f1 is not defined for these 20 questions" in each for each in found)
+    assert any("f1 is not defined for these questions" in each for each in found)
     card = replace(CARD, metrics=MeanCredit(), headline="accuracy")
     known = score(questions(answered(["no"] * 20, ["No", "no."] * 10), card)).warnings
     assert not any("not defined" in each for each in known)
+
+
+def test_questions_without_an_answer_of_people_are_not_scored_as_wrong() -> None:
+    def vqa(label: str | None, answers: str) -> Sample:
+        about = {"benchmark": "vqav2", "answer": "yes", "answers": answers}
+        return Sample(f"{label}", "Is it?", label=label, attributes=about)
+
+    known, unknown = vqa("yes", json.dumps(["yes"] * 10)), vqa(None, "[]")
+    found = score([known, unknown])
+    assert row(found.table("benchmark-scores"), metric="accuracy")["value"] == 100
+    with pytest.raises(MissingAnnotation, match="no question has its right answer"):
+        score([unknown])
+    about = {"benchmark": "chair", "objects": '["dog"]', "answer": "A dog."}
+    caption = score([Sample("1", "Describe it.", attributes=about)])
+    assert row(caption.table("benchmark-scores"), metric="chair_i")["value"] == 0
 
 
 def test_a_disk_without_room_is_not_blamed_on_columns_that_there_are_not() -> None:

@@ -246,7 +246,7 @@ def test_a_part_of_the_set_and_few_groups_are_warned_of() -> None:
     samples = questions(answered(["yes", "no"] * 10, ["yes", "no"] * 10))
     subset, few = score(samples[:8]).warnings
     assert subset == "Small set: this is the score of 8 of its 20 questions, not of the set."
-    assert few.startswith("Small set: the 8 questions are in 8 groups, too few")
+    assert few.startswith("Small set: 8 questions in 8 groups: too few")
     assert not score(samples).warnings
     own = questions([replace(s, images=()) for s in samples], prompts=["Is it?"])
     assert "--prompt replaces its questions" in score(own).warnings[0]
@@ -255,7 +255,7 @@ def test_a_part_of_the_set_and_few_groups_are_warned_of() -> None:
 def test_one_sample_claims_nothing() -> None:
     result = score(questions(answered(["yes"], ["yes"])))
     assert result.findings[0].verdict is Verdict.INCONCLUSIVE
-    assert "1 group, too few" in result.warnings[-1]
+    assert "1 group: too few" in result.warnings[-1]
 
 
 # ---------------------------------------------------------------------- what is missing

@@ -318,7 +318,7 @@ def test_two_editions_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_repeated_id_and_an_empty_choice_are_refused(official: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="occurs more than once.*as the set.s authors publish it"):
+    with pytest.raises(DataError, match=r"occurs more than once.*authors publish it"):
         read(lines(tmp_path / "coco_pope_random.json", [GOOD, GOOD]))
     with pytest.raises(DataNotFound, match="has no questions"):
         read(official / "coco_pope_random.json", split="popular")

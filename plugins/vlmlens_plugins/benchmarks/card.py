@@ -149,6 +149,7 @@ class Card:
         faults: Known faults of the set and of what scores it, in sentences.
         references: Published figures.
         free: Whether answers are free text, so that no choices can be compared.
+        truth: The attribute that says what is right, where samples have no labels; "": they have.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Card:
     faults: tuple[str, ...] = ()
     references: tuple[Reference, ...] = ()
     free: bool = False
+    truth: str = ""
 
     def prompt(self, style: str) -> Prompt:
         """The prompt of a style: one of the card's, "none", or text that begins with a blank.

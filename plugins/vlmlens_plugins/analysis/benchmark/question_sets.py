@@ -103,7 +103,7 @@ class QuestionSet:
                 subject=title,
                 hint="Let the model write: --set analysis.benchmark.answers=write.",
             )
-        if not self.card.free and all(sample.label is None for sample in samples):
+        if not self.card.truth and all(sample.label is None for sample in samples):
             raise MissingAnnotation(
                 f"{title}: no question has its right answer, so none can be scored.",
                 subject=title,

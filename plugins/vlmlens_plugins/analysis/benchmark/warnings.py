@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from vlmlens._display import count
 from vlmlens_plugins.analysis.benchmark.report import Scored
 from vlmlens_plugins.analysis.benchmark.scores import Score
 from vlmlens_plugins.analysis.benchmark.words import beside, number, quoted
@@ -69,9 +70,8 @@ def _same_answers(found: Scored) -> Iterator[str]:
 def _undefined(found: Scored) -> Iterator[str]:
     if not math.isfinite(found.whole.best.value):
         yield (
-            f"{found.card.title}: {found.whole.headline} is not defined for these "
-            f"{len(found.whole.samples):,} questions and answers. See the other metrics "
-            "(the table benchmark-scores), or take the whole set."
+            f"{found.card.title}: {found.whole.headline} is not defined for these questions and "
+            "answers. See the other metrics (the table benchmark-scores), or take the whole set."
         )
 
 
@@ -118,8 +118,8 @@ def _few(found: Scored) -> Iterator[str]:
     groups = found.whole.groups
     if groups < _FEW_GROUPS:
         yield (
-            f"{found.card.title}: the {len(found.whole.samples):,} questions are in "
-            f"{groups} {'group' if groups == 1 else 'groups'}, too few for an interval."
+            f"{found.card.title}: {count(len(found.whole.samples), 'question')} in "
+            f"{count(groups, 'group')}: too few for an interval."
         )
 
 

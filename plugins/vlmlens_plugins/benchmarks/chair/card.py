@@ -109,4 +109,5 @@ CARD = Card(
         for metric, value in found.items()
     ),
     free=True,
+    truth="objects",
 )

@@ -11,6 +11,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Answer, Floats
 from vlmlens_plugins.benchmarks.counting import ratio
 from vlmlens_plugins.benchmarks.parts import CreditByParts
+from vlmlens_plugins.benchmarks.vqav2.rules import answers_of
 
 ANSWER_TYPE, COMPLEMENT = "answer_type", "complement"
 """Attributes: the kind of answer; the id of the same question about a similar picture."""
@@ -20,6 +21,8 @@ _CREDIT = CreditByParts("accuracy", {name: (ANSWER_TYPE, kind) for name, kind in
 
 class VqaMetrics:
     """`accuracy`, `yes_no`, `number`, `other`, and `pairs`, in percent.
+
+    Questions without answers of people (those of the test split) do not count.
 
     `pairs` is the mean of the lower credit of the two questions of a complementary pair: answers
     that are the same for both pictures gain little. It is not part of the official evaluation.
@@ -33,7 +36,9 @@ class VqaMetrics:
         """See `Metrics.counts`."""
         lower, paired = _pairs(samples, answers)
         counts = _CREDIT.counts(samples, answers)
-        return {**counts, "pairs credit": lower / 2, "pairs n": paired / 2}
+        known = np.array([bool(answers_of(sample)) for sample in samples], np.float64)
+        asked = {name: known * each for name, each in counts.items()}
+        return {**asked, "pairs credit": lower / 2, "pairs n": paired / 2}
 
     def scores(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
         """See `Metrics.scores`."""
