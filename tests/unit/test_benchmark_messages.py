@@ -24,6 +24,7 @@ from vlmlens.report.terminal import print_summary
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import Rule
+from vlmlens_plugins.benchmarks.cdh import CdhBench
 from vlmlens_plugins.benchmarks.counting import MeanCredit
 from vlmlens_plugins.benchmarks.lmms_eval.log import log_files
 from vlmlens_plugins.benchmarks.sources import ImageRoot, source_of
@@ -106,6 +107,30 @@ def test_questions_without_an_answer_of_people_are_not_scored_as_wrong() -> None
     about = {"benchmark": "chair", "objects": '["dog"]', "answer": "A dog."}
     caption = score([Sample("1", "Describe it.", attributes=about)])
     assert row(caption.table("benchmark-scores"), metric="chair_i")["value"] == 0
+
+
+def test_a_pair_that_lacks_a_kind_of_question_is_told_of(tmp_path: Path) -> None:
+    gold = {"commonsense_gt": "Yes", "counterfactual_gt": "No"}
+    direct, options = {"question": "Five?", **gold}, ["A. 4", "B. 5"]
+    choice = {"question": "Which?", "options": options, "commonsense_gt": "B",
+              "counterfactual_gt": "A"}  # fmt: skip
+    pairs = [
+        {"pair_id": f"Pair {number}", "category": "Counting Anomalies", "subcategory": "Body",
+         "direct_qa": one, "multiple_choice": choice}
+        for number, one in enumerate((direct, None), 1)
+    ]  # fmt: skip
+    file = tmp_path / "benchmark.jsonl"
+
+    def noted(rows: list[dict[str, object]]) -> list[str]:
+        file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+        read = CdhBench(str(file), CdhBench.Options())
+        read.samples(())
+        return [note for note in read.notes if "one question only" in note]
+
+    assert noted(pairs) == [
+        "CDH-Bench: 1 pair of 2 (the first: 'Pair 2') with one question only, not with both kinds"
+    ]
+    assert noted(pairs[:1]) == []
 
 
 def test_a_disk_without_room_is_not_blamed_on_columns_that_there_are_not() -> None:

@@ -215,7 +215,8 @@ def _error(path: Path, error: sqlite3.Error) -> StoreError:
         return StoreFull(
             f"No space is left for {name!r}.",
             subject=name,
-            hint="Free some space, and run the same command again: it goes on from here.",
+            hint="Free some space, and run the same command again (`vlmlens run` with --resume): "
+            "it goes on from here.",
         )
     if _code(error) in _BUSY:
         return StoreLocked(

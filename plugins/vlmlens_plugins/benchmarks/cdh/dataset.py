@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from vlmlens._display import count
 from vlmlens._files import expanded
 from vlmlens.abc import Options
 from vlmlens.errors import DataError, ManifestError
@@ -64,7 +66,8 @@ class CdhBench(Benchmark):
         ]
         root = ImageRoot(chosen.images, self._pictures(source), allow_outside=chosen.allow_outside)
         samples = self._samples(asked, root)
-        return Found(samples, "official file", _edition(asked), source.digest, self._notes())
+        notes = self._notes() + (_lacking(asked) if chosen.questions == "all" else ())
+        return Found(samples, "official file", _edition(asked), source.digest, notes)
 
     def _pictures(self, source: Source) -> Path:
         """The folder of the pictures: `images` beside the file."""
@@ -90,6 +93,16 @@ class CdhBench(Benchmark):
         if self.options.resize == "none":
             return (f"{TITLE}: pictures keep their size; published figures are of 512 x 512",)
         return (f"{TITLE}: pictures are resized to 512 x 512 (Lanczos), as the authors do",)
+
+
+def _lacking(asked: Sequence[Asked]) -> tuple[str, ...]:
+    """A note if pairs lack the direct question or the one with options."""
+    held = Counter(each.pair for each in asked)
+    few = [pair for pair, number in held.items() if number == 1]
+    if not few:
+        return ()
+    said = f"{count(len(few), 'pair')} of {len(held)} (the first: {few[0]!r})"
+    return (f"{TITLE}: {said} with one question only, not with both kinds",)
 
 
 def _sample(asked: Asked, side: str, image: str, rules: ImageRules) -> Sample:
