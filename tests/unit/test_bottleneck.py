@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
+from vlmlens.results import Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.calibration import Source, understanding
@@ -20,7 +21,7 @@ from vlmlens_plugins.analysis.bottleneck.causes import Attributed, Cause, attrib
 from vlmlens_plugins.analysis.bottleneck.grading import Answer
 from vlmlens_plugins.analysis.bottleneck.measured import measured
 from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, TEXT, BottleneckOptions
-from vlmlens_plugins.analysis.bottleneck.prior import outweighed
+from vlmlens_plugins.analysis.bottleneck.prior import _moved, outweighed
 from vlmlens_plugins.analysis.bottleneck.reading import Status, read_questions
 from vlmlens_plugins.analysis.bottleneck.report import report
 from vlmlens_plugins.analysis.bottleneck.work import STAGES
@@ -196,6 +197,45 @@ def test_what_only_the_group_tells_is_not_readable() -> None:
     assert {read.status for read in (question.stages or {}).values()} == {Status.READ}
 
 
+def random_labels(n: int, said: str) -> list[Case]:
+    """States that tell nothing of the labels; answers that are right, or tell nothing either."""
+    rng = np.random.default_rng(4)
+    made = []
+    for i in range(n):
+        right = said == "right" or bool(rng.integers(2))
+        states = {stage: {"s": rng.normal(size=6).astype(np.float32)} for stage in STAGES}
+        right = right and i % 10 != 0
+        label = CHOICES[int(rng.integers(2))]
+        made.append(case(i, label=label, right=(IMAGE,) if right else (), states=states))
+    return made
+
+
+def test_a_fact_that_the_model_says_is_not_called_lost() -> None:
+    """What a probe misses and the model answers is in the picture: the probe is at fault."""
+    assert statuses(random_labels(120, "right")) == {Status.OPEN}
+    assert statuses(random_labels(120, "anything")) == {Status.LOST}
+
+
+def test_wrong_labels_are_no_weak_eye() -> None:
+    cases = random_labels(120, "anything")
+    headline = report([measured({"t": cases}, "t", OPTIONS, 0)], {}, OPTIONS, []).findings[0]
+    assert "put down to: eye 100 %" in headline.text
+    assert "also so where images do not show it or labels are wrong" in headline.text
+
+
+def test_few_errors_have_no_main_cause() -> None:
+    cases = with_states(60, told=2.0)
+    right = answers(1, (IMAGE,))[0].answers
+    for errors, sure in ((3, False), (40, True)):
+        own = [replace(each, answers=right) for each in cases[errors:]]
+        found = measured({"t": [*cases[:errors], *own]}, "t", OPTIONS, 0)
+        assert (found.errors, found.main, found.sure) == (errors, Cause.LANGUAGE, sure)
+        result = report([found], {}, OPTIONS, [])
+        expected = Verdict.INFO if sure else Verdict.INCONCLUSIVE
+        assert result.findings[0].verdict is result.overview[0].verdict is expected
+        assert ("is not sure" in result.findings[0].text) is not sure
+
+
 def test_different_questions_are_probed_apart() -> None:
     """One label means another thing in each, so together nothing could be read."""
     cases = with_states(240, told=3.0)
@@ -328,6 +368,15 @@ def test_a_prior_outweighs_what_the_image_says(kind: dict[str, float], share: fl
     errors = [bool(p) for c, p in zip(cases, outweighed(cases, OPTIONS, 0), strict=True) if c.wrong]
     assert len(errors) >= 20
     assert np.mean(errors) == share
+
+
+def test_a_prior_needs_other_images_with_other_labels() -> None:
+    """Where all images of the other label stand in the error's own group, nothing is shown."""
+    other, error = scored(2, follows=3.0, strong=8.0)
+    assert error.wrong
+    assert _moved(error, [other, error], OPTIONS)
+    near = replace(other, sample=replace(other.sample, group=error.sample.group))
+    assert not _moved(error, [near, error], OPTIONS)
 
 
 def test_right_answers_and_single_questions_have_no_prior() -> None:

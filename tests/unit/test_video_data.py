@@ -60,6 +60,8 @@ def test_lists_of_frames(folder: Path) -> None:
         (one,) = read(folder, row)
         assert numbers(one) == [0, 1, 2]
         assert one.video == Video("", (0, 1, 2), fps=2, total=3)
+    (written,) = read(folder, {"frames": str(frames), "fps": 2})
+    assert (written.images, written.video) == (one.images, one.video)
     (several,) = read(folder, {"images": frames})
     assert several.video is None  # as before
 

@@ -100,6 +100,20 @@ def items_of(value: str) -> list[Any]:
     return found
 
 
+def items_in(value: Any) -> list[Any]:
+    """The items of a list that is written in a cell, as tables of text do; none of other cells.
+
+    >>> items_in('["a.png", "b.png"]'), items_in("a.png"), items_in("[1]x]")
+    (['a.png', 'b.png'], [], [])
+    """
+    if not isinstance(value, str) or not _is_bracketed(value):
+        return []
+    try:
+        return items_of(value)
+    except CellError:
+        return []
+
+
 def video(value: Any) -> str | tuple[str | Image, ...] | None:
     """A video: the path of its file, or its frames in order, as `images` reads them."""
     value = taken_out(value)

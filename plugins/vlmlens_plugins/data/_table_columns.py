@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmlens.errors import ManifestError, did_you_mean
 from vlmlens_plugins.data import _usual_names as usual
-from vlmlens_plugins.data._cells import CellError
+from vlmlens_plugins.data._cells import CellError, items_in
 from vlmlens_plugins.data._embedded import Stored
 from vlmlens_plugins.data._kit_tables import is_kit_table
 from vlmlens_plugins.data._pairs import pair_columns
@@ -202,7 +202,9 @@ class TableColumns:
             stored = all(isinstance(value, Stored) for value in values)
             return usual.are_videos(values) or (stored and not usual.is_vague(column))
         listed = any(isinstance(row.cells.get(column), list) for row in self._table.rows)
-        return listed and usual.are_pictures(values)
+        written = [items_in(value) for value in values]
+        items = [i for value, own in zip(values, written, strict=True) for i in own or [value]]
+        return (listed or any(written)) and usual.are_pictures(items)
 
     def _free_columns(self) -> list[str]:
         used = set(self.known.values())

@@ -99,6 +99,20 @@ class Measured:
             return None
         return max(self.shares, key=lambda cause: self.shares[cause].value)
 
+    @property
+    def blind_to_all(self) -> bool:
+        """Whether the fact of right answers is called lost in the eye as often, by the interval."""
+        right = self.lost_when_right.get(Cause.EYE)
+        return right is not None and bool(right.high >= self.shares[Cause.EYE].low)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the main cause is one, and surely more frequent than each other one."""
+        if self.main is None or self.main is Cause.UNTOLD:
+            return False
+        others = [share.high for cause, share in self.shares.items() if cause is not self.main]
+        return bool(self.shares[self.main].low > max(others))
+
 
 def measured(
     tasks: Mapping[str, Sequence[Case]], task: str, options: BottleneckOptions, seed: int

@@ -67,6 +67,8 @@ def _moved(case: Case, cases: Sequence[Case], options: BottleneckOptions) -> boo
     choices = case.sample.choices
     label, said = choices.index(str(case.sample.label)), choices.index(case.answers[IMAGE].text)
     others = _others(case, cases)
+    if not len(others):
+        return False
 
     def odds(logs: Floats) -> Floats:
         return np.asarray(logs[..., label] - logs[..., said])

@@ -50,7 +50,8 @@ class StageRead:
     Args:
         stage: One of `STAGES`.
         site: Where the best probe reads.
-        status: Whether the fact counts as readable.
+        status: Whether the fact counts as readable. It is not decided where the model surely says
+            it more often than the probe reads it: then the probe is what fails.
         accuracy: Of the best probe, held out by group.
         base: What guessing gains: the majority, or the best probe of shuffled labels, on average.
         skill: The part of the way from `base` (0) to perfect (1).
@@ -185,6 +186,8 @@ def _of_stage(
     skill = _skill(accuracy, base)
     p = permutation_p(float(shares[best, 0]), controls)
     status = _status(skill, p, len(cases), options)
+    if status is Status.LOST and _said(cases, base, options, seed).low > skill.high:
+        status = Status.OPEN
     return StageRead(stage, names[best], status, accuracy, base, skill, p, hits)
 
 
@@ -215,6 +218,14 @@ def _share(hits: Bools, cases: Sequence[Case], options: BottleneckOptions, seed:
     groups = [case.sample.split_group for case in cases]
     rng = generator(seed, "bottleneck-read")
     return Resampled(groups, options.draws, rng).share(hits.astype(np.float64))
+
+
+def _said(cases: Sequence[Case], base: float, options: BottleneckOptions, seed: int) -> Estimate:
+    """The skill of the model's own answers; none where they are more than the fact."""
+    if any(is_derived(case.sample, options.fact) for case in cases):
+        return NOTHING
+    right = np.array([not case.wrong for case in cases])
+    return _skill(_share(right, cases, options, seed), base)
 
 
 def _skill(accuracy: Estimate, base: float) -> Estimate:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from vlmlens._display import count
 from vlmlens.results import Cell, Finding, Glance, Result, Verdict
 from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.bottleneck.calibration import Understood
@@ -58,13 +59,15 @@ def _headline(one: Measured) -> Finding:
     )
     listed = "; ".join(f"{cause.value} {_interval(share)}" for cause, share in shares)
     text = (
-        f"{one.task}: {one.errors} of {total} answers are wrong, and come from: {listed}. "
+        f"{one.task}: {one.errors} of {total} answers {'is' if one.errors == 1 else 'are'} wrong. "
+        f"{'It is' if one.errors == 1 else 'These errors are'} put down to: {listed}. "
         f"{one.main.value.capitalize()}: {_meaning(one, one.main)}."
     )
+    if not one.sure and one.main is not Cause.UNTOLD:
+        text += " Which cause is the most frequent is not sure."
     values: dict[str, Cell] = {"samples": total, "errors": one.errors, "cause": one.main.value}
     values |= {cause.value: number(share.value) for cause, share in one.shares.items()}
-    unclear = one.main is Cause.UNTOLD
-    return Finding(text, Verdict.INCONCLUSIVE if unclear else Verdict.INFO, one.task, values)
+    return Finding(text, Verdict.INFO if one.sure else Verdict.INCONCLUSIVE, one.task, values)
 
 
 def _meaning(one: Measured, cause: Cause) -> str:
@@ -73,6 +76,8 @@ def _meaning(one: Measured, cause: Cause) -> str:
     most = max(counts, key=lambda detail: counts[detail])
     if cause is Cause.UNTOLD:
         return f"{most} for {counts[most]} of them, since {_why_untold(one)}"
+    if cause is Cause.EYE and one.blind_to_all:
+        return f"{cause.meaning}, which is also so where images do not show it or labels are wrong"
     if not most:
         return cause.meaning
     return f"{cause.meaning}; {_DETAILS[most]} ({counts[most]} of {sum(counts.values())} errors)"
@@ -177,14 +182,13 @@ def _glance(one: Measured) -> Glance:
     if one.main is None:
         return Glance(one.task, question, "no error", Verdict.INFO)
     share = one.shares[one.main].value
-    unclear = one.main is Cause.UNTOLD
     return Glance(
         one.task,
         question,
         one.main.value,
-        Verdict.INCONCLUSIVE if unclear else Verdict.INFO,
+        Verdict.INFO if one.sure else Verdict.INCONCLUSIVE,
         share,
-        f"{one.errors} errors",
+        count(one.errors, "error"),
     )
 
 
