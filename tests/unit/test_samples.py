@@ -90,7 +90,7 @@ def test_the_fingerprint_of_a_missing_image(tmp_path: Path) -> None:
 
 def test_check_unique() -> None:
     check_unique([Sample("a", "?"), Sample("b", "?")])
-    with pytest.raises(DuplicateSample, match=r"1 sample ids .* for example 'a'") as caught:
+    with pytest.raises(DuplicateSample, match=r"1 sample id .* for example 'a'") as caught:
         check_unique([Sample("a", "?"), Sample("b", "?"), Sample("a", "!")])
     assert caught.value.subject == "a"
 
