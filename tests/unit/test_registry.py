@@ -569,6 +569,8 @@ def test_data_that_is_nowhere(site: Site, tmp_path: Path) -> None:
 
     assert hint(str(tmp_path / "phoots")) == f"Did you mean {tmp_path / 'photos'}?"
     assert hint("scnees:x") == "Did you mean scenes?"
+    (tmp_path / "link").symlink_to("gone")
+    assert hint(str(tmp_path / "link")) == "It is a link to 'gone', which is not there."
     assert "scenes:SOURCE" in hint("scenes")
     assert "does not exist either" in hint(str(tmp_path / "no" / "where"))
     assert hint(str(tmp_path / "zzzzzz")) == "Datasets by name: scenes:...."

@@ -138,6 +138,13 @@ class Family:
             raise DataError(f"It takes {self.most} images.", hint="Choose another adapter.")
 
 
+def test_too_many_frames_for_the_model_say_how_to_take_fewer(folder: Path) -> None:
+    data = table(folder, [{"video": "a.mp4", "prompt": "?"}], "long.jsonl")
+    with pytest.raises(DataError, match="tokens") as caught:
+        plan(data, frames=20)
+    assert "--set frames=4" in caught.value.hint
+
+
 def test_a_family_has_its_own_rule(folder: Path) -> None:
     samples = [Sample("a", "?", video=Video(str(folder / "a.mp4")))]
     family: Any = Family()
@@ -175,7 +182,7 @@ def test_bad_videos_are_listed_or_skipped(folder: Path) -> None:
     assert made.samples.ids == ["a.mp4"]
     assert [bad.id for bad in made.skipped] == ["bad.mp4", "gone.mp4"]
     assert any("They are skipped" in line for line in told.said)
-    with pytest.raises(VideoError, match="No sample is left"):
+    with pytest.raises(VideoError, match=r"No sample is left\. Replace the files\."):
         plan([Sample("a", "?", video=Video("gone.mp4"))], on_bad_sample="skip")
 
 

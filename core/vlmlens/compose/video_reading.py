@@ -84,7 +84,7 @@ def framed(
             subject=bad[0].image or bad[0].id,
             hint="Replace the files, or leave these samples out with --on-bad-sample skip."
             if made
-            else "No sample is left.",
+            else "No sample is left. Replace the files.",
         )
     if bad:
         observer.warn(f"{_listed(bad, len(table))}\nThey are skipped.")

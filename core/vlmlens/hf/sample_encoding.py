@@ -116,7 +116,9 @@ class SampleEncoding(PromptWriting):
                     f"The sample {sample.id!r} has {length} tokens; "
                     f"{type(self._module).__name__} reads {self.context}.",
                     subject=sample.id,
-                    hint="Shorten the prompt, or give fewer or smaller images.",
+                    hint="Shorten the prompt, or take fewer frames of the video: --set frames=4."
+                    if sample.video
+                    else "Shorten the prompt, or give fewer or smaller images.",
                 )
 
     def open_images(self, samples: Sequence[Sample]) -> list[list[Any]]:

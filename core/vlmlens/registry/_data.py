@@ -118,6 +118,8 @@ def _near_files(path: Path) -> str:
     if not path.parent.is_dir():
         where = "" if path.is_absolute() else f" Paths are read from {str(Path.cwd())!r}."
         return f"The folder {str(path.parent)!r} does not exist either.{where}"
+    if path.is_symlink():
+        return f"It is a link to {str(path.readlink())!r}, which is not there."
     close = nearest(path.name, (found.name for found in path.parent.iterdir()), n=3)
     found = " or ".join(str(path.parent / name) for name in close)
     return f"Did you mean {found}?" if close else ""
