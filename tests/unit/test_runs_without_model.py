@@ -194,3 +194,12 @@ def test_torch_is_not_even_imported(own: str, tmp_path: Path) -> None:
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env
     )
     assert ran.stdout.splitlines()[-1] == "0 False", ran.stderr
+
+
+def test_an_estimate_counts_no_columns_that_nothing_uses(in_tmp: Path) -> None:
+    from tests._program import vlmlens
+
+    asked = ("estimate", "--data", "demo:captions", "--set", "options.dataset.scenes=3", "--time")
+    done = vlmlens(*asked, "--analysis", "benchmark", cwd=in_tmp)
+    assert (done.returncode, "3 samples, no columns are stored" in done.stdout) == (0, True), done
+    assert "extraction:" not in done.stdout

@@ -30,21 +30,23 @@ def estimate(flags: SpecFlags, output: Output, time: _Time = False) -> None:
     from vlmlens.runner import execution as runner
 
     with output.observer() as observer:
+        spec = flags.spec()
         plan = runner.compose(
-            flags.spec(),
+            spec,
             installed(),
             observer=observer,
-            analyse=False,
+            analyse=bool(spec.analysis),
             must_fit=False,
             notes=flags.notes,
             trust=flags.trust,
         )
-        found = timed(plan, observer.warn) if time else plan.estimate
+        measure = time and bool(plan.columns)
+        found = timed(plan, observer.warn) if measure else plan.estimate
     rows = [
         (name, "unknown" if count is None else size(count)) for name, count in found.columns.items()
     ]
     lines = [f"{found.samples} samples, {estimate_line(found)}"]
-    if time:
+    if measure:
         unknown = "unknown, too few batches to measure; use more samples or a smaller --batch-size"
         lines.append(f"extraction: {unknown if found.time is None else found.time}")
     output.data(found.to_dict(), table("column", "size", rows=rows), *lines)
