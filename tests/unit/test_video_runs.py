@@ -161,7 +161,7 @@ def test_a_family_of_one_image_refuses_before_a_video_is_read(folder: Path, cach
     family: Any = Family(most=1)
     with pytest.raises(
         DataError,
-        match=r"It takes 1 images.*Tried with 2 frames of its video, given as a video.*--set frames=1",
+        match=r"1 images.*Tried with 2 frames of its video, given as a video.*frames=1",
     ):
         framed(RunSpec(), samples, lambda: family, Told())
     assert not list(cache.rglob("*.png"))
