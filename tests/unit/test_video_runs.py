@@ -160,7 +160,8 @@ def test_a_family_of_one_image_refuses_before_a_video_is_read(folder: Path, cach
     samples = [Sample("a", "?", video=Video(str(folder / "a.mp4")))]
     family: Any = Family(most=1)
     with pytest.raises(
-        DataError, match=r"It takes 1 images.*frames of a video would be a video.*--set frames=1"
+        DataError,
+        match=r"1 images.*Tried with 2 frames of its video, given as a video.*frames=1",
     ):
         framed(RunSpec(), samples, lambda: family, Told())
     assert not list(cache.rglob("*.png"))

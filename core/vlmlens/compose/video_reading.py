@@ -113,7 +113,7 @@ def _check_takes(vlm: ModelAdapter, sample: Sample, rule: FrameRule) -> None:
         vlm.encode([replace(sample, images=shown, video=video)])
     except DataError as error:
         raise DataError(
-            f"{error.message} The frames of a video would be "
+            f"{error.message} Tried with {count(number, 'frame')} of its video, given as "
             f"{'a video' if vlm.takes_video else 'so many images'}.",
             subject=sample.id,
             hint=f"{error.hint} For one frame alone: --set frames=1.",
