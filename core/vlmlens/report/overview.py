@@ -32,7 +32,7 @@ def headline(run: Run) -> str:
         "" if images == samples else plural(samples, "question"),
         duration(sum(seconds.values())) if "extract" in seconds else "",
     ]
-    used = run.has_model and (info.get("columns") or "model" in info)
+    used = run.has_model and ("model" in info or info.get("columns") != [])
     source = f"{model} on {spec.data}" if used else str(spec.data)
     return f"{source}: {', '.join(fact for fact in facts if fact)}"
 
