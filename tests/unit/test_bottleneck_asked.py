@@ -71,6 +71,9 @@ def test_what_cannot_be_used_is_left_out_or_refused() -> None:
         Bottleneck(BottleneckOptions(ocr=("ocrr",))).check(samples, [])
     with pytest.raises(MissingAnnotation, match="'shown'"):
         Bottleneck(BottleneckOptions(fact="shown")).check(samples, [])
+    with pytest.raises(SpecError, match="rule=strictt"):
+        Bottleneck(BottleneckOptions(rule="strictt")).check(samples, [])
+    assert Bottleneck(OPTIONS).uses(samples) == {"model"}
     assert Bottleneck(BottleneckOptions(blank="none")).needs() == {"text-only"}
     assert Bottleneck(OPTIONS).cost(tiny_model(), [seen]) == "about 3 passes of the model"
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
+from vlmlens.abc.analysis import MODEL
+from vlmlens.errors import CompositionError, MissingAnnotation, SpecError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
@@ -18,6 +19,7 @@ from vlmlens_plugins.analysis.bottleneck.measured import Measured, measured
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.report import report
 from vlmlens_plugins.analysis.bottleneck.usable import usable
+from vlmlens_plugins.benchmarks.card import STRICT
 
 _DEFAULTS = BottleneckOptions.model_fields
 
@@ -32,6 +34,11 @@ class Bottleneck(Analysis):
         """See `Analysis.needs`."""
         return frozenset({"text-only"} if self.options.blank == "none" else ())
 
+    def uses(self, samples: Sequence[Sample]) -> frozenset[str]:
+        """See `Analysis.uses`: the model reads every stage anew, so that edits hold."""
+        del samples
+        return frozenset({MODEL})
+
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`: there are labels, and what options name exists."""
         del columns
@@ -45,7 +52,14 @@ class Bottleneck(Analysis):
             )
         for option in ("ocr", "scene", "description", "fact"):
             self._check_named(option, known)
-        rules_of(known, self.options.rule)
+        rule = self.options.rule
+        if not rules_of(known, rule) and rule != STRICT:
+            raise SpecError(
+                f"analysis.bottleneck.rule={rule}: no sample is an open question of a benchmark.",
+                subject=rule,
+                hint="Leave the option out: choices are compared, and other answers are read by "
+                "the labels of their task.",
+            )
 
     def check_model(
         self, skeleton: ModelAdapter, samples: Sequence[Sample], columns: Sequence[str]
