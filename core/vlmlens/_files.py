@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -155,7 +154,7 @@ def state_folder() -> Path:
 
 def _temporary(path: Path) -> Path:
     """A name beside `path`, cut so that it is no longer than file systems allow."""
-    return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{os.urandom(4).hex()}.tmp")
 
 
 def _mark_as_used(file: int) -> None:
