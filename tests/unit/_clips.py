@@ -91,3 +91,12 @@ def table(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = "t.jsonl"
     path = folder / name
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
+
+
+def make_folder(made: Path) -> Path:
+    """A folder with two videos, `a.mp4` and `b.webm`, and three pictures that may be frames."""
+    make_clip(made / "a.mp4", 24)
+    make_clip(made / "b.webm", 12, codec="libvpx-vp9")
+    for number in range(3):
+        Image.new("RGB", (32, 32), (10 * (number + 1),) * 3).save(made / f"f{number}.png")
+    return made

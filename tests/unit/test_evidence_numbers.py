@@ -11,6 +11,7 @@ import pytest
 
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._estimates import Estimate
 from vlmlens_plugins.analysis.evidence import EvidenceOptions
 from vlmlens_plugins.analysis.evidence.cases import Case, Known, cases_of
 from vlmlens_plugins.analysis.evidence.conditions import (
@@ -28,7 +29,6 @@ from vlmlens_plugins.analysis.evidence.conditions import (
     WRONG_HINT,
     asked,
 )
-from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers, numbers, scores
 from vlmlens_plugins.analysis.evidence.places import Places
 from vlmlens_plugins.analysis.evidence.verdict import judge

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.unit._clips import make_clip, numbers, table
+from tests.unit._clips import make_folder, numbers, table
 
 from vlmlens.errors import DataError, ManifestError
 from vlmlens.samples import Sample
@@ -22,12 +22,7 @@ pytest.importorskip("av")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("videos")
-    make_clip(made / "a.mp4", 24)
-    make_clip(made / "b.webm", 12, codec="libvpx-vp9")
-    for number in range(3):
-        Image.new("RGB", (32, 32), (10 * (number + 1),) * 3).save(made / f"f{number}.png")
-    return made
+    return make_folder(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(autouse=True)

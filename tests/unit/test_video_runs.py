@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.unit._clips import make_clip, number_of, numbers, table
+from tests.unit._clips import make_clip, make_folder, number_of, numbers, table
 
 import vlmlens
 from vlmlens.abc import WorkUnit
@@ -38,12 +38,7 @@ COLUMN = "llm.block.1/video.mean"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("videos")
-    make_clip(made / "a.mp4", 24)
-    make_clip(made / "b.webm", 12, codec="libvpx-vp9")
-    for number in range(3):
-        Image.new("RGB", (32, 32), (10 * (number + 1),) * 3).save(made / f"f{number}.png")
-    return made
+    return make_folder(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(autouse=True)

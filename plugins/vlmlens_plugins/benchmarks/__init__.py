@@ -4,9 +4,20 @@ A benchmark is a dataset with a card. The dataset (`Benchmark`) reads every form
 have the set; the card (`Card`) says how it is asked, read and scored. The analysis `benchmark`
 scores the answers of samples by their card.
 
-To add a set: a package here with a subclass of `Benchmark`, a `Card`, and a manifest. This room
-uses `vlmlens`, `vlmlens_plugins.data` and the statistics that analyses share; analyses use it.
-Each name is imported when it is first asked for, so that listing the manifests stays cheap.
+To add a set: a package here with a subclass of `Benchmark`, a `Card`, and a manifest. What sets
+share:
+
+- `card.py`, `benchmark.py`: what a card and a dataset with one are; `own_answers.py`: answers from
+  elsewhere;
+- `sources.py`, `forms.py`, `json_items.py`: reading files, folders and the hub; images that tables
+  hold; large JSON files;
+- `reading.py`, `toolkits.py`: rules that read answers, strict ones and those of toolkits;
+- `counting.py`, `scoring.py`: metrics, scores and intervals;
+- `text_lists.py`, `_nltk.py`: lists in attributes; what needs NLTK or spaCy;
+- `kit.py`: the conformance kit of benchmarks.
+
+This room uses `vlmlens`, `vlmlens_plugins.data` and the statistics that analyses share; analyses
+use it. Each name is imported when it is first asked for, so that listing the manifests stays cheap.
 """
 
 from __future__ import annotations

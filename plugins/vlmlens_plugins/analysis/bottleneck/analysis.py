@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
 from vlmlens.abc.analysis import MODEL
-from vlmlens.errors import CompositionError, MissingAnnotation, SpecError, did_you_mean
+from vlmlens.errors import MissingAnnotation, SpecError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._finite import finite_cases
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
-from vlmlens_plugins.analysis.bottleneck.asked import Case, asked, conditions
+from vlmlens_plugins.analysis.bottleneck.asked import asked, conditions
 from vlmlens_plugins.analysis.bottleneck.charts import bottlenecks
 from vlmlens_plugins.analysis.bottleneck.grading import rules_of
 from vlmlens_plugins.analysis.bottleneck.measured import Measured, measured
@@ -84,7 +85,7 @@ class Bottleneck(Analysis):
         for message in left_out:
             context.warn(message)
         _check_choices(samples)
-        cases = _finite(asked(context, samples, self.options), context)
+        cases = finite_cases(asked(context, samples, self.options), context, "bottleneck")
         rows = rows_by_task([case.sample for case in cases])
         tasks = {task: [cases[i] for i in own] for task, own in rows.items()}
         found = [measured(tasks, task, self.options, context.seed) for task in tasks]
@@ -122,27 +123,6 @@ def _check_choices(samples: Sequence[Sample]) -> None:
             subject="choices",
             hint="Give the data a column of choices, or choose a model that writes.",
         )
-
-
-def _finite(cases: Sequence[Case], context: AnalysisContext) -> list[Case]:
-    """The cases whose numbers are all finite.
-
-    Raises:
-        CompositionError: None is left.
-    """
-    kept = [case for case in cases if case.finite]
-    if not kept:
-        raise CompositionError(
-            "The model gives no finite numbers for any sample.",
-            subject="bottleneck",
-            hint="Use another dtype (--dtype float32), or other weights.",
-        )
-    if len(kept) < len(cases):
-        context.warn(
-            f"{len(cases) - len(kept)} of {len(cases)} samples are left out: the model's numbers "
-            "are not finite."
-        )
-    return kept
 
 
 def _warn_of_charts(found: Sequence[Measured], context: AnalysisContext) -> None:

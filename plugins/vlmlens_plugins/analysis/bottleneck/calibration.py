@@ -9,10 +9,10 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens_plugins.analysis._estimates import NOTHING, Estimate, Resampled
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, TEXT, BottleneckOptions
-from vlmlens_plugins.analysis.evidence.estimates import NOTHING, Estimate, Resampled
 
 Floats = npt.NDArray[np.float64]
 

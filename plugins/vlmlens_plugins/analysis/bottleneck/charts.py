@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmlens_plugins.analysis._estimates import NOTHING, Estimate, Resampled
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.reading import Question
 from vlmlens_plugins.analysis.bottleneck.work import TOWER
-from vlmlens_plugins.analysis.evidence.estimates import NOTHING, Estimate, Resampled
 
 RETRIEVAL, PROBE = "image-text retrieval", "linear probe of the vision tower"
 

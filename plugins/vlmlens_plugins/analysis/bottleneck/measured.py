@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens_plugins.analysis._estimates import Estimate, Resampled
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.calibration import Understood, understanding
@@ -28,7 +29,6 @@ from vlmlens_plugins.analysis.bottleneck.options import (
 )
 from vlmlens_plugins.analysis.bottleneck.prior import outweighed
 from vlmlens_plugins.analysis.bottleneck.reading import Question, is_derived, read_questions
-from vlmlens_plugins.analysis.evidence.estimates import Estimate, Resampled
 
 Floats = npt.NDArray[np.float64]
 CONDITIONS = (IMAGE, OCR, SCENE, TEXT, BLIND)

@@ -14,11 +14,11 @@ import torch
 
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._estimates import NOTHING, Estimate, Resampled
 from vlmlens_plugins.analysis._statistics import generator, permutation_p
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.work import STAGES
-from vlmlens_plugins.analysis.evidence.estimates import NOTHING, Estimate, Resampled
 from vlmlens_plugins.analysis.probe.control_labels import shuffled_within
 from vlmlens_plugins.analysis.probe.cross_validation import (
     Evaluation,

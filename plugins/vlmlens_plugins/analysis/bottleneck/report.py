@@ -8,6 +8,7 @@ import numpy as np
 
 from vlmlens._display import count
 from vlmlens.results import Cell, Finding, Glance, Result, Verdict
+from vlmlens_plugins.analysis._estimates import Estimate
 from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.bottleneck.calibration import Understood
 from vlmlens_plugins.analysis.bottleneck.causes import NOT_CARRIED, NOT_SAID, Cause
@@ -15,7 +16,6 @@ from vlmlens_plugins.analysis.bottleneck.charts import Bottlenecks
 from vlmlens_plugins.analysis.bottleneck.measured import Condition, Measured
 from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tables import figures, tables
-from vlmlens_plugins.analysis.evidence.estimates import Estimate
 
 
 def report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vlmlens.results import Cell, Figure, Series, Table
+from vlmlens_plugins.analysis._estimates import Estimate
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.bottleneck.asked import Case
@@ -13,7 +14,6 @@ from vlmlens_plugins.analysis.bottleneck.charts import Bottlenecks
 from vlmlens_plugins.analysis.bottleneck.measured import CONDITIONS, Measured
 from vlmlens_plugins.analysis.bottleneck.options import BLIND
 from vlmlens_plugins.analysis.bottleneck.reading import Question, StageRead
-from vlmlens_plugins.analysis.evidence.estimates import Estimate
 
 
 def tables(found: Sequence[Measured], charts: Mapping[str, Sequence[Bottlenecks]]) -> list[Table]:

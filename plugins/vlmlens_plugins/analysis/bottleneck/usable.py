@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._tasks import rows_by_task
+from vlmlens_plugins.analysis._tasks import first_of_tasks
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 
 
@@ -31,11 +31,5 @@ def usable(
         if len(kept) < len(before):
             lost = len(before) - len(kept)
             said.append(f"{lost} of {len(samples)} samples are left out: {why}.")
-    tasks = rows_by_task(known)
-    for task, rows in tasks.items():
-        if len(rows) > options.samples:
-            said.append(
-                f"{task}: only the first {options.samples} of {len(rows)} samples are used; set "
-                "analysis.bottleneck.samples for more."
-            )
-    return [known[i] for rows in tasks.values() for i in rows[: options.samples]], said
+    used, unused = first_of_tasks(known, options.samples, "bottleneck")
+    return used, said + unused

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from vlmlens_plugins.analysis._estimates import Estimate, Resampled
 from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis._sweeps.effects import sign_flip_p
 from vlmlens_plugins.analysis.evidence.cases import Case
@@ -26,7 +27,6 @@ from vlmlens_plugins.analysis.evidence.conditions import (
     WRONG_HINT,
     Answers,
 )
-from vlmlens_plugins.analysis.evidence.estimates import Estimate, Resampled
 
 Floats = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlmlens.results import Cell, Finding, Glance, Verdict
-from vlmlens_plugins.analysis.evidence.estimates import Estimate
+from vlmlens_plugins.analysis._estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
 from vlmlens_plugins.analysis.evidence.verdict import Judged

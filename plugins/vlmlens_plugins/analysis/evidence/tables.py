@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from vlmlens.results import Cell, Figure, Sheet, Table
 from vlmlens_plugins.analysis._altered import Area, Canvas
+from vlmlens_plugins.analysis._estimates import Estimate
 from vlmlens_plugins.analysis._patches import rounded
 from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis.evidence.cases import Case
 from vlmlens_plugins.analysis.evidence.conditions import CONDITIONS, DIFFERENT, FULL, HIDDEN, NONE
-from vlmlens_plugins.analysis.evidence.estimates import Estimate
 from vlmlens_plugins.analysis.evidence.measured import Scores, TaskNumbers
 from vlmlens_plugins.analysis.evidence.report import number
 from vlmlens_plugins.analysis.evidence.verdict import Judged

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmlens.results import Verdict
-from vlmlens_plugins.analysis.evidence.estimates import NOTHING, Estimate
+from vlmlens_plugins.analysis._estimates import NOTHING, Estimate
 from vlmlens_plugins.analysis.evidence.measured import TaskNumbers
 from vlmlens_plugins.analysis.evidence.options import EvidenceOptions
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, did_you_mean
+from vlmlens.errors import MissingAnnotation, did_you_mean
 from vlmlens.regions import ATTRIBUTE
 from vlmlens.results import Result
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._finite import finite_cases
 from vlmlens_plugins.analysis._key_regions import check_regions, key_regions
 from vlmlens_plugins.analysis._sweeps.sweeping import check_writes, heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
@@ -72,7 +73,7 @@ class Hallucination(Analysis):
             context.warn(message)
         if self.options.target == ABSENT:
             samples = self._with_absent(samples, context)
-        cases = self._finite(asked(context, samples, self.options), context)
+        cases = finite_cases(asked(context, samples, self.options), context, "hallucination")
         found, places = [], []
         for task, rows in rows_by_task([case.sample for case in cases]).items():
             own = [cases[i] for i in rows]
@@ -82,27 +83,6 @@ class Hallucination(Analysis):
             places += placed(task, own, context.seed, self.options.draws)
         self._warn_of_model(cases, context)
         return report(found, places, self.options, warnings)
-
-    @staticmethod
-    def _finite(cases: Sequence[Case], context: AnalysisContext) -> list[Case]:
-        """The cases whose numbers are all finite.
-
-        Raises:
-            CompositionError: None is left.
-        """
-        kept = [case for case in cases if case.finite]
-        if not kept:
-            raise CompositionError(
-                "The model gives no finite numbers for any sample.",
-                subject="hallucination",
-                hint="Use another dtype (--dtype float32), or other weights.",
-            )
-        if len(kept) < len(cases):
-            context.warn(
-                f"{len(cases) - len(kept)} of {len(cases)} samples are left out: the model's "
-                "numbers are not finite."
-            )
-        return kept
 
     def _check_absent(self, samples: Sequence[Sample]) -> None:
         if any(says_absent(str(sample.label), self.options) for sample in samples):

@@ -14,7 +14,7 @@ from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, Wr
 from vlmlens_plugins.analysis._blank_images import handed_over
 from vlmlens_plugins.analysis._key_regions import Names, key_regions
 from vlmlens_plugins.analysis._scoring import AnswerScorer, parting
-from vlmlens_plugins.analysis._tasks import ALL, rows_by_task
+from vlmlens_plugins.analysis._tasks import ALL, first_of_tasks
 from vlmlens_plugins.analysis.blind_test.answer_text import KnownAnswers, normalized
 from vlmlens_plugins.analysis.hallucination.options import ABSENT, HallucinationOptions
 from vlmlens_plugins.analysis.hallucination.work import Inside, InsideOptions
@@ -84,14 +84,8 @@ def usable(
             f"{foreign} of {len(samples)} samples are left out: their label is not among their "
             "choices, so that no answer could be right."
         )
-    tasks = rows_by_task(known)
-    for task, rows in tasks.items():
-        if len(rows) > options.samples:
-            said.append(
-                f"{task}: only the first {options.samples} of {len(rows)} samples are used; "
-                "set analysis.hallucination.samples for more."
-            )
-    return [known[i] for rows in tasks.values() for i in rows[: options.samples]], said
+    used, unused = first_of_tasks(known, options.samples, "hallucination")
+    return used, said + unused
 
 
 def _is_possible(sample: Sample) -> bool:

@@ -7,7 +7,6 @@ needs both. `strict` takes the words of the lists themselves, and compares by sp
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from vlmlens.errors import DataError, MissingDependency
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import _nltk
 from vlmlens_plugins.benchmarks.amber.lists import LISTS, Lists, lists
+from vlmlens_plugins.benchmarks.text_lists import texts_of
 
 TRUTH, HALLU = "truth", "hallu"
 """Attributes of captions: JSON lists of what is there, and of what models tend to make up."""
@@ -108,11 +108,8 @@ def words_in(sample: Sample, name: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _words_in(value: str, where: str, name: str) -> tuple[str, ...]:
-    try:
-        found: Any = json.loads(value)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    found = texts_of(value)
+    if found is None:
         raise DataError(
             f"Sample {where!r}: its {name} is {value[:60]!r}, where a JSON list is expected.",
             subject=where,

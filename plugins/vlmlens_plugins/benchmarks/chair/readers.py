@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from vlmlens.errors import DataError
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks import _nltk
 from vlmlens_plugins.benchmarks.chair.tables import Table, key_of, table
 from vlmlens_plugins.benchmarks.chair.words import joined, objects_among, singular, tokens
+from vlmlens_plugins.benchmarks.text_lists import texts_of
 
 OBJECTS, INSTANCES, REFERENCES = "objects", "instances", "references"
 """Attributes: JSON lists of what is there, of the kinds that are outlined, of the captions."""
@@ -69,11 +68,8 @@ def texts_in(value: str, where: str) -> list[str]:
     Raises:
         DataError: It is none.
     """
-    try:
-        found: Any = json.loads(value)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    found = texts_of(value)
+    if found is None:
         raise DataError(
             f"Sample {where!r} does not say what is there: {value[:60]!r}.",
             subject=where,

@@ -54,12 +54,6 @@ class Mmmu(Benchmark):
     options: MmmuOptions
     card: ClassVar[Card] = CARD
 
-    @classmethod
-    def reads(cls, path: str) -> bool:
-        """False: MMMU's tables are read by name only (`--data mmmu:FILE`)."""
-        del path
-        return False
-
     def found(self) -> Found:
         """See `Benchmark.found`."""
         options = self.options

@@ -8,14 +8,13 @@ import numpy as np
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Answer, Floats
-from vlmlens_plugins.benchmarks.counting import ratio
+from vlmlens_plugins.benchmarks.counting import MeanCredit, ratio
 from vlmlens_plugins.benchmarks.mmmu.asked import DISCIPLINE
 from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINES, SUBJECTS
-from vlmlens_plugins.benchmarks.parts import CreditByParts
 
 SUBJECT = "subject"
-_DISCIPLINES = CreditByParts("micro", {name: (DISCIPLINE, name) for name in DISCIPLINES})
-_SUBJECTS = CreditByParts("micro", {name: (SUBJECT, name) for name in SUBJECTS})
+_DISCIPLINES = MeanCredit("micro", {name: (DISCIPLINE, name) for name in DISCIPLINES})
+_SUBJECTS = MeanCredit("micro", {name: (SUBJECT, name) for name in SUBJECTS})
 
 
 class MmmuMetrics:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import DataError, did_you_mean
+from vlmlens_plugins.benchmarks.forms import HeldImages
 from vlmlens_plugins.benchmarks.pope.card import SOURCES, SPLITS
 from vlmlens_plugins.benchmarks.pope.questions import (
     Asked,
@@ -18,7 +19,6 @@ from vlmlens_plugins.benchmarks.pope.questions import (
     text_of,
 )
 from vlmlens_plugins.benchmarks.sources import Source
-from vlmlens_plugins.data._embedded import Stored
 from vlmlens_plugins.data._table_files import Row
 
 OFFICIAL, LLAVA, HUB, VLMEVALKIT = (
@@ -33,7 +33,6 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     VLMEVALKIT: ("index", "image", "question", "answer", "category"),
     HUB: ("question_id", "question", "answer", "category"),
 }
-_LONGEST_INDEX = 64
 _EXTRA = ("level", "attribute", "setting")
 
 Labels = Mapping[tuple[str, str, str], str]
@@ -140,12 +139,10 @@ def _hub(source: Source) -> Iterator[Asked]:
 
 
 def _vlmevalkit(source: Source) -> Iterator[Asked]:
-    held = {str(row.cells.get("index")): row.cells.get("image") for row in source.rows}
+    held = HeldImages(source)
     for row in source.rows:
         where = f"{source.name}, {row.place}"
-        image, number = row.cells.get("image"), number_of(row, "index", where)
-        if isinstance(image, str) and not isinstance(image, Stored):
-            image = held.get(image, image) if len(image) <= _LONGEST_INDEX else image
+        image, number = held.cell(row), number_of(row, "index", where)
         question = text_of(row, "question", where).strip()
         label = label_of(row.cells.get("answer"), where)
         named = text_of(row, "category", where).split(",")

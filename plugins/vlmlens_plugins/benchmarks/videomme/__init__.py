@@ -67,12 +67,6 @@ class VideoMme(Benchmark):
     options: VideoMmeOptions
     card: ClassVar[Card] = CARD
 
-    @classmethod
-    def reads(cls, path: str) -> bool:
-        """False: its tables are read by name only (`--data videomme:FILE`)."""
-        del path
-        return False
-
     def found(self) -> Found:
         """See `Benchmark.found`."""
         options = self.options

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vlmlens_plugins.benchmarks.card import Card, Reference, Rule
 from vlmlens_plugins.benchmarks.counting import MeanCredit
-from vlmlens_plugins.benchmarks.parts import CreditByParts
 from vlmlens_plugins.benchmarks.reading import first_letter
 from vlmlens_plugins.benchmarks.videomme.asked import PROMPTS
 from vlmlens_plugins.benchmarks.videomme.letters import authors_letter, kit_letter, lmms_letter
@@ -23,8 +22,8 @@ CARD = Card(
         "strict": Rule(first_letter, about="a letter at the start: B, (B), B."),
         "official": Rule(
             authors_letter,
-            metrics=CreditByParts("overall", parts(), parsed_only=True),
-            task_metrics=CreditByParts(parsed_only=True),
+            metrics=MeanCredit("overall", parts(), parsed_only=True),
+            task_metrics=MeanCredit(parsed_only=True),
             about="as read in public copies of the authors' script: the first capital A to D, "
             "after four beginnings such as 'The answer is' are cut ('Best answer: C' reads as B). "
             "Answers without one are left out of the score",
@@ -40,7 +39,7 @@ CARD = Card(
             "commas are missing in its list, so that four more beginnings never match",
         ),
     },
-    metrics=CreditByParts("overall", parts()),
+    metrics=MeanCredit("overall", parts()),
     headline="overall",
     task_metrics=MeanCredit(),
     groups="a video",

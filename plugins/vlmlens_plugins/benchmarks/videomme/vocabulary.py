@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vlmlens_plugins.benchmarks.parts import Part
+from vlmlens_plugins.benchmarks.counting import Part
 
 DURATIONS = ("short", "medium", "long")
 DOMAINS: Mapping[str, tuple[str, ...]] = {

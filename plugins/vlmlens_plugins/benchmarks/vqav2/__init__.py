@@ -58,12 +58,6 @@ class VqaV2(Benchmark):
     options: VqaV2Options
     card: ClassVar[Card] = CARD
 
-    @classmethod
-    def reads(cls, path: str) -> bool:
-        """False: its files are read by name only (`--data vqav2:FILE`)."""
-        del path
-        return False
-
     def found(self) -> Found:
         """See `Benchmark.found`."""
         files = files_of(self.source, self.options.annotations, self.options.pairs)

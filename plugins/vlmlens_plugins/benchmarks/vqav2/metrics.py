@@ -9,14 +9,13 @@ import numpy as np
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Answer, Floats
-from vlmlens_plugins.benchmarks.counting import ratio
-from vlmlens_plugins.benchmarks.parts import CreditByParts
+from vlmlens_plugins.benchmarks.counting import MeanCredit, ratio
 from vlmlens_plugins.benchmarks.vqav2.rules import answers_of
 
 ANSWER_TYPE, COMPLEMENT = "answer_type", "complement"
 """Attributes: the kind of answer; the id of the same question about a similar picture."""
 KINDS: Mapping[str, str] = {"yes_no": "yes/no", "number": "number", "other": "other"}
-_CREDIT = CreditByParts("accuracy", {name: (ANSWER_TYPE, kind) for name, kind in KINDS.items()})
+_CREDIT = MeanCredit("accuracy", {name: (ANSWER_TYPE, kind) for name, kind in KINDS.items()})
 
 
 class VqaMetrics:
