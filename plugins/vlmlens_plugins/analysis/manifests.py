@@ -223,3 +223,33 @@ BOTTLENECK = Manifest(
     requires=("torch", "sklearn"),
     checks="vlmlens_plugins.analysis.bottleneck.checks:BOTTLENECK_CHECKS",
 )
+
+TUNE = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="tune",
+    target="vlmlens_plugins.analysis.tune:Tune",
+    help="Train one component (tower, projector, language model, prompt), and measure again.",
+    needs=frozenset({"labels", "model"}),
+    requires=("torch",),
+    checks="vlmlens_plugins.analysis.tune.checks:CHECKS",
+)
+
+CONCEPTS = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="concepts",
+    target="vlmlens_plugins.analysis.concepts:Concepts",
+    help="What is near what: directions of concepts, their separation, neighbours, pictures.",
+    requires=("torch",),
+    aliases=("concept-similarity",),
+    checks="vlmlens_plugins.analysis.concepts.checks:CHECKS",
+)
+
+SIMILARITY = Manifest(
+    kind=PluginKind.ANALYSIS,
+    name="similarity",
+    target="vlmlens_plugins.analysis.similarity:Similarity",
+    help="How alike layers and models are: CKA, RSA and mutual neighbours.",
+    requires=("torch",),
+    aliases=("cka",),
+    checks="vlmlens_plugins.analysis.similarity.checks:CHECKS",
+)

@@ -112,3 +112,11 @@ LMMS_EVAL = Manifest(
     help="Answers that lmms-eval logged (*_samples_*.jsonl), to look inside them.",
     checks="vlmlens_plugins.benchmarks.lmms_eval.checks:CHECKS",
 )
+
+BLINK = Manifest(
+    kind=PluginKind.DATASET,
+    name="blink",
+    target="vlmlens_plugins.benchmarks.blink:Blink",
+    help="BLINK: what people see at a glance, 14 tasks, up to four images.",
+    checks="vlmlens_plugins.benchmarks.blink.checks:CHECKS",
+)

@@ -1,4 +1,4 @@
-"""The cards of the generic adapters: of models that read images, and of text-only ones."""
+"""The cards of the generic adapters: of models that read images, of text-only ones, of encoders."""
 
 from __future__ import annotations
 
@@ -54,4 +54,15 @@ LM = Manifest(
         "known, attn.heads, attn_out, mlp_out or edges are lacking.",
     ),
     checks="vlmlens_plugins.hf.lm_checks:CHECKS",
+)
+
+VIT = Manifest(
+    kind=PluginKind.ADAPTER,
+    name="vit",
+    target="vlmlens_plugins.hf.vit:VisionAdapter",
+    help="Generic, images only: vision backbones (DINOv2, DINOv3, ViT, MAE, towers of CLIP).",
+    aliases=("vision", "dinov2", "dinov3", "mae"),
+    requires=("torch", "transformers"),
+    limits=("It reads no text: prompts are not used, and nothing is answered.",),
+    checks="vlmlens_plugins.hf.vit_checks:CHECKS",
 )

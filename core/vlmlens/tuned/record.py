@@ -1,0 +1,39 @@
+"""What is known of something that was tuned, before it is put into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["lora", "weights", "prompt"]
+KINDS: tuple[Kind, ...] = ("lora", "weights", "prompt")
+
+FOLDER = "tuned"
+"""The folder inside a run's folder where `vlmlens tune` writes."""
+ABOUT = "tuned.json"
+"""What `vlmlens tune` says of its files, beside them; LoRA of others has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A folder with something that was tuned.
+
+    Args:
+        path: The folder.
+        kind: What it holds.
+        component: What was tuned: one of `COMPONENTS`, a pattern of sites, or "" if nothing is said
+            of it.
+        base: What the model said of itself that was tuned (`ModelAdapter.describe`); empty if it is
+            not known.
+        digest: SHA-256 over all files that determine the numbers: part of the fingerprint.
+        about: What else `tuned.json` says: how it was trained, on what.
+    """
+
+    path: Path
+    kind: Kind
+    component: str
+    base: Mapping[str, Any]
+    digest: str
+    about: Mapping[str, Any] = field(default_factory=dict)
