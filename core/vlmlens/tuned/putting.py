@@ -17,7 +17,8 @@ _MODULES: Mapping[Kind, str] = {
     "weights": "vlmlens.tuned.weights",
     "prompt": "vlmlens.tuned.prompt",
 }
-"""By kind, the module with `check_fits(vlm, tuned, *, merge)` and `put_in(vlm, tuned, *, merge)`."""
+"""By kind, a module with two functions, which take the model, the `Tuned`, and `merge` as keyword:
+`check_fits` for checks of names and shapes, also of a skeleton, and `put_in`."""
 _IDENTITY = ("digest", "revision")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from vlmlens.errors import CheckpointError, CompositionError, SiteError, SpecError
 from vlmlens.tuned.components import parameters_of
 from vlmlens.tuned.folder_files import shapes_in
@@ -54,8 +56,6 @@ def put_in(vlm: ModelAdapter, tuned: Tuned, *, merge: bool) -> None:
         CheckpointError: They do not fit the model.
         CompositionError: The model's weights are quantized, or not in memory.
     """
-    import torch
-
     from safetensors.torch import load_file
 
     check_fits(vlm, tuned, merge=merge)
@@ -64,6 +64,7 @@ def put_in(vlm: ModelAdapter, tuned: Tuned, *, merge: bool) -> None:
         for path in files_in(tuned.path):
             for name, value in load_file(path).items():
                 _check_can_take(name, own[name])
+                _check_finite(name, value, tuned)
                 own[name].data.copy_(value)
 
 
@@ -94,6 +95,15 @@ def _check_can_take(name: str, weight: torch.Tensor) -> None:
             "cannot be copied to it.",
             subject=name,
             hint="Load the model without --quantization and --device-map.",
+        )
+
+
+def _check_finite(name: str, value: torch.Tensor, tuned: Tuned) -> None:
+    if not bool(torch.isfinite(value).all()):
+        raise CheckpointError(
+            f"The weight {name!r} in {str(tuned.path)!r} holds values that are not finite.",
+            subject=name,
+            hint="Its training diverged, or the file is damaged.",
         )
 
 
