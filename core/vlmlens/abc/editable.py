@@ -58,10 +58,11 @@ class Editable:
         Raises:
             CompositionError: The model reads no prompts, or has virtual tokens already.
         """
-        from vlmlens.passes.soft_prompt import check_model
+        from vlmlens.passes.soft_prompt import check_model, check_width
 
         model: Any = self
-        check_model(prompt, model)
+        check_model(model)
+        check_width(prompt.vectors.shape[1], model)
         self.soft_prompt = prompt
         try:
             yield self
@@ -195,6 +196,17 @@ def _generate(own: Callable[..., Any]) -> Callable[..., Any]:
     return generate
 
 
+def _encode(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def encode(self: Any, samples: Any, **arguments: Any) -> Any:
+        batch = own(self, samples, **arguments)
+        if self.soft_prompt is not None:
+            self.soft_prompt.check_made(batch)
+        return batch
+
+    return encode
+
+
 def _encode_shared(own: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(own)
     def encode_shared(self: Any, groups: Any, **arguments: Any) -> Any:
@@ -235,6 +247,7 @@ def _describe(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _WRAPS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "encode": _encode,
     "forward": _forward,
     "generate": _generate,
     "encode_shared": _encode_shared,

@@ -102,7 +102,7 @@ class SoftPrompt:
             yield
             return
         site = embedding_of(vlm)
-        self._check_room(batch, site.axis)
+        self._check_room(batch)
         edit = Edit(site, _ROWS, _Put(self.vectors), "the soft prompt", strict=False)
         self._inside.add(at)
         try:
@@ -111,12 +111,25 @@ class SoftPrompt:
         finally:
             self._inside.discard(at)
 
-    def _check_room(self, batch: Batch, axis: Axis) -> None:
-        for sample, layout in zip(batch.samples, batch.layouts[axis].samples, strict=True):
-            found = len(layout.positions(TokenKind.VIRTUAL))
-            if found != len(self):
+    def check_made(self, batch: Batch) -> None:
+        """Raise an error if an adapter encoded a batch without room for virtual tokens.
+
+        Raises:
+            CompositionError: It did.
+        """
+        if not any(_room_in(batch)):
+            raise CompositionError(
+                "This family's adapter makes no room for virtual tokens when it encodes prompts.",
+                subject="prompt",
+                hint="Its `encode` must put rows of kind VIRTUAL into the prompt, as that of "
+                "`vlmlens.hf.TransformersAdapter` does.",
+            )
+
+    def _check_room(self, batch: Batch) -> None:
+        for sample, room in zip(batch.samples, _room_in(batch), strict=True):
+            if room != len(self):
                 raise DataError(
-                    f"The sample {sample.id!r} has room for {found} virtual tokens, and the "
+                    f"The sample {sample.id!r} has room for {room} virtual tokens, and the "
                     f"model's soft prompt has {len(self)}.",
                     subject=sample.id,
                     hint="Encode the samples again: a batch is of the soft prompt that the model "
@@ -124,7 +137,18 @@ class SoftPrompt:
                 )
 
 
-def check_place(place: str) -> None:
+def placed(place: Any) -> Place:
+    """A place by its name.
+
+    Raises:
+        SpecError: There is no such place.
+    """
+    check_place(place)
+    found: Place = place
+    return found
+
+
+def check_place(place: Any) -> None:
     """Raise an error if there is no such place.
 
     Raises:
@@ -138,22 +162,30 @@ def check_place(place: str) -> None:
         )
 
 
-def check_model(prompt: SoftPrompt, vlm: Any) -> None:
+def check_model(vlm: Any) -> None:
     """Raise an error if a model cannot take a soft prompt.
 
     Raises:
-        CompositionError: It reads no prompts, has virtual tokens already, or another width.
+        CompositionError: It reads no prompts, or has virtual tokens already.
     """
-    site = embedding_of(vlm)
+    embedding_of(vlm)
     if vlm.soft_prompt is not None:
         raise CompositionError(
             f"The model has a soft prompt of {len(vlm.soft_prompt)} tokens already.",
             subject="prompt",
             hint="Put one soft prompt into a model at a time.",
         )
-    width = vlm.widths().get(site.path)
-    if width not in (None, prompt.vectors.shape[1]):
-        raise other_width(prompt.vectors.shape[1], width)
+
+
+def check_width(width: int, vlm: Any) -> None:
+    """Raise an error if the embedding of a model is known to have another width.
+
+    Raises:
+        CompositionError: It has.
+    """
+    needed = vlm.widths().get(embedding_of(vlm).path, width)
+    if needed != width:
+        raise other_width(width, needed)
 
 
 def other_width(own: int, needed: int) -> CompositionError:
@@ -171,17 +203,23 @@ def check_no_room(batch: Batch) -> None:
     Raises:
         DataError: It has some.
     """
-    for axis in (Axis.ENCODER, Axis.LLM):
-        if axis not in batch.layouts:
-            continue
-        for sample, layout in zip(batch.samples, batch.layouts[axis].samples, strict=False):
-            if TokenKind.VIRTUAL in layout.kinds:
-                raise DataError(
-                    f"The sample {sample.id!r} was encoded with virtual tokens, and the model has "
-                    "none now.",
-                    subject=sample.id,
-                    hint="Encode the samples again.",
-                )
+    for sample, room in zip(batch.samples, _room_in(batch), strict=False):
+        if room:
+            raise DataError(
+                f"The sample {sample.id!r} was encoded with virtual tokens, and the model has "
+                "none now.",
+                subject=sample.id,
+                hint="Encode the samples again.",
+            )
+
+
+def _room_in(batch: Batch) -> list[int]:
+    """Per sample, its virtual tokens."""
+    axis = Axis.ENCODER if Axis.ENCODER in batch.layouts else Axis.LLM
+    if axis not in batch.layouts:
+        return []
+    kinds = (layout.kinds for layout in batch.layouts[axis].samples)
+    return [int((each == TokenKind.VIRTUAL).sum()) for each in kinds]
 
 
 def embedding_of(vlm: Model) -> Site:
