@@ -167,9 +167,9 @@ def _notes(options: TuneOptions, control: Tuning | None) -> Iterator[str]:
     if control is not None:
         yield (
             "Shuffled labels: the same training, in which samples of a task exchange labels, also "
-            "the held-out ones. It learns how frequent answers are, and no more. Accuracy is raised "
-            "if it is above both the model as it was and this control: the larger of both p-values "
-            f"(groups flip signs), corrected by Holm over tasks, is at most {options.level}."
+            "the held-out ones. It learns how frequent answers are, and no more. Accuracy is "
+            "raised if it is above both the model as it was and this control: the larger of both "
+            f"p-values (groups flip signs), corrected by Holm over tasks, is at most {options.level}."
         )
     yield (
         "The loss is the mean negative log-probability of the label's tokens. The saved part has "
