@@ -23,6 +23,7 @@ from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.given import Given
 from vlmlens.compose.looking import ANALYSIS, Picture, notes_on, questions
 from vlmlens.compose.plan import compose, load_model, load_request
+from vlmlens.compose.tuned_check import check_tuned, opened_tuned
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result
@@ -61,15 +62,19 @@ def load(
     quantization: Literal["4bit", "8bit"] | None = None,
     compile: bool = False,  # noqa: A002
     trust_remote_code: bool = False,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     options: Mapping[str, Any] | None = None,
+    peft: StrPath | None = None,
 ) -> ModelAdapter:
     """Load a vision-language model.
 
-    `options` holds `{"adapter": {...}}`, the adapter's own options.
+    `options` holds `{"adapter": {...}}`, the adapter's own options. `peft` is a second name of
+    `tuned`.
 
     Raises:
         PluginError: The adapter is not installed or cannot be used.
-        CheckpointError: The checkpoint cannot be had.
+        CheckpointError: The checkpoint cannot be had, or what was tuned does not fit it.
         SpecError: A value is of the wrong kind.
     """
     given = spec_of(locals())
@@ -79,6 +84,8 @@ def load(
     adapter_class: type[ModelAdapter] = registry.load(manifest)
     request = load_request(spec, registry, manifest)
     check_adapter(manifest, adapter_class, request, registry)
+    if found := opened_tuned(spec):
+        check_tuned(spec, found, adapter_class.skeleton(request))
     return load_model(spec, adapter_class, request)
 
 
@@ -96,6 +103,8 @@ def run(
     quantization: Literal["4bit", "8bit"] | None = None,
     compile: bool = False,  # noqa: A002
     trust_remote_code: bool = False,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     data: StrPath | Given | Run | None = None,
     prompt: str | Sequence[str] = (),
     sites: str | Sequence[str] = (),
@@ -118,6 +127,7 @@ def run(
     seed: int = 0,
     out: StrPath | None = None,
     options: Mapping[str, Any] | None = None,
+    peft: StrPath | None = None,
     mode: RunMode = "new",
     workers: int | str = 1,
     progress: bool | None = None,
@@ -128,6 +138,8 @@ def run(
     The keywords are the fields of the run file. Beside a path, `data` may be samples in memory: a
     list of `vlmlens.Sample`, a DataFrame (or rows) with the columns of a table, a `Dataset`, or
     another `Run`, whose samples are used. What was given in memory is kept in the run's folder.
+
+    `peft` is a second name of `tuned`.
 
     `mode` is "new" (refuse a folder that holds a run), "resume" (go on with it) or "fresh" (start
     it over). `workers` is the number of processes that do the work, with the engine "processes";
@@ -161,6 +173,8 @@ def look(
     attention: str | None = None,
     quantization: Literal["4bit", "8bit"] | None = None,
     trust_remote_code: bool = False,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     batch_size: int | Literal["auto"] = "auto",
     seed: int = 0,
     out: StrPath | None = None,
@@ -217,6 +231,8 @@ def analyze(
     run: Run | StrPath,
     analysis: Analyses = (),
     *,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     edits: str | Sequence[str] = (),
     seed: int | None = None,
     fresh: bool = False,
@@ -236,6 +252,9 @@ def analyze(
         analysis: Names of analyses, or their options by name; default: those of the run's spec,
             else all that suit. A label (`logit-lens:patches`) keeps the result beside others of
             the same analysis.
+        tuned: What was tuned of the model, in place of the run's own, while an analysis runs it.
+            Stored columns stay as they are. Such results need a label.
+        merge_tuned: Whether LoRA is added to the weights.
         edits: Edits of the model while an analysis runs it, beside those of the run. Stored columns
             stay as they are. Such results need a label.
         seed: Seed of everything random; None: the run's own.
@@ -255,17 +274,19 @@ def analyze(
         VlmlensError: Bad input, before anything heavy starts.
     """
     from vlmlens.runner.bare_store import analyze_stored, only_stored, run_beside
+    from vlmlens.runner.changes import Changes
 
     registry = Registry.default()
     spread = with_workers({"engine": engine, "options": options}, workers)
-    spec = spec_of({**spread, "edits": edits})
+    spec = spec_of({**spread, "edits": edits, "tuned": tuned, "merge_tuned": merge_tuned})
+    changes = Changes.of(spec)
     engine_made = execution.engine_of(spec, registry)
     if isinstance(run, Run):
         stored = run
     elif is_run(run):
         stored = Run(run, trust=trust)
     else:
-        only_stored(spec.engine, spec.edits)
+        only_stored(spec.engine, changes)
         stored = run_beside(os.fspath(run), registry, trust=trust)
     asked = make_spec({"analysis": analysis}).analysis
     if not asked:
@@ -281,10 +302,10 @@ def analyze(
                 seed=chosen,
                 fresh=fresh,
                 engine=engine_made,
-                edits=spec.edits,
+                changes=changes,
             )
         else:
-            only_stored(spec.engine, spec.edits)
+            only_stored(spec.engine, changes)
             results = analyze_stored(*given, observer=told, seed=chosen, fresh=fresh)
     return {result.analysis: result for result in results}
 

@@ -64,7 +64,10 @@ class WeightsPart(Part):
         chosen = parameters_of(vlm, self.component)
         before = {name: value.data for name, value in chosen.items()}
         self._inside = chosen
-        with wanting_gradients(vlm.module, chosen.values()):
+        with (
+            wanting_gradients(vlm.module, chosen.values()),
+            vlm.holding(self.describe),
+        ):
             hooks = [self._put_in(name, value) for name, value in chosen.items()]
             try:
                 yield
