@@ -74,7 +74,7 @@ class PromptPart(Part):
                 hint="Make a PromptPart for this model, and attach it once.",
             )
         with (
-            vlm.prompted(SoftPrompt(self.vectors, self.place)),
+            vlm.prompted(self._prompt),
             wanting_gradients(vlm.module, [self.vectors]),
         ):
             self._attached = True
@@ -82,6 +82,14 @@ class PromptPart(Part):
                 yield
             finally:
                 self._attached = False
+
+    @property
+    def _prompt(self) -> SoftPrompt:
+        return SoftPrompt(self.vectors, self.place)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Part.describe`."""
+        return self._prompt.describe()
 
     def parameters(self) -> Sequence[torch.nn.Parameter]:
         """See `Part.parameters`."""
@@ -114,10 +122,8 @@ class PromptPart(Part):
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
         """See `Part.save`."""
-        state = self.state()
-        prompt = SoftPrompt(state[NAME], self.place)
-        save_tensors(folder / FILE, state, {"format": "pt"})
-        said = {"component": self.component, **about, **about_prompt(prompt)}
+        said = {"component": self.component, **about, **about_prompt(self._prompt)}
+        save_tensors(folder / FILE, self.state(), {"format": "pt"})
         write_about(folder, self.kind, said)
 
 
