@@ -56,9 +56,13 @@ def readable_prompts(
     for note in notes(skeleton, kept):
         observer.note(note)
     known = [entry.manifest for entry in registry.entries(PluginKind.ADAPTER) if entry.manifest]
-    for warning in strange_placeholders(adapter, known, kept):
+    for warning in strange_placeholders(adapter, known, kept) if _reads_text(adapter) else ():
         observer.warn(warning)
     return kept, bad
+
+
+def _reads_text(adapter: Manifest) -> bool:
+    return "images-only" not in adapter.offers
 
 
 def bad_prompts(skeleton: ModelAdapter, samples: Iterable[Sample]) -> list[BadSample]:
