@@ -14,6 +14,9 @@ from typing import Any
 API_VERSION = 1
 """The version of the plugin API in this version of vlmlens."""
 
+IMAGES_ONLY = "images-only"
+"""What an adapter offers that reads no prompts."""
+
 
 class PluginKind(StrEnum):
     """The kinds of plugin that are chosen by name.
@@ -78,7 +81,8 @@ class Manifest:
             "choice-scores", ...; "images-only": prompts are not read; a storage backend "ragged", ...; an extractor "activations" (its
             columns are outputs of modules) or "attention" (they are attention weights).
         needs: What an analysis relies on: "labels", "choices", "images", "answers" (the model can
-            write text, or the samples have choices to compare), "model", "readout", "activations",
+            write text, or the samples have choices to compare), "text" (the model reads
+            prompts), "model", "readout", "activations",
             "attention".
         requires: Modules that must be installed before `target` is imported.
         checkpoints: Known checkpoints of an adapter.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.errors import CheckpointError, DataError, ImageError, PluginError
 from vlmlens.images import open_image
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import IMAGES_ONLY, Manifest, PluginKind
 from vlmlens.sample_table import SampleTable, Seen
 from vlmlens.samples import UNREADABLE, BadSample, Sample
 from vlmlens.sites import Axis
@@ -62,7 +62,7 @@ def readable_prompts(
 
 
 def _reads_text(adapter: Manifest) -> bool:
-    return "images-only" not in adapter.offers
+    return IMAGES_ONLY not in adapter.offers
 
 
 def bad_prompts(skeleton: ModelAdapter, samples: Iterable[Sample]) -> list[BadSample]:

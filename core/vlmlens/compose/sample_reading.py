@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vlmlens.compose.applicability import Asked
 from vlmlens.compose.given import Given, given_samples
 from vlmlens.errors import DataError, SpecError
-from vlmlens.manifest import Manifest
+from vlmlens.manifest import IMAGES_ONLY, Manifest
 from vlmlens.runs.run import Run, is_run
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample, asked, check_ids
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Read = tuple[Asked, SampleTable, Sequence[str]]
 """Options of analyses that the data suggests, the samples, and what was guessed."""
 
-IMAGES_ONLY = "images-only"
-"""What an adapter offers that reads no text."""
 _STAND_IN = "image"
 _OF_IMAGES = ("vision.", "projector")
 """Columns that no text reaches, in a family with two towers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import IMAGES_ONLY, Manifest, PluginKind
 
 HF = Manifest(
     kind=PluginKind.ADAPTER,
@@ -62,7 +62,7 @@ VIT = Manifest(
     target="vlmlens_plugins.hf.vit:VisionAdapter",
     help="Generic, images only: vision backbones (DINOv2, DINOv3, ViT, MAE, towers of CLIP).",
     aliases=("vision", "dinov2", "dinov3", "mae"),
-    offers=frozenset({"images-only", "several-images"}),
+    offers=frozenset({IMAGES_ONLY, "several-images"}),
     requires=("torch", "transformers"),
     model_types=(
         "dinov2",

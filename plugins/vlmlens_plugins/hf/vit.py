@@ -40,6 +40,7 @@ from vlmlens_plugins.hf.manifests import VIT
 _SEEN = frozenset({Axis.VISION, Axis.SAMPLE})
 _SHAPES = "spatial_shapes"
 """The processor's output that gives (rows, columns) of images of any shape (SigLIP 2 NaFlex)."""
+_REPORTING = ("modeling_utils", "distributed.tensor_parallel")
 _UNUSED = "mask_token"
 """The weight that stands for a masked patch; no patch is masked here."""
 
@@ -336,14 +337,16 @@ def _unpooled(own: type[Any]) -> dict[str, bool]:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Without transformers' list of weights that are not part of the tower."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without transformers' lists of weights that are not the tower's, or not split."""
+    loggers = [logging.getLogger(f"transformers.{name}") for name in _REPORTING]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _pair(size: Any) -> tuple[int, int]:
