@@ -78,8 +78,9 @@ class Manifest:
         api_version: The plugin API that it was written for.
         aliases: Other names for it.
         offers: What other plugins may rely on. An adapter offers "generate", "readout",
-            "choice-scores", ...; "images-only": prompts are not read; a storage backend "ragged", ...; an extractor "activations" (its
-            columns are outputs of modules) or "attention" (they are attention weights).
+            "choice-scores", ..., or "images-only" (prompts are not read); a storage backend
+            "ragged", ...; an extractor "activations" (its columns are outputs of modules) or
+            "attention" (they are attention weights).
         needs: What an analysis relies on: "labels", "choices", "images", "answers" (the model can
             write text, or the samples have choices to compare), "text" (the model reads
             prompts), "model", "readout", "activations",

@@ -211,7 +211,9 @@ def _does_more(block: Any, children: Mapping[str, Any], parts: set[str]) -> bool
     """
     scales = {name for names in _SCALES.values() for name in names}
     norms = [name for name, child in children.items() if "norm" in type(child).__name__.lower()]
-    others = children.keys() - parts - set(norms) - {name for ends in _SCALED for name in ends.values()}
+    others = (
+        children.keys() - parts - set(norms) - {name for ends in _SCALED for name in ends.values()}
+    )
     own = [*block.named_parameters(recurse=False), *block.named_buffers(recurse=False)]
     own += [
         (n, v) for n, v in vars(block).items() if _FACTORS.search(n) and type(v) in (int, float)

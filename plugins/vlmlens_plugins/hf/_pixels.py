@@ -146,9 +146,7 @@ def patches_of(image: PlacedImage, patch: tuple[int, int], processor: Any) -> Pa
     return grid_patches(image.image, height // patch[0], width // patch[1], patch, geometry)
 
 
-def _geometry(
-    image: PlacedImage, height: int, width: int, processor: Any
-) -> CropGeometry | None:
+def _geometry(image: PlacedImage, height: int, width: int, processor: Any) -> CropGeometry | None:
     """How an image was resized, and which part of it was cropped."""
     if getattr(processor, "do_pad", False) or hasattr(processor, "crop_pct"):
         return None

@@ -325,8 +325,8 @@ class VisionAdapter(FoundSites):
 
 def _class_of(config: Any) -> type[Any] | None:
     """Transformers' class of a config; None if there is none."""
-    known: type[Any] | None = MODEL_MAPPING.get(type(config), None)
-    return known
+    known = MODEL_MAPPING.get(type(config), None)
+    return known[0] if isinstance(known, tuple) else known
 
 
 def _unpooled(own: type[Any]) -> dict[str, bool]:
