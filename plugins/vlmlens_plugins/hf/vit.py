@@ -84,6 +84,8 @@ class VisionAdapter(FoundSites):
             return
         elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
             why, hint = "reads text", "Use --adapter lm."
+        elif hasattr(config, "depths"):
+            why, hint = "has its blocks in stages (ConvNeXt, Swin)", "Take a vision transformer."
         else:
             why = "is no vision transformer that transformers knows"
             hint = "`vlmlens plugins list` shows the other adapters."
