@@ -250,7 +250,7 @@ def _checked(samples: Sequence[Sample], patches: Sequence[Patches]) -> str:
             raise MissingAnnotation(
                 f"The sample {sample.id!r} has no label among two choices or more.",
                 subject=sample.id,
-                hint="A direct readout chooses between marked places and is compared with the label.",
+                hint="A direct readout chooses between marked places; labels say which is right.",
             )
     methods = {str(sample.attributes.get(READOUT) or "") for sample in samples}
     known = (*METHODS, PROBE)

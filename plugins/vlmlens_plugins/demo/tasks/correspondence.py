@@ -18,7 +18,7 @@ from vlmlens_plugins.demo.tasks.task import REFERENCE, Pictures, Point, Task
 from vlmlens_plugins.demo.tasks.things import Thing, background, drawn, quartered, tinged
 
 KEY: Final = 2
-PROMPT: Final = "Which square marks the same as the white square, red, green, blue or yellow?"
+PROMPT: Final = "Which square marks the same object as the white one, red, green, blue or yellow?"
 SIZES: Final = (34, 46)
 GAINS: Final = (0.75, 1.2)
 
@@ -49,16 +49,16 @@ def make(index: int, seed: int) -> Task:
         return made
 
     return Task(
-        "correspondence",
-        index,
-        seed,
-        PROMPT,
-        marks.FOUR,
-        label,
-        points,
-        {color: (point.image, marks.square(point)) for color, point in points.items()},
-        facts,
-        pictures,
+        kind="correspondence",
+        index=index,
+        seed=seed,
+        prompt=PROMPT,
+        choices=marks.FOUR,
+        label=label,
+        points=points,
+        areas=marks.squares(points),
+        facts=facts,
+        pictures=pictures,
     )
 
 

@@ -33,6 +33,11 @@ def square(point: Point) -> Box:
     return left, top, min(point.x + HALF + 1, SIZE), min(point.y + HALF + 1, SIZE)
 
 
+def squares(points: Mapping[str, Point]) -> dict[str, tuple[int, Box]]:
+    """The square of each point, as (number of the picture, box)."""
+    return {color: (point.image, square(point)) for color, point in points.items()}
+
+
 def mark(canvas: Image.Image, point: Point, color: str) -> None:
     """Draw the square around a point."""
     left, top, right, bottom = square(point)

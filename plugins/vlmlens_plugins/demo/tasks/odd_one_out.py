@@ -55,16 +55,16 @@ def make(index: int, seed: int) -> Task:
         return (canvas,)
 
     return Task(
-        "odd-one-out",
-        index,
-        seed,
-        PROMPT,
-        marks.FOUR,
-        label,
-        points,
-        {color: (0, marks.square(point)) for color, point in points.items()},
-        {"differs": differs, **usual, "odd": odd[differs]},
-        pictures,
+        kind="odd-one-out",
+        index=index,
+        seed=seed,
+        prompt=PROMPT,
+        choices=marks.FOUR,
+        label=label,
+        points=points,
+        areas=marks.squares(points),
+        facts={"differs": differs, **usual, "odd": odd[differs]},
+        pictures=pictures,
     )
 
 

@@ -1,7 +1,7 @@
 """Texture: which of two pictures has the texture of the first?
 
-Each texture is drawn anew: elsewhere, turned, of another scale. One of the two candidates has the
-reference's colours, and it is the right one in half of the tasks: so colours do not tell.
+Each texture is drawn anew: elsewhere, turned, of another scale. All three have the same two
+colours, so colours do not tell.
 """
 
 from __future__ import annotations
@@ -28,44 +28,34 @@ def make(index: int, seed: int) -> Task:
     rng = marks.stream(KEY, index, seed)
     label = marks.answer_of(KEY, index, seed, marks.TWO)
     same, other = rng.permutation(list(PATTERNS))[:2].tolist()
-    own, others = _pairs(rng)
-    kept = bool(rng.integers(2))
     wrong = next(color for color in marks.TWO if color != label)
     kinds = {REFERENCE: same, label: same, wrong: other}
-    inks = {REFERENCE: own, label: own if kept else others, wrong: others if kept else own}
+    names = rng.permutation(_INKS)[:2].tolist()
     candidates = rng.permutation(marks.TWO).tolist()
     order = [REFERENCE, *candidates]
     seeds = dict(zip(order, rng.integers(2**31, size=3).tolist(), strict=True))
+    inks = {color: (tinged(rng, names[0]), tinged(rng, names[1])) for color in order}
 
     def pictures() -> Pictures:
         return tuple(_picture(color, kinds[color], seeds[color], inks[color]) for color in order)
 
     return Task(
-        "texture",
-        index,
-        seed,
-        PROMPT,
-        marks.TWO,
-        label,
-        {},
-        {color: (number, marks.framed()) for number, color in enumerate(order)},
-        {
+        kind="texture",
+        index=index,
+        seed=seed,
+        prompt=PROMPT,
+        choices=marks.TWO,
+        label=label,
+        points={},
+        areas={color: (number, marks.framed()) for number, color in enumerate(order)},
+        facts={
             "texture": same,
             "other texture": other,
-            "colors": "the right one's" if kept else "the other's",
+            "colors": " and ".join(names),
             "first": candidates[0],
         },
-        pictures,
+        pictures=pictures,
     )
-
-
-def _pairs(rng: np.random.Generator) -> list[tuple[RGB, RGB]]:
-    """Two pairs of colours, all four different."""
-    names = rng.permutation(_INKS)[:4].tolist()
-    return [
-        (tinged(rng, names[0]), tinged(rng, names[1])),
-        (tinged(rng, names[2]), tinged(rng, names[3])),
-    ]
 
 
 def _picture(color: str, kind: str, seed: int, inks: tuple[RGB, RGB]) -> Image.Image:

@@ -91,15 +91,12 @@ def drawn(
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def seen(things: Sequence[Thing], point: tuple[int, int], *, mirrored: bool) -> int | None:
-    """The number of the object that is seen at a pixel, where later ones stand in front."""
-    for number in reversed(range(len(things))):
-        thing = things[number]
-        column, row = point[0] - thing.x, point[1] - thing.y
-        inside = 0 <= column < thing.size and 0 <= row < thing.size
-        if inside and silhouette(thing.shape, thing.size, mirrored)[row, column]:
-            return number
-    return None
+def covers(thing: Thing, spot: tuple[int, int], *, mirrored: bool) -> bool:
+    """Whether an object is at a pixel, seen or hidden."""
+    column, row = spot[0] - thing.x, spot[1] - thing.y
+    if not (0 <= column < thing.size and 0 <= row < thing.size):
+        return False
+    return bool(silhouette(thing.shape, thing.size, mirrored)[row, column])
 
 
 def _add(canvas: Image.Image, thing: Thing, behind: RGB, mirrored: bool) -> None:
