@@ -54,13 +54,14 @@ def _panel(figure: Figure, pair: tuple[int, int], axes: Axes) -> None:
             for point, place in zip(figure.points, space.places, strict=True)
             if point.kind == kind
         ]
-        columns = list(zip(*own, strict=True)) or [(), ()]
+        across = [place[0] for place in own]
+        up = [place[1] for place in own]
         axes.scatter(
-            *columns, s=9, label=str(kind), marker=_MARKERS[kind % len(_MARKERS)],
+            across, up, s=9, label=str(kind), marker=_MARKERS[kind % len(_MARKERS)],
             color=SERIES_LIGHT[kind % len(SERIES_LIGHT)], linewidths=0, alpha=0.75,
         )  # fmt: skip
     axes.set_aspect("equal", adjustable="datalim")
-    across, up = (cut(one_line(space.axes[axis]), _LONGEST) for axis in pair)
-    axes.set_xlabel(across, parse_math=False, fontsize=7)
-    axes.set_ylabel(up, parse_math=False, fontsize=7)
+    names = [cut(one_line(space.axes[axis]), _LONGEST) for axis in pair]
+    axes.set_xlabel(names[0], parse_math=False, fontsize=7)
+    axes.set_ylabel(names[1], parse_math=False, fontsize=7)
     axes.tick_params(labelsize=6)
