@@ -41,13 +41,13 @@ class Neighbours:
             classes: How many labels there are.
         """
         k = self.places.shape[1]
-        weights = 1 + np.arange(k, 0, -1, dtype=np.float32) / (10 * k * k)
-        weighed = np.where(self.there, weights, 0).astype(np.float32)
+        weights = 1 + 0.5 ** np.arange(2.0, k + 2)
+        weighed = np.where(self.there, weights, 0)
         told = labels[:, self.places]
-        best = np.full(labels.shape, -1.0, np.float32)
+        best = np.full(labels.shape, -1.0)
         found = np.zeros(labels.shape, np.int64)
         for label in range(classes):
-            counted = np.einsum("dnk,nk->dn", (told == label).astype(np.float32), weighed)
+            counted = np.einsum("dnk,nk->dn", (told == label).astype(np.float64), weighed)
             found[counted > best] = label
             best = np.maximum(best, counted)
         return found

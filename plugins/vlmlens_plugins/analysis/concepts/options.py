@@ -37,7 +37,7 @@ class ConceptsOptions(Options):
         description="Samples for directions and neighbours at most, drawn by the seed. Components "
         "(PCA) are of all samples.",
     )
-    k: int = Field(5, ge=1, le=50, description="How many neighbours vote.")
+    k: int = Field(5, ge=1, le=40, description="How many neighbours vote.")
     metric: Metric = Field(
         "cosine",
         description="Nearness of neighbours and silhouettes; cosine is between centred rows.",

@@ -60,7 +60,8 @@ def centred(rows: Rows) -> Rows:
 def unit(rows: Rows) -> Rows:
     """Rows of length 1; zero stays zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    found: Rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return found
 
 
 def _mean(rows: npt.NDArray[np.generic], width: int) -> npt.NDArray[np.float64]:
