@@ -43,13 +43,14 @@ def store_of(samples: Sequence[Sample], columns: Mapping[str, Any]) -> ColumnSto
         array = np.concatenate(given) if ragged else given
         lengths = tuple(map(len, given)) if ragged else None
         made[name] = Values(np.ascontiguousarray(array, "<f4"), "float32", lengths)
-    store.write(ColumnBlock([sample.id for sample in samples], made))
+    store.write(ColumnBlock(tuple(sample.id for sample in samples), made))
     return store
 
 
 def run(
     samples: Sequence[Sample],
     columns: Mapping[str, Any],
+    /,
     folder: Path | None = None,
     told: list[str] | None = None,
     **options: Any,

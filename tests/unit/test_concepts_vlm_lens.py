@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import sqlite3
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return database(folder / "asked.db", asked, 1), concepts
 
 
+@cache
 def analyzed(path: Path, **options: Any) -> Result:
     given = {**FAST, "vlm_lens": True, **options}
     return vlmlens.analyze(path, {"concepts": given}, fresh=True)["concepts"]
@@ -131,7 +133,7 @@ def test_the_numbers_are_those_of_its_formulas(
 
 def test_distances_and_deviations_are_in_two_components(databases: tuple[Path, Path]) -> None:
     targets, concepts = databases
-    result = analyzed(targets, prototypes=str(concepts))
+    result = analyzed(targets, prototypes=str(concepts), components=None, k=4)
     told = rows_of(result.table("concepts-vlm-lens-separation"))
     assert len(told) == 2 * 3 * 2
     for row in told:
@@ -169,7 +171,8 @@ def test_a_database_is_measured_with_controls_too(databases: tuple[Path, Path]) 
 def test_a_mistake_in_the_formula_would_be_seen(databases: tuple[Path, Path]) -> None:
     """Centred cosines are other numbers: the test above tells them apart."""
     targets, concepts = databases
-    told = rows_of(analyzed(targets, prototypes=str(concepts)).table("concepts-vlm-lens"))
+    result = analyzed(targets, prototypes=str(concepts), components=None, k=4)
+    told = rows_of(result.table("concepts-vlm-lens"))
     known, asked = (vectors(path, LAYERS[1]) for path in (concepts, targets))
     mean = torch.stack([vector for vector, _ in known]).mean(0)
     row = next(r for r in told if r["column"] == f"{LAYERS[1]}/all" and r["sample"] == "1")
@@ -182,7 +185,7 @@ def test_what_cannot_be_compared_is_said(databases: tuple[Path, Path], tmp_path:
     with pytest.raises(SpecError, match=r"components is 7, and there are 18 prototypes of 6"):
         analyzed(targets, prototypes=str(concepts), components=7)
     with pytest.raises(MissingAnnotation, match=r"No two values of label have 3 samples"):
-        analyzed(targets, prototypes=str(concepts), by=["label"])
+        analyzed(targets, prototypes=str(concepts), by="label")
     pooled = database(tmp_path / "pooled.db", ["red_1.jpg", "green_1.jpg"], 3, pooled=True)
     result = analyzed(targets, prototypes=str(pooled))
     assert sum("prototypes lack such a column" in each for each in result.warnings) == 2
