@@ -64,7 +64,7 @@ class Scatter {
     const [source, wide, high] = this.pictures[picture] ?? [];
     if (!source) return;
     const shown = element("img", undefined, Math.max(wide, high) <= 96 ? "pixels" : "");
-    shown.src = source;
+    shown.setAttribute("src", source);
     shown.alt = `image of sample ${words[sample]}`;
     this.tip.append(shown);
   }
