@@ -12,7 +12,7 @@ from tests.unit._concepts import clusters, run, samples_of
 
 import vlmlens
 from vlmlens.abc import ModelAdapter
-from vlmlens.errors import CompositionError, DataError, DataNotFound, MissingAnnotation
+from vlmlens.errors import CompositionError, DataError, DataNotFound, MissingAnnotation, SpecError
 from vlmlens.results import Result, Table, Verdict
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.concepts import coordinates
@@ -188,7 +188,10 @@ def test_new_samples_are_projected_on_directions_of_another_run(
     unlabelled = [Sample(s.id, "?") for s in samples]
     only = run(unlabelled, columns, onto=[str(file)])
     assert [table.name for table in only.tables] == ["concepts-projected"]
-    assert "too few new ones are known" in only.findings[0].text
+    assert "too few of the others are known" in only.findings[0].text
+    assert "Samples are projected only: No two values of label" in only.warnings[0]
+    with pytest.raises(MissingAnnotation):
+        run(unlabelled, columns, onto=[str(file)], by="color")
 
 
 def test_many_samples_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +271,8 @@ def test_rare_concepts_and_those_of_a_single_group_are_left_out() -> None:
         (["a", "b"] * 5, {"by": "label@x"}, MissingAnnotation, "No sample has the task 'x'"),
         (["a", "b"] * 5, {"columns": ["llm.block.9"]}, CompositionError, "No stored column"),
         (["a", "b"] * 5, {"onto": "no.safetensors"}, DataNotFound, "There is no file"),
+        (["a", "b"] * 5, {"components": 2}, SpecError, "components is an option of VLM-Lens'"),
+        (["a", "b"] * 5, {"prototypes": "x"}, SpecError, "prototypes is an option of VLM-Lens'"),
     ],
 )
 def test_what_is_missing_is_said_before_any_work(
@@ -294,11 +299,11 @@ def test_directions_that_do_not_fit_are_refused(made: tuple[Result, Path], tmp_p
 
 
 def test_names_that_are_alike_get_files_of_their_own(tmp_path: Path) -> None:
-    samples = samples_of(["dark red", "dark-red", "../x"] * 6)
+    samples = samples_of(["dark red", "dark-red", f"../x{'y' * 300}"] * 6)
     rows = np.random.default_rng(0).normal(size=(18, 4)).astype(np.float32)
     run(samples, {NEAR: rows}, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    ends = ["t.dark-red-2.safetensors", "t.dark-red.safetensors", "t.x.safetensors"]
-    assert names == [f"concepts.llm-block-1-last.{end}" for end in ends]
+    ends = ["dark-red-2", "dark-red", f"x{'y' * 59}"]
+    assert names == [f"concepts.llm-block-1-last.t.{end}.safetensors" for end in ends]
     towards = {open_direction(str(tmp_path / name)).aim.towards for name in names}
-    assert towards == {"dark red", "dark-red", "../x"}
+    assert towards == {"dark red", "dark-red", f"../x{'y' * 300}"}

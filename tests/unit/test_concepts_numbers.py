@@ -25,7 +25,8 @@ def distance(rows: Rows, i: int, j: int, metric: Metric) -> float:
     """By the definition, in float64."""
     moved = rows.astype(np.float64) - rows.astype(np.float64).mean(0)
     if metric == "euclidean":
-        return float(np.linalg.norm(moved[i] - moved[j]))
+        size = np.sqrt(np.square(rows, dtype=np.float64).sum(1).mean())
+        return float(np.linalg.norm(moved[i] - moved[j]) / size)
     cosine = moved[i] @ moved[j] / (np.linalg.norm(moved[i]) * np.linalg.norm(moved[j]))
     return float(1 - cosine)
 
@@ -165,6 +166,21 @@ def test_what_differs_by_rounding_only_is_no_direction() -> None:
     assert centred(rows)[1].any()
     assert np.linalg.norm(unit(centred(rows))[1]) == pytest.approx(1, abs=1e-6)
     assert not unit(np.zeros((2, 3), np.float32)).any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_sizes_of_rows_do_not_matter(scale: float) -> None:
+    rows, y = clusters()
+    groups = np.arange(len(rows))
+    sized = (rows * scale).astype(np.float32)
+    for metric in METRICS:
+        near = [find_neighbours(each, groups, 1, metric) for each in (rows, sized)]
+        assert (near[0].places == near[1].places).mean() > 0.95
+        found = [Pairs(each, groups, metric).measure(y[None], 3) for each in (rows, sized)]
+        np.testing.assert_allclose(found[1].silhouette, found[0].silhouette, atol=1e-4)
+    shares = [pca.of_blocks(lambda r=each: iter([r]), 6, 3).shares for each in (rows, sized)]
+    np.testing.assert_allclose(shares[1], shares[0], rtol=1e-3)
+    assert np.linalg.norm(unit(sized)[0]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("honest", [True, False])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ColumnInfo, Options
 from vlmlens.abc.analysis import COLUMNS
-from vlmlens.errors import CompositionError
+from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
 from vlmlens.results import Finding, Result, Table
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import choose
@@ -31,12 +31,13 @@ class Concepts(Analysis):
 
     def check(self, samples: Sequence[Sample], columns: Sequence[str]) -> None:
         """See `Analysis.check`."""
+        self._check_vlm_lens()
         opened(self.options.onto, columns)
         if columns:
             choose(self.options.columns, columns)
         known_by_store = self._by(IMAGE_NAME) and not any(sample.images for sample in samples)
         if not self.options.onto and not known_by_store:
-            self._sets(samples, {})
+            find_sets(self.options.by, samples)
 
     def uses(self, samples: Sequence[Sample]) -> frozenset[str]:
         """See `Analysis.uses`."""
@@ -50,7 +51,7 @@ class Concepts(Analysis):
         infos = self._infos(context)
         given = opened(self.options.onto, [info.name for info in context.columns()])
         images = stored_images(context.store) if self._by(IMAGE_NAME) else {}
-        sets = self._sets(context.samples, images)
+        sets = self._sets(context.samples, images, context.warn)
         compared = len(infos) if self.options.vlm_lens else 0
         steps = _Steps(context, len(sets) * len(infos) + len(given) + compared)
         said, more = self._as_vlm_lens(context, infos, steps) if compared else ([], [])
@@ -98,12 +99,27 @@ class Concepts(Analysis):
             overview=report.overview(found),
         )
 
-    def _sets(self, samples: Sequence[Sample], images: dict[str, str]) -> list[ConceptSet]:
-        """The sets of concepts; none where directions are given and samples have no label."""
-        named = self.options.by != type(self.options)().by
-        if self.options.onto and not named and not any(sample.label for sample in samples):
+    def _sets(
+        self, samples: Sequence[Sample], images: dict[str, str], warn: Callable[[str], None]
+    ) -> list[ConceptSet]:
+        """The sets of concepts; none where samples are projected only."""
+        try:
+            return find_sets(self.options.by, samples, images)
+        except MissingAnnotation as error:
+            if not self.options.onto or self.options.by != type(self.options)().by:
+                raise
+            warn(f"Samples are projected only: {error.message}")
             return []
-        return find_sets(self.options.by, samples, images)
+
+    def _check_vlm_lens(self) -> None:
+        """Raise an error for options that would do nothing."""
+        for name in ("prototypes", "components"):
+            if getattr(self.options, name) is not None and not self.options.vlm_lens:
+                raise SpecError(
+                    f"{name} is an option of VLM-Lens' numbers, which are not asked for.",
+                    subject=name,
+                    hint="Set vlm_lens=true, or leave it out.",
+                )
 
     def _by(self, attribute: str) -> bool:
         return any(spec.partition("@")[0] == attribute for spec in self.options.by)

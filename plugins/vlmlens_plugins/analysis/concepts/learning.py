@@ -17,6 +17,7 @@ from vlmlens_plugins.analysis.steering.aims import Aim, mark_of
 from vlmlens_plugins.analysis.steering.files import Direction, save_direction
 
 Floats = npt.NDArray[np.float64]
+_LONGEST = 60
 ZERO = "zero"
 """In the origin of a direction v: (mean of the other samples . v) / (v . v)."""
 
@@ -97,7 +98,8 @@ def save(folder: Path, learned: Sequence[Learned]) -> dict[tuple[str, str, str],
         for concept, direction in zip(each.given.concepts, each.directions, strict=True):
             if direction is None:
                 continue
-            stem = ".".join(map(slug, (each.column, each.given.name, concept)))
+            names = (each.column, each.given.name, concept)
+            stem = ".".join(slug(name)[:_LONGEST] for name in names)
             name, number = f"concepts.{stem}.safetensors", 2
             while name in taken:
                 name, number = f"concepts.{stem}-{number}.safetensors", number + 1

@@ -54,14 +54,15 @@ def of_blocks(blocks: Callable[[], Iterator[Rows]], width: int, count: int) -> C
 
     Memory: two matrices `[width, width]` and a block.
     """
-    total, rows = np.zeros(width), 0
+    total, rows, largest = np.zeros(width), 0, 0.0
     for block in blocks():
         total += block.sum(0, dtype=np.float64)
         rows += len(block)
-    mean = total / rows
+        largest = max(largest, float(np.abs(block).max()))
+    mean, scale = total / rows, largest or 1.0
     matrix = np.zeros((width, width))
     for block in blocks():
-        moved = (block - mean).astype(np.float32)
+        moved = ((block - mean) / scale).astype(np.float32)
         matrix += moved.T @ moved
     values, vectors = _largest(matrix, count)
     return _made(mean, vectors.T, values, float(np.trace(matrix)), rows)

@@ -144,7 +144,8 @@ def _projected(each: Projected) -> Finding:
     if each.area is None:
         text = (
             f"On the direction towards {aim.towards!r} at {each.column}, {len(each.values):,} "
-            "samples were projected; too few new ones are known to have the concept or not."
+            f"samples were projected, {sum(each.seen):,} of them from groups that it was learned "
+            "from; too few of the others are known to have the concept or not."
         )
     else:
         text = (

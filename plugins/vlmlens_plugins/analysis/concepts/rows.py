@@ -49,17 +49,20 @@ def read(store: ColumnStore, info: ColumnInfo, ids: Sequence[str]) -> Rows:
 
 
 def centred(rows: Rows) -> Rows:
-    """Rows less their mean; what is left by rounding alone is zero."""
+    """Rows less their mean, in units of their size; what is left by rounding alone is zero.
+
+    The size of rows is the root of their mean square length. Nothing over- or underflows.
+    """
     mean = rows.mean(0, dtype=np.float64)
-    moved: Rows = (rows - mean).astype(np.float32)
-    size = float(np.sqrt(np.square(rows, dtype=np.float64).sum(1).mean()))
-    moved[np.linalg.norm(moved, axis=1) <= _ROUNDING * size] = 0
+    size = float(np.sqrt(np.square(rows, dtype=np.float64).sum(1).mean())) or 1.0
+    moved: Rows = ((rows - mean) / size).astype(np.float32)
+    moved[np.linalg.norm(moved, axis=1) <= _ROUNDING] = 0
     return moved
 
 
 def unit(rows: Rows) -> Rows:
     """Rows of length 1; zero stays zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
     found: Rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
     return found
 
