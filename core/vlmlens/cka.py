@@ -171,7 +171,8 @@ def blocks_of(groups: Sequence[str], size: int, rng: np.random.Generator) -> lis
     counts = np.array([len(one) for one in members])
     least = min(LEAST_GROUPS, len(counts))
     wanted = min(-(-len(groups) // size), _most_blocks(counts, least))
-    number = max(_most_blocks(counts, max(least, -(-len(counts) // 2))), wanted)
+    half = _most_blocks(counts, max(least, -(-len(counts) // 2)))
+    number = max(min(half, int(counts.max())), wanted)
     blocks: list[list[int]] = [[] for _ in range(number)]
     place = 0
     for i in rng.permutation(len(members)):
@@ -334,7 +335,7 @@ def _members(groups: Sequence[str]) -> list[list[int]]:
 def _most_blocks(counts: Ints, least: int) -> int:
     """The most blocks that have samples of at least so many groups each."""
     sizes = np.sort(counts)
-    low, high = 1, int(sizes[-1])
+    low, high = 1, max(int(sizes.sum()) // least, 1)
     while low < high:
         middle = (low + high + 1) // 2
         enough = np.minimum(sizes, middle).sum() >= middle * least
