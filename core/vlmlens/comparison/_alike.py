@@ -51,6 +51,7 @@ class Alike:
         first: Columns of the first side, in stored order; `second` likewise.
         cka: `[len(first), len(second)]`; `low` and `high` are the ends of 95 % intervals.
         samples: How many they rest on.
+        unusable: Columns of either side that are constant, or not finite.
     """
 
     pair: Pair
@@ -60,6 +61,7 @@ class Alike:
     low: Floats
     high: Floats
     samples: int
+    unusable: Sequence[str] = ()
 
     @property
     def common(self) -> bool:
@@ -80,7 +82,7 @@ class _TooSlow(Exception):
 
 
 def alike(pair: Pair, seed: int) -> tuple[Alike | None, str]:
-    """The similarity of two sides, or why there is none; "" if nothing needs to be said."""
+    """The similarity of two sides, and what must be said of it: why there is none; else ""."""
     first, second = pair.first.store, pair.second.store
     if first is None or second is None:
         return None, ""
@@ -96,7 +98,13 @@ def alike(pair: Pair, seed: int) -> tuple[Alike | None, str]:
             f"{names}: reading the columns would take more than {_SECONDS:.0f} s. The analysis "
             "`similarity` does it, with against=RUN."
         )
-    return (None, f"{names}: {found}") if isinstance(found, str) else (found, "")
+    if isinstance(found, str):
+        return None, f"{names}: {found}"
+    if not found.partners:
+        return None, f"{names}: the columns are constant or not finite."
+    unusable = ", ".join(found.unusable)
+    said = f"{names} where columns are constant or not finite: {unusable}."
+    return found, said if unusable else ""
 
 
 def _measured(pair: Pair, stores: Sequence[ColumnStore], seed: int) -> Alike | str:
@@ -119,7 +127,9 @@ def _cut(pair: Pair, names: Sequence[Sequence[str]], found: Cka) -> Alike:
     split = len(names[0])
     low, high = found.interval
     value, low, high = (array[:split, split:] for array in (found.value, low, high))
-    return Alike(pair, names[0], names[1], value, low, high, found.samples)
+    every = [*names[0], *names[1]]
+    unusable = dict.fromkeys(every[c] for c in sorted(found.constant | found.broken))
+    return Alike(pair, names[0], names[1], value, low, high, found.samples, list(unusable))
 
 
 def _columns(pair: Pair, stores: Sequence[ColumnStore]) -> list[list[str]]:

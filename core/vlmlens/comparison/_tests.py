@@ -185,7 +185,7 @@ def _side_table(sides: Sequence[Side]) -> Table:
 def _similar(pairs: Sequence[Pair], seed: int) -> tuple[list[Alike], list[str]]:
     """The similarity of each pair of runs that has one, and why others have none."""
     made = [alike(pair, seed) for pair in pairs]
-    found = [one for one, _ in made if one is not None and one.partners]
+    found = [one for one, _ in made if one is not None]
     return found, [why for _, why in made if why]
 
 
