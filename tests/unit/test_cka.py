@@ -12,7 +12,6 @@ import pytest
 
 from vlmlens.cka import (
     Cka,
-    _Hsic,
     blocks_of,
     folds_of,
     jackknife,
@@ -20,6 +19,7 @@ from vlmlens.cka import (
     products,
     unbiased_cka,
 )
+from vlmlens.cka._hsic import Block
 
 Array = npt.NDArray[np.float64]
 
@@ -56,11 +56,11 @@ def of(arrays: Sequence[Array], groups: Sequence[object] | None = None, **option
     return linear_cka(lambda c, which: arrays[c][which], len(arrays), names, **options)
 
 
-def single(kernel: Array) -> _Hsic:
-    """HSIC of one kernel with itself, of samples that are no folds."""
-    made = _Hsic(1, 1)
-    made.add(kernel[None].copy(), np.zeros(len(kernel), np.intp))
-    return made
+def hsic(kernel: Array) -> float:
+    """Of one kernel with itself."""
+    made = Block(1, np.zeros(len(kernel), np.intp))
+    made.add(kernel[None].copy(), 0)
+    return float(made.hsic()[0, 0])
 
 
 # ---------------------------------------------------------------------- right numbers
@@ -83,15 +83,15 @@ def test_its_hsic_is_the_mean_over_all_fours_of_samples() -> None:
     k = x @ x.T
     fours = list(permutations(range(7), 4))
     mean = np.mean([k[a, b] * (k[a, b] + k[c, d] - 2 * k[a, c]) for a, b, c, d in fours])
-    assert single(k)._whole[0, 0] / 7 == pytest.approx(mean, abs=1e-12)
+    assert hsic(k) == pytest.approx(mean, abs=1e-12)
 
 
 def test_the_mean_over_blocks_is_the_whole() -> None:
     """Over all blocks of five samples of seven; so a random partition is right on average."""
     x = rows(5, 7, 3)
     k = x @ x.T
-    parts = [single(k[np.ix_(b, b)])._whole[0, 0] / 5 for b in combinations(range(7), 5)]
-    assert np.mean(parts) == pytest.approx(single(k)._whole[0, 0] / 7, rel=1e-12)
+    parts = [hsic(k[np.ix_(b, b)]) for b in combinations(range(7), 5)]
+    assert np.mean(parts) == pytest.approx(hsic(k), rel=1e-12)
 
 
 def test_rotation_scale_and_shift_change_nothing() -> None:
@@ -150,24 +150,55 @@ def test_no_block_has_two_of_a_group(sizes: list[int], size: int) -> None:
     assert {groups[i] for i in used} == set(groups), "every group is there"
 
 
-def test_blocks_come_near_the_whole_in_bounded_memory() -> None:
+def test_strips_in_little_memory_give_the_whole() -> None:
+    """Kernels of 300 samples in 30 strips, and of blocks of samples in several each."""
+    x, y = rows(10, 300, 6), rows(11, 300, 6)
+    arrays = [x, x + y, y**2]
+    reads: list[int] = []
+
+    def read(column: int, which: npt.NDArray[np.intp]) -> Array:
+        reads.append(column)
+        return arrays[column][which]
+
+    names = [f"g{i // 2}" for i in range(300)]
+    for block in (300, 40):
+        whole = linear_cka(read, 3, names, block=block, seed=1)
+        reads.clear()
+        strips = linear_cka(read, 3, names, block=block, seed=1, memory=8 * 3 * 150 * 5)
+        assert reads.count(0) == (60 if block == 300 else 16)
+        assert np.allclose(strips.value, whole.value, atol=1e-12)
+        assert np.allclose(strips.error, whole.error, rtol=1e-9)
+        assert strips.blocks == whole.blocks == (2 if block == 300 else 8)
+
+
+def test_blocks_come_near_the_whole_and_are_read_once() -> None:
     x = rows(10, 1500, 6)
     y = x @ rows(11, 6, 6) + 2 * rows(12, 1500, 6)
     arrays, asked = [x, y], list[tuple[int, int]]()
 
     def read(column: int, which: npt.NDArray[np.intp]) -> Array:
-        assert len(which) <= 128
         asked.extend((column, int(i)) for i in which)
         return arrays[column][which]
 
-    names = [str(i) for i in range(1500)]
-    found = linear_cka(read, 2, names, memory=8 * 2 * 128**2)
+    found = linear_cka(read, 2, [str(i) for i in range(1500)], block=128)
     assert found.blocks == 12
     assert sorted(asked) == [(c, i) for c in (0, 1) for i in range(1500)], "each is read once"
     whole = of(arrays)
     assert whole.blocks == 1
     assert abs(found.value - whole.value).max() < whole.error[0, 1] / 2
     assert found.error[0, 1] == pytest.approx(whole.error[0, 1], rel=0.25)
+
+
+def test_many_small_blocks_are_read_some_at_a_time() -> None:
+    groups = [f"g{i % 6}" for i in range(6000)]
+    most: list[int] = []
+
+    def read(column: int, which: npt.NDArray[np.intp]) -> Array:
+        most.append(len(which))
+        return rows(column, 6000, 2)[which]
+
+    assert linear_cka(read, 2, groups).blocks == 1000
+    assert max(most) <= 2048
 
 
 def test_progress_ends_complete() -> None:
