@@ -7,7 +7,7 @@ There is no model, so analyses that need one are refused.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.abc.storage import ColumnStore
     from vlmlens.results import Result
+    from vlmlens.runner.changes import Changes
     from vlmlens.samples import Sample
 
 
@@ -106,17 +107,17 @@ def run_beside(
     return run
 
 
-def only_stored(engine: str | None, edits: Sequence[str]) -> None:
-    """Refuse an engine and edits for what has no model.
+def only_stored(engine: str | None, changes: Changes) -> None:
+    """Refuse an engine, edits and what was tuned for what has no model.
 
     Raises:
         CompositionError: One is given.
     """
-    if edits:
+    if changes:
         raise CompositionError(
-            "A store without a run has no model that could be edited.",
-            subject=edits[0],
-            hint="Leave --edit out.",
+            "A store without a run has no model that could be edited or tuned.",
+            subject=changes.first,
+            hint="Leave --edit and --tuned out.",
         )
     if engine is not None:
         raise CompositionError(
