@@ -30,6 +30,7 @@ COMMANDS = {
     "run": "Do the whole job: extract, analyse, report.",
     "extract": "Run a model and store its activations.",
     "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
+    "tune": "Train one component on labelled questions, and measure again.",
     "report": "Write a run's report again, from its stored results.",
     "compare": "Compare runs, with tests on the differences.",
     "sites": "List the sites of a model.",
