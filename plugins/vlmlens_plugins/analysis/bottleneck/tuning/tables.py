@@ -185,20 +185,20 @@ def _region(one: Closing) -> Figure:
 
 def _curves(one: Closing) -> Figure:
     """The mean held-out loss of each component's trainings; later epochs have fewer of them."""
-    longest = max(each.epochs for each in one.trainings)
+    longest = 1 + max(each.epochs for each in one.trainings)
     series = []
     for name in one.states:
         own = [each for each in one.trainings if each.component == name and not each.shuffled]
         means = []
         for epoch in range(longest):
-            held = [each.losses[epoch][1] for each in own if epoch < each.epochs]
+            held = [each.losses[epoch][1] for each in own if epoch <= each.epochs]
             means.append(number(float(np.mean(held))) if held else None)
         series.append(Series(named(name), means))
     return Figure(
         slug(f"bottleneck tuned loss {one.task}"),
         f"{one.task}: loss on held-out samples while training",
         "line",
-        x=[str(epoch + 1) for epoch in range(longest)],
+        x=[str(epoch) for epoch in range(longest)],
         x_label="epoch",
         y_label="loss (nats)",
         series=series,

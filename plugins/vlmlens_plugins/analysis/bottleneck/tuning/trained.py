@@ -17,9 +17,10 @@ from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning.options import PROMPT
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot, snapshot
 from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
-from vlmlens_plugins.tuning.fit import Fitted, fit
+from vlmlens_plugins.tuning.curve import Fitted
+from vlmlens_plugins.tuning.fit import fit
 from vlmlens_plugins.tuning.part import Part
-from vlmlens_plugins.tuning.parts import LoraPart, PromptPart, WeightsPart
+from vlmlens_plugins.tuning.parts.weights import WeightsPart
 from vlmlens_plugins.tuning.recipe import Recipe
 
 _VERSION = 1
@@ -38,8 +39,9 @@ class Training:
         seed: Its number.
         parameters: How many numbers were trained.
         epochs: How many passes through the training samples were made.
-        losses: Of each, the mean loss on training and on held-out samples, nats.
-        best: The number of the epoch whose values count, from 0.
+        losses: Before the first pass and after each, the mean loss on training samples (None
+            before) and on held-out ones, nats.
+        best: The number of the pass whose values count; 0: those before the first.
         shuffled: Whether the training labels were shuffled: the control.
         after: What was measured.
     """
@@ -49,7 +51,7 @@ class Training:
     seed: int
     parameters: int
     epochs: int
-    losses: Sequence[Sequence[float]]
+    losses: Sequence[Sequence[float | None]]
     best: int
     shuffled: bool
     after: Snapshot
@@ -134,7 +136,7 @@ class Trainings:
             )
         self._forget(component, number, shuffled)
         return Training(
-            component, part.kind, number, numbers, len(done.curve), _losses(done), done.best,
+            component, part.kind, number, numbers, len(done.curve) - 1, _losses(done), done.best,
             shuffled, after,
         )  # fmt: skip
 
@@ -175,9 +177,13 @@ class Trainings:
 def part_of(vlm: ModelAdapter, component: str, options: BottleneckOptions, seed: int) -> Part:
     """What is trained of a component: virtual tokens, all weights of the projector, or LoRA."""
     if component == PROMPT:
+        from vlmlens_plugins.tuning.parts.prompt import PromptPart
+
         return PromptPart(vlm, tokens=options.tokens, seed=seed)
     if component == "projector" or options.whole_weights:
         return WeightsPart(vlm, component)
+    from vlmlens_plugins.tuning.parts.lora import LoraPart
+
     return LoraPart(vlm, component, rank=options.rank, alpha=2 * options.rank, seed=seed)
 
 
@@ -201,8 +207,8 @@ def dealt(samples: Sequence[Sample], seed: int) -> list[Sample]:
     ]
 
 
-def _losses(done: Fitted) -> list[list[float]]:
-    return [[epoch.train, epoch.held] for epoch in done.curve]
+def _losses(done: Fitted) -> list[list[float | None]]:
+    return [[each.train, each.held] for each in done.curve]
 
 
 def _read(path: Path) -> Training | None:
