@@ -71,8 +71,10 @@ def fit(
     check_differentiable(vlm)
     for samples, name in ((train, "train"), (held, "held")):
         _check_samples(samples, name)
+    base = _digest(vlm.describe())
     with part.attached(vlm):
         training = _Training(vlm, part, train, held, recipe, warn)
+        training.plan["model"] = base
         if checkpoint is not None and checkpoint.exists():
             training.restore(Checkpoint.read(checkpoint, training.plan))
         written = time.monotonic()
@@ -117,7 +119,6 @@ class _Training:
         self.plan: dict[str, Any] = {
             "recipe": asdict(recipe),
             "part": [part.kind, [list(each.shape) for each in self._parameters]],
-            "model": _digest(vlm.describe()),
             "samples": [_digest([one.to_dict() for one in some]) for some in (train, held)],
             "device": self._device.type,
         }
