@@ -102,6 +102,25 @@ class Editable:
         self.active_edits.append(made)
         return made
 
+    @cached_property
+    def holds(self) -> list[Callable[[], Mapping[str, Any]]]:
+        """What was tuned and is in the model now: each says what it is, for the fingerprint."""
+        return []
+
+    @contextmanager
+    def holding(self, described: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+        """Say in `describe`, inside the `with` block, that the model holds something tuned.
+
+        Args:
+            described: Gives what is said of it, JSON-ready: "kind", "component", "digest" and
+                "merged".
+        """
+        self.holds.append(described)
+        try:
+            yield
+        finally:
+            self.holds.remove(described)
+
     def replay(self, batch: Batch, *, logits: Logits = "last") -> Replay:
         """One pass of a batch, recorded for many edited passes, which compute only what changes.
 
@@ -191,6 +210,9 @@ def _describe(own: Callable[..., Any]) -> Callable[..., Any]:
         active: list[Editing] = self.active_edits
         if active and "edits" not in said:
             said = {**said, "edits": [edit for each in active for edit in each.describe()]}
+        if self.holds and "tuned" not in said:
+            tuned = [dict(each()) for each in self.holds]
+            said = {**said, "tuned": tuned[0] if len(tuned) == 1 else tuned}
         return said
 
     return describe

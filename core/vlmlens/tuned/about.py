@@ -20,4 +20,5 @@ def write_about(folder: Path, kind: Kind, about: Mapping[str, Any]) -> None:
             trained.
     """
     text = json.dumps({"kind": kind, **about}, indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps({**about, "kind": kind}, indent=1, sort_keys=True, allow_nan=False)
     (folder / ABOUT).write_text(f"{text}\n", encoding="utf-8")
