@@ -19,6 +19,5 @@ def write_about(folder: Path, kind: Kind, about: Mapping[str, Any]) -> None:
         about: JSON-ready: "component", "base" (what the model says of itself), and how it was
             trained.
     """
-    text = json.dumps({"kind": kind, **about}, indent=1, sort_keys=True, allow_nan=False)
     text = json.dumps({**about, "kind": kind}, indent=1, sort_keys=True, allow_nan=False)
     (folder / ABOUT).write_text(f"{text}\n", encoding="utf-8")

@@ -78,7 +78,6 @@ def _state(one: Closing, state: State) -> dict[str, Cell]:
 
 
 def _training(one: Closing, each: Training) -> dict[str, Cell]:
-    held = [epoch[1] for epoch in each.losses]
     return {
         "task": one.task,
         "tuned": f"{each.component} (shuffled labels)" if each.shuffled else each.component,
@@ -87,7 +86,7 @@ def _training(one: Closing, each: Training) -> dict[str, Cell]:
         "numbers": each.parameters,
         "epochs": each.epochs,
         "best_epoch": each.best,
-        "held_out_loss": number(held[each.best]) if held else None,
+        "held_out_loss": number(each.held[each.best]),
         "right": number(float(np.mean(each.after.right))),
     }
 
@@ -191,7 +190,7 @@ def _curves(one: Closing) -> Figure:
         own = [each for each in one.trainings if each.component == name and not each.shuffled]
         means = []
         for epoch in range(longest):
-            held = [each.losses[epoch][1] for each in own if epoch <= each.epochs]
+            held = [each.held[epoch] for each in own if epoch <= each.epochs]
             means.append(number(float(np.mean(held))) if held else None)
         series.append(Series(named(name), means))
     return Figure(

@@ -17,7 +17,6 @@ from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning.options import PROMPT
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot, snapshot
 from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
-from vlmlens_plugins.tuning.curve import Fitted
 from vlmlens_plugins.tuning.fit import fit
 from vlmlens_plugins.tuning.part import Part
 from vlmlens_plugins.tuning.parts.weights import WeightsPart
@@ -39,8 +38,8 @@ class Training:
         seed: Its number.
         parameters: How many numbers were trained.
         epochs: How many passes through the training samples were made.
-        losses: Before the first pass and after each, the mean loss on training samples (None
-            before) and on held-out ones, nats.
+        train: Mean loss of the training samples in each pass, nats; None before the first.
+        held: That of the held-out samples before the first pass and after each.
         best: The number of the pass whose values count; 0: those before the first.
         shuffled: Whether the training labels were shuffled: the control.
         after: What was measured.
@@ -51,7 +50,8 @@ class Training:
     seed: int
     parameters: int
     epochs: int
-    losses: Sequence[Sequence[float | None]]
+    train: Sequence[float | None]
+    held: Sequence[float]
     best: int
     shuffled: bool
     after: Snapshot
@@ -67,7 +67,7 @@ class Training:
         return cls(**{**data, "after": Snapshot.from_json(data["after"])})
 
 
-_PLAIN = ("component", "kind", "seed", "parameters", "epochs", "losses", "best", "shuffled")
+_PLAIN = ("component", "kind", "seed", "parameters", "epochs", "train", "held", "best", "shuffled")
 
 
 class Trainings:
@@ -136,7 +136,7 @@ class Trainings:
             )
         self._forget(component, number, shuffled)
         return Training(
-            component, part.kind, number, numbers, len(done.curve) - 1, _losses(done), done.best,
+            component, part.kind, number, numbers, len(done.curve) - 1, [each.train for each in done.curve], [each.held for each in done.curve], done.best,
             shuffled, after,
         )  # fmt: skip
 
@@ -205,10 +205,6 @@ def dealt(samples: Sequence[Sample], seed: int) -> list[Sample]:
         replace(sample, label=samples[int(other)].label)
         for sample, other in zip(samples, order, strict=True)
     ]
-
-
-def _losses(done: Fitted) -> list[list[float | None]]:
-    return [[each.train, each.held] for each in done.curve]
 
 
 def _read(path: Path) -> Training | None:
