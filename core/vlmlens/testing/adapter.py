@@ -20,15 +20,16 @@ from vlmlens.testing._adapter_suite import (
     replaced,
 )
 from vlmlens.testing._checks import expect, expect_error, skip
-from vlmlens.testing._limit_checks import LimitChecks
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
+from vlmlens.testing._tuning_checks import TuningChecks
+from vlmlens.testing._virtual_checks import VirtualChecks
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 
 __all__ = ["AdapterTests", "distance", "replaced"]
 
 
-class AdapterTests(LimitChecks):
+class AdapterTests(TuningChecks, VirtualChecks):
     """The conformance kit of adapters.
 
     Subclass it as `Test...`, set `manifest`, and implement `build`, which makes a tiny checkpoint

@@ -239,7 +239,7 @@ CONCEPTS = Manifest(
     name="concepts",
     target="vlmlens_plugins.analysis.concepts:Concepts",
     help="What is near what: directions of concepts, their separation, neighbours, pictures.",
-    requires=("torch",),
+    requires=("torch", "sklearn"),
     aliases=("concept-similarity",),
     checks="vlmlens_plugins.analysis.concepts.checks:CHECKS",
 )
