@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlmlens.manifest import IMAGES_ONLY, Manifest, PluginKind
+from vlmlens.manifest import IMAGES_ONLY, Checkpoint, Manifest, PluginKind
 
 HF = Manifest(
     kind=PluginKind.ADAPTER,
@@ -81,6 +81,20 @@ VIT = Manifest(
         "siglip2_vision_model",
         "*VisionModel",
         "*ViTModel",
+    ),
+    checkpoints=(
+        Checkpoint("facebook/dinov2-base", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint("facebook/dinov2-large", parameters=0.3, licence="Apache-2.0"),
+        Checkpoint("facebook/dinov2-with-registers-base", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint(
+            "facebook/dinov3-vitb16-pretrain-lvd1689m",
+            parameters=0.09,
+            gated=True,
+            licence="DINOv3 License",
+        ),
+        Checkpoint("google/vit-base-patch16-224", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint("facebook/vit-mae-base", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint("microsoft/beit-base-patch16-224", parameters=0.09, licence="Apache-2.0"),
     ),
     also_reads=("clip", "siglip", "siglip2"),
     limits=(
