@@ -103,16 +103,15 @@ def feature_at(patches: Patches, place: Place) -> Floats:
         (number[row, col], row_weight * col_weight)
         for row, row_weight in zip(rows, (1 - row_at, row_at), strict=True)
         for col, col_weight in zip(cols, (1 - col_at, col_at), strict=True)
-        if (row, col) in number
+        if row_weight * col_weight > 0 and (row, col) in number
     ]
-    total = sum(weight for _, weight in corners)
-    if total <= 0:
+    if not corners:
         raise _nothing_there(place)
-    found: Floats = sum(
-        (weight * patches.rows[i].astype(np.float64) for i, weight in corners),
-        np.zeros(patches.rows.shape[1]),
-    )
-    return found / total
+    weights = np.array([weight for _, weight in corners])
+    read = patches.rows[[i for i, _ in corners]].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found: Floats = (weights[:, None] / weights.sum() * read).sum(0)
+    return found
 
 
 def features_in(patches: Patches, sample: Sample) -> dict[str, Floats]:

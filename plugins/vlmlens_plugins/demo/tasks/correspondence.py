@@ -32,8 +32,7 @@ def make(index: int, seed: int) -> Task:
     kinds = _kinds(rng)
     spot = (float(rng.uniform(0.35, 0.65)), float(rng.uniform(0.35, 0.65)))
     views = [_View(rng, kinds) for _ in range(2)]
-    others = [color for color in marks.FOUR if color != label]
-    colors = [label, *rng.permutation(others).tolist()]
+    colors = marks.right_first(rng, label)
     points = {REFERENCE: views[0].point(0, 0, spot)}
     found = {color: views[1].point(number, 1, spot) for number, color in enumerate(colors)}
     points |= {color: found[color] for color in marks.FOUR}
@@ -43,10 +42,7 @@ def make(index: int, seed: int) -> Task:
     }
 
     def pictures() -> Pictures:
-        made = tuple(view.drawn() for view in views)
-        for color, point in points.items():
-            marks.mark(made[point.image], point, color)
-        return made
+        return marks.mark(tuple(view.drawn() for view in views), points)
 
     return Task(
         kind="correspondence",

@@ -54,10 +54,7 @@ def make(index: int, seed: int) -> Task:
         facts |= _facts(color, things[number], depths[number])
 
     def pictures() -> Pictures:
-        canvas = drawn(ordered, behind, grain, mirrored=mirrored)
-        for color, point in points.items():
-            marks.mark(canvas, point, color)
-        return (canvas,)
+        return marks.mark((drawn(ordered, behind, grain, mirrored=mirrored),), points)
 
     return Task(
         kind="depth",

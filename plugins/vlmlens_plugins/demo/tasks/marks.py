@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vlmlens_plugins.demo.scenes import COLORS, RGB
-from vlmlens_plugins.demo.tasks.task import REFERENCE, SIZE, Box, Point
+from vlmlens_plugins.demo.tasks.task import REFERENCE, SIZE, Box, Pictures, Point
 
 TWO: Final = ("red", "blue")
 FOUR: Final = ("red", "green", "blue", "yellow")
@@ -38,11 +38,14 @@ def squares(points: Mapping[str, Point]) -> dict[str, tuple[int, Box]]:
     return {color: (point.image, square(point)) for color, point in points.items()}
 
 
-def mark(canvas: Image.Image, point: Point, color: str) -> None:
-    """Draw the square around a point."""
-    left, top, right, bottom = square(point)
-    box = (left, top, right - 1, bottom - 1)
-    ImageDraw.Draw(canvas).rectangle(box, outline=_INKS[color], width=_WIDTH)
+def mark(pictures: Pictures, points: Mapping[str, Point]) -> Pictures:
+    """Draw the square around each point, and give the pictures back."""
+    for color, point in points.items():
+        left, top, right, bottom = square(point)
+        box = (left, top, right - 1, bottom - 1)
+        pen = ImageDraw.Draw(pictures[point.image])
+        pen.rectangle(box, outline=_INKS[color], width=_WIDTH)
+    return pictures
 
 
 def frame(canvas: Image.Image, color: str) -> None:
@@ -61,6 +64,12 @@ def answer_of(kind: int, index: int, seed: int, choices: tuple[str, ...]) -> str
     block, place = divmod(index, len(choices))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, kind, block, 1)))
     return choices[int(rng.permutation(len(choices))[place])]
+
+
+def right_first(rng: np.random.Generator, label: str) -> list[str]:
+    """The four colours in random order behind the right one."""
+    others = [color for color in FOUR if color != label]
+    return [label, *rng.permutation(others).tolist()]
 
 
 def stream(kind: int, index: int, seed: int) -> np.random.Generator:

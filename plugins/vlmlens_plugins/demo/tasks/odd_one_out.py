@@ -38,21 +38,16 @@ def make(index: int, seed: int) -> Task:
         _thing(rng, odd if number == 0 else usual, size, place)
         for number, (size, place) in enumerate(zip(sizes, places, strict=True))
     ]
-    others = [color for color in marks.FOUR if color != label]
-    colors = [label, *rng.permutation(others).tolist()]
     found = {
         color: Point(0, *thing.at(*rng.uniform(0.42, 0.58, 2)))
-        for color, thing in zip(colors, things, strict=True)
+        for color, thing in zip(marks.right_first(rng, label), things, strict=True)
     }
     points = {color: found[color] for color in marks.FOUR}
     behind, mirrored = background(rng, 150, 200), bool(rng.integers(2))
     grain = int(rng.integers(2**31))
 
     def pictures() -> Pictures:
-        canvas = drawn(things, behind, grain, mirrored=mirrored)
-        for color, point in points.items():
-            marks.mark(canvas, point, color)
-        return (canvas,)
+        return marks.mark((drawn(things, behind, grain, mirrored=mirrored),), points)
 
     return Task(
         kind="odd-one-out",
