@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> vlmlens.Run:
-    asked = DemoDataset("scenes", DemoOptions(scenes=150)).samples([])
+    asked = DemoDataset("scenes", DemoOptions(scenes=100)).samples([])
     return vlmlens.run(
         data=[sample for sample in asked if sample.task in ("color", "surface")],
         sites=["vision.block.2/image.mean", "llm.block.5/last"],
@@ -72,7 +72,7 @@ def test_on_the_demo_model(demo: vlmlens.Run, name: str, column: str, together: 
     table = rows_of(demo.results["concepts"].table("concepts-columns"))
     (row,) = [row for row in table if (row["set"], row["column"]) == (name, column)]
     assert (row["verdict"] == "encoded") is together
-    assert row["samples"] == row["groups"] == 150
+    assert row["samples"] == row["groups"] == 100
     if together:
         assert row["knn"] > 0.85
         assert row["knn_shuffled"] < 0.6
@@ -106,7 +106,7 @@ def test_its_directions_steer_and_are_taken_out(demo: vlmlens.Run, vlm: ModelAda
     assert found.aim.towards == found.aim.answer == "red"
     assert found.norm == pytest.approx(red["distance"])
     assert found.origin["model"]["digest"] == vlm.describe()["digest"]
-    assert len(found.groups) == 150
+    assert len(found.groups) == 100
     samples = [s for s in demo.samples if s.task == "color" and s.label != "red"][:6]
     batch = vlm.encode(samples)
     site = "llm.block.5"
@@ -246,6 +246,11 @@ def test_concepts_by_attributes_tasks_and_image_names() -> None:
         ("lit", ("no", "yes"), 16),
         ("lit@two", ("no", "yes"), 8),
     ]
+    asked = [Sample(s.id, "?", label=f"{i % 2}", task="lit", attributes=s.attributes)
+             for i, s in enumerate(samples)]  # fmt: skip
+    both = [each.name for each in find_sets(["label", "lit"], asked)]
+    assert both == ["lit", "lit (attribute)"]
+    assert [each.name for each in find_sets(["lit", "label"], asked)] == ["lit", "lit (labels)"]
     assert image_name(r"C:\images\red_7.png") == "red"
     assert image_name(None) is None
 
