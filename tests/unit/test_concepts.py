@@ -261,7 +261,7 @@ def test_rare_concepts_and_those_of_a_single_group_are_left_out() -> None:
     rows = np.random.default_rng(0).normal(size=(19, 5)).astype(np.float32)
     told: list[str] = []
     result = run(samples_of(labels, groups), {NEAR: rows}, told=told)
-    assert "t: concepts with few samples left out: c, d." in told
+    assert "t: left out as rare, or in a single group: c, d." in told
     left = [row for row in rows_of(result.table("concepts-sets")) if row["samples"] is None]
     assert [row["concept"] for row in left] == ["c", "d"]
 
@@ -301,6 +301,24 @@ def test_directions_that_do_not_fit_are_refused(made: tuple[Result, Path], tmp_p
         save_direction(tmp_path / "odd.safetensors", found)
         with pytest.raises(DataError, match=r"towards 'b' has the zero"):
             run(samples, columns, onto=str(tmp_path / "odd.safetensors"))
+
+
+def test_six_samples_exclude_nothing() -> None:
+    """No vote is right, and resampling alone would claim certainty."""
+    rows = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    (row,) = rows_of(run(samples_of(["a", "b"] * 3), {NEAR: rows}, k=40).table("concepts-columns"))
+    assert row["knn"] == row["knn_shuffled"] == 0
+    assert row["verdict"] == "inconclusive"
+    assert row["gap_high"] == pytest.approx(1 - 0.025 ** (1 / 6))
+
+
+@pytest.mark.parametrize("rows", [np.zeros((12, 3)), np.ones((12, 1))])
+def test_rows_that_say_nothing_have_vlm_lens_numbers_only(rows: Any) -> None:
+    result = run(samples_of(["a", "b"] * 6), {NEAR: rows}, vlm_lens=True)
+    assert [table.name for table in result.tables][:2] == [
+        "concepts-vlm-lens", "concepts-vlm-lens-nearest",
+    ]  # fmt: skip
+    assert result.findings[0].text == "VLM-Lens' numbers are in the tables."
 
 
 def test_names_that_are_alike_get_files_of_their_own(tmp_path: Path) -> None:
