@@ -136,9 +136,17 @@ class Trainings:
             )
         self._forget(component, number, shuffled)
         return Training(
-            component, part.kind, number, numbers, len(done.curve) - 1, [each.train for each in done.curve], [each.held for each in done.curve], done.best,
-            shuffled, after,
-        )  # fmt: skip
+            component,
+            part.kind,
+            number,
+            numbers,
+            len(done.curve) - 1,
+            [each.train for each in done.curve],
+            [each.held for each in done.curve],
+            done.best,
+            shuffled,
+            after,
+        )
 
     def _file(self, component: str, number: int, *, shuffled: bool) -> Path | None:
         if self._context.folder is None:
