@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> vlmlens.Run:
-    asked = DemoDataset("scenes", DemoOptions(scenes=150)).samples([])
+    asked = DemoDataset("scenes", DemoOptions(scenes=100)).samples([])
     return vlmlens.run(
         data=[sample for sample in asked if sample.task in ("color", "surface")],
         sites=["vision.block.2/image.mean", "llm.block.5/last"],
@@ -72,7 +72,7 @@ def test_on_the_demo_model(demo: vlmlens.Run, name: str, column: str, together: 
     table = rows_of(demo.results["concepts"].table("concepts-columns"))
     (row,) = [row for row in table if (row["set"], row["column"]) == (name, column)]
     assert (row["verdict"] == "encoded") is together
-    assert row["samples"] == row["groups"] == 150
+    assert row["samples"] == row["groups"] == 100
     if together:
         assert row["knn"] > 0.85
         assert row["knn_shuffled"] < 0.6
@@ -106,7 +106,7 @@ def test_its_directions_steer_and_are_taken_out(demo: vlmlens.Run, vlm: ModelAda
     assert found.aim.towards == found.aim.answer == "red"
     assert found.norm == pytest.approx(red["distance"])
     assert found.origin["model"]["digest"] == vlm.describe()["digest"]
-    assert len(found.groups) == 150
+    assert len(found.groups) == 100
     samples = [s for s in demo.samples if s.task == "color" and s.label != "red"][:6]
     batch = vlm.encode(samples)
     site = "llm.block.5"
@@ -246,6 +246,11 @@ def test_concepts_by_attributes_tasks_and_image_names() -> None:
         ("lit", ("no", "yes"), 16),
         ("lit@two", ("no", "yes"), 8),
     ]
+    asked = [Sample(s.id, "?", label=f"{i % 2}", task="lit", attributes=s.attributes)
+             for i, s in enumerate(samples)]  # fmt: skip
+    both = [each.name for each in find_sets(["label", "lit"], asked)]
+    assert both == ["lit", "lit (attribute)"]
+    assert [each.name for each in find_sets(["lit", "label"], asked)] == ["lit", "lit (labels)"]
     assert image_name(r"C:\images\red_7.png") == "red"
     assert image_name(None) is None
 
@@ -256,7 +261,7 @@ def test_rare_concepts_and_those_of_a_single_group_are_left_out() -> None:
     rows = np.random.default_rng(0).normal(size=(19, 5)).astype(np.float32)
     told: list[str] = []
     result = run(samples_of(labels, groups), {NEAR: rows}, told=told)
-    assert "t: concepts with few samples left out: c, d." in told
+    assert "t: left out as rare, or in a single group: c, d." in told
     left = [row for row in rows_of(result.table("concepts-sets")) if row["samples"] is None]
     assert [row["concept"] for row in left] == ["c", "d"]
 
@@ -296,6 +301,24 @@ def test_directions_that_do_not_fit_are_refused(made: tuple[Result, Path], tmp_p
         save_direction(tmp_path / "odd.safetensors", found)
         with pytest.raises(DataError, match=r"towards 'b' has the zero"):
             run(samples, columns, onto=str(tmp_path / "odd.safetensors"))
+
+
+def test_six_samples_exclude_nothing() -> None:
+    """No vote is right, and resampling alone would claim certainty."""
+    rows = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    (row,) = rows_of(run(samples_of(["a", "b"] * 3), {NEAR: rows}, k=40).table("concepts-columns"))
+    assert row["knn"] == row["knn_shuffled"] == 0
+    assert row["verdict"] == "inconclusive"
+    assert row["gap_high"] == pytest.approx(1 - 0.025 ** (1 / 6))
+
+
+@pytest.mark.parametrize("rows", [np.zeros((12, 3)), np.ones((12, 1))])
+def test_rows_that_say_nothing_have_vlm_lens_numbers_only(rows: Any) -> None:
+    result = run(samples_of(["a", "b"] * 6), {NEAR: rows}, vlm_lens=True)
+    assert [table.name for table in result.tables][:2] == [
+        "concepts-vlm-lens", "concepts-vlm-lens-nearest",
+    ]  # fmt: skip
+    assert result.findings[0].text == "VLM-Lens' numbers are in the tables."
 
 
 def test_names_that_are_alike_get_files_of_their_own(tmp_path: Path) -> None:

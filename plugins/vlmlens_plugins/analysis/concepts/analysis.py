@@ -81,7 +81,7 @@ class Concepts(Analysis):
         for each in found:
             if left := each.given.left_out:
                 some = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
-                context.warn(f"{each.given.name}: concepts with few samples left out: {some}.")
+                context.warn(f"{each.given.name}: left out as rare, or in a single group: {some}.")
         return Result(
             analysis="concepts",
             title="What lies near what",

@@ -110,10 +110,11 @@ def score(
     names = [sample.split_group for sample in given.samples]
     resampled = Resampled(names, options.resamples, generator(seed, "concepts", "resamples"))
     known = np.where(tested, hit, np.nan)
+    share = resampled.share(known)
     return Score(
         column,
-        _controlled(resampled.share(known), np.concatenate(null)),
-        resampled.mean(known - chance / draws),
+        _controlled(share, np.concatenate(null)),
+        _gap(share, resampled.mean(known - chance / draws)),
         float(given.counts().max() / len(given.samples)),
         int(tested.sum()),
         _of_pairs(rows, given, options, seed),
@@ -158,6 +159,14 @@ def _verdict(each: Score, corrected: float, options: ConceptsOptions) -> Verdict
     if corrected > options.alpha and gap.high < least:
         return Verdict.NOT_ENCODED
     return Verdict.INCONCLUSIVE
+
+
+def _gap(share: Estimate, gap: Estimate) -> Estimate:
+    """The gap, with the exact interval where all votes are right or wrong."""
+    if share.value not in (0.0, 1.0):
+        return gap
+    shuffled = share.value - gap.value
+    return Estimate(gap.value, share.low - shuffled, share.high - shuffled, gap.groups)
 
 
 def _of_pairs(rows: Rows, given: ConceptSet, options: ConceptsOptions, seed: int) -> OfPairs:

@@ -87,11 +87,10 @@ def find_sets(
     Raises:
         MissingAnnotation: An attribute or task is unknown, or no set has two concepts.
     """
-    found: list[ConceptSet] = []
-    for spec in dict.fromkeys(by):
-        for name, task, attribute, chosen in _chosen(spec, samples):
-            read = _reader(attribute, images or {})
-            found.append(_set(name, task, attribute, chosen, read))
+    found = [
+        _set(name, task, attribute, chosen, _reader(attribute, images or {}))
+        for name, task, attribute, chosen in _all_chosen(by, samples)
+    ]
     usable = [each for each in found if len(each.concepts) > 1]
     if not usable:
         raise MissingAnnotation(
@@ -112,12 +111,11 @@ def named_samples(
         MissingAnnotation: No sample has a concept.
     """
     found: dict[str, list[tuple[Sample, str]]] = {}
-    for spec in dict.fromkeys(by):
-        for name, _, attribute, chosen in _chosen(spec, samples):
-            read = _reader(attribute, images)
-            known = [(sample, value) for sample in chosen if (value := read(sample)) is not None]
-            if known:
-                found[name] = known
+    for name, _, attribute, chosen in _all_chosen(by, samples):
+        read = _reader(attribute, images)
+        known = [(sample, value) for sample in chosen if (value := read(sample)) is not None]
+        if known:
+            found[name] = known
     if not found:
         raise MissingAnnotation(
             f"No sample has a concept by {', '.join(by)}.",
@@ -142,6 +140,20 @@ def image_name(path: object) -> str | None:
     stem = PurePath(path.replace("\\", "/")).stem if isinstance(path, str) else ""
     match = _NUMBERED.fullmatch(stem)
     return (match[1] if match else stem) or None
+
+
+def _all_chosen(
+    by: Sequence[str], samples: Sequence[Sample]
+) -> list[tuple[str, str, str, Sequence[Sample]]]:
+    """As `_chosen`, of several texts; an attribute named like a task is told apart."""
+    found: list[tuple[str, str, str, Sequence[Sample]]] = []
+    for spec in dict.fromkeys(by):
+        taken = {name for name, *_ in found}
+        for name, task, attribute, chosen in _chosen(spec, samples):
+            kind = "labels" if attribute == LABEL else "attribute"
+            own = f"{name} ({kind})" if name in taken else name
+            found.append((own, task, attribute, chosen))
+    return found
 
 
 def _chosen(spec: str, samples: Sequence[Sample]) -> list[tuple[str, str, str, Sequence[Sample]]]:

@@ -47,7 +47,8 @@ class Prototypes:
         """These rows and target rows in components of the prototypes."""
         from sklearn.decomposition import PCA
 
-        fitted = PCA(n_components=count, random_state=42).fit(self.rows)
+        with np.errstate(invalid="ignore"):  # shares of no variance, which nothing reads
+            fitted = PCA(n_components=count, random_state=42).fit(self.rows)
         return (
             Prototypes(fitted.transform(self.rows), self.concepts, self.y),
             fitted.transform(targets),
