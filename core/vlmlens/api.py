@@ -23,6 +23,7 @@ from vlmlens.compose.adapter_choice import check_adapter, with_adapter
 from vlmlens.compose.given import Given
 from vlmlens.compose.looking import ANALYSIS, Picture, notes_on, questions
 from vlmlens.compose.plan import compose, load_model, load_request
+from vlmlens.compose.tuned_check import check_tuned, opened_tuned
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result
@@ -32,6 +33,7 @@ from vlmlens.runner.run_folder import RunMode
 from vlmlens.runs.look import Look
 from vlmlens.runs.run import Run, is_run
 from vlmlens.spec.model import MAX_PIXELS, RunSpec, make_spec
+from vlmlens.tuned.record import ANALYSIS as TUNE
 
 __all__ = [
     "Look",
@@ -44,6 +46,7 @@ __all__ = [
     "look",
     "open",
     "run",
+    "tune",
 ]
 
 
@@ -61,15 +64,19 @@ def load(
     quantization: Literal["4bit", "8bit"] | None = None,
     compile: bool = False,  # noqa: A002
     trust_remote_code: bool = False,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     options: Mapping[str, Any] | None = None,
+    peft: StrPath | None = None,
 ) -> ModelAdapter:
     """Load a vision-language model.
 
-    `options` holds `{"adapter": {...}}`, the adapter's own options.
+    `options` holds `{"adapter": {...}}`, the adapter's own options. `peft` is a second name of
+    `tuned`.
 
     Raises:
         PluginError: The adapter is not installed or cannot be used.
-        CheckpointError: The checkpoint cannot be had.
+        CheckpointError: The checkpoint cannot be had, or what was tuned does not fit it.
         SpecError: A value is of the wrong kind.
     """
     given = spec_of(locals())
@@ -79,6 +86,8 @@ def load(
     adapter_class: type[ModelAdapter] = registry.load(manifest)
     request = load_request(spec, registry, manifest)
     check_adapter(manifest, adapter_class, request, registry)
+    if found := opened_tuned(spec):
+        check_tuned(spec, found, adapter_class.skeleton(request))
     return load_model(spec, adapter_class, request)
 
 
@@ -96,6 +105,8 @@ def run(
     quantization: Literal["4bit", "8bit"] | None = None,
     compile: bool = False,  # noqa: A002
     trust_remote_code: bool = False,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     data: StrPath | Given | Run | None = None,
     prompt: str | Sequence[str] = (),
     sites: str | Sequence[str] = (),
@@ -118,6 +129,7 @@ def run(
     seed: int = 0,
     out: StrPath | None = None,
     options: Mapping[str, Any] | None = None,
+    peft: StrPath | None = None,
     mode: RunMode = "new",
     workers: int | str = 1,
     progress: bool | None = None,
@@ -128,6 +140,8 @@ def run(
     The keywords are the fields of the run file. Beside a path, `data` may be samples in memory: a
     list of `vlmlens.Sample`, a DataFrame (or rows) with the columns of a table, a `Dataset`, or
     another `Run`, whose samples are used. What was given in memory is kept in the run's folder.
+
+    `peft` is a second name of `tuned`.
 
     `mode` is "new" (refuse a folder that holds a run), "resume" (go on with it) or "fresh" (start
     it over). `workers` is the number of processes that do the work, with the engine "processes";
@@ -161,6 +175,8 @@ def look(
     attention: str | None = None,
     quantization: Literal["4bit", "8bit"] | None = None,
     trust_remote_code: bool = False,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     batch_size: int | Literal["auto"] = "auto",
     seed: int = 0,
     out: StrPath | None = None,
@@ -196,6 +212,50 @@ def look(
         return Look(execution.execute(plan, mode=mode, observer=told))
 
 
+def tune(
+    component: str | None = None,
+    *,
+    method: Literal["lora", "weights", "prompt"] | None = None,
+    task: str | Sequence[str] = (),
+    samples: int | None = None,
+    epochs: int | None = None,
+    rate: float | None = None,
+    rank: int | None = None,
+    tokens: int | None = None,
+    seeds: int | None = None,
+    tuning: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train one component on labelled questions, and measure again. The same as `vlmlens tune`.
+
+    Args:
+        component: "vision", "projector", "llm" (the default), or a pattern of sites.
+        method: How: LoRA, all weights, or virtual tokens; None: all weights of the projector, LoRA
+            of other components.
+        task: Tasks to train on; none: all that have labels.
+        samples: Learn from at most so many samples, held-out ones included.
+        epochs: The most passes through them.
+        rate: The learning rate.
+        rank: Of LoRA.
+        tokens: Virtual tokens of a prompt.
+        seeds: Train so often; the first one is kept.
+        tuning: Other options of the analysis `tune`, by name.
+        settings: Keywords of `run`: the model, the data, the folder. It takes no `analysis`.
+
+    Returns:
+        The run: `run.results["tune"]`. Its folder is what `tuned=` of other functions takes.
+
+    Raises:
+        VlmlensError: Bad input, before anything heavy starts.
+    """
+    given = {
+        "component": component, "method": method, "task": task or None, "samples": samples,
+        "epochs": epochs, "rate": rate, "rank": rank, "tokens": tokens, "seeds": seeds,
+    }  # fmt: skip
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return run(**settings, analysis={TUNE: {**chosen, **(tuning or {})}})
+
+
 @described
 @with_keywords_of(run)
 def extract(**settings: Any) -> Run:
@@ -217,6 +277,8 @@ def analyze(
     run: Run | StrPath,
     analysis: Analyses = (),
     *,
+    tuned: StrPath | Run | None = None,
+    merge_tuned: bool = True,
     edits: str | Sequence[str] = (),
     seed: int | None = None,
     fresh: bool = False,
@@ -236,6 +298,9 @@ def analyze(
         analysis: Names of analyses, or their options by name; default: those of the run's spec,
             else all that suit. A label (`logit-lens:patches`) keeps the result beside others of
             the same analysis.
+        tuned: What was tuned of the model, in place of the run's own, while an analysis runs it.
+            Stored columns stay as they are. Such results need a label.
+        merge_tuned: Whether LoRA is added to the weights.
         edits: Edits of the model while an analysis runs it, beside those of the run. Stored columns
             stay as they are. Such results need a label.
         seed: Seed of everything random; None: the run's own.
@@ -255,17 +320,19 @@ def analyze(
         VlmlensError: Bad input, before anything heavy starts.
     """
     from vlmlens.runner.bare_store import analyze_stored, only_stored, run_beside
+    from vlmlens.runner.changes import Changes
 
     registry = Registry.default()
     spread = with_workers({"engine": engine, "options": options}, workers)
-    spec = spec_of({**spread, "edits": edits})
+    spec = spec_of({**spread, "edits": edits, "tuned": tuned, "merge_tuned": merge_tuned})
+    changes = Changes.of(spec)
     engine_made = execution.engine_of(spec, registry)
     if isinstance(run, Run):
         stored = run
     elif is_run(run):
         stored = Run(run, trust=trust)
     else:
-        only_stored(spec.engine, spec.edits)
+        only_stored(spec.engine, changes)
         stored = run_beside(os.fspath(run), registry, trust=trust)
     asked = make_spec({"analysis": analysis}).analysis
     if not asked:
@@ -281,10 +348,10 @@ def analyze(
                 seed=chosen,
                 fresh=fresh,
                 engine=engine_made,
-                edits=spec.edits,
+                changes=changes,
             )
         else:
-            only_stored(spec.engine, spec.edits)
+            only_stored(spec.engine, changes)
             results = analyze_stored(*given, observer=told, seed=chosen, fresh=fresh)
     return {result.analysis: result for result in results}
 

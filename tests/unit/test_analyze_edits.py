@@ -13,6 +13,7 @@ from vlmlens import Run
 from vlmlens.abc import Options
 from vlmlens.abc.engine import Engine, Work
 from vlmlens.errors import CompositionError, EditError, ResultExists, SiteNotFound, SpecError
+from vlmlens.runner.changes import Changes
 from vlmlens.runner.execution import analyze
 
 EDIT = "llm.block.*.attn/text <- image = cut"
@@ -88,7 +89,7 @@ def test_an_engine_gives_the_same(run: Run) -> None:
     here = vlmlens.analyze(run, "blind-test:here", edits=edits)["blind-test:here"]
     (run.path / "units.sqlite").unlink()
     asked, engine = {"blind-test:there": {}}, OneWorker(Options())
-    (there,) = analyze(run, asked, run.registry, engine=engine, edits=edits)
+    (there,) = analyze(run, asked, run.registry, engine=engine, changes=Changes(tuple(edits)))
     assert [finding.text for finding in there.findings] == [f.text for f in here.findings]
 
 
@@ -110,7 +111,7 @@ def test_stored_columns_and_the_runs_texts(run: Run, passes: str) -> None:
 @pytest.mark.parametrize(
     ("analysis", "edits", "error", "message"),
     [
-        ("blind-test", EDIT, SpecError, "A result under edits needs a label"),
+        ("blind-test", EDIT, SpecError, "A result of a changed model needs a label"),
         ((), EDIT, SpecError, "Edits are for analyses that are named"),
         ("logit-lens:x", EDIT, CompositionError, "'logit-lens' does not run the model"),
         ("probe:x", EDIT, CompositionError, "'probe' does not run the model"),

@@ -23,9 +23,10 @@ from vlmlens.abc.observer import SilentObserver
 from vlmlens.errors import DataError, ImageError, RunNotFound, SiteNotFound, SpecError
 from vlmlens.spec.model import RunSpec
 
-BESIDE = ["mode", "workers", "progress", "observer"]
+BESIDE = ["peft", "mode", "workers", "progress", "observer"]
 WIDER = {
-    "model", "data", "prompt", "sites", "edits", "analysis", "batch_size", "out", "options",
+    "model", "tuned", "data", "prompt", "sites", "edits", "analysis", "batch_size", "out",
+    "options",
 }  # fmt: skip
 """Keywords that take more than the field holds; `test_wider_values_become_the_field` has each."""
 
@@ -47,7 +48,7 @@ def test_extract_and_run_have_the_same_keywords() -> None:
 def test_load_has_the_fields_that_say_what_to_load() -> None:
     named = list(keywords(vlmlens.load))
     fields = list(RunSpec.model_fields)
-    assert named == [*fields[: fields.index("data")], "options"]
+    assert named == [*fields[: fields.index("data")], "options", "peft"]
     of_run = keywords(vlmlens.run)
     for name, parameter in keywords(vlmlens.load).items():
         assert parameter.annotation == of_run[name].annotation
@@ -70,6 +71,7 @@ def test_types_are_those_of_the_spec(name: str) -> None:
     ("name", "given", "field"),
     [
         ("model", Path("a/b"), "a/b"),
+        ("tuned", Path("a/b"), "a/b"),
         ("out", Path("a/b"), "a/b"),
         ("data", Path("photos"), "photos"),
         ("prompt", "Color:", ["Color:"]),

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointNotFound, DataNotFound
-from vlmlens.hf import network
+from vlmlens import _hub as network
 from vlmlens.hf.checkpoints import explained
 from vlmlens.testing.model import TinyLlava, tiny_model
 from vlmlens_plugins.data._hf_loading import load

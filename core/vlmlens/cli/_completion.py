@@ -27,9 +27,10 @@ _PLAIN = re.compile(r"[\w./:#@,+={}\[\]*()-]{1,200}")
 
 SETTINGS = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
-    "quantization", "compile", "trust_remote_code", "data", "prompt", "sites", "edits", "extractor",
-    "storage", "batch_size", "share_prefix", "generate", "limit", "on_bad_sample", "max_pixels",
-    "background", "image_bits", "frames", "fps", "text_only", "seed", "engine", "out",
+    "quantization", "compile", "trust_remote_code", "tuned", "merge_tuned", "data", "prompt",
+    "sites", "edits", "extractor", "storage", "batch_size", "share_prefix", "generate", "limit",
+    "on_bad_sample", "max_pixels", "background", "image_bits", "frames", "fps", "text_only", "seed",
+    "engine", "out",
 )  # fmt: skip
 """The fields of `RunSpec` that hold one value, here without pydantic, which takes long."""
 

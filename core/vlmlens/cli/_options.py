@@ -34,6 +34,7 @@ __all__ = [
     "run_flags",
     "shares",
     "spec_flags",
+    "tune_flags",
 ]
 
 
@@ -195,6 +196,13 @@ _FLAGS = (
           completion.one_of("4bit", "8bit")),
     _Flag("trust_remote_code", "Model", "", "Run Python code that comes with the checkpoint.",
           kind=bool),
+    _Flag("tuned", "Model", "TUNED",
+          "What was tuned of the model: a folder or run of `vlmlens tune`, or a LoRA of peft "
+          "(folder or hub id).",
+          completion.paths, flags=("--tuned", "--peft")),
+    _Flag("merge_tuned", "Model", "",
+          "Add LoRA to the weights; if not, its layers stay beside them. [default: merge-tuned]",
+          kind=bool, flags=("--merge-tuned/--no-merge-tuned",)),
     _Flag("data", "Data", "DATA",
           "Folder, file, or DATASET:SOURCE. [default for the adapter demo: demo:scenes]",
           completion.data),
@@ -306,12 +314,20 @@ model_flags = _taking(
 look_flags = _taking(
     (
         "adapter", "model", "revision", "device", "device_map", "dtype", "attention",
-        "quantization", "trust_remote_code", "prompt", "seed", "batch_size", "out", "set_",
+        "quantization", "trust_remote_code", "tuned", "merge_tuned", "prompt", "seed",
+        "batch_size", "out", "set_",
     )
 )  # fmt: skip
 """Flags of a command that asks a model about pictures."""
 
-analysis_flags = _taking(("edits", "analysis", "seed", *_ENGINE, "config", "trust", "set_"))
+_NOT_OF_TUNING = ("sites", "edits", "extractor", "generate", "storage", "analysis", "compile")
+
+tune_flags = _taking([n for n in _EVERY if n not in (*_NOT_OF_TUNING, *_ENGINE, "shard")])
+"""Flags of a command that trains a model on labelled samples."""
+
+analysis_flags = _taking(
+    ("tuned", "merge_tuned", "edits", "analysis", "seed", *_ENGINE, "config", "trust", "set_")
+)
 """Flags of a command that analyses what is stored."""
 
 

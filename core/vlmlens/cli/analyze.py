@@ -38,8 +38,8 @@ def analyze(
     to the folder FILE.vlmlens beside it. To keep several results of one analysis, give it a label,
     as in logit-lens:patches; its options are then at analysis.logit-lens:patches.
 
-    With --edit the model is changed while an analysis runs it; stored columns stay as they are.
-    Such a result needs a label.
+    With --edit or --tuned the model is changed while an analysis runs it; stored columns stay as
+    they are. Such a result needs a label.
 
     Examples:
         vlmlens analyze runs/demo-001 --analysis probe --set analysis.probe.folds=10
@@ -50,14 +50,15 @@ def analyze(
     """
     from vlmlens.runner import execution as runner
     from vlmlens.runner.bare_store import analyze_stored, only_stored, run_beside
+    from vlmlens.runner.changes import Changes
 
-    registry, edits = installed(), flags.values.get("edits", [])
+    registry = installed()
     made = stored_run(run, trust=flags.trust)
     with output.observer() as observer:
         if made is None:
             flags.only("analysis", "seed", "options", command="analyze")
             spec = flags.spec()
-            only_stored(spec.engine, edits)
+            only_stored(spec.engine, Changes.of(spec))
             made = run_beside(run, registry, spec.options.storage, trust=flags.trust)
         else:
             flags.only("analysis", "seed", "engine", command="analyze")
@@ -73,9 +74,9 @@ def analyze(
                 seed=spec.seed,
                 fresh=fresh,
                 engine=engine,
-                edits=edits,
+                changes=Changes.of(spec),
             )
         else:
-            only_stored(spec.engine, edits)
+            only_stored(spec.engine, Changes.of(spec))
             results = analyze_stored(*asked, observer=observer, seed=spec.seed, fresh=fresh)
     print_run(made, results, output, verbose=verbose)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens.errors import RunError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.runs.run import Run
+from vlmlens.tuned.record import in_words
 
 if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore
@@ -127,6 +128,7 @@ def _facts(run: Run) -> dict[str, str]:
         "adapter": spec.adapter,
         "model": spec.model or model.get("checkpoint"),
         "digest": model.get("digest"),
+        "tuned": in_words(model.get("tuned")) or None,
         "dtype": model.get("dtype"),
         "data": spec.data,
         "samples": run.sample_count,

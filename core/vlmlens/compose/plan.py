@@ -26,6 +26,7 @@ from vlmlens.compose.recall import Planned
 from vlmlens.compose.row_check import check_named_rows
 from vlmlens.compose.run_data import read_data
 from vlmlens.compose.sample_reading import data_of, stood_in
+from vlmlens.compose.tuned_check import check_tuned, opened_tuned
 from vlmlens.compose.usable_samples import Usable
 from vlmlens.compose.uses import used, without_missing_images
 from vlmlens.errors import CompositionError
@@ -37,6 +38,8 @@ from vlmlens.sites import SiteMap
 from vlmlens.sites.name_cache import remember
 from vlmlens.spec.model import RunSpec
 from vlmlens.tokens import Column, TokenKind
+from vlmlens.tuned.opening import open_tuned
+from vlmlens.tuned.putting import put_in
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.registry import Registry
     from vlmlens.samples import Sample
+    from vlmlens.tuned.record import Tuned
 
 Loader = Callable[[], ModelAdapter]
 
@@ -71,6 +75,7 @@ class Plan:
         asked: The spec as the user gave it.
         planned: What the run keeps, so that a resumed run need not check its samples again.
         recalled: Whether the samples were taken from the run in the spec's folder.
+        tuned: What is put into the model, if anything.
     """
 
     spec: RunSpec
@@ -90,6 +95,7 @@ class Plan:
     asked: RunSpec | None = None
     planned: Planned | None = None
     recalled: bool = False
+    tuned: Tuned | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", SampleTable.of(self.samples))
@@ -156,6 +162,7 @@ def compose(
     extractor = registry.find(PluginKind.EXTRACTOR, spec.extractor)
     storage = registry.find(PluginKind.STORAGE, spec.storage)
     registry.options(storage, spec.options.storage)
+    tuned = opened_tuned(spec, trust=trust)
     parts = cache(partial(_checked_adapter, spec, registry, adapter))
     shell = cache(lambda: parts()[0].skeleton(parts()[1]))
     asking = partial(_asked, extractor if analyse else None)
@@ -189,6 +196,7 @@ def compose(
         skipped=known.clips.skipped,
         recalled=known.planned is not None,
         asked=asked_spec,
+        tuned=tuned,
     )
     if MODEL not in uses:
         return _without_model(begun, observer)
@@ -197,6 +205,7 @@ def compose(
     edits = opened_edits(with_whole_paths(spec), registry)
     _check_compile(spec)
     skeleton = shell()
+    notes += _noted(observer, check_tuned(spec, tuned, skeleton))
     remember(adapter.name, spec.model, list(skeleton.sites.canonical))
     on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
     columns = [] if on_skeleton is None else on_skeleton.columns()
@@ -349,7 +358,7 @@ def load_model(
     edits: Sequence[Edit | EdgeCut] = (),
     samples: Sequence[Sample] = (),
 ) -> ModelAdapter:
-    """Load the model of a spec, compile its blocks if the spec asks for it, and edit it.
+    """Load the model of a spec, put in what was tuned, compile its blocks if asked to, and edit it.
 
     Args:
         spec: The spec.
@@ -360,8 +369,11 @@ def load_model(
 
     Raises:
         CompositionError: Its blocks cannot be compiled.
+        CheckpointError: What was tuned does not fit it.
     """
     vlm = adapter_class.load(request)
+    if spec.tuned is not None:
+        put_in(vlm, open_tuned(spec.tuned), merge=spec.merge_tuned)
     if spec.compile:
         from vlmlens.passes.compiling import compile_blocks
 

@@ -34,19 +34,20 @@ def used(
         samples: The run's samples.
 
     Raises:
-        CompositionError: The model is edited, and nothing uses it.
+        CompositionError: The model is edited or tuned, and nothing uses it.
     """
     if not analyses or _asks_to_record(spec):
         return _ALL
     found = frozenset[str]().union(*(each.uses(samples) for each in analyses.values()))
     if COLUMNS in found:
         return _ALL
-    if spec.edits and MODEL not in found:
+    changes = [*spec.edits, *([] if spec.tuned is None else [spec.tuned])]
+    if changes and MODEL not in found:
         raise CompositionError(
             f"Nothing runs the model: {', '.join(analyses)} uses what the samples say, so "
-            f"{spec.edits[0]!r} would change nothing.",
-            subject=spec.edits[0],
-            hint="Leave the edit out, or let the model answer.",
+            f"{changes[0]!r} would change nothing.",
+            subject=changes[0],
+            hint="Leave it out, or let the model answer.",
         )
     return found
 

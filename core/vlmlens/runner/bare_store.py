@@ -7,7 +7,7 @@ There is no model, so analyses that need one are refused.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.adapter import ModelAdapter
     from vlmlens.abc.storage import ColumnStore
     from vlmlens.results import Result
+    from vlmlens.runner.changes import Changes
     from vlmlens.samples import Sample
 
 
@@ -106,17 +107,17 @@ def run_beside(
     return run
 
 
-def only_stored(engine: str | None, edits: Sequence[str]) -> None:
-    """Refuse an engine and edits for what has no model.
+def only_stored(engine: str | None, changes: Changes) -> None:
+    """Refuse an engine, edits and what was tuned for what has no model.
 
     Raises:
         CompositionError: One is given.
     """
-    if edits:
+    if changes:
         raise CompositionError(
-            "A store without a run has no model that could be edited.",
-            subject=edits[0],
-            hint="Leave --edit out.",
+            "A store without a run has no model that could be edited or tuned.",
+            subject=changes.first,
+            hint="Leave --edit and --tuned out.",
         )
     if engine is not None:
         raise CompositionError(
@@ -150,7 +151,7 @@ def analyze_stored(
         ResultExists: A result would be replaced, and `fresh` is not set.
     """
     from vlmlens.report.files import write_result
-    from vlmlens.runner.keeping import check_kept, named, remember
+    from vlmlens.runner.keeping import check_kept, folder_of, named, remember
     from vlmlens.runner.run_report import write_run_report
 
     observer = observer or SilentObserver()
@@ -184,8 +185,10 @@ def analyze_stored(
     with run.store() as store:
         for name, analysis in made.items():
             observer.stage(name, None)
-            result = analysis.run(_context(run, store, name, seed, observer, warn))
-            results.append(named(result, analysis_named(registry, name)[1]))
+            manifest, label = analysis_named(registry, name)
+            context = _context(run, store, name, seed, observer, warn)
+            folder = folder_of(run, manifest.name, label)
+            results.append(named(analysis.run(replace(context, folder=folder)), label))
             remember(run, results[-1], seed)
             write_result(results[-1], run.path / "results")
             observer.result(results[-1])

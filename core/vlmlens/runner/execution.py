@@ -20,10 +20,12 @@ from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.labels import analysis_named
 from vlmlens.compose.plan import Plan, compose, load_model, load_request, open_sites
 from vlmlens.compose.plugin_checks import check_lifecycle
+from vlmlens.compose.tuned_check import check_tuned
 from vlmlens.errors import CompositionError, RunError, SpecError
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
-from vlmlens.runner.edited import check_edited, model_must_run, telling
+from vlmlens.runner.changed import check_changed, model_must_run, telling
+from vlmlens.runner.changes import NO_CHANGES, Changes
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember
 from vlmlens.runner.run_folder import (
     RunMode,
@@ -32,12 +34,10 @@ from vlmlens.runner.run_folder import (
     open_run,
     place_of,
 )
-from vlmlens.runner.stages import Job, Watch, state_kept, with_edits
+from vlmlens.runner.stages import Job, Watch, state_kept
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import changing
 from vlmlens.runs.run import Run, is_run
-from vlmlens.runs.trust import with_whole_paths
-from vlmlens.spec.model import make_spec
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
@@ -201,7 +201,7 @@ def analyze(
     seed: int | None = None,
     fresh: bool = False,
     engine: Engine | None = None,
-    edits: Sequence[str] = (),
+    changes: Changes = NO_CHANGES,
 ) -> list[Result]:
     """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
@@ -213,7 +213,7 @@ def analyze(
         seed: A seed to use instead of the run's own.
         fresh: Replace results of these analyses that have other options.
         engine: Spreads their model work over several processes; None: this process does it.
-        edits: Edits of the model beside those of the run. Columns stay as they are.
+        changes: Of the model, beside what the run did. Columns stay as they are.
 
     Raises:
         PluginError, SpecError, EditError, MissingAnnotation, CompositionError: Before anything
@@ -229,8 +229,7 @@ def analyze(
     spec = run.spec
     run.check_trust("adapter", "extractor", "options.plugins")
     check_lifecycle(spec, registry)
-    check_edited(analyses, edits, registry)
-    edits = with_whole_paths(make_spec({"edits": edits})).edits
+    check_changed(analyses, changes, registry)
     adapter = registry.find(PluginKind.ADAPTER, spec.adapter)
     samples = run.samples
     with run.store() as store:
@@ -239,7 +238,7 @@ def analyze(
     asked = asked_analyses(analyses, run.info.get("suggested", {}), extractor)
 
     def _adapter_class() -> type[ModelAdapter]:
-        run.check_trust("model", "trust_remote_code")
+        run.check_trust("model", "trust_remote_code", *([] if changes.tuned else ["tuned"]))
         found: type[ModelAdapter] = registry.load(adapter)
         return found
 
@@ -247,6 +246,7 @@ def analyze(
     def skeleton() -> ModelAdapter:
         return _adapter_class().skeleton(load_request(spec, registry, adapter))
 
+    changed = changes.made_to(spec)
     made, left_out = suitable(
         registry,
         asked,
@@ -256,26 +256,29 @@ def analyze(
         strict=bool(analyses),
         extractor=extractor,
         skeleton=skeleton,
-        edited=bool(spec.edits or edits),
+        edited=bool(changed.edits),
     )
 
     chosen = spec.seed if seed is None else seed
     if not fresh:
-        check_kept(run, made, registry, chosen, edits)
+        check_kept(run, made, registry, chosen, changes)
 
     def all_edits() -> list[Edit | EdgeCut]:
         run.check_trust("edits")
-        return opened_edits(with_edits(spec, edits), registry)
+        return opened_edits(changed, registry)
 
-    if edits:
+    if changes.opened is not None:
+        for note in check_tuned(changed, changes.opened, skeleton()):
+            (observer or SilentObserver()).note(note)
+    if changes.edits:
         check_edits(all_edits(), skeleton(), samples, spec.generate or 0)
 
     def load() -> ModelAdapter:
         request = load_request(spec, registry, adapter)
-        return load_model(spec, _adapter_class(), request, all_edits(), samples)
+        return load_model(changed, _adapter_class(), request, all_edits(), samples)
 
     with disk_errors(), changing(run.path, shared=True):
-        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()), engine, edits)
+        job = Job(run, registry.hooks(), load, Watch(observer or SilentObserver()), engine, changes)
         job.warnings = list(run.info.get("warnings", ()))
         for name, why in left_out.items():
             job.warn(f"{name} is left out: {why}")
@@ -301,9 +304,9 @@ def _analyse(
             context = _context(job, store, samples, batch_size, seed, name)
             folder = folder_of(job.run, manifest.name, label)
             with model_must_run(job, name):
-                result = telling(analysis.run(replace(context, folder=folder)), job.edits)
+                result = telling(analysis.run(replace(context, folder=folder)), job.changes)
             result = named(result, label)
-        remember(job.run, result, seed, job.edits)
+        remember(job.run, result, seed, job.changes)
         write_result(result, job.run.path / "results")
         _tell_model(job)
         job.files.record()
@@ -316,7 +319,7 @@ def _analyse(
 def _tell_model(job: Job) -> None:
     """Record the model in a run that has no columns, and so has not recorded it yet."""
     loaded = job.model.cache_info().currsize > 0
-    if loaded and not job.edits and "model" not in job.run.info:
+    if loaded and not job.changes and "model" not in job.run.info:
         job.run.update(model=job.model().describe())
 
 
@@ -343,7 +346,7 @@ def _context(
         seed=seed,
         progress=progress,
         warn=job.warn,
-        generated={} if job.edits else GeneratedTexts(job.run.path).generations(),
+        generated={} if job.changes else GeneratedTexts(job.run.path).generations(),
         runner=rails,
         lookup=rails.known,
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from vlmlens._display import changes
+from vlmlens._display import changes as differences
 from vlmlens.compose.labels import analysis_named, result_name
 from vlmlens.errors import ResultExists
 from vlmlens.report.files import plain, stem
 from vlmlens.results import Result
+from vlmlens.runner.changes import NO_CHANGES, Changes
 
 if TYPE_CHECKING:
     from vlmlens.abc.analysis import Analysis
@@ -26,16 +27,16 @@ def check_kept(
     analyses: Mapping[str, Analysis],
     registry: Registry,
     seed: int,
-    edits: Sequence[str] = (),
+    changes: Changes = NO_CHANGES,
 ) -> None:
-    """Refuse to replace a result by one with other options, another seed or other edits.
+    """Refuse to replace a result by one with other options, another seed or other changes.
 
     Args:
         run: Where results are kept.
         analyses: Those that are about to run, by the user's names.
         registry: The installed plugins.
         seed: The seed that they run with.
-        edits: The edits of the model beside those of the run.
+        changes: Of the model, beside what the run did.
 
     Raises:
         ResultExists: A result would be replaced.
@@ -52,9 +53,9 @@ def check_kept(
         now = {
             **plain(analysis.options.model_dump(mode="json")),
             "seed": seed,
-            "edits": list(edits),
+            "edits": changes.texts,
         }
-        if found := changes(before, now):
+        if found := differences(before, now):
             raise ResultExists(
                 f"The run has a result of {kept} with other options: {'; '.join(found.values())}.",
                 subject=kept,
@@ -81,9 +82,9 @@ def folder_of(run: Run, manifest_name: str, label: str) -> Path:
     return folder / stem(f"{manifest_name}:{label}") if label else folder
 
 
-def remember(run: Run, result: Result, seed: int, edits: Sequence[str] = ()) -> None:
-    """Keep the seed and the edits that a result was made with."""
-    edited = {**run.info.get("edited", {}), result.analysis: list(edits)}
+def remember(run: Run, result: Result, seed: int, changes: Changes = NO_CHANGES) -> None:
+    """Keep the seed and the changes that a result was made with."""
+    edited = {**run.info.get("edited", {}), result.analysis: changes.texts}
     known = {name: made for name, made in edited.items() if made}
     seeds = {**run.info.get("seeds", {}), result.analysis: seed}
     run.update(seeds=seeds, **({"edited": known} if known else {}))

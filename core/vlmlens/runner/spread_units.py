@@ -19,6 +19,7 @@ from vlmlens.manifest import PluginKind
 from vlmlens.runner.lease_worker import begin_worker
 from vlmlens.runner.unit_leases import UnitLease
 from vlmlens.runner.unit_worker import said_of
+from vlmlens.tuned.putting import described as put_in_as
 
 if TYPE_CHECKING:
     from vlmlens.runner.stages import Job
@@ -107,15 +108,17 @@ def described(job: Job) -> dict[str, Any]:
     if not isinstance(model, dict):
         return {}
     adapter = run.registry.find(PluginKind.ADAPTER, run.spec.adapter)
-    if job.edits:
+    if job.changes.edits:
         edits = [edit.describe() for edit in opened_edits(job.spec, run.registry)]
         model = {**model, "edits": edits}
+    if job.changes.opened is not None:
+        model = {**model, "tuned": put_in_as(job.changes.opened, merge=job.changes.merge_tuned)}
     return said_of(model, run.registry.load(adapter), run.spec)
 
 
 def _order(job: Job, work: ModelWork) -> dict[str, Any]:
     run = job.run
-    run.check_trust("adapter", "model", "trust_remote_code", "edits")
+    run.check_trust("adapter", "model", "trust_remote_code", "tuned", "edits")
     edits = opened_edits(job.spec, run.registry)
     return {
         "vlmlens": __version__,

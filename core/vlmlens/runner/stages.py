@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._files import write_json
 from vlmlens.errors import RunError
 from vlmlens.registry import call_hook
+from vlmlens.runner.changes import NO_CHANGES, Changes
 from vlmlens.runs.own_files import contents, made_in
 from vlmlens.runs.records import read_record
 
@@ -58,7 +59,7 @@ class Job:
         load: Loads the model.
         watch: Measures, and reports.
         engine: What runs the model work of analyses; None: this process.
-        edits: Edits of the model beside those of the run.
+        changes: Of the model, beside what the run did.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class Job:
         load: Callable[[], ModelAdapter],
         watch: Watch,
         engine: Engine | None = None,
-        edits: Sequence[str] = (),
+        changes: Changes = NO_CHANGES,
     ) -> None:
         self.engine = engine
         self.run = run
-        self.edits = edits
+        self.changes = changes
         self.units = 0
         """How many units of model work analyses have asked for."""
         self.hooks = hooks
@@ -85,8 +86,8 @@ class Job:
 
     @property
     def spec(self) -> RunSpec:
-        """The run's spec, with the job's own edits behind those of the run."""
-        return with_edits(self.run.spec, self.edits)
+        """The run's spec, with the job's changes."""
+        return self.changes.made_to(self.run.spec)
 
     def warn(self, message: str) -> None:
         """Show a warning once in this process, and keep it in the run."""
@@ -113,11 +114,6 @@ class Job:
                 return load()
 
         return timed
-
-
-def with_edits(spec: RunSpec, edits: Sequence[str]) -> RunSpec:
-    """A run's spec with edits behind its own."""
-    return spec.model_copy(update={"edits": [*spec.edits, *edits]}) if edits else spec
 
 
 class Watch:

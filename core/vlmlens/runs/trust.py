@@ -60,7 +60,10 @@ def code_of(spec: RunSpec) -> dict[str, str]:
 
 
 def with_whole_paths(spec: RunSpec) -> RunSpec:
-    """The spec with absolute paths of code, so that it means the same files from every folder."""
+    """The spec with absolute paths of code, edits and what was tuned.
+
+    So it means the same files from every folder.
+    """
     code = code_of(spec)
     update: dict[str, object] = {
         kind: _whole(code[kind]) for kind in (*_KINDS, "data") if kind in code
@@ -71,6 +74,8 @@ def with_whole_paths(spec: RunSpec) -> RunSpec:
     }
     if spec.edits:
         update["edits"] = [_edit_with_whole_paths(text) for text in spec.edits]
+    if spec.tuned is not None and _exists(spec.tuned):
+        update["tuned"] = str(Path(_expanded(spec.tuned)).absolute())
     if spec.trust_remote_code and spec.model is not None and Path(spec.model).exists():
         update["model"] = str(Path(spec.model).resolve())
     return spec.model_copy(update=update)
@@ -137,6 +142,8 @@ def reach_of(spec: RunSpec) -> dict[str, str]:
     named = [spec.model, *(v for v in spec.options.adapter.values() if "/" in str(v))]
     if away := [str(each) for each in named if each and not _exists(str(each))]:
         found["model"] = ", ".join(away)
+    if spec.tuned is not None and not _exists(spec.tuned):
+        found["tuned"] = spec.tuned
     for edit in _edits_of(spec):
         if any("/" in value for value in (*edit.positional, *edit.named.values())):
             found.setdefault(f"edits {edit}", edit.text)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vlmlens._files import expanded
 from vlmlens.errors import SpecError, did_you_mean
@@ -15,6 +15,7 @@ from vlmlens.images import HIDDEN_COLORS, ImageRules
 from vlmlens.spec.credentials import refuse_credentials
 from vlmlens.spec.nesting import check_nesting, too_deep
 from vlmlens.spec.paths import path_of
+from vlmlens.spec.second_names import with_first_names
 from vlmlens.spec.yaml_files import NO_YAML, parsed_file
 
 T = TypeVar("T", bound=BaseModel)
@@ -88,6 +89,14 @@ class RunSpec(BaseModel):
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the checkpoint."
+    )
+    tuned: str | None = Field(
+        None,
+        description="What was tuned of the model: a folder or run of vlmlens tune, or a LoRA of "
+        "peft (folder or hub id). Second name: peft.",
+    )
+    merge_tuned: bool = Field(
+        True, description="Add LoRA to the weights; if not, its layers stay beside them."
     )
     data: str | None = Field(None, description="Folder, file, or DATASET:SOURCE.")
     prompt: list[str] = Field(
@@ -189,7 +198,18 @@ class RunSpec(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("model", "data", "out", mode="after")
+    @model_validator(mode="before")
+    @classmethod
+    def _second_names(cls, values: Any) -> Any:
+        return with_first_names(values)
+
+    @model_validator(mode="after")
+    def _merges_something(self) -> Self:
+        if not self.merge_tuned and self.tuned is None:
+            raise ValueError("merge_tuned is about what tuned names, which is not given")
+        return self
+
+    @field_validator("model", "tuned", "data", "out", mode="after")
     @classmethod
     def _path(cls, value: str | None) -> str | None:
         """Expand `~`, which a shell leaves as it is in a file, in quotes and after `=`."""

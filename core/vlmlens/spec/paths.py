@@ -13,7 +13,7 @@ from vlmlens.errors import SpecError
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/].*|.*\\.*", re.DOTALL)
 _OF_DATASET = re.compile(r"[\w-]{2,}:")
-_TOLD = ("data", "model")
+_TOLD = ("data", "model", "tuned")
 
 
 def path_of(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +24,7 @@ class Part(ABC):
     """
 
     kind: Kind
+    component: str
 
     @abstractmethod
     def attached(self, vlm: ModelAdapter) -> AbstractContextManager[None]:
@@ -35,6 +37,12 @@ class Part(ABC):
     @abstractmethod
     def parameters(self) -> Sequence[torch.nn.Parameter]:
         """What an optimizer changes, in a fixed order. Valid while the part is attached."""
+
+    def stepped(self) -> None:  # noqa: B027 - most parts have nothing to do
+        """Called while attached, after an optimizer changed `parameters`.
+
+        A part whose values the model has copies of renews them here.
+        """
 
     @abstractmethod
     def places(self, vlm: ModelAdapter) -> Sequence[Site]:
@@ -61,3 +69,19 @@ class Part(ABC):
             about: What is said of them beside the kind, JSON-ready: "component", "base" (what the
                 model says of itself), how it was trained.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """What the model says of the part while it is attached: part of every fingerprint.
+
+        The digest is of the values at that moment. Hand it to `vlm.holding` in `attached`.
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return {
+            "kind": self.kind,
+            "component": self.component,
+            "digest": digest.hexdigest(),
+            "merged": False,
+        }
