@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmlens.comparison._beside import answer_tables, answers
 from vlmlens.comparison._alike import NOTE, Alike, alike, figure, finding, table
+from vlmlens.comparison._beside import answer_tables, answers
 from vlmlens.comparison._differences import (
     LEAST_OF_INTERVALS,
     Difference,
@@ -42,22 +42,18 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
     pairs = [Pair(sides[0], side) for side in sides[1:]]
     tested = _corrected(list(_tests(pairs, found, seed, draws)))
     beside = answers(sides)
+    near, unmeasured = _similar(pairs, seed)
+    similar = [table(near)] if near else []
     return Result(
         analysis="compare",
         title=f"{sides[0].name} beside {', '.join(side.name for side in sides[1:])}",
-        findings=findings(tested, pairs),
-        tables=[*answer_tables(beside), _test_table(tested), _side_table(sides)],
-        figures=figures(sides, found),
-        options={"seed": seed, "draws": draws},
-        notes=_NOTES,
-        warnings=_warnings(pairs, tested),
-        overview=beside,
-    near, unmeasured = _similar(pairs, seed)
         findings=[*findings(tested, pairs), *filter(None, map(finding, near))],
-        tables=[_test_table(tested), *([table(near)] if near else []), _side_table(sides)],
+        tables=[*answer_tables(beside), _test_table(tested), *similar, _side_table(sides)],
         figures=[*figures(sides, found), *(figure(one, i) for i, one in enumerate(near, 1))],
+        options={"seed": seed, "draws": draws},
         notes=[*_NOTES, *([NOTE] if near else [])],
         warnings=[*_warnings(pairs, tested, near), *unmeasured],
+        overview=beside,
     )
 
 
