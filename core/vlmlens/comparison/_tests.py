@@ -43,6 +43,7 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
     tested = _corrected(list(_tests(pairs, found, seed, draws)))
     beside = answers(sides)
     near, unmeasured = _similar(pairs, seed)
+    similar = [table(near)] if near else []
     return Result(
         analysis="compare",
         title=f"{sides[0].name} beside {', '.join(side.name for side in sides[1:])}",
@@ -53,6 +54,7 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
             *([table(near)] if near else []),
             _side_table(sides),
         ],
+        tables=[*answer_tables(beside), _test_table(tested), *similar, _side_table(sides)],
         figures=[*figures(sides, found), *(figure(one, i) for i, one in enumerate(near, 1))],
         options={"seed": seed, "draws": draws},
         notes=[*_NOTES, *([NOTE] if near else [])],
