@@ -16,7 +16,7 @@ held-out loss at its end. The first epoch of `fit` also encodes and records; `by
 its first epoch, too. So there are two ratios: of a step after the first epoch, and of the whole
 training. Medians over rounds count.
 
-    OMP_NUM_THREADS=2 python -m benchmarks.tuning            # about 3 minutes
+    OMP_NUM_THREADS=2 python -m benchmarks.tuning            # about 2 minutes
     python -m benchmarks.tuning --only demo --rounds 1
     python -m benchmarks.tuning --check                      # exit 1 where a target is missed
 """
@@ -51,7 +51,7 @@ from vlmlens_plugins.tuning.parts.lora import LoraPart
 from vlmlens_plugins.tuning.parts.weights import WeightsPart
 from vlmlens_plugins.tuning.recipe import Recipe
 
-WIDTH, SIDE = 256, 224
+WIDTH, SIDE = 256, 168
 LETTERS = "abcdefghij"
 LIMIT = 0.6
 MERGING = ("internvl",)
@@ -107,7 +107,7 @@ def main() -> int:
     """Print curves and times of each part of each model, then every number that has a target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--samples", type=int, default=4, help="to train with")
     parser.add_argument("--only", choices=("llava", "internvl", "demo"))
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
