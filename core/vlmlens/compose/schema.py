@@ -99,6 +99,8 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
     fields["analysis"] = _analysis(fields["analysis"], plugins[PluginKind.ANALYSIS])
     for name in ("prompt", "sites", "edits"):
         fields[name] = _one_or_several(fields[name])
+    for second, first in SECOND_NAMES.items():
+        fields[second] = {**fields[first], "description": f"A second name of {first}."}
     return {
         "$schema": DIALECT,
         **schema,
