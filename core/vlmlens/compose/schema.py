@@ -15,6 +15,7 @@ from vlmlens.errors import PluginError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry import Entry, Registry
 from vlmlens.spec.model import AUTO_ADAPTER, DEMO_DATA, RunSpec
+from vlmlens.spec.second_names import SECOND_NAMES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LONGER = 10.0
