@@ -10,8 +10,10 @@ from typing import Any, Literal
 Kind = Literal["lora", "weights", "prompt"]
 KINDS: tuple[Kind, ...] = ("lora", "weights", "prompt")
 
-FOLDER = "tuned"
-"""The folder inside a run's folder where `vlmlens tune` writes."""
+ANALYSIS = "tune"
+"""The analysis that trains."""
+FOLDER = f"results/{ANALYSIS}.tuned"
+"""Inside a run's folder, where the analysis `tune` writes (without a label)."""
 ABOUT = "tuned.json"
 """What `vlmlens tune` says of its files, beside them; LoRA of others has none."""
 
