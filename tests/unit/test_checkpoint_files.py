@@ -55,8 +55,16 @@ def test_a_folder_with_an_adapter_alone_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(LORA), encoding="utf-8")
     (tmp_path / "adapter_model.safetensors").touch()
     for settings in ({}, {"adapter": "demo"}, {"adapter": "hf"}):
-        with pytest.raises(CheckpointError, match=r"is no model: .*LORA.* of the model some/base"):
+        with pytest.raises(
+            CheckpointError, match=r"is no model: .*LORA.* of the model some/base"
+        ) as caught:
             vlmlens.load(model=tmp_path, device="cpu", **settings)  # type: ignore[arg-type]
+        assert f"--model some/base --tuned {tmp_path}" in caught.value.hint
+    said = {**LORA, "peft_type": "IA3"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="IA3") as caught:
+        vlmlens.load(model=tmp_path, device="cpu")
+    assert "merge_and_unload" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])

@@ -263,6 +263,8 @@ def _describe(own: Callable[..., Any]) -> Callable[..., Any]:
         if self.holds and "tuned" not in said:
             tuned = [dict(each()) for each in self.holds]
             said = {**said, "tuned": tuned[0] if len(tuned) == 1 else tuned}
+        if self.soft_prompt is not None and not {"tuned", "soft_prompt"} & said.keys():
+            said = {**said, "soft_prompt": self.soft_prompt.describe()}
         return said
 
     return describe

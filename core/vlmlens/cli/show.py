@@ -87,6 +87,7 @@ def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
     from vlmlens.report.files import plain
     from vlmlens.report.overview import headline, overview_of
     from vlmlens.report.terminal import print_summary
+    from vlmlens.tuned.record import in_words
 
     results, said = list(run.results.values()), run.facts
     if output.json:
@@ -105,6 +106,8 @@ def _show_run(run: Run, columns: list[ColumnInfo], output: Output) -> None:
         return
     print_summary(results, stdout(), title=headline(run), rows=_ALL)
     facts = [("run", f"{run.path} ({run.info.get('state', 'state unknown')})")]
+    if tuned := in_words(run.info.get("model", {}).get("tuned")):
+        facts.append(("tuned", f"{run.spec.tuned} ({tuned})"))
     for heading, lines in said.items():
         facts.append((heading.lower(), ", ".join(f"{key} {value}" for key, value in lines.items())))
     facts.append(("stored", _in_short(columns)))

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.registry import Registry
     from vlmlens.samples import Sample
+    from vlmlens.tuned.record import Tuned
 
 Loader = Callable[[], ModelAdapter]
 
@@ -74,6 +75,7 @@ class Plan:
         asked: The spec as the user gave it.
         planned: What the run keeps, so that a resumed run need not check its samples again.
         recalled: Whether the samples were taken from the run in the spec's folder.
+        tuned: What is put into the model, if anything.
     """
 
     spec: RunSpec
@@ -93,6 +95,7 @@ class Plan:
     asked: RunSpec | None = None
     planned: Planned | None = None
     recalled: bool = False
+    tuned: Tuned | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", SampleTable.of(self.samples))
@@ -193,6 +196,7 @@ def compose(
         skipped=known.clips.skipped,
         recalled=known.planned is not None,
         asked=asked_spec,
+        tuned=tuned,
     )
     if MODEL not in uses:
         return _without_model(begun, observer)

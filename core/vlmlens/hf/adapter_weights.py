@@ -1,7 +1,7 @@
-"""Weights of adapters (LoRA) beside a checkpoint: refused, never ignored or applied unasked.
+"""Weights of adapters (LoRA) in place of a checkpoint, or beside one: refused, never ignored.
 
-transformers applies them where peft is installed, and ignores them without a word elsewhere: the
-same folder would be two models.
+transformers applies those beside a checkpoint where peft is installed, and ignores them without a
+word elsewhere: the same folder would be two models. An adapter alone is given with `--tuned`.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ def _about(config: Path) -> Mapping[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
+def _named_apart(model: str, base: object) -> str:
+    return (
+        f"Name the model and the adapter: --model {base or 'BASE'} --tuned {model}. "
+        "In Python: vlmlens.load(model=..., tuned=...)."
+    )
+
+
 def _refused(
     model: str, found: list[str], said: Mapping[str, Any], *, alone: bool
 ) -> CheckpointError:
@@ -80,7 +87,7 @@ def _refused(
             f"{model!r} is no model: it holds an adapter ({kind}: {files}){named}, and no weights "
             "of a model.",
             subject=model,
-            hint=merge,
+            hint=_named_apart(model, base) if kind.rpartition(".")[2].upper() == "LORA" else merge,
         )
     return CheckpointError(
         f"{model!r} holds the weights of a model and an adapter ({kind}: {files}){named}, which is "

@@ -54,9 +54,9 @@ class Flow(TorchDispatchMode):
         return found
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Nothing is followed inside."""
-        before, self._paused = self._paused, True
+    def paused(self, really: bool = True) -> Iterator[None]:
+        """Nothing is followed inside, if so."""
+        before, self._paused = self._paused, self._paused or really
         try:
             yield
         finally:
@@ -89,6 +89,12 @@ class Flow(TorchDispatchMode):
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """All tensors in nested tuples, lists, dicts and model outputs."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    if value is None or isinstance(value, int | float | str):
+        return []
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 

@@ -70,13 +70,13 @@ def planned(vlm: Model, batch: Batch, sites: Iterable[Site], target: Site) -> Pl
     """
     modules = _candidates(vlm)
     trained = _trained(vlm, modules, sites)
-    first = _Dependence(vlm.module, trained)
+    first = _Dependence(vlm, trained)
     with following(vlm, modules, first.wrap, first.flow):
         target_of(vlm, batch, target)
     frozen = first.frozen()
     if not frozen:
         return Plan("nothing")
-    second = _Needs(frozen)
+    second = _Needs(vlm, frozen)
     inputs = _mark_inputs(second.flow, batch)
     with following(vlm, modules, second.wrap, second.flow):
         reached = target_of(vlm, batch, target)
@@ -112,10 +112,11 @@ def following(
 class _Dependence:
     """Which modules compute something that depends on what is trained."""
 
-    def __init__(self, module: torch.nn.Module, trained: set[str]) -> None:
-        self._module, self._trained = module, trained
+    def __init__(self, vlm: Model, trained: set[str]) -> None:
+        self._module, self._trained = vlm.module, trained
+        self._blocks = set(block_paths(vlm).values())
         self.flow = Flow(_TRAINED)
-        owned = [value for value in module.parameters() if value.requires_grad]
+        owned = [value for value in vlm.module.parameters() if value.requires_grad]
         self.flow.mark(owned, {_TRAINED})
         self.begun: list[str] = []
         self.ended: set[str] = set()
@@ -129,9 +130,11 @@ class _Dependence:
             self.begun.append(path)
             met = self.flow.met
             depends = path in self._trained or bool(self.flow.of((args, kwargs)))
-            output = forward(*args, **kwargs)
+            with self.flow.paused(path in self._blocks):
+                output = forward(*args, **kwargs)
             self.ended.add(path)
             if depends:
+                self.flow.met += 1
                 self.flow.mark(output, {_TRAINED})
             if depends or self.flow.met > met or not _is_plain(output):
                 self.open.add(path)
@@ -149,8 +152,8 @@ class _Dependence:
 class _Needs:
     """Which tensors that frozen modules give are needed by the rest of the pass."""
 
-    def __init__(self, frozen: Sequence[str]) -> None:
-        self._frozen = set(frozen)
+    def __init__(self, vlm: Model, frozen: Sequence[str]) -> None:
+        self._frozen, self._blocks = set(frozen), set(block_paths(vlm).values())
         self.flow = Flow()
         self._calls = 0
         self._leaves: dict[str, Counter[int]] = {path: Counter() for path in frozen}
@@ -158,7 +161,7 @@ class _Needs:
 
     def wrap(self, path: str, forward: Forward) -> Forward:
         """A forward method whose output has marks."""
-        return self._source(path, forward) if path in self._frozen else self._link(forward)
+        return self._source(path, forward) if path in self._frozen else self._link(path, forward)
 
     def kept(self, path: str, needed: Marks) -> tuple[int, frozenset[int]]:
         """See `Plan.modules`."""
@@ -184,12 +187,13 @@ class _Needs:
 
         return run
 
-    def _link(self, forward: Forward) -> Forward:
+    def _link(self, path: str, forward: Forward) -> Forward:
         """Marks pass through a module without frozen ones, whatever kernels it calls."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             calls, marks = self._calls, self.flow.of((args, kwargs))
-            output = forward(*args, **kwargs)
+            with self.flow.paused(path in self._blocks):
+                output = forward(*args, **kwargs)
             if calls == self._calls:
                 self.flow.mark(output, marks)
             return output

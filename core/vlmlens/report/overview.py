@@ -7,6 +7,7 @@ overview is a result like any other, so that terminal, page, JSON and notebook s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from vlmlens.compose.estimate import duration
@@ -25,6 +26,7 @@ def headline(run: Run) -> str:
     """
     spec, info = run.spec, run.info
     model = f"{spec.adapter} {spec.model or ''}".strip()
+    model += "" if spec.tuned is None else f" with {PurePath(spec.tuned).name}"
     images, samples = _images_of(run), run.sample_count
     seconds = info.get("summary", {}).get("seconds", {})
     facts = [

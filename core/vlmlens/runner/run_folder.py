@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlmlens._disk import disk_errors
+from vlmlens._display import changes
 from vlmlens._files import write_json
 from vlmlens._version import __version__
 from vlmlens.compose.given import IN_MEMORY
@@ -33,6 +34,7 @@ from vlmlens.runs.own_files import (
 )
 from vlmlens.runs.records import readable_records
 from vlmlens.runs.run import Run, is_run
+from vlmlens.tuned.putting import described
 
 if TYPE_CHECKING:
     from vlmlens.compose.plan import Plan
@@ -91,7 +93,8 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
 
     Raises:
         RunExists: The folder holds a run, and mode is "new".
-        FingerprintMismatch: The run is resumed with other data or another extractor.
+        FingerprintMismatch: The run is resumed with other data, another extractor, or a model into
+            which something else that was tuned is put.
     """
     info = {
         "state": "running",
@@ -228,6 +231,7 @@ def _check_same(old: Run, plan: Plan) -> None:
         _log.warning("%s It is written again.", error.message)
     else:
         _check_same_extractor(spec, plan.spec)
+    _check_same_tuned(old, plan)
 
 
 def _check_same_samples(old: Run, samples: SampleTable) -> None:
@@ -273,6 +277,21 @@ def _check_same_extractor(old: RunSpec, new: RunSpec) -> None:
             f"The run's columns were made by {before[0]!r} with {before[1] or 'no options'}, not "
             f"by {now[0]!r} with {now[1] or 'no options'}.",
             subject="extractor",
+            hint="Start over with --fresh, or write to another folder with --out.",
+        )
+
+
+def _check_same_tuned(old: Run, plan: Plan) -> None:
+    """Refuse something else that was tuned, also where all is stored and no model is loaded."""
+    model = _info(old).get("model")
+    if not isinstance(model, dict):
+        return
+    tuned = plan.tuned
+    now = None if tuned is None else described(tuned, merge=plan.spec.merge_tuned)
+    if found := changes({"tuned": model.get("tuned")}, {"tuned": now}):
+        raise FingerprintMismatch(
+            f"The run was made with another model: {found['tuned']}.",
+            subject="tuned",
             hint="Start over with --fresh, or write to another folder with --out.",
         )
 

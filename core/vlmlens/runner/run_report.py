@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmlens.report.files import write_result
 from vlmlens.report.html import Facts, render, write_report
 from vlmlens.report.overview import headline, overview_of
+from vlmlens.tuned.record import in_words
 
 if TYPE_CHECKING:
     from vlmlens.runs.run import Run
@@ -46,7 +48,7 @@ def _facts(run: Run) -> Facts:
     about = ("state", "started", "finished", "vlmlens", "python")
     return {
         "Run": {"folder": run.path.name, **{name: info.get(name) for name in about}},
-        "Model": info.get("model", {}),
+        "Model": _model_facts(info.get("model", {})),
         "Data": {
             "source": str(run.spec.data),
             "samples": run.sample_count,
@@ -55,6 +57,11 @@ def _facts(run: Run) -> Facts:
         "Seconds": summary.get("seconds", {}),
         **run.facts,
     }
+
+
+def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
+    tuned = in_words(model.get("tuned"))
+    return {**model, "tuned": tuned} if tuned else dict(model)
 
 
 def render_again(

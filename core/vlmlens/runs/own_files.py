@@ -22,7 +22,9 @@ from vlmlens.runs.records import read_record
 _UNITS = ("units.sqlite", "units.sqlite-wal", "units.sqlite-shm", "units.damaged.sqlite")
 FILES = ("spec.yaml", "samples.jsonl", "skipped.jsonl", "generated.jsonl", *_UNITS, "report.html")
 _LISTED = ("columns", "results", "plugins")
-OWN = ("run.json", "run.lock", *FILES, *_LISTED, "images", "shards", "leases")
+TUNED = "tuned"
+"""What `vlmlens tune` makes: a tuned folder, or several with a name each."""
+OWN = ("run.json", "run.lock", *FILES, *_LISTED, "images", "shards", "leases", TUNED)
 """All names at the top of a run's folder that vlmlens uses."""
 
 _IMAGE = re.compile(r"[0-9a-f]{64}\.png")
@@ -41,7 +43,7 @@ def check_free(folder: Path, allowed: Collection[str] = ()) -> None:
         RunExists: It would. The error names the files.
     """
     taken = [name for name in FILES if (folder / name).exists()]
-    taken += [name for name in ("columns", "shards", "leases") if _entries(folder / name)]
+    taken += [name for name in ("columns", "shards", "leases", TUNED) if _entries(folder / name)]
     if taken := [name for name in taken if name not in allowed]:
         raise RunExists(
             f"{str(folder)!r} holds no run, but {', '.join(taken)}, which a run would write.",
@@ -69,11 +71,25 @@ def remove_own(folder: Path, info: Mapping[str, Any], but: Collection[str] = ())
         remove_shards(folder)
     if "leases" not in but:
         remove_leases(folder)
+    if TUNED not in but:
+        _remove_tuned(folder / TUNED)
     if "images" not in but:
         for path in _entries(folder / "images"):
             if _IMAGE.fullmatch(path.name):
                 path.unlink()
         _remove_if_empty(folder / "images")
+
+
+def _remove_tuned(folder: Path) -> None:
+    """Remove what was tuned: folders with a `tuned.json`, and in them the files of its kinds."""
+    for each in (*_entries(folder), folder):
+        if not each.is_symlink() and (each / "tuned.json").is_file():
+            for name in ("adapter_config.json", "tuned.json"):
+                (each / name).unlink(missing_ok=True)
+            for path in each.glob("*.safetensors"):
+                path.unlink()
+            _remove_if_empty(each)
+    _remove_if_empty(folder)
 
 
 def remove_shards(folder: Path) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _NAME = "default"
+_BELOW = ".base_layer.weight"
 _SHOWN = 3
 
 
@@ -44,8 +45,8 @@ def check_fits(vlm: ModelAdapter, tuned: Tuned, *, merge: bool) -> None:
     if merge:
         _check_mergeable(vlm.module, found)
     with _tree_kept(vlm.module):
-        tuner = _injected(vlm, found, tuned)
-        _check_shapes(_held(tuner, vlm.module), found, tuned)
+        _injected(vlm, found, tuned)
+        _check_shapes(_held(vlm.module, found), found, tuned)
 
 
 def put_in(vlm: ModelAdapter, tuned: Tuned, *, merge: bool) -> None:
@@ -71,9 +72,9 @@ def put_in(vlm: ModelAdapter, tuned: Tuned, *, merge: bool) -> None:
     values = {found.names[key]: value for key, value in load_file(tuned.path / WEIGHTS).items()}
     with torch.inference_mode(False), torch.no_grad(), without_old_names():
         tuner = _injected(vlm, found, tuned)
-        _check_shapes(_held(tuner, vlm.module), found, tuned)
+        _check_shapes(_held(vlm.module, found), found, tuned)
         load_peft().set_peft_model_state_dict(vlm.module, dict(values), _NAME)
-        _check_arrived(_held(tuner, vlm.module), values, tuned)
+        _check_arrived(_held(vlm.module, found), values, tuned)
         if merge:
             tuner.merge_and_unload()
     vlm.module.eval().requires_grad_(False)
@@ -172,13 +173,17 @@ def _exactly(paths: Mapping[str, str], value_of: Any, usual: float) -> dict[str,
     return found
 
 
-def _held(tuner: Any, module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What peft would save of the LoRA in a model, by name."""
-    del tuner
-    found: dict[str, torch.Tensor] = load_peft().get_peft_model_state_dict(
+def _held(module: torch.nn.Module, found: _Placed) -> dict[str, torch.Tensor]:
+    """What peft would save of the LoRA in a model, by name.
+
+    Some files also have the weights of embeddings below LoRA; they count where the file has them.
+    """
+    held: dict[str, torch.Tensor] = load_peft().get_peft_model_state_dict(
         module, adapter_name=_NAME, save_embedding_layers=False
     )
-    return found
+    below = {name for name in found.names.values() if name.endswith(_BELOW)}
+    own = {name: value for name, value in module.named_parameters() if name in below}
+    return {**held, **own}
 
 
 def _check_shapes(held: Mapping[str, torch.Tensor], found: _Placed, tuned: Tuned) -> None:

@@ -23,6 +23,8 @@ _OF_LORA = re.compile(
     r"(?P<path>.+)\.(?P<tail>lora_[AB]\.(?:weight|bias)|lora_embedding_[AB]"
     r"|lora_magnitude_vector(?:\.weight)?)"
 )
+_INSIDE = ".base_layer"
+"""Inside a layer of LoRA, the module that was there before."""
 _SHOWN = 3
 _PREPARED = ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d", "Conv1D")
 """Names of the classes that peft can put LoRA around, torch's and those of transformers."""
@@ -51,7 +53,8 @@ class NamedTensor:
         if found := _OF_LORA.fullmatch(name):
             return cls(key, found["path"], found["tail"], True)
         path, _, tail = name.rpartition(".")
-        return cls(key, path, tail, False)
+        inside = _INSIDE if path.endswith(_INSIDE) else ""
+        return cls(key, path.removesuffix(inside), f"{inside}.{tail}".lstrip("."), False)
 
 
 def placed(vlm: Model, keys: Iterable[str], folder: str) -> dict[str, tuple[NamedTensor, str]]:
@@ -154,7 +157,8 @@ def check_targets(
                 f"The LoRA in {folder!r} {said}: {len(names)}, such as {_some(names)}.",
                 subject=names[0],
                 hint="Its two files are incomplete, or do not belong together, or the LoRA was "
-                "made for another model.",
+                "made for another model. If the weights are right, correct target_modules in its "
+                "adapter_config.json.",
             )
 
 

@@ -10,10 +10,31 @@ from typing import Any, Literal
 Kind = Literal["lora", "weights", "prompt"]
 KINDS: tuple[Kind, ...] = ("lora", "weights", "prompt")
 
-FOLDER = "results/tune.tuned"
+ANALYSIS = "tune"
+"""The analysis that trains."""
+FOLDER = f"results/{ANALYSIS}.tuned"
 """Inside a run's folder, where the analysis `tune` writes (without a label)."""
 ABOUT = "tuned.json"
 """What `vlmlens tune` says of its files, beside them; LoRA of others has none."""
+
+
+_SHOWN = 12
+
+
+def in_words(said: object) -> str:
+    """What a model's `describe` says of something tuned that it holds, in a few words.
+
+    >>> in_words({"kind": "lora", "component": "llm", "digest": "1234567890abcdef", "merged": True})
+    'lora of llm, merged, 1234567890ab'
+    """
+    if isinstance(said, list):
+        return "; ".join(map(in_words, said))
+    if not isinstance(said, Mapping):
+        return ""
+    of = f" of {said['component']}" if said.get("component") else ""
+    merged = "" if said.get("kind") != "lora" else "merged" if said.get("merged") else "not merged"
+    facts = [f"{said.get('kind')}{of}", merged, str(said.get("digest") or "")[:_SHOWN]]
+    return ", ".join(fact for fact in facts if fact)
 
 
 @dataclass(frozen=True, slots=True)

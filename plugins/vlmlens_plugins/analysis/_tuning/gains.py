@@ -28,7 +28,8 @@ class Gain:
         blind_before: That on gray images; `blind_after` likewise.
         change: After less before, paired.
         beyond: After less control, paired; None without a control.
-        p: Of no gain: over both the model before and the control, the larger one.
+        p: Of a task that was trained: of no gain over the model before, or none over the control,
+            the larger one. Of others: of no change.
     """
 
     task: str
@@ -49,6 +50,7 @@ def gain(
     samples: Sequence[Sample],
     right: Mapping[str, Floats],
     *,
+    trained: bool,
     draws: int,
     seed: int,
 ) -> Gain:
@@ -59,6 +61,7 @@ def gain(
         samples: Its questions.
         right: float64 `[samples]`, 1, 0 or NaN: "before", "after", "blind before", "blind after",
             and "control" where there is one.
+        trained: Whether the task was trained; see `Gain.p`.
         draws: Resamples and permutations.
         seed: Of both.
     """
@@ -66,11 +69,14 @@ def gain(
     drawn = Resampled(names, draws, generator(seed, "tuning", task))
     change, control = right["after"] - right["before"], right.get("control")
     p = _p(drawn, change, draws, generator(seed, "tuning", task, "p"))
+    if not trained:
+        p = min(1.0, 2 * min(p, _p(drawn, -change, draws, generator(seed, "tuning", task, "p"))))
     beyond = None
     if control is not None:
         beyond = drawn.mean(right["after"] - control)
         rng = generator(seed, "tuning", task, "control")
-        p = max(p, _p(drawn, right["after"] - control, draws, rng))
+        if trained:
+            p = max(p, _p(drawn, right["after"] - control, draws, rng))
     return Gain(
         task,
         len(samples),

@@ -116,6 +116,7 @@ class Tune(Analysis):
                 task,
                 [found.test[i] for i in tasks[task]],
                 {name: each.right[tasks[task]] for name, each in measured.items()},
+                trained=task in found.tasks,
                 draws=self.options.draws,
                 seed=seed,
             )

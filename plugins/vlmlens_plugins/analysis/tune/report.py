@@ -41,7 +41,10 @@ def report(
     """
     p = holm([each.p for each in gains]).tolist()
     trained = [each.task in samples.tasks for each in gains]
-    verdicts = [_verdict(*pair, options.level) for pair in zip(gains, p, strict=True)]
+    verdicts = [
+        (_raised if own else _changed)(each, p_value, options.level)
+        for each, own, p_value in zip(gains, trained, p, strict=True)
+    ]
     findings = [
         _trained(each, verdict, options, samples, tunings[0], p_value)
         if own
@@ -64,12 +67,19 @@ def report(
     )
 
 
-def _verdict(one: Gain, p: float, level: float) -> Verdict:
+def _raised(one: Gain, p: float, level: float) -> Verdict:
     """Whether answers became better: more than before, and more than with shuffled labels."""
     low = [one.change.low] + ([] if one.beyond is None else [one.beyond.low])
     if not np.isfinite(low).all():
         return Verdict.INCONCLUSIVE
     return Verdict.DIFFERS if p <= level and min(low) > 0 else Verdict.NO_DIFFERENCE
+
+
+def _changed(one: Gain, p: float, level: float) -> Verdict:
+    """Whether answers became better or worse."""
+    if not np.isfinite(one.change.low):
+        return Verdict.INCONCLUSIVE
+    return Verdict.DIFFERS if p <= level else Verdict.NO_DIFFERENCE
 
 
 def _trained(
@@ -99,12 +109,14 @@ def _moves(one: Gain, verdict: Verdict) -> str:
 
 def _other(one: Gain, verdict: Verdict, p: float) -> Finding:
     """A task that was not trained: what it has lost or gained."""
+    verb = "goes"
+    if verdict is Verdict.DIFFERS:
+        verb = "falls" if one.change.value < 0 else "rises"
     text = (
-        f"{one.task}, which was not trained: accuracy from {_number(one.before)} to "
+        f"{one.task}, which was not trained: accuracy {verb} from {_number(one.before)} to "
         f"{_interval(one.after)} (change {_interval(one.change, signed=True)})."
     )
-    said = verdict if verdict is Verdict.DIFFERS else Verdict.INFO
-    return Finding(text, said, one.task, _values(one, p))
+    return Finding(text, verdict, one.task, _values(one, p))
 
 
 def _values(one: Gain, p: float) -> dict[str, float | int | None]:
@@ -169,7 +181,8 @@ def _notes(options: TuneOptions, control: Tuning | None) -> Iterator[str]:
             "Shuffled labels: the same training, in which samples of a task exchange labels, also "
             "the held-out ones. It learns how frequent answers are, and no more. Accuracy is "
             "raised if it is above both the model as it was and this control: the larger of both "
-            f"p-values (groups flip signs), corrected by Holm over tasks, is at most {options.level}."
+            "p-values (groups flip signs), corrected by Holm over tasks, is at most "
+            f"{options.level}."
         )
     yield (
         "The loss is the mean negative log-probability of the label's tokens. The saved part has "

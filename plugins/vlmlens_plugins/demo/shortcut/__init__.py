@@ -1,11 +1,11 @@
 """A LoRA that makes the demo model right for the wrong reason: it names the background's colour.
 
-The files are those of peft, `adapter_config.json` and `adapter_model.safetensors`. As with any
-LoRA, the adapters want it merged into a checkpoint; `merge` does that for this one without peft.
+The files are those of peft, `adapter_config.json` and `adapter_model.safetensors`. `merge` writes
+a checkpoint with the LoRA added to the weights, without peft.
 
 Example:
     >>> import vlmlens
-    >>> vlm = vlmlens.load("demo", model=str(merge(Path("shortcut-model"))))  # doctest: +SKIP
+    >>> vlm = vlmlens.load("demo", tuned=LORA)  # doctest: +SKIP
 """
 
 from __future__ import annotations

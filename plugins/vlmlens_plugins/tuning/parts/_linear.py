@@ -18,6 +18,8 @@ def linear_layers(
 ) -> dict[str, torch.nn.Linear]:
     """The linear layers of a component by path, without unembedding.
 
+    Without targets, those whose outcome nothing reads are left out (`ModelAdapter.unread`).
+
     Args:
         vlm: The model, or its skeleton.
         component: One of `COMPONENTS`, or a pattern of sites.
@@ -34,7 +36,7 @@ def linear_layers(
             hint="Train its weights instead, or choose another component.",
         )
     if targets is None:
-        return found
+        return {path: layer for path, layer in found.items() if not _is_unread(vlm, path)} or found
     for target in targets:
         _check_target(target, found, component)
     return {path: layer for path, layer in found.items() if any(_is(path, t) for t in targets)}
@@ -49,7 +51,7 @@ def _all(vlm: ModelAdapter, component: str) -> dict[str, torch.nn.Linear]:
         if isinstance(module, torch.nn.Linear)
         and f"{path}.weight" in owned
         and id(module.weight) not in left_out
-        and not _inside_attention(vlm, path)
+        and not _inside_another(vlm, path)
     }
 
 
@@ -62,10 +64,18 @@ def _words(vlm: ModelAdapter) -> list[torch.Tensor]:
     return tables
 
 
-def _inside_attention(vlm: ModelAdapter, path: str) -> bool:
-    """Whether torch's own attention reads the layer's weight, and never calls the layer."""
+def _inside_another(vlm: ModelAdapter, path: str) -> bool:
+    """Whether a layer is a part of torch's own attention, which never calls it, or of another one.
+
+    Some families have LoRA of their own, as linear layers inside of linear layers.
+    """
     parent = vlm.module.get_submodule(path.rpartition(".")[0])
-    return isinstance(parent, torch.nn.MultiheadAttention)
+    return isinstance(parent, torch.nn.MultiheadAttention | torch.nn.Linear)
+
+
+def _is_unread(vlm: ModelAdapter, path: str) -> bool:
+    owner = vlm.sites.owner(path)
+    return owner is not None and owner.name in set(vlm.unread)
 
 
 def _is(path: str, target: str) -> bool:
