@@ -27,7 +27,7 @@ class Flow(TorchDispatchMode):
     """
 
     def __init__(self, wanting: Hashable = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._wanting: Marks = NONE if wanting is None else frozenset({wanting})
         self._marks: dict[int, tuple[Any, Marks]] = {}
         self._paused = False

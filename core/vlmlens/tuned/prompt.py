@@ -67,9 +67,10 @@ def read_prompt(tuned: Tuned) -> SoftPrompt:
     tokens, _ = _shape(tuned)
     place = _check_said(tuned, tokens)
     try:
-        return SoftPrompt(_vectors(tuned.path / FILE).float(), placed(place))
+        read = SoftPrompt(_vectors(tuned.path / FILE), placed(place))
     except SpecError as error:
         raise _wrong(tuned, f"holds vectors that cannot be used. {error.message}") from error
+    return SoftPrompt(read.vectors.float(), read.place)
 
 
 def about_prompt(prompt: SoftPrompt) -> Mapping[str, Any]:

@@ -128,9 +128,9 @@ class PromptPart(Part):
 
 
 def _check_numbers(tokens: int, start: str, seed: int) -> None:
-    if not 1 <= tokens <= _MOST:
+    if type(tokens) is not int or not 1 <= tokens <= _MOST:
         raise SpecError(
-            f"A soft prompt cannot have {tokens} tokens.",
+            f"A soft prompt cannot have {tokens!r} tokens.",
             subject="tokens",
             hint=f"Choose 1 to {_MOST}; 8 to 100 are common.",
         )
@@ -140,8 +140,8 @@ def _check_numbers(tokens: int, start: str, seed: int) -> None:
             subject="start",
             hint=f"Choose one of {', '.join(STARTS)}.",
         )
-    if seed < 0:
-        raise SpecError(f"The seed is {seed}.", subject="seed", hint="Expected: 0 or more.")
+    if type(seed) is not int or seed < 0:
+        raise SpecError(f"The seed is {seed!r}.", subject="seed", hint="Expected: 0 or more.")
 
 
 def _begun(vlm: ModelAdapter, tokens: int, start: Start, seed: int) -> torch.Tensor:
