@@ -21,7 +21,7 @@ from vlmlens.errors import CheckpointError, CheckpointNotFound, UntrustedRun
 from vlmlens.tuned.about import write_about
 from vlmlens.tuned.lora_settings import LoraSettings
 from vlmlens.tuned.opening import open_tuned
-from vlmlens.tuned.record import in_words
+from vlmlens.tuned.record import FOLDER, in_words
 
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 WEIGHTS = "adapter_model.safetensors"
@@ -38,7 +38,7 @@ def test_the_kinds_of_folders(tmp_path: Path) -> None:
     others = open_tuned(lora(tmp_path / "a", base_model_name_or_path="x/y"))
     assert (others.kind, others.component, others.base) == ("lora", "", {})
     assert others.about["base_model_name_or_path"] == "x/y"
-    own = lora(tmp_path / "run" / "tuned")
+    own = lora(tmp_path / "run" / FOLDER)
     write_about(own, "lora", {"component": "llm", "base": {"digest": "1"}, "kind": "?", "steps": 7})
     (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
     for source in (own, str(own), tmp_path / "run"):
@@ -159,10 +159,10 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=message):
             open_tuned(tmp_path / name)
-    write_about(lora(tmp_path / "run" / "tuned" / "llm"), "lora", {})
-    with pytest.raises(CheckpointNotFound, match="several things") as caught:
+    write_about(lora(tmp_path / "run" / "results" / "tune@x" / "tune.tuned"), "lora", {})
+    with pytest.raises(CheckpointNotFound, match="nothing that was tuned at") as caught:
         open_tuned(tmp_path / "run")
-    assert str(tmp_path / "run" / "tuned" / "llm") in caught.value.hint
+    assert str(tmp_path / "run" / "results" / "tune@x" / "tune.tuned") in caught.value.hint
 
 
 def test_links_do_not_leave_the_folder(tmp_path: Path) -> None:
@@ -176,7 +176,8 @@ def test_links_do_not_leave_the_folder(tmp_path: Path) -> None:
     run.mkdir()
     (run / "run.json").write_text("{}", encoding="utf-8")
     write_about(outside, "lora", {})
-    (run / "tuned").symlink_to(outside)
+    (run / FOLDER).parent.mkdir()
+    (run / FOLDER).symlink_to(outside)
     with pytest.raises(UntrustedRun, match="links to other places"):
         open_tuned(run)
     assert open_tuned(run, trust=True).kind == "lora"

@@ -53,7 +53,8 @@ class Editable:
     def prompted(self, prompt: SoftPrompt) -> Iterator[Self]:
         """Have virtual tokens in every prompt that is encoded inside the `with` block.
 
-        Batches are of the soft prompt that the model had when they were encoded.
+        Batches are of the soft prompt that the model had when they were encoded. `describe` says
+        which it is.
 
         Raises:
             CompositionError: The model reads no prompts, or has virtual tokens already.
@@ -65,7 +66,8 @@ class Editable:
         check_width(prompt.vectors.shape[1], model)
         self.soft_prompt = prompt
         try:
-            yield self
+            with self.holding(prompt.describe):
+                yield self
         finally:
             self.soft_prompt = None
 
@@ -261,8 +263,6 @@ def _describe(own: Callable[..., Any]) -> Callable[..., Any]:
         if self.holds and "tuned" not in said:
             tuned = [dict(each()) for each in self.holds]
             said = {**said, "tuned": tuned[0] if len(tuned) == 1 else tuned}
-        if self.soft_prompt is not None and not {"tuned", "soft_prompt"} & said.keys():
-            said = {**said, "soft_prompt": self.soft_prompt.describe()}
         return said
 
     return describe

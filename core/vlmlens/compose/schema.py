@@ -15,6 +15,7 @@ from vlmlens.errors import PluginError
 from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.registry import Entry, Registry
 from vlmlens.spec.model import AUTO_ADAPTER, DEMO_DATA, RunSpec
+from vlmlens.spec.second_names import SECOND_NAMES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LONGER = 10.0
@@ -99,6 +100,8 @@ def run_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
     fields["analysis"] = _analysis(fields["analysis"], plugins[PluginKind.ANALYSIS])
     for name in ("prompt", "sites", "edits"):
         fields[name] = _one_or_several(fields[name])
+    for second, first in SECOND_NAMES.items():
+        fields[second] = {**fields[first], "description": f"A second name of {first}."}
     return {
         "$schema": DIALECT,
         **schema,

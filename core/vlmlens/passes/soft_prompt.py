@@ -79,10 +79,18 @@ class SoftPrompt:
         return brief(self, self.place, count(len(self), "token"), f"width {self.vectors.shape[1]}")
 
     def describe(self) -> dict[str, Any]:
-        """Everything that determines what it does, as JSON-ready data; of the values, a digest."""
+        """What a model with it says of it: part of every fingerprint. The values are a digest."""
         values = self.vectors.detach().to("cpu", torch.float32).contiguous()
-        digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()
-        return {"place": self.place, "tokens": len(self), "digest": digest}
+        digest = hashlib.sha256(f"{self.place} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+        return {
+            "kind": "prompt",
+            "component": "prompt",
+            "place": self.place,
+            "tokens": len(self),
+            "digest": digest.hexdigest(),
+            "merged": False,
+        }
 
     @contextmanager
     def applied(self, vlm: EncodingModel, batch: Batch, *, writing: bool = False) -> Iterator[None]:

@@ -262,8 +262,11 @@ class GradientChecks(EditChecks):
         return found
 
     def _read_attentions(self) -> list[Site]:
-        """The attention of the last block of each language stack, where its heads are known."""
-        sides = (Axis.LLM, Axis.ENCODER)
+        """The attention of the last block of each language stack, where its heads are known.
+
+        Without text, that of the vision tower.
+        """
+        sides = (Axis.LLM, Axis.ENCODER) if self.text else (Axis.VISION,)
         return [site for site, _ in self._attentions() if site.axis in sides]
 
     def _attention(self, batch: Batch, site: Site) -> list[torch.Tensor]:

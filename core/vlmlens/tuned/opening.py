@@ -84,13 +84,13 @@ def _of_run(path: Path, trust: bool) -> Path:
     folder = run.path / FOLDER
     if _has(folder, ABOUT):
         return folder
-    inner = sorted(each.parent.name for each in folder.glob(f"*/{ABOUT}"))
-    named = " or ".join(str(folder / each) for each in inner[:4])
+    others = sorted(str(each.parent) for each in run.path.glob(f"results/**/{ABOUT}"))
     raise CheckpointNotFound(
-        f"The run {str(path)!r} holds {'several things' if inner else 'nothing'} that "
-        f"{'were' if inner else 'was'} tuned.",
+        f"The run {str(path)!r} holds nothing that was tuned at {FOLDER}.",
         subject=str(path),
-        hint=f"Name one: {named}." if inner else "`vlmlens tune` makes such a run.",
+        hint=f"Name one of its tuned folders: {' or '.join(others[:4])}."
+        if others
+        else "`vlmlens tune` makes such a run.",
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import CheckpointError, SpecError
 from vlmlens.passes.soft_prompt import SoftPrompt, check_model, check_place, check_width, placed
+from vlmlens.tuned.folder_files import shapes_in
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 FILE = "prompt.safetensors"
 NAME = "vectors"
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The files that hold the vectors."""
-    return [folder / FILE]
 
 
 def check_fits(vlm: ModelAdapter, tuned: Tuned, *, merge: bool = False) -> None:
@@ -71,9 +67,10 @@ def read_prompt(tuned: Tuned) -> SoftPrompt:
     tokens, _ = _shape(tuned)
     place = _check_said(tuned, tokens)
     try:
-        return SoftPrompt(_vectors(tuned.path / FILE).float(), placed(place))
+        read = SoftPrompt(_vectors(tuned.path / FILE), placed(place))
     except SpecError as error:
         raise _wrong(tuned, f"holds vectors that cannot be used. {error.message}") from error
+    return SoftPrompt(read.vectors.float(), read.place)
 
 
 def about_prompt(prompt: SoftPrompt) -> Mapping[str, Any]:
@@ -95,20 +92,12 @@ def _check_said(tuned: Tuned, tokens: int) -> str:
 
 def _shape(tuned: Tuned) -> tuple[int, int]:
     """Tokens and width of the vectors in the file."""
-    from safetensors import SafetensorError, safe_open
-
-    path = tuned.path / FILE
-    try:
-        with safe_open(str(path), framework="np") as opened:
-            names = sorted(opened.keys())
-            shape = tuple(opened.get_slice(NAME).get_shape()) if NAME in names else ()
-    except (SafetensorError, OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise _wrong(tuned, f"has no {FILE} that can be read: {why}") from error
-    if names != [NAME] or len(shape) != 2 or 0 in shape:
-        given = f"{', '.join(names)[:80]} of shape {list(shape)}"
+    shapes = shapes_in(tuned.path / FILE)
+    shape = shapes.get(NAME, ())
+    if set(shapes) != {NAME} or len(shape) != 2 or 0 in shape:
+        given = ", ".join(f"{name} {list(each)}" for name, each in shapes.items())[:80]
         raise _wrong(tuned, f"has a {FILE} with {given}; expected is {NAME} [tokens, width]")
-    return int(shape[0]), int(shape[1])
+    return shape[0], shape[1]
 
 
 def _vectors(path: Path) -> torch.Tensor:

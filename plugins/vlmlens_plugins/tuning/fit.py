@@ -83,6 +83,7 @@ def fit(
             if checkpoint is not None and (full or time.monotonic() - written >= seconds):
                 training.kept().write(checkpoint)
                 written = time.monotonic()
+        progress(training.total, training.total)
         return training.result()
 
 

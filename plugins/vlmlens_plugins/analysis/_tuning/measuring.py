@@ -27,10 +27,13 @@ class Answers:
     Args:
         texts: `[samples]`, as chosen or written.
         right: float64 `[samples]`: 1 or 0; NaN where the model gave no finite number.
+        credit: float64 `[samples]`: the probability of the label among the choices; of a question
+            without choices, `right`.
     """
 
     texts: Sequence[str]
     right: Floats
+    credit: Floats
 
 
 class Examiner:
@@ -63,25 +66,27 @@ class Examiner:
         Args:
             blind: Whether images are replaced by gray ones.
         """
-        said: dict[int, tuple[str, float]] = {}
+        said: dict[int, tuple[str, float, float]] = {}
         closed = [i for i, one in enumerate(self._samples) if one.choices]
         scores = self._run(ChoiceScores(), closed, blind=blind)
         for i, logs in zip(closed, scores, strict=True):
             said[i] = self._chosen(np.array(logs, np.float64), self._samples[i])
         free = [i for i, one in enumerate(self._samples) if not one.choices]
         for i, text in zip(free, self._run(self._written, free, blind=blind), strict=True):
-            said[i] = (text, float(self._grader.written(text, self._samples[i]).right))
-        told = [said[i] for i in range(len(self._samples))]
-        answers = Answers([text for text, _ in told], np.array([right for _, right in told]))
+            right = float(self._grader.written(text, self._samples[i]).right)
+            said[i] = (text, right, right)
+        texts, rights, credits_ = zip(*(said[i] for i in range(len(self._samples))), strict=True)
+        answers = Answers(texts, np.array(rights), np.array(credits_))
         if lost := int(np.isnan(answers.right).sum()):
             self._context.warn(f"{lost} answers are left out: the model's numbers are not finite.")
         return answers
 
-    def _chosen(self, logs: Floats, sample: Sample) -> tuple[str, float]:
+    def _chosen(self, logs: Floats, sample: Sample) -> tuple[str, float, float]:
         if not np.isfinite(logs).all():
-            return "", float("nan")
-        answer = self._grader.chosen(logs, sample)
-        return answer.text, float(answer.right)
+            return "", float("nan"), float("nan")
+        answer, label = self._grader.chosen(logs, sample), sample.choices.index(str(sample.label))
+        among = np.exp(logs - np.logaddexp.reduce(logs))
+        return answer.text, float(answer.right), float(among[label])
 
     def _run(self, work: ModelWork, rows: Sequence[int], *, blind: bool) -> list[JSON]:
         """Here and now: what is kept of units is that of the model without the part."""

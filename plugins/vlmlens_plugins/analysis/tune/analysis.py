@@ -114,8 +114,9 @@ class Tune(Analysis):
         return [
             gain(
                 task,
-                [found.test[i] for i in tasks[task]],
-                {name: each.right[tasks[task]] for name, each in measured.items()},
+                found.test,
+                measured,
+                tasks[task],
                 trained=task in found.tasks,
                 draws=self.options.draws,
                 seed=seed,

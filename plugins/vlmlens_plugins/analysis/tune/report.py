@@ -96,8 +96,11 @@ def _trained(
         f"{count(len(samples.train), 'sample')} {_moves(one, verdict)} on "
         f"{count(one.groups, 'test group')} (change {_interval(one.change, signed=True)})"
     )
-    if one.control is not None:
-        text += f"; with shuffled labels it is {_interval(one.control)}"
+    if one.control is not None and one.control_credit is not None:
+        text += (
+            f"; with shuffled labels it is {_number(one.control)}, and the label's probability "
+            f"among the choices {_number(one.control_credit)} instead of {_number(one.credit)}"
+        )
     text += f"; blind {_number(one.blind_before)} to {_number(one.blind_after)}."
     return Finding(text, verdict, one.task, _values(one, p), scope=part.component)
 
@@ -178,10 +181,12 @@ def _notes(options: TuneOptions, control: Tuning | None) -> Iterator[str]:
     )
     if control is not None:
         yield (
-            "Shuffled labels: the same training, in which samples of a task exchange labels, also "
-            "the held-out ones. It learns how frequent answers are, and no more. Accuracy is "
-            "raised if it is above both the model as it was and this control: the larger of both "
-            "p-values (groups flip signs), corrected by Holm over tasks, is at most "
+            "Shuffled labels: the same training, in which the labels of a task are dealt out anew, "
+            "also those of held-out samples, evenly among the samples of each true label. It "
+            "learns how frequent answers are, and no more. Accuracy is raised if it is above that "
+            "of the model as it was, and the probability of the label among the choices is above "
+            "that of this control: the larger p-value (groups flip signs), corrected by Holm over "
+            "tasks, is at most "
             f"{options.level}."
         )
     yield (

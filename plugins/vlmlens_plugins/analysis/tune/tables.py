@@ -83,7 +83,10 @@ def _by_task(gains: Sequence[Gain], p: Sequence[float], trained: Sequence[bool])
         "samples": [one.samples for one in gains],
         "groups": [one.groups for one in gains],
     }
-    for name in ("before", "after", "change", "control", "beyond", "blind_before", "blind_after"):
+    for name in (
+        "before", "after", "change", "control", "credit", "control_credit", "beyond",
+        "blind_before", "blind_after",
+    ):  # fmt: skip
         columns |= _estimates(name, [getattr(one, name) for one in gains])
     return Table("accuracy", "Accuracy before and after", {**columns, "p": list(p)})
 

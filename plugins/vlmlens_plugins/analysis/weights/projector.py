@@ -22,9 +22,11 @@ def last_linear(vlm: ModelAdapter, path: str, width: int) -> str:
     Raises:
         Unreadable: There is none.
     """
-    for name, part in reversed(list(vlm.module.get_submodule(path).named_modules())):
-        if not any(True for _ in part.children()) and _gives(part, width):
-            return f"{path}.{name}" if name else path
+    inside = [each for each in vlm.sites.modules if f"{each}.".startswith(f"{path}.")]
+    around = {each.rpartition(".")[0] for each in inside}
+    for each in reversed(inside):
+        if each not in around and _gives(vlm.module.get_submodule(each), width):
+            return each
     raise Unreadable(f"no linear layer in it gives rows of width {width}")
 
 
@@ -97,8 +99,11 @@ def _gives(part: torch.nn.Module, width: int) -> bool:
 
 
 def _inputs(part: torch.nn.Module, width: int) -> int:
-    """The other width of a matrix that has this width; 0 if a module holds no such matrix."""
-    for weight in part.parameters(recurse=False):
-        if weight.ndim == 2 and width in weight.shape:
+    """The other width of a matrix that has this width; 0 if a module holds no such matrix.
+
+    What is around a layer, as LoRA is, hands out the layer's weight.
+    """
+    for weight in (*part.parameters(recurse=False), getattr(part, "weight", None)):
+        if isinstance(weight, torch.Tensor) and weight.ndim == 2 and width in weight.shape:
             return weight.numel() // width
     return 0

@@ -74,7 +74,7 @@ class PromptPart(Part):
                 hint="Make a PromptPart for this model, and attach it once.",
             )
         with (
-            vlm.prompted(SoftPrompt(self.vectors, self.place)),
+            vlm.prompted(self._prompt),
             wanting_gradients(vlm.module, [self.vectors]),
         ):
             self._attached = True
@@ -82,6 +82,14 @@ class PromptPart(Part):
                 yield
             finally:
                 self._attached = False
+
+    @property
+    def _prompt(self) -> SoftPrompt:
+        return SoftPrompt(self.vectors, self.place)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Part.describe`."""
+        return self._prompt.describe()
 
     def parameters(self) -> Sequence[torch.nn.Parameter]:
         """See `Part.parameters`."""
@@ -114,17 +122,15 @@ class PromptPart(Part):
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
         """See `Part.save`."""
-        state = self.state()
-        prompt = SoftPrompt(state[NAME], self.place)
-        save_tensors(folder / FILE, state, {"format": "pt"})
-        said = {"component": self.component, **about, **about_prompt(prompt)}
+        said = {"component": self.component, **about, **about_prompt(self._prompt)}
+        save_tensors(folder / FILE, self.state(), {"format": "pt"})
         write_about(folder, self.kind, said)
 
 
 def _check_numbers(tokens: int, start: str, seed: int) -> None:
-    if not 1 <= tokens <= _MOST:
+    if type(tokens) is not int or not 1 <= tokens <= _MOST:
         raise SpecError(
-            f"A soft prompt cannot have {tokens} tokens.",
+            f"A soft prompt cannot have {tokens!r} tokens.",
             subject="tokens",
             hint=f"Choose 1 to {_MOST}; 8 to 100 are common.",
         )
@@ -134,8 +140,8 @@ def _check_numbers(tokens: int, start: str, seed: int) -> None:
             subject="start",
             hint=f"Choose one of {', '.join(STARTS)}.",
         )
-    if seed < 0:
-        raise SpecError(f"The seed is {seed}.", subject="seed", hint="Expected: 0 or more.")
+    if type(seed) is not int or seed < 0:
+        raise SpecError(f"The seed is {seed!r}.", subject="seed", hint="Expected: 0 or more.")
 
 
 def _begun(vlm: ModelAdapter, tokens: int, start: Start, seed: int) -> torch.Tensor:
