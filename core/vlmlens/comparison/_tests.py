@@ -48,12 +48,6 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
         analysis="compare",
         title=f"{sides[0].name} beside {', '.join(side.name for side in sides[1:])}",
         findings=[*findings(tested, pairs), *filter(None, map(finding, near))],
-        tables=[
-            *answer_tables(beside),
-            _test_table(tested),
-            *([table(near)] if near else []),
-            _side_table(sides),
-        ],
         tables=[*answer_tables(beside), _test_table(tested), *similar, _side_table(sides)],
         figures=[*figures(sides, found), *(figure(one, i) for i, one in enumerate(near, 1))],
         options={"seed": seed, "draws": draws},
