@@ -22,6 +22,7 @@ from vlmlens import Run
 COMMANDS = (
     "look",
     "run",
+    "bottleneck",
     "extract",
     "analyze",
     "tune",

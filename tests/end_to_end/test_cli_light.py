@@ -28,6 +28,7 @@ UNNEEDED = (*HEAVY, "rich.console", "importlib.metadata", "email")
 COMMANDS = (
     "look",
     "run",
+    "bottleneck",
     "extract",
     "analyze",
     "tune",
