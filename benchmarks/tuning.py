@@ -52,6 +52,7 @@ from vlmlens_plugins.tuning.parts.weights import WeightsPart
 from vlmlens_plugins.tuning.recipe import Recipe
 
 WIDTH, SIDE = 256, 168
+"""Of an image, in pixels; the InternVL's are twice as wide, so that both models read 144 tokens."""
 LETTERS = "abcdefghij"
 LIMIT = 0.6
 MERGING = ("internvl",)
@@ -125,11 +126,16 @@ def main() -> int:
 def _tasks(folder: Path, chosen: argparse.Namespace) -> list[Task]:
     recipe = Recipe(epochs=chosen.epochs, rate=1e-4, batch_size=2, patience=0, seed=1)
     wide = replace(recipe, batch_size=8)
-    size = {"side": SIDE, "layers": 8, "tower": 8, "width": WIDTH}
+    size = {"layers": 8, "tower": 8, "width": WIDTH}
     demo = partial(DemoAdapter.load, _request(CHECKPOINT))
+    large = partial(internvl, folder / "internvl", side=2 * SIDE, **size)
     made: dict[str, tuple[Callable[[], Any], int, Recipe]] = {
-        "llava": (partial(llava, folder / "llava", **size), chosen.samples, recipe),
-        "internvl": (partial(internvl, folder / "internvl", **size), chosen.samples, recipe),
+        "llava": (partial(llava, folder / "llava", side=SIDE, **size), chosen.samples, recipe),
+        "internvl": (
+            partial(internvl, folder / "internvl", side=2 * SIDE, **size),
+            chosen.samples,
+            recipe,
+        ),
         "demo": (demo, 8 * chosen.samples, wide),
     }
     found = []
