@@ -284,8 +284,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
     "convolutions": {"target_modules": ["patch_embedding"]},
-    "some layers": {"target_modules": ["up_proj"], "layers_to_transform": [1]},
-    "excluded": {"target_modules": ["q_proj"], "exclude_modules": ["0.self_attn.q_proj"]},
 }  # fmt: skip
 
 
@@ -316,8 +314,10 @@ def test_the_kinds_that_peft_knows(
 # -------------------------------------------------------------------------- families
 
 
-@pytest.mark.parametrize("checks", [Qwen2VLChecks, CogVLMChecks])
-@pytest.mark.parametrize("component", ["vision", "llm"])
+@pytest.mark.parametrize(
+    ("checks", "component"),
+    [(Qwen2VLChecks, "vision"), (Qwen2VLChecks, "llm"), (CogVLMChecks, "llm")],
+)
 def test_families(checks: type[AdapterTests], component: str, tmp_path: Path) -> None:
     given = LoadRequest(model=str(checks().checkpoint), device="cpu", dtype="float32")
     adapter = checks().adapter
