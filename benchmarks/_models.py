@@ -107,6 +107,44 @@ def paligemma(folder: Path, *, side: int = 224) -> ModelAdapter:
     return PaliGemmaAdapter.load(LoadRequest(model=str(folder), device="cpu", dtype="float32"))
 
 
+def internvl(
+    folder: Path, *, side: int = 224, layers: int = 8, width: int = 256, tower: int = 8
+) -> ModelAdapter:
+    """An InternVL with a tower of `tower` x `width` and a Qwen2 of `width`, loaded in float32.
+
+    The language model reads (side / 28) ** 2 tokens of an image: 2 x 2 of the tower's are merged.
+    """
+    import transformers as t
+
+    from vlmlens_adapter_internvl.adapter import InternVLAdapter
+
+    named = {
+        "start_image_token": "<img>", "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+    }  # fmt: skip
+    specials = ["<|endoftext|>", "<|im_end|>", *named.values()]
+    tokenizer = byte_tokenizer(specials, eos="<|im_end|>", pad="<|endoftext|>", named=named)
+    tokenizer.chat_template = _TEMPLATE.replace("<image>", "<IMG_CONTEXT>")
+    vision = t.InternVLVisionConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=tower,
+        num_attention_heads=4, image_size=[side, side], patch_size=[14, 14], attention_bias=True,
+    )  # fmt: skip
+    text = t.Qwen2Config(
+        vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 2,
+        num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=4,
+    )  # fmt: skip
+    tokens = (side // 28) ** 2
+    config = t.InternVLConfig(
+        vision_config=vision, text_config=text, image_seq_length=tokens,
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )  # fmt: skip
+    images = t.GotOcr2ImageProcessorPil(size={"height": side, "width": side}, max_patches=1)
+    said = {"processor_class": "InternVLProcessor", "image_seq_length": tokens}
+    model = t.InternVLForConditionalGeneration(config)
+    save(folder, model, tokenizer, images, processor_config=said)
+    return InternVLAdapter.load(LoadRequest(model=str(folder), device="cpu", dtype="float32"))
+
+
 def photographs(folder: Path, count: int, *, size: tuple[int, int] = (320, 240)) -> list[str]:
     """JPEG files of noise that is smooth enough to be compressed."""
     folder.mkdir(parents=True, exist_ok=True)

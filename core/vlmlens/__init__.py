@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         look,
         open,  # noqa: A004
         run,
+        tune,
     )
     from vlmlens.errors import VlmlensError
     from vlmlens.samples import Sample
@@ -45,6 +46,7 @@ __all__ = [
     "look",
     "open",
     "run",
+    "tune",
 ]
 
 _HOMES = {
@@ -63,6 +65,7 @@ _HOMES = {
     "look": "vlmlens.api",
     "open": "vlmlens.api",
     "run": "vlmlens.api",
+    "tune": "vlmlens.api",
 }
 
 

@@ -33,6 +33,7 @@ from vlmlens.runner.run_folder import RunMode
 from vlmlens.runs.look import Look
 from vlmlens.runs.run import Run, is_run
 from vlmlens.spec.model import MAX_PIXELS, RunSpec, make_spec
+from vlmlens.tuned.record import ANALYSIS as TUNE
 
 __all__ = [
     "Look",
@@ -45,6 +46,7 @@ __all__ = [
     "look",
     "open",
     "run",
+    "tune",
 ]
 
 
@@ -208,6 +210,50 @@ def look(
     with watched(observer, progress) as told:
         plan = compose(spec, Registry.default(), observer=told, notes=notes_on(spec), data=samples)
         return Look(execution.execute(plan, mode=mode, observer=told))
+
+
+def tune(
+    component: str | None = None,
+    *,
+    method: Literal["lora", "weights", "prompt"] | None = None,
+    task: str | Sequence[str] = (),
+    samples: int | None = None,
+    epochs: int | None = None,
+    rate: float | None = None,
+    rank: int | None = None,
+    tokens: int | None = None,
+    seeds: int | None = None,
+    tuning: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train one component on labelled questions, and measure again. The same as `vlmlens tune`.
+
+    Args:
+        component: "vision", "projector", "llm" (the default), or a pattern of sites.
+        method: How: LoRA, all weights, or virtual tokens; None: all weights of the projector, LoRA
+            of other components.
+        task: Tasks to train on; none: all that have labels.
+        samples: Learn from at most so many samples, held-out ones included.
+        epochs: The most passes through them.
+        rate: The learning rate.
+        rank: Of LoRA.
+        tokens: Virtual tokens of a prompt.
+        seeds: Train so often; the first one is kept.
+        tuning: Other options of the analysis `tune`, by name.
+        settings: Keywords of `run`: the model, the data, the folder. It takes no `analysis`.
+
+    Returns:
+        The run: `run.results["tune"]`. Its folder is what `tuned=` of other functions takes.
+
+    Raises:
+        VlmlensError: Bad input, before anything heavy starts.
+    """
+    given = {
+        "component": component, "method": method, "task": task or None, "samples": samples,
+        "epochs": epochs, "rate": rate, "rank": rank, "tokens": tokens, "seeds": seeds,
+    }  # fmt: skip
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return run(**settings, analysis={TUNE: {**chosen, **(tuning or {})}})
 
 
 @described

@@ -14,6 +14,9 @@ from typing import Any
 API_VERSION = 1
 """The version of the plugin API in this version of vlmlens."""
 
+IMAGES_ONLY = "images-only"
+"""What an adapter offers that reads no prompts."""
+
 
 class PluginKind(StrEnum):
     """The kinds of plugin that are chosen by name.
@@ -75,10 +78,12 @@ class Manifest:
         api_version: The plugin API that it was written for.
         aliases: Other names for it.
         offers: What other plugins may rely on. An adapter offers "generate", "readout",
-            "choice-scores", ...; a storage backend "ragged", ...; an extractor "activations" (its
-            columns are outputs of modules) or "attention" (they are attention weights).
+            "choice-scores", ..., or "images-only" (prompts are not read); a storage backend
+            "ragged", ...; an extractor "activations" (its columns are outputs of modules) or
+            "attention" (they are attention weights).
         needs: What an analysis relies on: "labels", "choices", "images", "answers" (the model can
-            write text, or the samples have choices to compare), "model", "readout", "activations",
+            write text, or the samples have choices to compare), "text" (the model reads
+            prompts), "model", "readout", "activations",
             "attention".
         requires: Modules that must be installed before `target` is imported.
         checkpoints: Known checkpoints of an adapter.
@@ -91,6 +96,8 @@ class Manifest:
             ("GLaMMForCausalLM"). Without --adapter, the adapter is chosen by it. A pattern of
             classes ("*ForCausalLM") counts where no manifest names the config, and no vision tower
             is in it.
+        also_reads: Model types of checkpoints that it reads if it is named, though another adapter
+            is chosen for them: a whole CLIP, of which it takes the tower.
         placeholders: What stands for an image in prompts of an adapter's family ("<image>").
         limits: What cannot be done with it, and why: a sentence each.
     """
@@ -108,5 +115,6 @@ class Manifest:
     checks: str | None = None
     suggests: Mapping[str, Any] = field(default_factory=dict)
     model_types: tuple[str, ...] = ()
+    also_reads: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()

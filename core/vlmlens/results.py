@@ -19,6 +19,7 @@ from vlmlens._features import (
     features_from,
 )
 from vlmlens._graphs import GraphEdge, GraphNode, check_graph, graph_from
+from vlmlens._scatters import ScatterPoint, ScatterSpace, check_scatter, scatter_from
 from vlmlens.errors import MissingDependency
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OVERVIEW", "Cell", "FeatureLabel", "FeatureMap", "FeaturePage", "FeaturePlaces",
     "FeatureSample", "FeatureScene", "Figure", "Finding", "Glance", "GraphEdge", "GraphNode",
-    "Result", "Series", "Sheet", "Table", "Verdict",
+    "Result", "ScatterPoint", "ScatterSpace", "Series", "Sheet", "Table", "Verdict",
 ]  # fmt: skip
 
 OVERVIEW = "overview"
@@ -260,7 +261,8 @@ class Figure(AsSvg):
         kind: "line" or "bar" (from `series` over `x`), "heatmap" (from `cells`), "lens" (a table
             of layers by positions, a sample at a time) or "patches" (values over a sample's
             picture, a layer at a time), both from `sheets`; "graph" (from `nodes` and `edges`);
-            "features" (a page for each feature, from `pages` and `scenes`).
+            "features" (a page for each feature, from `pages` and `scenes`); "scatter" (`points`
+            of the kinds in `x`, in `spaces` of two or three axes that are turned with the mouse).
         x: Positions along the horizontal axis: labels of layers, of answers, ...; lanes of a graph.
         x_label: Its name; `y_label` likewise, of "lens" and "patches" what the cells hold, of
             "graph" what the values of nodes are, and `x_label` what those of edges are.
@@ -272,11 +274,14 @@ class Figure(AsSvg):
         nodes: Of a graph; `edges` likewise.
         pages: Of "features", each of another feature.
         scenes: The samples of these pages: what else fires in them.
+        points: Of "scatter".
+        spaces: Of "scatter", each of which places all points. The first one is shown first, and is
+            what a file for papers shows.
     """
 
     name: str
     title: str
-    kind: Literal["line", "bar", "heatmap", "lens", "patches", "graph", "features"]
+    kind: Literal["line", "bar", "heatmap", "lens", "patches", "graph", "features", "scatter"]
     x: Sequence[str]
     x_label: str = ""
     y_label: str = ""
@@ -290,10 +295,13 @@ class Figure(AsSvg):
     edges: Sequence[GraphEdge] = ()
     pages: Sequence[FeaturePage] = ()
     scenes: Sequence[FeatureScene] = ()
+    points: Sequence[ScatterPoint] = ()
+    spaces: Sequence[ScatterSpace] = ()
 
     def __post_init__(self) -> None:
         check_graph(self.name, (len(self.y), len(self.x)), self.nodes, self.edges)
         check_features(self.name, self.pages, self.scenes)
+        check_scatter(self.name, len(self.x), self.points, self.spaces)
         for sheet in self.sheets:
             self._check(sheet)
         wide = [series.name for series in self.series if len(series.y) != len(self.x)]
@@ -414,7 +422,8 @@ def _figure(data: Mapping[str, Any]) -> Figure:
     series = [Series(**item) for item in data["series"]]
     sheets = tuple(_sheet(item) for item in data.get("sheets", ()))
     made = {"series": series, "sheets": sheets, "y_range": tuple(limits) if limits else None}
-    return Figure(**{**data, **made, **graph_from(data), **features_from(data)})
+    parts = {**graph_from(data), **features_from(data), **scatter_from(data)}
+    return Figure(**{**data, **made, **parts})
 
 
 def _sheet(data: Mapping[str, Any]) -> Sheet:

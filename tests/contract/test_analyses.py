@@ -18,6 +18,11 @@ from vlmlens.testing import AnalysisTests
 from vlmlens_plugins.analysis import checks
 from vlmlens_plugins.analysis.attention.checks import AttentionChecks, AttentionColumnsChecks
 from vlmlens_plugins.analysis.benchmark.checks import BenchmarkChecks
+from vlmlens_plugins.analysis.concepts.checks import ConceptsChecks
+
+
+class TestConcepts(ConceptsChecks):
+    """Concepts."""
 
 
 class TestProbe(checks.ProbeChecks):

@@ -11,7 +11,7 @@ import pytest
 from vlmlens.samples import Sample
 from vlmlens_plugins.data import checks
 from vlmlens_plugins.data.images import ImageFolder
-from vlmlens_plugins.demo.checks import ChartsChecks, ScenesChecks
+from vlmlens_plugins.demo.checks import ChartsChecks, DepthChecks, ScenesChecks, TextureChecks
 
 
 class TestImageFolder(checks.ImageFolderChecks):
@@ -39,6 +39,14 @@ class TestScenes(ScenesChecks):
 
 
 class TestCharts(ChartsChecks):
+    pass
+
+
+class TestDepth(DepthChecks):
+    pass
+
+
+class TestTexture(TextureChecks):
     pass
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "run",
     "extract",
     "analyze",
+    "tune",
     "report",
     "compare",
     "sites",

@@ -30,6 +30,7 @@ COMMANDS = (
     "run",
     "extract",
     "analyze",
+    "tune",
     "report",
     "compare",
     "sites",

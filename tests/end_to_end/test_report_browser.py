@@ -10,11 +10,13 @@ import re
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from tests.unit import _report_scatter as scatter
 from tests.unit import _report_sheets as sheets
 
 from vlmlens.report import _markup, html
@@ -217,6 +219,45 @@ def test_a_node_of_a_graph_shows_its_edges(show: Open) -> None:
     assert len(readout.inner_text().splitlines()) == 4
     wide = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert wide
+
+
+def test_points_are_turned_and_read_with_mouse_and_keys(show: Open) -> None:
+    drawn = scatter.points(SAMPLES)
+    results = [Result("concepts", "Near", figures=[replace(drawn, spaces=drawn.spaces[::-1])])]
+    page = show(html.render(results, title="t", facts={}, spec_yaml="", samples=SAMPLES))
+    figure = page.locator("figure.scatter")
+    marks, tip = figure.locator("g.s"), figure.locator(".tip")
+    svg, names = figure.locator(".shown svg"), figure.locator("svg .axis-name")
+
+    def places() -> list[str | None]:
+        return [mark.get_attribute("transform") for mark in marks.all()]
+
+    before = places()
+    svg.press("ArrowRight")
+    svg.press("ArrowRight")
+    assert tip.inner_text().splitlines() == [SAMPLES[1].id, "green", SAMPLES[1].prompt]
+    assert tip.locator("img").evaluate("image => image.naturalWidth") > 0
+    assert figure.locator("g.s.at").count() == 1
+    marks.last.hover()
+    assert tip.inner_text().startswith(SAMPLES[-1].id)
+    figure.locator("[data-role=turn]").fill("90")
+    across = [float(re.findall(r"[-\d.]+", str(place))[0]) for place in places()]
+    assert across == sorted(across), "the third axis lies across"
+    assert names.all_text_contents() == ["turned", "PC1, PC2, PC3"]
+    figure.locator("[data-role=turn]").fill("0")
+    assert places() == before
+    box = svg.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 80, box["y"] + 60)
+    page.mouse.up()
+    assert places() != before
+    assert figure.locator("[data-role=turn]").input_value() == "30"
+    figure.locator("[data-role=space]").select_option("1")
+    assert names.all_text_contents()[1] == "PC1"
+    figure.locator(".legend button").first.click()
+    assert figure.locator("g.s.faded").count() == 4
 
 
 def test_tables_sort_and_legends_highlight(show: Open) -> None:

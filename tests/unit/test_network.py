@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from huggingface_hub import constants
 
+from vlmlens import _hub as network
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointNotFound, DataNotFound
-from vlmlens import _hub as network
 from vlmlens.hf.checkpoints import explained
 from vlmlens.testing.model import TinyLlava, tiny_model
 from vlmlens_plugins.data._hf_loading import load

@@ -25,5 +25,5 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_function_is_named() -> None:
-    for name in ("run", "extract", "analyze", "compare", "export", "open", "load", "look"):
+    for name in ("run", "extract", "analyze", "compare", "export", "open", "load", "look", "tune"):
         assert f"vlmlens.{name}" in PAGE or f"`{name}`" in PAGE

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.unit import _report_features as features
+from tests.unit import _report_scatter as scatter
 from tests.unit import _report_sheets as sheets
 
 from vlmlens.report import _markup, _theme, html
@@ -99,7 +100,7 @@ def evil_result(evil: str) -> Result:
     ]
     sample = Sample(evil, f"{evil} a b", task=evil)
     figures += [sheets.lens([sample], evil), sheets.patches([sample], evil)]
-    figures.append(features.features([sample], evil))
+    figures += [features.features([sample], evil), scatter.points([sample, sample], evil)]
     table = Table(evil, evil, {"sample": [evil], evil: [evil], "n": [1.5]})
     finding = Finding(evil, Verdict.ENCODED, evil, {evil: evil}, samples=[evil])
     return Result(evil, evil, [finding], [table], figures, {evil: evil}, [evil], [evil])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -263,7 +264,8 @@ class GlammAdapter(OwnClass, RasterAdapter):
             Per sample, float32 `[objects, height, width]` in pixels of its image and in the order
             of the tokens, above 0 where the object is; None where the sample has no image.
         """
-        with torch.inference_mode():
+        reads = bool((batch.inputs["input_ids"] == self.config.seg_token_id).any())
+        with torch.inference_mode(), self.edits_applied(batch) if reads else nullcontext():
             logits: list[torch.Tensor | None] = self._module.mask_logits(**batch.inputs)
         return logits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlens.tuned.components import parameters_of
 from vlmlens_adapter_qwen2vl.checks import (
     Qwen2VLChecks,
     Qwen3VLChecks,
@@ -24,3 +25,13 @@ class TestQwen3VL(Qwen3VLChecks):
 
 class TestQwen3VLMoe(Qwen3VLMoeChecks):
     pass
+
+
+def test_the_tower_is_what_comes_before_the_merger() -> None:
+    vlm = TestQwen3VL().vlm
+    found = {
+        component: {name.split(".")[2] for name in parameters_of(vlm, component)}
+        for component in ("vision", "projector")
+    }
+    assert found["vision"] == {"patch_embed", "pos_embed", "blocks"}
+    assert found["projector"] == {"merger", "deepstack_merger_list"}

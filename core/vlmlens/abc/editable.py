@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.passes.others import Others
     from vlmlens.passes.replay import Replay
+    from vlmlens.passes.soft_prompt import SoftPrompt
     from vlmlens.samples import Sample
 
 Rows: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -34,7 +35,7 @@ class Editable:
 
     Edits hold for `forward` and for `generate`: those that a subclass defines are wrapped, so that
     an adapter need not know of edits. What `encode_shared` returns is computed in several passes,
-    so nothing is shared under edits.
+    so nothing is shared under edits, nor with virtual tokens.
     """
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -43,6 +44,32 @@ class Editable:
             own = vars(cls).get(name)
             if inspect.isfunction(own) and not getattr(own, "__isabstractmethod__", False):
                 setattr(cls, name, wrap(own))
+
+    soft_prompt: SoftPrompt | None = None
+    """The virtual tokens of every prompt: `encode` makes room for them, and every pass has their
+    vectors there; see `prompted`."""
+
+    @contextmanager
+    def prompted(self, prompt: SoftPrompt) -> Iterator[Self]:
+        """Have virtual tokens in every prompt that is encoded inside the `with` block.
+
+        Batches are of the soft prompt that the model had when they were encoded. `describe` says
+        which it is.
+
+        Raises:
+            CompositionError: The model reads no prompts, or has virtual tokens already.
+        """
+        from vlmlens.passes.soft_prompt import check_model, check_width
+
+        model: Any = self
+        check_model(model)
+        check_width(prompt.vectors.shape[1], model)
+        self.soft_prompt = prompt
+        try:
+            with self.holding(prompt.describe):
+                yield self
+        finally:
+            self.soft_prompt = None
 
     @cached_property
     def active_edits(self) -> list[Editing]:
@@ -148,7 +175,18 @@ class Editable:
         with ExitStack() as stack:
             for each in reversed(self.active_edits):  # hooks that are added last run first
                 stack.enter_context(each.applied(batch, writing=writing))
+            stack.enter_context(self._with_prompt(batch, writing=writing))
             yield
+
+    def _with_prompt(self, batch: Batch, *, writing: bool) -> AbstractContextManager[None]:
+        """What has the virtual tokens in a pass; edits see them."""
+        from vlmlens.passes.soft_prompt import check_no_room
+
+        model: Any = self
+        if self.soft_prompt is None:
+            check_no_room(batch)
+            return nullcontext()
+        return self.soft_prompt.applied(model, batch, writing=writing)
 
 
 def _check_places(made: Editing, vlm: Any) -> None:
@@ -179,10 +217,22 @@ def _generate(own: Callable[..., Any]) -> Callable[..., Any]:
     return generate
 
 
+def _encode(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def encode(self: Any, samples: Any, **arguments: Any) -> Any:
+        batch = own(self, samples, **arguments)
+        if self.soft_prompt is not None:
+            self.soft_prompt.check_made(batch)
+        return batch
+
+    return encode
+
+
 def _encode_shared(own: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(own)
     def encode_shared(self: Any, groups: Any, **arguments: Any) -> Any:
-        return None if self.active_edits else own(self, groups, **arguments)
+        alone = self.active_edits or self.soft_prompt is not None
+        return None if alone else own(self, groups, **arguments)
 
     return encode_shared
 
@@ -219,6 +269,7 @@ def _describe(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _WRAPS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "encode": _encode,
     "forward": _forward,
     "generate": _generate,
     "encode_shared": _encode_shared,

@@ -28,8 +28,10 @@ _CONTROL = (typer.Exit, typer.Abort, BrokenPipeError, _USAGE)
 COMMANDS = {
     "look": "Ask about a picture: the answer, where it forms, what it rests on.",
     "run": "Do the whole job: extract, analyse, report.",
+    "bottleneck": "Tune each component in turn and measure again: which one closes the gap?",
     "extract": "Run a model and store its activations.",
     "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
+    "tune": "Train one component on labelled questions, and measure again.",
     "report": "Write a run's report again, from its stored results.",
     "compare": "Compare runs, with tests on the differences.",
     "sites": "List the sites of a model.",

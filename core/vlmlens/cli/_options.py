@@ -34,6 +34,7 @@ __all__ = [
     "run_flags",
     "shares",
     "spec_flags",
+    "tune_flags",
 ]
 
 
@@ -318,6 +319,11 @@ look_flags = _taking(
     )
 )  # fmt: skip
 """Flags of a command that asks a model about pictures."""
+
+_NOT_OF_TUNING = ("sites", "edits", "extractor", "generate", "storage", "analysis", "compile")
+
+tune_flags = _taking([n for n in _EVERY if n not in (*_NOT_OF_TUNING, *_ENGINE, "shard")])
+"""Flags of a command that trains a model on labelled samples."""
 
 analysis_flags = _taking(
     ("tuned", "merge_tuned", "edits", "analysis", "seed", *_ENGINE, "config", "trust", "set_")

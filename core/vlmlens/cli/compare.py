@@ -36,11 +36,12 @@ def compare(
     """
     from vlmlens.comparison import compare_runs
     from vlmlens.report.files import plain
-    from vlmlens.report.terminal import print_findings, print_results
+    from vlmlens.report.terminal import print_answers, print_findings, print_results
 
     result = compare_runs(runs, to=to, registry=installed(), seed=seed, trust=trust)
     if output.json or output.quiet:
         output.data({"report": str(to), **plain(result)}, str(to))
         return
+    print_answers(result, stdout())
     (print_results if verbose else print_findings)([result], stdout())
     output.data(None, f"report  {to}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from vlmlens.runs.run import Run
 from vlmlens.tuned.record import in_words
 
 if TYPE_CHECKING:
+    from vlmlens.abc.storage import ColumnStore
     from vlmlens.registry import Registry
 
 
@@ -28,6 +29,7 @@ class Side:
         column: The column that is compared; None: all, each with that of the same name.
         facts: What is known of the run, by name.
         model: All that determines what its model computes; empty where that is not known.
+        store: Opens its columns; None: it has none.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Side:
     column: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    store: Callable[[], ColumnStore] | None = None
 
     def same_model(self, other: Side) -> bool:
         """Whether the model, and the column that is compared, are known to be the same."""
@@ -48,21 +51,21 @@ def read_side(where: str, registry: Registry | None = None, *, trust: bool = Fal
 
     Raises:
         RunNotFound: The folder holds no run.
-        RunError: The run has no results, or nothing was found at that column.
+        RunError: The run has neither results nor columns, or not that column.
     """
     folder, column = where, None
     if not (Path(where) / "run.json").is_file() and "@" in where:
         folder, _, column = where.rpartition("@")
     run = Run(folder, registry=registry, trust=trust)
-    results = run.results
-    if not results:
+    results, stored = run.results, [*map(str, run.info.get("columns") or ())]
+    if not results and not stored:
         raise RunError(
             f"The run {folder!r} has no results to compare.",
             subject=folder,
             hint=f"Analyse it first: vlmlens analyze {folder}",
         )
     if column is not None:
-        _check_column(column, results, where)
+        _check_column(column, results, stored, where)
     records = run.sample_records()
     return Side(
         name=Path(folder).name if column is None else f"{Path(folder).name}@{column}",
@@ -72,6 +75,7 @@ def read_side(where: str, registry: Registry | None = None, *, trust: bool = Fal
         column=column,
         facts=_facts(run),
         model=_model(run),
+        store=run.store if stored else None,
     )
 
 
@@ -103,12 +107,15 @@ def read_sides(
     return made
 
 
-def _check_column(column: str, results: Mapping[str, Result], where: str) -> None:
+def _check_column(
+    column: str, results: Mapping[str, Result], stored: Sequence[str], where: str
+) -> None:
     tables = [table for result in results.values() for table in result.tables]
     known = {str(name) for table in tables for name in table.columns.get("column", ())}
+    known.update(stored)
     if column not in known:
         raise RunError(
-            f"No result of that run has the column {column!r}.",
+            f"That run has the column {column!r} neither in its results nor in its store.",
             subject=where,
             hint=did_you_mean(column, known) or f"There are {', '.join(sorted(known)) or 'none'}.",
         )

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from vlmlens.comparison._alike import NOTE, Alike, alike, figure, finding, table
+from vlmlens.comparison._beside import answer_tables, answers
 from vlmlens.comparison._differences import (
     LEAST_OF_INTERVALS,
     Difference,
@@ -39,15 +41,19 @@ def compare(sides: Sequence[Side], *, seed: int = 0, draws: int = DRAWS) -> Resu
     found = [measures(side) for side in sides]
     pairs = [Pair(sides[0], side) for side in sides[1:]]
     tested = _corrected(list(_tests(pairs, found, seed, draws)))
+    beside = answers(sides)
+    near, unmeasured = _similar(pairs, seed)
+    similar = [table(near)] if near else []
     return Result(
         analysis="compare",
         title=f"{sides[0].name} beside {', '.join(side.name for side in sides[1:])}",
-        findings=findings(tested, pairs),
-        tables=[_test_table(tested), _side_table(sides)],
-        figures=figures(sides, found),
+        findings=[*findings(tested, pairs), *filter(None, map(finding, near))],
+        tables=[*answer_tables(beside), _test_table(tested), *similar, _side_table(sides)],
+        figures=[*figures(sides, found), *(figure(one, i) for i, one in enumerate(near, 1))],
         options={"seed": seed, "draws": draws},
-        notes=_NOTES,
-        warnings=_warnings(pairs, tested),
+        notes=[*_NOTES, *([NOTE] if near else [])],
+        warnings=[*_warnings(pairs, tested, near), *unmeasured],
+        overview=beside,
     )
 
 
@@ -180,8 +186,15 @@ def _side_table(sides: Sequence[Side]) -> Table:
     return Table("compare-runs", "The runs", columns)
 
 
-def _warnings(pairs: Sequence[Pair], tested: Sequence[Tested]) -> list[str]:
-    warned = []
+def _similar(pairs: Sequence[Pair], seed: int) -> tuple[list[Alike], list[str]]:
+    """The similarity of each pair of runs that has one, and why others have none."""
+    made = [alike(pair, seed) for pair in pairs]
+    found = [one for one, _ in made if one is not None]
+    return found, [why for _, why in made if why]
+
+
+def _warnings(pairs: Sequence[Pair], tested: Sequence[Tested], near: Sequence[Alike]) -> list[str]:
+    warned, with_columns = [], {one.pair.second.name for one in near}
     for pair in pairs:
         names = f"{pair.first.name} and {pair.second.name}"
         tests = {each.difference.test for each in tested if each.side == pair.second.name}
@@ -196,6 +209,7 @@ def _warnings(pairs: Sequence[Pair], tested: Sequence[Tested]) -> list[str]:
                 f"{names}: {plural(pair.left_out, 'sample')} that only one run has are left out of "
                 "paired tests."
             )
-        if not tests and not any(pair.same_result(name) for name in pair.second.results):
+        equal = any(pair.same_result(name) for name in pair.second.results)
+        if not (tests or equal or pair.second.name in with_columns):
             warned.append(f"{names} share no number that can be compared.")
     return warned

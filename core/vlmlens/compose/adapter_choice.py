@@ -76,7 +76,7 @@ def check_adapter(
     if not _said(said):
         return
     readers = _readers(registry, said)
-    if manifest in readers:
+    if manifest in readers or said.get("model_type") in manifest.also_reads:
         return
     if not readers and (_patterns(manifest) or _rank(manifest, said) is not None):
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.abc.analysis import Analysis
@@ -15,7 +15,7 @@ from vlmlens.errors import (
     PluginError,
     SpecError,
 )
-from vlmlens.manifest import Manifest
+from vlmlens.manifest import IMAGES_ONLY, Manifest
 from vlmlens.samples import Sample
 from vlmlens.spec.model import DEFAULT_ANALYSES, merged
 from vlmlens.tokens import Column
@@ -29,7 +29,7 @@ Asked = Mapping[str, Mapping[str, Any]]
 _OF_COLUMNS = ("activations", "attention")
 """What an extractor's columns can be, which analyses need."""
 
-_ANSWERS = "answers"
+_ANSWERS, _TEXT = "answers", "text"
 
 
 def asked_analyses(
@@ -202,12 +202,25 @@ def _check_columns(analysis: Manifest, extractor: Manifest | None) -> None:
             )
 
 
+def _check_asks(name: str, needs: Set[str], adapter: Manifest) -> None:
+    """Raise an error if an analysis asks a model that reads no text."""
+    if IMAGES_ONLY in adapter.offers and needs & {_ANSWERS, _TEXT}:
+        raise CompositionError(
+            f"The analysis {name!r} asks the model questions, but the adapter {adapter.name!r} "
+            "reads images only.",
+            subject=name,
+            hint="Leave the analysis out, or choose a model that reads text.",
+        )
+
+
 def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample]) -> None:
+    _check_asks(analysis.name, analysis.needs, adapter)
     held = {
         "labels": any(sample.label is not None for sample in samples),
         "choices": any(sample.choices for sample in samples),
         "images": any(sample.images for sample in samples),
         _ANSWERS: _can_answer(adapter, samples),
+        _TEXT: True,
         "model": True,
         **dict.fromkeys(_OF_COLUMNS, True),
     }
@@ -236,7 +249,8 @@ def _check_needs(analysis: Manifest, adapter: Manifest, samples: Sequence[Sample
 
 
 def _check_options(manifest: Manifest, analysis: Analysis, adapter: Manifest) -> None:
-    for need in sorted(analysis.needs() - adapter.offers - {_ANSWERS}):
+    _check_asks(manifest.name, analysis.needs(), adapter)
+    for need in sorted(analysis.needs() - adapter.offers - {_ANSWERS, _TEXT}):
         raise CompositionError(
             f"With these options, the analysis {manifest.name!r} needs {need!r}, which the "
             f"adapter {adapter.name!r} does not offer.",

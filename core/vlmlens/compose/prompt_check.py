@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vlmlens.abc.adapter import ModelAdapter
 from vlmlens.errors import CheckpointError, DataError, ImageError, PluginError
 from vlmlens.images import open_image
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import IMAGES_ONLY, Manifest, PluginKind
 from vlmlens.sample_table import SampleTable, Seen
 from vlmlens.samples import UNREADABLE, BadSample, Sample
 from vlmlens.sites import Axis
@@ -56,9 +56,13 @@ def readable_prompts(
     for note in notes(skeleton, kept):
         observer.note(note)
     known = [entry.manifest for entry in registry.entries(PluginKind.ADAPTER) if entry.manifest]
-    for warning in strange_placeholders(adapter, known, kept):
+    for warning in strange_placeholders(adapter, known, kept) if _reads_text(adapter) else ():
         observer.warn(warning)
     return kept, bad
+
+
+def _reads_text(adapter: Manifest) -> bool:
+    return IMAGES_ONLY not in adapter.offers
 
 
 def bad_prompts(skeleton: ModelAdapter, samples: Iterable[Sample]) -> list[BadSample]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vlmlens.compose.applicability import Asked
 from vlmlens.compose.given import Given, given_samples
 from vlmlens.errors import DataError, SpecError
-from vlmlens.manifest import Manifest
+from vlmlens.manifest import IMAGES_ONLY, Manifest
 from vlmlens.runs.run import Run, is_run
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample, asked, check_ids
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Read = tuple[Asked, SampleTable, Sequence[str]]
 """Options of analyses that the data suggests, the samples, and what was guessed."""
 
-_IMAGES_ONLY = ("vision.", "projector")
+_STAND_IN = "image"
+_OF_IMAGES = ("vision.", "projector")
 """Columns that no text reaches, in a family with two towers."""
 
 
@@ -46,6 +47,8 @@ def samples_for(
     Raises:
         DataError: Samples cannot be read.
     """
+    if IMAGES_ONLY in adapter.offers:
+        return spec, _unasked(spec, registry, data, trust), None
     try:
         return spec, read_samples(spec, registry, data, trust=trust), None
     except DataError as error:
@@ -59,6 +62,22 @@ def samples_for(
         raise reason from None
 
 
+def _unasked(spec: RunSpec, registry: Registry, data: Given | None, trust: bool) -> Read:
+    """The samples for a model that reads no text; those of images alone have the prompt ""."""
+    try:
+        return read_samples(spec, registry, data, trust=trust)
+    except DataError as error:
+        if spec.prompt:
+            raise
+        reason = error
+    other = spec.model_copy(update={"prompt": [_STAND_IN]})
+    try:
+        suggests, samples, notes = read_samples(other, registry, data, trust=trust)
+    except DataError:
+        raise reason from None
+    return suggests, SampleTable(replace(sample, prompt="") for sample in samples), notes
+
+
 def stood_in(spec: RunSpec, columns: Sequence[str], reason: DataError | None) -> list[str]:
     """The note that a text stands in for prompts, if one does (see `samples_for`).
 
@@ -67,7 +86,7 @@ def stood_in(spec: RunSpec, columns: Sequence[str], reason: DataError | None) ->
     """
     if reason is None:
         return []
-    if not columns or not all(name.startswith(_IMAGES_ONLY) for name in columns):
+    if not columns or not all(name.startswith(_OF_IMAGES) for name in columns):
         also = "Or take columns that no text reaches: --sites 'vision.block.*/image.mean'."
         raise DataError(
             reason.message, subject=reason.subject, hint=f"{reason.hint} {also}".strip()

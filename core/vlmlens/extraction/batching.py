@@ -236,7 +236,7 @@ def _spread(values: np.ndarray, most: int) -> list[int]:
 
 
 def _tokens(batch: Batch) -> int:
-    for axis in (Axis.LLM, Axis.ENCODER):
+    for axis in (Axis.LLM, Axis.ENCODER, Axis.VISION):
         if axis in batch.layouts:
             return len(batch.layouts[axis].samples[0])
     return 1

@@ -19,6 +19,7 @@ from vlmlens.hf.prompt_writing import PromptWriting
 from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, ids_after, one_batch, token_kinds
+from vlmlens.hf.virtual_rows import Room
 from vlmlens.passes.batch import Batch
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
@@ -83,13 +84,28 @@ class SampleEncoding(PromptWriting):
         images = self.open_images(samples)
         check_one_kind(samples, images)
         inputs = self.process(self.asked(samples), images)
+        room = self._room(samples, images, inputs)
+        inputs = room.made(inputs) if room else inputs
         appended = [self._written_ids(answer) for answer in answers] if answers else None
         if appended:
             inputs = self.with_answers(inputs, appended)
         self.check_lengths(samples, inputs)
         layouts = self._layouts(inputs, placed_images(images, inputs), appended or ())
+        layouts = room.marked(layouts) if room else layouts
         named = with_names(self, layouts, samples, images)
         return Batch(tuple(samples), self.placed(inputs), named)
+
+    def _room(
+        self, samples: Sequence[Sample], images: Sequence[Any], inputs: Mapping[str, Any]
+    ) -> Room | None:
+        """Where the virtual tokens of the model's soft prompt stand; None if it has none."""
+        prompt = self.soft_prompt
+        if prompt is None:
+            return None
+        layouts = self._layouts(inputs, placed_images(images, inputs), ())
+        named = with_names(self, layouts, samples, images)
+        image, added = self.image_positions(inputs), self.tokenizer.added_tokens_decoder
+        return Room.of(prompt.place, len(prompt), samples, named, image, added.keys())
 
     @property
     def context(self) -> int | None:

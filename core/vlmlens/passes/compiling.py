@@ -68,7 +68,7 @@ def compile_blocks(vlm: Model, *, backend: str = "inductor") -> list[str]:
     Raises:
         CompositionError: The model has no blocks.
     """
-    blocks = _blocks(vlm)
+    blocks = block_paths(vlm)
     if not blocks:
         raise CompositionError(
             "The model has no blocks that could be compiled.", hint="Leave --compile out."
@@ -93,7 +93,9 @@ def is_compiled(module: torch.nn.Module) -> bool:
 def blocks_around(vlm: Model, paths: Iterable[str]) -> list[str]:
     """The names of the compiled blocks that run uncompiled when these modules are read."""
     inside = list(paths)
-    return [name for name, path in _blocks(vlm).items() if any(_within(p, path) for p in inside)]
+    return [
+        name for name, path in block_paths(vlm).items() if any(_within(p, path) for p in inside)
+    ]
 
 
 @contextmanager
@@ -135,7 +137,7 @@ def _compiled(forward: Callable[..., Any], name: str, backend: str) -> Callable[
     return run
 
 
-def _blocks(vlm: Model) -> dict[str, str]:
+def block_paths(vlm: Model) -> dict[str, str]:
     """The module paths of the blocks, by canonical name."""
     return {
         name: site.path

@@ -8,23 +8,20 @@ pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from vlmlens._display import brief
 from vlmlens._display import count as number_of
 from vlmlens.errors import EditError
 from vlmlens.passes.activation import activation_of, part_of
 from vlmlens.passes.edits import EdgeCut, Edit
-from vlmlens.passes.forwards import Forward, replaced_forward
+from vlmlens.passes.forwards import Forward
 from vlmlens.passes.others import Others, rows_of
-from vlmlens.passes.tracing import depth
+from vlmlens.passes.recording import instead, player, recorder
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import Selector
 
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
 _ORDER = (Axis.VISION, Axis.PROJECTOR, Axis.ENCODER, Axis.LLM)
 _PROJECTOR = "projector"
 _BEHIND = ("llm.norm", "llm.head")
+_HINT = "Leave the replay out: use `edited` and `forward`."
 
 
 @dataclass(slots=True)
@@ -68,7 +66,7 @@ class Replay:
         self._active = list(vlm.active_edits)
         self._blocks = _blocks(self.vlm)
         self._outputs = {name: [] for name in self._blocks}
-        with _instead(self.vlm, self._blocks, self._recorder):
+        with self._instead(self._blocks, self._recorder):
             self._logits = self.vlm.forward(self.batch, logits=self.kind).logits
 
     @property
@@ -132,7 +130,7 @@ class Replay:
         given = {name: site for name, site in self._blocks.items() if self._same(site, wanted)}
         for name in self._edited_inside():
             given.pop(name, None)
-        with _instead(self.vlm, given, self._player):
+        with self._instead(given, self._player):
             yield
 
     def computed(self, sites: Iterable[Site]) -> int:
@@ -176,32 +174,16 @@ class Replay:
         return all(_precedes(block, site, self.vlm.sites.owner(site.path)) for site in sites)
 
     def _recorder(self, name: str, forward: Forward) -> Forward:
-        kept, at = self._outputs[name], depth()
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            output = forward(*args, **kwargs)
-            if depth() == at:
-                kept.append(_copy(output))
-            return output
-
-        return run
+        return recorder(self._outputs[name], forward)
 
     def _player(self, name: str, forward: Forward) -> Forward:
-        kept, at, calls = self._outputs[name], depth(), count()
+        return player(name, self._outputs[name], forward, hint=_HINT)
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if depth() != at:
-                return forward(*args, **kwargs)
-            call = next(calls)
-            if call >= len(kept):
-                raise EditError(
-                    f"{name} ran {len(kept)} times in the recorded pass, and more often now.",
-                    subject=name,
-                    hint="Leave the replay out: use `edited` and `forward`.",
-                )
-            return _copy(kept[call])
-
-        return run
+    def _instead(
+        self, blocks: Mapping[str, Site], wrap: Callable[[str, Forward], Forward]
+    ) -> AbstractContextManager[None]:
+        paths = {name: site.path for name, site in blocks.items()}
+        return instead(self.vlm.module, paths, wrap)
 
 
 def _blocks(vlm: EncodingModel) -> dict[str, Site]:
@@ -241,22 +223,3 @@ def _precedes(block: Site, site: Site, owner: Site | None) -> bool:
 
 def _stack(site: Site) -> str:
     return site.name.rpartition(".")[0]
-
-
-@contextmanager
-def _instead(
-    vlm: EncodingModel,
-    blocks: Mapping[str, Site],
-    wrap: Callable[[str, Forward], Forward],
-) -> Iterator[None]:
-    """Run something else in place of the forward methods of blocks."""
-    with ExitStack() as stack:
-        for name, site in blocks.items():
-            module = vlm.module.get_submodule(site.path)
-            stack.enter_context(replaced_forward(module, partial(wrap, name)))
-        yield
-
-
-def _copy(output: Any) -> Any:
-    """The same output in tensors of its own: models write into some of them."""
-    return tree_map_only(torch.Tensor, torch.clone, output)

@@ -24,7 +24,9 @@ OWN = "vlmlens"
 """The distribution whose plugin names no other distribution can take over."""
 
 _TEXTS = ("name", "target", "help")
-_LISTS = ("aliases", "offers", "needs", "requires", "model_types", "placeholders", "limits")
+_LISTS = (
+    "aliases", "offers", "needs", "requires", "model_types", "also_reads", "placeholders", "limits",
+)  # fmt: skip
 
 
 def read_entries(

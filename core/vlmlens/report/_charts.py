@@ -17,12 +17,13 @@ V = TypeVar("V")
 _TIGHT = 16.0
 _THICKEST = 42.0
 _RIGHT = 8.0
-_MARKER_PATHS = {
+MARKER_PATHS = {
     "circle": "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z",
     "square": "M-2.9-2.9h5.8v5.8h-5.8z",
     "triangle": "M0-3.9L3.8 2.9H-3.8z",
     "diamond": "M0-4.2L4.2 0L0 4.2L-4.2 0z",
 }
+"""Outlines around the origin, in pixels, by the name of a shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class _Drawn:
 
     def group(self, parts: Sequence[Markup]) -> Markup:
         """The drawn parts as one element."""
-        return tag("g", *parts, **_series_class(self.index, self.item))
+        return tag("g", *parts, **series_class(self.index, self.item))
 
 
 def _line(drawn: _Drawn) -> Markup:
@@ -178,7 +179,7 @@ def _mark(drawn: _Drawn, i: int, value: float) -> Markup:
     if drawn.item.dashed:
         radius = min(plot.slot / 2, 8.0)
         return tag("circle", title, class_="hit", cx=plot.x(i), cy=plot.y(value), r=radius)
-    shape = _MARKER_PATHS[MARKERS[drawn.index % len(MARKERS)]]
+    shape = MARKER_PATHS[MARKERS[drawn.index % len(MARKERS)]]
     small = " scale(.65)" if plot.slot < _TIGHT else ""
     place = f"translate({plot.x(i):.1f} {plot.y(value):.1f}){small}"
     return tag("path", title, class_="mark", d=shape, transform=place)
@@ -219,7 +220,7 @@ def _whisker(ends: tuple[float, float] | None, x: float, thick: float, plot: Plo
     return tag("path", class_="whisker", d=f"M{x:.1f} {top:.1f}V{bottom:.1f}{caps}")
 
 
-def _series_class(index: int, item: Series) -> dict[str, str]:
+def series_class(index: int, item: Series) -> dict[str, str]:
     """A series' colour; a baseline or chance level is black or white, with dashes of its own."""
     look = (
         f"reference dashed d{index % len(DASHES)}"
@@ -230,7 +231,7 @@ def _series_class(index: int, item: Series) -> dict[str, str]:
 
 
 def _legend_item(index: int, item: Series, kind: str) -> Markup:
-    look = _series_class(index, item)
+    look = series_class(index, item)
     swatch = tag("svg", _swatch(index, item, kind), width=22, height=12, aria_hidden="true")
     name = tag("span", one_line(item.name))
     return tag("button", swatch, name, type="button", aria_pressed="false", **look)
@@ -242,5 +243,6 @@ def _swatch(index: int, item: Series, kind: str) -> Markup:
     line = tag("path", class_="line", d="M1 6H21")
     if item.dashed:
         return line
-    shape = _MARKER_PATHS[MARKERS[index % len(MARKERS)]]
-    return join([line, tag("path", class_="mark", d=shape, transform="translate(11 6)")])
+    shape = MARKER_PATHS[MARKERS[index % len(MARKERS)]]
+    mark = tag("path", class_="mark", d=shape, transform="translate(11 6)")
+    return mark if kind == "scatter" else join([line, mark])

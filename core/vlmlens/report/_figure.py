@@ -10,6 +10,7 @@ from vlmlens.report._graph import draw_graph
 from vlmlens.report._heatmap import draw_heatmap
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._pictures import Pictures
+from vlmlens.report._scatter import draw_scatter
 from vlmlens.report._sheets import draw_sheets
 from vlmlens.report._text import one_line
 from vlmlens.results import Figure
@@ -66,8 +67,9 @@ def _open_half(full: Sequence[bool]) -> bool:
 def _element(figure: Figure, file: str, full: bool, name: str, pictures: Pictures) -> Markup:
     named = [" ", tag("small", file)] if file else []
     caption = tag("figcaption", one_line(figure.title), *named)
-    if figure.kind == "features":
-        drawn = draw_features(figure, pictures)
+    if figure.kind in ("features", "scatter"):
+        draw = draw_features if figure.kind == "features" else draw_scatter
+        drawn = draw(figure, pictures)
     else:
         drawn = draw_sheets(figure, pictures, name) if figure.sheets else _drawing(figure, full)
     look = f"{'full' if full else 'half'} {figure.kind}"
@@ -75,7 +77,7 @@ def _element(figure: Figure, file: str, full: bool, name: str, pictures: Picture
 
 
 def _is_wide(figure: Figure) -> bool:
-    if figure.kind in ("heatmap", "lens", "patches", "graph", "features"):
+    if figure.kind in ("heatmap", "lens", "patches", "graph", "features", "scatter"):
         return True
     bars = sum(not item.dashed for item in figure.series) if figure.kind == "bar" else 1
     return len(figure.x) * max(bars, 1) > _MANY

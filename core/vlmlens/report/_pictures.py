@@ -17,9 +17,9 @@ from vlmlens.samples import Sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SMALL, MIDDLE, LARGE = 192, 256, 448
-"""Longest sides in pixels: beside a question, of a feature, and under a map of patches."""
-_TIMES = {MIDDLE: 5}
+TINY, SMALL, MIDDLE, LARGE = 96, 192, 256, 448
+"""Longest sides in pixels: of a point, beside a question, of a feature, under a map of patches."""
+_TIMES = {TINY: 6, MIDDLE: 5}
 """How many times as many pictures of a size are embedded."""
 _SHOWN = 4
 _PIXELS = 96
@@ -55,7 +55,8 @@ class Pictures:
 
     Args:
         samples: Whose pictures these are.
-        most: How many pictures are embedded at most of each size; five times as many of features.
+        most: How many pictures are embedded at most of each size; five times as many of features,
+            six times as many of points.
     """
 
     def __init__(self, samples: Sequence[Sample], most: int = 48) -> None:

@@ -112,10 +112,12 @@ def _file(
     from vlmlens.report._features_paper import draw_features_paper, features_size
     from vlmlens.report._graph_paper import draw_graph_paper, graph_size
     from vlmlens.report._maps import draw_maps, map_size
+    from vlmlens.report._scatter_paper import draw_scatter_paper, scatter_size
 
     whole = {
         "graph": (graph_size, draw_graph_paper),
         "features": (features_size, draw_features_paper),
+        "scatter": (scatter_size, draw_scatter_paper),
     }
     shown = sheet or (figure.sheets[0] if figure.sheets else None)
     if shown is not None and figure.kind == "lens":

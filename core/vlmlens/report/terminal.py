@@ -52,6 +52,18 @@ def print_summary(
     _print_warnings([warning for result in results for warning in result.warnings], console)
 
 
+def print_answers(result: Result, console: Console, *, rows: int = _ROWS) -> None:
+    """Print the cells of a result, a row per task and a column per question; nothing without any.
+
+    Args:
+        result: Whose.
+        console: Where to.
+        rows: How many tasks are shown at most.
+    """
+    if result.overview:
+        _print_grid(result.overview, console, rows)
+
+
 def print_findings(results: Sequence[Result], console: Console) -> None:
     """Print all findings and warnings. Text from data is never read as markup or escape codes."""
     for result in results:

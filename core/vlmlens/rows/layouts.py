@@ -22,6 +22,8 @@ class TokenKind(IntEnum):
     IMAGE = 1
     SPECIAL = 2
     ANSWER = 3
+    VIRTUAL = 4
+    """A trained vector in place of a token's embedding; see `vlmlens.passes.soft_prompt`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ _KINDS: Mapping[str, TokenKind] = {
     "text": TokenKind.TEXT,
     "special": TokenKind.SPECIAL,
     "answer": TokenKind.ANSWER,
+    "virtual": TokenKind.VIRTUAL,
 }
 _INT = "-?[0-9]{1,9}"
 _SELECTOR = re.compile(
-    rf"(?:(?P<kind>all|image|text|special|answer|steps)|(?P<named>{FORMS}))?"
+    rf"(?:(?P<kind>all|image|text|special|answer|virtual|steps)|(?P<named>{FORMS}))?"
     rf"(?:\[(?P<slice>{_INT}|(?:{_INT})?:(?:{_INT})?)\])?"
     r"(?:\.(?P<pool>mean|max))?"
 )
@@ -118,7 +119,8 @@ class Selector:
                 f"The selector {str(self)!r} keeps no token of a sample with {len(layout)} tokens.",
                 subject=str(self),
                 hint="A sample without an image has no image tokens. `answer` and `steps` need "
-                "--generate. Choose another selector.",
+                "--generate, `virtual` a model with a trained soft prompt. Choose another "
+                "selector.",
             )
         return places
 

@@ -151,7 +151,7 @@ def analyze_stored(
         ResultExists: A result would be replaced, and `fresh` is not set.
     """
     from vlmlens.report.files import write_result
-    from vlmlens.runner.keeping import check_kept, named, remember
+    from vlmlens.runner.keeping import check_kept, folder_of, named, remember
     from vlmlens.runner.run_report import write_run_report
 
     observer = observer or SilentObserver()
@@ -185,8 +185,10 @@ def analyze_stored(
     with run.store() as store:
         for name, analysis in made.items():
             observer.stage(name, None)
-            result = analysis.run(_context(run, store, name, seed, observer, warn))
-            results.append(named(result, analysis_named(registry, name)[1]))
+            manifest, label = analysis_named(registry, name)
+            context = _context(run, store, name, seed, observer, warn)
+            folder = folder_of(run, manifest.name, label)
+            results.append(named(analysis.run(replace(context, folder=folder)), label))
             remember(run, results[-1], seed)
             write_result(results[-1], run.path / "results")
             observer.result(results[-1])

@@ -37,8 +37,11 @@ _NORMED = (
     {"attn_out": "post_attention_layernorm", "mlp_out": "post_mlp_layernorm"},
 )
 """The same where a block has norms of these names, before them too (Gemma 2) or not (OLMo 2)."""
-_SCALED = {"attn_out": "ls1", "mlp_out": "ls2"}
-"""timm's modules that scale what attention and MLP give."""
+_SCALED = (
+    {"attn_out": "ls1", "mlp_out": "ls2"},
+    {"attn_out": "layer_scale1", "mlp_out": "layer_scale2"},
+)
+"""The modules that scale what attention and MLP give, in timm and in DINOv2."""
 _RESIDUAL = "residual"
 """What a part of a block calls the residual stream, if it is given that and adds to it (Bloom)."""
 _NORM_FIRST = "do_layer_norm_before"
@@ -193,7 +196,7 @@ def _ends(block: Any, children: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if getattr(block, "norm_after", False):
         return dict(_AFTER)
-    for ends in (*_NORMED, _SCALED):
+    for ends in (*_NORMED, *_SCALED):
         if set(ends.values()) <= set(children):
             return dict(ends)
     found = {"attn_out": attention, "mlp_out": mlp}
@@ -208,7 +211,9 @@ def _does_more(block: Any, children: Mapping[str, Any], parts: set[str]) -> bool
     """
     scales = {name for names in _SCALES.values() for name in names}
     norms = [name for name, child in children.items() if "norm" in type(child).__name__.lower()]
-    others = children.keys() - parts - set(norms) - set(_SCALED.values())
+    others = (
+        children.keys() - parts - set(norms) - {name for ends in _SCALED for name in ends.values()}
+    )
     own = [*block.named_parameters(recurse=False), *block.named_buffers(recurse=False)]
     own += [
         (n, v) for n, v in vars(block).items() if _FACTORS.search(n) and type(v) in (int, float)

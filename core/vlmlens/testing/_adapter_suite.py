@@ -53,6 +53,7 @@ class AdapterSuite(PluginChecks):
     device: ClassVar[str] = "cpu"
     attention: ClassVar[str | None] = None
     images: ClassVar[bool] = True
+    text: ClassVar[bool] = True
     _built: ClassVar[dict[type, Path]] = {}
     _loaded: ClassVar[dict[type, ModelAdapter]] = {}
 
@@ -121,6 +122,10 @@ class AdapterSuite(PluginChecks):
     def _needs_images(self) -> None:
         if not self.images:
             raise skip(f"{self.manifest.name} reads text only")
+
+    def _needs_text(self) -> None:
+        if not self.text:
+            raise skip(f"{self.manifest.name} reads images only")
 
     def _missing_site(self, name: str) -> str:
         """Why a canonical site does not exist: its template's paths are not in the model."""

@@ -234,7 +234,8 @@ class EditChecks(InnerChecks):
 
     def _edited_places(self, batch: Batch) -> Iterator[tuple[Site, str]]:
         """Sites on every axis, inside and between blocks, and rows that every sample has there."""
-        blocks = [site.name for site in self._blocks()] or ["text.block.0"]
+        blocks = [site.name for site in self._blocks()]
+        blocks = blocks or (["text.block.0"] if self.text else [self._last_blocks()[0].name])
         places = [
             ("vision.block.0", "image[1:]"),
             ("projector", "image[:3]"),

@@ -30,7 +30,7 @@ _SUMS = 1e-5
 """Largest distance of a sum from the logit, relative to the logit (at least 1), in float32."""
 _READ = 1e-3
 """Weights of attention above this must show in what the head gives."""
-_MANY = 100_000_000
+MANY = 100_000_000
 """Models of more parameters are not loaded a second time, in float64."""
 _TOKENS = (5, 9)
 
@@ -169,7 +169,7 @@ class GradientChecks(EditChecks):
 
         suite = self._suite()
         if suite not in self._exact_models:
-            if sum(each.numel() for each in self.vlm.module.parameters()) > _MANY:
+            if sum(each.numel() for each in self.vlm.module.parameters()) > MANY:
                 raise skip("in float64 it would take twice the memory; a tiny checkpoint will do")
             self._exact_models[suite] = make_exact(self.load())
         return self._exact_models[suite]
@@ -262,8 +262,11 @@ class GradientChecks(EditChecks):
         return found
 
     def _read_attentions(self) -> list[Site]:
-        """The attention of the last block of each language stack, where its heads are known."""
-        sides = (Axis.LLM, Axis.ENCODER)
+        """The attention of the last block of each language stack, where its heads are known.
+
+        Without text, that of the vision tower.
+        """
+        sides = (Axis.LLM, Axis.ENCODER) if self.text else (Axis.VISION,)
         return [site for site, _ in self._attentions() if site.axis in sides]
 
     def _attention(self, batch: Batch, site: Site) -> list[torch.Tensor]:

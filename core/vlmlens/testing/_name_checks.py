@@ -30,6 +30,7 @@ class NameChecks(PromptChecks):
     def check_question_rows(self, folder: Path) -> None:
         """`question` and `word(...)` are the rows that spell them, with images anywhere."""
         del folder
+        self._needs_text()
         samples = [replace(s, prompt=p) for s, p in zip(self.samples, _PROMPTS, strict=True)]
         for place, text in enumerate(self.own_placeholders()):
             sample = Sample(f"between{place}", f"What red {text} is red?", self.samples[0].images)

@@ -24,6 +24,7 @@ class PromptChecks(AdapterSuite):
     def check_placeholders_are_seen(self, folder: Path) -> None:
         """A placeholder of an image in a prompt is taken for the image, or refused; never text."""
         del folder
+        self._needs_text()
         image = self.samples[0].images
         plain = self._sequence(Sample("plain", "What is this?", image))
         own = self.own_placeholders()
@@ -51,6 +52,7 @@ class PromptChecks(AdapterSuite):
     def check_image_tokens_in_a_prompt(self, folder: Path) -> None:
         """The token at image positions, written in a prompt, is refused or makes no image token."""
         del folder
+        self._needs_text()
         image = self.samples[0].images
         plain = self._sequence(Sample("plain", "What is this?", image))
         assert plain.token_ids is not None
@@ -70,6 +72,7 @@ class PromptChecks(AdapterSuite):
     def check_too_long_is_refused(self, folder: Path) -> None:
         """A sample with more tokens than the model reads is refused, not cut."""
         del folder
+        self._needs_text()
         longest = self.vlm.context
         if longest is None:
             longest = 10_000

@@ -20,15 +20,16 @@ from vlmlens.testing._adapter_suite import (
     replaced,
 )
 from vlmlens.testing._checks import expect, expect_error, skip
-from vlmlens.testing._limit_checks import LimitChecks
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
+from vlmlens.testing._tuning_checks import TuningChecks
+from vlmlens.testing._virtual_checks import VirtualChecks
 from vlmlens.testing.tiny import picture
 from vlmlens.tokens import TokenKind
 
 __all__ = ["AdapterTests", "distance", "replaced"]
 
 
-class AdapterTests(LimitChecks):
+class AdapterTests(TuningChecks, VirtualChecks):
     """The conformance kit of adapters.
 
     Subclass it as `Test...`, set `manifest`, and implement `build`, which makes a tiny checkpoint
@@ -44,6 +45,7 @@ class AdapterTests(LimitChecks):
         device: The device to compute on.
         attention: transformers' attention implementation; None: the default one.
         images: Whether the family reads images; False for text-only models.
+        text: Whether the family reads prompts; False for vision backbones alone.
     """
 
     # ------------------------------------------------------------------ loading and sites
@@ -247,7 +249,8 @@ class AdapterTests(LimitChecks):
         if not self.offers("several-images"):
             expect_error(Exception, lambda: self.vlm.encode([two]), "two images in a sample")
             return
-        layout = self.vlm.encode([two]).layout(0)
+        layouts = self.vlm.encode([two]).layouts
+        layout = layouts[Axis.LLM if self.text else Axis.VISION].samples[0]
         if layout.patches is not None:
             expect(
                 set(layout.patches.image.tolist()) == {0, 1},
@@ -313,6 +316,7 @@ class AdapterTests(LimitChecks):
     def check_layout_names_the_tokens(self, folder: Path) -> None:
         """Each sample has its own rows in order; its text has the prompt; padding is in none."""
         del folder
+        self._needs_text()
         batch = self.vlm.encode(self.samples)
         axis = Axis.ENCODER if Axis.ENCODER in batch.layouts else Axis.LLM
         ids = batch.inputs["input_ids"]
@@ -333,6 +337,7 @@ class AdapterTests(LimitChecks):
     def check_no_doubled_specials(self, folder: Path) -> None:
         """The beginning-of-text token occurs at most once."""
         del folder
+        self._needs_text()
         tokenizer: Any = getattr(self.vlm, "tokenizer", None)
         bos = getattr(tokenizer, "bos_token_id", None)
         if bos is None:

@@ -40,7 +40,7 @@ ATTENTION = Manifest(
     name="attention",
     target="vlmlens_plugins.analysis.attention:AttentionAnalysis",
     help="Where attention goes: image, key region, sinks; and maps: rollout, relevance, values.",
-    needs=frozenset({"images", "model"}),
+    needs=frozenset({"images", "model", "text"}),
     requires=("torch",),
     aliases=("attention-map",),
     checks="vlmlens_plugins.analysis.attention.checks:ATTENTION_CHECKS",
@@ -51,7 +51,7 @@ KNOCKOUT = Manifest(
     name="knockout",
     target="vlmlens_plugins.analysis.knockout:Knockout",
     help="Which rows must read which for the answer: attention is cut, layer by layer.",
-    needs=frozenset({"labels", "model"}),
+    needs=frozenset({"labels", "model", "text"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.checks:KNOCKOUT_CHECKS",
 )
@@ -61,7 +61,7 @@ ABLATION = Manifest(
     name="ablation",
     target="vlmlens_plugins.analysis.ablation:Ablation",
     help="Which heads, MLPs and blocks the answer needs: they are replaced one by one.",
-    needs=frozenset({"labels", "model"}),
+    needs=frozenset({"labels", "model", "text"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.checks:ABLATION_CHECKS",
 )
@@ -141,7 +141,7 @@ LOOK = Manifest(
     name="look",
     target="vlmlens_plugins.analysis.look:Look",
     help="One look at a few questions: the answer, where it forms, and what it rests on.",
-    needs=frozenset({"model", "images"}),
+    needs=frozenset({"model", "images", "text"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.look.checks:LOOK_CHECKS",
 )
@@ -171,7 +171,7 @@ CAPTIONS = Manifest(
     name="captions",
     target="vlmlens_plugins.analysis.captions:Captions",
     help="Which objects generated texts name, and which of these are not there (CHAIR).",
-    needs=frozenset({"model"}),
+    needs=frozenset({"model", "text"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.captions.checks:CAPTIONS_CHECKS",
 )
@@ -210,7 +210,7 @@ BENCHMARK = Manifest(
     name="benchmark",
     target="vlmlens_plugins.analysis.benchmark:BenchmarkScores",
     help="The benchmark's own score, read as its toolkits read it, beside what guessing gains.",
-    needs=frozenset({"model"}),
+    needs=frozenset({"model", "text"}),
     checks="vlmlens_plugins.analysis.benchmark.checks:BENCHMARK_CHECKS",
 )
 
@@ -229,7 +229,7 @@ TUNE = Manifest(
     name="tune",
     target="vlmlens_plugins.analysis.tune:Tune",
     help="Train one component (tower, projector, language model, prompt), and measure again.",
-    needs=frozenset({"labels", "model"}),
+    needs=frozenset({"labels", "model", "text"}),
     requires=("torch",),
     checks="vlmlens_plugins.analysis.tune.checks:CHECKS",
 )
@@ -239,7 +239,7 @@ CONCEPTS = Manifest(
     name="concepts",
     target="vlmlens_plugins.analysis.concepts:Concepts",
     help="What is near what: directions of concepts, their separation, neighbours, pictures.",
-    requires=("torch",),
+    requires=("torch", "sklearn"),
     aliases=("concept-similarity",),
     checks="vlmlens_plugins.analysis.concepts.checks:CHECKS",
 )

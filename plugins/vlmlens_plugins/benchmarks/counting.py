@@ -22,6 +22,13 @@ def ratio(part: Floats, whole: Floats, scale: float = 100.0) -> Floats:
     return np.where(whole != 0, scale * part / safe, np.nan)
 
 
+def mean_known(scores: Sequence[Floats]) -> Floats:
+    """The mean of several scores, elementwise, without those that are NaN; NaN of none."""
+    each = np.stack(list(scores))
+    known = np.isfinite(each)
+    return ratio(np.where(known, each, 0.0).sum(0), known.sum(0), 1.0)
+
+
 def whole_groups(
     keys: Sequence[Hashable | None], right: npt.NDArray[np.bool_]
 ) -> tuple[Floats, Floats]:

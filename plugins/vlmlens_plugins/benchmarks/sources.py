@@ -89,6 +89,12 @@ def source_of(source: str, subset: str | None = None, revision: str | None = Non
     return Source(source, tuple(table.column_names), rows)
 
 
+def default_root(source: str) -> Path:
+    """The folder that names of images start from."""
+    path = expanded(split_source(source)[0])
+    return path if path.is_dir() else path.parent if path.is_file() else Path()
+
+
 def is_hub_name(source: str) -> bool:
     """Whether a text has the form `ORG/NAME` or `ORG/NAME:SPLIT`."""
     return bool(_HUB.fullmatch(source)) and not source.startswith((".", "/", "~"))

@@ -63,5 +63,25 @@ class ChartsChecks(ScenesChecks):
         return "charts"
 
 
+class DepthChecks(ScenesChecks):
+    """A few drawn tasks of one picture each."""
+
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"number": 3})
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "depth"
+
+
+class TextureChecks(DepthChecks):
+    """A few drawn tasks of three pictures each."""
+
+    def source(self, folder: Path) -> str:
+        """See `DatasetTests.source`."""
+        del folder
+        return "texture"
+
+
 CHECKS = (DemoChecks,)
-DATASET_CHECKS = (ScenesChecks, PolledChecks, ChartsChecks)
+DATASET_CHECKS = (ScenesChecks, PolledChecks, ChartsChecks, DepthChecks, TextureChecks)

@@ -31,6 +31,8 @@ from vlmlens_plugins.demo.pairs import PAIRS_VERSION, Swap, regions, scene_pairs
 from vlmlens_plugins.demo.polling import EACH, SPLITS, pictured, polls
 from vlmlens_plugins.demo.questions import Question, questions
 from vlmlens_plugins.demo.scenes import SCENES_VERSION, Scene, draw, make_scene
+from vlmlens_plugins.demo.tasks import KINDS, TASKS_VERSION
+from vlmlens_plugins.demo.tasks.samples import task_samples
 from vlmlens_plugins.demo.tints import TINTS_VERSION, Tint, tinted
 
 
@@ -62,7 +64,15 @@ class DemoOptions(Options):
         40, ge=1, description="How many scenes, with 18 questions each (demo:pope)."
     )
     charts: int = Field(120, ge=1, description="How many bar charts (demo:charts).")
-    seed: int = Field(0, ge=0, description="Seed of the scenes or charts.")
+    number: int = Field(
+        200, ge=1, description="How many tasks (depth, correspondence, odd-one-out, texture)."
+    )
+    canvas: bool = Field(
+        False,
+        description="All pictures of a task in one, for families that take one image "
+        "(correspondence, texture).",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the scenes, charts or tasks.")
 
 
 _OPTIONS_OF = {
@@ -72,6 +82,10 @@ _OPTIONS_OF = {
     "captions": ("scenes", "hallucinated"),
     "pope": ("pictures",),
     "charts": ("charts",),
+    "depth": ("number",),
+    "correspondence": ("number", "canvas"),
+    "odd-one-out": ("number",),
+    "texture": ("number", "canvas"),
 }
 """By source, its options; all of them have a seed."""
 
@@ -84,7 +98,9 @@ class DemoDataset(Dataset):
     with another main object. `demo:captions` has a given caption of each scene, in which some
     objects are not there: a benchmark like CHAIR whose truth is known. `demo:pope` asks for
     objects as the benchmark POPE does. `demo:charts` asks three questions about each bar chart,
-    which the demo model was not taught to read.
+    which the demo model was not taught to read. `demo:depth`, `demo:correspondence`,
+    `demo:odd-one-out` and `demo:texture` ask which mark is at the right place; nor was it taught
+    these.
     """
 
     Options: ClassVar[type[Options]] = DemoOptions
@@ -106,6 +122,7 @@ class DemoDataset(Dataset):
             "captions": self._captions,
             "pope": self._polled,
             "charts": self._charts,
+            **dict.fromkeys(KINDS, self._tasks),
         }
         return read.get(self.source, self._scenes)(prompts)
 
@@ -159,6 +176,19 @@ class DemoDataset(Dataset):
     def _charts(self, prompts: Sequence[str]) -> list[Sample]:
         self.suggests = {"probe": {"targets": ["label"]}, "bottleneck": {"charts": True}}
         return _charts(self.options.charts, self.options.seed, prompts)
+
+    def _tasks(self, prompts: Sequence[str]) -> list[Sample]:
+        """The answer stays known: a prompt of the user's is another wording."""
+        seed, canvas = self.options.seed, self.options.canvas
+        self.suggests = {"probe": {"targets": ["label"]}}
+        folder = made_cache(f"demo-tasks-v{TASKS_VERSION}-seed{seed}")
+        made = task_samples(self.source, self.options.number, seed, canvas=canvas, folder=folder)
+        if len(made[0].images) > 1:
+            self.notes = [
+                f"demo:{self.source}: {len(made[0].images)} pictures a question; for a family that "
+                "takes one image: --set options.dataset.canvas=true"
+            ]
+        return with_prompts(made, prompts)
 
     def _captions(self, prompts: Sequence[str]) -> list[Sample]:
         folder = self._folder()

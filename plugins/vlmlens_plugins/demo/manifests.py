@@ -18,7 +18,7 @@ DATASET = Manifest(
     kind=PluginKind.DATASET,
     name="demo",
     target="vlmlens_plugins.demo.dataset:DemoDataset",
-    help="Drawn, known pictures: demo:scenes, :shortcut, :pairs, :pope, :captions, :charts.",
+    help="Drawn, known pictures: demo:scenes, :pairs, :pope, :captions, :charts, :depth, ...",
     checks="vlmlens_plugins.demo.checks:DATASET_CHECKS",
     suggests={
         "analysis": {

@@ -32,7 +32,7 @@ _TENSOR_ALONE = (torch.Tensor, "torch.Tensor", "Tensor")
 _IMAGE_AXES = (Axis.VISION, Axis.PROJECTOR)
 _ORIENTATION = 0x0112
 
-Region = Literal["image", "text", "special", "answer", "patches"]
+Region = Literal["image", "text", "special", "answer", "virtual", "patches"]
 
 
 class AttentionOptions(Options):

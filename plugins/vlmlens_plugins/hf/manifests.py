@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlmlens.manifest import Manifest, PluginKind
+from vlmlens.manifest import IMAGES_ONLY, Checkpoint, Manifest, PluginKind
 
 HF = Manifest(
     kind=PluginKind.ADAPTER,
@@ -62,7 +62,49 @@ VIT = Manifest(
     target="vlmlens_plugins.hf.vit:VisionAdapter",
     help="Generic, images only: vision backbones (DINOv2, DINOv3, ViT, MAE, towers of CLIP).",
     aliases=("vision", "dinov2", "dinov3", "mae"),
+    offers=frozenset({IMAGES_ONLY, "several-images"}),
     requires=("torch", "transformers"),
-    limits=("It reads no text: prompts are not used, and nothing is answered.",),
+    model_types=(
+        "dinov2",
+        "dinov2_with_registers",
+        "dinov3_vit",
+        "vit",
+        "vit_mae",
+        "vit_msn",
+        "beit",
+        "deit",
+        "data2vec-vision",
+        "ijepa",
+        "aimv2_vision_model",
+        "clip_vision_model",
+        "siglip_vision_model",
+        "siglip2_vision_model",
+        "*VisionModel",
+        "*ViTModel",
+    ),
+    checkpoints=(
+        Checkpoint("facebook/dinov2-base", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint("facebook/dinov2-large", parameters=0.3, licence="Apache-2.0"),
+        Checkpoint("facebook/dinov2-with-registers-base", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint(
+            "facebook/dinov3-vitb16-pretrain-lvd1689m",
+            parameters=0.09,
+            gated=True,
+            licence="DINOv3 License",
+        ),
+        Checkpoint("google/vit-base-patch16-224", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint("facebook/vit-mae-base", parameters=0.09, licence="Apache-2.0"),
+        Checkpoint("microsoft/beit-base-patch16-224", parameters=0.09, licence="Apache-2.0"),
+    ),
+    also_reads=("clip", "siglip", "siglip2"),
+    limits=(
+        "It reads no text: prompts are not used, and nothing is answered: generate is refused, and "
+        "analyses that need logits or answers are left out.",
+        "It has no logits: gradients are taken of activations only (at=), and contributions to "
+        "logits are refused.",
+        "Backbones with stages of several resolutions (ConvNeXt, Swin) are refused: their rows are "
+        "not those of one grid.",
+        "Blocks whose form is not known (Data2Vec) have no attn_out and no mlp_out.",
+    ),
     checks="vlmlens_plugins.hf.vit_checks:CHECKS",
 )

@@ -4,7 +4,6 @@ The analysis `sae` and the interventions `sae.*` use this package; it uses neith
 SAE and rows of numbers; what a model does with it is theirs.
 
 - `sae.py`, `activations.py`, `about.py`: the SAE as it is used;
-- `saving.py`: tensors written to a file;
 - `baselines.py`: dictionaries that nobody trained, to hold it against;
 - `rows.py`: rows by sample; a new source of rows is a class with the same three methods;
 - `batches.py`: what training reads; a new feed is a class with these methods;

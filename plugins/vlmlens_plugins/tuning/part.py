@@ -38,6 +38,12 @@ class Part(ABC):
     def parameters(self) -> Sequence[torch.nn.Parameter]:
         """What an optimizer changes, in a fixed order. Valid while the part is attached."""
 
+    def stepped(self) -> None:  # noqa: B027 - most parts have nothing to do
+        """Called while attached, after an optimizer changed `parameters`.
+
+        A part whose values the model has copies of renews them here.
+        """
+
     @abstractmethod
     def places(self, vlm: ModelAdapter) -> Sequence[Site]:
         """The sites at or inside which the part changes something.

@@ -19,7 +19,7 @@ from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.activating.choosing import Shown, distinct
 from vlmlens_plugins.analysis.activating.driving import Drives
 from vlmlens_plugins.analysis.activating.work import sources
-from vlmlens_plugins.analysis.logit_lens.words import token_text
+from vlmlens_plugins.analysis.logit_lens.words import row_text
 
 Floats = npt.NDArray[np.float64]
 _IMAGE, _TEXT = Selector.parse("image"), Selector.parse("text")
@@ -163,7 +163,7 @@ def _words(
 ) -> list[tuple[str, float]]:
     ids = layout.token_ids
     names = [
-        f"row {i + 1}" if ids is None else token_text(vlm, int(ids[i]))
+        f"row {i + 1}" if ids is None else row_text(vlm, layout, int(i))
         for i in selector.positions(layout)
     ]
     return list(zip(names, values.tolist(), strict=True))

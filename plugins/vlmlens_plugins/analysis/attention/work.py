@@ -128,13 +128,14 @@ def shares(
         place: The key region, if there is one.
     """
     image = layout.kinds == TokenKind.IMAGE
+    text = (layout.kinds == TokenKind.TEXT) | (layout.kinds == TokenKind.ANSWER)
     to_image = weights[..., image]
     found = {
         name: weights[..., chosen].sum(-1)
         for name, chosen in {
             "image": image,
-            "text": (layout.kinds == TokenKind.TEXT) | (layout.kinds == TokenKind.ANSWER),
-            "special": layout.kinds == TokenKind.SPECIAL,
+            "text": text,
+            "special": ~image & ~text,
             "sinks": sinks,
             "rest": image & ~sinks,
         }.items()

@@ -19,6 +19,7 @@ from vlmlens_plugins.analysis.bottleneck.grading import rules_of
 from vlmlens_plugins.analysis.bottleneck.measured import Measured, measured
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.report import report
+from vlmlens_plugins.analysis.bottleneck.tuning.tuned import check_tunable, closed_gap
 from vlmlens_plugins.analysis.bottleneck.usable import usable
 from vlmlens_plugins.benchmarks.card import STRICT
 
@@ -44,6 +45,7 @@ class Bottleneck(Analysis):
         """See `Analysis.check`: there are labels, and what options name exists."""
         del columns
         known, _ = usable(samples, self.options)
+        self._check_task(samples, known)
         if not known:
             raise MissingAnnotation(
                 "bottleneck needs samples with an image and a label, one of the choices where "
@@ -68,14 +70,21 @@ class Bottleneck(Analysis):
         """See `Analysis.check_model`: a model that only compares choices is given some."""
         del columns
         closed = skeleton.choice_scores(()) is not None
-        _check_choices(usable(samples, self.options, closed=closed)[0])
+        known = usable(samples, self.options, closed=closed)[0]
+        _check_choices(known)
+        if self.options.tune:
+            check_tunable(skeleton, known, self.options)
 
     def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
         """See `Analysis.cost`."""
         reads = skeleton.choice_scores(()) is None
         known, _ = usable(samples, self.options, closed=not reads)
         passes = sum(1 + len(conditions(one, self.options, reads=reads)) for one in known)
-        return f"about {passes} passes of the model"
+        tuned = ""
+        if self.options.tune:
+            number = len(self.options.components) * self.options.seeds + 1
+            tuned = f", and {number} trainings"
+        return f"about {passes} passes of the model{tuned}"
 
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
@@ -98,7 +107,25 @@ class Bottleneck(Analysis):
                 for one in found
             }
             _warn_of_charts(found, context)
-        return report(found, charts, self.options, warnings)
+        closed = closed_gap(context, samples, self.options) if self.options.tune else None
+        return report(found, charts, closed, self.options, warnings)
+
+    def _check_task(self, samples: Sequence[Sample], known: Sequence[Sample]) -> None:
+        """The task that the user names exists; where one is tuned for, there is one."""
+        task, tasks = self.options.task, list(rows_by_task(samples))
+        if task is not None and task not in tasks:
+            raise SpecError(
+                f"analysis.bottleneck.task: there is no task {task!r}.",
+                subject=task,
+                hint=did_you_mean(task, tasks) or f"Its tasks: {', '.join(tasks)}.",
+            )
+        if self.options.tune and len(rows_by_task(known)) > 1:
+            raise SpecError(
+                f"Components are tuned for one task, and the data has {len(tasks)}: "
+                f"{', '.join(tasks)}.",
+                subject="task",
+                hint="Name one: --set analysis.bottleneck.task=NAME.",
+            )
 
     def _check_named(self, option: str, samples: Sequence[Sample]) -> None:
         """An attribute that the user names exists."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from vlmlens.abc import Options
+from vlmlens_plugins.analysis.bottleneck.tuning.options import TuningOptions
 from vlmlens_plugins.analysis.bottleneck.work import Share
 
 OCR, SCENE, TEXT = "image+ocr", "image+scene", "text"
@@ -26,7 +26,7 @@ def _template(value: str) -> str:
     return value
 
 
-class BottleneckOptions(Options):
+class BottleneckOptions(TuningOptions):
     """What is put in words, how it is put before the question, and what counts as readable."""
 
     ocr: tuple[str, ...] = Field(

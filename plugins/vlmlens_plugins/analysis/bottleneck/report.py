@@ -16,11 +16,15 @@ from vlmlens_plugins.analysis.bottleneck.charts import Bottlenecks
 from vlmlens_plugins.analysis.bottleneck.measured import Condition, Measured
 from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tables import figures, tables
+from vlmlens_plugins.analysis.bottleneck.tuning import report as tuned
+from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing
+from vlmlens_plugins.analysis.bottleneck.tuning.words import percent, with_ends
 
 
 def report(
     found: Sequence[Measured],
     charts: Mapping[str, Sequence[Bottlenecks]],
+    closed: Closing | None,
     options: BottleneckOptions,
     warnings: Sequence[str],
 ) -> Result:
@@ -29,22 +33,26 @@ def report(
     Args:
         found: By task.
         charts: By task, what the representation lacks; empty where it was not asked for.
+        closed: What tuning each component says; None where it was not asked for.
         options: The analysis's options.
         warnings: What was said on the way.
     """
-    findings = [_headline(one) for one in found]
+    of_tuning = [] if closed is None else [closed]
+    findings = [each for one in of_tuning for each in tuned.findings(one)]
+    findings += [_headline(one) for one in found]
     findings += [each for one in found for each in _beside(one)]
     findings += [_chart(task, each) for task, own in charts.items() for each in own]
     return Result(
         analysis="bottleneck",
         title="Where errors come from",
         findings=findings,
-        tables=tables(found, charts),
-        figures=figures(found),
+        tables=[each for one in of_tuning for each in tuned.tables(one)] + tables(found, charts),
+        figures=[each for one in of_tuning for each in tuned.figures(one)] + figures(found),
         options=options.model_dump(mode="json"),
-        notes=list(_notes(found, options)),
+        notes=[note for one in of_tuning for note in tuned.notes(one)]
+        + list(_notes(found, options)),
         warnings=warnings,
-        overview=[_glance(one) for one in found],
+        overview=[*map(tuned.glance, of_tuning), *map(_glance, found)],
     )
 
 
@@ -57,7 +65,7 @@ def _headline(one: Measured) -> Finding:
         ((cause, share) for cause, share in one.shares.items() if share.value > 0),
         key=lambda each: -each[1].value,
     )
-    listed = "; ".join(f"{cause.value} {_interval(share)}" for cause, share in shares)
+    listed = "; ".join(f"{cause.value} {with_ends(share)}" for cause, share in shares)
     text = (
         f"{one.task}: {one.errors} of {total} answers {'is' if one.errors == 1 else 'are'} wrong. "
         f"{'It is' if one.errors == 1 else 'These errors are'} put down to: {listed}. "
@@ -101,11 +109,11 @@ def _beside(one: Measured) -> Iterator[Finding]:
     if one.main is None:
         return
     yield Finding(f"{one.task}: {_text(one.understood, one.shares)}", Verdict.INFO, one.task)
-    same = _interval(one.repeats_blind)
+    same = with_ends(one.repeats_blind)
     sight = ""
     if np.isfinite(one.right_blind.value):
         sight = (
-            f"; {_interval(one.right_blind)} of the right answers are right blind, too, and are no "
+            f"; {with_ends(one.right_blind)} of the right answers are right blind, too, and are no "
             "evidence of sight"
         )
     text = f"{one.task}: {same} of the errors repeat the blind answer{sight}."
@@ -130,7 +138,7 @@ def _text(text: Understood, shares: Mapping[Cause, Estimate]) -> str:
     if text.understood is None:
         return f"{text.why_not}, {unsure}."
     numbers = (
-        f"{_percent(text.text)} right with the description alone, {_percent(text.blind)} blind "
+        f"{percent(text.text)} right with the description alone, {percent(text.blind)} blind "
         f"({text.samples} samples: {text.source.value})"
     )
     if text.understood:
@@ -140,9 +148,9 @@ def _text(text: Understood, shares: Mapping[Cause, Estimate]) -> str:
 
 def _mends(one: Condition) -> str:
     """What a text changes."""
-    told = f"{one.name} mends {_interval(one.mends)} of the errors"
+    told = f"{one.name} mends {with_ends(one.mends)} of the errors"
     if np.isfinite(one.breaks.value):
-        told += f" and breaks {_interval(one.breaks)} of the right answers"
+        told += f" and breaks {with_ends(one.breaks)} of the right answers"
     return told
 
 
@@ -153,23 +161,23 @@ def _control(one: Measured) -> str:
     if not values or not any(each.stages for each in one.questions):
         return ""
     return (
-        f"{one.task}: of the right answers, probes call {_percent(values[0])} lost in the eye and "
-        f"{_percent(values[1])} in alignment; errors are to be held against that."
+        f"{one.task}: of the right answers, probes call {percent(values[0])} lost in the eye and "
+        f"{percent(values[1])} in alignment; errors are to be held against that."
     )
 
 
 def _chart(task: str, one: Bottlenecks) -> Finding:
     text = (
-        f"{task}: {one.measure} finds {_interval(one.held)} of the answers to {one.question!r} in "
-        f"the representation (vision-encoder bottleneck {_interval(one.encoder)})"
+        f"{task}: {one.measure} finds {with_ends(one.held)} of the answers to {one.question!r} in "
+        f"the representation (vision-encoder bottleneck {with_ends(one.encoder)})"
     )
     if np.isfinite(one.answered.value):
         text += (
-            f", the model says {_interval(one.answered)} (extraction bottleneck "
-            f"{_interval(one.extraction)})"
+            f", the model says {with_ends(one.answered)} (extraction bottleneck "
+            f"{with_ends(one.extraction)})"
         )
     elif np.isfinite(one.probe.value):
-        text += f"; a linear probe of the vision tower reads {_interval(one.probe)}"
+        text += f"; a linear probe of the vision tower reads {with_ends(one.probe)}"
     values: dict[str, Cell] = {
         "encoder_bottleneck": number(one.encoder.value),
         "extraction_bottleneck": number(one.extraction.value),
@@ -223,14 +231,3 @@ def _notes(found: Sequence[Measured], options: BottleneckOptions) -> Iterator[st
         "Intervals are from resampled groups of samples. They hold for shares of the errors, "
         "taking the cause of each error as it is."
     )
-
-
-def _percent(value: float) -> str:
-    return f"{round(100 * value)} %" if np.isfinite(value) else "an unknown share"
-
-
-def _interval(found: Estimate) -> str:
-    if not np.isfinite(found.value) or not np.isfinite(found.low):
-        return _percent(found.value)
-    low, high = round(100 * found.low), round(100 * found.high)
-    return f"{_percent(found.value)} [{low}, {high}]"

@@ -16,7 +16,7 @@ from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis.logit_lens.readings import Readings
 from vlmlens_plugins.analysis.logit_lens.several_positions import SeveralPositions
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Floats
-from vlmlens_plugins.analysis.logit_lens.words import token_text
+from vlmlens_plugins.analysis.logit_lens.words import row_text, token_text
 
 
 class Texts:
@@ -34,6 +34,10 @@ class Texts:
         if token not in self._known:
             self._known[token] = token_text(self._vlm, token)
         return self._known[token]
+
+    def row(self, layout: TokenLayout, row: int) -> str:
+        """See `row_text`."""
+        return row_text(self._vlm, layout, row)
 
 
 def figures(many: SeveralPositions, vlm: ModelAdapter) -> list[Figure]:
@@ -99,7 +103,7 @@ def _names(selector: Selector, readings: Readings, layout: TokenLayout, texts: T
     if selector.steps or layout.token_ids is None:
         return [f"{i + 1} {texts[int(t)]}" for i, t in enumerate(readings.answers)]
     where = _places(selector, layout)
-    return [f"{i} {texts[int(layout.token_ids[i])]}" for i in where]
+    return [f"{i} {texts.row(layout, i)}" for i in where]
 
 
 def _places(selector: Selector, layout: TokenLayout) -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import SpecError
+from vlmlens.tokens import TokenKind, TokenLayout
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
 
 _MARKS = "\u2581\u0120"
@@ -47,6 +48,20 @@ def token_text(vlm: ModelAdapter, token: int) -> str:
     """A token's text with its white space made visible."""
     text = _text(vlm, token)
     return text.replace(" ", "\u2423").replace("\n", "\\n").replace("\t", "\\t") or f"<{token}>"
+
+
+def row_text(vlm: ModelAdapter, layout: TokenLayout, row: int) -> str:
+    """What stands in a row of the language model: its token's text, or that it is virtual.
+
+    Args:
+        vlm: Decodes tokens.
+        layout: Of a sample, with token ids.
+        row: The place among the sample's rows.
+    """
+    assert layout.token_ids is not None  # noqa: S101
+    if layout.kinds[row] == TokenKind.VIRTUAL:
+        return f"<virtual {int((layout.kinds[:row] == TokenKind.VIRTUAL).sum()) + 1}>"
+    return token_text(vlm, int(layout.token_ids[row]))
 
 
 def _text(vlm: ModelAdapter, token: int) -> str:

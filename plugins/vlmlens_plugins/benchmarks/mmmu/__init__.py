@@ -19,13 +19,12 @@ from vlmlens_plugins.benchmarks.card import Card
 from vlmlens_plugins.benchmarks.mmmu.card import CARD
 from vlmlens_plugins.benchmarks.mmmu.forms import (
     Official,
-    default_root,
     form_of,
     samples_of,
 )
 from vlmlens_plugins.benchmarks.mmmu.hub import subjects_in
 from vlmlens_plugins.benchmarks.mmmu.placing import Placing
-from vlmlens_plugins.benchmarks.sources import ImageRoot
+from vlmlens_plugins.benchmarks.sources import ImageRoot, default_root
 from vlmlens_plugins.data._paths import existing
 
 __all__ = ["Mmmu", "MmmuOptions"]

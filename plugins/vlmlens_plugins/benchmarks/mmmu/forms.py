@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vlmlens._files import expanded
 from vlmlens.errors import DataError
 from vlmlens.samples import Attribute, Sample
+from vlmlens_plugins.benchmarks.configurations import Part
 from vlmlens_plugins.benchmarks.forms import missing, text_in, wrong_form
-from vlmlens_plugins.benchmarks.mmmu.asked import ANSWERS, DISCIPLINE, NUMBERS, OPTIONS, listed
-from vlmlens_plugins.benchmarks.mmmu.hub import FORMS, TITLE, Subject
+from vlmlens_plugins.benchmarks.lettered import (
+    OPTIONS,
+    hub_pictures,
+    kit_pictures,
+    letters_for,
+    listed,
+    options_in,
+    options_in_columns,
+)
+from vlmlens_plugins.benchmarks.mmmu.asked import ANSWERS, DISCIPLINE, NUMBERS
+from vlmlens_plugins.benchmarks.mmmu.hub import FORMS, TITLE
 from vlmlens_plugins.benchmarks.mmmu.metrics import SUBJECT
 from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINE_OF, subject_named, subject_of_id
 from vlmlens_plugins.benchmarks.sources import ImageRoot, Source
 from vlmlens_plugins.data import _cells
-from vlmlens_plugins.data._embedded import Stored
-from vlmlens_plugins.data._hf_loading import split_source
 from vlmlens_plugins.data._table_files import Row
 
 HUB, VLMEVALKIT = FORMS
@@ -28,9 +33,6 @@ _KIT_COLUMNS = ("index", "question", "answer", "image")
 _MOST_IMAGES = 7
 _UNKNOWN = ("", "?")
 _KINDS = ("multiple-choice", "open", "short-answer")
-
-Pictures = Callable[[Row], Mapping[int, str]]
-"""The paths of a row's images by their number, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def form_of(source: Source) -> str:
 
 
 def samples_of(
-    subjects: Sequence[Subject], root: ImageRoot, official: Official | None
+    subjects: Sequence[Part], root: ImageRoot, official: Official | None
 ) -> Iterator[Sample]:
     """The questions of all subjects.
 
@@ -88,7 +90,7 @@ def samples_of(
     for subject in subjects:
         source = subject.rows
         kit = form_of(source) == VLMEVALKIT
-        pictures = _kit_pictures(source, root) if kit else _hub_pictures(root)
+        pictures = kit_pictures(source, root) if kit else hub_pictures(root, _MOST_IMAGES)
         for row in source.rows:
             asked = _kit(row, source) if kit else _hub(row, source, subject.name)
             yield _sample(asked, pictures(row), row, source, official)
@@ -109,12 +111,10 @@ class _Asked:
 def _sample(
     asked: _Asked, images: Mapping[int, str], row: Row, source: Source, official: Official | None
 ) -> Sample:
-    letters = tuple(string.ascii_uppercase[: len(asked.options)])
+    letters = letters_for(asked.options, row, source)
     answers = asked.answers
     if official is not None:
         answers = official.of(asked.id, f"{source.name}, {row.place}")
-    if len(letters) < len(asked.options):
-        raise missing(row, "options", "at most 26 options", source)
     if letters and answers and answers[0] not in letters:
         raise missing(row, "answer", f"one of the letters {', '.join(letters)}", source)
     return Sample(
@@ -153,7 +153,7 @@ def _hub(row: Row, source: Source, subject: str) -> _Asked:
     kind = cells.get("question_type")
     if kind not in _KINDS:
         raise missing(row, "question_type", f"one of {', '.join(_KINDS)}", source)
-    options = _options(row, source) if kind == "multiple-choice" else ()
+    options = options_in(row, source) if kind == "multiple-choice" else ()
     if kind == "multiple-choice" and not options:
         raise missing(row, "options", "a list of options", source)
     return _Asked(
@@ -173,33 +173,18 @@ def _hub(row: Row, source: Source, subject: str) -> _Asked:
 
 def _kit(row: Row, source: Source) -> _Asked:
     cells = row.cells
-    texts = [cells.get(letter) for letter in string.ascii_uppercase if letter in source.columns]
-    while texts and texts[-1] in (None, ""):
-        texts.pop()
-    if any(text in (None, "") for text in texts):
-        raise missing(row, "A", "options without a gap", source)
+    texts = options_in_columns(row, source)
     split = str(cells.get("split") or "")
     own = cells.get("id") or "/".join(filter(None, (split, text_in(row, "index", source))))
     given = str(cells.get("category") or "")
     return _Asked(
         str(own),
         text_in(row, "question", source),
-        tuple(str(text) for text in texts),
+        texts,
         _answers(cells.get("answer"), closed=bool(texts)),
         subject_named(given) or given,
         {"split": split, "hint": _told(cells.get("hint"))},
     )
-
-
-def _options(row: Row, source: Source) -> tuple[str, ...]:
-    """Options as a list, or as the text of one in Python."""
-    given: Any = row.cells.get("options")
-    try:
-        if isinstance(given, str):
-            given = _cells.items_of(given)
-        return tuple("" if item is None else str(item) for item in given or ())
-    except (_cells.CellError, TypeError) as error:
-        raise missing(row, "options", "a list of options", source) from error
 
 
 def _answers(given: Any, *, closed: bool) -> tuple[str, ...]:
@@ -227,44 +212,3 @@ def _one_of(given: Any) -> str | None:
     except _cells.CellError:
         return str(given)
     return ", ".join(map(str, items)) if isinstance(items, list) else None
-
-
-def _hub_pictures(root: ImageRoot) -> Pictures:
-    def pictures(row: Row) -> dict[int, str]:
-        cells = {n: row.cells.get(f"image_{n}") for n in range(1, _MOST_IMAGES + 1)}
-        return {n: root.path(cell, row.place) for n, cell in cells.items() if cell}
-
-    return pictures
-
-
-def _kit_pictures(source: Source, root: ImageRoot) -> Pictures:
-    """Images in base64, a list of it, or the index of the row that has them."""
-    own = {row.number: _own_images(row, source) for row in source.rows}
-    held = {
-        str(row.cells.get("index")): own[row.number]
-        for row in source.rows
-        if any(isinstance(image, Stored) for image in own[row.number])
-    }
-
-    def pictures(row: Row) -> dict[int, str]:
-        images = own[row.number]
-        named = held.get(str(images[0]), images) if len(images) == 1 else images
-        return {n: root.path(image, row.place) for n, image in enumerate(named, start=1)}
-
-    return pictures
-
-
-def _own_images(row: Row, source: Source) -> Sequence[Any]:
-    cell = row.cells.get("image")
-    if not isinstance(cell, str) or isinstance(cell, Stored) or not cell.strip().startswith("["):
-        return [] if cell in (None, "") else [cell]
-    try:
-        return _cells.images(cell, several=True)
-    except _cells.CellError as error:
-        raise missing(row, "image", "an image, or a list of images", source) from error
-
-
-def default_root(source: str) -> Path:
-    """The folder that names of images start from."""
-    path = expanded(split_source(source)[0])
-    return path if path.is_dir() else path.parent if path.is_file() else Path()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Answer, Floats
-from vlmlens_plugins.benchmarks.counting import MeanCredit, ratio
+from vlmlens_plugins.benchmarks.counting import MeanCredit, mean_known
 from vlmlens_plugins.benchmarks.mmmu.asked import DISCIPLINE
 from vlmlens_plugins.benchmarks.mmmu.subjects import DISCIPLINES, SUBJECTS
 
@@ -31,9 +29,7 @@ class MmmuMetrics:
         """See `Metrics.scores`; subjects without questions do not count in `macro`."""
         subjects = _SUBJECTS.scores(sums)
         micro = subjects.pop("micro")
-        each = np.stack(list(subjects.values()))
-        known = np.isfinite(each)
-        macro = ratio(np.where(known, each, 0.0).sum(0), known.sum(0), 1.0)
+        macro = mean_known(list(subjects.values()))
         return {"micro": micro, "macro": macro, **_without_all(_DISCIPLINES.scores(sums))}
 
 

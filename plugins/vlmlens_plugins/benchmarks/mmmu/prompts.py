@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Prompt
-from vlmlens_plugins.benchmarks.mmmu.asked import options_of
+from vlmlens_plugins.benchmarks.lettered import options_of
 
 LETTER = "Answer with the option's letter from the given choices directly."
 SHORT = "Answer the question using a single word or phrase."

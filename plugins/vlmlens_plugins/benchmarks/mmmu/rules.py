@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.benchmarks.card import Read, Rule, exact
-from vlmlens_plugins.benchmarks.mmmu.asked import answers_of, options_of
-from vlmlens_plugins.benchmarks.mmmu.kit_options import kit_option
+from vlmlens_plugins.benchmarks.kit_options import kit_option
+from vlmlens_plugins.benchmarks.lettered import options_of
+from vlmlens_plugins.benchmarks.mmmu.asked import answers_of
 from vlmlens_plugins.benchmarks.mmmu.letters import AUTHORS, LMMS_EVAL, LetterRule
 from vlmlens_plugins.benchmarks.mmmu.open_answers import open_credit
 from vlmlens_plugins.benchmarks.reading import first_letter

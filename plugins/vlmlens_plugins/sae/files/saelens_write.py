@@ -12,10 +12,10 @@ import torch
 from vlmlens._disk import disk_errors
 from vlmlens._files import expanded, replacing, write_bytes
 from vlmlens.errors import DataError
+from vlmlens_plugins._tensor_files import save_tensors
 from vlmlens_plugins.sae.activations import Gated, JumpRelu, Relu, TopK
 from vlmlens_plugins.sae.files.record import as_record
 from vlmlens_plugins.sae.sae import Sae
-from vlmlens_plugins.sae.saving import save_tensors
 
 WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
 OURS = "vlmlens"

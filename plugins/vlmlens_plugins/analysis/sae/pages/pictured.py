@@ -13,7 +13,7 @@ from vlmlens.abc import ModelAdapter
 from vlmlens.results import FeatureMap, FeaturePlaces
 from vlmlens.tokens import TokenKind, TokenLayout
 from vlmlens_plugins.analysis._patches import Box
-from vlmlens_plugins.analysis.logit_lens.words import token_text
+from vlmlens_plugins.analysis.logit_lens.words import row_text
 
 _AT_PATCH = 6
 _MOST_TOKENS = 240
@@ -124,7 +124,7 @@ def _listed(
     row, ids = 0, layout.token_ids
     while row < len(layout):
         if layout.kinds[row] != TokenKind.IMAGE:
-            text = f"[row {row + 1}, no patch]" if ids is None else token_text(vlm, int(ids[row]))
+            text = f"[row {row + 1}, no patch]" if ids is None else row_text(vlm, layout, row)
             yield text, short(codes[row])
             row += 1
             continue

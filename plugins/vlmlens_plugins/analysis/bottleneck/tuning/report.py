@@ -1,0 +1,172 @@
+"""What tuning says: sentences, notes, a cell of the overview."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vlmlens._display import count
+from vlmlens.results import Cell, Finding, Glance, Verdict
+from vlmlens_plugins.analysis._sweeps.scores import number
+from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, State
+from vlmlens_plugins.analysis.bottleneck.tuning.tables import figures, tables
+from vlmlens_plugins.analysis.bottleneck.tuning.words import KINDS, named, percent, with_ends
+
+__all__ = ["figures", "findings", "glance", "notes", "tables"]
+
+
+def findings(one: Closing) -> Iterator[Finding]:
+    """The verdict, then what it rests on."""
+    yield _verdict(one)
+    others = "; ".join(_after(state) for state in one.states.values())
+    yield Finding(
+        f"{one.task}: accuracy after tuning: {others}; as it is, {with_ends(one.before.right)}.",
+        Verdict.INFO,
+        one.task,
+    )
+    if one.control is not None:
+        yield Finding(
+            f"{one.task}: trained on shuffled labels, the same training of the "
+            f"{named(one.control.name)} gives {with_ends(one.control.right)}.",
+            Verdict.INFO,
+            one.task,
+        )
+    yield _blind(one)
+    yield from _read(one)
+    yield from _looked(one)
+
+
+def _verdict(one: Closing) -> Finding:
+    best, values = one.best, _values(one)
+    upper = (
+        f"what can be read off directly ({one.measure}: {with_ends(one.direct)})"
+        if np.isfinite(one.direct.value)
+        else "100 %"
+    )
+    if not _open(one):
+        text = (
+            f"{one.task}: there is no gap to close: the model answers "
+            f"{with_ends(one.before.right)}, and {upper} is not surely more."
+        )
+        return Finding(text, Verdict.INCONCLUSIVE, one.task, values)
+    raised = (
+        f"raises accuracy from {percent(one.before.right.value)} to {with_ends(best.right)} and "
+        f"closes {with_ends(best.closed)} of the gap to {upper}"
+    )
+    if one.sure:
+        text = f"{one.task}: the bottleneck is the {named(best.name)}: tuning it {raised}."
+        return Finding(text, Verdict.INFO, one.task, values, notable=True)
+    if best.gain.low > 0:
+        text = (
+            f"{one.task}: tuning the {named(best.name)} {raised}, but that is not surely more than "
+            "tuning each other component, so no single bottleneck is shown."
+        )
+    else:
+        text = (
+            f"{one.task}: no component's tuning surely gains: the largest change is that of the "
+            f"{named(best.name)}, to {with_ends(best.right)}, with {upper} to reach."
+        )
+    return Finding(text, Verdict.INCONCLUSIVE, one.task, values)
+
+
+def _open(one: Closing) -> bool:
+    return bool(one.gap.low > 0)
+
+
+def _values(one: Closing) -> dict[str, Cell]:
+    values: dict[str, Cell] = {
+        "component": one.best.name if one.sure and _open(one) else None,
+        "before": number(one.before.right.value),
+        "direct": number(one.direct.value),
+        "tested": len(one.parts.test),
+        "labelled": len(one.parts.labelled),
+    }
+    return values | {name: number(state.right.value) for name, state in one.states.items()}
+
+
+def _after(state: State) -> str:
+    low, high = state.range
+    spread = f" (trainings {percent(low)} to {percent(high)})" if low < high else ""
+    return f"{named(state.name)} {with_ends(state.right)}{spread}"
+
+
+def _blind(one: Closing) -> Finding:
+    """What the tuned model answers unseen, and whether that is the labels' frequency."""
+    best = one.best
+    text = (
+        f"{one.task}: blind, {with_ends(one.before.blind)} are right as it is, and "
+        f"{with_ends(best.blind)} with the {named(best.name)} tuned; the blind answers' "
+        f"distance to the labels' frequencies goes from {percent(one.before.prior)} to "
+        f"{percent(best.prior)}."
+    )
+    return Finding(text, Verdict.INFO, one.task)
+
+
+def _read(one: Closing) -> Iterator[Finding]:
+    """What is readable at the end, before and after."""
+    stages = list(one.before.read)
+    if not stages:
+        return
+    told = "; ".join(
+        f"{stage} {percent(one.before.read[stage].value)} -> {percent(after.value)}"
+        for stage, after in one.best.read.items()
+    )
+    yield Finding(
+        f"{one.task}: what probes read before and after tuning the {named(one.best.name)}: {told}.",
+        Verdict.INFO,
+        one.task,
+    )
+
+
+def _looked(one: Closing) -> Iterator[Finding]:
+    if not np.isfinite(one.before.region.value):
+        return
+    share, after = 100 * one.before.region.value, 100 * one.best.region.value
+    yield Finding(
+        f"{one.task}: of the answering row's attention, {share:.2g} % falls on the key region as "
+        f"it is, and {after:.2g} % with the {named(one.best.name)} tuned (a region of that shape "
+        f"at any place: {100 * one.area.value:.2g} %).",
+        Verdict.INFO,
+        one.task,
+    )
+
+
+def glance(one: Closing) -> Glance:
+    """The cell of the overview."""
+    sure = one.sure and _open(one)
+    return Glance(
+        one.task,
+        "the bottleneck is",
+        named(one.best.name) if sure else "not shown",
+        Verdict.INFO if sure else Verdict.INCONCLUSIVE,
+        number(one.best.right.value),
+        f"as it is {one.before.right.value:.2f}",
+    )
+
+
+def notes(one: Closing) -> Iterator[str]:
+    """How the numbers were made."""
+    kinds = {training.component: training for training in one.trainings}
+    told = ", ".join(
+        f"{named(name)} ({KINDS[each.kind]}, {count(each.parameters, 'number')})"
+        for name, each in kinds.items()
+    )
+    trainings = max((one_.seed for one_ in one.trainings), default=0) + 1
+    yield (
+        f"Tuning: each component by itself, from the model as it is, on the same "
+        f"{len(one.parts.train)} samples, {count(trainings, 'time')}: {told}. Training ends by the "
+        f"loss on {len(one.parts.held)} others. All numbers are from {len(one.parts.test)} samples "
+        "of groups that were not trained on."
+    )
+    yield (
+        f"The direct readout is {one.measure}; it learned from the samples that trainings had."
+        if np.isfinite(one.direct.value)
+        else f"The direct readout is not known: {one.measure}. The gap is the one to 100 %."
+    )
+    yield (
+        "A component is called the bottleneck if tuning it gains more than tuning each other one, "
+        "by the interval of the paired difference and in every training. Intervals are from "
+        "resampled groups; the spread of trainings stands beside. The order of experiments follows "
+        "arXiv 2506.08008."
+    )

@@ -1,0 +1,223 @@
+"""The trainings: each component by itself, from the model as it is; what was done is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlmlens._files import replacing
+from vlmlens.abc import AnalysisContext, ModelAdapter
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
+from vlmlens_plugins.analysis.bottleneck.tuning.options import PROMPT
+from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot, snapshot
+from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
+from vlmlens_plugins.tuning.fit import fit
+from vlmlens_plugins.tuning.part import Part
+from vlmlens_plugins.tuning.parts.weights import WeightsPart
+from vlmlens_plugins.tuning.recipe import Recipe
+
+_VERSION = 1
+_RATES = {"lora": 2e-3, "weights": 5e-4, "prompt": 1e-2}
+_PATIENCE = 5
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One component, trained once, and what the model then does.
+
+    Args:
+        component: What was trained.
+        kind: How: "lora", "weights" or "prompt".
+        seed: Its number.
+        parameters: How many numbers were trained.
+        epochs: How many passes through the training samples were made.
+        train: Mean loss of the training samples in each pass, nats; None before the first.
+        held: That of the held-out samples before the first pass and after each.
+        best: The number of the pass whose values count; 0: those before the first.
+        shuffled: Whether the training labels were shuffled: the control.
+        after: What was measured.
+    """
+
+    component: str
+    kind: str
+    seed: int
+    parameters: int
+    epochs: int
+    train: Sequence[float | None]
+    held: Sequence[float]
+    best: int
+    shuffled: bool
+    after: Snapshot
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        own = {name: getattr(self, name) for name in _PLAIN}
+        return {**own, "after": self.after.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Training:
+        """From what `to_json` gave."""
+        return cls(**{**data, "after": Snapshot.from_json(data["after"])})
+
+
+_PLAIN = ("component", "kind", "seed", "parameters", "epochs", "train", "held", "best", "shuffled")
+
+
+class Trainings:
+    """Trains components of one model on the samples of one task.
+
+    Args:
+        context: Of the analysis.
+        options: Of the analysis.
+        task: The task, for messages and names of files.
+        parts: Its samples.
+    """
+
+    def __init__(
+        self, context: AnalysisContext, options: BottleneckOptions, task: str, parts: Parts
+    ) -> None:
+        self._context, self._options, self._task, self._parts = context, options, task, parts
+
+    def before(self) -> Snapshot:
+        """What the model does as it is."""
+        vlm = self._context.model()
+        return snapshot(
+            vlm, self._parts, self._options, self._context.seed, self._context.batch_size
+        )
+
+    def trained(
+        self, component: str, number: int, *, shuffled: bool = False, progress: Progress
+    ) -> Training:
+        """Train a component, unless the run has it from before.
+
+        Args:
+            component: Which.
+            number: Of the training: its seed.
+            shuffled: Whether labels are dealt anew among the training samples.
+            progress: See `fit`.
+        """
+        kept = self._file(component, number, shuffled=shuffled)
+        if kept is not None and kept.is_file() and (found := _read(kept)) is not None:
+            return found
+        made = self._train(component, number, shuffled, progress)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(kept) as path:
+                path.write_text(json.dumps(made.to_json()), encoding="utf-8")
+        return made
+
+    def _train(self, component: str, number: int, shuffled: bool, progress: Progress) -> Training:
+        vlm, options = self._context.model(), self._options
+        part = part_of(vlm, component, options, number)
+        train, held = self._parts.train, self._parts.held
+        if shuffled:
+            train, held = dealt(train, number), dealt(held, number)
+        done = fit(
+            vlm,
+            part,
+            train,
+            held,
+            recipe_of(part, options, number, self._context.batch_size),
+            checkpoint=self._checkpoint(component, number, shuffled),
+            progress=progress,
+            warn=self._context.warn,
+        )
+        with part.attached(vlm):
+            numbers = sum(each.numel() for each in part.parameters())
+            after = snapshot(
+                vlm, self._parts, options, self._context.seed, self._context.batch_size
+            )
+        self._forget(component, number, shuffled)
+        return Training(
+            component,
+            part.kind,
+            number,
+            numbers,
+            len(done.curve) - 1,
+            [each.train for each in done.curve],
+            [each.held for each in done.curve],
+            done.best,
+            shuffled,
+            after,
+        )
+
+    def _file(self, component: str, number: int, *, shuffled: bool) -> Path | None:
+        if self._context.folder is None:
+            return None
+        name = f"{self._stem(component, number, shuffled)}.{self._digest()}.json"
+        return self._context.folder / "bottleneck.tuning" / name
+
+    def _checkpoint(self, component: str, number: int, shuffled: bool) -> Path | None:
+        kept = self._file(component, number, shuffled=shuffled)
+        return None if kept is None else kept.with_suffix(".checkpoint")
+
+    def _forget(self, component: str, number: int, shuffled: bool) -> None:
+        checkpoint = self._checkpoint(component, number, shuffled)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+
+    def _stem(self, component: str, number: int, shuffled: bool) -> str:
+        return f"{component}-{number}{'-shuffled' if shuffled else ''}"
+
+    def _digest(self) -> str:
+        """Of everything on which a training depends."""
+        said = {
+            "version": _VERSION,
+            "model": dict(self._context.model().describe()),
+            "options": self._options.model_dump(mode="json", exclude={"components", "seeds"}),
+            "seed": self._context.seed,
+            "samples": [
+                [f"{one.id}: {one.label} of {', '.join(one.choices)}", one.fingerprint()]
+                for part in (self._parts.train, self._parts.held, self._parts.test)
+                for one in part
+            ],
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def part_of(vlm: ModelAdapter, component: str, options: BottleneckOptions, seed: int) -> Part:
+    """What is trained of a component: virtual tokens, all weights of the projector, or LoRA."""
+    if component == PROMPT:
+        from vlmlens_plugins.tuning.parts.prompt import PromptPart
+
+        return PromptPart(vlm, tokens=options.tokens, seed=seed)
+    if component == "projector" or options.whole_weights:
+        return WeightsPart(vlm, component)
+    from vlmlens_plugins.tuning.parts.lora import LoraPart
+
+    return LoraPart(vlm, component, rank=options.rank, alpha=2 * options.rank, seed=seed)
+
+
+def recipe_of(part: Part, options: BottleneckOptions, seed: int, batch_size: int) -> Recipe:
+    """How it is trained: the same for all, but for the rate that suits the kind."""
+    return Recipe(
+        epochs=options.epochs,
+        rate=_RATES[part.kind],
+        batch_size=min(batch_size, 16),
+        patience=_PATIENCE,
+        seed=seed,
+    )
+
+
+def dealt(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The same samples with each other's labels."""
+    order = generator(seed, "bottleneck", "dealt").permutation(len(samples))
+    return [
+        replace(sample, label=samples[int(other)].label)
+        for sample, other in zip(samples, order, strict=True)
+    ]
+
+
+def _read(path: Path) -> Training | None:
+    """A training that the run keeps; None if its file is damaged, so that it is done again."""
+    try:
+        return Training.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,247 @@
+"""Tuning in `bottleneck`: who is trained on, what is computed of trainings, what is said."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlmlens.abc import AnalysisContext, ModelAdapter
+from vlmlens.errors import MissingAnnotation, SpecError
+from vlmlens.results import Verdict
+from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.bottleneck import Bottleneck
+from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
+from vlmlens_plugins.analysis.bottleneck.tuning import report, trained
+from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, Direct, closing
+from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot, read_off
+from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts, divided
+from vlmlens_plugins.analysis.bottleneck.tuning.trained import Training, Trainings, dealt
+from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
+
+TOWER = "vision tower"
+
+
+def sample(i: int, *, group: str | None = None, prompt: str = "Which?") -> Sample:
+    return Sample(
+        f"s{i}", prompt, label="ab"[i % 2], choices=("a", "b"), task="t", group=group or f"g{i}"
+    )
+
+
+# ------------------------------------------------------------------------ who is trained on
+
+
+def test_no_group_is_on_two_sides_and_all_samples_have_a_place() -> None:
+    samples = [sample(i, group=f"g{i // 3}") for i in range(120)]
+    parts = divided(samples, tested=0.5, labelled=1000, seed=0)
+    sides = [{one.group for one in part} for part in (parts.train, parts.held, parts.test)]
+    assert not any(sides[i] & sides[j] for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert len(parts.train) + len(parts.held) + len(parts.test) == 120
+    assert len(parts.test) == 60
+    assert divided(samples, tested=0.5, labelled=1000, seed=0) == parts
+    assert divided(samples, tested=0.5, labelled=1000, seed=1) != parts
+
+
+def test_at_most_so_many_are_labelled() -> None:
+    parts = divided([sample(i) for i in range(120)], tested=0.5, labelled=20, seed=0)
+    assert (len(parts.train), len(parts.held), len(parts.test)) == (16, 4, 60)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [sample(i) for i in range(10)],
+        [sample(i, group="one") for i in range(100)],
+        [replace(sample(i), label="a") for i in range(100)],
+    ],
+    ids=["few", "one group", "one label"],
+)
+def test_too_little_to_train_on_is_an_error(samples: Sequence[Sample]) -> None:
+    with pytest.raises(MissingAnnotation, match="too few"):
+        divided(samples, tested=0.5, labelled=200, seed=0)
+
+
+def test_shuffled_labels_are_the_same_ones_dealt_anew() -> None:
+    samples = [sample(i) for i in range(40)]
+    other = dealt(samples, 0)
+    assert sorted(str(one.label) for one in other) == sorted(str(one.label) for one in samples)
+    assert [one.id for one in other] == [one.id for one in samples]
+    assert 5 < sum(a.label != b.label for a, b in zip(samples, other, strict=True)) < 35
+
+
+# ------------------------------------------------------------------------- direct readout
+
+
+def test_a_probe_reads_what_is_planted_and_learns_from_the_labelled_alone() -> None:
+    rng = np.random.default_rng(0)
+    samples = [sample(i) for i in range(120)]
+    labels = [str(one.label) for one in samples]
+    rows = rng.normal(size=(120, 6)).astype(np.float32)
+    signal = np.array([label == "a" for label in labels])
+    there = rows.copy()
+    there[:, 2] += 4 * signal
+    columns = {"noise": rows, "signal": there}
+    hits, site = read_off(columns, labels, samples, 60, BottleneckOptions(), 0)
+    assert site == "signal"
+    assert hits.shape == (60,)
+    assert hits.mean() > 0.9
+    leaked = there.copy()
+    leaked[:60] = rows[:60]  # the signal is in the tested samples only
+    hits, _ = read_off({"leak": leaked}, labels, samples, 60, BottleneckOptions(), 0)
+    assert hits.mean() < 0.75
+
+
+# --------------------------------------------------------------------- numbers of trainings
+
+
+def snapshot(right: Sequence[bool]) -> Snapshot:
+    return Snapshot(right, [False] * len(right), ["a"] * len(right), {TOWER: right}, {}, [], [])
+
+
+def training(component: str, seed: int, right: Sequence[bool], **more: Any) -> Training:
+    return Training(
+        component, "lora", seed, 10, 2, [None, 1.0, 0.5], [1.0, 0.8, 0.7], 2,
+        more.get("shuffled", False), snapshot(right),
+    )  # fmt: skip
+
+
+def shares(n: int, share: float) -> list[bool]:
+    return [i < share * n for i in range(n)]
+
+
+def closed(trainings: Sequence[Training], direct: Sequence[bool], before: float = 0.5) -> Closing:
+    test = [sample(i) for i in range(100)]
+    parts = Parts(test[:8], test[8:16], test)
+    options = BottleneckOptions(draws=500)
+    base = snapshot(shares(100, before))
+    return closing("t", parts, base, Direct(direct, "a probe"), trainings, options, 0)
+
+
+def test_the_share_of_the_gap_is_what_counting_gives() -> None:
+    rng = np.random.default_rng(1)
+    before, direct = shares(100, 0.5), list(rng.random(100) < 0.95)
+    llm = [list(rng.random(100) < 0.9) for _ in range(3)]
+    other = [list(rng.random(100) < 0.55) for _ in range(3)]
+    found = closed(
+        [training("llm", i, one) for i, one in enumerate(llm)]
+        + [training("vision", i, one) for i, one in enumerate(other)],
+        direct,
+    )
+    gap = np.mean(direct) - np.mean(before)
+    assert found.states["llm"].right.value == pytest.approx(np.mean(llm))
+    assert found.states["llm"].closed.value == pytest.approx((np.mean(llm) - 0.5) / gap)
+    assert found.states["vision"].gain.value == pytest.approx(np.mean(other) - 0.5)
+    assert found.states["llm"].range == pytest.approx(
+        (min(map(np.mean, llm)), max(map(np.mean, llm)))
+    )
+    assert found.best.name == "llm"
+    assert found.sure
+
+
+def test_one_bad_training_makes_it_unsure() -> None:
+    llm = [training("llm", 0, shares(100, 0.95)), training("llm", 1, shares(100, 0.5))]
+    other = [training("vision", i, shares(100, 0.55)) for i in range(2)]
+    found = closed([*llm, *other], shares(100, 0.97))
+    assert found.best.name == "llm"
+    assert not found.sure
+    said = next(iter(report.findings(found)))
+    assert said.verdict is Verdict.INCONCLUSIVE
+    assert "no single bottleneck" in said.text
+
+
+def test_equal_gains_name_no_bottleneck() -> None:
+    both = [training(name, 0, shares(100, 0.9)) for name in ("llm", "vision")]
+    assert not closed(both, shares(100, 0.97)).sure
+
+
+def test_without_a_gap_nothing_is_closed() -> None:
+    found = closed([training("llm", 0, shares(100, 0.52))], shares(100, 0.5))
+    assert np.isnan(found.states["llm"].closed.value)
+    assert "no gap to close" in next(iter(report.findings(found))).text
+
+
+def test_the_verdict_names_the_component_the_gap_and_the_control() -> None:
+    llm = [training("llm", i, shares(100, 0.95)) for i in range(2)]
+    other = [training("vision", i, shares(100, 0.55)) for i in range(2)]
+    control = training("llm", 0, shares(100, 0.5), shuffled=True)
+    found = closed([*llm, *other, control], shares(100, 0.97))
+    first, *rest = report.findings(found)
+    assert first.text.startswith("t: the bottleneck is the language model: tuning it raises")
+    assert first.values["component"] == "llm"
+    assert any("shuffled labels" in each.text and "50 %" in each.text for each in rest)
+    assert report.glance(found).text == "language model"
+    for each in [*report.tables(found), *report.figures(found)]:
+        assert each.name.startswith("bottleneck")
+
+
+# -------------------------------------------------------------------- trainings of the demo
+
+
+def surface(scenes: int) -> list[Sample]:
+    samples = DemoDataset("scenes", DemoOptions(scenes=scenes)).samples([])
+    return [one for one in samples if one.task == "surface"]
+
+
+FEW: dict[str, Any] = {
+    "tune": True, "components": ("projector",), "seeds": 1, "epochs": 1, "draws": 100,
+    "tower_depths": (1.0,), "depths": (1.0,), "C": (1.0,), "labelled": 20,
+}  # fmt: skip
+
+
+def test_a_training_is_kept_and_the_model_is_as_before(
+    vlm: ModelAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: value.clone() for name, value in vlm.module.state_dict().items()}
+    samples = surface(40)
+    analysis = Bottleneck(BottleneckOptions(**FEW))
+    analysis.check(samples, [])
+    analysis.check_model(vlm, samples, [])
+    context = AnalysisContext(
+        samples, None, functools.cache(lambda: vlm), folder=tmp_path  # type: ignore[arg-type]
+    )  # fmt: skip
+    first = analysis.run(context)
+    assert all(
+        bool((vlm.module.state_dict()[name] == value).all()) for name, value in before.items()
+    )
+    kept = sorted((tmp_path / "bottleneck.tuning").glob("*.json"))
+    assert len(kept) == 2  # the projector, and its control
+    assert not list((tmp_path / "bottleneck.tuning").glob("*.checkpoint"))
+
+    def refuse(*args: Any, **more: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trained, "fit", refuse)
+    again = analysis.run(context)
+    assert again.findings == first.findings
+    kept[0].write_text(json.dumps({"component": "llm"}), encoding="utf-8")
+    with pytest.raises(AssertionError, match="trained again"):
+        analysis.run(context)
+
+
+def test_other_labels_are_another_training(vlm: ModelAdapter, tmp_path: Path) -> None:
+    options = BottleneckOptions(**FEW)
+    context = AnalysisContext([], None, functools.cache(lambda: vlm), folder=tmp_path)  # type: ignore[arg-type]
+    names = set()
+    for samples in (surface(40), [replace(one, label="plain") for one in surface(40)]):
+        parts = Parts(samples[:10], samples[10:20], samples[20:])
+        names.add(Trainings(context, options, "surface", parts)._digest())
+    assert len(names) == 2
+
+
+# ---------------------------------------------------------------------------------- errors
+
+
+def test_several_tasks_need_a_name(vlm: ModelAdapter) -> None:
+    samples = DemoDataset("scenes", DemoOptions(scenes=20)).samples([])
+    with pytest.raises(SpecError, match="one task") as error:
+        Bottleneck(BottleneckOptions(tune=True)).check(samples, [])
+    assert "task=NAME" in str(error.value.hint)
+    with pytest.raises(SpecError, match="no task 'surfaces'"):
+        Bottleneck(BottleneckOptions(tune=True, task="surfaces")).check(samples, [])
+    Bottleneck(BottleneckOptions(tune=True, task="surface")).check(samples, [])
