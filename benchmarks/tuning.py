@@ -131,11 +131,7 @@ def _tasks(folder: Path, chosen: argparse.Namespace) -> list[Task]:
     large = partial(internvl, folder / "internvl", side=2 * SIDE, **size)
     made: dict[str, tuple[Callable[[], Any], int, Recipe]] = {
         "llava": (partial(llava, folder / "llava", side=SIDE, **size), chosen.samples, recipe),
-        "internvl": (
-            partial(internvl, folder / "internvl", side=2 * SIDE, **size),
-            chosen.samples,
-            recipe,
-        ),
+        "internvl": (large, chosen.samples, recipe),
         "demo": (demo, 8 * chosen.samples, wide),
     }
     found = []
@@ -215,21 +211,19 @@ def _last_blocks(vlm: Any) -> str:
 
 def _fitted(task: Task, part: str) -> Training:
     vlm, found = task.load(), Training()
-    steps = -(-len(task.train) // task.recipe.batch_size)
     ends = {epoch * len(task.train) for epoch in range(1, task.recipe.epochs + 1)}
-    calls = []
 
     def progress(done: int, total: int) -> None:
         del total
-        calls.append(done)
         if done == 0:
             found.begin()
         elif done in ends:
+            ends.remove(done)  # the last one is told twice
             found.end()
 
     made = _part(vlm, part)
     result = fit(vlm, made, task.train, task.held, task.recipe, progress=progress)
-    assert len(calls) == 1 + steps * task.recipe.epochs
+    assert len(found.epochs) == task.recipe.epochs
     for epoch in result.curve:
         found.losses += [epoch.held] if epoch.train is None else [epoch.train, epoch.held]
     return found

@@ -124,7 +124,7 @@ def test_a_worker_puts_the_same_in(base: Run, tuned: Run) -> None:
     assert there.table("blind-answers").rows() == own.table("blind-answers").rows()
     assert there.notes[0].startswith(f"The model was changed: tuned = {LORA}. Stored columns are")
     assert base.info["edited"]["blind-test:there"] == changes.texts
-    assert changes.texts[0].startswith("tuned e86d29f4f1e5")
+    assert changes.texts == [f"tuned {tuned.info['model']['tuned']['digest'][:16]}"]
     with pytest.raises(ResultExists, match="edits"):
         vlmlens.analyze(base, "blind-test:there", tuned=LORA, merge_tuned=False)
 
