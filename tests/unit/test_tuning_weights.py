@@ -39,7 +39,7 @@ def samples() -> list[Sample]:
 def test_steps_that_16_bits_cannot_hold_are_not_lost(
     small: ModelAdapter, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At this rate no weight of the model moves in bfloat16, and no loss; the last epoch is kept."""
+    """At this rate no weight of the model moves in bfloat16; the last epoch is kept."""
     losses = iter([3.0, 2.0, 1.0])
     monkeypatch.setattr(loop._Training, "_held_loss", lambda training: next(losses))
     before = {name: value.clone() for name, value in small.module.state_dict().items()}
