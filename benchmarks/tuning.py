@@ -52,6 +52,7 @@ from vlmlens_plugins.tuning.parts.weights import WeightsPart
 from vlmlens_plugins.tuning.recipe import Recipe
 
 WIDTH, SIDE = 256, 168
+"""Of an image, in pixels; the InternVL's are twice as wide, so that both models read 144 tokens."""
 LETTERS = "abcdefghij"
 LIMIT = 0.6
 MERGING = ("internvl",)
@@ -125,11 +126,12 @@ def main() -> int:
 def _tasks(folder: Path, chosen: argparse.Namespace) -> list[Task]:
     recipe = Recipe(epochs=chosen.epochs, rate=1e-4, batch_size=2, patience=0, seed=1)
     wide = replace(recipe, batch_size=8)
-    size = {"side": SIDE, "layers": 8, "tower": 8, "width": WIDTH}
+    size = {"layers": 8, "tower": 8, "width": WIDTH}
     demo = partial(DemoAdapter.load, _request(CHECKPOINT))
+    large = partial(internvl, folder / "internvl", side=2 * SIDE, **size)
     made: dict[str, tuple[Callable[[], Any], int, Recipe]] = {
-        "llava": (partial(llava, folder / "llava", **size), chosen.samples, recipe),
-        "internvl": (partial(internvl, folder / "internvl", **size), chosen.samples, recipe),
+        "llava": (partial(llava, folder / "llava", side=SIDE, **size), chosen.samples, recipe),
+        "internvl": (large, chosen.samples, recipe),
         "demo": (demo, 8 * chosen.samples, wide),
     }
     found = []
@@ -209,21 +211,19 @@ def _last_blocks(vlm: Any) -> str:
 
 def _fitted(task: Task, part: str) -> Training:
     vlm, found = task.load(), Training()
-    steps = -(-len(task.train) // task.recipe.batch_size)
     ends = {epoch * len(task.train) for epoch in range(1, task.recipe.epochs + 1)}
-    calls = []
 
     def progress(done: int, total: int) -> None:
         del total
-        calls.append(done)
         if done == 0:
             found.begin()
         elif done in ends:
+            ends.remove(done)  # the last one is told twice
             found.end()
 
     made = _part(vlm, part)
     result = fit(vlm, made, task.train, task.held, task.recipe, progress=progress)
-    assert len(calls) == 1 + steps * task.recipe.epochs
+    assert len(found.epochs) == task.recipe.epochs
     for epoch in result.curve:
         found.losses += [epoch.held] if epoch.train is None else [epoch.train, epoch.held]
     return found

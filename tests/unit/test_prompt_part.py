@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import vlmlens
 from vlmlens.errors import CheckpointError, CompositionError, DataError, SpecError, VlmlensError
 from vlmlens.passes.answer_loss import answer_loss
 from vlmlens.passes.modes import differentiable
@@ -22,6 +23,8 @@ from vlmlens.testing.tiny import picture
 from vlmlens.tuned.opening import open_tuned
 from vlmlens.tuned.prompt import FILE
 from vlmlens.tuned.putting import check_fits, put_in
+from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
+from vlmlens_plugins.tuning.fit import fit
 from vlmlens_plugins.tuning.parts.prompt import STARTS, PromptPart, Start, embedded
 from vlmlens_plugins.tuning.recipe import Recipe
 
@@ -100,7 +103,6 @@ def test_only_the_vectors_learn_and_the_model_stays(vlm: TinyLlava) -> None:
 
 
 def test_training_with_what_is_frozen_kept_gives_the_same(vlm: TinyLlava) -> None:
-    fit = pytest.importorskip("vlmlens_plugins.tuning.fit").fit
     found = []
     for reuse in (True, False):
         part = PromptPart(vlm, tokens=3)
@@ -109,6 +111,29 @@ def test_training_with_what_is_frozen_kept_gives_the_same(vlm: TinyLlava) -> Non
         found.append(part.state()["vectors"])
     assert torch.allclose(found[0], found[1], atol=1e-5)
     assert not torch.allclose(found[0], PromptPart(vlm, tokens=3).vectors, atol=1e-2)
+
+
+def test_a_soft_prompt_learns_to_ask_what_the_prompt_leaves_out() -> None:
+    """The demo model names the main object's color only if it is asked for it."""
+    demo = vlmlens.load("demo", device="cpu")
+    scenes = DemoDataset("scenes", DemoOptions(scenes=64)).samples(())
+    asked = [replace(one, prompt="Main object:") for one in scenes if one.task == "color"]
+    part = PromptPart(demo, tokens=4)
+
+    def right(samples: list[Sample]) -> float:
+        first = [answer[0] for answer in (demo.answer_ids(str(one.label)) for one in samples)]
+        logits = demo.forward(demo.encode(samples), logits="last").logits
+        assert logits is not None
+        return float((logits.argmax(-1) == torch.tensor(first)).float().mean())
+
+    with part.attached(demo):
+        untrained = right(asked[40:])
+    fit(demo, part, asked[:32], asked[32:40], Recipe(epochs=2, rate=0.1, batch_size=8))
+    with part.attached(demo):
+        trained = right(asked[40:])
+    assert right(asked[40:]) <= 0.25
+    assert untrained <= 0.25
+    assert trained >= 0.9
 
 
 # ------------------------------------------------------------------ folders

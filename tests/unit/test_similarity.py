@@ -20,6 +20,7 @@ from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
 from vlmlens_plugins.analysis.similarity import Similarity
+from vlmlens_plugins.analysis.similarity.checks import SimilarityChecks
 from vlmlens_plugins.analysis.similarity.compared import steps
 from vlmlens_plugins.analysis.similarity.geometry import closeness, neighbours
 from vlmlens_plugins.analysis.similarity.options import SimilarityOptions
@@ -28,6 +29,10 @@ from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 Array = npt.NDArray[Any]
 FIRST, SECOND, THIRD = (f"llm.block.{i}/last" for i in range(3))
 COUNT, WIDTH = 120, 12
+
+
+class TestKit(SimilarityChecks):
+    """The kit: a planted copy, noise, and what groups share."""
 
 
 def rows(seed: int, count: int = COUNT, width: int = WIDTH) -> Array:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests._program import vlmlens as program
 
 import vlmlens
 from vlmlens import Run
+from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import CompositionError, SpecError
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
@@ -62,7 +64,7 @@ def test_200_scenes_are_enough_and_shuffled_labels_or_the_photographer_teach_not
     """Planted: the photographer is not in the picture."""
     asked = scenes("surface", 400)
     chosen = {**QUICK, "tests": 100, "batch_size": 8}
-    common = {"samples": 200, "device": "cpu", "tuning": chosen}
+    common: dict[str, Any] = {"samples": 200, "device": "cpu", "tuning": chosen}
     run = vlmlens.tune("projector", data=asked, **common, out=tmp_path / "surface")
     finding = run.results["tune"].findings[0]
     assert finding.values["after"] >= 0.95  # type: ignore[operator]
@@ -115,11 +117,12 @@ def test_a_run_goes_on_from_its_checkpoints(
     from vlmlens_plugins.analysis._tuning.measuring import Examiner
     from vlmlens_plugins.tuning import fit as loop
 
-    given = {
+    given: dict[str, Any] = {
         "data": scenes("surface", 24), "epochs": 1, "device": "cpu", "out": tmp_path / "run",
         "tuning": {**QUICK, "control": False},
     }  # fmt: skip
-    real, asked = Examiner.ask, []
+    real = Examiner.ask
+    asked: list[bool] = []
 
     def ask(self: Examiner, *, blind: bool = False) -> object:
         asked.append(blind)
@@ -151,10 +154,8 @@ def test_an_edited_model_is_not_trained(tuned: Run) -> None:
         Tune(TuneOptions()).run(context)
 
 
-def _context(run: Run, vlm: object) -> object:
-    from vlmlens.abc import AnalysisContext
-
-    return AnalysisContext(list(run.samples), None, lambda: vlm)  # type: ignore[arg-type, return-value]
+def _context(run: Run, vlm: ModelAdapter) -> AnalysisContext:
+    return AnalysisContext(list(run.samples), None, lambda: vlm)  # type: ignore[arg-type]
 
 
 def test_options_are_checked_before_a_model_is_loaded(tmp_path: Path) -> None:

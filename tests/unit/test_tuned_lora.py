@@ -21,6 +21,7 @@ from vlmlens.testing import AdapterTests
 from vlmlens.testing.model import TinyLlava, tiny_checkpoint
 from vlmlens.tuned.opening import open_tuned
 from vlmlens.tuned.putting import check_fits, put_in
+from vlmlens_adapter_clip.checks import ClipChecks
 from vlmlens_adapter_cogvlm.checks import CogVLMChecks
 from vlmlens_adapter_qwen2vl.checks import Qwen2VLChecks
 from vlmlens_plugins.tuning.parts.lora import LoraPart
@@ -284,8 +285,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
     "convolutions": {"target_modules": ["patch_embedding"]},
-    "some layers": {"target_modules": ["up_proj"], "layers_to_transform": [1]},
-    "excluded": {"target_modules": ["q_proj"], "exclude_modules": ["0.self_attn.q_proj"]},
 }  # fmt: skip
 
 
@@ -316,8 +315,10 @@ def test_the_kinds_that_peft_knows(
 # -------------------------------------------------------------------------- families
 
 
-@pytest.mark.parametrize("checks", [Qwen2VLChecks, CogVLMChecks])
-@pytest.mark.parametrize("component", ["vision", "llm"])
+@pytest.mark.parametrize(
+    ("checks", "component"),
+    [(Qwen2VLChecks, "vision"), (Qwen2VLChecks, "llm"), (CogVLMChecks, "llm")],
+)
 def test_families(checks: type[AdapterTests], component: str, tmp_path: Path) -> None:
     given = LoadRequest(model=str(checks().checkpoint), device="cpu", dtype="float32")
     adapter = checks().adapter
@@ -335,3 +336,20 @@ def test_families(checks: type[AdapterTests], component: str, tmp_path: Path) ->
     put_in(vlm, open_tuned(tmp_path))
     assert (logits(vlm, batch) - tuned).abs().max() < 1e-4
     assert (tuned - base).abs().max() > 1e-2
+
+
+def test_remembered_texts_of_clip_are_not_those_of_another_model(tmp_path: Path) -> None:
+    given = LoadRequest(model=str(ClipChecks().checkpoint), device="cpu", dtype="float32")
+    adapter = ClipChecks().adapter
+    vlm, asked = adapter.load(given), [Sample("a", "red", (PICTURE,), choices=("red", "blue"))]
+    base = vlm.choice_scores(asked)
+    part = LoraPart(vlm, "llm")
+    with part.attached(vlm):
+        assert vlm.choice_scores(asked) == base
+        shake(part.parameters())
+        tuned = vlm.choice_scores(asked)
+    assert vlm.choice_scores(asked) == base
+    assert tuned != base
+    part.save(tmp_path, {})
+    put_in(vlm, open_tuned(tmp_path), merge=False)
+    assert vlm.choice_scores(asked) == tuned

@@ -21,6 +21,7 @@ from transformers.video_utils import VideoMetadata
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import DataError
 from vlmlens.passes.selection import select_in_passes
+from vlmlens.passes.soft_prompt import SoftPrompt
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture
@@ -93,6 +94,22 @@ def test_a_sample_is_in_a_batch_as_alone(made: Made) -> None:
         for number in (1, len(batch) - 1):
             alone = _hidden(made, [batch[number]], column)[0]
             assert close(together[number], alone), (column, batch[number].id)
+
+
+def test_virtual_tokens_behind_videos_are_what_words_are(made: Made) -> None:
+    """Positions along time, too, go on as behind that many more words."""
+    samples = [made.samples["odd"], made.samples["small"]]
+    worded = made.vlm.encode([replace(one, prompt=f"ab {one.prompt}") for one in samples])
+    site = made.vlm.sites.canonical["llm.embed"]
+    ids = made.vlm.tokenizer("ab ", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        vectors = made.vlm.module.get_submodule(site.path)(ids)[0]
+    with made.vlm.prompted(SoftPrompt(vectors)):
+        found = made.vlm.forward(made.vlm.encode(samples), logits="last").logits
+    wanted = made.vlm.forward(worded, logits="last").logits
+    plain = made.vlm.forward(made.vlm.encode(samples), logits="last").logits
+    assert close(found, wanted)
+    assert not close(found, plain)
 
 
 def test_layouts_name_the_frames_that_rows_stand_for(made: Made) -> None:

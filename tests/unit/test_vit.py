@@ -202,9 +202,11 @@ def test_prompts_are_not_read_and_answers_refused() -> None:
         lambda: vlm.encode([asked], answers=["red"]),
         lambda: vlm.forward(vlm.encode([asked]), logits="last"),
         lambda: vlm.generate(vlm.encode([asked]), max_new_tokens=1),
+        lambda: vlm.choice_scores([asked]),
     ):
         with pytest.raises(CompositionError, match="reads images only"):
             attempt()
+    assert vlm.choice_scores([]) == [], "it is not taken for a model that writes"
     with pytest.raises(DataError, match="has no image"):
         vlm.encode([Sample("none", "What?")])
 

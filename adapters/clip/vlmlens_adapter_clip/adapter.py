@@ -217,8 +217,12 @@ class ClipAdapter(RasterAdapter):
             return _embedding(self._module.get_image_features(**self.placed(inputs)))
 
     def _embedded_texts(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
-        """The embedding of each text; those of the last calls are remembered."""
-        known = {text: self._texts[text] for text in texts if text in self._texts}
+        """The embedding of each text; those of the last calls are remembered.
+
+        Nothing is remembered while the model holds something tuned, whose values may change.
+        """
+        remembered = {} if self.holds else self._texts
+        known = {text: remembered[text] for text in texts if text in remembered}
         new = [text for text in dict.fromkeys(texts) if text not in known]
         for start in range(0, len(new), _CHUNK):
             part = new[start : start + _CHUNK]
@@ -226,9 +230,9 @@ class ClipAdapter(RasterAdapter):
             with torch.inference_mode():
                 rows = _embedding(self._module.get_text_features(**inputs))
             known.update(zip(part, rows, strict=True))
-        if len(self._texts) + len(new) > _REMEMBERED:
-            self._texts.clear()
-        self._texts.update({text: known[text] for text in new[:_REMEMBERED]})
+        if len(remembered) + len(new) > _REMEMBERED:
+            remembered.clear()
+        remembered.update({text: known[text] for text in new[:_REMEMBERED]})
         return known
 
     @cached_property

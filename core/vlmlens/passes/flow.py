@@ -15,6 +15,8 @@ Marks: TypeAlias = "frozenset[Hashable]"
 NONE: Marks = frozenset()
 _BY_VALUE = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 
+_MASKS = (torch.bool, torch.uint8)
+
 
 class Flow(TorchDispatchMode):
     """Marks on tensors: what is computed from a marked tensor has its marks, too.
@@ -75,7 +77,7 @@ class Flow(TorchDispatchMode):
         if marks:
             self.met += 1
             if _BY_VALUE & set(func.tags):
-                self.steering |= marks
+                self.steering |= self.of(_deciding(func, args))
             self.mark((output, _written(func, args, given)), marks)
         return output
 
@@ -101,6 +103,13 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 def _key(tensor: torch.Tensor) -> int:
     storage: Any = tensor.untyped_storage()
     return int(storage._cdata)
+
+
+def _deciding(func: Any, args: Sequence[Any]) -> Any:
+    """The arguments whose values decide the shape of what an operation gives."""
+    if func is not torch.ops.aten.index.Tensor:
+        return args
+    return [each for each in args[1] if each is not None and each.dtype in _MASKS]
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -384,6 +384,7 @@ class AdapterTests(TuningChecks, VirtualChecks):
     def check_choice_scores(self, folder: Path) -> None:
         """Scores of choices are probabilities, the same in a batch, and depend on the image."""
         del folder
+        self._needs_text()
         choices = ("red", "a green thing", "blue")
         samples = [replace(sample, choices=choices) for sample in self.samples]
         if not self.offers("choice-scores"):

@@ -316,6 +316,16 @@ class VisionAdapter(FoundSites):
         """None: there is no unembedding."""
         return None
 
+    def choice_scores(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """See `ModelAdapter.choice_scores`: not None, since no text is generated, and no scores.
+
+        Raises:
+            CompositionError: There are samples.
+        """
+        if samples:
+            self._writes_nothing()
+        return []
+
     def _writes_nothing(self) -> NoReturn:
         raise CompositionError(
             f"{type(self._module).__name__} (adapter 'vit') reads images only: it has no logits "

@@ -193,6 +193,8 @@ class _Training:
     def _close(self, train: float | None) -> None:
         """End an epoch: the held-out loss, and whether it is the best."""
         epoch = Epoch(len(self._curve), train, self._held_loss())
+        if not math.isfinite(epoch.held):
+            raise self._diverged("held-out loss")
         self._curve.append(epoch)
         self._lost = 0.0
         if epoch.number and epoch.held < self._curve[self._best].held:

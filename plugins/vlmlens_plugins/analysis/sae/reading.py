@@ -165,7 +165,7 @@ class Reading:
         if wanted == "off" or vlm is None or not place.edited:
             reason = "" if wanted != "on" else "rows of one column of a model are replaced"
         elif vlm.choice_scores(()) is not None:
-            reason = "this model compares answers and writes none" if wanted == "on" else ""
+            reason = "this model writes no answers" if wanted == "on" else ""
         else:
             numbers = [each for number in divided.held for each in divided.alike[number]]
             known = [samples[i] for i in numbers if samples[i].label is not None]

@@ -2,26 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
+
+from vlmlens.abc import ModelAdapter
+from vlmlens.errors import VlmlensError
 from vlmlens.samples import Sample
+from vlmlens.tokens import TokenKind
+from vlmlens_plugins.analysis._direct import PROBE, READOUT, ReadoutOptions, read_directly
+from vlmlens_plugins.analysis._marked_places import Patches
+from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Direct
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot
-from vlmlens_plugins.analysis.bottleneck.work import PROJECTOR, TOWER
+from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
+from vlmlens_plugins.analysis.bottleneck.work import PROJECTOR, TOWER, StageOptions, stage_sites
+
+_WORDS = {
+    "cosine": "the cosine of features at the marked points",
+    "gram": "Gram matrices of the features in the marked regions",
+    "odd": "the lowest mean cosine of features at the marked points",
+    PROBE: "a linear probe of the features at the marked points",
+}
 
 
-def direct_readout(before: Snapshot, samples: Sequence[Sample]) -> Direct:
-    """What a linear probe of the vision tower reads, on samples that it did not learn from.
+def direct_readout(
+    vlm: ModelAdapter,
+    before: Snapshot,
+    parts: Parts,
+    options: BottleneckOptions,
+    seed: int,
+    batch_size: int,
+) -> Direct:
+    """What can be read of the tested samples from the vision tower.
 
-    Where questions differ, the tower cannot know which one comes: then it is not known.
+    Samples that name a readout (`vlmlens_plugins.analysis._direct`) are read by it, at the site
+    that reads the labelled samples best. Otherwise a linear probe of the tower's pooled features
+    stands for it. Where questions differ, the tower cannot know which one comes: then it is not
+    known.
 
     Args:
-        before: The model as it is.
-        samples: The tested ones.
+        vlm: The model as it is.
+        before: What was measured of it.
+        parts: The samples.
+        options: Of the analysis.
+        seed: Of folds.
+        batch_size: Samples per pass.
     """
-    if len({sample.prompt for sample in samples}) > 1:
+    samples = [*parts.labelled, *parts.test]
+    if len({one.attributes.get(READOUT) for one in samples}) == 1 and all(
+        one.attributes.get(READOUT) for one in samples
+    ):
+        return _marked(vlm, parts, options, seed, batch_size)
+    if len({sample.prompt for sample in parts.test}) > 1:
         return Direct((), "questions differ, so the tower alone cannot tell their answers")
     for stage in (TOWER, PROJECTOR):
         if stage in before.read:
             return Direct(before.read[stage], f"a linear probe of the {stage}")
     return Direct((), "the model has no vision tower that can be read")
+
+
+def _marked(
+    vlm: ModelAdapter, parts: Parts, options: BottleneckOptions, seed: int, batch_size: int
+) -> Direct:
+    """By the readout that samples name, at the best site of the tower."""
+    found = _patches(vlm, [*parts.labelled, *parts.test], options, batch_size)
+    chosen = ReadoutOptions(draws=options.draws, seed=seed, shuffles=1)
+    first = len(parts.labelled)
+    try:
+        scores = {
+            site: read_directly(parts.labelled, rows[:first], chosen).accuracy.value
+            for site, rows in found.items()
+        }
+    except VlmlensError as error:
+        return Direct((), str(error))
+    if not scores:
+        return Direct((), "where patches lie in the image is not known")
+    best = max(scores, key=lambda site: scores[site])
+    method = str(parts.test[0].attributes[READOUT])
+    if method == PROBE:
+        whole = read_directly([*parts.labelled, *parts.test], found[best], chosen)
+        hits = whole.right[first:]
+    else:
+        hits = read_directly(parts.test, found[best][first:], chosen).right
+    return Direct(hits.tolist(), f"{_WORDS.get(method, method)}, {best}")
+
+
+def _patches(
+    vlm: ModelAdapter, samples: Sequence[Sample], options: BottleneckOptions, batch_size: int
+) -> Mapping[str, list[Patches]]:
+    """By site of the tower, the patch features of each sample; none where they have no place."""
+    sites = stage_sites(vlm, StageOptions(tower_depths=options.tower_depths)).get(TOWER, [])
+    found: dict[str, list[Patches]] = {site.name: [] for site in sites}
+    for at in range(0, len(samples), batch_size):
+        batch = vlm.encode(samples[at : at + batch_size])
+        trace = vlm.trace(batch, sites)
+        for site in sites:
+            flat = trace[site.name].flatten(0, -2)
+            axis = batch.layouts[site.axis].at(len(flat))
+            for layout in axis.samples if axis else ():
+                rows = layout.rows[layout.positions(TokenKind.IMAGE)]
+                if layout.patches is not None and len(rows) == len(layout.patches):
+                    values = flat[torch.from_numpy(rows).to(flat.device)].float().cpu().numpy()
+                    found[site.name].append(Patches(np.asarray(values), layout.patches))
+    return {name: rows for name, rows in found.items() if len(rows) == len(samples)}

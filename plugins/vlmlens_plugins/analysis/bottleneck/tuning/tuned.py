@@ -77,7 +77,9 @@ def closed_gap(
         found.append(trainings.trained(name, number, progress=told.of(len(found))))
     best = max(options.components, key=lambda name: _right(found, name))
     control = trainings.trained(best, 0, shuffled=True, progress=told.of(len(found)))
-    direct = direct_readout(before, parts.test)
+    direct = direct_readout(
+        context.model(), before, parts, options, context.seed, context.batch_size
+    )
     return closing(task, parts, before, direct, [*found, control], options, context.seed)
 
 

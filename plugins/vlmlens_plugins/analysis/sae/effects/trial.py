@@ -123,7 +123,7 @@ def why_not(vlm: ModelAdapter | None, column: str, samples: Sequence[Sample]) ->
     if Column.parse(column).selector.pool is not None:
         return f"the rows of {column} are pooled, and edits change single rows"
     if vlm.choice_scores(()) is not None:
-        return "the model writes no answer, it compares choices"
+        return "the model writes no answers"
     if all(sample.label is None for sample in samples):
         return "no sample has a label"
     return ""
