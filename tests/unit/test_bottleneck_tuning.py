@@ -16,13 +16,14 @@ from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import MissingAnnotation, SpecError
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._tuning.dividing import Divided
 from vlmlens_plugins.analysis.bottleneck import Bottleneck
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning import report, trained
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, Direct, closing
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot, read_off
-from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts, divided
-from vlmlens_plugins.analysis.bottleneck.tuning.trained import Training, Trainings, dealt
+from vlmlens_plugins.analysis.bottleneck.tuning.trained import Training, Trainings
+from vlmlens_plugins.analysis.bottleneck.tuning.tuned import divided_of
 from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 
 TOWER = "vision tower"
@@ -37,26 +38,27 @@ def sample(i: int, *, group: str | None = None, prompt: str = "Which?") -> Sampl
 # ------------------------------------------------------------------------ who is trained on
 
 
-def test_no_group_is_on_two_sides_and_all_samples_have_a_place() -> None:
+def test_no_group_is_on_two_sides_and_a_seed_divides_alike() -> None:
     samples = [sample(i, group=f"g{i // 3}") for i in range(120)]
-    parts = divided(samples, tested=0.5, labelled=1000, seed=0)
+    options = BottleneckOptions(tested=0.5, labelled=1000)
+    parts = divided_of(samples, options, 0)
     sides = [{one.group for one in part} for part in (parts.train, parts.held, parts.test)]
     assert not any(sides[i] & sides[j] for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert len(parts.train) + len(parts.held) + len(parts.test) == 120
-    assert len(parts.test) == 60
-    assert divided(samples, tested=0.5, labelled=1000, seed=0) == parts
-    assert divided(samples, tested=0.5, labelled=1000, seed=1) != parts
+    assert (len(parts.train), len(parts.held), len(parts.test)) == (48, 12, 60)
+    assert divided_of(samples, options, 0) == parts
+    assert divided_of(samples, options, 1) != parts
 
 
-def test_at_most_so_many_are_labelled() -> None:
-    parts = divided([sample(i) for i in range(120)], tested=0.5, labelled=20, seed=0)
-    assert (len(parts.train), len(parts.held), len(parts.test)) == (16, 4, 60)
+def test_at_most_so_many_are_labelled_and_tested() -> None:
+    options = BottleneckOptions(labelled=20, tests=30)
+    parts = divided_of([sample(i) for i in range(120)], options, 0)
+    assert (len(parts.train), len(parts.held), len(parts.test)) == (16, 4, 30)
 
 
 @pytest.mark.parametrize(
     "samples",
     [
-        [sample(i) for i in range(10)],
+        [sample(i) for i in range(6)],
         [sample(i, group="one") for i in range(100)],
         [replace(sample(i), label="a") for i in range(100)],
     ],
@@ -64,15 +66,7 @@ def test_at_most_so_many_are_labelled() -> None:
 )
 def test_too_little_to_train_on_is_an_error(samples: Sequence[Sample]) -> None:
     with pytest.raises(MissingAnnotation, match="too few"):
-        divided(samples, tested=0.5, labelled=200, seed=0)
-
-
-def test_shuffled_labels_are_the_same_ones_dealt_anew() -> None:
-    samples = [sample(i) for i in range(40)]
-    other = dealt(samples, 0)
-    assert sorted(str(one.label) for one in other) == sorted(str(one.label) for one in samples)
-    assert [one.id for one in other] == [one.id for one in samples]
-    assert 5 < sum(a.label != b.label for a, b in zip(samples, other, strict=True)) < 35
+        divided_of(samples, BottleneckOptions(), 0)
 
 
 # ------------------------------------------------------------------------- direct readout
@@ -117,7 +111,7 @@ def shares(n: int, share: float) -> list[bool]:
 
 def closed(trainings: Sequence[Training], direct: Sequence[bool], before: float = 0.5) -> Closing:
     test = [sample(i) for i in range(100)]
-    parts = Parts(test[:8], test[8:16], test)
+    parts = Divided(test[:8], test[8:16], test, ["t"])
     options = BottleneckOptions(draws=500)
     base = snapshot(shares(100, before))
     return closing("t", parts, base, Direct(direct, "a probe"), trainings, options, 0)
@@ -141,7 +135,7 @@ def test_the_share_of_the_gap_is_what_counting_gives() -> None:
         (min(map(np.mean, llm)), max(map(np.mean, llm)))
     )
     assert found.best.name == "llm"
-    assert found.sure
+    assert found.leading == ["llm"]
 
 
 def test_one_bad_training_makes_it_unsure() -> None:
@@ -149,15 +143,17 @@ def test_one_bad_training_makes_it_unsure() -> None:
     other = [training("vision", i, shares(100, 0.55)) for i in range(2)]
     found = closed([*llm, *other], shares(100, 0.97))
     assert found.best.name == "llm"
-    assert not found.sure
+    assert found.leading != ["llm"]
     said = next(iter(report.findings(found)))
     assert said.verdict is Verdict.INCONCLUSIVE
-    assert "no single bottleneck" in said.text
+    assert "no component's tuning surely gains" in said.text
 
 
 def test_equal_gains_name_no_bottleneck() -> None:
     both = [training(name, 0, shares(100, 0.9)) for name in ("llm", "vision")]
-    assert not closed(both, shares(100, 0.97)).sure
+    found = closed([*both, training("projector", 0, shares(100, 0.55))], shares(100, 0.97))
+    assert set(found.leading) == {"llm", "vision"}
+    assert "no single bottleneck" in next(iter(report.findings(found))).text
 
 
 def test_without_a_gap_nothing_is_closed() -> None:
@@ -229,7 +225,7 @@ def test_other_labels_are_another_training(vlm: ModelAdapter, tmp_path: Path) ->
     context = AnalysisContext([], None, functools.cache(lambda: vlm), folder=tmp_path)  # type: ignore[arg-type]
     names = set()
     for samples in (surface(40), [replace(one, label="plain") for one in surface(40)]):
-        parts = Parts(samples[:10], samples[10:20], samples[20:])
+        parts = Divided(samples[:10], samples[10:20], samples[20:], ["surface"])
         names.add(Trainings(context, options, "surface", parts)._digest())
     assert len(names) == 2
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from vlmlens_plugins.analysis._estimates import NOTHING, Estimate, Resampled
 from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis._tuning.dividing import Divided
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot
-from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
 from vlmlens_plugins.analysis.bottleneck.tuning.trained import Training
 
 Floats = npt.NDArray[np.float64]
@@ -60,12 +60,13 @@ class Closing:
         states: By component, the tuned model.
         control: The component with the largest gain, trained on shuffled labels; None without one.
         area: The share of attention that a region of that size would have by chance.
-        sure: Whether the best component surely gains, and surely more than each other one.
+        leading: The components whose tuning surely gains, and not surely less than that of the one
+            that gains most, in any training.
         trainings: All of them.
     """
 
     task: str
-    parts: Parts
+    parts: Divided
     before: State
     direct: Estimate
     measure: str
@@ -73,7 +74,7 @@ class Closing:
     states: Mapping[str, State]
     control: State | None
     area: Estimate
-    sure: bool
+    leading: Sequence[str]
     trainings: Sequence[Training]
 
     @property
@@ -97,7 +98,7 @@ class Direct:
 
 def closing(
     task: str,
-    parts: Parts,
+    parts: Divided,
     before: Snapshot,
     direct: Direct,
     trainings: Sequence[Training],
@@ -141,7 +142,7 @@ def closing(
         if shuffled
         else None,
         area=drawn.mean(_numbers(before.area)) if before.area else NOTHING,
-        sure=_sure(drawn, base, trainings),
+        leading=_leading(drawn, base, trainings),
         trainings=trainings,
     )
 
@@ -192,8 +193,8 @@ def _apart(said: Sequence[str], labels: Sequence[str]) -> float:
     return sum(gaps) / 2
 
 
-def _sure(drawn: Resampled, base: Floats, trainings: Sequence[Training]) -> bool:
-    """Whether one component gains, and gains more than each other one, in all trainings."""
+def _leading(drawn: Resampled, base: Floats, trainings: Sequence[Training]) -> list[str]:
+    """The components that gain, but for those that gain surely less than the best one."""
     names = dict.fromkeys(one.component for one in trainings if not one.shuffled)
     rights = {
         name: np.array(
@@ -203,8 +204,10 @@ def _sure(drawn: Resampled, base: Floats, trainings: Sequence[Training]) -> bool
         for name in names
     }
     best = max(rights, key=lambda name: float(rights[name].mean()))
-    against = [base, *(own.mean(0) for name, own in rights.items() if name != best)]
-    surely = all(drawn.mean(rights[best].mean(0) - other).low > 0 for other in against)
-    worst = float(rights[best].mean(1).min())
-    others = [float(own.mean(1).max()) for name, own in rights.items() if name != best]
-    return surely and all(worst > other for other in [float(base.mean()), *others])
+
+    def surely_more(one: Floats, other: Floats) -> bool:
+        means = drawn.mean(one.mean(0) - other.mean(0))
+        return bool(means.low > 0 and one.mean(1).min() > other.mean(1).max())
+
+    gaining = [name for name, own in rights.items() if surely_more(own, base[None])]
+    return [name for name in gaining if name == best or not surely_more(rights[best], rights[name])]

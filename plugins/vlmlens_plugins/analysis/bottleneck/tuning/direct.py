@@ -13,10 +13,10 @@ from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
 from vlmlens_plugins.analysis._direct import PROBE, READOUT, ReadoutOptions, read_directly
 from vlmlens_plugins.analysis._marked_places import Patches
+from vlmlens_plugins.analysis._tuning.dividing import Divided
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Direct
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot
-from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
 from vlmlens_plugins.analysis.bottleneck.work import PROJECTOR, TOWER, StageOptions, stage_sites
 
 _WORDS = {
@@ -30,7 +30,7 @@ _WORDS = {
 def direct_readout(
     vlm: ModelAdapter,
     before: Snapshot,
-    parts: Parts,
+    parts: Divided,
     options: BottleneckOptions,
     seed: int,
     batch_size: int,
@@ -50,11 +50,12 @@ def direct_readout(
         seed: Of folds.
         batch_size: Samples per pass.
     """
-    samples = [*parts.labelled, *parts.test]
+    labelled = [*parts.train, *parts.held]
+    samples = [*labelled, *parts.test]
     if len({one.attributes.get(READOUT) for one in samples}) == 1 and all(
         one.attributes.get(READOUT) for one in samples
     ):
-        return _marked(vlm, parts, options, seed, batch_size)
+        return _marked(vlm, labelled, parts.test, options, seed, batch_size)
     if len({sample.prompt for sample in parts.test}) > 1:
         return Direct((), "questions differ, so the tower alone cannot tell their answers")
     for stage in (TOWER, PROJECTOR):
@@ -64,15 +65,20 @@ def direct_readout(
 
 
 def _marked(
-    vlm: ModelAdapter, parts: Parts, options: BottleneckOptions, seed: int, batch_size: int
+    vlm: ModelAdapter,
+    labelled: Sequence[Sample],
+    test: Sequence[Sample],
+    options: BottleneckOptions,
+    seed: int,
+    batch_size: int,
 ) -> Direct:
     """By the readout that samples name, at the best site of the tower."""
-    found = _patches(vlm, [*parts.labelled, *parts.test], options, batch_size)
+    found = _patches(vlm, [*labelled, *test], options, batch_size)
     chosen = ReadoutOptions(draws=options.draws, seed=seed, shuffles=1)
-    first = len(parts.labelled)
+    first = len(labelled)
     try:
         scores = {
-            site: read_directly(parts.labelled, rows[:first], chosen).accuracy.value
+            site: read_directly(labelled, rows[:first], chosen).accuracy.value
             for site, rows in found.items()
         }
     except VlmlensError as error:
@@ -80,12 +86,12 @@ def _marked(
     if not scores:
         return Direct((), "where patches lie in the image is not known")
     best = max(scores, key=lambda site: scores[site])
-    method = str(parts.test[0].attributes[READOUT])
+    method = str(test[0].attributes[READOUT])
     if method == PROBE:
-        whole = read_directly([*parts.labelled, *parts.test], found[best], chosen)
+        whole = read_directly([*labelled, *test], found[best], chosen)
         hits = whole.right[first:]
     else:
-        hits = read_directly(parts.test, found[best][first:], chosen).right
+        hits = read_directly(test, found[best][first:], chosen).right
     return Direct(hits.tolist(), f"{_WORDS.get(method, method)}, {best}")
 
 

@@ -54,13 +54,14 @@ def _verdict(one: Closing) -> Finding:
         f"raises accuracy from {percent(one.before.right.value)} to {with_ends(best.right)} and "
         f"closes {with_ends(best.closed)} of the gap to {upper}"
     )
-    if one.sure:
+    if one.leading == [best.name]:
         text = f"{one.task}: the bottleneck is the {named(best.name)}: tuning it {raised}."
         return Finding(text, Verdict.INFO, one.task, values, notable=True)
-    if best.gain.low > 0:
+    if best.name in one.leading:
+        others = " and the ".join(named(name) for name in one.leading if name != best.name)
         text = (
-            f"{one.task}: tuning the {named(best.name)} {raised}, but that is not surely more than "
-            "tuning each other component, so no single bottleneck is shown."
+            f"{one.task}: tuning the {named(best.name)} {raised}. The {others} may gain as much, "
+            "so no single bottleneck is shown."
         )
     else:
         text = (
@@ -74,13 +75,18 @@ def _open(one: Closing) -> bool:
     return bool(one.gap.low > 0)
 
 
+def _shown(one: Closing) -> bool:
+    """Whether one component is shown to be the bottleneck."""
+    return _open(one) and list(one.leading) == [one.best.name]
+
+
 def _values(one: Closing) -> dict[str, Cell]:
     values: dict[str, Cell] = {
-        "component": one.best.name if one.sure and _open(one) else None,
+        "component": one.best.name if _shown(one) else None,
         "before": number(one.before.right.value),
         "direct": number(one.direct.value),
         "tested": len(one.parts.test),
-        "labelled": len(one.parts.labelled),
+        "labelled": len(one.parts.train) + len(one.parts.held),
     }
     return values | {name: number(state.right.value) for name, state in one.states.items()}
 
@@ -134,7 +140,7 @@ def _looked(one: Closing) -> Iterator[Finding]:
 
 def glance(one: Closing) -> Glance:
     """The cell of the overview."""
-    sure = one.sure and _open(one)
+    sure = _shown(one)
     return Glance(
         one.task,
         "the bottleneck is",

@@ -18,10 +18,10 @@ from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, Wr
 from vlmlens_plugins.analysis._blank_images import handed_over
 from vlmlens_plugins.analysis._key_regions import Names, key_regions
 from vlmlens_plugins.analysis._maps.attending import attention_sites
+from vlmlens_plugins.analysis._tuning.dividing import Divided
 from vlmlens_plugins.analysis.attention.work import ShareWork
 from vlmlens_plugins.analysis.bottleneck.grading import Answer, Grader
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
-from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
 from vlmlens_plugins.analysis.bottleneck.work import STAGES, StageOptions, Stages
 from vlmlens_plugins.analysis.probe.cross_validation import evaluate
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
@@ -69,7 +69,7 @@ class Snapshot:
 
 
 def snapshot(
-    vlm: ModelAdapter, parts: Parts, options: BottleneckOptions, seed: int, batch_size: int
+    vlm: ModelAdapter, parts: Divided, options: BottleneckOptions, seed: int, batch_size: int
 ) -> Snapshot:
     """Measure the model in its present state.
 
@@ -80,7 +80,7 @@ def snapshot(
         seed: Of blank images and folds.
         batch_size: Samples per pass.
     """
-    grader = Grader([*parts.labelled, *parts.test], options.rule)
+    grader = Grader([*parts.train, *parts.held, *parts.test], options.rule)
     seeing = _answers(vlm, parts.test, grader, options, seed, batch_size, blind=False)
     unseeing = _answers(vlm, parts.test, grader, options, seed, batch_size, blind=True)
     read, sites = _stages(vlm, parts, options, seed, batch_size)
@@ -136,11 +136,11 @@ def _answers(
 
 
 def _stages(
-    vlm: ModelAdapter, parts: Parts, options: BottleneckOptions, seed: int, size: int
+    vlm: ModelAdapter, parts: Divided, options: BottleneckOptions, seed: int, size: int
 ) -> tuple[dict[str, Bools], dict[str, str]]:
     """By stage, what a probe reads of the tested samples, and where."""
     work = Stages(StageOptions(tower_depths=options.tower_depths, depths=options.depths))
-    samples = [*parts.labelled, *parts.test]
+    samples = [*parts.train, *parts.held, *parts.test]
     states = _run(vlm, work, [WorkUnit(sample) for sample in samples], size)
     labels = [str(sample.label) for sample in samples]
     hits, sites = {}, {}
@@ -151,7 +151,7 @@ def _stages(
                 for site in states[0][stage]
             }
             hits[stage], sites[stage] = read_off(
-                columns, labels, samples, len(parts.labelled), options, seed
+                columns, labels, samples, len(parts.train) + len(parts.held), options, seed
             )
     return hits, sites
 

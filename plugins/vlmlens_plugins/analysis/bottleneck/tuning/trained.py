@@ -5,26 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmlens._files import replacing
-from vlmlens.abc import AnalysisContext, ModelAdapter
-from vlmlens.samples import Sample
+from vlmlens.abc import AnalysisContext
 from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis._tuning.dividing import Divided
+from vlmlens_plugins.analysis._tuning.shuffling import with_shuffled_labels
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
-from vlmlens_plugins.analysis.bottleneck.tuning.options import PROMPT
 from vlmlens_plugins.analysis.bottleneck.tuning.snapshot import Snapshot, snapshot
-from vlmlens_plugins.analysis.bottleneck.tuning.split import Parts
 from vlmlens_plugins.tuning.fit import fit
-from vlmlens_plugins.tuning.part import Part
-from vlmlens_plugins.tuning.parts.weights import WeightsPart
+from vlmlens_plugins.tuning.making import PROMPT, Method, Trainable
 from vlmlens_plugins.tuning.recipe import Recipe
 
 _VERSION = 1
-_RATES = {"lora": 2e-3, "weights": 5e-4, "prompt": 1e-2}
-_PATIENCE = 5
 Progress = Callable[[int, int], None]
 
 
@@ -81,7 +77,7 @@ class Trainings:
     """
 
     def __init__(
-        self, context: AnalysisContext, options: BottleneckOptions, task: str, parts: Parts
+        self, context: AnalysisContext, options: BottleneckOptions, task: str, parts: Divided
     ) -> None:
         self._context, self._options, self._task, self._parts = context, options, task, parts
 
@@ -115,16 +111,18 @@ class Trainings:
 
     def _train(self, component: str, number: int, shuffled: bool, progress: Progress) -> Training:
         vlm, options = self._context.model(), self._options
-        part = part_of(vlm, component, options, number)
+        trainable = trainable_of(component, options)
+        part = trainable.made(vlm, number)
         train, held = self._parts.train, self._parts.held
         if shuffled:
-            train, held = dealt(train, number), dealt(held, number)
+            rng = generator(self._context.seed, "bottleneck", "dealt", str(number))
+            train, held = with_shuffled_labels(train, rng), with_shuffled_labels(held, rng)
         done = fit(
             vlm,
             part,
             train,
             held,
-            recipe_of(part, options, number, self._context.batch_size),
+            recipe_of(trainable, options, number),
             checkpoint=self._checkpoint(component, number, shuffled),
             progress=progress,
             warn=self._context.warn,
@@ -182,37 +180,16 @@ class Trainings:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def part_of(vlm: ModelAdapter, component: str, options: BottleneckOptions, seed: int) -> Part:
+def trainable_of(component: str, options: BottleneckOptions) -> Trainable:
     """What is trained of a component: virtual tokens, all weights of the projector, or LoRA."""
-    if component == PROMPT:
-        from vlmlens_plugins.tuning.parts.prompt import PromptPart
-
-        return PromptPart(vlm, tokens=options.tokens, seed=seed)
-    if component == "projector" or options.whole_weights:
-        return WeightsPart(vlm, component)
-    from vlmlens_plugins.tuning.parts.lora import LoraPart
-
-    return LoraPart(vlm, component, rank=options.rank, alpha=2 * options.rank, seed=seed)
+    whole = options.whole_weights and component != PROMPT
+    method: Method | None = "weights" if whole else None
+    return Trainable.of(component, method, rank=options.rank, tokens=options.tokens)
 
 
-def recipe_of(part: Part, options: BottleneckOptions, seed: int, batch_size: int) -> Recipe:
+def recipe_of(trainable: Trainable, options: BottleneckOptions, seed: int) -> Recipe:
     """How it is trained: the same for all, but for the rate that suits the kind."""
-    return Recipe(
-        epochs=options.epochs,
-        rate=_RATES[part.kind],
-        batch_size=min(batch_size, 16),
-        patience=_PATIENCE,
-        seed=seed,
-    )
-
-
-def dealt(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """The same samples with each other's labels."""
-    order = generator(seed, "bottleneck", "dealt").permutation(len(samples))
-    return [
-        replace(sample, label=samples[int(other)].label)
-        for sample, other in zip(samples, order, strict=True)
-    ]
+    return Recipe(epochs=options.epochs, rate=trainable.usual_rate, seed=seed)
 
 
 def _read(path: Path) -> Training | None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from vlmlens.abc import AnalysisContext, ModelAdapter
-from vlmlens.errors import CompositionError, SpecError
+from vlmlens.errors import CompositionError, MissingAnnotation, SpecError
 from vlmlens.passes.gradients import check_differentiable
 from vlmlens.samples import Sample
 from vlmlens.tuned.components import components_of
 from vlmlens_plugins.analysis._tasks import ALL
+from vlmlens_plugins.analysis._tuning.dividing import Divided, divided
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, closing
 from vlmlens_plugins.analysis.bottleneck.tuning.direct import direct_readout
-from vlmlens_plugins.analysis.bottleneck.tuning.options import PROMPT
-from vlmlens_plugins.analysis.bottleneck.tuning.split import divided
 from vlmlens_plugins.analysis.bottleneck.tuning.trained import Training, Trainings
+from vlmlens_plugins.tuning.making import PROMPT
 
 _STEPS = 100
+_HELD = 0.2
+_LEAST = 4
 
 
 def check_tunable(
@@ -53,7 +56,7 @@ def check_tunable(
                 subject=component,
                 hint=f"It has {', '.join(known)}.",
             )
-    divided(samples, tested=options.tested, labelled=options.labelled, seed=0)
+    divided_of(samples, options, seed=0)
 
 
 def closed_gap(
@@ -67,7 +70,7 @@ def closed_gap(
         options: Of the analysis.
     """
     task = samples[0].task or ALL
-    parts = divided(samples, tested=options.tested, labelled=options.labelled, seed=context.seed)
+    parts = divided_of(samples, options, context.seed)
     trainings = Trainings(context, options, task, parts)
     before = trainings.before()
     todo = [(name, number) for name in options.components for number in range(options.seeds)]
@@ -81,6 +84,39 @@ def closed_gap(
         context.model(), before, parts, options, context.seed, context.batch_size
     )
     return closing(task, parts, before, direct, [*found, control], options, context.seed)
+
+
+def divided_of(samples: Sequence[Sample], options: BottleneckOptions, seed: int) -> Divided:
+    """Who is trained on, who ends the training, and who is tested.
+
+    Args:
+        samples: Of one task, with labels.
+        options: How many.
+        seed: Of the division.
+
+    Raises:
+        MissingAnnotation: There are too few samples or groups, or one label only.
+    """
+    rest = 1 - options.tested
+    parts = divided(
+        samples,
+        tasks=(),
+        shares=((1 - _HELD) * rest, _HELD * rest, options.tested),
+        most=options.labelled,
+        tests=options.tests,
+        seed=seed,
+    )
+    labels = Counter(str(one.label) for one in [*parts.train, *parts.held])
+    if min(len(labels), len(parts.held), len(parts.test)) < 2 or min(labels.values()) < _LEAST:
+        said = ", ".join(f"{label} ({number})" for label, number in labels.most_common(4))
+        raise MissingAnnotation(
+            f"bottleneck: {len(samples)} samples are too few to train on some and test others "
+            f"(labels to train on: {said or 'none'}).",
+            subject="tune",
+            hint=f"Two labels are needed, each with {_LEAST} samples to train on; or leave `tune` "
+            "out.",
+        )
+    return parts
 
 
 def _right(found: Sequence[Training], component: str) -> float:
