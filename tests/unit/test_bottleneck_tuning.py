@@ -168,7 +168,7 @@ def test_the_verdict_names_the_component_the_gap_and_the_control() -> None:
     control = training("llm", 0, shares(100, 0.5), shuffled=True)
     found = closed([*llm, *other, control], shares(100, 0.97))
     first, *rest = report.findings(found)
-    assert first.text.startswith("t: the bottleneck is the language model: tuning it raises")
+    assert first.text.startswith("t: tuning the language model closes the gap")
     assert first.values["component"] == "llm"
     assert any("shuffled labels" in each.text and "50 %" in each.text for each in rest)
     assert report.glance(found).text == "language model"

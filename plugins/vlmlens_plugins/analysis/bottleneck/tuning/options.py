@@ -36,8 +36,8 @@ class TuningOptions(Options):
     tested: float = Field(
         0.5, gt=0, lt=1, description="The share of groups that is tested, and never trained on."
     )
-    tests: int = Field(150, ge=2, description="Test at most so many samples.")
-    epochs: int = Field(8, ge=1, description="The most passes through the training samples.")
+    tests: int = Field(120, ge=2, description="Test at most so many samples.")
+    epochs: int = Field(6, ge=1, description="The most passes through the training samples.")
     tokens: int = Field(8, ge=1, description="Virtual tokens of the tuned prompt.")
     rank: int = Field(8, ge=1, description="Rank of LoRA on the tower and the language model.")
     whole_weights: bool = Field(

@@ -12,8 +12,11 @@ from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, State
 from vlmlens_plugins.analysis.bottleneck.tuning.tables import figures, tables
 from vlmlens_plugins.analysis.bottleneck.tuning.words import KINDS, named, percent, with_ends
+from vlmlens_plugins.analysis.bottleneck.work import TOWER
 
 __all__ = ["figures", "findings", "glance", "notes", "tables"]
+
+_HANDS_ON = ("vision", "projector")
 
 
 def findings(one: Closing) -> Iterator[Finding]:
@@ -55,7 +58,10 @@ def _verdict(one: Closing) -> Finding:
         f"closes {with_ends(best.closed)} of the gap to {upper}"
     )
     if one.leading == [best.name]:
-        text = f"{one.task}: the bottleneck is the {named(best.name)}: tuning it {raised}."
+        text = (
+            f"{one.task}: tuning the {named(best.name)} closes the gap more than any other "
+            f"component's tuning: it {raised}.{_held_before(one)}"
+        )
         return Finding(text, Verdict.INFO, one.task, values, notable=True)
     if best.name in one.leading:
         others = " and the ".join(named(name) for name in one.leading if name != best.name)
@@ -69,6 +75,19 @@ def _verdict(one: Closing) -> Finding:
             f"{named(best.name)}, to {with_ends(best.right)}, with {upper} to reach."
         )
     return Finding(text, Verdict.INCONCLUSIVE, one.task, values)
+
+
+def _held_before(one: Closing) -> str:
+    """Said where the tower held the answer already: then it does not see better."""
+    before, after = one.before.read.get(TOWER), one.best.read.get(TOWER)
+    if one.best.name not in _HANDS_ON or before is None or after is None:
+        return ""
+    if after.low > before.value:
+        return ""
+    return (
+        f" The tower held the answer before (a probe reads {percent(before.value)}): it is passed "
+        "on better, not seen better."
+    )
 
 
 def _open(one: Closing) -> bool:
@@ -143,7 +162,7 @@ def glance(one: Closing) -> Glance:
     sure = _shown(one)
     return Glance(
         one.task,
-        "the bottleneck is",
+        "closed by tuning",
         named(one.best.name) if sure else "not shown",
         Verdict.INFO if sure else Verdict.INCONCLUSIVE,
         number(one.best.right.value),
