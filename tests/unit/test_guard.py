@@ -174,6 +174,9 @@ def test_the_limit_from_the_environment(
 ) -> None:
     import logging
 
+    from vlmlens.registry import _log
+
+    monkeypatch.setattr(_log, "prepare", [])
     monkeypatch.setattr(logging.getLogger("vlmlens"), "propagate", True)
     monkeypatch.setenv("VLMLENS_PLUGIN_TIMEOUT", given)
     assert Guard.from_environment().limit == limit

@@ -23,7 +23,7 @@ from vlmlens.errors import (
     WrongApiVersion,
 )
 from vlmlens.manifest import API_VERSION, Manifest, PluginKind
-from vlmlens.registry import HOOK_GROUP, Registry, Status, call_hook
+from vlmlens.registry import HOOK_GROUP, Registry, Status, _log, call_hook
 from vlmlens.registry._guard import Guard
 from vlmlens.registry._problems import missing_dependency
 
@@ -104,7 +104,8 @@ class Site:
 
 @pytest.fixture(autouse=True)
 def seen_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line takes the log for itself; `caplog` needs it."""
+    """The command line takes the log for itself, at the latest with the first warning."""
+    monkeypatch.setattr(_log, "prepare", [])
     monkeypatch.setattr(logging.getLogger("vlmlens"), "propagate", True)
 
 
