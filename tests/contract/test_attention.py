@@ -264,7 +264,7 @@ def test_cross_attention_is_refused(eager: Any) -> None:
         ({"heads": []}, "at least one"),
         ({"heads": [-1]}, "numbered from 0"),
         ({"regions": []}, "at least one"),
-        ({"regions": ["image", "foo"]}, "'image', 'text', 'special', 'answer' or 'patches'"),
+        ({"regions": ["image", "foo"]}, "'answer', 'virtual' or 'patches'"),
         ({"regions": ["image", "patches"]}, "cannot be mixed"),
         ({"head": [1]}, "has no 'head'"),
     ],
