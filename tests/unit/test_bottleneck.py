@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._grading import Answer
 from vlmlens_plugins.analysis.bottleneck.asked import Case
 from vlmlens_plugins.analysis.bottleneck.calibration import Source, understanding
 from vlmlens_plugins.analysis.bottleneck.causes import Attributed, Cause, attributed, lost_at
-from vlmlens_plugins.analysis.bottleneck.grading import Answer
 from vlmlens_plugins.analysis.bottleneck.measured import measured
 from vlmlens_plugins.analysis.bottleneck.options import BLIND, IMAGE, TEXT, BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.prior import _moved, outweighed

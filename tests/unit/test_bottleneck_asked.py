@@ -14,9 +14,9 @@ from vlmlens.samples import Sample
 from vlmlens.testing import check_work
 from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import picture
+from vlmlens_plugins.analysis._grading import Grader
 from vlmlens_plugins.analysis.bottleneck import Bottleneck
 from vlmlens_plugins.analysis.bottleneck.asked import Case, asked, conditions
-from vlmlens_plugins.analysis.bottleneck.grading import Grader
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.reading import fact_of, is_derived
 from vlmlens_plugins.analysis.bottleneck.usable import usable

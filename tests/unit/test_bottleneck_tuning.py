@@ -144,7 +144,7 @@ def test_one_bad_training_makes_it_unsure() -> None:
     found = closed([*llm, *other], shares(100, 0.97))
     assert found.best.name == "llm"
     assert found.leading != ["llm"]
-    said = next(iter(report.findings(found)))
+    said = report.findings(found)[0]
     assert said.verdict is Verdict.INCONCLUSIVE
     assert "no component's tuning surely gains" in said.text
 

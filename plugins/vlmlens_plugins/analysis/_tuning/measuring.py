@@ -14,10 +14,10 @@ from vlmlens.abc.unit_batches import run_here
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import handed_over
-from vlmlens_plugins.analysis.bottleneck.grading import Grader
+from vlmlens_plugins.analysis._grading import Grader
+from vlmlens_plugins.benchmarks.card import STRICT
 
 Floats = npt.NDArray[np.float64]
-_BLANK = "gray"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +45,8 @@ class Examiner:
         samples: The questions, with labels.
         known: All labelled samples, from whose labels written answers are read.
         max_new_tokens: Of written answers.
+        rule: By which those to questions of a benchmark are read.
+        blank: What replaces the images of blind questions.
     """
 
     def __init__(
@@ -55,16 +57,19 @@ class Examiner:
         known: Sequence[Sample],
         *,
         max_new_tokens: int = 16,
+        rule: str = STRICT,
+        blank: str = "gray",
     ) -> None:
         self._context, self._vlm, self._samples = context, vlm, samples
-        self._grader = Grader(known, "strict")
+        self._grader = Grader(known, rule)
+        self._blank = blank
         self._written = WrittenAnswers(WriteOptions(max_new_tokens=max_new_tokens))
 
     def ask(self, *, blind: bool = False) -> Answers:
         """Every question.
 
         Args:
-            blind: Whether images are replaced by gray ones.
+            blind: Whether images are replaced.
         """
         said: dict[int, tuple[str, float, float]] = {}
         closed = [i for i, one in enumerate(self._samples) if one.choices]
@@ -90,17 +95,18 @@ class Examiner:
 
     def _run(self, work: ModelWork, rows: Sequence[int], *, blind: bool) -> list[JSON]:
         """Here and now: what is kept of units is that of the model without the part."""
-        units = [_unit(self._samples[i], work, blind=blind) for i in rows]
+        units = [self._unit(self._samples[i], work, blind=blind) for i in rows]
         if not units:
             return []
         ignored: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
         size, warn = self._context.batch_size, self._context.warn
         return run_here(self._vlm, work, units, size, warn=warn, progress=ignored)
 
-
-def _unit(sample: Sample, work: ModelWork, *, blind: bool) -> WorkUnit:
-    said = {"choices": list(sample.choices)} if isinstance(work, ChoiceScores) else {}
-    if not blind or not sample.images:
-        return WorkUnit(sample, said)
-    shown, more = handed_over(sample, _BLANK, 0)
-    return WorkUnit(shown, said | more)
+    def _unit(self, sample: Sample, work: ModelWork, *, blind: bool) -> WorkUnit:
+        said = {"choices": list(sample.choices)} if isinstance(work, ChoiceScores) else {}
+        if not blind or not sample.images:
+            return WorkUnit(sample, said)
+        shown, more = handed_over(
+            sample, self._blank, self._context.seed, regions=bool(self._vlm.active_edits)
+        )
+        return WorkUnit(shown, said | more)

@@ -11,11 +11,11 @@ from vlmlens.errors import MissingAnnotation, SpecError, did_you_mean
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._finite import finite_cases
+from vlmlens_plugins.analysis._grading import rules_of
 from vlmlens_plugins.analysis._sweeps.sweeping import heard
 from vlmlens_plugins.analysis._tasks import rows_by_task
 from vlmlens_plugins.analysis.bottleneck.asked import asked, conditions
 from vlmlens_plugins.analysis.bottleneck.charts import bottlenecks
-from vlmlens_plugins.analysis.bottleneck.grading import rules_of
 from vlmlens_plugins.analysis.bottleneck.measured import Measured, measured
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.report import report

@@ -15,8 +15,8 @@ from vlmlens.compose.prompt_check import bad_prompts
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
 from vlmlens_plugins.analysis._blank_images import handed_over
+from vlmlens_plugins.analysis._grading import Answer, Grader
 from vlmlens_plugins.analysis._tasks import ALL
-from vlmlens_plugins.analysis.bottleneck.grading import Answer, Grader
 from vlmlens_plugins.analysis.bottleneck.options import (
     BLIND,
     IMAGE,

@@ -44,7 +44,7 @@ def report(
     findings += [_chart(task, each) for task, own in charts.items() for each in own]
     return Result(
         analysis="bottleneck",
-        title="Where errors come from",
+        title="Where errors come from" if closed is None else "Where is the bottleneck?",
         findings=findings,
         tables=[each for one in of_tuning for each in tuned.tables(one)] + tables(found, charts),
         figures=[each for one in of_tuning for each in tuned.figures(one)] + figures(found),

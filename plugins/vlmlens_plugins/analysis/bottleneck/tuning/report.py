@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,8 +20,13 @@ __all__ = ["figures", "findings", "glance", "notes", "tables"]
 _HANDS_ON = ("vision", "projector")
 
 
-def findings(one: Closing) -> Iterator[Finding]:
-    """The verdict, then what it rests on."""
+def findings(one: Closing) -> list[Finding]:
+    """The verdict, then what it rests on: all of the tested samples."""
+    tested = [sample.id for sample in one.parts.test]
+    return [replace(finding, samples=tested) for finding in _findings(one)]
+
+
+def _findings(one: Closing) -> Iterator[Finding]:
     yield _verdict(one)
     others = "; ".join(_after(state) for state in one.states.values())
     yield Finding(

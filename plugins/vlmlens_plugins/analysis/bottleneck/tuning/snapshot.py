@@ -10,17 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vlmlens.abc import ModelAdapter, WorkUnit
+from vlmlens.abc import AnalysisContext, ModelAdapter, WorkUnit
 from vlmlens.abc.unit_batches import run_here
 from vlmlens.errors import VlmlensError
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis._answer_work import ChoiceScores, WriteOptions, WrittenAnswers
-from vlmlens_plugins.analysis._blank_images import handed_over
 from vlmlens_plugins.analysis._key_regions import Names, key_regions
 from vlmlens_plugins.analysis._maps.attending import attention_sites
 from vlmlens_plugins.analysis._tuning.dividing import Divided
+from vlmlens_plugins.analysis._tuning.measuring import Examiner
 from vlmlens_plugins.analysis.attention.work import ShareWork
-from vlmlens_plugins.analysis.bottleneck.grading import Answer, Grader
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
 from vlmlens_plugins.analysis.bottleneck.work import STAGES, StageOptions, Stages
 from vlmlens_plugins.analysis.probe.cross_validation import evaluate
@@ -69,26 +67,33 @@ class Snapshot:
 
 
 def snapshot(
-    vlm: ModelAdapter, parts: Divided, options: BottleneckOptions, seed: int, batch_size: int
+    context: AnalysisContext, vlm: ModelAdapter, parts: Divided, options: BottleneckOptions
 ) -> Snapshot:
     """Measure the model in its present state.
 
     Args:
+        context: Of the analysis.
         vlm: The model, perhaps with something that is attached to it.
         parts: The samples.
         options: Of the analysis.
-        seed: Of blank images and folds.
-        batch_size: Samples per pass.
     """
-    grader = Grader([*parts.train, *parts.held, *parts.test], options.rule)
-    seeing = _answers(vlm, parts.test, grader, options, seed, batch_size, blind=False)
-    unseeing = _answers(vlm, parts.test, grader, options, seed, batch_size, blind=True)
-    read, sites = _stages(vlm, parts, options, seed, batch_size)
-    region, area = _attention(vlm, parts.test, batch_size)
+    known = [*parts.train, *parts.held, *parts.test]
+    examiner = Examiner(
+        context,
+        vlm,
+        parts.test,
+        known,
+        max_new_tokens=options.max_new_tokens,
+        rule=options.rule,
+        blank=options.blank,
+    )
+    seeing, unseeing = examiner.ask(), examiner.ask(blind=True)
+    read, sites = _stages(vlm, parts, options, context.seed, context.batch_size)
+    region, area = _attention(vlm, parts.test, context.batch_size)
     return Snapshot(
-        [answer.right for answer in seeing],
-        [answer.right for answer in unseeing],
-        [answer.said for answer in unseeing],
+        [right == 1 for right in seeing.right.tolist()],
+        [right == 1 for right in unseeing.right.tolist()],
+        unseeing.texts,
         {stage: hits.tolist() for stage, hits in read.items()},
         sites,
         region,
@@ -101,38 +106,6 @@ def _run(vlm: ModelAdapter, work: Any, units: Sequence[WorkUnit], size: int) -> 
     return run_here(
         vlm, work, units, size, warn=lambda text: None, progress=lambda done, total: None
     )
-
-
-def _answers(
-    vlm: ModelAdapter,
-    samples: Sequence[Sample],
-    grader: Grader,
-    options: BottleneckOptions,
-    seed: int,
-    size: int,
-    *,
-    blind: bool,
-) -> list[Answer]:
-    units = []
-    for sample in samples:
-        asked, said = (
-            handed_over(sample, options.blank, seed, regions=bool(vlm.active_edits))
-            if blind
-            else (sample, {})
-        )
-        more = {"choices": list(sample.choices)} if sample.choices else {}
-        units.append(WorkUnit(asked, {**said, **more}))
-    closed = [i for i, sample in enumerate(samples) if sample.choices]
-    free = [i for i, sample in enumerate(samples) if not sample.choices]
-    writing = WrittenAnswers(WriteOptions(max_new_tokens=options.max_new_tokens))
-    scored = _run(vlm, ChoiceScores(), [units[i] for i in closed], size) if closed else []
-    written = _run(vlm, writing, [units[i] for i in free], size) if free else []
-    found: dict[int, Answer] = {}
-    for i, logs in zip(closed, scored, strict=True):
-        found[i] = grader.chosen(np.asarray(logs, np.float64), samples[i])
-    for i, text in zip(free, written, strict=True):
-        found[i] = grader.written(text, samples[i])
-    return [found[i] for i in range(len(samples))]
 
 
 def _stages(

@@ -84,9 +84,7 @@ class Trainings:
     def before(self) -> Snapshot:
         """What the model does as it is."""
         vlm = self._context.model()
-        return snapshot(
-            vlm, self._parts, self._options, self._context.seed, self._context.batch_size
-        )
+        return snapshot(self._context, vlm, self._parts, self._options)
 
     def trained(
         self, component: str, number: int, *, shuffled: bool = False, progress: Progress
@@ -129,9 +127,7 @@ class Trainings:
         )
         with part.attached(vlm):
             numbers = sum(each.numel() for each in part.parameters())
-            after = snapshot(
-                vlm, self._parts, options, self._context.seed, self._context.batch_size
-            )
+            after = snapshot(self._context, vlm, self._parts, options)
         self._forget(component, number, shuffled)
         return Training(
             component,
