@@ -218,7 +218,7 @@ def test_a_fact_that_the_model_says_is_not_called_lost() -> None:
 
 def test_wrong_labels_are_no_weak_eye() -> None:
     cases = random_labels(120, "anything")
-    headline = report([measured({"t": cases}, "t", OPTIONS, 0)], {}, OPTIONS, []).findings[0]
+    headline = report([measured({"t": cases}, "t", OPTIONS, 0)], {}, None, OPTIONS, []).findings[0]
     assert "put down to: eye 100 %" in headline.text
     assert "also so where images do not show it or labels are wrong" in headline.text
 
@@ -230,7 +230,7 @@ def test_few_errors_have_no_main_cause() -> None:
         own = [replace(each, answers=right) for each in cases[errors:]]
         found = measured({"t": [*cases[:errors], *own]}, "t", OPTIONS, 0)
         assert (found.errors, found.main, found.sure) == (errors, Cause.LANGUAGE, sure)
-        result = report([found], {}, OPTIONS, [])
+        result = report([found], {}, None, OPTIONS, [])
         expected = Verdict.INFO if sure else Verdict.INCONCLUSIVE
         assert result.findings[0].verdict is result.overview[0].verdict is expected
         assert ("is not sure" in result.findings[0].text) is not sure
@@ -262,7 +262,7 @@ def test_what_is_not_probed_says_why_and_is_not_told_apart() -> None:
     found = measured({"t": rare}, "t", OPTIONS, 0)
     assert found.shares[Cause.UNTOLD].value == 1.0
     assert found.details == {(Cause.UNTOLD, "eye or alignment or language"): 30}
-    (said, *_) = report([found], {}, OPTIONS, []).findings
+    (said, *_) = report([found], {}, None, OPTIONS, []).findings
     assert "since fewer than two answers have 10 samples" in said.text
 
 

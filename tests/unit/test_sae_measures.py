@@ -278,4 +278,5 @@ def test_kinds_of_rows_are_image_text_and_special() -> None:
         "image",
         "special",
         "text",
+        "special",
     ]

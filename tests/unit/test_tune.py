@@ -33,13 +33,13 @@ def scenes(task: str, number: int) -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The projector, trained on the surface of 100 scenes."""
+    """The projector, trained on the surface of 200 scenes."""
     return vlmlens.tune(
         "projector",
-        data=scenes("surface", 160),
+        data=scenes("surface", 320),
         epochs=6,
         rate=4e-3,
-        samples=100,
+        samples=200,
         tuning={**QUICK, "tests": 40, "control": False},
         device="cpu",
         out=tmp_path_factory.mktemp("tuned") / "run",
@@ -51,24 +51,15 @@ def test_the_projector_learns_the_surface_of_the_demo_model(tuned: Run) -> None:
     finding = tuned.results["tune"].findings[0]
     assert finding.verdict is Verdict.DIFFERS
     assert finding.values["before"] < 0.65  # type: ignore[operator]
-    assert finding.values["after"] >= 0.75  # type: ignore[operator]
+    assert finding.values["after"] >= 0.95  # type: ignore[operator]
     assert abs(finding.values["blind_after"] - 0.5) < 0.2  # type: ignore[operator]
     assert finding.text.startswith("surface: tuning the projector (all weights, 33,024 parameters)")
-    assert "on 80 samples" in finding.text
+    assert "on 160 samples" in finding.text
 
 
-@pytest.mark.slow
-def test_200_scenes_are_enough_and_shuffled_labels_or_the_photographer_teach_nothing(
-    tmp_path: Path,
-) -> None:
+def test_shuffled_labels_teach_nothing_and_neither_does_the_photographer(tmp_path: Path) -> None:
     """Planted: the photographer is not in the picture."""
-    asked = scenes("surface", 400)
-    chosen = {**QUICK, "tests": 100, "batch_size": 8}
-    common: dict[str, Any] = {"samples": 200, "device": "cpu", "tuning": chosen}
-    run = vlmlens.tune("projector", data=asked, **common, out=tmp_path / "surface")
-    finding = run.results["tune"].findings[0]
-    assert finding.values["after"] >= 0.95  # type: ignore[operator]
-    assert abs(finding.values["control"] - 0.5) < 0.2  # type: ignore[operator]
+    asked = scenes("surface", 160)
     names = sorted({str(one.attributes["photographer"]) for one in asked})
     signed = [
         replace(
@@ -77,11 +68,19 @@ def test_200_scenes_are_enough_and_shuffled_labels_or_the_photographer_teach_not
         )
         for one in asked
     ]  # fmt: skip
-    common["tuning"] = {**chosen, "control": False}
-    run = vlmlens.tune("projector", data=signed, epochs=6, **common, out=tmp_path / "signed")
+    run = vlmlens.tune(
+        "projector",
+        data=signed,
+        epochs=3,
+        samples=60,
+        tuning={**QUICK, "tests": 60},
+        device="cpu",
+        out=tmp_path / "signed",
+    )
     finding = run.results["tune"].findings[0]
     assert finding.verdict is not Verdict.DIFFERS
     assert abs(finding.values["after"] - 1 / len(names)) < 0.2  # type: ignore[operator]
+    assert abs(finding.values["control"] - 1 / len(names)) < 0.2  # type: ignore[operator]
 
 
 def test_the_tuned_folder_gives_the_same_answers(tuned: Run) -> None:
@@ -103,7 +102,7 @@ def test_what_is_kept_of_a_training(tuned: Run) -> None:
     names = {path.name for path in (tuned.path / FOLDER).iterdir()}
     assert names == {"tuned.json", "weights.safetensors"}
     about = json.loads((tuned.path / FOLDER / "tuned.json").read_text())
-    assert (about["kind"], about["component"], about["samples"]) == ("weights", "projector", 80)
+    assert (about["kind"], about["component"], about["samples"]) == ("weights", "projector", 160)
     assert not list((tuned.path / "results").glob("*checkpoint*"))
     curve = next(one for one in tuned.results["tune"].tables if one.name == "curve")
     assert list(curve.columns["epoch"]) == list(range(7))

@@ -19,10 +19,10 @@ Layouts = Callable[[Sequence[int]], Sequence[TokenLayout]]
 """From numbers of samples to what their rows stand for, see `feeding.row_layouts`."""
 
 MODALITIES = ("image", "text", "special")
-"""Kinds of rows that are judged apart. Special ones are CLS, separators and the like."""
+"""Kinds of rows that are judged apart. Special ones are CLS, separators, virtual tokens."""
 
-_OF_KIND = np.zeros(len(TokenKind), np.int64)
-_OF_KIND[[TokenKind.IMAGE, TokenKind.TEXT, TokenKind.ANSWER, TokenKind.SPECIAL]] = [0, 1, 1, 2]
+_OF_KIND = np.full(len(TokenKind), 2, np.int64)
+_OF_KIND[[TokenKind.IMAGE, TokenKind.TEXT, TokenKind.ANSWER]] = [0, 1, 1]
 _KEPT_BYTES = 2**29
 _GROWTH = 4
 
