@@ -24,7 +24,7 @@ def bottleneck(
         str | None, Option(metavar="TASK", help="The task; needed where the data has several.")
     ] = None,
     seeds: Annotated[
-        int | None, Option(metavar="N", help="Trainings of each component. [default: 3]")
+        int | None, Option(metavar="N", help="Trainings of each component. [default: 2]")
     ] = None,
     resume: Mode = None,
     dry_run: DryRun = False,

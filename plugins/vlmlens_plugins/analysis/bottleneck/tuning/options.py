@@ -28,7 +28,7 @@ class TuningOptions(Options):
         ORDER, min_length=1, description="What is tuned, each by itself."
     )
     seeds: int = Field(
-        3, ge=1, description="Trainings of each component, each with other first values and order."
+        2, ge=1, description="Trainings of each component, each with other first values and order."
     )
     labelled: int = Field(
         200, ge=8, description="At most so many samples to train on, a fifth of them held out."
@@ -37,7 +37,7 @@ class TuningOptions(Options):
         0.5, gt=0, lt=1, description="The share of groups that is tested, and never trained on."
     )
     tests: int = Field(120, ge=2, description="Test at most so many samples.")
-    epochs: int = Field(6, ge=1, description="The most passes through the training samples.")
+    epochs: int = Field(10, ge=1, description="The most passes through the training samples.")
     tokens: int = Field(8, ge=1, description="Virtual tokens of the tuned prompt.")
     rank: int = Field(8, ge=1, description="Rank of LoRA on the tower and the language model.")
     whole_weights: bool = Field(
