@@ -215,9 +215,12 @@ def test_a_training_is_kept_and_the_model_is_as_before(
     monkeypatch.setattr(trained, "fit", refuse)
     again = analysis.run(context)
     assert again.findings == first.findings
-    kept[0].write_text(json.dumps({"component": "llm"}), encoding="utf-8")
-    with pytest.raises(AssertionError, match="trained again"):
-        analysis.run(context)
+    known = json.loads(kept[0].read_text(encoding="utf-8"))
+    short = {**known, "after": {**known["after"], "right": known["after"]["right"][:3]}}
+    for damaged in ({"component": "llm"}, [], {**known, "after": None}, short):
+        kept[0].write_text(json.dumps(damaged), encoding="utf-8")
+        with pytest.raises(AssertionError, match="trained again"):
+            analysis.run(context)
 
 
 def test_other_labels_are_another_training(vlm: ModelAdapter, tmp_path: Path) -> None:

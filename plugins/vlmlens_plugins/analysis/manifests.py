@@ -249,7 +249,6 @@ SIMILARITY = Manifest(
     name="similarity",
     target="vlmlens_plugins.analysis.similarity:Similarity",
     help="How alike layers and models are: CKA, RSA and mutual neighbours.",
-    requires=("torch",),
     aliases=("cka",),
     checks="vlmlens_plugins.analysis.similarity.checks:CHECKS",
 )

@@ -18,13 +18,18 @@ PROMPT = "prompt"
 """What is trained where it is no component of the model."""
 
 _NAMES = {
-    "vision": "the vision tower",
-    "projector": "the projector",
-    "llm": "the language model",
-    PROMPT: "the prompt",
+    "vision": "vision tower",
+    "projector": "projector",
+    "llm": "language model",
+    PROMPT: "prompt",
 }
 _RATES = {"lora": 3e-3, "weights": 3e-4, "prompt": 1e-2}
 _RATE_OF_PROJECTOR = 2e-3
+
+
+def named(component: str) -> str:
+    """A component in words; a pattern of sites stays as it is."""
+    return _NAMES.get(component, component)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class Trainable:
     @property
     def name(self) -> str:
         """The component in words."""
-        return _NAMES.get(self.component, self.component)
+        known = self.component in _NAMES
+        return f"the {named(self.component)}" if known else self.component
 
     @property
     def usual_rate(self) -> float:

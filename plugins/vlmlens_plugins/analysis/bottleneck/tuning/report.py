@@ -12,8 +12,9 @@ from vlmlens.results import Cell, Finding, Glance, Verdict
 from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, State
 from vlmlens_plugins.analysis.bottleneck.tuning.tables import figures, tables
-from vlmlens_plugins.analysis.bottleneck.tuning.words import KINDS, named, percent, with_ends
+from vlmlens_plugins.analysis.bottleneck.tuning.words import KINDS, percent, with_ends
 from vlmlens_plugins.analysis.bottleneck.work import TOWER
+from vlmlens_plugins.tuning.making import named
 
 __all__ = ["figures", "findings", "glance", "notes", "tables"]
 

@@ -12,7 +12,8 @@ from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._sweeps.scores import number
 from vlmlens_plugins.analysis.bottleneck.tuning.closing import Closing, State
 from vlmlens_plugins.analysis.bottleneck.tuning.trained import Training
-from vlmlens_plugins.analysis.bottleneck.tuning.words import AS_IS, KINDS, named
+from vlmlens_plugins.analysis.bottleneck.tuning.words import AS_IS, KINDS
+from vlmlens_plugins.tuning.making import named
 
 _DIRECT = "direct readout"
 
@@ -93,20 +94,10 @@ def _training(one: Closing, each: Training) -> dict[str, Cell]:
 
 def _sample(one: Closing, i: int) -> dict[str, Cell]:
     sample = one.parts.test[i]
-    shares = {
-        f"right_{name}": number(
-            float(
-                np.mean(
-                    [
-                        each.after.right[i]
-                        for each in one.trainings
-                        if each.component == name and not each.shuffled
-                    ]
-                )
-            )
-        )
-        for name in one.states
-    }
+    shares: dict[str, Cell] = {}
+    for name in one.states:
+        own = [each for each in one.trainings if each.component == name and not each.shuffled]
+        shares[f"right_{name}"] = number(float(np.mean([each.after.right[i] for each in own])))
     return {"sample": sample.id, "task": one.task, "label": sample.label, **shares}
 
 

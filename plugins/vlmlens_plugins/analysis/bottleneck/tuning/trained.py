@@ -98,7 +98,8 @@ class Trainings:
             progress: See `fit`.
         """
         kept = self._file(component, number, shuffled=shuffled)
-        if kept is not None and kept.is_file() and (found := _read(kept)) is not None:
+        found = None if kept is None else _read(kept, len(self._parts.test))
+        if found is not None:
             return found
         made = self._train(component, number, shuffled, progress)
         if kept is not None:
@@ -188,9 +189,12 @@ def recipe_of(trainable: Trainable, options: BottleneckOptions, seed: int) -> Re
     return Recipe(epochs=options.epochs, rate=trainable.usual_rate, seed=seed)
 
 
-def _read(path: Path) -> Training | None:
-    """A training that the run keeps; None if its file is damaged, so that it is done again."""
+def _read(path: Path, tested: int) -> Training | None:
+    """A training that the run keeps; None if there is none, or a damaged one: it is done again."""
     try:
-        return Training.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+        found = Training.from_json(json.loads(path.read_text(encoding="utf-8")))
+        lengths = {len(found.after.right), len(found.after.blind), len(found.after.said)}
+        lengths |= {len(hits) for hits in found.after.read.values()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return found if lengths == {tested} else None

@@ -1,4 +1,4 @@
-"""Numbers and names of tuning, in words."""
+"""Numbers of tuning, in words."""
 
 from __future__ import annotations
 
@@ -6,19 +6,8 @@ import numpy as np
 
 from vlmlens_plugins.analysis._estimates import Estimate
 
-NAMES = {
-    "prompt": "prompt",
-    "vision": "vision tower",
-    "projector": "projector",
-    "llm": "language model",
-}
 KINDS = {"prompt": "virtual tokens", "lora": "LoRA", "weights": "all weights"}
 AS_IS = "as it is"
-
-
-def named(component: str) -> str:
-    """A component for people."""
-    return NAMES.get(component, component)
 
 
 def percent(value: float) -> str:
