@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.abc.adapter import LoadRequest
-from vlmlens.errors import CheckpointError, CompositionError
+from vlmlens.errors import CheckpointError, CompositionError, SiteNotFound, SpecError
 from vlmlens.testing.model import TinyLlava, tiny_checkpoint
 from vlmlens.tuned.components import parameters_of
 from vlmlens.tuned.opening import open_tuned
@@ -266,3 +266,11 @@ def test_weights_must_be_finite(weights: Path) -> None:
     save_file({**load_file(path), BIAS: torch.full((32,), torch.nan)}, path)
     with pytest.raises(CheckpointError, match="not finite"):
         put_in(TinyLlava.load(request()), open_tuned(weights))
+
+
+def test_a_misspelt_component_is_no_pattern_of_sites(vlm: ModelAdapter) -> None:
+    with pytest.raises(SpecError, match="no component 'visoin'") as error:
+        parameters_of(vlm, "visoin")
+    assert "vision" in str(error.value.hint)
+    with pytest.raises(SiteNotFound):
+        parameters_of(vlm, "llm.block.99")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vlmlens.errors import SpecError
+from vlmlens.errors import SiteNotFound, SpecError, did_you_mean
 from vlmlens.passes.compiling import block_paths
-from vlmlens.sites import Axis
+from vlmlens.sites import Axis, Site
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def parameters_of(vlm: Model, component: str) -> dict[str, torch.nn.Parameter]:
             if anatomy.component(name) == component
         }
     else:
-        paths = [site.path for site in vlm.sites.resolve(component)]
+        paths = [site.path for site in _sites(vlm, component)]
         found = {
             name: value for name, value in vlm.module.named_parameters() if _below(name, paths)
         }
@@ -56,6 +56,22 @@ def parameters_of(vlm: Model, component: str) -> dict[str, torch.nn.Parameter]:
             hint=f"Its components: {', '.join(components_of(vlm))}.",
         )
     return found
+
+
+def _sites(vlm: Model, pattern: str) -> list[Site]:
+    """The sites of a pattern; of a misspelt component it is said so."""
+    try:
+        return vlm.sites.resolve(pattern)
+    except SiteNotFound as error:
+        near = "" if "." in pattern else did_you_mean(pattern, COMPONENTS)
+        if not near:
+            raise
+        raise SpecError(
+            f"The model has no component {pattern!r}.",
+            subject=pattern,
+            hint=f"{near} Its components: {', '.join(components_of(vlm))}; or a pattern of sites, "
+            "such as llm.block.8-11.",
+        ) from error
 
 
 def components_of(vlm: Model) -> list[Component]:

@@ -124,7 +124,8 @@ class Bottleneck(Analysis):
                 f"Components are tuned for one task, and the data has {len(tasks)}: "
                 f"{', '.join(tasks)}.",
                 subject="task",
-                hint="Name one: --set analysis.bottleneck.task=NAME.",
+                hint="Name one: --set analysis.bottleneck.task=NAME; in `vlmlens bottleneck`, "
+                "--task NAME.",
             )
 
     def _check_named(self, option: str, samples: Sequence[Sample]) -> None:
