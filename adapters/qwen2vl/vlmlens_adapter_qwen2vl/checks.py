@@ -37,7 +37,7 @@ class QwenVLChecks(AdapterTests):
     config_class: ClassVar[str]
     model_class: ClassVar[str]
     vision: ClassVar[dict[str, Any]]
-    text: ClassVar[dict[str, Any]] = {}
+    language: ClassVar[dict[str, Any]] = {}
     rope: ClassVar[dict[str, Any]] = {"mrope_section": [1, 1, 2]}
 
     def build(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class QwenVLChecks(AdapterTests):
         config = getattr(t, self.config_class)(
             vision_config={"depth": 3, "num_heads": 4, "patch_size": 4, **self.vision},
             text_config=small_text(
-                tokenizer, num_hidden_layers=3, **self.text,
+                tokenizer, num_hidden_layers=3, **self.language,
                 rope_parameters={"rope_type": "default", "rope_theta": 1e6, **self.rope},
             ),
             **{
@@ -98,7 +98,7 @@ class Qwen3VLChecks(QwenVLChecks):
     config_class = "Qwen3VLConfig"
     model_class = "Qwen3VLForConditionalGeneration"
     rope: ClassVar[dict[str, Any]] = {"mrope_section": [2, 1, 1], "mrope_interleaved": True}
-    text: ClassVar[dict[str, Any]] = {"head_dim": 8}
+    language: ClassVar[dict[str, Any]] = {"head_dim": 8}
     vision: ClassVar[dict[str, Any]] = {
         "hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 64,
         "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
@@ -110,7 +110,7 @@ class Qwen3VLMoeChecks(Qwen3VLChecks):
 
     config_class = "Qwen3VLMoeConfig"
     model_class = "Qwen3VLMoeForConditionalGeneration"
-    text: ClassVar[dict[str, Any]] = {
+    language: ClassVar[dict[str, Any]] = {
         "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     }  # fmt: skip
 
