@@ -12,6 +12,16 @@ LMDB = Manifest(
     checks="vlmlens_plugins.storage.checks:LMDB_CHECKS",
 )
 
+SAFETENSORS = Manifest(
+    kind=PluginKind.STORAGE,
+    name="safetensors",
+    target="vlmlens_plugins.storage.safetensors:SafetensorsStore",
+    help="safetensors files and one index, in a folder or an object store, for many writers.",
+    offers=frozenset({"ragged", "durable"}),
+    requires=("fsspec", "safetensors"),
+    checks="vlmlens_plugins.storage.checks:SAFETENSORS_CHECKS",
+)
+
 SQLITE = Manifest(
     kind=PluginKind.STORAGE,
     name="sqlite",

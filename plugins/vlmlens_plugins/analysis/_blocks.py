@@ -1,0 +1,95 @@
+"""A column in blocks, however large it is: what analyses read instead of the whole column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmlens.abc import ColumnStore
+from vlmlens.abc.storage import ColumnInfo, Values
+from vlmlens.stores.writing import find_column, missing_sample
+
+AT_ONCE = 32 * 2**20
+"""Bytes of a block's values as float32."""
+
+_FIRST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows of some samples.
+
+    Args:
+        places: int64 `[k]`, the samples' numbers in the order that was asked for.
+        values: Their rows, one after the other.
+    """
+
+    places: npt.NDArray[np.int64]
+    values: Values
+
+
+@dataclass(frozen=True)
+class ColumnBlocks:
+    """One column's rows of some samples, in blocks. Iterating again reads it again.
+
+    Blocks come in the written order, which a store reads fastest, so not in the order of `ids`;
+    `Block.places` says where each sample belongs. Samples that are not asked for are left out.
+
+    Args:
+        store: The store.
+        column: `SITE/SELECTOR`.
+        ids: The samples.
+        at_once: Bytes of a block, as float32. A sample whose rows are larger is a block alone.
+    """
+
+    store: ColumnStore
+    column: str
+    ids: Sequence[str]
+    at_once: int = AT_ONCE
+
+    @cached_property
+    def info(self) -> ColumnInfo:
+        """What the store knows about the column.
+
+        Raises:
+            ColumnNotFound: It has no such column.
+        """
+        return find_column(self.column, {info.name: info for info in self.store.columns()})
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The number of each sample."""
+        return {name: number for number, name in enumerate(self.ids)}
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks.
+
+        Raises:
+            ColumnNotFound: There is no such column.
+            StoreError: A sample has no value in it.
+        """
+        seen = np.zeros(len(self.ids), bool)
+        start, count = 0, self._samples(1.0) if not self.info.ragged else _FIRST
+        while start < self.info.samples:
+            names, values = self.store.read_range(self.column, start, start + count)
+            if not names:
+                break
+            start += len(names)
+            count = self._samples(len(values.array) / len(names))
+            places = np.array([self.places.get(name, -1) for name in names], np.int64)
+            wanted = np.flatnonzero(places >= 0)
+            if len(wanted) < len(names):
+                values = values.take(wanted.tolist())
+            if len(wanted):
+                seen[places[wanted]] = True
+                yield Block(places[wanted], values)
+        if not seen.all():
+            raise missing_sample(self.column, self.ids[int(np.flatnonzero(~seen)[0])])
+
+    def _samples(self, rows: float) -> int:
+        """Samples of so many rows each that make a block."""
+        return max(1, int(self.at_once / max(1.0, rows * self.info.width * 4)))
