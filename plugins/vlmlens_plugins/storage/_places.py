@@ -59,7 +59,7 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes]]) -> None:
+    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
         """Replace an object in one step, without holding all of it in memory.
 
         Args:
@@ -148,7 +148,7 @@ class Folder(Place):
         elif not create_only(path, data):
             raise FileExistsError(str(path))
 
-    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes]]) -> None:
+    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
         """See `Place.put_pieces`."""
         path = self._path / key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -92,14 +92,14 @@ class Remote(Place):
             if not new or self.get(key) != data:
                 raise
 
-    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes]]) -> None:
+    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
         """See `Place.put_pieces`: larger objects in several requests, which count once all did."""
         if size <= _PIECE:
             self.put(key, b"".join(pieces()))
         else:
             self._tried(self._upload, self._at(key), max(_PIECE, size // 9000), pieces)
 
-    def _upload(self, path: str, block: int, pieces: Callable[[], Iterable[bytes]]) -> None:
+    def _upload(self, path: str, block: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
         file = self._fs.open(path, "wb", block_size=block)
         try:
             for piece in pieces():
@@ -186,7 +186,7 @@ class Remote(Place):
             StoreError: It failed for as long as the patience lasts.
             OSError: Another try would not help.
         """
-        end, pause = time.monotonic() + self._patience, _FIRST_PAUSE
+        begin, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
                 return action(*args, **more)
@@ -195,16 +195,16 @@ class Remote(Place):
             except Exception as error:  # what fsspec's modules raise has no common class
                 if _says(error, "PreconditionFailed", "412"):
                     raise FileExistsError(str(error)) from error
-                if time.monotonic() + pause > end:
-                    raise self._unusable(error) from error
+                spent = time.monotonic() - begin
+                if spent + pause > self._patience:
+                    raise self._unusable(error, spent) from error
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  so that not all come back at once
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _unusable(self, error: Exception) -> StoreError:
+    def _unusable(self, error: Exception, spent: float) -> StoreError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return StoreError(
-            f"The object store {self.name} cannot be used: {reason} (repeated for "
-            f"{self._patience:g} s).",
+            f"The object store {self.name} cannot be used: {reason} (tried for {spent:.0f} s).",
             subject=self.name,
             hint="What was stored before is there. Check endpoint and network, and run the same "
             "command again with --resume.",

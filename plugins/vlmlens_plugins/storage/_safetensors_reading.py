@@ -7,6 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -149,9 +150,7 @@ def read_parts(place: Place, keys: Sequence[str]) -> list[Part | None]:
     """
     firsts = place.fetch([ByteRange(key, 0, FIRST_READ) for key in keys])
     return [
-        None
-        if first is None
-        else read_part(key, first, lambda size, key=key: _head(place, key, size))
+        None if first is None else read_part(key, first, partial(_head, place, key))
         for key, first in zip(keys, firsts, strict=True)
     ]
 
