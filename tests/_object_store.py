@@ -1,4 +1,4 @@
-"""An S3-compatible server on loopback (moto's) that counts requests, and fails when it is told to."""
+"""An S3-compatible server on loopback (moto's): it counts requests, and fails when told to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class ObjectStore:
         self.fault: Fault = lambda environ: None
         self.faults = 0
         self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=_Quiet)
+        more: dict[str, Any] = {"threaded": True, "request_handler": _Quiet}
+        self._server = make_server("127.0.0.1", 0, self._serve, **more)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -77,7 +78,7 @@ class ObjectStore:
 
 
 class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
+    def log(self, *args: Any) -> None:
         """Say nothing."""
 
 

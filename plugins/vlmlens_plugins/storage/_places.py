@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from vlmlens._files import create_only, write_bytes
 from vlmlens._locks import LOCK_FILE, WriterLock
@@ -33,6 +33,9 @@ class Place(ABC):
     Args:
         name: As the user gave it, for messages.
     """
+
+    delay: ClassVar[float] = 0.0
+    """Seconds for which a reader need not ask again what is new."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -59,7 +62,9 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
+    def put_pieces(
+        self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]
+    ) -> None:
         """Replace an object in one step, without holding all of it in memory.
 
         Args:
@@ -148,7 +153,9 @@ class Folder(Place):
         elif not create_only(path, data):
             raise FileExistsError(str(path))
 
-    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
+    def put_pieces(
+        self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]
+    ) -> None:
         """See `Place.put_pieces`."""
         path = self._path / key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from vlmlens._locks import LOCK_FILE, locked, own_name
 from vlmlens.errors import StoreError, StoreLocked
@@ -48,6 +48,8 @@ class Remote(Place):
         take_over: Write although the lock says that somebody does.
         patience: Seconds for which a request is repeated that fails for a passing reason.
     """
+
+    delay: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -92,14 +94,18 @@ class Remote(Place):
             if not new or self.get(key) != data:
                 raise
 
-    def put_pieces(self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
+    def put_pieces(
+        self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]
+    ) -> None:
         """See `Place.put_pieces`: larger objects in several requests, which count once all did."""
         if size <= _PIECE:
             self.put(key, b"".join(pieces()))
         else:
             self._tried(self._upload, self._at(key), max(_PIECE, size // 9000), pieces)
 
-    def _upload(self, path: str, block: int, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
+    def _upload(
+        self, path: str, block: int, pieces: Callable[[], Iterable[bytes | memoryview]]
+    ) -> None:
         file = self._fs.open(path, "wb", block_size=block)
         try:
             for piece in pieces():
