@@ -14,8 +14,8 @@ by asking for the next numbers. docs/storage-format.md describes the format.
 
 from __future__ import annotations
 
-import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -40,8 +40,6 @@ from vlmlens_plugins.storage._signed_records import checked, damaged, signed
 _META = "meta.json"
 _RENEWED_AFTER = 64
 _MOST_AT_ONCE = 32
-
-_log = logging.getLogger("vlmlens")
 
 
 class SafetensorsOptions(PluginOptions):
@@ -76,6 +74,7 @@ class SafetensorsStore(PartStore):
         self._entries: list[bytes] = []
         self._indexed = -1
         self._unsure = True
+        self._followed = 0.0
 
     @classmethod
     def open(cls, location: str, *, mode: Mode, options: PluginOptions) -> Self:
@@ -199,9 +198,10 @@ class SafetensorsStore(PartStore):
         if self._mode == "a":
             self._entries.append(entry_of(part))
 
-    def _follow(self) -> None:
+    def _follow(self, *, now: bool = False) -> None:
         """Read the headers of parts that were written since; a writer knows its own."""
-        if self._mode == "a" and not self._unsure:
+        recent = time.monotonic() - self._followed < self._place.delay
+        if not self._unsure and (self._mode == "a" or (recent and not now)):
             return
         ahead = 1
         while ahead:
@@ -211,7 +211,7 @@ class SafetensorsStore(PartStore):
             for part in found[:there]:
                 self._add_next(part)
             ahead = min(2 * ahead, _MOST_AT_ONCE) if there == ahead else 0
-        self._unsure = False
+        self._unsure, self._followed = False, time.monotonic()
 
     def _add_next(self, part: Part | None) -> None:
         number = len(self._parts)
