@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -135,7 +136,7 @@ class SafetensorsStore(PartStore):
             if block.ids and block.columns:
                 self._put(block)
                 if len(self._parts) - self._indexed >= max(_RENEWED_AFTER, self._indexed // 4):
-                    self._renew()
+                    self._renew(closed=False)
 
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
@@ -161,6 +162,8 @@ class SafetensorsStore(PartStore):
         yield from super().verify()
         with self._entered():
             parts = list(self._parts)
+            if problem := self._changed_meta():
+                yield ChunkCheck(_META, "", 0, 0, problem)
         yield from changed_headers(self._place, parts)
 
     def close(self) -> None:
@@ -170,7 +173,7 @@ class SafetensorsStore(PartStore):
                 if self._mode == "a":
                     with self._entered():
                         self._follow()
-                        self._renew()
+                        self._renew(closed=True)
             finally:
                 self._open = False
                 with explaining(self._place):
@@ -179,12 +182,12 @@ class SafetensorsStore(PartStore):
     def _load(self, location: str) -> None:
         """Read the index, and the headers of parts that it does not tell."""
         data = self._place.get(KEY)
-        for part in unpacked(data) if data is not None else ():
+        for part in unpacked(data).parts if data is not None else ():
             self._add(part)
         self._indexed = len(self._parts) if data is not None else -1
         self._follow()
         if self._mode == "a":
-            self._renew()
+            self._renew(closed=False)
         elif data is None and not self._parts:
             raise StoreError(
                 f"No safetensors store at {self._place.name}.",
@@ -236,12 +239,26 @@ class SafetensorsStore(PartStore):
         self._unsure = False
         self._add(part)
 
-    def _renew(self) -> None:
-        """Replace the index, if parts have come."""
-        if self._indexed != len(self._parts):
-            self._place.check_lock()
-            self._place.put(KEY, packed(self._entries))
-            self._indexed = len(self._parts)
+    def _renew(self, *, closed: bool) -> None:
+        """Replace the index."""
+        meta = self._meta_crc32() if closed else None
+        self._place.check_lock()
+        self._place.put(KEY, packed(self._entries, closed=closed, meta=meta))
+        self._indexed = len(self._parts)
+
+    def _meta_crc32(self) -> int | None:
+        data = self._place.get(_META)
+        return None if data is None else zlib.crc32(data)
+
+    def _changed_meta(self) -> str:
+        """What is wrong with the run's record, compared with the index."""
+        before = self._place.get(KEY)
+        if before is None or not (told := unpacked(before)).closed:
+            return ""
+        same = told.meta == self._meta_crc32()
+        return (
+            "" if same or self._place.get(KEY) != before else f"{_META} is not as it was written."
+        )
 
 
 def _place(location: str, options: PluginOptions) -> Place:
