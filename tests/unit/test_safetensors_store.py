@@ -185,7 +185,7 @@ def flip_value(path):
 
 
 def same_text(one, other):
-    """Whether a bit of a gzip file is none of its content: a time stamp, what fills the last byte."""
+    """Whether two gzip files have the same content, whatever their time stamps and last bits."""
     try:
         return gzip.decompress(one) == gzip.decompress(other)
     except (OSError, EOFError, zlib.error):
