@@ -162,6 +162,7 @@ class ColumnStore(ABC):
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
+    _listed: tuple[str, list[str]] | None = None
 
     @classmethod
     @abstractmethod
@@ -227,14 +228,25 @@ class ColumnStore(ABC):
         """The ids and values of the column's samples `start` to `stop`, in written order.
 
         So a column is read in blocks, whatever its size. There are fewer samples where the column
-        ends before `stop`. This default asks for the ids of the whole column; a backend that finds
-        a place by its number overrides it.
+        ends before `stop`. This default lists the ids of the whole column, and keeps the list for
+        the ranges that follow. A backend that finds a place by its number overrides it.
 
         Raises:
             ColumnNotFound: There is no such column.
         """
-        ids = self.ids(column)[start:stop]
+        ids = self._ids_to(column, start, stop)[max(start, 0) : max(stop, 0)]
         return ids, self.read(column, ids)
+
+    def _ids_to(self, column: str, start: int, stop: int) -> list[str]:
+        """Ids of a column, those before `stop` at least.
+
+        Columns only grow at their end, so a list stays right as far as it goes. Whoever begins
+        again at 0, or asks for more than is known, gets a new one.
+        """
+        kept = self._listed
+        if kept is None or kept[0] != column or start <= 0 or stop > len(kept[1]):
+            kept = self._listed = column, self.ids(column)
+        return kept[1]
 
     def blocks(self, column: str, samples: int = 4096) -> Iterator[tuple[list[str], Values]]:
         """The whole column in blocks of so many samples; see `read_range`.
@@ -245,7 +257,7 @@ class ColumnStore(ABC):
         start = 0
         while (found := self.read_range(column, start, start + samples))[0]:
             yield found
-            start += samples
+            start += len(found[0])
 
     @abstractmethod
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
