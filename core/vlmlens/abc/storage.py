@@ -37,6 +37,11 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """The value types that every store keeps, and the numpy type that holds the bits of each."""
 
+BLOCK_BYTES = 32 * 2**20
+"""About how many bytes of a column are read at once, as float32."""
+
+_FIRST_BLOCK, _GROWTH = 16, 8
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -248,16 +253,28 @@ class ColumnStore(ABC):
             kept = self._listed = column, self.ids(column)
         return kept[1]
 
-    def blocks(self, column: str, samples: int = 4096) -> Iterator[tuple[list[str], Values]]:
-        """The whole column in blocks of so many samples; see `read_range`.
+    def blocks(
+        self, column: str, samples: int | None = None, *, size: int = BLOCK_BYTES
+    ) -> Iterator[tuple[list[str], Values]]:
+        """The whole column in blocks, in written order; see `read_range`.
+
+        Args:
+            column: The column.
+            samples: Samples of a block. Default: as many as have about `size` bytes, going by the
+                largest sample so far. The first blocks are small, since no sample is known yet.
+            size: Bytes of a block's values as float32; a larger sample is a block alone.
 
         Raises:
             ColumnNotFound: There is no such column.
         """
-        start = 0
-        while (found := self.read_range(column, start, start + samples))[0]:
+        start, most, count = 0, 1, samples or _FIRST_BLOCK
+        while (found := self.read_range(column, start, start + count))[0]:
             yield found
-            start += len(found[0])
+            ids, values = found
+            start += len(ids)
+            if samples is None:
+                most = max(most, max(values.lengths or (1,)) * values.width * 4)
+                count = max(1, min(_GROWTH * count, size // most))
 
     @abstractmethod
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:

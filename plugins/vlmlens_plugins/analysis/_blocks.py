@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnStore
-from vlmlens.abc.storage import ColumnInfo, Values
+from vlmlens.abc.storage import BLOCK_BYTES, ColumnInfo, Values
 from vlmlens.stores.writing import find_column, missing_sample
 
-AT_ONCE = 32 * 2**20
+AT_ONCE = BLOCK_BYTES
 """Bytes of a block's values as float32."""
-
-_FIRST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +71,12 @@ class ColumnBlocks:
             StoreError: A sample has no value in it.
         """
         seen = np.zeros(len(self.ids), bool)
-        start, count = 0, self._samples(1.0) if not self.info.ragged else _FIRST
-        while start < self.info.samples:
-            names, values = self.store.read_range(self.column, start, start + count)
-            if not names:
-                break
-            start += len(names)
-            count = self._samples(len(values.array) / len(names))
+        for names, values in self.store.blocks(self.column, size=self.at_once):
             places = np.array([self.places.get(name, -1) for name in names], np.int64)
             wanted = np.flatnonzero(places >= 0)
-            if len(wanted) < len(names):
-                values = values.take(wanted.tolist())
             if len(wanted):
                 seen[places[wanted]] = True
-                yield Block(places[wanted], values)
+                whole = len(wanted) == len(names)
+                yield Block(places[wanted], values if whole else values.take(wanted.tolist()))
         if not seen.all():
             raise missing_sample(self.column, self.ids[int(np.flatnonzero(~seen)[0])])
-
-    def _samples(self, rows: float) -> int:
-        """Samples of so many rows each that make a block."""
-        return max(1, int(self.at_once / max(1.0, rows * self.info.width * 4)))
