@@ -59,12 +59,12 @@ class Shape:
 
 
 def without_model(folder: Path, shape: Shape) -> Run:
-    """Write a run of columns `llm.block.N/last`, or `llm.block.N/image` with several rows each.
+    """Write a run of columns `llm.block.N/last`, or `llm.block.N/all` with several rows each.
 
     Labels are classes that the columns separate, less so in the first ones. The attribute `depth`
     is a number that the first feature has in it.
     """
-    selector = "last" if shape.rows == 1 else "image"
+    selector = "last" if shape.rows == 1 else "all"
     names = [f"llm.block.{number}/{selector}" for number in range(shape.columns)]
     spec = {"adapter": "none", "data": "planted", "sites": names, "options": {"storage": _LMDB}}
     info = {"state": "finished", "columns": names, "samples": shape.samples}
