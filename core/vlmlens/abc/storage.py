@@ -71,6 +71,11 @@ class Values:
         """Whether a sample can have several rows."""
         return self.lengths is not None
 
+    @property
+    def most_rows(self) -> int:
+        """How many rows the sample with most rows has."""
+        return min(len(self.array), 1) if self.lengths is None else max(self.lengths, default=0)
+
     def numpy(self) -> Array:
         """`[n, width]` in the values' own type; bfloat16 becomes float32, which is exact."""
         if self.dtype != "bfloat16":
@@ -96,6 +101,25 @@ class Values:
 
     def __repr__(self) -> str:
         return brief(self, "", count(len(self), "sample"), f"{self.dtype} {shape(self.array)}")
+
+
+class BlockSize:
+    """How many samples of a column to read at once: as many as have about so many bytes.
+
+    It goes by the largest sample so far, and begins with few, since no sample is known yet.
+
+    Args:
+        size: Bytes of a block's values as float32; a larger sample is a block alone.
+    """
+
+    def __init__(self, size: int = BLOCK_BYTES) -> None:
+        self._size, self._largest = size, 1
+        self.samples = _FIRST_BLOCK
+
+    def saw(self, rows: int, width: int) -> None:
+        """Adapt to what was read: the most rows of a sample, and the width of a row."""
+        self._largest = max(self._largest, rows * width * 4)
+        self.samples = max(1, min(_GROWTH * self.samples, self._size // self._largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,14 +291,14 @@ class ColumnStore(ABC):
         Raises:
             ColumnNotFound: There is no such column.
         """
-        start, most, count = 0, 1, samples or _FIRST_BLOCK
-        while (found := self.read_range(column, start, start + count))[0]:
-            yield found
-            ids, values = found
+        start, fitting = 0, BlockSize(size)
+        while True:
+            ids, values = self.read_range(column, start, start + (samples or fitting.samples))
+            if not ids:
+                return
+            fitting.saw(values.most_rows, values.width)
+            yield ids, values
             start += len(ids)
-            if samples is None:
-                most = max(most, max(values.lengths or (1,)) * values.width * 4)
-                count = max(1, min(_GROWTH * count, size // most))
 
     @abstractmethod
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:

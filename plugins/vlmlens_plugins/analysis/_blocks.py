@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnStore
-from vlmlens.abc.storage import BLOCK_BYTES, ColumnInfo, Values
+from vlmlens.abc.storage import BLOCK_BYTES, BlockSize, ColumnInfo, Values
 from vlmlens.stores.writing import find_column, missing_sample
 
 AT_ONCE = BLOCK_BYTES
 """Bytes of a block's values as float32."""
+
+_FEW = 4
+"""A column of more than so many times the samples is not read through to find them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class ColumnBlocks:
 
     Blocks come in the written order, which a store reads fastest, so not in the order of `ids`;
     `Block.places` says where each sample belongs. Samples that are not asked for are left out.
+    Where few of the column's samples are asked for, only they are read, in the order of `ids`.
 
     Args:
         store: The store.
@@ -70,6 +74,21 @@ class ColumnBlocks:
             ColumnNotFound: There is no such column.
             StoreError: A sample has no value in it.
         """
+        few = _FEW * len(self.ids) < self.info.samples
+        yield from self._chosen() if few else self._written()
+
+    def _chosen(self) -> Iterator[Block]:
+        """Blocks of samples that are looked up by their ids."""
+        start, fitting = 0, BlockSize(self.at_once)
+        while start < len(self.ids):
+            some = self.ids[start : start + fitting.samples]
+            values = self.store.read(self.column, some)
+            fitting.saw(values.most_rows, values.width)
+            yield Block(np.arange(start, start + len(some)), values)
+            start += len(some)
+
+    def _written(self) -> Iterator[Block]:
+        """Blocks of the whole column, without the samples that are not asked for."""
         seen = np.zeros(len(self.ids), bool)
         for names, values in self.store.blocks(self.column, size=self.at_once):
             places = np.array([self.places.get(name, -1) for name in names], np.int64)
