@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnStore
-from vlmlens.abc.storage import ColumnInfo, Values
+from vlmlens.abc.storage import Array, ColumnInfo, Values
 from vlmlens.stores.writing import find_column, missing_sample
 
 AT_ONCE = 32 * 2**20
 """Bytes of a block's values as float32."""
-
-_FIRST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,18 @@ class ColumnBlocks:
         """The number of each sample."""
         return {name: number for number, name in enumerate(self.ids)}
 
+    def check(self) -> None:
+        """Raise an error if a sample lacks a value, before anything is read.
+
+        Raises:
+            ColumnNotFound: There is no such column.
+            StoreError: A sample has no value in it.
+        """
+        there = set(self.store.ids(self.column))
+        missing = next((name for name in self.ids if name not in there), None)
+        if missing is not None:
+            raise missing_sample(self.column, missing)
+
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks.
 
@@ -72,24 +82,44 @@ class ColumnBlocks:
             ColumnNotFound: There is no such column.
             StoreError: A sample has no value in it.
         """
-        seen = np.zeros(len(self.ids), bool)
-        start, count = 0, self._samples(1.0) if not self.info.ragged else _FIRST
+        self.check()
+        return self._of_samples() if self.info.ragged else self._of_rows()
+
+    def _of_rows(self) -> Iterator[Block]:
+        """Blocks of a column with one row per sample."""
+        count, start = max(1, self.at_once // max(1, self.info.width * 4)), 0
         while start < self.info.samples:
             names, values = self.store.read_range(self.column, start, start + count)
             if not names:
                 break
             start += len(names)
-            count = self._samples(len(values.array) / len(names))
             places = np.array([self.places.get(name, -1) for name in names], np.int64)
             wanted = np.flatnonzero(places >= 0)
             if len(wanted) < len(names):
                 values = values.take(wanted.tolist())
             if len(wanted):
-                seen[places[wanted]] = True
                 yield Block(places[wanted], values)
-        if not seen.all():
-            raise missing_sample(self.column, self.ids[int(np.flatnonzero(~seen)[0])])
 
-    def _samples(self, rows: float) -> int:
-        """Samples of so many rows each that make a block."""
-        return max(1, int(self.at_once / max(1.0, rows * self.info.width * 4)))
+    def _of_samples(self) -> Iterator[Block]:
+        """Blocks of a ragged column, sample by sample: how long the next one is, nobody knows."""
+        places: list[int] = []
+        parts: list[Array] = []
+        size = 0
+        for name, rows in self.store.iterate(self.column):
+            if name not in self.places:
+                continue
+            if parts and size + 4 * rows.size > self.at_once:
+                yield self._block(places, parts)
+                places, parts, size = [], [], 0
+            places.append(self.places[name])
+            # A view would keep all that was read with it.
+            parts.append(rows.copy())
+            size += 4 * rows.size
+        if parts:
+            yield self._block(places, parts)
+
+    def _block(self, places: Sequence[int], parts: Sequence[Array]) -> Block:
+        """A block of whole samples; bfloat16 has become float32."""
+        dtype = "float32" if self.info.dtype == "bfloat16" else self.info.dtype
+        values = Values(np.concatenate(parts), dtype, tuple(map(len, parts)))
+        return Block(np.array(places, np.int64), values)
