@@ -28,6 +28,12 @@ class SimilarityOptions(Options):
         "cosine", description="Of rows less their mean, for RSA and mutual neighbours."
     )
     neighbours: int = Field(10, ge=1, description="Nearest neighbours of each sample.")
+    samples: int = Field(
+        20_000,
+        ge=LEAST_GROUPS,
+        description="The most samples for CKA, of as many different groups as there are; drawn by "
+        "the seed.",
+    )
     subset: int = Field(
         500,
         ge=LEAST_GROUPS,
