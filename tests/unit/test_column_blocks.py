@@ -16,6 +16,7 @@ from vlmlens.errors import ColumnNotFound, StoreError
 from vlmlens.registry import Registry
 from vlmlens.stores.opening import open_named
 from vlmlens.stores.sharded import ShardedStore
+from vlmlens_plugins.analysis import _blocks
 from vlmlens_plugins.analysis._blocks import ColumnBlocks
 
 WIDTH = 3
@@ -61,9 +62,12 @@ def store(request: Any, tmp_path: Path) -> Iterator[ColumnStore]:
 
 @pytest.mark.parametrize("column", [FLAT, RAGGED, "llm.block.1/image"])
 @pytest.mark.parametrize("at_once", [1, 4 * WIDTH * 8, 2**20])
+@pytest.mark.parametrize("few", [1, 8])
 def test_every_wanted_sample_comes_once_and_in_its_place(
-    store: ColumnStore, column: str, at_once: int
+    store: ColumnStore, column: str, at_once: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether samples are read by their ids, or the column from its beginning."""
+    monkeypatch.setattr(_blocks, "_FEW", few)
     ids = ["s4", "s0", "s7", "s2", "s9", "s1"]
     found: dict[str, Any] = {}
     for block in ColumnBlocks(store, column, ids, at_once):

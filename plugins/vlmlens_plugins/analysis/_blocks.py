@@ -15,6 +15,8 @@ from vlmlens.stores.writing import find_column, missing_sample
 
 AT_ONCE = 32 * 2**20
 """Bytes of a block's values as float32."""
+_FEW = 8
+"""Fewer than one of so many samples are read by their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class ColumnBlocks:
 
     Blocks come in the written order, which a store reads fastest, so not in the order of `ids`;
     `Block.places` says where each sample belongs. Samples that are not asked for are left out.
+    Where few samples of a column are asked for, only those are read.
 
     Args:
         store: The store.
@@ -83,13 +86,17 @@ class ColumnBlocks:
             StoreError: A sample has no value in it.
         """
         self.check()
-        return self._of_samples() if self.info.ragged else self._of_rows()
+        few = len(self.ids) * _FEW < self.info.samples
+        if self.info.ragged:
+            return self._of_samples(self._by_id() if few else self.store.iterate(self.column))
+        return self._of_few_rows() if few else self._of_rows()
 
     def _of_rows(self) -> Iterator[Block]:
         """Blocks of a column with one row per sample."""
-        count, start = max(1, self.at_once // max(1, self.info.width * 4)), 0
+        start = 0
         while start < self.info.samples:
-            names, values = self.store.read_range(self.column, start, start + count)
+            stop = start + self._rows_at_once
+            names, values = self.store.read_range(self.column, start, stop)
             if not names:
                 break
             start += len(names)
@@ -100,12 +107,25 @@ class ColumnBlocks:
             if len(wanted):
                 yield Block(places[wanted], values)
 
-    def _of_samples(self) -> Iterator[Block]:
+    def _of_few_rows(self) -> Iterator[Block]:
+        for start in range(0, len(self.ids), self._rows_at_once):
+            some = list(self.ids[start : start + self._rows_at_once])
+            yield Block(np.arange(start, start + len(some)), self.store.read(self.column, some))
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, self.at_once // max(1, self.info.width * 4))
+
+    def _by_id(self) -> Iterator[tuple[str, Array]]:
+        for name in self.ids:
+            yield name, self.store.read(self.column, [name]).numpy()
+
+    def _of_samples(self, each: Iterator[tuple[str, Array]]) -> Iterator[Block]:
         """Blocks of a ragged column, sample by sample: how long the next one is, nobody knows."""
         places: list[int] = []
         parts: list[Array] = []
         size = 0
-        for name, rows in self.store.iterate(self.column):
+        for name, rows in each:
             if name not in self.places:
                 continue
             if parts and size + 4 * rows.size > self.at_once:

@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnInfo, ColumnStore, Values
-from vlmlens_plugins.analysis._blocks import AT_ONCE, Block, ColumnBlocks
+from vlmlens_plugins.analysis._blocks import ColumnBlocks
 
 Rows = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 MOST = 160 * 2**20
 """Bytes of rows that are held together at most."""
-_FEW = 8
-"""Fewer than one of so many samples of a column are read one by one."""
-_AT_ONCE = 1024
 _NUMBERS = 2**22
 """So many numbers are float64 at a time."""
 _ROUNDING = 1e-5
@@ -36,7 +33,7 @@ def placed(store: ColumnStore, info: ColumnInfo, ids: Sequence[str]) -> Iterator
         NotFinite: A row is not finite.
         StoreError: A sample has no value.
     """
-    for block in _read(store, info, ids):
+    for block in ColumnBlocks(store, info.name, ids):
         rows = _one_each(block.values)
         if not np.isfinite(rows).all():
             raise NotFinite(info.name)
@@ -78,16 +75,6 @@ def parts(rows: npt.NDArray[np.generic]) -> Iterable[slice]:
     """Slices of rows that are small enough to be held in float64 beside them."""
     step = max(1, _NUMBERS // max(1, rows.shape[1]))
     return (slice(start, start + step) for start in range(0, len(rows), step))
-
-
-def _read(store: ColumnStore, info: ColumnInfo, ids: Sequence[str]) -> Iterator[Block]:
-    if len(ids) * _FEW >= info.samples:
-        yield from ColumnBlocks(store, info.name, ids)
-        return
-    step = 1 if info.ragged else max(1, min(_AT_ONCE, AT_ONCE // (4 * max(1, info.width))))
-    for start in range(0, len(ids), step):
-        some = list(ids[start : start + step])
-        yield Block(np.arange(start, start + len(some)), store.read(info.name, some))
 
 
 def _one_each(values: Values) -> Rows:
