@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,7 +50,7 @@ class ColumnBlocks:
     store: ColumnStore
     column: str
     ids: Sequence[str]
-    at_once: int = AT_ONCE
+    at_once: int = field(default_factory=lambda: AT_ONCE)
 
     @cached_property
     def info(self) -> ColumnInfo:
@@ -86,6 +86,18 @@ class ColumnBlocks:
             StoreError: A sample has no value in it.
         """
         self.check()
+        return self._complete(self._blocks())
+
+    def _complete(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Blocks as they come; an error at the end if a sample was in none."""
+        seen = np.zeros(len(self.ids), bool)
+        for block in blocks:
+            seen[block.places] = True
+            yield block
+        if not seen.all():
+            raise missing_sample(self.column, self.ids[int(np.flatnonzero(~seen)[0])])
+
+    def _blocks(self) -> Iterator[Block]:
         few = len(self.ids) * _FEW < self.info.samples
         if self.info.ragged:
             return self._of_samples(self._by_id() if few else self.store.iterate(self.column))

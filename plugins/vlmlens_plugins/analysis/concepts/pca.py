@@ -60,11 +60,13 @@ def of_blocks(blocks: Callable[[], Iterator[Rows]], width: int, count: int) -> C
     for block in blocks():
         total += block.sum(0, dtype=np.float64)
         rows += len(block)
-        largest = max(largest, float(np.abs(block).max()))
+        largest = max(largest, float(block.max()), -float(block.min()))
     mean, scale = total / rows, largest or 1.0
     matrix = np.zeros((width, width))
     for block in blocks():
-        moved = ((block - mean) / scale).astype(np.float32)
+        wide = block - mean
+        wide /= scale
+        moved = wide.astype(np.float32)
         for first in range(0, width, _PANEL):
             some = slice(first, first + _PANEL)
             matrix[:, some] += moved.T @ moved[:, some]
