@@ -82,7 +82,7 @@ def linear_cka(
             if len(rows) > TOGETHER:
                 _fill_in_pieces(kernels[0][c], read, (c, rows, strips[0]), spread)
             else:
-                values, _ = spread.centred(c, read(c, rows))
+                values = spread.centred(c, read(c, rows))
                 for kernel, s in zip(kernels, strips, strict=True):
                     part = values[s.offset : s.offset + s.size]
                     kernel[c] = part[s.start : s.stop] @ part.T
@@ -110,13 +110,14 @@ def _fill_in_pieces(
         spread: Told of every row of the block, once.
     """
     c, rows, strip = wanted
-    shift: Floats | None = None
+    # All strips of a block need the same shift: with several, their kernel would be no kernel.
+    shift = spread.shift(read(c, rows[:TOGETHER]))
     for first in range(strip.start, strip.stop, TOGETHER):
         left = read(c, rows[first : min(first + TOGETHER, strip.stop)])
-        own, shift = spread.centred(c, left, shift, counted=False)
+        own = spread.centred(c, left, shift, counted=False)
         for start in range(0, len(rows), TOGETHER):
             piece = read(c, rows[start : start + TOGETHER])
-            other, _ = spread.centred(c, piece, shift, counted=first == strip.start)
+            other = spread.centred(c, piece, shift, counted=first == strip.start)
             low = first - strip.start
             kernel[low : low + len(own), start : start + len(other)] = own @ other.T
 

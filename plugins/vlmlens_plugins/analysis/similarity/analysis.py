@@ -80,7 +80,7 @@ def _compared(
         len(columns),
         [found.groups[i] for i in chosen],
         block=options.block,
-        memory=options.memory << 20,
+        memory=options.memory << 19,
         seed=context.seed,
         progress=lambda done, total: context.progress(_HALF * done // total, 2 * _HALF),
     )

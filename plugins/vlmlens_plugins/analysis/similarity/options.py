@@ -47,7 +47,7 @@ class SimilarityOptions(Options):
         description="The most samples that CKA compares with each other; more are cut into random "
         "blocks.",
     )
-    memory: int = Field(512, ge=16, description="MiB for what is kept of a block of samples.")
+    memory: int = Field(512, ge=16, description="MiB for rows and kernels of a block of samples.")
     parted: float = Field(
         0.9, gt=0, lt=1, description="CKA of two runs' columns below which the runs part there."
     )
