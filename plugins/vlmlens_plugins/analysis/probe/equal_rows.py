@@ -46,7 +46,7 @@ class EqualRows:
         for same in np.split(order, starts[1:]):
             if len(same) > 1 and len(np.unique(groups[same])) > 1:
                 tested = same[split.tested[same]]
-                learned = split.train[:, same].any(1)
+                learned = np.asarray(split.train[:, same].any(1))
                 shared += int(learned[split.cell[tested]].sum())
         return shared
 
@@ -55,7 +55,7 @@ class EqualRows:
         kind = np.zeros(len(codes), np.int64) if self._kind is None else self._kind
         pairs = np.stack([kind, codes])
         order = np.lexsort(pairs)
-        new = np.diff(pairs[:, order], axis=1).any(0)
+        new = np.abs(np.diff(pairs[:, order], axis=1)).max(0, initial=0) > 0
         self._kind = np.empty(len(codes), np.int64)
         self._kind[order] = np.cumsum(np.concatenate([[0], new]))
 
