@@ -74,6 +74,7 @@ class Probe(Analysis):
                 Features(warner.warn),
                 answers,
                 context.folder,
+                self.options.learning_curve or context.drawn_from is not None,
             )
             probed = []
             for i, target in enumerate(targets):

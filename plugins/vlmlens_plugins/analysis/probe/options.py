@@ -95,6 +95,11 @@ class ProbeOptions(Options):
         description="Which column to export: the earliest one as good as the best (plateau), the "
         "best, or all.",
     )
+    learning_curve: bool = Field(
+        False,
+        description="Show the best column's accuracy with an eighth, a fourth and half of the "
+        "samples; --samples always does.",
+    )
     in_memory: int = Field(
         256,
         ge=0,

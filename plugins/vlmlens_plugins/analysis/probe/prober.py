@@ -25,6 +25,7 @@ from vlmlens_plugins.analysis.probe.features import FeatureRows, Features
 from vlmlens_plugins.analysis.probe.large.probes import LargeProbes
 from vlmlens_plugins.analysis.probe.large.scratch import Scratch
 from vlmlens_plugins.analysis.probe.layer_ranking import Place, ranked
+from vlmlens_plugins.analysis.probe.learning_curve import Curve, best_column, learning_curve
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.probe_kinds import family
 from vlmlens_plugins.analysis.probe.scores import Scored, score_columns
@@ -64,6 +65,7 @@ class Probed:
         shortcuts: What does without the model.
         stages: The best column of each stage.
         answered: The model's own answers, where they are known.
+        curve: Accuracy with fewer samples, where it was asked for.
     """
 
     trial: Trial
@@ -72,6 +74,7 @@ class Probed:
     shortcuts: Sequence[Shortcut]
     stages: Sequence[StageBest]
     answered: Answered | None
+    curve: Curve | None = None
 
     @property
     def target(self) -> Target:
@@ -91,6 +94,7 @@ class Prober:
         features: Of shortcuts.
         answers: The model's own answers, by sample id.
         folder: Where large scratch files lie; None: the system's place for them.
+        learning: Whether to try fewer samples, too.
     """
 
     options: ProbeOptions
@@ -100,6 +104,7 @@ class Prober:
     features: Features
     answers: Mapping[str, str]
     folder: Path | None = None
+    learning: bool = False
 
     def probe(
         self, target: Target, names: Sequence[str], warn: Warn, advance: Callable[[float], None]
@@ -127,7 +132,8 @@ class Prober:
         shortcuts = guard(trial, scored, self._shortcuts(trial, kind), self.options)
         _warn_of(target, shortcuts, warn)
         found, answers = self._stages(trial, scored)
-        return Probed(trial, scored, ranked(scored), shortcuts, found, answers)
+        curve = self._curve(trial, scored, evaluations, kind, warn) if self.learning else None
+        return Probed(trial, scored, ranked(scored), shortcuts, found, answers, curve)
 
     def _trial(self, target: Target, warn: Warn) -> Trial:
         rng = generator(self.seed, "probe-control", target.name)
@@ -161,6 +167,23 @@ class Prober:
         large = self.large(trial.target)
         evaluation = ColumnEvaluation(trial, self.columns, kind, large, self.device, warn)
         return evaluation.run(names, advance)
+
+    def _curve(
+        self,
+        trial: Trial,
+        scored: Scored,
+        evaluations: Mapping[str, Evaluation],
+        kind: Family,
+        warn: Warn,
+    ) -> Curve | None:
+        def evaluate_again(changed: Trial, column: str) -> Evaluation | None:
+            return self._evaluate(changed, [column], kind, lambda _: None, silent).get(column)
+
+        full = evaluations[best_column(scored)]
+        found = learning_curve(trial, scored, full, evaluate_again, self.seed)
+        if found is None:
+            warn(f"{trial.target.name}: too few samples for a learning curve.")
+        return found
 
     def large(self, target: Target) -> LargeProbes:
         """Probes of a target's columns that do not fit in memory."""
