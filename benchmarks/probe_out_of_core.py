@@ -34,6 +34,7 @@ from vlmlens_plugins.storage.lmdb import LmdbStore
 COLUMN = "llm.block.0/last"
 CLASSES = 4
 _BLOCK = 4096
+_LATENT = 64
 _EVERY = 0.02
 _NUMBERS = ("accuracy", "control", "gap", "gap_low", "gap_high", "train_accuracy", "p")
 
@@ -50,14 +51,15 @@ def _label(number: Any, seed: int) -> Any:
 
 
 def rows(start: int, stop: int, width: int) -> npt.NDArray[np.float32]:
-    """float32 `[k, width]`: a spectrum that falls, a label in its first directions, a number."""
+    """float32 `[k, width]`: a spectrum that falls, a label in its middle, a number, and noise."""
     numbers = np.arange(start, stop)
-    spread = (1 + np.arange(width)) ** np.float32(-0.5)
-    found = np.random.default_rng(start).standard_normal((len(numbers), width), np.float32)
-    found *= spread.astype(np.float32)
-    found[:, :CLASSES] += 0.8 * np.eye(CLASSES, dtype=np.float32)[_label(numbers, 0)]
-    found[:, CLASSES] += np.sin(numbers)
-    return found
+    rng = np.random.default_rng(start)
+    latent = rng.standard_normal((len(numbers), _LATENT), np.float32)
+    latent[:, 20 : 20 + CLASSES] += 1.2 * np.eye(CLASSES, dtype=np.float32)[_label(numbers, 0)]
+    latent[:, 40] += np.sin(numbers)
+    latent *= ((1 + np.arange(_LATENT)) ** -0.5).astype(np.float32)
+    mixed = latent @ np.random.default_rng(0).standard_normal((_LATENT, width), np.float32)
+    return mixed + 0.3 * rng.standard_normal((len(numbers), width), np.float32)
 
 
 def write(folder: Path, samples: int, width: int, dtype: str) -> int:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from vlmlens.results import Cell, Figure, Finding, Series, Table
 from vlmlens_plugins.analysis._results import slug, table
-from vlmlens_plugins.analysis._statistics import generator, interval
+from vlmlens_plugins.analysis._statistics import exact_ends, generator, interval
 from vlmlens_plugins.analysis.probe.cross_validation import Evaluation
-from vlmlens_plugins.analysis.probe.resampling import Losses, losses_of
+from vlmlens_plugins.analysis.probe.resampling import Losses, Resampling, losses_of
 from vlmlens_plugins.analysis.probe.scores import Scored
 from vlmlens_plugins.analysis.probe.splits import Split
 from vlmlens_plugins.analysis.probe.trial import Trial
@@ -104,12 +104,19 @@ def learning_curve(
         return None
     points.append(_point(trial, scored, full, len(rank)))
     whole = losses_of(full.held_out[0], trial, 0)
-    drawn = scored.resampling.scores(whole) - scored.resampling.scores(half)
-    low, high = interval(drawn)
     gain = whole.score - half.score
-    ends = float(low), float(high)
+    ends = _ends(scored.resampling, whole, half)
     majority = scored.resampling.majority.score
     return Curve(column, majority, points, gain, *ends, _growth(gain, *ends))
+
+
+def _ends(resampling: Resampling, whole: Losses, half: Losses) -> tuple[float, float]:
+    """The paired interval of the gain; where no prediction differs, what that many groups say."""
+    if np.array_equal(whole.loss, half.loss):
+        none = 1 - exact_ends(1.0, resampling.units)[0]
+        return -none, none
+    low, high = interval(resampling.scores(whole) - resampling.scores(half))
+    return float(low), float(high)
 
 
 def best_column(scored: Scored) -> str:
@@ -138,7 +145,8 @@ def _ranks(trial: Trial, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     pairs = np.stack([trial.split.cell[first], kinds.astype(np.int64)])[:, order]
     starts = np.flatnonzero(np.concatenate([[True], np.diff(pairs, axis=1).any(0)]))
     sizes = np.diff(np.append(starts, len(order)))
-    place = (np.arange(len(order)) - np.repeat(starts, sizes)) / np.repeat(sizes, sizes)
+    inside = np.arange(len(order)) - np.repeat(starts, sizes)
+    place = (inside + np.repeat(rng.random(len(sizes)), sizes)) / np.repeat(sizes, sizes)
     of_group = np.empty(len(order))
     of_group[order] = place
     return np.asarray(of_group[groups])
@@ -160,7 +168,7 @@ def _distinct(y: npt.NDArray[np.generic]) -> int:
 
 def finding(target: str, curve: Curve, *, numbers: bool) -> Finding:
     """Whether more samples would still help."""
-    measure = "R2" if numbers else "accuracy"
+    measure = "R2" if numbers else "Accuracy"
     before, now = curve.points[-2], curve.points[-1]
     numbers_said = (
         f"{measure} at {curve.column} is {before.accuracy:.2f} with {before.samples:,} samples and "

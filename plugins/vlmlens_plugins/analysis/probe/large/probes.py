@@ -145,7 +145,14 @@ class LargeProbes:
 
     def _centroids(self, rows: Rows, labels: Array, train: Bools, tick: Tick) -> Linear:
         partition, classes = Partition.of(train), len(self.target.classes)
-        sums = Sums.collect(rows, partition, one_hot_labels(labels, classes), None, tick)
+        sums = Sums.collect(
+            rows,
+            partition,
+            one_hot_labels(labels, classes),
+            self.scratch,
+            tick,
+            np.zeros(partition.parts, bool),
+        )
         return centroids(sums, np.asarray(partition.sets.any(0)), partition.sets, classes)
 
     def _tested(
@@ -201,7 +208,8 @@ class LargeProbes:
             _see(problem, found.weights, part)
             unfinished += int((~found.converged).sum())
             tally.take(some, part)
-        return Evaluation(tally.held_out, tally.train_score, c, unfinished, axes.kept)
+        kept = projected.kept(axes, np.asarray(partition.sets.any(0)))
+        return Evaluation(tally.held_out, tally.train_score, c, unfinished, kept)
 
     def _strengths(
         self, projected: Projected, labels: Array, sets: Bools, products: Floats, tick: Tick

@@ -23,6 +23,9 @@ from vlmlens_plugins.analysis.probe.large.sums import (
 
 Tick = Callable[[float], None]
 
+_ROWS = 32_768
+"""Rows that principal components are taken from, about; many times as many as components."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axes:
@@ -31,13 +34,13 @@ class Axes:
     Args:
         shift: float64 `[d]`, the mean of the rows that are learned from.
         basis: float64 `[d, k]`; features are divided by their deviation in it.
-        kept: The share of the standardized rows' variance that the coordinates keep, 0 to 1.
+        features: Number of features that are not constant: the variance of a standardized row.
         size: The root of the mean squared length of rows less the mean.
     """
 
     shift: Floats
     basis: Floats
-    kept: float
+    features: int
     size: float
 
     @classmethod
@@ -45,7 +48,7 @@ class Axes:
         """Read a column once.
 
         Where there are no more features than components, the coordinates are the standardized
-        features themselves.
+        features themselves. Else components are those of some 30,000 rows, drawn at random.
 
         Args:
             rows: The column.
@@ -57,31 +60,31 @@ class Axes:
         Raises:
             NotFinite: A value is not finite.
         """
-        partition = Partition.of(learned[None])
         whole = rows.width <= components
-        sums = Sums.collect(rows, partition, no_labels, None if whole else scratch, tick)
-        own = partition.sets[0]
+        drawn = learned & (np.random.default_rng(0).random(len(learned)) * learned.sum() < _ROWS)
+        partition = Partition.of(np.stack([learned, drawn]))
+        own, some = partition.sets
+        multiplied = some & (not whole)
+        sums = Sums.collect(rows, partition, no_labels, scratch, tick, multiplied)
         middle, factor = sums.scaling(own)
-        size = sums.size
+        features = int((factor > 0).sum())
         if whole:
-            return cls(sums.shift + middle, np.diag(factor), 1.0, size)
-        matrix = sums.centred(own, np.empty((rows.width, rows.width), order="F"))
+            return cls(sums.shift + middle, np.diag(factor), features, sums.size)
+        matrix = sums.centred(some, np.empty((rows.width, rows.width), order="F"))
         sums.products.clear()
-        vectors, kept = _components(matrix, factor, components)
-        return cls(sums.shift + middle, factor[:, None] * vectors, kept, size)
+        basis = factor[:, None] * _components(matrix, factor, components)
+        return cls(sums.shift + middle, basis, features, sums.size)
 
 
-def _components(matrix: Floats, factor: Floats, number: int) -> tuple[Floats, float]:
-    """The first principal components `[d, k]` of scaled products, and the share that they keep."""
+def _components(matrix: Floats, factor: Floats, number: int) -> Floats:
+    """The first principal components `[d, k]` of scaled products."""
     from scipy.linalg import eigh
 
     matrix *= factor[:, None]
     matrix *= factor
-    width, whole = len(matrix), float(np.trace(matrix))
-    some = (width - number, width - 1)
-    values, vectors = eigh(matrix, lower=True, overwrite_a=True, subset_by_index=some)
-    kept = float(values.sum()) / whole if whole > 0 else 1.0
-    return np.asarray(vectors[:, ::-1]), min(1.0, kept)
+    some = (len(matrix) - number, len(matrix) - 1)
+    _, vectors = eigh(matrix, lower=True, overwrite_a=True, subset_by_index=some)
+    return np.asarray(vectors[:, ::-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,13 @@ class Projected:
     values: npt.NDArray[Any]
     products: Floats
     codes: Ints
+
+    def kept(self, axes: Axes, learned: Bools) -> float:
+        """The share of the standardized rows' variance in the coordinates of parts, 0 to 1."""
+        if self.values.shape[1] == len(axes.basis) or not axes.features:
+            return 1.0
+        own = self.products[learned].sum(0)
+        return min(1.0, float(np.trace(own[:-1, :-1])) / (own[-1, -1] * axes.features))
 
     @classmethod
     def of(

@@ -49,7 +49,7 @@ class Sums:
         count: float64 `[parts]`.
         total: float64 `[parts, d]`.
         squares: float64 `[parts, d]`.
-        products: float64 `[d, d]` of each part, the lower triangle, on disk; none if not asked for.
+        products: float64 `[d, d]`, the lower triangle, on disk, of the parts that were asked for.
         labels: float64 `[parts, columns]`, sums of the labels.
         label_squares: float64 `[parts, columns]`.
         with_labels: float64 `[parts, d, columns]`, sums of rows times labels.
@@ -59,7 +59,7 @@ class Sums:
     count: Floats
     total: Floats
     squares: Floats
-    products: list[Floats]
+    products: dict[int, Floats]
     labels: Floats
     label_squares: Floats
     with_labels: Floats
@@ -70,8 +70,9 @@ class Sums:
         rows: Rows,
         partition: Partition,
         labels: Labels,
-        scratch: Scratch | None,
+        scratch: Scratch,
         tick: Callable[[float], None],
+        multiplied: Bools | None = None,
     ) -> Sums:
         """Read a column once.
 
@@ -79,8 +80,9 @@ class Sums:
             rows: The column.
             partition: Parts of the samples.
             labels: What rows are multiplied with.
-            scratch: Where products are kept; None: they are not needed.
+            scratch: Where products are kept.
             tick: Told the share of the rows that are read.
+            multiplied: bool `[parts]`, the parts whose products are needed; None: all.
 
         Raises:
             NotFinite: A value is not finite.
@@ -92,7 +94,8 @@ class Sums:
                 raise NotFinite
             block = values.astype(np.float64)
             if made is None:
-                made = cls._zero(block.mean(0), partition.parts, labels(places).shape[1], scratch)
+                wanted = np.ones(partition.parts, bool) if multiplied is None else multiplied
+                made = cls._zero(block.mean(0), labels(places).shape[1], wanted, scratch)
             with np.errstate(over="ignore", invalid="ignore"):
                 block -= made.shift
                 for part, own in partition.split(places):
@@ -105,12 +108,12 @@ class Sums:
         return made
 
     @classmethod
-    def _zero(cls, shift: Floats, parts: int, columns: int, scratch: Scratch | None) -> Sums:
-        width = len(shift)
-        products: list[Floats] = []
-        if scratch is not None:
-            shape = (width, width)
-            products = [scratch.array(shape, "<f8", "F") for _ in range(parts)]
+    def _zero(cls, shift: Floats, columns: int, multiplied: Bools, scratch: Scratch) -> Sums:
+        width, parts = len(shift), len(multiplied)
+        products = {
+            part: scratch.array((width, width), "<f8", "F")
+            for part in np.flatnonzero(multiplied).tolist()
+        }
         return cls(
             shift,
             np.zeros(parts),
@@ -126,7 +129,7 @@ class Sums:
         self.count[part] += len(rows)
         self.total[part] += rows.sum(0)
         self.squares[part] += np.einsum("nf,nf->f", rows, rows)
-        if self.products:
+        if part in self.products:
             add_products(self.products[part], rows)
         self.labels[part] += labels.sum(0)
         self.label_squares[part] += np.einsum("nf,nf->f", labels, labels)
