@@ -145,14 +145,8 @@ class LargeProbes:
 
     def _centroids(self, rows: Rows, labels: Array, train: Bools, tick: Tick) -> Linear:
         partition, classes = Partition.of(train), len(self.target.classes)
-        sums = Sums.collect(
-            rows,
-            partition,
-            one_hot_labels(labels, classes),
-            self.scratch,
-            tick,
-            np.zeros(partition.parts, bool),
-        )
+        known, none = one_hot_labels(labels, classes), np.zeros(partition.parts, bool)
+        sums = Sums.collect(rows, partition, known, self.scratch, tick, none)
         return centroids(sums, np.asarray(partition.sets.any(0)), partition.sets, classes)
 
     def _tested(

@@ -107,7 +107,7 @@ class Projected:
         if self.values.shape[1] == len(axes.basis) or not axes.features:
             return 1.0
         own = self.products[learned].sum(0)
-        return min(1.0, float(np.trace(own[:-1, :-1])) / (own[-1, -1] * axes.features))
+        return min(1.0, float(np.trace(own[:-1, :-1]) / (own[-1, -1] * axes.features)))
 
     @classmethod
     def of(
