@@ -32,7 +32,7 @@ from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
 from vlmlens_plugins.storage.lmdb import LmdbStore
 
 COLUMN = "llm.block.0/last"
-CLASSES = 4
+CLASSES = 2
 _BLOCK = 4096
 _LATENT = 64
 _EVERY = 0.02

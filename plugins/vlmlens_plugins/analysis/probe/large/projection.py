@@ -118,14 +118,21 @@ class Projected:
         values = scratch.array((rows.count, size), "<f4")
         products = np.zeros((partition.parts, size + 1, size + 1))
         codes = RowCodes(axes.shift, axes.size, rows.count)
+        basis = axes.basis.astype(np.float32)
         for places, block in counted(rows, tick, rows.count):
             centred = block.astype(np.float64)
             codes.see(places, centred)
             centred -= axes.shift
-            found = centred @ axes.basis
-            values[places] = found
+            values[places] = found = _times(centred, axes.basis, basis)
             found = np.hstack([found, np.ones((len(found), 1))])
             for part, own in partition.split(places):
                 add_products(products[part].T, found[own])
         lower = np.triu(products)
         return cls(values, lower + np.triu(products, 1).swapaxes(1, 2), codes.codes)
+
+
+def _times(rows: Floats, basis: Floats, single: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """Coordinates `[k, c]`, in single precision where it holds the numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = rows.astype(np.float32) @ single
+    return found if np.isfinite(found).all() else rows @ basis
