@@ -37,9 +37,9 @@ def canvas(image_processor: Any, height: int, width: int) -> tuple[int, int]:
     side, ratio = tile_side(image_processor), width / height
     if width >= height:
         columns = math.ceil(width / side)
-        return math.ceil(int(columns * side / ratio) / side) or 1, columns
+        return math.ceil(int(columns * side / ratio) / side), columns
     rows = math.ceil(height / side)
-    return rows, math.ceil(int(rows * side * ratio) / side) or 1
+    return rows, math.ceil(int(rows * side * ratio) / side)
 
 
 def patches(
