@@ -14,13 +14,18 @@ from pydantic import Field
 
 from vlmlens.abc.options import Options
 from vlmlens.errors import CheckpointError
-from vlmlens.hf import PlacedImage, TransformersAdapter, joined, tower_layout
+from vlmlens.hf import PlacedImage, TransformersAdapter, frame_patches, joined, tower_layout
+from vlmlens.hf.chat_template import render
+from vlmlens.hf.frames import Frames, parts
+from vlmlens.hf.token_ids import one_batch
 from vlmlens.sites import Axis, Rename, SiteTemplate
 from vlmlens.tokens import AxisLayout, PatchGrid
+from vlmlens.videos import FrameRule
 from vlmlens_adapter_smolvlm.manifest import MANIFEST
 from vlmlens_adapter_smolvlm.marks import without_marks
 from vlmlens_adapter_smolvlm.number_words import number_words_lent
 from vlmlens_adapter_smolvlm.tiles import canvas, patches, tile_side
+from vlmlens_adapter_smolvlm.videos import SmolVLMFrames, video_template
 
 _SETTINGS = ("num_frames", "fps")
 """What SmolVLM's processor reads of its video processor, with images too."""
@@ -47,6 +52,7 @@ class SmolVLMAdapter(TransformersAdapter):
 
     Options: ClassVar[type[Options]] = SmolVLMOptions
     image_placeholders: ClassVar[Sequence[str]] = MANIFEST.placeholders
+    video_processors: ClassVar[Mapping[str, str]] = {"smolvlm": "SmolVLMVideoProcessor"}
     shares_prefix: ClassVar[bool] = True
     templates: ClassVar[Sequence[SiteTemplate]] = (
         SiteTemplate("vision.block.{i}", ("model.vision_model.encoder.layers.{i}",), Axis.VISION),
@@ -99,6 +105,37 @@ class SmolVLMAdapter(TransformersAdapter):
             )
 
     @property
+    def frame_rule(self) -> FrameRule:
+        """See `ModelAdapter.frame_rule`: that of transformers' video processor."""
+        if not self.takes_video:
+            return super().frame_rule
+        return SmolVLMFrames.of(self.processor.video_processor)
+
+    def templated(self, prompt: str, images: Sequence[Any]) -> str:
+        """See `PromptWriting.templated`; transformers has a template of its own for videos."""
+        if not isinstance(images, Frames):
+            return super().templated(prompt, images)
+        shown = [] if self.video_mark in prompt else parts(images)
+        content = [*shown, {"type": "text", "text": prompt}]
+        return render(video_template(), content, self.tokenizer, self.model_name(self.request))
+
+    def process(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `SampleEncoding.process`; videos of several lengths are padded by empty frames.
+
+        transformers would announce the longest video's number of frames to all of them.
+        """
+        lengths = {len(group) for group in images if isinstance(group, Frames)}
+        if len(lengths) < 2:
+            return self.processed(prompts, images)
+        each = [self.processed([p], [g]) for p, g in zip(prompts, images, strict=True)]
+        return one_batch(each, "", 0, self.pad_token_id, side=self.padding_side)
+
+    def processed(self, prompts: Sequence[str], images: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `SampleEncoding.processed`."""
+        with number_words_lent():
+            return super().processed(prompts, images)
+
+    @property
     def patch(self) -> int:
         """Side of a patch in the vision tower, in pixels of a tile."""
         return int(self.config.vision_config.patch_size)
@@ -144,5 +181,9 @@ class SmolVLMAdapter(TransformersAdapter):
 
     def _patches(self, image: PlacedImage, merged: int) -> PatchGrid:
         images = self.processor.image_processor
+        tile = tile_side(images)
+        if image.frames:
+            frame = patches(0, (1, 1), tile, self.patch, merged=merged)
+            return frame_patches(frame, image.frames, image.frames)
         size = canvas(images, image.height, image.width)
-        return patches(image.image, size, tile_side(images), self.patch, merged=merged)
+        return patches(image.image, size, tile, self.patch, merged=merged)

@@ -22,9 +22,5 @@ MANIFEST = Manifest(
     ),
     model_types=("idefics3", "smolvlm"),
     placeholders=("<image>",),
-    limits=(
-        "Videos of SmolVLM2 are read as several images: its prompt of frames and times, and its "
-        "video processor, are not used.",
-    ),
     checks="vlmlens_adapter_smolvlm.checks:CHECKS",
 )
