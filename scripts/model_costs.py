@@ -1,7 +1,7 @@
 """What 1,000 samples cost with models of several sizes, computed from their shapes.
 
-Use: python -m scripts.model_costs, with --write to put the table into README.md, or with --speed for
-times on this machine. No weights are needed: models are made without memory.
+Use: python -m scripts.model_costs, with --write to put the table into README.md, or with --speed
+for times on this machine. No weights are needed: models are made without memory.
 
 Work is counted in floating-point operations (a multiplication and an addition are two): of linear
 layers and of attention, which are nearly all. Logits are not counted, since extraction leaves them
@@ -24,7 +24,7 @@ import torch
 
 from vlmlens._display import size
 from vlmlens.abc.adapter import LoadRequest, ModelAdapter
-from vlmlens.compose.estimate import estimated
+from vlmlens.compose.estimate import duration, estimated
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.spec.model import RunSpec
@@ -32,8 +32,8 @@ from vlmlens.spec.model import RunSpec
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "README.md"
 BEGIN, END = "<!-- costs: scripts/model_costs.py -->", "<!-- end of costs -->"
-SAMPLES, TEXT, MARKS = 1000, 32, 2
-"""Samples; tokens of text in each; tokens of a tile's mark."""
+SAMPLES, TEXT = 1000, 32
+"""Samples, and tokens of text in each."""
 
 _SO400M = {
     "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
@@ -72,6 +72,7 @@ class Model:
         config: As in its `config.json`.
         tiles: How many tiles the tower sees, by default.
         tokens: Image tokens of a tile.
+        marks: Tokens that announce a tile: two, where a mark is one token of its own.
         parts: Paths of tower, connector and language model in the module tree.
     """
 
@@ -80,6 +81,7 @@ class Model:
     config: Mapping[str, Any]
     tiles: int
     tokens: int
+    marks: int
     parts: tuple[str, str, str]
 
     def skeleton(self) -> ModelAdapter:
@@ -97,7 +99,8 @@ def _smolvlm(name: str, vision: Any, text: Any, scale: int, tokens: int) -> Mode
         "vision_config": vision, "tie_word_embeddings": False,
     }  # fmt: skip
     parts = ("model.vision_model", "model.connector", "model.text_model")
-    return Model(name, "vlmlens_adapter_smolvlm.adapter:SmolVLMAdapter", config, 13, tokens, parts)
+    target = "vlmlens_adapter_smolvlm.adapter:SmolVLMAdapter"
+    return Model(name, target, config, 13, tokens, 2, parts)
 
 
 MODELS = (
@@ -109,6 +112,7 @@ MODELS = (
         {"model_type": "llava", "text_config": _VICUNA, "vision_config": _CLIP},
         1,
         576,
+        0,
         ("model.vision_tower", "model.multi_modal_projector", "model.language_model"),
     ),
 )
@@ -130,9 +134,9 @@ class Cost:
     work: int
     disk: int
 
-    def hours(self, speed: float) -> float:
+    def seconds(self, speed: float) -> float:
         """How long 1,000 samples take at so many operations per second."""
-        return SAMPLES * self.work / speed / 3600
+        return SAMPLES * self.work / speed
 
 
 def cost(model: Model, tiles: int) -> Cost:
@@ -141,8 +145,7 @@ def cost(model: Model, tiles: int) -> Cost:
     module, config = vlm.module, vlm.config
     tower, connector, text = (module.get_submodule(path) for path in model.parts)
     patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
-    marks = MARKS * tiles if len(model.parts[2]) and tiles * model.tokens != 576 else 0
-    sequence = tiles * model.tokens + marks + TEXT
+    sequence = tiles * (model.tokens + model.marks) + TEXT
     work = tiles * block_work(tower, config.vision_config, patches)
     work += matrix_work(connector, tiles * model.tokens)
     work += block_work(text, config.get_text_config(), sequence)
@@ -153,7 +156,7 @@ def cost(model: Model, tiles: int) -> Cost:
 def block_work(part: torch.nn.Module, config: Any, rows: int) -> int:
     """Operations of a stack of blocks on so many rows that all see each other."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 4 * rows**2 * width * config.num_attention_heads * config.num_hidden_layers
+    attention: int = 4 * rows**2 * width * config.num_attention_heads * config.num_hidden_layers
     return matrix_work(part, rows) + attention
 
 
@@ -185,7 +188,7 @@ def rows(speed: float = 1e12) -> Iterator[Sequence[str]]:
                 f"{found.tokens:,}",
                 f"{2 * found.parameters / 1e9:.1f} GB",
                 f"{found.work * SAMPLES / 1e15:.2f} PFLOP",
-                f"{found.hours(speed) * 60:,.0f} min",
+                duration(found.seconds(speed)),
                 size(found.disk),
             )
 

@@ -1,4 +1,4 @@
-"""The worked tile example of docs/write-an-adapter.md: it runs, and gives the numbers on the page."""
+"""The tile example of docs/write-an-adapter.md: it runs, and gives the numbers on the page."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -75,9 +76,7 @@ def test_marks_of_tiles_are_no_text(kit: type[SmolVLMChecks]) -> None:
 
 def test_without_this_the_marks_would_be_text(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm, sample = SmolVLM2Checks().vlm, Sample("b", "What?", (picture(64, 48),))
-    monkeypatch.setattr(
-        "vlmlens_adapter_smolvlm.adapter.without_marks", lambda layout, *_: layout
-    )
+    monkeypatch.setattr("vlmlens_adapter_smolvlm.adapter.without_marks", lambda layout, *_: layout)
     assert "<row_2_col_1>" in _text(vlm, sample)
 
 
@@ -126,7 +125,9 @@ def test_a_processor_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> N
     said = {"processor_class": "Idefics3Processor", "image_seq_len": 9}
     (folder / "processor_config.json").write_text(json.dumps(said))
     vlm = SmolVLMAdapter.skeleton(LoadRequest(model=str(folder)))
-    with pytest.raises(CheckpointError, match="writes 9 image tokens for a tile; the model makes 4"):
+    with pytest.raises(
+        CheckpointError, match="writes 9 image tokens for a tile; the model makes 4"
+    ):
         vlm.encode([Sample("a", "Hm?")])
 
 
@@ -137,11 +138,19 @@ def test_the_missing_package_is_lent_and_taken_back() -> None:
     from transformers.models.smolvlm import processing_smolvlm as module
 
     with number_words.number_words_lent():
-        with pytest.raises(MissingDependency, match="to write 16 as a word"):
-            module.num2words(16)
+        assert module.num2words(16) == "sixteen"
     assert module.num2words is None
     SmolVLM2Checks().load().encode([Sample("a", "Hm?")])
     assert module.num2words is None
+
+
+def test_number_words_are_those_of_num2words() -> None:
+    """The digest is of what num2words 0.5.14 writes for 0 to 999, one per line."""
+    written = "\n".join(map(number_words.number_word, range(1000)))
+    digest = hashlib.sha256(written.encode()).hexdigest()
+    assert digest == "44b8794eade041b524b24719f83ec2503eb59cc551963f7f17cc5b38e7d0ab61"
+    with pytest.raises(MissingDependency, match="1000 frames"):
+        number_words.number_word(1000)
 
 
 @pytest.mark.parametrize(

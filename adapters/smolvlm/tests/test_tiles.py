@@ -95,9 +95,7 @@ def test_the_canvas_is_that_of_the_processor(
     for _ in range(120):
         width, height = draw.randint(1, 70), draw.randint(1, 70)
         image = np.zeros((height, width, 3), np.uint8)
-        found = processor(
-            [[Image.fromarray(image)]], return_row_col_info=True, return_tensors="np"
-        )
+        found = processor([[Image.fromarray(image)]], return_row_col_info=True, return_tensors="np")
         cut = (found["rows"][0][0], found["cols"][0][0])
         wanted = (1, 1) if cut == (0, 0) else cut
         assert canvas(processor, height, width) == wanted, (width, height)

@@ -157,7 +157,7 @@ class SmolVLMAdapter(TransformersAdapter):
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]
     ) -> Mapping[Axis, AxisLayout]:
-        """See `TransformersAdapter.image_layouts`: the tower sees tiles, those of a sample together."""
+        """See `TransformersAdapter.image_layouts`: a sample's tiles follow each other."""
         fine = (tile_side(self.processor.image_processor) // self.patch) ** 2
         coarse = fine // self.merged**2
         tiles = [len(grid) // coarse if grid else 0 for grid in grids]

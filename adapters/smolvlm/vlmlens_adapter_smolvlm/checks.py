@@ -40,7 +40,10 @@ class SmolVLMChecks(AdapterTests):
         import transformers as t
 
         tokenizer = byte_tokenizer(
-            [*_SPECIALS, *self.marks], bos="<|im_start|>", eos="<end_of_utterance>", pad="<|im_end|>"
+            [*_SPECIALS, *self.marks],
+            bos="<|im_start|>",
+            eos="<end_of_utterance>",
+            pad="<|im_end|>",
         )
         vision = small_vision(image_size=self.tile, patch_size=self.patch)
         config = getattr(t, f"{self.family}Config")(

@@ -27,18 +27,29 @@ def without_marks(
         grids: The patch grid of each sample.
         opening: Id of the token before each mark (`<fake_token_around_image>`).
     """
-    rows = zip(layout.samples, grids, strict=True)
-    found = [one if grid is None else _marked(one, grid.image, opening) for one, grid in rows]
+    found = []
+    for one, grid in zip(layout.samples, grids, strict=True):
+        if grid is None or one.token_ids is None:
+            found.append(one)
+        else:
+            found.append(_marked(one, grid.image, np.equal(one.token_ids, opening)))
     return replace(layout, samples=found)
 
 
-def _marked(layout: TokenLayout, images: npt.NDArray[np.int64], opening: int) -> TokenLayout:
-    """A sample's layout; `images` has the number of its image for each image token."""
-    assert layout.token_ids is not None
+def _marked(
+    layout: TokenLayout, images: npt.NDArray[np.int64], opening: npt.NDArray[np.bool_]
+) -> TokenLayout:
+    """A sample's layout, its marks special.
+
+    Args:
+        layout: Of the sample.
+        images: The number of its image, of each image token.
+        opening: Where a mark may begin, of each token.
+    """
     kinds, places = layout.kinds.copy(), layout.positions(TokenKind.IMAGE)
     for number in np.unique(images):
         own = places[images == number]
-        before = np.flatnonzero(layout.token_ids[: own[0]] == opening)
+        before = np.flatnonzero(opening[: own[0]])
         start = before[-1] if len(before) else own[0]
         inside = kinds[start : own[-1]]
         inside[inside == TokenKind.TEXT] = TokenKind.SPECIAL

@@ -47,7 +47,7 @@ def number_word(number: int) -> str:
     """
     if not 0 <= number < 1000:
         raise MissingDependency(
-            f"{number} frames are to be announced in words, and only numbers below 1,000 are known.",
+            f"{number} frames are to be announced in words; only those below 1,000 are known.",
             subject="num2words",
             hint="pip install num2words, or take fewer frames: --set frames=64.",
         )

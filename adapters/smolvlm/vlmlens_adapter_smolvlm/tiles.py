@@ -49,7 +49,7 @@ def patches(
 
     Args:
         image: Number of the image in its sample.
-        size: (rows, columns) of tiles, see `canvas`; of a single one, there is only the global view.
+        size: (rows, columns) of tiles, see `canvas`; a single one is the global view.
         tile: Pixels along a side of a tile.
         patch: Pixels along a side of a patch of the tower.
         merged: How many patches along a side the connector puts into one token.

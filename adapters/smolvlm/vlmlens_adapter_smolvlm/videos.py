@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers.video_utils import VideoMetadata
 
-from vlmlens.hf.frames import Places
 from vlmlens.videos import FrameRule
 from vlmlens_adapter_smolvlm.number_words import MODULE
 
@@ -28,7 +28,7 @@ class SmolVLMFrames(FrameRule):
 
     limit: int | None = None
     rate: float | None = None
-    places: Places | None = field(default=None, repr=False, compare=False)
+    places: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, processor: Any) -> FrameRule:
@@ -36,23 +36,19 @@ class SmolVLMFrames(FrameRule):
         most, fps = processor.num_frames, processor.fps
         if not (most and fps):
             return FrameRule()
-        return cls(count=None, fps=fps, most=most, limit=most, rate=fps, places=_of(processor))
+        places = processor.sample_frames
+        return cls(count=None, fps=fps, most=most, limit=most, rate=fps, places=places)
 
     def indices(self, total: int, fps: float | None) -> tuple[int, ...]:
         """See `FrameRule.indices`; without the video's frames per second, as many as asked for."""
         if not fps or self.places is None:
             return FrameRule(count=self.count or self.limit).indices(total, None)
         known = VideoMetadata(total_num_frames=total, fps=fps, duration=total / fps)
-        wanted = {"num_frames": self.count or self.limit, "fps": self.fps or self.rate}
-        return tuple(int(number) for number in self.places(known, **wanted))
-
-
-def _of(processor: Any) -> Places:
-    found: Places = processor.sample_frames
-    return found
+        most, rate = self.count or self.limit, self.fps or self.rate
+        return tuple(int(number) for number in self.places(known, num_frames=most, fps=rate))
 
 
 def video_template() -> str:
-    """The chat template that transformers takes for prompts with a video, whatever the checkpoint's."""
+    """The chat template that transformers takes for prompts with a video, for any checkpoint."""
     found: str = importlib.import_module(MODULE).DEFAULT_CHAT_TEMPLATE
     return found

@@ -63,8 +63,8 @@ class TorchVideos(_BASE):  # type: ignore[misc]
             raise MissingDependency(
                 f"The video processor asks for {problem}.",
                 subject=str(number),
-                hint="pip install torchvision, in the version that fits the installed torch; Lanczos "
-                "needs torch 2.12.",
+                hint="pip install torchvision, in the version that fits the installed torch; "
+                "Lanczos needs torch 2.12.",
             )
         return resized(image, *_target(image, size), resample=number, antialias=antialias)
 

@@ -60,7 +60,10 @@ class NameChecks(PromptChecks):
             expect(same, f"{sample.prompt!r}: other rows in a batch than alone")
             more = len(layout.positions(TokenKind.TEXT)) - len(_places("question", layout))
             template = len(asked.positions(TokenKind.TEXT)) - len(_places("question", asked))
-            expect(more <= template + _SPACES, f"{sample.prompt!r}: {more} rows of text are not its own")
+            expect(
+                more <= template + _SPACES,
+                f"{sample.prompt!r}: {more} rows of text are not its own",
+            )
         if self.offers("readout"):
             answered = self.vlm.encode(samples[:1], answers=["red"]).layout(0, axis)
             same = _places("question", answered) == _places("question", batch.layout(0, axis))
