@@ -80,7 +80,7 @@ class SmolVLMAdapter(TransformersAdapter):
             if videos is not None and not hasattr(videos, name):
                 setattr(videos, name, None)
         self._choose_tiles(processor.image_processor)
-        self._check_tokens(processor)
+        self._check_tokens(processor, processor.image_processor, "tile")
         return processor
 
     def _choose_tiles(self, image_processor: Any) -> None:
@@ -93,13 +93,13 @@ class SmolVLMAdapter(TransformersAdapter):
             size = type(image_processor.size)(longest_edge=chosen.longest_edge)
             image_processor.size = size
 
-    def _check_tokens(self, processor: Any) -> None:
-        side = tile_side(processor.image_processor) // self.patch // self.merged
-        if processor.image_seq_len != side**2:
+    def _check_tokens(self, processor: Any, part: Any, what: str) -> None:
+        written, pixels = processor.image_seq_len, tile_side(part)
+        made = (pixels // self.patch // self.merged) ** 2
+        if made != written:
             raise CheckpointError(
-                f"The processor of {self.model_name(self.request)!r} writes "
-                f"{processor.image_seq_len} image tokens for a tile; the model makes {side**2} of "
-                f"{tile_side(processor.image_processor)} pixels.",
+                f"The processor of {self.model_name(self.request)!r} writes {written} image tokens "
+                f"for a {what}; the model makes {made} of {pixels} pixels.",
                 subject="image_seq_len",
                 hint="image_seq_len must fit max_image_size, patch_size and scale_factor.",
             )
@@ -123,8 +123,14 @@ class SmolVLMAdapter(TransformersAdapter):
         """See `SampleEncoding.process`; videos of several lengths are padded by empty frames.
 
         transformers would announce the longest video's number of frames to all of them.
+
+        Raises:
+            CheckpointError: The processor writes another number of tokens for a frame than the
+                model makes.
         """
         lengths = {len(group) for group in images if isinstance(group, Frames)}
+        if lengths:
+            self._check_tokens(self.processor, self.processor.video_processor, "frame")
         if len(lengths) < 2:
             return self.processed(prompts, images)
         each = [self.processed([p], [g]) for p, g in zip(prompts, images, strict=True)]
