@@ -16,7 +16,7 @@ from scripts.check_checkpoints.page import keep
 from scripts.check_checkpoints.places import find, models_folder
 from scripts.check_checkpoints.process import Job, done
 from scripts.check_checkpoints.records import NOT_RUN, Record, Records, commit, held, versions
-from scripts.check_checkpoints.small_runs import SMALL, SmallRun, analyses
+from scripts.check_checkpoints.small_runs import SmallRun, analyses, small_run
 from scripts.check_checkpoints.tiny import write_tiny
 from scripts.check_checkpoints.working import KIT, QUESTION, work
 from vlmlens.errors import SpecError, VlmlensError, did_you_mean
@@ -181,7 +181,7 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
     full = place.is_full(one.checkpoint.parameters)
     print(telling.header(one, each, here.device, full=full), flush=True)
     digest = place.digest()
-    under = {step: _under(step, digest, here) for step in here.steps}
+    under = {step: _under(step, digest, here, full=full) for step in here.steps}
     found: dict[str, Record] = {}
     for step in here.steps:
         before = here.records.done(one.slug, step, under[step])
@@ -194,7 +194,7 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
     folder = here.records.folder
     job = Job(
         one.adapter.name, str(place.folder), here.device, here.dtype, folder / "runs" / one.slug,
-        folder / "logs" / f"{one.slug}.log", here.limit,
+        folder / "logs" / f"{one.slug}.log", here.limit, full,
     )  # fmt: skip
     for ended in done(job, [step for step in here.steps if step not in found]):
         record = Record(
@@ -207,9 +207,9 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
     return [found[step] for step in here.steps]
 
 
-def _under(step: str, digest: str, here: Here) -> dict[str, Any]:
+def _under(step: str, digest: str, here: Here, *, full: bool) -> dict[str, Any]:
     """What the outcome of a step rests on."""
-    settings = {} if step in (KIT, QUESTION) else _settings(SMALL.get(step, SmallRun()))
+    settings = {} if step in (KIT, QUESTION) else _settings(small_run(step, full=full))
     return {
         "digest": digest,
         "versions": here.versions,

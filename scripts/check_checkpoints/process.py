@@ -32,6 +32,7 @@ class Job:
         runs: The folder for runs.
         log: The file that gets what the process prints.
         limit: Seconds that a step may take.
+        full: Whether it is the full checkpoint.
     """
 
     adapter: str
@@ -41,6 +42,7 @@ class Job:
     runs: Path
     log: Path
     limit: float
+    full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class _started:  # noqa: N801  used as a function
         suites.mkdir(parents=True, exist_ok=True)
         given = {
             "adapter": job.adapter, "model": job.model, "device": job.device, "dtype": job.dtype,
-            "runs": str(job.runs), "steps": list(steps),
+            "runs": str(job.runs), "full": job.full, "steps": list(steps),
         }  # fmt: skip
         environment = {**os.environ, "VLMLENS_TINY_CHECKPOINTS": str(suites)}
         with job.log.open("ab") as log:

@@ -91,11 +91,17 @@ def _by_transformers(vlm: ModelAdapter, batch: Any, ids: list[int]) -> list[str]
 
 
 def _by_whole_passes(vlm: ModelAdapter, sample: Sample, ids: list[int]) -> list[str]:
-    """Which token is not the most probable one after those before; ties by rounding are let be."""
+    """Which token is not the most probable one after those before; ties by rounding are let be.
+
+    After a special token nothing is compared: one that stands for an image cannot be in an answer.
+    """
     if _changes_logits(vlm):
         return []
+    special = set(getattr(getattr(vlm, "tokenizer", None), "added_tokens_decoder", ()))
     near = _NEAR.get(vlm.dtype, _COARSE)
     for step, token in enumerate(ids):
+        if step and ids[step - 1] in special:
+            break
         logits = vlm.forward(vlm.encode([sample], answers=[ids[:step]]), logits="last").logits
         assert logits is not None
         row = logits[0].float()

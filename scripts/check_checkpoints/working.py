@@ -48,7 +48,7 @@ def _steps(job: dict[str, Any]) -> Callable[[str], Callable[[], Any]]:
 
     registry = Registry.default()
     adapter, model, device = job["adapter"], job["model"], job["device"]
-    tried = Tried(adapter, model, device, job["dtype"], registry, Path(job["runs"]))
+    tried = Tried(adapter, model, device, job["dtype"], registry, Path(job["runs"]), job["full"])
 
     def step(name: str) -> Callable[[], Any]:
         if name == KIT:
