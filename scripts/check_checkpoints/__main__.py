@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scripts.check_checkpoints.page import keep
 from scripts.check_checkpoints.places import find, models_folder
 from scripts.check_checkpoints.process import Job, done
 from scripts.check_checkpoints.records import NOT_RUN, Record, Records, commit, held, versions
-from scripts.check_checkpoints.small_runs import SmallRun, analyses, small_run
+from scripts.check_checkpoints.small_runs import analyses, small_run
 from scripts.check_checkpoints.tiny import write_tiny
 from scripts.check_checkpoints.working import KIT, QUESTION, work
 from vlmlens.errors import SpecError, VlmlensError, did_you_mean
@@ -132,7 +133,8 @@ def _check(options: argparse.Namespace) -> int:
     models = models_folder(options.models)
     steps = _steps(options.steps, options.analyses)
     free = int(options.memory * 1e9) if options.memory else free_memory(options.device)
-    fits = [(one, fit(one, find(models, one.id), free)) for one in chosen]
+    disk = shutil.disk_usage(models).free
+    fits = [(one, fit(one, find(models, one.id), free, disk)) for one in chosen]
     if options.list:
         print(telling.listing(fits))
         return 0
@@ -145,7 +147,11 @@ def _check(options: argparse.Namespace) -> int:
     records = [record for own in found for record in own]
     print(telling.summary(records, sum(not own for own in found)))
     if options.write:
-        print(f"{keep(records)} full checkpoints were put into docs/models.md")
+        kept = [
+            here.records.all(one.slug) for (one, _), own in zip(fits, found, strict=True) if own
+        ]
+        put = keep(record for own in kept for record in own)
+        print(f"{put} full checkpoints were put into docs/models.md")
     return 0 if telling.green(records) else 1
 
 
@@ -181,7 +187,7 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
     full = place.is_full(one.checkpoint.parameters)
     print(telling.header(one, each, here.device, full=full), flush=True)
     digest = place.digest()
-    under = {step: _under(step, digest, here, full=full) for step in here.steps}
+    under = {step: _under(step, digest, here) for step in here.steps}
     found: dict[str, Record] = {}
     for step in here.steps:
         before = here.records.done(one.slug, step, under[step])
@@ -207,9 +213,9 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
     return [found[step] for step in here.steps]
 
 
-def _under(step: str, digest: str, here: Here, *, full: bool) -> dict[str, Any]:
+def _under(step: str, digest: str, here: Here) -> dict[str, Any]:
     """What the outcome of a step rests on."""
-    settings = {} if step in (KIT, QUESTION) else _settings(small_run(step, full=full))
+    settings = {} if step in (KIT, QUESTION) else asdict(small_run(step))
     return {
         "digest": digest,
         "versions": here.versions,
@@ -217,13 +223,6 @@ def _under(step: str, digest: str, here: Here, *, full: bool) -> dict[str, Any]:
         "dtype": "float32" if step == KIT else here.dtype,
         "settings": settings,
     }
-
-
-def _settings(small: SmallRun) -> dict[str, Any]:
-    return {
-        "data": small.data, "dataset": dict(small.dataset), "options": dict(small.options),
-        "limit": small.limit, "sites": list(small.sites),
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

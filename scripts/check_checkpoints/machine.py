@@ -11,9 +11,11 @@ from pathlib import Path
 
 from scripts.check_checkpoints.listed import Listed
 from scripts.check_checkpoints.places import Place
+from vlmlens.manifest import Checkpoint
 
 KIT = "kit"
 _KIT_COPIES, _ELSE = 2.2, 1.3
+_STORED = 2
 _ASK_GPU = "import torch, sys; print(torch.cuda.mem_get_info(sys.argv[1])[0])"
 
 
@@ -36,7 +38,7 @@ class Fit:
         return self.why_not.get(step if step == KIT else "", "")
 
 
-def fit(one: Listed, place: Place | None, memory: int) -> Fit:
+def fit(one: Listed, place: Place | None, memory: int, disk: int) -> Fit:
     """Whether a checkpoint is here and fits.
 
     The kit computes in float32 and holds two models at once; other steps hold one as it is stored.
@@ -45,10 +47,10 @@ def fit(one: Listed, place: Place | None, memory: int) -> Fit:
         one: The checkpoint.
         place: Where it lies; None: nowhere here.
         memory: Free memory of the device, in bytes.
+        disk: Free space where checkpoints lie, in bytes.
     """
     if place is None:
-        gated = "; it is gated: accept its terms on its page first" if one.checkpoint.gated else ""
-        return _never(None, f"it is not here{gated}")
+        return _never(None, _absent(one.checkpoint, disk))
     if not place.has_config:
         return _never(place, "its folder has no config.json")
     if not place.bytes:
@@ -60,6 +62,18 @@ def fit(one: Listed, place: Place | None, memory: int) -> Fit:
         if need > memory
     }
     return Fit(place, needs, why_not)
+
+
+def _absent(checkpoint: Checkpoint, disk: int) -> str:
+    """Why a checkpoint that is not here is not, and whether there is room for it."""
+    said = ["it is not here"]
+    if checkpoint.parameters is not None:
+        size = checkpoint.parameters * 1e9 * _STORED
+        room = "" if size <= disk else f", and {gigabytes(disk)} of disk are free"
+        said.append(f"about {gigabytes(size)} in bfloat16{room}")
+    if checkpoint.gated:
+        said.append("gated: accept its terms on its page first")
+    return "; ".join(said)
 
 
 def _never(place: Place | None, why: str) -> Fit:

@@ -80,6 +80,13 @@ class Records:
         except (OSError, ValueError, TypeError):
             return None
 
+    def all(self, slug: str) -> list[Record]:
+        """The records of a checkpoint whose files are those of its latest one."""
+        names = [path.stem for path in self._path(slug, "x").parent.glob("*.json")]
+        read = [self.read(slug, name) for name in sorted(names)]
+        found = sorted((each for each in read if each is not None), key=lambda each: each.when)
+        return [each for each in found if each.under["digest"] == found[-1].under["digest"]]
+
     def done(self, slug: str, step: str, under: Mapping[str, Any]) -> Record | None:
         """The record of a step that need not be done again.
 

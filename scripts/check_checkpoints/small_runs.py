@@ -15,6 +15,7 @@ from vlmlens.manifest import Manifest, PluginKind
 
 if TYPE_CHECKING:
     from vlmlens.abc import ModelAdapter
+    from vlmlens.compose.plan import Plan
     from vlmlens.registry import Registry
     from vlmlens.results import Result
 
@@ -29,20 +30,19 @@ class SmallRun:
         data: A source of the demo's data.
         dataset: Options of the data.
         options: Options of the analysis.
+        otherwise: Options to add where the family does not offer what those need.
         limit: At most so many samples.
-        sites: Columns; none: the usual ones.
     """
 
     data: str = "demo:scenes"
     dataset: Mapping[str, Any] = field(default_factory=lambda: {"scenes": 8})
     options: Mapping[str, Any] = field(default_factory=dict)
+    otherwise: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
-    sites: tuple[str, ...] = ()
 
 
 _PAIRS: dict[str, Any] = {"data": "demo:pairs", "dataset": {"pairs": 6}}
-_MANY_PAIRS = 40
-_OF_PAIRS = {"samples": _MANY_PAIRS, "min_difference": 0, "draws": 100}
+_OF_PAIRS = {"samples": 6, "min_difference": 0, "draws": 100}
 _FOLLOWED = {"samples": 2, "only_right": False, "draws": 100, "controls": 1}
 
 SMALL: Mapping[str, SmallRun] = {
@@ -58,7 +58,8 @@ SMALL: Mapping[str, SmallRun] = {
                  "patches": 1},
     ),
     "benchmark": SmallRun(
-        data="demo:pope", dataset={"pictures": 1}, options={"draws": 100, "max_new_tokens": 4}
+        data="demo:pope", dataset={"pictures": 1}, options={"draws": 100, "max_new_tokens": 4},
+        otherwise={"answers": "choose"},
     ),
     "blind-test": SmallRun(options={"draws": 1000, "resamples": 200}, limit=20),
     "bottleneck": SmallRun(
@@ -72,7 +73,8 @@ SMALL: Mapping[str, SmallRun] = {
     ),
     "concepts": SmallRun(options={"permutations": 99, "resamples": 200, "k": 2}),
     "evidence": SmallRun(
-        options={"samples": 1, "random_regions": 2, "draws": 100, "pictures": 1}, limit=10
+        options={"samples": 1, "random_regions": 2, "draws": 100, "pictures": 1}, limit=10,
+        otherwise={"blind": "gray"},
     ),
     "hallucination": SmallRun(
         options={"samples": 8, "folds": 2, "min_class": 2, "draws": 100, "C": [0.01]}
@@ -95,11 +97,12 @@ SMALL: Mapping[str, SmallRun] = {
         dataset={"scenes": 12},
     ),
     "removal": SmallRun(
-        options={"samples": 16, "strengths": [1.0], "draws": 100}, dataset={"scenes": 16}
+        options={"samples": 16, "strengths": [1.0], "draws": 100}, dataset={"scenes": 16},
+        otherwise={"method": "steer"},
     ),
     "sae": SmallRun(
-        options={"width": ["16"], "k": [4], "seeds": 1, "rows": 4000, "batch": 256, "pages": 1, "effects": 1, "controls": 1,
-                 "permutations": 99, "samples": 4, "draws": 100}
+        options={"width": ["16"], "k": [4], "seeds": 1, "rows": 4000, "batch": 256, "pages": 1,
+                 "effects": 1, "controls": 1, "permutations": 99, "samples": 4, "draws": 100}
     ),
     "similarity": SmallRun(options={"permutations": 19, "neighbours": 2}),
     "steering": SmallRun(
@@ -115,18 +118,9 @@ SMALL: Mapping[str, SmallRun] = {
 """By name of the analysis. One that is not here runs on the demo's scenes with its own defaults."""
 
 
-def small_run(name: str, *, full: bool) -> SmallRun:
-    """The small run of an analysis.
-
-    Args:
-        name: The analysis.
-        full: Whether it is a full checkpoint. Random weights answer few pairs rightly, so there
-            are more pairs then.
-    """
-    found = SMALL.get(name, SmallRun())
-    if full or found.data != _PAIRS["data"]:
-        return found
-    return replace(found, dataset={"pairs": _MANY_PAIRS})
+def small_run(name: str) -> SmallRun:
+    """The small run of an analysis."""
+    return SMALL.get(name, SmallRun())
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +186,14 @@ def run_analysis(name: str, tried: Tried) -> Told:
     What the family cannot do is what composing the run refuses: needs of the analysis that the
     adapter does not offer, or a model that the analysis has no use for.
     """
-    from vlmlens.compose.plan import compose
+    from scripts.check_checkpoints.random_answers import preferred
     from vlmlens.runner.execution import execute
+    from vlmlens.sample_table import SampleTable
 
-    small = small_run(name, full=tried.full)
+    small = small_run(name)
     place = tried.folder / name
     try:
-        plan = compose(_spec(name, small, tried, place), tried.registry)
+        plan, how = _composed(name, small, tried, place)
     except MissingDependency as error:
         return Told(NOT_RUN, str(error))
     except CompositionError as error:
@@ -207,6 +202,8 @@ def run_analysis(name: str, tried: Tried) -> Told:
     vlm = tried.vlm(load)
     before = _sums(vlm)
     plan = replace(plan, load=lambda: vlm)
+    if small.data == _PAIRS["data"] and not tried.full:
+        plan = replace(plan, samples=SampleTable(preferred(vlm, plan.samples)))
     try:
         result = execute(plan, mode="fresh").results[name]
     except MissingAnnotation as error:
@@ -216,18 +213,32 @@ def run_analysis(name: str, tried: Tried) -> Told:
     if _sums(vlm) != before:
         tried.forget()
         return Told(FAILED, "it left the weights of the model changed")
-    told = _told(result)
+    told = _told(result, how)
     if told.outcome == PASSED:
         shutil.rmtree(place, ignore_errors=True)
     return told
 
 
-def _told(result: Result) -> Told:
+def _composed(name: str, small: SmallRun, tried: Tried, place: Path) -> tuple[Plan, str]:
+    """The plan of a small run, and which options it has because the family cannot do others."""
+    from vlmlens.compose.plan import compose
+
+    try:
+        return compose(_spec(name, small, tried, place), tried.registry), ""
+    except CompositionError:
+        if not small.otherwise:
+            raise
+    other = replace(small, options={**small.options, **small.otherwise})
+    plan = compose(_spec(name, other, tried, place), tried.registry)
+    return plan, f", with {', '.join(f'{key}={value}' for key, value in small.otherwise.items())}"
+
+
+def _told(result: Result, how: str) -> Told:
     if not result.findings:
         return Told(FAILED, "the result has no finding")
     count = len(result.findings)
     data = {"findings": count, "first": result.findings[0].text}
-    return Told(PASSED, f"{count} finding{'s' * (count != 1)}", data)
+    return Told(PASSED, f"{count} finding{'s' * (count != 1)}{how}", data)
 
 
 def _spec(name: str, small: SmallRun, tried: Tried, place: Path) -> Any:
@@ -240,7 +251,6 @@ def _spec(name: str, small: SmallRun, tried: Tried, place: Path) -> Any:
             "device": tried.device,
             "dtype": tried.dtype,
             "data": small.data,
-            "sites": list(small.sites),
             "limit": small.limit,
             "on_bad_sample": "skip",
             "analysis": {name: dict(small.options)},
