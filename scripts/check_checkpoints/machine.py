@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from scripts.check_checkpoints.listed import Listed
 from scripts.check_checkpoints.places import Place
+from vlmlens.errors import CompositionError, SpecError
 from vlmlens.manifest import Checkpoint
 
 KIT = "kit"
@@ -81,12 +83,18 @@ def _never(place: Place | None, why: str) -> Fit:
 
 
 def free_memory(device: str) -> int:
-    """Free memory of a device, in bytes; of the CPU, at most what the container may use."""
-    if device.startswith("cuda"):
-        asked = subprocess.run(
-            [sys.executable, "-c", _ASK_GPU, device], capture_output=True, text=True, check=True
+    """Free memory of a device, in bytes; of the CPU, at most what the container may use.
+
+    Raises:
+        CompositionError: There is no such GPU.
+        SpecError: It is no name of a device.
+    """
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise SpecError(
+            f"{device!r} is no device.", subject=device, hint="Use cpu, mps, cuda or cuda:1."
         )
-        return int(asked.stdout)
+    if device.startswith("cuda"):
+        return _free_on_gpu(device)
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         known = {name: int(rest.split()[0]) * 1024 for name, rest in (x.split(":") for x in lines)}
@@ -94,6 +102,18 @@ def free_memory(device: str) -> int:
     except (OSError, KeyError, ValueError):
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([free, *_container()])
+
+
+def _free_on_gpu(device: str) -> int:
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_GPU, device], capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        why = (asked.stderr.strip().splitlines() or ["torch gives no reason"])[-1]
+        raise CompositionError(
+            f"The device {device!r} cannot be used: {why}", subject=device, hint="Use --device cpu."
+        )
+    return int(asked.stdout)
 
 
 def _container() -> Sequence[int]:

@@ -18,6 +18,7 @@ TINY = "vlmlens-tiny.json"
 """The file that says that a folder is a tiny copy."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_MAIN = {".safetensors": "model", ".bin": "pytorch_model"}
 _FULL = 0.5
 _SMALLEST = 0.05
 _LONGEST_HEADER = 100 * 2**20
@@ -72,9 +73,17 @@ class Place:
         return found.hexdigest()[:32]
 
     def _weights(self) -> list[Path]:
-        """The files with weights; where the same lie in several formats, safetensors alone."""
-        found = [path for path in _files(self.folder) if path.suffix in _WEIGHTS]
-        return [path for path in found if path.suffix == _WEIGHTS[0]] or found
+        """The files with weights that are loaded: of several formats and copies, one."""
+        there = {path.name: path for path in self.folder.iterdir() if path.is_file()}
+        for kind in _WEIGHTS:
+            found = [path for name, path in there.items() if name.endswith(kind)]
+            named = _named(there.get(f"{_MAIN[kind]}{kind}.index.json")) if kind in _MAIN else set()
+            main = there.get(f"{_MAIN[kind]}{kind}") if kind in _MAIN else None
+            if named:
+                return [path for path in found if path.name in named]
+            if found:
+                return [main] if main is not None else found
+        return []
 
 
 def find(models: Path, checkpoint: str) -> Place | None:
@@ -115,6 +124,16 @@ def models_folder(given: str | None) -> Path:
         subject=str(path),
         hint="Give one with --models: it holds ORG/NAME/ or models--ORG--NAME/ folders.",
     )
+
+
+def _named(index: Path | None) -> set[str]:
+    """The names of the files in an index of weights; empty if there is none, or it is damaged."""
+    if index is None:
+        return set()
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        return set()
 
 
 def _files(folder: Path) -> Iterator[Path]:

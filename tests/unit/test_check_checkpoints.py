@@ -98,6 +98,22 @@ def test_sizes_come_from_headers_and_damaged_ones_are_not_trusted(tmp_path: Path
     assert Place(tmp_path / "b").parameters == 50
 
 
+def test_copies_of_the_same_weights_count_once(tmp_path: Path) -> None:
+    for name in ("model-1.safetensors", "model-2.safetensors", "consolidated.safetensors"):
+        _weights(tmp_path, (10,), name=name)
+    assert Place(tmp_path).parameters == 30
+    index = tmp_path / "model.safetensors.index.json"
+    for damaged in ("{", "[]", '{"weight_map": 3}'):
+        index.write_text(damaged)
+        assert Place(tmp_path).parameters == 30
+    files = {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "../../else.safetensors"}
+    index.write_text(json.dumps({"weight_map": files}))
+    assert Place(tmp_path).parameters == 20
+    index.unlink()
+    _weights(tmp_path, (7,))
+    assert Place(tmp_path).parameters == 7
+
+
 def test_a_digest_changes_with_any_file(tmp_path: Path) -> None:
     place = _weights(tmp_path, (4,))
     seen = {place.digest()}
@@ -242,6 +258,7 @@ def _as_dict(record: Record) -> dict[str, Any]:
         ["--models", ".", "--only", "no-such"],
         ["--models", ".", "--analyses", "prob"],
         ["--models", ".", "--steps", "kits"],
+        ["--models", ".", "--device", "gpu"],
         ["tiny", "x", "--family", "lava"],
     ],
 )
