@@ -10,7 +10,9 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from importlib import import_module
@@ -21,6 +23,7 @@ from scripts.gpu_check.setting import Setting
 from scripts.gpu_check.trial import CheckFailed, CheckSkipped, Trial
 
 _LAST = 6
+_LOOKS_EVERY = 1.0
 _OWN = ("vlmlens", "vlmlens_plugins", "scripts")
 
 
@@ -28,9 +31,17 @@ def main() -> None:
     """Serve until stdin ends."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     setting = Setting.from_json(json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         _serve(json.loads(line)["target"], setting, out)
+
+
+def _end_with(parent: int) -> None:
+    """End when the parent has ended, however it did: nothing must go on using the GPU."""
+    while os.getppid() == parent:
+        time.sleep(_LOOKS_EVERY)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _serve(target: str, setting: Setting, out: TextIO) -> None:

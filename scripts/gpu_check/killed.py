@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import vlmlens
 from vlmlens.abc.observer import SilentObserver
@@ -38,11 +39,14 @@ class _Deadly(SilentObserver):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    """Read an order from stdin: keywords, a folder, and after how many samples to die."""
-    order = json.load(sys.stdin)
+def run(order: dict[str, Any]) -> None:
+    """Extract, and die.
+
+    Args:
+        order: "given", keywords of `vlmlens.extract`; "out", a folder; "after", how many samples.
+    """
     vlmlens.extract(**order["given"], out=order["out"], observer=_Deadly(order["after"]))
 
 
 if __name__ == "__main__":
-    main()
+    run(json.load(sys.stdin))

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from scripts.gpu_check.shapes import SHAPES, Shape
 
 if TYPE_CHECKING:
     from vlmlens import ModelAdapter
     from vlmlens.samples import Sample
+
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Setting:
     shape: Shape
     folder: Path
     mistake: str = ""
-    _models: dict[tuple[str, str], ModelAdapter] = field(default_factory=dict, init=False)
+    _models: dict[str, ModelAdapter] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -48,7 +50,7 @@ class Setting:
         return self.cuda and self.shape.full
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> Dtype:
         """The dtype in which speed is measured: bfloat16 on a GPU."""
         return "bfloat16" if self.cuda else "float32"
 
@@ -64,7 +66,7 @@ class Setting:
 
         return asked(self.folder / "pictures", count, questions=questions)
 
-    def load(self, dtype: str, device: str | None = None, **settings: Any) -> ModelAdapter:
+    def load(self, dtype: Dtype, device: str | None = None, **settings: Any) -> ModelAdapter:
         """A model of its own, as users load it.
 
         Args:
@@ -78,16 +80,15 @@ class Setting:
             "llava", self.checkpoint(), dtype=dtype, device=device or self.device, **settings
         )
 
-    def model(self, dtype: str, device: str | None = None) -> ModelAdapter:
+    def model(self, dtype: Dtype) -> ModelAdapter:
         """A model that all checks of the process share."""
-        key = dtype, device or self.device
-        if key not in self._models:
-            self._models[key] = self.load(*key)
-        return self._models[key]
+        if dtype not in self._models:
+            self._models[dtype] = self.load(dtype)
+        return self._models[dtype]
 
-    def drop(self, dtype: str, device: str) -> None:
+    def drop(self, dtype: Dtype) -> None:
         """Keep a model no longer."""
-        self._models.pop((dtype, device), None)
+        self._models.pop(dtype, None)
 
     @contextmanager
     def tested(self, vlm: ModelAdapter) -> Iterator[ModelAdapter]:

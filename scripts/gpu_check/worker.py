@@ -55,7 +55,8 @@ class Worker:
             start_new_session=True,  # so that what it starts is killed with it
         )
         self._said: Queue[dict[str, Any] | None] = Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._send(setting)
 
     def ask(self, check: Check, limit: float) -> Answer:
@@ -97,6 +98,9 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._listener.join()
+        with suppress(BrokenPipeError):
+            cast(Any, self._process.stdin).close()
 
     def _ending(self) -> str:
         code = self._process.wait()
@@ -112,7 +116,8 @@ class Worker:
             print(json.dumps(message), file=pipe, flush=True)
 
     def _listen(self) -> None:
-        for line in cast(Any, self._process.stdout):
-            if line.endswith("\n"):  # else it was killed while it wrote
-                self._said.put(json.loads(line))
+        with cast(Any, self._process.stdout) as lines:
+            for line in lines:
+                if line.endswith("\n"):  # else it was killed while it wrote
+                    self._said.put(json.loads(line))
         self._said.put(None)

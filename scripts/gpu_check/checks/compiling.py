@@ -30,7 +30,7 @@ def check(trial: Trial) -> None:
     with flags(matmul=False, convolutions=False):
         exact = setting.model("float32")
         reference = rows(exact, samples, sites, batch=_BATCH)
-        setting.drop("float32", setting.device)
+        setting.drop("float32")
     allowed = limits(setting.dtype, apart(rows(plain, samples, sites, batch=_BATCH), reference))
     trial.note(plain_s=_speed(trial, plain, samples))
     vlm = setting.load(setting.dtype, compile=True)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 from scripts.gpu_check.equal_runs import different, rows_stored, settings_of
@@ -26,12 +27,9 @@ def check(trial: Trial) -> None:
     count, batch = _SAMPLES[setting.device], _BATCH[setting.device]
     given = settings_of(setting, count, batch_size=batch)
     order = {"given": given, "out": str(folder / "broken"), "after": count // 2}
-    killed = subprocess.run(
-        [sys.executable, "-m", "scripts.gpu_check.killed"],
-        input=json.dumps(order), text=True, stdout=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
-    trial.note(ended_by=killed.returncode)
-    trial.expect(killed.returncode == -signal.SIGKILL, "the process was not killed in the middle")
+    ending = ended(order)
+    trial.note(ended_by=ending)
+    trial.expect(ending == -signal.SIGKILL, "the process was not killed in the middle")
     kept = rows_stored(folder / "broken")
     trial.note(samples=count, stored_when_killed=kept)
     trial.expect(0 < kept < count, f"{kept} of {count} samples were stored when it was killed")
@@ -43,6 +41,15 @@ def check(trial: Trial) -> None:
     trial.expect(not bad, f"other bits in {len(bad)} columns, for example {bad[:1]}")
 
 
+def ended(order: dict[str, Any]) -> int:
+    """How a process ends that extracts and kills itself: its exit code, or minus the signal."""
+    killed = subprocess.run(
+        [sys.executable, "-m", "scripts.gpu_check.killed"],
+        input=json.dumps(order), text=True, stdout=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    return killed.returncode
+
+
 def _wrong(trial: Trial) -> Any:
     """With the mistake "weight", every model that is loaded inside has a wrong one."""
     from contextlib import ExitStack
@@ -51,14 +58,13 @@ def _wrong(trial: Trial) -> Any:
     stack = ExitStack()
     if trial.setting.mistake != "weight":
         return stack
-    from vlmlens_adapter_llava.adapter import LlavaAdapter
-
-    load = LlavaAdapter.load
+    adapter: Any = import_module("vlmlens_adapter_llava.adapter").LlavaAdapter
+    load = adapter.load
 
     def spoiled(request: Any) -> Any:
         vlm = load(request)
         stack.enter_context(trial.setting.tested(vlm))
         return vlm
 
-    stack.enter_context(patch.object(LlavaAdapter, "load", spoiled))
+    stack.enter_context(patch.object(adapter, "load", spoiled))
     return stack

@@ -65,13 +65,15 @@ def _rows(width: int, count: int, device: torch.device) -> torch.Tensor:
     active = torch.rand(count, 4 * width, generator=random, device=device)
     rows = (active * (active > 0.99)) @ truth
     rows -= rows.mean(0)
-    return rows.mul_((width / rows.square().sum(1).mean()).sqrt())
+    made: torch.Tensor = rows.mul_((width / rows.square().sum(1).mean()).sqrt())
+    return made
 
 
 def _start(recipe: Recipe, width: int, device: torch.device) -> torch.Tensor:
     random = torch.Generator(device).manual_seed(0)
     start = torch.randn(recipe.features, width, generator=random, device=device)
-    return start / start.norm(dim=1, keepdim=True)
+    found: torch.Tensor = start / start.norm(dim=1, keepdim=True)
+    return found
 
 
 def _own(

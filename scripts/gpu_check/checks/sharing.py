@@ -10,6 +10,7 @@ from scripts.gpu_check.checks.batches import limits
 from scripts.gpu_check.columns import some_sites
 from scripts.gpu_check.extracting import extracted, extraction
 from scripts.gpu_check.measuring import apart, finite, flags
+from scripts.gpu_check.setting import Dtype
 from scripts.gpu_check.trial import Trial
 
 _QUESTIONS = 4
@@ -21,9 +22,10 @@ def check(trial: Trial) -> None:
     samples = setting.samples(4 * _QUESTIONS if setting.cuda else 2 * _QUESTIONS, questions=4)
     exact = setting.model("float32")
     columns = [f"{site}/all" for site in some_sites(exact)]
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
     with flags(matmul=False, convolutions=False):
         reference = extracted(extraction(exact, samples, columns, batch_size=1))
-        for dtype in ("float32", "bfloat16"):
+        for dtype in dtypes:
             vlm = setting.model(dtype)
             plain = extracted(extraction(vlm, samples, columns, batch_size=1))
             allowed = limits(dtype, apart(plain, reference))

@@ -1,4 +1,4 @@
-"""Check 12: two workers on one GPU are refused; a worker beside this process is right.
+"""Checks 12 and 16: two workers on one GPU are refused; a worker beside this process is right.
 
 This process uses CUDA already. Were the worker a fork of it, CUDA could not be used there.
 """
@@ -6,6 +6,7 @@ This process uses CUDA already. Were the worker a fork of it, CUDA could not be 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,6 @@ _SAMPLES, _BATCH = 16, 8
 
 def check(trial: Trial) -> None:
     """Ask for too many workers, then for one."""
-    import vlmlens
-
     setting = trial.setting
     folder = setting.folder / "workers"
     shutil.rmtree(folder, ignore_errors=True)
@@ -29,9 +28,23 @@ def check(trial: Trial) -> None:
     trial.note(cards=torch.cuda.device_count())
     many = torch.cuda.device_count() + 1
     trial.note(refused=_refusal(given, workers=many, out=folder / "many"))
+    _compared(trial, given, folder, "processes")
+
+
+def ray(trial: Trial) -> None:
+    """The same columns from a worker of Ray."""
+    setting = trial.setting
+    folder = setting.folder / "ray"
+    shutil.rmtree(folder, ignore_errors=True)
+    _compared(trial, settings_of(setting, _SAMPLES, batch_size=_BATCH), folder, "ray")
+
+
+def _compared(trial: Trial, given: dict[str, Any], folder: Path, engine: str) -> None:
+    """A worker of an engine gives the bits that this process gives."""
+    import vlmlens
+
     here = vlmlens.extract(**given, out=folder / "here")
-    worker = {**given, "engine": "processes"}
-    there = vlmlens.extract(**worker, workers=1, out=folder / "there")
+    there = vlmlens.extract(**{**given, "engine": engine}, workers=1, out=folder / "there")
     bad = different(here, there)
     trial.note(columns=len(list(here.activations)), different=bad)
     trial.expect(not bad, f"other bits in {len(bad)} columns, for example {bad[:1]}")
