@@ -8,6 +8,7 @@ import traceback
 import torch
 
 _WORTH_TELLING = 2**28
+_TOLD = 3
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -16,13 +17,17 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def let_go(error: BaseException) -> None:
-    """Drop what the passes that led to an error still hold: the error's traceback keeps it alive.
+    """Drop what the passes that led to an error still hold: its traceback keeps their variables.
 
-    Frames that still run keep their variables: the caller drops its own.
+    Where it came from stays as a note, in words. Frames that still run keep their variables: the
+    caller drops its own.
     """
     seen: BaseException | None = error
     while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
+        if seen.__traceback__ is not None:
+            seen.add_note("".join(traceback.format_tb(seen.__traceback__)[-_TOLD:]))
+            traceback.clear_frames(seen.__traceback__)
+            seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
 
 
