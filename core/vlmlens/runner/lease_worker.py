@@ -129,6 +129,7 @@ class _ExtractingWorker:
         with self._stores.begin_lease(lease["plan"], lease["name"], lease["attempt"]) as store:
             self._describe(store, samples)
             extraction.run(store, missing, advance, units_of(lease))
+            observed = observed_dtypes(store)
         self._fits = extraction.fits
         card = store.card()
         return {
@@ -139,6 +140,7 @@ class _ExtractingWorker:
             "warnings": list(dict.fromkeys(warnings)),
             "generated": texts,
             "shared": dict(extraction.shared),
+            "observed_dtypes": observed,
             **self._about,
         }
 
@@ -166,6 +168,11 @@ def not_compiled(vlm: ModelAdapter, spec: RunSpec, columns: list[str]) -> list[s
 
     sites = [name.partition("/")[0] for name in columns]
     return blocks_around(vlm, [site.path for site in vlm.sites.resolve_all(sites)])
+
+
+def observed_dtypes(store: ColumnStore) -> list[str]:
+    """The dtypes of a store's columns, as the model gave them; quantized ones choose their own."""
+    return sorted({column.dtype for column in store.columns()})
 
 
 def device_name(vlm: ModelAdapter) -> str:
