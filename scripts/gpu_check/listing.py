@@ -9,7 +9,7 @@ _CHECKS = "scripts.gpu_check.checks"
 
 REQUIRED = (
     "torch", "transformers", "tokenizers", "numpy", "scipy", "safetensors", "PIL", "pydantic",
-    "pluggy", "yaml", "packaging", "regex", "pyarrow", "sklearn", "rich",
+    "pluggy", "yaml", "packaging", "regex",
 )  # fmt: skip
 """Packages, by the names of their modules, without which nothing can be checked."""
 

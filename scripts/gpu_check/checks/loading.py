@@ -14,6 +14,8 @@ from scripts.gpu_check.trial import Trial
 _LOADS_WITHIN = 60.0
 _PEAK = 1.2
 _COMPARED = 16
+_SAID = ("dtype", "attention", "tf32", "sdpa")
+"""Of what the fingerprint of rows holds."""
 
 
 def check(trial: Trial) -> None:
@@ -29,6 +31,8 @@ def check(trial: Trial) -> None:
     begun = time.perf_counter()
     vlm = setting.load("bfloat16")
     spent = time.perf_counter() - begun
+    said = vlm.describe()
+    trial.note(**{name: said[name] for name in _SAID if name in said})
     with setting.tested(vlm):
         trial.note(compared=_compare(trial, folder, vlm.module))
     if not setting.cuda:
