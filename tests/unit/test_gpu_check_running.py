@@ -142,8 +142,13 @@ def test_processes_are_shared_unless_a_check_on_a_gpu_wants_its_own(
     runner: Callable[..., Runner],
 ) -> None:
     checks = fake(1, "good"), fake(2, "good", alone=True), fake(3, "good")
-    one, own, again = (each.numbers["process"] for each in run(runner("cuda"), *checks))
+    found = run(runner("cuda"), *checks)
+    assert [each.number for each in found] == [1, 3, 2], "what needs its own comes last"
+    one, again, own = (each.numbers["process"] for each in found)
     assert one == again != own
+    assert gone(one), "it does not keep the GPU's memory"
+    first = fake(0, "good"), fake(1, "good", alone=True), fake(2, "good")
+    assert [each.number for each in run(runner("cuda"), *first)] == [0, 1, 2]
     assert len({each.numbers["process"] for each in run(runner(), *checks)}) == 1
 
 
