@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 _LONGEST = 160
-_renderers: dict[tuple[type, str], Callable[[Any], str]] = {}
+_renderers: dict[tuple[str, str], Callable[[Any], str]] = {}
 
 
 def brief(value: object, name: object, *facts: str) -> str:
@@ -65,15 +65,25 @@ def shape(array: Any) -> str:
     return "none" if array is None else f"{list(array.shape)}"
 
 
-def register(kind: type, form: Literal["html", "svg"], render: Callable[[Any], str]) -> None:
-    """Say how objects of a class are drawn."""
-    _renderers[kind, form] = render
+def register(kind: type | str, form: Literal["html", "svg"], render: Callable[[Any], str]) -> None:
+    """Say how objects of a class are drawn.
+
+    Args:
+        kind: The class; where importing it is slow, its name: "vlmlens.passes.tracing.Trace".
+        form: What notebooks ask for.
+        render: Gives the markup of an object.
+    """
+    _renderers[kind if isinstance(kind, str) else _name(kind), form] = render
 
 
 def rendered(value: object, form: Literal["html", "svg"]) -> str | None:
     """The object drawn; None, which notebooks take for "as text", where nothing draws it."""
-    render = _renderers.get((type(value), form))
+    render = _renderers.get((_name(type(value)), form))
     return render(value) if render else None
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class AsHtml:

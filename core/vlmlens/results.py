@@ -24,6 +24,7 @@ from vlmlens.errors import MissingDependency
 
 if TYPE_CHECKING:
     import pandas
+    import polars
     import pyarrow
 
 __all__ = [
@@ -189,6 +190,24 @@ class Table(AsHtml):
                 hint="Install it (pip install pandas), or use `to_arrow()` or `columns`.",
             ) from error
         frame: pandas.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def to_polars(self) -> polars.DataFrame:
+        """The table as a Polars DataFrame.
+
+        Raises:
+            MissingDependency: Polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise MissingDependency(
+                "`to_polars` needs the package polars, which is not installed.",
+                subject="polars",
+                hint="Install it (pip install polars), or use `to_arrow()` or `columns`.",
+            ) from error
+        frame = polars.from_arrow(self.to_arrow())
+        assert isinstance(frame, polars.DataFrame)  # noqa: S101  a table, not one column
         return frame
 
     def __repr__(self) -> str:

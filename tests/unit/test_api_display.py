@@ -57,6 +57,7 @@ from vlmlens.samples import BadSample
 from vlmlens.sites import Axis, Rename, SiteMap, SiteTemplate
 from vlmlens.spec.model import RunSpec
 from vlmlens.stores.writing import Form
+from vlmlens.tokens import TokenKind
 from vlmlens.videos import FrameRule, Video
 
 HOSTILE = '<script>alert("x")</script> & \x1b[31m'
@@ -344,6 +345,28 @@ def test_the_grid_has_a_row_per_subject() -> None:
     ]  # fmt: skip
 
 
+def test_sites_rows_and_a_pass_are_shown() -> None:
+    vlm, trace = traced()
+    sites = page(vlm.sites)
+    assert [code.text for code in sites.iter("code")] == list(vlm.sites.canonical)
+    assert [each.text for each in sites.iter("summary")] == [
+        "vision (5 sites)", "projector (1 site)", "llm (9 sites)",
+    ]  # fmt: skip
+    layout = trace.batch.layout(0)
+    shown = page(layout)
+    spans = [re.fullmatch(r"(\w+) \[(\d+):(\d+)\]", each.text or "") for each in shown.iter("span")]
+    ends = [(found[1], int(found[2]), int(found[3])) for found in spans if found]
+    assert [end for _, _, end in ends] == [*(start for _, start, _ in ends[1:]), len(layout)]
+    for kind, start, end in ends:
+        assert {TokenKind[kind.upper()]} == set(layout.kinds[start:end])
+    assert len(list(shown.iter("title"))) == len(layout.patches)
+    rows = [words(row).split() for row in page(trace).findall(".//tbody/tr")]
+    assert [row[0] for row in rows] == list(trace)
+    tensor = trace["llm.block.3"]
+    assert rows[3][-1] == f"{float(tensor.abs().max()):.3g}"
+    assert rows[3][1:-2] == " x ".join(map(str, tensor.shape)).split()
+
+
 @pytest.mark.parametrize("index", range(2))
 def test_a_figure_is_drawn(index: int) -> None:
     drawn = figures()[index]._repr_svg_()
@@ -375,6 +398,12 @@ def test_without_pandas_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(errors.MissingDependency, match=r"pip install pandas.*to_arrow"):
         table().to_pandas()
+
+
+def test_without_polars_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(errors.MissingDependency, match=r"pip install polars.*to_arrow"):
+        table().to_polars()
 
 
 def test_keys_are_completed(run: Run) -> None:

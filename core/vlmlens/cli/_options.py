@@ -257,7 +257,9 @@ _FLAGS = (
           "[default engine: processes]"),
     _Flag("address", "Processes and machines", "ADDRESS",
           "Ray cluster: auto, HOST:PORT, or none: start Ray here. [default: none]"),
-    _Flag("gpus_per_worker", "Processes and machines", "K", "GPUs of each worker.", kind=int),
+    _Flag("gpus_per_worker", "Processes and machines", "K",
+          "GPUs of each worker; 0.5: two workers share one. [default: 1 if there are GPUs]",
+          kind=float),
     _Flag("shard", "Processes and machines", "K/N",
           "Part K of N, counted from 0, of processes that you start one by one on a shared disk; "
           "env: as srun or torchrun says. [engine: environment]"),

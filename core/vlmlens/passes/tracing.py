@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 
-from vlmlens._display import brief, count
+from vlmlens._display import AsHtml, brief, count
 from vlmlens.passes.activation import (
     Arguments,
     Edit,
@@ -45,7 +45,7 @@ Part: TypeAlias = Callable[[Any, Site], torch.Tensor]
 
 
 @dataclass(slots=True)
-class Trace(Mapping[str, torch.Tensor]):
+class Trace(Mapping[str, torch.Tensor], AsHtml):
     """Raw activations of one forward pass, by site name.
 
     Args:

@@ -1,4 +1,4 @@
-"""How runs, results, findings, tables and figures look in a notebook.
+"""How runs, results, findings, tables, figures and what is inside a model look in a notebook.
 
 Importing this module registers the renderers at `vlmlens._display`. The markup brings its few
 styles along, since a notebook has no style sheet of ours; all text from data is escaped.
@@ -12,13 +12,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vlmlens._display import register
+from vlmlens.report._inside import layout_html, sites_html, trace_html
 from vlmlens.report._markup import Markup, tag, text
 from vlmlens.report._text import cut, one_line, plural, show
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.figures import figure_svg
 from vlmlens.results import Figure, Finding, Glance, Result, Table
+from vlmlens.rows.layouts import TokenLayout
 from vlmlens.runs.look import Look
 from vlmlens.runs.run import Run
+from vlmlens.sites.site_map import SiteMap
 
 _CELL = 80
 _ROWS = 10
@@ -155,3 +158,6 @@ register(Result, "html", result_html)
 register(Finding, "html", finding_html)
 register(Table, "html", table_html)
 register(Figure, "svg", _figure_svg)
+register(SiteMap, "html", sites_html)
+register(TokenLayout, "html", layout_html)
+register("vlmlens.passes.tracing.Trace", "html", trace_html)

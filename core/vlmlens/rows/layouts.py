@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens._display import brief, count
+from vlmlens._display import AsHtml, brief, count
 from vlmlens.rows.names import Names
 
 Ints = npt.NDArray[np.int64]
@@ -83,7 +83,7 @@ class PatchGrid:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLayout:
+class TokenLayout(AsHtml):
     """One sample's rows on one axis, in reading order.
 
     Args:

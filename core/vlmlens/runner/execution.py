@@ -114,10 +114,14 @@ def engine_of(spec: RunSpec, registry: Registry) -> Engine | None:
                 hint="Name one: --engine processes.",
             )
         return None
+    from vlmlens.runner.leased import on_gpu
+
     manifest = registry.find(PluginKind.ENGINE, spec.engine)
     check_lasting(registry.find(PluginKind.STORAGE, spec.storage))
     made: Engine = registry.load(manifest)(registry.options(manifest, spec.options.engine))
     made.check()
+    if on_gpu(spec):
+        made.check_gpus()
     return made
 
 
@@ -148,6 +152,8 @@ def _execute_held(
     with state_kept(job):
         job.hook("vlmlens_run_started")
         clear_abandoned(run, observer.warn)
+        if said := company_matters(plan.spec):
+            job.warn(said)
         if engine is None or not plan.columns:
             extract(job, plan)
         elif not extract_leased(job, plan, engine):
@@ -172,6 +178,16 @@ def _unfinished(job: Job) -> Run:
     job.run.update(state="unfinished", warnings=job.warnings)
     job.watch.observer.note("Other parts of the run are not finished yet.")
     return job.run
+
+
+def company_matters(spec: RunSpec) -> str:
+    """What to say of a quantized model whose samples share batches; empty if there is nothing."""
+    if spec.quantization is None or spec.batch_size == 1:
+        return ""
+    return (
+        f"The model computes in {spec.quantization}: the numbers of a sample depend on which "
+        "samples share its batch (bitsandbytes). For numbers that do not, use --batch-size 1."
+    )
 
 
 def _check_kept(plan: Plan, path: Path) -> None:

@@ -35,7 +35,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from vlmlens._display import brief, count
+from vlmlens._display import AsHtml, brief, count
 from vlmlens.errors import SiteNotFound, nearest
 from vlmlens.sites.anatomy import OUTPUTS, Anatomy, Heads
 from vlmlens.sites.derived import branch_of, heads_of, input_of, why_without
@@ -56,7 +56,7 @@ _ATTENTION_MODULES = frozenset(
 )
 
 
-class SiteMap:
+class SiteMap(AsHtml):
     """All sites of one model: its canonical names over its module tree.
 
     Args:

@@ -13,6 +13,8 @@ from vlmlens.errors import StoreError, did_you_mean
 from vlmlens.samples import Sample
 from vlmlens.stores.writing import find_column, read_only
 
+_AT_ONCE = 16
+
 
 class SelectedStore(ColumnStore):
     """A view of a store. It is closed with the store.
@@ -75,12 +77,21 @@ class SelectedStore(ColumnStore):
         """See `ColumnStore.read`."""
         return self._store.read(column, self.ids(column) if ids is None else ids)
 
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`; values of other samples are not read."""
+        find_column(column, self._infos)
+        if self._samples is None:
+            return self._store.read_range(column, start, stop)
+        return super().read_range(column, start, stop)
+
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
-        """See `ColumnStore.iterate`."""
-        chosen = set(self.ids(column))
-        for sample, array in self._store.iterate(column):
-            if sample in chosen:
-                yield sample, array
+        """See `ColumnStore.iterate`; values of other samples are not read."""
+        find_column(column, self._infos)
+        if self._samples is None:
+            yield from self._store.iterate(column)
+            return
+        for ids, values in self.blocks(column, _AT_ONCE):
+            yield from zip(ids, values.per_sample(), strict=True)
 
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""

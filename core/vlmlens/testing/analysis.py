@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vlmlens.abc.analysis import Analysis, AnalysisContext
+from vlmlens.abc.analysis import COLUMNS, Analysis, AnalysisContext
 from vlmlens.abc.storage import ColumnBlock, Values
 from vlmlens.errors import CompositionError, MissingAnnotation, VlmlensError
 from vlmlens.manifest import PluginKind
@@ -41,10 +41,11 @@ _WITHOUT_MODEL = frozenset({"labels", "choices", "images", "activations"})
 
 @dataclass
 class _Heard:
-    """The progress and warnings of an analysis."""
+    """The progress and warnings of an analysis, and the model work that it asked for."""
 
     steps: list[tuple[int, int]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    asked: list[tuple[ModelWork, Sequence[WorkUnit]]] = field(default_factory=list)
 
 
 class AnalysisTests(PluginChecks):
@@ -57,6 +58,7 @@ class AnalysisTests(PluginChecks):
     """
 
     _first_result: ClassVar[Result]
+    _second_run: ClassVar[tuple[str, _Heard]]
 
     def planted(self, signal: Signal) -> Planted:
         """Data in which the signal is present, absent, or confounded (it only looks present)."""
@@ -150,14 +152,12 @@ class AnalysisTests(PluginChecks):
 
     def check_equal_seeds_give_equal_results(self, folder: Path) -> None:
         """Two runs with the same seed give exactly the same result."""
-        first = to_json(self._found(folder))
-        second = to_json(self.analyse(self._present, folder))
+        first, (second, _) = to_json(self._found(folder)), self._again(folder)
         expect(first == second, "two runs with the same seed differ")
 
     def check_progress_and_warnings(self, folder: Path) -> None:
         """Progress never goes back, and ends complete. Each warning is given once."""
-        heard = _Heard()
-        self.analyse(self._present, folder, heard=heard)
+        _, heard = self._again(folder)
         done = [step for step, _ in heard.steps]
         expect(done == sorted(done), f"progress goes back: {done}")
         expect(all(step <= total for step, total in heard.steps), "more steps than the total")
@@ -199,6 +199,8 @@ class AnalysisTests(PluginChecks):
     def check_values_that_are_not_finite(self, folder: Path) -> None:
         """A column with NaN: a result in strict JSON, or a `VlmlensError`."""
         data = self._present
+        if COLUMNS not in self.plugin(self.chosen()).uses(data.samples):
+            raise skip(f"{self.manifest.name} uses no columns")
         columns = dict(data.columns)
         name = list(columns)[-1]
         spoilt = columns[name].array.copy()
@@ -208,25 +210,17 @@ class AnalysisTests(PluginChecks):
 
     def check_model_work_depends_on_its_unit_alone(self, folder: Path) -> None:
         """What it has the model do gives the same in any batch, order and process: `check_work`."""
-        from vlmlens.abc.unit_batches import run_here
         from vlmlens.testing.work import check_work
 
         data = self._present
-        asked: list[tuple[ModelWork, Sequence[WorkUnit]]] = []
-
-        def run(work: ModelWork, units: Sequence[WorkUnit], progress: Progress) -> list[JSON]:
-            asked.append((work, units))
-            return run_here(vlm, work, units, 16, warn=_not_heard, progress=progress)
-
         if data.model is None:
             raise skip(f"{self.manifest.name} needs no model")
-        vlm = data.model()
-        self.analyse(data, folder, runner=run)
-        if not asked:
+        _, heard = self._again(folder)
+        if not heard.asked:
             raise skip(f"{self.manifest.name} hands over no model work")
-        for work, units in asked:
+        for work, units in heard.asked:
             for together in _together(units):
-                check_work(vlm, work, together)
+                check_work(data.model(), work, together)
 
     # ------------------------------------------------------------------ running
 
@@ -266,6 +260,16 @@ class AnalysisTests(PluginChecks):
         if "_first_result" not in vars(cls):
             cls._first_result = self.analyse(self._present, folder)
         return cls._first_result
+
+    def _again(self, folder: Path) -> tuple[str, _Heard]:
+        """A second run on the same data, once for all checks: its result as JSON, what it said."""
+        cls = type(self)
+        if "_second_run" not in vars(cls):
+            heard = _Heard()
+            runner = None if self._present.model is None else _runner(self._present.model, heard)
+            result = self.analyse(self._present, folder, heard=heard, runner=runner)
+            cls._second_run = to_json(result), heard
+        return cls._second_run
 
     def _claimed(self, signal: Signal, folder: Path) -> bool:
         present = signal == "present"
@@ -313,6 +317,17 @@ def _stored(data: Planted) -> Iterator[ColumnStore]:
             yield opened
 
 
+def _runner(model: Callable[[], ModelAdapter], heard: _Heard) -> UnitRunner:
+    """Runs units here, and notes them."""
+    from vlmlens.abc.unit_batches import run_here
+
+    def run(work: ModelWork, units: Sequence[WorkUnit], progress: Progress) -> list[JSON]:
+        heard.asked.append((work, units))
+        return run_here(model(), work, units, 16, warn=heard.warnings.append, progress=progress)
+
+    return run
+
+
 def _first(data: Planted, count: int) -> Planted:
     columns = {name: values.take(range(count)) for name, values in data.columns.items()}
     return Planted(data.samples[:count], columns, data.model)
@@ -328,10 +343,6 @@ def _together(units: Sequence[WorkUnit]) -> Iterator[list[WorkUnit]]:
         group = [unit for unit in units if unit.batch == batch][:_CHECKED_UNITS]
         if len(group) > 1:
             yield group
-
-
-def _not_heard(message: str) -> None:
-    del message
 
 
 def _refuse_constant(name: str) -> None:

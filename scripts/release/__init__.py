@@ -1,0 +1,1 @@
+"""Releases: versions in step, and all distributions built and checked. See CONTRIBUTING.md."""
