@@ -140,7 +140,7 @@ def test_an_analysis_of_some_says_so_and_is_kept_apart(stored: Path) -> None:
     assert set(result.table("probe-targets").columns["samples"]) == {80}
     assert set(result.table("probe-learning").columns["samples"]) >= {80}
     assert any("more samples" in finding.text for finding in result.findings)
-    with pytest.raises(ResultExists, match="samples was 80, is none"):
+    with pytest.raises(ResultExists, match="samples was 80, is 120"):
         vlmlens.analyze(stored, options, seed=5)
     again = vlmlens.analyze(stored, options, samples=80, seed=5)["probe"]
     assert again.table("probe-columns").columns == result.table("probe-columns").columns
