@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnStore
-from vlmlens.abc.storage import Array, ColumnInfo, Values
+from vlmlens.abc.storage import BLOCK_BYTES, Array, ColumnInfo, Values
 from vlmlens.stores.writing import find_column, missing_sample
 
-AT_ONCE = 32 * 2**20
+AT_ONCE = BLOCK_BYTES
 """Bytes of a block's values as float32."""
-_FEW = 8
-"""Fewer than one of so many samples are read by their ids."""
+
+_FEW = 4
+"""A column of more than so many times the samples is not read through to find them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class ColumnBlocks:
 
     Blocks come in the written order, which a store reads fastest, so not in the order of `ids`;
     `Block.places` says where each sample belongs. Samples that are not asked for are left out.
-    Where few samples of a column are asked for, only those are read.
+    Where few of the column's samples are asked for, only they are read, in the order of `ids`.
 
     Args:
         store: The store.
@@ -98,31 +99,25 @@ class ColumnBlocks:
             raise missing_sample(self.column, self.ids[int(np.flatnonzero(~seen)[0])])
 
     def _blocks(self) -> Iterator[Block]:
-        few = len(self.ids) * _FEW < self.info.samples
+        few = _FEW * len(self.ids) < self.info.samples
         if self.info.ragged:
             return self._of_samples(self._by_id() if few else self.store.iterate(self.column))
-        return self._of_few_rows() if few else self._of_rows()
+        return self._chosen() if few else self._written()
 
-    def _of_rows(self) -> Iterator[Block]:
-        """Blocks of a column with one row per sample."""
-        start = 0
-        while start < self.info.samples:
-            stop = start + self._rows_at_once
-            names, values = self.store.read_range(self.column, start, stop)
-            if not names:
-                break
-            start += len(names)
+    def _chosen(self) -> Iterator[Block]:
+        """Blocks of samples that are looked up by their ids."""
+        for start in range(0, len(self.ids), self._rows_at_once):
+            some = self.ids[start : start + self._rows_at_once]
+            yield Block(np.arange(start, start + len(some)), self.store.read(self.column, some))
+
+    def _written(self) -> Iterator[Block]:
+        """Blocks of the whole column, without the samples that are not asked for."""
+        for names, values in self.store.blocks(self.column, self._rows_at_once):
             places = np.array([self.places.get(name, -1) for name in names], np.int64)
             wanted = np.flatnonzero(places >= 0)
-            if len(wanted) < len(names):
-                values = values.take(wanted.tolist())
             if len(wanted):
-                yield Block(places[wanted], values)
-
-    def _of_few_rows(self) -> Iterator[Block]:
-        for start in range(0, len(self.ids), self._rows_at_once):
-            some = list(self.ids[start : start + self._rows_at_once])
-            yield Block(np.arange(start, start + len(some)), self.store.read(self.column, some))
+                whole = len(wanted) == len(names)
+                yield Block(places[wanted], values if whole else values.take(wanted.tolist()))
 
     @property
     def _rows_at_once(self) -> int:

@@ -40,7 +40,7 @@ from vlmlens_plugins.sae import KeptRows, Sae
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 _FOR_L0 = 8192
-_KEPT = 2**26
+_KEPT = 2**24
 _STEPS = 6
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from vlmlens_plugins.sae import Rows
+from vlmlens_plugins.sae import Rows, in_pieces
 
 Floats = npt.NDArray[np.float64]
-_AT_ONCE = 32
 _ROUNDING = 1e-4
 """Codes that differ by a smaller share are equal: passes in other company round otherwise."""
 
@@ -125,8 +124,8 @@ def embedded(rows: Rows | None, samples: Sequence[int]) -> npt.NDArray[np.float3
     if rows is None:
         return None
     found = np.zeros((len(samples), rows.width), np.float32)
-    for start in range(0, len(samples), _AT_ONCE):
-        for place, part in enumerate(rows.read(samples[start : start + _AT_ONCE]), start):
+    for start, parts in in_pieces(rows, samples):
+        for place, part in enumerate(parts, start):
             if len(part):
                 found[place] = part.float().mean(0).numpy()
     return found
