@@ -94,7 +94,7 @@ class Concepts(Analysis):
             tables=[*tables(found, projected, saved), *others[1]],
             figures=figures(found),
             options=self.options.model_dump(mode="json"),
-            notes=report.notes(self.options, len(saved)),
+            notes=report.notes(self.options, found, len(saved)),
             warnings=heard.messages,
             overview=report.overview(found),
         )

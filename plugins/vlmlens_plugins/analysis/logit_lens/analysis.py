@@ -133,11 +133,15 @@ class LogitLens(Analysis):
             many = read_several(
                 reader, group, context.samples, rows,
                 labels.tokens if group.selector.kind == TokenKind.IMAGE else None,
-                self.options.words, same=same, shown=shown, progress=progress,
+                self.options.words, same=same, shown=set(shown), progress=progress,
             )  # fmt: skip
             return several_report.part(many, vlm), error
-        readings = read_single(reader, rows, labels.tokens, same=same, progress=progress)
-        lens = Lens(group, tuple(context.samples), readings, tuple(self.options.words), labels)
+        readings, complete = read_single(
+            reader, rows, labels.tokens, same=same, shown=set(shown), progress=progress
+        )
+        k = min(self.options.k, reader.vocabulary.size)
+        words = tuple(self.options.words)
+        lens = Lens(group, context.samples, readings, complete, k, words, labels)
         part = Result(
             "",
             "",
