@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlmlens.manifest import Checkpoint, Manifest, PluginKind
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/models.md"
+CHECKED = ROOT / "docs/checked-checkpoints.json"
+"""What `scripts.check_checkpoints --write` found on full checkpoints."""
 BEGIN, END = "<!-- {}: scripts/models_page.py -->", "<!-- end of table -->"
 
 
@@ -29,8 +34,18 @@ def tables() -> dict[str, str]:
     checkpoints = [_row(m.name, each) for m in manifests() for each in m.checkpoints]
     return {
         "limits": _table(("adapter", "what cannot be done, and why"), known),
+        "checked": checked(),
         "table": _table(("adapter", "checkpoint", "parameters", "gated", "licence"), checkpoints),
     }
+
+
+def checked() -> str:
+    """The table of full checkpoints that were run; where none was, a sentence that says so."""
+    if not CHECKED.is_file():
+        return "**No full checkpoint has been run yet.**"
+    found = json.loads(CHECKED.read_text(encoding="utf-8"))
+    headers = ("checkpoint", "adapter", "kit", "analyses", "answer to the question", "under")
+    return _table(headers, [_checked_row(name, about) for name, about in found.items()])
 
 
 def page() -> str:
@@ -67,6 +82,23 @@ def _row(adapter: str, checkpoint: Checkpoint) -> str:
     size = "" if checkpoint.parameters is None else f"{checkpoint.parameters:g} B"
     gated = "yes" if checkpoint.gated else "no"
     return f"| `{adapter}` | {checkpoint.id} | {size} | {gated} | {checkpoint.licence or ''} |"
+
+
+def _checked_row(name: str, about: Mapping[str, Any]) -> str:
+    by_outcome = about["analyses"]
+    analyses = "; ".join(
+        f"{outcome}: {', '.join(steps)}" for outcome, steps in by_outcome.items() if steps
+    )
+    versions = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
+    at = f" at {about['commit']}" if about["commit"] else ""
+    under = f"{about['date']}, {about['device']}, {versions}{at}"
+    cells = map(_cell, (about["kit"], analyses, about["question"], under))
+    return f"| {name} | `{about['adapter']}` | {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Text from outside as a cell of a table: on one line, and no HTML, links or more cells."""
+    return re.sub(r"([|\\<>\[\]*_`])", r"\\\1", " ".join(text.split()))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ class OptChecks(AdapterTests):
     """BLIP-2 with OPT."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "Salesforce/blip2-opt-2.7b"
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
@@ -45,6 +46,7 @@ class FlanT5Checks(AdapterTests):
     """BLIP-2 with Flan-T5."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "Salesforce/blip2-flan-t5-xl"
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""

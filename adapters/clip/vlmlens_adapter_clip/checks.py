@@ -26,6 +26,7 @@ class ClipChecks(AdapterTests):
     """CLIP: CLS pooling, causal text that ends in its end token."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "openai/clip-vit-base-patch32"
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
@@ -48,6 +49,7 @@ class SiglipChecks(AdapterTests):
     """SigLIP: attention pooling, texts filled up to 64 tokens."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "google/siglip-base-patch16-224"
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
@@ -68,6 +70,7 @@ class Siglip2Checks(AdapterTests):
     """SigLIP 2 NaFlex: images of any shape, as at most 20 patches."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "google/siglip2-base-patch16-naflex"
 
     @cached_property
     def samples(self) -> list[Sample]:

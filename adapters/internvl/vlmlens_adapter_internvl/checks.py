@@ -32,6 +32,7 @@ class InternVLChecks(AdapterTests):
     """InternVL 3: InternViT, projector, Qwen2."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "OpenGVLab/InternVL3-1B-hf"
     text_config: ClassVar[str] = "Qwen2Config"
 
     def build(self, folder: Path) -> None:
@@ -61,6 +62,7 @@ class InternVLChecks(AdapterTests):
 class InternVL35Checks(InternVLChecks):
     """InternVL 3.5: the same with Qwen3."""
 
+    stands_for: ClassVar[str] = "OpenGVLab/InternVL3_5-30B-A3B-HF"
     text_config: ClassVar[str] = "Qwen3Config"
 
 
@@ -68,6 +70,7 @@ class OriginalQwen2Checks(AdapterTests):
     """InternVL 2.5 (1B, 4B) in its original layout, with Qwen2."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "OpenGVLab/InternVL2_5-1B"
     architecture: ClassVar[str] = "Qwen2ForCausalLM"
     begin: ClassVar[str | None] = None
 
@@ -88,6 +91,7 @@ class OriginalQwen2Checks(AdapterTests):
 class OriginalInternLM2Checks(OriginalQwen2Checks):
     """InternVL 2.5 (2B, 8B) in its original layout, with InternLM2."""
 
+    stands_for: ClassVar[str] = "OpenGVLab/InternVL2_5-2B"
     architecture: ClassVar[str] = "InternLM2ForCausalLM"
     begin: ClassVar[str | None] = "<s>"
 

@@ -30,6 +30,7 @@ class MiniCpm46Checks(AdapterTests):
     """MiniCPM-V 4.6: three layers of linear attention, then one of full attention."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "openbmb/MiniCPM-V-4.6"
     version: ClassVar[str] = "4_6"
     mode: ClassVar[str] = "16x"
 
@@ -78,6 +79,7 @@ class MiniCpm46Checks(AdapterTests):
 class MiniCpm47Checks(MiniCpm46Checks):
     """MiniCPM-V 4.7: the same, with positions on the image's canvas."""
 
+    stands_for: ClassVar[str] = "openbmb/MiniCPM-V-4.7-1B"
     version: ClassVar[str] = "4_7"
 
     def marks(self, tokenizer: Any) -> dict[str, int]:

@@ -29,6 +29,7 @@ class Molmo2Checks(AdapterTests):
     """Molmo2 with a language model like Qwen3's; five patches along a side of a crop."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "allenai/Molmo2-4B"
     olmo: ClassVar[bool] = False
     side: ClassVar[int] = 5
 
@@ -86,6 +87,7 @@ class Molmo2Checks(AdapterTests):
 class Molmo2OlmoChecks(Molmo2Checks):
     """Molmo2 with a language model like Olmo's; four patches along a side of a crop."""
 
+    stands_for: ClassVar[str] = "allenai/Molmo2-O-7B"
     olmo: ClassVar[bool] = True
     side: ClassVar[int] = 4
 

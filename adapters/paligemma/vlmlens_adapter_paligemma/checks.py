@@ -22,6 +22,7 @@ class PaliGemmaChecks(AdapterTests):
     """PaliGemma: SigLIP and Gemma."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "google/paligemma-3b-mix-224"
 
     def text_config(self, **tokens: Any) -> Any:
         """The language model's config."""
@@ -56,6 +57,8 @@ class PaliGemmaChecks(AdapterTests):
 
 class PaliGemma2Checks(PaliGemmaChecks):
     """PaliGemma 2: SigLIP and Gemma 2, with sliding windows and capped logits."""
+
+    stands_for: ClassVar[str] = "google/paligemma2-3b-mix-224"
 
     def text_config(self, **tokens: Any) -> Any:
         """See `PaliGemmaChecks.text_config`."""

@@ -23,6 +23,7 @@ class PixtralChecks(AdapterTests):
     """Pixtral in transformers' layout."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "mistral-community/pixtral-12b"
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""
@@ -48,6 +49,7 @@ class ConsolidatedChecks(AdapterTests):
     """Pixtral in Mistral's layout."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "mistralai/Pixtral-12B-2409"
 
     def build(self, folder: Path) -> None:
         """See `AdapterTests.build`."""

@@ -73,6 +73,7 @@ class QwenVLChecks(AdapterTests):
 class Qwen2VLChecks(QwenVLChecks):
     """Qwen2-VL."""
 
+    stands_for: ClassVar[str] = "Qwen/Qwen2-VL-2B-Instruct"
     processor_class = "Qwen2VLProcessor"
     config_class = "Qwen2VLConfig"
     model_class = "Qwen2VLForConditionalGeneration"
@@ -82,6 +83,7 @@ class Qwen2VLChecks(QwenVLChecks):
 class Qwen25VLChecks(QwenVLChecks):
     """Qwen2.5-VL: windows of 2 x 2 merged tokens, in all blocks but the last."""
 
+    stands_for: ClassVar[str] = "Qwen/Qwen2.5-VL-3B-Instruct"
     processor_class = "Qwen2_5_VLProcessor"
     config_class = "Qwen2_5_VLConfig"
     model_class = "Qwen2_5_VLForConditionalGeneration"
@@ -94,6 +96,7 @@ class Qwen25VLChecks(QwenVLChecks):
 class Qwen3VLChecks(QwenVLChecks):
     """Qwen3-VL: features of two vision blocks are added after the first two language blocks."""
 
+    stands_for: ClassVar[str] = "Qwen/Qwen3-VL-2B-Instruct"
     processor_class = "Qwen3VLProcessor"
     config_class = "Qwen3VLConfig"
     model_class = "Qwen3VLForConditionalGeneration"
@@ -108,6 +111,7 @@ class Qwen3VLChecks(QwenVLChecks):
 class Qwen3VLMoeChecks(Qwen3VLChecks):
     """Qwen3-VL with a mixture of four experts, two at a time."""
 
+    stands_for: ClassVar[str] = "Qwen/Qwen3-VL-30B-A3B-Instruct"
     config_class = "Qwen3VLMoeConfig"
     model_class = "Qwen3VLMoeForConditionalGeneration"
     language: ClassVar[dict[str, Any]] = {

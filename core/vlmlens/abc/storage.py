@@ -221,6 +221,49 @@ class ColumnStore(ABC):
             )
         remove_path(Path(location))
 
+    @classmethod
+    def open_part(cls, location: str, *, options: base.Options) -> ColumnStore:
+        """Open a new store for what one attempt at a lease writes.
+
+        It counts only once it is closed without an error, so a backend may collect what is written
+        until then. This default opens a store in mode "a".
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        return cls.open(location, mode="a", options=options)
+
+    @classmethod
+    def open_parts(
+        cls,
+        location: str,
+        parts: Mapping[str, Mapping[str, Any] | None],
+        *,
+        options: base.Options,
+    ) -> ColumnStore:
+        """Open what `open_part` wrote at many places as one store, for reading.
+
+        Only a backend has it whose manifest offers "parts"; the stores of others are opened one by
+        one.
+
+        Args:
+            location: What the places have in common: a part lies at `LOCATION/NAME`.
+            parts: By name, in the order of reading, the part's `card`; None if nothing is known.
+            options: Options of the backend.
+
+        Raises:
+            StoreError: A part is missing or damaged.
+        """
+        del parts, options
+        raise StoreError(f"The stores in {location!r} are opened one by one.", subject=location)
+
+    def card(self) -> dict[str, Any] | None:
+        """What `open_parts` needs to know of a closed store, so that it need not ask the store.
+
+        JSON data, about as much as the ids of its samples; None if there is no such thing.
+        """
+        return None
+
     @abstractmethod
     def write(self, block: ColumnBlock) -> None:
         """Add a block in one transaction. It is durable when this returns.

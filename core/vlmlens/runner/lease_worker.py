@@ -126,13 +126,15 @@ class _ExtractingWorker:
         )
         extraction.fits = self._fits
         missing = [self._lacking(columns) for columns in missing_of(lease)]
-        with self._stores.lease(lease["plan"], lease["name"], lease["attempt"], "a") as store:
+        with self._stores.begin_lease(lease["plan"], lease["name"], lease["attempt"]) as store:
             self._describe(store, samples)
             extraction.run(store, missing, advance, units_of(lease))
             observed = observed_dtypes(store)
         self._fits = extraction.fits
+        card = store.card()
         return {
             "attempt": lease["attempt"],
+            **({} if card is None else {"store": card}),
             "samples": len(samples),
             "seconds": round(time.perf_counter() - start, 3),
             "warnings": list(dict.fromkeys(warnings)),
@@ -203,7 +205,7 @@ def _stores_of(order: Json, spec: RunSpec, registry: Registry) -> RunStores:
                 f"run's folder {str(folder)!r}, where it would write.",
                 subject=str(folder),
                 hint="Put --out on a disk that all machines share, or give --storage a URI that "
-                "all reach, such as zarr+s3://bucket/run.",
+                "all reach, such as safetensors+s3://bucket/run.",
             )
     return RunStores(_Target(folder, registry, spec), list)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vlmlens.samples import Sample
     from vlmlens.spec.model import RunSpec
 
-_NOT_COMPARED = {"out", "engine", "analysis", "seed"}
+_NOT_COMPARED = {"out", "engine", "analysis", "seed", "samples"}
 """Settings that do not matter for what is extracted."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -40,6 +40,13 @@ class SelectedStore(ColumnStore):
         if samples:
             ids = list(dict.fromkeys(sample for name in self._infos for sample in store.ids(name)))
             self._samples = set(_matching(samples, ids, _matches, "sample"))
+
+    @classmethod
+    def of_ids(cls, store: ColumnStore, ids: Iterable[str]) -> Self:
+        """A view of the samples with exactly these ids, in all columns."""
+        made = cls(store)
+        made._samples = set(ids)
+        return made
 
     @classmethod
     def open(cls, location: str, *, mode: Mode, options: base.Options) -> Self:

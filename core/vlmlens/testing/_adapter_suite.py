@@ -45,7 +45,10 @@ _NAMING = frozenset(vars(type("Empty", (), {}))) | {"__annotations__"}
 
 
 class AdapterSuite(PluginChecks):
-    """A family's tiny checkpoint, and the helpers of the checks in `AdapterTests`."""
+    """A family's tiny checkpoint, and the helpers of the checks in `AdapterTests`.
+
+    A suite may set `stands_for`: the listed checkpoint whose architecture the tiny one has.
+    """
 
     tolerance: ClassVar[float] = 2e-5
     mask_matters: ClassVar[float] = 1e-3
@@ -54,6 +57,7 @@ class AdapterSuite(PluginChecks):
     attention: ClassVar[str | None] = None
     images: ClassVar[bool] = True
     text: ClassVar[bool] = True
+    stands_for: ClassVar[str]
     _built: ClassVar[dict[type, Path]] = {}
     _loaded: ClassVar[dict[type, ModelAdapter]] = {}
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnStore
-from vlmlens.abc.storage import BLOCK_BYTES, Array, BlockSize, ColumnInfo, Values
+from vlmlens.abc.storage import BLOCK_BYTES, Array, ColumnInfo, Values
 from vlmlens.stores.writing import find_column, missing_sample
 
 AT_ONCE = BLOCK_BYTES
@@ -106,22 +106,22 @@ class ColumnBlocks:
 
     def _chosen(self) -> Iterator[Block]:
         """Blocks of samples that are looked up by their ids."""
-        start, fitting = 0, BlockSize(self.at_once)
-        while start < len(self.ids):
-            some = self.ids[start : start + fitting.samples]
-            values = self.store.read(self.column, some)
-            fitting.saw(values.most_rows, values.width)
-            yield Block(np.arange(start, start + len(some)), values)
-            start += len(some)
+        for start in range(0, len(self.ids), self._rows_at_once):
+            some = self.ids[start : start + self._rows_at_once]
+            yield Block(np.arange(start, start + len(some)), self.store.read(self.column, some))
 
     def _written(self) -> Iterator[Block]:
         """Blocks of the whole column, without the samples that are not asked for."""
-        for names, values in self.store.blocks(self.column, size=self.at_once):
+        for names, values in self.store.blocks(self.column, self._rows_at_once):
             places = np.array([self.places.get(name, -1) for name in names], np.int64)
             wanted = np.flatnonzero(places >= 0)
             if len(wanted):
                 whole = len(wanted) == len(names)
                 yield Block(places[wanted], values if whole else values.take(wanted.tolist()))
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, self.at_once // max(1, self.info.width * 4))
 
     def _by_id(self) -> Iterator[tuple[str, Array]]:
         for name in self.ids:

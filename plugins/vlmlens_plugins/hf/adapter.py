@@ -35,7 +35,7 @@ NOTE = (
 
 
 class GenericAdapter(FoundSites):
-    """SmolVLM, Idefics, Gemma 3, GLM-4V, ... : what `get_encoder` and `get_decoder` find.
+    """Idefics 2, Gemma 3, GLM-4V, ... : what `get_encoder` and `get_decoder` find.
 
     Image positions of the language model are those that hold the image token's id. Which rows of
     the vision tower and of the connector belong to which sample is found out by experiment when

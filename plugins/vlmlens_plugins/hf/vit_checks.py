@@ -60,18 +60,21 @@ class TowerChecks(AdapterTests):
 class ViTChecks(TowerChecks):
     """ViT: a class token before the patches, images squashed to a square."""
 
+    stands_for: ClassVar[str] = "google/vit-base-patch16-224"
     config = "ViTConfig"
 
 
 class MAEChecks(TowerChecks):
     """MAE: no patch is left out, and patches stay in order."""
 
+    stands_for: ClassVar[str] = "facebook/vit-mae-base"
     config = "ViTMAEConfig"
 
 
 class BEiTChecks(TowerChecks):
     """BEiT: relative positions, scaled branches, no norm at the end."""
 
+    stands_for: ClassVar[str] = "microsoft/beit-base-patch16-224"
     config = "BeitConfig"
     settings: ClassVar[dict[str, Any]] = {"use_relative_position_bias": True}
 
@@ -90,6 +93,7 @@ class DeiTChecks(TowerChecks):
 class DINOv2Checks(TowerChecks):
     """DINOv2: positions for another size are interpolated, the middle of the image is cropped."""
 
+    stands_for: ClassVar[str] = "facebook/dinov2-base"
     config = "Dinov2Config"
     settings: ClassVar[dict[str, Any]] = {"image_size": 56}
 
@@ -102,6 +106,7 @@ class DINOv2Checks(TowerChecks):
 class RegistersChecks(DINOv2Checks):
     """DINOv2 with registers: five tokens before the patches."""
 
+    stands_for: ClassVar[str] = "facebook/dinov2-with-registers-base"
     config = "Dinov2WithRegistersConfig"
     settings: ClassVar[dict[str, Any]] = {"image_size": 56, "num_register_tokens": 4}
 
@@ -109,6 +114,7 @@ class RegistersChecks(DINOv2Checks):
 class DINOv3Checks(TowerChecks):
     """DINOv3: registers, positions by rotation."""
 
+    stands_for: ClassVar[str] = "facebook/dinov3-vitb16-pretrain-lvd1689m"
     config = "DINOv3ViTConfig"
     settings: ClassVar[dict[str, Any]] = {"num_register_tokens": 4}
 

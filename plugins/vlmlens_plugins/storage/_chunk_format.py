@@ -308,6 +308,15 @@ class Index:
             chunk = Chunk.from_record(number, record)
         except (KeyError, TypeError, IndexError) as error:
             raise _corrupt("chunk", number) from error
+        self.append(chunk)
+
+    def append(self, chunk: Chunk) -> None:
+        """Add a chunk, whose number is that of the chunks before it.
+
+        Raises:
+            StoreCorrupt: It names columns that are not there, or are of another form.
+        """
+        number = chunk.number
         for column, piece in chunk.pieces.items():
             if column not in range(len(self._of_column)):
                 raise _corrupt("chunk", number)

@@ -15,6 +15,7 @@ class MiniCpm26Checks(AdapterTests):
     """MiniCPM-V 2.6. A learned query reads a whole slice: its token has no place."""
 
     manifest: ClassVar[Manifest] = replace(MANIFEST, offers=MANIFEST.offers - {"patch-grid"})
+    stands_for: ClassVar[str] = "openbmb/MiniCPM-V-2_6"
     generation: ClassVar[str] = "MiniCPM-V 2.6"
 
     def build(self, folder: Path) -> None:
@@ -28,6 +29,7 @@ class MiniCpm26Checks(AdapterTests):
 class MiniCpmO26Checks(MiniCpm26Checks):
     """MiniCPM-o 2.6, with eager attention."""
 
+    stands_for: ClassVar[str] = "openbmb/MiniCPM-o-2_6"
     generation: ClassVar[str] = "MiniCPM-o 2.6"
     attention: ClassVar[str | None] = "eager"
 
@@ -38,6 +40,7 @@ class MiniCpm2Checks(MiniCpm26Checks):
     manifest: ClassVar[Manifest] = replace(
         MANIFEST, offers=MANIFEST.offers - {"patch-grid", "several-images"}
     )
+    stands_for: ClassVar[str] = "openbmb/MiniCPM-V-2"
     generation: ClassVar[str] = "MiniCPM-V 2"
 
 

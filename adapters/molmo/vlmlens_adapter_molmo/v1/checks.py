@@ -15,6 +15,7 @@ class MolmoChecks(AdapterTests):
     """7B-D and 72B, with a language model like Qwen2's."""
 
     manifest: ClassVar[Manifest] = MANIFEST
+    stands_for: ClassVar[str] = "allenai/Molmo-7B-D-0924"
     kind: ClassVar[Kind] = "qwen2"
 
     def build(self, folder: Path) -> None:
@@ -25,12 +26,14 @@ class MolmoChecks(AdapterTests):
 class MolmoOlmoChecks(MolmoChecks):
     """7B-O: norms of queries and keys, and norms after the networks."""
 
+    stands_for: ClassVar[str] = "allenai/Molmo-7B-O-0924"
     kind: ClassVar[Kind] = "olmo2"
 
 
 class MolmoEChecks(MolmoChecks):
     """MolmoE: a mixture of experts."""
 
+    stands_for: ClassVar[str] = "allenai/MolmoE-1B-0924"
     kind: ClassVar[Kind] = "olmoe"
 
 

@@ -1,0 +1,66 @@
+"""Tiny checkpoints with random weights, laid out as on the Hub, one per architecture.
+
+They are those of the adapters' own conformance kits. A suite says with `stands_for` which listed
+checkpoint has its architecture; of a family in which no suite says it, the first suite stands for
+the first listed checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.check_checkpoints.listed import Listed, listed
+from scripts.check_checkpoints.places import TINY
+from vlmlens._files import replacing, write_json
+
+if TYPE_CHECKING:
+    from vlmlens.manifest import Manifest
+
+
+def write_tiny(folder: Path, checkpoints: Sequence[Listed]) -> Iterator[str]:
+    """Write tiny copies of the given checkpoints, of one per architecture, into `FOLDER/ORG/NAME`.
+
+    One that is there already stays as it is.
+
+    Args:
+        folder: The folder that `--models` names later.
+        checkpoints: Which ones.
+
+    Yields:
+        The id of each, when it is there.
+    """
+    wanted = {one.id for one in checkpoints}
+    for adapter in {one.adapter.name: one.adapter for one in checkpoints}.values():
+        for checkpoint, suite in suites(adapter):
+            if checkpoint in wanted:
+                _write(folder / checkpoint, checkpoint, suite)
+                yield checkpoint
+
+
+def suites(adapter: Manifest) -> list[tuple[str, Any]]:
+    """Listed checkpoints, each with the suite whose tiny checkpoint has the same architecture."""
+    module, _, attribute = str(adapter.checks).partition(":")
+    classes: Sequence[Any] = getattr(import_module(module), attribute)
+    named = [(vars(each)["stands_for"], each) for each in classes if "stands_for" in vars(each)]
+    return named or [(adapter.checkpoints[0].id, classes[0])]
+
+
+def all_tiny() -> list[str]:
+    """The ids of all checkpoints that have a tiny copy."""
+    adapters = {one.adapter.name: one.adapter for one in listed()}.values()
+    return [checkpoint for adapter in adapters for checkpoint, _ in suites(adapter)]
+
+
+def _write(place: Path, checkpoint: str, suite: Any) -> None:
+    if (place / TINY).exists():
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as folder:
+        folder.mkdir()
+        suite().build(folder)
+        write_json(folder / TINY, {"tiny copy of": checkpoint, "weights": "random"})
