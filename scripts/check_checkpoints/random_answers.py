@@ -33,13 +33,18 @@ def preferred(vlm: ModelAdapter, samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _scores(vlm: ModelAdapter, samples: Sequence[Sample]) -> np.ndarray:
-    """Logits `[samples, choices]` of the first token in which the choices differ."""
+    """Logits `[samples, choices]` of the first token in which the choices differ.
+
+    NaN for choices that have this token in common with another one.
+    """
     ids = [vlm.answer_ids(choice) for choice in samples[0].choices]
     shared = next(i for i, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
     batch = vlm.encode(samples, answers=[ids[0][:shared]] * len(samples))
     logits = vlm.forward(batch, logits="last").logits
     assert logits is not None
-    scores: np.ndarray = logits.double().cpu().numpy()[:, [tokens[shared] for tokens in ids]]
+    tokens = [each[shared] for each in ids]
+    scores: np.ndarray = logits.double().cpu().numpy()[:, tokens]
+    scores[:, [tokens.count(token) > 1 for token in tokens]] = np.nan
     return scores
 
 
@@ -52,6 +57,7 @@ def _answers(clean: np.ndarray, corrupted: np.ndarray) -> tuple[int, int]:
     """
     here = clean[:, None] - clean[None]
     there = corrupted[None] - corrupted[:, None]
-    best = int(np.minimum(here, there).argmax())
-    own, other = divmod(best, len(clean))
+    margin = np.minimum(here, there)
+    np.fill_diagonal(margin, np.nan)
+    own, other = divmod(int(np.nanargmax(margin)), len(clean))
     return own, other
