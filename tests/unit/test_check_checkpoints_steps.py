@@ -180,7 +180,11 @@ def test_labels_of_random_weights_are_what_the_model_prefers(vlm: ModelAdapter) 
 
     pairs = DemoDataset("pairs", DemoOptions(pairs=3)).samples([])
     wrong = [Sample(**{**_fields(each), "label": "x"}) for each in pairs]
-    assert [each.label for each in preferred(vlm, wrong)] == [each.label for each in pairs]
+    found = preferred(vlm, wrong, 2)
+    right = {each.id: each.label for each in pairs}
+    assert len(found) == 4
+    assert all(each.label == right[each.id] for each in found)
+    assert [each.attributes["role"] for each in found] == ["clean", "corrupted"] * 2
 
 
 def _fields(sample: Sample) -> dict[str, Any]:
