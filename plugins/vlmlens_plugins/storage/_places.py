@@ -194,7 +194,7 @@ class Folder(Place):
 
     def lock(self, *folders: str) -> None:
         """See `Place.lock`; the system takes it back when the process ends."""
-        for name in ("", *folders):
+        for name in folders or ("",):
             (self._path / name).mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(self._path / LOCK_FILE, self.name)
 
