@@ -47,7 +47,8 @@ class Concepts(Analysis):
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         heard = _Heard(context)
-        context = replace(context, warn=heard.warn)
+        # A run's table makes a sample whenever it is asked for one; all parts share these.
+        context = replace(context, warn=heard.warn, samples=list(context.samples))
         infos = self._infos(context)
         given = opened(self.options.onto, [info.name for info in context.columns()])
         images = stored_images(context.store) if self._by(IMAGE_NAME) else {}
@@ -104,8 +105,7 @@ class Concepts(Analysis):
     ) -> list[ConceptSet]:
         """The sets of concepts; none where samples are projected only."""
         try:
-            # A run's table makes a sample whenever it is asked for one; sets share these.
-            return find_sets(self.options.by, list(samples), images)
+            return find_sets(self.options.by, samples, images)
         except MissingAnnotation as error:
             if not self.options.onto or self.options.by != type(self.options)().by:
                 raise
