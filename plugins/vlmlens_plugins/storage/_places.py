@@ -18,6 +18,9 @@ from vlmlens.abc.storage import remove_path
 from vlmlens.errors import StoreError
 from vlmlens_plugins.storage._disk_full import FULL, full
 
+Pieces = Callable[[], Iterable[bytes | memoryview]]
+"""Gives an object's content in pieces, from the beginning each time it is called."""
+
 
 class ByteRange(NamedTuple):
     """A part of an object: its name, the first byte, and the byte after the last one."""
@@ -62,15 +65,13 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def put_pieces(
-        self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]
-    ) -> None:
+    def put_pieces(self, key: str, size: int, pieces: Pieces) -> None:
         """Replace an object in one step, without holding all of it in memory.
 
         Args:
             key: Its name.
             size: In bytes.
-            pieces: Gives the content, from the beginning each time it is called.
+            pieces: Its content.
         """
 
     @abstractmethod
@@ -153,9 +154,7 @@ class Folder(Place):
         elif not create_only(path, data):
             raise FileExistsError(str(path))
 
-    def put_pieces(
-        self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]
-    ) -> None:
+    def put_pieces(self, key: str, size: int, pieces: Pieces) -> None:
         """See `Place.put_pieces`."""
         path = self._path / key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from vlmlens._locks import LOCK_FILE, locked, own_name
 from vlmlens.errors import StoreError, StoreLocked
-from vlmlens_plugins.storage._places import ByteRange, Place
+from vlmlens_plugins.storage._places import ByteRange, Pieces, Place
 
 T = TypeVar("T")
 
@@ -94,18 +94,14 @@ class Remote(Place):
             if not new or self.get(key) != data:
                 raise
 
-    def put_pieces(
-        self, key: str, size: int, pieces: Callable[[], Iterable[bytes | memoryview]]
-    ) -> None:
+    def put_pieces(self, key: str, size: int, pieces: Pieces) -> None:
         """See `Place.put_pieces`: larger objects in several requests, which count once all did."""
         if size <= _PIECE:
             self.put(key, b"".join(pieces()))
         else:
             self._tried(self._upload, self._at(key), max(_PIECE, size // 9000), pieces)
 
-    def _upload(
-        self, path: str, block: int, pieces: Callable[[], Iterable[bytes | memoryview]]
-    ) -> None:
+    def _upload(self, path: str, block: int, pieces: Pieces) -> None:
         file = self._fs.open(path, "wb", block_size=block)
         try:
             for piece in pieces():

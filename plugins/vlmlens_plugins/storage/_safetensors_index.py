@@ -9,8 +9,10 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from vlmlens.errors import StoreCorrupt, StoreError
+from vlmlens.stores.writing import to_json
 from vlmlens_plugins.storage._safetensors_part import Part, of_card, part_key
 
 KEY = "index.json.gz"
@@ -24,18 +26,35 @@ def entry_of(part: Part) -> bytes:
     return b'{"start": %d, "record": %s}' % (part.start, part.text)
 
 
-def packed(entries: Iterable[bytes]) -> bytes:
+class Told(NamedTuple):
+    """What an index tells.
+
+    Args:
+        parts: All parts, or those up to some time.
+        closed: Whether nobody has written since.
+        meta: `zlib.crc32` of the object with the run's record; None: there was none.
+    """
+
+    parts: list[Part]
+    closed: bool
+    meta: int | None
+
+
+def packed(entries: Iterable[bytes], *, closed: bool, meta: int | None) -> bytes:
     """The index as it is stored.
 
     Args:
         entries: Those of all parts, in order.
+        closed: See `Told`.
+        meta: See `Told`.
     """
-    head = b'{"format": "%s", "version": %d, "parts": [' % (FORMAT.encode(), VERSION)
-    return gzip.compress(head + b",\n".join(entries) + b"]}", 6, mtime=0)
+    about = {"format": FORMAT, "version": VERSION, "closed": closed, "meta": meta}
+    text = to_json(about)[:-1] + b', "parts": [' + b",\n".join(entries) + b"]}"
+    return gzip.compress(text, 6, mtime=0)
 
 
-def unpacked(data: bytes) -> list[Part]:
-    """The parts that an index tells.
+def unpacked(data: bytes) -> Told:
+    """The inverse of `packed`.
 
     Raises:
         StoreCorrupt: It is no index, or not as it was written.
@@ -62,7 +81,9 @@ def unpacked(data: bytes) -> list[Part]:
             subject=KEY,
             hint="Update vlmlens: pip install --upgrade vlmlens.",
         )
-    return [of_card(part_key(number), card) for number, card in enumerate(cards)]
+    parts = [of_card(part_key(number), card) for number, card in enumerate(cards)]
+    meta = record.get("meta")
+    return Told(parts, record.get("closed") is True, meta if type(meta) is int else None)
 
 
 def _decompressed(data: bytes) -> bytes:

@@ -44,8 +44,12 @@ class PartStore(ColumnStore):
     def _arrays(self, column: Column, chunks: Iterable[Chunk]) -> Iterator[Array]:
         """The stored rows of chunks, in order, checked."""
 
-    def _follow(self) -> None:
-        """Learn what was written since. What is known never changes."""
+    def _follow(self, *, now: bool = False) -> None:
+        """Learn what was written since. What is known never changes.
+
+        Args:
+            now: Something is asked for that is not known yet.
+        """
 
     def columns(self) -> list[ColumnInfo]:
         """See `ColumnStore.columns`."""
@@ -59,7 +63,7 @@ class PartStore(ColumnStore):
     def ids(self, column: str) -> list[str]:
         """See `ColumnStore.ids`."""
         with self._entered():
-            self._follow()
+            self._follow(now=column not in self._index.columns)
             chunks = self._index.chunks_of(find_column(column, self._index.columns))
             return [sample for chunk in chunks for sample in chunk.ids]
 
@@ -67,7 +71,7 @@ class PartStore(ColumnStore):
         """See `ColumnStore.read`; asks for chunks at the same time."""
         with self._entered():
             if ids is None or not self._knows(column, ids):
-                self._follow()
+                self._follow(now=ids is not None or column not in self._index.columns)
             return self._gathered(plan_read(self._index, column, ids))
 
     def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
@@ -75,14 +79,14 @@ class PartStore(ColumnStore):
         with self._entered():
             known = self._index.columns.get(column)
             if known is None or self._index.samples(known) < stop:
-                self._follow()
+                self._follow(now=known is None)
             ids, plan = plan_range(self._index, column, start, stop)
             return ids, self._gathered(plan)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
         """See `ColumnStore.iterate`; holds what is asked for at the same time."""
         with self._entered():
-            self._follow()
+            self._follow(now=column not in self._index.columns)
             found = find_column(column, self._index.columns)
             chunks = list(self._index.chunks_of(found))
             arrays = self._arrays(found, chunks)

@@ -14,8 +14,9 @@ by asking for the next numbers. docs/storage-format.md describes the format.
 
 from __future__ import annotations
 
-import logging
 import os
+import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -40,8 +41,6 @@ from vlmlens_plugins.storage._signed_records import checked, damaged, signed
 _META = "meta.json"
 _RENEWED_AFTER = 64
 _MOST_AT_ONCE = 32
-
-_log = logging.getLogger("vlmlens")
 
 
 class SafetensorsOptions(PluginOptions):
@@ -76,6 +75,7 @@ class SafetensorsStore(PartStore):
         self._entries: list[bytes] = []
         self._indexed = -1
         self._unsure = True
+        self._followed = 0.0
 
     @classmethod
     def open(cls, location: str, *, mode: Mode, options: PluginOptions) -> Self:
@@ -136,7 +136,7 @@ class SafetensorsStore(PartStore):
             if block.ids and block.columns:
                 self._put(block)
                 if len(self._parts) - self._indexed >= max(_RENEWED_AFTER, self._indexed // 4):
-                    self._renew()
+                    self._renew(closed=False)
 
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""
@@ -162,6 +162,8 @@ class SafetensorsStore(PartStore):
         yield from super().verify()
         with self._entered():
             parts = list(self._parts)
+            if problem := self._changed_meta():
+                yield ChunkCheck(_META, "", 0, 0, problem)
         yield from changed_headers(self._place, parts)
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class SafetensorsStore(PartStore):
                 if self._mode == "a":
                     with self._entered():
                         self._follow()
-                        self._renew()
+                        self._renew(closed=True)
             finally:
                 self._open = False
                 with explaining(self._place):
@@ -180,12 +182,12 @@ class SafetensorsStore(PartStore):
     def _load(self, location: str) -> None:
         """Read the index, and the headers of parts that it does not tell."""
         data = self._place.get(KEY)
-        for part in unpacked(data) if data is not None else ():
+        for part in unpacked(data).parts if data is not None else ():
             self._add(part)
         self._indexed = len(self._parts) if data is not None else -1
         self._follow()
         if self._mode == "a":
-            self._renew()
+            self._renew(closed=False)
         elif data is None and not self._parts:
             raise StoreError(
                 f"No safetensors store at {self._place.name}.",
@@ -199,9 +201,10 @@ class SafetensorsStore(PartStore):
         if self._mode == "a":
             self._entries.append(entry_of(part))
 
-    def _follow(self) -> None:
+    def _follow(self, *, now: bool = False) -> None:
         """Read the headers of parts that were written since; a writer knows its own."""
-        if self._mode == "a" and not self._unsure:
+        recent = time.monotonic() - self._followed < self._place.delay
+        if not self._unsure and (self._mode == "a" or (recent and not now)):
             return
         ahead = 1
         while ahead:
@@ -211,7 +214,7 @@ class SafetensorsStore(PartStore):
             for part in found[:there]:
                 self._add_next(part)
             ahead = min(2 * ahead, _MOST_AT_ONCE) if there == ahead else 0
-        self._unsure = False
+        self._unsure, self._followed = False, time.monotonic()
 
     def _add_next(self, part: Part | None) -> None:
         number = len(self._parts)
@@ -236,12 +239,26 @@ class SafetensorsStore(PartStore):
         self._unsure = False
         self._add(part)
 
-    def _renew(self) -> None:
-        """Replace the index, if parts have come."""
-        if self._indexed != len(self._parts):
-            self._place.check_lock()
-            self._place.put(KEY, packed(self._entries))
-            self._indexed = len(self._parts)
+    def _renew(self, *, closed: bool) -> None:
+        """Replace the index."""
+        meta = self._meta_crc32() if closed else None
+        self._place.check_lock()
+        self._place.put(KEY, packed(self._entries, closed=closed, meta=meta))
+        self._indexed = len(self._parts)
+
+    def _meta_crc32(self) -> int | None:
+        data = self._place.get(_META)
+        return None if data is None else zlib.crc32(data)
+
+    def _changed_meta(self) -> str:
+        """What is wrong with the run's record, compared with the index."""
+        before = self._place.get(KEY)
+        if before is None or not (told := unpacked(before)).closed:
+            return ""
+        same = told.meta == self._meta_crc32()
+        return (
+            "" if same or self._place.get(KEY) != before else f"{_META} is not as it was written."
+        )
 
 
 def _place(location: str, options: PluginOptions) -> Place:

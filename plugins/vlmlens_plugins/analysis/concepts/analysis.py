@@ -104,7 +104,8 @@ class Concepts(Analysis):
     ) -> list[ConceptSet]:
         """The sets of concepts; none where samples are projected only."""
         try:
-            return find_sets(self.options.by, samples, images)
+            # A run's table makes a sample whenever it is asked for one; sets share these.
+            return find_sets(self.options.by, list(samples), images)
         except MissingAnnotation as error:
             if not self.options.onto or self.options.by != type(self.options)().by:
                 raise
