@@ -73,5 +73,6 @@ KNOWN = (
         "qwen", "qwen2_vl", "qwen2_5_vl", "qwen2_5vl", "qwen2.5_vl", "qwen2.5vl", "qwen3_vl",
         "qwen3vl", "qwen3_vl_moe",
     ),
+    _adapter("smolvlm", "idefics3", "smolvlm2"),
 )  # fmt: skip
-"""The adapters of VLM-Lens, one distribution each."""
+"""The adapters of VLM-Lens, and those beside them, one distribution each."""

@@ -115,6 +115,7 @@ def run(
     engine: str | None = None,
     storage: str = "lmdb",
     analysis: Analyses = (),
+    samples: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
     share_prefix: bool = True,
     generate: int | None = None,
@@ -280,6 +281,7 @@ def analyze(
     tuned: StrPath | Run | None = None,
     merge_tuned: bool = True,
     edits: str | Sequence[str] = (),
+    samples: int | None = None,
     seed: int | None = None,
     fresh: bool = False,
     trust: bool = False,
@@ -303,6 +305,8 @@ def analyze(
         merge_tuned: Whether LoRA is added to the weights.
         edits: Edits of the model while an analysis runs it, beside those of the run. Stored columns
             stay as they are. Such results need a label.
+        samples: How many of the samples analyses read, drawn by task and label, whole groups
+            together; None: as many as the run's spec says, else all.
         seed: Seed of everything random; None: the run's own.
         fresh: Replace earlier results of these analyses that have other options.
         trust: Allow what a run from elsewhere names: code, other places, pictures elsewhere.
@@ -339,6 +343,7 @@ def analyze(
         stored.check_trust("analysis")
         asked = stored.spec.analysis
     chosen = stored.spec.seed if seed is None else seed
+    number = stored.spec.samples if samples is None else make_spec({"samples": samples}).samples
     given = (stored, asked, registry)
     with watched(observer, progress) as told:
         if stored.has_model:
@@ -349,10 +354,11 @@ def analyze(
                 fresh=fresh,
                 engine=engine_made,
                 changes=changes,
+                number=number,
             )
         else:
             only_stored(spec.engine, changes)
-            results = analyze_stored(*given, observer=told, seed=chosen, fresh=fresh)
+            results = analyze_stored(*given, observer=told, seed=chosen, fresh=fresh, number=number)
     return {result.analysis: result for result in results}
 
 

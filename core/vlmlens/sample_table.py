@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from typing import Any, TypeAlias, overload
 
 from vlmlens._display import brief, count
@@ -141,6 +141,16 @@ class SampleTable(Sequence[Sample]):
         if self.seen is not None:
             kept = [i for i, name in enumerate(self.ids) if name not in dropped]
             made.seen = self.seen.take(kept)
+        return made
+
+    def take(self, numbers: Sequence[int]) -> SampleTable:
+        """The samples with these numbers, ascending, with what was seen of them."""
+        kept = bytearray(len(self))
+        for number in numbers:
+            kept[number] = 1
+        made = SampleTable(compress(self, kept))
+        if self.seen is not None:
+            made.seen = self.seen.take(numbers)
         return made
 
     def _between(self, start: int, stop: int) -> Iterator[Sample]:

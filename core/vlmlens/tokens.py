@@ -38,11 +38,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vlmlens.errors import SiteShapeError
 from vlmlens.rows.layouts import AxisLayout, Ints, PatchGrid, TokenKind, TokenLayout
 from vlmlens.rows.selector import Column, Pool, Selector
+from vlmlens.rows.uploads import KeptRows
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +82,11 @@ def layout_of(activation: torch.Tensor, layout: AxisLayout, site: Site) -> AxisL
 
 
 def select(
-    activation: torch.Tensor, selector: Selector, layout: AxisLayout, site: Site
+    activation: torch.Tensor,
+    selector: Selector,
+    layout: AxisLayout,
+    site: Site,
+    kept: KeptRows | None = None,
 ) -> list[torch.Tensor] | torch.Tensor:
     """The selected (and pooled) rows of every sample of a batch.
 
@@ -92,6 +95,7 @@ def select(
         selector: Which rows to keep, and how to pool them.
         layout: The batch's layout on the site's axis.
         site: The site, for error messages.
+        kept: What is known of the batch's rows; give the same one for all columns of a batch.
 
     Returns:
         `[samples, width]`, or a list of `[k_i, width]` for a ragged selector. Means are computed
@@ -101,19 +105,14 @@ def select(
         SiteShapeError: The number of rows is neither `layout.total` nor that of another layout.
         SelectorError: A sample has no such token.
     """
-    import torch
-
     found = layout_of(activation, layout, site)
     flat = activation.reshape(found.total, activation.shape[-1])
-    kept = [selector.rows(sample) for sample in found.samples]
-    counts = [len(rows) for rows in kept]
-    index = torch.from_numpy(np.concatenate(kept)).to(flat.device)
+    index, counts = (kept or KeptRows()).of(selector, found, flat.device)
     chosen = flat.index_select(0, index)
-    if selector.ragged:
-        return list(chosen.split(counts))
-    if selector.pool is None:
+    if selector.pool is None and not selector.ragged:
         return chosen
-    return pooled(chosen.split(counts), selector.pool)
+    blocks = chosen.split(list(counts))
+    return list(blocks) if selector.pool is None else pooled(blocks, selector.pool)
 
 
 def pooled(blocks: Sequence[torch.Tensor], pool: Pool) -> torch.Tensor:

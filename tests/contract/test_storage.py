@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from vlmlens.testing import StorageTests
-from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SQLITE, ZARR
+from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SAFETENSORS, SQLITE, ZARR
 
 
 class TestLmdb(StorageTests):
@@ -16,6 +16,19 @@ class TestLmdbSmallMap(StorageTests):
 
     manifest = LMDB
     options = MappingProxyType({"map_size": 1 << 16, "sync": False})
+
+
+class TestSafetensors(StorageTests):
+    manifest = SAFETENSORS
+
+
+class TestSafetensorsObjects(StorageTests):
+    """Through fsspec, as in an object store; its memory ends with the process."""
+
+    manifest = replace(SAFETENSORS, offers=SAFETENSORS.offers - {"durable"})
+
+    def location(self, folder):
+        return f"safetensors+memory://{folder}/x"
 
 
 class TestSqlite(StorageTests):

@@ -14,6 +14,7 @@ from tests._engines import Silent, engine, execute_or_join, part, plan, same, sp
 from vlmlens import Run
 from vlmlens.abc.engine import Part
 from vlmlens.errors import (
+    CompositionError,
     RunError,
     SpecError,
     UntrustedRun,
@@ -110,26 +111,39 @@ def test_what_torchrun_and_srun_say(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "processes", "shares"),
+    ("gpus", "processes", "each", "shares"),
     [
-        ("0,1,2,3", 2, ["0,1", "2,3"]),
-        ("4,5", 2, ["4", "5"]),
-        ("4,5", 3, ["4", "5", "4"]),
-        ("7", 2, ["7", "7"]),
+        ("0,1,2,3", 2, None, ["0,1", "2,3"]),
+        ("4,5", 2, None, ["4", "5"]),
+        ("4,5", 3, 0.5, ["4", "4", "5"]),
+        ("4,5,6,7", 2, 1, ["4", "5"]),
+        ("7", 2, 0.5, ["7", "7"]),
+        ("7", 2, None, ["7", "7"]),
     ],
 )
 def test_processes_of_torchrun_share_the_gpus(
-    monkeypatch: pytest.MonkeyPatch, gpus: str, processes: int, shares: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: str,
+    processes: int,
+    each: float | None,
+    shares: list[str],
 ) -> None:
     found = []
+    refused = each is None and len(set(shares)) < processes
     for number in range(processes):
         values = {"RANK": number, "LOCAL_RANK": number, "CUDA_VISIBLE_DEVICES": gpus}
         sizes = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         for name, value in (values | sizes).items():
             monkeypatch.setenv(name, str(value))
         environment._take_gpus.cache_clear()
-        engine("environment")
-        engine("environment")
+        options = {} if each is None else {"gpus_per_worker": each}
+        engine("environment", **options)
+        made = engine("environment", **options)
+        if refused:
+            with pytest.raises(CompositionError, match="2 workers with 1 GPUs each need 2 GPUs"):
+                made.check_gpus()
+        else:
+            made.check_gpus()
         found.append(os.environ["CUDA_VISIBLE_DEVICES"])
     environment._take_gpus.cache_clear()
     assert found == shares

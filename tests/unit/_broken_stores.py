@@ -76,3 +76,19 @@ class SharesMemory(MemoryStore):
                 data.columns[name].rows.update(
                     {sample: given.array[i : i + 1] for i, sample in enumerate(block.ids)}
                 )
+
+
+class ForgetsGrowth(MemoryStore):
+    """Reads ranges by a list of ids that is never made again."""
+
+    def read_range(self, column, start, stop):
+        known = self.__dict__.setdefault("known", {})
+        ids = known.setdefault(column, self.ids(column))[start:stop]
+        return ids, self.read(column, ids)
+
+
+class OverlapsBlocks(MemoryStore):
+    """Begins a range one sample early, unless it begins at the first."""
+
+    def read_range(self, column, start, stop):
+        return super().read_range(column, max(start - 1, 0), stop)

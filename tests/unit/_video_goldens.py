@@ -29,6 +29,7 @@ ALONE = {
     "internvl": ("odd", "small", "even"),
     "minicpm": ("even", "small"),
     "minicpm47": ("even", "small"),
+    "smolvlm": ("odd", "small", "even"),
 }
 """Families of which videos are kept one by one, and which: most stack frames in a batch."""
 SHAPES = {"even": (4, 32, 40), "odd": (5, 37, 91), "small": (3, 12, 20), "wide": (6, 24, 120)}
@@ -88,6 +89,7 @@ def build(family: str, folder: Path) -> Path:
     settings = {
         "qwen2": _qwen2, "qwen25": _qwen25, "qwen3": _qwen3, "llavanextvideo": _llava_next_video,
         "internvl": _internvl, "minicpm": _minicpm, "minicpm47": _minicpm47,
+        "smolvlm": _smolvlm,
     }[family](folder)  # fmt: skip
     (folder / "video_preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
@@ -147,6 +149,19 @@ def _minicpm47(folder: Path) -> dict[str, Any]:
 
     MiniCpm47Checks().build(folder)
     return _MINICPM
+
+
+def _smolvlm(folder: Path) -> dict[str, Any]:
+    from vlmlens_adapter_smolvlm.checks import SmolVLM2Checks
+
+    class Even(SmolVLM2Checks):
+        tile = 32
+
+    Even().build(folder)
+    return {
+        "video_processor_type": "SmolVLMVideoProcessor", "max_image_size": {"longest_edge": 32},
+        "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 80}},
+    }  # fmt: skip
 
 
 def _llava_next_video(folder: Path) -> dict[str, Any]:

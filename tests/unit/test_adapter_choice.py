@@ -40,7 +40,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "pixtral": {"model_type": "llava", "vision_config": {"model_type": "pixtral"}},
     "plm": {"model_type": "perception_lm"},
     "qwen2vl": {"model_type": "qwen2_5_vl"},
-    "hf": {"model_type": "smolvlm"},
+    "smolvlm": {"model_type": "smolvlm"},
+    "hf": {"model_type": "gemma3"},
     "lm": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
     "vit": {"model_type": "dinov2", "architectures": ["Dinov2ForImageClassification"]},
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from vlmlens.compose.plan import compose
 from vlmlens.errors import CompositionError, MissingDependency
 from vlmlens.passes import compiling
 from vlmlens.passes.compiling import blocks_around, check_can_compile, compile_blocks, is_compiled
+from vlmlens.passes.tracing import hooked
 from vlmlens.registry import Registry
 from vlmlens.runner.execution import execute
+from vlmlens.sites import Site
 from vlmlens.spec.model import make_spec
 from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.testing.model import TinyLlava, request, tiny_model
@@ -27,6 +30,7 @@ COLUMNS = ["vision.block.*/image.mean", "llm.block.*/last", "llm.block.0/all"]
 INSIDE = ["llm.block.1.mlp/last", "llm.block.1/last", "vision.block.0.self_attn/all"]
 
 BLOCKS = 5
+BLOCK_SITES = ["vision.block.0", "vision.block.1", "vision.block.2", "llm.block.0", "llm.block.1"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -142,6 +146,36 @@ def test_edits_reach_everything(
     assert untouched is not None
     close(logits[1], logits[0])
     assert float((logits[0] - untouched).abs().max()) > 1e-2
+
+
+def test_hooks_that_come_after_the_first_call_run_once_per_pass(
+    compiled: ModelAdapter, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = compiled.encode(samples)
+    compiled.forward(batch)
+    ran = compiled_calls(compiled, monkeypatch)
+    sites = compiled.sites.resolve_all([*BLOCK_SITES, "llm.block.0.mlp"])
+    calls: Counter[str] = Counter()
+
+    def visit(site: Site, activation: torch.Tensor) -> None:
+        calls[site.name] += len(activation) > 0
+
+    for _ in range(2):
+        with torch.inference_mode(), hooked(compiled.module, sites, visit):
+            compiled.forward(batch)
+    assert calls == Counter({site.name: 2 for site in sites})
+    assert sorted(ran) == sorted([name for name in BLOCK_SITES if name != "llm.block.0"] * 2)
+
+
+def test_cuda_graphs_are_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They give outputs in memory that the next pass overwrites, whatever torch's settings say."""
+    given: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda forward, **how: given.append(how) or forward)
+    compile_blocks(TinyLlava.load(request()))
+    assert len(given) == BLOCKS
+    for how in given:
+        assert how["options"] == {"triton.cudagraphs": False}
+        assert "mode" not in how
 
 
 def test_which_blocks_stay_plain(compiled: ModelAdapter) -> None:

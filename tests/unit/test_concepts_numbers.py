@@ -13,7 +13,7 @@ from vlmlens_plugins.analysis.concepts import pca
 from vlmlens_plugins.analysis.concepts.neighbours import Neighbours, find_neighbours
 from vlmlens_plugins.analysis.concepts.options import ConceptsOptions, Metric
 from vlmlens_plugins.analysis.concepts.pairs import Pairs
-from vlmlens_plugins.analysis.concepts.rows import NotFinite, blocks, centred, read, unit
+from vlmlens_plugins.analysis.concepts.rows import NotFinite, centred, read, unit
 from vlmlens_plugins.analysis.concepts.scores import score
 from vlmlens_plugins.analysis.concepts.sets import find_sets
 
@@ -129,7 +129,7 @@ def test_components_of_rows_without_variance_explain_nothing() -> None:
     assert not pca.of_rows(same, 3).place(same).any()
 
 
-def test_rows_are_read_in_blocks_and_several_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_rows_are_averaged_and_stand_in_their_sample_s_place() -> None:
     samples = samples_of(["a", "b", "a", "b", "a"])
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(5, 3)).astype(np.float32)
@@ -137,9 +137,6 @@ def test_rows_are_read_in_blocks_and_several_are_averaged(monkeypatch: pytest.Mo
     store = store_of(samples, {"x/last": flat, "x/text": ragged})
     infos = {info.name: info for info in store.columns()}
     ids = ["s3", "s0", "s4"]
-    for name in ("_AT_ONCE", "_RAGGED_AT_ONCE"):
-        monkeypatch.setattr(f"vlmlens_plugins.analysis.concepts.rows.{name}", 2)
-    assert [len(block) for block in blocks(store, infos["x/last"], ids)] == [2, 1]
     np.testing.assert_array_equal(read(store, infos["x/last"], ids), flat[[3, 0, 4]])
     means = [ragged[i].mean(0) for i in (3, 0, 4)]
     np.testing.assert_allclose(read(store, infos["x/text"], ids), means, atol=1e-6)

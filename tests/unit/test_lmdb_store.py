@@ -804,6 +804,8 @@ class TestKitCatches:
             ("HalfBlocks", {"atomicity"}),
             ("Overwrites", {"nothing_overwritten", "random_sequences"}),
             ("SharesMemory", {"copies"}),
+            ("ForgetsGrowth", {"blocks"}),
+            ("OverlapsBlocks", {"blocks", "ranges"}),
             ("WritesLater", {"reader_follows", "killed_writer", "random_crashes"}),
             ("TearsBlocks", {"atomicity"}),
         ],

@@ -13,7 +13,7 @@ from vlmlens.errors import FileError, SpecError
 from vlmlens.runs.run import is_run
 from vlmlens.spec.model import make_spec
 from vlmlens_plugins.storage._locations import local_path
-from vlmlens_plugins.storage._zarr_places import place_of
+from vlmlens_plugins.storage._place_names import place_of
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_home_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["sqlite://~/x.db", "sqlite:///~/x.db", "~/x.db"])
 def test_home_in_a_place(home: Path, text: str) -> None:
     assert local_path(text, "sqlite", "") == str(home / "x.db")
-    place = place_of(text.replace("sqlite", "zarr"), {}, take_over=False)
+    place = place_of(text.replace("sqlite", "zarr"), "zarr", {}, take_over=False)
     assert place.name == str(home / "x.db")
 
 

@@ -21,9 +21,9 @@ from vlmlens.spec.model import validated
 from vlmlens_plugins.analysis._tasks import ALL
 from vlmlens_plugins.analysis.probe import Probe, ProbeOptions
 from vlmlens_plugins.analysis.probe.export import read_export
+from vlmlens_plugins.analysis.probe.features import Features, thumbnail, words
 from vlmlens_plugins.analysis.probe.power import Noise
 from vlmlens_plugins.analysis.probe.prober import Probed, Prober
-from vlmlens_plugins.analysis.probe.shortcuts import Features, thumbnail, words
 from vlmlens_plugins.analysis.probe.stages import Outcome
 from vlmlens_plugins.analysis.probe.stored_columns import Columns
 from vlmlens_plugins.analysis.probe.targets import find_targets

@@ -318,10 +318,10 @@ def test_known_adapters_are_written_where_the_hint_says_so() -> None:
     assert there == {known.name for known in KNOWN}
 
 
-def test_known_adapters_are_those_of_vlm_lens_and_no_name_twice() -> None:
+def test_known_adapters_are_those_of_vlm_lens_and_smolvlm_and_no_name_twice() -> None:
     families = (
         "aya_vision blip2 clip cogvlm glamm internlm_xcomposer internvl janus llava llavanext "
-        "minicpm molmo paligemma pixtral plm qwen2vl"
+        "minicpm molmo paligemma pixtral plm qwen2vl smolvlm"
     )
     assert " ".join(sorted(known.name for known in KNOWN)) == families
     names = [name for known in KNOWN for name in (known.name, *known.aliases)]

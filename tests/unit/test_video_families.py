@@ -1,4 +1,4 @@
-"""Videos in LLaVA-NeXT-Video and Qwen2-VL through `hf`, in InternVL and MiniCPM-V.
+"""Videos in LLaVA-NeXT-Video and Qwen2-VL through `hf`, in InternVL, MiniCPM-V and SmolVLM2.
 
 The inputs are compared with those of transformers' own video processors, which need torchvision:
 `_video_goldens` says how they were computed and kept.
@@ -29,6 +29,7 @@ from vlmlens.tokens import Selector
 from vlmlens.videos import Video
 from vlmlens_adapter_internvl.adapter import InternVLAdapter
 from vlmlens_adapter_minicpm.adapter import MiniCpmAdapter
+from vlmlens_adapter_smolvlm.adapter import SmolVLMAdapter
 from vlmlens_plugins.hf.adapter import GenericAdapter
 
 # transformers' processor of MiniCPM-V sums a tensor with numpy.
@@ -39,6 +40,7 @@ _ADAPTERS: dict[str, Any] = {
     "internvl": InternVLAdapter,
     "minicpm": MiniCpmAdapter,
     "minicpm47": MiniCpmAdapter,
+    "smolvlm": SmolVLMAdapter,
 }
 
 
@@ -122,7 +124,8 @@ def test_layouts_name_the_frame_of_each_row(made: Made) -> None:
 @pytest.fixture
 def local(made: Made) -> Iterator[Any]:
     """The model with a tower whose blocks pass on what they are given: no patch sees another."""
-    tower = made.vlm.module.model.vision_tower
+    inner = made.vlm.module.model
+    tower = getattr(inner, "vision_tower", None) or inner.vision_model
     mixing = [p for name, p in tower.named_parameters() if ".layer" in name and p.dim() == 2]
     weights = [parameter.clone() for parameter in mixing]
     for parameter in mixing:
@@ -135,7 +138,7 @@ def local(made: Made) -> Iterator[Any]:
 def test_the_places_of_rows_in_a_frame_are_where_it_is_painted(made: Made, local: Any) -> None:
     pixels = np.zeros((2, 32, 32, 3), np.uint8)
     painted = pixels.copy()
-    painted[1, 20:30, 2:12] = 255
+    painted[1, 25:31, 1:7] = 255
     base = made.samples[0]
     video = replace(base.video, frames=(0, 30))
     one, other = (
@@ -169,11 +172,11 @@ def test_frames_in_the_wrong_order_are_another_input(made: Made) -> None:
 
 
 def test_questions_on_one_video(made: Made) -> None:
-    """They share a beginning in InternVL; elsewhere, nothing."""
+    """They share a beginning in InternVL and SmolVLM2; elsewhere, nothing."""
     asked = [replace(made.samples[0], id=text, prompt=text) for text in ("Hm?", "Why is it so?")]
     other = replace(made.samples[1], id="other")
     batch = made.vlm.encode_shared([asked])
-    assert (batch is not None) == (made.name == "internvl")
+    assert (batch is not None) == (made.name in ("internvl", "smolvlm"))
     assert made.vlm.encode_shared([asked, [other]]) is None  # not as long
     if batch is None:
         return
@@ -196,7 +199,7 @@ def test_frames_are_taken_where_transformers_takes_them(made: Made) -> None:
     rule, processor = made.vlm.frame_rule, made.vlm.processor.video_processor
     for total in (8, 9, 24, 299, 5000):
         known = VideoMetadata(total_num_frames=total, fps=24.0, duration=total / 24)
-        asked = {} if made.name.startswith("minicpm") else {"num_frames": 8}
+        asked = {} if made.name.startswith(("minicpm", "smolvlm")) else {"num_frames": 8}
         wanted = [int(number) for number in processor.sample_frames(known, **asked)]
         assert list(rule.indices(total, 24.0)) == wanted
     assert rule.asked(count=8).indices(3, None) == (0, 1, 2)

@@ -239,10 +239,6 @@ class ClipAdapter(RasterAdapter):
     def _texts(self) -> dict[str, torch.Tensor]:
         return {}
 
-    def placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """See `TransformersAdapter.placed`: all are tensors."""
-        return {name: value.to(self.device) for name, value in inputs.items()}
-
     def generate(self, batch: Batch, *, max_new_tokens: int, edits: Edits = ()) -> list[Generation]:
         """Raises `CompositionError`: nothing here writes text."""
         self._writes_nothing()

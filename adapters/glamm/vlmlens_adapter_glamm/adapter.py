@@ -189,8 +189,7 @@ class GlammAdapter(OwnClass, RasterAdapter):
             return batch
         self._check_regions(samples)
         regions = {"boxes": torch.cat(boxes), "box_counts": counts}
-        placed = {name: value.to(self.device) for name, value in regions.items()}
-        return replace(batch, inputs={**batch.inputs, **placed})
+        return replace(batch, inputs={**batch.inputs, **self.placed(regions)})
 
     def image_layouts(
         self, images: Sequence[Sequence[PlacedImage]], grids: Sequence[PatchGrid | None]

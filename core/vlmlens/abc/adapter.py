@@ -203,6 +203,14 @@ class ModelAdapter(Traceable, ABC):
             DataError: The family cannot take a sample's number of images.
         """
 
+    def place(self, batch: Batch) -> Batch:
+        """A batch that was encoded within `vlmlens.passes.later.for_later`, ready for a pass.
+
+        Its inputs are on the model's device, as `encode` gives them otherwise. This default is for
+        adapters whose `encode` always places them there.
+        """
+        return batch
+
     def read_prompt(self, sample: Sample) -> PromptReading:
         """What is read in a sample's prompt and answers. No image is opened, so it is cheap.
 

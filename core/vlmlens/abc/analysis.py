@@ -56,6 +56,8 @@ class AnalysisContext:
         runner: What `run_units` hands units to. None: they are run here and now, and nothing is
             kept.
         lookup: What `known_units` asks. None: nothing is known.
+        drawn_from: How many samples the run has, if `samples` are some of them, drawn for this
+            analysis. None: they are all.
     """
 
     samples: Sequence[Sample]
@@ -69,6 +71,7 @@ class AnalysisContext:
     folder: Path | None = None
     runner: UnitRunner | None = None
     lookup: UnitLookup | None = None
+    drawn_from: int | None = None
 
     def run_units(
         self, work: ModelWork, units: Sequence[WorkUnit], *, progress: Progress | None = None

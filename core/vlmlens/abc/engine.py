@@ -118,6 +118,15 @@ class Engine(ABC):
             CompositionError: It cannot, or its options do not fit this machine.
         """
 
+    def check_gpus(self) -> None:  # noqa: B027  most engines give each worker its own
+        """Raise an error if workers would share a GPU though nobody asked for it.
+
+        Called after `check`, if the model is to compute on GPUs.
+
+        Raises:
+            CompositionError: They would.
+        """
+
     def part(self) -> Part | None:
         """Which of several processes with the same command this is; None: there is only this one.
 

@@ -37,6 +37,11 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """The value types that every store keeps, and the numpy type that holds the bits of each."""
 
+BLOCK_BYTES = 32 * 2**20
+"""About how many bytes of a column are read at once, as float32."""
+
+_FIRST_BLOCK, _GROWTH = 16, 8
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -66,6 +71,11 @@ class Values:
         """Whether a sample can have several rows."""
         return self.lengths is not None
 
+    @property
+    def most_rows(self) -> int:
+        """How many rows the sample with most rows has."""
+        return min(len(self.array), 1) if self.lengths is None else max(self.lengths, default=0)
+
     def numpy(self) -> Array:
         """`[n, width]` in the values' own type; bfloat16 becomes float32, which is exact."""
         if self.dtype != "bfloat16":
@@ -91,6 +101,25 @@ class Values:
 
     def __repr__(self) -> str:
         return brief(self, "", count(len(self), "sample"), f"{self.dtype} {shape(self.array)}")
+
+
+class BlockSize:
+    """How many samples of a column to read at once: as many as have about so many bytes.
+
+    It goes by the largest sample so far, and begins with few, since no sample is known yet.
+
+    Args:
+        size: Bytes of a block's values as float32; a larger sample is a block alone.
+    """
+
+    def __init__(self, size: int = BLOCK_BYTES) -> None:
+        self._size, self._largest = size, 1
+        self.samples = _FIRST_BLOCK
+
+    def saw(self, rows: int, width: int) -> None:
+        """Adapt to what was read: the most rows of a sample, and the width of a row."""
+        self._largest = max(self._largest, rows * width * 4)
+        self.samples = max(1, min(_GROWTH * self.samples, self._size // self._largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +191,7 @@ class ColumnStore(ABC):
     """
 
     Options: ClassVar[type[base.Options]] = base.Options
+    _listed: tuple[str, list[str]] | None = None
 
     @classmethod
     @abstractmethod
@@ -190,6 +220,49 @@ class ColumnStore(ABC):
                 hint="Remove it by hand.",
             )
         remove_path(Path(location))
+
+    @classmethod
+    def open_part(cls, location: str, *, options: base.Options) -> ColumnStore:
+        """Open a new store for what one attempt at a lease writes.
+
+        It counts only once it is closed without an error, so a backend may collect what is written
+        until then. This default opens a store in mode "a".
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        return cls.open(location, mode="a", options=options)
+
+    @classmethod
+    def open_parts(
+        cls,
+        location: str,
+        parts: Mapping[str, Mapping[str, Any] | None],
+        *,
+        options: base.Options,
+    ) -> ColumnStore:
+        """Open what `open_part` wrote at many places as one store, for reading.
+
+        Only a backend has it whose manifest offers "parts"; the stores of others are opened one by
+        one.
+
+        Args:
+            location: What the places have in common: a part lies at `LOCATION/NAME`.
+            parts: By name, in the order of reading, the part's `card`; None if nothing is known.
+            options: Options of the backend.
+
+        Raises:
+            StoreError: A part is missing or damaged.
+        """
+        del parts, options
+        raise StoreError(f"The stores in {location!r} are opened one by one.", subject=location)
+
+    def card(self) -> dict[str, Any] | None:
+        """What `open_parts` needs to know of a closed store, so that it need not ask the store.
+
+        JSON data, about as much as the ids of its samples; None if there is no such thing.
+        """
+        return None
 
     @abstractmethod
     def write(self, block: ColumnBlock) -> None:
@@ -227,25 +300,48 @@ class ColumnStore(ABC):
         """The ids and values of the column's samples `start` to `stop`, in written order.
 
         So a column is read in blocks, whatever its size. There are fewer samples where the column
-        ends before `stop`. This default asks for the ids of the whole column; a backend that finds
-        a place by its number overrides it.
+        ends before `stop`. This default lists the ids of the whole column, and keeps the list for
+        the ranges that follow. A backend that finds a place by its number overrides it.
 
         Raises:
             ColumnNotFound: There is no such column.
         """
-        ids = self.ids(column)[start:stop]
+        ids = self._ids_to(column, start, stop)[max(start, 0) : max(stop, 0)]
         return ids, self.read(column, ids)
 
-    def blocks(self, column: str, samples: int = 4096) -> Iterator[tuple[list[str], Values]]:
-        """The whole column in blocks of so many samples; see `read_range`.
+    def _ids_to(self, column: str, start: int, stop: int) -> list[str]:
+        """Ids of a column, those before `stop` at least.
+
+        Columns only grow at their end, so a list stays right as far as it goes. Whoever begins
+        again at 0, or asks for more than is known, gets a new one.
+        """
+        kept = self._listed
+        if kept is None or kept[0] != column or start <= 0 or stop > len(kept[1]):
+            kept = self._listed = column, self.ids(column)
+        return kept[1]
+
+    def blocks(
+        self, column: str, samples: int | None = None, *, size: int = BLOCK_BYTES
+    ) -> Iterator[tuple[list[str], Values]]:
+        """The whole column in blocks, in written order; see `read_range`.
+
+        Args:
+            column: The column.
+            samples: Samples of a block. Default: as many as have about `size` bytes, going by the
+                largest sample so far. The first blocks are small, since no sample is known yet.
+            size: Bytes of a block's values as float32; a larger sample is a block alone.
 
         Raises:
             ColumnNotFound: There is no such column.
         """
-        start = 0
-        while (found := self.read_range(column, start, start + samples))[0]:
-            yield found
-            start += samples
+        start, fitting = 0, BlockSize(size)
+        while True:
+            ids, values = self.read_range(column, start, start + (samples or fitting.samples))
+            if not ids:
+                return
+            fitting.saw(values.most_rows, values.width)
+            yield ids, values
+            start += len(ids)
 
     @abstractmethod
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Batch = Sequence[WorkUnit]
 Warn = Callable[[str], None]
 
+_WARNINGS = 2
+
 
 def cut(units: Sequence[WorkUnit], keys: Sequence[bytes], size: int) -> list[list[int]]:
     """The numbers of the units of each batch.
@@ -62,7 +64,7 @@ def run_batches(
         vlm: The loaded model.
         work: What to run.
         batches: Units that are run together.
-        warn: Called once, if batches are halved.
+        warn: Called the first two times that batches are halved.
 
     Raises:
         OutOfMemory: A single unit does not fit.
@@ -71,6 +73,7 @@ def run_batches(
     from vlmlens.passes.memory import free_memory, halved
 
     most: float = float("inf")
+    halvings = 0
     for batch in batches:
         results: list[JSON] = []
         waiting = [[unit.as_run() for unit in batch]]
@@ -81,10 +84,11 @@ def run_batches(
                 if found is not None:
                     results += found
                     continue
-                if most == float("inf"):
-                    warn(halved(len(part)))
-                most = max(1, len(part) // 2)
                 free_memory()
+                halvings += 1
+                if halvings <= _WARNINGS:
+                    warn(halved(len(part), halvings))
+                most = max(1, len(part) // 2)
             middle = (len(part) + 1) // 2
             waiting += [part[middle:], part[:middle]]
         yield results
@@ -164,13 +168,14 @@ class Gathered:
 
 def _run(vlm: ModelAdapter, work: ModelWork, part: list[WorkUnit]) -> list[JSON] | None:
     """The results as JSON gives them back; None if the units do not fit in memory together."""
-    from vlmlens.passes.memory import is_out_of_memory
+    from vlmlens.passes.memory import is_out_of_memory, let_go
 
     try:
         found = work.run(vlm, part)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        let_go(error)
         if len(part) == 1:
             raise OutOfMemory(
                 f"One unit (sample {part[0].sample.id!r}) does not fit in memory.",

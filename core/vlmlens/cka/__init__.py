@@ -9,7 +9,7 @@ It uses nothing of vlmlens. Its jackknife and inner products serve other measure
 
 from __future__ import annotations
 
-from vlmlens.cka._blocks import LEAST_SAMPLES, blocks_of, folds_of
+from vlmlens.cka._blocks import LEAST_SAMPLES, blocks_of, drawn, folds_of
 from vlmlens.cka._estimate import BLOCK, Cka, Reader, linear_cka, unbiased_cka
 from vlmlens.cka._jackknife import (
     LEAST_GROUPS,
@@ -32,6 +32,7 @@ __all__ = [
     "Similarities",
     "as_cosines",
     "blocks_of",
+    "drawn",
     "folds_of",
     "jackknife",
     "linear_cka",

@@ -14,8 +14,8 @@ LEAST_SAMPLES = 4
 """Fewer have no unbiased estimate."""
 
 _MOST_FOLDS = 100
-_TOGETHER = 2048
-"""Samples of several blocks that are read at once."""
+TOGETHER = 2048
+"""Samples that are read at once."""
 
 
 def blocks_of(groups: Sequence[str], size: int, rng: np.random.Generator) -> list[Ints]:
@@ -50,6 +50,26 @@ def blocks_of(groups: Sequence[str], size: int, rng: np.random.Generator) -> lis
             blocks[place % number].append(int(sample))
             place += 1
     return [np.array(one, np.intp) for one in blocks]
+
+
+def drawn(groups: Sequence[str], most: int, rng: np.random.Generator) -> Ints:
+    """Numbers of at most so many samples, rising, of as many different groups as there are.
+
+    A second sample of a group is drawn only once there is one of every group, and so on.
+
+    Args:
+        groups: `[n]`, the group of each sample.
+        most: How many samples.
+        rng: Where randomness comes from.
+    """
+    if len(groups) <= most:
+        return np.arange(len(groups))
+    taken: dict[str, int] = {}
+    order = rng.permutation(len(groups))
+    turn = np.empty(len(groups), np.intp)
+    for place, i in enumerate(order):
+        turn[place] = taken[groups[i]] = taken.get(groups[i], -1) + 1
+    return np.sort(order[np.argsort(turn, kind="stable")[:most]])
 
 
 def folds_of(groups: Sequence[str], rng: np.random.Generator, most: int = _MOST_FOLDS) -> Ints:
@@ -100,7 +120,7 @@ def passes_of(blocks: Sequence[Ints], room: int) -> list[tuple[Ints, list[Strip]
     for k, one in enumerate(blocks):
         m = len(one)
         sizes = [*(len(blocks[j]) for j in together), m]
-        if sum(size**2 for size in sizes) > room or sum(sizes) > _TOGETHER:
+        if sum(size**2 for size in sizes) > room or sum(sizes) > TOGETHER:
             read()
         if m**2 <= room:
             together.append(k)

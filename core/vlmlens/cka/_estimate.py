@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens.cka._blocks import blocks_of, folds_of, passes_of
+from vlmlens.cka._blocks import TOGETHER, Strip, blocks_of, folds_of, passes_of
 from vlmlens.cka._hsic import Block, Hsic, Spread
 from vlmlens.cka._jackknife import Floats, Ints, Similarities
 
@@ -62,7 +62,8 @@ def linear_cka(
         block: The most samples of a block. With as many samples of different groups as this, or
             fewer, there is one, and the estimate is that of all pairs of samples.
         memory: Bytes for kernels. Where those of a block need more, they are made strip by strip,
-            and the block is read once for each strip.
+            and the block is read once for each strip. Never are more than 2,048 rows of a column
+            read at once, and two such pieces kept.
         seed: Of the choice of blocks and folds.
         progress: Called with (columns read, all of them).
 
@@ -78,10 +79,13 @@ def linear_cka(
     for i, (rows, strips) in enumerate(passes):
         kernels = [np.empty((columns, s.stop - s.start, s.size)) for s in strips]
         for c in range(columns):
-            values = spread.centred(c, read(c, rows))
-            for kernel, s in zip(kernels, strips, strict=True):
-                part = values[s.offset : s.offset + s.size]
-                kernel[c] = part[s.start : s.stop] @ part.T
+            if len(rows) > TOGETHER:
+                _fill_in_pieces(kernels[0][c], read, (c, rows, strips[0]), spread)
+            else:
+                values = spread.centred(c, read(c, rows))
+                for kernel, s in zip(kernels, strips, strict=True):
+                    part = values[s.offset : s.offset + s.size]
+                    kernel[c] = part[s.start : s.stop] @ part.T
             progress(i * columns + c + 1, len(passes) * columns)
         for kernel, s in zip(kernels, strips, strict=True):
             sums = begun.setdefault(s.block, Block(columns, folds[blocks[s.block]]))
@@ -92,6 +96,30 @@ def linear_cka(
     value, error = hsic.cka(constant | broken)
     used = sum(map(len, blocks))
     return Cka(value, error, hsic.count, used, len(blocks), constant, broken)
+
+
+def _fill_in_pieces(
+    kernel: Floats, read: Reader, wanted: tuple[int, Ints, Strip], spread: Spread
+) -> None:
+    """A strip of the kernel of a block that is too large to be read at once.
+
+    Args:
+        kernel: `[r, m]`, which is filled.
+        read: Reads rows of a column.
+        wanted: The column's number, the block's samples `[m]`, and which rows the strip has.
+        spread: Told of every row of the block, once.
+    """
+    c, rows, strip = wanted
+    # All strips of a block need the same shift: with several, their kernel would be no kernel.
+    shift = spread.shift(read(c, rows[:TOGETHER]))
+    for first in range(strip.start, strip.stop, TOGETHER):
+        left = read(c, rows[first : min(first + TOGETHER, strip.stop)])
+        own = spread.centred(c, left, shift, counted=False)
+        for start in range(0, len(rows), TOGETHER):
+            piece = read(c, rows[start : start + TOGETHER])
+            other = spread.centred(c, piece, shift, counted=first == strip.start)
+            low = first - strip.start
+            kernel[low : low + len(own), start : start + len(other)] = own @ other.T
 
 
 def unbiased_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

@@ -119,13 +119,31 @@ class Spread:
     def __init__(self, columns: int) -> None:
         self._square, self._variance = np.zeros(columns), np.zeros(columns)
 
-    def centred(self, column: int, values: Floats) -> Floats:
-        """Rows less their mean, which changes no estimate and keeps digits."""
+    def shift(self, values: Floats) -> Floats:
+        """`[width]`, the mean of rows `[n, width]`."""
         with np.errstate(invalid="ignore", over="ignore"):
-            own: Floats = values - values.mean(0)
-            self._square[column] += np.square(values).sum()
-            self._variance[column] += np.square(own).sum()
-        return own if np.isfinite(self._variance[column]) else np.zeros_like(own)
+            mean: Floats = values.mean(0)
+        return mean
+
+    def centred(
+        self, column: int, values: Floats, shift: Floats | None = None, *, counted: bool = True
+    ) -> Floats:
+        """Rows less a shift, which changes no estimate and keeps digits; zeros if not finite.
+
+        Args:
+            column: The column's number.
+            values: `[n, width]`.
+            shift: `[width]`, the same for all rows of a block; None: the mean of these.
+            counted: Whether the rows tell how the column spreads; False: they come again.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            own: Floats = values - (self.shift(values) if shift is None else shift)
+            square = float(np.vdot(own, own))
+            if counted:
+                self._square[column] += np.vdot(values, values)
+                self._variance[column] += square
+        known = np.isfinite(square) and np.isfinite(self._variance[column])
+        return own if known else np.zeros_like(own)
 
     @property
     def constant(self) -> frozenset[int]:

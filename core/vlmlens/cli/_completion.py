@@ -30,6 +30,7 @@ SETTINGS = (
     "quantization", "compile", "trust_remote_code", "tuned", "merge_tuned", "data", "prompt",
     "sites", "edits", "extractor", "storage", "batch_size", "share_prefix", "generate", "limit",
     "on_bad_sample", "max_pixels", "background", "image_bits", "frames", "fps", "text_only", "seed",
+    "samples",
     "engine", "out",
 )  # fmt: skip
 """The fields of `RunSpec` that hold one value, here without pydantic, which takes long."""

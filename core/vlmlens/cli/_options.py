@@ -231,6 +231,9 @@ _FLAGS = (
     _Flag("analysis", "Analyses", "NAME",
           "Analysis to run; repeatable. [default: probe, logit-lens, blind-test]",
           completion.names_of("analysis"), list[str]),
+    _Flag("samples", "Analyses", "N",
+          "Let analyses read only N of the samples, drawn by task and label, groups whole. "
+          "[default: all]", kind=int),
     _Flag("seed", "Analyses", "N", "Seed of everything random. [default: 0]", kind=int),
     _Flag("batch_size", "Speed", "N",
           "Samples per forward pass, or auto: as many as fit a token budget, and half as many "
@@ -254,7 +257,9 @@ _FLAGS = (
           "[default engine: processes]"),
     _Flag("address", "Processes and machines", "ADDRESS",
           "Ray cluster: auto, HOST:PORT, or none: start Ray here. [default: none]"),
-    _Flag("gpus_per_worker", "Processes and machines", "K", "GPUs of each worker.", kind=int),
+    _Flag("gpus_per_worker", "Processes and machines", "K",
+          "GPUs of each worker; 0.5: two workers share one. [default: 1 if there are GPUs]",
+          kind=float),
     _Flag("shard", "Processes and machines", "K/N",
           "Part K of N, counted from 0, of processes that you start one by one on a shared disk; "
           "env: as srun or torchrun says. [engine: environment]"),
@@ -320,13 +325,33 @@ look_flags = _taking(
 )  # fmt: skip
 """Flags of a command that asks a model about pictures."""
 
-_NOT_OF_TUNING = ("sites", "edits", "extractor", "generate", "storage", "analysis", "compile")
+_NOT_OF_TUNING = (
+    "sites",
+    "edits",
+    "extractor",
+    "generate",
+    "storage",
+    "analysis",
+    "samples",
+    "compile",
+)
 
 tune_flags = _taking([n for n in _EVERY if n not in (*_NOT_OF_TUNING, *_ENGINE, "shard")])
 """Flags of a command that trains a model on labelled samples."""
 
 analysis_flags = _taking(
-    ("tuned", "merge_tuned", "edits", "analysis", "seed", *_ENGINE, "config", "trust", "set_")
+    (
+        "tuned",
+        "merge_tuned",
+        "edits",
+        "analysis",
+        "samples",
+        "seed",
+        *_ENGINE,
+        "config",
+        "trust",
+        "set_",
+    )
 )
 """Flags of a command that analyses what is stored."""
 

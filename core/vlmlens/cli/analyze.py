@@ -44,6 +44,7 @@ def analyze(
     Examples:
         vlmlens analyze runs/demo-001 --analysis probe --set analysis.probe.folds=10
         vlmlens analyze runs/demo-001 --analysis probe:mlp --set analysis.probe:mlp.model=mlp
+        vlmlens analyze runs/demo-001 --analysis probe:some --samples 200
         vlmlens analyze runs/demo-001 --analysis blind-test --workers 2
         vlmlens analyze runs/demo-001 --analysis blind-test:edited --edit "llm.block.3/last = zero"
         vlmlens analyze old.db --analysis probe
@@ -56,15 +57,18 @@ def analyze(
     made = stored_run(run, trust=flags.trust)
     with output.observer() as observer:
         if made is None:
-            flags.only("analysis", "seed", "options", command="analyze")
+            flags.only("analysis", "samples", "seed", "options", command="analyze")
             spec = flags.spec()
             only_stored(spec.engine, Changes.of(spec))
             made = run_beside(run, registry, spec.options.storage, trust=flags.trust)
         else:
-            flags.only("analysis", "seed", "engine", command="analyze")
+            flags.only("analysis", "samples", "seed", "engine", command="analyze")
             if "analysis" not in flags.values:
                 made.check_trust("analysis")
-            spec = flags.spec({"analysis": made.spec.analysis, "seed": made.spec.seed})
+            kept = made.spec
+            spec = flags.spec(
+                {"analysis": kept.analysis, "seed": kept.seed, "samples": kept.samples}
+            )
         engine = runner.engine_of(spec, registry)
         asked = (made, spec.analysis, registry)
         if made.has_model:
@@ -75,8 +79,11 @@ def analyze(
                 fresh=fresh,
                 engine=engine,
                 changes=Changes.of(spec),
+                number=spec.samples,
             )
         else:
             only_stored(spec.engine, Changes.of(spec))
-            results = analyze_stored(*asked, observer=observer, seed=spec.seed, fresh=fresh)
+            results = analyze_stored(
+                *asked, observer=observer, seed=spec.seed, fresh=fresh, number=spec.samples
+            )
     print_run(made, results, output, verbose=verbose)

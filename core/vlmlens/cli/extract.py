@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlens._display import count
 from vlmlens.cli._options import (
     DryRun,
     Mode,
@@ -39,6 +40,6 @@ def extract(
     document = {"run": str(made.path), "samples": samples, "columns": columns}
     output.data(
         document,
-        f"run     {made.path}: {len(columns)} columns of {samples} samples",
+        f"run     {made.path}: {count(len(columns), 'column')} of {count(samples, 'sample')}",
         f"next    vlmlens analyze {made.path}",
     )

@@ -155,8 +155,10 @@ def _thinned(names: Sequence[str]) -> list[str]:
 
 def _samples(pair: Pair, sources: Sequence[tuple[ColumnStore, str]], seed: int) -> list[str]:
     """Ids of samples of different groups that all columns have, at random."""
-    known = [set(store.ids(name)) for store, name in sources]
-    shared = [one for one in pair.shared if all(one in ids for ids in known)]
+    kept = set(pair.shared)
+    for store, name in sources:
+        kept.intersection_update(store.ids(name))
+    shared = [one for one in pair.shared if one in kept]
     of_group: dict[str, str] = {}
     for place in np.random.default_rng([seed, 1]).permutation(len(shared)):
         one = shared[place]

@@ -66,12 +66,11 @@ def read_side(where: str, registry: Registry | None = None, *, trust: bool = Fal
         )
     if column is not None:
         _check_column(column, results, stored, where)
-    records = run.sample_records()
     return Side(
         name=Path(folder).name if column is None else f"{Path(folder).name}@{column}",
         results=results,
         groups={sample.id: sample.split_group for sample in run.recorded_samples},
-        prints={record["id"]: record.get("fingerprint", "") for record in records},
+        prints=run.sample_prints(),
         column=column,
         facts=_facts(run),
         model=_model(run),

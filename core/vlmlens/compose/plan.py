@@ -18,6 +18,7 @@ from vlmlens.compose.applicability import (
     check_storage,
     suitable,
 )
+from vlmlens.compose.drawn_samples import drawn_samples
 from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate, check_fits, estimated
 from vlmlens.compose.given import IN_MEMORY, Given
@@ -178,7 +179,7 @@ def compose(
         strict=bool(spec.analysis),
         edited=bool(spec.edits),
     )
-    analyses, left_out = suit(asked, samples=samples, columns=())
+    analyses, left_out = suit(asked, samples=_shown(spec, samples), columns=())
     uses = used(spec, analyses, samples)
     make_extractor = extractor_maker(spec, registry, extractor)
     begun = Plan(
@@ -220,9 +221,10 @@ def compose(
     check_edits(edits, skeleton, samples, spec.generate)
     check_named_rows(columns, edits, samples)
     asked_still = {name: asked[name] for name in analyses}
-    analyses, unfit = suit(asked_still, samples=samples, columns=columns, skeleton=lambda: skeleton)
+    shown = _shown(spec, samples)
+    analyses, unfit = suit(asked_still, samples=shown, columns=columns, skeleton=lambda: skeleton)
     _tell(observer, analyses, left_out | unfit)
-    _tell_costs(observer, analyses, skeleton, samples)
+    _tell_costs(observer, analyses, skeleton, shown)
 
     composed = _composed(spec, {name: asked[name] for name in analyses}, data)
     estimate = estimated(composed, skeleton, samples, columns)
@@ -248,6 +250,11 @@ def compose(
 def _asked(extractor: Manifest | None, spec: RunSpec, suggests: Asked) -> dict[str, dict[str, Any]]:
     """The analyses of a run; none without an extractor's manifest, for extraction alone."""
     return {} if extractor is None else asked_analyses(spec.analysis, suggests, extractor)
+
+
+def _shown(spec: RunSpec, samples: Sequence[Sample]) -> SampleTable:
+    """The samples that analyses read."""
+    return drawn_samples(SampleTable.of(samples), spec.samples, spec.seed)
 
 
 def _composed(spec: RunSpec, asked: Mapping[str, Mapping[str, Any]], data: Given | None) -> RunSpec:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NAME = "planned"
 """The entry of run.json, and the name under which it is signed."""
 
-_NO_MATTER = {"out", "engine", "batch_size", "samples_at_once", "seed", "analysis"}
+_NO_MATTER = {"out", "engine", "batch_size", "samples_at_once", "seed", "analysis", "samples"}
 """Settings of a spec that its samples do not depend on."""
 
 _READERS = ("av", "pillow", "pillow-heif", "pyarrow", "tokenizers", "torch", "transformers")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlmlens.abc.pending import arrived
 from vlmlens.abc.storage import ColumnBlock, ColumnStore, Values
 from vlmlens.compose.estimate import Estimate, Expectation
 from vlmlens.compose.plan import Plan
@@ -22,7 +23,8 @@ from vlmlens.extraction.eta import Pace
 from vlmlens.extraction.pipeline import prepared, sink
 from vlmlens.extraction.planning import Planned, budget_on, planned
 from vlmlens.extraction.write_buffer import BlockWriter
-from vlmlens.passes.memory import free_memory, halved, is_out_of_memory
+from vlmlens.passes.later import for_later
+from vlmlens.passes.memory import free_memory, halved, is_out_of_memory, let_go
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation, ModelAdapter, Sharing
@@ -36,6 +38,11 @@ _OPENERS = min(8, os.cpu_count() or 1)
 
 Encoded = list[tuple[tuple[int, ...], "Batch"]]
 """Numbers of samples, and the batch that holds them."""
+
+Part = tuple[tuple[int, ...], Mapping[str, Values]]
+"""Numbers of samples, and their values by column, which may still be on their way."""
+
+_NOTHING: Mapping[str, Values] = {}
 
 
 @dataclass
@@ -68,6 +75,7 @@ class Extraction:
     """How many samples shared the computation of their images or beginning with another one."""
     fits: float = field(default=float("inf"), init=False)
     """Batches of more tokens did not fit in memory."""
+    _halvings: int = field(default=0, init=False)
     _encoding: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(
@@ -90,23 +98,27 @@ class Extraction:
         todo = [unit for unit in every if any(missing[number] for number in unit.samples)]
         done = sum(len(unit.samples) for unit in every) - sum(len(unit.samples) for unit in todo)
         pace = Pace([work[unit] for unit in todo])
-        writer = BlockWriter(store)
+        writer, before = BlockWriter(store), _NOTHING
+
+        def write(part: Part) -> None:
+            for block in _blocks(self.samples, *part, missing):
+                writer.add(block)
+
         with (
             ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool,
-            sink(writer.add, writer.flush, waiting=_WAITING) as out,
+            sink(write, writer.flush, waiting=_WAITING) as out,
         ):
             items = self._opened(todo, pool)
             for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
-                for numbers, values in self._computed(unit, samples, encoded):
-                    for block in _blocks(self.samples, numbers, values, missing):
-                        out.put(block)
+                for part in self._computed(unit, samples, encoded):
+                    out.put(part)
+                    arrived(before)  # a device is given one batch ahead, and no more
+                    _, before = part
                 done += len(unit.samples)
                 advance(done)
                 self._tell(pace)
 
-    def columns(
-        self, units: Iterable[Unit]
-    ) -> Iterator[tuple[tuple[int, ...], Mapping[str, Values]]]:
+    def columns(self, units: Iterable[Unit]) -> Iterator[Part]:
         """The columns of units, computed one after the other and not stored.
 
         Args:
@@ -140,8 +152,8 @@ class Extraction:
         with ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool:
             items = self._opened(some, pool)
             for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
-                for _ in self._computed(unit, samples, encoded):
-                    pass
+                for _, values in self._computed(unit, samples, encoded):
+                    arrived(values)
                 pace.batch_done()
                 if time.perf_counter() > end:
                     break
@@ -198,7 +210,7 @@ class Extraction:
 
     def _prepare(self, item: tuple[Unit, Mapping[int, Sample]]) -> Encoded:
         unit, samples = item
-        with self._encoding:
+        with self._encoding, for_later():
             return list(self._encoded(unit, samples))
 
     def _encoded(self, unit: Unit, samples: Mapping[int, Sample]) -> Iterator[Any]:
@@ -223,22 +235,52 @@ class Extraction:
         return batch
 
     def _computed(
-        self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded | None
-    ) -> Iterator[tuple[tuple[int, ...], Mapping[str, Values]]]:
-        """The unit's columns; computed in halves if the unit does not fit in memory."""
-        tokens = max((_size(batch) for _, batch in encoded or ()), default=0)
+        self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded
+    ) -> Iterator[Part]:
+        """The unit's columns; computed in halves if the unit does not fit in memory.
+
+        Args:
+            unit: The unit.
+            samples: Its samples, by number.
+            encoded: Its batches. They are taken out, so that they live no longer than their passes.
+        """
+        tokens = max((_size(batch) for _, batch in encoded), default=0)
         if tokens <= self.fits or len(unit.samples) == 1:
-            try:
-                yield from [(n, self._columns(batch)) for n, batch in encoded or ()]
+            found = self._together(unit, encoded, tokens)
+            if found is not None:
+                yield from found
                 return
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._note_size(unit, tokens, error)
-        encoded = None
-        free_memory()
+            free_memory()
+            self._halvings += 1
+            self.fits = tokens / 2
+            self.warn(halved(len(unit.samples), self._halvings))
+        encoded.clear()
         for half in unit.halves():
             yield from self._computed(half, samples, self._prepare((half, samples)))
+
+    def _together(self, unit: Unit, encoded: Encoded, tokens: int) -> list[Part] | None:
+        """The columns of all batches; None if they do not fit in memory. Then nothing holds them.
+
+        Raises:
+            OutOfMemory: They do not fit, and must not be halved.
+        """
+        found: list[Part] = []
+        try:
+            while encoded:
+                found.append(self._next(encoded))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            encoded.clear()
+            found.clear()
+            let_go(error)
+            self._check_can_halve(unit, tokens, error)
+            return None
+        return found
+
+    def _next(self, encoded: Encoded) -> Part:
+        numbers, batch = encoded.pop(0)
+        return numbers, self._columns(self.vlm.place(batch))
 
     def _columns(self, batch: Batch) -> Mapping[str, Values]:
         """The batch's columns, including the generated tokens if the model is to generate.
@@ -253,7 +295,7 @@ class Extraction:
                 self.texts([sample.id for sample in batch.samples], made)
         return self.extractor.extract(batch)
 
-    def _note_size(self, unit: Unit, tokens: int, error: Exception) -> None:
+    def _check_can_halve(self, unit: Unit, tokens: int, error: Exception) -> None:
         count = len(unit.samples)
         if count == 1 or self.batch_size != "auto":
             what = "The tokens of one sample" if count == 1 else f"{count} samples at once"
@@ -263,8 +305,6 @@ class Extraction:
                 hint="Use --batch-size auto, a smaller --batch-size, --dtype bfloat16, "
                 "--quantization 4bit or --device-map auto.",
             ) from error
-        self.fits = tokens / 2
-        self.warn(halved(count))
 
 
 def _done(waiting: tuple[Unit, dict[int, Future[Sample]]]) -> tuple[Unit, dict[int, Sample]]:

@@ -14,8 +14,9 @@ import torch
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 
-FILTERS = {2: "bilinear", 3: "bicubic"}
-"""The filters that torch has, by their numbers in Pillow."""
+_LANCZOS = 1
+FILTERS = {_LANCZOS: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""The filters that torch has, by their numbers in Pillow; see `missing_filter`."""
 
 
 class TensorImageProcessor(PilBackend):
@@ -57,7 +58,7 @@ def resized(
         image: uint8 or float32 `[..., channels, height, width]`.
         height: The new height in pixels.
         width: The new width in pixels.
-        resample: Number of the filter in Pillow: 2 (bilinear) or 3 (bicubic).
+        resample: Number of the filter in Pillow: 1 (Lanczos), 2 (bilinear) or 3 (bicubic).
         antialias: Whether to filter before making an image smaller.
 
     Raises:
@@ -72,6 +73,20 @@ def resized(
         image.reshape(-1, *image.shape[-3:]), size=(height, width), antialias=antialias, **settings
     )
     return found.reshape(*image.shape[:-2], height, width)
+
+
+def missing_filter(resample: int) -> str:
+    """Why this torch cannot resize with a filter of Pillow; "" if it can.
+
+    Args:
+        resample: Number of the filter in Pillow.
+    """
+    if resample not in FILTERS:
+        return f"the filter {resample} of Pillow, which needs torchvision"
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    if resample == _LANCZOS and (major, minor) < (2, 12):
+        return f"the filter 1 of Pillow (Lanczos), which torch {torch.__version__} does not have"
+    return ""
 
 
 def normalised(

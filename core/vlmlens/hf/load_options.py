@@ -88,8 +88,12 @@ def check_attention(name: str | None) -> None:
         )
 
 
-def quantization_config(name: str) -> Any:
+def quantization_config(name: str, dtype: torch.dtype | str = "auto") -> Any:
     """A bitsandbytes config of transformers for "4bit" or "8bit".
+
+    Args:
+        name: "4bit" or "8bit".
+        dtype: In which matrix products of 4 bits are computed; their own default is float32.
 
     Raises:
         MissingDependency: bitsandbytes or accelerate is not installed.
@@ -106,7 +110,10 @@ def quantization_config(name: str) -> Any:
         raise SpecError(f"There is no quantization {name!r}.", subject=name, hint="4bit or 8bit.")
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=name == "4bit", load_in_8bit=name == "8bit")
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    computes = dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=computes)
 
 
 def compute_in(module: Any, dtype: str, device: str) -> None:

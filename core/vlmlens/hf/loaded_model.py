@@ -22,6 +22,7 @@ from vlmlens.hf.checkpoints import (
     explained,
     quiet,
 )
+from vlmlens.hf.cuda_settings import cuda_settings, keep_precision
 from vlmlens.hf.load_options import (
     check_autocast,
     compute_in,
@@ -69,7 +70,9 @@ class LoadedModel(ModelAdapter):
             cls.check_config(config)
             arguments["dtype"] = pick_dtype(request.dtype, config, device)
             if request.quantization is not None:
-                arguments["quantization_config"] = quantization_config(request.quantization)
+                arguments["quantization_config"] = quantization_config(
+                    request.quantization, arguments["dtype"]
+                )
                 arguments["device_map"] = {"": device}
             if request.device_map is not None:
                 arguments["device_map"] = request.device_map
@@ -87,6 +90,7 @@ class LoadedModel(ModelAdapter):
             module = module.to(device)
         if request.autocast is not None:
             compute_in(module, request.autocast, module.device.type)
+        keep_precision(module.dtype, module.device)
         return cls(module.eval().requires_grad_(False), request)
 
     @classmethod
@@ -253,19 +257,31 @@ class LoadedModel(ModelAdapter):
     def describe(self) -> dict[str, Any]:
         """See `ModelAdapter.describe`."""
         model = self.model_name(self.request)
+        attention = getattr(self.config, "_attn_implementation", None)
         return {
             "class": type(self._module).__name__,
             **checkpoint_identity(model, self.config, self.request.revision),
             "dtype": self.dtype,
             "device": self.device.type,
-            "attention": getattr(self.config, "_attn_implementation", None),
+            "attention": attention,
             "autocast": self.request.autocast,
             "quantization": self.request.quantization,
+            **cuda_settings(self.device, attention),
+            **self._computes,
             "image_processor": type(self.processor.image_processor).__name__,
             "image_backend": image_backend(self.processor.image_processor),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    @property
+    def _computes(self) -> dict[str, str]:
+        """In what a model of 4 bits computes its matrix products; empty for other models."""
+        if self.request.quantization != "4bit":
+            return {}
+        settings = getattr(self.config, "quantization_config", None)
+        dtype = getattr(settings, "bnb_4bit_compute_dtype", None)
+        return {"computes": str(dtype).removeprefix("torch.")}
 
     def widths(self) -> Mapping[str, int]:
         """See `ModelAdapter.widths`: of linear layers, norms, embeddings, and canonical sites."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ from vlmlens.hf.recurrent import carries_state
 from vlmlens.hf.token_ids import append_answers, ids_after, one_batch, token_kinds
 from vlmlens.hf.virtual_rows import Room
 from vlmlens.passes.batch import Batch
+from vlmlens.passes.later import waits
+from vlmlens.rows.uploads import pinned, uploaded
 from vlmlens.samples import Sample, check_encodable
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, PatchGrid
@@ -221,11 +224,19 @@ class SampleEncoding(PromptWriting):
         return dict(encoded)
 
     def placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs with their tensors on the model's device."""
+        """Inputs with their tensors on the model's device; within `for_later`, ready to go there.
+
+        What runs a pass calls it again, which costs nothing if they are there.
+        """
+        move = pinned if waits() else uploaded
         return {
-            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            name: move(value, self.device) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
         }
+
+    def place(self, batch: Batch) -> Batch:
+        """See `ModelAdapter.place`."""
+        return replace(batch, inputs=self.placed(batch.inputs))
 
     def with_answers(
         self, inputs: Mapping[str, Any], answers: Sequence[Sequence[int]]

@@ -21,6 +21,7 @@ from vlmlens.hf.question_rows import with_names
 from vlmlens.hf.sample_encoding import SampleEncoding
 from vlmlens.hf.shared_prefix import owned
 from vlmlens.passes.batch import Batch, Pass
+from vlmlens.rows.uploads import uploaded
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
@@ -122,7 +123,7 @@ def stacked(layouts: Sequence[AxisLayout]) -> AxisLayout:
 
 def _rows(found: Any, numbers: Sequence[int]) -> Any:
     if isinstance(found, torch.Tensor):
-        return found[torch.tensor(list(numbers), device=found.device)]
+        return found[uploaded(torch.tensor(list(numbers)), found.device)]
     return [found[number] for number in numbers]
 
 
@@ -133,7 +134,7 @@ def _read(
     images: Sequence[int],
     head: bool,
 ) -> None:
-    vlm.run_model({**inputs, "mm_encoder_outputs": features.of(images)}, head=head)
+    vlm.run_model({**vlm.placed(inputs), "mm_encoder_outputs": features.of(images)}, head=head)
 
 
 def _encoder(vlm: SampleEncoding, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -142,7 +143,11 @@ def _encoder(vlm: SampleEncoding, inputs: Mapping[str, Any]) -> tuple[Any, dict[
     owner: Any = inner if hasattr(inner, "get_image_features") else vlm.module
     encoder = vlm.computing(owner.get_image_features)
     taken = inspect.signature(owner.get_image_features).parameters
-    return encoder, vlm.placed({name: inputs[name] for name in inputs if name in taken})
+
+    def encode(**inputs: Any) -> Any:
+        return encoder(**vlm.placed(inputs))
+
+    return encode, vlm.placed({name: inputs[name] for name in inputs if name in taken})
 
 
 def _chunks(samples: int, tokens: int, budget: int | None) -> Iterator[range]:

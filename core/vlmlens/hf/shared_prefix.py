@@ -162,7 +162,8 @@ def _passes(vlm: SampleEncoding, begin: Beginnings, inputs: Mapping[str, Any]) -
         first(False)
 
     def first(head: bool) -> None:
-        (module if head else module.model)(**inputs, past_key_values=cache, use_cache=True)
+        model = module if head else module.model
+        model(**vlm.placed(inputs), past_key_values=cache, use_cache=True)
 
     def then(head: bool) -> None:
         cache.last = None

@@ -20,7 +20,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from vlmlens.errors import MissingDependency
-from vlmlens.hf.image_processing import FILTERS, resized
+from vlmlens.hf.image_processing import missing_filter, resized
 
 _FUNCTIONS = "torchvision.transforms.v2.functional"
 _BILINEAR = 2
@@ -54,17 +54,17 @@ class TorchVideos(_BASE):  # type: ignore[misc]
         """Frames `[..., channels, height, width]` at the size that the settings ask for.
 
         Raises:
-            MissingDependency: The filter is neither bilinear nor bicubic.
+            MissingDependency: torch has no such filter.
             ValueError: The size says neither height and width nor an edge.
         """
         del settings
         number = _BILINEAR if resample is None else int(resample)
-        if number not in FILTERS:
+        if problem := missing_filter(number):
             raise MissingDependency(
-                f"The video processor asks for the filter {number} of Pillow, which needs "
-                "torchvision.",
+                f"The video processor asks for {problem}.",
                 subject=str(number),
-                hint="pip install torchvision, in the version that fits the installed torch.",
+                hint="pip install torchvision, in the version that fits the installed torch; "
+                "Lanczos needs torch 2.12.",
             )
         return resized(image, *_target(image, size), resample=number, antialias=antialias)
 

@@ -22,6 +22,7 @@ from vlmlens.passes.activation import check_axis
 from vlmlens.passes.compiling import uncompiled
 from vlmlens.passes.forwards import Forward, replaced_forward
 from vlmlens.passes.tracing import depth
+from vlmlens.rows.uploads import uploaded_array
 from vlmlens.sites import Site
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Attention:
         Args:
             layout: The rows of the sample on the site's axis.
         """
-        rows = torch.from_numpy(layout.rows).to(self.weights.device)
+        rows = uploaded_array(layout.rows, self.weights.device)
         sample = int(rows[0]) // self.weights.shape[2]
         own = rows % self.weights.shape[2]
         return Attention(self.weights[sample][:, own][:, :, own], self.values[sample][:, own])

@@ -3,6 +3,9 @@
 Each block's forward is compiled by itself, so hooks on the block stay outside the compiled code.
 Hooks on modules inside a compiled block are not reliable. So while a site inside a block is read
 or edited, that block runs uncompiled; `vlmlens.passes.tracing` takes care of this.
+
+CUDA graphs are never used, whatever torch's own settings say: they give their outputs in memory
+that the next pass overwrites.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _PLAIN = "_vlmlens_plain_forward"
 _COMPILED = "_vlmlens_blocks_compiled"
 _VARIANTS = 8
+_INDUCTOR = "inductor"
+_GRAPHS = "triton.cudagraphs"
 
 
 def check_can_compile(spec: RunSpec) -> None:
@@ -55,7 +60,7 @@ def check_can_compile(spec: RunSpec) -> None:
         )
 
 
-def compile_blocks(vlm: Model, *, backend: str = "inductor") -> list[str]:
+def compile_blocks(vlm: Model, *, backend: str = _INDUCTOR) -> list[str]:
     """Compile the blocks of a model in place. Each one is compiled when it first runs.
 
     Args:
@@ -121,7 +126,8 @@ def uncompiled(module: torch.nn.Module, paths: Iterable[str]) -> Iterator[None]:
 
 
 def _compiled(forward: Callable[..., Any], name: str, backend: str) -> Callable[..., Any]:
-    compiled = torch.compile(forward, dynamic=True, backend=backend)
+    options: dict[str, Any] | None = {_GRAPHS: False} if backend == _INDUCTOR else None
+    compiled = torch.compile(forward, dynamic=True, backend=backend, options=options)
     failures = importlib.import_module("torch._dynamo.exc").TorchDynamoException
 
     def run(*args: Any, **kwargs: Any) -> Any:

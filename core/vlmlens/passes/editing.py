@@ -19,6 +19,7 @@ from vlmlens.passes.growing import GrowingPlaces, Places, fixed_places
 from vlmlens.passes.others import Others
 from vlmlens.passes.replay import Replay
 from vlmlens.passes.tracing import depth, edit_hooks, passes_apart
+from vlmlens.rows.uploads import uploaded
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
 
@@ -208,7 +209,8 @@ class _Applied:
         if not found:
             return activation
         flat = activation.reshape(-1, activation.shape[-1])
-        index = torch.cat([torch.from_numpy(one.rows) for _, one in found]).to(flat.device)
+        numbers = torch.cat([torch.from_numpy(one.rows) for _, one in found])
+        index = uploaded(numbers, flat.device)
         before = flat.index_select(0, index).split([len(one.rows) for _, one in found])
         after = [self._change(i, one, rows) for (i, one), rows in zip(found, before, strict=True)]
         self._note([i for i, _ in found], before, after)

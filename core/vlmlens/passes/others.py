@@ -13,6 +13,7 @@ from vlmlens.passes.activation import check_axis
 from vlmlens.passes.edits import Spread
 from vlmlens.passes.growing import fixed_places
 from vlmlens.passes.tracing import hooked
+from vlmlens.rows.uploads import uploaded_array
 from vlmlens.sites import Site
 from vlmlens.tokens import Selector
 
@@ -135,7 +136,7 @@ def rows_of(
     """Per sample of a batch, the selected rows `[k, width]` of a site's activation."""
     flat = activation.reshape(-1, activation.shape[-1])
     chosen = fixed_places(selector, batch.layouts[site.axis], site, activation)
-    indices = (torch.from_numpy(one.rows).to(flat.device) for one in chosen)
+    indices = (uploaded_array(one.rows, flat.device) for one in chosen)
     return [flat.index_select(0, index) for index in indices]
 
 

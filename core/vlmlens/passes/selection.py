@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vlmlens.errors import SiteShapeError
 from vlmlens.passes.tracing import hooked
+from vlmlens.rows.uploads import uploaded_array
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Ints, Selector, pooled
 
@@ -42,10 +43,13 @@ def select_in_passes(
         SiteSilent: A site gave no activation in a pass of its axis.
         SiteShapeError: A site's activation does not have the rows of its axis.
     """
-    chosen = {
-        name: PartSelection(selector, layouts[site.axis], site)
-        for name, (site, selector) in columns.items()
-    }
+    shared: dict[tuple[Axis, str], PartRows] = {}
+    chosen: dict[str, PartSelection] = {}
+    for name, (site, selector) in columns.items():
+        key = site.axis, str(selector)
+        if key not in shared:
+            shared[key] = PartRows(selector, layouts[site.axis])
+        chosen[name] = PartSelection(selector, shared[key], site)
     of_site: dict[str, list[PartSelection]] = {}
     for name, (site, _) in columns.items():
         of_site.setdefault(site.name, []).append(chosen[name])
@@ -96,6 +100,56 @@ def _fill(each: Pass, sites: Sequence[Site]) -> None:
         each.fill(last)
 
 
+class PartRows:
+    """The rows that a selector keeps of a batch whose activations arrive in parts.
+
+    Equal sets of rows are kept once. It serves all columns with that selector on that axis: the
+    rows are found once, and uploaded once per device.
+
+    Args:
+        selector: Which rows to keep.
+        layout: The batch's layout on the axis, over all parts together.
+    """
+
+    def __init__(self, selector: Selector, layout: AxisLayout) -> None:
+        kept = [selector.rows(sample) for sample in layout.samples]
+        distinct = {rows.tobytes(): rows for rows in kept}
+        numbers = {key: i for i, key in enumerate(distinct)}
+        self.total = layout.total
+        self._wanted: Ints = np.unique(np.concatenate(kept))
+        self._places = [np.searchsorted(self._wanted, rows) for rows in distinct.values()]
+        self.counts = [len(places) for places in self._places]
+        self.owner = [numbers[rows.tobytes()] for rows in kept]
+        self._there: dict[Any, torch.Tensor] = {}
+
+    def wants(self, start: int, count: int) -> bool:
+        """Whether any of `count` rows from `start` on is kept."""
+        low, high = self._within(start, count)
+        return low < high
+
+    def within(self, start: int, count: int, device: torch.device) -> torch.Tensor:
+        """Which of `count` rows from `start` on are kept, as numbers from 0."""
+        low, high = self._within(start, count)
+        return self._on((start, count), self._wanted[low:high] - start, device)
+
+    def places(self, device: torch.device) -> torch.Tensor:
+        """Where each distinct set's rows are among those that are kept, one after the other."""
+        return self._on("places", np.concatenate(self._places), device)
+
+    def owners(self, device: torch.device) -> torch.Tensor:
+        """Per sample, the number of its set."""
+        return self._on("owners", np.asarray(self.owner, np.int64), device)
+
+    def _within(self, start: int, count: int) -> tuple[int, int]:
+        low, high = np.searchsorted(self._wanted, [start, start + count])
+        return int(low), int(high)
+
+    def _on(self, name: Any, array: Ints, device: torch.device) -> torch.Tensor:
+        if (name, device) not in self._there:
+            self._there[name, device] = uploaded_array(array, device)
+        return self._there[name, device]
+
+
 class PartSelection:
     """One column of a batch whose activation arrives in parts.
 
@@ -104,33 +158,25 @@ class PartSelection:
 
     Args:
         selector: Which rows to keep.
-        layout: The batch's layout on the site's axis, over all parts together.
+        rows: These rows.
         site: The site, for error messages.
     """
 
-    def __init__(self, selector: Selector, layout: AxisLayout, site: Site) -> None:
-        self._selector, self._layout, self._site = selector, layout, site
-        kept = [selector.rows(sample) for sample in layout.samples]
-        distinct = {rows.tobytes(): rows for rows in kept}
-        numbers = {key: i for i, key in enumerate(distinct)}
-        self._kept: list[Ints] = list(distinct.values())
-        self._owner = [numbers[rows.tobytes()] for rows in kept]
-        self._wanted: Ints = np.unique(np.concatenate(kept))
+    def __init__(self, selector: Selector, rows: PartRows, site: Site) -> None:
+        self._selector, self._rows, self._site = selector, rows, site
         self._seen = 0
         self._pieces: list[torch.Tensor] = []
 
     def add(self, activation: torch.Tensor) -> None:
         """The next part: a module's output `[..., width]`."""
         flat = activation.reshape(-1, activation.shape[-1])
-        low, high = np.searchsorted(self._wanted, [self._seen, self._seen + len(flat)])
-        here = torch.from_numpy(self._wanted[low:high] - self._seen).to(flat.device)
+        here = self._rows.within(self._seen, len(flat), flat.device)
         self._pieces.append(flat.index_select(0, here))
         self._seen += len(flat)
 
     def wants(self, rows: int) -> bool:
         """Whether any of the next `rows` rows is kept."""
-        low, high = np.searchsorted(self._wanted, [self._seen, self._seen + rows])
-        return bool(low < high)
+        return self._rows.wants(self._seen, rows)
 
     def skip(self, rows: int) -> None:
         """Skip the next `rows` rows; none of them is kept."""
@@ -142,22 +188,17 @@ class PartSelection:
         Raises:
             SiteShapeError: The parts together do not have the rows of the axis.
         """
-        if self._seen != self._layout.total:
+        if self._seen != self._rows.total:
             raise SiteShapeError(
                 f"The site {self._site.name!r} gave {self._seen} rows in {len(self._pieces)} "
-                f"passes, but the {self._site.axis.value} axis has {self._layout.total}.",
+                f"passes, but the {self._site.axis.value} axis has {self._rows.total}.",
                 subject=self._site.name,
                 hint="Choose a block instead, or turn sharing off with --no-share-prefix.",
             )
         rows = torch.cat(self._pieces)
-        where = [np.searchsorted(self._wanted, kept) for kept in self._kept]
-        index = torch.from_numpy(np.concatenate(where)).to(rows.device)
-        counts = [len(each) for each in where]
-        blocks = list(rows.index_select(0, index).split(counts))
+        chosen = rows.index_select(0, self._rows.places(rows.device))
+        blocks = list(chosen.split(self._rows.counts))
         if self._selector.ragged:
-            return [blocks[owner] for owner in self._owner]
-        if self._selector.pool is not None:
-            one_each = pooled(blocks, self._selector.pool)
-        else:
-            one_each = torch.cat(blocks)
-        return one_each[torch.tensor(self._owner, device=rows.device)]
+            return [blocks[owner] for owner in self._rows.owner]
+        one_each = chosen if self._selector.pool is None else pooled(blocks, self._selector.pool)
+        return one_each[self._rows.owners(rows.device)]

@@ -17,9 +17,11 @@ from vlmlens._version import __version__
 from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.compose.applicability import asked_analyses, suitable
+from vlmlens.compose.drawn_samples import drawn_samples, part_of
 from vlmlens.compose.labels import analysis_named
 from vlmlens.errors import CompositionError, MissingAnnotation, PluginError
 from vlmlens.registry import Registry, call_hook
+from vlmlens.runner.on_some import on_some, telling_part
 from vlmlens.runs.run import NO_MODEL, Run, is_run
 from vlmlens.runs.trust import vetted_sample, withheld
 from vlmlens.spec.model import make_spec
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.storage import ColumnStore
     from vlmlens.results import Result
     from vlmlens.runner.changes import Changes
+    from vlmlens.sample_table import SampleTable
     from vlmlens.samples import Sample
 
 
@@ -97,7 +100,8 @@ def run_beside(
     }
     folder = folder_for(where)
     if is_run(folder):
-        info["seeds"] = Run(folder).info.get("seeds", {})
+        before = Run(folder).info
+        info |= {key: before.get(key, {}) for key in ("seeds", "drawn")}
     run = Run.create(folder, spec, info, registry=registry)
     around = Path(uri.partition("://")[2]).parent
     shown = list(samples) if trust else [vetted_sample(sample, around) for sample in samples]
@@ -135,6 +139,7 @@ def analyze_stored(
     observer: Observer | None = None,
     seed: int = 0,
     fresh: bool = False,
+    number: int | None = None,
 ) -> list[Result]:
     """Run analyses over a store without a model.
 
@@ -145,6 +150,7 @@ def analyze_stored(
         observer: Receives progress, notes and warnings.
         seed: The seed of everything random.
         fresh: Replace results of these analyses that have other options.
+        number: How many of the samples they read, see `drawn_samples`; None: all.
 
     Raises:
         PluginError, SpecError, MissingAnnotation, CompositionError: Before anything heavy.
@@ -169,27 +175,32 @@ def analyze_stored(
     for name in lacking:
         warn(f"{name} is left out: {_no_model(name, run).message}")
         del asked[name]
+    number = part_of(run.samples, number)
+    shown = drawn_samples(run.samples, number, seed)
     made, left_out = suitable(
         registry,
         asked,
         adapter=NO_MODEL,
-        samples=run.samples,
+        samples=shown,
         columns=run.info["columns"],
         strict=bool(analyses),
     )
     for name, why in left_out.items():
         warn(f"{name} is left out: {why}")
     if not fresh:
-        check_kept(run, made, registry, seed)
+        check_kept(run, made, registry, seed, number=number)
     results = []
     with run.store() as store:
         for name, analysis in made.items():
             observer.stage(name, None)
             manifest, label = analysis_named(registry, name)
-            context = _context(run, store, name, seed, observer, warn)
+            context = _context(run, shown, store, name, seed, observer, warn)
+            if number is not None:
+                context = on_some(context, len(run.samples))
             folder = folder_of(run, manifest.name, label)
-            results.append(named(analysis.run(replace(context, folder=folder)), label))
-            remember(run, results[-1], seed)
+            result = analysis.run(replace(context, folder=folder))
+            results.append(named(telling_part(result, context), label))
+            remember(run, results[-1], seed, number=number)
             write_result(results[-1], run.path / "results")
             observer.result(results[-1])
             call_hook(registry.hooks(), "vlmlens_result_ready", run=run, result=results[-1])
@@ -229,13 +240,19 @@ def _no_model(analysis: str, run: Run) -> CompositionError:
 
 
 def _context(
-    run: Run, store: ColumnStore, name: str, seed: int, observer: Observer, warn: Any
+    run: Run,
+    samples: SampleTable,
+    store: ColumnStore,
+    name: str,
+    seed: int,
+    observer: Observer,
+    warn: Any,
 ) -> AnalysisContext:
     def no_model() -> ModelAdapter:
         raise _no_model(name, run)
 
     return AnalysisContext(
-        samples=run.samples,
+        samples=samples,
         store=store,
         model=no_model,
         seed=seed,

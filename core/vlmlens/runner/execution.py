@@ -14,6 +14,7 @@ from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.abc.observer import Observer, SilentObserver
 from vlmlens.abc.storage import ColumnStore
 from vlmlens.compose.applicability import asked_analyses, check_lasting, suitable
+from vlmlens.compose.drawn_samples import drawn_samples, part_of
 from vlmlens.compose.edit_check import check_edits, opened_edits
 from vlmlens.compose.estimate import Estimate
 from vlmlens.compose.given import IN_MEMORY
@@ -27,6 +28,7 @@ from vlmlens.registry import Registry
 from vlmlens.runner.changed import check_changed, model_must_run, telling
 from vlmlens.runner.changes import NO_CHANGES, Changes
 from vlmlens.runner.keeping import check_kept, folder_of, named, remember
+from vlmlens.runner.on_some import on_some, telling_part
 from vlmlens.runner.run_folder import (
     RunMode,
     next_folder,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from vlmlens.abc.engine import Engine
     from vlmlens.passes.edits import EdgeCut, Edit
     from vlmlens.results import Result
+    from vlmlens.sample_table import SampleTable
     from vlmlens.samples import Sample
     from vlmlens.spec.model import RunSpec
 
@@ -111,10 +114,14 @@ def engine_of(spec: RunSpec, registry: Registry) -> Engine | None:
                 hint="Name one: --engine processes.",
             )
         return None
+    from vlmlens.runner.leased import on_gpu
+
     manifest = registry.find(PluginKind.ENGINE, spec.engine)
     check_lasting(registry.find(PluginKind.STORAGE, spec.storage))
     made: Engine = registry.load(manifest)(registry.options(manifest, spec.options.engine))
     made.check()
+    if on_gpu(spec):
+        made.check_gpus()
     return made
 
 
@@ -145,12 +152,14 @@ def _execute_held(
     with state_kept(job):
         job.hook("vlmlens_run_started")
         clear_abandoned(run, observer.warn)
+        if said := company_matters(plan.spec):
+            job.warn(said)
         if engine is None or not plan.columns:
             extract(job, plan)
         elif not extract_leased(job, plan, engine):
             return _unfinished(job)
         if not extract_only:
-            _analyse(job, plan.analyses, plan.samples, plan.spec.samples_at_once, plan.spec.seed)
+            _analyse(job, plan.analyses, plan.samples, plan.spec)
         finish(job, len(plan.samples))
     return run
 
@@ -171,6 +180,16 @@ def _unfinished(job: Job) -> Run:
     return job.run
 
 
+def company_matters(spec: RunSpec) -> str:
+    """What to say of a quantized model whose samples share batches; empty if there is nothing."""
+    if spec.quantization is None or spec.batch_size == 1:
+        return ""
+    return (
+        f"The model computes in {spec.quantization}: the numbers of a sample depend on which "
+        "samples share its batch (bitsandbytes). For numbers that do not, use --batch-size 1."
+    )
+
+
 def _check_kept(plan: Plan, path: Path) -> None:
     """Refuse to replace results by others, if the files of the run can be read."""
     kept = Run(path, registry=plan.registry, trust=True)
@@ -178,7 +197,8 @@ def _check_kept(plan: Plan, path: Path) -> None:
         _ = kept.info, kept.spec
     except RunError:
         return
-    check_kept(kept, plan.analyses, plan.registry, plan.spec.seed)
+    number = part_of(plan.samples, plan.spec.samples)
+    check_kept(kept, plan.analyses, plan.registry, plan.spec.seed, number=number)
 
 
 def _warnings(run: Run, plan: Plan) -> list[str]:
@@ -202,6 +222,7 @@ def analyze(
     fresh: bool = False,
     engine: Engine | None = None,
     changes: Changes = NO_CHANGES,
+    number: int | None = None,
 ) -> list[Result]:
     """Run analyses over the columns of an existing run. Loads the model only if one needs it.
 
@@ -214,6 +235,7 @@ def analyze(
         fresh: Replace results of these analyses that have other options.
         engine: Spreads their model work over several processes; None: this process does it.
         changes: Of the model, beside what the run did. Columns stay as they are.
+        number: How many of the samples they read, see `drawn_samples`; None: all.
 
     Raises:
         PluginError, SpecError, EditError, MissingAnnotation, CompositionError: Before anything
@@ -247,11 +269,14 @@ def analyze(
         return _adapter_class().skeleton(load_request(spec, registry, adapter))
 
     changed = changes.made_to(spec)
+    chosen = spec.seed if seed is None else seed
+    number = part_of(samples, number)
+    shown = drawn_samples(samples, number, chosen)
     made, left_out = suitable(
         registry,
         asked,
         adapter=adapter,
-        samples=samples,
+        samples=shown,
         columns=columns,
         strict=bool(analyses),
         extractor=extractor,
@@ -259,9 +284,8 @@ def analyze(
         edited=bool(changed.edits),
     )
 
-    chosen = spec.seed if seed is None else seed
     if not fresh:
-        check_kept(run, made, registry, chosen, changes)
+        check_kept(run, made, registry, chosen, changes, number)
 
     def all_edits() -> list[Edit | EdgeCut]:
         run.check_trust("edits")
@@ -283,7 +307,8 @@ def analyze(
         for name, why in left_out.items():
             job.warn(f"{name} is left out: {why}")
         with state_kept(job):
-            results = _analyse(job, made, samples, spec.samples_at_once, chosen)
+            told = spec.model_copy(update={"seed": chosen, "samples": number})
+            results = _analyse(job, made, samples, told)
             finish(job, len(samples))
     return results
 
@@ -291,22 +316,33 @@ def analyze(
 def _analyse(
     job: Job,
     analyses: Mapping[str, Analysis],
-    samples: Sequence[Sample],
-    batch_size: int,
-    seed: int,
+    samples: SampleTable,
+    spec: RunSpec,
 ) -> list[Result]:
+    """Run analyses.
+
+    Args:
+        job: The run.
+        analyses: By name.
+        samples: All samples of the run.
+        spec: Says how many of them are read, with which seed, and how many at a time.
+    """
     from vlmlens.report.files import write_result
 
     results = []
+    number, seed = part_of(samples, spec.samples), spec.seed
+    shown = drawn_samples(samples, number, seed)
     for name, analysis in analyses.items():
         with job.watch.stage(name), job.run.store() as store:
             manifest, label = analysis_named(job.run.registry, name)
-            context = _context(job, store, samples, batch_size, seed, name)
+            context = _context(job, store, shown, spec.samples_at_once, seed, name)
+            if number is not None:
+                context = on_some(context, len(samples))
             folder = folder_of(job.run, manifest.name, label)
             with model_must_run(job, name):
                 result = telling(analysis.run(replace(context, folder=folder)), job.changes)
-            result = named(result, label)
-        remember(job.run, result, seed, job.changes)
+            result = named(telling_part(result, context), label)
+        remember(job.run, result, seed, job.changes, number)
         write_result(result, job.run.path / "results")
         _tell_model(job)
         job.files.record()

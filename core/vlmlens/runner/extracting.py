@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._display import changes
 from vlmlens.errors import FingerprintMismatch
 from vlmlens.extraction.dry_pass import silent_columns, two_samples
-from vlmlens.runner.lease_worker import fingerprint, not_compiled
+from vlmlens.runner.lease_worker import fingerprint, not_compiled, observed_dtypes
 from vlmlens.runner.missing import Missing
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.leases import lease_plans
@@ -109,6 +109,7 @@ def _run_units(
 
     extraction.expect = expect
     extraction.run(store, missing, advance)
+    job.run.update(observed_dtypes=observed_dtypes(store))
     for what, count in extraction.shared.items():
         job.run.update(**{f"shared_{what}": count})
 

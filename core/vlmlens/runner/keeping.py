@@ -28,6 +28,7 @@ def check_kept(
     registry: Registry,
     seed: int,
     changes: Changes = NO_CHANGES,
+    number: int | None = None,
 ) -> None:
     """Refuse to replace a result by one with other options, another seed or other changes.
 
@@ -37,23 +38,30 @@ def check_kept(
         registry: The installed plugins.
         seed: The seed that they run with.
         changes: Of the model, beside what the run did.
+        number: How many of the samples they read; None: all.
 
     Raises:
         ResultExists: A result would be replaced.
     """
     results, seeds = run.results, run.info.get("seeds", {})
-    edited = run.info.get("edited", {})
+    edited, drawn = run.info.get("edited", {}), run.info.get("drawn", {})
     for name, analysis in analyses.items():
         manifest, label = analysis_named(registry, name)
         base, kept = manifest.name, result_name(manifest, label)
         if kept not in results:
             continue
         options = _completed(analysis, results[kept].options)
-        before = {**options, "seed": seeds.get(kept, seed), "edits": edited.get(kept, [])}
+        before = {
+            **options,
+            "seed": seeds.get(kept, seed),
+            "edits": edited.get(kept, []),
+            "samples": drawn.get(kept, run.sample_count),
+        }
         now = {
             **plain(analysis.options.model_dump(mode="json")),
             "seed": seed,
             "edits": changes.texts,
+            "samples": number or run.sample_count,
         }
         if found := differences(before, now):
             raise ResultExists(
@@ -82,12 +90,21 @@ def folder_of(run: Run, manifest_name: str, label: str) -> Path:
     return folder / stem(f"{manifest_name}:{label}") if label else folder
 
 
-def remember(run: Run, result: Result, seed: int, changes: Changes = NO_CHANGES) -> None:
-    """Keep the seed and the changes that a result was made with."""
+def remember(
+    run: Run,
+    result: Result,
+    seed: int,
+    changes: Changes = NO_CHANGES,
+    number: int | None = None,
+) -> None:
+    """Keep the seed, the changes and the number of samples that a result was made with."""
     edited = {**run.info.get("edited", {}), result.analysis: changes.texts}
     known = {name: made for name, made in edited.items() if made}
     seeds = {**run.info.get("seeds", {}), result.analysis: seed}
-    run.update(seeds=seeds, **({"edited": known} if known else {}))
+    every = {**run.info.get("drawn", {}), result.analysis: number}
+    drawn = {name: made for name, made in every.items() if made is not None}
+    more = {"edited": known, "drawn": drawn}
+    run.update(seeds=seeds, **{key: made for key, made in more.items() if made or key in run.info})
 
 
 def _completed(analysis: Analysis, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,17 +126,21 @@ class _ExtractingWorker:
         )
         extraction.fits = self._fits
         missing = [self._lacking(columns) for columns in missing_of(lease)]
-        with self._stores.lease(lease["plan"], lease["name"], lease["attempt"], "a") as store:
+        with self._stores.begin_lease(lease["plan"], lease["name"], lease["attempt"]) as store:
             self._describe(store, samples)
             extraction.run(store, missing, advance, units_of(lease))
+            observed = observed_dtypes(store)
         self._fits = extraction.fits
+        card = store.card()
         return {
             "attempt": lease["attempt"],
+            **({} if card is None else {"store": card}),
             "samples": len(samples),
             "seconds": round(time.perf_counter() - start, 3),
             "warnings": list(dict.fromkeys(warnings)),
             "generated": texts,
             "shared": dict(extraction.shared),
+            "observed_dtypes": observed,
             **self._about,
         }
 
@@ -164,6 +168,11 @@ def not_compiled(vlm: ModelAdapter, spec: RunSpec, columns: list[str]) -> list[s
 
     sites = [name.partition("/")[0] for name in columns]
     return blocks_around(vlm, [site.path for site in vlm.sites.resolve_all(sites)])
+
+
+def observed_dtypes(store: ColumnStore) -> list[str]:
+    """The dtypes of a store's columns, as the model gave them; quantized ones choose their own."""
+    return sorted({column.dtype for column in store.columns()})
 
 
 def device_name(vlm: ModelAdapter) -> str:
@@ -196,7 +205,7 @@ def _stores_of(order: Json, spec: RunSpec, registry: Registry) -> RunStores:
                 f"run's folder {str(folder)!r}, where it would write.",
                 subject=str(folder),
                 hint="Put --out on a disk that all machines share, or give --storage a URI that "
-                "all reach, such as zarr+s3://bucket/run.",
+                "all reach, such as safetensors+s3://bucket/run.",
             )
     return RunStores(_Target(folder, registry, spec), list)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vlmlens.samples import Sample
     from vlmlens.spec.model import RunSpec
 
-_NOT_COMPARED = {"out", "engine", "analysis", "seed"}
+_NOT_COMPARED = {"out", "engine", "analysis", "seed", "samples"}
 """Settings that do not matter for what is extracted."""
 
 
@@ -206,17 +206,19 @@ def _remove(
 def settle(job: Job) -> None:
     """Record in run.json what the receipts say of the model and the columns."""
     shared: Counter[str] = Counter()
+    observed: set[str] = set()
     receipts, seconds, last = 0, 0.0, None
     for leases in lease_plans(job.run.path):
         for receipt in leases.receipts():
             receipts, last = receipts + 1, receipt
             seconds += receipt["seconds"]
             shared.update(receipt["shared"])
+            observed.update(receipt.get("observed_dtypes", ()))
             for message in receipt["warnings"]:
                 job.warn(message)
     if last is None:
         return
-    told: dict[str, Any] = {"model": last["model"]}
+    told: dict[str, Any] = {"model": last["model"], "observed_dtypes": sorted(observed)}
     told |= {f"shared_{what}": count for what, count in shared.items()}
     told["leases"] = {"finished": receipts, "seconds": round(seconds, 3)}
     if last["compiled"] is not None:

@@ -50,7 +50,7 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
         folders = shard_folders(run.path)
         shards = [Run(folder, registry=run.registry, trust=run.trust) for folder in folders]
         _check_finished(run, shards)
-        parts = run.stores.parts()
+        count, parts = len(folders) + _finished(run), run.stores.parts()
         with ExitStack() as held:
             for folder in folders:
                 held.enter_context(changing(folder))
@@ -62,7 +62,7 @@ def merge(run: Run, progress: Callable[[int, int], None] = lambda done, total: N
                     leases.mark_merged()
             clear_merged(run)
             remove_shards(run.path)
-        return len(parts)
+        return count
 
 
 def _copy(run: Run, parts: Sequence[ColumnStore], progress: Callable[[int, int], None]) -> None:
@@ -126,6 +126,11 @@ def _check_finished(run: Run, shards: Sequence[Run]) -> None:
             subject=lacking[0],
             hint="Go on with the same command and --resume, then merge.",
         )
+
+
+def _finished(run: Run) -> int:
+    """How many leases are finished."""
+    return sum(len(leases.done()) for leases in lease_plans(run.path))
 
 
 def _keep_texts(run: Run, shards: Sequence[Run]) -> None:

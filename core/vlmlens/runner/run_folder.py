@@ -52,6 +52,7 @@ _KEPT = (
     "warnings",
     "seeds",
     "edited",
+    "drawn",
 )
 """The entries of run.json that a resumed run keeps: how its stored rows were made."""
 

@@ -39,7 +39,7 @@ from vlmlens.runs.activations import Activations
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import FILE as LOCK
 from vlmlens.runs.own_files import OWN, remove_own
-from vlmlens.runs.records import damaged, read_record, read_records
+from vlmlens.runs.records import damaged, each_record, read_record, read_records
 from vlmlens.runs.result_files import read_results
 from vlmlens.runs.run_stores import RunStores
 from vlmlens.runs.sample_file import FILE, read_table, write_table
@@ -224,6 +224,12 @@ class Run(AsHtml):
         """The samples as data, each with a fingerprint of its prompt and images."""
         count = self.info.get("samples")
         return read_records(self.path / FILE, "id", "prompt", "images", count=count)
+
+    def sample_prints(self) -> dict[str, str]:
+        """By sample id, the fingerprint of its prompt and images; "" where there is none."""
+        count = self.info.get("samples")
+        records = each_record(self.path / FILE, "id", "prompt", "images", count=count)
+        return {record["id"]: record.get("fingerprint") or "" for record in records}
 
     def write_samples(self, samples: Sequence[Sample]) -> None:
         """Write samples.jsonl, and images that are in memory to `images`."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vlmlens._files import write_json
 from vlmlens.errors import StoreError
 from vlmlens.manifest import PluginKind
 from vlmlens.runs.leases import FOLDER, lease_plans
 from vlmlens.runs.records import read_record
+from vlmlens.spec.credentials import refuse_in_uri
 from vlmlens.stores.opening import is_uri, open_named
 
 if TYPE_CHECKING:
+    from vlmlens.abc.options import Options
     from vlmlens.abc.storage import ColumnStore, Mode
+    from vlmlens.manifest import Manifest
     from vlmlens.registry import Registry
     from vlmlens.sample_table import SampleTable
     from vlmlens.spec.model import RunSpec
@@ -75,40 +78,68 @@ class RunStores:
         return [*self._shards(), *self.leases()]
 
     def leases(self) -> list[ColumnStore]:
-        """The stores of finished leases, open for reading."""
-        return [
-            self.lease(plan.folder.name, name, plan.receipt(name)["attempt"])
+        """The stores of finished leases, open for reading; one for all if the backend can do it."""
+        receipts = {
+            (plan.folder.name, name): plan.receipt(name)
             for plan in lease_plans(self._run.path)
             for name in sorted(plan.done())
-        ]
+        }
+        if receipts and "parts" in self._manifest().offers:
+            return [self._together(receipts)]
+        return [self.lease(*key, receipt["attempt"]) for key, receipt in receipts.items()]
 
-    def lease(self, plan: str, name: str, attempt: str, mode: Mode = "r") -> ColumnStore:
-        """The store of one attempt at a lease.
+    def _together(self, receipts: Mapping[tuple[str, str], Mapping[str, Any]]) -> ColumnStore:
+        self._run.check_trust("storage")
+        parts: dict[str, Mapping[str, Any] | None] = {}
+        for (plan, name), receipt in receipts.items():
+            card = receipt.get("store")
+            parts[f"{plan}/{name}-{receipt['attempt']}"] = card if isinstance(card, dict) else None
+        backend, options = self._backend()
+        return backend.open_parts(self._leases_place(), parts, options=options)
+
+    def lease(self, plan: str, name: str, attempt: str) -> ColumnStore:
+        """The store of one attempt at a lease, open for reading.
 
         Args:
             plan: The plan's name.
             name: The lease's.
             attempt: The attempt's key.
-            mode: "r" or "a".
         """
-        return self._open(*self._lease_place(plan, name, attempt), mode)
+        return self._open(*self._lease_place(plan, name, attempt), "r")
+
+    def begin_lease(self, plan: str, name: str, attempt: str) -> ColumnStore:
+        """A new store for an attempt at a lease; it counts once it is closed without an error."""
+        self._run.check_trust("storage")
+        refuse_in_uri(self._run.spec.storage)
+        backend, options = self._backend()
+        return backend.open_part(self._lease_place(plan, name, attempt)[1], options=options)
 
     def remove_lease(self, plan: str, name: str, attempt: str) -> None:
         """Remove what an attempt at a lease has written."""
-        run = self._run
-        run.check_trust("storage")
-        storage, place = self._lease_place(plan, name, attempt)
-        manifest = run.registry.find(PluginKind.STORAGE, storage)
-        backend: type[ColumnStore] = run.registry.load(manifest)
-        backend.remove(place, options=run.registry.options(manifest, run.spec.options.storage))
+        self._run.check_trust("storage")
+        backend, options = self._backend()
+        backend.remove(self._lease_place(plan, name, attempt)[1], options=options)
+
+    def _manifest(self) -> Manifest:
+        return self._run.registry.find(PluginKind.STORAGE, self._run.spec.storage)
+
+    def _backend(self) -> tuple[type[ColumnStore], Options]:
+        registry, manifest = self._run.registry, self._manifest()
+        backend: type[ColumnStore] = registry.load(manifest)
+        return backend, registry.options(manifest, self._run.spec.options.storage)
+
+    def _leases_place(self) -> str:
+        """What the locations of all attempts at leases have in common."""
+        storage = self._run.spec.storage
+        if is_uri(storage):
+            return f"{storage.rstrip('/')}.{FOLDER}"
+        return str(self._run.path / FOLDER)
 
     def _lease_place(self, plan: str, name: str, attempt: str) -> tuple[str, str]:
         """The storage and the location of an attempt at a lease."""
+        place = f"{self._leases_place()}/{plan}/{name}-{attempt}"
         storage = self._run.spec.storage
-        if is_uri(storage):
-            there = f"{storage.rstrip('/')}.{FOLDER}/{plan}/{name}-{attempt}"
-            return there, there
-        return storage, str(self._run.path / FOLDER / plan / f"{name}-{attempt}")
+        return place if is_uri(storage) else storage, place
 
     def _open(self, storage: str, place: str, mode: Mode) -> ColumnStore:
         run = self._run
@@ -136,5 +167,5 @@ class RunStores:
                     subject=spec.storage,
                     hint="Remove the store, or choose another place with --storage.",
                 )
-        if "samples" in run.registry.find(PluginKind.STORAGE, spec.storage).offers:
+        if "samples" in self._manifest().offers:
             store.describe(run.samples, model=spec.model or "", adapter=spec.adapter)

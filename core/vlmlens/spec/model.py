@@ -123,6 +123,12 @@ class RunSpec(BaseModel):
     analysis: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Analyses by name, each with its options."
     )
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description="Analyses read only N of the samples, drawn by task and label, whole groups "
+        "together.",
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
         description="Samples per forward pass; auto: as many as fit a token budget, and half as "
@@ -175,7 +181,15 @@ class RunSpec(BaseModel):
     )
 
     @field_validator(
-        "batch_size", "generate", "limit", "max_pixels", "frames", "fps", "seed", mode="before"
+        "batch_size",
+        "generate",
+        "limit",
+        "max_pixels",
+        "frames",
+        "fps",
+        "seed",
+        "samples",
+        mode="before",
     )
     @classmethod
     def _numbers_are_no_switches(cls, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -12,6 +12,8 @@ from vlmlens.abc.storage import Array, ColumnBlock, ColumnInfo, ColumnStore, Mod
 from vlmlens.errors import StoreError, did_you_mean
 from vlmlens.samples import Sample
 from vlmlens.stores.writing import find_column, read_only
+
+_AT_ONCE = 16
 
 
 class SelectedStore(ColumnStore):
@@ -35,9 +37,17 @@ class SelectedStore(ColumnStore):
         chosen = set(_matching(sites, names, _column_matches, "column")) if sites else set(names)
         self._infos = {info.name: info for info in infos if info.name in chosen}
         self._samples: set[str] | None = None
+        self._ids: dict[str, list[str]] = {}
         if samples:
             ids = list(dict.fromkeys(sample for name in self._infos for sample in store.ids(name)))
             self._samples = set(_matching(samples, ids, _matches, "sample"))
+
+    @classmethod
+    def of_ids(cls, store: ColumnStore, ids: Iterable[str]) -> Self:
+        """A view of the samples with exactly these ids, in all columns."""
+        made = cls(store)
+        made._samples = set(ids)
+        return made
 
     @classmethod
     def open(cls, location: str, *, mode: Mode, options: base.Options) -> Self:
@@ -60,20 +70,32 @@ class SelectedStore(ColumnStore):
     def ids(self, column: str) -> list[str]:
         """See `ColumnStore.ids`."""
         find_column(column, self._infos)
-        ids = self._store.ids(column)
         chosen = self._samples
-        return ids if chosen is None else [sample for sample in ids if sample in chosen]
+        if chosen is None:
+            return self._store.ids(column)
+        if column not in self._ids:
+            self._ids[column] = [name for name in self._store.ids(column) if name in chosen]
+        return list(self._ids[column])
 
     def read(self, column: str, ids: Sequence[str] | None = None) -> Values:
         """See `ColumnStore.read`."""
         return self._store.read(column, self.ids(column) if ids is None else ids)
 
+    def read_range(self, column: str, start: int, stop: int) -> tuple[list[str], Values]:
+        """See `ColumnStore.read_range`; values of other samples are not read."""
+        find_column(column, self._infos)
+        if self._samples is None:
+            return self._store.read_range(column, start, stop)
+        return super().read_range(column, start, stop)
+
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:
-        """See `ColumnStore.iterate`."""
-        chosen = set(self.ids(column))
-        for sample, array in self._store.iterate(column):
-            if sample in chosen:
-                yield sample, array
+        """See `ColumnStore.iterate`; values of other samples are not read."""
+        find_column(column, self._infos)
+        if self._samples is None:
+            yield from self._store.iterate(column)
+            return
+        for ids, values in self.blocks(column, _AT_ONCE):
+            yield from zip(ids, values.per_sample(), strict=True)
 
     def get_meta(self) -> dict[str, Any]:
         """See `ColumnStore.get_meta`."""

@@ -151,7 +151,9 @@ def _check_new(name: str, ids: Iterable[str], has: Callable[[str, str], bool]) -
 
 
 def joined_values(parts: Sequence[Values]) -> Values:
-    """Several values of one column joined into one, in order."""
+    """Several values of one column joined into one, in order; one alone is not copied."""
+    if len(parts) == 1:
+        return parts[0]
     array = np.concatenate([part.array for part in parts])
     if not parts[0].ragged:
         return Values(array, parts[0].dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from vlmlens.abc.storage import DTYPES, Array, ColumnBlock, ColumnStore, Mode, Values
 from vlmlens.manifest import PluginKind
 from vlmlens.registry._target import file_manifest, is_file
+from vlmlens.stores.writing import joined_values
 from vlmlens.testing._checks import expect
 
 SPECIAL_BITS = {
@@ -69,12 +70,33 @@ def numbered(number: int, *, rows: int = 8, width: int = 64) -> ColumnBlock:
     )
 
 
+def three(number: int, columns: Sequence[str]) -> ColumnBlock:
+    """Block number n of three samples: ragged in column `r`, one row each in others."""
+    lengths = (2, 0, 3)
+    made = {
+        name: ragged(number, lengths, "bfloat16") if name == "r" else values(number, rows=3)
+        for name in columns
+    }
+    return ColumnBlock(tuple(f"{number}{letter}" for letter in "zab"), made)
+
+
 def select(given: Values, positions: Sequence[int]) -> Values:
     """The values of some samples, in that order."""
     starts = np.cumsum([0, *(given.lengths or (1,) * len(given.array))])
     parts = [given.array[starts[p] : starts[p + 1]] for p in positions]
     lengths = tuple(len(part) for part in parts) if given.ragged else None
     return Values(np.concatenate([given.array[:0], *parts]), given.dtype, lengths)
+
+
+def expect_whole(
+    store: ColumnStore, column: str, blocks: Iterable[tuple[list[str], Values]]
+) -> None:
+    """Require that blocks are the column, in order, with nothing twice or left out."""
+    parts = list(blocks)
+    sizes = [len(ids) for ids, _ in parts]
+    found = [sample for ids, _ in parts for sample in ids]
+    expect(found == store.ids(column), f"blocks of {sizes} samples: ids {found}")
+    expect_same(joined_values([values for _, values in parts]), store.read(column), f"{sizes}")
 
 
 def expect_same(found: Values, wanted: Values, what: str) -> None:

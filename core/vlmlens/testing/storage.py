@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from vlmlens.testing._stores import (
     block,
     expect_same,
     expect_same_array,
+    expect_whole,
     numbered,
     ragged,
     select,
+    three,
     values,
 )
 
@@ -102,6 +105,20 @@ class StorageTests(StoreKit):
                 expect_same(found, select(ragged(4, (2, 1, 3)), [1, 2]), "a range, ragged")
             wrong = partial(store.read_range, "llm.blok", 0, 1)
             expect_error(ColumnNotFound, wrong, "A range of an unknown column")
+
+    def check_blocks(self, folder: Path) -> None:
+        """Blocks of any size, one after the other, are the column, also if it grows meanwhile."""
+        names = ["x", "r"] if "ragged" in self.manifest.offers else ["x"]
+        with self.open(folder) as store:
+            for number in range(5):
+                store.write(three(number, names))
+            for name, samples in product(names, (1, 2, 4, 7, 99)):
+                expect_whole(store, name, store.blocks(name, samples))
+            for number, name in enumerate(names, 5):
+                begun = store.blocks(name, 4)
+                first = next(begun)
+                store.write(three(number, names))
+                expect_whole(store, name, [first, *begun])
 
     def check_append(self, folder: Path) -> None:
         """Later blocks add samples, and add columns to samples that are stored."""

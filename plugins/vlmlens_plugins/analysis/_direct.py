@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -101,17 +101,55 @@ def read_directly(
             feature is not finite.
         SelectorError: No patch is at a marked place.
     """
-    chosen = options or ReadoutOptions()
-    method = _checked(samples, patches)
+    if not samples or len(samples) != len(patches):
+        raise ValueError(f"{len(samples)} samples and the features of {len(patches)}")
+    check_method(samples)
+    return read_kept(samples, list(map(kept, samples, patches)), options)
+
+
+def kept(sample: Sample, patches: Patches) -> npt.NDArray[Any]:
+    """What its readout needs of a sample's features: a few numbers, for `read_kept`.
+
+    Returns:
+        float64 `[choices]`, a score of each; of the probe float32 `[width]`, a difference.
+
+    Raises:
+        MissingAnnotation, DataError, SelectorError: See `read_directly`.
+    """
+    method = str(sample.attributes[READOUT])
     if method == PROBE:
-        return _probed(samples, patches, chosen)
-    score = METHODS[method]
-    answers = []
-    for sample, own in zip(samples, patches, strict=True):
-        scores = score(sample, own)
-        if not np.isfinite(scores).all():
-            raise _not_finite(sample)
-        answers.append(sample.choices[int(np.argmax(scores))])
+        return _difference(sample, patches)
+    scores = METHODS[method](sample, patches)
+    if not np.isfinite(scores).all():
+        raise _not_finite(sample)
+    return scores
+
+
+def read_kept(
+    samples: Sequence[Sample],
+    numbers: Sequence[npt.NDArray[Any]],
+    options: ReadoutOptions | None = None,
+) -> Readout:
+    """Read the answers of samples from what was kept of their features.
+
+    Args:
+        samples: As in `read_directly`.
+        numbers: What `kept` gave of each, all of one site.
+        options: How much is computed.
+
+    Raises:
+        MissingAnnotation, DataError: See `read_directly`.
+    """
+    chosen = options or ReadoutOptions()
+    if not samples or len(samples) != len(numbers):
+        raise ValueError(f"{len(samples)} samples and the features of {len(numbers)}")
+    method = check_method(samples)
+    if method == PROBE:
+        return _probed(samples, np.stack(numbers), chosen)
+    answers = [
+        sample.choices[int(np.argmax(scores))]
+        for sample, scores in zip(samples, numbers, strict=True)
+    ]
     return _exchanged(method, samples, answers, chosen)
 
 
@@ -169,10 +207,9 @@ METHODS: Final[Mapping[str, Callable[[Sample, Patches], Floats]]] = {
 
 
 def _probed(
-    samples: Sequence[Sample], patches: Sequence[Patches], options: ReadoutOptions
+    samples: Sequence[Sample], x: npt.NDArray[np.float32], options: ReadoutOptions
 ) -> Readout:
     """A linear probe of the difference of the features at two points, held out by group."""
-    x = np.stack([_difference(s, own) for s, own in zip(samples, patches, strict=True)])
     y = np.array([s.choices.index(str(s.label)) for s in samples], np.int64)
     groups = numbered([sample.split_group for sample in samples])
     classes = samples[0].choices
@@ -241,10 +278,13 @@ def _readout(
     return Readout(method, tuple(answers), right, accuracy, chance, p)
 
 
-def _checked(samples: Sequence[Sample], patches: Sequence[Patches]) -> str:
-    """The one method of all samples."""
-    if not samples or len(samples) != len(patches):
-        raise ValueError(f"{len(samples)} samples and the features of {len(patches)}")
+def check_method(samples: Sequence[Sample]) -> str:
+    """The one method of all samples.
+
+    Raises:
+        MissingAnnotation: They have no labels or choices.
+        DataError: Their methods differ or do not exist.
+    """
     for sample in samples:
         if sample.label not in sample.choices or len(sample.choices) < 2:
             raise MissingAnnotation(

@@ -43,15 +43,17 @@ def label_tokens(
     tokens = np.full(len(samples), -1, np.int64)
     shared, longer = np.zeros((2, len(samples)), bool)
     for rows in rows_by_task(samples).values():
-        members = [samples[i] for i in rows]
-        answers = {each.label for each in members} | {c for each in members for c in each.choices}
+        labels, answers = [], set[str | None]()
+        for i in rows:
+            labels.append(samples[i].label)
+            answers.update((labels[-1], *samples[i].choices))
         ids = {answer: list(answer_ids(answer)) for answer in answers if answer is not None}
         begun: dict[int, set[str]] = {}
         for answer, written in ids.items():
             if written:
                 begun.setdefault(written[0], set()).add(answer.strip().casefold())
-        for i, sample in zip(rows, members, strict=True):
-            written = [] if sample.label is None else ids[sample.label]
+        for i, label in zip(rows, labels, strict=True):
+            written = [] if label is None else ids[label]
             if written:
                 shared[i] = len(begun[written[0]]) > 1
                 longer[i] = len(written) > 1

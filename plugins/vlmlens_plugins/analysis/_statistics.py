@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+_WEIGHTS = 4_000_000
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -36,6 +38,27 @@ def bootstrap_weights(units: int, draws: int, rng: np.random.Generator) -> Float
     B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Stat. 7 (1979).
     """
     return rng.multinomial(units, np.full(units, 1 / units), size=draws).astype(np.float64)
+
+
+def resampled_means(
+    sums: npt.NDArray[Any], counts: npt.NDArray[Any], draws: int, rng: np.random.Generator
+) -> Floats:
+    """float64 `[draws]`: means over all units when whole groups are resampled.
+
+    Few resamples are held at a time, and all are those that `bootstrap_weights` draws at once.
+
+    Args:
+        sums: `[groups]`, the sum of each group's units.
+        counts: `[groups]`, how many units each has.
+        draws: How many resamples.
+        rng: Draws them.
+    """
+    step = max(1, _WEIGHTS // len(counts))
+    found = []
+    for start in range(0, draws, step):
+        weights = bootstrap_weights(len(counts), min(step, draws - start), rng)
+        found.append((weights @ sums) / (weights @ counts))
+    return np.concatenate(found)
 
 
 def interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:

@@ -13,6 +13,7 @@ from vlmlens import errors
 from vlmlens.abc.engine import Json, Work
 from vlmlens.abc.options import Options
 from vlmlens.errors import RunError, VlmlensError
+from vlmlens_plugins.engines._gpus import EACH_HELP, check_each
 
 MOST_LOSSES = 4
 """A lease whose worker is lost this many times is not tried again."""
@@ -25,9 +26,9 @@ class WorkerOptions(Options):
     """Options of engines that start workers."""
 
     workers: str = Field("1", description="Number of workers, or MIN:MAX.")
-    gpus_per_worker: int | None = Field(
-        None, ge=0, description="GPUs of each worker; default: one if there are enough."
-    )
+    gpus_per_worker: float | None = Field(None, ge=0, description=f"{EACH_HELP}; default: one.")
+
+    _each = field_validator("gpus_per_worker")(check_each)
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -10,11 +10,21 @@ import os
 import time
 from functools import cache, partial
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vlmlens.abc.engine import Engine, Part, Work
 from vlmlens.abc.options import Options
-from vlmlens.errors import SpecError
+from vlmlens.errors import CompositionError, SpecError
+from vlmlens_plugins.engines._gpus import (
+    EACH_HELP,
+    VISIBLE,
+    alone,
+    check_each,
+    check_enough,
+    names_of,
+    share,
+    visible,
+)
 
 _ENVIRONMENTS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 _GROUPS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
@@ -28,6 +38,13 @@ class EnvironmentOptions(Options):
         "env",
         description="K/N: part K of N, counted from 0; env: the variables of torchrun or srun say.",
     )
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description=f"{EACH_HELP}; default: what the scheduler gives, or an equal share of all.",
+    )
+
+    _each = field_validator("gpus_per_worker")(check_each)
 
 
 class Environment(Engine):
@@ -42,12 +59,24 @@ class Environment(Engine):
     def __init__(self, options: EnvironmentOptions) -> None:
         super().__init__(options)
         self._shard = options.shard
+        self._each = options.gpus_per_worker
 
     def check(self) -> None:
         """See `Engine.check`."""
         self.part()
         if self._shard == "env":
-            _take_gpus()
+            _take_gpus(self._each)
+
+    def check_gpus(self) -> None:
+        """See `Engine.check_gpus`: of torchrun's processes; others are seen when they begin."""
+        problem = _take_gpus(self._each) if self._shard == "env" else None
+        if problem is not None:
+            raise problem
+
+    @property
+    def on_gpus(self) -> bool | None:
+        """See `Engine.on_gpus`."""
+        return False if self._each == 0 else None
 
     def part(self) -> Part:
         """See `Engine.part`."""
@@ -55,6 +84,12 @@ class Environment(Engine):
 
     def run(self, work: Work) -> None:
         """See `Engine.run`."""
+        shared = self._each is not None and self._each < 1
+        gpus = [] if shared else names_of(work.order["spec"]["device"])
+        with alone(work.order.get("key", ""), gpus):
+            self._run(work)
+
+    def _run(self, work: Work) -> None:
         part = self.part()
         own = work.names()[part.number :: part.count]
         run_lease = None
@@ -87,24 +122,38 @@ def _of_environment() -> Part:
 
 
 @cache
-def _take_gpus() -> None:
-    """Leave the GPUs of a machine's other processes alone: torchrun shows all to each of them."""
-    if "LOCAL_RANK" not in os.environ or "LOCAL_WORLD_SIZE" not in os.environ:
-        return
+def _take_gpus(each: float | None) -> CompositionError | None:
+    """Leave the GPUs of a machine's other processes alone: torchrun shows all to each of them.
+
+    Returns:
+        Why they would share GPUs; None if they do not.
+    """
     import torch
 
-    if not torch.cuda.is_initialized():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-        number, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        if len(gpus) > 1:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_share(gpus, number, count))
+    if each == 0:
+        os.environ[VISIBLE] = ""
+    local, gpus = _local(), visible()
+    if local is None or not gpus or torch.cuda.is_initialized():
+        return None
+    number, count = local
+    own = each or max(1, len(gpus) // count)
+    try:
+        check_enough(count, own, len(gpus), _fewer)
+    except CompositionError as error:
+        return error
+    os.environ[VISIBLE] = ",".join(share(gpus, number, own))
+    return None
 
 
-def _share(gpus: list[str], number: int, count: int) -> list[str]:
-    """The GPUs of one of so many processes; several share one if there are too few."""
-    each = len(gpus) // count
-    return gpus[number * each : (number + 1) * each] or [gpus[number % len(gpus)]]
+def _local() -> tuple[int, int] | None:
+    """Which of how many of torchrun's processes on this machine this is."""
+    if "LOCAL_RANK" not in os.environ or "LOCAL_WORLD_SIZE" not in os.environ:
+        return None
+    return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+def _fewer(count: int) -> str:
+    return f"--nproc-per-node {count} (of torchrun)"
 
 
 def _parsed(text: str) -> Part:

@@ -13,7 +13,7 @@ from collections import deque
 from typing import IO, Any, cast
 
 from vlmlens.abc.engine import Engine, Json, Work
-from vlmlens.errors import CompositionError
+from vlmlens_plugins.engines._gpus import VISIBLE, check_enough, number_of, share, visible
 from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
 
 _TOLD = 12
@@ -32,22 +32,24 @@ class Processes(Engine):
     def __init__(self, options: WorkerOptions) -> None:
         super().__init__(options)
         self._count = options.most
-        self._gpus_each = options.gpus_per_worker
+        self._asked = options.gpus_per_worker
+        self._each = 1.0 if self._asked is None else self._asked
 
     def check(self) -> None:
         """See `Engine.check`."""
-        gpus, each = _gpus(), self._gpus_each
-        if not gpus and not each:
-            return
-        each = 1 if each is None else each
-        if each * self._count > gpus:
-            raise CompositionError(
-                f"{self._count} workers with {each} GPUs each need {each * self._count} GPUs, and "
-                f"this machine has {gpus}.",
-                subject="workers",
-                hint=f"--workers {max(1, gpus // max(each, 1))}; or --gpus-per-worker 0 with "
-                "--device cpu.",
-            )
+        if self._asked:
+            self.check_gpus()
+
+    def check_gpus(self) -> None:
+        """See `Engine.check_gpus`."""
+        gpus = number_of()
+        if gpus or self._asked:
+            check_enough(self._count, self._each, gpus, lambda count: f"--workers {count}")
+
+    @property
+    def on_gpus(self) -> bool | None:
+        """See `Engine.on_gpus`."""
+        return None if self._each else False
 
     def run(self, work: Work) -> None:
         """See `Engine.run`."""
@@ -65,11 +67,8 @@ class Processes(Engine):
         found = {**os.environ, "PYTHONPATH": path}
         threads = max(1, (os.cpu_count() or 1) // count)
         found.setdefault("OMP_NUM_THREADS", str(threads))
-        each = 1 if self._gpus_each is None else self._gpus_each
-        if _gpus() and each:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            names = visible.split(",") if visible else [str(i) for i in range(_gpus())]
-            found["CUDA_VISIBLE_DEVICES"] = ",".join(names[number * each : (number + 1) * each])
+        if number_of():
+            found[VISIBLE] = ",".join(share(visible(), number, self._each))
         return found
 
 
@@ -223,9 +222,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()

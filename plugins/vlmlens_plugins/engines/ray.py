@@ -23,6 +23,7 @@ from vlmlens.abc.engine import Engine, Json, Work
 from vlmlens.errors import CompositionError, RunError, VlmlensError
 from vlmlens.runner.lease_worker import begin_worker
 from vlmlens.runner.worker_process import expected, told
+from vlmlens_plugins.engines._gpus import VISIBLE
 from vlmlens_plugins.engines._handout import Handout, WorkerOptions, failed
 
 _OBJECT_STORE = 100 * 2**20
@@ -155,10 +156,16 @@ def _connected(options: RayOptions) -> Iterator[Any]:
 
 
 class _Actor:
-    """A worker: holds the model, and runs one lease at a time."""
+    """A worker: holds the model, and runs one lease at a time.
 
-    def __init__(self) -> None:
+    Args:
+        gpus: Whether Ray gave it some. Without, it sees none: newer Rays do not hide them.
+    """
+
+    def __init__(self, gpus: bool) -> None:
         self._work: Any = None
+        if not gpus:
+            os.environ[VISIBLE] = ""
 
     def begin(self, order: Json) -> dict[str, Any]:
         """Load the model."""
@@ -223,9 +230,10 @@ class _Crew:
         self._node = ray.get_runtime_context().get_node_id()
         self._members: list[_Member] = []
         self._since = time.monotonic()
-        self._class = ray.remote(_Actor).options(
-            max_restarts=0, max_task_retries=0, **_resources(options, ray.cluster_resources())
-        )
+        cluster = ray.cluster_resources()
+        _check_gpus(options, cluster, work.order["spec"]["device"])
+        self._asks = _resources(options, cluster)
+        self._class = ray.remote(_Actor).options(max_restarts=0, max_task_retries=0, **self._asks)
         for number in range(min(options.least, len(work.open()))):
             self._add(number)
 
@@ -268,7 +276,7 @@ class _Crew:
             self._add(member.number)
 
     def _add(self, number: int) -> None:
-        handle = self._class.remote()
+        handle = self._class.remote("num_gpus" in self._asks)
         begins = handle.begin.remote(dict(self._work.order))
         self._members.append(_Member(number, handle, begins))
 
@@ -311,6 +319,22 @@ def _how(error: Exception) -> str:
         return "ended, because its machine was taken back."
     lines = str(error).strip().splitlines()[-_TOLD:]
     return "\n".join(["does not answer. What Ray says:", *lines])
+
+
+def _check_gpus(options: RayOptions, cluster: Mapping[str, float], device: str) -> None:
+    """Raise an error if there are GPUs, and not one for each worker, and nobody said what then.
+
+    Raises:
+        CompositionError: So it is.
+    """
+    gpus = cluster.get("GPU", 0)
+    if options.gpus_per_worker is None and device != "cpu" and 0 < gpus < options.least:
+        raise CompositionError(
+            f"{options.least} workers need a GPU each, and the cluster has {gpus:g}.",
+            subject="workers",
+            hint=f"--workers {int(gpus)}; or let workers share a GPU that has memory for all of "
+            "their models: --gpus-per-worker 0.5; or use none: --gpus-per-worker 0.",
+        )
 
 
 def _resources(options: RayOptions, cluster: Mapping[str, float]) -> dict[str, Any]:

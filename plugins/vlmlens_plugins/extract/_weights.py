@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from vlmlens.errors import SiteShapeError, SiteSilent, SpecError
+from vlmlens.rows.uploads import uploaded, uploaded_array, uploaded_arrays
 from vlmlens.sites import Site
 from vlmlens.tokens import AxisLayout, Ints, Pool, Selector, TokenKind, TokenLayout, pooled
 
@@ -48,6 +50,9 @@ class Reading:
     heads: tuple[int, ...] | None
     regions: tuple[TokenKind, ...] | None
     _places: dict[Any, tuple[AxisLayout, list[_Places]]] = field(default_factory=dict, init=False)
+    _numbers: dict[Any, torch.Tensor] = field(default_factory=dict, init=False)
+    _far: dict[str, list[torch.Tensor]] = field(default_factory=dict, init=False)
+    _dtypes: dict[str, torch.dtype] = field(default_factory=dict, init=False)
 
     def __call__(
         self, weights: torch.Tensor, selector: Selector, layout: AxisLayout, site: Site
@@ -67,9 +72,8 @@ class Reading:
             `[k_i, heads * image tokens]`; single weights keep their dtype.
 
         Raises:
-            SiteShapeError: The weights are no self-attention over the axis; a query's weights on
-                its own sample do not sum to 1; a ragged selector, and samples differ in their
-                number of image tokens.
+            SiteShapeError: The weights are no self-attention over the axis; a ragged selector, and
+                samples differ in their number of image tokens.
             SpecError: There is no such head.
             SelectorError: A sample has no such query position.
         """
@@ -77,19 +81,43 @@ class Reading:
         count = weights.shape[1]
         numbers = tuple(range(count)) if self.heads is None else self.heads
         check_heads(numbers, count, site)
-        heads = torch.tensor(numbers, device=weights.device)
-        blocks, far = [], []
+        heads = self._heads(numbers, weights.device)
+        blocks = []
+        far = self._far.setdefault(site.name, [])
+        self._dtypes[site.name] = weights.dtype
         for places in self._places_of(found, selector, weights):
             own = places.of(weights, heads)
             far.append((own.float().sum(-1) - 1).abs().max())
             blocks.append(self._features(own, places))
-        _check_sums(torch.stack(far), weights.dtype, site)
         if self.regions is None and not selector.ragged:
             return [_by_token(block, len(numbers), selector.pool) for block in blocks]
         _check_widths(blocks, site)
         if selector.ragged:
             return blocks
         return torch.cat(blocks) if selector.pool is None else pooled(blocks, selector.pool)
+
+    def facts(self) -> dict[str, torch.Tensor]:
+        """By site: how far the sums of a query's weights on its own sample are from 1, float32."""
+        return {site: torch.stack(far) for site, far in self._far.items()}
+
+    def check(self, facts: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Raise an error if weights are not probabilities over the query's own sample.
+
+        Args:
+            facts: On the host.
+
+        Raises:
+            SiteShapeError: They are not.
+        """
+        for site, far in facts.items():
+            _check_sums(float(far.max()), self._dtypes[site], site)
+
+    def _heads(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Numbers of heads on a device; the same for all layers of a batch."""
+        key = tuple(numbers), device
+        if key not in self._numbers:
+            self._numbers[key] = uploaded_array(np.asarray(numbers, np.int64), device)
+        return self._numbers[key]
 
     def _places_of(
         self, layout: AxisLayout, selector: Selector, weights: torch.Tensor
@@ -98,11 +126,14 @@ class Reading:
         key = (id(layout), str(selector), weights.shape[-1], weights.device)
         if key not in self._places:
             kinds = self.regions or (TokenKind.IMAGE,)
-            places = [
-                _Places.make(selector.rows(sample), sample, kinds, weights)
+            hosts = [
+                _Places.make(selector.rows(sample), sample, kinds, weights.shape[-1])
                 for sample in layout.samples
             ]
-            self._places[key] = layout, places  # kept, so that no other layout gets its id
+            self._places[key] = (
+                layout,
+                _on_device(hosts, weights.device),
+            )  # layout is kept, so that no other layout gets its id
         return self._places[key][1]
 
     def _features(self, own: torch.Tensor, places: _Places) -> torch.Tensor:
@@ -135,19 +166,18 @@ class _Places:
 
     @classmethod
     def make(
-        cls, rows: Ints, sample: TokenLayout, kinds: Sequence[TokenKind], weights: torch.Tensor
+        cls, rows: Ints, sample: TokenLayout, kinds: Sequence[TokenKind], length: int
     ) -> _Places:
-        """Of a sample whose queries stand at `rows` of the axis."""
-        length = weights.shape[-1]
+        """Of a sample whose queries stand at `rows` of the axis, whose groups have that length."""
         groups, queries = np.divmod(rows, length)
         own_groups, keys = np.divmod(sample.rows, length)
         together = groups[:, None] == own_groups[None, :]
         return cls(
-            _tensor(groups[:, None], weights),
-            _tensor(queries[:, None], weights),
-            _tensor(keys, weights),
-            None if together.all() else _tensor(together[:, None, :], weights),
-            [_tensor(sample.positions(kind), weights) for kind in kinds],
+            _tensor(groups[:, None]),
+            _tensor(queries[:, None]),
+            _tensor(keys),
+            None if together.all() else _tensor(together[:, None, :]),
+            [_tensor(sample.positions(kind)) for kind in kinds],
         )
 
     def of(self, weights: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
@@ -184,20 +214,35 @@ def _layout_of(weights: torch.Tensor, layout: AxisLayout, site: Site) -> AxisLay
     return found
 
 
-def _check_sums(far: torch.Tensor, dtype: torch.dtype, site: Site) -> None:
+def _on_device(hosts: Sequence[_Places], device: torch.device) -> list[_Places]:
+    """Places on a device, with one copy for all samples."""
+    numbers = [n for one in hosts for n in (one.groups, one.queries, one.keys, *one.kinds)]
+    there = iter(uploaded_arrays([each.numpy() for each in numbers], device))
+    return [
+        _Places(
+            next(there),
+            next(there),
+            next(there),
+            None if one.together is None else uploaded(one.together, device),
+            [next(there) for _ in one.kinds],
+        )
+        for one in hosts
+    ]
+
+
+def _check_sums(worst: float, dtype: torch.dtype, site: str) -> None:
     """Raise where weights are not probabilities over the query's own sample.
 
     Args:
-        far: How far the sums are from 1.
+        worst: How far a sum is from 1.
         dtype: That of the weights.
         site: Named in the error.
     """
-    worst = float(far.max())
     if not worst <= max(1e-3, 4 * torch.finfo(dtype).eps):
         raise SiteShapeError(
-            f"The weights at {site.name!r} are not probabilities over the query's own sample: "
+            f"The weights at {site!r} are not probabilities over the query's own sample: "
             f"their sums are off by {worst:.2g}.",
-            subject=site.name,
+            subject=site,
             hint="Padding or another sample is looked at, or they are no attention weights.",
         )
 
@@ -218,5 +263,5 @@ def _check_widths(blocks: Sequence[torch.Tensor], site: Site) -> None:
         )
 
 
-def _tensor(array: Any, like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
+def _tensor(array: Any) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

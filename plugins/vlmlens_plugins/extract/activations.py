@@ -8,12 +8,13 @@ from functools import cached_property
 import torch
 
 from vlmlens.abc import Batch, Extractor, Values
-from vlmlens.abc.storage import DTYPES
+from vlmlens.abc.pending import Selected, columns_on_host
 from vlmlens.errors import MissingAnnotation, SiteNotFound
 from vlmlens.passes.activation import check_axis
 from vlmlens.passes.selection import select_in_passes
 from vlmlens.passes.skipping import needless
 from vlmlens.passes.tracing import hooked
+from vlmlens.rows.uploads import KeptRows
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select
@@ -81,25 +82,25 @@ class ActivationExtractor(Extractor):
             found = select_in_passes(
                 self.vlm, batch, chosen, layouts, stop=self._stop, skip=self._skip
             )
-            values = {name: to_values(selected) for name, selected in found.items()}
         else:
-            values = self._at_once(batch, layouts)
+            found = self._at_once(batch, layouts)
         self._seen_whole = True
-        return {name: values[name] for name in self._columns}
+        return columns_on_host({name: found[name] for name in self._columns})
 
-    def _at_once(self, batch: Batch, layouts: Mapping[Axis, AxisLayout]) -> dict[str, Values]:
-        values: dict[str, Values] = {}
+    def _at_once(self, batch: Batch, layouts: Mapping[Axis, AxisLayout]) -> dict[str, Selected]:
+        found: dict[str, Selected] = {}
+        kept = KeptRows()
 
         def visit(site: Site, activation: torch.Tensor) -> None:
             layout = layouts[site.axis]
             for name in self._of_site[site.name]:
                 selector = self._columns[name][1].selector
-                values[name] = to_values(select(activation, selector, layout, site))
+                found[name] = select(activation, selector, layout, site, kept)
 
         reads = hooked(self.vlm.module, self._sites, visit, stop=self._stop, skip=self._skip)
         with torch.inference_mode(), reads:
             self.vlm.forward(batch, logits="all" if self._wants_head else "none")
-        return values
+        return found
 
     @property
     def _stop(self) -> bool:
@@ -155,19 +156,6 @@ class ActivationExtractor(Extractor):
     @property
     def _wants_head(self) -> bool:
         return any(site.name.startswith("llm.head") for site, _ in self._columns.values())
-
-
-def to_values(selected: torch.Tensor | list[torch.Tensor]) -> Values:
-    """Selected rows as the bits that a store keeps."""
-    lengths = None
-    if isinstance(selected, list):
-        lengths = tuple(len(rows) for rows in selected)
-        selected = torch.cat(selected)
-    dtype = str(selected.dtype).removeprefix("torch.")
-    host = selected.detach().to("cpu").contiguous()
-    if dtype == "bfloat16":
-        host = host.view(torch.uint16)
-    return Values(host.numpy().astype(DTYPES[dtype], copy=False), dtype, lengths)
 
 
 def _default(site: Site) -> str:

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, field_validator
 
 from vlmlens.abc import Batch, Options, Values
+from vlmlens.abc.pending import Selected, columns_on_host
 from vlmlens.errors import (
     CompositionError,
     SiteNotFound,
@@ -24,7 +25,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import AxisLayout, Column, TokenKind
 from vlmlens_plugins.extract._weights import Reading, check_heads, weights_of
-from vlmlens_plugins.extract.activations import ActivationExtractor, to_values
+from vlmlens_plugins.extract.activations import ActivationExtractor
 
 DEFAULT_SITES = ("llm.encoder.block.*.attn", "llm.block.*.attn", "text.block.*.attn")
 _PATCHES = "patches"
@@ -141,13 +142,13 @@ class AttentionExtractor(ActivationExtractor):
         for site in self._sites:
             check_axis(site, batch.layouts)
             layouts.setdefault(site.axis, batch.layouts[site.axis])
-        values: dict[str, Values] = {}
+        found: dict[str, Selected] = {}
         reading = self._reading()
 
         def visit(site: Site, weights: torch.Tensor) -> None:
             for name in self._of_site[site.name]:
                 selector = self._columns[name][1].selector
-                values[name] = to_values(reading(weights, selector, layouts[site.axis], site))
+                found[name] = reading(weights, selector, layouts[site.axis], site)
 
         reads = hooked(
             self.vlm.module,
@@ -160,7 +161,8 @@ class AttentionExtractor(ActivationExtractor):
         with torch.inference_mode(), reads:
             self.vlm.forward(batch)
         self._seen_whole = True
-        return {name: values[name] for name in self._columns}
+        in_order = {name: found[name] for name in self._columns}
+        return columns_on_host(in_order, reading.facts(), reading.check)
 
     def _reading(self) -> Reading:
         return self.options.reading

@@ -35,7 +35,7 @@ NOTE = (
 
 
 class GenericAdapter(FoundSites):
-    """SmolVLM, Idefics, Gemma 3, GLM-4V, ... : what `get_encoder` and `get_decoder` find.
+    """Idefics 2, Gemma 3, GLM-4V, ... : what `get_encoder` and `get_decoder` find.
 
     Image positions of the language model are those that hold the image token's id. Which rows of
     the vision tower and of the connector belong to which sample is found out by experiment when
@@ -120,6 +120,7 @@ class GenericAdapter(FoundSites):
 
     def _vision_layout(self, batch: Batch) -> AxisLayout:
         self._demand_weights()
+        batch = self.place(batch)
 
         def encode(sample: Sample) -> Mapping[str, Any]:
             return super(GenericAdapter, self).encode([sample]).inputs
@@ -132,6 +133,7 @@ class GenericAdapter(FoundSites):
 
     def _projector_layout(self, batch: Batch) -> AxisLayout:
         self._demand_weights()
+        batch = self.place(batch)
         decoder = next(n for n, m in self.module.named_modules() if m is self._module.get_decoder())
         samples = batch.layouts[Axis.LLM].samples
         found = projector_layout(

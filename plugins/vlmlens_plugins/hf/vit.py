@@ -162,7 +162,7 @@ class VisionAdapter(FoundSites):
         named = with_names(self, shared, samples, [self.open_images([s])[0] for s in samples])
 
         def run(head: bool) -> None:
-            self.run_model(inputs, head=head)
+            self.run_model(self.placed(inputs), head=head)
 
         return Batch(samples, inputs, named, (Pass(_SEEN, run),))
 

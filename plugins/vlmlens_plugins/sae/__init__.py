@@ -29,7 +29,7 @@ from vlmlens_plugins.sae.feeding import (
     row_layouts,
 )  # fmt: skip
 from vlmlens_plugins.sae.files import not_in_sae_lens, open_kept, open_sae, save_sae, sparsity_of
-from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows
+from vlmlens_plugins.sae.rows import KeptRows, Rows, TensorRows, in_pieces
 from vlmlens_plugins.sae.sae import Sae
 from vlmlens_plugins.sae.training import Recipe, Trained, train
 
@@ -37,6 +37,6 @@ __all__ = [
     "About", "Activation", "Batch", "Feed", "Gated", "JoinedRows", "JumpRelu", "KeptRows",
     "ModelRows", "PassedRows", "Passes", "Recipe", "Relu", "Rows", "Sae", "Shuffled", "SomeRows",
     "Statistics", "StoredRows", "TensorFeed", "TensorRows", "TopK", "Trained", "check_belongs",
-    "equal_scales", "not_in_sae_lens", "open_kept", "open_sae", "row_layouts", "save_sae",
-    "sparsity_of", "train",
+    "equal_scales", "in_pieces", "not_in_sae_lens", "open_kept", "open_sae", "row_layouts",
+    "save_sae", "sparsity_of", "train",
 ]  # fmt: skip

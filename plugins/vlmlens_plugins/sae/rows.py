@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
+
+from vlmlens.abc.storage import BLOCK_BYTES, BlockSize
 
 
 class Rows(Protocol):
@@ -31,6 +33,27 @@ class Rows(Protocol):
 
         Equal numbers give equal rows, in whatever order and company they are asked for.
         """
+
+
+def in_pieces(
+    rows: Rows, samples: Sequence[int], size: int = BLOCK_BYTES
+) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """The rows of samples, read some samples at a time.
+
+    Args:
+        rows: The rows.
+        samples: Numbers of samples.
+        size: About how many bytes are read at once; a larger sample is read alone.
+
+    Yields:
+        The place in `samples` of the first of them, and the rows of each.
+    """
+    start, fitting = 0, BlockSize(size)
+    while start < len(samples):
+        parts = rows.read(samples[start : start + fitting.samples])
+        fitting.saw(max(map(len, parts)), rows.width)
+        yield start, parts
+        start += len(parts)
 
 
 class TensorRows:

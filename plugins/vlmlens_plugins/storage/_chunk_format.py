@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -177,7 +178,7 @@ class Index:
         self.chunks: list[Chunk] = []
         self._of_column: list[list[Chunk]] = []
         self._ragged: list[bool] = []
-        self._samples: list[int] = []
+        self._ends: list[list[int]] = []
         self._rows: list[int] = []
         self._first_rows: dict[tuple[int, int], int] = {}
         self._known_places: dict[str, int | tuple[int, ...]] = {}
@@ -224,7 +225,21 @@ class Index:
 
     def samples(self, column: Column) -> int:
         """Number of samples that have a column."""
-        return self._samples[column.number]
+        return next(reversed(self._ends[column.number]), 0)
+
+    def chunks_between(self, column: Column, start: int, stop: int) -> Iterator[tuple[int, Chunk]]:
+        """The chunks with the samples `start` to `stop` of a column, in written order.
+
+        Yields:
+            The number of the chunk's first sample in the column, and the chunk.
+        """
+        ends, chunks = self._ends[column.number], self._of_column[column.number]
+        first = bisect_right(ends, max(start, 0))
+        for place in range(first, len(chunks)):
+            begin = ends[place] - len(chunks[place].ids)
+            if begin >= stop:
+                return
+            yield begin, chunks[place]
 
     def rows(self, column: int) -> int:
         """Number of rows of a column in all chunks; 0 for one that is not there."""
@@ -280,7 +295,7 @@ class Index:
         self.columns[column.name] = column
         self._of_column.append([])
         self._ragged.append(column.form.ragged)
-        self._samples.append(0)
+        self._ends.append([])
         self._rows.append(0)
 
     def add_chunk(self, number: int, record: Mapping[str, Any]) -> None:
@@ -293,6 +308,15 @@ class Index:
             chunk = Chunk.from_record(number, record)
         except (KeyError, TypeError, IndexError) as error:
             raise _corrupt("chunk", number) from error
+        self.append(chunk)
+
+    def append(self, chunk: Chunk) -> None:
+        """Add a chunk, whose number is that of the chunks before it.
+
+        Raises:
+            StoreCorrupt: It names columns that are not there, or are of another form.
+        """
+        number = chunk.number
         for column, piece in chunk.pieces.items():
             if column not in range(len(self._of_column)):
                 raise _corrupt("chunk", number)
@@ -301,7 +325,8 @@ class Index:
         self.chunks.append(chunk)
         for column in chunk.pieces:
             self._of_column[column].append(chunk)
-            self._samples[column] += len(chunk.ids)
+            ends = self._ends[column]
+            ends.append(next(reversed(ends), 0) + len(chunk.ids))
             self._first_rows[column, number] = self._rows[column]
             self._rows[column] += chunk.rows(column)
 

@@ -78,12 +78,8 @@ def plan_range(index: Index, name: str, start: int, stop: int) -> tuple[list[str
     ids: list[str] = []
     lengths: list[int] = []
     moves: list[Move] = []
-    first = 0
-    for chunk in index.chunks_of(column):
+    for first, chunk in index.chunks_between(column, start, stop):
         some = range(max(start - first, 0), min(stop - first, len(chunk.ids)))
-        first += len(chunk.ids)
-        if not some:
-            continue
         sources = None if len(some) == len(chunk.ids) else some
         moves.append(Move(chunk, sources, range(len(ids), len(ids) + len(some))))
         ids.extend(chunk.ids[some.start : some.stop])

@@ -39,6 +39,8 @@ READ = (
     "WHERE v.column = ? "
 )
 READ_ONE = f"{READ} AND v.sample = (SELECT number FROM vlmlens_samples WHERE id = ?)"  # noqa: S608
+READ_AFTER = f"{READ} AND v.tensor > ? ORDER BY v.tensor LIMIT ?"
+PLACE = "SELECT tensor FROM vlmlens_values WHERE column = ? ORDER BY tensor LIMIT 1 OFFSET ?"
 KNOWN = (
     "SELECT 1 FROM vlmlens_values WHERE column = ? "
     "AND sample = (SELECT number FROM vlmlens_samples WHERE id = ?)"

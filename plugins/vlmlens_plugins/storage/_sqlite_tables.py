@@ -37,7 +37,9 @@ from vlmlens_plugins.storage._sqlite_schema import (
     BESIDE,
     FORMAT,
     KNOWN,
+    PLACE,
     READ,
+    READ_AFTER,
     READ_ONE,
     TENSORS,
     VERSION,
@@ -56,6 +58,7 @@ from vlmlens_plugins.storage._torch_blobs import save
 
 _AT_ONCE = 16
 _WIDEST = 1 << 40
+_AFTER_ALL = (1 << 63) - 1
 
 
 class OwnTables:
@@ -69,6 +72,7 @@ class OwnTables:
     def __init__(self, database: Database, version: int = VERSION) -> None:
         self._database = database
         self._sealed = version > 1
+        self._ended = (-1, 0, 0)
 
     @staticmethod
     def create(database: Database) -> None:
@@ -141,9 +145,23 @@ class OwnTables:
         """See `ColumnStore.read_range`."""
         with self._database.snapshot() as db:
             number, form = find_column(column, self._columns(db))
-            part = "ORDER BY v.tensor LIMIT ? OFFSET ?"
-            rows = db.execute(READ + part, (number, max(stop - start, 0), start)).fetchall()
+            start = max(start, 0)
+            before = self._before(db, number, start)
+            rows = db.execute(READ_AFTER, (number, before, max(stop - start, 0))).fetchall()
+        if rows:
+            self._ended = number, start + len(rows), rows[-1][1]
         return [row[0] for row in rows], self._values(column, form, rows)
+
+    def _before(self, db: sqlite3.Connection, column: int, start: int) -> int:
+        """The tensor before that of a column's sample `start`, counted from 0.
+
+        Where a range goes on from the last one, it is known, and no row is counted again.
+        """
+        known, stop, tensor = self._ended
+        if (known, stop) == (column, start):
+            return tensor
+        found = db.execute(PLACE, (column, start - 1)).fetchone() if start else (-1,)
+        return _AFTER_ALL if found is None else int(found[0])
 
     def _values(self, column: str, form: Form, rows: Sequence[Any]) -> Values:
         """The values of rows, as `READ` gives them."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from vlmlens.manifest import Manifest
 from vlmlens.testing import StorageTests
-from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SQLITE, ZARR
+from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SAFETENSORS, SQLITE, ZARR
 
 
 class LmdbChecks(StorageTests):
@@ -24,6 +24,22 @@ class LmdbSmallMapChecks(StorageTests):
 
     manifest: ClassVar[Manifest] = LMDB
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({"map_size": 1 << 16, "sync": False})
+
+
+class SafetensorsChecks(StorageTests):
+    """safetensors files in a local folder."""
+
+    manifest: ClassVar[Manifest] = SAFETENSORS
+
+
+class SafetensorsObjectChecks(StorageTests):
+    """safetensors files through fsspec, as in an object store; gone when the process ends."""
+
+    manifest: ClassVar[Manifest] = replace(SAFETENSORS, offers=SAFETENSORS.offers - {"durable"})
+
+    def location(self, folder: Path) -> str:
+        """A place in fsspec's memory."""
+        return f"safetensors+memory://{folder}/columns"
 
 
 class SqliteChecks(StorageTests):
@@ -55,6 +71,7 @@ class MemoryChecks(StorageTests):
 
 
 LMDB_CHECKS = (LmdbChecks, LmdbSmallMapChecks)
+SAFETENSORS_CHECKS = (SafetensorsChecks, SafetensorsObjectChecks)
 SQLITE_CHECKS = (SqliteChecks,)
 ZARR_CHECKS = (ZarrChecks, ZarrObjectChecks)
 MEMORY_CHECKS = (MemoryChecks,)

@@ -17,8 +17,8 @@ SAFETENSORS = Manifest(
     name="safetensors",
     target="vlmlens_plugins.storage.safetensors:SafetensorsStore",
     help="safetensors files and one index, in a folder or an object store, for many writers.",
-    offers=frozenset({"ragged", "durable"}),
-    requires=("fsspec", "safetensors"),
+    offers=frozenset({"ragged", "durable", "parts"}),
+    requires=("fsspec",),
     checks="vlmlens_plugins.storage.checks:SAFETENSORS_CHECKS",
 )
 

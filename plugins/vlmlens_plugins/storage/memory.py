@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +29,7 @@ from vlmlens.stores.writing import (
 class _Column:
     form: Form
     rows: dict[str, Array] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -90,6 +90,7 @@ class MemoryStore(ColumnStore):
                 ends = np.cumsum(row_lengths(values))[:-1]
                 parts = np.split(values.array.copy(), ends)
                 column.rows.update(zip(block.ids, parts, strict=True))
+                column.order.extend(block.ids)
 
     def columns(self) -> list[ColumnInfo]:
         """See `ColumnStore.columns`."""
@@ -124,7 +125,8 @@ class MemoryStore(ColumnStore):
         """See `ColumnStore.read_range`."""
         data = self._open_data()
         with data.lock:
-            ids = list(islice(find_column(column, data.columns).rows, start, stop))
+            order = find_column(column, data.columns).order
+            ids = order[max(start, 0) : max(stop, 0)]
             return ids, self.read(column, ids)
 
     def iterate(self, column: str) -> Iterator[tuple[str, Array]]:

@@ -49,18 +49,16 @@ from vlmlens.stores.writing import (
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
 from vlmlens_plugins.storage._chunk_reading import gather, plan_range, plan_read
 from vlmlens_plugins.storage._chunks import split_block
+from vlmlens_plugins.storage._place_names import place_of
+from vlmlens_plugins.storage._places import Place, explaining
+from vlmlens_plugins.storage._signed_records import checked, damaged, parsed, signed
 from vlmlens_plugins.storage._zarr_columns import ZarrColumns
-from vlmlens_plugins.storage._zarr_places import Place, explaining, place_of
 from vlmlens_plugins.storage._zarr_records import (
     ROOT,
     add_commit,
     check_format,
-    checked,
     commit_key,
-    damaged,
-    parsed,
     parsed_seal,
-    signed,
 )
 
 _META = "meta.json"
@@ -117,14 +115,14 @@ class ZarrStore(ColumnStore):
             StoreError: There is none (mode "r"), or another program or a newer vlmlens wrote it.
         """
         chosen = ZarrOptions.model_validate(options.model_dump())
-        place = place_of(location, chosen.remote, take_over=chosen.take_over)
+        place = place_of(location, "zarr", chosen.remote, take_over=chosen.take_over)
         with explaining(place):
             if mode == "r" and place.get(ROOT) is None:
                 raise StoreError(
                     f"No Zarr store at {place.name}.", subject=location, hint="Give its folder."
                 )
             if mode == "a":
-                place.lock()
+                place.lock("commits")
             try:
                 store = cls(place, mode, sync=chosen.sync, version=check_format(place, mode))
                 store._check_seal()
@@ -137,7 +135,7 @@ class ZarrStore(ColumnStore):
     def remove(cls, location: str, *, options: PluginOptions) -> None:
         """See `ColumnStore.remove`."""
         chosen = ZarrOptions.model_validate(options.model_dump())
-        place = place_of(location, chosen.remote, take_over=chosen.take_over)
+        place = place_of(location, "zarr", chosen.remote, take_over=chosen.take_over)
         with explaining(place):
             place.clear()
 

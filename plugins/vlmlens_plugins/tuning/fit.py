@@ -17,7 +17,7 @@ import torch
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import CompositionError, DataError, MissingAnnotation, SpecError
 from vlmlens.passes.gradients import check_differentiable
-from vlmlens.passes.memory import free_memory, is_out_of_memory
+from vlmlens.passes.memory import free_memory, is_out_of_memory, let_go
 from vlmlens.passes.modes import differentiable
 from vlmlens.samples import Sample
 from vlmlens_plugins.tuning.checkpoint import Checkpoint
@@ -232,6 +232,7 @@ class _Training:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                let_go(error)
                 self._data.halve(max(batches, key=len), error)
             self._optimizer.zero_grad(set_to_none=True)
             free_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,11 @@ from vlmlens.abc import AnalysisContext, ColumnInfo
 from vlmlens.errors import CompositionError, SpecError, did_you_mean
 from vlmlens.passes.edits import split_outside
 from vlmlens.tokens import Column
+from vlmlens_plugins.analysis._blocks import ColumnBlocks
 from vlmlens_plugins.analysis._columns import in_order
 from vlmlens_plugins.analysis.activating.directions import Along, read_along
 
 Floats = npt.NDArray[np.float64]
-_AT_ONCE = 256
 _NUMBERED = re.compile(r"(?P<column>.+/.+)#(?P<number>[0-9]{1,9})")
 
 
@@ -181,33 +181,67 @@ def measured(
     for name in in_order({one.column for one in coordinates}):
         own = [one for one in coordinates if one.column == name]
         matrix = np.stack([weights[one] for one in own], 1)
-        rows: list[Floats] = []
-        for part in _parts(context, infos[name]):
-            rows += [np.asarray(each, np.float64) @ matrix for each in part]
+        values, rows = _projected(context, infos[name], matrix)
         for i, one in enumerate(own):
-            values = np.array([each[:, i].max() if len(each) else np.nan for each in rows])
             ragged = [each[:, i] for each in rows] if infos[name].ragged else None
-            found[one] = Measured(one, values, ragged)
+            found[one] = Measured(one, values[:, i], ragged)
     return [found[one] for one in coordinates]
+
+
+def _projected(
+    context: AnalysisContext, info: ColumnInfo, matrix: Floats
+) -> tuple[Floats, list[Floats]]:
+    """Products of a column's rows with vectors, block by block.
+
+    Returns:
+        float64 `[samples, vectors]`, the largest of each sample's rows; and, of a ragged column,
+        per sample float64 `[k, vectors]`.
+    """
+    ids = [sample.id for sample in context.samples]
+    values = np.full((len(ids), matrix.shape[1]), np.nan)
+    rows: list[Floats] = [values[:0]] * (len(ids) if info.ragged else 0)
+    for block in ColumnBlocks(context.store, info.name, ids):
+        with np.errstate(invalid="ignore"):  # 0 times infinity: NaN, which `finite` leaves out
+            product = block.values.numpy().astype(np.float64) @ matrix
+        lengths = block.values.lengths
+        values[block.places] = _largest(product, lengths)
+        if lengths is not None:
+            ends = np.cumsum(lengths, dtype=np.int64)[:-1]
+            for place, each in zip(block.places, np.split(product, ends), strict=True):
+                rows[place] = each
+    return values, rows
 
 
 def _deviations(context: AnalysisContext, info: ColumnInfo) -> Floats:
     """float64 `[width]`: of each coordinate, the standard deviation over samples."""
     count, shift = 0, np.zeros(info.width)
     first, second = np.zeros(info.width), np.zeros(info.width)
-    for part in _parts(context, info):
-        finite = [np.asarray(e, np.float64) for e in part if len(e) and np.isfinite(e).all()]
-        for largest in (each.max(0) for each in finite):
-            shift = shift if count else largest
-            count += 1
-            first += largest - shift
-            second += np.square(largest - shift)
+    ids = [sample.id for sample in context.samples]
+    for block in ColumnBlocks(context.store, info.name, ids):
+        array, lengths = block.values.numpy(), block.values.lengths
+        finite = np.isfinite(array).all(1).reshape(-1, 1)
+        usable = _largest(np.where(finite, -1.0, 0.0), lengths)[:, 0] == -1
+        largest = _largest(array, lengths)[usable].astype(np.float64)
+        if len(largest):
+            shift = shift if count else largest[0].copy()
+            count += len(largest)
+            largest -= shift
+            first += largest.sum(0)
+            second += np.square(largest).sum(0)
     variance = second / max(count, 1) - np.square(first / max(count, 1))
     deviations: Floats = np.sqrt(np.clip(variance, 0, None))
     return deviations
 
 
-def _parts(context: AnalysisContext, info: ColumnInfo) -> Iterator[list[npt.NDArray[Any]]]:
-    ids = [sample.id for sample in context.samples]
-    for start in range(0, len(ids), _AT_ONCE):
-        yield context.store.read(info.name, ids[start : start + _AT_ONCE]).per_sample()
+def _largest(rows: npt.NDArray[Any], lengths: Sequence[int] | None) -> npt.NDArray[Any]:
+    """`[samples, c]`: the largest of each sample's rows `[n, c]`; NaN without rows."""
+    if lengths is None:
+        return rows
+    counts = np.array(lengths, np.int64)
+    some = counts > 0
+    found = np.full(
+        (len(counts), rows.shape[1]), np.nan, rows.dtype if rows.dtype.kind == "f" else np.float64
+    )
+    if some.any():
+        found[some] = np.maximum.reduceat(rows, (np.cumsum(counts) - counts)[some], axis=0)
+    return found

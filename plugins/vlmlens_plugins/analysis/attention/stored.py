@@ -13,13 +13,12 @@ from vlmlens.abc import AnalysisContext, ModelAdapter
 from vlmlens.errors import CompositionError, SiteShapeError
 from vlmlens.samples import Sample
 from vlmlens.tokens import Column, TokenLayout
+from vlmlens_plugins.analysis._blocks import ColumnBlocks
 from vlmlens_plugins.analysis._columns import choose, in_order
 from vlmlens_plugins.analysis._key_regions import Names
 from vlmlens_plugins.analysis.attention.measured import Floats, Measured
 from vlmlens_plugins.analysis.attention.places import Place, others_by_sample
 from vlmlens_plugins.analysis.attention.work import SHARES, of_image
-
-_AT_ONCE = 64
 
 
 def usable(context: AnalysisContext, patterns: Sequence[str] | None) -> dict[str, list[str]]:
@@ -76,20 +75,19 @@ def read(
     maps: dict[int, list[Floats]] = {number: [] for number in drawn}
     finite = np.ones(len(ids), bool)
     for layer, name in enumerate(names):
-        rows: dict[str, list[Floats]] = {share: [] for share in SHARES}
-        for start in range(0, len(ids), _AT_ONCE):
-            part = context.store.read(name, ids[start : start + _AT_ONCE]).per_sample()
-            for number, weights in enumerate(part, start):
+        rows: list[dict[str, Floats]] = [{}] * len(ids)
+        for block in ColumnBlocks(context.store, name, ids):
+            for number, weights in zip(
+                block.places.tolist(), block.values.per_sample(), strict=True
+            ):
                 exact = weights.astype(np.float64).T  # [heads, image rows]
                 finite[number] &= bool(np.isfinite(exact).all())
                 _check_place(places[number], exact, samples[number])
-                told = {"image": exact.sum(-1), **of_image(exact, places[number])}
-                for share, own in rows.items():
-                    own.append(told.get(share, np.full(len(exact), np.nan)))
+                rows[number] = {"image": exact.sum(-1), **of_image(exact, places[number])}
                 if number in maps:
                     maps[number].append(exact)
-        for share, own in rows.items():
-            found[share].append(own)
+        for share, own in found.items():
+            own.append([each.get(share, np.full(len(each["image"]), np.nan)) for each in rows])
         context.progress(layer + 1, len(names))
     values = {share: stacked(found[share]) for share in SHARES}
     shown = {number: {"attention": _by_head(own, drawn[number])} for number, own in maps.items()}

@@ -94,7 +94,7 @@ class Concepts(Analysis):
             tables=[*tables(found, projected, saved), *others[1]],
             figures=figures(found),
             options=self.options.model_dump(mode="json"),
-            notes=report.notes(self.options, len(saved)),
+            notes=report.notes(self.options, found, len(saved)),
             warnings=heard.messages,
             overview=report.overview(found),
         )
@@ -104,7 +104,8 @@ class Concepts(Analysis):
     ) -> list[ConceptSet]:
         """The sets of concepts; none where samples are projected only."""
         try:
-            return find_sets(self.options.by, samples, images)
+            # A run's table makes a sample whenever it is asked for one; sets share these.
+            return find_sets(self.options.by, list(samples), images)
         except MissingAnnotation as error:
             if not self.options.onto or self.options.by != type(self.options)().by:
                 raise

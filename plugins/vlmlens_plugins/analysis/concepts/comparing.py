@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,13 +14,17 @@ from vlmlens.registry import Registry
 from vlmlens.results import Cell, Finding, Table
 from vlmlens.samples import Sample
 from vlmlens.transfer import origin_of
-from vlmlens_plugins.analysis._results import table
+from vlmlens_plugins.analysis._results import joined
+from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.concepts import vlm_lens
 from vlmlens_plugins.analysis.concepts.options import ConceptsOptions
-from vlmlens_plugins.analysis.concepts.rows import NotFinite, read
+from vlmlens_plugins.analysis.concepts.rows import MOST, NotFinite, Rows, placed, read
 from vlmlens_plugins.analysis.concepts.sets import named_samples, stored_images
 
+Columns = Mapping[str, Sequence[Cell]]
 _MOST_CELLS = 1_000_000
+_MOST_BYTES = MOST // 2
+"""Of prototypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +126,11 @@ def tables(found: Sequence[Compared]) -> list[Table]:
         ("vlm-lens-separation", "As VLM-Lens: prototypes in their first two components", _apart,
          ("set", "column", "concept", "other")),
     ]  # fmt: skip
-    rows = [
-        (name, title, [r for each in found for r in of(each)], k) for name, title, of, k in made
+    every = [
+        joined(f"concepts-{name}", title, [of(each) for each in found], keys)
+        for name, title, of, keys in made
     ]
-    return [table(f"concepts-{name}", title, own, keys) for name, title, own, keys in rows if own]
+    return [table for table in every if len(table)]
 
 
 def findings(found: Sequence[Compared], bank: Bank, k: int) -> list[Finding]:
@@ -161,17 +166,54 @@ def _one(
     if not pairs or not targets:
         context.warn(f"{info.name} was not compared: no sample of a concept has it.")
         return None
-    concepts, y = vlm_lens.in_order([concept for _, concept in pairs])
-    bank_rows = read(bank.store, infos[1], [sample.id for sample, _ in pairs])
-    prototypes = vlm_lens.Prototypes(bank_rows, concepts, y)
-    rows = read(context.store, info, [sample.id for sample in targets])
-    near, moved = prototypes, rows
-    if options.components is not None:
-        _check_components(options.components, bank_rows.shape)
-        near, moved = prototypes.in_components(options.components, rows)
-    similarities, votes = vlm_lens.compare(moved, near, options.k)
+    prototypes = _prototypes(context, bank, infos[1], pairs)
+    similarities, votes = _in_blocks(context, info, targets, prototypes, options)
     own = [truth.get(sample.id) for sample in targets]
     return Compared(name, info.name, targets, own, prototypes, similarities, votes)
+
+
+def _prototypes(
+    context: AnalysisContext, bank: Bank, info: ColumnInfo, pairs: Sequence[tuple[Sample, str]]
+) -> vlm_lens.Prototypes:
+    """The prototypes that memory holds, drawn by the seed where there are more."""
+    most = max(1, _MOST_BYTES // (4 * max(1, info.width)))
+    if len(pairs) > most:
+        rng = generator(context.seed, "concepts", "prototypes")
+        context.warn(
+            f"VLM-Lens' numbers at {info.name} are of {most:,} of {len(pairs):,} prototypes, drawn "
+            "by the seed: all of them would take too much memory."
+        )
+        pairs = [pairs[i] for i in np.sort(rng.permutation(len(pairs))[:most])]
+    concepts, y = vlm_lens.in_order([concept for _, concept in pairs])
+    rows = read(bank.store, info, [sample.id for sample, _ in pairs])
+    return vlm_lens.Prototypes(rows, concepts, y)
+
+
+def _in_blocks(
+    context: AnalysisContext,
+    info: ColumnInfo,
+    targets: Sequence[Sample],
+    prototypes: vlm_lens.Prototypes,
+    options: ConceptsOptions,
+) -> tuple[vlm_lens.Similarities, vlm_lens.Votes]:
+    """Targets compared with prototypes, as their rows are read."""
+    near = prototypes
+    moved: Callable[[Rows], Rows] = _same
+    if options.components is not None:
+        _check_components(options.components, prototypes.rows.shape)
+        moved = prototypes.components(options.components)
+        near = replace(prototypes, rows=moved(prototypes.rows))
+    places, found = [], []
+    for some, rows in placed(context.store, info, [sample.id for sample in targets]):
+        places.append(some)
+        found.append(vlm_lens.compare(moved(rows), near, options.k))
+    order = np.argsort(np.concatenate(places))
+    similarities, votes = zip(*found, strict=True)
+    return vlm_lens.joined(similarities, order), vlm_lens.joined(votes, order)
+
+
+def _same(rows: Rows) -> Rows:
+    return rows
 
 
 def _check_components(count: int, shape: tuple[int, ...]) -> None:
@@ -193,64 +235,56 @@ def _share(each: Compared) -> float | None:
     return float(np.mean(right)) if right else None
 
 
-def _cosines(each: Compared) -> list[dict[str, Cell]]:
-    found, counts = each.similarities, np.bincount(each.prototypes.y)
-    return [
-        {
-            "set": each.name,
-            "column": each.column,
-            "sample": sample.id,
-            "concept": concept,
-            "min_similarity": float(found.least[i, c]),
-            "max_similarity": float(found.most[i, c]),
-            "mean_similarity": float(found.mean[i, c]),
-            "min_distance": float(1 - found.most[i, c]),
-            "mean_distance": float(1 - found.mean[i, c]),
-            "centroid_similarity": float(found.centroid[i, c]),
-            "centroid_angle": float(found.angle[i, c]),
-            "prototypes": int(counts[c]),
-        }
-        for i, sample in enumerate(each.targets)
-        for c, concept in enumerate(each.prototypes.concepts)
-    ]
+def _cosines(each: Compared) -> Columns:
+    """A row for each target and concept."""
+    found, names = each.similarities, each.prototypes.concepts
+    numbers = {
+        "min_similarity": found.least,
+        "max_similarity": found.most,
+        "mean_similarity": found.mean,
+        "min_distance": 1 - found.most,
+        "mean_distance": 1 - found.mean,
+        "centroid_similarity": found.centroid,
+        "centroid_angle": found.angle,
+    }
+    return {
+        "set": [each.name] * found.mean.size,
+        "column": [each.column] * found.mean.size,
+        "sample": [sample.id for sample in each.targets for _ in names],
+        "concept": list(names) * len(each.targets),
+        **{name: values.ravel().tolist() for name, values in numbers.items()},
+        "prototypes": np.bincount(each.prototypes.y).tolist() * len(each.targets),
+    }
 
 
-def _votes(each: Compared) -> list[dict[str, Cell]]:
-    names, votes = each.prototypes.concepts, each.votes
-
-    def name(number: int) -> str | None:
-        return names[number] if number >= 0 else None
-
-    return [
-        {
-            "set": each.name,
-            "column": each.column,
-            "sample": sample.id,
-            "concept": each.truth[i],
-            "nearest": name(int(votes.nearest[i])),
-            "similarity": float(votes.similarity[i]) if votes.nearest[i] >= 0 else None,
-            "voted": name(int(votes.voted[i])),
-        }
-        for i, sample in enumerate(each.targets)
-    ]
+def _votes(each: Compared) -> Columns:
+    names, votes, count = each.prototypes.concepts, each.votes, len(each.targets)
+    known = votes.nearest >= 0
+    return {
+        "set": [each.name] * count,
+        "column": [each.column] * count,
+        "sample": [sample.id for sample in each.targets],
+        "concept": each.truth,
+        "nearest": [names[i] if i >= 0 else None for i in votes.nearest],
+        "similarity": [
+            float(s) if there else None for s, there in zip(votes.similarity, known, strict=True)
+        ],
+        "voted": [names[i] if i >= 0 else None for i in votes.voted],
+    }
 
 
-def _apart(each: Compared) -> list[dict[str, Cell]]:
+def _apart(each: Compared) -> Columns:
     names = each.prototypes.concepts
+    pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
     if min(each.prototypes.rows.shape) < len("xy"):
-        return []
-    far, spread = vlm_lens.separation(each.prototypes)
-    return [
-        {
-            "set": each.name,
-            "column": each.column,
-            "concept": names[i],
-            "other": names[j],
-            "distance": float(far[i, j]),
-            "deviation_1": float(spread[i, 0]),
-            "deviation_2": float(spread[i, 1]),
-        }
-        for i in range(len(names))
-        for j in range(len(names))
-        if i != j
-    ]
+        pairs = []
+    far, spread = vlm_lens.separation(each.prototypes) if pairs else (np.empty((0, 0)),) * 2
+    return {
+        "set": [each.name] * len(pairs),
+        "column": [each.column] * len(pairs),
+        "concept": [names[i] for i, _ in pairs],
+        "other": [names[j] for _, j in pairs],
+        "distance": [float(far[place]) for place in pairs],
+        "deviation_1": [float(spread[i, 0]) for i, _ in pairs],
+        "deviation_2": [float(spread[i, 1]) for i, _ in pairs],
+    }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.concepts import pca
 from vlmlens_plugins.analysis.concepts.learning import Learned, learn
 from vlmlens_plugins.analysis.concepts.options import ConceptsOptions
-from vlmlens_plugins.analysis.concepts.rows import NotFinite, Rows, blocks, centred, read
+from vlmlens_plugins.analysis.concepts.rows import MOST, NotFinite, Rows, centred, placed, read
 from vlmlens_plugins.analysis.concepts.scores import Score, judged, score
 from vlmlens_plugins.analysis.concepts.sets import ConceptSet
 
 SHOWN = 280
 """So many samples are points of a picture at most."""
-_AXES = 3
+_AXES, _LEAST = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,14 @@ class Measuring:
     ) -> None:
         self._context, self._options, self._infos = context, options, infos
         self._advance, self._told = advance, set[str]()
-        self._ids = {info.name: set(context.store.ids(info.name)) for info in infos}
+        self._most = options.samples
         self._origin = _origin(context)
 
     def measure(self, sets: Sequence[ConceptSet]) -> list[Found]:
         """All of them; p-values are corrected over everything that is tested."""
         tests = len(sets) * len(self._infos)
         draws = draws_for(tests, self._options.permutations)
+        self._most = self._drawn_at_most() if sets else 0
         found = [self._of_set(each, draws) for each in sets]
         scores = iter(judged([s for each in found for s in each.scores], self._options))
         for each in found:
@@ -95,9 +95,7 @@ class Measuring:
     def _of_set(self, given: ConceptSet, draws: int) -> Found:
         rng = generator(self._context.seed, "concepts", "shown", given.name)
         shown = np.sort(rng.permutation(len(given.samples))[:SHOWN])
-        found = Found(
-            given, given.drawn(self._options.samples, self._context.seed), given.take(shown)
-        )
+        found = Found(given, given.drawn(self._most, self._context.seed), given.take(shown))
         for info in self._infos:
             try:
                 self._at(info, found, draws)
@@ -107,7 +105,7 @@ class Measuring:
         return found
 
     def _at(self, info: ColumnInfo, found: Found, draws: int) -> None:
-        there = self._ids[info.name]
+        there = set(self._context.store.ids(info.name))
         if not all(sample.id in there for sample in found.shown.samples + found.drawn.samples):
             self._warn(f"{info.name} was not measured: some samples of {found.given.name} lack it.")
             return
@@ -116,7 +114,7 @@ class Measuring:
         if not centred(rows).any():
             self._warn(f"{info.name} was not measured: it is the same for all samples.")
             return
-        components = self._components(info, found, rows)
+        components = self._components(info, found, rows, there)
         made = score(info.name, rows, found.drawn, self._options, draws, self._context.seed)
         if made is None:
             self._warn(f"{found.given.name}: no sample has a neighbour in another group.")
@@ -134,13 +132,30 @@ class Measuring:
             )
         )
 
-    def _components(self, info: ColumnInfo, found: Found, rows: Rows) -> pca.Components:
+    def _components(
+        self, info: ColumnInfo, found: Found, rows: Rows, there: Set[str]
+    ) -> pca.Components:
         """Of all samples; of those that were drawn, where rows are very wide."""
         everything = len(found.drawn.samples) == len(found.given.samples)
         if everything or info.width > pca.WIDEST:
             return pca.of_rows(rows, _AXES)
-        ids = [sample_id for sample_id in found.given.ids if sample_id in self._ids[info.name]]
-        return pca.of_blocks(partial(blocks, self._context.store, info, ids), info.width, _AXES)
+        ids = [sample_id for sample_id in found.given.ids if sample_id in there]
+        store = self._context.store
+        return pca.of_blocks(
+            lambda: (block for _, block in placed(store, info, ids)), info.width, _AXES
+        )
+
+    def _drawn_at_most(self) -> int:
+        """How many samples' rows are held together; fewer where rows are very wide."""
+        asked = self._options.samples
+        widest = max(self._infos, key=lambda info: info.width)
+        most = max(_LEAST, MOST // (4 * max(1, widest.width)))
+        if most < min(asked, len(self._context.samples)):
+            self._warn(
+                f"Directions and neighbours are of {most:,} samples of a set at most, not of "
+                f"{asked:,}: rows of {widest.name} are {widest.width:,} numbers wide."
+            )
+        return min(asked, most)
 
     def _warn(self, message: str) -> None:
         if message not in self._told:

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens_plugins.analysis.concepts.options import Metric
-from vlmlens_plugins.analysis.concepts.rows import Rows, centred, unit
+from vlmlens_plugins.analysis.concepts.rows import Rows, centred, parts, unit
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 _BLOCK = 256
+_VOTES = 4_000_000
+"""So many votes are counted at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,21 @@ class Neighbours:
             labels: `[draws, n]`, numbers from 0.
             classes: How many labels there are.
         """
+        found = np.empty(labels.shape, np.int64)
+        step = max(1, _VOTES // (len(labels) * self.places.shape[1]))
+        for start in range(0, len(self.places), step):
+            part = slice(start, start + step)
+            found[:, part] = self._votes(labels, part, classes)
+        return found
+
+    def _votes(self, labels: npt.NDArray[np.generic], part: slice, classes: int) -> Ints:
+        """The votes on some samples."""
         k = self.places.shape[1]
         weights = 1 + 0.5 ** np.arange(2.0, k + 2)
-        weighed = np.where(self.there, weights, 0)
-        told = labels[:, self.places]
-        best = np.full(labels.shape, -1.0)
-        found = np.zeros(labels.shape, np.int64)
+        weighed = np.where(self.there[part], weights, 0)
+        told = labels[:, self.places[part]]
+        best = np.full(told.shape[:2], -1.0)
+        found = np.zeros(told.shape[:2], np.int64)
         for label in range(classes):
             counted = np.einsum("dnk,nk->dn", (told == label).astype(np.float64), weighed)
             found[counted > best] = label
@@ -63,8 +74,8 @@ def find_neighbours(rows: Rows, groups: Ints, k: int, metric: Metric) -> Neighbo
         metric: cosine is between centred rows.
     """
     near = centred(rows)
-    near = unit(near) if metric == "cosine" else near
-    squares = np.square(near).sum(1)
+    near = unit(near, out=near) if metric == "cosine" else near
+    squares = np.concatenate([np.square(near[part]).sum(1) for part in parts(near)])
     count = min(k, len(rows) - 1)
     places = np.zeros((len(rows), count), np.int64)
     there = np.zeros((len(rows), count), bool)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vlmlens_plugins.analysis.concepts.rows import Rows
+from vlmlens_plugins.analysis.concepts.rows import Rows, parts
 
 Floats = npt.NDArray[np.float64]
 WIDEST = 8192
 """Wider rows would need too large a covariance matrix."""
 _SMALL = 512
+_PANEL = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +42,55 @@ class Components:
 def of_rows(rows: Rows, count: int) -> Components:
     """Components of rows in memory, from the smaller of their Gram and covariance matrices."""
     mean = rows.mean(0, dtype=np.float64)
-    moved = rows - mean
-    wide = moved.shape[1] > len(moved)
-    matrix = moved @ moved.T if wide else moved.T @ moved
+    wide = rows.shape[1] > len(rows)
+    matrix = _gram(rows, mean) if wide else _covariance(rows, mean)
     values, vectors = _largest(matrix, count)
-    axes = vectors.T @ moved if wide else vectors.T
+    axes = vectors.T
+    if wide:
+        axes = sum((vectors[p].T @ (rows[p] - mean) for p in parts(rows)), np.zeros(()))
     return _made(mean, axes, values, float(np.trace(matrix)), len(rows))
 
 
 def of_blocks(blocks: Callable[[], Iterator[Rows]], width: int, count: int) -> Components:
     """Components of any number of rows, read twice: for the mean, and for the covariance matrix.
 
-    Memory: two matrices `[width, width]` and a block.
+    Memory: a matrix float64 `[width, width]` and a block.
     """
     total, rows, largest = np.zeros(width), 0, 0.0
     for block in blocks():
         total += block.sum(0, dtype=np.float64)
         rows += len(block)
-        largest = max(largest, float(np.abs(block).max()))
+        largest = max(largest, float(block.max()), -float(block.min()))
     mean, scale = total / rows, largest or 1.0
     matrix = np.zeros((width, width))
     for block in blocks():
-        moved = ((block - mean) / scale).astype(np.float32)
-        matrix += moved.T @ moved
+        wide = block - mean
+        wide /= scale
+        moved = wide.astype(np.float32)
+        for first in range(0, width, _PANEL):
+            some = slice(first, first + _PANEL)
+            matrix[:, some] += moved.T @ moved[:, some]
     values, vectors = _largest(matrix, count)
     return _made(mean, vectors.T, values, float(np.trace(matrix)), rows)
+
+
+def _gram(rows: Rows, mean: Floats) -> Floats:
+    """float64 `[n, n]`, of rows less their mean."""
+    matrix = np.empty((len(rows), len(rows)))
+    for part in parts(rows):
+        own = rows[part] - mean
+        for other in parts(rows):
+            matrix[part, other] = own @ (own if other == part else rows[other] - mean).T
+    return matrix
+
+
+def _covariance(rows: Rows, mean: Floats) -> Floats:
+    """float64 `[width, width]`, of rows less their mean, times their number."""
+    matrix = np.zeros((rows.shape[1],) * 2)
+    for part in parts(rows):
+        own = rows[part] - mean
+        matrix += own.T @ own
+    return matrix
 
 
 def _largest(matrix: Floats, count: int) -> tuple[Floats, Floats]:

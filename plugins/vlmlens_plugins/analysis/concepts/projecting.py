@@ -14,7 +14,7 @@ from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._separating import areas
 from vlmlens_plugins.analysis.concepts.learning import ZERO
 from vlmlens_plugins.analysis.concepts.options import IMAGE_NAME
-from vlmlens_plugins.analysis.concepts.rows import NotFinite, blocks
+from vlmlens_plugins.analysis.concepts.rows import NotFinite, placed
 from vlmlens_plugins.analysis.concepts.sets import image_name
 from vlmlens_plugins.analysis.steering.aims import mark_of, value_of
 from vlmlens_plugins.analysis.steering.files import Direction, open_direction
@@ -121,8 +121,9 @@ def project(context: AnalysisContext, file: str, direction: Direction) -> Projec
     there = set(context.store.ids(column))
     samples = tuple(sample for sample in context.samples if sample.id in there)
     try:
-        parts = blocks(context.store, info, [sample.id for sample in samples])
-        values = np.concatenate([coordinates(rows, direction) for rows in parts])
+        values = np.empty(len(samples))
+        for places, rows in placed(context.store, info, [sample.id for sample in samples]):
+            values[places] = coordinates(rows, direction)
     except NotFinite as error:
         raise CompositionError(
             f"{column} holds values that are not finite.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
+import numpy as np
+
 from vlmlens.results import Cell, Finding, Glance, Verdict
 from vlmlens_plugins.analysis._columns import Side, short_names, side_of
 from vlmlens_plugins.analysis._tasks import ALL
@@ -33,8 +35,8 @@ def overview(found: Sequence[Found]) -> list[Glance]:
     return list(told.values())
 
 
-def notes(options: ConceptsOptions, saved: int) -> list[str]:
-    """How the numbers were made."""
+def notes(options: ConceptsOptions, found: Sequence[Found], saved: int) -> list[str]:
+    """How the numbers were made, and of which sets samples were drawn."""
     nearness = (
         "the cosine of rows less their mean over samples"
         if options.metric == "cosine"
@@ -67,9 +69,23 @@ def notes(options: ConceptsOptions, saved: int) -> list[str]:
         told.append(
             f"{saved} directions were saved: the mean of a concept's drawn samples less that of "
             f"{against}. Use one as add(FILE) or project-out(FILE), or project another run with "
-            "onto=FILE."
+            "onto=FILE. `halves` is the cosine between the directions of two random halves of the "
+            "groups."
         )
-    return told
+    return [*told, *(_drawn(each) for each in found if len(each.drawn.y) < len(each.given.y))]
+
+
+def _drawn(each: Found) -> str:
+    """How many samples stand for a set, and how far half of them agrees with the other half."""
+    best = overall(each.scores)[1].column
+    halves = next(one.halves for one in each.learned if one.column == best)
+    known = halves[np.isfinite(halves)]
+    agree = f"{np.median(known):.3f}" if len(known) else "not known"
+    return (
+        f"{each.given.name}: {len(each.drawn.y):,} of {len(each.given.y):,} samples were drawn for "
+        f"directions and neighbours. At {best}, the median cosine between directions of two halves "
+        f"of them is {agree}."
+    )
 
 
 def _of_set(each: Found, options: ConceptsOptions) -> list[Finding]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from vlmlens.results import Cell, Table
-from vlmlens_plugins.analysis._results import table
+from vlmlens_plugins.analysis._results import joined, table
 from vlmlens_plugins.analysis.concepts.measuring import Found, Placed
 from vlmlens_plugins.analysis.concepts.projecting import Projected
 from vlmlens_plugins.analysis.concepts.scores import Controlled, Score
@@ -28,11 +30,15 @@ def tables(found: Sequence[Found], projected: Sequence[Projected], saved: Saved)
          [row for each in found for row in _alike(each)], ("set", "column", "concept", "other")),
         ("sets", "What was compared", [row for each in found for row in _set(each)],
          ("set", "concept")),
-        ("projected", "Samples on directions: 0 is the mean of others, 1 that of the concept",
-         [row for each in projected for row in _projected(each)], ("file", "sample")),
     ]  # fmt: skip
-    return [
+    plain = [
         table(f"concepts-{name}", title, rows, keys) for name, title, rows, keys in made if rows
+    ]
+    title = "Samples on directions: 0 is the mean of others, 1 that of the concept"
+    parts = [_projected(each) for each in projected]
+    return [
+        *plain,
+        *[joined("concepts-projected", title, parts, ("file", "sample"))] * bool(parts),
     ]
 
 
@@ -80,6 +86,7 @@ def _directions(each: Found, saved: Saved) -> list[dict[str, Cell]]:
             "concept": concept,
             "samples": int(counts[number]),
             "distance": None if direction is None else direction.norm,
+            "halves": float(halves) if np.isfinite(halves := learned.halves[number]) else None,
             "file": saved.get((each.given.name, learned.column, concept)),
         }
         for learned in each.learned
@@ -118,16 +125,14 @@ def _set(each: Found) -> list[dict[str, Cell]]:
     return [*kept, *left]
 
 
-def _projected(each: Projected) -> list[dict[str, Cell]]:
-    return [
-        {
-            "file": each.file,
-            "sample": sample.id,
-            "concept": each.direction.aim.towards,
-            "column": each.column,
-            "projection": float(each.values[i]),
-            "has_it": each.has[i],
-            "learned_from": each.seen[i],
-        }
-        for i, sample in enumerate(each.samples)
-    ]
+def _projected(each: Projected) -> dict[str, Sequence[Cell]]:
+    count = len(each.samples)
+    return {
+        "file": [each.file] * count,
+        "sample": [sample.id for sample in each.samples],
+        "concept": [each.direction.aim.towards] * count,
+        "column": [each.column] * count,
+        "projection": each.values.tolist(),
+        "has_it": each.has,
+        "learned_from": each.seen,
+    }

@@ -16,8 +16,9 @@ A cosine with a zero row is 0, and zero rows do not vote.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,10 @@ from vlmlens_plugins.analysis.concepts.rows import Rows, unit
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+S = TypeVar("S", "Similarities", "Votes")
 _BLOCK = 512
+_COSINES = 2**22
+"""So many cosines are computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,14 @@ class Prototypes:
     concepts: tuple[str, ...]
     y: Ints
 
-    def in_components(self, count: int, targets: Rows) -> tuple[Prototypes, Rows]:
-        """These rows and target rows in components of the prototypes."""
+    def components(self, count: int) -> Callable[[Rows], Rows]:
+        """What brings rows to the first components of the prototypes."""
         from sklearn.decomposition import PCA
 
         with np.errstate(invalid="ignore"):  # shares of no variance, which nothing reads
             fitted = PCA(n_components=count, random_state=42).fit(self.rows)
-        return (
-            Prototypes(fitted.transform(self.rows), self.concepts, self.y),
-            fitted.transform(targets),
-        )
+        moved: Callable[[Rows], Rows] = fitted.transform
+        return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,9 @@ def compare(targets: Rows, prototypes: Prototypes, k: int) -> tuple[Similarities
     means = np.stack([prototypes.rows[prototypes.y == c].mean(0) for c in range(count)])
     found: list[list[Floats]] = []
     voted: list[tuple[Ints, Floats, Ints]] = []
-    for start in range(0, len(targets), _BLOCK):
-        rows = unit(targets[start : start + _BLOCK])
+    step = max(1, min(_BLOCK, _COSINES // len(bank)))
+    for start in range(0, len(targets), step):
+        rows = unit(targets[start : start + step])
         cosines = (rows @ bank.T).astype(np.float64)
         own = [cosines[:, prototypes.y == c] for c in range(count)]
         told = [np.stack([each(o) for o in own], 1) for each in (_least, _most, _mean)]
@@ -116,6 +119,15 @@ def compare(targets: Rows, prototypes: Prototypes, k: int) -> tuple[Similarities
     )
 
 
+def joined(parts: Sequence[S], order: Ints) -> S:
+    """What blocks of targets gave, in one piece and in another order."""
+    found = {
+        each.name: np.concatenate([getattr(part, each.name) for part in parts])[order]
+        for each in fields(parts[0])
+    }
+    return replace(parts[0], **found)
+
+
 def separation(prototypes: Prototypes) -> tuple[Floats, Floats]:
     """In the prototypes' first two components.
 
@@ -123,9 +135,8 @@ def separation(prototypes: Prototypes) -> tuple[Floats, Floats]:
         Distances between the means of concepts, float64 `[concepts, concepts]`; and deviations
         within each concept along both components, float64 `[concepts, 2]`.
     """
-    placed, _ = prototypes.in_components(2, prototypes.rows[:1])
-    rows = placed.rows.astype(np.float64)
-    own = [rows[placed.y == c] for c in range(len(placed.concepts))]
+    rows = prototypes.components(2)(prototypes.rows).astype(np.float64)
+    own = [rows[prototypes.y == c] for c in range(len(prototypes.concepts))]
     means = np.stack([each.mean(0) for each in own])
     far: Floats = np.linalg.norm(means[:, None] - means[None], axis=2)
     return far, np.stack([each.std(0) for each in own])

@@ -22,18 +22,15 @@ Floats = npt.NDArray[Any]
 def figures(lens: Lens, shown: Sequence[int], vlm: ModelAdapter) -> list[Figure]:
     """Per task, probabilities over depth; top tokens of single samples; all tasks together."""
     texts = Texts(vlm)
-    k = lens.readings.top.shape[-1]
     tokens = Figure(
         name=f"{lens.stem}-tokens",
         title=f"Top tokens of single samples by layer and rank ({lens.group.name} position)",
         kind="lens",
-        x=[str(rank) for rank in range(1, k + 1)],
+        x=[str(rank) for rank in range(1, lens.k + 1)],
         x_label="rank",
         y_label="probability",
         y=short_names(lens.columns),
-        sheets=[
-            single_sheet(lens.samples[n], lens.readings.take(slice(n, n + 1)), texts) for n in shown
-        ],
+        sheets=[single_sheet(lens.samples[n], lens.shown[n], texts) for n in shown],
         y_range=(0.0, 1.0),
     )
     made = [*(_depth(lens, task, rows) for task, rows in lens.tasks.items()), tokens]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmlens.abc import ColumnStore
+from vlmlens.abc import ColumnStore, Values
 from vlmlens.errors import CompositionError
 from vlmlens.tokens import Column, Selector, TokenKind
+from vlmlens_plugins.analysis._blocks import ColumnBlocks
 from vlmlens_plugins.analysis._columns import in_order
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Hidden
 
@@ -98,7 +99,7 @@ def _holds_positions(column: str) -> bool:
 def stream(
     store: ColumnStore, group: Group, final: str, ids: Sequence[str], megabytes: float
 ) -> Iterator[Rows]:
-    """A group's rows, a few samples at a time, each column read by the ids of those.
+    """A group's rows, a few samples at a time, in the written order of the final column.
 
     Args:
         store: The run's columns.
@@ -107,30 +108,43 @@ def stream(
         ids: Of all samples, in order.
         megabytes: About how much a part may take; a part is at least one sample.
     """
-    info = {each.name: each for each in store.columns()}[final]
-    row = 4 * info.width * (len(group.columns) + 1)
-    most = max(1, int(megabytes * 2**20) // _SHARE // row)
-    rows_per_sample, start = most if info.ragged else 1, 0
-    while start < len(ids):
-        numbers = range(start, min(start + max(1, most // rows_per_sample), len(ids)))
-        part = _read(store, group, final, [ids[i] for i in numbers], numbers)
-        rows_per_sample = max(1, *part.lengths)
-        start = numbers.stop
-        yield part
+    at_once = int(megabytes * 2**20) // _SHARE // (len(group.columns) + 1)
+    for block in ColumnBlocks(store, final, ids, at_once):
+        names = [ids[place] for place in block.places]
+        layers = _layers(store, group, final, names, block.values)
+        lengths = block.values.lengths or (1,) * len(names)
+        yield Rows(tuple(block.places.tolist()), layers, block.values.numpy(), tuple(lengths))
 
 
-def _read(
-    store: ColumnStore, group: Group, final: str, ids: Sequence[str], numbers: Sequence[int]
-) -> Rows:
-    last = store.read(final, ids)
-    lengths = last.lengths or (1,) * len(ids)
-    own = last.numpy()
+def _layers(
+    store: ColumnStore, group: Group, final: str, names: Sequence[str], last: Values
+) -> list[Hidden]:
     layers = []
     for column in group.columns:
-        values = last if column == final else store.read(column, ids)
-        if (values.lengths or (1,) * len(ids)) != lengths:
+        values = last if column == final else store.read(column, names)
+        if values.lengths != last.lengths:
             raise CompositionError(
                 f"The columns {column!r} and {final!r} hold different positions.", subject=column
             )
-        layers.append(own if column == final else values.numpy())
-    return Rows(tuple(numbers), layers, own, tuple(lengths))
+        layers.append(values.numpy())
+    return layers
+
+
+def nothing_finite(group: Group) -> CompositionError:
+    """The error where no sample of a group can be read."""
+    return CompositionError(
+        f"No sample has positions {group.name} with finite numbers.",
+        subject=group.columns[-1],
+        hint="Extract in float32, choose other columns, or samples that have such positions.",
+    )
+
+
+def first_with_rows(store: ColumnStore, column: str, ids: Sequence[str], count: int) -> list[int]:
+    """The numbers of the first so many samples that have a row in a column."""
+    found: list[int] = []
+    for number, name in enumerate(ids):
+        if len(found) == count:
+            break
+        if len(store.read(column, [name]).array):
+            found.append(number)
+    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,22 @@ class Readings:
             **{name: a[rows] if a.ndim == 1 else a[:, rows] for name, a in found.items()}
         )
 
+    def of_top_token(self) -> Readings:
+        """With the most probable token only, without its probability; integers as int32."""
+        small = {
+            each.name: array.astype(np.int32)
+            for each in fields(self)
+            if (array := getattr(self, each.name)).dtype == np.int64
+        }
+        small["top"] = small["top"][..., :1]
+        return replace(self, **small, top_probability=self.top_probability[..., :0])
+
+    @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Bool `[n]`: whether a position's logits are finite at all layers."""
+        found: npt.NDArray[np.bool_] = np.isfinite(self.entropy + self.divergence).all(0)
+        return found
+
     @property
     def settled(self) -> Ints:
         """int64 `[n]`: the layer from which the answer stays top-1; see `settling`."""
@@ -81,6 +98,34 @@ def joined(parts: Sequence[Readings]) -> Readings:
     return Readings(
         **{name: np.concatenate(a, 0 if a[0].ndim == 1 else 1) for name, a in found.items()}
     )
+
+
+class Placed:
+    """Readings of many positions, put together in any order.
+
+    Args:
+        count: How many positions there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self.done = count, 0
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def put(self, places: Ints, part: Readings) -> None:
+        """Put some of them where they belong."""
+        for each in fields(part):
+            own = getattr(part, each.name)
+            axis = min(own.ndim, 2) - 1
+            if each.name not in self._arrays:
+                shape = (*own.shape[:axis], self._count, *own.shape[axis + 1 :])
+                self._arrays[each.name] = np.empty(shape, own.dtype)
+            self._arrays[each.name][(slice(None),) * axis + (places,)] = own
+        self.done += len(places)
+
+    @property
+    def readings(self) -> Readings:
+        """All of them."""
+        return Readings(**self._arrays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def notes(options: LensOptions, error: float, words: Sequence[Ints]) -> list[str
     if options.tuned:
         found.append(
             "Tuned lens (Belrose et al. 2023): one affine map per layer. Three fifths of the "
-            "groups train it, one fifth stops the training, one fifth tests it. Intervals resample "
+            "groups train it, one fifth stops the training, one fifth tests it: at most 8,192 "
+            "positions to train on, 2,048 for each other part, spread evenly. Intervals resample "
             "whole groups. All other numbers are of the plain lens."
         )
     return found

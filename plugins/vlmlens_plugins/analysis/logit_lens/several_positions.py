@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
+from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows, nothing_finite
 from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Floats, Ints
 
@@ -20,12 +22,12 @@ class Followed:
     Args:
         name: For people.
         probability: float32 `[layers, samples]`: the highest over the positions; NaN without it.
-        place: int64 `[layers, samples]`: the position where it is highest; -1 without it.
+        place: int32 `[layers, samples]`: the position where it is highest; -1 without it.
     """
 
     name: str
     probability: Floats
-    place: Ints
+    place: npt.NDArray[np.int32]
 
     @property
     def confidence(self) -> Floats:
@@ -44,7 +46,7 @@ class SeveralPositions:
 
     Args:
         group: What was read.
-        samples: All of the run's.
+        samples: Those that have such positions.
         positions: int64 `[samples]`, how many each has.
         agreement: float32 `[layers, samples]`, share of positions whose top token is the final
             layer's at the same position.
@@ -52,10 +54,11 @@ class SeveralPositions:
         settled: float32 `[samples]`, mean over the positions of the settling layer's number.
         followed: The chosen words, and the label over image patches.
         shown: Complete readings of the samples that are shown, by number.
+        left_out: How many more samples have no such position, or numbers that are not finite.
     """
 
     group: Group
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     positions: Ints
     agreement: Floats
     entropy: Floats
@@ -63,6 +66,7 @@ class SeveralPositions:
     settled: Floats
     followed: tuple[Followed, ...]
     shown: Mapping[int, Readings]
+    left_out: int = 0
 
 
 def read_several(
@@ -74,7 +78,7 @@ def read_several(
     words: Sequence[str],
     *,
     same: int | None,
-    shown: Sequence[int],
+    shown: Collection[int],
     progress: Callable[[int], None],
 ) -> SeveralPositions:
     """Read a group with several positions per sample; only the shown samples are kept whole.
@@ -89,34 +93,80 @@ def read_several(
         same: The group's layer that is the final one.
         shown: Numbers of the samples to keep whole.
         progress: Told how many samples are done.
+
+    Raises:
+        CompositionError: No sample has such positions, with finite numbers.
     """
     kept: dict[int, Readings] = {}
-    each: list[_OfSample] = []
+    each = _Summaries(len(samples))
     wanted = np.full(len(samples), -1) if labels is None else labels
+    done = 0
     for part in parts:
+        if not len(part.final):
+            done += len(part.samples)
+            continue
         repeated = np.repeat(wanted[list(part.samples)], part.lengths)
         found = reader.read(part.layers, part.final, repeated, same=same)
         for number, rows in part.spans():
             own = found.take(rows)
-            each.append(_of_sample(own))
+            if not len(own) or not own.finite.all():
+                continue
+            each.put(number, _of_sample(own))
             if number in shown:
                 kept[number] = own
-        progress(part.samples[-1] + 1)
+        done += len(part.samples)
+        progress(done)
+    usable = each.usable
+    if not usable:
+        raise nothing_finite(group)
     names = (["the label"] if labels is not None else []) + list(words)
     skip = 0 if labels is not None else 1
-    best = np.stack([one.best for one in each], 1)[..., skip:]
-    place = np.stack([one.place for one in each], 1)[..., skip:]
+    best, place = each["best"][..., skip:], each["place"][..., skip:]
     return SeveralPositions(
         group=group,
-        samples=tuple(samples),
-        positions=np.array([one.positions for one in each]),
-        agreement=np.stack([one.agreement for one in each], 1),
-        entropy=np.stack([one.entropy for one in each], 1),
-        divergence=np.stack([one.divergence for one in each], 1),
-        settled=np.array([one.settled for one in each], np.float32),
+        samples=samples if len(usable) == len(samples) else [samples[i] for i in usable],
+        positions=each["positions"],
+        agreement=each["agreement"],
+        entropy=each["entropy"],
+        divergence=each["divergence"],
+        settled=each["settled"],
         followed=tuple(Followed(n, best[..., i], place[..., i]) for i, n in enumerate(names)),
-        shown=kept,
+        shown={place: kept[i] for place, i in enumerate(usable) if i in kept},
+        left_out=len(samples) - len(usable),
     )
+
+
+class _Summaries:
+    """What is kept of each sample, put together in any order.
+
+    Args:
+        count: How many samples there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._there = np.zeros(count, bool)
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def put(self, number: int, own: _OfSample) -> None:
+        """Put a sample's where they belong: layers first, then samples."""
+        for each in fields(own):
+            value = np.asarray(getattr(own, each.name))
+            axis = min(value.ndim, 1)
+            if each.name not in self._arrays:
+                shape = (*value.shape[:axis], len(self._there), *value.shape[axis:])
+                self._arrays[each.name] = np.empty(shape, value.dtype)
+            self._arrays[each.name][(slice(None),) * axis + (number,)] = value
+        self._there[number] = True
+
+    @property
+    def usable(self) -> list[int]:
+        """The numbers of the samples that were put."""
+        found: list[int] = np.flatnonzero(self._there).tolist()
+        return found
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        array = self._arrays[name]
+        return array if self._there.all() else array.compress(self._there, min(array.ndim, 2) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +175,9 @@ class _OfSample:
     agreement: Floats
     entropy: Floats
     divergence: Floats
-    settled: float
+    settled: np.float32
     best: Floats
-    place: Ints
+    place: npt.NDArray[np.int32]
 
 
 def _of_sample(found: Readings) -> _OfSample:
@@ -140,7 +190,7 @@ def _of_sample(found: Readings) -> _OfSample:
         agreement=(found.top[..., 0] == found.answers).mean(1, dtype=np.float32),
         entropy=found.entropy.mean(1),
         divergence=found.divergence.mean(1),
-        settled=float(found.settled.mean()),
+        settled=np.float32(found.settled.mean()),
         best=np.where(known, filled.max(1), np.nan).astype(np.float32),
-        place=np.where(known, filled.argmax(1), -1),
+        place=np.where(known, filled.argmax(1), -1).astype(np.int32),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,8 +13,8 @@ from vlmlens_plugins.analysis._columns import short_names
 from vlmlens_plugins.analysis._label_tokens import LabelTokens
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis._tasks import rows_by_task
-from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
-from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings, joined
+from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows, nothing_finite
+from vlmlens_plugins.analysis.logit_lens.readings import Placed, Reader, Readings
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
 
 
@@ -25,14 +25,18 @@ class Lens:
     Args:
         group: Its columns.
         samples: The run's samples.
-        readings: A position per sample.
+        readings: A position per sample, with its top token only and no probability of that.
+        shown: Complete readings of the samples that are shown, by number.
+        k: How many top tokens these have.
         words: The chosen words.
         labels: What is known of the samples' labels.
     """
 
     group: Group
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     readings: Readings
+    shown: Mapping[int, Readings]
+    k: int
     words: tuple[str, ...]
     labels: LabelTokens
 
@@ -71,18 +75,46 @@ class Lens:
         return found
 
 
+def finite_lens(lens: Lens) -> tuple[Lens, list[int]]:
+    """The samples whose numbers are finite: what was read of them, and their numbers before.
+
+    Raises:
+        CompositionError: There is none.
+    """
+    known = lens.readings.finite
+    places = np.flatnonzero(known)
+    kept: list[int] = places.tolist()
+    if known.all():
+        return lens, kept
+    if not kept:
+        raise nothing_finite(lens.group)
+    labels = lens.labels
+    found = replace(
+        lens,
+        samples=[lens.samples[i] for i in kept],
+        readings=lens.readings.take(places),
+        shown={place: lens.shown[i] for place, i in enumerate(kept) if i in lens.shown},
+        labels=LabelTokens(labels.tokens[places], labels.shared[places], labels.longer[places]),
+    )
+    return found, kept
+
+
 def read_single(
     reader: Reader,
     parts: Iterable[Rows],
     labels: Ints,
     *,
     same: int | None,
+    shown: Collection[int],
     progress: Callable[[int], None],
-) -> Readings:
-    """Readings of a group with one position per sample, in sample order."""
-    found = []
+) -> tuple[Readings, dict[int, Readings]]:
+    """Readings of a group with one position per sample: see `Lens.readings` and `Lens.shown`."""
+    kept: dict[int, Readings] = {}
+    found = Placed(len(labels))
     for part in parts:
-        wanted = labels[list(part.samples)]
-        found.append(reader.read(part.layers, part.final, wanted, same=same))
-        progress(part.samples[-1] + 1)
-    return joined(found)
+        places = np.array(part.samples)
+        read = reader.read(part.layers, part.final, labels[places], same=same)
+        kept |= {n: read.take(slice(i, i + 1)) for i, n in enumerate(part.samples) if n in shown}
+        found.put(places, read.of_top_token())
+        progress(found.done)
+    return found.readings, kept

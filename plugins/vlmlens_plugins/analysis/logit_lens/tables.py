@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.results import Cell, Table
-from vlmlens_plugins.analysis._results import table
-from vlmlens_plugins.analysis._statistics import bootstrap_weights, generator, interval
+from vlmlens_plugins.analysis._results import joined, table
+from vlmlens_plugins.analysis._statistics import generator, interval, resampled_means
 from vlmlens_plugins.analysis.logit_lens.sheets import Texts
 from vlmlens_plugins.analysis.logit_lens.single_position import Lens
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
@@ -41,16 +41,15 @@ def tables(lens: Lens, shown: Sequence[int], vlm: ModelAdapter, seed: int) -> li
 
 def _settling_table(lens: Lens) -> Table:
     """Of every sample, the number of the layer at which its answer settles; the first is 0."""
-    rows: list[dict[str, Cell]] = [
+    parts: list[dict[str, Sequence[Cell]]] = [
         {
-            "sample": lens.samples[i].id,
-            "task": task,
-            "settling": int(lens.settled[i]),
+            "sample": [lens.samples[i].id for i in members],
+            "task": [task] * len(members),
+            "settling": lens.settled[members].tolist(),
         }
         for task, members in lens.tasks.items()
-        for i in members
     ]
-    return table(f"{lens.stem}-settling", "Settling depth of every sample", rows)
+    return joined(f"{lens.stem}-settling", "Settling depth of every sample", parts)
 
 
 def _row(lens: Lens, task: str, rows: Ints, i: int) -> dict[str, Cell]:
@@ -82,7 +81,8 @@ def _token_table(lens: Lens, shown: Sequence[int], texts: Texts) -> Table:
     for n in shown:
         sample = lens.samples[n]
         for i, column in enumerate(lens.columns):
-            pairs = zip(lens.readings.top[i, n], lens.readings.top_probability[i, n], strict=True)
+            found = lens.shown[n]
+            pairs = zip(found.top[i, 0], found.top_probability[i, 0], strict=True)
             rows += [
                 {
                     "sample": sample.id,
@@ -146,11 +146,12 @@ def _task_row(lens: Lens, task: str, rows: Ints, seed: int) -> dict[str, Cell]:
 
 
 def _mean_interval(lens: Lens, task: str, rows: Ints, seed: int) -> tuple[float, float]:
-    owners = np.array([lens.samples[i].split_group for i in rows])
-    _, place = np.unique(owners, return_inverse=True)
+    owners = [lens.samples[i].split_group for i in rows]
+    number = {name: i for i, name in enumerate(sorted(set(owners)))}
+    place = np.array([number[name] for name in owners])
     sums, counts = np.bincount(place, lens.settled[rows]), np.bincount(place)
-    weights = bootstrap_weights(len(counts), _DRAWS, generator(seed, "settling", task))
-    low, high = interval((weights @ sums) / (weights @ counts))
+    rng = generator(seed, "settling", task)
+    low, high = interval(resampled_means(sums, counts, _DRAWS, rng))
     return float(low), float(high)
 
 

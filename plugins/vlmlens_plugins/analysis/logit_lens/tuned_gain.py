@@ -166,11 +166,12 @@ Places = dict[str, Ints]
 
 
 def _places(context: AnalysisContext, column: str, numbers: Ints, most: int) -> Places:
-    """At most so many rows of some samples, spread evenly over each sample's positions."""
+    """At most so many rows of some samples, spread evenly over samples and their positions."""
     ragged = {each.name: each.ragged for each in context.store.columns()}[column]
     each = max(1, most // max(1, len(numbers)))
     found: Places = {}
-    for number in numbers[:most]:
+    some = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    for number in numbers[some]:
         name = context.samples[number].id
         count = context.store.read(column, [name]).array.shape[0] if ragged else 1
         found[name] = np.unique(np.linspace(0, count - 1, min(each, count)).round().astype(int))

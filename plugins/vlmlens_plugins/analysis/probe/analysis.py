@@ -14,12 +14,13 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import choose, in_order, is_ragged
 from vlmlens_plugins.analysis.probe import report
+from vlmlens_plugins.analysis.probe.column_evaluation import check_columns
 from vlmlens_plugins.analysis.probe.export import export
+from vlmlens_plugins.analysis.probe.features import Features
 from vlmlens_plugins.analysis.probe.figures import figures
 from vlmlens_plugins.analysis.probe.model_answers import model_answers
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.prober import Probed, Prober
-from vlmlens_plugins.analysis.probe.shortcuts import Features
 from vlmlens_plugins.analysis.probe.stored_columns import Columns, OtherRun
 from vlmlens_plugins.analysis.probe.tables import tables
 from vlmlens_plugins.analysis.probe.targets import Target, find_targets, joined
@@ -62,9 +63,18 @@ class Probe(Analysis):
                 targets = [joined(target, other.samples) for target in targets]
                 names = other.shared(names)
             columns = Columns(context.store, other)
+            for target in targets:
+                check_columns(names, columns, len(target.y), self.options)
             steps = len(targets) * len(names)
             prober = Prober(
-                self.options, columns, context.seed, self._device(), Features(warner.warn), answers
+                self.options,
+                columns,
+                context.seed,
+                self._device(),
+                Features(warner.warn),
+                answers,
+                context.folder,
+                self.options.learning_curve or context.drawn_from is not None,
             )
             probed = []
             for i, target in enumerate(targets):

@@ -10,6 +10,8 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.generic]
 """int64 class numbers or float64 numbers."""
+_AT_ONCE = 5_000_000
+"""Labels that are shuffled at a time."""
 
 
 def shuffled(y: Labels, groups: Ints, draws: int, rng: np.random.Generator) -> Labels:
@@ -53,6 +55,7 @@ def shuffled_within(
     y: Labels, groups: Ints, block: Ints, draws: int, rng: np.random.Generator, *, chunk: int = 500
 ) -> Iterator[Labels]:
     """Chunks `[<= chunk, n]` of `draws` shufflings, each within every block by itself."""
+    chunk = max(1, min(chunk, _AT_ONCE // len(y)))
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
         result = np.empty((size, len(y)), y.dtype)

@@ -71,12 +71,14 @@ class Evaluation:
         train_score: float64 `[fits]`, accuracy or R2 on the training parts, averaged over cells.
         strengths: float64 `[cells]`, inverse regularization strengths.
         unfinished: How many of the `cells x fits` probes did not converge.
+        kept: The share of the standardized features' variance that the probes saw, 0 to 1.
     """
 
     held_out: Array
     train_score: Floats
     strengths: Floats
     unfinished: int = 0
+    kept: float = 1.0
 
 
 def evaluate(
@@ -108,7 +110,7 @@ def evaluate(
     at_once = max(1, _ELEMENTS // (n * width + 2 * n * split.cells * len(labels) * spread))
     fits = max(1, min(len(labels), 2 * _ELEMENTS // of_fit))
     y = torch.from_numpy(np.ascontiguousarray(labels.T)).to(device)
-    y = y.float() if numbers else y
+    y = y.float() if numbers else y.long()
     train = torch.from_numpy(split.train).to(device)
     found: list[Evaluation] = []
     for start in range(0, len(columns), at_once):

@@ -20,11 +20,13 @@ import torch
 from vlmlens._files import expanded
 from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis._results import slug
+from vlmlens_plugins.analysis.probe.column_evaluation import is_large
 from vlmlens_plugins.analysis.probe.cross_validation import scaling, standardized
 from vlmlens_plugins.analysis.probe.layer_ranking import plateau_start
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.probe_kinds import family, known_strength
 from vlmlens_plugins.analysis.probe.prober import Probed, Prober
+from vlmlens_plugins.analysis.probe.targets import Target
 
 Array = npt.NDArray[Any]
 
@@ -51,7 +53,12 @@ def export(probed: Probed, prober: Prober, options: ProbeOptions) -> str:
             subject=options.export,
             hint="Name another folder.",
         ) from error
-    return f"Exported for {probed.target.name}: {', '.join(names)}."
+    widths = prober.columns.widths()
+    large = any(
+        is_large(len(probed.target.y), widths[c], options) for c in _chosen(probed, options)
+    )
+    kept = " Features of large columns are left out; the run's store has them." if large else ""
+    return f"Exported for {probed.target.name}: {', '.join(names)}.{kept}"
 
 
 def read_export(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -80,13 +87,14 @@ def _chosen(probed: Probed, options: ProbeOptions) -> list[str]:
 
 def _write(folder: Path, probed: Probed, column: str, prober: Prober, options: ProbeOptions) -> str:
     target = probed.target
-    x = prober.columns.read(column, target)[: target.learned]
     (strength,) = [s.strength for s in probed.scored.scores if s.column == column]
-    arrays = {
-        "features": x.astype(np.float32),
-        "labels": target.y[: target.learned],
-        **_probe(x, probed, prober, options, strength),
-    }
+    arrays = {"labels": target.y[: target.learned]}
+    if is_large(len(target.y), prober.columns.widths()[column], options):
+        arrays |= _large_probe(target, column, prober, strength)
+    else:
+        x = prober.columns.read(column, target)[: target.learned]
+        arrays["features"] = x.astype(np.float32)
+        arrays |= _probe(x, probed, prober, options, strength)
     facts = {
         "target": target.name,
         "column": column,
@@ -118,6 +126,15 @@ def _probe(
     arrays["weights"] = arrays["weights"] * factor[:, None]
     arrays["bias"] = arrays["bias"] - mean @ arrays["weights"]
     return {name: value.astype(np.float32) for name, value in arrays.items()}
+
+
+def _large_probe(target: Target, column: str, prober: Prober, strength: float) -> dict[str, Array]:
+    """The same where the column is read in blocks; its features stay in the run's store only."""
+    rows, labels = prober.columns.own_rows(column, target), target.y[None, : target.learned]
+    made = prober.large(target).trained(rows, labels, strength)
+    weights, bias = made.weights[:, 0, :, 0], made.bias[0, :, 0]
+    shifted = bias - made.shift @ weights
+    return {"weights": weights.astype(np.float32), "bias": shifted.astype(np.float32)}
 
 
 def _packed(arrays: Mapping[str, Array], facts: Mapping[str, Any], kind: str) -> bytes:

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from vlmlens.results import Figure, Series
 from vlmlens_plugins.analysis._columns import short_names
 from vlmlens_plugins.analysis._results import slug
+from vlmlens_plugins.analysis.probe.learning_curve import figure
 from vlmlens_plugins.analysis.probe.prober import Probed
 
 
 def figures(probed: Sequence[Probed]) -> list[Figure]:
     """Per target, accuracy over depth with controls, majority and the model's own answers."""
-    return [_figure(item) for item in probed]
+    curves = [
+        figure(item.target.name, item.curve, numbers=item.target.numbers)
+        for item in probed
+        if item.curve is not None
+    ]
+    return [*(_figure(item) for item in probed), *curves]
 
 
 def _figure(item: Probed) -> Figure:

@@ -12,6 +12,7 @@ from vlmlens.errors import VlmlensError
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._answer_work import ChoiceScores
 from vlmlens_plugins.analysis._scoring import AnswerScorer
+from vlmlens_plugins.analysis.probe.chosen_samples import ChosenSamples
 
 
 def model_answers(context: AnalysisContext, mode: str) -> tuple[dict[str, str], str]:
@@ -25,7 +26,8 @@ def model_answers(context: AnalysisContext, mode: str) -> tuple[dict[str, str], 
         context: The analysis's.
         mode: "auto" (nothing is loaded for it), "ask", or "off".
     """
-    samples = [sample for sample in context.samples if sample.choices and sample.label is not None]
+    closed = [bool(each.choices) and each.label is not None for each in context.samples]
+    samples = ChosenSamples((context.samples, np.flatnonzero(closed)))
     if mode == "off" or not samples or (mode == "auto" and not context.model_loaded):
         return {}, _WHY_NOT if mode == "auto" and samples else ""
     try:

@@ -95,4 +95,21 @@ class ProbeOptions(Options):
         description="Which column to export: the earliest one as good as the best (plateau), the "
         "best, or all.",
     )
+    learning_curve: bool = Field(
+        False,
+        description="Show the best column's accuracy with an eighth, a fourth and half of the "
+        "samples; --samples always does.",
+    )
+    in_memory: int = Field(
+        256,
+        ge=0,
+        description="Largest column, in MB as float32, that is probed in memory. A larger one is "
+        "read in blocks.",
+    )
+    components: int = Field(
+        512,
+        ge=1,
+        description="Principal components of a larger column that a logistic probe reads; with no "
+        "more features than that, it reads all.",
+    )
     device: str = Field("auto", description="Where probes are trained: cpu, cuda or auto.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,23 @@ import torch
 
 from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis._statistics import generator
+from vlmlens_plugins.analysis.probe.column_evaluation import ColumnEvaluation, is_large
 from vlmlens_plugins.analysis.probe.control_labels import random_by_type, shuffled_within
 from vlmlens_plugins.analysis.probe.cross_validation import (
     Evaluation,
     Family,
-    Tick,
     evaluate,
+    silent,
 )
-from vlmlens_plugins.analysis.probe.equal_rows import EqualRows
+from vlmlens_plugins.analysis.probe.features import FeatureRows, Features
+from vlmlens_plugins.analysis.probe.large.probes import LargeProbes
+from vlmlens_plugins.analysis.probe.large.scratch import Scratch
 from vlmlens_plugins.analysis.probe.layer_ranking import Place, ranked
+from vlmlens_plugins.analysis.probe.learning_curve import Curve, best_column, learning_curve
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.probe_kinds import family
 from vlmlens_plugins.analysis.probe.scores import Scored, score_columns
-from vlmlens_plugins.analysis.probe.shortcuts import TITLES, Features, Shortcut, guard
+from vlmlens_plugins.analysis.probe.shortcuts import TITLES, Shortcut, guard
 from vlmlens_plugins.analysis.probe.splits import (
     Split,
     across,
@@ -48,7 +52,6 @@ from vlmlens_plugins.analysis.probe.targets import Target, numbered
 from vlmlens_plugins.analysis.probe.trial import Trial
 
 Warn = Callable[[str], None]
-_AT_ONCE = 24_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Probed:
         shortcuts: What does without the model.
         stages: The best column of each stage.
         answered: The model's own answers, where they are known.
+        curve: Accuracy with fewer samples, where it was asked for.
     """
 
     trial: Trial
@@ -70,6 +74,7 @@ class Probed:
     shortcuts: Sequence[Shortcut]
     stages: Sequence[StageBest]
     answered: Answered | None
+    curve: Curve | None = None
 
     @property
     def target(self) -> Target:
@@ -88,6 +93,8 @@ class Prober:
         device: Where probes are trained.
         features: Of shortcuts.
         answers: The model's own answers, by sample id.
+        folder: Where large scratch files lie; None: the system's place for them.
+        learning: Whether to try fewer samples, too.
     """
 
     options: ProbeOptions
@@ -96,6 +103,8 @@ class Prober:
     device: torch.device
     features: Features
     answers: Mapping[str, str]
+    folder: Path | None = None
+    learning: bool = False
 
     def probe(
         self, target: Target, names: Sequence[str], warn: Warn, advance: Callable[[float], None]
@@ -123,7 +132,8 @@ class Prober:
         shortcuts = guard(trial, scored, self._shortcuts(trial, kind), self.options)
         _warn_of(target, shortcuts, warn)
         found, answers = self._stages(trial, scored)
-        return Probed(trial, scored, ranked(scored), shortcuts, found, answers)
+        curve = self._curve(trial, scored, evaluations, kind, warn) if self.learning else None
+        return Probed(trial, scored, ranked(scored), shortcuts, found, answers, curve)
 
     def _trial(self, target: Target, warn: Warn) -> Trial:
         rng = generator(self.seed, "probe-control", target.name)
@@ -138,11 +148,12 @@ class Prober:
             )
         seeds = self.options.control_seeds
         parts = exchanged_within(split, target.groups)
-        controls = shuffled_within(target.y, target.groups, parts, seeds, rng)
-        labels = [target.y[None], *controls]
+        y = target.y if target.numbers else target.y.astype(np.int16)
+        controls = shuffled_within(y, target.groups, parts, seeds, rng)
+        labels = [y[None], *controls]
         types = _types(target, self.options.types)
         if types is not None:
-            labels.append(random_by_type(target.y, types, seeds, rng))
+            labels.append(random_by_type(y, types, seeds, rng))
         return Trial(target, split, np.concatenate(labels), seeds)
 
     def _evaluate(
@@ -153,71 +164,53 @@ class Prober:
         warn: Warn,
         advance: Callable[[float], None],
     ) -> dict[str, Evaluation]:
-        found: dict[str, Evaluation] = {}
-        equal = EqualRows()
-        done = 0
-        widths = {info.name: info.width for info in self.columns.store.columns()}
-        size = len(trial.target.ids)
-        for width, same in groupby(names, widths.__getitem__):
-            for part in _parts(list(same), max(1, _AT_ONCE // max(1, size * width))):
+        large = self.large(trial.target)
+        evaluation = ColumnEvaluation(trial, self.columns, kind, large, self.device, warn)
+        return evaluation.run(names, advance)
 
-                def tick(share: float, before: int = done, size: int = len(part)) -> None:
-                    advance(before + share * size)
-
-                found.update(self._evaluate_part(trial, part, kind, warn, equal, tick))
-                done += len(part)
-                advance(done)
-        if shared := equal.on_both_sides(trial.split, trial.target.groups):
-            warn(
-                f"{trial.target.name}: {shared} samples that probes are tested on have an equal "
-                "sample (the same picture under another name, say) among those learned from, so "
-                "accuracies may only show that a picture is recognized. Give equal samples one "
-                "group."
-            )
-        return found
-
-    def _evaluate_part(
+    def _curve(
         self,
         trial: Trial,
-        names: Sequence[str],
+        scored: Scored,
+        evaluations: Mapping[str, Evaluation],
         kind: Family,
         warn: Warn,
-        equal: EqualRows,
-        tick: Tick,
-    ) -> dict[str, Evaluation]:
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        for name in names:
-            x = self.columns.read(name, trial.target)
-            if np.isfinite(x).all():
-                arrays[name] = x
-                equal.see(x)
-            else:
-                warn(f"{name} was not probed: it holds values that are not finite.")
-        if not arrays:
-            return {}
-        values = list(arrays.values())
-        made = evaluate(values, trial.labels, trial.split, kind, self.device, tick)
-        for name, found in zip(arrays, made, strict=True):
-            if found.unfinished:
-                warn(
-                    f"{trial.target.name}: {found.unfinished} probes of {name} did not converge. "
-                    "Lower C."
-                )
-        return dict(zip(arrays, made, strict=True))
+    ) -> Curve | None:
+        def evaluate_again(changed: Trial, column: str) -> Evaluation | None:
+            return self._evaluate(changed, [column], kind, lambda _: None, silent).get(column)
+
+        full = evaluations[best_column(scored)]
+        found = learning_curve(trial, scored, full, evaluate_again, self.seed)
+        if found is None:
+            warn(f"{trial.target.name}: too few samples for a learning curve.")
+        return found
+
+    def large(self, target: Target) -> LargeProbes:
+        """Probes of a target's columns that do not fit in memory."""
+        return LargeProbes(self.options, target, self.seed, self.device, Scratch(self.folder))
 
     def _shortcuts(self, trial: Trial, kind: Family) -> dict[str, npt.NDArray[Any]]:
         found: dict[str, npt.NDArray[Any]] = {}
         for name in self.options.shortcuts:
             features = self.features.of(name, trial.target.samples)
             if features is not None:
-                (made,) = evaluate([features], trial.labels[:1], trial.split, kind, self.device)
-                found[name] = made.held_out[0]
+                found[name] = self._predicted(trial, features, kind)
         return found
+
+    def _predicted(self, trial: Trial, rows: FeatureRows, kind: Family) -> npt.NDArray[Any]:
+        """`[n]`: held-out predictions from features of samples."""
+        labels, split = trial.labels[:1], trial.split
+        if self.options.model != "mlp" and is_large(rows.count, rows.width, self.options):
+            large = self.large(trial.target)
+            made = large.evaluate(rows, labels, split, None, silent)
+        else:
+            (made,) = evaluate([rows.array()], labels, split, kind, self.device)
+        return np.asarray(made.held_out[0])
 
     def _stages(self, trial: Trial, scored: Scored) -> tuple[list[StageBest], Answered | None]:
         target = trial.target
         losses = None
-        if target.task is not None:
+        if target.task is not None and self.answers:
             labels = {sample.id: sample.label for sample in target.samples}
             right = {n: said == labels[n] for n, said in self.answers.items() if n in labels}
             losses = answer_losses(trial, right)
@@ -273,7 +266,3 @@ def _warn_of(target: Target, shortcuts: Sequence[Shortcut], warn: Warn) -> None:
                 f"{target.name}: a shortcut explains the accuracy. {TITLES[found.name]} alone "
                 f"reaches {found.accuracy:.2f}, the best layer only {found.behind:.2f} more."
             )
-
-
-def _parts(names: list[str], size: int) -> list[list[str]]:
-    return [names[start : start + size] for start in range(0, len(names), size)]

@@ -8,6 +8,7 @@ from math import inf
 from vlmlens.results import Cell, Finding, Glance, Verdict
 from vlmlens_plugins.analysis._columns import Side, short_names, side_of
 from vlmlens_plugins.analysis._tasks import ALL
+from vlmlens_plugins.analysis.probe import learning_curve
 from vlmlens_plugins.analysis.probe.layer_ranking import plateau_start
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.prober import Probed
@@ -32,7 +33,12 @@ _SAID = ("accuracy", "low", "high", "gain", "gain_low", "gain_high", "p")
 def findings(probed: Sequence[Probed], options: ProbeOptions) -> list[Finding]:
     """What can be read of each target, by side where verdicts differ, and what is answered."""
     found = [finding for item in probed for finding in _of_target(item, options)]
-    return [*found, *(_answer(item, item.answered) for item in probed if item.answered)]
+    found += [_answer(item, item.answered) for item in probed if item.answered]
+    curves = [(item.target, item.curve) for item in probed if item.curve is not None]
+    return [
+        *found,
+        *(learning_curve.finding(t.name, curve, numbers=t.numbers) for t, curve in curves),
+    ]
 
 
 def overview(probed: Sequence[Probed]) -> list[Glance]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,9 +10,10 @@ from scipy.special import stdtr, stdtrit
 
 from vlmlens.results import Verdict
 from vlmlens.statistics import holm
-from vlmlens_plugins.analysis._statistics import generator, permutation_p
+from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.probe.control_labels import Labels, shuffled_within
 from vlmlens_plugins.analysis.probe.cross_validation import Evaluation
+from vlmlens_plugins.analysis.probe.many_draws import null_p, shown
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.power import Noise
 from vlmlens_plugins.analysis.probe.resampling import Drawn, Losses, Resampling, losses_of
@@ -211,7 +212,8 @@ def label_permutation_p(
     within each block of the split (its folds) while predictions stay; a fold's labels are never
     seen by the probe that predicts it, and shuffling within it leaves the training labels alone.
     Only a score above the null counts as evidence. A constant prediction gets p = 1. The number of
-    draws grows where Holm's correction over many columns would leave no room below `alpha`.
+    draws grows where Holm's correction over many columns would leave no room below `alpha`. Where
+    so many draws of so many samples would take minutes, fewer give a normal null.
 
     Args:
         target: Labels and groups.
@@ -224,28 +226,38 @@ def label_permutation_p(
     draws = max(options.draws, int(np.ceil(2 * len(predictions) / options.alpha)))
     on = split.tested
     y, groups, block = target.y[on], target.groups[on], split.block[on]
-    parts = _agreeing(predictions[:, on], len(target.classes))
-    null = np.concatenate(
-        [
-            sum(_is(labels, c) @ part for c, part in parts)
-            for labels in shuffled_within(y, groups, block, draws, rng)
-        ]
-    )
-    observed = np.asarray(sum((_is(y[None], c) @ part)[0] for c, part in parts), np.float64)
+    made = shown(draws, len(y))
+    agreed = _agreeing if made == draws else _agreeing_many
+    agreement = agreed(predictions[:, on], len(target.classes))
+    shuffles = shuffled_within(y, groups, block, made, rng)
+    null = np.concatenate([agreement(labels) for labels in shuffles])
+    observed = agreement(y[None])[0]
     scale = _per_agreement(y, target)
-    p = [permutation_p(observed[i] * scale, null[:, i] * scale) for i in range(len(predictions))]
+    p = [null_p(observed[i] * scale, null[:, i] * scale, draws) for i in range(len(predictions))]
     return np.array(p), np.asarray(null.std(0, ddof=1) * scale, np.float64)
 
 
-def _agreeing(predictions: Labels, classes: int) -> list[tuple[int, Floats]]:
-    """Per class, where it is predicted `[n, columns]`; for numbers, the predictions themselves."""
+def _agreeing(predictions: Labels, classes: int) -> Callable[[Labels], Floats]:
+    """Agreement `[draws, columns]` of labels `[draws, n]` with predictions `[columns, n]`.
+
+    Hits; for numbers, the sum of products.
+    """
     if not classes:
-        return [(-1, predictions.T.astype(np.float64))]
-    return [(c, (predictions == c).T.astype(np.float32)) for c in range(classes)]
+        products = predictions.T.astype(np.float64)
+        return lambda labels: labels.astype(np.float64) @ products
+    parts = [(c, (predictions == c).T.astype(np.float32)) for c in range(classes)]
+    return lambda labels: np.asarray(sum(_is(labels, c) @ part for c, part in parts), np.float64)
+
+
+def _agreeing_many(predictions: Labels, classes: int) -> Callable[[Labels], Floats]:
+    """The same for so many samples that no array of them and all classes is made."""
+    if not classes:
+        return _agreeing(predictions, classes)
+    return lambda labels: np.stack([(labels == one).sum(1) for one in predictions], 1).astype("f8")
 
 
 def _is(labels: Labels, c: int) -> Floats:
-    return np.asarray(labels if c < 0 else (labels == c).astype(np.float32))
+    return np.asarray(labels == c, np.float32)
 
 
 def _per_agreement(y: Ints, target: Target) -> float:

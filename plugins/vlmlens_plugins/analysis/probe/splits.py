@@ -16,6 +16,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 _TRIES = 20
 _QUANTILES = 5
+_MANY = 20_000
+"""From so many groups on, they are dealt out to folds without trying every fold for each."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,8 @@ def assign_folds(y: npt.NDArray[np.generic], groups: Ints | None, *, folds: int,
         MissingAnnotation: Every draw leaves a class out of a training part.
     """
     strata = _strata(y)
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     for attempt in range(_TRIES):
-        splitter = kind(folds, shuffle=True, random_state=seed + attempt)
-        fold = np.empty(len(y), np.int64)
-        for i, (_, test) in enumerate(splitter.split(np.zeros(len(y)), strata, groups)):
-            fold[test] = i
+        fold = _dealt(strata, groups, folds, seed + attempt)
         present = {i: len(np.unique(strata[fold != i])) for i in range(folds)}
         if y.dtype.kind == "f" or all(n == strata.max() + 1 for n in present.values()):
             return fold
@@ -184,11 +182,31 @@ def learnable(split: Split, y: npt.NDArray[np.generic]) -> Split:
 def inner_folds(y: npt.NDArray[np.generic], groups: Ints, folds: int, seed: int) -> Ints:
     """int64 `[n]`: grouped parts for choosing a strength inside of every training part."""
     count = len(np.unique(groups))
-    splitter = StratifiedGroupKFold(min(folds, count), shuffle=True, random_state=seed)
-    fold = np.empty(len(y), np.int64)
-    for i, (_, test) in enumerate(splitter.split(np.zeros(len(y)), _strata(y), groups)):
-        fold[test] = i
-    return fold
+    return _dealt(_strata(y), groups, min(folds, count), seed)
+
+
+def _dealt(strata: Ints, groups: Ints | None, folds: int, seed: int) -> Ints:
+    """int64 `[n]`: a fold for each sample, stratified, each group in one fold.
+
+    scikit-learn tries every fold for every group, which takes minutes for a million. Many groups
+    are dealt out instead, class by class (the most frequent one of each) and from large to small.
+    """
+    if groups is None or int(groups.max()) < _MANY:
+        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        splitter = kind(folds, shuffle=True, random_state=seed)
+        fold = np.empty(len(strata), np.int64)
+        for i, (_, test) in enumerate(splitter.split(np.zeros(len(strata)), strata, groups)):
+            fold[test] = i
+        return fold
+    pairs, sizes = np.unique(np.stack([groups, strata]), axis=1, return_counts=True)
+    largest = np.lexsort((sizes, pairs[0]))
+    names, last = np.unique(pairs[0][largest][::-1], return_index=True)
+    main = pairs[1][largest][::-1][last]
+    size = np.bincount(groups, minlength=int(names.max()) + 1)[names]
+    order = np.lexsort((np.random.default_rng(seed).random(len(names)), -size, main))
+    of_group = np.empty(int(names.max()) + 1, np.int64)
+    of_group[names[order]] = np.arange(len(order)) % folds
+    return of_group[groups]
 
 
 def _strata(y: npt.NDArray[np.generic]) -> Ints:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.results import Verdict
-from vlmlens_plugins.analysis._statistics import generator, interval, permutation_p
+from vlmlens_plugins.analysis._statistics import generator, interval
 from vlmlens_plugins.analysis.probe.control_labels import shuffled_within
+from vlmlens_plugins.analysis.probe.many_draws import null_p, shown
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.resampling import Losses
 from vlmlens_plugins.analysis.probe.scores import Score, Scored, least_gap, overall
@@ -191,6 +192,7 @@ def _answer_p(trial: Trial, said: npt.NDArray[np.int64], options: ProbeOptions, 
     rng = generator(seed, "probe-answers", trial.target.name)
     y, groups, answers = trial.target.y[on], trial.target.groups[on], said[on]
     block = np.zeros(len(y), np.int64)
-    draws = shuffled_within(y, groups, block, options.draws, rng)
-    null = np.concatenate([(labels == answers).mean(1) for labels in draws])
-    return permutation_p(float((y == answers).mean()), null)
+    draws = shown(options.draws, len(y))
+    shuffles = shuffled_within(y, groups, block, draws, rng)
+    null = np.concatenate([(labels == answers).mean(1) for labels in shuffles])
+    return null_p(float((y == answers).mean()), null, options.draws)

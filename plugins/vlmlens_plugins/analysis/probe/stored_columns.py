@@ -14,9 +14,11 @@ from vlmlens.abc import ColumnStore
 from vlmlens.errors import CompositionError
 from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._blocks import AT_ONCE, ColumnBlocks
 from vlmlens_plugins.analysis.probe.targets import Target
 
 Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ class Columns:
     store: ColumnStore
     other: OtherRun | None = None
 
+    def widths(self) -> dict[str, int]:
+        """Features per row of each column."""
+        return {info.name: info.width for info in self.store.columns()}
+
     def read(self, name: str, target: Target) -> Array:
         """`[n, width]`, in the target's order.
 
@@ -82,10 +88,56 @@ class Columns:
         if self.other is None:
             return own
         theirs = self.other.store.read(name, target.ids[target.learned :]).numpy()
-        if own.shape[1] != theirs.shape[1]:
+        self._check_width(name, own.shape[1], theirs.shape[1])
+        return np.concatenate([own, theirs])
+
+    def rows(self, name: str, target: Target, at_once: int = AT_ONCE) -> StoredRows:
+        """The same rows, in blocks.
+
+        Raises:
+            CompositionError: The two runs' columns differ in width.
+        """
+        parts = list(self.own_rows(name, target, at_once).parts)
+        if self.other is not None:
+            theirs = target.ids[target.learned :]
+            parts.append(ColumnBlocks(self.other.store, name, theirs, at_once))
+            self._check_width(name, parts[0].info.width, parts[1].info.width)
+        return StoredRows(parts)
+
+    def own_rows(self, name: str, target: Target, at_once: int = AT_ONCE) -> StoredRows:
+        """Those of the run itself, in blocks."""
+        ids = target.ids[: target.learned]
+        return StoredRows([ColumnBlocks(self.store, name, ids, at_once)])
+
+    def _check_width(self, name: str, own: int, theirs: int) -> None:
+        if self.other is not None and own != theirs:
             raise CompositionError(
-                f"{name} is {own.shape[1]} wide here and {theirs.shape[1]} in {self.other.path!r}.",
+                f"{name} is {own} wide here and {theirs} in {self.other.path!r}.",
                 subject=name,
                 hint="Test on a run of the same model.",
             )
-        return np.concatenate([own, theirs])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """A column's rows in blocks, one store after the other. Iterating again reads them again."""
+
+    parts: Sequence[ColumnBlocks]
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return sum(len(part.ids) for part in self.parts)
+
+    @property
+    def width(self) -> int:
+        """Features per row."""
+        return self.parts[0].info.width
+
+    def __iter__(self) -> Iterator[tuple[Ints, Array]]:
+        """Yield the rows' numbers in the target, int64 `[k]`, and the rows `[k, width]`."""
+        before = 0
+        for part in self.parts:
+            for block in part:
+                yield block.places + before, block.values.numpy()
+            before += len(part.ids)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vlmlens.results import Cell, Table
 from vlmlens_plugins.analysis._results import table
 from vlmlens_plugins.analysis.probe.layer_ranking import Place, plateau_start
+from vlmlens_plugins.analysis.probe.learning_curve import curves_table
 from vlmlens_plugins.analysis.probe.prober import Probed
 from vlmlens_plugins.analysis.probe.scores import Score
 from vlmlens_plugins.analysis.probe.targets import Target
@@ -43,6 +44,7 @@ def tables(probed: Sequence[Probed]) -> list[Table]:
             _stages(probed),
             ("target", "stage"),
         ),
+        curves_table([(item.target.name, item.curve) for item in probed if item.curve is not None]),
         table("probe-targets", "What was probed for", [_target(item) for item in probed]),
     ]
     return [each for each in found if len(each)]

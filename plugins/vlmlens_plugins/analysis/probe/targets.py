@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vlmlens.errors import MissingAnnotation, did_you_mean
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis.probe.chosen_samples import ChosenSamples, once
 
 Ints = npt.NDArray[np.int64]
 Labels = npt.NDArray[Any]
@@ -35,7 +36,7 @@ class Target:
     """
 
     name: str
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: tuple[str, ...]
     y: Labels
     groups: Ints
@@ -44,8 +45,10 @@ class Target:
     task: str | None = None
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """Sample ids."""
+        if isinstance(self.samples, ChosenSamples):
+            return self.samples.ids
         return tuple(sample.id for sample in self.samples)
 
     @property
@@ -92,16 +95,48 @@ def find_targets(
             targets += _label_targets(samples, rule, warnings)
         else:
             name, at, task = spec.partition("@")
-            chosen = _of_task(samples, task) if at else samples
-            _check_attribute(name, chosen, samples)
             read = _reader(name, task if at else None)
-            targets.append(_target(spec, chosen, read, rule, warnings))
+            values = once(map(read, samples))
+            total = _of_task(samples, task) if at else len(samples)
+            _check_attribute(name, values, samples)
+            known = _Known(samples, values, _given(values), read, total)
+            targets.append(_target(spec, known, rule, warnings))
     return targets, warnings
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Samples that have a class or a number.
+
+    Args:
+        samples: All samples.
+        values: The text of each.
+        numbers: int64 `[k]`, which of them have one that counts.
+        read: Reads a sample's.
+        total: How many samples could have one.
+    """
+
+    samples: Sequence[Sample]
+    values: Sequence[str | None]
+    numbers: Ints
+    read: Read
+    total: int
+
+    @property
+    def texts(self) -> list[str]:
+        """Of the samples that have one."""
+        return [str(self.values[i]) for i in self.numbers.tolist()]
+
+
+def _given(values: Sequence[str | None]) -> Ints:
+    return np.flatnonzero([value is not None for value in values])
+
+
 def _label_targets(samples: Sequence[Sample], rule: _Rule, warnings: list[str]) -> list[Target]:
-    labelled = [sample for sample in samples if sample.label is not None]
-    if not labelled:
+    labels = once(sample.label for sample in samples)
+    tasks = once(sample.task for sample in samples)
+    labelled = _given(labels)
+    if not len(labelled):
         raise MissingAnnotation(
             "No sample has a label to probe for.",
             subject="label",
@@ -110,11 +145,12 @@ def _label_targets(samples: Sequence[Sample], rule: _Rule, warnings: list[str]) 
         )
     targets: list[Target] = []
     failed: list[MissingAnnotation] = []
-    for task in dict.fromkeys(sample.task for sample in labelled):
-        chosen = [sample for sample in labelled if sample.task == task]
+    for task in dict.fromkeys(tasks[i] for i in labelled.tolist()):
+        own = labelled[[tasks[i] == task for i in labelled.tolist()]]
+        known = _Known(samples, labels, own, _label_of(task), len(own))
         found: list[str] = []
         try:
-            target = _target(task or "label", chosen, _label_of(task), rule, found)
+            target = _target(task or "label", known, rule, found)
             targets.append(replace(target, task=task or "label"))
             warnings += found
         except MissingAnnotation as error:
@@ -131,26 +167,37 @@ def joined(target: Target, others: Sequence[Sample]) -> Target:
     Raises:
         MissingAnnotation: No other sample has it, with classes that this run has.
     """
-    read = [(sample, value) for sample in others if (value := target.read(sample)) is not None]
+    values = once(map(target.read, others))
+    numbers = _given(values)
+    texts = [str(values[i]) for i in numbers.tolist()]
     if target.numbers:
-        known = [(sample, n) for sample, value in read if (n := _number(value)) is not None]
+        known = [_number(text) for text in texts]
     else:
-        known = [(s, target.classes.index(value)) for s, value in read if value in target.classes]
-    if not known:
+        places = {name: i for i, name in enumerate(target.classes)}
+        known = [places.get(text) for text in texts]
+    kept = [i for i, value in enumerate(known) if value is not None]
+    if not kept:
         raise MissingAnnotation(
             f"No sample of the other run has {target.name!r} with a class that this run has.",
             subject=target.name,
             hint="Choose a run with the same tasks, labels and attributes.",
         )
-    samples = (*target.samples, *(sample for sample, _ in known))
-    y = np.concatenate([target.y, np.array([value for _, value in known], target.y.dtype)])
+    samples = _chosen(target.samples).joined(ChosenSamples((others, numbers[kept])))
+    more = np.array([known[i] for i in kept], target.y.dtype)
+    y = np.concatenate([target.y, more])
     return replace(target, samples=samples, y=y, groups=_numbered(samples))
 
 
-def numbered(names: Sequence[str]) -> Ints:
+def _chosen(samples: Sequence[Sample]) -> ChosenSamples:
+    if isinstance(samples, ChosenSamples):
+        return samples
+    return ChosenSamples((samples, np.arange(len(samples))))
+
+
+def numbered(names: Iterable[str]) -> Ints:
     """int64 `[n]`: the names as numbers from 0, in order of appearance."""
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], dtype=np.int64)
+    numbers: dict[str, int] = {}
+    return np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +209,14 @@ class _Rule:
     numbers: bool
 
 
-def _target(
-    name: str, samples: Sequence[Sample], read: Read, rule: _Rule, warnings: list[str]
-) -> Target:
-    known = [(sample, value) for sample in samples if (value := read(sample)) is not None]
+def _target(name: str, known: _Known, rule: _Rule, warnings: list[str]) -> Target:
+    groups = _numbered(ChosenSamples((known.samples, known.numbers)))
     if rule.numbers:
         classes: list[str] = []
         kept, y = _numbers(name, known, rule, warnings)
     else:
-        classes, kept, y = _classes(name, known, rule, warnings, len(samples))
-    groups = _numbered(kept)
+        classes, kept, y = _classes(name, known, groups, rule, warnings)
+    samples, groups = ChosenSamples((known.samples, known.numbers[kept])), numbered(groups[kept])
     count = int(groups.max()) + 1
     if count < rule.folds:
         raise MissingAnnotation(
@@ -179,47 +224,49 @@ def _target(
             subject=name,
             hint=f"Set folds to at most {count}, or give samples a group column.",
         )
-    return Target(name, tuple(kept), tuple(classes), y, groups, read, len(kept))
+    return Target(name, samples, tuple(classes), y, groups, known.read, len(samples))
 
 
-def _numbered(samples: Sequence[Sample]) -> Ints:
-    return numbered([sample.split_group for sample in samples])
+def _numbered(samples: Iterable[Sample]) -> Ints:
+    return numbered(sample.split_group for sample in samples)
 
 
 def _classes(
-    name: str, known: Sequence[tuple[Sample, str]], rule: _Rule, warnings: list[str], total: int
-) -> tuple[list[str], list[Sample], Labels]:
-    kept_classes = _enough(name, known, rule.least, warnings)
-    known = [(sample, value) for sample, value in known if value in kept_classes]
-    classes = sorted(kept_classes)
+    name: str, known: _Known, groups: Ints, rule: _Rule, warnings: list[str]
+) -> tuple[list[str], Ints, Labels]:
+    """Class names, which of the known samples have one of them `[k]`, and its numbers `[k]`."""
+    texts = known.texts
+    classes = sorted(_enough(name, texts, groups, rule.least, warnings))
     if len(classes) < 2:
         raise MissingAnnotation(
-            f"{name}: too few samples ({total}). A probe needs 2 classes with at least "
+            f"{name}: too few samples ({known.total}). A probe needs 2 classes with at least "
             f"{rule.least} samples each, in several groups; there is "
             + (f"only {classes[0]!r}." if classes else "none."),
             subject=name,
             hint="Use more samples, or lower the number: --set analysis.probe.min_per_class=5. For "
             "numbers: --set analysis.probe.model=ridge.",
         )
-    y = np.array([classes.index(value) for _, value in known], dtype=np.int64)
-    return classes, [sample for sample, _ in known], y
+    places = {value: i for i, value in enumerate(classes)}
+    y = np.array([places.get(text, -1) for text in texts], dtype=np.int64)
+    kept = np.flatnonzero(y >= 0)
+    return classes, kept, y[kept]
 
 
-def _numbers(
-    name: str, known: Sequence[tuple[Sample, str]], rule: _Rule, warnings: list[str]
-) -> tuple[list[Sample], Labels]:
-    pairs = [(sample, y) for sample, value in known if (y := _number(value)) is not None]
-    different = len({y for _, y in pairs})
-    if different < 3 or len(pairs) < 2 * rule.least:
+def _numbers(name: str, known: _Known, rule: _Rule, warnings: list[str]) -> tuple[Ints, Labels]:
+    found = [_number(text) for text in known.texts]
+    kept = np.array([i for i, y in enumerate(found) if y is not None], np.int64)
+    y = np.array([y for y in found if y is not None], np.float64)
+    different = len(np.unique(y))
+    if different < 3 or len(y) < 2 * rule.least:
         raise MissingAnnotation(
-            f"{name!r} has {len(pairs)} numbers, {different} of them different; ridge regression "
+            f"{name!r} has {len(y)} numbers, {different} of them different; ridge regression "
             f"needs at least {2 * rule.least} numbers, 3 of them different.",
             subject=name,
             hint="Probe for an attribute with numbers, or use model: logistic for classes.",
         )
-    if len(pairs) < len(known):
-        warnings.append(f"{name}: {len(known) - len(pairs)} samples left out (not a number).")
-    return [sample for sample, _ in pairs], np.array([y for _, y in pairs], dtype=np.float64)
+    if len(y) < len(found):
+        warnings.append(f"{name}: {len(found) - len(y)} samples left out (not a number).")
+    return kept, y
 
 
 def _number(value: str) -> float | None:
@@ -231,15 +278,14 @@ def _number(value: str) -> float | None:
 
 
 def _enough(
-    name: str, known: Sequence[tuple[Sample, str]], least: int, warnings: list[str]
+    name: str, texts: Sequence[str], groups: Ints, least: int, warnings: list[str]
 ) -> set[str]:
     """The classes with at least `least` samples, in at least two groups."""
-    counts = Counter(value for _, value in known)
-    groups: dict[str, set[str]] = {}
-    for sample, value in known:
-        groups.setdefault(value, set()).add(sample.split_group)
+    counts = Counter(texts)
+    first = dict(zip(reversed(texts), groups[::-1].tolist(), strict=True))
+    several = {t for t, group in zip(texts, groups.tolist(), strict=True) if first[t] != group}
     rare = sorted(value for value, count in counts.items() if count < least)
-    single = sorted(v for v in counts if v not in rare and len(groups[v]) < 2)
+    single = sorted(v for v in counts if v not in rare and v not in several)
     if rare:
         warnings.append(f"{name}: classes with fewer than {least} samples left out: {_some(rare)}.")
     if single:
@@ -250,20 +296,21 @@ def _enough(
     return set(counts) - set(rare) - set(single)
 
 
-def _of_task(samples: Sequence[Sample], task: str) -> list[Sample]:
-    chosen = [sample for sample in samples if sample.task == task]
-    if not chosen:
-        tasks = sorted({sample.task for sample in samples if sample.task is not None})
+def _of_task(samples: Sequence[Sample], task: str) -> int:
+    """How many samples have the task."""
+    tasks = Counter(sample.task for sample in samples)
+    if not tasks[task]:
+        names = sorted(name for name in tasks if name is not None)
         raise MissingAnnotation(
             f"No sample has the task {task!r}.",
             subject=task,
-            hint=did_you_mean(task, tasks) or f"Tasks: {', '.join(tasks) or 'none'}.",
+            hint=did_you_mean(task, names) or f"Tasks: {', '.join(names) or 'none'}.",
         )
-    return chosen
+    return tasks[task]
 
 
-def _check_attribute(name: str, chosen: Sequence[Sample], samples: Sequence[Sample]) -> None:
-    if any(sample.attributes.get(name) is not None for sample in chosen):
+def _check_attribute(name: str, values: Sequence[str | None], samples: Sequence[Sample]) -> None:
+    if any(value is not None for value in values):
         return
     known = sorted({key for sample in samples for key in sample.attributes})
     raise MissingAnnotation(

@@ -27,6 +27,7 @@ from vlmlens_plugins.sae import (
     Sae,
     Shuffled,
     Trained,
+    in_pieces,
     open_kept,
     open_sae,
     save_sae,
@@ -320,5 +321,5 @@ def _rows_there(rows: Rows, samples: Sequence[int]) -> int:
     """About how many rows samples have, from some of them."""
     step = max(1, len(samples) // _LOOKED_AT)
     some = samples[::step][:_LOOKED_AT]
-    read = sum(len(part) for part in rows.read(some))
+    read = sum(len(part) for _, parts in in_pieces(rows, some) for part in parts)
     return max(1, round(read * len(samples) / len(some)))

@@ -111,8 +111,11 @@ class TrainOptions(Options):
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="For products of rows.")
     device: str = Field("auto", description="Where to train: auto, cpu, cuda, cuda:1.")
-    buffer: int = Field(
-        2**18, ge=1, description="Rows that are kept in memory to be shuffled, at most."
+    buffer: int | None = Field(
+        None,
+        ge=1,
+        description="Rows that are kept in memory to be shuffled, at most, up to 1 GiB. Default: "
+        "262,144, or as many as take 256 MiB if that is less.",
     )
     held_out: float = Field(
         0.2, gt=0, lt=1, description="Share of the groups that nothing is learnt from."

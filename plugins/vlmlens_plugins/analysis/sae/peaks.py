@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, vstack
 
-from vlmlens_plugins.sae import Rows, Sae
+from vlmlens_plugins.sae import Rows, Sae, in_pieces
 
-_AT_ONCE = 32
+_AT_ONCE = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ def peaks(
     largest, means, lengths = [], [], []
     fired = np.zeros(sae.features, np.int64)
     total = np.zeros(sae.features)
-    for start in range(0, len(samples), _AT_ONCE):
-        parts = rows.read(samples[start : start + _AT_ONCE])
+    for start, parts in in_pieces(rows, samples, _AT_ONCE):
         codes = sae.codes(torch.cat(parts))
         fired += np.bincount(codes.indices, minlength=sae.features)
         total += np.bincount(codes.indices, codes.data, minlength=sae.features)
@@ -69,7 +68,7 @@ def peaks(
             lengths.append(len(part))
             largest.append(_row(own.max(axis=0) if len(part) else None, sae.features))
             means.append(_row(own.sum(axis=0) / len(part) if len(part) else None, sae.features))
-        progress(min(start + _AT_ONCE, len(samples)), len(samples))
+        progress(start + len(parts), len(samples))
     return Peaks(
         tuple(samples), _stacked(largest, sae.features), _stacked(means, sae.features),
         np.array(lengths, np.int64), fired, total,

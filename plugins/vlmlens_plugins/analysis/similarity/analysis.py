@@ -9,10 +9,11 @@ import numpy as np
 
 from vlmlens.abc import Analysis, AnalysisContext, Options
 from vlmlens.abc.analysis import COLUMNS
-from vlmlens.cka import Cka, linear_cka
+from vlmlens.cka import Cka, drawn, linear_cka
 from vlmlens.errors import CompositionError
 from vlmlens.results import Result
 from vlmlens.samples import Sample
+from vlmlens_plugins.analysis._statistics import generator
 from vlmlens_plugins.analysis.similarity import report, sources, tables
 from vlmlens_plugins.analysis.similarity.compared import Compared
 from vlmlens_plugins.analysis.similarity.measures import (
@@ -72,12 +73,14 @@ def _compared(
 ) -> Compared:
     """All measures; warns of columns and measures that are left out."""
     columns = [name for _, name in found.columns]
+    rng = generator(context.seed, "similarity", "samples")
+    chosen = drawn(found.groups, options.samples, rng)
     cka = linear_cka(
-        found.read,
+        lambda c, rows: found.read(c, chosen[rows]),
         len(columns),
-        found.groups,
+        [found.groups[i] for i in chosen],
         block=options.block,
-        memory=options.memory << 20,
+        memory=options.memory << 19,
         seed=context.seed,
         progress=lambda done, total: context.progress(_HALF * done // total, 2 * _HALF),
     )
@@ -91,9 +94,9 @@ def _compared(
             subject=columns[0],
             hint="Choose other columns, or extract in float32.",
         )
-    if cka.samples < len(found.samples):
+    if cka.samples < len(chosen):
         warnings.append(
-            f"CKA rests on {cka.samples:,} of {len(found.samples):,} samples: groups are of very "
+            f"CKA rests on {cka.samples:,} of {len(chosen):,} samples: groups are of very "
             "unequal size, and some samples of the largest are left out."
         )
     subset = subset_of(found.groups, len(kept), options, context.seed)
@@ -130,7 +133,8 @@ def _compared(
         (found.first.name, second.name),
         made,
         cka.samples,
-        len(set(found.groups)),
+        len({found.groups[i] for i in chosen}),
+        len(found.samples),
         cka.blocks,
         len(subset),
         alone=found.second is None,

@@ -23,6 +23,7 @@ class Compared:
         names: The names of the runs; equal if it is one.
         measures: By name.
         samples: How many CKA rests on; `groups` likewise.
+        all: How many samples the columns have in common.
         blocks: In how many blocks.
         subset: Samples that the other measures and the baselines rest on.
     """
@@ -33,6 +34,7 @@ class Compared:
     measures: Mapping[str, Measure]
     samples: int
     groups: int
+    all: int
     blocks: int
     subset: int
     alone: bool

@@ -28,6 +28,12 @@ class SimilarityOptions(Options):
         "cosine", description="Of rows less their mean, for RSA and mutual neighbours."
     )
     neighbours: int = Field(10, ge=1, description="Nearest neighbours of each sample.")
+    samples: int = Field(
+        20_000,
+        ge=LEAST_GROUPS,
+        description="The most samples for CKA, of as many different groups as there are; drawn by "
+        "the seed.",
+    )
     subset: int = Field(
         500,
         ge=LEAST_GROUPS,
@@ -41,7 +47,7 @@ class SimilarityOptions(Options):
         description="The most samples that CKA compares with each other; more are cut into random "
         "blocks.",
     )
-    memory: int = Field(512, ge=16, description="MiB for what is kept of a block of samples.")
+    memory: int = Field(512, ge=16, description="MiB for rows and kernels of a block of samples.")
     parted: float = Field(
         0.9, gt=0, lt=1, description="CKA of two runs' columns below which the runs part there."
     )

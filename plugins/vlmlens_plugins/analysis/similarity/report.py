@@ -193,6 +193,7 @@ def notes(found: Compared, options: SimilarityOptions) -> list[str]:
         f"{found.samples:,} samples of {found.groups:,} groups, {blocks}. No two samples of a "
         "group are compared. It is 1 for columns that are equal up to rotation, scale and shift; "
         "unrelated ones have about 0, which can be a negative number.",
+        *_drawn(found, options),
         f"RSA: Spearman's correlation of the {options.distance} dissimilarities of all pairs of "
         f"{found.subset:,} samples, each of another group; rows less their mean.",
     ]
@@ -212,6 +213,18 @@ def notes(found: Compared, options: SimilarityOptions) -> list[str]:
         "reaches the number of these samples (Westfall and Young 1993).",
         *_parting_note(found, options),
     ]
+
+
+def _drawn(found: Compared, options: SimilarityOptions) -> Sequence[str]:
+    """That not all samples were used, and how far off that can be."""
+    if found.all <= options.samples:
+        return ()
+    errors = found.cka.error[np.isfinite(found.cka.error)]
+    most = f" The largest standard error of a CKA is {errors.max():.1g}." if len(errors) else ""
+    return (
+        f"CKA is of {found.samples:,} of {found.all:,} samples, drawn by the seed, of as many "
+        f"different groups as there are.{most}",
+    )
 
 
 def _parting_note(found: Compared, options: SimilarityOptions) -> Sequence[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from vlmlens.abc import ColumnInfo, ColumnStore
 from vlmlens.cka import LEAST_SAMPLES, Floats, Ints
 from vlmlens.errors import CompositionError
-from vlmlens.runs.records import read_records
+from vlmlens.runs.records import each_record
 from vlmlens.runs.run import Run, is_run
 from vlmlens.runs.sample_file import FILE
 from vlmlens.samples import Sample
@@ -242,15 +242,15 @@ def _shared(samples: Sequence[Sample], sides: Sequence[Side]) -> list[Sample]:
     kept = {sample.id for sample in samples}
     for side in sides:
         for name in side.columns:
-            kept &= set(side.store.ids(name))
+            kept.intersection_update(side.store.ids(name))
     return [sample for sample in samples if sample.id in kept]
 
 
 def _changed(own: Path, other: Run) -> list[str]:
     """What is said of samples with one id that differ in the two runs, or are in one only."""
-    records = read_records(own / FILE, "id", "prompt", "images")
-    prints = {record["id"]: record.get("fingerprint") for record in records}
-    theirs = {record["id"]: record.get("fingerprint") for record in other.sample_records()}
+    records = each_record(own / FILE, "id", "prompt", "images")
+    prints = {record["id"]: record.get("fingerprint") or "" for record in records}
+    theirs = other.sample_prints()
     both = [name for name in prints if name in theirs]
     changed = sum(prints[name] != theirs[name] for name in both)
     alone = len(theirs) - len(both)

@@ -17,6 +17,7 @@ from vlmlens_plugins.sae.feeding.joined import check_equal_samples
 from vlmlens_plugins.sae.rows import Rows
 
 _BYTES = 2**30
+_USUAL_BYTES, _USUAL_ROWS = 2**28, 2**18
 _AT_ONCE = 4096
 
 
@@ -36,7 +37,8 @@ class Shuffled:
         samples: Numbers of the samples to use; None: all.
         seed: Of all orders, 0 or more.
         buffer: How many rows are kept in memory at most: fewer if they take more than a GiB, and
-            more if that is less than two batches, or if a single sample has more.
+            more if that is less than two batches, or if a single sample has more. None: 2**18, or
+            as many as take 256 MiB if that is less.
         together: A key for each of `samples`. Samples with equal keys are read together: those
             about the same picture, say, where passes of the model share it.
 
@@ -51,7 +53,7 @@ class Shuffled:
         batch: int = 4096,
         samples: Sequence[int] | None = None,
         seed: int = 0,
-        buffer: int = 2**18,
+        buffer: int | None = None,
         together: Sequence[Hashable] | None = None,
     ) -> None:
         _check(batch, seed, buffer)
@@ -155,8 +157,9 @@ class Shuffled:
     @property
     def _block(self) -> int:
         """How many rows a block has at most: half the buffer."""
-        fits = _BYTES // (4 * sum(self.widths))
-        return max(min(self._buffer, fits) // 2, self._asked)
+        given = self._buffer is not None
+        fits = (_BYTES if given else _USUAL_BYTES) // (4 * sum(self.widths))
+        return max(min(self._buffer or _USUAL_ROWS, fits) // 2, self._asked)
 
     def _sized(self) -> Sizes:
         if self._sizes is None:
@@ -225,9 +228,9 @@ def _coded(keys: Sequence[Hashable]) -> Any:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
-def _check(batch: int, seed: int, buffer: int) -> None:
+def _check(batch: int, seed: int, buffer: int | None) -> None:
     for name, value, least in (("batch", batch, 1), ("seed", seed, 0), ("buffer", buffer, 1)):
-        if value < least:
+        if value is not None and value < least:
             raise SpecError(
                 f"{name} = {value} is too small.", subject=name, hint=f"Expected: {least} or more."
             )

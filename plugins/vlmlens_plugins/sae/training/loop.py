@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vlmlens.errors import DataError, OutOfMemory, SpecError
-from vlmlens.passes.memory import is_out_of_memory
+from vlmlens.passes.memory import is_out_of_memory, let_go
 from vlmlens_plugins.sae.batches import Batch, Feed, Statistics
 from vlmlens_plugins.sae.training.checkpoint import Checkpoint
 from vlmlens_plugins.sae.training.curve import Curve
@@ -69,6 +69,7 @@ def train(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        let_go(error)
         raise _too_large(recipes, "did not fit in memory while they were trained") from error
 
 

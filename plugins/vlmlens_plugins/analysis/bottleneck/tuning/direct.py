@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from vlmlens.abc import ModelAdapter
 from vlmlens.errors import VlmlensError
 from vlmlens.samples import Sample
 from vlmlens.tokens import TokenKind
-from vlmlens_plugins.analysis._direct import PROBE, READOUT, ReadoutOptions, read_directly
+from vlmlens_plugins.analysis._direct import (
+    PROBE,
+    READOUT,
+    ReadoutOptions,
+    check_method,
+    kept,
+    read_kept,
+)
 from vlmlens_plugins.analysis._marked_places import Patches
 from vlmlens_plugins.analysis._tuning.dividing import Divided
 from vlmlens_plugins.analysis.bottleneck.options import BottleneckOptions
@@ -73,12 +82,13 @@ def _marked(
     batch_size: int,
 ) -> Direct:
     """By the readout that samples name, at the best site of the tower."""
-    found = _patches(vlm, [*labelled, *test], options, batch_size)
     chosen = ReadoutOptions(draws=options.draws, seed=seed, shuffles=1)
     first = len(labelled)
     try:
+        check_method([*labelled, *test])
+        found = _kept(vlm, [*labelled, *test], options, batch_size)
         scores = {
-            site: read_directly(labelled, rows[:first], chosen).accuracy.value
+            site: read_kept(labelled, rows[:first], chosen).accuracy.value
             for site, rows in found.items()
         }
     except VlmlensError as error:
@@ -88,28 +98,30 @@ def _marked(
     best = max(scores, key=lambda site: scores[site])
     method = str(test[0].attributes[READOUT])
     if method == PROBE:
-        whole = read_directly([*labelled, *test], found[best], chosen)
+        whole = read_kept([*labelled, *test], found[best], chosen)
         hits = whole.right[first:]
     else:
-        hits = read_directly(test, found[best][first:], chosen).right
+        hits = read_kept(test, found[best][first:], chosen).right
     return Direct(hits.tolist(), f"{_WORDS.get(method, method)}, {best}")
 
 
-def _patches(
+def _kept(
     vlm: ModelAdapter, samples: Sequence[Sample], options: BottleneckOptions, batch_size: int
-) -> Mapping[str, list[Patches]]:
-    """By site of the tower, the patch features of each sample; none where they have no place."""
+) -> Mapping[str, list[npt.NDArray[Any]]]:
+    """By site of the tower, what is needed of each sample's patches; none without their place."""
     sites = stage_sites(vlm, StageOptions(tower_depths=options.tower_depths)).get(TOWER, [])
-    found: dict[str, list[Patches]] = {site.name: [] for site in sites}
+    found: dict[str, list[npt.NDArray[Any]]] = {site.name: [] for site in sites}
     for at in range(0, len(samples), batch_size):
-        batch = vlm.encode(samples[at : at + batch_size])
+        some = samples[at : at + batch_size]
+        batch = vlm.encode(some)
         trace = vlm.trace(batch, sites)
         for site in sites:
             flat = trace[site.name].flatten(0, -2)
             axis = batch.layouts[site.axis].at(len(flat))
-            for layout in axis.samples if axis else ():
+            for sample, layout in zip(some, axis.samples, strict=True) if axis else ():
                 rows = layout.rows[layout.positions(TokenKind.IMAGE)]
                 if layout.patches is not None and len(rows) == len(layout.patches):
                     values = flat[torch.from_numpy(rows).to(flat.device)].float().cpu().numpy()
-                    found[site.name].append(Patches(np.asarray(values), layout.patches))
+                    own = Patches(np.asarray(values), layout.patches)
+                    found[site.name].append(kept(sample, own))
     return {name: rows for name, rows in found.items() if len(rows) == len(samples)}

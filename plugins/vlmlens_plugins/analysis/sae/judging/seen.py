@@ -195,9 +195,12 @@ class _PooledPart:
 
     def add(self, block: Block) -> None:
         room = max(0, SAMPLES - len(self.samples))
+        if not room and self.rows:
+            return
+        block = block.first(room)
         both = [pool(block.rows, block.lengths) for pool in (_means, _largest)]
-        self.samples += block.samples[:room]
-        self.rows.append(torch.cat(both, 1)[:room])
+        self.samples += block.samples
+        self.rows.append(torch.cat(both, 1))
 
     def done(self) -> Dense:
         return Dense(tuple(self.samples), torch.cat(self.rows).numpy())

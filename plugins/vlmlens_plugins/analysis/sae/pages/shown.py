@@ -11,11 +11,11 @@ from scipy.sparse import csr_array
 
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.sae.peaks import Peaks
-from vlmlens_plugins.sae import Rows, Sae, TopK
+from vlmlens_plugins.sae import Rows, Sae, TopK, in_pieces
 
 _TOP = 8
 _QUANTILES = (0.9, 0.75, 0.5, 0.25, 0.1)
-_AT_ONCE = 32
+_AT_ONCE = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,8 @@ def row_codes(
     part of these features is computed.
     """
     part = narrowed(sae, numbers)
-    for start in range(0, len(samples), _AT_ONCE):
-        some = samples[start : start + _AT_ONCE]
-        parts = rows.read(some)
+    for start, parts in in_pieces(rows, samples, _AT_ONCE):
+        some = samples[start : start + len(parts)]
         codes = part.codes(torch.cat(parts)) if part else sae.codes(torch.cat(parts))[:, numbers]
         end = 0
         for sample, own in zip(some, parts, strict=True):

@@ -1,0 +1,54 @@
+"""Which place a location names: a path, a URI with the backend's name, or a URL of fsspec's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from vlmlens._files import expanded
+from vlmlens.errors import StoreError
+from vlmlens_plugins.storage._places import Folder, Place
+from vlmlens_plugins.storage._remote_place import PATIENCE, Remote
+
+_LOCAL = ("", "file", "local")
+
+
+def place_of(
+    location: str,
+    backend: str,
+    options: Mapping[str, Any],
+    *,
+    take_over: bool,
+    patience: float = PATIENCE,
+) -> Place:
+    """The place that a location names.
+
+    Args:
+        location: A folder, `BACKEND:///folder`, `BACKEND+file:///folder`, or `BACKEND+URL`.
+        backend: The backend's name.
+        options: For fsspec.
+        take_over: See `Remote`.
+        patience: See `Remote`.
+
+    Raises:
+        StoreError: It names nothing, or fsspec knows no such protocol.
+    """
+    if not location.startswith((f"{backend}:", f"{backend}+")):
+        return Folder(expanded(location))
+    parts = urlsplit(location)
+    protocol = parts.scheme.partition("+")[2]
+    if protocol not in _LOCAL:
+        url = location.removeprefix(f"{backend}+")
+        return Remote(url, options, take_over=take_over, patience=patience)
+    home = unquote(f"{parts.netloc}{parts.path}").lstrip("/")
+    if home.startswith("~") and (path := expanded(home)).is_absolute():
+        return Folder(path)
+    if parts.netloc or not parts.path.startswith("/"):
+        raise StoreError(
+            f"{location!r} is not a folder.",
+            subject=location,
+            hint=f"Write {backend}:///path/to/folder or {backend}+s3://bucket/path.",
+        )
+    return Folder(Path(unquote(parts.path)))

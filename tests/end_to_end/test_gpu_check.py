@@ -1,0 +1,138 @@
+"""The reduced form of gpu_check on a CPU: it passes, and each check fails where something is wrong.
+
+How checks are killed, cut and resumed is in `tests/unit/test_gpu_check_running.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scripts.gpu_check.checks import device_map, killing
+from scripts.gpu_check.child import run
+from scripts.gpu_check.listing import CHECKS, Check
+from scripts.gpu_check.measuring import apart, finite, typical
+from scripts.gpu_check.place import ROOT
+from scripts.gpu_check.setting import Setting
+from scripts.gpu_check.shapes import SHAPES
+from tests._program import started
+
+KILLING = 11
+"""It starts a process that imports torch; here a fork of one that has is taken instead."""
+HERE = [check for check in CHECKS if not check.cuda]
+TOLD = ["machine"]
+"""What compares nothing with the model under test."""
+COMPARING = [check for check in HERE if check.name not in TOLD]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gpu-check")
+
+
+def tried(check: Check, setting: Setting) -> tuple[str, str, dict[str, Any]]:
+    """The outcome of a check in this process, why, and the numbers."""
+    numbers: dict[str, Any] = {}
+    word, why = run(check.target, setting, lambda said: numbers.update(said.get("numbers", {})))
+    return word, why, numbers
+
+
+def forked(order: dict[str, Any]) -> int:
+    code = (
+        f"import json, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from scripts.gpu_check.killed import run; run(json.loads(sys.argv[-1]))"
+    )
+    with started(json.dumps(order), cwd=ROOT, code=code) as program:
+        return program.wait()
+
+
+def test_the_reduced_form_passes_and_tells_each_check_in_a_line(folder: Path) -> None:
+    out = folder / "out.jsonl"
+    numbers = [str(check.number) for check in CHECKS if check.number != KILLING]
+    ended = subprocess.run(
+        [sys.executable, "-m", "scripts.gpu_check", "--device", "cpu", "--shape", "tiny",
+         "--only", ",".join(numbers), "--folder", str(folder), "--out", str(out)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert ended.returncode == 0, [ended.stderr, lines]
+    assert [str(line["number"]) for line in lines] == numbers
+    assert out.read_text() == ended.stdout
+    for line, check in zip(lines, (c for c in CHECKS if c.number != KILLING), strict=True):
+        assert (line["name"], line["expected"]) == (check.name, check.expected)
+        assert (line["device"], line["shape"]) == ("cpu", "tiny")
+        if check.cuda:
+            assert (line["outcome"], line["why"]) == ("skipped", f"not on a CPU: {check.cuda}")
+        else:
+            assert (line["outcome"], line["why"]) == ("passed", "")
+            assert line["numbers"], check.name
+            assert 0 < line["seconds"] < check.limit
+    found = {line["name"]: line["numbers"] for line in lines}
+    assert found["machine"]["packages"]["torch"] == torch.__version__
+    assert found["float32"]["sites"] == 5
+    assert found["batches"]["float32_cudnn_padded"] == "not available"
+    assert found["batches"]["float32_flash_unpadded"] < 1e-4
+    assert found["sharing"]["float32_beginnings_shared"] == 8
+    assert found["throughput"]["256_tokens"]["of_bare"] > 0
+    assert found["out-of-memory"]["halved"] >= 1
+    assert found["sweep"]["cells"] == 2 * 3
+    assert found["sweep"]["bit_equal_cells"] == 2 * 3
+
+
+def test_a_killed_extraction_is_resumed_to_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killing, "ended", forked)
+    (check,) = (check for check in CHECKS if check.number == KILLING)
+    word, why, numbers = tried(check, Setting("cpu", SHAPES["tiny"], folder))
+    assert (word, why) == ("passed", "")
+    assert numbers["ended_by"] == -signal.SIGKILL
+    assert 0 < numbers["stored_when_killed"] < numbers["samples"]
+    monkeypatch.setattr(killing, "ended", lambda order: 0)
+    word, why, _ = tried(check, Setting("cpu", SHAPES["tiny"], folder))
+    assert (word, why) == ("failed", "the process was not killed in the middle")
+
+
+@pytest.fixture(scope="module")
+def wrong(folder: Path) -> Setting:
+    return Setting("cpu", SHAPES["tiny"], folder, mistake="weight")
+
+
+@pytest.mark.parametrize("check", COMPARING, ids=[check.name for check in COMPARING])
+def test_a_wrong_weight_fails_each_check(
+    check: Check, wrong: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killing, "ended", forked)
+    word, why, _ = tried(check, wrong)
+    assert word == "failed", why
+    assert any(said in why for said in ("at most", "not that of the file", "other bits")), why
+
+
+def test_a_device_map_in_two_parts_has_each_weight_once(wrong: Setting) -> None:
+    vlm = wrong.model("float32")
+    parts = device_map._map(vlm)
+    for name, _ in vlm.module.named_parameters():
+        assert sum(name.startswith(f"{part}.") for part in parts) == 1, name
+    late = [name for name, where in parts.items() if where == "cpu"]
+    assert late == [vlm.sites.canonical["llm.block.1"].path]
+
+
+def test_distances_see_shapes_sites_and_numbers_that_are_not_finite() -> None:
+    rows = {"a": [torch.ones(3, 4), torch.ones(1, 4)]}
+    off = {"a": [torch.ones(3, 4), torch.full((1, 4), 1.5)]}
+    assert apart(rows, rows) == {"a": 0.0}
+    assert apart(off, rows) == {"a": 0.5}
+    assert typical(off, rows) == {"a": 0.125}
+    nan = {"a": [torch.ones(3, 4), torch.full((1, 4), float("nan"))]}
+    assert apart(nan, rows) == apart(rows, nan) == {"a": float("inf")}
+    assert not finite(nan)
+    assert apart({"a": [torch.ones(2, 4), torch.ones(1, 4)]}, rows) == {"a": float("inf")}
+    assert apart({"b": rows["a"]}, rows) == {"a": float("inf"), "b": float("inf")}
