@@ -40,7 +40,7 @@ something ran and nothing failed, 1 if a step failed or nothing ran, 2 for bad i
 
   python -m scripts.check_checkpoints --models ~/models --list
   python -m scripts.check_checkpoints --models ~/models --out checked --device cuda --write
-  python -m scripts.check_checkpoints tiny /tmp/tiny     (tiny copies to try it on)
+  python -m scripts.check_checkpoints tiny tiny-models   (tiny copies to try it on)
 """
 
 
