@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PRIVATE = ("RssAnon", "RssShmem", "VmSwap")
-_EVERY = 0.005
+_EVERY = 0.01
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ def main() -> int:
     chosen = _parser().parse_args()
     shape = Shape(round(chosen.gb * 1e9), chosen.columns, chosen.width, chosen.rows, chosen.dtype)
     with tempfile.TemporaryDirectory(dir=chosen.work) as work:
-        folder = Path(work, "run")
-        if chosen.model:
+        folder = Path(chosen.keep or work, "run")
+        if folder.exists():
+            pass
+        elif chosen.model:
             with_model(folder, shape, chosen.sites or ["llm.block.*/last"])
         else:
             without_model(folder, shape)
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="store_true", help="a run with a small LLaVA")
     parser.add_argument("--sites", nargs="+", help="columns of a run with a model")
     parser.add_argument("--work", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--keep", type=Path, help="make the run here, or use the one that is here")
     return parser
 
 

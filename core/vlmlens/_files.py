@@ -19,7 +19,9 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _KEPT_OF_NAME = 48
 
 
-def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], *, durable: bool = True) -> None:
+def write_bytes(
+    path: Path, data: bytes | Iterable[bytes | memoryview], *, durable: bool = True
+) -> None:
     """Replace a file's content in one step.
 
     Args:

@@ -52,7 +52,6 @@ __all__ = [
     "AxisLayout",
     "Column",
     "Ints",
-    "KeptRows",
     "PatchGrid",
     "Pool",
     "Selector",

@@ -14,9 +14,17 @@ from scripts.check_checkpoints import telling
 from scripts.check_checkpoints.listed import Listed, listed
 from scripts.check_checkpoints.machine import Fit, fit, free_memory
 from scripts.check_checkpoints.page import keep
-from scripts.check_checkpoints.places import find, models_folder
+from scripts.check_checkpoints.places import Place, find, models_folder
 from scripts.check_checkpoints.process import Job, done
-from scripts.check_checkpoints.records import NOT_RUN, Record, Records, commit, held, versions
+from scripts.check_checkpoints.records import (
+    NOT_RUN,
+    Outcome,
+    Record,
+    Records,
+    commit,
+    held,
+    versions,
+)
 from scripts.check_checkpoints.small_runs import analyses, small_run
 from scripts.check_checkpoints.tiny import write_tiny
 from scripts.check_checkpoints.working import KIT, QUESTION, work
@@ -32,7 +40,7 @@ something ran and nothing failed, 1 if a step failed or nothing ran, 2 for bad i
 
   python -m scripts.check_checkpoints --models ~/models --list
   python -m scripts.check_checkpoints --models ~/models --out checked --device cuda --write
-  python -m scripts.check_checkpoints tiny /tmp/tiny     (tiny copies to try it on)
+  python -m scripts.check_checkpoints tiny tiny-models   (tiny copies to try it on)
 """
 
 
@@ -193,30 +201,42 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
     full = place.is_full(one.checkpoint.parameters)
     print(telling.header(one, each, here.device, full=full), flush=True)
     digest = place.digest()
-    under = {step: _under(step, digest, here) for step in here.steps}
-    found: dict[str, Record] = {}
+
+    def record(step: str, outcome: Outcome, text: str, **more: Any) -> Record:
+        under = _under(step, digest, here)
+        return Record(one.id, one.adapter.name, step, outcome, text, under, full, **more)
+
+    found = {}
     for step in here.steps:
-        before = here.records.done(one.slug, step, under[step])
-        if before is not None:
-            found[step] = before
-        elif reason := each.reason(step):
-            found[step] = Record(one.id, one.adapter.name, step, NOT_RUN, reason, under[step], full)
-    for record in found.values():
-        print(telling.line(record, before=record.outcome != NOT_RUN))
-    folder = here.records.folder
-    job = Job(
-        one.adapter.name, str(place.folder), here.device, here.dtype, folder / "runs" / one.slug,
-        folder / "logs" / f"{one.slug}.log", here.limit, full,
-    )  # fmt: skip
-    for ended in done(job, [step for step in here.steps if step not in found]):
-        record = Record(
-            one.id, one.adapter.name, ended.step, ended.outcome, ended.text, under[ended.step],
-            full, round(ended.seconds, 2), data=ended.data, commit=here.commit,
+        before = here.records.done(one.slug, step, _under(step, digest, here))
+        if before is not None or (reason := each.reason(step)):
+            found[step] = before or record(step, NOT_RUN, reason)
+            print(telling.line(found[step], before=before is not None))
+    left = [step for step in here.steps if step not in found]
+    for ended in done(_job(one, place, here, full=full), left):
+        seconds = round(ended.seconds, 2)
+        made = record(
+            ended.step, ended.outcome, ended.text, seconds=seconds, data=ended.data,
+            commit=here.commit,
         )  # fmt: skip
-        here.records.write(one.slug, record)
-        found[ended.step] = record
-        print(telling.line(record), flush=True)
+        here.records.write(one.slug, made)
+        found[ended.step] = made
+        print(telling.line(made), flush=True)
     return [found[step] for step in here.steps]
+
+
+def _job(one: Listed, place: Place, here: Here, *, full: bool) -> Job:
+    folder = here.records.folder
+    return Job(
+        adapter=one.adapter.name,
+        model=str(place.folder),
+        device=here.device,
+        dtype=here.dtype,
+        runs=folder / "runs" / one.slug,
+        log=folder / "logs" / f"{one.slug}.log",
+        limit=here.limit,
+        full=full,
+    )
 
 
 def _under(step: str, digest: str, here: Here) -> dict[str, Any]:

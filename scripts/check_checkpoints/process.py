@@ -138,7 +138,9 @@ class _started:  # noqa: N801  used as a function
             "adapter": job.adapter, "model": job.model, "device": job.device, "dtype": job.dtype,
             "runs": str(job.runs), "full": job.full, "steps": list(steps),
         }  # fmt: skip
-        environment = {**os.environ, "VLMLENS_TINY_CHECKPOINTS": str(suites)}
+        environment = {
+            "HF_HUB_OFFLINE": "1", **os.environ, "VLMLENS_TINY_CHECKPOINTS": str(suites),
+        }  # fmt: skip
         with job.log.open("ab") as log:
             self._process = subprocess.Popen(
                 _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT,

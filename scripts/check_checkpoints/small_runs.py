@@ -41,8 +41,9 @@ class SmallRun:
     limit: int | None = None
 
 
-_PAIRS: dict[str, Any] = {"data": "demo:pairs", "dataset": {"pairs": 6}}
-_OF_PAIRS = {"samples": 6, "min_difference": 0, "draws": 100}
+_PAIRS: dict[str, Any] = {"data": "demo:pairs", "dataset": {"pairs": 24}}
+_KEPT_PAIRS = 6
+_OF_PAIRS = {"samples": _KEPT_PAIRS, "min_difference": 0, "draws": 100}
 _FOLLOWED = {"samples": 2, "only_right": False, "draws": 100, "controls": 1}
 
 SMALL: Mapping[str, SmallRun] = {
@@ -97,7 +98,8 @@ SMALL: Mapping[str, SmallRun] = {
         dataset={"scenes": 12},
     ),
     "removal": SmallRun(
-        options={"samples": 16, "strengths": [1.0], "draws": 100}, dataset={"scenes": 16},
+        data="demo:pope", dataset={"pictures": 4},
+        options={"samples": 8, "strengths": [1.0], "draws": 100},
         otherwise={"method": "steer"},
     ),
     "sae": SmallRun(
@@ -203,7 +205,7 @@ def run_analysis(name: str, tried: Tried) -> Told:
     before = _sums(vlm)
     plan = replace(plan, load=lambda: vlm)
     if small.data == _PAIRS["data"] and not tried.full:
-        plan = replace(plan, samples=SampleTable(preferred(vlm, plan.samples)))
+        plan = replace(plan, samples=SampleTable(preferred(vlm, plan.samples, _KEPT_PAIRS)))
     try:
         result = execute(plan, mode="fresh").results[name]
     except MissingAnnotation as error:

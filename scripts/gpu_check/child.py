@@ -81,8 +81,14 @@ def run(target: str, setting: Setting, say: Any) -> tuple[Word, str]:
             return "failed", _told(error)
         return "skipped", f"not installed: {package}"
     except Exception as error:  # noqa: BLE001  whatever it is, it is told, and the next check runs
-        return "failed", _told(error)
+        return ("skipped", str(error)) if _lacks(error) else ("failed", _told(error))
     return "passed", ""
+
+
+def _lacks(error: Exception) -> bool:
+    """Whether vlmlens says that a package is not installed."""
+    errors = sys.modules.get("vlmlens.errors")
+    return errors is not None and isinstance(error, errors.MissingDependency)
 
 
 def _told(error: Exception) -> str:

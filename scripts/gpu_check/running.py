@@ -21,7 +21,9 @@ class Runner:
     """Runs checks in child processes.
 
     Checks that need no process of their own share one, which keeps the models that it loaded. If
-    one of them is killed, the next one gets a new process.
+    one of them is killed, the next one gets a new process. It is ended before a check that needs a
+    process of its own, so that the GPU's memory is free; so on a GPU, such checks come last, but
+    for the first two of all, which load no model that others could use.
 
     Args:
         setting: See `Setting.from_json`.
@@ -40,7 +42,7 @@ class Runner:
         """Run checks.
 
         Args:
-            checks: In this order.
+            checks: In this order, but for what the class says.
             done: Called with each outcome when it is there.
 
         Returns:
@@ -48,15 +50,21 @@ class Runner:
         """
         end = time.monotonic() + self.total
         try:
-            for place, check in enumerate(checks):
+            ordered = sorted(checks, key=self._late)
+            for place, check in enumerate(ordered):
                 left = end - time.monotonic()
                 if left < _LEAST:
-                    return list(checks[place:])
+                    return ordered[place:]
                 done(self._outcome(check, left))
         finally:
-            if self._shared is not None:
-                self._shared.kill()
+            self._end_shared()
         return []
+
+    def _late(self, check: Check) -> bool:
+        return self._alone(check) and check.number > 1
+
+    def _alone(self, check: Check) -> bool:
+        return check.alone and self.setting["device"] == "cuda"
 
     def _outcome(self, check: Check, left: float) -> Outcome:
         device, shape = self.setting["device"], self.setting["shape"]
@@ -64,8 +72,8 @@ class Runner:
             return Outcome(
                 check.number, check.name, "skipped", 0.0, check.expected, device, shape, why=why
             )
-        alone = check.alone and device == "cuda"
-        worker = Worker(self.setting, self._variables()) if alone else self._sharing()
+        alone = self._alone(check)
+        worker = self._new() if alone else self._sharing()
         try:
             answer = worker.ask(check, min(check.limit * self.limits, left))
         finally:
@@ -76,10 +84,19 @@ class Runner:
             shape, answer.numbers, answer.why,
         )  # fmt: skip
 
+    def _new(self) -> Worker:
+        self._end_shared()
+        return Worker(self.setting, self._variables())
+
     def _sharing(self) -> Worker:
         if self._shared is None or not self._shared.alive:
-            self._shared = Worker(self.setting, self._variables())
+            self._shared = self._new()
         return self._shared
+
+    def _end_shared(self) -> None:
+        if self._shared is not None:
+            self._shared.kill()
+            self._shared = None
 
     def _variables(self) -> dict[str, str]:
         """The environment of a process: this checkout, and no network."""

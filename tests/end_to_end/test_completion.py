@@ -56,7 +56,7 @@ def offered(asked: dict[str, str], cwd: Path | None = None, **env: str) -> list[
         ("vlmlens run --adapter in", ["internlm_xcomposer", "internvl"]),
         ("vlmlens run --adapter demo --analysis l", ["logit-lens", "look"]),
         ("vlmlens run --analysis probe --analysis bl", ["blind-test"]),
-        ("vlmlens run --storage s", ["sqlite"]),
+        ("vlmlens run --storage s", ["safetensors", "sqlite"]),
         ("vlmlens run --extractor a", ["activations", "attention"]),
         ("vlmlens run --dtype b", ["bfloat16"]),
         ("vlmlens run --data im", ["images:"]),

@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scripts.check_checkpoints import __main__ as command
 from scripts.check_checkpoints import process, question, small_runs
 from scripts.check_checkpoints.kit import run_kit
 from scripts.check_checkpoints.listed import listed
-from scripts.check_checkpoints.process import Job, done
+from scripts.check_checkpoints.process import Ended, Job, done
 from scripts.check_checkpoints.random_answers import preferred
 from scripts.check_checkpoints.small_runs import Told, Tried
 from scripts.check_checkpoints.tiny import write_tiny
@@ -179,7 +180,11 @@ def test_labels_of_random_weights_are_what_the_model_prefers(vlm: ModelAdapter) 
 
     pairs = DemoDataset("pairs", DemoOptions(pairs=3)).samples([])
     wrong = [Sample(**{**_fields(each), "label": "x"}) for each in pairs]
-    assert [each.label for each in preferred(vlm, wrong)] == [each.label for each in pairs]
+    found = preferred(vlm, wrong, 2)
+    right = {each.id: each.label for each in pairs}
+    assert len(found) == 4
+    assert all(each.label == right[each.id] for each in found)
+    assert [each.attributes["role"] for each in found] == ["clean", "corrupted"] * 2
 
 
 def _fields(sample: Sample) -> dict[str, Any]:
@@ -242,29 +247,65 @@ def test_a_process_that_never_begins_fails_every_step(
 # ------------------------------------------------------------------ the command
 
 
+def _in_this_process(job: Job, steps: Sequence[str]) -> Iterator[Ended]:
+    told = _steps(Path(job.model), steps, job.runs, job.adapter)
+    for name, each in told.items():
+        yield Ended(name, each["outcome"], each["text"], each["data"], 0.0)
+
+
+def test_a_broken_checkpoint_is_reported_and_the_others_go_on(
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "done", _in_this_process)
+    given = [
+        "--models", str(models), "--out", str(tmp_path / "out"), "--steps", "analyses,question",
+        "--analyses", "similarity", "--only", CLIP, "--only", BROKEN, "--only", LLAVA,
+    ]  # fmt: skip
+    assert command.main(given) == 1
+    said = capsys.readouterr().out
+    assert "3 checkpoints were run, 2 of them without a failure" in said
+    assert f"failed: {BROKEN}, similarity: Checkpoint" in said
+    assert said.index(BROKEN) < said.index(LLAVA)
+    assert said.count("not the full checkpoint") == 3
+    state = tmp_path / "out/state"
+    outcomes = {
+        path.relative_to(state).as_posix(): json.loads(path.read_text())["outcome"]
+        for path in state.glob("*/*.json")
+    }
+    assert outcomes.pop(f"{BROKEN.replace('/', '--')}/question.json") == "failed"
+    assert outcomes.pop(f"{BROKEN.replace('/', '--')}/similarity.json") == "failed"
+    assert set(outcomes.values()) == {"passed"}
+    assert len(outcomes) == 4
+    assert command.main(given) == 1
+    again = capsys.readouterr().out
+    assert again.count("done before") == 4
+    (models / CLIP / "README.md").write_text("A new file.")
+    command.main(given)
+    assert capsys.readouterr().out.count("done before") == 2
+
+
 def test_a_killed_command_goes_on_where_it_was(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [
+    arguments = [
         sys.executable, "-m", "scripts.check_checkpoints", "--models", str(models),
         "--out", str(out), "--steps", "analyses,question", "--analyses", "similarity,weights",
+        "--family", "llava",
     ]  # fmt: skip
-    own, broken = (out / "state" / name.replace("/", "--") for name in (LLAVA, BROKEN))
-    first = own / "similarity.json"
-    chosen = ["--only", LLAVA, "--only", BROKEN]
-    with subprocess.Popen([*command, *chosen], cwd=ROOT, stdout=subprocess.DEVNULL) as begun:
+    state = out / "state" / LLAVA.replace("/", "--")
+    first, last = state / "similarity.json", state / "question.json"
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL) as begun:
         while begun.poll() is None and not first.exists():
             time.sleep(0.02)
         begun.send_signal(signal.SIGKILL)
-    assert json.loads((broken / "similarity.json").read_text())["outcome"] == "failed"
     kept = first.stat().st_mtime_ns
-    assert not (own / "question.json").exists()
-    again = subprocess.run(
-        [*command, "--family", "llava"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    assert not last.exists()
+    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert first.stat().st_mtime_ns == kept
-    lines = again.stdout.splitlines()
-    assert "similarity" in next(line for line in lines if "done before" in line)
-    assert "1 checkpoints were run, 1 of them without a failure" in again.stdout
-    read = json.loads((own / "question.json").read_text())
-    assert (read["outcome"], read["full"]) == ("passed", False)
+    assert "similarity: passed" in next(
+        line for line in again.stdout.splitlines() if "done before" in line
+    )
+    assert json.loads(last.read_text())["outcome"] == "passed"

@@ -38,6 +38,16 @@ def test_a_checkpoint_is_given_to_the_suite_of_its_class(registry: Registry, kit
     assert made.vlm.request.model == model
 
 
+def test_of_two_suites_of_one_class_the_one_with_the_same_parts_is_taken() -> None:
+    from vlmlens_adapter_blip2 import checks as blip2
+
+    target = "vlmlens_adapter_blip2.manifest:MANIFEST"
+    registry = Registry([EntryPoint("blip2", target, PluginKind.ADAPTER.group)])
+    for kit in blip2.CHECKS:
+        (suite,) = find_suites(registry, "blip2", model=str(kit().checkpoint))
+        assert suite.checks.__name__ == kit.__name__
+
+
 def test_another_checkpoint_is_given_to_what_the_suites_share(registry: Registry) -> None:
     suites = find_suites(registry, "hf", model=str(CHECKPOINT), device="cpu")
     assert [suite.checks.__name__ for suite in suites] == ["GenericChecks"]

@@ -23,6 +23,8 @@ def tf32() -> Iterator[None]:
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     yield
+    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = before
 
 
@@ -40,6 +42,16 @@ def test_convolutions_of_float32_models_are_not_rounded(
     keep_precision(dtype, device)
     assert torch.backends.cudnn.allow_tf32 is rounds
     assert cuda_settings(CUDA, "eager")["tf32"] == {"convolutions": rounds, "products": False}
+
+
+def test_the_newer_settings_of_torch_are_read_and_set() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    assert cuda_settings(CUDA, "eager")["tf32"]["products"]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.fp32_precision = "tf32"
+    assert cuda_settings(CUDA, "eager")["tf32"] == {"convolutions": True, "products": False}
+    keep_precision(torch.float32, CUDA)
+    assert not cuda_settings(CUDA, "eager")["tf32"]["convolutions"]
 
 
 def test_the_kernels_of_sdpa_are_recorded() -> None:

@@ -57,6 +57,10 @@ def unlike(trial):
 def lacks(trial):
     import surely_not_installed.inner
 
+def asks(trial):
+    from vlmlens.errors import MissingDependency
+    raise MissingDependency("That needs x, which is not installed.", hint="pip install x")
+
 def own(trial):
     import vlmlens.no_such_module
 
@@ -94,8 +98,8 @@ def run(runner: Runner, *checks: Check) -> list[Outcome]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within a few seconds."""
-    for _ in range(200):
+    """Whether a process ends within twenty seconds."""
+    for _ in range(1000):
         with suppress(FileNotFoundError, ProcessLookupError):
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
             if state != "Z":
@@ -106,17 +110,17 @@ def gone(pid: int) -> bool:
 
 
 def test_a_hanging_check_is_killed_and_the_next_ones_run(runner: Callable[..., Runner]) -> None:
-    first, hung, last = run(runner(), fake(1, "good"), fake(2, "hangs", 0.5), fake(3, "good"))
+    first, hung, last = run(runner(), fake(1, "good"), fake(2, "hangs", 2.0), fake(3, "good"))
     assert [each.outcome for each in (first, hung, last)] == ["passed", "timeout", "passed"]
-    assert hung.why == "killed after 0.5 s"
-    assert 0.5 <= hung.seconds < 20
+    assert hung.why == "killed after 2 s"
+    assert hung.seconds >= 2
     assert hung.numbers["before"] == 1, "what was measured before is told"
     assert gone(hung.numbers["started"]), "what it started is killed too"
     assert first.numbers["process"] != last.numbers["process"]
 
 
 def test_every_way_of_ending_is_told_and_nothing_else_stops(runner: Callable[..., Runner]) -> None:
-    names = ["dies", "leaves", "raises", "expects", "unlike", "own", "lacks", "good"]
+    names = ["dies", "leaves", "raises", "expects", "unlike", "own", "lacks", "asks", "good"]
     found = run(runner(), *(fake(i, name) for i, name in enumerate(names)))
     words = {each.name: (each.outcome, each.why) for each in found}
     assert words["dies"] == ("failed", "its process was ended by SIGKILL")
@@ -128,16 +132,23 @@ def test_every_way_of_ending_is_told_and_nothing_else_stops(runner: Callable[...
     assert words["own"][0] == "failed"
     assert "vlmlens.no_such_module" in words["own"][1]
     assert words["lacks"] == ("skipped", "not installed: surely_not_installed")
+    assert words["asks"][0] == "skipped"
+    assert words["asks"][1].startswith("That needs x, which is not installed.")
     assert words["good"] == ("passed", "")
-    assert counted(found) == {"passed": 1, "failed": 6, "skipped": 1, "timeout": 0}
+    assert counted(found) == {"passed": 1, "failed": 6, "skipped": 2, "timeout": 0}
 
 
 def test_processes_are_shared_unless_a_check_on_a_gpu_wants_its_own(
     runner: Callable[..., Runner],
 ) -> None:
     checks = fake(1, "good"), fake(2, "good", alone=True), fake(3, "good")
-    one, own, again = (each.numbers["process"] for each in run(runner("cuda"), *checks))
+    found = run(runner("cuda"), *checks)
+    assert [each.number for each in found] == [1, 3, 2], "what needs its own comes last"
+    one, again, own = (each.numbers["process"] for each in found)
     assert one == again != own
+    assert gone(one), "it does not keep the GPU's memory"
+    first = fake(0, "good"), fake(1, "good", alone=True), fake(2, "good")
+    assert [each.number for each in run(runner("cuda"), *first)] == [0, 1, 2]
     assert len({each.numbers["process"] for each in run(runner(), *checks)}) == 1
 
 
@@ -152,13 +163,12 @@ def test_what_cannot_be_run_is_skipped_with_the_reason(runner: Callable[..., Run
 
 def test_time_for_all_is_kept_and_what_is_left_is_said(runner: Callable[..., Runner]) -> None:
     found: list[Outcome] = []
-    checks = fake(1, "good"), fake(2, "hangs"), fake(3, "good")
-    left = runner(total=2.5).run(checks, found.append)
-    assert [each.outcome for each in found] == ["passed", "timeout"]
-    assert [each.number for each in left] == [3]
+    checks = fake(1, "hangs"), fake(2, "good"), fake(3, "good")
+    left = runner(total=1.5).run(checks, found.append)
+    assert [(each.number, each.outcome) for each in found] == [(1, "timeout")]
+    assert [each.number for each in left] == [2, 3]
     (slow,) = run(runner(limits=0.01), fake(1, "hangs", 30.0))
     assert slow.outcome == "timeout"
-    assert slow.seconds < 15
     (meant,) = run(runner(mistake="hang"), fake(1, "good", 0.3))
     assert meant.outcome == "timeout"
 
@@ -227,6 +237,13 @@ def test_wrong_options_are_refused(path: str) -> None:
     for wrong in ("17", "shearing", ",", "2.5"):
         with pytest.raises(ValueError, match="no check"):
             chosen(wrong)
+
+
+def test_the_page_lists_the_checks_with_their_limits() -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    told = [(row[0], row[1], row[-1]) for row in rows if row[0].isdigit()]
+    assert told == [(str(c.number), c.name, f"{c.limit:g}") for c in CHECKS]
 
 
 def test_the_command_imports_no_torch() -> None:

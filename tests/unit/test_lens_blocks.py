@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,46 @@ def test_a_sample_without_rows_is_named_before_the_model_reads(
 ) -> None:
     with pytest.raises(StoreError, match=scenes[30].id):
         analysed(vlm, [*samples, scenes[30]], plain)
+
+
+@pytest.mark.parametrize("selector", ["last", "text"])
+def test_samples_that_cannot_be_read_are_left_out_and_said(
+    selector: str, vlm: Any, samples: list[Sample], columns: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    """The first has no row, where that can be; one in the middle is not finite."""
+    spoilt = {name: list(parts) for name, parts in columns.items() if selector in name}
+    for site in SITES:
+        own = spoilt[f"{site}/{selector}"]
+        own[9] = np.full_like(own[9], np.nan)
+        own[0] = own[0][:0] if selector == "text" else own[0]
+    out = {9, 0} if selector == "text" else {9}
+    told: list[str] = []
+    with open_named(Registry.default(), "lmdb", str(tmp_path / "bad"), mode="a") as store:
+        write(store, samples, spoilt, range(len(samples)))
+        lens = LogitLens(
+            LensOptions(
+                columns=[f"llm.block.*/{selector}"], samples=[samples[9].id, samples[10].id]
+            )
+        )
+        found = lens.run(AnalysisContext(samples, store, lambda: vlm, warn=told.append))
+    assert any(f"{len(out)} of 24 samples are left out" in each for each in told)
+    kept = [i for i in range(len(samples)) if i not in out]
+    with open_named(Registry.default(), "lmdb", str(tmp_path / "good"), mode="a") as store:
+        some = {name: parts for name, parts in columns.items() if selector in name}
+        write(store, samples, some, range(len(samples)))
+        options = LensOptions(columns=[f"llm.block.*/{selector}"], samples=[samples[10].id])
+        context = AnalysisContext([samples[i] for i in kept], store, lambda: vlm)
+        same(found, LogitLens(options).run(context))
+
+
+def test_where_no_sample_is_finite_it_is_an_error(
+    vlm: Any, samples: list[Sample], columns: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    empty = {name: [p[:0] for p in parts] for name, parts in columns.items() if "text" in name}
+    with open_named(Registry.default(), "lmdb", str(tmp_path / "none"), mode="a") as store:
+        write(store, samples, empty, range(len(samples)))
+        with pytest.raises(CompositionError, match="No sample has positions text"):
+            analysed(vlm, samples, store, columns=["llm.block.*/text"])
 
 
 def test_a_tuned_lens_is_trained_on_positions_from_all_over_the_run(

@@ -22,6 +22,8 @@ from vlmlens.samples import Sample
 from vlmlens.testing.model import tiny_model
 from vlmlens.testing.tiny import picture
 from vlmlens_plugins.extract.activations import ActivationExtractor
+from vlmlens_plugins.sae import Recipe, TensorFeed
+from vlmlens_plugins.sae.training import loop
 
 COLUMN = "llm.block.0/last"
 
@@ -199,6 +201,25 @@ def test_model_work_lets_go_too(vlm: ModelAdapter, monkeypatch: pytest.MonkeyPat
     assert len(work.held.refs) == 4
     assert seen == [[], []]
     assert warned == [halved(7), halved(3)]
+
+
+def test_training_saes_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[Any]] = []
+    step = loop._Training._step
+
+    def full(training: Any, batch: Any) -> None:
+        step(training, batch)
+        seen.append(weakref.ref(training))
+        too_much()
+
+    monkeypatch.setattr(loop._Training, "_step", full)
+    feed = TensorFeed(torch.randn(64, 4), batch=8)
+    recipe = Recipe(8, "topk", k=2)
+    with pytest.raises(OutOfMemory, match="did not fit in memory while they were") as caught:
+        loop.train([recipe], feed, rows=16, device="cpu")
+    gc.collect()
+    assert [ref() for ref in seen] == [None]
+    assert is_out_of_memory(caught.value.__cause__)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------- what is said

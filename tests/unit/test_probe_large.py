@@ -97,8 +97,12 @@ def unlike_splits() -> dict[str, Split]:
 
 
 @pytest.mark.parametrize("split", ["folds", "values", "other run"])
-@pytest.mark.parametrize("grid", [[0.01], [1e-4, 1e-3, 0.1]])
-def test_ridge_is_what_it_is_in_memory(split: str, grid: list[float]) -> None:
+@pytest.mark.parametrize(("grid", "room"), [([0.01], 2**28), ([1e-4, 1e-3, 0.1], 16 * WIDTH**2)])
+def test_ridge_is_what_it_is_in_memory(
+    split: str, grid: list[float], room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for all products, and for two at a time, where others lie on disk."""
+    monkeypatch.setattr("vlmlens_plugins.analysis.probe.large.sums._PRODUCTS", room)
     y, x = numbers()
     whole, large = both(y, x, unlike_splits()[split], ProbeOptions(model="ridge", C=grid))
     tested = unlike_splits()[split].tested

@@ -173,8 +173,10 @@ def _show_column(
 ) -> None:
     name = _stored_name(store, column, run)
     info = next(each for each in store.columns() if each.name == name)
-    ids = [sample] if sample is not None else store.ids(name)[:_ROWS]
-    values = store.read(name, ids)
+    if sample is None:
+        ids, values = store.read_range(name, 0, _ROWS)
+    else:
+        ids, values = [sample], store.read(name, [sample])
     rows = [
         {"sample": each, "shape": list(array.shape), "values": array[:_ROWS, :_VALUES]}
         for each, array in zip(ids, values.per_sample(), strict=True)

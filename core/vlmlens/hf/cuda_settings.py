@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+_BACKENDS: Any = torch.backends
 _SDPA: dict[str, Callable[[], bool]] = {
     "flash": torch.backends.cuda.flash_sdp_enabled,
     "efficient": torch.backends.cuda.mem_efficient_sdp_enabled,
@@ -27,6 +28,22 @@ def keep_precision(dtype: torch.dtype, device: torch.device) -> None:
     """
     if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False
+        if _rounds(torch.backends.cudnn, "conv"):
+            _BACKENDS.cudnn.conv.fp32_precision = "ieee"
+
+
+def _rounds(backend: Any, kind: str) -> bool:
+    """Whether TF32 is on for an operation of a backend.
+
+    Newer versions of torch have two settings, and refuse to read the old one where the new one was
+    set. What is not set for an operation is as the setting for all of them.
+    """
+    said = getattr(getattr(backend, kind, None), "fp32_precision", None)
+    if said is None:
+        return bool((backend if kind == "conv" else backend.matmul).allow_tf32)
+    if said == "none":
+        said = _BACKENDS.fp32_precision
+    return bool(said == "tf32")
 
 
 def cuda_settings(device: torch.device, attention: str | None) -> dict[str, Any]:
@@ -40,8 +57,8 @@ def cuda_settings(device: torch.device, attention: str | None) -> dict[str, Any]
         return {}
     said: dict[str, Any] = {
         "tf32": {
-            "convolutions": bool(torch.backends.cudnn.allow_tf32),
-            "products": bool(torch.backends.cuda.matmul.allow_tf32),
+            "convolutions": _rounds(torch.backends.cudnn, "conv"),
+            "products": _rounds(torch.backends.cuda, "matmul"),
         }
     }
     if attention == "sdpa":

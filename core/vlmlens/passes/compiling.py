@@ -126,7 +126,7 @@ def uncompiled(module: torch.nn.Module, paths: Iterable[str]) -> Iterator[None]:
 
 
 def _compiled(forward: Callable[..., Any], name: str, backend: str) -> Callable[..., Any]:
-    options = {_GRAPHS: False} if backend == _INDUCTOR else None
+    options: dict[str, Any] | None = {_GRAPHS: False} if backend == _INDUCTOR else None
     compiled = torch.compile(forward, dynamic=True, backend=backend, options=options)
     failures = importlib.import_module("torch._dynamo.exc").TorchDynamoException
 

@@ -29,7 +29,8 @@ def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device, for use in the current stream. Nothing is copied if it is there."""
     if tensor.device == device:
         return tensor
-    return pinned(tensor, device).to(device, non_blocking=tensor.device.type == "cpu")
+    beside = device.type == "cuda" and tensor.device.type == "cpu"
+    return pinned(tensor, device).to(device, non_blocking=beside)
 
 
 def uploaded_array(array: Ints, device: torch.device) -> torch.Tensor:

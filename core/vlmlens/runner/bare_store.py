@@ -100,7 +100,8 @@ def run_beside(
     }
     folder = folder_for(where)
     if is_run(folder):
-        info["seeds"] = Run(folder).info.get("seeds", {})
+        before = Run(folder).info
+        info |= {key: before.get(key, {}) for key in ("seeds", "drawn")}
     run = Run.create(folder, spec, info, registry=registry)
     around = Path(uri.partition("://")[2]).parent
     shown = list(samples) if trust else [vetted_sample(sample, around) for sample in samples]

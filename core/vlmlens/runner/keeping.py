@@ -55,13 +55,13 @@ def check_kept(
             **options,
             "seed": seeds.get(kept, seed),
             "edits": edited.get(kept, []),
-            "samples": drawn.get(kept),
+            "samples": drawn.get(kept, run.sample_count),
         }
         now = {
             **plain(analysis.options.model_dump(mode="json")),
             "seed": seed,
             "edits": changes.texts,
-            "samples": number,
+            "samples": number or run.sample_count,
         }
         if found := differences(before, now):
             raise ResultExists(

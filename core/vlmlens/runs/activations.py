@@ -31,7 +31,7 @@ class Activations(Mapping[str, "Array | list[Array]"]):
     """A run's columns: `run.activations["llm.block.14/last"]`.
 
     A column is one array `[samples, width]` in sample order. A ragged column is a list of arrays
-    `[k_i, width]`.
+    `[k_i, width]`. It is in memory as a whole; `run.store()` has `blocks` for larger ones.
     """
 
     def __init__(self, run: _WithColumns) -> None:
@@ -45,7 +45,7 @@ class Activations(Mapping[str, "Array | list[Array]"]):
             present = set(store.ids(name))
             ids = [sample.id for sample in self._run.samples if sample.id in present]
             values = store.read(name, ids)
-            return values.per_sample() if values.ragged else values.numpy().copy()
+            return values.per_sample() if values.ragged else values.numpy()
 
     def __contains__(self, column: object) -> bool:
         return column in list(self)

@@ -37,6 +37,7 @@ class SelectedStore(ColumnStore):
         chosen = set(_matching(sites, names, _column_matches, "column")) if sites else set(names)
         self._infos = {info.name: info for info in infos if info.name in chosen}
         self._samples: set[str] | None = None
+        self._ids: dict[str, list[str]] = {}
         if samples:
             ids = list(dict.fromkeys(sample for name in self._infos for sample in store.ids(name)))
             self._samples = set(_matching(samples, ids, _matches, "sample"))
@@ -69,9 +70,12 @@ class SelectedStore(ColumnStore):
     def ids(self, column: str) -> list[str]:
         """See `ColumnStore.ids`."""
         find_column(column, self._infos)
-        ids = self._store.ids(column)
         chosen = self._samples
-        return ids if chosen is None else [sample for sample in ids if sample in chosen]
+        if chosen is None:
+            return self._store.ids(column)
+        if column not in self._ids:
+            self._ids[column] = [name for name in self._store.ids(column) if name in chosen]
+        return list(self._ids[column])
 
     def read(self, column: str, ids: Sequence[str] | None = None) -> Values:
         """See `ColumnStore.read`."""

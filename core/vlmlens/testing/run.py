@@ -265,18 +265,33 @@ def _bound(
 def _fitting(
     classes: Sequence[type[Checks]], plugin: type[Any], model: str
 ) -> Sequence[type[Checks]]:
-    """The suites whose tiny checkpoint has the same model class; else the shared base suite."""
+    """The suites whose tiny checkpoint is most like the given one; else the shared base suite.
+
+    It has the same model class. Of several with the same class (BLIP-2 with OPT, with Flan-T5),
+    those are taken that share most classes of modules.
+    """
     from vlmlens.abc.adapter import LoadRequest
 
-    wanted = type(plugin.skeleton(LoadRequest(model=model, device="cpu")).module)
+    def skeleton(checkpoint: str) -> Any:
+        return plugin.skeleton(LoadRequest(model=checkpoint, device="cpu")).module
+
+    wanted = skeleton(model)
     if len(classes) == 1:
         return classes
+    made: list[Any] = [each() for each in classes]
+    alike = [_likeness(wanted, skeleton(str(each.checkpoint))) for each in made]
+    best = max(alike)
+    if not best:
+        return _shared(classes)
+    return [each for each, value in zip(classes, alike, strict=True) if value == best]
 
-    def fits(each: Any) -> bool:
-        request = LoadRequest(model=str(each().checkpoint), device="cpu")
-        return type(plugin.skeleton(request).module) is wanted
 
-    return [each for each in classes if fits(each)] or _shared(classes)
+def _likeness(one: Any, other: Any) -> float:
+    """The share of classes of modules that two models have in common; 0 if their own differ."""
+    if type(one) is not type(other):
+        return 0.0
+    first, second = ({type(each) for each in model.modules()} for model in (one, other))
+    return len(first & second) / len(first | second)
 
 
 def _shared(classes: Sequence[type[Checks]]) -> Sequence[type[Checks]]:

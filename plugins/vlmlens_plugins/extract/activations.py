@@ -14,9 +14,10 @@ from vlmlens.passes.activation import check_axis
 from vlmlens.passes.selection import select_in_passes
 from vlmlens.passes.skipping import needless
 from vlmlens.passes.tracing import hooked
+from vlmlens.rows.uploads import KeptRows
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis, Site
-from vlmlens.tokens import AxisLayout, Column, KeptRows, Selector, TokenKind, select
+from vlmlens.tokens import AxisLayout, Column, Selector, TokenKind, select
 
 DEFAULT_SITES = (
     "vision.block.*",

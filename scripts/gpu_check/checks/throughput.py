@@ -110,8 +110,8 @@ def _synced(trial: Trial, vlm: ModelAdapter, samples: Sequence[Sample], size: in
     work = extraction(vlm, samples[: size * _SYNCED], POOLED, batch_size=size)
     units = work.units()
     with counting_syncs() as found:
-        for _ in work.columns(units):
-            continue
+        for _, values in work.columns(units):
+            dict(values)
     trial.note(
         columns=len(work.extractor.columns()),
         syncs_per_batch=found.count / len(units),

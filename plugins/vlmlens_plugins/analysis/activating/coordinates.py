@@ -201,7 +201,8 @@ def _projected(
     values = np.full((len(ids), matrix.shape[1]), np.nan)
     rows: list[Floats] = [values[:0]] * (len(ids) if info.ragged else 0)
     for block in ColumnBlocks(context.store, info.name, ids):
-        product = block.values.numpy().astype(np.float64) @ matrix
+        with np.errstate(invalid="ignore"):  # 0 times infinity: NaN, which `finite` leaves out
+            product = block.values.numpy().astype(np.float64) @ matrix
         lengths = block.values.lengths
         values[block.places] = _largest(product, lengths)
         if lengths is not None:

@@ -47,7 +47,8 @@ class Concepts(Analysis):
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         heard = _Heard(context)
-        context = replace(context, warn=heard.warn)
+        # A run's table makes a sample whenever it is asked for one; all parts share these.
+        context = replace(context, warn=heard.warn, samples=list(context.samples))
         infos = self._infos(context)
         given = opened(self.options.onto, [info.name for info in context.columns()])
         images = stored_images(context.store) if self._by(IMAGE_NAME) else {}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.abc import ColumnInfo, ColumnStore, Values
+from vlmlens_plugins.analysis import _blocks
 from vlmlens_plugins.analysis._blocks import ColumnBlocks
 
 Rows = npt.NDArray[np.float32]
@@ -33,7 +34,7 @@ def placed(store: ColumnStore, info: ColumnInfo, ids: Sequence[str]) -> Iterator
         NotFinite: A row is not finite.
         StoreError: A sample has no value.
     """
-    for block in ColumnBlocks(store, info.name, ids):
+    for block in ColumnBlocks(store, info.name, ids, _blocks.AT_ONCE // 2):
         rows = _one_each(block.values)
         if not np.isfinite(rows).all():
             raise NotFinite(info.name)

@@ -21,10 +21,17 @@ from vlmlens_plugins.analysis.logit_lens import fresh_positions, report, several
 from vlmlens_plugins.analysis.logit_lens.figures import figures
 from vlmlens_plugins.analysis.logit_lens.model_check import check_rows
 from vlmlens_plugins.analysis.logit_lens.options import LensOptions
-from vlmlens_plugins.analysis.logit_lens.positions import Group, groups, readable, stream
+from vlmlens_plugins.analysis.logit_lens.positions import (
+    Group,
+    first_with_rows,
+    groups,
+    nothing_finite,
+    readable,
+    stream,
+)
 from vlmlens_plugins.analysis.logit_lens.readings import Reader
 from vlmlens_plugins.analysis.logit_lens.several_positions import read_several
-from vlmlens_plugins.analysis.logit_lens.single_position import Lens, read_single
+from vlmlens_plugins.analysis.logit_lens.single_position import Lens, finite_lens, read_single
 from vlmlens_plugins.analysis.logit_lens.tables import tables
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Vocabulary
 from vlmlens_plugins.analysis.logit_lens.words import spellings
@@ -123,8 +130,11 @@ class LogitLens(Analysis):
             group, reader.vocabulary.readout.site, [info.name for info in context.columns()]
         )
         ids = [sample.id for sample in context.samples]
-        stored = context.store.read(final, ids[:_CHECKED])
-        some = context.samples[:_CHECKED]
+        checked = first_with_rows(context.store, final, ids, _CHECKED)
+        if not checked:
+            raise nothing_finite(group)
+        some = [context.samples[i] for i in checked]
+        stored = context.store.read(final, [sample.id for sample in some])
         error = check_rows(vlm, reader.vocabulary, group.selector, some, stored)
         same = group.columns.index(final) if final in group.columns else None
         rows = stream(context.store, group, final, ids, self.options.chunk)
@@ -135,13 +145,17 @@ class LogitLens(Analysis):
                 labels.tokens if group.selector.kind == TokenKind.IMAGE else None,
                 self.options.words, same=same, shown=set(shown), progress=progress,
             )  # fmt: skip
+            self._say_left_out(context, group, many.left_out)
             return several_report.part(many, vlm), error
         readings, complete = read_single(
             reader, rows, labels.tokens, same=same, shown=set(shown), progress=progress
         )
         k = min(self.options.k, reader.vocabulary.size)
         words = tuple(self.options.words)
-        lens = Lens(group, context.samples, readings, complete, k, words, labels)
+        lens, kept = finite_lens(Lens(group, context.samples, readings, complete, k, words, labels))
+        self._say_left_out(context, group, len(ids) - len(kept))
+        place = {number: i for i, number in enumerate(kept)}
+        shown = [place[number] for number in shown if number in place]
         part = Result(
             "",
             "",
@@ -151,6 +165,13 @@ class LogitLens(Analysis):
             overview=report.overview(lens),
         )
         return part, error
+
+    def _say_left_out(self, context: AnalysisContext, group: Group, count: int) -> None:
+        if count:
+            context.warn(
+                f"{group.name}: {count:,} of {len(context.samples):,} samples are left out: they "
+                "have no such position, or numbers that are not finite."
+            )
 
     def _learn(self, context: AnalysisContext, reader: Reader, found: Sequence[Group]) -> Result:
         lenses = [tuned_gain.learn(context, reader, group) for group in found]
@@ -165,8 +186,11 @@ class LogitLens(Analysis):
 
     def _vocabulary(self, context: AnalysisContext, vlm: ModelAdapter, group: Group) -> Vocabulary:
         readout = _readout(vlm)
-        row = context.store.read(group.columns[-1], [context.samples[0].id]).numpy()[0]
-        return Vocabulary(readout, row)
+        ids = [sample.id for sample in context.samples]
+        for number in first_with_rows(context.store, group.columns[-1], ids, 1):
+            row = context.store.read(group.columns[-1], [ids[number]]).numpy()[0]
+            return Vocabulary(readout, row)
+        raise nothing_finite(group)
 
     def _unread(self, context: AnalysisContext) -> list[str]:
         """A note on stored positions that nobody asked to read."""

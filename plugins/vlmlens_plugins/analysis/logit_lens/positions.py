@@ -128,3 +128,23 @@ def _layers(
             )
         layers.append(values.numpy())
     return layers
+
+
+def nothing_finite(group: Group) -> CompositionError:
+    """The error where no sample of a group can be read."""
+    return CompositionError(
+        f"No sample has positions {group.name} with finite numbers.",
+        subject=group.columns[-1],
+        hint="Extract in float32, choose other columns, or samples that have such positions.",
+    )
+
+
+def first_with_rows(store: ColumnStore, column: str, ids: Sequence[str], count: int) -> list[int]:
+    """The numbers of the first so many samples that have a row in a column."""
+    found: list[int] = []
+    for number, name in enumerate(ids):
+        if len(found) == count:
+            break
+        if len(store.read(column, [name]).array):
+            found.append(number)
+    return found

@@ -78,6 +78,12 @@ class Readings:
         return replace(self, **small, top_probability=self.top_probability[..., :0])
 
     @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Bool `[n]`: whether a position's logits are finite at all layers."""
+        found: npt.NDArray[np.bool_] = np.isfinite(self.entropy + self.divergence).all(0)
+        return found
+
+    @property
     def settled(self) -> Ints:
         """int64 `[n]`: the layer from which the answer stays top-1; see `settling`."""
         return settling(self.top[..., 0], self.answers)

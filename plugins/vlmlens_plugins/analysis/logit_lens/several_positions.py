@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmlens.samples import Sample
-from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
+from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows, nothing_finite
 from vlmlens_plugins.analysis.logit_lens.readings import Reader, Readings
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Floats, Ints
 
@@ -46,7 +46,7 @@ class SeveralPositions:
 
     Args:
         group: What was read.
-        samples: All of the run's.
+        samples: Those that have such positions.
         positions: int64 `[samples]`, how many each has.
         agreement: float32 `[layers, samples]`, share of positions whose top token is the final
             layer's at the same position.
@@ -54,6 +54,7 @@ class SeveralPositions:
         settled: float32 `[samples]`, mean over the positions of the settling layer's number.
         followed: The chosen words, and the label over image patches.
         shown: Complete readings of the samples that are shown, by number.
+        left_out: How many more samples have no such position, or numbers that are not finite.
     """
 
     group: Group
@@ -65,6 +66,7 @@ class SeveralPositions:
     settled: Floats
     followed: tuple[Followed, ...]
     shown: Mapping[int, Readings]
+    left_out: int = 0
 
 
 def read_several(
@@ -91,32 +93,46 @@ def read_several(
         same: The group's layer that is the final one.
         shown: Numbers of the samples to keep whole.
         progress: Told how many samples are done.
+
+    Raises:
+        CompositionError: No sample has such positions, with finite numbers.
     """
     kept: dict[int, Readings] = {}
     each = _Summaries(len(samples))
     wanted = np.full(len(samples), -1) if labels is None else labels
+    done = 0
     for part in parts:
+        if not len(part.final):
+            done += len(part.samples)
+            continue
         repeated = np.repeat(wanted[list(part.samples)], part.lengths)
         found = reader.read(part.layers, part.final, repeated, same=same)
         for number, rows in part.spans():
             own = found.take(rows)
+            if not len(own) or not own.finite.all():
+                continue
             each.put(number, _of_sample(own))
             if number in shown:
                 kept[number] = own
-        progress(each.done)
+        done += len(part.samples)
+        progress(done)
+    usable = each.usable
+    if not usable:
+        raise nothing_finite(group)
     names = (["the label"] if labels is not None else []) + list(words)
     skip = 0 if labels is not None else 1
     best, place = each["best"][..., skip:], each["place"][..., skip:]
     return SeveralPositions(
         group=group,
-        samples=samples,
+        samples=samples if len(usable) == len(samples) else [samples[i] for i in usable],
         positions=each["positions"],
         agreement=each["agreement"],
         entropy=each["entropy"],
         divergence=each["divergence"],
         settled=each["settled"],
         followed=tuple(Followed(n, best[..., i], place[..., i]) for i, n in enumerate(names)),
-        shown={number: kept[number] for number in sorted(kept)},
+        shown={place: kept[i] for place, i in enumerate(usable) if i in kept},
+        left_out=len(samples) - len(usable),
     )
 
 
@@ -128,7 +144,7 @@ class _Summaries:
     """
 
     def __init__(self, count: int) -> None:
-        self._count, self.done = count, 0
+        self._there = np.zeros(count, bool)
         self._arrays: dict[str, npt.NDArray[Any]] = {}
 
     def put(self, number: int, own: _OfSample) -> None:
@@ -137,13 +153,20 @@ class _Summaries:
             value = np.asarray(getattr(own, each.name))
             axis = min(value.ndim, 1)
             if each.name not in self._arrays:
-                shape = (*value.shape[:axis], self._count, *value.shape[axis:])
+                shape = (*value.shape[:axis], len(self._there), *value.shape[axis:])
                 self._arrays[each.name] = np.empty(shape, value.dtype)
             self._arrays[each.name][(slice(None),) * axis + (number,)] = value
-        self.done += 1
+        self._there[number] = True
+
+    @property
+    def usable(self) -> list[int]:
+        """The numbers of the samples that were put."""
+        found: list[int] = np.flatnonzero(self._there).tolist()
+        return found
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        return self._arrays[name]
+        array = self._arrays[name]
+        return array if self._there.all() else array.compress(self._there, min(array.ndim, 2) - 1)
 
 
 @dataclass(frozen=True, slots=True)

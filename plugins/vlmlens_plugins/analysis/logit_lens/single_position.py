@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from vlmlens_plugins.analysis._columns import short_names
 from vlmlens_plugins.analysis._label_tokens import LabelTokens
 from vlmlens_plugins.analysis._results import slug
 from vlmlens_plugins.analysis._tasks import rows_by_task
-from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows
+from vlmlens_plugins.analysis.logit_lens.positions import Group, Rows, nothing_finite
 from vlmlens_plugins.analysis.logit_lens.readings import Placed, Reader, Readings
 from vlmlens_plugins.analysis.logit_lens.vocabulary import Ints
 
@@ -73,6 +73,30 @@ class Lens:
         """Those of some samples whose label is told by its first token."""
         found: Ints = rows[self.readings.label_rank[0, rows] > 0]
         return found
+
+
+def finite_lens(lens: Lens) -> tuple[Lens, list[int]]:
+    """The samples whose numbers are finite: what was read of them, and their numbers before.
+
+    Raises:
+        CompositionError: There is none.
+    """
+    known = lens.readings.finite
+    places = np.flatnonzero(known)
+    kept: list[int] = places.tolist()
+    if known.all():
+        return lens, kept
+    if not kept:
+        raise nothing_finite(lens.group)
+    labels = lens.labels
+    found = replace(
+        lens,
+        samples=[lens.samples[i] for i in kept],
+        readings=lens.readings.take(places),
+        shown={place: lens.shown[i] for place, i in enumerate(kept) if i in lens.shown},
+        labels=LabelTokens(labels.tokens[places], labels.shared[places], labels.longer[places]),
+    )
+    return found, kept
 
 
 def read_single(

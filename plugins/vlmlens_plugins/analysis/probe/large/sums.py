@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dsymv, dsyr, dsyrk
 
+from vlmlens_plugins.analysis.probe.cross_validation import Tick, within
 from vlmlens_plugins.analysis.probe.large.partition import Bools, Ints, Partition
 from vlmlens_plugins.analysis.probe.large.scratch import Scratch
 
@@ -19,6 +20,8 @@ Labels = Callable[[Ints], Floats]
 """float64 `[k, columns]` for samples of those numbers: what rows are multiplied with."""
 
 _FLAT = 1e-7
+_PRODUCTS = 272 * 2**20
+"""Bytes of products that are added up in memory at a time."""
 
 
 class Rows(Protocol):
@@ -36,6 +39,15 @@ class Rows(Protocol):
         """Yield (int64 `[k]` row numbers, rows `[k, width]`)."""
 
 
+def counted(rows: Iterable[tuple[Ints, Array]], tick: Tick, count: int) -> Any:
+    """The same blocks; tells how far they are read."""
+    done = 0
+    for places, values in rows:
+        yield places, values
+        done += len(places)
+        tick(done / count)
+
+
 class NotFinite(Exception):
     """A row holds a value that is not finite, or too large to be squared."""
 
@@ -49,7 +61,7 @@ class Sums:
         count: float64 `[parts]`.
         total: float64 `[parts, d]`.
         squares: float64 `[parts, d]`.
-        products: float64 `[d, d]`, the lower triangle, on disk, of the parts that were asked for.
+        products: float64 `[d, d]`, the lower triangle, of the parts that were asked for.
         labels: float64 `[parts, columns]`, sums of the labels.
         label_squares: float64 `[parts, columns]`.
         with_labels: float64 `[parts, d, columns]`, sums of rows times labels.
@@ -71,55 +83,77 @@ class Sums:
         partition: Partition,
         labels: Labels,
         scratch: Scratch,
-        tick: Callable[[float], None],
+        tick: Tick,
         multiplied: Bools | None = None,
     ) -> Sums:
-        """Read a column once.
+        """Read a column once; more often where the products of all parts do not fit in memory.
 
         Args:
             rows: The column.
             partition: Parts of the samples.
             labels: What rows are multiplied with.
-            scratch: Where products are kept.
+            scratch: Where such products are kept.
             tick: Told the share of the rows that are read.
             multiplied: bool `[parts]`, the parts whose products are needed; None: all.
 
         Raises:
             NotFinite: A value is not finite.
         """
+        wanted = np.arange(partition.parts)
+        wanted = wanted if multiplied is None else wanted[multiplied]
+        at_once = max(1, _PRODUCTS // (8 * rows.width**2))
+        turns = [wanted[i : i + at_once].tolist() for i in range(0, len(wanted), at_once)] or [[]]
         made: Sums | None = None
-        done = 0
-        for places, values in rows:
+        for number, parts in enumerate(turns):
+            fresh = {part: np.zeros((rows.width, rows.width), order="F") for part in parts}
+            told = within(tick, number / len(turns), 1 / len(turns))
+            made = cls._read(rows, partition, labels, fresh, made, told)
+            if len(turns) > 1:
+                fresh = {part: _on_disk(scratch, own) for part, own in fresh.items()}
+            made.products.update(fresh)
+        assert made is not None  # noqa: S101  there is a turn
+        return made
+
+    @classmethod
+    def _read(
+        cls,
+        rows: Rows,
+        partition: Partition,
+        labels: Labels,
+        products: dict[int, Floats],
+        before: Sums | None,
+        tick: Tick,
+    ) -> Sums:
+        """Read once for some parts' products; the first time, for all other sums, too."""
+        made = before
+        for places, values in counted(rows, tick, rows.count):
             if not np.isfinite(values).all():
                 raise NotFinite
             block = values.astype(np.float64)
             if made is None:
-                wanted = np.ones(partition.parts, bool) if multiplied is None else multiplied
-                made = cls._zero(block.mean(0), labels(places).shape[1], wanted, scratch)
+                columns = labels(places[:1]).shape[1]
+                made = cls._zero(block.mean(0), columns, partition.parts)
             with np.errstate(over="ignore", invalid="ignore"):
                 block -= made.shift
                 for part, own in partition.split(places):
-                    made._add(part, block[own], labels(places[own]))
-            done += len(places)
-            tick(done / rows.count)
+                    if part in products:
+                        add_products(products[part], block[own])
+                    if before is None:
+                        made._add(part, block[own], labels(places[own]))
         assert made is not None  # noqa: S101  a target has samples
         if not np.isfinite(made.squares).all():
             raise NotFinite
         return made
 
     @classmethod
-    def _zero(cls, shift: Floats, columns: int, multiplied: Bools, scratch: Scratch) -> Sums:
-        width, parts = len(shift), len(multiplied)
-        products = {
-            part: scratch.array((width, width), "<f8", "F")
-            for part in np.flatnonzero(multiplied).tolist()
-        }
+    def _zero(cls, shift: Floats, columns: int, parts: int) -> Sums:
+        width = len(shift)
         return cls(
             shift,
             np.zeros(parts),
             np.zeros((parts, width)),
             np.zeros((parts, width)),
-            products,
+            {},
             np.zeros((parts, columns)),
             np.zeros((parts, columns)),
             np.zeros((parts, width, columns)),
@@ -129,8 +163,6 @@ class Sums:
         self.count[part] += len(rows)
         self.total[part] += rows.sum(0)
         self.squares[part] += np.einsum("nf,nf->f", rows, rows)
-        if part in self.products:
-            add_products(self.products[part], rows)
         self.labels[part] += labels.sum(0)
         self.label_squares[part] += np.einsum("nf,nf->f", labels, labels)
         if labels.shape[1]:
@@ -170,6 +202,12 @@ class Sums:
         return found
 
 
+def _on_disk(scratch: Scratch, products: Floats) -> Floats:
+    made: Floats = scratch.array(products.shape, "<f8", "F")
+    made[:] = products
+    return made
+
+
 def add_products(into: Floats, rows: Floats) -> None:
     """Add the outer products of rows `[k, d]` to the lower triangle of `[d, d]`, in place."""
     dsyrk(1.0, rows.T, beta=1.0, c=into, lower=1, overwrite_c=1)
@@ -194,12 +232,3 @@ def numbers_as_labels(labels: npt.NDArray[np.generic]) -> Labels:
 def no_labels(places: Ints) -> Floats:
     """None."""
     return np.zeros((len(places), 0))
-
-
-def counted(rows: Iterable[tuple[Ints, Array]], tick: Callable[[float], None], count: int) -> Any:
-    """The same blocks; tells how far they are read."""
-    done = 0
-    for places, values in rows:
-        yield places, values
-        done += len(places)
-        tick(done / count)

@@ -184,16 +184,17 @@ class _Judging:
 
     def _alike(self, largest: csr_array, embeddings: npt.NDArray[np.float32]) -> Floats:
         """float64 `[features]`: the monosemanticity score, over pictures."""
-        return monosemanticity(*by_picture(largest, embeddings, self._pictures()))
+        some = largest[: len(embeddings)]
+        return monosemanticity(*by_picture(some, embeddings, self._pictures(len(embeddings))))
 
     def _chance(self, embeddings: npt.NDArray[np.float32]) -> float:
         none = csr_array((len(embeddings), 1), dtype=np.float32)
-        return level_of_chance(by_picture(none, embeddings, self._pictures())[1])
+        return level_of_chance(by_picture(none, embeddings, self._pictures(len(embeddings)))[1])
 
-    def _pictures(self) -> list[Hashable]:
-        """What tells the picture of each held-out sample; samples without one are apart."""
+    def _pictures(self, most: int) -> list[Hashable]:
+        """What tells the picture of held-out samples; samples without one are apart."""
         samples = self.material.samples
-        return [pictures_of(samples[i]) or i for i in self.held.samples]
+        return [pictures_of(samples[i]) or i for i in self.held.samples[:most]]
 
     def _used(self) -> Split:
         """The split, less samples that were not read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ from scipy.sparse import csr_array
 from vlmlens_plugins.sae import Rows, in_pieces
 
 Floats = npt.NDArray[np.float64]
+_NUMBERS = 2**26
+_AT_ONCE = 4096
 _ROUNDING = 1e-4
 """Codes that differ by a smaller share are equal: passes in other company round otherwise."""
 
@@ -32,12 +34,16 @@ def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) ->
         float64 `[features]`; NaN of features that are equal in all pictures, up to rounding, or
         above their minimum in one only.
     """
-    unit = _unit(embeddings)
     level, size = _level(largest)
-    ones = (np.abs(unit).sum(1) > 0).astype(np.float64)
+    ones = _any(embeddings)
     table = largest.astype(np.float64)
     # a = (z - level) / size, without making the codes dense
-    pull = (table.T @ unit - np.outer(level, ones @ unit)) / size[:, None]
+    drawn = np.zeros((table.shape[1], embeddings.shape[1]))
+    together = np.zeros(embeddings.shape[1])
+    for part, unit in _units(embeddings):
+        drawn += table[part].T @ unit
+        together += unit.sum(0)
+    pull = (drawn - np.outer(level, together)) / size[:, None]
     square = _squares(table, level, size, ones)
     total = (np.asarray(table.T @ ones).ravel() - level * ones.sum()) / size
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -50,7 +56,7 @@ def monosemanticity(largest: csr_array, embeddings: npt.NDArray[np.floating]) ->
 
 def by_picture(
     largest: csr_array, embeddings: npt.NDArray[np.floating], pictures: Sequence[Hashable]
-) -> tuple[csr_array, Floats]:
+) -> tuple[csr_array, npt.NDArray[np.floating]]:
     """Samples about one picture as one: their largest codes, and their mean embedding.
 
     Several questions about a picture would make pairs of a picture with itself, which is always
@@ -67,8 +73,9 @@ def by_picture(
     place: dict[Hashable, int] = {}
     owner = np.array([place.setdefault(each, len(place)) for each in pictures], np.int64)
     counts = np.bincount(owner, minlength=len(place))
-    total = np.zeros((len(place), embeddings.shape[1]))
+    total = np.zeros((len(place), embeddings.shape[1]), np.result_type(embeddings, np.float32))
     np.add.at(total, owner, embeddings)
+    total /= np.maximum(counts, 1)[:, None]
     found = largest.tocoo()
     key = owner[found.row] * np.int64(largest.shape[1]) + found.col
     order = np.argsort(key, kind="stable")
@@ -76,15 +83,26 @@ def by_picture(
     data = np.maximum.reduceat(found.data[order], first) if len(first) else found.data[:0]
     where = np.divmod(keys, largest.shape[1])
     table = csr_array((data, where), shape=(len(place), largest.shape[1]))
-    return table, total / np.maximum(counts, 1)[:, None]
+    return table, total
 
 
 def level_of_chance(embeddings: npt.NDArray[np.floating]) -> float:
     """The mean cosine of two different pictures: the score of a feature that fires at random."""
-    unit = _unit(embeddings)
-    count = float((np.abs(unit).sum(1) > 0).sum())
-    total = unit.sum(0)
+    count = float(_any(embeddings).sum())
+    total = sum((unit.sum(0) for _, unit in _units(embeddings)), np.zeros(embeddings.shape[1]))
     return float((total @ total - count) / (count * (count - 1))) if count > 1 else float("nan")
+
+
+def _any(embeddings: npt.NDArray[np.floating]) -> Floats:
+    """float64 `[pictures]`: 1 for those with an embedding, else 0."""
+    return np.asarray(embeddings.any(1), np.float64)
+
+
+def _units(embeddings: npt.NDArray[np.floating]) -> Iterator[tuple[slice, Floats]]:
+    """Some pictures at a time, their embeddings at length 1."""
+    for start in range(0, len(embeddings), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        yield part, _unit(embeddings[part])
 
 
 def _unit(embeddings: npt.NDArray[np.floating]) -> Floats:
@@ -116,13 +134,15 @@ def embedded(rows: Rows | None, samples: Sequence[int]) -> npt.NDArray[np.float3
 
     Args:
         rows: Of the encoder; None: there is none.
-        samples: Numbers of samples.
+        samples: Numbers of samples, in random order.
 
     Returns:
-        float32 `[samples, width]`, zeros for a sample without rows; None without `rows`.
+        float32 `[samples, width]`, of the first samples, as many as take 256 MiB; zeros for a
+        sample without rows; None without `rows`.
     """
     if rows is None:
         return None
+    samples = samples[: max(1, _NUMBERS // rows.width)]
     found = np.zeros((len(samples), rows.width), np.float32)
     for start, parts in in_pieces(rows, samples):
         for place, part in enumerate(parts, start):

@@ -102,7 +102,9 @@ def dense_area(concept: Concept, learn: Dense, held: Dense) -> float:
     x, other = learn.rows[rows].astype(np.float64), held.rows[places].astype(np.float64)
     mean, deviation = x.mean(0), x.std(0)
     deviation[deviation == 0] = 1
-    x, other = (x - mean) / deviation, (other - mean) / deviation
+    for table in (x, other):
+        np.subtract(table, mean, out=table)
+        np.divide(table, deviation, out=table)
     fits = fit_logistic(
         torch.from_numpy(x).float()[None],
         torch.from_numpy(positive.astype(np.int64)),
