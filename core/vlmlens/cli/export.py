@@ -6,6 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from vlmlens._display import count
 from vlmlens.cli._options import Trust, installed, output_flags, shares
 from vlmlens.cli._output import Output
 
@@ -72,4 +73,4 @@ def export(
         )
         columns = len(origin.store.columns())
     document = {"target": target, "format": form, "columns": columns}
-    output.data(document, f"{columns} columns written to {target} ({form})")
+    output.data(document, f"{count(columns, 'column')} written to {target} ({form})")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from vlmlens._display import count
 from vlmlens.cli import _completion as completion
 from vlmlens.cli._options import Trust, output_flags, shares
 from vlmlens.cli._output import Output, stdout, table
@@ -126,7 +127,7 @@ def _in_short(columns: list[ColumnInfo]) -> str:
         f"{family} ({len(names)})" if len(names) > 1 else names[0]
         for family, names in families.items()
     ]
-    return f"{len(columns)} columns: {', '.join(shown)}" if columns else "no columns"
+    return f"{count(len(columns), 'column')}: {', '.join(shown)}" if columns else "no columns"
 
 
 def _show_result(run: Run, result: Result, output: Output, *, tables: bool) -> None:
