@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.check_checkpoints.records import FAILED, NOT_OFFERED, NOT_RUN, PASSED, Outcome
-from vlmlens.errors import CompositionError, MissingAnnotation, MissingDependency
+from vlmlens.errors import CompositionError, MissingAnnotation, MissingDependency, SelectorError
 from vlmlens.manifest import Manifest, PluginKind
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def run_analysis(name: str, tried: Tried) -> Told:
     """Do a small run of an analysis.
 
     What the family cannot do is what composing the run refuses: needs of the analysis that the
-    adapter does not offer, or a model that the analysis has no use for.
+    adapter does not offer, rows that it does not have, or a model that the analysis has no use for.
     """
     from scripts.check_checkpoints.random_answers import preferred
     from vlmlens.runner.execution import execute
@@ -198,7 +198,7 @@ def run_analysis(name: str, tried: Tried) -> Told:
         plan, how = _composed(name, small, tried, place)
     except MissingDependency as error:
         return Told(NOT_RUN, str(error))
-    except CompositionError as error:
+    except (CompositionError, SelectorError) as error:
         return Told(NOT_OFFERED, error.message)
     load = plan.load
     vlm = tried.vlm(load)
