@@ -282,6 +282,7 @@ class TestDamage:
             struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 8) + b"[[[[[[[[",
             struct.pack("<Q", 200_000) + b"[" * 200_000,
         ],
+        ids=range(7),
     )  # fmt: skip
     def test_what_is_no_part(self, folder, data):
         part_of(folder, 3).write_bytes(data)
@@ -294,6 +295,7 @@ class TestDamage:
          gzip.compress(b'{"format": "vlmlens-parts", "version": 1, "parts": [{"start": -1}]}'),
          gzip.compress(b'{"format": "vlmlens-parts", "version": 1, "parts": [7]}'),
          gzip.compress(b" " * (24 << 20)), gzip.compress(b"{}") + b"more"],
+        ids=range(8),
     )  # fmt: skip
     def test_forged_indexes(self, folder, content):
         (folder / "index.json.gz").write_bytes(content)
