@@ -9,11 +9,15 @@ import torch
 
 _WORTH_TELLING = 2**28
 _TOLD = 3
+_SAID = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
+"""Torch on the CPU; MPS, and CUDA for pinned memory; cuBLAS and cuDNN for their own memory."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of torch says that memory is full, on the device or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _SAID)
 
 
 def let_go(error: BaseException) -> None:
@@ -23,7 +27,9 @@ def let_go(error: BaseException) -> None:
     caller drops its own.
     """
     seen: BaseException | None = error
-    while seen is not None:
+    known: set[int] = set()
+    while seen is not None and id(seen) not in known:  # causes and contexts can form a ring
+        known.add(id(seen))
         if seen.__traceback__ is not None:
             seen.add_note("".join(traceback.format_tb(seen.__traceback__)[-_TOLD:]))
             traceback.clear_frames(seen.__traceback__)
@@ -36,6 +42,8 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def halved(samples: int, times: int = 1) -> str:
