@@ -26,6 +26,8 @@ from scripts.gpu_check.setting import Setting
 from scripts.gpu_check.shapes import SHAPES
 from tests._program import started
 
+from vlmlens.abc.pending import columns_on_host
+
 KILLING = 11
 """It starts a process that imports torch; here a fork of one that has is taken instead."""
 HERE = [check for check in CHECKS if not check.cuda]
@@ -167,9 +169,8 @@ def test_only_synchronisations_are_counted() -> None:
 
 def test_a_copy_that_comes_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert copies.while_busy(torch.device("cpu"), 4)
-    plain = copies.columns_on_host
     early = {"column/last": torch.zeros(25, 4096, dtype=torch.bfloat16)}
-    monkeypatch.setattr(copies, "columns_on_host", lambda columns: plain(early))
+    monkeypatch.setattr(copies, "columns_on_host", lambda columns: columns_on_host(early))
     assert not copies.while_busy(torch.device("cpu"), 4)
 
 

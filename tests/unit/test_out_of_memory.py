@@ -127,7 +127,7 @@ def test_a_batch_that_is_kept_would_be_seen(
     vlm: ModelAdapter, freed: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: without letting go of the traceback and the caller's batch, it is alive."""
-    kept = []
+    kept: list[BaseException] = []
     monkeypatch.setattr(extracting, "let_go", kept.append)
     extractor = Greedy(vlm, [COLUMN], Greedy.Options())
     CURRENT.append(extractor.held)
@@ -181,6 +181,33 @@ def test_letting_go_of_errors_in_a_ring_ends() -> None:
     first, second = RuntimeError("first"), RuntimeError("second")
     first.__cause__, second.__context__ = second, first
     let_go(first)
+
+
+def test_letting_go_leaves_what_a_caller_handles() -> None:
+    held = Held()
+
+    def fail() -> None:
+        tensor = torch.zeros(3)
+        held.watch("inner", tensor)
+        too_much()
+
+    def wrong() -> None:
+        other = torch.zeros(4)
+        held.watch("outer", other)
+        raise ValueError("outer")
+
+    try:
+        wrong()
+    except ValueError as outer:
+        try:
+            fail()
+        except RuntimeError as error:
+            chained = error.__context__ is outer
+            let_go(error)
+        kept, alive = outer.__traceback__ is not None, held.alive
+    assert chained
+    assert kept
+    assert alive == ["outer"]
 
 
 def test_letting_go_follows_causes() -> None:

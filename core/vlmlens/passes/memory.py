@@ -24,17 +24,30 @@ def let_go(error: BaseException) -> None:
     """Drop what the passes that led to an error still hold: its traceback keeps their variables.
 
     Where it came from stays as a note, in words. Frames that still run keep their variables: the
-    caller drops its own.
+    caller drops its own. What a caller is handling already stays as it is.
     """
     seen: BaseException | None = error
     known: set[int] = set()
     while seen is not None and id(seen) not in known:  # causes and contexts can form a ring
+        if seen is not error and _caught_by_a_caller(seen):
+            return
         known.add(id(seen))
         if seen.__traceback__ is not None:
             seen.add_note("".join(traceback.format_tb(seen.__traceback__)[-_TOLD:]))
             traceback.clear_frames(seen.__traceback__)
             seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
+
+
+def _caught_by_a_caller(error: BaseException) -> bool:
+    """Whether the function that caught an error still runs."""
+    if error.__traceback__ is None:
+        return False
+    try:
+        error.__traceback__.tb_frame.clear()
+    except RuntimeError:
+        return True
+    return False
 
 
 def free_memory() -> None:
