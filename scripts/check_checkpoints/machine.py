@@ -57,6 +57,8 @@ def fit(one: Listed, place: Place | None, memory: int, disk: int) -> Fit:
         return _never(place, "its folder has no config.json")
     if not place.bytes:
         return _never(place, "its folder has no weights")
+    if place.lacking:
+        return _never(place, f"its folder has {place.lacking}: download it again")
     needs = {KIT: int(place.parameters * 4 * _KIT_COPIES), "": int(place.bytes * _ELSE)}
     why_not = {
         step: f"it needs {gigabytes(need)} of memory, and {gigabytes(memory)} are free"

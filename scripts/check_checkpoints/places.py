@@ -52,6 +52,19 @@ class Place:
         """Whether it has a config."""
         return any((self.folder / name).is_file() for name in ("config.json", "params.json"))
 
+    @property
+    def lacking(self) -> str:
+        """Which files of weights its index names and are not there, in words; "" if none."""
+        names = {path.name for path in self.folder.iterdir() if path.is_file()}
+        for kind, main in _MAIN.items():
+            index = f"{main}{kind}.index.json"
+            named = _named(self.folder / index) if index in names else set()
+            if named and any(name.endswith(kind) for name in names):
+                there = len(named & names)
+                short = f"{there} of the {len(named)} files of weights that {index} names"
+                return "" if there == len(named) else short
+        return ""
+
     def is_full(self, billions: float | None) -> bool:
         """Whether it can be the full checkpoint: no tiny copy, and about as large as it should be.
 
@@ -101,10 +114,12 @@ def find(models: Path, checkpoint: str) -> Place | None:
     snapshots = cached / "snapshots"
     if not snapshots.is_dir():
         return None
-    main = cached / "refs/main"
-    if main.is_file() and (named := snapshots / main.read_text().strip()).is_dir():
-        return Place(named, named.name)
     found = [path for path in snapshots.iterdir() if path.is_dir()]
+    main = cached / "refs/main"
+    named = main.read_text(errors="replace").strip() if main.is_file() else ""
+    for path in found:
+        if path.name == named:
+            return Place(path, named)
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     return None if newest is None else Place(newest, newest.name)
 

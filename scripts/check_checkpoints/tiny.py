@@ -7,15 +7,15 @@ the first listed checkpoint.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.check_checkpoints.listed import Listed, listed
-from scripts.check_checkpoints.places import TINY
+from scripts.check_checkpoints.places import TINY, find
 from vlmlens._files import replacing, write_json
+from vlmlens.errors import SpecError
 
 if TYPE_CHECKING:
     from vlmlens.manifest import Manifest
@@ -32,11 +32,15 @@ def write_tiny(folder: Path, checkpoints: Sequence[Listed]) -> Iterator[str]:
 
     Yields:
         The id of each, when it is there.
+
+    Raises:
+        SpecError: A checkpoint that is no tiny copy lies in its place.
     """
     wanted = {one.id for one in checkpoints}
     for adapter in {one.adapter.name: one.adapter for one in checkpoints}.values():
         for checkpoint, suite in suites(adapter):
             if checkpoint in wanted:
+                _check_free(folder, checkpoint)
                 _write(folder / checkpoint, checkpoint, suite)
                 yield checkpoint
 
@@ -55,10 +59,20 @@ def all_tiny() -> list[str]:
     return [checkpoint for adapter in adapters for checkpoint, _ in suites(adapter)]
 
 
+def _check_free(folder: Path, checkpoint: str) -> None:
+    """Raise an error where a checkpoint would be lost, or no longer be found."""
+    known = find(folder, checkpoint)
+    if known is not None and not (known.folder / TINY).exists():
+        raise SpecError(
+            f"{str(known.folder)!r} holds {checkpoint}, and no tiny copy of it.",
+            subject=str(known.folder),
+            hint="Give tiny copies a folder of their own.",
+        )
+
+
 def _write(place: Path, checkpoint: str, suite: Any) -> None:
     if (place / TINY).exists():
         return
-    shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place) as folder:
         folder.mkdir()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -130,5 +131,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _stop(number: int, frame: object) -> None:
+    """End as after Ctrl-C: child processes are killed, and the temporary folder is removed."""
+    del frame
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    for _signal in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(_signal, _stop)
     sys.exit(main())

@@ -41,11 +41,30 @@ def made_checkpoint(shape: Shape, folder: Path, device: str) -> Path:
         device: Where random numbers are drawn.
     """
     if not folder.exists():
+        _remove_abandoned(folder)
         part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
         write(shape, part, device)
         part.rename(folder)
     return folder
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote it: up to 14 GB each."""
+    for part in folder.parent.glob(f"{folder.name}.*.part"):
+        number = part.name.split(".")[-2]
+        if not (number.isdecimal() and _runs(int(number))):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write(shape: Shape, folder: Path, device: str) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TextIO
 
 from scripts.gpu_check.outcome import Word
@@ -77,7 +78,7 @@ def run(target: str, setting: Setting, say: Any) -> tuple[Word, str]:
         return "failed", str(failed)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", *_OWN):
+        if package in ("", *_OWN) or find_spec(package) is not None:
             return "failed", _told(error)
         return "skipped", f"not installed: {package}"
     except Exception as error:  # noqa: BLE001  whatever it is, it is told, and the next check runs

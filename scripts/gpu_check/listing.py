@@ -95,7 +95,9 @@ CHECKS: tuple[Check, ...] = (
         needs=("lmdb",),
     ),
     _check(
-        7, "copies", 20, "all ways of copying give equal bits; GB/s of each are told",
+        7, "copies", 20,
+        "all ways of copying give equal bits, vlmlens' own also of rows that are computed last; "
+        "GB/s of each are told",
         cuda="nothing is copied there",
     ),
     _check(

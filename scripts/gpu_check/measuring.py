@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+_SYNCED = "called a synchronizing"
+"""Of torch's warning. Turning them on gives another one, once."""
+
 Rows = Mapping[str, Sequence[torch.Tensor]]
 """By site or column, a tensor `[rows, width]` for each sample."""
 
@@ -98,7 +101,7 @@ class Syncs:
     def add(self, found: Iterable[warnings.WarningMessage]) -> None:
         """Count the warnings that torch gave."""
         for each in found:
-            if "synchroniz" in str(each.message):
+            if _SYNCED in str(each.message):
                 self.count += 1
                 place = f"{'/'.join(each.filename.split('/')[-3:])}:{each.lineno}"
                 self.places[place] = self.places.get(place, 0) + 1

@@ -10,19 +10,23 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from scripts.gpu_check.checks import device_map, killing
+from scripts.gpu_check import checkpoint
+from scripts.gpu_check.checks import batches, copies, device_map, killing
 from scripts.gpu_check.child import run
 from scripts.gpu_check.listing import CHECKS, Check
-from scripts.gpu_check.measuring import apart, finite, typical
+from scripts.gpu_check.measuring import Syncs, apart, finite, typical
 from scripts.gpu_check.place import ROOT
 from scripts.gpu_check.setting import Setting
 from scripts.gpu_check.shapes import SHAPES
 from tests._program import started
+
+from vlmlens.abc.pending import columns_on_host
 
 KILLING = 11
 """It starts a process that imports torch; here a fork of one that has is taken instead."""
@@ -123,6 +127,51 @@ def test_a_device_map_in_two_parts_has_each_weight_once(wrong: Setting) -> None:
         assert sum(name.startswith(f"{part}.") for part in parts) == 1, name
     late = [name for name, where in parts.items() if where == "cpu"]
     assert late == [vlm.sites.canonical["llm.block.1"].path]
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "write", lambda shape, folder, device: folder.mkdir())
+    left = [tmp_path / f"model.{name}.part" for name in ("999999999", "x", str(os.getppid()))]
+    for part in left:
+        part.mkdir()
+    made = checkpoint.made_checkpoint(SHAPES["tiny"], tmp_path / "model", "cpu")
+    assert sorted(tmp_path.iterdir()) == sorted([made, left[2]])
+
+
+def test_errors_of_cuda_are_no_backend_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, told in (
+        ("No available kernel. Aborting execution.", True),
+        ("CUDA error: an illegal memory access. CUDA kernel errors might be reported later", False),
+    ):
+
+        def fail(*given: Any, said: str = said) -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr(batches, "rows", fail)
+        if told:
+            assert batches._tried(None, [], []) == "not available"
+        else:
+            with pytest.raises(RuntimeError, match="illegal"):
+                batches._tried(None, [], [])
+
+
+def test_only_synchronisations_are_counted() -> None:
+    found = Syncs()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("Synchronization debug mode does not detect all synchronizing", stacklevel=1)
+    found.add(caught)
+    assert found.count == sum(found.places.values()) == 1
+
+
+def test_a_copy_that_comes_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert copies.while_busy(torch.device("cpu"), 4)
+    early = {"column/last": torch.zeros(25, 4096, dtype=torch.bfloat16)}
+    monkeypatch.setattr(copies, "columns_on_host", lambda columns: columns_on_host(early))
+    assert not copies.while_busy(torch.device("cpu"), 4)
 
 
 def test_distances_see_shapes_sites_and_numbers_that_are_not_finite() -> None:

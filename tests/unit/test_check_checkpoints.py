@@ -86,6 +86,46 @@ def test_a_checkpoint_is_found_in_both_layouts(tmp_path: Path) -> None:
     assert plain == Place(tmp_path / "org/name")
 
 
+@pytest.mark.parametrize("said", ["../../../else", "..", ".", "", "{tmp}/else", "\udcff", "zzz"])
+def test_a_branch_never_leads_out_of_the_snapshots(tmp_path: Path, said: str) -> None:
+    _weights(tmp_path / "else", (1,))
+    cached = tmp_path / "models/models--org--name"
+    _weights(cached / "snapshots/aaa", (1,))
+    (cached / "refs").mkdir()
+    text = said.format(tmp=tmp_path).encode(errors="surrogateescape")
+    (cached / "refs/main").write_bytes(text)
+    found = find(tmp_path / "models", "org/name")
+    assert found is not None
+    assert found.folder == cached / "snapshots/aaa"
+
+
+def test_a_partial_download_is_not_run(tmp_path: Path) -> None:
+    place = _weights(tmp_path, (10,), name="model-1.safetensors")
+    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (tmp_path / "model-2.safetensors").symlink_to(tmp_path / "blobs/not-there-yet")
+    found = fit(_one(), place, 100 * _GB, _GB)
+    for step in (KIT, "probe"):
+        assert "has 1 of the 2 files of weights" in found.reason(step)
+    (tmp_path / "model-2.safetensors").unlink()
+    whole = _weights(tmp_path, (10,), name="model-2.safetensors")
+    assert not fit(_one(), whole, 100 * _GB, _GB).reason(KIT)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_tiny_copies_never_take_the_place_of_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cached: bool
+) -> None:
+    (one,) = (each for each in listed("clip") if each.id == suites(each.adapter)[0][0])
+    name = f"models--{one.slug}/snapshots/abc" if cached else one.id
+    place = _weights(tmp_path / name, (3,))
+    before = place.digest()
+    assert main(["tiny", str(tmp_path), "--only", one.id]) == 2
+    assert "no tiny copy of it" in capsys.readouterr().err
+    assert place.digest() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name.partition("/")[0]]
+
+
 def test_sizes_come_from_headers_and_damaged_ones_are_not_trusted(tmp_path: Path) -> None:
     place = _weights(tmp_path / "a", (3, 1000))
     (place.folder / "pytorch_model.bin").write_bytes(b"x" * 5000)

@@ -61,6 +61,9 @@ def asks(trial):
     from vlmlens.errors import MissingDependency
     raise MissingDependency("That needs x, which is not installed.", hint="pip install x")
 
+def lacks_a_part(trial):
+    import json.no_such_part
+
 def own(trial):
     import vlmlens.no_such_module
 
@@ -120,7 +123,10 @@ def test_a_hanging_check_is_killed_and_the_next_ones_run(runner: Callable[..., R
 
 
 def test_every_way_of_ending_is_told_and_nothing_else_stops(runner: Callable[..., Runner]) -> None:
-    names = ["dies", "leaves", "raises", "expects", "unlike", "own", "lacks", "asks", "good"]
+    names = [
+        "dies", "leaves", "raises", "expects", "unlike", "own", "lacks", "lacks_a_part", "asks",
+        "good",
+    ]  # fmt: skip
     found = run(runner(), *(fake(i, name) for i, name in enumerate(names)))
     words = {each.name: (each.outcome, each.why) for each in found}
     assert words["dies"] == ("failed", "its process was ended by SIGKILL")
@@ -132,10 +138,11 @@ def test_every_way_of_ending_is_told_and_nothing_else_stops(runner: Callable[...
     assert words["own"][0] == "failed"
     assert "vlmlens.no_such_module" in words["own"][1]
     assert words["lacks"] == ("skipped", "not installed: surely_not_installed")
+    assert words["lacks_a_part"][0] == "failed", "json is installed"
     assert words["asks"][0] == "skipped"
     assert words["asks"][1].startswith("That needs x, which is not installed.")
     assert words["good"] == ("passed", "")
-    assert counted(found) == {"passed": 1, "failed": 6, "skipped": 2, "timeout": 0}
+    assert counted(found) == {"passed": 1, "failed": 7, "skipped": 2, "timeout": 0}
 
 
 def test_processes_are_shared_unless_a_check_on_a_gpu_wants_its_own(
@@ -214,6 +221,22 @@ def test_a_killed_run_goes_on_where_it_stopped(path: str, tmp_path: Path) -> Non
     other = command(path, "good", "--out", str(out), "--resume", "--shape", "small")
     assert len(other.stdout.splitlines()) == 1, "outcomes of another shape do not count"
     assert other.returncode == 0
+
+
+def test_a_stopped_run_leaves_no_folder(path: str, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(room)}
+    asked = [sys.executable, "-m", "scripts.gpu_check", "--only", "0", "--mistake", "hang"]
+    with subprocess.Popen(asked, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as running:
+        for _ in range(1000):
+            if list(room.glob("gpu-check-*")):
+                break
+            time.sleep(0.02)
+        assert list(room.glob("gpu-check-*"))
+        running.terminate()
+        assert running.wait(60) == 128 + signal.SIGTERM
+    assert not list(room.iterdir())
 
 
 def test_a_run_without_time_says_so_by_its_exit_code(path: str) -> None:

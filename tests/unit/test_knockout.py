@@ -224,8 +224,8 @@ def test_what_the_model_answers_wrongly_is_left_out(
         ("image", SpecError, "is no route"),
         ("image -> nowhere", SelectorError, "'nowhere' is not a selector"),
         ("image.mean -> last", EditError, "pools rows"),
-        ("image -> answer", SelectorError, "cannot be cut in every sample"),
-        ("last -> last", SelectorError, "also rows of last"),
+        ("image -> answer", CompositionError, "cannot be cut in every sample"),
+        ("last -> last", CompositionError, "also rows of last"),
     ],
 )
 def test_wrong_routes_are_refused_before_the_model_runs(
@@ -250,7 +250,7 @@ def test_models_whose_attention_cannot_be_cut_are_refused(samples: Sequence[Samp
     with pytest.raises(CompositionError, match="only compares choices"):
         analysis.check_model(clip, samples, ())
     decoder: Any = FlanT5Checks().vlm  # its image is in the encoder
-    with pytest.raises(SelectorError, match="'image -> last' cannot be cut"):
+    with pytest.raises(CompositionError, match="'image -> last' cannot be cut"):
         analysis.check_model(decoder, [replace(each, attributes={}) for each in samples], ())
     asked: LoadRequest = request(attention="flash_attention_2")
     with pytest.raises(VlmlensError, match="flash"):

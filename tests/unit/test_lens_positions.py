@@ -19,6 +19,7 @@ from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing._rounding import ROUNDING
 from vlmlens.tokens import Selector, TokenKind
+from vlmlens_adapter_blip2.checks import FlanT5Checks
 from vlmlens_plugins.analysis.logit_lens import LensOptions, LogitLens
 from vlmlens_plugins.analysis.logit_lens.words import spellings, token_text
 from vlmlens_plugins.storage.memory import MemoryStore, forget
@@ -31,6 +32,7 @@ class Stored:
     """Columns of a few samples, as a run with `--generate` would store them."""
 
     def __init__(self, vlm: Any, samples: list[Sample]) -> None:
+        self.vlm = vlm
         made = vlm.generate(vlm.encode(samples), max_new_tokens=2)
         self.written = [one.token_ids for one in made]
         self.batch = vlm.encode(samples, answers=self.written)
@@ -321,6 +323,27 @@ def test_samples_without_an_image_have_no_map(vlm: Any, store: MemoryStore, stor
     lens = LogitLens(LensOptions(positions=["image"]))
     result = lens.run(AnalysisContext(bare.samples, store, lambda: vlm))
     assert "patches" not in [figure.kind for figure in result.figures]
+
+
+def test_positions_that_the_family_lacks_are_said_and_left_out(
+    store: MemoryStore, stored: Stored
+) -> None:
+    decoder: Any = FlanT5Checks().vlm  # its image is in the encoder
+    names = [f"llm.block.{i}" for i in range(2)]
+    some = [replace(one, attributes={}) for one in stored.samples[:3]]
+    trace = decoder.trace(decoder.encode(some), names)
+    ids = tuple(one.id for one in some)
+    rows = {f"{n}/last": Values(trace.select(f"{n}/last").numpy(), "float32") for n in names}
+    store.write(ColumnBlock(ids, rows))
+    lens = LogitLens(LensOptions(positions=["image", "all"], samples=2))
+    cost = lens.cost(decoder, some)
+    assert cost.startswith("the image positions are not shown where there are none:")
+    told: list[str] = []
+    result = lens.run(AnalysisContext(some, store, lambda: decoder, warn=told.append))
+    assert [each for each in told if each.startswith("the image positions")]
+    assert not [each for each in told if each.startswith("the all positions")]
+    assert "patches" not in [figure.kind for figure in result.figures]
+    assert not lens.cost(stored.vlm, stored.samples)
 
 
 def test_where_the_last_position_is_not_stored_others_are_read(

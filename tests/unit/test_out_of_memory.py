@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,13 +120,14 @@ def test_nothing_holds_a_batch_that_did_not_fit(
     assert freed
     assert not any(freed)
     assert "5 samples at once did not fit" in warned[0]
+    assert sum(work.shared.values()) == (5 if share else 0)  # each once, though it is encoded twice
 
 
 def test_a_batch_that_is_kept_would_be_seen(
     vlm: ModelAdapter, freed: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: without letting go of the traceback and the caller's batch, it is alive."""
-    kept = []
+    kept: list[BaseException] = []
     monkeypatch.setattr(extracting, "let_go", kept.append)
     extractor = Greedy(vlm, [COLUMN], Greedy.Options())
     CURRENT.append(extractor.held)
@@ -143,6 +145,69 @@ def test_an_error_about_one_sample_holds_nothing(vlm: ModelAdapter) -> None:
     gc.collect()
     assert not extractor.held.alive
     assert is_out_of_memory(caught.value.__cause__)  # type: ignore[arg-type]
+
+
+def test_a_failed_extraction_leaves_no_thread(vlm: ModelAdapter) -> None:
+    class Wrong(ActivationExtractor):
+        def extract(self, batch: Any) -> Any:
+            raise ValueError(f"{len(batch)} samples")
+
+    work = Extraction(vlm, Wrong(vlm, [COLUMN], Wrong.Options()), samples(8), 1, False, print)
+    with pytest.raises(ValueError, match="1 samples"):
+        work.run(None, [(COLUMN,)] * 8, print)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 samples") as caught:
+        work.measure()
+    assert caught.value.__traceback__ is not None  # which holds the frames that were left
+    assert not [each.name for each in threading.enumerate() if each.name == "vlmlens-prepare"]
+
+
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ("MPS backend out of memory (MPS allocated: 8 GB, other allocations: 1 GB)", True),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False),
+    ],
+)
+def test_what_devices_say_when_memory_is_full(said: str, full: bool) -> None:
+    assert is_out_of_memory(RuntimeError(said)) is full
+    assert not is_out_of_memory(ValueError(said))
+
+
+def test_letting_go_of_errors_in_a_ring_ends() -> None:
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__cause__, second.__context__ = second, first
+    let_go(first)
+
+
+def test_letting_go_leaves_what_a_caller_handles() -> None:
+    held = Held()
+
+    def fail() -> None:
+        tensor = torch.zeros(3)
+        held.watch("inner", tensor)
+        too_much()
+
+    def wrong() -> None:
+        other = torch.zeros(4)
+        held.watch("outer", other)
+        raise ValueError("outer")
+
+    try:
+        wrong()
+    except ValueError as outer:
+        try:
+            fail()
+        except RuntimeError as error:
+            chained = error.__context__ is outer
+            let_go(error)
+        kept, alive = outer.__traceback__ is not None, held.alive
+    assert chained
+    assert kept
+    assert alive == ["outer"]
 
 
 def test_letting_go_follows_causes() -> None:

@@ -14,6 +14,7 @@ import transformers as t
 
 from vlmlens.abc.adapter import LoadRequest
 from vlmlens.errors import CheckpointError, CheckpointNotFound, CompositionError, DataError
+from vlmlens.extraction.extraction import _shared
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
 from vlmlens.testing.tiny import picture, save, small_vision
@@ -187,6 +188,7 @@ def test_samples_on_one_image_are_computed_once(monkeypatch: pytest.MonkeyPatch)
     image = picture(64, 48)
     groups = [[Sample(f"a{i}", f"{i}?", (image,)) for i in range(3)], seen((40, 88))]
     batch = vlm.encode_shared(groups)
+    assert set(_shared(batch)) == {"images"}
     assert len(batch.inputs["pixel_values"]) == 2
     assert len(batch) == 4
     rows = [layout.rows.tolist() for layout in batch.layouts[Axis.VISION].samples]

@@ -102,6 +102,25 @@ def test_a_worker_sees_its_own_gpus_only(gpus: Any, each: float | None, sees: li
     assert engine.on_gpus is (False if each == 0 else None)
 
 
+@pytest.mark.parametrize(
+    ("named", "seen"),
+    [
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("2, 0", ["2", "0"]),
+        ("1,-1,0", ["1"]),
+        ("GPU-8932f937,MIG-GPU-1/2/0", ["GPU-8932f937", "MIG-GPU-1/2/0"]),
+        ("", ["0", "1"]),
+    ],
+)
+def test_what_the_environment_hides_is_no_gpu(
+    gpus: Any, monkeypatch: pytest.MonkeyPatch, named: str, seen: list[str]
+) -> None:
+    gpus(2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert _gpus.visible() == seen
+
+
 def test_gpus_are_whole_or_a_part_of_one() -> None:
     for options in (WorkerOptions, EnvironmentOptions, RayOptions):
         assert options(gpus_per_worker=0.25).gpus_per_worker == 0.25

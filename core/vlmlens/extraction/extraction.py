@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ Encoded = list[tuple[tuple[int, ...], "Batch"]]
 
 Part = tuple[tuple[int, ...], Mapping[str, Values]]
 """Numbers of samples, and their values by column, which may still be on their way."""
+
+Ready = Iterator[tuple[tuple[Unit, dict[int, "Sample"]], Encoded]]
+"""Units with their samples, and the batches of each."""
 
 _NOTHING: Mapping[str, Values] = {}
 
@@ -104,12 +108,8 @@ class Extraction:
             for block in _blocks(self.samples, *part, missing):
                 writer.add(block)
 
-        with (
-            ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool,
-            sink(write, writer.flush, waiting=_WAITING) as out,
-        ):
-            items = self._opened(todo, pool)
-            for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
+        with self._ready(todo) as ready, sink(write, writer.flush, waiting=_WAITING) as out:
+            for (unit, samples), encoded in ready:
                 for part in self._computed(unit, samples, encoded):
                     out.put(part)
                     arrived(before)  # a device is given one batch ahead, and no more
@@ -128,9 +128,8 @@ class Extraction:
             Numbers of samples, and their values by column. A unit that does not fit in memory
             comes in several parts.
         """
-        with ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool:
-            items = self._opened(units, pool)
-            for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
+        with self._ready(units) as ready:
+            for (unit, samples), encoded in ready:
                 yield from self._computed(unit, samples, encoded)
 
     def measure(self, *, batches: int = 8, seconds: float = 30.0) -> Expectation | None:
@@ -149,9 +148,8 @@ class Extraction:
         step = max(1, len(every) // (batches + 1))
         some = every[::step][: batches + 1]
         pace, end = Pace([work[unit] for unit in some]), time.perf_counter() + seconds
-        with ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool:
-            items = self._opened(some, pool)
-            for (unit, samples), encoded in prepared(items, self._prepare, ahead=_AHEAD):
+        with self._ready(some) as ready:
+            for (unit, samples), encoded in ready:
                 for _, values in self._computed(unit, samples, encoded):
                     arrived(values)
                 pace.batch_done()
@@ -186,6 +184,15 @@ class Extraction:
     def budget(self) -> int:
         """Tokens per unit if the user gave no batch size."""
         return budget_on(next(self.vlm.module.parameters()).device)
+
+    @contextmanager
+    def _ready(self, todo: Iterable[Unit]) -> Iterator[Ready]:
+        """Units with their samples and batches; no thread goes on behind the block."""
+        with (
+            ThreadPoolExecutor(_OPENERS, "vlmlens-open") as pool,
+            closing(prepared(self._opened(todo, pool), self._prepare, ahead=_AHEAD)) as ready,
+        ):
+            yield ready
 
     def _opened(
         self, todo: Iterable[Unit], pool: ThreadPoolExecutor
@@ -228,11 +235,7 @@ class Extraction:
 
     def _encode_shared(self, groups: Sequence[Sequence[Sample]]) -> Batch | None:
         budget = self.budget if self.batch_size == "auto" else None
-        batch = self.vlm.encode_shared(groups, budget=budget)
-        if batch is not None:
-            only_images = any(each.whole for each in batch.passes)
-            self.shared["images" if only_images else "beginnings"] += len(batch)
-        return batch
+        return self.vlm.encode_shared(groups, budget=budget)
 
     def _computed(
         self, unit: Unit, samples: Mapping[int, Sample], encoded: Encoded
@@ -265,8 +268,10 @@ class Extraction:
             OutOfMemory: They do not fit, and must not be halved.
         """
         found: list[Part] = []
+        shared: Counter[Sharing] = Counter()
         try:
             while encoded:
+                shared.update(_shared(encoded[0][1]))
                 found.append(self._next(encoded))
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -276,6 +281,7 @@ class Extraction:
             let_go(error)
             self._check_can_halve(unit, tokens, error)
             return None
+        self.shared.update(shared)
         return found
 
     def _next(self, encoded: Encoded) -> Part:
@@ -318,6 +324,14 @@ def _with_images(sample: Sample) -> Sample:
 
 def _as_is(sample: Sample) -> Sample:
     return sample
+
+
+def _shared(batch: Batch) -> dict[Sharing, int]:
+    """How many samples of a batch share something, and what."""
+    if not batch.passes:
+        return {}
+    only_images = any(each.whole for each in batch.passes)
+    return {"images" if only_images else "beginnings": len(batch)}
 
 
 def _size(batch: Batch) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty, Full, Queue
 from typing import Any, Generic, TypeVar
@@ -23,8 +23,10 @@ _END = object()
 
 def prepared(
     items: Iterable[Item], prepare: Callable[[Item], Ready], *, ahead: int
-) -> Iterator[tuple[Item, Ready]]:
+) -> Generator[tuple[Item, Ready], None, None]:
     """Yield each item with the result of `prepare`, in order. Another thread prepares them.
+
+    Close it, so that this thread ends where the items are not all taken.
 
     Args:
         items: The items, in order.

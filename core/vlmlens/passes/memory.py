@@ -9,21 +9,29 @@ import torch
 
 _WORTH_TELLING = 2**28
 _TOLD = 3
+_SAID = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
+"""Torch on the CPU; MPS, and CUDA for pinned memory; cuBLAS and cuDNN for their own memory."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of torch says that memory is full, on the device or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _SAID)
 
 
 def let_go(error: BaseException) -> None:
     """Drop what the passes that led to an error still hold: its traceback keeps their variables.
 
     Where it came from stays as a note, in words. Frames that still run keep their variables: the
-    caller drops its own.
+    caller drops its own. What a caller is handling already stays as it is.
     """
     seen: BaseException | None = error
-    while seen is not None:
+    known: set[int] = set()
+    while seen is not None and id(seen) not in known:  # causes and contexts can form a ring
+        if seen is not error and _caught_by_a_caller(seen):
+            return
+        known.add(id(seen))
         if seen.__traceback__ is not None:
             seen.add_note("".join(traceback.format_tb(seen.__traceback__)[-_TOLD:]))
             traceback.clear_frames(seen.__traceback__)
@@ -31,11 +39,24 @@ def let_go(error: BaseException) -> None:
         seen = seen.__cause__ or seen.__context__
 
 
+def _caught_by_a_caller(error: BaseException) -> bool:
+    """Whether the function that caught an error still runs."""
+    if error.__traceback__ is None:
+        return False
+    try:
+        error.__traceback__.tb_frame.clear()
+    except RuntimeError:
+        return True
+    return False
+
+
 def free_memory() -> None:
     """Give back what a failed pass held. Call it after the `except` block, which holds tensors."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def halved(samples: int, times: int = 1) -> str:

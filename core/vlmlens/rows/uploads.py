@@ -22,7 +22,8 @@ def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor in memory from which `device` copies without waiting; as it is for other devices."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor
-    return tensor.pin_memory()
+    # torch cannot pin an expanded tensor: its rows lie in one place.
+    return (tensor.contiguous() if 0 in tensor.stride() else tensor).pin_memory()
 
 
 def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -7,10 +7,12 @@ twice the size.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 
 from vlmlens._locks import WriterLock
@@ -18,6 +20,8 @@ from vlmlens.errors import CompositionError, StoreLocked
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """The environment variable that says which GPUs a process sees."""
+
+_NAME = re.compile(r"\d+|(GPU|MIG)-.+")
 
 EACH_HELP = "GPUs of each worker; 0.5: two workers share one, which needs memory for two models"
 
@@ -34,9 +38,14 @@ def check_each(each: float | None) -> float | None:
 
 
 def visible() -> list[str]:
-    """The GPUs that this process sees, as `CUDA_VISIBLE_DEVICES` names them."""
+    """The GPUs that this process sees, as `CUDA_VISIBLE_DEVICES` names them.
+
+    CUDA hides what stands behind a name that it does not know, as in `-1`.
+    """
     named = os.environ.get(VISIBLE)
-    return named.split(",") if named else [str(number) for number in range(number_of())]
+    if not named:
+        return [str(number) for number in range(number_of())]
+    return list(takewhile(_NAME.fullmatch, (name.strip() for name in named.split(","))))
 
 
 def number_of() -> int:
@@ -117,7 +126,10 @@ def names_of(device: str) -> list[str]:
     if not (device == "auto" or device.startswith("cuda")) or not torch.cuda.is_available():
         return []
     found = torch.device("cuda" if device == "auto" else device)
-    return [str(torch.cuda.get_device_properties(found.index or 0).uuid)]
+    number = found.index or 0
+    # The first versions of torch that vlmlens takes do not know it.
+    uuid = getattr(torch.cuda.get_device_properties(number), "uuid", None)
+    return [visible()[number] if uuid is None else str(uuid)]
 
 
 def _on_one(each: float) -> int:

@@ -164,7 +164,7 @@ class VisionAdapter(FoundSites):
         def run(head: bool) -> None:
             self.run_model(self.placed(inputs), head=head)
 
-        return Batch(samples, inputs, named, (Pass(_SEEN, run),))
+        return Batch(samples, inputs, named, (Pass(_SEEN, run, whole=True),))
 
     @property
     def shares(self) -> Sharing:

@@ -1,16 +1,20 @@
-"""Check 7: ways of copying the columns of a batch to the CPU."""
+"""Check 7: ways of copying the columns of a batch to the CPU, that of vlmlens among them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from scripts.gpu_check.measuring import seconds
 from scripts.gpu_check.trial import Trial
+from vlmlens.abc.pending import columns_on_host
+from vlmlens.abc.storage import Array
 
 _COLUMNS, _ROWS, _WIDTH = 33, 25, 4096
 _LARGE = 2**28
+_SIDE, _PRODUCTS, _TRIES = 8192, 16, 3
 
 
 def check(trial: Trial) -> None:
@@ -24,12 +28,15 @@ def check(trial: Trial) -> None:
         "pinned": lambda: _pinned(columns),
         "stacked": lambda: list(torch.stack(columns).cpu()),
         "stacked_pinned": lambda: list(_pinned([torch.stack(columns)])[0]),
+        "vlmlens": lambda: _own(columns),
     }
     for name, way in ways.items():
         found = way()
         same = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
         trial.expect(same, f"{name}: other bits than were on the device")
         trial.note(**{f"{name}_us": 1e6 * seconds("cuda", way, times=20)})
+    right = all(while_busy(torch.device("cuda"), _SIDE) for _ in range(_TRIES))
+    trial.expect(right, "vlmlens copied rows before they were computed, or after they were gone")
     large = torch.randint(0, 255, (_LARGE,), dtype=torch.uint8, device="cuda")
     host = torch.empty(_LARGE, dtype=torch.uint8)
     pinned = torch.empty(_LARGE, dtype=torch.uint8, pin_memory=True)
@@ -41,6 +48,40 @@ def check(trial: Trial) -> None:
     ):
         seconds("cuda", run)
         trial.note(**{f"{name}_gb_s": _LARGE / seconds("cuda", run, times=3) / 1e9})
+
+
+def while_busy(device: torch.device, side: int) -> bool:
+    """Whether vlmlens gives the bits of a column that is computed last, and dropped at once.
+
+    The device has much to do before it, and writes into memory that is free after it.
+
+    Args:
+        device: Where.
+        side: Of the square matrices that keep it busy.
+    """
+    rows = torch.arange(_ROWS * _WIDTH).view(_ROWS, _WIDTH).to(torch.bfloat16)
+    there = rows.to(device)
+    one = torch.ones(side, side, dtype=torch.bfloat16, device=device)
+    for _ in range(_PRODUCTS):
+        torch.matmul(one, one)
+    column = there + 1
+    found = columns_on_host({"column/last": column})
+    del column
+    over = [torch.zeros_like(there) for _ in range(_PRODUCTS)]
+    right = torch.equal(_tensor(found["column/last"].array), rows + 1)
+    del over
+    return right
+
+
+def _own(columns: list[torch.Tensor]) -> list[torch.Tensor]:
+    """As an extractor gives them: one copy beside what the device computes."""
+    found = columns_on_host({f"{i}/last": column for i, column in enumerate(columns)})
+    return [_tensor(values.array) for values in found.values()]
+
+
+def _tensor(bits: Array) -> torch.Tensor:
+    """bfloat16 of its bits, uint16."""
+    return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
 
 
 def _pinned(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

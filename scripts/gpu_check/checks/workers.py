@@ -57,5 +57,7 @@ def _refusal(given: dict[str, Any], **more: Any) -> str:
     try:
         vlmlens.extract(**given, **more)
     except CompositionError as error:
+        if error.subject != "workers":
+            raise
         return f"{error.message} {error.hint}"
     raise CheckFailed(f"{more['workers']} workers on one GPU fewer were not refused")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options
-from vlmlens.errors import CompositionError, MissingAnnotation, SelectorError, SiteNotFound
+from vlmlens.errors import CompositionError, MissingAnnotation, SiteNotFound
 from vlmlens.passes.edges import check_cut
 from vlmlens.passes.edits import EdgeCut
 from vlmlens.results import Result
@@ -108,7 +108,7 @@ class Knockout(Analysis):
         """The routes; all samples have their rows.
 
         Raises:
-            SelectorError: A sample does not.
+            CompositionError: A sample does not.
         """
         given = self.options.routes
         routes = (
@@ -119,7 +119,7 @@ class Knockout(Analysis):
         for route in routes:
             fault = next(filter(None, map(route.fault, layouts)), "")
             if fault:
-                raise SelectorError(
+                raise CompositionError(
                     f"The route {str(route)!r} cannot be cut in every sample. {fault}",
                     subject=str(route),
                     hint="Name other rows: --set analysis.knockout.routes='image -> last'.",

@@ -66,6 +66,16 @@ class LogitLens(Analysis):
         if size is not None:
             spellings(skeleton, self.options.words, size)
 
+    def cost(self, skeleton: ModelAdapter, samples: Sequence[Sample]) -> str:
+        """See `Analysis.cost`: which positions the family does not have, so that none are shown."""
+        asked = [samples[i] for i in sorted(self._shown(samples))]
+        known = ((n, fresh_positions.shown(n, skeleton, asked, 1)[1]) for n in self._positions)
+        return " ".join(_not_shown(name, why) for name, why in known if why).rstrip(".")
+
+    @property
+    def _positions(self) -> list[str]:
+        return list(dict.fromkeys(self.options.positions))
+
     def run(self, context: AnalysisContext) -> Result:
         """See `Analysis.run`."""
         found = self._groups([info.name for info in context.columns()])
@@ -107,14 +117,18 @@ class LogitLens(Analysis):
         self, context: AnalysisContext, vlm: ModelAdapter, reader: Reader, found: Sequence[Group]
     ) -> list[Result]:
         """Figures of positions that are asked for and not stored; on the page they come first."""
-        shown = [context.samples[i] for i in sorted(self._shown(context.samples))]
+        asked = [context.samples[i] for i in sorted(self._shown(context.samples))]
         sites = [name.partition("/")[0] for name in found[0].columns]
         stored = {group.name for group in found}
-        return [
-            fresh_positions.part(name, sites, vlm, reader, shown, self.options.words)
-            for name in dict.fromkeys(self.options.positions)
-            if name not in stored
-        ]
+        parts = []
+        for name in self._positions:
+            if name not in stored:
+                shown, why = fresh_positions.shown(name, vlm, asked)
+                if why:
+                    context.warn(_not_shown(name, why))
+                words = self.options.words
+                parts.append(fresh_positions.part(name, sites, vlm, reader, shown, words))
+        return parts
 
     def _read(
         self,
@@ -239,6 +253,10 @@ def _readout(vlm: ModelAdapter) -> Readout:
             hint="Choose another analysis, or an adapter that offers a readout.",
         )
     return readout
+
+
+def _not_shown(name: str, why: str) -> str:
+    return f"the {name} positions are not shown where there are none: {why}"
 
 
 def _final(group: Group, site: str, columns: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vlmlens.abc import ModelAdapter
+from vlmlens.errors import SelectorError
 from vlmlens.passes.tracing import Trace
 from vlmlens.results import Result
 from vlmlens.samples import Sample
@@ -36,16 +37,13 @@ def part(
         sites: Of the layers, in order of depth.
         vlm: Runs once for each sample; over patches, once for each picture.
         reader: Reads positions.
-        samples: Those that are shown.
+        samples: Those that are shown: see `shown`.
         words: Names of the reader's words.
 
     Returns:
-        A part of the lens's result; empty where no sample has such positions.
+        A part of the lens's result; empty where there are no samples.
     """
-    selector = Selector.parse(name)
-    group = Group(selector, tuple(f"{site}/{name}" for site in sites))
-    if selector.kind == TokenKind.IMAGE:
-        samples = _one_for_each_picture(samples)
+    group = Group(Selector.parse(name), tuple(f"{site}/{name}" for site in sites))
     if not samples:
         return Result("", "")
     final = group.final(reader.vocabulary.readout.site)
@@ -61,6 +59,33 @@ def part(
         progress=lambda done: None,
     )
     return Result("", "", figures=sheets.figures(many, vlm))
+
+
+def shown(
+    name: str, vlm: ModelAdapter, samples: Sequence[Sample], most: int | None = None
+) -> tuple[list[Sample], str]:
+    """The samples whose positions can be shown, and why one has none.
+
+    The decoder of an encoder-decoder has no image rows, for example: they are in its encoder.
+
+    Args:
+        name: The selector: "image", "text" or "all".
+        vlm: Encodes them; a skeleton is enough.
+        samples: Those that are to be shown. Over patches, one for each picture is.
+        most: Look at so many; None: at all.
+    """
+    selector = Selector.parse(name)
+    chosen = _one_for_each_picture(samples) if selector.kind == TokenKind.IMAGE else list(samples)
+    kept: list[Sample] = []
+    why = ""
+    for sample in chosen[:most]:
+        try:
+            selector.positions(vlm.encode([sample]).layout(0))
+        except SelectorError as error:
+            why = why or error.message
+        else:
+            kept.append(sample)
+    return kept, why
 
 
 def _one_for_each_picture(samples: Sequence[Sample]) -> list[Sample]:
