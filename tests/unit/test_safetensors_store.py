@@ -159,7 +159,7 @@ class TestParts:
         """Its later parts have right numbers, and other samples than the first ones."""
         with open_store(tmp_path / "new") as store:
             store.write(numbered(0))
-        part_of(folder, 2).replace(part_of(tmp_path / "new", 1))
+        part_of(folder, 1).replace(part_of(tmp_path / "new", 1))
         for mode in "ra":
             (tmp_path / "new" / "index.json.gz").unlink()
             with pytest.raises(StoreCorrupt, match=r"00000001.*after another part"):
