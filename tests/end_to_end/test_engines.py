@@ -25,6 +25,7 @@ from vlmlens.errors import (
     StoreError,
 )
 from vlmlens.registry import Registry
+from vlmlens.runner import begin_worker
 from vlmlens.runner.execution import engine_of, execute
 from vlmlens.runner.merge import merge
 from vlmlens.runs.leases import lease_plans
@@ -191,8 +192,6 @@ def test_images_are_read_by_the_planner_only(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_does_not_see_the_folder_writes_nothing(tmp_path: Path) -> None:
-    from vlmlens.runner import begin_worker
-
     class Away(OneByOne):
         def run(self, work: Work) -> None:
             for changed in ({"run": str(tmp_path / "away")}, {"key": "another"}):
@@ -214,6 +213,15 @@ def test_stores_elsewhere_lie_beside_the_runs_own(tmp_path: Path, whole: Run) ->
     same(run, whole)
     with pytest.raises(StoreError, match="holds the columns of another run"):
         execute(plan(tmp_path / "other", storage=storage), extract_only=True, engine=OneByOne())
+    with pytest.raises(StoreError, match="--fresh removes nothing outside"):
+        execute(plan(out, storage=storage), mode="fresh", extract_only=True, engine=OneByOne())
+    with pytest.raises(FingerprintMismatch, match=r"written to the storage 'zarr\+file"):
+        execute(plan(out, storage=f"{storage}2"), mode="resume", extract_only=True)
+    order = lease_plans(out)[0].order
+    for changed in ({"store": "another"}, {"spec": {**order["spec"], "storage": f"{storage}2"}}):
+        with pytest.raises(RunError, match=r"worker on .* cannot write beside the run's store"):
+            begin_worker({**order, **changed})
+    same(run, whole)
     merge(run)
     assert list(Path(f"{place}.leases", "001").iterdir()) == []
     same(Run(out), whole)

@@ -126,6 +126,7 @@ def test_a_full_disk_of_a_worker_is_one_clear_error() -> None:
     ("values", "message"),
     [
         ({"engine": "processes", "storage": "memory"}, "does not offer 'durable'"),
+        ({"engine": "processes", "storage": "safetensors+memory://x/y"}, "fsspec's 'memory'"),
         ({"engine": "ray", "address": "127.0.0.1:99999"}, "is no address of a Ray cluster"),
         ({"engine": "ray", "address": "host.invalid:6379"}, "cannot be reached"),
     ],

@@ -155,6 +155,17 @@ class TestParts:
             check_numbered(store, 2)
             assert store.get_meta() == {}
 
+    def test_what_is_left_of_a_removed_store(self, folder, tmp_path):
+        """Its later parts have right numbers, and other samples than the first ones."""
+        with open_store(tmp_path / "new") as store:
+            store.write(numbered(0))
+        part_of(folder, 1).replace(part_of(tmp_path / "new", 1))
+        for mode in "ra":
+            (tmp_path / "new" / "index.json.gz").unlink()
+            with pytest.raises(StoreCorrupt, match=r"00000001.*after another part"):
+                open_store(tmp_path / "new", mode)
+            (tmp_path / "new" / "index.json.gz").touch()
+
     def test_reserved_name(self, tmp_path):
         with open_store(tmp_path) as store:
             with pytest.raises(StoreError, match="__metadata__"):

@@ -18,6 +18,7 @@ from vlmlens.errors import (
 from vlmlens.manifest import IMAGES_ONLY, Manifest
 from vlmlens.samples import Sample
 from vlmlens.spec.model import DEFAULT_ANALYSES, merged
+from vlmlens.stores.opening import beside, is_passing, is_uri
 from vlmlens.tokens import Column
 
 if TYPE_CHECKING:
@@ -113,38 +114,56 @@ def _check_once(results: dict[str, str], result: str, name: str) -> None:
     results[result] = name
 
 
-def check_storage(storage: Manifest, columns: Sequence[str]) -> None:
+def check_storage(manifest: Manifest, storage: str, columns: Sequence[str]) -> list[str]:
     """Raise an error if the store cannot hold the columns.
+
+    Args:
+        manifest: The storage backend.
+        storage: As the user named it: a name or a URI.
+        columns: What it is to hold.
+
+    Returns:
+        What to tell the user of it.
 
     Raises:
         CompositionError: A column has several rows per sample, but the store keeps only one.
     """
-    if "ragged" in storage.offers:
-        return
-    for name in columns:
+    for name in columns if "ragged" not in manifest.offers else ():
         if Column.parse(name).selector.ragged:
             raise CompositionError(
                 f"The column {name!r} has several rows per sample, but the storage "
-                f"{storage.name!r} keeps only one (it does not offer 'ragged').",
+                f"{manifest.name!r} keeps only one (it does not offer 'ragged').",
                 subject=name,
                 hint="Pool the rows or choose one token, for example image.mean or last; or use "
                 "--storage lmdb.",
             )
+    if columns and is_passing(manifest, storage):
+        return [f"The storage {storage!r} keeps columns only until this process ends."]
+    return []
 
 
-def check_lasting(storage: Manifest) -> None:
+def check_lasting(manifest: Manifest, storage: str) -> None:
     """Raise an error if other processes cannot read what one process has stored.
+
+    Args:
+        manifest: The storage backend.
+        storage: As the user named it: a name or a URI.
 
     Raises:
         CompositionError: The store keeps columns in the memory of its own process.
+        StoreError: It is a URI that has no room beside it for what other processes write.
     """
-    if "durable" not in storage.offers:
+    if is_passing(manifest, storage):
+        durable = "durable" in manifest.offers
+        why = "it is fsspec's 'memory'" if durable else "it does not offer 'durable'"
         raise CompositionError(
-            f"Several processes need the run's columns, but the storage {storage.name!r} keeps "
-            "them in one process (it does not offer 'durable').",
-            subject=storage.name,
+            f"Several processes need the run's columns, but the storage {storage!r} keeps them in "
+            f"one process ({why}).",
+            subject=storage,
             hint="Use --storage lmdb, or extract in one process.",
         )
+    if is_uri(storage):
+        beside(storage)
 
 
 def check_samples(skeleton: ModelAdapter, samples: Sequence[Sample]) -> None:

@@ -211,7 +211,7 @@ def compose(
     on_skeleton = make_extractor(skeleton) if COLUMNS in uses else None
     columns = [] if on_skeleton is None else on_skeleton.columns()
     notes += _noted(observer, stood_in(spec, columns, known.unasked))
-    check_storage(storage, columns)
+    notes += _noted(observer, check_storage(storage, spec.storage, columns))
     if known.planned is not None:
         usable = Usable.before(known.planned, samples, observer)
     else:

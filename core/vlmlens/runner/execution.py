@@ -88,7 +88,8 @@ def execute(
         StoreError: The store cannot be written.
     """
     if engine is not None:
-        check_lasting(plan.registry.find(PluginKind.STORAGE, plan.spec.storage))
+        storage = plan.spec.storage
+        check_lasting(plan.registry.find(PluginKind.STORAGE, storage), storage)
     with disk_errors():
         path = place_of(plan, mode)
         with changing(path):
@@ -117,7 +118,7 @@ def engine_of(spec: RunSpec, registry: Registry) -> Engine | None:
     from vlmlens.runner.leased import on_gpu
 
     manifest = registry.find(PluginKind.ENGINE, spec.engine)
-    check_lasting(registry.find(PluginKind.STORAGE, spec.storage))
+    check_lasting(registry.find(PluginKind.STORAGE, spec.storage), spec.storage)
     made: Engine = registry.load(manifest)(registry.options(manifest, spec.options.engine))
     made.check()
     if on_gpu(spec):

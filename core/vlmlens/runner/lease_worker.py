@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vlmlens._version import __version__
 from vlmlens.compose.edit_check import opened_edits
 from vlmlens.compose.plan import extractor_maker, load_model, load_request
-from vlmlens.errors import CompositionError, RunError
+from vlmlens.errors import CompositionError, RunError, StoreError
 from vlmlens.extraction.dry_pass import silent_columns
 from vlmlens.extraction.planning import missing_of, units_of
 from vlmlens.manifest import PluginKind
@@ -44,7 +44,8 @@ def begin_worker(order: Json, registry: Registry | None = None) -> Worker:
 
     Raises:
         CompositionError: Another version of vlmlens wrote the order.
-        RunError: This process does not see the run's folder, in which it would have to write.
+        RunError: This process does not see the run's folder or reach the store where it would have
+            to write.
         VlmlensError: The model cannot be loaded.
     """
     if order["vlmlens"] != __version__:
@@ -189,7 +190,8 @@ def _stores_of(order: Json, spec: RunSpec, registry: Registry) -> RunStores:
     """Where the worker writes.
 
     Raises:
-        RunError: In the run's folder, which this process does not see.
+        RunError: In the run's folder, which this process does not see; or beside a store elsewhere,
+            which it does not reach.
     """
     folder = Path(order["run"])
     if "://" not in spec.storage:
@@ -207,7 +209,23 @@ def _stores_of(order: Json, spec: RunSpec, registry: Registry) -> RunStores:
                 hint="Put --out on a disk that all machines share, or give --storage a URI that "
                 "all reach, such as safetensors+s3://bucket/run.",
             )
-    return RunStores(_Target(folder, registry, spec), list)
+    stores = RunStores(_Target(folder, registry, spec), list)
+    if (key := order.get("store")) is not None:
+        _check_reach(stores, key, spec.storage)
+    return stores
+
+
+def _check_reach(stores: RunStores, key: str, storage: str) -> None:
+    try:
+        stores.try_lease(key)
+    except StoreError as error:
+        raise RunError(
+            f"The worker on {socket.gethostname()} (process {os.getpid()}) cannot write beside "
+            f"the run's store {storage}: {error.message}",
+            subject=storage,
+            hint=error.hint
+            or "Give it the credentials, the endpoint and the disks that the command has.",
+        ) from error
 
 
 class _Target:

@@ -296,6 +296,7 @@ def _order(run: Run, plan: Plan, samples: Sequence[Sample], digest: str) -> dict
         "vlmlens": __version__,
         "run": str(run.path.resolve()),
         "key": _key(run.path),
+        "store": run.stores.key if is_uri(plan.spec.storage) else None,
         "digest": digest,
         "spec": run.spec.model_dump(mode="json"),
         "asked": asked_settings(plan.asked or plan.spec),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -20,7 +21,15 @@ from vlmlens._version import __version__
 from vlmlens.compose.given import IN_MEMORY
 from vlmlens.compose.recall import NAME as PLANNED
 from vlmlens.compose.recall import keep
-from vlmlens.errors import FingerprintMismatch, RunError, RunExists, StoreLocked
+from vlmlens.errors import (
+    FingerprintMismatch,
+    RunError,
+    RunExists,
+    StoreCorrupt,
+    StoreError,
+    StoreLocked,
+)
+from vlmlens.manifest import PluginKind
 from vlmlens.runner.merge import clear_merged
 from vlmlens.runner.stages import ending_recorded
 from vlmlens.runs.leases import lease_plans
@@ -34,6 +43,8 @@ from vlmlens.runs.own_files import (
 )
 from vlmlens.runs.records import readable_records
 from vlmlens.runs.run import Run, is_run
+from vlmlens.runs.run_stores import is_free
+from vlmlens.stores.opening import is_uri, open_named
 from vlmlens.tuned.putting import described
 
 if TYPE_CHECKING:
@@ -113,6 +124,7 @@ def open_run(plan: Plan, path: Path, mode: RunMode) -> Run:
         old = Run(path, registry=plan.registry)
         before = _info(old)
         if mode == "fresh" or before.get("state") == _STARTING_OVER:
+            check_room(plan)
             start_over(old, plan)
         else:
             _check_same(old, plan)
@@ -232,6 +244,7 @@ def _check_same(old: Run, plan: Plan) -> None:
         _log.warning("%s It is written again.", error.message)
     else:
         _check_same_extractor(spec, plan.spec)
+        _check_same_storage(old, spec.storage, plan)
     _check_same_tuned(old, plan)
 
 
@@ -279,6 +292,54 @@ def _check_same_extractor(old: RunSpec, new: RunSpec) -> None:
             f"by {now[0]!r} with {now[1] or 'no options'}.",
             subject="extractor",
             hint="Start over with --fresh, or write to another folder with --out.",
+        )
+
+
+def _check_same_storage(old: Run, before: str, plan: Plan) -> None:
+    """Refuse another storage if leases are finished: their rows are where the old one says."""
+
+    def place(storage: str) -> str:
+        named = plan.registry.find(PluginKind.STORAGE, storage).name
+        return storage.rstrip("/") if is_uri(storage) else named
+
+    storage = plan.spec.storage
+    finished = any(leases.done() for leases in lease_plans(old.path))
+    if finished and place(before) != place(storage):
+        raise FingerprintMismatch(
+            f"The run's columns were written to the storage {before!r}, not to {storage!r}.",
+            subject="storage",
+            hint=f"Go on with --storage {shlex.quote(before)}, start over with --fresh, or write "
+            "to another folder with --out. `vlmlens export` copies a finished run.",
+        )
+
+
+def check_room(plan: Plan) -> None:
+    """Refuse to start over if the place for the new columns is taken: nothing is removed there.
+
+    Raises:
+        StoreError: The store at the URI has columns, or those of a run.
+    """
+    storage = plan.spec.storage
+    if not is_uri(storage):
+        return
+    try:
+        store = open_named(
+            plan.registry, storage, storage, mode="r", options=plan.spec.options.storage
+        )
+    except StoreCorrupt:
+        free = False
+    except StoreError:  # there is none, or what is wrong is said when the run opens it
+        free = True
+    else:
+        with store:
+            free = is_free(store, store.get_meta())
+    if not free:
+        raise StoreError(
+            f"The store {storage} has columns of a run, and --fresh removes nothing outside the "
+            "run's folder.",
+            subject=storage,
+            hint="Remove the store by hand, and what lies beside it (.leases); or choose another "
+            "place with --storage. To go on with the run: --resume.",
         )
 
 

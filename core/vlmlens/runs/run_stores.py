@@ -13,7 +13,7 @@ from vlmlens.manifest import PluginKind
 from vlmlens.runs.leases import FOLDER, lease_plans
 from vlmlens.runs.records import read_record
 from vlmlens.spec.credentials import refuse_in_uri
-from vlmlens.stores.opening import is_uri, open_named
+from vlmlens.stores.opening import beside, is_uri, open_named
 
 if TYPE_CHECKING:
     from vlmlens.abc.options import Options
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.sample_table import SampleTable
     from vlmlens.spec.model import RunSpec
+
+_KEY = Path("columns", "key.json")
+"""In the run's folder: whose the store elsewhere is."""
 
 
 class _Run(Protocol):
@@ -62,16 +65,22 @@ class RunStores:
         """The run's own store.
 
         Raises:
-            StoreError: It cannot be opened, or (mode "a") holds the columns of another run.
+            StoreError: It cannot be opened, or holds the columns of another run.
         """
         store = self._open(self._run.spec.storage, str(self._run.path / "columns"), mode)
-        if mode == "a":
-            try:
-                self._claim(store)
-            except BaseException:
-                store.close()
-                raise
+        try:
+            self._claim(store) if mode == "a" else self._check_own(store)
+        except BaseException:
+            store.close()
+            raise
         return store
+
+    @property
+    def key(self) -> str | None:
+        """What marks a store outside the run's folder as this run's; None if there is no mark."""
+        path = self._run.path / _KEY
+        found = read_record(path).get("key") if path.exists() else None
+        return found if isinstance(found, str) else None
 
     def parts(self) -> list[ColumnStore]:
         """The stores that several processes wrote, each open for reading; often none."""
@@ -114,6 +123,25 @@ class RunStores:
         backend, options = self._backend()
         return backend.open_part(self._lease_place(plan, name, attempt)[1], options=options)
 
+    def try_lease(self, key: str) -> None:
+        """Check that leases can be written here: the store is at a URI, and other processes use it.
+
+        Args:
+            key: `RunStores.key`, as the process knows it that has marked the store.
+
+        Raises:
+            StoreError: This process does not reach that store, or cannot write beside it.
+        """
+        storage = self._run.spec.storage
+        with self._open(storage, storage, "r") as store:
+            if store.get_meta().get("run_key") != key:
+                raise _of_another(storage)
+        if "parts" in self._manifest().offers:  # others write when a lease begins
+            place = f"{self._leases_place()}/try-{secrets.token_hex(8)}"
+            backend, options = self._backend()
+            backend.open_part(place, options=options).close()
+            backend.remove(place, options=options)
+
     def remove_lease(self, plan: str, name: str, attempt: str) -> None:
         """Remove what an attempt at a lease has written."""
         self._run.check_trust("storage")
@@ -132,7 +160,7 @@ class RunStores:
         """What the locations of all attempts at leases have in common."""
         storage = self._run.spec.storage
         if is_uri(storage):
-            return f"{storage.rstrip('/')}.{FOLDER}"
+            return f"{beside(storage)}.{FOLDER}"
         return str(self._run.path / FOLDER)
 
     def _lease_place(self, plan: str, name: str, attempt: str) -> tuple[str, str]:
@@ -154,18 +182,40 @@ class RunStores:
         """
         run, spec = self._run, self._run.spec
         if is_uri(spec.storage):
-            path, meta = run.path / "columns" / "key.json", store.get_meta()
-            known = read_record(path).get("key") if path.exists() else None
-            if "run_key" not in meta and not store.columns():
+            path, meta, known = run.path / _KEY, store.get_meta(), self.key
+            if is_free(store, meta):
                 known = known or secrets.token_hex(16)
                 path.parent.mkdir(exist_ok=True)
                 write_json(path, {"key": known, "storage": spec.storage})
                 store.set_meta({**meta, "run_key": known})
             elif meta.get("run_key") != known or known is None:
-                raise StoreError(
-                    f"The store {spec.storage} holds the columns of another run.",
-                    subject=spec.storage,
-                    hint="Remove the store, or choose another place with --storage.",
-                )
+                raise _of_another(spec.storage)
         if "samples" in self._manifest().offers:
             store.describe(run.samples, model=spec.model or "", adapter=spec.adapter)
+
+    def _check_own(self, store: ColumnStore) -> None:
+        """Refuse to read a store elsewhere that another run has taken since."""
+        key = self.key if is_uri(self._run.spec.storage) else None
+        if key is None:
+            return
+        meta = store.get_meta()
+        if meta.get("run_key") != key and not is_free(store, meta):
+            raise _of_another(self._run.spec.storage)
+
+
+def is_free(store: ColumnStore, meta: Mapping[str, Any]) -> bool:
+    """Whether no run has marked a store, and nothing is in it.
+
+    Args:
+        store: The store.
+        meta: Its record.
+    """
+    return "run_key" not in meta and not store.columns()
+
+
+def _of_another(storage: str) -> StoreError:
+    return StoreError(
+        f"The store {storage} holds the columns of another run.",
+        subject=storage,
+        hint="Remove the store, or choose another place with --storage.",
+    )

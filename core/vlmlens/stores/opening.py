@@ -33,6 +33,37 @@ def is_uri(storage: str) -> bool:
     return "://" in storage
 
 
+def is_passing(manifest: Manifest, storage: str) -> bool:
+    """Whether a storage keeps columns in the memory of this process, where they end with it.
+
+    Args:
+        manifest: Its backend.
+        storage: A name or a URI.
+    """
+    protocol = storage.partition("://")[0].partition("+")[2].lower()
+    return "durable" not in manifest.offers or (is_uri(storage) and protocol == "memory")
+
+
+def beside(storage: str) -> str:
+    """What the locations beside the store at a URI begin with; `.NAME` follows.
+
+    Raises:
+        StoreError: The URI names a whole bucket or host, beside which is nothing of the user's.
+
+    >>> beside("zarr+s3://bucket/x/")
+    'zarr+s3://bucket/x'
+    """
+    place = storage.rstrip("/")
+    if "/" not in place.partition("://")[2]:
+        raise StoreError(
+            f"{storage!r} names no place within a bucket, so there is none beside it for what "
+            "several processes write.",
+            subject=storage,
+            hint=f"Add a name: {place}/NAME.",
+        )
+    return place
+
+
 def open_named(
     registry: Registry,
     storage: str,

@@ -8,6 +8,21 @@ from vlmlens._files import expanded
 from vlmlens.errors import StoreError
 
 
+def refuse_queries(location: str) -> None:
+    """Refuse a URI with a query or a fragment: without them, it would name another place.
+
+    Raises:
+        StoreError: It has one.
+    """
+    if "?" in location or "#" in location:
+        raise StoreError(
+            f"{location!r} has a '?' or a '#', which begin a query or a fragment in a URI.",
+            subject=location,
+            hint="In a path, write %3F for '?' and %23 for '#'; in the name of an object store, "
+            "leave them out. Options go into options.storage.",
+        )
+
+
 def local_path(location: str, name: str, example: str) -> str:
     """The path that a location names: itself, or that of `NAME:///path` (or `NAME:////path`).
 
@@ -28,6 +43,7 @@ def local_path(location: str, name: str, example: str) -> str:
     """
     if "://" not in location and not location.startswith(f"{name}:"):
         return str(expanded(location))
+    refuse_queries(location)
     parts = urlsplit(location)
     home = unquote(f"{parts.netloc}{parts.path}").lstrip("/")
     if home.startswith("~") and (path := expanded(home)).is_absolute():

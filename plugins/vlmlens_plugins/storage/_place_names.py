@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from vlmlens._files import expanded
 from vlmlens.errors import StoreError
+from vlmlens_plugins.storage._locations import refuse_queries
 from vlmlens_plugins.storage._places import Folder, Place
 from vlmlens_plugins.storage._remote_place import PATIENCE, Remote
 
@@ -35,13 +36,15 @@ def place_of(
     Raises:
         StoreError: It names nothing, or fsspec knows no such protocol.
     """
-    if not location.startswith((f"{backend}:", f"{backend}+")):
+    scheme, slashes, rest = location.partition("://")
+    if not slashes and not location.startswith(f"{backend}:"):
         return Folder(expanded(location))
-    parts = urlsplit(location)
-    protocol = parts.scheme.partition("+")[2]
+    refuse_queries(location)
+    protocol = scheme.partition("+")[2].lower() if slashes else ""
     if protocol not in _LOCAL:
-        url = location.removeprefix(f"{backend}+")
+        url = f"{protocol}://{rest}"
         return Remote(url, options, take_over=take_over, patience=patience)
+    parts = urlsplit(f"{backend}://{rest}" if slashes else location)
     home = unquote(f"{parts.netloc}{parts.path}").lstrip("/")
     if home.startswith("~") and (path := expanded(home)).is_absolute():
         return Folder(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,6 +17,12 @@ from vlmlens._locks import LOCK_FILE, WriterLock
 from vlmlens.abc.storage import remove_path
 from vlmlens.errors import StoreError
 from vlmlens_plugins.storage._disk_full import FULL, full
+
+_HINTS: Mapping[type[OSError], str] = {
+    FileNotFoundError: "Check that the bucket or folder is there, and that its name is right.",
+    PermissionError: "Check permissions, or credentials and their rights: to read, write, list and "
+    "remove what is there.",
+}
 
 Pieces = Callable[[], Iterable[bytes | memoryview]]
 """Gives an object's content in pieces, from the beginning each time it is called."""
@@ -216,7 +222,8 @@ def explaining(place: Place) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise full(place.name) from error
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
+        hint = next((text for kind, text in _HINTS.items() if isinstance(error, kind)), "")
         raise StoreError(
-            f"The store {place.name} cannot be used: {reason}.", subject=place.name
+            f"The store {place.name} cannot be used: {reason}.", subject=place.name, hint=hint
         ) from error

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from vlmlens._locks import LOCK_FILE, locked, own_name
@@ -28,12 +29,27 @@ _FINAL = (
     PermissionError,
     IsADirectoryError,
     NotADirectoryError,
-    NotImplementedError,
-    ValueError,
-    TypeError,
     StoreError,
 )
 """Errors that another try does not cure."""
+
+_IMPOSSIBLE = (NotImplementedError, ValueError, TypeError, ImportError)
+"""What fsspec's modules raise for what they cannot do, and for options that they do not know."""
+
+_PERMANENT = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ParamValidationError",
+    "NoRegionError",
+)
+"""Those of botocore's errors that another try does not cure either."""
+
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), '"vlmlens[s3]"'),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "adlfs"),
+}
+"""What to install for a protocol."""
 
 
 class Remote(Place):
@@ -74,15 +90,14 @@ class Remote(Place):
         return FsspecStore.from_url(self._url, storage_options=self._options)
 
     def get(self, key: str) -> bytes | None:
-        """See `Place.get`; one request, unless the object is large."""
-        data, length = bytearray(), _PIECE
-        while length == _PIECE:
-            found = self.fetch([ByteRange(key, len(data), len(data) + _PIECE)])[0]
-            if found is None:
-                return None
-            data += found
-            length = len(found)
-        return bytes(data)
+        """See `Place.get`; one request, unless the object is large.
+
+        A large one is asked for as a whole: it may be replaced between two requests.
+        """
+        found = self.fetch([ByteRange(key, 0, _PIECE)])[0]
+        if found is None or len(found) < _PIECE:
+            return found
+        return bytes(self._tried(self._fs.cat_file, self._at(key)))
 
     def put(self, key: str, data: bytes, *, new: bool = False) -> None:
         """See `Place.put`."""
@@ -128,7 +143,7 @@ class Remote(Place):
             failed: BaseException | None = None
             for i, answer in zip(left, answers, strict=True):
                 if not isinstance(answer, BaseException):
-                    found[i] = bytes(answer)
+                    found[i] = self._whole(ranges[i], bytes(answer))
                 elif isinstance(answer, FileNotFoundError | NotADirectoryError):
                     found[i] = None
                 elif _says(answer, "InvalidRange", "416"):
@@ -141,6 +156,17 @@ class Remote(Place):
         self._tried(ask)
         return [found[i] for i in range(len(ranges))]
 
+    def _whole(self, asked: ByteRange, answer: bytes) -> bytes:
+        """The bytes of a range, if they are not those of the whole object."""
+        if len(answer) > asked.stop - asked.start:
+            raise StoreError(
+                f"The object store {self.name} gave {len(answer)} bytes of {asked.key} instead of "
+                f"{asked.stop - asked.start}.",
+                subject=self.name,
+                hint="It cannot read parts of objects: copy the store to a disk.",
+            )
+        return answer
+
     def remove(self, key: str) -> None:
         """See `Place.remove`."""
         if self.get(key) is not None:
@@ -149,14 +175,15 @@ class Remote(Place):
     def clear(self) -> None:
         """See `Place.clear`."""
         if self._tried(self._fs.exists, self._root):
-            self._tried(self._fs.rm, self._root, recursive=True)
+            with suppress(FileNotFoundError):  # gone by a request whose answer was lost
+                self._tried(self._fs.rm, self._root, recursive=True)
 
     def settle(self, keys: Iterable[str]) -> None:
         """See `Place.settle`: a finished upload is kept by the service."""
 
     def lock(self, *folders: str) -> None:
         """See `Place.lock`; there are no folders."""
-        mine = json.dumps({**json.loads(own_name()), "token": secrets.token_hex(8)}).encode()
+        mine = json.dumps({**_own(), "token": secrets.token_hex(8)}).encode()
         try:
             self.put(LOCK_FILE, mine, new=True)
         except FileExistsError:
@@ -185,16 +212,21 @@ class Remote(Place):
         """What an action gives, which is repeated where it fails for a reason that may pass.
 
         Raises:
-            StoreError: It failed for as long as the patience lasts.
+            StoreError: It failed for as long as the patience lasts, or what is asked for cannot be
+                done there.
             OSError: Another try would not help.
         """
         begin, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
                 return action(*args, **more)
+            except _IMPOSSIBLE as error:
+                raise self._impossible(error) from error
             except _FINAL:
                 raise
             except Exception as error:  # what fsspec's modules raise has no common class
+                if type(error).__name__ in _PERMANENT:
+                    raise self._impossible(error) from error
                 if _says(error, "PreconditionFailed", "412"):
                     raise FileExistsError(str(error)) from error
                 spent = time.monotonic() - begin
@@ -202,6 +234,14 @@ class Remote(Place):
                     raise self._unusable(error, spent) from error
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  so that not all come back at once
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _impossible(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"The object store {self.name} cannot be used: {str(error) or type(error).__name__}.",
+            subject=self.name,
+            hint="Check the place (--storage), the options for it (options.storage.remote), and "
+            "the credentials in the environment.",
+        )
 
     def _unusable(self, error: Exception, spent: float) -> StoreError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -216,7 +256,8 @@ class Remote(Place):
         return locked(
             self.name,
             owner,
-            hint="Wait for it. If it was killed: --set options.storage.take_over=true.",
+            hint=f"Wait for it. If it was killed: remove the object {LOCK_FILE} there, or give "
+            "--set options.storage.take_over=true.",
         )
 
 
@@ -227,8 +268,11 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     try:
         fs, root = url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
+        package = _PACKAGES.get(url.partition(":")[0])
         raise StoreError(
-            f"{url!r} needs a module that is not installed: {error}.", subject=url
+            f"{url!r} needs a module that is not installed: {error}.",
+            subject=url,
+            hint=f"pip install {package}" if package else "",
         ) from error
     except (ValueError, TypeError) as error:
         protocol = url.partition(":")[0]
@@ -238,16 +282,28 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     return fs, str(root)
 
 
+def _own() -> dict[str, Any]:
+    """What a lock says of this process: hosts and containers may have the same name."""
+    found: dict[str, Any] = {**json.loads(own_name()), "processes": ""}
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        found["processes"] = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return found
+
+
 def _is_gone(owner: bytes) -> bool:
     """Whether the owner of a lock was a process of this host, and has ended."""
     try:
-        known, own = json.loads(owner), json.loads(own_name())
-        if known["host"] != own["host"]:
+        known, own = json.loads(owner), _own()
+        if (known["host"], known.get("processes", own["processes"])) != (
+            own["host"],
+            own["processes"],
+        ):
             return False
         os.kill(int(known["pid"]), 0)
     except ProcessLookupError:
         return True
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return False
     return False
 

@@ -114,13 +114,19 @@ class Draft:
         """A chunk's stored rows of a column."""
         return array_of(self._kept[column.number, chunk.number](), column, chunk)
 
-    def part(self, key: str, number: int, meta: Mapping[str, Any]) -> Part:
+    def part(self, key: str, number: int, meta: Mapping[str, Any], after: str = "") -> Part:
         """What the part's header will say.
+
+        Args:
+            key: The name of its object.
+            number: Its number in the store.
+            meta: The record that the writer has set.
+            after: The `writer` of the part before it.
 
         Raises:
             StoreError: It is too much for a header.
         """
-        text = to_json(record_of(self.index, number, secrets.token_hex(8), meta))
+        text = to_json(record_of(self.index, number, secrets.token_hex(8), after, meta))
         return Part(key, len(header_of(text, self.index)), text, self.index)
 
     def pieces(self, part: Part) -> Iterator[Raw]:

@@ -113,13 +113,16 @@ def tensors_of(index: Index) -> dict[str, dict[str, Any]]:
     return found
 
 
-def record_of(index: Index, number: int, writer: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+def record_of(
+    index: Index, number: int, writer: str, after: str, meta: Mapping[str, Any]
+) -> dict[str, Any]:
     """The record of a part.
 
     Args:
         index: What is in it.
         number: Its number in the store.
-        writer: Something that no other writer has.
+        writer: Something that no other part has.
+        after: The `writer` of the part before it; empty: it is the first one.
         meta: The record that the writer has set; empty: none.
     """
     return {
@@ -127,6 +130,7 @@ def record_of(index: Index, number: int, writer: str, meta: Mapping[str, Any]) -
         "version": VERSION,
         "number": number,
         "writer": writer,
+        "after": after,
         **({"meta": dict(meta)} if meta else {}),
         "columns": [column.to_record() for column in index.columns.values()],
         "chunks": [chunk.to_record() for chunk in index.chunks],

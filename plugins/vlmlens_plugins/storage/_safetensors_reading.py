@@ -19,6 +19,8 @@ from vlmlens_plugins.storage._chunk_reading import ReadPlan, gather, plan_range,
 from vlmlens_plugins.storage._places import ByteRange, Place, explaining
 from vlmlens_plugins.storage._safetensors_part import FIRST_READ, Part, broken, read_part
 
+_AT_ONCE = 256
+
 
 class PartStore(ColumnStore):
     """A store whose columns are told by an index of chunks.
@@ -152,11 +154,15 @@ def read_parts(place: Place, keys: Sequence[str]) -> list[Part | None]:
     Raises:
         StoreCorrupt: One of them is damaged.
     """
-    firsts = place.fetch([ByteRange(key, 0, FIRST_READ) for key in keys])
-    return [
-        None if first is None else read_part(key, first, partial(_head, place, key))
-        for key, first in zip(keys, firsts, strict=True)
-    ]
+    found: list[Part | None] = []
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        firsts = place.fetch([ByteRange(key, 0, FIRST_READ) for key in some])
+        found += [
+            None if first is None else read_part(key, first, partial(_head, place, key))
+            for key, first in zip(some, firsts, strict=True)
+        ]
+    return found
 
 
 def _head(place: Place, key: str, size: int) -> bytes:

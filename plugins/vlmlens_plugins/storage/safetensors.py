@@ -9,7 +9,8 @@
 
 A part counts once it is there. Its number is the next one, and it is made only if there is none
 with that number, so a second writer cannot replace it. Parts that the index does not tell are found
-by asking for the next numbers. docs/storage-format.md describes the format.
+by asking for the next numbers; each names the part before it, so what is left of a removed store is
+never taken for a part of the next one there. docs/storage-format.md describes the format.
 """
 
 from __future__ import annotations
@@ -218,14 +219,20 @@ class SafetensorsStore(PartStore):
 
     def _add_next(self, part: Part | None) -> None:
         number = len(self._parts)
-        if part is None or part.record.get("number") != number:
+        record = {} if part is None else part.record
+        if part is None or record.get("number") != number:
             raise broken(part_key(number), "it has another number in its record")
+        if record.get("after") != self._last_writer():
+            raise broken(part_key(number), "it was written after another part than the one before")
         self._add(part)
+
+    def _last_writer(self) -> str:
+        return str(self._parts[-1].record.get("writer")) if self._parts else ""
 
     def _put(self, block: ColumnBlock) -> None:
         draft, number = Draft(), len(self._parts)
         draft.add(block)
-        part = draft.part(part_key(number), number, {})
+        part = draft.part(part_key(number), number, {}, self._last_writer())
         self._unsure = True
         try:
             self._place.put(part.key, b"".join(draft.pieces(part)), new=True)
