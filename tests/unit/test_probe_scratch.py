@@ -16,7 +16,6 @@ from tests.unit.test_probe_families import target_of
 
 from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis.probe.cross_validation import silent
-from vlmlens_plugins.analysis.probe.large import scratch
 from vlmlens_plugins.analysis.probe.large.probes import LargeProbes
 from vlmlens_plugins.analysis.probe.large.scratch import Scratch
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
@@ -51,7 +50,7 @@ def test_room_is_reserved_before_anything_is_read(
         Scratch(tmp_path).array((10,), "<f4")
     refuse(errno.EOPNOTSUPP)
     assert Scratch(tmp_path).array((10,), "<f4").sum() == 0
-    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**27))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**27))
     y = np.arange(40) % 2
     large = LargeProbes(ProbeOptions(), target_of(y), 0, torch.device("cpu"), Scratch(tmp_path))
     unread: Any = SimpleNamespace(count=10**6, width=4096)
