@@ -62,6 +62,16 @@ def test_groups_of_several_kinds_stay_whole_too() -> None:
     assert set(Counter(sample.group for sample in drawn).values()) == {6}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_group_does_not_take_the_share_of_its_label(seed: int) -> None:
+    """400 small groups and one of 200 have the label x, and it comes first as often as not."""
+    names = [("x", f"x{i}" if i < 400 else "large") for i in range(600)]
+    names += [("y", f"y{i}") for i in range(400)]
+    made = [Sample(f"{i}", "?", label=x, group=group) for i, (x, group) in enumerate(names)]
+    drawn = Counter(sample.label for sample in drawn_samples(SampleTable(made), 300, seed))
+    assert drawn == {"x": 180, "y": 120}
+
+
 def test_a_seed_draws_the_same_and_another_one_others() -> None:
     samples = table()
     first, again, other = (drawn_samples(samples, 100, seed).ids for seed in (3, 3, 4))

@@ -45,6 +45,13 @@ def test_terabytes_are_beyond_reason_although_they_fit() -> None:
     check_fits(large())
 
 
+def test_what_is_not_known_is_not_left_out_without_a_word() -> None:
+    some = large()
+    more = Estimate(some.samples, {**some.columns, "x/all": None}, some.bytes, 64 * TIB)
+    assert "take at least 4.3 TiB" in advice(more)[0]
+    assert "at least" not in advice(some)[0]
+
+
 def test_what_is_advised_is_within_reason() -> None:
     """With the number of samples that is named, nothing is left to advise."""
     for free in (64 * TIB, 2**36, 2**32, None):

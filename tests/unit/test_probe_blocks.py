@@ -12,7 +12,7 @@ import pytest
 
 from vlmlens.abc import AnalysisContext, ColumnBlock, Values
 from vlmlens.errors import CompositionError
-from vlmlens.results import Result
+from vlmlens.results import Result, Verdict
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 from vlmlens.stores.sharded import ShardedStore
@@ -110,6 +110,21 @@ def test_what_is_approximated_is_said_once(world: World) -> None:
     assert "2 columns are larger than in_memory (0 MB)" in line
     assert "the first 5 principal components" in line
     assert "of the variance" in line
+
+
+def test_a_probe_that_read_a_part_does_not_say_that_nothing_is_there(world: World) -> None:
+    rng = np.random.default_rng(5)
+    other = replace(world, samples=samples_of(rng.integers(0, 2, N // 2).repeat(2)))
+    options = {"columns": [WIDE], "in_memory": 0, "min_gap": 0.5}
+    said = {
+        components: other.probe(components=components, **options)[0].findings[0].verdict
+        for components in (23, 24, 8)
+    }
+    assert said == {
+        24: Verdict.NOT_ENCODED,
+        23: Verdict.INCONCLUSIVE,
+        8: Verdict.INCONCLUSIVE,
+    }
 
 
 def test_parts_of_a_run_are_read_as_one(world: World) -> None:

@@ -157,7 +157,7 @@ def test_features_of_shortcuts() -> None:
     np.testing.assert_allclose(thumbnail(sample), np.tile([1.0, 0.0, 0.2], 17), atol=1e-6)
     found = words([Sample("a", "Red cube?"), Sample("b", "red ball!")])
     assert found is not None
-    assert found.shape == (2, 5)
+    assert found.array().shape == (2, 5)
     assert words([Sample("a", " "), Sample("b", "")]) is None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from vlmlens_plugins.analysis.probe.large.sums import (
     add_products,
     numbers_as_labels,
 )
+from vlmlens_plugins.analysis.probe.large.tally import Tally
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
 from vlmlens_plugins.analysis.probe.probe_kinds import family
 from vlmlens_plugins.analysis.probe.splits import Split, across, by_value, folded
@@ -142,9 +142,35 @@ def test_label_vectors_that_take_turns_are_what_they_are_together(
     y, x = planted(4)
     _, together = both(y, x, unlike_splits()["folds"], ProbeOptions(model="centroid"))
     monkeypatch.setattr("vlmlens_plugins.analysis.probe.large.probes._SUMS", 2 * 5 * WIDTH * 4 * 8)
-    _, turns = both(y, x, unlike_splits()["folds"], ProbeOptions(model="centroid"))
+    large = LargeProbes(ProbeOptions(model="centroid"), target_of(y), 0, CPU, Scratch())
+    told: list[float] = []
+    turns = large.evaluate(Rows(x), labels_of(y), unlike_splits()["folds"], None, told.append)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1)
     np.testing.assert_array_equal(turns.held_out, together.held_out)
     np.testing.assert_allclose(turns.train_score, together.train_score)
+
+
+def test_labels_and_outputs_of_many_classes_come_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A block of a narrow column has many rows, and each has outputs for all classes and folds."""
+    y, x = planted(4)
+    split, options = unlike_splits()["folds"], ProbeOptions(model="centroid")
+    _, at_once = both(y, x, split, options)
+    monkeypatch.setattr("vlmlens_plugins.analysis.probe.large.sums._NUMBERS", 500)
+    seen: list[int] = []
+    plain = Tally.see
+
+    def see(tally: Tally, places: Any, out: Any) -> None:
+        seen.append(out.size)
+        plain(tally, places, out)
+
+    monkeypatch.setattr(Tally, "see", see)
+    _, found = both(y, x, split, options)
+    assert max(seen) <= 500
+    np.testing.assert_array_equal(found.held_out, at_once.held_out)
+    np.testing.assert_allclose(found.train_score, at_once.train_score)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -298,20 +324,6 @@ def test_products_are_added_in_place() -> None:
     add_products(into, rows)
     add_products(into, rows)
     np.testing.assert_allclose(np.tril(into), np.tril(2 * rows.T @ rows))
-
-
-def test_scratch_files_have_no_name(tmp_path: Path) -> None:
-    made = Scratch(tmp_path).array((4, 5), "<f4")
-    made[:] = 1
-    assert list(tmp_path.iterdir()) == []
-    assert made.sum() == 20
-
-
-def test_a_scratch_file_that_fits_nowhere_is_an_error(tmp_path: Path) -> None:
-    from vlmlens.errors import CompositionError
-
-    with pytest.raises(CompositionError, match="GB of scratch space"):
-        Scratch(tmp_path).array((2**40, 2**10), "<f4")
 
 
 def test_a_probe_of_all_rows_is_that_of_memory() -> None:

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from tests.unit.test_probe import make_samples, noise, probe
 
 from vlmlens.results import Finding, Result
 from vlmlens_plugins.analysis.probe import learning_curve
+from vlmlens_plugins.analysis.probe.cross_validation import Evaluation
 from vlmlens_plugins.analysis.probe.learning_curve import Growth, _growth, _ranks
-from vlmlens_plugins.analysis.probe.splits import folded
+from vlmlens_plugins.analysis.probe.options import ProbeOptions
+from vlmlens_plugins.analysis.probe.scores import score_columns
+from vlmlens_plugins.analysis.probe.splits import across, folded
 from vlmlens_plugins.analysis.probe.targets import Target, find_targets
 from vlmlens_plugins.analysis.probe.trial import Trial
 
@@ -34,8 +38,12 @@ def strong(y: Any) -> Any:
 
 
 def curve_of(x: Any, y: Any, **options: Any) -> tuple[Finding, dict[str, Any], Result]:
+    return curve_of_all({COLUMN: x}, y, **options)
+
+
+def curve_of_all(x: Any, y: Any, **options: Any) -> tuple[Finding, dict[str, Any], Result]:
     asked = {"learning_curve": True, "C": 0.01, "resamples": 300, "draws": 1000, **options}
-    result, _ = probe(make_samples(y), {COLUMN: x}, **asked)
+    result, _ = probe(make_samples(y), x, **asked)
     (found,) = [each for each in result.findings if "growth" in each.values]
     return found, dict(result.table("probe-learning").columns), result
 
@@ -88,6 +96,40 @@ def test_too_few_samples_have_no_curve() -> None:
     )
     grown = [each for each in result.findings if "growth" in each.values]
     assert bool(grown) != any("too few samples for a learning curve" in line for line in said)
+
+
+def test_the_lower_end_counts_for_the_best_of_the_columns() -> None:
+    """Of twenty columns of noise one is the best by chance, and so looks as if it grew."""
+    y = np.random.default_rng(0).integers(0, 2, 200)
+    x = {f"llm.block.{i}/last": noise(i, 200, 5) for i in range(20)}
+    many, _, _ = curve_of_all(x, y, model="centroid")
+    best = str(many.values["column"])
+    alone, _, _ = curve_of_all({best: x[best]}, y, model="centroid")
+    (gain, low, high), (own, own_low, own_high) = (
+        [float(each.values[name] or 0) for name in ("gain", "gain_low", "gain_high")]
+        for each in (many, alone)
+    )
+    assert (gain, high) == (own, own_high)
+    expected = norm.isf(0.025 / 20) / norm.isf(0.025)
+    assert gain - low == pytest.approx(expected * (own - own_low))
+    assert many.values["growth"] != "grows"
+
+
+def test_samples_of_another_run_are_not_learned_from() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    asked, _ = trial(np.arange(400), y)
+    asked = Trial(asked.target, across(300, np.arange(400)), np.stack([y] * 21), 20)
+
+    def perfect(_: Trial, __: str) -> Evaluation:
+        return Evaluation(asked.labels, np.ones(21), np.ones(1))
+
+    options = ProbeOptions(draws=1000, resamples=200)
+    scored = score_columns(asked, {COLUMN: perfect(asked, COLUMN)}, options, 0)
+    made = learning_curve.learning_curve(asked, scored, perfect(asked, COLUMN), perfect, 0)
+    assert made is not None
+    assert made.points[-1].samples == 300
+    np.testing.assert_allclose([point.samples for point in made.points[:3]], [37, 75, 150], atol=12)
 
 
 def test_without_being_asked_there_is_none(labels: Any) -> None:

@@ -12,6 +12,7 @@ from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
 Ints = npt.NDArray[np.int64]
+_ROUNDING = 1e-6
 
 
 def drawn_samples(samples: SampleTable, number: int | None, seed: int) -> SampleTable:
@@ -75,7 +76,10 @@ def _kind(sample: Sample) -> tuple[str | None, str | None]:
 def _drawn(
     strata: Ints, groups: Ints, number: int, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Bool `[n]`: whole groups, stratum by stratum; what one cannot fill is left to the next."""
+    """Bool `[n]`: whole groups, stratum by stratum; what one cannot fill is left to the next.
+
+    A group that is too large for the room that is left is passed over for smaller ones.
+    """
     size = np.bincount(groups)
     of_group = _most_frequent(strata, groups)
     share = number / len(strata)
@@ -84,9 +88,11 @@ def _drawn(
     for stratum in range(int(strata.max()) + 1):
         own = rng.permutation(np.flatnonzero(of_group == stratum))
         room += share * float(size[own].sum())
-        fits = own[np.cumsum(size[own]) <= room + 1e-6]
-        taken[fits] = True
-        room -= float(size[fits].sum())
+        while len(own := own[size[own] <= room + _ROUNDING]):
+            fits = np.cumsum(size[own]) <= room + _ROUNDING
+            taken[own[fits]] = True
+            room -= float(size[own[fits]].sum())
+            own = own[~fits]
     return np.asarray(taken[groups])
 
 

@@ -94,8 +94,10 @@ def advice(estimate: Estimate) -> list[str]:
     each = {name: known for name, known in estimate.columns.items() if known}
     largest = max(each, key=lambda name: each[name])
     hours = duration(estimate.bytes / _WRITING)
+    least = "at least " if None in estimate.columns.values() else ""
+    each_sample = size(estimate.bytes_per_sample)
     return [
-        f"The columns take {size(estimate.bytes)}: {size(estimate.bytes_per_sample)} for each of "
+        f"The columns take {least}{size(estimate.bytes)}: {each_sample} for each of "
         f"{count(estimate.samples, 'sample')}, at most {size(each[largest])} for a column "
         f"({largest}). Writing them takes about {hours} at 200 MB/s.",
         *_pooled(estimate, each),

@@ -8,14 +8,15 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from vlmlens.results import Cell, Figure, Finding, Series, Table
 from vlmlens_plugins.analysis._results import slug, table
 from vlmlens_plugins.analysis._statistics import exact_ends, generator, interval
 from vlmlens_plugins.analysis.probe.cross_validation import Evaluation
-from vlmlens_plugins.analysis.probe.resampling import Losses, Resampling, losses_of
+from vlmlens_plugins.analysis.probe.resampling import Losses, Resampling, losses_of, widened
 from vlmlens_plugins.analysis.probe.scores import Scored
-from vlmlens_plugins.analysis.probe.splits import Split
+from vlmlens_plugins.analysis.probe.splits import Bools, Split
 from vlmlens_plugins.analysis.probe.trial import Trial
 
 Evaluate = Callable[[Trial, str], Evaluation | None]
@@ -26,6 +27,7 @@ PARTS = (8, 4, 2)
 
 _LEAST = 0.01
 """A gain below this, in accuracy or R2, is none."""
+_TAIL = 0.025
 
 
 class Growth(StrEnum):
@@ -61,7 +63,7 @@ class Curve:
         column: The column.
         majority: Accuracy without features.
         points: From few samples to all.
-        gain: By how much all are better than half, with a paired 95 % interval.
+        gain: By how much all are better than half, with a paired 95 % interval, see `_ends`.
         growth: What follows.
     """
 
@@ -98,25 +100,31 @@ def learning_curve(
         made = _with(trial, kept)
         found = None if made is None else evaluate(made, column)
         if found is not None:
-            points.append(_point(trial, scored, found, int(kept.sum())))
+            points.append(_point(trial, scored, found, kept))
             half = losses_of(found.held_out[0], trial, 0) if part == PARTS[-1] else None
     if half is None:
         return None
-    points.append(_point(trial, scored, full, len(rank)))
+    points.append(_point(trial, scored, full, rank < 1))
     whole = losses_of(full.held_out[0], trial, 0)
     gain = whole.score - half.score
-    ends = _ends(scored.resampling, whole, half)
+    ends = _ends(scored.resampling, whole, half, len(scored.scores))
     majority = scored.resampling.majority.score
     return Curve(column, majority, points, gain, *ends, _growth(gain, *ends))
 
 
-def _ends(resampling: Resampling, whole: Losses, half: Losses) -> tuple[float, float]:
-    """The paired interval of the gain; where no prediction differs, what that many groups say."""
+def _ends(resampling: Resampling, whole: Losses, half: Losses, columns: int) -> tuple[float, float]:
+    """The paired interval of the gain; where no prediction differs, what that many groups say.
+
+    The column that is best with all samples owes a part of that to chance, and so of its gain. The
+    lower end is therefore one for the best of so many columns, by Bonferroni's correction.
+    """
     if np.array_equal(whole.loss, half.loss):
         none = 1 - exact_ends(1.0, resampling.units)[0]
         return -none, none
-    low, high = interval(resampling.scores(whole) - resampling.scores(half))
-    return float(low), float(high)
+    drawn = resampling.scores(whole) - resampling.scores(half)
+    factor = float(ndtri(1 - _TAIL / columns) / ndtri(1 - _TAIL))
+    low, _ = widened(whole.score - half.score, drawn, factor)
+    return low, float(interval(drawn)[1])
 
 
 def best_column(scored: Scored) -> str:
@@ -130,8 +138,9 @@ def _growth(gain: float, low: float, high: float) -> Growth:
     return Growth.FLAT if high < _LEAST else Growth.UNCLEAR
 
 
-def _point(trial: Trial, scored: Scored, found: Evaluation, samples: int) -> Point:
+def _point(trial: Trial, scored: Scored, found: Evaluation, kept: Bools) -> Point:
     drawn = scored.resampling.compare(found.held_out, trial)
+    samples = int((kept & trial.split.learned).sum())
     ends = drawn.accuracy_low, drawn.accuracy_high
     return Point(samples, drawn.accuracy, *ends, drawn.control)
 
@@ -152,7 +161,7 @@ def _ranks(trial: Trial, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return np.asarray(of_group[groups])
 
 
-def _with(trial: Trial, kept: npt.NDArray[np.bool_]) -> Trial | None:
+def _with(trial: Trial, kept: Bools) -> Trial | None:
     """The trial with fewer samples to learn from; None where a training part lacks a class."""
     split, y = trial.split, trial.target.y
     train = split.train & kept

@@ -148,7 +148,7 @@ class Prober:
             )
         seeds = self.options.control_seeds
         parts = exchanged_within(split, target.groups)
-        y = target.y if target.numbers else target.y.astype(np.int16)
+        y = target.y if target.numbers else target.y.astype(_smallest(len(target.classes)))
         controls = shuffled_within(y, target.groups, parts, seeds, rng)
         labels = [y[None], *controls]
         types = _types(target, self.options.types)
@@ -242,6 +242,11 @@ def make_split(target: Target, options: ProbeOptions, seed: int) -> Split:
         units = [str(s.attributes.get("template", s.prompt)) for s in target.samples]
         return learnable(by_both(fold, units, options.folds, seed), target.y)
     return folded(fold)
+
+
+def _smallest(classes: int) -> type[np.signedinteger[Any]]:
+    """A type for numbers of classes: labels of a million samples are kept many times over."""
+    return np.int16 if classes <= np.iinfo(np.int16).max else np.int32
 
 
 def _types(target: Target, name: str | None) -> npt.NDArray[np.int64] | None:

@@ -163,9 +163,9 @@ class Resampling:
         means = [float(seeds.mean()) for seeds, _ in controls]
         bars = np.maximum.reduce([base, *(draws for _, draws in controls)])
         gap = score - max(majority, *means)
-        low, high = _widened(score - means[-1], drawn - controls[-1][1], excess)
-        gap_low, gap_high = _widened(gap, drawn - bars, excess)
-        score_low, score_high = _widened(score, drawn, excess)
+        low, high = widened(score - means[-1], drawn - controls[-1][1], excess)
+        gap_low, gap_high = widened(gap, drawn - bars, excess)
+        score_low, score_high = widened(score, drawn, excess)
         doubt = self.doubt(main)
         low, gap_low, score_low = low - doubt, gap_low - doubt, score_low - doubt
         return Drawn(
@@ -248,7 +248,7 @@ def _stratified(units: int, strata: Labels | None, draws: int, rng: np.random.Ge
     return weights
 
 
-def _widened(point: float, drawn: Floats, factor: float) -> tuple[float, float]:
+def widened(point: float, drawn: Floats, factor: float) -> tuple[float, float]:
     """The percentile interval, its ends moved away from the point by a factor."""
     low, high = interval(drawn)
     return point - factor * (point - float(low)), point + factor * (float(high) - point)

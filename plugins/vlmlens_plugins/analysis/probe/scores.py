@@ -22,6 +22,8 @@ from vlmlens_plugins.analysis.probe.targets import Target
 from vlmlens_plugins.analysis.probe.trial import Trial
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+_WHOLE = 0.99
+"""The share of the variance that a probe must have read for the verdict "not encoded"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,15 +129,24 @@ def _score(
         detectable_gap=noise.detectable(),
         samples_needed=noise.samples_needed(drawn.gap, int(trial.split.tested.sum())),
         strength=float(np.exp(np.log(found.strengths).mean())),
-        verdict=judge(
-            majority=drawn.majority,
-            gap=drawn.gap,
-            gap_low=drawn.gap_low,
-            gap_high=drawn.gap_high,
-            p=corrected,
-            options=options,
+        verdict=_of_what_was_seen(
+            judge(
+                majority=drawn.majority,
+                gap=drawn.gap,
+                gap_low=drawn.gap_low,
+                gap_high=drawn.gap_high,
+                p=corrected,
+                options=options,
+            ),
+            found.kept,
         ),
     )
+
+
+def _of_what_was_seen(verdict: Verdict, kept: float) -> Verdict:
+    """Not "not encoded" where the probe read components that leave out much of the variance."""
+    missed = verdict is Verdict.NOT_ENCODED and kept < _WHOLE
+    return Verdict.INCONCLUSIVE if missed else verdict
 
 
 def retrained_p(held_out: Labels, trial: Trial) -> tuple[float, float]:

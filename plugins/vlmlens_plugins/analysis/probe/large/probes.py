@@ -25,6 +25,7 @@ from vlmlens_plugins.analysis.probe.large.sums import (
     counted,
     numbers_as_labels,
     one_hot_labels,
+    pieces,
 )
 from vlmlens_plugins.analysis.probe.large.tally import Tally
 from vlmlens_plugins.analysis.probe.options import ProbeOptions
@@ -91,7 +92,8 @@ class LargeProbes:
         fits = max(1, _SUMS // size)
         turns = []
         for start in range(0, len(labels), fits):
-            some, told = labels[start : start + fits], within(tick, start / len(labels), 1)
+            some = labels[start : start + fits]
+            told = within(tick, start / len(labels), len(some) / len(labels))
             made = self._centroids(rows, some, split.train, within(told, 0, 0.5))
             known = equal if start == 0 else None
             ones = np.ones(split.cells)
@@ -167,8 +169,10 @@ class LargeProbes:
             values = block.astype(np.float64) - made.shift
             if codes is not None:
                 codes.see(places, values)
-            out = (values @ flat).reshape(len(values), *made.weights.shape[1:])
-            tally.see(places, out + made.bias)
+            for piece in pieces(len(values), flat.shape[1]):
+                out = (values[piece] @ flat).reshape(-1, *made.weights.shape[1:])
+                out += made.bias
+                tally.see(places[piece], out)
         if equal is not None and codes is not None:
             equal.see_codes(codes.codes)
         return Evaluation(tally.held_out, tally.train_score, strengths)
@@ -177,6 +181,7 @@ class LargeProbes:
         self, rows: Rows, labels: Array, split: Split, equal: EqualRows | None, tick: Tick
     ) -> Evaluation:
         components = self.options.components
+        self.scratch.check(4 * rows.count * min(rows.width, components))
         told = within(tick, 0, 0.3)
         axes = Axes.of(rows, split.learned, components, self.scratch, told)
         several = len(self.options.C) > 1

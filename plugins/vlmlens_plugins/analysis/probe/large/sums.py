@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ Labels = Callable[[Ints], Floats]
 _FLAT = 1e-7
 _PRODUCTS = 272 * 2**20
 """Bytes of products that are added up in memory at a time."""
+_NUMBERS = 4_000_000
+"""Numbers that blocks of rows have beside the rows, such as labels or outputs, at a time."""
 
 
 class Rows(Protocol):
@@ -46,6 +48,12 @@ def counted(rows: Iterable[tuple[Ints, Array]], tick: Tick, count: int) -> Any:
         yield places, values
         done += len(places)
         tick(done / count)
+
+
+def pieces(count: int, columns: int) -> Iterator[slice]:
+    """Slices of so many rows, short enough for so many numbers for each row."""
+    step = max(1, _NUMBERS // max(1, columns))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 class NotFinite(Exception):
@@ -98,11 +106,14 @@ class Sums:
 
         Raises:
             NotFinite: A value is not finite.
+            CompositionError: Such products do not fit on the disk.
         """
         wanted = np.arange(partition.parts)
         wanted = wanted if multiplied is None else wanted[multiplied]
         at_once = max(1, _PRODUCTS // (8 * rows.width**2))
         turns = [wanted[i : i + at_once].tolist() for i in range(0, len(wanted), at_once)] or [[]]
+        if len(turns) > 1:
+            scratch.check(8 * rows.width**2 * len(wanted))
         made: Sums | None = None
         for number, parts in enumerate(turns):
             fresh = {part: np.zeros((rows.width, rows.width), order="F") for part in parts}
@@ -139,7 +150,7 @@ class Sums:
                     if part in products:
                         add_products(products[part], block[own])
                     if before is None:
-                        made._add(part, block[own], labels(places[own]))
+                        made._add_pieces(part, block, places, own, labels)
         assert made is not None  # noqa: S101  a target has samples
         if not np.isfinite(made.squares).all():
             raise NotFinite
@@ -158,6 +169,13 @@ class Sums:
             np.zeros((parts, columns)),
             np.zeros((parts, width, columns)),
         )
+
+    def _add_pieces(
+        self, part: int, block: Floats, places: Ints, own: Ints, labels: Labels
+    ) -> None:
+        for piece in pieces(len(own), self.labels.shape[1]):
+            some = own[piece]
+            self._add(part, block[some], labels(places[some]))
 
     def _add(self, part: int, rows: Floats, labels: Floats) -> None:
         self.count[part] += len(rows)
