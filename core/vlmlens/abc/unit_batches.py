@@ -110,7 +110,7 @@ def run_here(
         work: What to run.
         units: Its units.
         size: The most units of a batch.
-        warn: Called once, if batches are halved.
+        warn: Called the first two times that batches are halved.
         progress: Called with (units done, all units).
     """
     keys = keys_of(work, units, {})
