@@ -216,11 +216,14 @@ def test_a_training_is_kept_and_the_model_is_as_before(
     again = analysis.run(context)
     assert again.findings == first.findings
     known = json.loads(kept[0].read_text(encoding="utf-8"))
+    tested = len(known["after"]["right"])
+    assert trained._read(kept[0], tested) is not None
     short = {**known, "after": {**known["after"], "right": known["after"]["right"][:3]}}
     for damaged in ({"component": "llm"}, [], {**known, "after": None}, short):
         kept[0].write_text(json.dumps(damaged), encoding="utf-8")
-        with pytest.raises(AssertionError, match="trained again"):
-            analysis.run(context)
+        assert trained._read(kept[0], tested) is None
+    with pytest.raises(AssertionError, match="trained again"):
+        analysis.run(context)
 
 
 def test_other_labels_are_another_training(vlm: ModelAdapter, tmp_path: Path) -> None:
