@@ -184,11 +184,7 @@ class Table(AsHtml):
         try:
             import pandas  # noqa: F401  pyarrow needs it, and its own error does not say so
         except ImportError as error:
-            raise MissingDependency(
-                "`to_pandas` needs the package pandas, which is not installed.",
-                subject="pandas",
-                hint="Install it (pip install pandas), or use `to_arrow()` or `columns`.",
-            ) from error
+            raise _not_installed("pandas") from error
         frame: pandas.DataFrame = self.to_arrow().to_pandas()
         return frame
 
@@ -201,17 +197,21 @@ class Table(AsHtml):
         try:
             import polars
         except ImportError as error:
-            raise MissingDependency(
-                "`to_polars` needs the package polars, which is not installed.",
-                subject="polars",
-                hint="Install it (pip install polars), or use `to_arrow()` or `columns`.",
-            ) from error
+            raise _not_installed("polars") from error
         frame = polars.from_arrow(self.to_arrow())
         assert isinstance(frame, polars.DataFrame)  # noqa: S101  a table, not one column
         return frame
 
     def __repr__(self) -> str:
         return brief(self, self.name, count(len(self), "row"), count(len(self.columns), "column"))
+
+
+def _not_installed(package: str) -> MissingDependency:
+    return MissingDependency(
+        f"`to_{package}` needs the package {package}, which is not installed.",
+        subject=package,
+        hint=f"Install it (pip install {package}), or use `to_arrow()` or `columns`.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.check_checkpoints.listed import Listed, listed
+from scripts.check_checkpoints.listed import Listed
 from scripts.check_checkpoints.places import TINY, find
 from vlmlens._files import replacing, write_json
 from vlmlens.errors import SpecError
@@ -51,12 +51,6 @@ def suites(adapter: Manifest) -> list[tuple[str, Any]]:
     classes: Sequence[Any] = getattr(import_module(module), attribute)
     named = [(vars(each)["stands_for"], each) for each in classes if "stands_for" in vars(each)]
     return named or [(adapter.checkpoints[0].id, classes[0])]
-
-
-def all_tiny() -> list[str]:
-    """The ids of all checkpoints that have a tiny copy."""
-    adapters = {one.adapter.name: one.adapter for one in listed()}.values()
-    return [checkpoint for adapter in adapters for checkpoint, _ in suites(adapter)]
 
 
 def _check_free(folder: Path, checkpoint: str) -> None:

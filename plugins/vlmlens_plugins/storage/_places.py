@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -212,6 +212,33 @@ class Folder(Place):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+@contextmanager
+def entered(
+    place: Place, *, is_open: bool, process: int, threads: AbstractContextManager[Any]
+) -> Iterator[None]:
+    """Use a store in the process that opened it, one thread at a time; errors as of `explaining`.
+
+    Args:
+        place: Where the store lies.
+        is_open: Whether it is open.
+        process: The process that opened it.
+        threads: The store's lock.
+
+    Raises:
+        StoreError: The store is closed, or was opened before a fork.
+    """
+    if not is_open:
+        raise StoreError("The store is closed.")
+    if process != os.getpid():
+        raise StoreError(
+            f"The store {place.name} was open when this process was forked.",
+            subject=place.name,
+            hint="Close it before the fork, or start processes with the method 'spawn'.",
+        )
+    with threads, explaining(place):
+        yield
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from vlmlens.errors import StoreError
 from vlmlens.stores.writing import find_column, in_own_type, read_only
 from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index
 from vlmlens_plugins.storage._chunk_reading import ReadPlan, gather, plan_range, plan_read
-from vlmlens_plugins.storage._places import ByteRange, Place, explaining
+from vlmlens_plugins.storage._places import ByteRange, Place, entered
 from vlmlens_plugins.storage._safetensors_part import FIRST_READ, Part, broken, read_part
 
 _AT_ONCE = 256
@@ -126,18 +126,8 @@ class PartStore(ColumnStore):
         if self._mode != "a":
             raise read_only()
 
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        if not self._open:
-            raise StoreError("The store is closed.")
-        if self._pid != os.getpid():
-            raise StoreError(
-                f"The store {self._place.name} was open when this process was forked.",
-                subject=self._place.name,
-                hint="Close it before the fork, or start processes with the method 'spawn'.",
-            )
-        with self._threads, explaining(self._place):
-            yield
+    def _entered(self) -> AbstractContextManager[None]:
+        return entered(self._place, is_open=self._open, process=self._pid, threads=self._threads)
 
 
 def _per_sample(column: Column, chunk: Chunk, array: Array) -> list[Array]:

@@ -21,7 +21,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -50,7 +50,7 @@ from vlmlens_plugins.storage._chunk_format import Chunk, Column, Index, Piece
 from vlmlens_plugins.storage._chunk_reading import gather, plan_range, plan_read
 from vlmlens_plugins.storage._chunks import split_block
 from vlmlens_plugins.storage._place_names import place_of
-from vlmlens_plugins.storage._places import Place, explaining
+from vlmlens_plugins.storage._places import Place, entered, explaining
 from vlmlens_plugins.storage._signed_records import checked, damaged, parsed, signed
 from vlmlens_plugins.storage._zarr_columns import ZarrColumns
 from vlmlens_plugins.storage._zarr_records import (
@@ -384,18 +384,8 @@ class ZarrStore(ColumnStore):
         if self._mode != "a":
             raise read_only()
 
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        if not self._open:
-            raise StoreError("The store is closed.")
-        if self._pid != os.getpid():
-            raise StoreError(
-                f"The store {self._place.name} was open when this process was forked.",
-                subject=self._place.name,
-                hint="Close it before the fork, or start processes with the method 'spawn'.",
-            )
-        with self._threads, explaining(self._place):
-            yield
+    def _entered(self) -> AbstractContextManager[None]:
+        return entered(self._place, is_open=self._open, process=self._pid, threads=self._threads)
 
     @contextmanager
     def _refreshed(self) -> Iterator[Index]:

@@ -56,11 +56,6 @@ class Target:
         """Whether numbers are read and not classes."""
         return not self.classes
 
-    @property
-    def n_groups(self) -> int:
-        """Number of groups."""
-        return int(self.groups.max()) + 1
-
 
 def find_targets(
     specs: Sequence[str],
