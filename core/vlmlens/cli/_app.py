@@ -32,6 +32,7 @@ COMMANDS = {
     "extract": "Run a model and store its activations.",
     "analyze": "Analyse what a run has stored, or a database of VLM-Lens.",
     "tune": "Train one component on labelled questions, and measure again.",
+    "view": "Show runs in the browser: overview, samples, figures, features, side by side.",
     "report": "Write a run's report again, from its stored results.",
     "compare": "Compare runs, with tests on the differences.",
     "sites": "List the sites of a model.",

@@ -25,7 +25,7 @@ def draw_overview(
 
     Args:
         results: Of the analyses, in order.
-        names: The element ids of their sections, to which the questions link.
+        names: What the questions link to: an address, or `#` and the element id of a section.
         samples: Those of the run.
     """
     overview = overview_of(results)
@@ -62,7 +62,7 @@ def _grid(cells: Sequence[Glance], links: Mapping[str, str]) -> Markup:
     known = {(cell.subject, cell.question): cell for cell in cells}
     subjects = dict.fromkeys(cell.subject for cell in cells)
     heads = [
-        tag("th", tag("a", one_line(question), href=f"#{name}"), scope="col")
+        tag("th", tag("a", one_line(question), href=name), scope="col")
         for question, name in links.items()
     ]
     rows = [

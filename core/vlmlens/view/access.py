@@ -1,0 +1,151 @@
+"""Who may use the app: a secret token, the app's own address, and nothing from other pages."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = "127.0.0.1"
+_LOCAL_NAMES = (LOOPBACK, "localhost", "[::1]")
+_SAFE_METHODS = ("GET", "HEAD")
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The content security policy of every answer: what the app itself serves, and nothing else."""
+
+_HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a browser must know and say.
+
+    Args:
+        host: The address that the app listens at.
+        port: The port.
+        token: The secret in the address that is printed; it is never part of an answer's text.
+    """
+
+    host: str
+    port: int
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+    @property
+    def url(self) -> str:
+        """The address to open once: its token becomes a cookie."""
+        return f"http://{_bracketed(self.host)}:{self.port}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name; it differs by port, since browsers send cookies to all ports."""
+        return f"vlmlens-{self.port}"
+
+    def is_token(self, given: str) -> bool:
+        """Whether a text is the token, in a time that does not depend on it."""
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def is_own_host(self, host: str) -> bool:
+        """Whether a request's Host names this app; another name is one that was rebound to it."""
+        if self.is_open:
+            return True
+        return host in {f"{name}:{self.port}" for name in (*_LOCAL_NAMES, _bracketed(self.host))}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine can reach it, under names that are not known here."""
+        return _bracketed(self.host) not in _LOCAL_NAMES
+
+
+class Guard:
+    """Lets requests through that hold the token and come from the app's own pages.
+
+    Args:
+        app: What is guarded.
+        access: What a request must know.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            answer = self._refused(scope)
+            await (answer or self._app)(scope, receive, _with_headers(send))
+
+    def _refused(self, scope: Scope) -> Response | None:
+        """The answer to a request that goes no further; None lets it through."""
+        headers = Headers(scope=scope)
+        if not self._access.is_own_host(headers.get("host", "")):
+            return PlainTextResponse("This address is not the app's own.", 421)
+        if not _is_same_origin(scope["method"], headers):
+            return PlainTextResponse("Another page may not ask for this.", 403)
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = dict(query).get("token")
+        if given is not None and scope["method"] == "GET":
+            if not self._access.is_token(given):
+                return _unknown()
+            return self._entered(scope["path"], [each for each in query if each[0] != "token"])
+        known = cookie_parser(headers.get("cookie", "")).get(self._access.cookie, "")
+        return None if self._access.is_token(known) else _unknown()
+
+    def _entered(self, path: str, query: list[tuple[str, str]]) -> Response:
+        """The same address without the token, which stays in a cookie."""
+        clean = "/" + path.lstrip("/\\")
+        answer = RedirectResponse(clean + ("?" + urlencode(query) if query else ""), 303)
+        answer.set_cookie(
+            self._access.cookie, self._access.token, httponly=True, samesite="strict", path="/"
+        )
+        return answer
+
+
+def _is_same_origin(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether the app's own pages, or the address bar, made a request."""
+    site = headers.get("sec-fetch-site", "same-origin")
+    if method in _SAFE_METHODS:
+        is_visit = headers.get("sec-fetch-mode") == "navigate"
+        return site in ("same-origin", "none") or is_visit
+    return site == "same-origin" and headers.get("origin") == f"http://{headers.get('host')}"
+
+
+def _unknown() -> Response:
+    return PlainTextResponse(
+        "The token is missing or wrong. Open the address that `vlmlens view` printed.", 403
+    )
+
+
+def _with_headers(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return sent
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
