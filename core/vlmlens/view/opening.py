@@ -30,8 +30,8 @@ def view(
     show: bool,
     said: Callable[[Any, str], None],
     live: LiveModel | None = None,
-    page: str = "/",
-) -> None:
+    page: Callable[[LiveModel | None], str] = lambda live: "/",
+) -> bool:
     """Serve the app until it is stopped.
 
     Args:
@@ -64,7 +64,7 @@ def view(
     def ready() -> None:
         said({"url": address}, f"view    {address}")
         if show:
-            webbrowser.open(address)
+            webbrowser.open(access.address_once(page))
 
     shown = [ShownRun(run, number) for number, run in enumerate(runs)]
     worker = None
@@ -137,4 +137,4 @@ def may_load(run: Run) -> bool:
 def model_settings(spec: RunSpec) -> RunSpec:
     """A spec that says which model, and nothing else."""
     named = {name: getattr(spec, name) for name in _OF_MODEL}
-    return RunSpec(**named, options={"adapter": spec.options.adapter})  # type: ignore[arg-type]
+    return RunSpec(**named, options={"adapter": spec.options.adapter})

@@ -72,7 +72,7 @@ def run_commands(
         edges = [cover.edges for cover in question.covers]
         lines.insert(0, "from vlmlens.covers import Cover, covered\n")
         lines.append(f"sample = covered(sample, [Cover.of(each) for each in {edges!r}])")
-    given = {"analysis": {analysis: dict(options)}}
+    given: dict[str, Any] = {"analysis": {analysis: dict(options)}}
     given |= {"sites": list(sites)} if sites else {}
     given |= {"edits": edits} if edits else {}
     given |= settings_of(model)

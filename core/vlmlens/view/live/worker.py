@@ -41,6 +41,8 @@ class ModelWorker:
         self._current: Job | None = None
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._closed = False
+        self.ending = False
+        """Whether the app is about to end: nobody should wait for an answer any more."""
         self._thread = Thread(target=self._work, name="vlmlens-live", daemon=True)
         self._thread.start()
 
