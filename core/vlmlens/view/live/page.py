@@ -1,7 +1,8 @@
-"""The live page: a picture whose patches can be covered, a question, edits, answers side by side."""
+"""The live page: a picture with patches to cover, a question, edits, answers side by side."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ _NO_MODEL = "No model is open: the run has none that may be loaded here."
 _NO_MODEL_HINT = "Start again with --model (and --adapter), or without --no-live."
 _ROWS = ("last", "question", "text", "all")
 _READ = ("image", "question", "text")
+_UPLOAD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VIEWS = {
     "lens": "Where the answer forms",
     "attention": "What it attends to",
@@ -74,9 +76,10 @@ def _start(request: Request, viewer: Viewer) -> _Start:
     text, choices = given.get("text"), given.get("choices")
     wanted = choices.split(",") if choices else []
     if upload := given.get("upload"):
-        picture = f"/live/pictures/{upload}"
-        known = "" if not upload.isidentifier() else picture
-        return _Start(text or "", wanted, known, (("upload", upload),), "uploaded picture")
+        if not _UPLOAD.fullmatch(upload):
+            raise HTTPException(422, f"{one_line(upload)[:40]!r} is no name of an upload.")
+        known, data = f"/live/pictures/{upload}", (("upload", upload),)
+        return _Start(text or "", wanted, known, data, "uploaded picture")
     if not viewer.runs:
         return _Start(text or "", wanted)
     run, number = _number(given.get("run")), _number(given.get("sample"))
