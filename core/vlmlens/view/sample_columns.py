@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from vlmlens._clean import clean
 from vlmlens.errors import DataError
 from vlmlens.report._text import one_line, scalar, show
 from vlmlens.results import Cell, Result, Table
@@ -88,7 +89,7 @@ class SampleColumn:
         return "" if place < 0 else show(self.cells[place])
 
     def described(self) -> dict[str, object]:
-        """What a filter can ask for: the ends of the numbers, or the values, most frequent first."""
+        """What a filter can ask for: the ends of the numbers, or the most frequent values."""
         made: dict[str, object] = {"name": self.name, "kind": self.kind}
         if self.kind == "number":
             known = self.numbers[np.isfinite(self.numbers)]
@@ -115,7 +116,7 @@ class RightColumn(SampleColumn):
 
     @cached_property
     def texts(self) -> Coded:
-        """ "right" and "wrong" by sample; nothing where the label or the answer is not known."""
+        """Right or wrong, by sample; nothing where the label or the answer is not known."""
         pairs = zip(self.cells, self.labels, strict=True)
         rows = Coded.of([_judged(answer, label) for answer, label in pairs])
         return Coded(np.append(rows.codes, np.int32(-1))[self.places], rows.values)
@@ -166,15 +167,15 @@ class SampleRows:
 
     def _named(self, about: str, places: npt.NDArray[np.int32]) -> Iterator[SampleColumn]:
         part = f" ({about})" if about else ""
-        begins = f"{self.analysis}/{self.table.name}/"
+        begins = clean(f"{self.analysis}/{self.table.name}/")
         title = f"{self.result.title}: {self.table.title}{part}"
         cells = self.table.columns
         for name, values in cells.items():
             if name not in _KNOWN:
-                yield SampleColumn(f"{begins}{name}{part}", name, title, values, places)
+                yield SampleColumn(clean(f"{begins}{name}{part}"), name, title, values, places)
         answer = next((name for name in _ANSWERS if name in cells), None)
         if answer and "label" in cells and not any(name in cells for name in _RIGHT):
-            name = f"{begins}right{part}"
+            name = clean(f"{begins}right{part}")
             yield RightColumn(name, "right", title, cells[answer], places, cells["label"])
 
     def _parts(self) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
+from vlmlens._clean import clean
 from vlmlens.errors import SpecError
 from vlmlens.report._text import cut, one_line
 from vlmlens.runs.stored_samples import Coded, StoredSamples
@@ -57,7 +58,7 @@ class SampleFilter:
         tasks: The sample has one of these tasks; `labels` likewise.
         text: It is in the id, the prompt, the task or the label, in whatever case.
         where: Conditions on columns.
-        among: Numbers of samples, separated by spaces; "" means all.
+        among: Numbers of samples, separated by commas or spaces; "" means all.
         finding: ANALYSIS:NUMBER, the samples behind a finding; "" means all.
         sort: The column that they are sorted by, samples without a number last; "": their order.
         down: Whether the largest number comes first.
@@ -130,6 +131,11 @@ class SampleFilter:
         """The filter with other values in some of its parts."""
         return replace(self, **parts)  # type: ignore[arg-type]
 
+    @property
+    def chosen(self) -> list[str]:
+        """The numbers of samples in `among`, as they are written."""
+        return [each for each in _AMONG.split(self.among) if each]
+
     def apply(self, run: ShownRun) -> npt.NDArray[np.int32]:
         """int32 `[found]`: the numbers of the samples that fit, in order.
 
@@ -157,7 +163,7 @@ class SampleFilter:
         """The samples that are named one by one, here or by a finding."""
         found: list[Sequence[int]] = []
         if self.among:
-            found.append(_numbers(self.among, len(run.samples)))
+            found.append(_numbers(self.chosen, len(run.samples)))
         if self.finding:
             found.append(_behind(finding_of(self.finding, run), run))
         return found
@@ -217,7 +223,8 @@ def label_codes(run: ShownRun) -> Coded:
 
 
 def _one_of(codes: Coded, wanted: Sequence[str], what: str) -> npt.NDArray[np.bool_]:
-    known: Mapping[str, int] = {value: code for code, value in enumerate(codes.values)}
+    known = {clean(value): code for code, value in enumerate(codes.values)}
+    known |= {value: code for code, value in enumerate(codes.values)}
     for value in wanted:
         if value not in known:
             raise _wrong(what, value, f"No sample has this {what}.")
@@ -226,7 +233,7 @@ def _one_of(codes: Coded, wanted: Sequence[str], what: str) -> npt.NDArray[np.bo
 
 
 def _holds(column: SampleColumn, asked: Condition) -> npt.NDArray[np.bool_]:
-    """bool `[samples]`: where a column has a value that fits."""
+    """Where a column has a value that fits: bool `[samples]`."""
     if asked.sign in (">=", "<=") or (asked.sign == "=" and column.kind == "number"):
         number = _number(asked)
         compare = {">=": np.greater_equal, "<=": np.less_equal, "=": np.equal}[asked.sign]
@@ -262,9 +269,9 @@ def _condition(text: str, columns: Sequence[str]) -> Condition:
                  + _listed(columns))  # fmt: skip
 
 
-def _numbers(text: str, count: int) -> list[int]:
+def _numbers(texts: Sequence[str], count: int) -> list[int]:
     found = []
-    for each in filter(None, _AMONG.split(text)):
+    for each in texts:
         if not each.isascii() or not each.isdecimal() or len(each) > 12 or int(each) >= count:
             raise _wrong("among", each, f"Write numbers of samples, 0 to {count - 1}.")
         found.append(int(each))

@@ -46,7 +46,7 @@ class SearchText:
         self._bytes = b"".join(parts)
 
     def __call__(self, wanted: str) -> npt.NDArray[np.bool_]:
-        """bool `[samples]`: which hold a text, in whatever case."""
+        """Which samples hold a text, in whatever case: bool `[samples]`."""
         sought = _bytes(_folded(wanted))
         found = np.zeros(len(self._samples), np.bool_)
         place = self._bytes.find(sought)
