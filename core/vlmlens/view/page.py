@@ -21,7 +21,6 @@ def page(
     *content: str,
     said: Sequence[str] = (),
     scripts: Sequence[str] = (),
-    styles: Sequence[str] = (),
     run: ShownRun | None = None,
 ) -> str:
     """A whole page.
@@ -33,11 +32,10 @@ def page(
         said: Paragraphs before the content.
         scripts: The page's own scripts, names of files in `static/`; `report.js` holds those of
             the report's figures.
-        styles: The page's own style sheets, likewise.
         run: The run that the page is about; its pages are linked.
     """
     loaded = [tag("script", src=f"/static/{name}", defer=True) for name in scripts]
-    sheets = ("report.css", "view.css", *styles)
+    sheets = ("report.css", "view.css", "samples.css", "live.css")
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),

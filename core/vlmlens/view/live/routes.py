@@ -26,4 +26,6 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-ROUTES: tuple[Route, ...] = ()
+from vlmlens.view.live import page
+
+ROUTES: tuple[Route, ...] = (Route("/live", page.show),)

@@ -56,8 +56,8 @@ def show(request: Request) -> Response:
         pictures.block(),
     ]
     body = tag("div", *parts, class_="one-sample")
-    files = {"styles": ("samples.css",), "scripts": ("report.js", "samples.js")}
-    return HTMLResponse(page(request, cut(sample.id, 200), body, **files, run=run))
+    scripts = ("report.js", "samples.js")
+    return HTMLResponse(page(request, cut(sample.id, 200), body, scripts=scripts, run=run))
 
 
 def _section(title: str, *content: str) -> Markup:

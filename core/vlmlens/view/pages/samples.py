@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -49,8 +49,8 @@ def show(request: Request) -> Response:
         tag("p", _KEYS, class_="live muted keys"),
         tag("p", id="rows-said", class_="unseen", role="status"),
     ]
-    shared: dict[str, Any] = {"styles": ("samples.css",), "scripts": ("report.js", "samples.js")}
-    return HTMLResponse(page(request, "Samples", *body, **shared, run=run))
+    scripts = ("report.js", "samples.js")
+    return HTMLResponse(page(request, "Samples", *body, scripts=scripts, run=run))
 
 
 def rows(request: Request) -> Response:
