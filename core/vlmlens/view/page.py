@@ -35,7 +35,7 @@ def page(
         run: The run that the page is about; its pages are linked.
     """
     loaded = [tag("script", src=f"/static/{name}", defer=True) for name in scripts]
-    sheets = ("report.css", "view.css", "live.css")
+    sheets = ("report.css", "view.css", "samples.css", "live.css")
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
