@@ -15,7 +15,16 @@ from vlmlens.errors import VlmlensError
 from vlmlens.view import files
 from vlmlens.view.access import Access, Guard
 from vlmlens.view.page import page
-from vlmlens.view.pages import analysis, beside, features, overview, picture, sample, samples
+from vlmlens.view.pages import (
+    analysis,
+    beside,
+    features,
+    overview,
+    picture,
+    sample,
+    samples,
+    tables,
+)
 from vlmlens.view.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -42,6 +51,7 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
             Route("/runs/{run:int}/samples/{number:int}", sample.show),
             Route("/runs/{run:int}/samples/{number:int}/pictures/{image:int}", picture.show),
             Route("/runs/{run:int}/analyses/{name}", analysis.show),
+            Route("/runs/{run:int}/analyses/{name}/tables/{table:int}", tables.rows),
             Route("/runs/{run:int}/features", features.show),
             *live.ROUTES,
         ],
