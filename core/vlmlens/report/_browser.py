@@ -46,9 +46,7 @@ def draw_browser(
     )
 
 
-def behind(
-    finding: Finding, samples: Sequence[Sample], address: Address | None = None
-) -> Markup:
+def behind(finding: Finding, samples: Sequence[Sample], address: Address | None = None) -> Markup:
     """A link from a finding to the samples behind it; empty if they are not known.
 
     Args:

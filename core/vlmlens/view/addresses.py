@@ -10,11 +10,8 @@ from vlmlens.report._text import slug
 
 if TYPE_CHECKING:
     from vlmlens.report._browser import Address
-    from vlmlens.results import Finding, Glance, Result
+    from vlmlens.results import Figure, Finding, Glance, Result
     from vlmlens.view.shown_run import ShownRun
-
-MOST_NUMBERS = 3_000
-"""Samples that an address names at most; a longer one is refused by servers."""
 
 
 def of_analysis(run: ShownRun, name: str, part: str = "") -> str:
@@ -29,13 +26,19 @@ def of_analysis(run: ShownRun, name: str, part: str = "") -> str:
 
 
 def of_samples(run: ShownRun) -> Address:
-    """Where a finding's samples are: those of its task, or some by number."""
+    """Where a finding's samples are: those of its task, or those that it names."""
 
     def address(finding: Finding, numbers: Sequence[int]) -> str:
         if not finding.samples:
             return f"{run.address}/samples?{urlencode({'task': finding.subject})}"
-        among = ",".join(map(str, numbers[:MOST_NUMBERS]))
-        return f"{run.address}/samples?among={among}"
+        known = (
+            f"{name}:{number}"
+            for name, result in run.results.items()
+            for number, each in enumerate(result.findings)
+            if each is finding
+        )
+        asked = {"finding": next(known)}
+        return f"{run.address}/samples?{urlencode(asked, safe=':')}"
 
     return address
 
@@ -77,10 +80,15 @@ def figure_about(result: Result, subject: str) -> int | None:
     part = f"-{slug(subject)}"
     fitting = [
         (not figure.name.endswith(part), len(figure.name), number)
-        for number, figure in enumerate(result.figures)
+        for number, figure in enumerate(figures_here(result))
         if subject and f"{part}-" in f"{figure.name}-"
     ]
     return min(fitting)[2] if fitting else None
+
+
+def figures_here(result: Result) -> list[Figure]:
+    """The figures on an analysis's page: all but those of features."""
+    return [figure for figure in result.figures if figure.kind != "features"]
 
 
 def finding_id(number: int) -> str:

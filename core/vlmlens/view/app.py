@@ -23,7 +23,6 @@ from vlmlens.view.pages import (
     picture,
     sample,
     samples,
-    tables,
 )
 from vlmlens.view.viewer import Viewer
 
@@ -45,13 +44,14 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
             Route("/", home),
             Route("/static/{name}", files.static),
             Route("/beside", beside.show),
+            Route("/beside/tables/{table:int}", beside.rows),
             Route("/runs/{run:int}", overview.show),
             Route("/runs/{run:int}/samples", samples.show),
             Route("/runs/{run:int}/samples/rows", samples.rows),
             Route("/runs/{run:int}/samples/{number:int}", sample.show),
             Route("/runs/{run:int}/samples/{number:int}/pictures/{image:int}", picture.show),
             Route("/runs/{run:int}/analyses/{name}", analysis.show),
-            Route("/runs/{run:int}/analyses/{name}/tables/{table:int}", tables.rows),
+            Route("/runs/{run:int}/analyses/{name}/tables/{table:int}", analysis.rows),
             Route("/runs/{run:int}/features", features.show),
             *live.ROUTES,
         ],
@@ -59,6 +59,7 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
         exception_handlers={VlmlensError: _explained, HTTPException: _refused},
     )
     app.state.viewer = viewer
+    app.state.comparisons = beside.Comparisons()
     return app
 
 

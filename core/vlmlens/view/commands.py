@@ -49,9 +49,8 @@ def options_of(run: ShownRun, result: Result) -> Mapping[str, Any]:
 def analysis_command(run: str, name: str, options: Mapping[str, Any]) -> str:
     """The command that analyzes a stored run.
 
-    >>> analysis_command("runs/a b", "probe", {"folds": 3, "targets": ["label"]})
-    "vlmlens analyze 'runs/a b' --analysis probe --set analysis.probe.folds=3 \
---set 'analysis.probe.targets=[\\"label\\"]'"
+    >>> print(analysis_command("runs/a b", "probe", {"targets": ["label"]}))
+    vlmlens analyze 'runs/a b' --analysis probe --set 'analysis.probe.targets=["label"]'
     """
     parts = ["vlmlens", "analyze", run, "--analysis", name]
     for key, value in options.items():

@@ -10,12 +10,13 @@ from starlette.responses import HTMLResponse
 from vlmlens.report._figure import draw_figures
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._overview import verdicts
-from vlmlens.report._pictures import Pictures
 from vlmlens.report._sections import draw_finding, notes
+from vlmlens.report._text import one_line
 from vlmlens.results import Finding, Result
 from vlmlens.view.addresses import (
     figure_about,
     figure_id,
+    figures_here,
     finding_id,
     is_about,
     of_analysis,
@@ -23,7 +24,9 @@ from vlmlens.view.addresses import (
 )
 from vlmlens.view.commands import repeat_analysis
 from vlmlens.view.page import page, section
-from vlmlens.view.pages.tables import draw_sliced
+from vlmlens.view.pages.features import sets_of_features
+from vlmlens.view.pages.tables import draw_sliced, slice_of, to_samples
+from vlmlens.view.pictures import LinkedPictures
 from vlmlens.view.viewer import run_of
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def show(request: Request) -> Response:
         known = ", ".join(run.results) or "none"
         raise HTTPException(404, f"The run has no result of {name!r}. There are: {known}.")
     subject = request.query_params.get("subject", "")
-    pictures = Pictures(run.samples)
+    pictures = LinkedPictures(run)
     content = [
         _marked(run, name, subject),
         section("warnings", "Read this before you trust it", _warnings(result)),
@@ -89,11 +92,32 @@ def _to_figure(result: Result, finding: Finding) -> Markup:
     return tag("a", "figure", href=f"#{figure_id(figure)}", class_="behind")
 
 
-def _figures(run: ShownRun, result: Result, subject: str, pictures: Pictures) -> Markup:
+def _figures(run: ShownRun, result: Result, subject: str, pictures: LinkedPictures) -> Markup:
+    """The figures; features have a page of their own."""
     marked = figure_about(result, subject)
     about = () if marked is None else (marked,)
-    return draw_figures(result.figures, None, "figure", pictures, about)
+    drawn = draw_figures(figures_here(result), None, "figure", pictures, about)
+    links = [
+        tag("li", tag("a", one_line(figure.title), href=f"{run.address}/features?of={of}"))
+        for of, (name, figure) in enumerate(sets_of_features(run))
+        if name == result.analysis
+    ]
+    return join([tag("ul", *links) if links else "", drawn])
 
 
 def _tables(run: ShownRun, name: str, result: Result) -> Markup:
-    return join(draw_sliced(run, name, number, each) for number, each in enumerate(result.tables))
+    address = f"{of_analysis(run, name)}/tables"
+    return join(
+        draw_sliced(table, f"{address}/{number}", number, to_samples(run, table))
+        for number, table in enumerate(result.tables)
+    )
+
+
+def rows(request: Request) -> Response:
+    """A slice of a table as JSON."""
+    run, number = run_of(request), int(request.path_params["table"])
+    result = run.results.get(request.path_params["name"])
+    if result is None or number >= len(result.tables):
+        raise HTTPException(404, "There is no such table.")
+    table = result.tables[number]
+    return slice_of(request, table, to_samples(run, table))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from vlmlens.report._markup import Markup, join, tag
+from vlmlens.report._markup import Markup, tag
 from vlmlens.report._text import cut, finite, one_line, plural, scalar, show
 from vlmlens.results import Cell, Table
-from vlmlens.view.addresses import of_analysis, of_sample
-from vlmlens.view.viewer import run_of
+from vlmlens.view.addresses import of_sample
+from vlmlens.view.queries import whole_number
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,47 +25,62 @@ SLICE = 50
 _LONGEST_CELL = 120
 _OPEN_ROWS = 12
 
-Link = Callable[[object], "str | None"]
-"""The address of a sample by its id; None if there is none."""
+Link: TypeAlias = Callable[[int, str], "str | None"]
+"""The address that a cell leads to, by row and name of the column; None: nowhere."""
 
 
-def rows(request: Request) -> Response:
-    """A slice of a table as JSON.
+def to_samples(run: ShownRun, table: Table) -> Link:
+    """Sample ids lead to the samples' pages."""
+    ids = table.columns.get("sample", ())
+    return lambda row, name: of_sample(run, ids[row]) if name == "sample" else None
+
+
+def slice_of(request: Request, table: Table, link: Link) -> Response:
+    """Rows of a table as JSON: {"rows", "count"}.
 
     The query: `from` (rows that are left out), `sort` (the number of a column), `down` (1: the
     largest first), `find` (rows with this in a text).
+
+    Args:
+        request: What was asked.
+        table: The table.
+        link: What its cells lead to.
+
+    Raises:
+        HTTPException: 404: there is no such column; 422: a number is none.
     """
-    run = run_of(request)
-    table = _table_of(request, run)
-    start, sort = _number(request, "from") or 0, _number(request, "sort")
+    start, sort = whole_number(request, "from") or 0, whole_number(request, "sort")
     if sort is not None and sort >= len(table.columns):
         raise HTTPException(404, f"The table has no column {sort}.")
     down = request.query_params.get("down") == "1"
     order = ordered(table, sort, down=down, find=request.query_params.get("find", ""))
-    return JSONResponse(
-        {"rows": cells(table, order[start : start + SLICE], _link(run)), "count": len(order)}
-    )
+    shown = cells(table, order[start : start + SLICE], link)
+    return JSONResponse({"rows": shown, "count": len(order)})
 
 
-def draw_sliced(run: ShownRun, analysis: str, number: int, table: Table) -> Markup:
+def draw_sliced(table: Table, address: str, number: int, link: Link) -> Markup:
     """A table that opens and closes, with its first rows, and controls for the others.
 
     Args:
-        run: The run.
-        analysis: Whose table it is.
-        number: Its place among the tables of the result.
         table: The table.
+        address: What answers with `slice_of` it.
+        number: Tells it apart from the page's other tables.
+        link: What its cells lead to.
     """
     title = one_line(table.title)
-    first = cells(table, range(min(SLICE, len(table))), _link(run))
-    inner = tag("div", _element(table, first), class_="scroll", tabindex="0", role="region",
-                aria_label=title)  # fmt: skip
-    summary = tag("summary", title, " ", tag("small", plural(len(table), "row")))
+    first = cells(table, range(min(SLICE, len(table))), link)
+    region = {"class_": "scroll", "tabindex": "0", "role": "region", "aria_label": title}
     many = len(table) > SLICE
-    parts = [summary, _controls(len(table)) if many else "", inner]
-    address = f"{of_analysis(run, analysis)}/tables/{number}"
-    return tag("details", *parts, class_="table", id=f"table-{number}", open=len(table) <= _OPEN_ROWS,
-               data_rows=address if many else None)  # fmt: skip
+    return tag(
+        "details",
+        tag("summary", title, " ", tag("small", plural(len(table), "row"))),
+        _controls(len(table)) if many else "",
+        tag("div", _element(table, first), **region),
+        class_="table",
+        id=f"table-{number}",
+        open=len(table) <= _OPEN_ROWS,
+        data_rows=address if many else None,
+    )
 
 
 def ordered(
@@ -93,12 +108,11 @@ def ordered(
 def cells(table: Table, order: Sequence[int], link: Link) -> list[list[Any]]:
     """Rows as a page shows them: per cell a text, or a text with an address."""
     columns = list(table.columns.items())
-    return [[_cell(values[row], name, link) for name, values in columns] for row in order]
+    return [[_cell(values[row], link(row, name)) for name, values in columns] for row in order]
 
 
-def _cell(value: Cell, name: str, link: Link) -> str | list[str]:
+def _cell(value: Cell, address: str | None) -> str | list[str]:
     said = cut(show(value), _LONGEST_CELL)
-    address = link(value) if name == "sample" else None
     return said if address is None else [said, address]
 
 
@@ -157,25 +171,3 @@ def _is_numeric(values: Sequence[Cell]) -> bool:
     return bool(present) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in present
     )
-
-
-def _link(run: ShownRun) -> Link:
-    return lambda sample: of_sample(run, sample)
-
-
-def _table_of(request: Request, run: ShownRun) -> Table:
-    result = run.results.get(request.path_params["name"])
-    number = int(request.path_params["table"])
-    if result is None or number >= len(result.tables):
-        raise HTTPException(404, "There is no such table.")
-    return result.tables[number]
-
-
-def _number(request: Request, name: str) -> int | None:
-    """A number of the query; None if it is not there."""
-    given = request.query_params.get(name, "")
-    if not given:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) < 12):
-        raise HTTPException(422, f"{name} = {given!r}: expected a whole number from 0.")
-    return int(given)

@@ -65,13 +65,14 @@ class SlicedTable {
   }
 
   async show(from) {
-    const asked = ++this.asked, query = new URLSearchParams({ from: Math.max(from, 0) });
+    const asked = ++this.asked, address = new URL(this.root.dataset.rows, location.href), query = address.searchParams;
+    query.set("from", Math.max(from, 0));
     if (this.sort !== null) query.set("sort", this.sort);
     if (this.down) query.set("down", 1);
     if (this.find.value) query.set("find", this.find.value);
     this.table.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(`${this.root.dataset.rows}?${query}`, { headers: { accept: "application/json" } });
+      const answer = await fetch(address, { headers: { accept: "application/json" } });
       const told = await answer.json();
       if (asked !== this.asked) return;
       if (!answer.ok) throw new Error(told.message);
@@ -114,6 +115,11 @@ class SlicedTable {
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
+  const busy = event.target.closest("[data-busy]")?.dataset.busy;
+  if (busy) {
+    event.target.textContent = busy;
+    say(busy);
+  }
   if (button?.matches(".menu")) toggleMenu(button);
   else if (button && "copy" in button.dataset) copyOf(button);
 });
