@@ -99,6 +99,10 @@ class Pictures:
             (opened,) = alone.open_images()
         except ImageError:
             return None
+        return self._listed_as(thumbnail(opened, side), opened.size, side)
+
+    def _listed_as(self, source: str, size: tuple[int, int], side: int) -> int:
+        """The number of one more picture of a size."""
         self._made[side] = self._made.get(side, 0) + 1
-        self._listed.append((thumbnail(opened, side), *opened.size))
+        self._listed.append((source, *size))
         return len(self._listed) - 1

@@ -15,7 +15,15 @@ from vlmlens.errors import VlmlensError
 from vlmlens.view import files
 from vlmlens.view.access import Access, Guard
 from vlmlens.view.page import page
-from vlmlens.view.pages import analysis, beside, features, overview, picture, sample, samples
+from vlmlens.view.pages import (
+    analysis,
+    beside,
+    features,
+    overview,
+    picture,
+    sample,
+    samples,
+)
 from vlmlens.view.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -36,6 +44,7 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
             Route("/", home),
             Route("/static/{name}", files.static),
             Route("/beside", beside.show),
+            Route("/beside/tables/{table:int}", beside.rows),
             Route("/runs/{run:int}", overview.show),
             Route("/runs/{run:int}/samples", samples.show),
             Route("/runs/{run:int}/samples/rows", samples.rows),
@@ -43,6 +52,7 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
             Route("/runs/{run:int}/samples/{number:int}", sample.show),
             Route("/runs/{run:int}/samples/{number:int}/pictures/{image:int}", picture.show),
             Route("/runs/{run:int}/analyses/{name}", analysis.show),
+            Route("/runs/{run:int}/analyses/{name}/tables/{table:int}", analysis.rows),
             Route("/runs/{run:int}/features", features.show),
             *live.ROUTES,
         ],
@@ -50,6 +60,7 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
         exception_handlers={VlmlensError: _explained, HTTPException: _refused},
     )
     app.state.viewer = viewer
+    app.state.comparisons = beside.Comparisons()
     return app
 
 
