@@ -26,7 +26,7 @@ _SAMPLES = 10
 class OneByOne(Engine):
     """An engine that runs leases in this process, one by one: what others are compared with.
 
-    Args:
+    Attributes:
         order: The order in which it runs the open leases.
     """
 
@@ -56,7 +56,7 @@ class EngineTests(PluginChecks):
             manifest = MY_MANIFEST
             options = {"workers": 2}
 
-    Args:
+    Attributes:
         manifest: The engine's manifest.
         options: Values of its options.
     """
