@@ -67,7 +67,9 @@ def api_pages() -> dict[str, str]:
     rows = [
         f"| [`{module}`]({module}.md) | {_first_sentence(module)} |" for module in public.modules()
     ]
-    head = "# Python API\n\nThe names that [the contract](../contract.md) keeps stable, by module.\n\n"
+    head = (
+        "# Python API\n\nThe names that [the contract](../contract.md) keeps stable, by module.\n\n"
+    )
     return {f"{API}/index.md": head + "| module | |\n|---|---|\n" + "\n".join(rows) + "\n", **pages}
 
 
@@ -83,7 +85,9 @@ def _api_entry(module: str, name: str) -> str:
     """A name's documentation, or the link to it, where another module of the contract is its home."""
     home = public.home(module, name)
     if home != module and home in public.modules():
-        return f"## `{name}` {{ #{module}.{name} }}\n\nThe same as [`{home}.{name}`][{home}.{name}]."
+        return (
+            f"## `{name}` {{ #{module}.{name} }}\n\nThe same as [`{home}.{name}`][{home}.{name}]."
+        )
     return f"::: {module}.{name}"
 
 

@@ -26,7 +26,7 @@ _SAMPLES = 10
 class OneByOne(Engine):
     """An engine that runs leases in this process, one by one: what others are compared with.
 
-    Attributes:
+    Args:
         order: The order in which it runs the open leases.
     """
 
