@@ -164,15 +164,38 @@ def found(api: HfApi, repo: str, revision: str | None = None) -> Repository | No
 
 @contextmanager
 def explained(repo: str) -> Iterator[None]:
-    """Turn what the hub's client raises into errors that say what to do."""
+    """Turn what the hub's client raises into errors that say what to do; it says nothing itself."""
     try:
-        yield
+        with _silent():
+            yield
     except VlmlensError:
         raise
     except Exception as error:  # the client, its parts and the network raise what they like
         if not _of_the_hub(error):
             raise
         raise _said(repo, error) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the client's bars, and without its lines about each request that it repeats."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    verbosity, shown = logging.get_verbosity(), not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            enable_progress_bars()
 
 
 def _of_the_hub(error: BaseException) -> bool:
