@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._route(path, body)
 
-    do_GET = do_HEAD = do_POST = do_PUT = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815 - as http.server wants them
 
     def _route(self, path: str, body: bytes) -> None:
         for pattern, answer in _ROUTES:
@@ -133,9 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         self._answer(200 if path == "/" else 404, {})
 
-    def _answer(
-        self, status: int, document: Any, headers: dict[str, str] | None = None
-    ) -> None:
+    def _answer(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
         content = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
@@ -278,7 +276,7 @@ _ROUTES: list[tuple[re.Pattern[str], Callable[..., None]]] = [
         (rf"GET {_DATASET}/tree/(?P<revision>[^/]+)/?", _Handler.tree),
         (rf"POST {_DATASET}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
         (rf"POST {_DATASET}/commit/(?P<revision>[^/]+)", _Handler.commit),
-        (rf"POST /datasets/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.batch),
+        (r"POST /datasets/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.batch),
         (r"PUT /lfs/(?P<oid>\w+)", _Handler.put),
         (
             rf"(?:GET|HEAD) /datasets/{_NAME}/resolve/(?P<revision>[^/]+)/(?P<name>.+)",

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from vlmlens.abc import ColumnBlock, Values
+from vlmlens.abc.adapter import Generation
 from vlmlens.report.files import write_result
 from vlmlens.report.overview import overview_of
 from vlmlens.results import Figure, Finding, Glance, Result, Series, Table, Verdict
-from vlmlens.runs.generated_texts import GeneratedTexts
-from vlmlens.abc.adapter import Generation
-from vlmlens.runs.run import Run
 from vlmlens.runner.run_report import write_run_report
+from vlmlens.runs.generated_texts import GeneratedTexts
+from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
 from vlmlens.spec.model import make_spec
 

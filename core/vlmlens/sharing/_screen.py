@@ -31,7 +31,7 @@ _PICTURE = re.compile(
     re.ASCII,
 )
 _PATH = re.compile(r"(?<![\w/.~<\])}>*-])~?/(?:[^\s/'\"`,;:()\[\]{}<>|=]+/)+(?=[^\s/])")
-_WHOLE_PATH = re.compile(r"\A~?/(?:[^/\n\x00]+/)+(?=[^/\n\x00]+\Z)")
+_WHOLE_PATH = re.compile(r"\A~?/(?:[^/\s]+/)+(?=[^/\s]+\Z)")
 
 
 class Screen:
