@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vlmlens")
 
-_PIXELS = "sha256:"
+PIXELS = "sha256:"
 """How samples name an image in memory: this, and the digest of its pixels."""
 
 NO_MODEL = Manifest(
@@ -209,16 +209,16 @@ class Run(AsHtml):
     def sample_of(self, record: Mapping[str, Any]) -> Sample:
         """A sample of a line of samples.jsonl, which names images that the run keeps by content."""
         images = (
-            str(self._kept(name)) if name.startswith(_PIXELS) else name for name in record["images"]
+            str(self._kept(name)) if name.startswith(PIXELS) else name for name in record["images"]
         )
         return Sample.from_dict({**record, "images": tuple(images)})
 
     def _kept(self, name: str) -> Path:
-        return self.path / "images" / f"{name.removeprefix(_PIXELS)}.png"
+        return self.path / "images" / f"{name.removeprefix(PIXELS)}.png"
 
     def _name(self, image: str) -> str:
         kept = self._kept(Path(image).stem)
-        return f"{_PIXELS}{kept.stem}" if Path(image) == kept else image
+        return f"{PIXELS}{kept.stem}" if Path(image) == kept else image
 
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
