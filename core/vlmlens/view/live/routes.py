@@ -46,10 +46,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from vlmlens.view.live import page
-
-ROUTES: tuple[Route, ...] = (Route("/live", page.show),)
 from vlmlens.errors import DataError, did_you_mean
+from vlmlens.view.live import page
 from vlmlens.view.live.edits import checked
 from vlmlens.view.live.jobs import ENDED
 from vlmlens.view.live.model import known_kinds
@@ -58,13 +56,18 @@ from vlmlens.view.live.question import read_asked
 from vlmlens.view.live.uploads import MOST_BYTES, body_of
 from vlmlens.view.live.worker import QueueFull
 from vlmlens.view.viewer import viewer_of
+
 if TYPE_CHECKING:
     from starlette.requests import Request
+
     from vlmlens.view.live.jobs import Job
     from vlmlens.view.live.worker import ModelWorker
+
 _LONGEST_WAIT = 25.0
 _LOOK = 0.03
 _MOST_NAME = 200
+
+
 async def upload(request: Request) -> Response:
     """Take a picture."""
     worker = _worker(request)
@@ -73,6 +76,8 @@ async def upload(request: Request) -> Response:
     kept = await asyncio.to_thread(worker.model.uploads.add, content, _printable(file))
     width, height = kept.size
     return JSONResponse({"upload": kept.name, "width": width, "height": height}, 201)
+
+
 def picture(request: Request) -> Response:
     """An uploaded picture."""
     try:
@@ -80,6 +85,8 @@ def picture(request: Request) -> Response:
     except DataError as error:
         raise HTTPException(404, error.message) from error
     return Response(kept.png, media_type="image/png")
+
+
 async def ask(request: Request) -> Response:
     """Take a question into the queue."""
     worker = _worker(request)
@@ -98,6 +105,8 @@ async def ask(request: Request) -> Response:
     except QueueFull:
         raise HTTPException(429, "Too many questions wait. Try again in a while.") from None
     return JSONResponse({"job": job.id}, 202)
+
+
 async def look(request: Request) -> Response:
     """How far a job is; waits for a change if asked to."""
     worker, job = _job(request)
@@ -107,19 +116,27 @@ async def look(request: Request) -> Response:
         await asyncio.sleep(_LOOK)
         job.touch()
     return JSONResponse(job.told(worker.ahead(job)))
+
+
 def cancel(request: Request) -> Response:
     """Let a job end."""
     worker, job = _job(request)
     worker.cancel(job)
     return JSONResponse({"state": job.state})
+
+
 def model(request: Request) -> Response:
     """Which model is asked."""
     asked = _worker(request).model
     return JSONResponse(
         {"model": asked.name, "adapter": asked.spec.adapter, "loaded": asked.is_loaded}
     )
+
+
 def _seen(worker: ModelWorker, job: Job) -> tuple[object, ...]:
     return job.state, job.done, job.total, worker.ahead(job)
+
+
 def _wait(request: Request) -> float:
     given = request.query_params.get("wait", "0")
     try:
@@ -127,20 +144,29 @@ def _wait(request: Request) -> float:
     except ValueError as error:
         raise HTTPException(422, "wait is no number of seconds.") from error
     return min(max(seconds, 0.0), _LONGEST_WAIT) if seconds == seconds else 0.0  # noqa: PLR0124
+
+
 def _job(request: Request) -> tuple[ModelWorker, Job]:
     worker = _worker(request)
     job = worker.get(request.path_params["job"])
     if job is None:
         raise HTTPException(404, "This question is not known any more. Ask again.")
     return worker, job
+
+
 def _worker(request: Request) -> ModelWorker:
     worker = viewer_of(request).live
     if worker is None:
         raise HTTPException(409, "No model can be asked: `vlmlens view` was started without one.")
     return worker
+
+
 def _printable(name: str) -> str:
     return "".join(letter for letter in name if letter.isprintable()).strip(". ")
+
+
 ROUTES: tuple[Route, ...] = (
+    Route("/live", page.show),
     Route("/live/model", model, methods=["GET"]),
     Route("/live/pictures", upload, methods=["POST"]),
     Route("/live/pictures/{name}", picture, methods=["GET"]),
