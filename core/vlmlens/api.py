@@ -29,6 +29,7 @@ from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result
 from vlmlens.runner import execution
+from vlmlens.runner.interruption import resumable, with_folder
 from vlmlens.runner.progress import watched
 from vlmlens.runner.run_folder import RunMode
 from vlmlens.runs.look import Look
@@ -220,7 +221,7 @@ def look(
     spec = spec_of({**settings, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
     with watched(observer, progress) as told:
         plan = compose(spec, Registry.default(), observer=told, notes=notes_on(spec), data=samples)
-        return Look(execution.execute(plan, mode=mode, observer=told))
+        return Look(_carried_out(plan, mode=mode, observer=told))
 
 
 def tune(
@@ -355,7 +356,7 @@ def analyze(
     chosen = stored.spec.seed if seed is None else seed
     number = stored.spec.samples if samples is None else make_spec({"samples": samples}).samples
     given = (stored, asked, registry)
-    with watched(observer, progress) as told:
+    with watched(observer, progress) as told, resumable(stored.path, "Make the same call again."):
         if stored.has_model:
             results = execution.analyze(
                 *given,
@@ -476,10 +477,18 @@ def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
             data=given,
             trust=trust,
         )
-        return execution.execute(
+        return _carried_out(
             plan,
             mode=mode,
             observer=told,
             extract_only=extract_only,
             engine=engine,
         )
+
+
+def _carried_out(plan: execution.Plan, **how: Any) -> Run:
+    """Execute a plan; where it is interrupted, say how to go on."""
+    plan = with_folder(plan)
+    again = f'Go on with the same call and out={plan.spec.out!r}, mode="resume".'
+    with resumable(plan.spec.out, again):
+        return execution.execute(plan, **how)

@@ -14,7 +14,15 @@ from vlmlens.errors import VlmlensError
 from vlmlens.view import files
 from vlmlens.view.access import Access, Guard
 from vlmlens.view.page import page
-from vlmlens.view.pages import analysis, beside, features, overview, picture, sample, samples
+from vlmlens.view.pages import (
+    analysis,
+    beside,
+    features,
+    overview,
+    picture,
+    sample,
+    samples,
+)
 from vlmlens.view.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -35,18 +43,22 @@ def make_app(viewer: Viewer, access: Access) -> Guard:
             Route("/", home),
             Route("/static/{name}", files.static),
             Route("/beside", beside.show),
+            Route("/beside/tables/{table:int}", beside.rows),
             Route("/runs/{run:int}", overview.show),
             Route("/runs/{run:int}/samples", samples.show),
             Route("/runs/{run:int}/samples/rows", samples.rows),
+            Route("/runs/{run:int}/samples/column", samples.column),
             Route("/runs/{run:int}/samples/{number:int}", sample.show),
             Route("/runs/{run:int}/samples/{number:int}/pictures/{image:int}", picture.show),
             Route("/runs/{run:int}/analyses/{name}", analysis.show),
+            Route("/runs/{run:int}/analyses/{name}/tables/{table:int}", analysis.rows),
             Route("/runs/{run:int}/features", features.show),
             *live.ROUTES,
         ],
         exception_handlers={VlmlensError: _explained, HTTPException: _refused, 500: _unexpected},
     )
     app.state.viewer = viewer
+    app.state.comparisons = beside.Comparisons()
     return Guard(app, access)
 
 

@@ -47,6 +47,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vlmlens.errors import DataError, did_you_mean
+from vlmlens.view.live import page
 from vlmlens.view.live.edits import checked
 from vlmlens.view.live.jobs import ENDED
 from vlmlens.view.live.model import known_kinds
@@ -167,6 +168,7 @@ def _printable(name: str) -> str:
 
 
 ROUTES: tuple[Route, ...] = (
+    Route("/live", page.show),
     Route("/live/model", model, methods=["GET"]),
     Route("/live/pictures", upload, methods=["POST"]),
     Route("/live/pictures/{name}", picture, methods=["GET"]),
