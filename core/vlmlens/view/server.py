@@ -68,7 +68,7 @@ def check_host(host: str, token: str | None) -> None:
         )
 
 
-def serve(viewer: Viewer, access: Access, at: socket.socket, ready: Callable[[], None]) -> None:
+def serve(viewer: Viewer, access: Access, at: socket.socket, ready: Callable[[], None]) -> bool:
     """Serve until the process is told to stop; that is no error.
 
     Args:
@@ -76,6 +76,9 @@ def serve(viewer: Viewer, access: Access, at: socket.socket, ready: Callable[[],
         access: Who may use it.
         at: From `listen`.
         ready: Called once requests are answered.
+
+    Returns:
+        Whether all threads ended; if not, a pass of the model still runs.
     """
     config = uvicorn.Config(
         make_app(viewer, access),
@@ -87,12 +90,14 @@ def serve(viewer: Viewer, access: Access, at: socket.socket, ready: Callable[[],
         timeout_graceful_shutdown=_PATIENCE,
         lifespan="off",
     )
+    ended = True
     try:
         with at, suppress(KeyboardInterrupt):
             _Server(config, viewer, ready).run(sockets=[at])
     finally:
         if viewer.live is not None:
-            viewer.live.close(_PATIENCE)
+            ended = viewer.live.close(_PATIENCE)
+    return ended
 
 
 class _Server(uvicorn.Server):

@@ -57,7 +57,7 @@ class ModelWorker:
             return self._at_once(job)
         with self._changed:
             self._drop_left()
-            if len(self._waiting) >= self._most or self._closed:
+            if len(self._waiting) >= self._most or self._closed or self.ending:
                 raise QueueFull
             self._jobs[job.id] = job
             self._waiting.append(job)
@@ -104,6 +104,7 @@ class ModelWorker:
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(patience)
+        self.model.close()
         return not self._thread.is_alive()
 
     def _at_once(self, job: Job) -> Job:
