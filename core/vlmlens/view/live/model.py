@@ -88,7 +88,14 @@ class LiveModel:
     @property
     def name(self) -> str:
         """What it is called."""
-        return self.spec.model or self.spec.adapter
+        checkpoint = self.spec.model or self.spec.adapter
+        return checkpoint if self.tells_paths else checkpoint.rstrip("/").rsplit("/", 1)[-1]
+
+    def without_paths(self, text: str) -> str:
+        """A text in which the folders of open runs are called as in the app's addresses."""
+        for shown in self.runs:
+            text = text.replace(str(shown.run.path), f"runs/{shown.number}")
+        return text
 
     @property
     def is_loaded(self) -> bool:

@@ -6,9 +6,9 @@ import logging
 import traceback
 from collections import OrderedDict
 from threading import Condition, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlmlens.errors import OutOfMemory, VlmlensError
+from vlmlens.errors import VlmlensError
 from vlmlens.view.live.jobs import ENDED, Job, Stopped
 from vlmlens.view.live.model import DIRECTIONS
 
@@ -101,6 +101,8 @@ class ModelWorker:
             self._closed = True
             for job in self._jobs.values():
                 job.cancelled.set()
+            for job in self._waiting:
+                job.state = "cancelled"
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(patience)
@@ -112,7 +114,7 @@ class ModelWorker:
         try:
             job.result, job.state = self.model.answer(job.asked, job.step), "done"
         except VlmlensError as error:
-            job.error, job.state = _told(error), "failed"
+            job.error, job.state = self._told(error), "failed"
         with self._changed:
             self._jobs[job.id] = job
             self._forget()
@@ -143,8 +145,12 @@ class ModelWorker:
         except Stopped:
             job.state = "cancelled"
         except BaseException as error:  # noqa: BLE001 - the thread must go on
-            job.error = _told(error)
+            job.error = self._told(error)
             job.state = "failed"
+
+    def _told(self, error: BaseException) -> dict[str, str]:
+        told = _told(error)
+        return {name: self.model.without_paths(text) for name, text in told.items()}
 
     def _drop_left(self) -> None:
         for job in [each for each in self._waiting if each.is_left]:
@@ -157,22 +163,28 @@ class ModelWorker:
             del self._jobs[name]
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _told(error: BaseException) -> dict[str, str]:
     """What the page says of an error; no path of an unexpected one leaves the log."""
     if isinstance(error, VlmlensError):
         return {"message": error.message, "hint": error.hint}
-    from vlmlens.passes.memory import is_out_of_memory, let_go
-
-    if isinstance(error, RuntimeError) and is_out_of_memory(error):
-        let_go(error)
-        full = OutOfMemory(
-            "The question does not fit in memory.",
-            hint="Use a smaller picture, or start with --dtype bfloat16 or --quantization 4bit.",
-        )
-        return {"message": full.message, "hint": full.hint}
+    if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+        return {
+            "message": "The question does not fit in memory.",
+            "hint": "Use a smaller picture, or start with --dtype bfloat16 or --quantization 4bit.",
+        }
     trace = "".join(traceback.format_exception(error))
     _log.error("A live question failed: %s", trace)
     return {
         "message": f"This failed in a way that was not expected ({type(error).__name__}).",
         "hint": "The terminal in which `vlmlens view` runs says more.",
     }
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    from vlmlens.passes.memory import free_memory, is_out_of_memory, let_go
+
+    if not is_out_of_memory(error):
+        return False
+    let_go(error)
+    free_memory()
+    return True
