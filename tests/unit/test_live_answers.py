@@ -214,7 +214,7 @@ def test_the_copied_commands_give_the_same_answer(
     by_command = json.loads(done.stdout)
     assert [*by_command["answers"].values()] == [told["edited"]["text"]]
     known: dict[str, Any] = {}
-    exec(told["commands"]["python"], known)  # noqa: S102
+    exec(told["commands"]["python"], known)
     finding = known["look"].findings[0]
     assert known["look"].answer == told["edited"]["text"]
     best = told["edited"]["choices"][0]["probability"]
@@ -276,7 +276,7 @@ def test_a_view_is_the_run_that_its_command_repeats(
     assert not [*model.folder.iterdir()]
     assert "--edit" in shlex.split(told["commands"]["shell"])
     known: dict[str, Any] = {}
-    exec(told["commands"]["python"], known)  # noqa: S102
+    exec(told["commands"]["python"], known)
     by_command = known["run"].results["logit-lens"]
     said = by_command.findings[0].text.removeprefix("all samples: ")
     assert told["said"][0].casefold() == said.casefold()

@@ -79,7 +79,7 @@ def test_a_file_of_a_run_is_named_as_in_its_addresses(run: Any) -> None:
         "\\\\server\\share",
         "e",
         "1_0",
-        "١",
+        "\u0661",
     ],
 )
 def test_other_files_are_refused(value: str, run: Any) -> None:
