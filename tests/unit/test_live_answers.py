@@ -24,6 +24,7 @@ from vlmlens.errors import DataError, EditError, SiteNotFound
 from vlmlens.registry import Registry
 from vlmlens.view.live.answer import answer, choice_logs
 from vlmlens.view.live.jobs import Stopped
+from vlmlens.view.live.kinds import answered
 from vlmlens.view.live.model import LiveModel
 from vlmlens.view.live.question import Asked, LiveQuestion
 from vlmlens.view.opening import model_for
@@ -168,7 +169,7 @@ def test_a_cancelled_question_ends_between_passes(model: LiveModel, scenes: list
         answer(model, question, stop)
     view = Asked("occlusion", LiveQuestion(scenes[0].prompt, sample=(0, 0)))
     with pytest.raises(Stopped):
-        model.answer(view, lambda done, total: stop(min(done, 1), total))
+        answered(model, view, lambda done, total: stop(min(done, 1), total))
     assert not model.load().active_edits
     assert not [*model.folder.iterdir()]
 
@@ -267,7 +268,7 @@ def test_a_view_is_the_run_that_its_command_repeats(
     edits = ("llm.block.2/image = scale(0.5)",)
     asked = LiveQuestion("<b>Color</b>:", upload=upload, choices=COLORS, edits=edits)
     steps: list[Any] = []
-    told = model.answer(Asked("lens", asked), lambda *step: steps.append(step))
+    told = answered(model, Asked("lens", asked), lambda *step: steps.append(step))
     assert "<figure" in told["html"]
     assert "<b>Color" not in told["html"]
     scripts = told["html"].count("<script")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,8 +14,6 @@ from vlmlens.view.live import jobs
 from vlmlens.view.live.jobs import Job
 from vlmlens.view.live.question import Asked, LiveQuestion
 from vlmlens.view.live.worker import ModelWorker, QueueFull
-
-Answers = Callable[[str, Callable[[int, int | None], None]], dict[str, Any]]
 
 
 class Slow:
@@ -32,7 +30,10 @@ class Slow:
     def load(self) -> None:
         self.is_loaded = True
 
-    def answer(self, asked: Asked, step: Callable[[int, int | None], None]) -> dict[str, Any]:
+    def answer(
+        self, model: Any, asked: Asked, step: Callable[[int, int | None], None]
+    ) -> dict[str, Any]:
+        assert model is self
         if asked.kind == "directions":
             return {"directions": []}
         assert asked.question is not None
@@ -72,7 +73,7 @@ def model() -> Slow:
 
 @pytest.fixture
 def worker(model: Slow) -> Iterator[ModelWorker]:
-    made = ModelWorker(model, most=3)  # type: ignore[arg-type]
+    made = ModelWorker(cast("Any", model), answer=model.answer, most=3)
     yield made
     model.go.set()
     assert made.close(10)
@@ -191,7 +192,7 @@ def test_results_are_forgotten_in_the_end(worker: ModelWorker, model: Slow) -> N
 
 
 def test_closing_ends_everything(model: Slow) -> None:
-    worker = ModelWorker(model)  # type: ignore[arg-type]
+    worker = ModelWorker(cast("Any", model), answer=model.answer)
     first, second = worker.add(asked("first")), worker.add(asked("second"))
     assert model.begun.wait(10)
     assert worker.close(10)

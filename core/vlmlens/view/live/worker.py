@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Condition, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import VlmlensError
 from vlmlens.view.live.jobs import ENDED, Job, Stopped
-from vlmlens.view.live.model import DIRECTIONS
+from vlmlens.view.live.kinds import DIRECTIONS, answered
 
 if TYPE_CHECKING:
-    from vlmlens.view.live.model import LiveModel
+    from vlmlens.view.live.model import LiveModel, Step
     from vlmlens.view.live.question import Asked
+
+    Answer = Callable[[LiveModel, Asked, Step], dict[str, Any]]
 
 _log = logging.getLogger("vlmlens")
 _MOST_WAITING = 20
@@ -30,11 +33,15 @@ class ModelWorker:
 
     Args:
         model: Loads the model when it is first asked.
+        answer: Answers one question.
         most: The most jobs that wait.
     """
 
-    def __init__(self, model: LiveModel, *, most: int = _MOST_WAITING) -> None:
+    def __init__(
+        self, model: LiveModel, *, answer: Answer = answered, most: int = _MOST_WAITING
+    ) -> None:
         self.model = model
+        self._answer_of = answer
         self._most = most
         self._changed = Condition()
         self._waiting: list[Job] = []
@@ -112,7 +119,7 @@ class ModelWorker:
     def _at_once(self, job: Job) -> Job:
         """Answer what needs no model, in the caller's thread."""
         try:
-            job.result, job.state = self.model.answer(job.asked, job.step), "done"
+            job.result, job.state = self._answer_of(self.model, job.asked, job.step), "done"
         except VlmlensError as error:
             job.error, job.state = self._told(error), "failed"
         with self._changed:
@@ -140,7 +147,7 @@ class ModelWorker:
             self.model.load()
             job.check()
             job.state = "running"
-            job.result = self.model.answer(job.asked, job.step)
+            job.result = self._answer_of(self.model, job.asked, job.step)
             job.state = "done"
         except Stopped:
             job.state = "cancelled"
