@@ -137,7 +137,7 @@ class Live {
     }
     this.stage = root.querySelector(".stage");
     this.image = root.querySelector("[data-picture]");
-    this.patches = root.querySelector(".patches");
+    this.patches = root.querySelector(".cover-grid");
     this.listenToPatches();
     this.listenToDrops();
     this.drawPatches();
