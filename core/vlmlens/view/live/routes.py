@@ -112,7 +112,9 @@ async def look(request: Request) -> Response:
     worker, job = _job(request)
     before = _seen(worker, job)
     end = time.monotonic() + _wait(request)
-    while job.state not in ENDED and _seen(worker, job) == before and time.monotonic() < end:
+    while job.state not in ENDED and not worker.ending and time.monotonic() < end:
+        if _seen(worker, job) != before:
+            break
         await asyncio.sleep(_LOOK)
         job.touch()
     return JSONResponse(job.told(worker.ahead(job)))
