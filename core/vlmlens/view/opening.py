@@ -138,3 +138,8 @@ def model_settings(spec: RunSpec) -> RunSpec:
     """A spec that says which model, and nothing else."""
     named = {name: getattr(spec, name) for name in _OF_MODEL}
     return RunSpec(**named, options={"adapter": spec.options.adapter})  # type: ignore[arg-type]
+
+
+def _read_ahead(runs: Sequence[ShownRun]) -> None:
+    for run in runs:
+        run.read_ahead()

@@ -15,7 +15,7 @@ from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.report._figure import draw_figures
 from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._pictures import Pictures
-from vlmlens.report._table import table_element
+from vlmlens.report._table import draw_table
 from vlmlens.report._text import cut, one_line, plural
 from vlmlens.report._text import show as shown_cell
 from vlmlens.results import Figure, Result, Table
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from vlmlens.samples import Sample
+    from vlmlens.view.sample_columns import SampleColumn
     from vlmlens.view.shown_run import ShownRun
 
 _MOST_ROWS, _MOST_FEATURES = 60, 40
@@ -49,8 +50,8 @@ def show(request: Request) -> Response:
     parts = [
         _steps(request, run, number),
         top,
+        _section("Figures of this sample", figures),
         _section("What the analyses say", *_said(run, number)),
-        _section("Figures", figures),
         _section("Features that fire", *_features(run, sample)),
         _section("Stored for this sample", _stored(run)),
         pictures.block(),
@@ -95,7 +96,7 @@ def _facts(run: ShownRun, number: int, sample: Sample) -> Markup:
     pairs: dict[str, str | None] = {
         "label": sample.label,
         "answer": answer,
-        **{each.title: each.shown(number) or None for each in run.tables.right},
+        **{_right_name(each, run): each.shown(number) or None for each in run.tables.right},
         "choices": ", ".join(map(one_line, sample.choices)) or None,
         "task": sample.task,
         "group": sample.group,
@@ -115,6 +116,10 @@ def _facts(run: ShownRun, number: int, sample: Sample) -> Markup:
     return tag("div", question, tag("dl", *listed), class_="known")
 
 
+def _right_name(column: SampleColumn, run: ShownRun) -> str:
+    return "the answer is" if len(run.tables.right) == 1 else f"the answer is, {column.title}"
+
+
 def _said(run: ShownRun, number: int) -> Iterator[Markup]:
     """The rows about the sample in each table."""
     for each in run.tables.tables:
@@ -123,14 +128,12 @@ def _said(run: ShownRun, number: int) -> Iterator[Markup]:
             continue
         table = _without_empty(each.of(number, _MOST_ROWS))
         title = f"{one_line(each.result.title)}: {one_line(table.title)}"
-        rest = f" The first {_MOST_ROWS} of {plural(found, 'row')}." if found > _MOST_ROWS else ""
-        yield tag("h3", title, tag("small", rest) if rest else "")
-        yield _alone(table) if found == 1 else _scrolled(table, title)
-
-
-def _scrolled(table: Table, title: str) -> Markup:
-    region = {"tabindex": "0", "role": "region", "aria_label": title}
-    return tag("div", table_element(table), class_="scroll", **region)
+        if found == 1:
+            yield join([tag("h3", title), _alone(table)])
+            continue
+        yield draw_table(replace(table, title=title), "", None)
+        if found > _MOST_ROWS:
+            yield tag("p", f"The first {_MOST_ROWS} of {plural(found, 'row')}.", class_="muted")
 
 
 def _alone(table: Table) -> Markup:
