@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.errors import MissingDependency, SpecError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.runs.run import Run
     from vlmlens.view.live.model import LiveModel
+    from vlmlens.view.shown_run import ShownRun
 
 _OF_MODEL = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
@@ -63,6 +65,7 @@ def view(
 
     def ready() -> None:
         said({"url": address}, f"view    {address}")
+        Thread(target=_read_ahead, args=(shown,), daemon=True).start()
         if show:
             webbrowser.open(address)
 

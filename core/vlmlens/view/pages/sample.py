@@ -10,23 +10,22 @@ import numpy as np
 from starlette.responses import HTMLResponse
 
 from vlmlens._clean import clean
-from vlmlens.errors import DataError, VlmlensError
+from vlmlens.errors import VlmlensError
 from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.report._figure import draw_figures
 from vlmlens.report._markup import Markup, join, tag, text
-from vlmlens.report._pictures import Pictures
 from vlmlens.report._table import draw_table
 from vlmlens.report._text import cut, one_line, plural
 from vlmlens.report._text import show as shown_cell
 from vlmlens.results import Figure, Result, Table
 from vlmlens.runs.generated_texts import GeneratedTexts
-from vlmlens.sample_table import SampleTable
 from vlmlens.view.page import page
+from vlmlens.view.pages.features import sets_of_features
 from vlmlens.view.pages.picture import sample_of
 from vlmlens.view.pages.pictured import draw_pictures
 from vlmlens.view.pages.samples import asked_of
+from vlmlens.view.pictures import LinkedPictures
 from vlmlens.view.sample_filter import selection
-from vlmlens.view.sample_pictures import picture_size
 from vlmlens.view.viewer import viewer_of
 
 if TYPE_CHECKING:
@@ -155,9 +154,9 @@ def _without_empty(table: Table) -> Table:
     return Table(table.name, table.title, kept, table.keys)
 
 
-def _figures(run: ShownRun, sample: Sample) -> tuple[Markup, Pictures]:
+def _figures(run: ShownRun, sample: Sample) -> tuple[Markup, LinkedPictures]:
     """The sheets about the sample: lens tables, maps of attention and occlusion, patching."""
-    pictures = Pictures(SampleTable([_showable(run, sample)]))
+    pictures = LinkedPictures(run)
     drawn = []
     for result, figure in _every_figure(run.results):
         sheets = tuple(sheet for sheet in figure.sheets if sheet.sample == sample.id)
@@ -173,31 +172,22 @@ def _every_figure(results: Mapping[str, Result]) -> Iterator[tuple[Result, Figur
             yield result, figure
 
 
-def _showable(run: ShownRun, sample: Sample) -> Sample:
-    """The sample, without pictures if one cannot be shown."""
-    try:
-        for image in range(len(sample.images)):
-            picture_size(run, sample, image)
-    except DataError:
-        return replace(sample, images=(), video=None)
-    return sample
-
-
 def _features(run: ShownRun, sample: Sample) -> Iterator[Markup]:
     """The features that fire in the sample, strongest first, with links to them."""
-    for result, figure in _every_figure(run.results):
-        named = {feature.number: feature for feature in figure.pages}
+    for of, (analysis, figure) in enumerate(sets_of_features(run)):
+        named = {feature.number: feature.name for feature in figure.pages}
         for scene in figure.scenes:
-            if scene.sample != sample.id or not scene.fires:
-                continue
-            items = []
-            for number, code in scene.fires[:_MOST_FEATURES]:
-                name = named[number].name if number in named else ""
-                address = f"{run.address}/features?feature={number}"
-                link = tag("a", f"feature {number}", href=address)
-                items.append(tag("li", link, f" {one_line(name)} ", tag("small", f"{code:.3g}")))
-            yield tag("h3", f"{one_line(result.title)}: {one_line(figure.title)}")
-            yield tag("ol", *items, class_="fires")
+            if scene.sample == sample.id and scene.fires:
+                title = f"{one_line(run.results[analysis].title)}: {one_line(figure.title)}"
+                fires = scene.fires[:_MOST_FEATURES]
+                items = [_feature(run, of, each, named.get(each[0], "")) for each in fires]
+                yield join([tag("h3", title), tag("ol", *items, class_="fires")])
+
+
+def _feature(run: ShownRun, of: int, fires: tuple[int, float], name: str) -> Markup:
+    number, code = fires
+    link = tag("a", f"feature {number}", href=f"{run.address}/features?of={of}&find={number}")
+    return tag("li", link, f" {one_line(name)} ", tag("small", f"{code:.3g}"))
 
 
 def _stored(run: ShownRun) -> Markup:
