@@ -80,7 +80,7 @@ def _bar(run: ShownRun | None) -> Markup:
     where = tag("span", one_line(run.name) if run else "", class_="where")
     button = {"type": "button", "class_": "menu", "aria_expanded": "false"}
     return tag("div", _brand(), where, tag("button", "Pages", **button, aria_controls="pages"),
-               class_="bar")  # fmt: skip
+               class_="topbar")  # fmt: skip
 
 
 def _brand() -> Markup:
