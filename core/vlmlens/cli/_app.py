@@ -39,6 +39,8 @@ COMMANDS = {
     "show": "Show what a run found, and what is in it or in a store.",
     "export": "Write columns to another store, safetensors, npz, npy, Parquet or HDF5.",
     "import": "Make a store from another store or an exported file.",
+    "push": "Send a run to the Hugging Face hub, with a card that says what was found.",
+    "pull": "Fetch a run from the Hugging Face hub.",
     "merge": "Copy what several processes wrote into one store.",
     "verify": "Read every stored chunk, compare checksums, and look for what is missing.",
     "plugins": "List, show and check the installed plugins.",

@@ -45,6 +45,14 @@ def look(
         str | None,
         Option(metavar="TEXT", help="Compare to this question about the same picture."),
     ] = None,
+    cover: Annotated[
+        list[str] | None,
+        Option(
+            metavar="L,T,R,B",
+            help="Hide a part of the picture: left, top, right, bottom, as fractions of its width "
+            "and height; repeatable.",
+        ),
+    ] = None,
     resume: Mode = None,
 ) -> None:
     """Ask about a picture: the answer, where it forms, what it rests on.
@@ -58,6 +66,7 @@ def look(
         vlmlens look a.png "Color of the main object:" --against b.png
     """
     from vlmlens.compose.looking import questions
+    from vlmlens.covers import Cover
     from vlmlens.runs.look import Look
 
     values = dict(flags.values)
@@ -68,6 +77,7 @@ def look(
         choices=() if choices is None else choices.split(","),
         against=against,
         against_question=against_question,
+        covers=[Cover.parse(each) for each in cover or ()],
     )
     own = replace(flags, values=values)
     made = Look(_executed(own, samples, output, resume))

@@ -41,13 +41,18 @@ def to_show(sample: Sample) -> Sequence[int]:
 
 def thumbnail(image: Image, side: int = SMALL) -> str:
     """The image as a `data:` URI, at most `side` pixels long: PNG where it is small, else JPEG."""
+    content, kind = encoded(image, side)
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def encoded(image: Image, side: int) -> tuple[bytes, str]:
+    """The image as a file, at most `side` pixels long, and its media type."""
     made = image.convert("RGB")
     made.thumbnail((side, side))
     kind = "PNG" if is_small(image) else "JPEG"
     buffer = io.BytesIO()
     made.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{data}"
+    return buffer.getvalue(), f"image/{kind.lower()}"
 
 
 class Pictures:

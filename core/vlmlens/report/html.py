@@ -28,7 +28,15 @@ from vlmlens.results import Result
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
-_SCRIPTS = ("report.js", "charts.js", "sheets.js", "scatter.js", "features.js", "browser.js")
+_SCRIPTS = (
+    "report.js",
+    "charts.js",
+    "sheets.js",
+    "scatter.js",
+    "features.js",
+    "browser.js",
+    "start.js",
+)
 _SHORT = {"warnings": "Warnings"}
 """Titles of sections in the contents, where they differ from the headings."""
 

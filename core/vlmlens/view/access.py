@@ -52,7 +52,16 @@ class Access:
     @property
     def url(self) -> str:
         """The address to open once: its token becomes a cookie."""
-        return f"http://{_bracketed(self.host)}:{self.port}/?token={self.token}"
+        return self.address("/")
+
+    def address(self, page: str) -> str:
+        """The address that opens a page once.
+
+        Args:
+            page: Its path, with or without a query.
+        """
+        mark = "&" if "?" in page else "?"
+        return f"http://{_bracketed(self.host)}:{self.port}{page}{mark}token={self.token}"
 
     @property
     def cookie(self) -> str:

@@ -48,6 +48,7 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
             Route("/runs/{run:int}", overview.show),
             Route("/runs/{run:int}/samples", samples.show),
             Route("/runs/{run:int}/samples/rows", samples.rows),
+            Route("/runs/{run:int}/samples/column", samples.column),
             Route("/runs/{run:int}/samples/{number:int}", sample.show),
             Route("/runs/{run:int}/samples/{number:int}/pictures/{image:int}", picture.show),
             Route("/runs/{run:int}/analyses/{name}", analysis.show),

@@ -14,7 +14,8 @@ from vlmlens.report import html
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_OWN = ("view.css", "view.js", "samples.js", "features_search.js", "live.js")
+_STYLES = ("view.css", "samples.css", "live.css")
+_OWN = (*_STYLES, "view.js", "samples.js", "features_search.js", "live.js")
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 
 

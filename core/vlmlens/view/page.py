@@ -38,7 +38,7 @@ def page(
             the report's figures. `view.js` is part of every page.
         run: The run that the page is about; its pages are linked.
     """
-    sheets = ("report.css", "view.css")
+    sheets = ("report.css", "view.css", "samples.css", "live.css")
     loaded = dict.fromkeys((*scripts, "view.js"))
     head = [
         tag("meta", charset="utf-8"),

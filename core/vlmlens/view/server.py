@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vlmlens.view.viewer import Viewer
 
 _SHORTEST_TOKEN = 16
+_PATIENCE = 1.0
+"""Seconds that a pass of the model may still take when the app ends."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -73,12 +75,16 @@ def serve(viewer: Viewer, access: Access, at: socket.socket, ready: Callable[[],
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=1,
         lifespan="off",
     )
     server = _Server(config, ready)
-    with at:
-        server.run(sockets=[at])
+    try:
+        with at:
+            server.run(sockets=[at])
+    finally:
+        if viewer.live is not None:
+            viewer.live.close(_PATIENCE)
 
 
 class _Server(uvicorn.Server):
