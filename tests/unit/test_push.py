@@ -62,7 +62,7 @@ def test_a_run_becomes_a_private_repository_in_one_commit(kept: Run, hub: FakeHu
     told = json.loads(files["run.json"])
     assert not {"signed", "working_folder", "planned"} & {*told}
     spec = yaml.safe_load(files["spec.yaml"])
-    assert (spec["data"], spec["out"], spec["storage"]) == ("photos", None, "lmdb")
+    assert (spec["data"], spec["out"], spec["storage"]) == ("photos", None, "safetensors")
 
 
 def test_the_card_says_what_was_found_and_holds_no_markup_of_others(
