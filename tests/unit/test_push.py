@@ -32,6 +32,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Run:
         findings=[Finding(f"It sees {HOSTILE}", subject=HOSTILE, notable=True)],
         overview=(Glance(HOSTILE, HOSTILE, "yes", value=0.5, beside=HOSTILE),),
         warnings=[HOSTILE],
+        figures=[],
     )
     return made_run(folder / "first", painted(folder / "photos"), result)
 
