@@ -10,6 +10,7 @@ The first guess of a Hessian is `n S x H + 1/C`, with S the covariance of the ro
 and H the mean of `diag(p) - p p'` over the n training rows at the last step (their product is
 Kronecker's). It is exact where p does not depend on the row; compare the constant bound of
 D. Böhning, "Multinomial logistic regression algorithm", Ann. Inst. Stat. Math. 44 (1992).
+Intercepts are taken at the mean of each training set.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ _MEMORY = 8
 _PASSES = 150
 _SUFFICIENT = 1e-4
 _ROUNDING = 2e-7
+_NOTHING = 1e-8
 _SHORTEST = 1e-6
+_SHARE = 1e-3
+_NEAR = 100
+"""A descent that was cut off has converged where it ended so many times the tolerance away."""
 _FLATTEST = 1e-5
 _SMOOTHING = 0.5
 _BLOCK = 8_000_000
@@ -48,6 +53,7 @@ class Jobs:
 
     Args:
         train: bool `[sets, n]`.
+        means: float64 `[sets, k]`, of the rows of each.
         labels: `[vectors, n]`, class numbers.
         sets: int64 `[jobs]`, which of the training sets.
         vectors: int64 `[jobs]`, which of the label vectors.
@@ -55,6 +61,7 @@ class Jobs:
     """
 
     train: Bools
+    means: Floats
     labels: npt.NDArray[Any]
     sets: Ints
     vectors: Ints
@@ -194,9 +201,10 @@ class Problem:
         """The first guess of the inverse Hessian, times a gradient."""
         flat, axes = np.linalg.eigh(here.curvature.transpose(2, 0, 1))
         heavy = np.maximum(flat.T, _FLATTEST) * jobs.train.sum(1)[jobs.sets]
-        turned = _turned(slope, axes)
-        turned[:-1] = self.spectrum.divided(turned[:-1], heavy, 1 / jobs.c)
-        turned[-1] /= heavy
+        turned, means = _turned(slope, axes), jobs.means[jobs.sets].T[:, None]
+        centred = turned[:-1] - means * turned[-1]
+        turned[:-1] = self.spectrum.divided(centred, heavy, 1 / jobs.c)
+        turned[-1] = turned[-1] / heavy - (means * turned[:-1]).sum(0)
         return _turned(turned, axes.swapaxes(1, 2))
 
 
@@ -216,21 +224,29 @@ class Found:
 
 
 def minimize(problem: Problem, jobs: Jobs, tolerance: float, tick: Tick) -> Found:
-    """Minimize until further steps would gain less than `tolerance` of each objective, about."""
+    """Minimize the objectives.
+
+    Args:
+        problem: The rows.
+        jobs: What to minimize.
+        tolerance: Stop where a step would gain less than this fraction of the objective, about,
+            and less than a thousandth of what was gained so far.
+        tick: Told the share that is done, about.
+    """
     here = problem.point(jobs, problem.start(jobs))
     found = Found(here.weights.astype(np.float32), np.zeros(len(jobs), bool), 1)
-    left, length = np.arange(len(jobs)), np.ones(len(jobs))
+    left, length, start = np.arange(len(jobs)), np.ones(len(jobs)), here.value
     history = _History()
     for number in range(2, _PASSES + 1):
         along = -history.uphill(problem, jobs, here)
         gain = -_dot(along, here.slope)
-        ended = (gain <= 2 * tolerance * here.value) | (length < _SHORTEST)
+        ended = _ended(here.value, start - here.value, gain / 2, tolerance) | (length < _SHORTEST)
         if ended.any() or number == _PASSES:
             found.weights[..., left] = here.weights
-            found.converged[left] = gain <= 200 * tolerance * here.value
+            found.converged[left] = gain / 2 <= _NEAR * tolerance * here.value
             on = ~ended
             left, jobs, here, along = left[on], jobs.of(on), here.of(on), along[..., on]
-            gain, length = gain[on], length[on]
+            gain, length, start = gain[on], length[on], start[on]
             history.only(on)
         if not len(left):
             break
@@ -245,10 +261,15 @@ def minimize(problem: Problem, jobs: Jobs, tolerance: float, tick: Tick) -> Foun
     return found
 
 
+def _ended(value: Floats, gained: Floats, gain: Floats, tolerance: float) -> Bools:
+    enough = (gain <= tolerance * value) & (gain <= _SHARE * gained)
+    return np.asarray(enough | (gain <= _NOTHING * value))
+
+
 def _shorter(here: Floats, there: Floats, gain: Floats) -> Floats:
     """By how much to shorten steps: to the minimum of a parabola, a tenth to a half."""
     rise = np.maximum(there - here + gain, 1e-30)
-    return np.clip(gain / (2 * rise), 0.1, 0.5)
+    return np.asarray(np.clip(gain / (2 * rise), 0.1, 0.5))
 
 
 @dataclass(slots=True)
@@ -293,4 +314,4 @@ def _summed(x: Tensor) -> Floats:
 
 def _dot(a: Any, b: Any) -> Floats:
     """`[jobs]` of `[k, outputs, jobs]`."""
-    return np.einsum("koj,koj->j", a, b, dtype=np.float64)
+    return np.asarray(np.einsum("koj,koj->j", a, b, dtype=np.float64))

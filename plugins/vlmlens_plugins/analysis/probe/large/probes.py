@@ -35,7 +35,7 @@ from vlmlens_plugins.analysis.probe.targets import Target
 Array = npt.NDArray[Any]
 
 INNER = 3
-TOLERANCE = 2e-6
+TOLERANCE = 1e-6
 ROUGH = 2e-4
 _SUMS = 64 * 2**20
 """Bytes of the sums of rows times labels, or of weights, that are in memory at a time."""
@@ -122,8 +122,8 @@ class LargeProbes:
             return one._ridge(rows, labels, train, _silent)[0]
         if self.options.model == "centroid":
             return one._centroids(rows, labels, train, _silent)
-        data, axes = self._read(rows, train[0], _silent)
-        jobs = _jobs(train, labels, np.array([c]))
+        data, axes = one._read(rows, train, _silent)
+        jobs = _jobs(train, data.means, labels, np.array([c]))
         weights = _minimized(self._problem(data, axes), jobs, TOLERANCE, _silent)[0][:, None]
         return Linear(axes.shift, axes.raw(weights[:-1]), weights[-1].astype(np.float64))
 
@@ -180,60 +180,64 @@ class LargeProbes:
     def _logistic(
         self, rows: Rows, labels: Array, split: Split, equal: EqualRows | None, tick: Tick
     ) -> Evaluation:
-        data, axes = self._read(rows, split.learned, within(tick, 0, 0.2))
+        several = len(self.options.C) > 1
+        sets = with_inner(split.train, self.inner) if several else split.train
+        data, axes = self._read(rows, sets, within(tick, 0, 0.2))
         if equal is not None:
             equal.see_codes(data.codes)
         problem = self._problem(data, axes)
         c = np.full(split.cells, float(self.options.C[0]))
-        if len(self.options.C) > 1:
-            c = self._strengths(problem, labels[:1], split.train, within(tick, 0.2, 0.3))
+        if several:
+            c = self._strengths(problem, data.means, labels[:1], sets, within(tick, 0.2, 0.3))
         tally, unfinished = Tally(labels, split), 0
         size = max(1, _SUMS // (4 * (data.values.shape[1] + 1) * problem.outputs * split.cells))
         for start in range(0, len(labels), size):
             some = labels[start : start + size]
             told = within(tick, 0.5 + 0.5 * start / len(labels), 0.5 * len(some) / len(labels))
-            weights, converged = _minimized(problem, _jobs(split.train, some, c), TOLERANCE, told)
+            jobs = _jobs(split.train, data.means, some, c)
+            weights, converged = _minimized(problem, jobs, TOLERANCE, told)
             unfinished += int((~converged).sum())
             part = Tally(some, split)
             for own, out in _outputs(problem, weights):
-                out = out.reshape(len(out), problem.outputs, split.cells, len(some))
-                part.see(np.arange(own.start, own.stop), out.swapaxes(1, 2))
+                split_up = out.reshape(*out.shape[:2], split.cells, len(some)).swapaxes(1, 2)
+                part.see(np.arange(own.start, own.stop), split_up)
             tally.take(slice(start, start + size), part)
         return Evaluation(tally.held_out, tally.train_score, c, unfinished, data.kept)
 
-    def _read(self, rows: Rows, learned: Bools, tick: Tick) -> tuple[Projected, Axes]:
+    def _read(self, rows: Rows, sets: Bools, tick: Tick) -> tuple[Projected, Axes]:
         """The column's coordinates in a scratch file: three readings of it."""
-        components = self.options.components
+        components, learned = self.options.components, np.asarray(sets.any(0))
         self.scratch.check(4 * rows.count * min(rows.width, components or rows.width))
         axes = Axes.of(rows, learned, components, self.scratch, within(tick, 0, 0.7))
-        return Projected.of(rows, axes, learned, self.scratch, within(tick, 0.7, 0.3)), axes
+        return Projected.of(rows, axes, sets, self.scratch, within(tick, 0.7, 0.3)), axes
 
     def _problem(self, data: Projected, axes: Axes) -> descent.Problem:
         classes = len(self.target.classes)
         return descent.Problem(data.values, axes.spectrum, classes, self.device)
 
     def _strengths(
-        self, problem: descent.Problem, labels: Array, train: Bools, tick: Tick
+        self, problem: descent.Problem, means: Floats, labels: Array, sets: Bools, tick: Tick
     ) -> Floats:
         """float64 `[cells]`: C with the least cross-entropy on inner parts, as in memory."""
-        learn = with_inner(train, self.inner)[len(train) :]
-        held = np.repeat(train, len(learn) // len(train), 0) & ~learn
-        grid = sorted(self.options.C)
-        c = np.tile(grid, len(learn))
-        jobs = _jobs(learn, labels, c, len(grid))
+        parts, grid = int(self.inner.max()) + 1, sorted(self.options.C)
+        cells = len(sets) // (1 + parts)
+        learn = sets[cells:]
+        held = np.repeat(sets[:cells], parts, 0) & ~learn
+        jobs = _jobs(learn, means[cells:], labels, np.tile(grid, len(learn)), len(grid))
         weights, _ = _minimized(problem, jobs, ROUGH, tick)
         lost = np.zeros(len(jobs))
         for own, out in _outputs(problem, weights):
             loss, _ = problem.losses(torch.from_numpy(out), problem.targets(jobs, own).cpu())
             lost += (loss.numpy() * held[:, own].T[:, jobs.sets]).sum(0, dtype=np.float64)
-        return chosen(lost.reshape(len(train), -1, len(grid)).sum(1), grid)
+        return chosen(lost.reshape(cells, -1, len(grid)).sum(1), grid)
 
 
-def _jobs(train: Bools, labels: Array, c: Floats, times: int = 1) -> descent.Jobs:
+def _jobs(train: Bools, means: Floats, labels: Array, c: Floats, times: int = 1) -> descent.Jobs:
     """Each training set so many times, for each label vector.
 
     Args:
         train: bool `[sets, n]`.
+        means: `[sets or more, k]`, of their rows.
         labels: `[vectors, n]`.
         c: `[sets * times]`.
         times: How often.
@@ -241,7 +245,7 @@ def _jobs(train: Bools, labels: Array, c: Floats, times: int = 1) -> descent.Job
     fits = len(labels)
     sets = np.arange(len(train)).repeat(times * fits)
     vectors = np.tile(np.arange(fits), len(train) * times)
-    return descent.Jobs(train, labels, sets, vectors, c.repeat(fits))
+    return descent.Jobs(train, means, labels, sets, vectors, c.repeat(fits))
 
 
 def _minimized(

@@ -87,7 +87,8 @@ class Axes:
 def _drawn(learned: Bools, width: int) -> Bools:
     """Bool `[n]`: some of the rows, at random."""
     wanted = max(_LEAST, _TIMES * width)
-    return learned & (np.random.default_rng(0).random(len(learned)) * learned.sum() < wanted)
+    some = np.random.default_rng(0).random(len(learned)) * learned.sum() < wanted
+    return np.asarray(learned & some)
 
 
 def _standardized(
@@ -104,27 +105,45 @@ class Projected:
 
     Args:
         values: float32 `[n, k]`, on disk.
+        means: float64 `[sets, k]`, of the rows of each set.
         kept: The share of the variance of the standardized rows that are learned from, 0 to 1.
         codes: int64 `[n]`, equal for equal rows of the column.
     """
 
     values: npt.NDArray[Any]
+    means: Floats
     kept: float
     codes: Ints
 
     @classmethod
-    def of(cls, rows: Rows, axes: Axes, learned: Bools, scratch: Scratch, tick: Tick) -> Projected:
-        """Read a column once."""
+    def of(cls, rows: Rows, axes: Axes, sets: Bools, scratch: Scratch, tick: Tick) -> Projected:
+        """Read a column once.
+
+        Args:
+            rows: The column.
+            axes: Its coordinates.
+            sets: bool `[sets, n]`, what is learned from.
+            scratch: Where they go.
+            tick: Told the share of the rows that are read.
+
+        Raises:
+            CompositionError: They do not fit on the disk.
+        """
         values = scratch.array((rows.count, len(axes.spectrum.values)), "<f4")
         codes = RowCodes(axes.shift, axes.size, rows.count)
-        squares = 0.0
+        partition = Partition.of(sets)
+        totals = np.zeros((partition.parts, values.shape[1]))
+        learned, squares = np.asarray(sets.any(0)), 0.0
         for places, block in counted(rows, tick, rows.count):
             centred = block.astype(np.float64)
             codes.see(places, centred)
             centred -= axes.shift
             values[places] = found = axes.coordinates(centred)
+            for part, own in partition.split(places):
+                totals[part] += found[own].sum(0, dtype=np.float64)
             if axes.basis is not None:
                 squares += float(np.square(found[learned[places]], dtype=np.float64).sum())
         of_all = int(learned.sum()) * int((axes.factor > 0).sum())
         kept = 1.0 if axes.basis is None or not of_all else min(1.0, squares / of_all)
-        return cls(values, kept, codes.codes)
+        means = partition.sets @ totals / np.maximum(sets.sum(1, keepdims=True), 1)
+        return cls(values, means, kept, codes.codes)
