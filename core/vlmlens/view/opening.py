@@ -213,7 +213,6 @@ def model_settings(spec: RunSpec) -> RunSpec:
     """A spec that says which model, and nothing else."""
     named = {name: getattr(spec, name) for name in _OF_MODEL}
     return RunSpec(**named, options={"adapter": spec.options.adapter})
-    return RunSpec(**named, options={"adapter": spec.options.adapter})  # type: ignore[arg-type]
 
 
 def _read_ahead(runs: Sequence[ShownRun]) -> None:
