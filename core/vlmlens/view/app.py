@@ -18,6 +18,8 @@ from vlmlens.view.pages import (
     analysis,
     beside,
     features,
+    live,
+    live_jobs,
     overview,
     picture,
     sample,
@@ -36,8 +38,6 @@ def make_app(viewer: Viewer, access: Access) -> Guard:
         viewer: The runs, and the live model if there is one.
         access: Who may use it.
     """
-    from vlmlens.view.live import routes as live
-
     app = Starlette(
         routes=[
             Route("/", home),
@@ -53,7 +53,8 @@ def make_app(viewer: Viewer, access: Access) -> Guard:
             Route("/runs/{run:int}/analyses/{name}", analysis.show),
             Route("/runs/{run:int}/analyses/{name}/tables/{table:int}", analysis.rows),
             Route("/runs/{run:int}/features", features.show),
-            *live.ROUTES,
+            Route("/live", live.show),
+            *live_jobs.ROUTES,
         ],
         exception_handlers={VlmlensError: _explained, HTTPException: _refused, 500: _unexpected},
     )

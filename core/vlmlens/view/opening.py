@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.runs.run import Run
     from vlmlens.view.live.model import LiveModel
+    from vlmlens.view.shown_run import ShownRun
 
 _OF_MODEL = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
@@ -68,6 +70,7 @@ def view(
 
     def ready() -> None:
         said({"url": address}, f"view    {address}")
+        Thread(target=_read_ahead, args=(shown,), daemon=True).start()
         if show:
             webbrowser.open(access.address_once(page))
 
@@ -210,3 +213,8 @@ def model_settings(spec: RunSpec) -> RunSpec:
     """A spec that says which model, and nothing else."""
     named = {name: getattr(spec, name) for name in _OF_MODEL}
     return RunSpec(**named, options={"adapter": spec.options.adapter})
+
+
+def _read_ahead(runs: Sequence[ShownRun]) -> None:
+    for run in runs:
+        run.read_ahead()

@@ -1,6 +1,5 @@
 """What the live page's script asks, as JSON.
 
-    GET    /live                       the page
     POST   /live/pictures?file=NAME    body: an image file of at most 20 MB (`file`: what it is
                                        called, for copied commands)
                                        -> 201 {"upload", "width", "height"}
@@ -47,7 +46,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vlmlens.errors import DataError, did_you_mean
-from vlmlens.view.live import page
 from vlmlens.view.live.edits import checked
 from vlmlens.view.live.jobs import ENDED
 from vlmlens.view.live.kinds import KINDS
@@ -167,7 +165,6 @@ def _printable(name: str) -> str:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("/live", page.show),
     Route("/live/model", model, methods=["GET"]),
     Route("/live/pictures", upload, methods=["POST"]),
     Route("/live/pictures/{name}", picture, methods=["GET"]),
