@@ -127,7 +127,7 @@ def test_what_is_stored_is_listed_and_not_read(
     samples = [Sample(f"s{i}", "What is it?") for i in range(3)]
     run = make_run(tmp_path / "run", samples)
     name, folder = "llm.block.3/image", str(run.path / "columns")
-    rows = Values(np.zeros((6, 5), np.float32), "float32", np.array([2, 2, 2]))
+    rows = Values(np.zeros((6, 5), np.float32), "float32", (2, 2, 2))
     with open_named(Registry.default(), "lmdb", folder, mode="a", options={}) as store:
         store.write(ColumnBlock(tuple(one.id for one in samples), {name: rows}))
         monkeypatch.setattr(type(store), "read", None)
