@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from vlmlens.view.shown_run import ShownRun
 
+_ON_SOME = re.compile(r" \(on [\d,]+ of [\d,]+ samples\)$")
 Group = tuple[str, Sequence[tuple[str, str]]]
 """Links under a heading: (address, name)."""
 
@@ -80,7 +82,7 @@ def _bar(run: ShownRun | None) -> Markup:
     where = tag("span", one_line(run.name) if run else "", class_="where")
     button = {"type": "button", "class_": "menu", "aria_expanded": "false"}
     return tag("div", _brand(), where, tag("button", "Pages", **button, aria_controls="pages"),
-               class_="bar")  # fmt: skip
+               class_="topbar")  # fmt: skip
 
 
 def _brand() -> Markup:
@@ -100,8 +102,22 @@ def _of_run(run: ShownRun) -> list[Group]:
     kinds = {figure.kind for result in run.results.values() for figure in result.figures}
     if "features" in kinds:
         own.append((f"{run.address}/features", "Features"))
-    made = [(of_analysis(run, name), result.title) for name, result in run.results.items()]
+    made = [
+        (of_analysis(run, name), short_title(name, result.title))
+        for name, result in run.results.items()
+    ]
     return [(run.name, own), ("Analyses", made)]
+
+
+def short_title(name: str, title: str) -> str:
+    """A title for a list: without the number of samples, with the label of the analysis.
+
+    >>> short_title("probe:mlp", "What each layer encodes (on 300 of 3,000 samples)")
+    'What each layer encodes (mlp)'
+    """
+    _, _, label = name.partition(":")
+    short = _ON_SOME.sub("", title)
+    return f"{short} ({label})" if label and label not in short else short
 
 
 def _of_all(request: Request, run: ShownRun | None) -> list[Group]:

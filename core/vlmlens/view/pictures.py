@@ -8,6 +8,7 @@ from PIL.Image import DecompressionBombError
 
 from vlmlens.images import UNREADABLE, open_image, upright_size
 from vlmlens.report._pictures import Pictures
+from vlmlens.view.sample_pictures import SIDES
 
 if TYPE_CHECKING:
     from vlmlens.samples import Sample
@@ -36,5 +37,6 @@ class LinkedPictures(Pictures):
         except (*UNREADABLE, DecompressionBombError):
             return None
         number = self.samples.numbers[sample.id]
-        address = f"{self._address}/{number}/pictures/{image}?side={side}"
+        served = next((each for each in SIDES if each >= side), SIDES[-1])
+        address = f"{self._address}/{number}/pictures/{image}?side={served}"
         return self._listed_as(address, size, side)

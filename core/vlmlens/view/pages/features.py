@@ -206,20 +206,17 @@ def _place(run: ShownRun, query: Mapping[str, str], start: int, found: int, of: 
 
 def _nothing(run: ShownRun) -> list[Markup]:
     """What is said of a run without features."""
-    columns = [str(each) for each in run.run.info.get("columns") or ()]
-    column = columns[-1] if columns else "llm.block.0/image"
-    command = ["vlmlens", "analyze", str(run.run.path), "--analysis", "sae"]
-    said = (
-        "The analysis `sae` trains an SAE (sparse autoencoder) at a place in the model, or reads "
-        "one, and shows single features of it. `activating` shows where single coordinates of a "
-        "column are large."
-    )
+    command = shlex.join(["vlmlens", "analyze", str(run.run.path), "--analysis", "sae"])
+    said = [
+        "The analysis ",
+        tag("code", "sae"),
+        " trains an SAE (sparse autoencoder) at a place in the model, or reads one, and shows "
+        "single features of it. ",
+        tag("code", "activating"),
+        " shows where single coordinates of a column are large.",
+    ]
     return [
         tag("p", "This run has no features. This command makes some:"),
-        copied(
-            shlex.join([*command, "--set", f"analysis.sae.column={column}"]),
-            "The command",
-            "Copy as command",
-        ),
-        tag("p", said, class_="muted"),
+        copied(command, "The command", "Copy as command"),
+        tag("p", *said, class_="muted"),
     ]

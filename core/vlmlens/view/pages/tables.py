@@ -99,16 +99,30 @@ def ordered(
         order = _found(table, find.casefold())
     if sort is None:
         return order
-    values = list(table.columns.values())[sort]
-    known = [i for i in order if _key(values[i]) is not None]
-    rest = [i for i in order if _key(values[i]) is None]
-    return [*sorted(known, key=lambda i: _key(values[i]) or (0, 0, ""), reverse=down), *rest]
+    column = list(table.columns.values())[sort]
+    keys = [_key(value) for value in column]
+    known = [i for i in order if keys[i] is not None]
+    rest = [i for i in order if keys[i] is None]
+    return [*sorted(known, key=keys.__getitem__, reverse=down), *rest]  # type: ignore[arg-type]
 
 
 def cells(table: Table, order: Sequence[int], link: Link) -> list[list[Any]]:
     """Rows as a page shows them: per cell a text, or a text with an address."""
-    columns = list(table.columns.items())
-    return [[_cell(values[row], link(row, name)) for name, values in columns] for row in order]
+    read = [_read(values, order) for values in table.columns.values()]
+    return [
+        [
+            _cell(values[i], link(row, name))
+            for name, values in zip(table.columns, read, strict=True)
+        ]
+        for i, row in enumerate(order)
+    ]
+
+
+def _read(values: Sequence[Cell], order: Sequence[int]) -> Sequence[Cell]:
+    """Some values of a column, which may lie in a file: in one piece, if they do there."""
+    if isinstance(order, range):
+        return values[order.start : order.stop]
+    return [values[row] for row in order]
 
 
 def _cell(value: Cell, address: str | None) -> str | list[str]:
