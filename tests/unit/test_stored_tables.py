@@ -75,9 +75,11 @@ def test_a_small_result_and_one_of_another_form_are_read_whole(tmp_path: Path) -
     assert not isinstance(read_in_place(small).tables[0].columns["x"], StoredColumn)
     rows = [float(i) for i in range(9_000)]
     data = json.loads(to_json(Result("a", "A", tables=[Table("t", "T", {"x": rows})])))
-    for indent in (None, 2):
+    inline = {"name": "u", "title": "U", "columns": {"y": "[[0]]", "z": "[[7]]"}}
+    for indent in (None, 2, 1):
         path = tmp_path / f"{indent}.json"
-        path.write_text(json.dumps(data, indent=indent))
+        text = json.dumps({**data, "tables": [*data["tables"], inline]}, indent=indent)
+        path.write_text(text.replace('"[[0]]"', "[[0]]").replace('"[[7]]"', "[[7]]"))
         assert list(read_in_place(path).tables[0].columns["x"]) == rows
 
 
