@@ -125,8 +125,8 @@ def test_the_first_slice_stands_in_the_page_and_a_link_leads_on(client: Client) 
 
 def test_a_wrong_answer_is_told_beside_the_label(client: Client, values: dict[str, Any]) -> None:
     page = page_of(client, f"/runs/0/samples?{where(f'{ANSWERS}/right=wrong')}")
-    told = re.findall(r'<b>(\w+)</b>(?:<span class="task">\w+</span>)<span class="wrong".*?<b>(\w+)',
-                      page)  # fmt: skip
+    row = r'<b>(\w+)</b><span class="task">\w+</span><span class="wrong".*?<b>(\w+)'
+    told = re.findall(row, page)
     wrong = [i for i in range(240) if values["answer"][i] != COLORS[i % 3]][:50]
     assert told == [(COLORS[i % 3], values["answer"][i]) for i in wrong]
 
