@@ -58,7 +58,7 @@ def pull(
     document = {
         "run": str(run.path), "repo": repo, "commit": info["pulled"]["commit"],
         "samples": run.sample_count, "results": list(results),
-        "activations": (run.path / "columns").is_dir(),
+        "columns": info.get("columns", []),
     }  # fmt: skip
     lines = [
         f"{count(run.sample_count, 'sample')}, results of {', '.join(results) or 'no analysis'}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 from typer import Argument, Option
@@ -90,6 +92,19 @@ def view(
     registry = installed()
     opened = [Run(run, registry=registry, trust=flags.trust) for run in runs or ()]
     asked = opening.model_for(opened, given, registry) if live else None
-    opening.view(
+    ended = opening.view(
         opened, host=host, port=port, token=token, show=open_, said=output.data, live=asked
     )
+    leave(ended)
+
+
+def leave(ended: bool) -> None:
+    """End the process at once where a pass of the model still runs: nothing waits for it.
+
+    Args:
+        ended: Whether all threads ended.
+    """
+    if not ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

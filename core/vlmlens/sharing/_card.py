@@ -145,7 +145,7 @@ def _facts(run: SentRun) -> list[str]:
         **{f"model: {name}": value for name, value in model.items()},
         "data": spec.data,
         "samples": run.sample_count,
-        "columns": len(info.get("columns", ())),
+        "columns": len(info.get("columns", ())) or None,
         "analyses": ", ".join(run.results),
         "seed": spec.seed,
         "started": info.get("started"),
@@ -170,7 +170,7 @@ def _here(files: Mapping[str, int]) -> list[str]:
         "the report, `report.html`: download it to open it": "report.html",
         "samples with their questions and answers, and what was generated": "samples.jsonl",
         "pictures": "images/",
-        "activations, as safetensors files": "columns/",
+        "activations, as safetensors files": "columns/parts/",
     }
     rows = []
     for said, start in groups.items():

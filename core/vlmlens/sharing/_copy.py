@@ -128,7 +128,7 @@ def copied(run: Run, folder: Path, screen: Screen, choice: Choice, observer: Obs
         VlmlensError: Something in the run is damaged, or a text that must not be sent is left.
     """
     folder.mkdir(parents=True)
-    spec = sent_spec(run.spec, screen, activations=choice.activations)
+    spec = sent_spec(run.spec, screen)
     write_text(folder / "spec.yaml", spec.to_yaml())
     observer.stage("samples", None)
     samples = SentSamples(run, folder, screen, images=choice.images)
@@ -140,11 +140,16 @@ def copied(run: Run, folder: Path, screen: Screen, choice: Choice, observer: Obs
             write_result(_screened(result, screen), folder / "results")
         observer.advance(number + 1)
     info = {name: value for name, value in run.info.items() if name in FACTS}
+    if not choice.activations:
+        info["columns"] = []
     write_json(folder / "run.json", {**screen.every(info, words=True), "made": []})
     copy = SentRun(folder, registry=run.registry, trust=True)
     copy.shows = choice.images
     if choice.activations:
         _copy_columns(run, copy, samples.ids, screen, observer)
+    else:
+        open_named(run.registry, SENT_COLUMNS, _place_of(copy), mode="a").close()
+        (copy.path / "columns" / LOCK_FILE).unlink(missing_ok=True)
     if run.results:
         write_run_report(copy)
     copy.update(made=sorted(contents(folder)))
@@ -185,7 +190,7 @@ def _copy_columns(
             subject=changed[0],
             hint="Leave --activations out, or give the samples other ids and run again.",
         )
-    place = f"{SENT_COLUMNS}://{(copy.path / 'columns').absolute()}"
+    place = _place_of(copy)
     with run.store() as store:
         observer.stage("activations", sum(info.samples for info in store.columns()))
         origin = Origin(store, copy)
@@ -194,6 +199,10 @@ def _copy_columns(
         kept = {name: each for name, each in written.get_meta().items() if name not in _DESCRIBED}
         written.set_meta(screen.every(kept, words=True))
     (copy.path / "columns" / LOCK_FILE).unlink(missing_ok=True)
+
+
+def _place_of(copy: SentRun) -> str:
+    return f"{SENT_COLUMNS}://{(copy.path / 'columns').absolute()}"
 
 
 def _without_images(sample: Sample) -> Sample:

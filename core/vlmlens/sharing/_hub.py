@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,21 +180,21 @@ def explained(repo: str) -> Iterator[None]:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Without the client's bars, and without its lines about each request that it repeats."""
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
-        logging,
     )
 
-    verbosity, shown = logging.get_verbosity(), not are_progress_bars_disabled()
-    logging.set_verbosity_error()
+    log, shown = logging.getLogger("huggingface_hub"), not are_progress_bars_disabled()
+    level = log.level
+    log.setLevel(logging.ERROR)
     if shown:
         disable_progress_bars()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        log.setLevel(level)
         if shown:
             enable_progress_bars()
 

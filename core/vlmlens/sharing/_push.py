@@ -213,7 +213,7 @@ class _Target:
             f"To {self._api.endpoint}/datasets/{self._repo} ({new}{who}): "
             f"{count(len(made.files), 'file')}, {size(made.size)}"
         )
-        for start, what in (("images/", "pictures"), ("columns/", "activations")):
+        for start, what in (("images/", "pictures"), ("columns/parts/", "activations")):
             sizes = [number for name, number in made.files.items() if name.startswith(start)]
             told.note(f"{what}: {size(sum(sizes))}" if sizes else f"{what}: not sent")
         for name, why in made.left_out.items():

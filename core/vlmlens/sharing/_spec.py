@@ -15,13 +15,12 @@ _OF_THIS_MACHINE = ("storage", "engine", "plugins")
 """Options that are not sent: addresses of stores, clusters and logs."""
 
 
-def sent_spec(spec: RunSpec, screen: Screen, *, activations: bool) -> RunSpec:
+def sent_spec(spec: RunSpec, screen: Screen) -> RunSpec:
     """A spec that says what was run, and nothing of where.
 
     Args:
         spec: The run's own.
         screen: Screens texts.
-        activations: Whether columns are sent.
 
     Raises:
         SpecError: It holds a credential, or cannot be a spec.
@@ -39,6 +38,5 @@ def sent_spec(spec: RunSpec, screen: Screen, *, activations: bool) -> RunSpec:
     for name, options in values["options"].items():
         kept = {} if name in _OF_THIS_MACHINE else screen.every(options, words=True)
         values["options"][name] = kept
-    values |= {"out": None, "engine": None}
-    values["storage"] = SENT_COLUMNS if activations else "lmdb"
+    values |= {"out": None, "engine": None, "storage": SENT_COLUMNS}
     return make_spec(values)

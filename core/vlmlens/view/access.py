@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 _LOCAL_NAMES = (LOOPBACK, "localhost", "[::1]")
 _SAFE_METHODS = ("GET", "HEAD")
+_LONGEST_PATH = 1000
+_HTTP = 80
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,11 +45,13 @@ class Access:
         host: The address that the app listens at.
         port: The port.
         token: The secret in the address that is printed; it is never part of an answer's text.
+        codes: Secrets that stand for the token once.
     """
 
     host: str
     port: int
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    codes: set[str] = field(default_factory=set, repr=False)
 
     @property
     def url(self) -> str:
@@ -55,13 +59,22 @@ class Access:
         return self.address("/")
 
     def address(self, page: str) -> str:
-        """The address that opens a page once.
+        """The address of a page for people.
 
         Args:
             page: Its path, with or without a query.
         """
+        return self._address(page, self.token)
+
+    def address_once(self, page: str) -> str:
+        """An address that works once, for starting a browser: other users see its command line."""
+        code = secrets.token_urlsafe(24)
+        self.codes.add(code)
+        return self._address(page, code)
+
+    def _address(self, page: str, secret: str) -> str:
         mark = "&" if "?" in page else "?"
-        return f"http://{_bracketed(self.host)}:{self.port}{page}{mark}token={self.token}"
+        return f"http://{_bracketed(self.host)}:{self.port}{page}{mark}token={secret}"
 
     @property
     def cookie(self) -> str:
@@ -72,11 +85,23 @@ class Access:
         """Whether a text is the token, in a time that does not depend on it."""
         return hmac.compare_digest(given.encode(), self.token.encode())
 
+    def may_enter(self, given: str) -> bool:
+        """Whether a text from an address is the token, or a code that was not used yet."""
+        if self.is_token(given):
+            return True
+        found = next((code for code in self.codes if hmac.compare_digest(given, code)), None)
+        self.codes.discard(found or "")
+        return found is not None
+
     def is_own_host(self, host: str) -> bool:
         """Whether a request's Host names this app; another name is one that was rebound to it."""
         if self.is_open:
             return True
-        return host in {f"{name}:{self.port}" for name in (*_LOCAL_NAMES, _bracketed(self.host))}
+        names = (*_LOCAL_NAMES, _bracketed(self.host))
+        known = {f"{name}:{self.port}" for name in names} | (
+            {*names} if self.port == _HTTP else set()
+        )
+        return host.lower() in known
 
     @property
     def is_open(self) -> bool:
@@ -86,6 +111,8 @@ class Access:
 
 class Guard:
     """Lets requests through that hold the token and come from the app's own pages.
+
+    It stands around the whole app, so that every answer has its headers.
 
     Args:
         app: What is guarded.
@@ -103,10 +130,14 @@ class Guard:
         elif scope["type"] == "http":
             answer = self._refused(scope)
             await (answer or self._app)(scope, receive, _with_headers(send))
+        else:
+            await send({"type": f"{scope['type']}.close"})
 
     def _refused(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further; None lets it through."""
         headers = Headers(scope=scope)
+        if len(scope["path"]) > _LONGEST_PATH:
+            return PlainTextResponse("This address is too long.", 414)
         if not self._access.is_own_host(headers.get("host", "")):
             return PlainTextResponse("This address is not the app's own.", 421)
         if not _is_same_origin(scope["method"], headers):
@@ -114,7 +145,7 @@ class Guard:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = dict(query).get("token")
         if given is not None and scope["method"] == "GET":
-            if not self._access.is_token(given):
+            if not self._access.may_enter(given):
                 return _unknown()
             return self._entered(scope["path"], [each for each in query if each[0] != "token"])
         known = cookie_parser(headers.get("cookie", "")).get(self._access.cookie, "")
@@ -134,9 +165,15 @@ def _is_same_origin(method: str, headers: Mapping[str, str]) -> bool:
     """Whether the app's own pages, or the address bar, made a request."""
     site = headers.get("sec-fetch-site", "same-origin")
     if method in _SAFE_METHODS:
-        is_visit = headers.get("sec-fetch-mode") == "navigate"
-        return site in ("same-origin", "none") or is_visit
-    return site == "same-origin" and headers.get("origin") == f"http://{headers.get('host')}"
+        return site in ("same-origin", "none") or _is_visit(headers)
+    own = [f"{scheme}://{headers.get('host')}" for scheme in ("http", "https")]
+    return site == "same-origin" and headers.get("origin") in own
+
+
+def _is_visit(headers: Mapping[str, str]) -> bool:
+    """Whether a person followed a link to the app: its page fills the window."""
+    whole = headers.get("sec-fetch-dest", "document") == "document"
+    return whole and headers.get("sec-fetch-mode") == "navigate"
 
 
 def _unknown() -> Response:

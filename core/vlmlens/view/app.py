@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -19,6 +18,8 @@ from vlmlens.view.pages import (
     analysis,
     beside,
     features,
+    live,
+    live_jobs,
     overview,
     picture,
     sample,
@@ -30,15 +31,13 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
-def make_app(viewer: Viewer, access: Access) -> Starlette:
+def make_app(viewer: Viewer, access: Access) -> Guard:
     """The app over runs.
 
     Args:
         viewer: The runs, and the live model if there is one.
         access: Who may use it.
     """
-    from vlmlens.view.live import routes as live
-
     app = Starlette(
         routes=[
             Route("/", home),
@@ -54,14 +53,14 @@ def make_app(viewer: Viewer, access: Access) -> Starlette:
             Route("/runs/{run:int}/analyses/{name:path}/tables/{table:int}", analysis.rows),
             Route("/runs/{run:int}/analyses/{name:path}", analysis.show),
             Route("/runs/{run:int}/features", features.show),
-            *live.ROUTES,
+            Route("/live", live.show),
+            *live_jobs.ROUTES,
         ],
-        middleware=[Middleware(Guard, access=access)],
-        exception_handlers={VlmlensError: _explained, HTTPException: _refused},
+        exception_handlers={VlmlensError: _explained, HTTPException: _refused, 500: _unexpected},
     )
     app.state.viewer = viewer
     app.state.comparisons = beside.Comparisons()
-    return app
+    return Guard(app, access)
 
 
 def home(request: Request) -> Response:
@@ -80,6 +79,13 @@ def _explained(request: Request, error: Exception) -> Response:
 def _refused(request: Request, error: Exception) -> Response:
     known = cast("HTTPException", error)
     return _told(request, known.status_code, known.detail, None, known.headers)
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    """An error that nobody expected: its text stays in the terminal."""
+    del error
+    said = "The terminal in which `vlmlens view` runs says more."
+    return _told(request, 500, "This failed in a way that was not expected.", said)
 
 
 def _told(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from vlmlens.errors import MissingDependency, SpecError
+from vlmlens._files import expanded
+from vlmlens.errors import ImageError, MissingDependency, SpecError
 from vlmlens.spec.model import AUTO_ADAPTER, RunSpec, make_spec
 
 if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.runs.run import Run
     from vlmlens.view.live.model import LiveModel
+    from vlmlens.view.shown_run import ShownRun
 
 _OF_MODEL = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
@@ -31,7 +35,7 @@ def view(
     said: Callable[[Any, str], None],
     live: LiveModel | None = None,
     page: str = "/",
-) -> None:
+) -> bool:
     """Serve the app until it is stopped.
 
     Args:
@@ -43,6 +47,9 @@ def view(
         said: Called with the address, as data and as text, once the app answers.
         live: The model that can be asked; None: none.
         page: The page that is opened first.
+
+    Returns:
+        Whether all threads ended; if not, a pass of the model still runs.
 
     Raises:
         MissingDependency: The extra `view` is not installed.
@@ -63,15 +70,83 @@ def view(
 
     def ready() -> None:
         said({"url": address}, f"view    {address}")
+        Thread(target=_read_ahead, args=(shown,), daemon=True).start()
         if show:
-            webbrowser.open(address)
+            webbrowser.open(access.address_once(page))
 
     shown = [ShownRun(run, number) for number, run in enumerate(runs)]
     worker = None
     if live is not None:
         live.show(shown, tells_paths=not access.is_open)
         worker = ModelWorker(live)
-    serve(Viewer(shown, worker), access, at, ready)
+    return serve(Viewer(shown, worker), access, at, ready)
+
+
+def view_picture(
+    picture: str,
+    text: str,
+    choices: Sequence[str],
+    given: Mapping[str, Any],
+    registry: Registry,
+    said: Callable[[Any, str], None],
+) -> bool:
+    """Serve the app with a picture and a question, until it is stopped.
+
+    Args:
+        picture: An image file.
+        text: The question.
+        choices: The answers to choose from.
+        given: Settings of a model.
+        registry: The installed plugins.
+        said: See `view`.
+
+    Returns:
+        See `view`.
+
+    Raises:
+        VlmlensError: The picture or the question cannot be used, or see `view`.
+    """
+    check_installed()
+    from vlmlens.compose.looking import checked
+    from vlmlens.view.live.commands import shown_path
+    from vlmlens.view.live.model import LiveModel
+
+    text, options = checked(text, choices)
+    live = LiveModel(make_spec(given), registry)
+    upload = live.uploads.add(content_of(picture), shown_path(picture))
+    query = {"upload": upload.name, "text": text}
+    query |= {"choices": ",".join(options)} if options else {}
+    where: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "token": None, "show": True}
+    return view([], said=said, live=live, page=f"/live?{urlencode(query)}", **where)
+
+
+def content_of(picture: str) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        ImageError: There is none, or it is too large.
+    """
+    from vlmlens.view.live.uploads import MOST_BYTES
+
+    path = expanded(picture)
+    try:
+        if not path.is_file():
+            raise ImageError(
+                f"The picture {picture!r} is no file.",
+                subject=picture,
+                hint="Name one image: vlmlens look photo.jpg 'What is it?' --live.",
+            )
+        if path.stat().st_size > MOST_BYTES:
+            raise ImageError(
+                f"The picture {picture!r} has more than {MOST_BYTES // 10**6} MB.",
+                subject=picture,
+                hint="Make it smaller, or leave --live out.",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"The picture {picture!r} cannot be read: {error.strerror}.", subject=picture
+        ) from error
 
 
 def check_installed() -> None:
@@ -137,4 +212,9 @@ def may_load(run: Run) -> bool:
 def model_settings(spec: RunSpec) -> RunSpec:
     """A spec that says which model, and nothing else."""
     named = {name: getattr(spec, name) for name in _OF_MODEL}
-    return RunSpec(**named, options={"adapter": spec.options.adapter})  # type: ignore[arg-type]
+    return RunSpec(**named, options={"adapter": spec.options.adapter})
+
+
+def _read_ahead(runs: Sequence[ShownRun]) -> None:
+    for run in runs:
+        run.read_ahead()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vlmlens.errors import ImageError
 from vlmlens.images import UNREADABLE, open_image, upright_size
-from vlmlens.report._pictures import LARGE, SMALL, TINY, encoded
+from vlmlens.report._pictures import LARGE, MIDDLE, SMALL, TINY, encoded
 from vlmlens.runs.trust import ASK, NOWHERE
 from vlmlens.samples import Sample, check_decoded
 from vlmlens.spec.model import MAX_PIXELS
@@ -19,7 +19,7 @@ from vlmlens.spec.model import MAX_PIXELS
 if TYPE_CHECKING:
     from vlmlens.view.shown_run import ShownRun
 
-SIDES = (TINY, SMALL, LARGE, 1024)
+SIDES = (TINY, SMALL, MIDDLE, LARGE, 1024)
 """Longest sides in pixels that can be asked for."""
 
 _KEPT_BYTES = 32 << 20

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from vlmlens.errors import RunError
+from vlmlens.errors import RunError, VlmlensError
 from vlmlens.runs.run import Run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ShownRun:
     def __init__(self, run: Run, number: int) -> None:
         self.run = run
         self.number = number
-        self._lock = RLock()
+        self._locks: dict[str, RLock] = {}
         self._kept: dict[str, tuple[_State, Any]] = {}
 
     @property
@@ -114,13 +115,20 @@ class ShownRun:
             state: What it depends on.
             make: Makes it; two requests wait for one making.
         """
-        with self._lock:
+        with self._locks.setdefault(name, RLock()):
             before, value = self._kept.get(name, ((), None))
             if name not in self._kept or before != state:
                 self._kept.pop(name, None)
                 value = make()
                 self._kept[name] = state, value
             return cast("_T", value)
+
+    def read_ahead(self) -> None:
+        """Read what pages need first, before somebody asks; what cannot be read, pages tell."""
+        with suppress(VlmlensError, OSError):
+            for column in self.tables.columns.values():
+                _ = column.kind
+            _ = self.samples.tasks, self.search
 
     def _of_samples(self) -> _State:
         if not (self.run.path / "run.json").is_file():

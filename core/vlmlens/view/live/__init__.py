@@ -1,5 +1,6 @@
 """Asking the model while looking: one pass at a time, with a queue that can be left.
 
-`routes` is what the page's script asks; `worker` loads the model and works in a thread of its own;
-`question` is what is asked; each kind of view is a module with one function.
+`worker` works in a thread of its own; `model` loads the model; `question` is what is asked; each
+kind of view is a module with one function. The page and its addresses: `pages.live`,
+`pages.live_jobs`.
 """

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from vlmlens.compose.looking import ANALYSIS as LOOK
 from vlmlens.compose.plan import compose
-from vlmlens.report._markup import join
+from vlmlens.report._figure import draw_figures
+from vlmlens.report._markup import Markup, join
 from vlmlens.report._pictures import Pictures
 from vlmlens.report._sections import analysis as drawn
 from vlmlens.runner.execution import execute
 from vlmlens.sample_table import SampleTable
-from vlmlens.view.live.commands import run_commands
+from vlmlens.view.live.commands import Commands, look_commands, run_commands
 from vlmlens.view.live.edits import opened
 
 if TYPE_CHECKING:
-    from vlmlens.results import Result
+    from vlmlens.results import Finding, Result
     from vlmlens.samples import Sample
     from vlmlens.view.live.model import Answering, LiveModel, Step
     from vlmlens.view.live.question import LiveQuestion
@@ -34,19 +35,20 @@ class View:
         analysis: The analysis.
         options: Its options.
         sites: Columns that it reads.
+        figures: Names of the figures that are shown, without tables; none: everything is.
     """
 
     analysis: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
     sites: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
 
 
 VIEWS: Mapping[str, View] = {
+    "look": View(LOOK),
     "lens": View("logit-lens", {"positions": ["image"]}, ("llm.block.*/last",)),
     "attention": View("attention", {"source": "model", "maps": 1}),
-    "occlusion": View(
-        "occlusion", {"methods": ["occlusion"], "grid": 8, "window": 2, "only_right": False}
-    ),
+    "occlusion": View(LOOK, figures=("look-map",)),
 }
 
 
@@ -54,17 +56,40 @@ def show(name: str, model: LiveModel, question: LiveQuestion, step: Step) -> dic
     """Run an analysis on a question, with its covers and edits, and draw what it found."""
     view, vlm = VIEWS[name], model.load()
     sample = model.sample(question, changed=True)
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vlmlens-live-"))
-        stack.enter_context(vlm.edited(opened(model, question.edits), others=[sample]))
+    if view.analysis != LOOK:
+        sample = replace(sample, choices=())
+    with (
+        TemporaryDirectory(dir=model.folder, ignore_cleanup_errors=True) as folder,
+        vlm.edited(opened(model, question.edits), others=[sample]),
+    ):
         result = _result(model, view, sample, Path(folder) / "run", step)
     pictures = Pictures(SampleTable.of([sample]))
-    figures = drawn(result, f"live-{name}", None, pictures, [sample])
     return {
-        "html": join([figures, pictures.block()]),
-        "said": [*(finding.text for finding in result.findings), *result.warnings],
-        "commands": run_commands(model, question, view.analysis, view.options, view.sites),
+        "html": join([_drawn(result, view, name, pictures, sample), pictures.block()]),
+        "said": [*map(_sentence, result.findings), *result.warnings],
+        "commands": _commands(model, question, view),
     }
+
+
+def _drawn(result: Result, view: View, name: str, pictures: Pictures, sample: Sample) -> Markup:
+    if not view.figures:
+        return drawn(result, f"live-{name}", None, pictures, [sample])
+    shown = [figure for figure in result.figures if figure.name in view.figures]
+    return draw_figures(shown, None, f"live-{name}", pictures)
+
+
+def _sentence(finding: Finding) -> str:
+    """What was found; of which sample is known, since there is one."""
+    text = finding.text
+    for subject in (finding.subject, "all samples"):
+        text = text.removeprefix(f"{subject}: ")
+    return text[:1].upper() + text[1:]
+
+
+def _commands(model: LiveModel, question: LiveQuestion, view: View) -> Commands:
+    if view.analysis == LOOK:
+        return look_commands(model, question)
+    return run_commands(model, question, view.analysis, view.options, view.sites)
 
 
 KINDS: Mapping[str, Answering] = {name: partial(show, name) for name in VIEWS}

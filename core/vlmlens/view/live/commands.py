@@ -48,14 +48,14 @@ def run_commands(
 ) -> Commands:
     """The run of an analysis on the same question; None where there is none.
 
-    On the command line there are neither choices nor covers of one picture; in Python, both.
+    A command cannot cover a part of the picture; Python can.
     """
     picture = picture_of(model, question)
     if picture is None or model.spec.autocast or model.spec.options.adapter:
         return dict(_NONE)
     edits = [*model.spec.edits, *checked(question.edits, model.runs)]
     shell = None
-    if not (question.choices or question.covers):
+    if not question.covers:
         words = ["vlmlens", "run", "--data", picture, "--prompt", question.text]
         words += ["--analysis", analysis]
         for name, value in options.items():
@@ -64,15 +64,12 @@ def run_commands(
         words += [word for edit in edits for word in ("--edit", edit)]
         words += [word for pair in settings_of(model).items() for word in _flag(*pair)]
         shell = shlex.join(words)
-    lines = [f'sample = vlmlens.Sample("picture", {question.text!r}, ({picture!r},)']
-    if question.choices:
-        lines[0] += f", choices={question.choices!r}"
-    lines[0] += ")"
+    lines = [f'sample = vlmlens.Sample("picture", {question.text!r}, ({picture!r},))']
     if question.covers:
         edges = [cover.edges for cover in question.covers]
         lines.insert(0, "from vlmlens.covers import Cover, covered\n")
         lines.append(f"sample = covered(sample, [Cover.of(each) for each in {edges!r}])")
-    given = {"analysis": {analysis: dict(options)}}
+    given: dict[str, Any] = {"analysis": {analysis: dict(options)}}
     given |= {"sites": list(sites)} if sites else {}
     given |= {"edits": edits} if edits else {}
     given |= settings_of(model)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +60,21 @@ class LiveModel:
         self._of_run = of_run
         self._vlm: ModelAdapter | None = None
         self._loading = Lock()
+        self._folder: TemporaryDirectory[str] | None = None
         self.known: dict[Any, Any] = {}
         """Answers of the unedited model, by question."""
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder for files of questions, which goes with this process."""
+        made = TemporaryDirectory(prefix="vlmlens-live-", ignore_cleanup_errors=True)
+        self._folder = made
+        return Path(made.name)
+
+    def close(self) -> None:
+        """Remove what questions left on the disk."""
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def show(self, runs: Sequence[ShownRun], *, tells_paths: bool) -> None:
         """Say what is open beside it.

@@ -41,6 +41,8 @@ class ModelWorker:
         self._current: Job | None = None
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._closed = False
+        self.ending = False
+        """Whether the app is about to end: nobody should wait for an answer any more."""
         self._thread = Thread(target=self._work, name="vlmlens-live", daemon=True)
         self._thread.start()
 
@@ -55,7 +57,7 @@ class ModelWorker:
             return self._at_once(job)
         with self._changed:
             self._drop_left()
-            if len(self._waiting) >= self._most or self._closed:
+            if len(self._waiting) >= self._most or self._closed or self.ending:
                 raise QueueFull
             self._jobs[job.id] = job
             self._waiting.append(job)
@@ -102,6 +104,7 @@ class ModelWorker:
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(patience)
+        self.model.close()
         return not self._thread.is_alive()
 
     def _at_once(self, job: Job) -> Job:

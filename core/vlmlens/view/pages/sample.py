@@ -10,23 +10,22 @@ import numpy as np
 from starlette.responses import HTMLResponse
 
 from vlmlens._clean import clean
-from vlmlens.errors import DataError, VlmlensError
+from vlmlens.errors import VlmlensError
 from vlmlens.regions import ATTRIBUTE as REGIONS
 from vlmlens.report._figure import draw_figures
 from vlmlens.report._markup import Markup, join, tag, text
-from vlmlens.report._pictures import Pictures
-from vlmlens.report._table import table_element
+from vlmlens.report._table import draw_table
 from vlmlens.report._text import cut, one_line, plural
 from vlmlens.report._text import show as shown_cell
 from vlmlens.results import Figure, Result, Table
 from vlmlens.runs.generated_texts import GeneratedTexts
-from vlmlens.sample_table import SampleTable
 from vlmlens.view.page import page
+from vlmlens.view.pages.features import sets_of_features
 from vlmlens.view.pages.picture import sample_of
 from vlmlens.view.pages.pictured import draw_pictures
 from vlmlens.view.pages.samples import asked_of
+from vlmlens.view.pictures import LinkedPictures
 from vlmlens.view.sample_filter import selection
-from vlmlens.view.sample_pictures import picture_size
 from vlmlens.view.viewer import viewer_of
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from vlmlens.samples import Sample
+    from vlmlens.view.sample_columns import SampleColumn
     from vlmlens.view.shown_run import ShownRun
 
 _MOST_ROWS, _MOST_FEATURES = 60, 40
@@ -49,8 +49,8 @@ def show(request: Request) -> Response:
     parts = [
         _steps(request, run, number),
         top,
+        _section("Figures of this sample", figures),
         _section("What the analyses say", *_said(run, number)),
-        _section("Figures", figures),
         _section("Features that fire", *_features(run, sample)),
         _section("Stored for this sample", _stored(run)),
         pictures.block(),
@@ -95,7 +95,7 @@ def _facts(run: ShownRun, number: int, sample: Sample) -> Markup:
     pairs: dict[str, str | None] = {
         "label": sample.label,
         "answer": answer,
-        **{each.title: each.shown(number) or None for each in run.tables.right},
+        **{_right_name(each, run): each.shown(number) or None for each in run.tables.right},
         "choices": ", ".join(map(one_line, sample.choices)) or None,
         "task": sample.task,
         "group": sample.group,
@@ -115,6 +115,10 @@ def _facts(run: ShownRun, number: int, sample: Sample) -> Markup:
     return tag("div", question, tag("dl", *listed), class_="known")
 
 
+def _right_name(column: SampleColumn, run: ShownRun) -> str:
+    return "the answer is" if len(run.tables.right) == 1 else f"the answer is, {column.title}"
+
+
 def _said(run: ShownRun, number: int) -> Iterator[Markup]:
     """The rows about the sample in each table."""
     for each in run.tables.tables:
@@ -123,14 +127,12 @@ def _said(run: ShownRun, number: int) -> Iterator[Markup]:
             continue
         table = _without_empty(each.of(number, _MOST_ROWS))
         title = f"{one_line(each.result.title)}: {one_line(table.title)}"
-        rest = f" The first {_MOST_ROWS} of {plural(found, 'row')}." if found > _MOST_ROWS else ""
-        yield tag("h3", title, tag("small", rest) if rest else "")
-        yield _alone(table) if found == 1 else _scrolled(table, title)
-
-
-def _scrolled(table: Table, title: str) -> Markup:
-    region = {"tabindex": "0", "role": "region", "aria_label": title}
-    return tag("div", table_element(table), class_="scroll", **region)
+        if found == 1:
+            yield join([tag("h3", title), _alone(table)])
+            continue
+        yield draw_table(replace(table, title=title), "", None)
+        if found > _MOST_ROWS:
+            yield tag("p", f"The first {_MOST_ROWS} of {plural(found, 'row')}.", class_="muted")
 
 
 def _alone(table: Table) -> Markup:
@@ -152,9 +154,9 @@ def _without_empty(table: Table) -> Table:
     return Table(table.name, table.title, kept, table.keys)
 
 
-def _figures(run: ShownRun, sample: Sample) -> tuple[Markup, Pictures]:
+def _figures(run: ShownRun, sample: Sample) -> tuple[Markup, LinkedPictures]:
     """The sheets about the sample: lens tables, maps of attention and occlusion, patching."""
-    pictures = Pictures(SampleTable([_showable(run, sample)]))
+    pictures = LinkedPictures(run)
     drawn = []
     for result, figure in _every_figure(run.results):
         sheets = tuple(sheet for sheet in figure.sheets if sheet.sample == sample.id)
@@ -170,31 +172,22 @@ def _every_figure(results: Mapping[str, Result]) -> Iterator[tuple[Result, Figur
             yield result, figure
 
 
-def _showable(run: ShownRun, sample: Sample) -> Sample:
-    """The sample, without pictures if one cannot be shown."""
-    try:
-        for image in range(len(sample.images)):
-            picture_size(run, sample, image)
-    except DataError:
-        return replace(sample, images=(), video=None)
-    return sample
-
-
 def _features(run: ShownRun, sample: Sample) -> Iterator[Markup]:
     """The features that fire in the sample, strongest first, with links to them."""
-    for result, figure in _every_figure(run.results):
-        named = {feature.number: feature for feature in figure.pages}
+    for of, (analysis, figure) in enumerate(sets_of_features(run)):
+        named = {feature.number: feature.name for feature in figure.pages}
         for scene in figure.scenes:
-            if scene.sample != sample.id or not scene.fires:
-                continue
-            items = []
-            for number, code in scene.fires[:_MOST_FEATURES]:
-                name = named[number].name if number in named else ""
-                address = f"{run.address}/features?feature={number}"
-                link = tag("a", f"feature {number}", href=address)
-                items.append(tag("li", link, f" {one_line(name)} ", tag("small", f"{code:.3g}")))
-            yield tag("h3", f"{one_line(result.title)}: {one_line(figure.title)}")
-            yield tag("ol", *items, class_="fires")
+            if scene.sample == sample.id and scene.fires:
+                title = f"{one_line(run.results[analysis].title)}: {one_line(figure.title)}"
+                fires = scene.fires[:_MOST_FEATURES]
+                items = [_feature(run, of, each, named.get(each[0], "")) for each in fires]
+                yield join([tag("h3", title), tag("ol", *items, class_="fires")])
+
+
+def _feature(run: ShownRun, of: int, fires: tuple[int, float], name: str) -> Markup:
+    number, code = fires
+    link = tag("a", f"feature {number}", href=f"{run.address}/features?of={of}&find={number}")
+    return tag("li", link, f" {one_line(name)} ", tag("small", f"{code:.3g}"))
 
 
 def _stored(run: ShownRun) -> Markup:

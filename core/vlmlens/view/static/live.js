@@ -2,6 +2,7 @@
 
 const MOST_WAIT = 20;
 const PAUSE = 350;
+const EVEN = [8, 8];
 
 async function asked(path, options = {}) {
   const answer = await fetch(path, { credentials: "same-origin", ...options });
@@ -10,22 +11,31 @@ async function asked(path, options = {}) {
   return told;
 }
 
-// The fewest rectangles that runs of covered patches make: equal runs of rows that follow join.
-function rectangles(covered, rows, columns) {
+// Patches of a picture that is divided evenly: [left, top, right, bottom] as fractions, row by row.
+function evenly(rows, columns) {
+  return Array.from({ length: rows * columns }, (_, i) => {
+    const row = Math.floor(i / columns), column = i % columns;
+    return [column / columns, row / rows, (column + 1) / columns, (row + 1) / rows];
+  });
+}
+
+// The rectangles that covered patches make: neighbours in a row join, then equal rows that follow.
+function rectangles(covered, [rows, columns], patches) {
   const open = new Map(), made = [];
   for (let row = 0; row <= rows; row += 1) {
     const runs = new Set();
     for (let from = 0; row < rows && from < columns; from += 1) {
       if (!covered.has(row * columns + from)) continue;
       let to = from;
-      while (to < columns && covered.has(row * columns + to)) to += 1;
+      while (to + 1 < columns && covered.has(row * columns + to + 1)) to += 1;
       runs.add(`${from} ${to}`);
       from = to;
     }
     for (const [key, top] of open) {
       if (runs.has(key)) continue;
       const [from, to] = key.split(" ").map(Number);
-      made.push([from / columns, top / rows, to / columns, row / rows]);
+      const first = patches[top * columns + from], last = patches[(row - 1) * columns + to];
+      made.push([first[0], first[1], last[2], last[3]]);
       open.delete(key);
     }
     for (const key of runs) if (!open.has(key)) open.set(key, row);
@@ -39,11 +49,11 @@ class Job {
     Object.assign(this, { say, id: null, turn: 0 });
   }
 
-  async run(kind, question) {
+  async run(kind, question = null) {
     this.cancel();
     const turn = (this.turn += 1);
     this.say("asking");
-    const body = JSON.stringify({ kind, question });
+    const body = JSON.stringify(question ? { kind, question } : { kind });
     const headers = { "content-type": "application/json" };
     const { job } = await asked("/live/jobs", { method: "POST", headers, body });
     if (turn !== this.turn) {
@@ -91,7 +101,8 @@ class Live {
     this.root = root;
     this.covered = new Set();
     this.edits = [];
-    this.grid = [8, 8];
+    this.grid = EVEN;
+    this.rectangles = evenly(...EVEN);
     this.at = 0;
     this.view = null;
     this.picture = this.pictureOf(root.dataset);
@@ -124,12 +135,9 @@ class Live {
     for (const button of document.querySelectorAll("[data-view]")) {
       button.addEventListener("click", () => this.look(button));
     }
-    for (const kind of ["shell", "python"]) {
-      this.on(`copy-${kind}`, "click", () => this.copy(kind));
-    }
     this.stage = root.querySelector(".stage");
     this.image = root.querySelector("[data-picture]");
-    this.patches = root.querySelector(".patches");
+    this.patches = root.querySelector(".cover-grid");
     this.listenToPatches();
     this.listenToDrops();
     this.drawPatches();
@@ -161,7 +169,7 @@ class Live {
       text: this.part("text").value,
       ...this.picture,
       choices,
-      covers: rectangles(this.covered, ...this.grid),
+      covers: rectangles(this.covered, this.grid, this.rectangles),
       edits: this.edits,
     };
   }
@@ -185,9 +193,10 @@ class Live {
     this.soon = setTimeout(() => this.ask(), PAUSE);
   }
 
-  show({ unedited, edited, grid, commands }) {
-    if (grid && String(grid) !== String(this.grid) && !this.covered.size) {
+  show({ unedited, edited, grid, patches, commands }) {
+    if (grid && String(patches) !== String(this.rectangles) && !this.covered.size) {
       this.grid = grid;
+      this.rectangles = patches;
       this.drawPatches();
     }
     this.drawAnswer("unedited", unedited);
@@ -213,28 +222,20 @@ class Live {
     place.append(element("p", answer.text, "said"));
     const listed = element("ol", undefined, "bars");
     for (const { text, probability } of answer.choices) {
-      const line = element("li"), bar = element("span", undefined, "bar");
-      bar.style.setProperty("--share", probability);
-      line.append(bar, element("span", text || "(nothing)", "choice"), element("span", percent(probability), "share"));
+      const line = element("li"), fill = element("span", undefined, "fill");
+      fill.style.setProperty("--share", probability);
+      line.append(fill, element("span", text || "(nothing)", "choice"), element("span", percent(probability), "share"));
       listed.append(line);
     }
     place.append(listed);
   }
 
   showCommands(commands) {
-    for (const [kind, text] of Object.entries(commands)) this.part(kind).textContent = text;
-  }
-
-  async copy(kind) {
-    const button = this.part(`copy-${kind}`), named = button.textContent;
-    try {
-      await navigator.clipboard.writeText(this.part(kind).textContent);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(this.part(kind));
-      button.textContent = "Selected: copy it with the keyboard";
+    for (const [kind, text] of Object.entries(commands)) {
+      const place = document.querySelector(`[data-command="${kind}"]`);
+      place.querySelector("code").textContent = text ?? "There is none for this question.";
+      place.querySelector("button").hidden = text === null;
     }
-    setTimeout(() => { button.textContent = named; }, 2000);
   }
 
   async look(button) {
@@ -261,14 +262,16 @@ class Live {
     const [rows, columns] = this.grid;
     this.covered.clear();
     this.at = 0;
-    this.patches.style.setProperty("--columns", columns);
-    this.patches.style.setProperty("--rows", rows);
     const made = [];
     for (let i = 0; i < rows * columns; i += 1) {
       const patch = element("button");
       patch.type = "button";
       patch.tabIndex = i ? -1 : 0;
       patch.dataset.patch = i;
+      const [left, top, right, bottom] = this.rectangles[i].map((share) => 100 * share);
+      Object.assign(patch.style, {
+        left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%`,
+      });
       patch.setAttribute("aria-label", `row ${Math.floor(i / columns) + 1}, column ${(i % columns) + 1}`);
       patch.setAttribute("aria-pressed", "false");
       made.push(patch);
@@ -348,11 +351,13 @@ class Live {
     if (!file) return;
     try {
       this.state("state", "reading the picture");
-      const { upload } = await asked("/live/pictures", { method: "POST", body: file });
+      const { upload } = await asked(`/live/pictures?file=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
       this.picture = { upload };
       this.image.src = `/live/pictures/${upload}`;
       this.image.alt = file.name;
       this.image.hidden = false;
+      this.grid = EVEN;
+      this.rectangles = evenly(...EVEN);
       this.drawPatches();
       this.state("state", "");
       if (this.part("text").value.trim()) this.ask();
@@ -366,7 +371,7 @@ class Live {
   async listDirections() {
     this.directions = [];
     try {
-      const found = await new Job(() => {}).run("directions", this.question());
+      const found = await new Job(() => {}).run("directions");
       this.directions = found?.directions ?? [];
     } catch (error) {
       this.state("state", error.message);

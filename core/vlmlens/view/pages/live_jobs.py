@@ -1,6 +1,5 @@
 """What the live page's script asks, as JSON.
 
-    GET    /live                       the page
     POST   /live/pictures?file=NAME    body: an image file of at most 20 MB (`file`: what it is
                                        called, for copied commands)
                                        -> 201 {"upload", "width", "height"}
@@ -47,7 +46,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vlmlens.errors import DataError, did_you_mean
-from vlmlens.view.live import page
 from vlmlens.view.live.edits import checked
 from vlmlens.view.live.jobs import ENDED
 from vlmlens.view.live.model import known_kinds
@@ -112,7 +110,9 @@ async def look(request: Request) -> Response:
     worker, job = _job(request)
     before = _seen(worker, job)
     end = time.monotonic() + _wait(request)
-    while job.state not in ENDED and _seen(worker, job) == before and time.monotonic() < end:
+    while job.state not in ENDED and not worker.ending and time.monotonic() < end:
+        if _seen(worker, job) != before:
+            break
         await asyncio.sleep(_LOOK)
         job.touch()
     return JSONResponse(job.told(worker.ahead(job)))
@@ -166,7 +166,6 @@ def _printable(name: str) -> str:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("/live", page.show),
     Route("/live/model", model, methods=["GET"]),
     Route("/live/pictures", upload, methods=["POST"]),
     Route("/live/pictures/{name}", picture, methods=["GET"]),

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 
 from vlmlens.report._markup import Markup, tag
 from vlmlens.report._text import one_line
+from vlmlens.view.commands import copied
 from vlmlens.view.page import page
 from vlmlens.view.viewer import viewer_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from vlmlens.view.shown_run import ShownRun
     from vlmlens.view.viewer import Viewer
 
 _NO_MODEL = "No model is open: the run has none that may be loaded here."
@@ -43,6 +45,7 @@ class _Start:
         picture: The picture's address; empty without one.
         data: What the page's script sends as the picture: attributes by name.
         name: What the picture is called.
+        run: The run whose sample it is.
     """
 
     text: str = ""
@@ -50,6 +53,7 @@ class _Start:
     picture: str = ""
     data: tuple[tuple[str, str], ...] = ()
     name: str = ""
+    run: ShownRun | None = None
 
 
 def show(request: Request) -> Response:
@@ -66,9 +70,9 @@ def show(request: Request) -> Response:
         data_live=True,
         **{f"data_{name}": value for name, value in start.data},
     )
-    scripts = ("report.js", "view.js", "live.js")
+    scripts = ("report.js", "live.js")
     content = (asked, _answers(), _views(), _commands())
-    return HTMLResponse(page(request, "Ask the model", *content, scripts=scripts))
+    return HTMLResponse(page(request, "Ask the model", *content, scripts=scripts, run=start.run))
 
 
 def _start(request: Request, viewer: Viewer) -> _Start:
@@ -94,6 +98,7 @@ def _start(request: Request, viewer: Viewer) -> _Start:
         picture,
         (("run", str(run)), ("sample", str(number))),
         one_line(sample.id),
+        shown,
     )
 
 
@@ -118,7 +123,9 @@ def _picture(start: _Start) -> Markup:
     choose = tag("input", type="file", accept="image/*", data_role="file")
     return tag(
         "div",
-        tag("div", shown, tag("div", class_="patches", **patches), class_="stage", data_drop=True),
+        tag(
+            "div", shown, tag("div", class_="cover-grid", **patches), class_="stage", data_drop=True
+        ),
         tag("p", "Press or drag over patches to cover them.", class_="muted"),
         tag(
             "div",
@@ -223,17 +230,7 @@ def _views() -> Markup:
 
 def _commands() -> Markup:
     parts = [
-        tag(
-            "div",
-            tag("button", f"Copy as {title}", type="button", data_role=f"copy-{kind}"),
-            tag(
-                "pre",
-                tag("code", "", data_role=kind),
-                tabindex="0",
-                role="region",
-                aria_label=title,
-            ),
-        )
+        tag("div", copied("", title, f"Copy as {title}"), data_command=kind)
         for kind, title in (("shell", "command"), ("python", "Python"))
     ]
     return tag("section", tag("h2", "The same elsewhere"), *parts, id="commands", hidden=True)
