@@ -184,8 +184,9 @@ class SampleRows:
         if _once(self.samples):
             yield "", every
             return
-        keys = [name for name in self.table.about if name not in _KNOWN]
-        told = zip(*(self.table.columns[name] for name in keys), strict=True)
+        columns = self.table.columns
+        keys = [name for name in self.table.about if name not in _KNOWN and name in columns]
+        told = zip(*(columns[name] for name in keys), strict=True)
         abouts = Coded.of([", ".join(map(show, cells)) for cells in told] if keys else [])
         if not 0 < len(abouts.values) <= _MOST_PARTS:
             return
