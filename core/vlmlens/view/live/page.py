@@ -123,7 +123,9 @@ def _picture(start: _Start) -> Markup:
     choose = tag("input", type="file", accept="image/*", data_role="file")
     return tag(
         "div",
-        tag("div", shown, tag("div", class_="cover-grid", **patches), class_="stage", data_drop=True),
+        tag(
+            "div", shown, tag("div", class_="cover-grid", **patches), class_="stage", data_drop=True
+        ),
         tag("p", "Press or drag over patches to cover them.", class_="muted"),
         tag(
             "div",
