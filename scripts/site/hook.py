@@ -34,7 +34,7 @@ BESIDE = {
     "SECURITY.md": "report-a-weakness.md",
     "benchmarks/README.md": "speed.md",
 }
-"""The page that stands for a file beside `docs/`: a copy, but for README, which has one of its own."""
+"""The page that stands for a file beside `docs/`: a copy of it, but for README."""
 LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
 
 
@@ -82,13 +82,14 @@ def _api_page(module: str) -> str:
 
 
 def _api_entry(module: str, name: str) -> str:
-    """A name's documentation, or the link to it, where another module of the contract is its home."""
+    """A name's documentation, or the link to it, where another public module is its home."""
     home = public.home(module, name)
     if home != module and home in public.modules():
         return (
             f"## `{name}` {{ #{module}.{name} }}\n\nThe same as [`{home}.{name}`][{home}.{name}]."
         )
-    return f"::: {module}.{name}"
+    inherited = "\n    options:\n      inherited_members: true" if module == "vlmlens.abc" else ""
+    return f"::: {module}.{name}{inherited}"
 
 
 def _first_sentence(module: str) -> str:
@@ -125,7 +126,7 @@ def _page_of(file: str) -> str | None:
 
 
 def _elsewhere(label: str, file: str) -> str:
-    """A file that has no page: a link into the repository if pyproject.toml names one, else its path."""
+    """A file without a page: a link into the repository that pyproject.toml names, or its path."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     repository = project.get("urls", {}).get("Repository")
     if repository:
