@@ -92,10 +92,10 @@ SHOWN = (
         "A heat map of CKA between layers: a block of vision, a block of language, little between",
     ),
     Shown(
-        "feature", "Which features does a sparse autoencoder find?",
-        "run --limit 150 --analysis sae --set analysis.sae.column=vision.block.3/all", "sae",
-        "features-vision-block-3-all", "color", "sae-pages.md",
-        "The samples where a feature is strongest: the patches of one kind of object are bright",
+        "features", "Do a sparse autoencoder's features tell more than untrained ones?",
+        "run --limit 600 --analysis sae --set analysis.sae.column=vision.block.3/all", "sae",
+        "sae-concepts-vision-block-3-all", "vision.block.3/all: the SAE", "sae.md",
+        "AUC of the best single feature of each value, beside an untrained dictionary",
     ),
 )  # fmt: skip
 
@@ -146,7 +146,9 @@ def small(png: bytes) -> bytes:
     """The same picture, at most 1000 pixels wide, in 128 colors."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     if image.width > _WIDTH:
-        image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.LANCZOS)
+        image = image.resize(
+            (_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.LANCZOS
+        )
     sink = io.BytesIO()
     image.quantize(_COLORS).save(sink, "PNG", optimize=True)
     return sink.getvalue()

@@ -18,7 +18,7 @@ NOT_MEANT = {"TYPE_CHECKING"}
 
 
 def modules() -> tuple[str, ...]:
-    """`vlmlens`, the modules of the plugin API as the contract orders them, the provisional ones."""
+    """`vlmlens`, the modules of the plugin API in the order of the contract, and others."""
     return ("vlmlens", *(name for name in _recorded() if name != "vlmlens"), *PROVISIONAL)
 
 
