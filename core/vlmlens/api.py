@@ -24,10 +24,12 @@ from vlmlens.compose.given import Given
 from vlmlens.compose.looking import ANALYSIS, Picture, notes_on, questions
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.compose.tuned_check import check_tuned, opened_tuned
+from vlmlens.covers import Cover
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result
 from vlmlens.runner import execution
+from vlmlens.runner.interruption import resumable, with_folder
 from vlmlens.runner.progress import watched
 from vlmlens.runner.run_folder import RunMode
 from vlmlens.runs.look import Look
@@ -166,6 +168,8 @@ def look(
     choices: Sequence[str] = (),
     against: Picture | None = None,
     against_question: str | None = None,
+    covers: Sequence[Sequence[float]] = (),
+    edits: str | Sequence[str] = (),
     grid: int | None = None,
     adapter: str = "auto",
     model: StrPath | None = None,
@@ -189,7 +193,9 @@ def look(
 
     `image` is a path (of a video, too) or a Pillow image, `question` a text; of several, each
     question is asked about each picture. `choices` are answers to choose from. `against` is another
-    picture, or `against_question` another question, and the difference to it is traced. `grid` is
+    picture, or `against_question` another question, and the difference to it is traced. `covers`
+    are parts of the picture that are hidden: (left, top, right, bottom), as fractions of its width
+    and height; the picture's mean color stands there. `grid` is
     the number of steps along each side of the picture for the map of evidence. Without an adapter
     or a model, the demo model answers, which only knows drawn scenes. `mode`, `progress` and
     `observer` are those of `run`.
@@ -205,12 +211,17 @@ def look(
     pictures = cast("Sequence[Picture]", image if several else [image])
     texts = [question] if isinstance(question, str) else question
     samples = questions(
-        pictures, texts, choices=choices, against=against, against_question=against_question
+        pictures,
+        texts,
+        choices=choices,
+        against=against,
+        against_question=against_question,
+        covers=[Cover.of(each) for each in covers],
     )
     spec = spec_of({**settings, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
     with watched(observer, progress) as told:
         plan = compose(spec, Registry.default(), observer=told, notes=notes_on(spec), data=samples)
-        return Look(execution.execute(plan, mode=mode, observer=told))
+        return Look(_carried_out(plan, mode=mode, observer=told))
 
 
 def tune(
@@ -345,7 +356,7 @@ def analyze(
     chosen = stored.spec.seed if seed is None else seed
     number = stored.spec.samples if samples is None else make_spec({"samples": samples}).samples
     given = (stored, asked, registry)
-    with watched(observer, progress) as told:
+    with watched(observer, progress) as told, resumable(stored.path, "Make the same call again."):
         if stored.has_model:
             results = execution.analyze(
                 *given,
@@ -466,10 +477,18 @@ def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
             data=given,
             trust=trust,
         )
-        return execution.execute(
+        return _carried_out(
             plan,
             mode=mode,
             observer=told,
             extract_only=extract_only,
             engine=engine,
         )
+
+
+def _carried_out(plan: execution.Plan, **how: Any) -> Run:
+    """Execute a plan; where it is interrupted, say how to go on."""
+    plan = with_folder(plan)
+    again = f'Go on with the same call and out={plan.spec.out!r}, mode="resume".'
+    with resumable(plan.spec.out, again):
+        return execution.execute(plan, **how)

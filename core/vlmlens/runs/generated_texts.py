@@ -58,6 +58,22 @@ class GeneratedTexts:
             for name, record in self.read().items()
         }
 
+    def of(self, sample: str) -> str | None:
+        """The text of one sample; None if there is none. The others are not kept in memory."""
+        found = None
+        for plan in lease_plans(self._folder):
+            for receipt in plan.receipts():
+                for record in receipt.get("generated", ()):
+                    found = record["text"] if record["id"] == sample else found
+        if not self._path.exists():
+            return found
+        quoted = json.dumps(sample, ensure_ascii=False)
+        with self._path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if quoted in line and (record := _record(line)).get("id") == sample:
+                    found = record["text"]
+        return found
+
     def read(self) -> dict[str, dict[str, Any]]:
         """`text` and `token_ids` by sample id; the last ones if a sample was done twice.
 
@@ -77,3 +93,12 @@ class GeneratedTexts:
                 continue
             found[record.pop("id")] = record
         return found
+
+
+def _record(line: str) -> dict[str, Any]:
+    """The object in a line; empty if a killed run left it unfinished."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return record
