@@ -35,7 +35,10 @@ BESIDE = {
     "benchmarks/README.md": "speed.md",
 }
 """The page that stands for a file beside `docs/`: a copy of it, but for README."""
-LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
+LINK = re.compile(
+    r"(?s:```.*?```)|`[^`\n]+`"  # code, which stays as it is
+    r"|(?<!!)\[(?P<label>[^\[\]]+)\]\((?P<target>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)"
+)
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -67,9 +70,7 @@ def api_pages() -> dict[str, str]:
     rows = [
         f"| [`{module}`]({module}.md) | {_first_sentence(module)} |" for module in public.modules()
     ]
-    head = (
-        "# Python API\n\nThe names that [the contract](../contract.md) keeps stable, by module.\n\n"
-    )
+    head = "# API\n\nThe names that [the contract](../contract.md) keeps stable, by module.\n\n"
     return {f"{API}/index.md": head + "| module | |\n|---|---|\n" + "\n".join(rows) + "\n", **pages}
 
 
@@ -108,12 +109,14 @@ def _linked(text: str, source: str, page: str) -> str:
     """The text of a file of the repository with links as they are from its page of the site."""
 
     def replaced(found: re.Match[str]) -> str:
-        label, target, anchor = found[1], found[2], found[3] or ""
+        label, target, anchor = found["label"], found["target"], found["anchor"] or ""
+        if target is None:
+            return found[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if file.startswith("docs/") and source.startswith("docs/"):
             return found[0]
         if (there := _page_of(file)) is None:
-            return _elsewhere(label, file)
+            return _elsewhere(label, file) if (ROOT / file).exists() else found[0]
         return f"[{label}]({posixpath.relpath(there, posixpath.dirname(page) or '.')}{anchor})"
 
     return LINK.sub(replaced, text)
