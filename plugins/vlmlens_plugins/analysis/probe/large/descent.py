@@ -258,6 +258,7 @@ def minimize(problem: Problem, jobs: Jobs, tolerance: float, tick: Tick) -> Foun
         length = np.where(moved, 1.0, length * _shorter(here.value, there.value, length * gain))
         here = here.unless(moved, there)
         tick(1 - 0.9**number)
+    tick(1.0)
     return found
 
 
