@@ -57,6 +57,14 @@ def scenes() -> list[Sample]:
 
 
 @pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes of this test need not import torch."""
+    from tests._program import worker_python
+
+    monkeypatch.setattr(sys, "executable", worker_python())
+
+
+@pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test runs in an empty folder."""
     monkeypatch.chdir(tmp_path)
