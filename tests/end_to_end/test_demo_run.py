@@ -212,16 +212,8 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
         return replace(found, notes=notes)
 
     before = numbers()
-    command = [
-        sys.executable,
-        "-m",
-        "vlmlens",
-        "analyze",
-        str(run.path),
-        "--analysis",
-        "logit-lens",
-    ]
-    subprocess.run([*command, "-q"], check=True)
+    done = vlmlens("analyze", run.path, "--analysis", "logit-lens", "-q")
+    assert done.returncode == 0, done.stderr
     assert numbers() == before
 
 
