@@ -93,6 +93,17 @@ def test_what_is_said_of_the_run_and_its_analyses(client: TestClient, run: Run) 
     assert page_of(client, "/runs/0").count("<h1") == 1
 
 
+@pytest.mark.parametrize("name", ["probe", "sae"])
+def test_links_within_a_page_lead_somewhere(client: TestClient, name: str) -> None:
+    page = page_of(client, f"/runs/0/analyses/{name}")
+    links = (str(each["href"]) for each in Elements(page).of("a"))
+    parts = {link[1:] for link in links if link.startswith("#")}
+    assert {"main", "findings", "figures", "repeat"} <= parts
+    ids = [each["id"] for _, each in Elements(page).found if "id" in each]
+    assert parts <= set(ids)
+    assert len(ids) == len(set(ids)), "each element id is there once"
+
+
 def test_an_unknown_analysis_is_told_with_those_there_are(client: TestClient) -> None:
     answer = client.get("/runs/0/analyses/prob", headers={"accept": "text/html"})
     assert answer.status_code == 404
