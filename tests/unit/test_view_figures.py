@@ -19,6 +19,7 @@ from tests.unit import _view_figures as planted
 from tests.unit._view_pages import EVIL, Elements, client_of, make_run, page_of, runs_nothing
 
 from vlmlens.report import _markup
+from vlmlens.report._overview import draw_grid
 from vlmlens.results import Figure, Glance, Result
 from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
@@ -63,6 +64,14 @@ def test_each_cell_leads_to_the_finding_about_its_subject(client: TestClient) ->
         captions = re.findall(r'<figure class="[^"]*about[^"]*".*?<figcaption>([^ <]+)', page)
         assert captions == [f"probe-{subject.replace('@', '-')}"]
     assert not elements(page_of(client, "/runs/0/analyses/probe"), "li", "about")
+
+
+def test_a_cell_that_says_nothing_is_no_link() -> None:
+    cells = [Glance("a", "looks", ""), Glance("b", "looks", "yes")]
+    grid = draw_grid(cells, {"looks": "#question"}, lambda cell: f"#{cell.subject}")
+    assert [each["href"] for each in Elements(grid).of("a")] == ["#question", "#b"]
+    plain = draw_grid(cells, {"looks": "#question"})
+    assert [each["href"] for each in Elements(plain).of("a")] == ["#question"]
 
 
 def test_findings_lead_to_their_samples_and_figures(client: TestClient, run: Run) -> None:

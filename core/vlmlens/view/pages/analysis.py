@@ -117,7 +117,7 @@ def _figures(run: ShownRun, result: Result, subject: str, pictures: LinkedPictur
         for of, (name, figure) in enumerate(sets_of_features(run))
         if name == result.analysis
     ]
-    return join([tag("ul", *links) if links else "", drawn])
+    return join([tag("ul", *links, class_="sets") if links else "", drawn])
 
 
 def _tables(run: ShownRun, name: str, result: Result) -> Markup:
