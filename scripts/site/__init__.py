@@ -1,1 +1,1 @@
-"""The documentation site: what mkdocs does beside building `docs/`, and the pictures of its gallery."""
+"""The documentation site: what mkdocs does beside building `docs/`, and the gallery's pictures."""

@@ -1,4 +1,4 @@
-"""How mkdocstrings reads docstrings: an example that begins with `>>>`, or after `::`, becomes a code block."""
+"""How mkdocstrings reads docstrings: examples behind `>>>` or `::` become code blocks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ShownExamples(griffe.Extension):
 
 
 def shown(text: str) -> str:
-    """The text with its examples as Markdown shows them.
+    r"""The text with its examples as Markdown shows them.
 
-    >>> shown("Twice.\\n\\n>>> 2 * 3\\n6")
-    'Twice.\\n\\n```python\\n>>> 2 * 3\\n6\\n```'
+    >>> shown("Twice.\n\n>>> 2 * 3\n6")
+    'Twice.\n\n```python\n>>> 2 * 3\n6\n```'
     """
     fenced = re.sub(r"(?m)^>>> (?:.|\n(?!\n))*", r"```python\n\g<0>\n```", text)
     return re.sub(r"(?m)^::\n\n|:(?=:$)", "", fenced)

@@ -34,8 +34,11 @@ BESIDE = {
     "SECURITY.md": "report-a-weakness.md",
     "benchmarks/README.md": "speed.md",
 }
-"""The page that stands for a file beside `docs/`: a copy, but for README, which has one of its own."""
-LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
+"""The page that stands for a file beside `docs/`: a copy of it, but for README."""
+LINK = re.compile(
+    r"(?s:```.*?```)|`[^`\n]+`"  # code, which stays as it is
+    r"|(?<!!)\[(?P<label>[^\[\]]+)\]\((?P<target>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)"
+)
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -67,9 +70,7 @@ def api_pages() -> dict[str, str]:
     rows = [
         f"| [`{module}`]({module}.md) | {_first_sentence(module)} |" for module in public.modules()
     ]
-    head = (
-        "# Python API\n\nThe names that [the contract](../contract.md) keeps stable, by module.\n\n"
-    )
+    head = "# API\n\nThe names that [the contract](../contract.md) keeps stable, by module.\n\n"
     return {f"{API}/index.md": head + "| module | |\n|---|---|\n" + "\n".join(rows) + "\n", **pages}
 
 
@@ -82,13 +83,14 @@ def _api_page(module: str) -> str:
 
 
 def _api_entry(module: str, name: str) -> str:
-    """A name's documentation, or the link to it, where another module of the contract is its home."""
+    """A name's documentation, or the link to it, where another public module is its home."""
     home = public.home(module, name)
     if home != module and home in public.modules():
         return (
             f"## `{name}` {{ #{module}.{name} }}\n\nThe same as [`{home}.{name}`][{home}.{name}]."
         )
-    return f"::: {module}.{name}"
+    inherited = "\n    options:\n      inherited_members: true" if module == "vlmlens.abc" else ""
+    return f"::: {module}.{name}{inherited}"
 
 
 def _first_sentence(module: str) -> str:
@@ -107,12 +109,14 @@ def _linked(text: str, source: str, page: str) -> str:
     """The text of a file of the repository with links as they are from its page of the site."""
 
     def replaced(found: re.Match[str]) -> str:
-        label, target, anchor = found[1], found[2], found[3] or ""
+        label, target, anchor = found["label"], found["target"], found["anchor"] or ""
+        if target is None:
+            return found[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if file.startswith("docs/") and source.startswith("docs/"):
             return found[0]
         if (there := _page_of(file)) is None:
-            return _elsewhere(label, file)
+            return _elsewhere(label, file) if (ROOT / file).exists() else found[0]
         return f"[{label}]({posixpath.relpath(there, posixpath.dirname(page) or '.')}{anchor})"
 
     return LINK.sub(replaced, text)
@@ -125,7 +129,7 @@ def _page_of(file: str) -> str | None:
 
 
 def _elsewhere(label: str, file: str) -> str:
-    """A file that has no page: a link into the repository if pyproject.toml names one, else its path."""
+    """A file without a page: a link into the repository that pyproject.toml names, or its path."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     repository = project.get("urls", {}).get("Repository")
     if repository:

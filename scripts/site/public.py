@@ -1,4 +1,4 @@
-"""The public names of the contract, read from the source as text: nothing of vlmlens is imported."""
+"""The public names of the contract, read from the source: nothing of vlmlens is imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_MEANT = {"TYPE_CHECKING"}
 
 
 def modules() -> tuple[str, ...]:
-    """`vlmlens`, the modules of the plugin API in the order of the contract, and the provisional ones."""
+    """`vlmlens`, the modules of the plugin API in the order of the contract, and others."""
     return ("vlmlens", *(name for name in _recorded() if name != "vlmlens"), *PROVISIONAL)
 
 

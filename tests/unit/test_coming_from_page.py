@@ -1,7 +1,7 @@
 """docs/coming-from.md: our code runs, theirs is Python, and both give the same numbers.
 
-Theirs runs only where it is installed: VLMLENS_TRANSFORMER_LENS, VLMLENS_NNSIGHT and VLMLENS_SAE_LENS each
-name a Python that has the tool.
+Theirs runs only where it is installed: VLMLENS_TRANSFORMER_LENS, VLMLENS_NNSIGHT and
+VLMLENS_SAE_LENS each name a Python that has the tool.
 """
 
 from __future__ import annotations

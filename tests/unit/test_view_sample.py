@@ -257,3 +257,27 @@ def test_frames_of_a_video_are_told_apart(tmp_path: Path) -> None:
     assert "Frame 50, 5.00 s, 30 x 20" in Elements(page).text
     red: Any = picture(client, "/runs/0/samples/0/pictures/5").getpixel((0, 0))
     assert red[0] == 200
+
+
+ODD = (None, 5, [None], [["x"]], {"a": [1]}, "\ud800")
+
+
+def test_odd_values_in_a_line_of_samples_are_shown_or_told(tmp_path: Path) -> None:
+    samples, values = planted(tmp_path / "pictures", 10)
+    run = make_run(tmp_path / "run", samples, planted_results(samples, values)[1:])
+    path = run.path / "samples.jsonl"
+    first, *others = path.read_text().splitlines()
+    kept = json.loads(first)
+    answers: set[int] = set()
+    told: set[str] = set()
+    for field in ("id", "prompt", "images", "label", "choices", "group", "task", "attributes",
+                  "video", "rules"):  # fmt: skip
+        for odd in ODD:
+            path.write_text("\n".join([json.dumps({**kept, field: odd}), *others, ""]))
+            client = client_of(Run(run.path, trust=True))
+            for address in ("?q=thing", "/0", "/0/pictures/0"):
+                answer = client.get(f"/runs/0/samples{address}", headers={"accept": "text/html"})
+                answers.add(answer.status_code)
+                told.add(answer.text if answer.status_code == 422 else "")
+    assert answers <= {200, 404, 422}
+    assert any("lines 1 to 10 hold something else" in each for each in told)

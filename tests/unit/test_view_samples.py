@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,14 @@ def test_the_first_slice_stands_in_the_page_and_a_link_leads_on(client: Client) 
     assert links == ["/runs/0/samples?task=color&from=50"]
     assert numbers_in(page_of(client, links[0])) == list(range(100, 200, 2))
     assert "120 of 240 samples" in page
+
+
+def test_a_wrong_answer_is_told_beside_the_label(client: Client, values: dict[str, Any]) -> None:
+    page = page_of(client, f"/runs/0/samples?{where(f'{ANSWERS}/right=wrong')}")
+    row = r'<b>(\w+)</b><span class="task">\w+</span><span class="wrong".*?<b>(\w+)'
+    told = re.findall(row, page)
+    wrong = [i for i in range(240) if values["answer"][i] != COLORS[i % 3]][:50]
+    assert told == [(COLORS[i % 3], values["answer"][i]) for i in wrong]
 
 
 def test_a_filter_can_be_shared_and_each_part_removed(client: Client) -> None:

@@ -13,6 +13,7 @@ from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._pictures import TINY, to_show
 from vlmlens.report._text import cut, one_line, plural
 from vlmlens.view.page import page
+from vlmlens.view.sample_columns import RightColumn
 from vlmlens.view.sample_filter import (
     SIGNS,
     SampleFilter,
@@ -154,6 +155,8 @@ def _marks(sample: Sample, number: int, columns: Sequence[SampleColumn]) -> Iter
             look = value if value in ("right", "wrong") else None
             name = "" if look else f"{one_line(column.header)} "
             yield tag("span", name, cut(value, _LONGEST_VALUE), class_=look, title=column.title)
+            if value == "wrong" and isinstance(column, RightColumn):
+                yield tag("span", "says ", tag("b", cut(column.said(number), _LONGEST_VALUE)))
     yield tag("small", cut(one_line(sample.id), _LONGEST_VALUE), class_="name")
 
 
