@@ -10,7 +10,6 @@ from scripts.site.docstrings import shown
 
 import vlmlens
 
-
 CASES = [
     ("docs/python.md", "[run](../README.md)", "[run](index.md)"),
     ("docs/gpu.md", "[b](../benchmarks/README.md#x)", "[b](speed.md#x)"),
