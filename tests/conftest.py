@@ -6,7 +6,11 @@ import atexit
 import gc
 import os
 import shutil
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,24 +57,72 @@ def scenes() -> list[Sample]:
 
 
 @pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes of this test need not import torch."""
+    from tests._program import worker_python
+
+    monkeypatch.setattr(sys, "executable", worker_python())
+
+
+@pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test runs in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time.
+TRACED = 0.5
+"""Seconds of its processor time in which coverage is measured in a test: mostly, later lines are
+the same again, and tracing costs a quarter."""
 
-    There it is measured neither where a test is slow nor where random examples run the same lines
-    hundreds of times.
+
+def _measured(item: pytest.Item) -> bool:
+    """Whether coverage is measured in a test, its fixtures included.
+
+    It is in `unit` and `contract` only: there neither where a test is slow, nor where random
+    examples run the same lines hundreds of times.
     """
-    for item in items:
-        measured = {"unit", "contract"} & set(item.path.parts)
-        tested = getattr(item, "obj", None)
-        random = item.name.startswith("test_random_") or is_hypothesis_test(tested)
-        if not measured or random or item.get_closest_marker("slow"):
-            item.add_marker("no_cover")
+    random = item.name.startswith("test_random_") or is_hypothesis_test(getattr(item, "obj", None))
+    unmeasured = random or any(map(item.get_closest_marker, ("slow", "no_cover")))
+    return bool({"unit", "contract"} & set(item.path.parts)) and not unmeasured
+
+
+@contextmanager
+def _traced(seconds: float) -> Iterator[None]:
+    """Leave a tracer, such as that of coverage, on for so long; then until the end without it."""
+    tracer = sys.gettrace()
+    if tracer is None:
+        yield
+        return
+    before = signal.signal(signal.SIGPROF, lambda *_: sys.settrace(None))
+    if seconds:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+    else:
+        sys.settrace(None)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+        if sys.gettrace() is None:  # else the marker `no_cover` has begun a new one
+            sys.settrace(tracer)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """See `_measured`, and `TRACED`."""
+    with _traced(TRACED if _measured(item) else 0):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is collected stays: there is no garbage to look for meanwhile."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:

@@ -38,6 +38,8 @@ COMMANDS = (
     "show",
     "export",
     "import",
+    "push",
+    "pull",
     "merge",
     "verify",
     "plugins",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -212,16 +210,8 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
         return replace(found, notes=notes)
 
     before = numbers()
-    command = [
-        sys.executable,
-        "-m",
-        "vlmlens",
-        "analyze",
-        str(run.path),
-        "--analysis",
-        "logit-lens",
-    ]
-    subprocess.run([*command, "-q"], check=True)
+    done = vlmlens("analyze", run.path, "--analysis", "logit-lens", "-q")
+    assert done.returncode == 0, done.stderr
     assert numbers() == before
 
 

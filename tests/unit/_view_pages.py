@@ -46,12 +46,20 @@ def write_results(run: Run, results: Sequence[Result]) -> None:
         path.write_text(to_json(result), encoding="utf-8")
 
 
-def client_of(*runs: Run, live: Any = None) -> TestClient:
+class Client(TestClient):
+    """A browser, and what it is shown."""
+
+    shown: Sequence[ShownRun] = ()
+
+
+def client_of(*runs: Run, live: Any = None) -> Client:
     """A browser that has opened the app's address."""
     shown = [ShownRun(run, number) for number, run in enumerate(runs)]
     app = make_app(Viewer(shown, live), Access("127.0.0.1", 8000, TOKEN))
     cookies = {"vlmlens-8000": TOKEN}
-    return TestClient(app, base_url="http://127.0.0.1:8000", cookies=cookies)
+    made = Client(app, base_url="http://127.0.0.1:8000", cookies=cookies)
+    made.shown = shown
+    return made
 
 
 def page_of(client: TestClient, address: str) -> str:

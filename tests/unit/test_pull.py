@@ -216,6 +216,30 @@ def test_what_an_interrupted_pull_left_of_another_commit_is_not_used(hub: FakeHu
     assert vlmlens.pull("me/x").samples[0].label == "tan"
 
 
+def test_links_that_somebody_put_in_the_way_are_not_followed(hub: FakeHub) -> None:
+    away = Path("away")
+    away.mkdir()
+    place = Path(".x.pulling")
+    place.mkdir()
+    source = {"repo": "me/x", "commit": hub.repos["me/x"].head}
+    (place / "pulling.json").write_text(json.dumps(source))
+    (place / "results").symlink_to(away.absolute())
+    assert vlmlens.pull("me/x").results
+    assert list(away.iterdir()) == []
+    Path(".y.pulling").symlink_to(away.absolute())
+    with pytest.raises(RunExists, match="in the way"):
+        vlmlens.pull("me/x", "y")
+    assert list(away.iterdir()) == []
+
+
+def test_large_files_are_fetched_too(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmlens.sharing._pull._SMALL", 100)
+    assert vlmlens.pull("me/x").results
+    hub.lies["samples.jsonl"] = b"x"
+    with pytest.raises(HubError):
+        vlmlens.pull("me/x", "y")
+
+
 def test_folders_that_exist_are_left_alone(hub: FakeHub) -> None:
     Path("full").mkdir()
     Path("full", "mine.txt").write_text("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,10 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 from tests.unit._view_pages import (
     COLORS,
     EVIL,
+    Client,
     Elements,
     all_numbers,
     client_of,
@@ -48,7 +49,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def client(values: dict[str, Any]) -> TestClient:
+def client(values: dict[str, Any]) -> Client:
     return client_of(values["run"])
 
 
@@ -92,7 +93,7 @@ def bound(values: dict[str, Any]) -> float:
     ],
 )
 def test_a_filter_keeps_what_numpy_keeps(
-    client: TestClient,
+    client: Client,
     values: dict[str, Any],
     query: Callable[[dict[str, Any]], str],
     wanted: Callable[[dict[str, Any]], Any],
@@ -103,7 +104,7 @@ def test_a_filter_keeps_what_numpy_keeps(
 
 @pytest.mark.parametrize("order", ["up", "down"])
 def test_sorting_puts_samples_without_a_number_last(
-    client: TestClient, values: dict[str, Any], order: str
+    client: Client, values: dict[str, Any], order: str
 ) -> None:
     score, sign = values["score"], -1 if order == "down" else 1
     known = [i for i in range(240) if not np.isnan(score[i])]
@@ -113,7 +114,7 @@ def test_sorting_puts_samples_without_a_number_last(
     assert set(found[len(known) :]) == set(range(240)) - set(known)
 
 
-def test_the_first_slice_stands_in_the_page_and_a_link_leads_on(client: TestClient) -> None:
+def test_the_first_slice_stands_in_the_page_and_a_link_leads_on(client: Client) -> None:
     page = page_of(client, "/runs/0/samples?task=color")
     assert numbers_in(page) == list(range(0, 100, 2))
     links = [str(each["href"]) for each in Elements(page).of("a") if each.get("rel") == "next"]
@@ -122,7 +123,15 @@ def test_the_first_slice_stands_in_the_page_and_a_link_leads_on(client: TestClie
     assert "120 of 240 samples" in page
 
 
-def test_a_filter_can_be_shared_and_each_part_removed(client: TestClient) -> None:
+def test_a_wrong_answer_is_told_beside_the_label(client: Client, values: dict[str, Any]) -> None:
+    page = page_of(client, f"/runs/0/samples?{where(f'{ANSWERS}/right=wrong')}")
+    row = r'<b>(\w+)</b><span class="task">\w+</span><span class="wrong".*?<b>(\w+)'
+    told = re.findall(row, page)
+    wrong = [i for i in range(240) if values["answer"][i] != COLORS[i % 3]][:50]
+    assert told == [(COLORS[i % 3], values["answer"][i]) for i in wrong]
+
+
+def test_a_filter_can_be_shared_and_each_part_removed(client: Client) -> None:
     query = where(
         f"{ANSWERS}/flipped=yes", f"{ANSWERS}/score>=0.2", q="thing", finding="blind-test:0"
     )
@@ -133,7 +142,8 @@ def test_a_filter_can_be_shared_and_each_part_removed(client: TestClient) -> Non
         each["href"] for each in page.of("a") if str(each.get("aria-label")).startswith("Without")
     ]
     assert len(gone) == 3
-    assert "flipped" not in str(gone[0]) and "flipped" in str(gone[1])
+    assert "flipped" not in str(gone[0])
+    assert "flipped" in str(gone[1])
     assert "Three samples are odd." in page.text
 
 
@@ -161,7 +171,7 @@ def test_a_filter_can_be_shared_and_each_part_removed(client: TestClient) -> Non
         ("from=1e3", None),
     ],
 )
-def test_what_cannot_be_asked_is_said(client: TestClient, query: str, hint: str | None) -> None:
+def test_what_cannot_be_asked_is_said(client: Client, query: str, hint: str | None) -> None:
     answer = client.get(f"{ROWS}?{query}")
     assert answer.status_code == 422
     said = answer.json()
@@ -171,7 +181,7 @@ def test_what_cannot_be_asked_is_said(client: TestClient, query: str, hint: str 
     assert "This did not work" in page.text
 
 
-def test_a_column_says_what_can_be_asked_of_it(client: TestClient, values: dict[str, Any]) -> None:
+def test_a_column_says_what_can_be_asked_of_it(client: Client, values: dict[str, Any]) -> None:
     number = client.get("/runs/0/samples/column", params={"name": f"{ANSWERS}/score"}).json()
     known = values["score"][~np.isnan(values["score"])]
     assert (number["kind"], number["low"], number["high"]) == ("number", known.min(), known.max())
@@ -199,7 +209,7 @@ def evil_run(folder: Path) -> Any:
 def test_nothing_in_the_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = evil_run(tmp_path)
     client = client_of(run)
-    tables = client.app.state.viewer.runs[0].tables  # type: ignore[attr-defined]
+    tables = client.shown[0].tables
     name = next(name for name in tables.columns if name.endswith("javascript:alert(1)"))
     labels = [
         str(each["value"]) for each in Elements(page_of(client, "/runs/0/samples")).of("option")
@@ -265,14 +275,20 @@ def test_a_slice_reads_no_more_than_it_shows(
     read: list[int] = []
     lines: list[int] = []
     whole, records = StoredFile.read, StoredSamples.records
-    monkeypatch.setattr(
-        StoredFile, "read", lambda self, a, b: read.append(b - a) or whole(self, a, b)
-    )
-    monkeypatch.setattr(
-        StoredSamples, "records", lambda self, some: lines.append(len(some)) or records(self, some)
-    )
+
+    def read_counted(self: StoredFile, start: int, stop: int) -> bytes:
+        read.append(stop - start)
+        return whole(self, start, stop)
+
+    def records_counted(self: StoredSamples, some: range) -> list[dict[str, Any]]:
+        lines.append(len(some))
+        return records(self, some)
+
+    monkeypatch.setattr(StoredFile, "read", read_counted)
+    monkeypatch.setattr(StoredSamples, "records", records_counted)
     assert numbers_in(client.get(f"{ROWS}?from=1000").json()["html"]) == list(range(1000, 1050))
-    assert sum(read) == 0 and sum(lines) <= 50 + 2 * 64
+    assert sum(read) == 0
+    assert sum(lines) <= 50 + 2 * 64
     kept = client.get(f"{ROWS}?{where('a/t/score>=400')}").json()
     assert kept["count"] == 200
     numbers = sum(len(str(i / 7)) + 8 for i in range(3_000))
@@ -283,7 +299,7 @@ def test_a_slice_reads_no_more_than_it_shows(
 
 
 def test_what_was_asked_for_last_is_kept_and_no_more(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[str] = []
     apply = sample_filter.SampleFilter.apply
@@ -298,5 +314,5 @@ def test_what_was_asked_for_last_is_kept_and_no_more(
     assert len(applied) == 1
     for i in range(40):
         client.get(f"{ROWS}?q=thing+{i}")
-    shown = client.app.state.viewer.runs[0]  # type: ignore[attr-defined]
+    shown = client.shown[0]
     assert len(shown.kept("selections", shown.state, dict)) <= 16

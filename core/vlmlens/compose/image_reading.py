@@ -132,7 +132,7 @@ def decoded(content: bytes, *, max_pixels: int, rules: ImageRules = DEFAULT) -> 
                 return rgb(opened, rules)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):
         reason = f"more than {max_pixels} pixels, the limit"
-    except UNREADABLE as error:
+    except (*UNREADABLE, UserWarning) as error:
         reason = _why("", error) if content else "an empty file (0 bytes)"
     raise ImageError(
         f"The picture cannot be used: {reason}.",

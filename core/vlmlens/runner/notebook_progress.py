@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import TracebackType
@@ -108,6 +109,7 @@ class NotebookObserver:
     _lines: list[_Line] = field(default_factory=list)
     _shown: bool = False
     _drawn: float = 0.0
+    _ended: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +121,7 @@ class NotebookObserver:
         trace: TracebackType | None,
     ) -> None:
         self._end_stage(_DONE if error is None else _STOPPED)
+        self._ended = True
         if self._shown:
             self._draw()
 
@@ -171,10 +174,18 @@ class NotebookObserver:
     def _draw(self) -> None:
         lines, left = self._lines[-_LINES:], len(self._lines) - _LINES
         more = [f"{plural(left, 'earlier line')} …"] if left > 0 else []
-        html = tag("div", *(tag("div", line) for line in more), *(line.drawn() for line in lines))
+        html = tag("div", *(tag("div", line) for line in more), *self._parts(lines))
         plain = "\n".join([*more, *(line.plain() for line in lines)])
         self._drawn = time.monotonic()
         self._show({"text/html": str(html), "text/plain": plain})
+
+    def _parts(self, lines: Sequence[_Line]) -> Iterator[Markup]:
+        """The lines in order; once nothing runs, notes fold into one line at the end."""
+        notes = [line for line in lines if self._ended and line.mark == _NOTE]
+        yield from (line.drawn() for line in lines if line not in notes)
+        if notes:
+            summary = tag("summary", plural(len(notes), "note"))
+            yield tag("details", summary, *(note.drawn() for note in notes))
 
     def _show(self, data: dict[str, str]) -> None:
         if self.handle is None:

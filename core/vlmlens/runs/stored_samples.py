@@ -135,12 +135,14 @@ class StoredSamples(SampleTable):
 
     @cached_property
     def _marks(self) -> tuple[list[str], Coded, Coded]:
-        ids, tasks, labels = [], [], []
+        ids: list[str] = []
+        tasks: list[str | None] = []
+        labels: list[str | None] = []
         for record in self.each_record():
             ids.append(str(record["id"]))
-            tasks.append(record.get("task"))
-            label = record.get("label")
-            labels.append(None if label is None else str(label))
+            for name, texts in (("task", tasks), ("label", labels)):
+                text = record.get(name)
+                texts.append(None if text is None else str(text))
         return ids, Coded.of(tasks), Coded.of(labels)
 
     def _line_ends(self) -> npt.NDArray[np.int64]:

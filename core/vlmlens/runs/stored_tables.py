@@ -171,12 +171,25 @@ def read_in_place(path: Path) -> Result:
     if columns is None:
         return Result.from_dict(json.loads(text))
     made = json.loads(_without(text, columns))
+    if _marks(made) != list(range(len(columns))):
+        return Result.from_dict(json.loads(text))
     stored = [StoredColumn(file, each.start, each.stop, each.values) for each in columns]
     for table in made["tables"]:
-        table["columns"] = {
-            name: stored[values[0]] if values else [] for name, values in table["columns"].items()
-        }
+        for name, values in table["columns"].items():
+            if _is_mark(values):
+                table["columns"][name] = stored[values[0][0]]
     return Result.from_dict(made)
+
+
+def _marks(made: Any) -> list[int]:
+    """The numbers that stand in place of columns, in order."""
+    columns = (values for table in made["tables"] for values in table["columns"].values())
+    return [values[0][0] for values in columns if _is_mark(values)]
+
+
+def _is_mark(values: Any) -> bool:
+    is_nested = isinstance(values, list) and len(values) == 1 and isinstance(values[0], list)
+    return is_nested and len(values[0]) == 1
 
 
 def _columns(text: bytes) -> list[_Found] | None:
@@ -200,6 +213,6 @@ def _without(text: bytes, columns: Sequence[_Found]) -> bytes:
     parts: list[Any] = []
     before = 0
     for number, each in enumerate(columns):
-        parts += [text[before : each.start], b"%d" % number]
+        parts += [text[before : each.start], b"[%d]" % number]
         before = each.stop
     return b"".join([*parts, text[before:]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ MAX_SIZE = 20 << 30
 _MOST = {"spec.yaml": 1 << 20, "run.json": 64 << 20}
 _NEEDED = ("run.json", "spec.yaml")
 _AT_ONCE = 8
+_SMALL = 8 << 20
+"""Files up to this size are fetched several at a time; Ctrl-C need not wait for larger ones."""
 _PULLED = "pulled"
 _MARK = "pulling.json"
 """In the folder of an unfinished pull: of what it is."""
@@ -178,13 +181,17 @@ def _place(folder: Path, source: dict[str, str]) -> Iterator[Path]:
     """
     place = folder.absolute().with_name(f".{folder.absolute().name}.pulling")
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_symlink():
-        place.unlink()
     place.mkdir(exist_ok=True)
+    if place.is_symlink() or place.stat().st_uid != os.getuid():
+        raise RunExists(
+            f"{place} is in the way, and not yours.",
+            subject=str(folder),
+            hint="Remove it, or choose another folder with --to.",
+        )
     lock = WriterLock(place.with_name(f"{place.name}.lock"), str(folder), what="the run")
     try:
         known = place / _MARK
-        if not _is_mark(known, source):
+        if not _is_mark(known, source) or any(each.is_symlink() for each in place.rglob("*")):
             shutil.rmtree(place)
             place.mkdir()
             write_json(known, source)
@@ -207,21 +214,27 @@ def _fetch(
     """Fetch the files, and compare each with what the repository says of it."""
     told.stage("fetch", len(wanted))
 
-    def one(file: RemoteFile) -> RemoteFile:
+    def one(file: RemoteFile) -> None:
         api.hf_hub_download(
             there.name, file.name, repo_type=_hub.KIND, revision=there.commit, local_dir=folder
         )
-        return file
+        _check(folder, file, there.name)
 
-    with _hub.explained(there.name), ThreadPoolExecutor(_AT_ONCE) as pool:
-        jobs = [pool.submit(one, file) for file in wanted]
-        try:
-            for number, job in enumerate(jobs):
-                _check(folder, job.result(), there.name)
-                told.advance(number + 1)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    small = [file for file in wanted if file.size <= _SMALL]
+    large = [file for file in wanted if file.size > _SMALL]
+    with _hub.explained(there.name):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            jobs = [pool.submit(one, file) for file in small]
+            try:
+                for number, job in enumerate(jobs, 1):
+                    job.result()
+                    told.advance(number)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for number, file in enumerate(large, len(small) + 1):
+            one(file)
+            told.advance(number)
 
 
 def _check(folder: Path, file: RemoteFile, repo: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _MOST_OF_RECORD = 64 << 20
+_MOST_FOLDERS = 50
 _IS_SAME = ("started", "vlmlens", "samples")
 
 
@@ -139,7 +140,9 @@ def _prepared(
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    return {os.path.dirname(path) for path in paths if path.startswith(("/", "~"))}  # noqa: PTH120 - millions of them
+    """The folders of absolute paths; of very many, the one that holds them all."""
+    found = {os.path.dirname(path) for path in paths if path.startswith("/")}  # noqa: PTH120 - millions of them
+    return found if len(found) <= _MOST_FOLDERS else {os.path.commonpath(found)}
 
 
 def _tell_found(screen: Screen, told: Observer) -> None:

@@ -20,6 +20,7 @@ from vlmlens.testing._adapter_suite import (
     replaced,
 )
 from vlmlens.testing._checks import expect, expect_error, skip
+from vlmlens.testing._name_checks import check_texts
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
 from vlmlens.testing._tuning_checks import TuningChecks
 from vlmlens.testing._virtual_checks import VirtualChecks
@@ -333,6 +334,7 @@ class AdapterTests(TuningChecks, VirtualChecks):
                 expect(own == layout.token_ids.tolist(), "token_ids are not those of the rows")
             text = self.vlm.decode(layout.token_ids[layout.kinds == TokenKind.TEXT].tolist())
             expect(sample.prompt in text, f"{sample.prompt!r} is not in {text!r}")
+            check_texts(layout, sample.prompt)
 
     def check_no_doubled_specials(self, folder: Path) -> None:
         """The beginning-of-text token occurs at most once."""

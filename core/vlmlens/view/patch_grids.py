@@ -52,7 +52,7 @@ def grids_of(run: ShownRun, number: int, image: int) -> list[PictureGrid]:
         number: The sample's number.
         image: The number of its picture.
     """
-    name = run.samples[number].id
+    name = str(run.samples[number].id)
     said = run.kept("grids", run.state, lambda: _said(run.results))
     own = [each for each in said.get(name, ()) if each.image == image]
     if own:

@@ -126,6 +126,10 @@ class RightColumn(SampleColumn):
         place = int(self.places[sample])
         return "" if place < 0 else _judged(self.cells[place], self.labels[place]) or ""
 
+    def said(self, sample: int) -> str:
+        """The answer."""
+        return super().shown(sample)
+
 
 @dataclass(frozen=True, eq=False)
 class SampleRows:
@@ -184,8 +188,9 @@ class SampleRows:
         if _once(self.samples):
             yield "", every
             return
-        keys = [name for name in self.table.about if name not in _KNOWN]
-        told = zip(*(self.table.columns[name] for name in keys), strict=True)
+        columns = self.table.columns
+        keys = [name for name in self.table.about if name not in _KNOWN and name in columns]
+        told = zip(*(columns[name] for name in keys), strict=True)
         abouts = Coded.of([", ".join(map(show, cells)) for cells in told] if keys else [])
         if not 0 < len(abouts.values) <= _MOST_PARTS:
             return

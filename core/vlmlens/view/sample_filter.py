@@ -197,9 +197,9 @@ def selection(asked: SampleFilter, run: ShownRun) -> npt.NDArray[np.int32]:
     found = known.get(query)
     if found is None:
         found = asked.apply(run)
-        while len(known) >= _SELECTIONS and known:
-            known.pop(next(iter(known)), None)
         known[query] = found
+        for old in list(known)[:-_SELECTIONS]:
+            known.pop(old, None)
     return found
 
 

@@ -23,7 +23,7 @@ _SHORTEST_TOKEN = 16
 _PATIENCE = 1
 """Seconds that requests, and then a pass of the model, may still take when the app ends."""
 
-_FIRST_REQUEST = 10.0
+_FIRST_REQUEST = 5.0
 """Seconds until the first request of a connection must have come."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from starlette.exceptions import HTTPException
 
@@ -13,7 +13,14 @@ from vlmlens.view.shown_run import ShownRun
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from vlmlens.view.live.worker import ModelWorker
+
+class Live(Protocol):
+    """What asks the model: `live.worker.ModelWorker`, as the other rooms see it."""
+
+    ending: bool
+
+    def close(self, patience: float) -> bool:
+        """Cancel everything; whether its thread ended within some seconds."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Viewer:
     """
 
     runs: Sequence[ShownRun]
-    live: ModelWorker | None = None
+    live: Live | None = None
 
 
 def viewer_of(request: Request) -> Viewer:

@@ -35,7 +35,7 @@ def checked(texts: Sequence[str], runs: Sequence[ShownRun]) -> list[str]:
     Raises:
         EditError: One does not parse, or names code or another file.
     """
-    return [str(_checked(WrittenEdit.parse(text), runs)) for text in texts]
+    return [_written(WrittenEdit.parse(text), runs) for text in texts]
 
 
 def opened(model: LiveModel, texts: Sequence[str]) -> list[Edit | EdgeCut]:
@@ -45,6 +45,11 @@ def opened(model: LiveModel, texts: Sequence[str]) -> list[Edit | EdgeCut]:
         VlmlensError: One does not parse, names code or another file, or cannot be used.
     """
     return [model.registry.edit(text) for text in checked(texts, model.runs)]
+
+
+def _written(edit: WrittenEdit, runs: Sequence[ShownRun]) -> str:
+    found = _checked(edit, runs)
+    return edit.text if found == edit else str(found)
 
 
 def _checked(edit: WrittenEdit, runs: Sequence[ShownRun]) -> WrittenEdit:
@@ -73,9 +78,9 @@ def _value(value: str, edit: WrittenEdit, runs: Sequence[ShownRun]) -> str:
     found = _IN_RUN.fullmatch(value)
     if found and int(found["run"]) < len(runs) and "\0" not in value:
         folder = runs[int(found["run"])].run.path
-        if found["mark"] == "@":
+        if found["mark"] == "@" and "@" not in found["rest"]:
             return f"{folder}@{found['rest']}"
-        if is_inside(str(folder / found["rest"]), folder):
+        if found["mark"] == "/" and is_inside(str(folder / found["rest"]), folder):
             return str(folder / found["rest"])
     raise EditError(
         f"{edit.text!r} names {value!r}, and the browser may only name files of the open runs.",

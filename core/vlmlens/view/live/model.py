@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ from vlmlens.covers import covered
 from vlmlens.errors import DataError
 from vlmlens.manifest import PluginKind
 from vlmlens.runs.trust import NOWHERE
-from vlmlens.view.live.directions import directions
 from vlmlens.view.live.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -27,11 +26,8 @@ if TYPE_CHECKING:
     from vlmlens.registry import Registry
     from vlmlens.samples import Sample
     from vlmlens.spec.model import RunSpec
-    from vlmlens.view.live.question import Asked, LiveQuestion
+    from vlmlens.view.live.question import LiveQuestion
     from vlmlens.view.shown_run import ShownRun
-
-DIRECTIONS = "directions"
-"""The kind of job that needs no model."""
 
 Step = Callable[[int, "int | None"], None]
 """Tells how many steps of how many are done; raises `Stopped` where the job is to end."""
@@ -88,7 +84,14 @@ class LiveModel:
     @property
     def name(self) -> str:
         """What it is called."""
-        return self.spec.model or self.spec.adapter
+        checkpoint = self.spec.model or self.spec.adapter
+        return checkpoint if self.tells_paths else checkpoint.rstrip("/").rsplit("/", 1)[-1]
+
+    def without_paths(self, text: str) -> str:
+        """A text in which the folders of open runs are called as in the app's addresses."""
+        for shown in self.runs:
+            text = text.replace(str(shown.run.path), f"runs/{shown.number}")
+        return text
 
     @property
     def is_loaded(self) -> bool:
@@ -118,19 +121,6 @@ class LiveModel:
         compares = edits and self._of_run is not None
         others = self.runs[self._of_run or 0].samples if compares else ()
         return load_model(spec, adapter_class, request, edits, others)
-
-    def answer(self, asked: Asked, step: Step) -> dict[str, Any]:
-        """The answer to a question of some kind, JSON-ready.
-
-        Raises:
-            VlmlensError: It cannot be answered.
-            Stopped: By `step`.
-        """
-        if asked.kind == DIRECTIONS:
-            return {"directions": directions(self.runs)}
-        if asked.question is None:
-            raise DataError("There is no question.", subject="question", hint="Ask something.")
-        return kinds()[asked.kind](self, asked.question, step)
 
     def sample(self, question: LiveQuestion, *, changed: bool) -> Sample:
         """The question as a sample.
@@ -180,15 +170,3 @@ class LiveModel:
                 hint="If you trust whoever made it: vlmlens view RUN --trust.",
             )
         return found
-
-
-def kinds() -> Mapping[str, Answering]:
-    """What can be asked of the model, by kind."""
-    from vlmlens.view.live import analyses, answer
-
-    return {"answer": answer.answer, **analyses.KINDS}
-
-
-def known_kinds() -> list[str]:
-    """All kinds of jobs."""
-    return [*kinds(), DIRECTIONS]

@@ -166,12 +166,14 @@ def _is_number(given: Any) -> bool:
 
 
 def _cover(given: Any) -> Cover:
-    is_edge = [isinstance(edge, int | float) and not isinstance(edge, bool) for edge in given or ()]
-    if not isinstance(given, list) or len(given) != _EDGES or not all(is_edge):
+    is_four = isinstance(given, list) and len(given) == _EDGES
+    if not is_four or not all(map(_is_fraction, given)):
         raise _wrong("covers", f"has {_brief(given)}", "[left, top, right, bottom] from 0 to 1")
-    if not all(0 <= edge <= 1 for edge in given):
-        raise _wrong("covers", f"has {_brief(given)}", "edges from 0 to 1")
     return Cover.of(given)
+
+
+def _is_fraction(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= 1
 
 
 def _kind(given: Any) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.errors import OutOfMemory, VlmlensError
+from vlmlens.errors import VlmlensError
 from vlmlens.view.live.jobs import ENDED, Job, Stopped
-from vlmlens.view.live.model import DIRECTIONS
+from vlmlens.view.live.kinds import DIRECTIONS, answered
 
 if TYPE_CHECKING:
-    from vlmlens.view.live.model import LiveModel
+    from vlmlens.view.live.model import LiveModel, Step
     from vlmlens.view.live.question import Asked
+
+    Answer = Callable[[LiveModel, Asked, Step], dict[str, Any]]
 
 _log = logging.getLogger("vlmlens")
 _MOST_WAITING = 20
@@ -30,11 +33,15 @@ class ModelWorker:
 
     Args:
         model: Loads the model when it is first asked.
+        answer: Answers one question.
         most: The most jobs that wait.
     """
 
-    def __init__(self, model: LiveModel, *, most: int = _MOST_WAITING) -> None:
+    def __init__(
+        self, model: LiveModel, *, answer: Answer = answered, most: int = _MOST_WAITING
+    ) -> None:
         self.model = model
+        self._answer_of = answer
         self._most = most
         self._changed = Condition()
         self._waiting: list[Job] = []
@@ -101,6 +108,8 @@ class ModelWorker:
             self._closed = True
             for job in self._jobs.values():
                 job.cancelled.set()
+            for job in self._waiting:
+                job.state = "cancelled"
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(patience)
@@ -110,9 +119,9 @@ class ModelWorker:
     def _at_once(self, job: Job) -> Job:
         """Answer what needs no model, in the caller's thread."""
         try:
-            job.result, job.state = self.model.answer(job.asked, job.step), "done"
+            job.result, job.state = self._answer_of(self.model, job.asked, job.step), "done"
         except VlmlensError as error:
-            job.error, job.state = _told(error), "failed"
+            job.error, job.state = self._told(error), "failed"
         with self._changed:
             self._jobs[job.id] = job
             self._forget()
@@ -138,13 +147,17 @@ class ModelWorker:
             self.model.load()
             job.check()
             job.state = "running"
-            job.result = self.model.answer(job.asked, job.step)
+            job.result = self._answer_of(self.model, job.asked, job.step)
             job.state = "done"
         except Stopped:
             job.state = "cancelled"
         except BaseException as error:  # noqa: BLE001 - the thread must go on
-            job.error = _told(error)
+            job.error = self._told(error)
             job.state = "failed"
+
+    def _told(self, error: BaseException) -> dict[str, str]:
+        told = _told(error)
+        return {name: self.model.without_paths(text) for name, text in told.items()}
 
     def _drop_left(self) -> None:
         for job in [each for each in self._waiting if each.is_left]:
@@ -157,22 +170,28 @@ class ModelWorker:
             del self._jobs[name]
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _told(error: BaseException) -> dict[str, str]:
     """What the page says of an error; no path of an unexpected one leaves the log."""
     if isinstance(error, VlmlensError):
         return {"message": error.message, "hint": error.hint}
-    from vlmlens.passes.memory import is_out_of_memory, let_go
-
-    if isinstance(error, RuntimeError) and is_out_of_memory(error):
-        let_go(error)
-        full = OutOfMemory(
-            "The question does not fit in memory.",
-            hint="Use a smaller picture, or start with --dtype bfloat16 or --quantization 4bit.",
-        )
-        return {"message": full.message, "hint": full.hint}
+    if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+        return {
+            "message": "The question does not fit in memory.",
+            "hint": "Use a smaller picture, or start with --dtype bfloat16 or --quantization 4bit.",
+        }
     trace = "".join(traceback.format_exception(error))
     _log.error("A live question failed: %s", trace)
     return {
         "message": f"This failed in a way that was not expected ({type(error).__name__}).",
         "hint": "The terminal in which `vlmlens view` runs says more.",
     }
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    from vlmlens.passes.memory import free_memory, is_out_of_memory, let_go
+
+    if not is_out_of_memory(error):
+        return False
+    let_go(error)
+    free_memory()
+    return True

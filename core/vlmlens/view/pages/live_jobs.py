@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -48,7 +48,7 @@ from starlette.routing import Route
 from vlmlens.errors import DataError, did_you_mean
 from vlmlens.view.live.edits import checked
 from vlmlens.view.live.jobs import ENDED
-from vlmlens.view.live.model import known_kinds
+from vlmlens.view.live.kinds import KINDS
 from vlmlens.view.live.question import MOST_BYTES as MOST_OF_QUESTION
 from vlmlens.view.live.question import read_asked
 from vlmlens.view.live.uploads import MOST_BYTES, body_of
@@ -89,12 +89,11 @@ async def ask(request: Request) -> Response:
     """Take a question into the queue."""
     worker = _worker(request)
     asked = read_asked(await body_of(request, MOST_OF_QUESTION))
-    names = known_kinds()
-    if asked.kind not in names:
+    if asked.kind not in KINDS:
         raise DataError(
             f"There is no live view {asked.kind!a}.",
             subject="kind",
-            hint=did_you_mean(asked.kind, names) or f"There are {', '.join(names)}.",
+            hint=did_you_mean(asked.kind, KINDS) or f"There are {', '.join(KINDS)}.",
         )
     if asked.question is not None:
         checked(asked.question.edits, worker.model.runs)
@@ -155,7 +154,7 @@ def _job(request: Request) -> tuple[ModelWorker, Job]:
 
 
 def _worker(request: Request) -> ModelWorker:
-    worker = viewer_of(request).live
+    worker = cast("ModelWorker | None", viewer_of(request).live)
     if worker is None:
         raise HTTPException(409, "No model can be asked: `vlmlens view` was started without one.")
     return worker

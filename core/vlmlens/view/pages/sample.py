@@ -57,7 +57,7 @@ def show(request: Request) -> Response:
     ]
     body = tag("div", *parts, class_="one-sample")
     scripts = ("report.js", "samples.js")
-    return HTMLResponse(page(request, cut(sample.id, 200), body, scripts=scripts, run=run))
+    return HTMLResponse(page(request, cut(str(sample.id), 200), body, scripts=scripts, run=run))
 
 
 def _section(title: str, *content: str) -> Markup:

@@ -13,6 +13,7 @@ from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._pictures import TINY, to_show
 from vlmlens.report._text import cut, one_line, plural
 from vlmlens.view.page import page
+from vlmlens.view.sample_columns import RightColumn
 from vlmlens.view.sample_filter import (
     SIGNS,
     SampleFilter,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from vlmlens.runs.stored_samples import Coded
     from vlmlens.samples import Sample
     from vlmlens.view.sample_columns import SampleColumn
     from vlmlens.view.shown_run import ShownRun
@@ -127,7 +129,7 @@ def _row(run: ShownRun, number: int, columns: Sequence[SampleColumn], query: str
     sample = run.samples[number]
     address = f"{run.address}/samples/{number}" + (f"?{query}" if query else "")
     said = [
-        tag("span", cut(sample.prompt, _LONGEST_PROMPT) or "no prompt", class_="prompt"),
+        tag("span", cut(str(sample.prompt), _LONGEST_PROMPT) or "no prompt", class_="prompt"),
         tag("span", *_marks(sample, number, columns), class_="marks"),
     ]
     link = tag("a", _thumb(run, sample, number), tag("span", *said, class_="said"), href=address)
@@ -153,6 +155,8 @@ def _marks(sample: Sample, number: int, columns: Sequence[SampleColumn]) -> Iter
             look = value if value in ("right", "wrong") else None
             name = "" if look else f"{one_line(column.header)} "
             yield tag("span", name, cut(value, _LONGEST_VALUE), class_=look, title=column.title)
+            if value == "wrong" and isinstance(column, RightColumn):
+                yield tag("span", "says ", tag("b", cut(column.said(number), _LONGEST_VALUE)))
     yield tag("small", cut(one_line(sample.id), _LONGEST_VALUE), class_="name")
 
 
@@ -171,6 +175,12 @@ def _address(run: ShownRun, query: str, start: int = 0) -> str:
 def _chips(run: ShownRun, asked: SampleFilter) -> list[Markup]:
     """What is asked for beside the controls, each with a link to the samples without it."""
     made = []
+    for name in ("tasks", "labels"):
+        first, *others = getattr(asked, name) or ("",)
+        for value in others:
+            rest = (first, *(other for other in others if other != value))
+            query = asked.without(**{name: rest}).query()
+            made.append(_chip(f"or {name[:-1]} {one_line(value)}", _address(run, query)))
     for each in asked.where:
         rest = tuple(other for other in asked.where if other != each)
         told = f"{one_line(each.column)} {SIGNS[each.sign]} {one_line(each.value)}"
@@ -209,22 +219,32 @@ def _controls(run: ShownRun, asked: SampleFilter) -> Markup:
 
 
 def _choosers(run: ShownRun, asked: SampleFilter) -> Iterator[Markup]:
+    """Menus of tasks, labels, and right or wrong answers."""
     for name, codes, chosen in (
         ("task", task_codes(run), asked.tasks),
         ("label", label_codes(run), asked.labels),
     ):
-        if 1 < len(codes.values) <= _MOST_CHOICES or chosen:
+        first = chosen[0] if chosen else ""
+        if len(codes.values) > _MOST_CHOICES:
+            yield _labelled(name, join(_typed(name, codes, first)))
+        elif len(codes.values) > 1 or chosen:
             counts = codes.counts()
-            values = sorted(codes.values[:_MOST_CHOICES])
-            values += [value for value in chosen if value not in values]
-            options = [("", "any"), *((v, f"{one_line(v)} ({counts[v]:,})") for v in values)]
-            yield _labelled(name, _select(name, options, chosen[0] if chosen else ""))
+            values = [(v, f"{one_line(v)} ({counts[v]:,})") for v in sorted(codes.values)]
+            yield _labelled(name, _select(name, [("", "any"), *values], first))
     for each in run.tables.right:
         held = next((c.value for c in asked.where if c.column == each.name and c.sign == "="), "")
         options = [("", "any"), *((value, value) for value in sorted(each.texts.values))]
         name = "answer" if len(run.tables.right) == 1 else f"answer, {each.title}"
         select = _select("right", options, held, column=each.name)
         yield _labelled(cut(one_line(name), 40), select)
+
+
+def _typed(name: str, codes: Coded, chosen: str) -> list[Markup]:
+    """A field for one of very many texts, with the most frequent ones."""
+    common = codes.counts().most_common(_MOST_CHOICES)
+    known = [tag("option", value=value) for value, _ in common]
+    field = tag("input", data_role=name, list=f"{name}s", value=chosen, size="12")
+    return [field, tag("datalist", *known, id=f"{name}s")]
 
 
 def _adder(columns: Mapping[str, SampleColumn]) -> Markup:

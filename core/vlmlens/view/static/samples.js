@@ -22,7 +22,7 @@
     made.delete("from");
     for (const role of ["q", "task", "label", "sort", "order"]) {
       const value = control(role)?.value;
-      if (value === undefined) continue;
+      if (value === undefined || value === (made.get(role) ?? "")) continue;
       value ? made.set(role, value) : made.delete(role);
     }
     if (!made.has("sort")) made.delete("order");

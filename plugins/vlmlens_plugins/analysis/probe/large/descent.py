@@ -248,7 +248,7 @@ def minimize(problem: Problem, jobs: Jobs, tolerance: float, tick: Tick) -> Foun
             left, jobs, here, along = left[on], jobs.of(on), here.of(on), along[..., on]
             gain, length, start = gain[on], length[on], start[on]
             history.only(on)
-        if not len(left):
+        if not len(left) or number == _PASSES:
             break
         there = problem.point(jobs, here.weights + length * along)
         found = replace(found, passes=number)
@@ -258,6 +258,7 @@ def minimize(problem: Problem, jobs: Jobs, tolerance: float, tick: Tick) -> Foun
         length = np.where(moved, 1.0, length * _shorter(here.value, there.value, length * gain))
         here = here.unless(moved, there)
         tick(1 - 0.9**number)
+    tick(1.0)
     return found
 
 

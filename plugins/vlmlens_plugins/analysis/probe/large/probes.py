@@ -40,7 +40,7 @@ ROUGH = 2e-4
 _SUMS = 64 * 2**20
 """Bytes of the sums of rows times labels, or of weights, that are in memory at a time."""
 _DESCENT = 160 * 2**20
-_VECTORS = 120
+_VECTORS = 160
 """Bytes of all that is minimized at a time, and of each weight with its history."""
 
 
