@@ -32,6 +32,7 @@ COMMANDS = (
     "extract",
     "analyze",
     "tune",
+    "view",
     "report",
     "compare",
     "sites",

@@ -51,7 +51,7 @@ def view(
     output: Output,
     runs: Annotated[
         list[str] | None,
-        Argument(metavar="[RUN...]", help="Folders of runs.", autocompletion=completion.paths),
+        Argument(metavar="RUN", help="Folders of runs.", autocompletion=completion.paths),
     ] = None,
     live: Annotated[
         bool,

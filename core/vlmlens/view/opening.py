@@ -72,7 +72,8 @@ def view(
         said({"url": address}, f"view    {address}")
         Thread(target=_read_ahead, args=(shown,), daemon=True).start()
         if show:
-            webbrowser.open(access.address_once(page))
+            once = access.address_once(page)
+            Thread(target=webbrowser.open, args=(once,), daemon=True).start()
 
     shown = [ShownRun(run, number) for number, run in enumerate(runs)]
     worker = None

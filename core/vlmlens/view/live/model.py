@@ -17,7 +17,7 @@ from vlmlens.compose.plan import load_model, load_request
 from vlmlens.compose.tuned_check import check_tuned, opened_tuned
 from vlmlens.covers import covered
 from vlmlens.errors import DataError
-from vlmlens.manifest import PluginKind
+from vlmlens.manifest import Manifest, PluginKind
 from vlmlens.runs.trust import NOWHERE
 from vlmlens.view.live.uploads import Uploads
 
@@ -44,12 +44,19 @@ class LiveModel:
         registry: The installed plugins.
         of_run: The number of the run whose model it is; its samples are those to which its edits
             compare.
+
+    Raises:
+        PluginError: There is no such adapter.
+        SpecError: It has no such option.
     """
 
     def __init__(self, spec: RunSpec, registry: Registry, *, of_run: int | None = None) -> None:
         self.spec, _ = with_adapter(spec, registry)
         self.given = spec
         self.registry = registry
+        manifest = self._adapter
+        if given := self.spec.options.adapter:
+            registry.options(manifest, given)
         self.runs: Sequence[ShownRun] = ()
         self.uploads = Uploads()
         self.tells_paths = True
@@ -82,6 +89,10 @@ class LiveModel:
         self.runs, self.tells_paths = runs, tells_paths
 
     @property
+    def _adapter(self) -> Manifest:
+        return self.registry.find(PluginKind.ADAPTER, self.spec.adapter)
+
+    @property
     def name(self) -> str:
         """What it is called."""
         checkpoint = self.spec.model or self.spec.adapter
@@ -111,7 +122,7 @@ class LiveModel:
 
     def _loaded(self) -> ModelAdapter:
         spec = self.spec
-        manifest = self.registry.find(PluginKind.ADAPTER, spec.adapter)
+        manifest = self._adapter
         adapter_class: type[ModelAdapter] = self.registry.load(manifest)
         request = load_request(spec, self.registry, manifest)
         check_adapter(manifest, adapter_class, request, self.registry)

@@ -17,9 +17,8 @@ about for a minute is cancelled.
 
 A question is `LiveQuestion` as an object: {"text", "sample": [run, number] | "upload", "choices",
 "covers": [[left, top, right, bottom], ...], "edits": [...]}; an edit names a file of an open run as
-`runs/0/results/NAME`, as the directions do. The state is "waiting" (with `ahead`
-jobs before it), "loading" (the model), "running", "done", "failed" or "cancelled". Kinds and their
-results:
+`runs/0/results/NAME`, as the directions do. The state is "waiting" (with `ahead` jobs before it),
+"loading" (the model), "running", "done", "failed" or "cancelled". Kinds and their results:
 
     answer     {"unedited": ANSWER, "edited": ANSWER | null, "grid": [rows, columns] | null,
                 "patches": [[left, top, right, bottom], ...], "commands": {"shell", "python"}};
@@ -27,9 +26,10 @@ results:
                 as fractions of the (first) picture. A command is null where there is none: for
                 several pictures, say.
                ANSWER: {"text", "choices": [{"text", "probability"}]}, the most probable first
-    lens, attention, occlusion
+    lens, attention, occlusion, look
                {"html": figures drawn by the report's components, "said": [sentences],
-                "commands": {"shell", "python"}}; each of the question with its covers and edits
+                "commands": {"shell", "python"}}; each of the question with its covers and edits.
+               `occlusion` is the map of a look; `look` is all of it
     directions {"directions": [{"name", "site", "edit"}]}: what can be steered: directions and SAE
                features that the open runs hold, with an edit in which {strength} is a number. No
                question is needed, and the job is done at once.
