@@ -45,19 +45,21 @@ class Client(NotebookClient):
     Args:
         stop: A pattern; the first message whose data it matches interrupts the kernel.
         times: How often.
+        first: The number of the first cell where that may happen.
     """
 
     def __init__(
-        self, nb: Any, km: Any, *, stop: str = "", times: int = 1, **settings: Any
+        self, nb: Any, km: Any, *, stop: str = "", times: int = 1, first: int = 0, **settings: Any
     ) -> None:
         super().__init__(nb, km=km, **settings)
-        self._stop, self._times = stop, times
+        self._stop, self._times, self._first = stop, times, first
         self.stopped = False
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         """Look at the message before it becomes an output."""
-        said = str(msg["content"].get("data", ""))
-        if self._stop and not self.stopped and re.search(self._stop, said):
+        said = str(msg["content"].get("data", {}).get("text/plain", ""))
+        wanted = self._stop and cell_index >= self._first and not self.stopped
+        if wanted and re.search(self._stop, said):
             self.stopped = True
             for _ in range(self._times):
                 run_sync(self.km.interrupt_kernel)()
@@ -73,7 +75,7 @@ def notebook(*cells: str) -> Any:
 
 def executed(book: Any, km: Any, *, allow_errors: bool = False, **settings: Any) -> Any:
     """The notebook with its outputs. A cell that fails raises `nbclient`'s CellExecutionError."""
-    client = Client(book, km, timeout=120, allow_errors=allow_errors, **settings)
+    client = Client(book, km, timeout=300, allow_errors=allow_errors, **settings)
     try:
         client.execute()
     finally:

@@ -30,9 +30,11 @@ SLOW = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava",
     "tokenizers", "safetensors.torch", "scipy.linalg", "scipy.stats", "sklearn.linear_model",
-    "pyarrow.parquet", "pydantic.main", "pydantic.type_adapter", "pydantic.json_schema", "pluggy",
+    "pyarrow.parquet", "pydantic.main", "pydantic.types", "pydantic.type_adapter",
+    "pydantic.json_schema", "pluggy",
     "packaging.requirements", "sqlite3", "rich.console", "rich.progress", "typer", "lmdb",
-    "PIL.Image", "PIL.ImageFont", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "yaml",
+    "PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
+    "yaml",
     "matplotlib.figure",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
@@ -58,10 +58,11 @@ def scenes() -> list[Sample]:
 
 @pytest.fixture
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes of this test need not import torch."""
+    """Worker processes of this test need not import torch, where the system can wait for them."""
     from tests._program import worker_python
 
-    monkeypatch.setattr(sys, "executable", worker_python())
+    if hasattr(os, "pidfd_open"):
+        monkeypatch.setattr(sys, "executable", worker_python())
 
 
 @pytest.fixture
@@ -72,11 +73,41 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TRACED = 0.5
-"""Seconds of its processor time in which coverage is measured in a test: mostly, later lines are
-the same again, and tracing costs a quarter."""
+"""Seconds of processor time in which coverage is measured in a test or a fixture.
+
+Mostly, later lines are the same again, and tracing costs a quarter.
+"""
 
 
-def _measured(item: pytest.Item) -> bool:
+class _Tracing:
+    """The tracer of coverage. It is off but in what `measured` holds: pytest's own steps cost more
+    than most tests while it is on."""
+
+    tracer: Any = None
+
+    def pause(self) -> None:
+        """Keep a tracer that is on, and turn it off."""
+        self.tracer = sys.gettrace() or self.tracer
+        sys.settrace(None)
+
+    @contextmanager
+    def measured(self, item: pytest.Item) -> Iterator[None]:
+        """Leave it on for `TRACED` seconds, if the test is measured."""
+        if self.tracer is None or sys.gettrace() is not None or not _is_measured(item):
+            yield
+            return
+        before = signal.signal(signal.SIGPROF, lambda *_: sys.settrace(None))
+        signal.setitimer(signal.ITIMER_PROF, TRACED)
+        sys.settrace(self.tracer)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+
+def _is_measured(item: pytest.Item) -> bool:
     """Whether coverage is measured in a test, its fixtures included.
 
     It is in `unit` and `contract` only: there neither where a test is slow, nor where random
@@ -87,32 +118,39 @@ def _measured(item: pytest.Item) -> bool:
     return bool({"unit", "contract"} & set(item.path.parts)) and not unmeasured
 
 
-@contextmanager
-def _traced(seconds: float) -> Iterator[None]:
-    """Leave a tracer, such as that of coverage, on for so long; then until the end without it."""
-    tracer = sys.gettrace()
-    if tracer is None:
-        yield
-        return
-    before = signal.signal(signal.SIGPROF, lambda *_: sys.settrace(None))
-    if seconds:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-    else:
-        sys.settrace(None)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-        if sys.gettrace() is None:  # else the marker `no_cover` has begun a new one
-            sys.settrace(tracer)
+_TRACING = _Tracing()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The process that hands out tests runs none."""
+    if session.config.getoption("dist", "no") != "no" and not hasattr(
+        session.config, "workerinput"
+    ):
+        _TRACING.pause()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """See `_measured`, and `TRACED`."""
-    with _traced(TRACED if _measured(item) else 0):
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of a fixture of a session, the test that needs it first decides."""
+    with _TRACING.measured(request._pyfuncitem):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """The test itself."""
+    with _TRACING.measured(pyfuncitem):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """After the marker `no_cover`, pytest-cov begins a new tracer."""
+    try:
+        return (yield)
+    finally:
+        _TRACING.pause()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -130,3 +168,4 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
+    _TRACING.pause()

@@ -184,3 +184,97 @@ def test_what_a_run_left_is_seen() -> None:
         cell.update(before)
     assert not_clean(book) == []
     assert not_clean(nbformat.from_dict({**book, "metadata": {}})) == ["metadata of a machine"]
+
+
+# ---------------------------------------------------------------------- progress and interruption
+
+SETTINGS = """
+import time
+import vlmlens
+from vlmlens.runner.notebook_progress import NotebookObserver
+
+quick = NotebookObserver.advance
+def slow(self, done):
+    quick(self, done)
+    time.sleep(0.05)
+
+settings = {"limit": 60, "sites": "llm.block.*/last", "batch_size": 2, "device": "cpu"}
+"""
+WHOLE = 'whole = vlmlens.extract(**settings, out="whole")'
+CUT = """
+NotebookObserver.advance = slow
+try:
+    run = vlmlens.{call}
+finally:
+    NotebookObserver.advance = quick
+"""
+SAME = """
+columns, again = whole.activations, run.activations
+[name for name in columns if (columns[name] != again[name]).any() or len(again[name]) != 60]
+"""
+CLEANED = "print(vlmlens.open('cut').info['state'], {t.name for t in threading.enumerate()})"
+
+
+def test_progress_is_one_output_that_is_replaced(running: Any) -> None:
+    book = running(notebook(SETTINGS, WHOLE + "\nwhole"))
+    assert problems(book) == []
+    (display, value) = code(book)[1].outputs
+    assert display.output_type == "display_data"
+    assert re.fullmatch(r"✓ extract \(60/60, [\d.]+ s\)", display.data["text/plain"])
+    assert "<progress" not in display.data["text/html"]
+    assert value.output_type == "execute_result"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_interrupted_run_goes_on_in_the_same_kernel(times: int, running: Any) -> None:
+    cut = CUT.format(call='extract(**settings, out="cut", mode="fresh")')
+    resume = 'run = vlmlens.extract(**settings, out="cut", mode="resume")'
+    look = "import threading\n" + CLEANED
+    book = running(
+        notebook(SETTINGS, WHOLE.replace(")", ', mode="resume")'), cut, look, resume, SAME),
+        allow_errors=True,
+        stop=r"… extract \((?:[2-9]|[1-4]\d)/60",
+        times=times,
+        first=2,
+    )
+    _, _, stopped, looked, resumed, same = code(book)
+    bar, error = stopped.outputs
+    assert re.match(r"✗ extract \(\d+/60", bar.data["text/plain"])
+    assert error.ename == "KeyboardInterrupt"
+    said = "Interrupted. What was finished is kept in 'cut'. Go on with the same call and "
+    assert error.evalue == said + "out='cut', mode=\"resume\"."
+    assert error.traceback == [f"KeyboardInterrupt: {error.evalue}"]
+    assert shown(looked, "stdout").startswith("interrupted")
+    assert "vlmlens-" not in shown(looked, "stdout")
+    assert problems(notebook_of(looked, resumed, same)) == []
+    assert shown(same, "text/plain") == "[]"
+
+
+def test_an_interrupted_analysis_goes_on_when_it_is_called_again(running: Any) -> None:
+    options = 'analyze("{}", "blind-test")["blind-test"]'
+    make = 'for name in "ab":\n    vlmlens.extract(**{**settings, "limit": 20}, out=name)'
+    book = running(
+        notebook(
+            SETTINGS,
+            make,
+            f"first = vlmlens.{options.format('a')}",
+            CUT.format(call=options.format("b")),
+            f"run = vlmlens.{options.format('b')}",
+            "from vlmlens.report.files import to_json\nto_json(run) == to_json(first)",
+        ),
+        allow_errors=True,
+        stop=r"… blind-test \([1-9]\d?/\d",
+        first=3,
+    )
+    error = code(book)[3].outputs[-1]
+    assert error.evalue == (
+        "Interrupted. What was finished is kept in 'b'. Make the same call again."
+    )
+    assert shown(code(book)[5], "text/plain") == "True"
+
+
+def notebook_of(*cells: Any) -> Any:
+    """A notebook of cells that were run."""
+    made = nbformat.v4.new_notebook()
+    made.cells = list(cells)
+    return made

@@ -38,7 +38,9 @@ UNIT = Path(__file__).parents[1] / "unit"
 BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 MARK = "document.documentElement.dataset.pwned='yes'"
-EVIL = f"""'"></title></style></svg><script>{MARK}</script><img src=x onerror="{MARK}">"""
+EVIL = (
+    f"""'"></title></style></svg><script>{MARK}</script><img src=x onerror="{MARK}">{"x" * 150}"""
+)
 LOOKS = [(1280, 800, "light"), (390, 844, "dark")]
 PAGES = [
     "/runs/0", "/runs/0/analyses/probe?subject=color", "/runs/0/analyses/sae", "/runs/0/features",
@@ -181,7 +183,9 @@ def test_pages_fit_and_can_be_read(
 
 def test_nothing_in_data_runs(browser: Browser, access: Access) -> None:
     addresses = ["/runs/2", "/runs/2/features", "/beside?runs=2,3&tests=1", "/runs/2/samples"]
-    with opened(browser, access) as (page, root):
+    """Nor do long words make a page wider than a phone."""
+    size = {"width": 390, "height": 844}
+    with opened(browser, access, viewport=size) as (page, root):
         page.goto(f"{root}/runs/2")
         links = page.locator("a[href*='/analyses/']").all()
         addresses += [str(link.get_attribute("href")) for link in links]
@@ -197,6 +201,7 @@ def test_nothing_in_data_runs(browser: Browser, access: Access) -> None:
             assert "<script>" in page.locator("body").inner_text(), address
             assert not page.evaluate("'pwned' in document.documentElement.dataset"), address
             assert page.locator("main script:not([type])").count() == 0
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
 
 
 def test_a_cell_leads_to_its_finding_and_its_table_to_other_rows(

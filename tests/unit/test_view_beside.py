@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +74,22 @@ def test_samples_that_are_answered_differently_lead_to_both_runs(
     assert told["count"] == len(CHANGED)
     assert [row[0][0] for row in told["rows"]] == [planted.SAMPLES[i].id for i in CHANGED]
     assert "No analysis of two of these runs" in page_of(client, "/beside?runs=0,2")
+
+
+def test_generated_texts_are_compared_too(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, planted.SAMPLES) for name in ("a", "b")]
+    for run, text in zip(runs, ("A cube.", "A cone."), strict=True):
+        texts = {planted.SAMPLES[0].id: text, planted.SAMPLES[1].id: "Red."}
+        lines = [json.dumps({"id": name, "text": each}) for name, each in texts.items()]
+        (run.path / "generated.jsonl").write_text("\n".join([*lines, ""]))
+    assert runs[0].generated[planted.SAMPLES[0].id] == "A cube."
+    client = client_of(*runs)
+    page = page_of(client, "/beside")
+    assert "generated text: 1 of 2 samples are answered differently by a and b." in page
+    rows = client.get("/beside/tables/1000").json()["rows"]
+    assert [[text for text, _ in row] for row in rows] == [
+        [planted.SAMPLES[0].id, "A cube.", "A cone."]
+    ]
 
 
 def test_tests_run_when_they_are_asked_for_and_once(

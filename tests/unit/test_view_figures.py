@@ -19,6 +19,7 @@ from tests.unit import _view_figures as planted
 from tests.unit._view_pages import EVIL, Elements, client_of, make_run, page_of, runs_nothing
 
 from vlmlens.report import _markup
+from vlmlens.report._overview import draw_grid
 from vlmlens.results import Figure, Glance, Result
 from vlmlens.runs.run import Run
 from vlmlens.samples import Sample
@@ -65,6 +66,14 @@ def test_each_cell_leads_to_the_finding_about_its_subject(client: TestClient) ->
     assert not elements(page_of(client, "/runs/0/analyses/probe"), "li", "about")
 
 
+def test_a_cell_that_says_nothing_is_no_link() -> None:
+    cells = [Glance("a", "looks", ""), Glance("b", "looks", "yes")]
+    grid = draw_grid(cells, {"looks": "#question"}, lambda cell: f"#{cell.subject}")
+    assert [each["href"] for each in Elements(grid).of("a")] == ["#question", "#b"]
+    plain = draw_grid(cells, {"looks": "#question"})
+    assert [each["href"] for each in Elements(plain).of("a")] == ["#question"]
+
+
 def test_findings_lead_to_their_samples_and_figures(client: TestClient, run: Run) -> None:
     page = page_of(client, "/runs/0/analyses/probe")
     links = [unescape(str(each["href"])) for each in elements(page, "a", "behind")]
@@ -91,6 +100,17 @@ def test_what_is_said_of_the_run_and_its_analyses(client: TestClient, run: Run) 
     for name in ("Features", "Samples", "What is read", "Sparse autoencoders"):
         assert f">{name}</a>" in navigation
     assert page_of(client, "/runs/0").count("<h1") == 1
+
+
+@pytest.mark.parametrize("name", ["probe", "sae"])
+def test_links_within_a_page_lead_somewhere(client: TestClient, name: str) -> None:
+    page = page_of(client, f"/runs/0/analyses/{name}")
+    links = (str(each["href"]) for each in Elements(page).of("a"))
+    parts = {link[1:] for link in links if link.startswith("#")}
+    assert {"main", "findings", "figures", "repeat"} <= parts
+    ids = [each["id"] for _, each in Elements(page).found if "id" in each]
+    assert parts <= set(ids)
+    assert len(ids) == len(set(ids)), "each element id is there once"
 
 
 def test_an_unknown_analysis_is_told_with_those_there_are(client: TestClient) -> None:

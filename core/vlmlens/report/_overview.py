@@ -108,8 +108,9 @@ def _cell(cell: Glance | None, evidence: Evidence) -> Markup:
     said = tag("span", one_line(cell.text)) if cell.text else ""
     beside = tag("small", one_line(cell.beside)) if cell.beside else ""
     lines = [[_mark(cell.verdict), number, said], [_curve(cell.curve), beside]]
-    where = evidence(cell)
-    drawn = [tag("div" if where is None else "span", *line) for line in lines if any(line)]
+    filled = [line for line in lines if any(line)]
+    where = evidence(cell) if filled else None
+    drawn = [tag("div" if where is None else "span", *line) for line in filled]
     return tag("td", *drawn if where is None else [tag("a", *drawn, href=where, class_="evidence")])
 
 

@@ -53,7 +53,7 @@ def resumable(folder: str | Path | None, how: str) -> Iterator[None]:
             said = f"Interrupted. What was finished is kept in {str(folder)!r}. {how}"
         else:
             return
-    raise _shown_alone(said)
+    raise _shown_alone(said) from None
 
 
 def _shown_alone(message: str) -> KeyboardInterrupt:

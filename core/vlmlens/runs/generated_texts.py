@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.runs.leases import lease_plans
+from vlmlens.runs.records import damaged
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation
@@ -27,6 +28,10 @@ def text_records(ids: Sequence[str], texts: Sequence[Generation]) -> list[dict[s
 def text_lines(records: Iterable[Mapping[str, Any]]) -> str:
     """Records of generated texts as lines of JSON."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _is_whole(record: Any) -> bool:
+    return isinstance(record, dict) and all(isinstance(record.get(k), str) for k in ("id", "text"))
 
 
 class GeneratedTexts:
@@ -78,6 +83,9 @@ class GeneratedTexts:
         """`text` and `token_ids` by sample id; the last ones if a sample was done twice.
 
         A line that a killed run left unfinished is ignored.
+
+        Raises:
+            RunError: A line is JSON, but not of a text.
         """
         found: dict[str, dict[str, Any]] = {}
         for plan in lease_plans(self._folder):
@@ -89,8 +97,10 @@ class GeneratedTexts:
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
+            if not _is_whole(record):
+                raise damaged(self._path, "a line is no JSON object with id and text")
             found[record.pop("id")] = record
         return found
 

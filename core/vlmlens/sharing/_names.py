@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from vlmlens._files import is_temporary
@@ -42,24 +43,24 @@ def is_ours(name: str) -> bool:
     return is_read(name) or _SHOWN.fullmatch(name) is not None or name in _OF_THE_HUB
 
 
-def left_out(folder: Path, *, images: bool, activations: bool) -> dict[str, str]:
+def left_out(folder: Path, sent: Collection[str]) -> dict[str, str]:
     """What of a run's folder is not sent, each with the reason.
 
     Args:
         folder: The run's folder.
-        images: Whether pictures are sent.
-        activations: Whether columns are sent.
+        sent: Names of the files that are sent.
     """
-    sent = {name for name, wanted in (("images", images), ("columns", activations)) if wanted}
+    tops = {name.partition("/")[0] for name in sent if not name.startswith("columns/")}
+    tops |= {"columns" for name in sent if name.startswith("columns/parts/")}
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name not in {*_SILENT, *sent, "results"} and not is_temporary(path.name):
+        if path.name not in {*_SILENT, *tops, "results"} and not is_temporary(path.name):
             found[path.name] = _reason(path.name)
     results = folder / "results"
     for path in sorted(results.iterdir()) if results.is_dir() else ():
         name = f"results/{path.name}"
-        if not (is_ours(name) or is_temporary(path.name)):
-            found[name] = "a file of an analysis beside its result"
+        if not (name in sent or is_temporary(path.name)):
+            found[name] = "no result, or a file of an analysis beside its result"
     return found
 
 

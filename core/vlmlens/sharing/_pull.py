@@ -277,8 +277,9 @@ def _settle(folder: Path, source: dict[str, str], repo: str) -> None:
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         write_json(folder / "run.json", {**kept, "made": sorted(contents(folder)), _PULLED: source})
         run = Run(folder)
-        _ = run.spec, run.recorded_samples, run.results, run.overview, run.generated
-    except (VlmlensError, ValueError) as error:
+        _ = run.spec, run.skipped, run.results, run.overview, run.generated
+        _check_samples(run)
+    except (VlmlensError, ValueError, KeyError, TypeError, AttributeError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         why = error.message if isinstance(error, VlmlensError) else str(error)
         raise HubError(
@@ -286,6 +287,12 @@ def _settle(folder: Path, source: dict[str, str], repo: str) -> None:
             subject=repo,
             hint="Ask whoever sent it, or give an earlier commit with --revision.",
         ) from error
+
+
+def _check_samples(run: Run) -> None:
+    for sample in run.recorded_samples:
+        if not (isinstance(sample.id, str) and isinstance(sample.prompt, str)):
+            raise TypeError(f"the sample {sample.id!r} has an id or a prompt that is no text.")
 
 
 def _check_kept(kept: dict[str, Any]) -> None:

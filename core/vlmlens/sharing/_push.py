@@ -134,7 +134,7 @@ def _prepared(
     write_text(copy.path / CARD, card)
     files = {CARD: copy.path / CARD, **files_of(copy.path)}
     _tell_found(screen, told)
-    lacking = left_out(run.path, images=choice.images, activations=choice.activations)
+    lacking = left_out(run.path, files)
     sizes = {name: path.stat().st_size for name, path in files.items()}
     return Pushed(repo, not public, sizes, card, lacking), files
 

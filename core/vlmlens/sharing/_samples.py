@@ -122,7 +122,7 @@ class SentSamples:
 
     def _skipped(self, record: Mapping[str, Any]) -> dict[str, Any]:
         screened: dict[str, Any] = self._screen.every(record, words=True)
-        return {**screened, "image": _name_of(record["image"])}
+        return {**screened, "image": _name_of(str(screened["image"]))}
 
     def _generated(self) -> list[dict[str, Any]]:
         """Generated texts; ids of tokens only where nothing was taken out of the text."""

@@ -46,6 +46,7 @@ def show(request: Request) -> Response:
     subject = request.query_params.get("subject", "")
     pictures = LinkedPictures(run)
     content = [
+        _contents(result),
         _marked(run, name, subject),
         section("warnings", "Read this before you trust it", _warnings(result)),
         section("findings", "Findings", _findings(run, result, subject)),
@@ -56,6 +57,20 @@ def show(request: Request) -> Response:
         pictures.block(),
     ]
     return HTMLResponse(page(request, result.title, *content, scripts=("report.js",), run=run))
+
+
+def _contents(result: Result) -> Markup:
+    """Links to the parts of a long page, with how much there is."""
+    counts = [
+        ("findings", "Findings", len(result.findings)),
+        ("figures", "Figures", len(result.figures)),
+        ("tables", "Tables", len(result.tables)),
+    ]
+    parts = [(part, f"{title} ({count:,})") for part, title, count in counts if count]
+    parts += [("method", "Method")] * bool(result.notes or result.options)
+    parts.append(("repeat", "Repeat it"))
+    items = [tag("li", tag("a", title, href=f"#{part}")) for part, title in parts]
+    return tag("ul", *items, class_="sets", aria_label="On this page")
 
 
 def _marked(run: ShownRun, name: str, subject: str) -> Markup:
@@ -102,7 +117,7 @@ def _figures(run: ShownRun, result: Result, subject: str, pictures: LinkedPictur
         for of, (name, figure) in enumerate(sets_of_features(run))
         if name == result.analysis
     ]
-    return join([tag("ul", *links) if links else "", drawn])
+    return join([tag("ul", *links, class_="sets") if links else "", drawn])
 
 
 def _tables(run: ShownRun, name: str, result: Result) -> Markup:

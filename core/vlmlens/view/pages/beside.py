@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 _ANSWERS = 1000
 """Numbers of tables from here on are of answers that differ; smaller ones are of the tests."""
+_KEPT = 8
+"""Comparisons that are kept."""
 
 
 class Comparisons:
-    """Comparisons that were asked for, each made once."""
+    """Comparisons that were asked for, each made once; the last few are kept."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, ...], tuple[Sequence[object], Result]] = {}
@@ -56,7 +58,10 @@ class Comparisons:
             if known is None or any(a is not b for a, b in zip(known[0], read, strict=True)):
                 trust = all(run.run.trust for run in runs)
                 made = compare_runs(places, registry=runs[0].run.registry, trust=trust)
+                self._made.pop(places, None)
                 known = self._made[places] = (read, made)
+                for oldest in list(self._made)[:-_KEPT]:
+                    del self._made[oldest]
             return known[1]
 
 
