@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import dct
 
 from vlmlens.abc import AnalysisContext, ColumnBlock, Values
 from vlmlens.results import Result
@@ -34,7 +35,7 @@ from vlmlens_plugins.storage.lmdb import LmdbStore
 COLUMN = "llm.block.0/last"
 CLASSES = 2
 _BLOCK = 4096
-_LATENT = 64
+_STRENGTH = 1.7
 _EVERY = 0.02
 _NUMBERS = ("accuracy", "control", "gap", "gap_low", "gap_high", "train_accuracy", "p")
 
@@ -50,25 +51,29 @@ def _label(number: Any, seed: int) -> Any:
     return (np.asarray(number) * 2_654_435_761 + seed) % 1_000_003 % CLASSES
 
 
-def rows(start: int, stop: int, width: int) -> npt.NDArray[np.float32]:
-    """float32 `[k, width]`: a spectrum that falls, a label in its middle, a number, and noise."""
+def rows(start: int, stop: int, width: int, decay: float) -> npt.NDArray[np.float32]:
+    """float32 `[k, width]`: a spectrum `i^-decay`, with a label in all directions and a number.
+
+    The label moves each direction in proportion to its deviation, so that components which leave
+    out half of the directions leave out half of what tells the label.
+    """
     numbers = np.arange(start, stop)
-    rng = np.random.default_rng(start)
-    latent = rng.standard_normal((len(numbers), _LATENT), np.float32)
-    latent[:, 20 : 20 + CLASSES] += 1.2 * np.eye(CLASSES, dtype=np.float32)[_label(numbers, 0)]
-    latent[:, 40] += np.sin(numbers)
-    latent *= ((1 + np.arange(_LATENT)) ** -0.5).astype(np.float32)
-    mixed = latent @ np.random.default_rng(0).standard_normal((_LATENT, width), np.float32)
-    return mixed + 0.3 * rng.standard_normal((len(numbers), width), np.float32)
+    x = np.random.default_rng(start).standard_normal((len(numbers), width), np.float32)
+    fixed = np.random.default_rng(0).choice(np.float32([-1, 1]), (2 + CLASSES, width))
+    x += np.float32(_STRENGTH / np.sqrt(2 * width)) * fixed[2:][_label(numbers, 0)]
+    x += np.float32(0.5 / np.sqrt(width)) * np.sin(numbers)[:, None].astype(np.float32) * fixed[1]
+    x *= fixed[0] * ((1 + np.arange(width)) ** (-decay / 2)).astype(np.float32)
+    mixed: npt.NDArray[np.float32] = dct(x, norm="ortho", overwrite_x=True)
+    return mixed + np.float32(0.1)
 
 
-def write(folder: Path, samples: int, width: int, dtype: str) -> int:
+def write(folder: Path, samples: int, width: int, dtype: str, decay: float) -> int:
     """Write the store; bytes of its values."""
     with LmdbStore.open(str(folder), mode="a", options=LmdbStore.Options()) as store:
         for start in range(0, samples, _BLOCK):
             stop = min(samples, start + _BLOCK)
             ids = tuple(f"sample-{number}" for number in range(start, stop))
-            store.write(ColumnBlock(ids, {COLUMN: _values(rows(start, stop, width), dtype)}))
+            store.write(ColumnBlock(ids, {COLUMN: _values(rows(start, stop, width, decay), dtype)}))
     return samples * width * (2 if dtype == "bfloat16" else 4)
 
 
@@ -132,6 +137,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--decay", type=float, default=1.0, help="Variances fall as i^-DECAY.")
     parser.add_argument("--models", default="centroid,ridge,logistic")
     parser.add_argument("--folder", type=Path, help="Where the store is written for the time.")
     parser.add_argument("--compare", action="store_true", help="Probe in memory, too.")
@@ -139,7 +145,7 @@ def main() -> None:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=given.folder))
     try:
-        size = write(folder / "store", given.samples, given.width, given.dtype)
+        size = write(folder / "store", given.samples, given.width, given.dtype, given.decay)
         for model in given.models.split(","):
             print(json.dumps(_line(folder / "store", size, model, given)), flush=True)
     finally:

@@ -24,6 +24,7 @@ from vlmlens.compose.given import Given
 from vlmlens.compose.looking import ANALYSIS, Picture, notes_on, questions
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.compose.tuned_check import check_tuned, opened_tuned
+from vlmlens.covers import Cover
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result
@@ -168,6 +169,8 @@ def look(
     choices: Sequence[str] = (),
     against: Picture | None = None,
     against_question: str | None = None,
+    covers: Sequence[Sequence[float]] = (),
+    edits: str | Sequence[str] = (),
     grid: int | None = None,
     adapter: str = "auto",
     model: StrPath | None = None,
@@ -191,7 +194,9 @@ def look(
 
     `image` is a path (of a video, too) or a Pillow image, `question` a text; of several, each
     question is asked about each picture. `choices` are answers to choose from. `against` is another
-    picture, or `against_question` another question, and the difference to it is traced. `grid` is
+    picture, or `against_question` another question, and the difference to it is traced. `covers`
+    are parts of the picture that are hidden: (left, top, right, bottom), as fractions of its width
+    and height; the picture's mean color stands there. `grid` is
     the number of steps along each side of the picture for the map of evidence. Without an adapter
     or a model, the demo model answers, which only knows drawn scenes. `mode`, `progress` and
     `observer` are those of `run`.
@@ -207,7 +212,12 @@ def look(
     pictures = cast("Sequence[Picture]", image if several else [image])
     texts = [question] if isinstance(question, str) else question
     samples = questions(
-        pictures, texts, choices=choices, against=against, against_question=against_question
+        pictures,
+        texts,
+        choices=choices,
+        against=against,
+        against_question=against_question,
+        covers=[Cover.of(each) for each in covers],
     )
     spec = spec_of({**settings, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
     with watched(observer, progress) as told:

@@ -95,13 +95,16 @@ def columns_of(result: Result) -> dict[str, Any]:
 
 def test_the_table_is_that_of_memory_to_a_hundredth(world: World) -> None:
     whole, before = world.probe()
-    large, said = world.probe(in_memory=0, components=30)
+    large, said = world.probe(in_memory=0)
     assert columns_of(large)["column"] == columns_of(whole)["column"] == [NARROW, WIDE]
     for name in ("accuracy", "control", "gap", "gap_low", "gap_high", "train_accuracy", "C"):
         one, other = columns_of(whole)[name], columns_of(large)[name]
         np.testing.assert_allclose(one, other, atol=0.01)
     assert said == before == [f"{BAD} was not probed: it holds values that are not finite."]
     assert [f.verdict for f in whole.findings] == [f.verdict for f in large.findings]
+    (note,) = set(large.notes) - set(whole.notes)
+    assert note.startswith("3 columns were larger than in_memory (0 MB) and read in blocks")
+    assert "all features" in note
 
 
 def test_what_is_approximated_is_said_once(world: World) -> None:

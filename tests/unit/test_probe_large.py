@@ -14,7 +14,7 @@ from tests.unit.test_probe_families import target_of
 
 from vlmlens_plugins.analysis.probe.cross_validation import Evaluation, evaluate, silent
 from vlmlens_plugins.analysis.probe.equal_rows import EqualRows
-from vlmlens_plugins.analysis.probe.large import closed, descent, projection
+from vlmlens_plugins.analysis.probe.large import closed
 from vlmlens_plugins.analysis.probe.large.partition import Partition, with_inner
 from vlmlens_plugins.analysis.probe.large.probes import LargeProbes
 from vlmlens_plugins.analysis.probe.large.scratch import Scratch
@@ -173,68 +173,6 @@ def test_labels_and_outputs_of_many_classes_come_in_pieces(
     np.testing.assert_allclose(found.train_score, at_once.train_score)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("grid", [[0.1], [1e-3, 1e-2, 1.0]])
-def test_logistic_is_what_it_is_in_memory_where_all_components_are_kept(
-    classes: int, grid: list[float]
-) -> None:
-    y, x = planted(classes)
-    whole, large = both(y, x, unlike_splits()["folds"], ProbeOptions(C=grid))
-    assert (whole.held_out != large.held_out).mean() <= 0.005
-    assert large.kept == 1.0
-    assert large.unfinished == 0
-    np.testing.assert_allclose(large.strengths, whole.strengths)
-
-
-def test_logistic_on_components_is_near_where_they_keep_the_variance() -> None:
-    """A spectrum that falls, as activations have; half of the components."""
-    y, _ = planted(3)
-    rng = np.random.default_rng(2)
-    spread = (1 + np.arange(WIDTH)) ** -1.5
-    x = (rng.normal(size=(N, WIDTH)) * spread + 0.8 * np.eye(3, WIDTH)[y]) @ np.linalg.qr(
-        rng.normal(size=(WIDTH, WIDTH))
-    )[0]
-    options = ProbeOptions(C=[0.01], components=WIDTH // 2)
-    whole, large = both(y, x.astype(np.float32), unlike_splits()["folds"], options)
-    right = [(found.held_out[0] == y).mean() for found in (whole, large)]
-    assert right[0] > 0.5
-    assert abs(right[0] - right[1]) <= 0.01
-    assert 0.9 < large.kept < 1
-
-
-def test_components_that_leave_the_signal_out_are_told_by_what_they_keep() -> None:
-    """A label in the smallest direction: only the share of the variance warns of it."""
-    rng = np.random.default_rng(3)
-    y = rng.integers(0, 2, N)
-    common = rng.normal(size=(N, 1)) @ np.ones((1, WIDTH))
-    x = common + 0.3 * rng.normal(size=(N, WIDTH))
-    x[:, 0] = common[:, 0] + 0.9 * (y - 0.5)
-    options = ProbeOptions(C=[1.0], components=1)
-    whole, large = both(y, x.astype(np.float32), unlike_splits()["folds"], options)
-    assert (whole.held_out[0] == y).mean() > 0.8
-    assert (large.held_out[0] == y).mean() < 0.7
-    assert large.kept < 0.95
-
-
-def test_the_objective_is_at_its_minimum() -> None:
-    """Beside scikit-learn's weights, those found cost no more."""
-    y, x = planted(3)
-    z = ((x - x.mean(0)) / np.maximum(x.std(0), 1e-3)).astype(np.float32)
-    ones = np.hstack([z, np.ones((N, 1))]).astype(np.float64)
-    problem = descent.Problem(
-        z, labels_of(y), np.ones((1, N), bool), (ones.T @ ones)[None], np.array([0.1]), 3, CPU
-    )
-    found = descent.minimize(problem, 1e-6, silent)
-    assert found.converged.all()
-    best, _ = problem.value(found.weights)
-    _, slope = problem.value(found.weights)
-    assert np.abs(slope).max() < 0.02 * np.abs(problem.value(0 * found.weights)[1]).max()
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        near = found.weights + 0.01 * rng.normal(size=found.weights.shape)
-        assert (problem.value(near)[0] >= best * (1 - 1e-6)).all()
-
-
 def test_a_fold_that_is_left_in_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deliberate mistake: training sums that hold the tested rows, too."""
     rng = np.random.default_rng(4)
@@ -336,12 +274,3 @@ def test_a_probe_of_all_rows_is_that_of_memory() -> None:
     options = ProbeOptions(model="ridge", C=[0.01])
     (whole,) = evaluate([x], y[None], split, family(options, target_of(y), 0), CPU)
     np.testing.assert_allclose(told[:, 0], whole.held_out[0], atol=1e-4 * np.ptp(y))
-
-
-def test_axes_are_the_standardized_features_where_these_are_few() -> None:
-    _, x = planted(2)
-    axes = projection.Axes.of(Rows(x), np.ones(N, bool), WIDTH, Scratch(), silent)
-    z = (x - axes.shift) @ axes.basis
-    np.testing.assert_allclose(z.std(0)[:7], 1, atol=1e-5)
-    assert (z[:, 7] == 0).all()
-    assert axes.features == WIDTH - 1

@@ -36,7 +36,7 @@ class AdapterTests(TuningChecks, VirtualChecks):
     Subclass it as `Test...`, set `manifest`, and implement `build`, which makes a tiny checkpoint
     (see `vlmlens.testing.tiny`). A family with several architectures has one subclass for each.
 
-    Args:
+    Attributes:
         manifest: The adapter's manifest. The kit checks that its `offers` are true.
         tolerance: Largest allowed difference between a padded batch and a single sample, relative
             to the largest activation of the site (at least 1). The default is 168 eps of float32.

@@ -14,7 +14,7 @@ from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._columns import choose, in_order, is_ragged
 from vlmlens_plugins.analysis.probe import report
-from vlmlens_plugins.analysis.probe.column_evaluation import check_columns
+from vlmlens_plugins.analysis.probe.column_evaluation import check_columns, notes_on_blocks
 from vlmlens_plugins.analysis.probe.export import export
 from vlmlens_plugins.analysis.probe.features import Features
 from vlmlens_plugins.analysis.probe.figures import figures
@@ -83,6 +83,8 @@ class Probe(Analysis):
                     context.progress(int(_PARTS * (before + done)), _PARTS * steps)
 
                 probed.append(prober.probe(target, names, warner.warn, advance))
+            most = max(len(target.y) for target in targets)
+            blocks = notes_on_blocks(names, columns, most, self.options)
             written = self._export(probed, prober)
         return Result(
             analysis="probe",
@@ -91,7 +93,12 @@ class Probe(Analysis):
             tables=tables(probed),
             figures=figures(probed),
             options=self.options.model_dump(mode="json"),
-            notes=[*report.notes(self.options, probed), *([source] if source else []), *written],
+            notes=[
+                *report.notes(self.options, probed),
+                *blocks,
+                *([source] if source else []),
+                *written,
+            ],
             warnings=warner.messages,
             overview=report.overview(probed),
         )

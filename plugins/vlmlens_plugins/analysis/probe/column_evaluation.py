@@ -51,6 +51,21 @@ def is_large(samples: int, width: int, options: ProbeOptions) -> bool:
     return samples * width * 4 > options.in_memory * MEGABYTE
 
 
+def notes_on_blocks(
+    names: Sequence[str], columns: Columns, samples: int, o: ProbeOptions
+) -> list[str]:
+    """Which columns are read in blocks, if any, where nothing of them is left out."""
+    widths = columns.widths()
+    large = [name for name in names if is_large(samples, widths[name], o)]
+    if not large or (o.model == "logistic" and o.components is not None):
+        return []
+    many = f"{len(large)} columns were" if len(large) > 1 else f"{large[0]} was"
+    return [
+        f"{many} larger than in_memory ({o.in_memory} MB) and read in blocks. Probes learned from "
+        "all features and samples, as in memory."
+    ]
+
+
 @dataclass
 class ColumnEvaluation:
     """Evaluates columns of one target.
@@ -150,8 +165,8 @@ def _approximated(name: str, kept: dict[str, float], options: ProbeOptions) -> s
     many = f"{len(kept)} columns are" if len(kept) > 1 else f"{next(iter(kept))} is"
     return (
         f"{name}: {many} larger than in_memory ({options.in_memory} MB), so probes read the first "
-        f"{options.components} principal components only, with {share} of the variance. For more, "
-        "raise analysis.probe.components; to probe all features, analysis.probe.in_memory."
+        f"{options.components} principal components only, with {share} of the variance. To probe "
+        "all features, leave out analysis.probe.components."
     )
 
 

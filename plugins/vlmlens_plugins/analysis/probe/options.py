@@ -106,10 +106,10 @@ class ProbeOptions(Options):
         description="Largest column, in MB as float32, that is probed in memory. A larger one is "
         "read in blocks.",
     )
-    components: int = Field(
-        512,
+    components: int | None = Field(
+        None,
         ge=1,
-        description="Principal components of a larger column that a logistic probe reads; with no "
-        "more features than that, it reads all.",
+        description="Principal components of a larger column that a logistic probe reads. "
+        "Default: all features; 512 components take less time and room on the disk.",
     )
     device: str = Field("auto", description="Where probes are trained: cpu, cuda or auto.")

@@ -80,9 +80,8 @@ def notes(options: ProbeOptions, probed: Sequence[Probed]) -> list[str]:
         f"{options.min_gap:g} x (1 - majority). Encoded: corrected p <= {options.alpha:g}, the "
         "gap's interval lies above 0, and the gap reaches the minimum. Not encoded: corrected p is "
         "above that, and the interval ends below the minimum (a negative gap counts as 0). "
-        "Inconclusive: anything else, and what a probe does not find in components that keep less "
-        "than 99 % of the variance. A side of the model is 'encoded' if one of its columns is, "
-        "and 'not encoded' if all of them are not.",
+        f"Inconclusive: anything else{_parts(options)}. A side of the model is 'encoded' if one of "
+        "its columns is, and 'not encoded' if all of them are not.",
         "Power: the smallest gap that these samples show with 80 % probability, and the number of "
         "samples that would show the measured gap. Normal approximation, with the worst case of "
         "Holm's correction.",
@@ -91,6 +90,12 @@ def notes(options: ProbeOptions, probed: Sequence[Probed]) -> list[str]:
         "The best column is chosen among all, so its accuracy is slightly too high. A linear probe "
         "finds what can be read linearly, not what the model uses.",
     ]
+
+
+def _parts(options: ProbeOptions) -> str:
+    if options.components is None:
+        return ""
+    return ", and what a probe does not find in components that keep less than 99 % of the variance"
 
 
 def _kind(options: ProbeOptions) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -35,10 +35,13 @@ from vlmlens_plugins.analysis.probe.targets import Target
 Array = npt.NDArray[Any]
 
 INNER = 3
-TOLERANCE = 2e-6
+TOLERANCE = 1e-7
 ROUGH = 2e-4
 _SUMS = 64 * 2**20
-"""Bytes of the sums of rows times labels that are in memory at a time."""
+"""Bytes of the sums of rows times labels, or of weights, that are in memory at a time."""
+_DESCENT = 160 * 2**20
+_VECTORS = 160
+"""Bytes of all that is minimized at a time, and of each weight with its history."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,10 @@ class LargeProbes:
             return one._ridge(rows, labels, train, _silent)[0]
         if self.options.model == "centroid":
             return one._centroids(rows, labels, train, _silent)
-        axes = Axes.of(rows, train[0], self.options.components, self.scratch, _silent)
-        partition = Partition.of(train)
-        projected = Projected.of(rows, axes, partition, self.scratch, _silent)
-        products = _of_sets(projected.products, partition.sets)
-        found = one._minimized(projected, labels, train, products, np.array([c]), TOLERANCE)
-        weights = np.tensordot(axes.basis, found.weights[:-1], 1)
-        return Linear(axes.shift, weights, found.weights[-1])
+        data, axes = one._read(rows, train, _silent)
+        jobs = _jobs(train, data.means, labels, np.array([c]))
+        weights = _minimized(self._problem(data, axes), jobs, TOLERANCE, _silent)[0][:, None]
+        return Linear(axes.shift, axes.raw(weights[:-1]), weights[-1].astype(np.float64))
 
     def _ridge(self, rows: Rows, labels: Array, train: Bools, tick: Tick) -> tuple[Linear, Floats]:
         several = len(self.options.C) > 1
@@ -180,95 +180,96 @@ class LargeProbes:
     def _logistic(
         self, rows: Rows, labels: Array, split: Split, equal: EqualRows | None, tick: Tick
     ) -> Evaluation:
-        components = self.options.components
-        self.scratch.check(4 * rows.count * min(rows.width, components))
-        told = within(tick, 0, 0.3)
-        axes = Axes.of(rows, split.learned, components, self.scratch, told)
         several = len(self.options.C) > 1
         sets = with_inner(split.train, self.inner) if several else split.train
-        partition = Partition.of(sets)
-        projected = Projected.of(rows, axes, partition, self.scratch, within(tick, 0.3, 0.2))
+        data, axes = self._read(rows, sets, within(tick, 0, 0.2))
         if equal is not None:
-            equal.see_codes(projected.codes)
-        products = _of_sets(projected.products, partition.sets)
+            equal.see_codes(data.codes)
+        problem = self._problem(data, axes)
         c = np.full(split.cells, float(self.options.C[0]))
         if several:
-            c = self._strengths(projected, labels[:1], sets, products, within(tick, 0.5, 0.2))
+            c = self._strengths(problem, data.means, labels[:1], sets, within(tick, 0.2, 0.3))
         tally, unfinished = Tally(labels, split), 0
-        size = max(
-            1, _SUMS // (8 * products.shape[1] * split.cells * len(self.target.classes) * 16)
-        )
+        size = max(1, _SUMS // (4 * (data.values.shape[1] + 1) * problem.outputs * split.cells))
         for start in range(0, len(labels), size):
-            some = slice(start, start + size)
-            told = within(tick, 0.7 + 0.3 * start / len(labels), 0.3 * size / len(labels))
-            part = Tally(labels[some], split)
-            problem = self._problem(projected, labels[some], split.train, products, c)
-            found = descent.minimize(problem, TOLERANCE, told)
-            _see(problem, found.weights, part)
-            unfinished += int((~found.converged).sum())
-            tally.take(some, part)
-        kept = projected.kept(axes, np.asarray(partition.sets.any(0)))
-        return Evaluation(tally.held_out, tally.train_score, c, unfinished, kept)
+            some = labels[start : start + size]
+            told = within(tick, 0.5 + 0.5 * start / len(labels), 0.5 * len(some) / len(labels))
+            jobs = _jobs(split.train, data.means, some, c)
+            weights, converged = _minimized(problem, jobs, TOLERANCE, told)
+            unfinished += int((~converged).sum())
+            part = Tally(some, split)
+            for own, out in _outputs(problem, weights):
+                split_up = out.reshape(*out.shape[:2], split.cells, len(some)).swapaxes(1, 2)
+                part.see(np.arange(own.start, own.stop), split_up)
+            tally.take(slice(start, start + size), part)
+        return Evaluation(tally.held_out, tally.train_score, c, unfinished, data.kept)
+
+    def _read(self, rows: Rows, sets: Bools, tick: Tick) -> tuple[Projected, Axes]:
+        """The column's coordinates in a scratch file: three readings of it."""
+        components, learned = self.options.components, np.asarray(sets.any(0))
+        self.scratch.check(4 * rows.count * min(rows.width, components or rows.width))
+        axes = Axes.of(rows, learned, components, self.scratch, within(tick, 0, 0.7))
+        return Projected.of(rows, axes, sets, self.scratch, within(tick, 0.7, 0.3)), axes
+
+    def _problem(self, data: Projected, axes: Axes) -> descent.Problem:
+        classes = len(self.target.classes)
+        return descent.Problem(data.values, axes.spectrum, classes, self.device)
 
     def _strengths(
-        self, projected: Projected, labels: Array, sets: Bools, products: Floats, tick: Tick
+        self, problem: descent.Problem, means: Floats, labels: Array, sets: Bools, tick: Tick
     ) -> Floats:
         """float64 `[cells]`: C with the least cross-entropy on inner parts, as in memory."""
-        parts = int(self.inner.max()) + 1
+        parts, grid = int(self.inner.max()) + 1, sorted(self.options.C)
         cells = len(sets) // (1 + parts)
-        train, learn = sets[:cells], sets[cells:]
-        held = (train[:, None] & ~learn.reshape(cells, parts, -1)).reshape(learn.shape)
-        grid = sorted(self.options.C)
-        lost = np.zeros((cells, len(grid)))
-        for i, c in enumerate(grid):
-            strengths = np.full(len(learn), c)
-            found = self._minimized(projected, labels, learn, products[cells:], strengths, ROUGH)
-            problem = self._problem(projected, labels, learn, products[cells:], strengths)
-            lost[:, i] = _cross_entropy(problem, found.weights, held).reshape(cells, -1).sum(1)
-            tick((i + 1) / len(grid))
-            if i and (lost[:, i] >= lost[:, :i].min(1)).all():
-                lost[:, i + 1 :] = np.inf
-                break
-        return chosen(lost, grid)
-
-    def _minimized(
-        self,
-        projected: Projected,
-        labels: Array,
-        train: Bools,
-        products: Floats,
-        c: Floats,
-        tolerance: float,
-    ) -> descent.Found:
-        problem = self._problem(projected, labels, train, products, c)
-        return descent.minimize(problem, tolerance, _silent)
-
-    def _problem(
-        self, projected: Projected, labels: Array, train: Bools, products: Floats, c: Floats
-    ) -> descent.Problem:
-        classes = len(self.target.classes)
-        some = products[: len(train)]
-        return descent.Problem(projected.values, labels, train, some, c, classes, self.device)
+        learn = sets[cells:]
+        held = np.repeat(sets[:cells], parts, 0) & ~learn
+        jobs = _jobs(learn, means[cells:], labels, np.tile(grid, len(learn)), len(grid))
+        weights, _ = _minimized(problem, jobs, ROUGH, tick)
+        lost = np.zeros(len(jobs))
+        for own, out in _outputs(problem, weights):
+            loss, _ = problem.losses(torch.from_numpy(out), problem.targets(jobs, own).cpu())
+            lost += (loss.numpy() * held[:, own].T[:, jobs.sets]).sum(0, dtype=np.float64)
+        return chosen(lost.reshape(cells, -1, len(grid)).sum(1), grid)
 
 
-def _see(problem: descent.Problem, weights: Floats, tally: Tally) -> None:
-    for some, rows in problem.blocks():
-        out = problem.logits(rows, weights).cpu().numpy()
-        tally.see(np.arange(some.start, some.stop), out)
+def _jobs(train: Bools, means: Floats, labels: Array, c: Floats, times: int = 1) -> descent.Jobs:
+    """Each training set so many times, for each label vector.
+
+    Args:
+        train: bool `[sets, n]`.
+        means: `[sets or more, k]`, of their rows.
+        labels: `[vectors, n]`.
+        c: `[sets * times]`.
+        times: How often.
+    """
+    fits = len(labels)
+    sets = np.arange(len(train)).repeat(times * fits)
+    vectors = np.tile(np.arange(fits), len(train) * times)
+    return descent.Jobs(train, means, labels, sets, vectors, c.repeat(fits))
 
 
-def _cross_entropy(problem: descent.Problem, weights: Floats, held: Bools) -> Floats:
-    """float64 `[sets]`: the summed loss of the first label vector over the rows `[sets, n]`."""
-    found = np.zeros(len(held))
-    for some, rows in problem.blocks():
-        loss, _ = problem.losses(problem.logits(rows, weights), problem.target(some))
-        found += (loss[:, :, 0].double().cpu().numpy() * held[:, some].T).sum(0)
-    return found
+def _minimized(
+    problem: descent.Problem, jobs: descent.Jobs, tolerance: float, tick: Tick
+) -> tuple[npt.NDArray[np.float32], Bools]:
+    """Weights `[k + 1, outputs, jobs]`, and which converged; as many at once as memory allows."""
+    of_one = _VECTORS * (problem.values.shape[1] + 1) * problem.outputs
+    at_once = max(1, _DESCENT // of_one)
+    found = []
+    for start in range(0, len(jobs), at_once):
+        told = within(tick, start / len(jobs), min(at_once, len(jobs) - start) / len(jobs))
+        some = jobs.of(slice(start, start + at_once))
+        found.append(descent.minimize(problem, some, tolerance, told))
+    weights = np.concatenate([one.weights for one in found], 2)
+    return weights, np.concatenate([one.converged for one in found])
 
 
-def _of_sets(products: Floats, sets: Bools) -> Floats:
-    """`[sets, k, k]`: sums over the parts of each set."""
-    return np.tensordot(sets.astype(np.float64), products, 1)
+def _outputs(
+    problem: descent.Problem, weights: npt.NDArray[np.float32]
+) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Yield rows' outputs `[b, outputs, jobs]`: a pass over the rows."""
+    placed = problem.placed(weights, torch.float32)
+    for some, rows in problem.blocks(weights[0].size):
+        yield some, problem.logits(rows, placed).cpu().numpy()
 
 
 def _joined(turns: Sequence[Evaluation]) -> Evaluation:

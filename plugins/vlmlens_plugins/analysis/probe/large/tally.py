@@ -28,7 +28,7 @@ class Tally:
         self._lost = np.zeros((split.cells, len(labels)))
         self.held_out = np.zeros(labels.shape, labels.dtype)
 
-    def see(self, places: Ints, out: Floats) -> None:
+    def see(self, places: Ints, out: Array) -> None:
         """Take in outputs `[k, cells, outputs, fits]` for samples of those numbers."""
         told = out[:, :, 0] if self._numbers else _classes(out)
         cell = np.maximum(self._split.cell[places], 0)
@@ -52,7 +52,7 @@ class Tally:
         return np.asarray((1 - self._lost / np.maximum(spread, 1e-30)).mean(0))
 
 
-def _classes(out: Floats) -> Ints:
+def _classes(out: Array) -> Ints:
     if out.shape[2] == 1:
         return (out[:, :, 0] > 0).astype(np.int64)
     return np.asarray(out.argmax(2))
