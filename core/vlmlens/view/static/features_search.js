@@ -3,7 +3,7 @@
 for (const form of document.querySelectorAll('form[data-role="features"]')) {
   const go = () => {
     const asked = [...new FormData(form)].filter(([, value]) => value !== "");
-    say("Searching.");
+    announce("Searching.");
     location.assign(`${location.pathname}?${new URLSearchParams(asked)}`);
   };
   form.addEventListener("submit", (event) => {

@@ -2,7 +2,7 @@
 /* Of every page: the navigation of small screens, copying, and tables that come by slice. */
 document.documentElement.classList.add("js");
 
-function say(text) {
+function announce(text) {
   const room = document.getElementById("said");
   room.textContent = "";
   setTimeout(() => { room.textContent = text; }, 50);
@@ -26,10 +26,10 @@ async function copyOf(button) {
   try {
     await copy(button.dataset.copy || code.textContent, code);
     button.textContent = "Copied";
-    say("Copied to the clipboard.");
+    announce("Copied to the clipboard.");
   } catch {
     button.textContent = "Select and copy it by hand";
-    say("The browser does not allow copying. Select the text and copy it.");
+    announce("The browser does not allow copying. Select the text and copy it.");
   }
   setTimeout(() => { button.textContent = told; }, 2000);
 }
@@ -118,7 +118,7 @@ document.addEventListener("click", (event) => {
   const busy = event.target.closest("[data-busy]")?.dataset.busy;
   if (busy) {
     event.target.textContent = busy;
-    say(busy);
+    announce(busy);
   }
   if (button?.matches(".menu")) toggleMenu(button);
   else if (button && "copy" in button.dataset) copyOf(button);
