@@ -204,3 +204,12 @@ def test_its_address_is_data(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> N
     done = CliRunner().invoke(app, ["view", "--adapter", "demo", "--no-open", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["url"].startswith("http://127.0.0.1:")
+
+
+def test_a_wrong_token_of_any_letters_is_refused_while_a_code_waits() -> None:
+    access = Access("127.0.0.1", 8000)
+    code = access.address_once("/").partition("token=")[2]
+    assert not access.may_enter("\u00e9\u4e2d")
+    assert not access.may_enter("")
+    assert access.may_enter(code)
+    assert not access.may_enter(code)

@@ -89,7 +89,8 @@ class Access:
         """Whether a text from an address is the token, or a code that was not used yet."""
         if self.is_token(given):
             return True
-        found = next((code for code in self.codes if hmac.compare_digest(given, code)), None)
+        sent = given.encode()
+        found = next((c for c in self.codes if hmac.compare_digest(sent, c.encode())), None)
         self.codes.discard(found or "")
         return found is not None
 
