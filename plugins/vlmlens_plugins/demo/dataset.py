@@ -150,7 +150,7 @@ class DemoDataset(Dataset):
         tint = self.options.tint if self.source == "shortcut" else None
         if tint is not None:
             self._probes("label", "background@color")
-        samples = []
+        samples: list[Sample] = []
         for i in range(self.options.scenes):
             which = (i, self.options.seed, tint)
             asked = _asked(*which)
