@@ -129,6 +129,40 @@ def started(
     return Started({**request, "sees_cwd": False, "ignored": [int(each) for each in ignored]})
 
 
+WORKER = """#!{python} -IS
+import json, os, signal, socket, sys
+if sys.argv[1:] != ["-P", "-m", "vlmlens.runner.worker_process"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+request = {{**{request}, "env": dict(os.environ), "cwd": os.getcwd()}}
+asking = socket.socket(socket.AF_UNIX)
+asking.connect({server!r})
+socket.send_fds(asking, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
+for stream in (0, 1, 2):
+    os.close(stream)
+_, status = [int(line) for line in asking.makefile()]
+if status < 0:
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
+
+
+@cache
+def worker_python() -> str:
+    """A stand-in for `sys.executable` that starts worker processes as forks of the warm process.
+
+    It has the worker's standard streams, ends as it ends, and takes it along when it is killed.
+    """
+    request = {
+        "args": [], "code": None, "module": "vlmlens.runner.worker_process", "out": [],
+        "before": os.environ.get("PYTHONPATH", ""), "strict": False, "sees_cwd": False,
+        "ignored": [],
+    }  # fmt: skip
+    path = _server().parent / "python"
+    path.write_text(WORKER.format(python=sys.executable, request=request, server=str(_server())))
+    path.chmod(0o700)
+    return str(path)
+
+
 def _run(
     args: list[str], code: str | None, cwd: Path | None, strict: bool, env: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:

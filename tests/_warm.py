@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -29,9 +30,11 @@ SLOW = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava",
     "tokenizers", "safetensors.torch", "scipy.linalg", "scipy.stats", "sklearn.linear_model",
-    "pyarrow.parquet", "pydantic.main", "pydantic.type_adapter", "pydantic.json_schema", "pluggy",
+    "pyarrow.parquet", "pydantic.main", "pydantic.types", "pydantic.type_adapter",
+    "pydantic.json_schema", "pluggy",
     "packaging.requirements", "sqlite3", "rich.console", "rich.progress", "typer", "lmdb",
-    "PIL.Image", "PIL.ImageFont", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "yaml",
+    "PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
+    "yaml",
     "matplotlib.figure",
 )  # fmt: skip
 
@@ -66,15 +69,35 @@ def serve(listener: socket.socket) -> dict[str, Any]:
 def accept(connection: socket.socket) -> dict[str, Any]:
     """Read the request, and fork for it; only the program returns."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with suppress(OSError), connection.makefile("rw") as line:  # who asked may have ended
-        request: dict[str, Any] = json.loads(line.readline())
+    with suppress(OSError), connection.makefile("w") as line:  # who asked may have ended
+        request = read(connection)
         child = os.fork()
         if child == 0:
             return request
+        for number in request["streams"]:
+            os.close(number)
         print(child, file=line, flush=True)
+        if request["streams"]:
+            await_both(child, connection)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=line, flush=True)
     os._exit(0)
+
+
+def read(connection: socket.socket) -> dict[str, Any]:
+    """A line of JSON, and the streams that come with it, if any."""
+    text, streams, *_ = socket.recv_fds(connection, 1 << 16, 3)
+    while not text.endswith(b"\n"):
+        text += connection.recv(1 << 16)
+    request: dict[str, Any] = json.loads(text)
+    return {**request, "streams": list(streams)}
+
+
+def await_both(child: int, connection: socket.socket) -> None:
+    """Wait until the program has ended; kill it if the process that stands for it is killed."""
+    ended = os.pidfd_open(child)
+    if ended not in select.select([ended, connection], [], [])[0]:
+        os.kill(child, signal.SIGKILL)
 
 
 def become(request: dict[str, Any]) -> None:
@@ -85,12 +108,11 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    streams = (
+    files = (
         (os.devnull, os.O_RDONLY),
         *((path, os.O_WRONLY | os.O_APPEND) for path in request["out"]),
     )
-    for number, (path, flags) in enumerate(streams):
-        opened = os.open(path, flags)
+    for number, opened in enumerate(request["streams"] or [os.open(*each) for each in files]):
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = ["vlmlens", *request["args"]]
@@ -136,6 +158,6 @@ if __name__ == "__main__":
         asked = serve(waiting)
     become(asked)
     if asked["code"] is None:
-        runpy.run_module("vlmlens", run_name="__main__", alter_sys=True)
+        runpy.run_module(asked.get("module", "vlmlens"), run_name="__main__", alter_sys=True)
     else:
         exec(compile(asked["code"], "<string>", "exec"), {"__name__": "__main__"})

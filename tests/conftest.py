@@ -6,9 +6,13 @@ import atexit
 import gc
 import os
 import shutil
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
@@ -53,24 +57,110 @@ def scenes() -> list[Sample]:
 
 
 @pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes of this test need not import torch, where the system can wait for them."""
+    from tests._program import worker_python
+
+    if hasattr(os, "pidfd_open"):
+        monkeypatch.setattr(sys, "executable", worker_python())
+
+
+@pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test runs in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is measured in `unit` and `contract` only: tracing costs a third of the time.
+TRACED = 0.5
+"""Seconds of processor time in which coverage is measured in a test or a fixture.
 
-    There it is measured neither where a test is slow nor where random examples run the same lines
-    hundreds of times.
+Mostly, later lines are the same again, and tracing costs a quarter.
+"""
+
+
+class _Tracing:
+    """The tracer of coverage. It is off but in what `measured` holds: pytest's own steps cost more
+    than most tests while it is on."""
+
+    tracer: Any = None
+
+    def pause(self) -> None:
+        """Keep a tracer that is on, and turn it off."""
+        self.tracer = sys.gettrace() or self.tracer
+        sys.settrace(None)
+
+    @contextmanager
+    def measured(self, item: pytest.Item) -> Iterator[None]:
+        """Leave it on for `TRACED` seconds, if the test is measured."""
+        if self.tracer is None or sys.gettrace() is not None or not _is_measured(item):
+            yield
+            return
+        before = signal.signal(signal.SIGPROF, lambda *_: sys.settrace(None))
+        signal.setitimer(signal.ITIMER_PROF, TRACED)
+        sys.settrace(self.tracer)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+
+def _is_measured(item: pytest.Item) -> bool:
+    """Whether coverage is measured in a test, its fixtures included.
+
+    It is in `unit` and `contract` only: there neither where a test is slow, nor where random
+    examples run the same lines hundreds of times.
     """
-    for item in items:
-        measured = {"unit", "contract"} & set(item.path.parts)
-        tested = getattr(item, "obj", None)
-        random = item.name.startswith("test_random_") or is_hypothesis_test(tested)
-        if not measured or random or item.get_closest_marker("slow"):
-            item.add_marker("no_cover")
+    random = item.name.startswith("test_random_") or is_hypothesis_test(getattr(item, "obj", None))
+    unmeasured = random or any(map(item.get_closest_marker, ("slow", "no_cover")))
+    return bool({"unit", "contract"} & set(item.path.parts)) and not unmeasured
+
+
+_TRACING = _Tracing()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The process that hands out tests runs none."""
+    if session.config.getoption("dist", "no") != "no" and not hasattr(
+        session.config, "workerinput"
+    ):
+        _TRACING.pause()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of a fixture of a session, the test that needs it first decides."""
+    with _TRACING.measured(request._pyfuncitem):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """The test itself."""
+    with _TRACING.measured(pyfuncitem):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """After the marker `no_cover`, pytest-cov begins a new tracer."""
+    try:
+        return (yield)
+    finally:
+        _TRACING.pause()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is collected stays: there is no garbage to look for meanwhile."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
@@ -78,3 +168,4 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
+    _TRACING.pause()

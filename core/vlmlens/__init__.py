@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from vlmlens.errors import VlmlensError
     from vlmlens.samples import Sample
+    from vlmlens.sharing import pull, push
     from vlmlens.tokens import Column, Selector
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "load",
     "look",
     "open",
+    "pull",
+    "push",
     "run",
     "tune",
 ]
@@ -64,6 +67,8 @@ _HOMES = {
     "load": "vlmlens.api",
     "look": "vlmlens.api",
     "open": "vlmlens.api",
+    "pull": "vlmlens.sharing",
+    "push": "vlmlens.sharing",
     "run": "vlmlens.api",
     "tune": "vlmlens.api",
 }

@@ -58,10 +58,18 @@ def redacted(text: str) -> str:
     >>> redacted("cannot open s3://me:abc@host/x?X-Amz-Signature=12 secret=abc")
     'cannot open s3://me:***@host/x?X-Amz-Signature=*** secret=***'
     """
+    return _ASSIGNED.sub(rf"\g<name>{_HIDDEN}", without_tokens(text))
+
+
+def without_tokens(text: str) -> str:
+    """Like `redacted`, but words such as "password: x" stay: in data they may be no credential.
+
+    >>> without_tokens("password: apple, hf_abcdefghijklmnopqrst")
+    'password: apple, ***'
+    """
     text = _IN_URI.sub(rf"\g<scheme>\g<user>:{_HIDDEN}@", text)
     text = _IN_QUERY.sub(rf"\g<name>{_HIDDEN}", text)
-    text = _TOKEN.sub(_HIDDEN, text)
-    return _ASSIGNED.sub(rf"\g<name>{_HIDDEN}", text)
+    return _TOKEN.sub(_HIDDEN, text)
 
 
 def has_credential(text: str) -> bool:

@@ -24,10 +24,12 @@ from vlmlens.compose.given import Given
 from vlmlens.compose.looking import ANALYSIS, Picture, notes_on, questions
 from vlmlens.compose.plan import compose, load_model, load_request
 from vlmlens.compose.tuned_check import check_tuned, opened_tuned
+from vlmlens.covers import Cover
 from vlmlens.manifest import PluginKind
 from vlmlens.registry import Registry
 from vlmlens.results import Result
 from vlmlens.runner import execution
+from vlmlens.runner.interruption import resumable, with_folder
 from vlmlens.runner.progress import watched
 from vlmlens.runner.run_folder import RunMode
 from vlmlens.runs.look import Look
@@ -147,7 +149,8 @@ def run(
     `mode` is "new" (refuse a folder that holds a run), "resume" (go on with it) or "fresh" (start
     it over). `workers` is the number of processes that do the work, with the engine "processes";
     `engine="ray"` or another one takes its options from `options={"engine": {...}}`. `progress`
-    shows bars on stderr; None: in terminals and notebooks. `observer` is told instead of them.
+    shows bars on stderr, in notebooks below the cell; None: in terminals and notebooks. `observer`
+    is told instead of them. A run that was interrupted goes on with mode="resume".
 
     Returns:
         The finished run: `run.results`, `run.activations`, `run.report_path`.
@@ -166,6 +169,8 @@ def look(
     choices: Sequence[str] = (),
     against: Picture | None = None,
     against_question: str | None = None,
+    covers: Sequence[Sequence[float]] = (),
+    edits: str | Sequence[str] = (),
     grid: int | None = None,
     adapter: str = "auto",
     model: StrPath | None = None,
@@ -189,7 +194,9 @@ def look(
 
     `image` is a path (of a video, too) or a Pillow image, `question` a text; of several, each
     question is asked about each picture. `choices` are answers to choose from. `against` is another
-    picture, or `against_question` another question, and the difference to it is traced. `grid` is
+    picture, or `against_question` another question, and the difference to it is traced. `covers`
+    are parts of the picture that are hidden: (left, top, right, bottom), as fractions of its width
+    and height; the picture's mean color stands there. `grid` is
     the number of steps along each side of the picture for the map of evidence. Without an adapter
     or a model, the demo model answers, which only knows drawn scenes. `mode`, `progress` and
     `observer` are those of `run`.
@@ -205,12 +212,17 @@ def look(
     pictures = cast("Sequence[Picture]", image if several else [image])
     texts = [question] if isinstance(question, str) else question
     samples = questions(
-        pictures, texts, choices=choices, against=against, against_question=against_question
+        pictures,
+        texts,
+        choices=choices,
+        against=against,
+        against_question=against_question,
+        covers=[Cover.of(each) for each in covers],
     )
     spec = spec_of({**settings, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
     with watched(observer, progress) as told:
         plan = compose(spec, Registry.default(), observer=told, notes=notes_on(spec), data=samples)
-        return Look(execution.execute(plan, mode=mode, observer=told))
+        return Look(_carried_out(plan, mode=mode, observer=told))
 
 
 def tune(
@@ -314,7 +326,7 @@ def analyze(
             or "processes" if there are several workers.
         workers: The number of workers.
         options: More options of the engine: `{"engine": {...}}`.
-        progress: Show bars on stderr; None: in terminals and notebooks.
+        progress: Show bars on stderr, or below a notebook's cell; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
     Returns:
@@ -345,7 +357,7 @@ def analyze(
     chosen = stored.spec.seed if seed is None else seed
     number = stored.spec.samples if samples is None else make_spec({"samples": samples}).samples
     given = (stored, asked, registry)
-    with watched(observer, progress) as told:
+    with watched(observer, progress) as told, resumable(stored.path, "Make the same call again."):
         if stored.has_model:
             results = execution.analyze(
                 *given,
@@ -407,7 +419,7 @@ def export(
         sites: Only these columns or sites; `*` and `?` stand for other characters.
         samples: Only samples with these ids; `*` and `?` stand for other characters.
         trust: As of `open`.
-        progress: Show bars on stderr; None: in terminals and notebooks.
+        progress: Show bars on stderr, or below a notebook's cell; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
     Returns:
@@ -466,10 +478,18 @@ def _executed(settings: dict[str, Any], *, extract_only: bool = False) -> Run:
             data=given,
             trust=trust,
         )
-        return execution.execute(
+        return _carried_out(
             plan,
             mode=mode,
             observer=told,
             extract_only=extract_only,
             engine=engine,
         )
+
+
+def _carried_out(plan: execution.Plan, **how: Any) -> Run:
+    """Execute a plan; where it is interrupted, say how to go on."""
+    plan = with_folder(plan)
+    again = f'Go on with the same call and out={plan.spec.out!r}, mode="resume".'
+    with resumable(plan.spec.out, again):
+        return execution.execute(plan, **how)

@@ -42,6 +42,7 @@
     │   ├── ResultExists
     │   ├── RunNotFound
     │   └── UntrustedRun             names code or other places, and is not this user's
+    ├── HubError                     the Hugging Face hub, or a repository there
     ├── FileError                    the system: a full disk, permissions, names, no folder
     ├── OutOfMemory                  a batch does not fit in memory
     └── ReadoutError                 norm and unembedding do not give the model's own logits
@@ -231,6 +232,10 @@ class RunNotFound(RunError):
 
 class UntrustedRun(RunError):
     """A run or run file that this user did not make names code, or reaches other places."""
+
+
+class HubError(VlmlensError):
+    """The Hugging Face hub, or a repository there, does not do what was asked."""
 
 
 class FileError(VlmlensError):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
-"""What Pillow raises for a damaged file; a broken PNG is a SyntaxError to it."""
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
+"""What Pillow raises for a damaged file; a broken PNG is a SyntaxError to it, a broken AVIF a
+RuntimeError."""
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from scripts.check_checkpoints.records import (
     Records,
     commit,
     held,
+    version_of,
     versions,
 )
 from scripts.check_checkpoints.small_runs import analyses, small_run
@@ -200,15 +202,14 @@ def _checkpoint(one: Listed, each: Fit, here: Here) -> list[Record]:
         return []
     full = place.is_full(one.checkpoint.parameters)
     print(telling.header(one, each, here.device, full=full), flush=True)
-    digest = place.digest()
+    under = partial(_under, digest=place.digest(), own=one.distribution, here=here)
 
     def record(step: str, outcome: Outcome, text: str, **more: Any) -> Record:
-        under = _under(step, digest, here)
-        return Record(one.id, one.adapter.name, step, outcome, text, under, full, **more)
+        return Record(one.id, one.adapter.name, step, outcome, text, under(step), full, **more)
 
     found = {}
     for step in here.steps:
-        before = here.records.done(one.slug, step, _under(step, digest, here))
+        before = here.records.done(one.slug, step, under(step))
         if before is not None or (reason := each.reason(step)):
             found[step] = before or record(step, NOT_RUN, reason)
             print(telling.line(found[step], before=before is not None))
@@ -239,12 +240,12 @@ def _job(one: Listed, place: Place, here: Here, *, full: bool) -> Job:
     )
 
 
-def _under(step: str, digest: str, here: Here) -> dict[str, Any]:
-    """What the outcome of a step rests on."""
+def _under(step: str, *, digest: str, own: str, here: Here) -> dict[str, Any]:
+    """What the outcome of a step rests on; `own` is the adapter's distribution."""
     settings = {} if step in (KIT, QUESTION) else asdict(small_run(step))
     return {
         "digest": digest,
-        "versions": here.versions,
+        "versions": {**here.versions, own: version_of(own)},
         "device": here.device,
         "dtype": "float32" if step == KIT else here.dtype,
         "settings": settings,

@@ -33,6 +33,12 @@ class Listed:
         """Its id as the name of a folder, `ORG--NAME`."""
         return self.id.replace("/", "--")
 
+    @property
+    def distribution(self) -> str:
+        """The distribution that brings the adapter."""
+        package = self.adapter.target.partition(".")[0]
+        return "vlmlens" if package == "vlmlens_plugins" else package.replace("_", "-")
+
 
 def listed(family: str | None = None, only: Sequence[str] = ()) -> list[Listed]:
     """The listed checkpoints, in the order of the page.

@@ -14,6 +14,7 @@ from vlmlens_plugins.engines import checks
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_workers")
 class TestProcesses(checks.ProcessesChecks):
     pass
 

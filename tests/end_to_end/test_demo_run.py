@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests._demo_run import demo_run
 from tests._program import vlmlens
 
 from vlmlens import Run
@@ -31,16 +27,7 @@ ABSENT = "photographer@color"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of the whole demo: the one that the gate made with the README's command, if it did."""
-    folder = tmp_path_factory.mktemp("newcomer")
-    made = os.environ.get("VLMLENS_DEMO_RUN")
-    if made:
-        return Run(shutil.copytree(made, folder / "run"))
-    command = [sys.executable, "-m", "vlmlens", "run", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
-    assert Path(printed["run"]) == Path("runs/demo-001")
-    return Run(folder / printed["run"])
+    return Run(demo_run(tmp_path_factory.mktemp("newcomer")))
 
 
 def by_row(table: Table) -> list[dict[str, Any]]:
@@ -223,16 +210,8 @@ def test_analysing_again_gives_the_same_numbers(run: Run) -> None:
         return replace(found, notes=notes)
 
     before = numbers()
-    command = [
-        sys.executable,
-        "-m",
-        "vlmlens",
-        "analyze",
-        str(run.path),
-        "--analysis",
-        "logit-lens",
-    ]
-    subprocess.run([*command, "-q"], check=True)
+    done = vlmlens("analyze", run.path, "--analysis", "logit-lens", "-q")
+    assert done.returncode == 0, done.stderr
     assert numbers() == before
 
 

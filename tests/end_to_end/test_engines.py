@@ -243,6 +243,7 @@ def test_wrong_numbers_of_workers() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_workers")
 def test_processes_and_one_that_is_killed(tmp_path: Path, whole: Run) -> None:
     said, killed = Silent(), []
 
@@ -263,6 +264,7 @@ def test_processes_and_one_that_is_killed(tmp_path: Path, whole: Run) -> None:
             close(mine, theirs)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_worker_that_fails_is_heard(tmp_path: Path) -> None:
     wrong = plan(tmp_path / "run", limit=4)
     gone = wrong.spec.model_copy(update={"model": str(tmp_path / "gone"), "adapter": "hf"})

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,36 +101,41 @@ def test_the_list_for_people(place: Place) -> None:
 
 
 COMMANDS = [
-    "version",
-    "doctor",
-    "sites",
-    "plugins list --kind analysis",
-    "plugins show probe",
-    "plugins show lmdb --kind storage",
-    "plugins check memory",
-    "estimate --limit 4",
-    "run --dry-run --limit 4",
-    "run --dry-run --limit 4 --adapter vlmlens:demo --storage vlmlens:lmdb "
-    "--data vlmlens:demo:scenes --extractor vlmlens:activations --analysis vlmlens:logit-lens",
-    "extract --limit 4 --sites llm.block.0/last --out extracted",
-    "analyze small --analysis logit-lens",
-    "show small",
-    "show small/columns",
-    "show small llm.block.0/last",
-    "report small",
-    "compare small small@llm.block.0/last --to compared.html",
-    "export small exported.db",
-    "import small.npz imported.zarr",
-    "merge parts",
-    "verify small",
-    "verify small/columns",
-    "new analysis mine mine --defaults",
+    ["version", "doctor", "sites", "plugins list --kind analysis"],
+    [
+        "plugins show probe",
+        "plugins show lmdb --kind storage",
+        "plugins check memory",
+        "estimate --limit 4",
+    ],
+    [
+        "run --dry-run --limit 4",
+        "run --dry-run --limit 4 --adapter vlmlens:demo --storage vlmlens:lmdb "
+        "--data vlmlens:demo:scenes --extractor vlmlens:activations --analysis vlmlens:logit-lens",
+        "extract --limit 4 --sites llm.block.0/last --out extracted",
+        "new analysis mine mine --defaults",
+    ],
+    [
+        "analyze small --analysis logit-lens",
+        "import small.npz imported.zarr",
+        "merge parts",
+        "verify small/columns",
+    ],
+    ["show small", "show small/columns", "show small llm.block.0/last", "verify small"],
+    [
+        "report small",
+        "compare small small@llm.block.0/last --to compared.html",
+        "export small exported.db",
+    ],
 ]
+"""Those of a line run at once: most of the time, each waits for the plugins that hang."""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_is_hurt(place: Place, command: str) -> None:
-    assert place.document(*command.split())
+@pytest.mark.parametrize("commands", COMMANDS)
+def test_no_command_is_hurt(place: Place, commands: Sequence[str]) -> None:
+    with ThreadPoolExecutor() as pool:
+        documents = list(pool.map(lambda command: place.document(*command.split()), commands))
+    assert all(documents)
 
 
 def test_data_that_is_a_path_is_read_though_readers_are_bad(place: Place, tmp_path: Path) -> None:
@@ -165,24 +172,25 @@ def test_the_schema_names_what_it_leaves_out(place: Place) -> None:
         assert f" {name} is left out: " in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("command", "kind", "says"),
-    [
-        ("run --analysis bad-import", "BrokenPlugin", "ZeroDivisionError"),
-        ("run --analysis bad-aliases", "BrokenPlugin", "its aliases is 'probe'"),
-        ("run --analysis bad-name", "BrokenPlugin", "its name is 7, not text"),
-        ("run --storage new-api", "WrongApiVersion", "plugin API 99"),
-        ("run --adapter lacking", "MissingDependency", "no_such_one"),
-        ("run --adapter hangs", "SlowPlugin", "VLMLENS_PLUGIN_TIMEOUT=6"),
-        ("run --analysis twin", "AmbiguousPlugin", "twin-a:twin, twin-b:twin"),
-    ],
-)
-def test_who_asks_for_a_bad_one_is_told(place: Place, command: str, kind: str, says: str) -> None:
-    done = place.vlmlens(*command.split(), "--json")
-    assert done.returncode == 2, done.stderr
-    error = json.loads(done.stdout)["error"]
-    assert error["type"] == kind
-    assert says in error["message"] + error["hint"]
+BAD = {
+    "run --analysis bad-import": ("BrokenPlugin", "ZeroDivisionError"),
+    "run --analysis bad-aliases": ("BrokenPlugin", "its aliases is 'probe'"),
+    "run --analysis bad-name": ("BrokenPlugin", "its name is 7, not text"),
+    "run --storage new-api": ("WrongApiVersion", "plugin API 99"),
+    "run --adapter lacking": ("MissingDependency", "no_such_one"),
+    "run --adapter hangs": ("SlowPlugin", "VLMLENS_PLUGIN_TIMEOUT=6"),
+    "run --analysis twin": ("AmbiguousPlugin", "twin-a:twin, twin-b:twin"),
+}
+
+
+def test_who_asks_for_a_bad_one_is_told(place: Place) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(lambda command: place.vlmlens(*command.split(), "--json"), BAD))
+    for done, (command, (kind, says)) in zip(told, BAD.items(), strict=True):
+        assert done.returncode == 2, (command, done.stderr)
+        error = json.loads(done.stdout)["error"]
+        assert error["type"] == kind, command
+        assert says in error["message"] + error["hint"]
 
 
 def test_disabled_plugins_are_not_imported(place: Place) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests._program import vlmlens
+from tests._program import python, vlmlens
 
 GOOD_STORE = '''
 from vlmlens.manifest import Manifest, PluginKind
@@ -146,6 +144,7 @@ KINDS = [
 
 NO_PYTEST = """
 import sys
+assert not {"pytest", "_pytest"} & set(sys.modules)
 sys.modules["pytest"] = sys.modules["_pytest"] = None
 sys.argv[0] = "vlmlens"
 from vlmlens.cli import main
@@ -255,10 +254,8 @@ def test_what_cannot_be_checked_is_a_usage_error(
 def test_every_kind_is_checked_without_pytest(
     name: str, kind: str, least: int, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", NO_PYTEST, "plugins", "check", name, "--kind", kind, "--json"],
-        cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    args = ("plugins", "check", name, "--kind", kind, "--json")
+    done = python(NO_PYTEST, *args, cwd=tmp_path, strict=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     found = suites(done)
     assert {suite["kind"] for suite in found} == {kind}

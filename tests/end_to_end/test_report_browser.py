@@ -11,6 +11,7 @@ import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     assert own == []
 
 
+@cache
 def report() -> str:
     lens = sheets.result([sheets.lens(SAMPLES), sheets.patches(SAMPLES, words=("red", "blue"))])
     return html.render(

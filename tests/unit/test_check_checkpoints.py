@@ -14,7 +14,7 @@ from scripts.check_checkpoints.__main__ import main
 from scripts.check_checkpoints.listed import Listed, listed
 from scripts.check_checkpoints.machine import KIT, fit
 from scripts.check_checkpoints.places import TINY, Place, find
-from scripts.check_checkpoints.records import Record, Records, held
+from scripts.check_checkpoints.records import Record, Records, held, version_of
 from scripts.check_checkpoints.small_runs import SMALL, analyses, small_run
 from scripts.check_checkpoints.tiny import suites
 
@@ -53,6 +53,7 @@ def test_checkpoints_are_those_of_the_manifests_and_can_be_chosen() -> None:
     on_the_page = [c.id for m in models_page.manifests() for c in m.checkpoints]
     assert [one.id for one in everything] == on_the_page
     assert {one.adapter.name for one in listed(family="siglip")} == {"clip"}
+    assert "not installed" not in {version_of(one.distribution) for one in everything}
     assert [one.id for one in listed(only=["QWEN2-vl-2b*"])] == ["Qwen/Qwen2-VL-2B-Instruct"]
     for wrong in ({"family": "lava"}, {"only": ["no-such*"]}, {"family": "hf"}):
         with pytest.raises(SpecError):

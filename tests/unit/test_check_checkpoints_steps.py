@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from scripts.check_checkpoints.small_runs import Told, Tried
 from scripts.check_checkpoints.tiny import write_tiny
 from scripts.check_checkpoints.working import do_steps
 
+from tests import _program
 from vlmlens.abc import Generation, ModelAdapter
 from vlmlens.registry import Registry
 from vlmlens.samples import Sample
@@ -289,20 +289,23 @@ def test_a_broken_checkpoint_is_reported_and_the_others_go_on(
 
 def test_a_killed_command_goes_on_where_it_was(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from scripts.check_checkpoints.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
     arguments = [
-        sys.executable, "-m", "scripts.check_checkpoints", "--models", str(models),
-        "--out", str(out), "--steps", "analyses,question", "--analyses", "similarity,weights",
-        "--family", "llava",
+        "--models", str(models), "--out", str(out), "--steps", "analyses,question",
+        "--analyses", "similarity,weights", "--family", "llava",
     ]  # fmt: skip
     state = out / "state" / LLAVA.replace("/", "--")
     first, last = state / "similarity.json", state / "question.json"
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL) as begun:
-        while begun.poll() is None and not first.exists():
-            time.sleep(0.02)
-        begun.send_signal(signal.SIGKILL)
+    with _program.started(*arguments, code=code, cwd=ROOT) as begun:
+        begun.until(first.exists)
+        os.kill(begun.pid, signal.SIGKILL)
+        assert begun.wait() == -signal.SIGKILL
     kept = first.stat().st_mtime_ns
     assert not last.exists()
-    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    again = _program.python(code, *arguments, cwd=ROOT)
     assert again.returncode == 0, again.stdout + again.stderr
     assert first.stat().st_mtime_ns == kept
     assert "similarity: passed" in next(

@@ -17,6 +17,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from hypothesis import Phase, settings
 
 from vlmlens._locks import LOCK_FILE
 from vlmlens.abc import ColumnBlock, Values
@@ -337,7 +338,7 @@ class TestRecords:
                 records = [(bytes(k), bytes(v)) for k, v in txn.cursor() if k[:1] != b"v"]
             assert len(records) == 9
             random = np.random.default_rng(0)
-            for number in range(200):
+            for number in range(12 * len(records)):
                 key, value = records[number % len(records)]
                 bit = int(random.integers(8 * len(value)))
                 changed = bytearray(value)
@@ -795,6 +796,14 @@ class TestMemory:
 
 
 class TestKitCatches:
+    @pytest.fixture(autouse=True)
+    def _as_found(self):
+        """What is found need not be made short here."""
+        settings.register_profile("as-found", settings.default, phases=(Phase.generate,))
+        settings.load_profile("as-found")
+        yield
+        settings.load_profile("vlmlens")
+
     @pytest.mark.parametrize(
         ("store", "checks"),
         [

@@ -25,5 +25,17 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_function_is_named() -> None:
-    for name in ("run", "extract", "analyze", "compare", "export", "open", "load", "look", "tune"):
+    for name in (
+        "run",
+        "extract",
+        "analyze",
+        "compare",
+        "export",
+        "open",
+        "load",
+        "look",
+        "tune",
+        "push",
+        "pull",
+    ):
         assert f"vlmlens.{name}" in PAGE or f"`{name}`" in PAGE

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests import _program
 from vlmlens.errors import DataError, FileError
 from vlmlens_plugins.sae import Recipe, TensorFeed, Trained, train
 from vlmlens_plugins.sae.training.learner import KINDS
@@ -22,7 +20,7 @@ STEPS, BATCH = 24, 16
 RECIPES = [Recipe(24, kind, 3, lr=0.02) for kind in KINDS]
 KILLED = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parents[i]) for i in (0, 2)]!r}
 from test_sae_checkpoints import run
 from vlmlens_plugins.sae.training import learner
 learner._SHORT = 2
@@ -110,8 +108,7 @@ def test_what_is_done_is_not_done_again(whole: list[Trained], tmp_path: Path) ->
 
 def test_a_killed_process(whole: list[Trained], tmp_path: Path) -> None:
     path = tmp_path / "state"
-    command = [sys.executable, "-c", KILLED, str(path)]
-    ended = subprocess.run(command, env=dict(os.environ), check=False)
+    ended = _program.python(KILLED, str(path))
     assert ended.returncode == -signal.SIGKILL
     seen: list[int] = []
     assert same(run(path, progress=lambda done, total: seen.append(done // BATCH)), whole)

@@ -188,6 +188,7 @@ def test_a_killed_analysis_repeats_no_finished_unit(case: Case) -> None:
     assert set(case.ran().values()) == {2}
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_workers_give_what_one_process_gives(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = case.analyze()
     (case.path / FILE).unlink()
@@ -199,6 +200,7 @@ def test_workers_give_what_one_process_gives(case: Case, monkeypatch: pytest.Mon
     assert set(case.ran().values()) == {1}
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_lost_worker_costs_its_lease(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_lost_worker_costs_its_lease(
     assert "20 results from before" in heard.notes[0]
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_workers_with_another_model_are_refused(case: Case) -> None:
     run = vlmlens.open(case.path)
     run.update(model={**run.info["model"], "torch": "other"})

@@ -35,6 +35,7 @@ __all__ = [
     "shares",
     "spec_flags",
     "tune_flags",
+    "view_flags",
 ]
 
 
@@ -72,17 +73,27 @@ class SpecFlags:
         self._check_trust(spec)
         return spec
 
+    def given(self) -> dict[str, Any]:
+        """What flags and `--set` say, as nested values; without a file and without defaults.
+
+        Raises:
+            SpecError: An assignment has another form.
+        """
+        from vlmlens.spec.model import assign
+
+        values = self._given({})
+        for assignment in self.assignments:
+            assign(values, assignment)
+        return values
+
     def _check_trust(self, spec: RunSpec) -> None:
         """Raise an error if the file, and not the user, names code that the spec would run."""
         from vlmlens.runs.trust import code_of, is_own_file, refuse
-        from vlmlens.spec.model import assign, make_spec
+        from vlmlens.spec.model import make_spec
 
         if self.config is None or self.trust or is_own_file(self.config):
             return
-        typed = self._given({})
-        for assignment in self.assignments:
-            assign(typed, assignment)
-        said = code_of(make_spec(typed))
+        said = code_of(make_spec(self.given()))
         in_file = code_of(make_spec(self._file[0])).items()
         found = {k: v for k, v in in_file if code_of(spec).get(k) == v and said.get(k) != v}
         refuse(self.config, found)
@@ -319,11 +330,19 @@ model_flags = _taking(
 look_flags = _taking(
     (
         "adapter", "model", "revision", "device", "device_map", "dtype", "attention",
-        "quantization", "trust_remote_code", "tuned", "merge_tuned", "prompt", "seed",
+        "quantization", "trust_remote_code", "tuned", "merge_tuned", "prompt", "edits", "seed",
         "batch_size", "out", "set_",
     )
 )  # fmt: skip
 """Flags of a command that asks a model about pictures."""
+
+view_flags = _taking(
+    (
+        "adapter", "model", "revision", "device", "device_map", "dtype", "attention",
+        "quantization", "trust_remote_code", "tuned", "merge_tuned", "trust", "set_",
+    )
+)  # fmt: skip
+"""Flags of a command that shows runs and lets a model be asked."""
 
 _NOT_OF_TUNING = (
     "sites",

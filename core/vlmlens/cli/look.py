@@ -13,6 +13,8 @@ from vlmlens.cli._output import Output
 from vlmlens.cli._results import next_steps, run_document
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vlmlens.runner.run_folder import RunMode
     from vlmlens.runs.look import Look
     from vlmlens.samples import Sample
@@ -45,6 +47,22 @@ def look(
         str | None,
         Option(metavar="TEXT", help="Compare to this question about the same picture."),
     ] = None,
+    cover: Annotated[
+        list[str] | None,
+        Option(
+            metavar="L,T,R,B",
+            help="Hide a part of the picture: left, top, right, bottom, as fractions of its width "
+            "and height; repeatable.",
+        ),
+    ] = None,
+    live: Annotated[
+        bool,
+        Option(
+            "--live",
+            help="Open the picture and the question in the browser, to cover parts of it, edit the "
+            "model and ask again.",
+        ),
+    ] = False,
     resume: Mode = None,
 ) -> None:
     """Ask about a picture: the answer, where it forms, what it rests on.
@@ -56,8 +74,15 @@ def look(
     Examples:
         vlmlens look photo.jpg "What is it?" --adapter qwen2vl --model Qwen/Qwen2-VL-2B-Instruct
         vlmlens look a.png "Color of the main object:" --against b.png
+        vlmlens look photo.jpg "What is it?" --live
     """
+    options = () if choices is None else choices.split(",")
+    if live:
+        other = {"--against": against, "--against-question": against_question, "--cover": cover}
+        _look_live(images, question, options, flags, other, output)
+        return
     from vlmlens.compose.looking import questions
+    from vlmlens.covers import Cover
     from vlmlens.runs.look import Look
 
     values = dict(flags.values)
@@ -65,13 +90,40 @@ def look(
     samples = questions(
         images,
         texts,
-        choices=() if choices is None else choices.split(","),
+        choices=options,
         against=against,
         against_question=against_question,
+        covers=[Cover.parse(each) for each in cover or ()],
     )
     own = replace(flags, values=values)
     made = Look(_executed(own, samples, output, resume))
     print_look(made, output, {sample.id: sample.prompt for sample in samples})
+
+
+def _look_live(
+    images: list[str],
+    question: str,
+    choices: Sequence[str],
+    flags: SpecFlags,
+    other: Mapping[str, object],
+    output: Output,
+) -> None:
+    from vlmlens.cli.view import leave
+    from vlmlens.errors import SpecError
+    from vlmlens.view import opening
+
+    given = flags.given()
+    not_there = [f"--{name}" for name in ("prompt", "out", "analysis") if name in given]
+    not_there += ["--edit"] * ("edits" in given) + [name for name, value in other.items() if value]
+    if not_there or len(images) > 1:
+        raise SpecError(
+            f"--live opens one picture and one question; {', '.join(not_there) or 'several'} is "
+            "not for it.",
+            subject="live",
+            hint="Parts are covered, and edits added, on the page.",
+        )
+    said = output.data
+    leave(opening.view_picture(images[0], question, choices, given, installed(), said))
 
 
 def _executed(flags: SpecFlags, samples: list[Sample], output: Output, resume: bool | None) -> Any:

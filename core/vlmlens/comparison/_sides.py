@@ -72,7 +72,7 @@ def read_side(where: str, registry: Registry | None = None, *, trust: bool = Fal
         groups={sample.id: sample.split_group for sample in run.recorded_samples},
         prints=run.sample_prints(),
         column=column,
-        facts=_facts(run),
+        facts=facts_of(run),
         model=_model(run),
         store=run.store if stored else None,
     )
@@ -120,7 +120,8 @@ def _check_column(
         )
 
 
-def _facts(run: Run) -> dict[str, str]:
+def facts_of(run: Run) -> dict[str, str]:
+    """What is known of a run, by name."""
     info, spec = run.info, run.spec
     model: Mapping[str, Any] = info.get("model", {})
     known = {

@@ -17,7 +17,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vlmlens.compose.image_cache import Seen, image_cache, state_of
+from vlmlens.errors import ImageError
 from vlmlens.images import (
+    DEFAULT,
     UNREADABLE,
     ImageRules,
     NotAPlainFile,
@@ -104,6 +106,43 @@ class ImageReader:
     def _read(self, image: str | Image, rules: ImageRules) -> Seen:
         state = state_of(image) if isinstance(image, str) else ()
         return replace(_look(image, rules, self._max_pixels), state=state)
+
+
+def decoded(content: bytes, *, max_pixels: int, rules: ImageRules = DEFAULT) -> Image:
+    """The picture that the content of a file holds, as a model sees it: upright, in 8-bit RGB.
+
+    Args:
+        content: Of a file in one of `vlmlens.images.FORMATS`.
+        max_pixels: A picture with more is refused before it is decoded.
+        rules: How pixels become 8-bit RGB where the file leaves that open.
+
+    Raises:
+        ImageError: It holds no picture, a damaged one, or one that is too large.
+    """
+    from PIL import Image as PILImage
+
+    try:
+        opened = open_content(BytesIO(content))
+        reason = _reason(_unfit(opened, max_pixels))
+        if not reason and opened.format == "PNG":
+            opened.verify()
+            opened = open_content(BytesIO(content))
+        if not reason:
+            with _alone(opened):
+                return rgb(opened, rules)
+    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):
+        reason = f"more than {max_pixels} pixels, the limit"
+    except (*UNREADABLE, UserWarning) as error:
+        reason = _why("", error) if content else "an empty file (0 bytes)"
+    raise ImageError(
+        f"The picture cannot be used: {reason}.",
+        subject="picture",
+        hint="Choose a PNG, JPEG, WebP or another picture of pixels.",
+    )
+
+
+def _reason(seen: Seen | None) -> str:
+    return (seen.reason if seen else None) or ""
 
 
 @contextmanager
@@ -202,7 +241,7 @@ def _why(image: str | Image, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return _file_trouble(image, error)
     if isinstance(error, UnidentifiedImageError):
-        empty = isinstance(image, str) and Path(image).stat().st_size == 0
+        empty = isinstance(image, str) and image != "" and Path(image).stat().st_size == 0
         return "an empty file (0 bytes)" if empty else "no image in a format that Pillow reads"
     if isinstance(error, NotAPlainFile | UnclearPixels):
         return str(error)

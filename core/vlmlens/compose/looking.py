@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from vlmlens.covers import Cover, covered
 from vlmlens.errors import DataError, ImageError
 from vlmlens.images import ImageRules
 from vlmlens.pairs import ROLES, same_pixels
@@ -40,6 +41,7 @@ def questions(
     choices: Sequence[str] = (),
     against: Picture | None = None,
     against_question: str | None = None,
+    covers: Sequence[Cover] = (),
     rules: ImageRules | None = None,
 ) -> list[Sample]:
     """Every text asked about every picture, each followed by what it is compared to.
@@ -51,6 +53,7 @@ def questions(
             writes.
         against: Another picture for the same question.
         against_question: Another question about the same picture.
+        covers: Parts of the pictures that are hidden; not of `against`.
         rules: How images become 8-bit RGB.
 
     Raises:
@@ -67,10 +70,22 @@ def questions(
     for name, picture in zip(_names(shown), shown, strict=True):
         for number, text in enumerate(asked, 1):
             label = f"{name}#{number}" if several else name
-            own = _showing(Sample(label, text, choices=options, group=name), picture)
+            own = covered(
+                _showing(Sample(label, text, choices=options, group=name), picture), covers
+            )
             compared = against is not None or against_question is not None
             found += _pair(own, against, against_question, rules) if compared else [own]
     return found
+
+
+def checked(text: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """A question and its choices as they are asked.
+
+    Raises:
+        DataError: The text is empty, or there is only one choice.
+    """
+    (asked,) = _texts([text])
+    return asked, _choices(choices)
 
 
 def notes_on(spec: RunSpec) -> list[str]:

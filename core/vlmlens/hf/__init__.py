@@ -6,6 +6,7 @@
   files to `weights`; tokenizers and image processing to modules of their own.
 """
 
+import vlmlens.hf._bars  # noqa: F401  before anything imports transformers
 from vlmlens.hf.adapter import TransformersAdapter
 from vlmlens.hf.layouts import (
     CropGeometry,

@@ -20,6 +20,7 @@ import numpy as np
 from vlmlens.errors import SelectorError
 from vlmlens.hf.frames import Frames
 from vlmlens.hf.placeholders import Placeholders, any_of
+from vlmlens.hf.row_texts import texts_later
 from vlmlens.rows.names import Names
 from vlmlens.rows.question import Question
 from vlmlens.rows.sample_regions import SampleRegions
@@ -92,10 +93,11 @@ def with_names(
 
     def named(layout: AxisLayout, axis: Axis) -> AxisLayout:
         rows = zip(layout.samples, samples, regions, strict=True)
-        found = [
-            replace(one, names=Names(known, finder.later(sample, one) if axis in _READ else None))
-            for one, sample, known in rows
-        ]
+        found = []
+        for one, sample, known in rows:
+            question = finder.later(sample, one) if axis in _READ else None
+            names = Names(known, question, sample, texts_later(one, vlm.decode))
+            found.append(replace(one, names=names))
         return AxisLayout(layout.total, found, [named(other, axis) for other in layout.others])
 
     return {axis: named(layout, axis) for axis, layout in layouts.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vlmlens._display import brief, count, shape
+from vlmlens._display import AsHtml, brief, count, shape
 from vlmlens.sites import Axis
 from vlmlens.tokens import AxisLayout, TokenLayout
 
@@ -44,7 +44,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(AsHtml):
     """Encoded samples, ready for one forward pass.
 
     Args:

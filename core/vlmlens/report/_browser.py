@@ -5,8 +5,8 @@ Analyses say it in tables with a column `sample` and one row per sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from vlmlens.report._embed import Words, data_block
 from vlmlens.report._markup import Markup, tag
@@ -21,6 +21,9 @@ _CHOICES = 12
 _LONGEST_PROMPT, _LONGEST_VALUE = 300, 80
 _KNOWN = ("sample", "task", "label")
 _MOST_PARTS = 12
+
+Address: TypeAlias = Callable[[Finding, Sequence[int]], str]
+"""Where a finding's samples are shown, given their numbers; none: all those of its task."""
 
 
 def draw_browser(
@@ -43,18 +46,31 @@ def draw_browser(
     )
 
 
-def behind(finding: Finding, samples: Sequence[Sample]) -> Markup:
-    """A link from a finding to the samples behind it; empty if they are not known."""
+def behind(finding: Finding, samples: Sequence[Sample], address: Address | None = None) -> Markup:
+    """A link from a finding to the samples behind it; empty if they are not known.
+
+    Args:
+        finding: The finding.
+        samples: Those of the run.
+        address: Where they are shown; None: in the section of samples of the same page.
+    """
     wanted, table = set(finding.samples), SampleTable.of(samples)
     chosen = [i for i, name in enumerate(table.ids) if name in wanted] if wanted else []
-    of_task = table.tasks[finding.subject] if finding.subject else 0
+    of_task = table.tasks[finding.subject] if finding.subject and not wanted else 0
     count = len(chosen) if wanted else of_task
     if not count:
         return Markup("")
-    among = " ".join(str(i) for i in chosen if i < MOST_SAMPLES) if wanted else None
-    task = None if wanted else finding.subject
-    link = {"href": "#samples", "class_": "behind", "data_task": task, "data_among": among}
-    return tag("a", plural(count, "sample"), **link)
+    among = [i for i in chosen if i < MOST_SAMPLES] if address is None else chosen
+    said = plural(count, "sample")
+    if address is not None:
+        return tag("a", said, href=address(finding, among), class_="behind")
+    link = {
+        "href": "#samples",
+        "class_": "behind",
+        "data_task": None if wanted else finding.subject,
+        "data_among": " ".join(map(str, among)) if wanted else None,
+    }
+    return tag("a", said, **link)
 
 
 def _note(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vlmlens.report._charts import draw_chart, legend
 from vlmlens.report._features import draw_features
@@ -24,6 +24,7 @@ def draw_figures(
     files: Sequence[str] | None = None,
     name: str = "figure",
     pictures: Pictures | None = None,
+    about: Collection[int] = (),
 ) -> Markup:
     """Figures, two in a row. A wide one takes a whole row, and so does one that would stand alone.
 
@@ -32,13 +33,14 @@ def draw_figures(
         files: Names of the same figures for papers, for the captions; None: there are none.
         name: What their element ids begin with.
         pictures: The samples' pictures, for maps of patches.
+        about: Places of those that are marked.
     """
     if not figures:
         return Markup("")
     known = pictures or Pictures(())
     places = zip(figures, files or [""] * len(figures), _full_rows(figures), strict=True)
     drawn = [
-        _element(figure, file, full, f"{name}-{index}", known)
+        _element(figure, file, full, f"{name}-{index}", known, marked=index in about)
         for index, (figure, file, full) in enumerate(places)
     ]
     return tag("div", *drawn, class_="figures")
@@ -64,7 +66,9 @@ def _open_half(full: Sequence[bool]) -> bool:
     return halves % 2 == 1
 
 
-def _element(figure: Figure, file: str, full: bool, name: str, pictures: Pictures) -> Markup:
+def _element(
+    figure: Figure, file: str, full: bool, name: str, pictures: Pictures, *, marked: bool
+) -> Markup:
     named = [" ", tag("small", file)] if file else []
     caption = tag("figcaption", one_line(figure.title), *named)
     if figure.kind in ("features", "scatter"):
@@ -72,7 +76,7 @@ def _element(figure: Figure, file: str, full: bool, name: str, pictures: Picture
         drawn = draw(figure, pictures)
     else:
         drawn = draw_sheets(figure, pictures, name) if figure.sheets else _drawing(figure, full)
-    look = f"{'full' if full else 'half'} {figure.kind}"
+    look = f"{'full' if full else 'half'} {figure.kind}{' about' if marked else ''}"
     return tag("figure", caption, drawn, class_=look, id=name)
 
 

@@ -1,30 +1,20 @@
-"""What is inside of a model, in a notebook: its sites as a tree, a prompt's rows, one pass."""
+"""What is inside of a model, in a notebook: its sites as a tree, and one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from vlmlens.report._markup import Markup, tag
 from vlmlens.report._text import plural
-from vlmlens.rows.layouts import PatchGrid, TokenKind, TokenLayout
 from vlmlens.sites.site_map import SiteMap
 
 if TYPE_CHECKING:
     from vlmlens.passes.tracing import Trace
     from vlmlens.sites.site import Site
 
-_COLOURS = {
-    TokenKind.TEXT: "#d6e8fb",
-    TokenKind.IMAGE: "#fde3b5",
-    TokenKind.SPECIAL: "#e4e4e4",
-    TokenKind.ANSWER: "#d3f0d5",
-    TokenKind.VIRTUAL: "#ead9f7",
-}
 _ROWS = 200
-_VIEWS = 12
-_SIDE = 120
 
 
 def sites_html(sites: SiteMap) -> str:
@@ -33,15 +23,6 @@ def sites_html(sites: SiteMap) -> str:
     title = f"{plural(len(found), 'site')}, {plural(len(sites.modules), 'module')}"
     tree = (_branch(side, list(some)) for side, some in groupby(found, _first_word))
     return tag("div", tag("p", title), *tree)
-
-
-def layout_html(layout: TokenLayout) -> str:
-    """A prompt's rows in reading order, coloured by kind, and where image rows lie."""
-    runs = [(kind, list(places)) for kind, places in _runs(layout)]
-    spans = (_span(kind, places) for kind, places in runs[:_ROWS])
-    more = f"and {len(runs) - _ROWS} more" if len(runs) > _ROWS else ""
-    grids = _grids(layout.patches) if layout.patches is not None else ()
-    return tag("div", tag("p", plural(len(layout), "row")), tag("p", *spans, more), *grids)
 
 
 def trace_html(trace: Trace) -> str:
@@ -85,51 +66,3 @@ def _branch(side: str, sites: list[Site]) -> Markup:
 
 def _leaf(site: Site) -> Markup:
     return tag("li", tag("code", site.name), " ", tag("small", f"{site.path}, {site.axis}"))
-
-
-def _runs(layout: TokenLayout) -> Iterator[tuple[TokenKind, Iterable[int]]]:
-    yield from groupby(range(len(layout)), lambda place: TokenKind(int(layout.kinds[place])))
-
-
-def _span(kind: TokenKind, places: list[int]) -> Markup:
-    first, last = places[0], places[-1] + 1
-    label = f"{kind.name.lower()} [{first}:{last}]"
-    style = f"background:{_COLOURS[kind]};color:#111;padding:2px 6px;margin:1px;border-radius:3px"
-    return tag("span", label, style=style, title=plural(len(places), "row"))
-
-
-def _grids(grid: PatchGrid) -> Iterator[Markup]:
-    """The grid of each view, as many as are shown."""
-    found: dict[tuple[int, str], list[int]] = {}
-    for place, view in enumerate(grid.view):
-        found.setdefault((int(grid.image[place]), view), []).append(place)
-    for (image, view), places in list(found.items())[:_VIEWS]:
-        size = f"{int(grid.rows[places[0]])} x {int(grid.cols[places[0]])}"
-        yield tag(
-            "figure", _drawn(grid, places), tag("figcaption", f"image {image}, {view}: {size}")
-        )
-    if len(found) > _VIEWS:
-        yield tag("p", f"and {len(found) - _VIEWS} more views")
-
-
-def _drawn(grid: PatchGrid, places: list[int]) -> Markup:
-    """The boxes of some rows on the picture, which is drawn as a square."""
-    boxes = [
-        tag(
-            "rect",
-            tag("title", f"row {int(grid.row[place])}, column {int(grid.col[place])}"),
-            x=float(left * _SIDE),
-            y=float(top * _SIDE),
-            width=float((right - left) * _SIDE),
-            height=float((bottom - top) * _SIDE),
-            fill=_COLOURS[TokenKind.IMAGE],
-            stroke="#8a6d1d",
-            stroke_width="0.5",
-        )
-        for place in places
-        for left, top, right, bottom in [map(float, grid.box[place])]
-        if left == left  # noqa: PLR0124  NaN: the row stands for no region
-    ]
-    frame = tag("rect", width=_SIDE, height=_SIDE, fill="none", stroke="#333")
-    box = f"-4 -4 {_SIDE + 8} {_SIDE + 8}"
-    return tag("svg", *boxes, frame, viewBox=box, width=_SIDE, height=_SIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from vlmlens.report._labels import shortened
@@ -21,6 +22,8 @@ _PANEL = 1.3
 """Width of a panel in inches."""
 _SOLID, _OVER = 1.0, 0.6
 _LONGEST = 24
+_LETTER, _LINE = 0.065, 0.13
+"""Width of a letter and height of a line of the title in inches, rather too large."""
 
 
 def map_size(figure: Figure, picture: Image | None) -> tuple[float, float]:
@@ -28,7 +31,7 @@ def map_size(figure: Figure, picture: Image | None) -> tuple[float, float]:
     across = min(_ACROSS, max(len(figure.y), 1))
     down = -(-max(len(figure.y), 1) // across)
     tall = _PANEL * (picture.height / picture.width if picture else 1.0) + 0.25
-    return max(across * _PANEL + 0.7, 3.5), down * tall + 0.5
+    return max(across * _PANEL + 0.7, 2.4), down * tall + 0.5
 
 
 def draw_maps(figure: Figure, sheet: Sheet, picture: Image | None, paper: Paper) -> None:
@@ -45,9 +48,11 @@ def draw_maps(figure: Figure, sheet: Sheet, picture: Image | None, paper: Paper)
         axes.set_title(cut(one_line(name), _LONGEST), fontsize=6.5, parse_math=False)
         _panel(sheet, layer, ends, picture, axes)
         panels.append(axes)
-    paper.suptitle(
-        f"{one_line(figure.title)}: {one_line(sheet.name)}", fontsize=8.0, parse_math=False
-    )
+    title = f"{one_line(figure.title)}: {one_line(sheet.name)}"
+    wide, high = paper.get_size_inches()
+    lines = wrap(title, int(wide / _LETTER))
+    paper.set_size_inches(wide, high + _LINE * (len(lines) - 1))
+    paper.suptitle("\n".join(lines), fontsize=8.0, parse_math=False)
     if panels:
         scale = ScalarMappable(Normalize(*ends), ListedColormap(ramp(RAMP_MAP)))
         paper.colorbar(scale, ax=panels, fraction=0.03, pad=0.02)

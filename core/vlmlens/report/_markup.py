@@ -7,7 +7,7 @@ from html import escape
 
 from vlmlens._clean import clean
 
-_VOID = frozenset({"img", "meta", "br", "input"})
+_VOID = frozenset({"img", "meta", "br", "input", "link"})
 
 
 class Markup(str):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
-from vlmlens.report._browser import behind
+from vlmlens.report._browser import Address, behind
 from vlmlens.report._charts import runs
 from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._text import finite, one_line, plural
@@ -15,9 +16,17 @@ from vlmlens.samples import Sample
 
 _WIDE, _TALL, _EDGE = 64.0, 20.0, 2.0
 
+Evidence: TypeAlias = Callable[[Glance], str | None]
+"""Where what is behind a cell is shown; None: nowhere."""
+
 
 def draw_overview(
-    results: Sequence[Result], names: Sequence[str], samples: Sequence[Sample]
+    results: Sequence[Result],
+    names: Sequence[str],
+    samples: Sequence[Sample],
+    *,
+    evidence: Evidence = lambda _: None,
+    address: Address | None = None,
 ) -> Markup:
     """The grid of tasks by questions, then a sentence for each notable finding.
 
@@ -25,8 +34,10 @@ def draw_overview(
 
     Args:
         results: Of the analyses, in order.
-        names: The element ids of their sections, to which the questions link.
+        names: What the questions link to: an address, or `#` and the element id of a section.
         samples: Those of the run.
+        evidence: What the cells link to.
+        address: What the findings' samples are at; None: in the same page.
     """
     overview = overview_of(results)
     links = {
@@ -35,11 +46,11 @@ def draw_overview(
         for cell in item.overview
     }
     said = [
-        tag("li", join([text(found.text), behind(found, samples)], " "))
+        tag("li", join([text(found.text), behind(found, samples, address)], " "))
         for found in overview.findings
     ]
     notable = tag("ul", *said, class_="notable", aria_label="Notable") if said else Markup("")
-    grid = _grid(overview.overview, links) if overview.overview else Markup("")
+    grid = draw_grid(overview.overview, links, evidence) if overview.overview else Markup("")
     return join([grid, notable, verdicts(results)]) if grid or notable else Markup("")
 
 
@@ -58,18 +69,27 @@ def chip(verdict: Verdict) -> Markup:
     return tag("span", tag("i", symbol, aria_hidden="true"), verdict.value, class_=f"chip {look}")
 
 
-def _grid(cells: Sequence[Glance], links: Mapping[str, str]) -> Markup:
+def draw_grid(
+    cells: Sequence[Glance], links: Mapping[str, str], evidence: Evidence = lambda _: None
+) -> Markup:
+    """Only the grid.
+
+    Args:
+        cells: Its cells.
+        links: What the questions link to, in the order of the columns.
+        evidence: What the cells link to.
+    """
     known = {(cell.subject, cell.question): cell for cell in cells}
     subjects = dict.fromkeys(cell.subject for cell in cells)
     heads = [
-        tag("th", tag("a", one_line(question), href=f"#{name}"), scope="col")
+        tag("th", tag("a", one_line(question), href=name), scope="col")
         for question, name in links.items()
     ]
     rows = [
         tag(
             "tr",
             tag("th", one_line(subject), scope="row"),
-            *(_cell(known.get((subject, question))) for question in links),
+            *(_cell(known.get((subject, question)), evidence) for question in links),
         )
         for subject in subjects
     ]
@@ -80,7 +100,7 @@ def _grid(cells: Sequence[Glance], links: Mapping[str, str]) -> Markup:
     return tag("div", table, class_="scroll overview", **region)
 
 
-def _cell(cell: Glance | None) -> Markup:
+def _cell(cell: Glance | None, evidence: Evidence) -> Markup:
     if cell is None:
         return tag("td")
     value = finite(cell.value)
@@ -88,7 +108,10 @@ def _cell(cell: Glance | None) -> Markup:
     said = tag("span", one_line(cell.text)) if cell.text else ""
     beside = tag("small", one_line(cell.beside)) if cell.beside else ""
     lines = [[_mark(cell.verdict), number, said], [_curve(cell.curve), beside]]
-    return tag("td", *(tag("div", *line) for line in lines if any(line)))
+    filled = [line for line in lines if any(line)]
+    where = evidence(cell) if filled else None
+    drawn = [tag("div" if where is None else "span", *line) for line in filled]
+    return tag("td", *drawn if where is None else [tag("a", *drawn, href=where, class_="evidence")])
 
 
 def _mark(verdict: Verdict) -> Markup:

@@ -41,13 +41,18 @@ def to_show(sample: Sample) -> Sequence[int]:
 
 def thumbnail(image: Image, side: int = SMALL) -> str:
     """The image as a `data:` URI, at most `side` pixels long: PNG where it is small, else JPEG."""
+    content, kind = encoded(image, side)
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def encoded(image: Image, side: int) -> tuple[bytes, str]:
+    """The image as a file, at most `side` pixels long, and its media type."""
     made = image.convert("RGB")
     made.thumbnail((side, side))
     kind = "PNG" if is_small(image) else "JPEG"
     buffer = io.BytesIO()
     made.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{data}"
+    return buffer.getvalue(), f"image/{kind.lower()}"
 
 
 class Pictures:
@@ -94,6 +99,10 @@ class Pictures:
             (opened,) = alone.open_images()
         except ImageError:
             return None
+        return self._listed_as(thumbnail(opened, side), opened.size, side)
+
+    def _listed_as(self, source: str, size: tuple[int, int], side: int) -> int:
+        """The number of one more picture of a size."""
         self._made[side] = self._made.get(side, 0) + 1
-        self._listed.append((thumbnail(opened, side), *opened.size))
+        self._listed.append((source, *size))
         return len(self._listed) - 1

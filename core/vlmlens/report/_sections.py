@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vlmlens._clean import clean
-from vlmlens.report._browser import behind
+from vlmlens.report._browser import Address, behind
 from vlmlens.report._figure import draw_figures
 from vlmlens.report._markup import Markup, join, tag, text
 from vlmlens.report._overview import chip
@@ -50,19 +50,41 @@ def analysis(
 
 def findings(result: Result, samples: Sequence[Sample]) -> Markup:
     """A sentence per finding with its verdict and a link to its samples; its numbers are folded."""
-    listed = [_finding(finding, samples) for finding in result.findings]
+    listed = [draw_finding(finding, samples) for finding in result.findings]
     return tag("ul", *listed, class_="findings") if listed else Markup("")
 
 
-def notes(results: Sequence[Result]) -> Markup:
-    """How the numbers were made, and the options of each analysis."""
+def draw_finding(
+    finding: Finding,
+    samples: Sequence[Sample],
+    address: Address | None = None,
+    beside: str = "",
+    **look: str | None,
+) -> Markup:
+    """One finding as an item of a list.
+
+    Args:
+        finding: The finding.
+        samples: Those of the run.
+        address: What its samples are at; None: in the same page.
+        beside: Markup behind the sentence.
+        look: Attributes of the item.
+    """
+    parts = [text(finding.text), behind(finding, samples, address), beside]
+    said = tag("p", join(filter(None, parts), " "))
+    return tag("li", chip(finding.verdict), tag("div", said, _numbers(finding)), **look)
+
+
+def notes(results: Sequence[Result], *, headings: bool = True) -> Markup:
+    """How the numbers were made, and the options of each analysis, below its title."""
     parts = []
     for item in results:
         lines = [tag("p", clean(note)) for note in item.notes]
         options = [_pair(key, _option(value)) for key, value in item.options.items()]
         if lines or options:
             listed = tag("dl", *options, class_="inline") if options else ""
-            parts.append(join([tag("h3", one_line(item.title)), *lines, listed]))
+            heading = tag("h3", one_line(item.title)) if headings else ""
+            parts.append(join([heading, *lines, listed]))
     return join(parts)
 
 
@@ -74,11 +96,6 @@ def facts_list(facts: Mapping[str, Cell | Mapping[str, Cell]]) -> Markup:
         if isinstance(group, Mapping) and (pairs := _pairs(group)):
             parts.append(tag("div", tag("h3", one_line(name)), tag("dl", *pairs)))
     return tag("div", *parts, class_="facts") if parts else Markup("")
-
-
-def _finding(finding: Finding, samples: Sequence[Sample]) -> Markup:
-    said = tag("p", join([text(finding.text), behind(finding, samples)], " "))
-    return tag("li", chip(finding.verdict), tag("div", said, _numbers(finding)))
 
 
 def _numbers(finding: Finding) -> Markup:

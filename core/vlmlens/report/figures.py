@@ -39,8 +39,6 @@ _STYLE = {
     "axes.titlesize": 9.0,
 }
 _LONGEST_TEXT = 16
-_LONGEST_TITLE = 110
-"""A longer title would leave the axes no room; it is written in several lines."""
 _LONGEST_LABEL = 40
 _REFERENCE = "#333333"
 _LETTER = 0.07
@@ -157,9 +155,7 @@ def _as_heatmap(figure: Figure, sheet: Sheet) -> Figure:
 def _draw_axes(figure: Figure, paper: Paper) -> None:
     axes = paper.add_subplot()
     _draw(figure, axes)
-    title = one_line(figure.title)
-    if len(title) > _LONGEST_TITLE or (figure.kind == "heatmap" and len(figure.x) == 1):
-        title = _wrapped(title, figure, paper)
+    title = _wrapped(one_line(figure.title), figure, paper)
     axes.set_title(title, parse_math=False, loc="left")
     axes.set_xlabel(cut(one_line(figure.x_label), _LONGEST_LABEL), parse_math=False)
     axes.set_ylabel(cut(one_line(figure.y_label), _LONGEST_LABEL), parse_math=False)

@@ -28,7 +28,15 @@ from vlmlens.results import Result
 from vlmlens.sample_table import SampleTable
 from vlmlens.samples import Sample
 
-_SCRIPTS = ("report.js", "charts.js", "sheets.js", "scatter.js", "features.js", "browser.js")
+_SCRIPTS = (
+    "report.js",
+    "charts.js",
+    "sheets.js",
+    "scatter.js",
+    "features.js",
+    "browser.js",
+    "start.js",
+)
 _SHORT = {"warnings": "Warnings"}
 """Titles of sections in the contents, where they differ from the headings."""
 
@@ -69,7 +77,7 @@ def render(
         max_rows: Rows of a table that are shown; the rest stays in the files of the results. None:
             there are no such files, and all rows are shown.
     """
-    style, script = _static("report.css") + _theme.css(), "".join(map(_static, _SCRIPTS))
+    style, script = style_sheet(), scripts()
     samples = SampleTable.of(samples)
     pictures = Pictures(samples)
     own = {line for item in results for line in item.warnings}
@@ -78,7 +86,7 @@ def render(
         *(f"{item.title}: {line}" for item in results for line in item.warnings),
     ]
     names = anchors(results)
-    overview = draw_overview(results, names, samples)
+    overview = draw_overview(results, [f"#{name}" for name in names], samples)
     sections = [
         ("overview", "Overview", overview or _nothing(results)),
         ("warnings", "Read this before you trust it", _warnings(warned)),
@@ -151,6 +159,16 @@ def _policy(style: str, script: str) -> str:
 def _digest(content: str) -> str:
     digest = hashlib.sha256(content.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def style_sheet() -> str:
+    """The styles of all components."""
+    return _static("report.css") + _theme.css()
+
+
+def scripts() -> str:
+    """The scripts of all components, which wait for nothing."""
+    return "".join(map(_static, _SCRIPTS))
 
 
 def _static(name: str) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vlmlens._display import register
-from vlmlens.report._inside import layout_html, sites_html, trace_html
+from vlmlens.passes.batch import Batch
+from vlmlens.report._inside import sites_html, trace_html
 from vlmlens.report._markup import Markup, tag, text
+from vlmlens.report._prompt import batch_html, layout_html
 from vlmlens.report._text import cut, one_line, plural, show
 from vlmlens.report._theme import verdict_look
 from vlmlens.report.figures import figure_svg
@@ -159,5 +161,6 @@ register(Finding, "html", finding_html)
 register(Table, "html", table_html)
 register(Figure, "svg", _figure_svg)
 register(SiteMap, "html", sites_html)
+register(Batch, "html", batch_html)
 register(TokenLayout, "html", layout_html)
 register("vlmlens.passes.tracing.Trace", "html", trace_html)

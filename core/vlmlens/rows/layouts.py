@@ -104,6 +104,16 @@ class TokenLayout(AsHtml):
         """int64 `[k]`: the positions of the sample's rows of that kind."""
         return np.flatnonzero(self.kinds == kind)
 
+    def texts(self) -> Sequence[str] | None:
+        """The text of each row, `[n]`: what its token adds to the text before it.
+
+        Empty for rows of images and virtual tokens. A character of several tokens is the text of
+        the first one, and the others have none. None where rows are no tokens, or where the adapter
+        does not say it.
+        """
+        known = None if self.names is None else self.names.texts
+        return None if known is None else known()
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -1,10 +1,12 @@
-"""RichObserver: progress bars on a terminal, one line per stage elsewhere."""
+"""RichObserver: progress bars on a terminal, one line per stage elsewhere.
+
+`watched` chooses who is told; in notebooks that is `vlmlens.runner.notebook_progress`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +25,7 @@ from rich.text import Text
 
 from vlmlens._clean import clean, fit_to_say
 from vlmlens.abc.observer import SilentObserver
+from vlmlens.runner.notebook_progress import NotebookObserver, in_notebook
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +54,7 @@ class RichObserver:
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._bars = _bars(console) if draws_bars(console) and not quiet else None
+        self._bars = _bars(console) if console.is_terminal and not quiet else None
         self._task: TaskID | None = None
         self._name: str | None = None
         self._warned: set[str] = set()
@@ -118,24 +121,24 @@ def watched(observer: Observer | None, progress: bool | None) -> Iterator[Observ
 
     Args:
         observer: The user's own, which goes before all else.
-        progress: True: bars (lines where there is neither a terminal nor a notebook) on stderr;
-            False: silence; None: bars in terminals and notebooks, silence elsewhere.
+        progress: True: bars, in a notebook below the cell, else on stderr (lines where that is no
+            terminal); False: silence; None: bars in terminals and notebooks, silence elsewhere.
     """
+    if observer is not None or progress is False:
+        yield observer or SilentObserver()
+        return
+    if in_notebook():
+        with NotebookObserver() as below:
+            yield below
+        return
     from rich.console import Console
 
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    seen = console.is_terminal or console.is_jupyter if progress is None else progress
-    if observer is not None or not seen:
-        yield observer or SilentObserver()
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False, force_jupyter=False)
+    if not (progress or console.is_terminal):
+        yield SilentObserver()
         return
     with RichObserver(console) as shown:
         yield shown
-
-
-def draws_bars(console: Console) -> bool:
-    """Whether bars can move there; in a notebook they need the package ipywidgets."""
-    widgets = console.is_jupyter and find_spec("ipywidgets") is not None
-    return console.is_terminal or widgets
 
 
 def _bars(console: Console) -> Progress:

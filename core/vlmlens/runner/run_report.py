@@ -24,17 +24,17 @@ def write_run_report(run: Run) -> Path:
     page = render(
         results,
         title=f"A look inside {run.spec.model or run.spec.adapter}",
-        lead=_lead(run),
-        facts=_facts(run),
+        lead=lead_of(run),
+        facts=facts_of(run),
         spec_yaml=run.spec.model_copy(update={"out": None}).to_yaml(changed=True),
         warnings=run.info.get("warnings", ()),
         samples=run.samples,
-        reproduce=_command(run),
+        reproduce=command_of(run),
     )
     return write_report(run.report_path, page)
 
 
-def _lead(run: Run) -> list[str]:
+def lead_of(run: Run) -> list[str]:
     """What to know before reading: the run in one line, the model's class, the day."""
     started = run.info.get("started")
     day = f"{datetime.fromisoformat(started):%d %B %Y}".lstrip("0") if started else ""
@@ -42,7 +42,8 @@ def _lead(run: Run) -> list[str]:
     return [part for part in parts if part]
 
 
-def _facts(run: Run) -> Facts:
+def facts_of(run: Run) -> Facts:
+    """What is known of a run, in groups: times, model, data, what plugins say."""
     info = run.info
     summary = info.get("summary", {})
     about = ("state", "started", "finished", "vlmlens", "python")
@@ -106,7 +107,7 @@ def _listed(formats: str | None) -> list[str]:
     return [name.strip() for name in (formats or "").split(",") if name.strip()]
 
 
-def _command(run: Run) -> str:
+def command_of(run: Run) -> str:
     """The command that reproduces the results."""
     if run.has_model:
         return "vlmlens run -c run.yaml --out ANOTHER_FOLDER"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmlens.runs.leases import lease_plans
+from vlmlens.runs.records import damaged
 
 if TYPE_CHECKING:
     from vlmlens.abc.adapter import Generation
@@ -27,6 +28,10 @@ def text_records(ids: Sequence[str], texts: Sequence[Generation]) -> list[dict[s
 def text_lines(records: Iterable[Mapping[str, Any]]) -> str:
     """Records of generated texts as lines of JSON."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _is_whole(record: Any) -> bool:
+    return isinstance(record, dict) and all(isinstance(record.get(k), str) for k in ("id", "text"))
 
 
 class GeneratedTexts:
@@ -58,10 +63,29 @@ class GeneratedTexts:
             for name, record in self.read().items()
         }
 
+    def of(self, sample: str) -> str | None:
+        """The text of one sample; None if there is none. The others are not kept in memory."""
+        found = None
+        for plan in lease_plans(self._folder):
+            for receipt in plan.receipts():
+                for record in receipt.get("generated", ()):
+                    found = record["text"] if record["id"] == sample else found
+        if not self._path.exists():
+            return found
+        quoted = json.dumps(sample, ensure_ascii=False)
+        with self._path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if quoted in line and (record := _record(line)).get("id") == sample:
+                    found = record["text"]
+        return found
+
     def read(self) -> dict[str, dict[str, Any]]:
         """`text` and `token_ids` by sample id; the last ones if a sample was done twice.
 
         A line that a killed run left unfinished is ignored.
+
+        Raises:
+            RunError: A line is JSON, but not of a text.
         """
         found: dict[str, dict[str, Any]] = {}
         for plan in lease_plans(self._folder):
@@ -73,7 +97,18 @@ class GeneratedTexts:
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
+            if not _is_whole(record):
+                raise damaged(self._path, "a line is no JSON object with id and text")
             found[record.pop("id")] = record
         return found
+
+
+def _record(line: str) -> dict[str, Any]:
+    """The object in a line; empty if a killed run left it unfinished."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return record

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from io import BytesIO
@@ -40,7 +40,7 @@ from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import FILE as LOCK
 from vlmlens.runs.own_files import OWN, remove_own
 from vlmlens.runs.records import damaged, each_record, read_record, read_records
-from vlmlens.runs.result_files import read_results
+from vlmlens.runs.result_files import read_results, read_whole
 from vlmlens.runs.run_stores import RunStores
 from vlmlens.runs.sample_file import FILE, read_table, write_table
 from vlmlens.runs.signing import is_own, signature
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vlmlens")
 
-_PIXELS = "sha256:"
+PIXELS = "sha256:"
 """How samples name an image in memory: this, and the digest of its pixels."""
 
 NO_MODEL = Manifest(
@@ -204,21 +204,21 @@ class Run(AsHtml):
     @property
     def recorded_samples(self) -> SampleTable:
         """The samples with the pictures' paths as they were recorded, also if not trusted."""
-        return read_table(self.path / FILE, self._sample, self.info.get("samples"))
+        return read_table(self.path / FILE, self.sample_of, self.info.get("samples"))
 
-    def _sample(self, record: Mapping[str, Any]) -> Sample:
-        """A sample of samples.jsonl; images that the run keeps are named by their content there."""
+    def sample_of(self, record: Mapping[str, Any]) -> Sample:
+        """A sample of a line of samples.jsonl, which names images that the run keeps by content."""
         images = (
-            str(self._kept(name)) if name.startswith(_PIXELS) else name for name in record["images"]
+            str(self._kept(name)) if name.startswith(PIXELS) else name for name in record["images"]
         )
         return Sample.from_dict({**record, "images": tuple(images)})
 
     def _kept(self, name: str) -> Path:
-        return self.path / "images" / f"{name.removeprefix(_PIXELS)}.png"
+        return self.path / "images" / f"{name.removeprefix(PIXELS)}.png"
 
     def _name(self, image: str) -> str:
         kept = self._kept(Path(image).stem)
-        return f"{_PIXELS}{kept.stem}" if Path(image) == kept else image
+        return f"{PIXELS}{kept.stem}" if Path(image) == kept else image
 
     def sample_records(self) -> list[dict[str, Any]]:
         """The samples as data, each with a fingerprint of its prompt and images."""
@@ -324,7 +324,11 @@ class Run(AsHtml):
     @property
     def results(self) -> dict[str, Result]:
         """The results by analysis, in the order of the spec; those added later follow."""
-        found = self._stored_results()
+        return self.read_results()
+
+    def read_results(self, read: Callable[[Path], Result] = read_whole) -> dict[str, Result]:
+        """Like `results`; `vlmlens.runs.stored_tables.read_in_place` leaves tables in files."""
+        found = self._stored_results(read)
         found.pop(OVERVIEW, None)
         first = [name for name in self.spec.analysis if name in found]
         return {name: found[name] for name in dict.fromkeys([*first, *found])}
@@ -334,13 +338,13 @@ class Run(AsHtml):
         """The answers of all analyses, one row per task; empty if no analysis has run."""
         return self._stored_results().get(OVERVIEW) or Result(OVERVIEW, "Overview")
 
-    def _stored_results(self) -> dict[str, Result]:
+    def _stored_results(self, read: Callable[[Path], Result] = read_whole) -> dict[str, Result]:
         folder = self.path / "results"
         if not folder.is_dir():
             return {}
         made = self.info.get("made")
         ours = None if made is None else {Path(name).name for name in made}
-        return {result.analysis: result for result in read_results(folder, ours)}
+        return {result.analysis: result for result in read_results(folder, ours, read)}
 
     @property
     def report_path(self) -> Path:

@@ -99,6 +99,16 @@ class NameChecks(PromptChecks):
         expect(close, f"{selector} reads {written!r}, not {wanted!r}")
 
 
+def check_texts(layout: TokenLayout, prompt: str) -> None:
+    """The texts of a sample's rows spell its prompt, where the adapter says them."""
+    texts = layout.texts()
+    if texts is None:
+        return
+    expect(len(texts) == len(layout), f"{len(texts)} texts of {len(layout)} rows")
+    read = "".join(texts[row] for row in layout.positions(TokenKind.TEXT))
+    expect(prompt in read, f"the texts of the rows spell {read!r}, without {prompt!r}")
+
+
 def _check_image_rows(layout: TokenLayout, grid: PatchGrid, axis: Axis) -> None:
     """Check one sample's image rows by name."""
     where = layout.positions(TokenKind.IMAGE)

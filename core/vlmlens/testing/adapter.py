@@ -20,6 +20,7 @@ from vlmlens.testing._adapter_suite import (
     replaced,
 )
 from vlmlens.testing._checks import expect, expect_error, skip
+from vlmlens.testing._name_checks import check_texts
 from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
 from vlmlens.testing._tuning_checks import TuningChecks
 from vlmlens.testing._virtual_checks import VirtualChecks
@@ -35,7 +36,7 @@ class AdapterTests(TuningChecks, VirtualChecks):
     Subclass it as `Test...`, set `manifest`, and implement `build`, which makes a tiny checkpoint
     (see `vlmlens.testing.tiny`). A family with several architectures has one subclass for each.
 
-    Args:
+    Attributes:
         manifest: The adapter's manifest. The kit checks that its `offers` are true.
         tolerance: Largest allowed difference between a padded batch and a single sample, relative
             to the largest activation of the site (at least 1). The default is 168 eps of float32.
@@ -333,6 +334,7 @@ class AdapterTests(TuningChecks, VirtualChecks):
                 expect(own == layout.token_ids.tolist(), "token_ids are not those of the rows")
             text = self.vlm.decode(layout.token_ids[layout.kinds == TokenKind.TEXT].tolist())
             expect(sample.prompt in text, f"{sample.prompt!r} is not in {text!r}")
+            check_texts(layout, sample.prompt)
 
     def check_no_doubled_specials(self, folder: Path) -> None:
         """The beginning-of-text token occurs at most once."""

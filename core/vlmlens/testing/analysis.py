@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,6 +56,7 @@ class AnalysisTests(PluginChecks):
     for something else, and `claims` if its verdicts express a claim in another way.
     """
 
+    _data: ClassVar[Planted]
     _first_result: ClassVar[Result]
     _second_run: ClassVar[tuple[str, _Heard]]
 
@@ -250,9 +250,13 @@ class AnalysisTests(PluginChecks):
             )
             return analysis.run(context)
 
-    @cached_property
+    @property
     def _present(self) -> Planted:
-        return self.planted("present")
+        """The data where the signal is present; it is made once for all checks."""
+        cls = type(self)
+        if "_data" not in vars(cls):
+            cls._data = self.planted("present")
+        return cls._data
 
     def _found(self, folder: Path) -> Result:
         """The result where the signal is present; it is computed once for all checks."""

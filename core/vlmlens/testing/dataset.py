@@ -32,7 +32,7 @@ class DatasetTests(PluginChecks):
                 (folder / "rows.txt").write_text("...")
                 return str(folder / "rows.txt")
 
-    Args:
+    Attributes:
         manifest: The dataset's manifest.
         options: Values of its options.
         given: A source to check instead of the one that `source` makes.

@@ -56,7 +56,7 @@ class EngineTests(PluginChecks):
             manifest = MY_MANIFEST
             options = {"workers": 2}
 
-    Args:
+    Attributes:
         manifest: The engine's manifest.
         options: Values of its options.
     """

@@ -32,7 +32,7 @@ class ExtractorTests(PluginChecks):
 
     Subclass it as `Test...` and set `manifest`. The model is a tiny LLaVA with random weights.
 
-    Args:
+    Attributes:
         manifest: The extractor's manifest.
         options: Values of its options.
         sites: The sites to ask for, as with `--sites`; empty: the extractor's default.

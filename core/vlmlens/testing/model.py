@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ def write_tiny_llava(folder: Path) -> Path:
         vision_config=vision, text_config=text, image_seq_length=16,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
-    images = t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    images = _image_processor()(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     processor = t.LlavaProcessor(
         images, tokenizer, patch_size=8, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=_TEMPLATE,
@@ -89,6 +90,14 @@ def write_tiny_llava(folder: Path) -> Path:
         torch.manual_seed(_SEED)
         model = t.LlavaForConditionalGeneration(config)
     return save(folder, model, processor)
+
+
+def _image_processor() -> Any:
+    """The class that transformers takes anyway; asking for another one makes it warn."""
+    import transformers as t
+
+    plain = None if find_spec("torchvision") else getattr(t, "CLIPImageProcessorPil", None)
+    return plain or t.CLIPImageProcessor
 
 
 @cache

@@ -106,6 +106,8 @@ class Browser {
   }
 }
 
-for (const root of document.querySelectorAll("div.browser")) {
-  new Browser(root, dataOf(root, "browser-data"), PICTURES);
-}
+WIRING.push((root, pictures) => {
+  for (const browser of root.querySelectorAll("div.browser")) {
+    new Browser(browser, dataOf(browser, "browser-data"), pictures);
+  }
+});

@@ -397,7 +397,9 @@ class Picture {
   }
 }
 
-for (const figure of document.querySelectorAll("figure.features")) {
-  const data = dataOf(figure, "features-data");
-  if (data?.features.length) new Features(figure, data, PICTURES);
-}
+WIRING.push((root, pictures) => {
+  for (const figure of root.querySelectorAll("figure.features")) {
+    const data = dataOf(figure, "features-data");
+    if (data?.features.length) new Features(figure, data, pictures);
+  }
+});

@@ -1,6 +1,9 @@
 "use strict";
 document.documentElement.classList.add("js");
 
+// What makes a part of the page answer: functions of (root, pictures), called by `wire`.
+const WIRING = [];
+
 function sortBy(button) {
   const header = button.closest("th");
   const table = header.closest("table");

@@ -70,7 +70,9 @@ class Scatter {
   }
 }
 
-for (const figure of document.querySelectorAll("figure.scatter")) {
-  const data = dataOf(figure, "scatter-data");
-  if (data) new Scatter(figure, data, PICTURES);
-}
+WIRING.push((root, pictures) => {
+  for (const figure of root.querySelectorAll("figure.scatter")) {
+    const data = dataOf(figure, "scatter-data");
+    if (data) new Scatter(figure, data, pictures);
+  }
+});

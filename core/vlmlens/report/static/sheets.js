@@ -216,8 +216,9 @@ class Sheets {
   }
 }
 
-const PICTURES = dataOf(document, "pictures-data") ?? [];
-for (const figure of document.querySelectorAll("figure.lens, figure.patches")) {
-  const data = dataOf(figure, "sheets-data");
-  if (data) new Sheets(figure, data, PICTURES);
-}
+WIRING.push((root, pictures) => {
+  for (const figure of root.querySelectorAll("figure.lens, figure.patches")) {
+    const data = dataOf(figure, "sheets-data");
+    if (data) new Sheets(figure, data, pictures);
+  }
+});

@@ -1,0 +1,1 @@
+"""The documentation site: what mkdocs does beside building `docs/`, and the gallery's pictures."""

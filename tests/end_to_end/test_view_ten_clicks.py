@@ -1,0 +1,174 @@
+"""`vlmlens view` as a new user meets it: what is seen and ignored, and an answer that flips."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from tests._demo_run import demo_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
+SECONDS = 120.0
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BINARY is None, reason=f"none of {', '.join(BINARIES)} is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address that `vlmlens view` prints for the demo run; at the end it is told to stop."""
+    run = demo_run(tmp_path_factory.mktemp("view"))
+    command = [sys.executable, "-m", "vlmlens", "view", str(run), "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = process.stdout.readline()
+        found = re.search(r"http://\S+", printed)
+        assert found, printed
+        yield found[0]
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=BINARY, args=flags)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page on which nothing may be reported to the console."""
+    said: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    made = context.new_page()
+    made.on("console", lambda message: said.append(message.text))
+    made.on("pageerror", lambda error: said.append(str(error)))
+    yield made
+    context.close()
+    assert said == []
+
+
+class Clicks:
+    """Clicks that are counted; a drag is one."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.count = 0
+
+    def on(self, place: Locator) -> None:
+        place.click()
+        self.count += 1
+
+    def drag(self, over: Locator, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+        """Over the patches of rows and columns (from, to; both included), in one stroke."""
+        box = over.bounding_box()
+        assert box is not None
+        mouse, (left, right) = self.page.mouse, columns
+
+        def to(row: int, column: int, steps: int) -> None:
+            x = box["x"] + (column + 0.5) / 8 * box["width"]
+            mouse.move(x, box["y"] + (row + 0.5) / 8 * box["height"], steps=steps)
+
+        to(rows[0], left, 1)
+        mouse.down()
+        for row in range(rows[0], rows[1] + 1):
+            ways = (left, right) if row % 2 else (right, left)
+            for column in ways:
+                to(row, column, 12)
+        mouse.up()
+        self.count += 1
+
+
+def until(page: Page, holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end, page.inner_text("main")
+        page.wait_for_timeout(50)
+
+
+def part(page: Page, role: str) -> Locator:
+    return page.locator(f'[data-role="{role}"]')
+
+
+def test_what_is_seen_and_ignored_is_found_and_an_answer_flips(address: str, page: Page) -> None:
+    page.goto(address)
+    assert "token" not in page.url
+    clicks = Clicks(page)
+    row = page.locator("main tbody tr", has=page.locator("th", has_text="surface"))
+    assert "encoded" in row.inner_text()
+    assert "ignores the image" in row.inner_text()
+    assert "answered no better than by guessing" in page.locator(".notable").inner_text()
+
+    clicks.on(row.locator("td a").last)
+    assert "surface" in page.inner_text("main")
+    clicks.on(page.get_by_role("link", name="Samples", exact=True))
+    clicks.on(page.locator('main a[href*="/samples/0"]').first)
+    clicks.on(page.get_by_role("link", name="Ask the model live"))
+    until(page, lambda: page.locator("#answer").is_visible())
+    assert part(page, "unedited").locator(".said").inner_text() == "red"
+
+    clicks.drag(page.locator(".cover-grid"), (1, 6), (1, 6))
+    until(page, lambda: "answer" in part(page, "difference").inner_text())
+    until(page, lambda: page.locator('[aria-pressed="true"][data-patch]').count() == 36)
+    until(page, lambda: "0.125,0.125,0.875,0.875" in page.inner_text('[data-command="shell"]'))
+    assert "“red” became" in part(page, "difference").inner_text()
+    assert part(page, "edited").locator(".said").inner_text() != "red"
+    assert clicks.count <= 10
+
+
+def test_patches_answer_to_keys_and_edits_can_be_taken_back(address: str, page: Page) -> None:
+    page.goto(address)
+    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
+    until(page, lambda: page.locator("#answer").is_visible())
+    assert "Cover patches" in part(page, "difference").inner_text()
+
+    page.locator('[data-patch="0"]').focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    assert page.locator('[data-patch="9"]').get_attribute("aria-pressed") == "true"
+    until(page, lambda: "stays" in part(page, "difference").inner_text())
+    part(page, "uncover").click()
+    until(page, lambda: "Cover patches" in part(page, "difference").inner_text())
+
+    page.locator(".changes summary").click()
+    part(page, "edit").fill("llm.block.0/image = zero")
+    part(page, "add").click()
+    until(page, lambda: "became" in part(page, "difference").inner_text())
+    assert "--edit" in page.inner_text('[data-command="shell"]')
+    part(page, "edits").get_by_role("button").click()
+    until(page, lambda: "Cover patches" in part(page, "difference").inner_text())
+
+    part(page, "edit").fill("llm.blok.0/image = zero")
+    part(page, "add").click()
+    until(page, lambda: "llm.blok.0" in part(page, "state").inner_text())
+
+
+def test_a_closer_look_is_drawn(address: str, page: Page) -> None:
+    page.goto(address)
+    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
+    until(page, lambda: page.locator("#answer").is_visible())
+    for kind in ("lens", "attention", "occlusion"):
+        page.locator(f'[data-view="{kind}"]').click()
+        until(page, lambda: part(page, "view").locator("figure").count() > 0)
+        assert part(page, "view-state").inner_text() == ""
+        assert part(page, "view").locator("svg, table").count() > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
