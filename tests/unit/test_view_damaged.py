@@ -115,13 +115,19 @@ def test_runs_without_a_sample_in_common_are_told(run: Run, tmp_path: Path) -> N
     assert "have no sample in common" in page_of(client_of(run, other), "/beside")
 
 
-def test_a_table_of_very_many_columns_makes_no_endless_menu(tmp_path: Path) -> None:
+def test_of_a_table_of_very_many_columns_the_first_are_shown(tmp_path: Path) -> None:
     columns = {"sample": ["s"], **{f"c{number}": [number] for number in range(5_000)}}
     result = Result("said", "Said", tables=[Table("wide", "Wide", columns)])
-    page = page_of(client_of(make_run(tmp_path / "run", [Sample("s", "?")], [result])),
-                   "/runs/0/samples")  # fmt: skip
-    assert "said/wide/c1999" in page
-    assert "said/wide/c2000" not in page
+    client = client_of(make_run(tmp_path / "run", [Sample("s", "?")], [result]))
+    menu = page_of(client, "/runs/0/samples")
+    assert "said/wide/c1999" in menu
+    assert "said/wide/c2000" not in menu
+    for page in ("/runs/0/analyses/said", "/runs/0/samples/0"):
+        shown = page_of(client, page)
+        assert "c998" in shown
+        assert "c1001" not in shown
+    assert "the first 1,000 of 5,001 columns" in page_of(client, "/runs/0/analyses/said")
+    assert client.get("/runs/0/analyses/said/tables/0?sort=1000").status_code == 404
 
 
 def test_an_upload_that_breaks_off_is_no_failure_of_the_app() -> None:

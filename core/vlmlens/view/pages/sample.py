@@ -24,6 +24,7 @@ from vlmlens.view.pages.features import sets_of_features
 from vlmlens.view.pages.picture import sample_of
 from vlmlens.view.pages.pictured import draw_pictures
 from vlmlens.view.pages.samples import asked_of
+from vlmlens.view.pages.tables import narrowed
 from vlmlens.view.pictures import LinkedPictures
 from vlmlens.view.sample_filter import selection
 from vlmlens.view.viewer import viewer_of
@@ -125,7 +126,7 @@ def _said(run: ShownRun, number: int) -> Iterator[Markup]:
         found = int((each.samples == number).sum())
         if not found:
             continue
-        table = _without_empty(each.of(number, _MOST_ROWS))
+        table = narrowed(_without_empty(each.of(number, _MOST_ROWS)))
         title = f"{one_line(each.result.title)}: {one_line(table.title)}"
         if found == 1:
             yield join([tag("h3", title), _alone(table)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.exceptions import HTTPException
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SLICE = 50
 """Rows that are shown at a time."""
 _LONGEST_CELL = 120
+_MOST_COLUMNS = 1_000
 _OPEN_ROWS = 12
 
 Link: TypeAlias = Callable[[int, str], "str | None"]
@@ -49,6 +51,7 @@ def slice_of(request: Request, table: Table, link: Link) -> Response:
     Raises:
         HTTPException: 404: there is no such column; 422: a number is none.
     """
+    table = narrowed(table)
     start, sort = whole_number(request, "from") or 0, whole_number(request, "sort")
     if sort is not None and sort >= len(table.columns):
         raise HTTPException(404, f"The table has no column {sort}.")
@@ -67,13 +70,17 @@ def draw_sliced(table: Table, address: str, number: int, link: Link) -> Markup:
         number: Tells it apart from the page's other tables.
         link: What its cells lead to.
     """
-    title = one_line(table.title)
+    title, columns = one_line(table.title), len(table.columns)
+    table = narrowed(table)
+    size = plural(len(table), "row")
+    if columns > len(table.columns):
+        size += f", the first {len(table.columns):,} of {columns:,} columns"
     first = cells(table, range(min(SLICE, len(table))), link)
     region = {"class_": "scroll", "tabindex": "0", "role": "region", "aria_label": title}
     many = len(table) > SLICE
     return tag(
         "details",
-        tag("summary", title, " ", tag("small", plural(len(table), "row"))),
+        tag("summary", title, " ", tag("small", size)),
         _controls(len(table)) if many else "",
         tag("div", _element(table, first), **region),
         class_="table",
@@ -81,6 +88,14 @@ def draw_sliced(table: Table, address: str, number: int, link: Link) -> Markup:
         open=len(table) <= _OPEN_ROWS,
         data_rows=address if many else None,
     )
+
+
+def narrowed(table: Table) -> Table:
+    """A table with the first of very many columns, which no page could show."""
+    if len(table.columns) <= _MOST_COLUMNS:
+        return table
+    kept = dict(islice(table.columns.items(), _MOST_COLUMNS))
+    return Table(table.name, table.title, kept, table.keys)
 
 
 def ordered(
