@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -59,6 +60,26 @@ def test_every_page_has_a_place_in_the_navigation() -> None:
     named = set(re.findall(r"[\w/.-]+\.md", NAV))
     without = [page for page in map(in_docs, DOCS) if page not in named]
     assert not without, "add them to `nav` in mkdocs.yml"
+
+
+def test_the_navigation_shows_each_page_once() -> None:
+    """An index page among others would be behind the title of their section."""
+    named = re.findall(r"[\w/.-]+\.md", NAV)
+    assert len(named) == len(set(named))
+    assert hidden(yaml.safe_load(NAV)) == []
+    wrong = [{"First": ["a.md", {"Books": "books/index.md"}]}, {"Last": [{"In": ["b/index.md"]}]}]
+    assert hidden(wrong) == ["books/index.md"]
+
+
+def hidden(nav: list[Any], *, top: bool = True) -> list[str]:
+    found = []
+    for entry in nav:
+        inside = [*entry.values()][0] if isinstance(entry, dict) else entry
+        if isinstance(inside, list):
+            found += hidden(inside, top=False)
+        elif inside.endswith("index.md") and len(nav) > 1 and not top:
+            found.append(inside)
+    return found
 
 
 def in_docs(page: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +120,32 @@ def test_pictures_are_sent_if_asked_for(planted: tuple[Run, list[Path]], hub: Fa
     assert len([name for name in hub.files("me/x") if name.startswith("images/")]) == 2
     assert [secret for secret in SECRETS if hub.holds(secret.encode())] == []
     assert not any(name.startswith("columns/parts") for name in hub.files("me/x"))
+
+
+@pytest.mark.parametrize("side", [24, 200])  # small ones are PNG in the report, others JPEG
+def test_what_files_say_beside_the_pixels_is_not_sent(
+    side: int, tmp_path: Path, hub: FakeHub
+) -> None:
+    from PIL import Image, PngImagePlugin
+
+    pictures = painted(tmp_path / "p")
+    told, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    told.add_text("comment", "of-the-author")
+    exif[0x010E] = "of-the-camera"
+    for path in pictures:
+        with Image.open(path) as opened:
+            shown = opened.resize((side, side))
+        shown.save(path, pnginfo=told, exif=exif, icc_profile=b"of-the-screen")
+        with Image.open(path) as opened:
+            assert {"comment", "exif", "icc_profile"} <= opened.info.keys()
+    run = made_run(tmp_path / "run", pictures)
+    vlmlens.push(run, "me/x", images=True)
+    files = hub.files("me/x")
+    page = re.findall(rb"data:image/\w+;base64,([A-Za-z0-9+/=]+)", files["report.html"])
+    sent = [content for name, content in files.items() if name.endswith(".png")]
+    said = [Image.open(io.BytesIO(each)).info.keys() for each in (*sent, *map(b64decode, page))]
+    assert len(said) >= 4
+    assert {name for keys in said for name in keys if not name.startswith("jfif")} == set()
 
 
 def test_what_was_taken_out_and_left_out_is_said(
