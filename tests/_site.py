@@ -28,12 +28,13 @@ COUNTED = (
 
 
 class Page(HTMLParser):
-    """One page: the anchors it has, where it leads, what it loads, and what its text is made of."""
+    """One page: its anchors, links, those of its navigation, what it loads, and its parts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: list[str] = []
+        self.listed: list[str] = []
         self.loads: list[str] = re.findall(r"url\(\s*['\"]?([^'\")]+)", text)
         self.counts: Counter[str] = Counter()
         self._in_article = False
@@ -45,6 +46,8 @@ class Page(HTMLParser):
         self.ids |= {given[name] for name in ("id", "name") if name in given}
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
+            if "md-nav__link" in given.get("class", ""):
+                self.listed.append(given["href"])
         if tag == "link" and given.get("rel") not in ("canonical", "prev", "next"):
             self.loads.append(given["href"])
         if tag in LOADED and LOADED[tag] in given:

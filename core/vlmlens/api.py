@@ -149,7 +149,8 @@ def run(
     `mode` is "new" (refuse a folder that holds a run), "resume" (go on with it) or "fresh" (start
     it over). `workers` is the number of processes that do the work, with the engine "processes";
     `engine="ray"` or another one takes its options from `options={"engine": {...}}`. `progress`
-    shows bars on stderr; None: in terminals and notebooks. `observer` is told instead of them.
+    shows bars on stderr, in notebooks below the cell; None: in terminals and notebooks. `observer`
+    is told instead of them. A run that was interrupted goes on with mode="resume".
 
     Returns:
         The finished run: `run.results`, `run.activations`, `run.report_path`.
@@ -325,7 +326,7 @@ def analyze(
             or "processes" if there are several workers.
         workers: The number of workers.
         options: More options of the engine: `{"engine": {...}}`.
-        progress: Show bars on stderr; None: in terminals and notebooks.
+        progress: Show bars on stderr, or below a notebook's cell; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
     Returns:
@@ -418,7 +419,7 @@ def export(
         sites: Only these columns or sites; `*` and `?` stand for other characters.
         samples: Only samples with these ids; `*` and `?` stand for other characters.
         trust: As of `open`.
-        progress: Show bars on stderr; None: in terminals and notebooks.
+        progress: Show bars on stderr, or below a notebook's cell; None: in terminals and notebooks.
         observer: Told how it goes, instead of bars.
 
     Returns:

@@ -49,7 +49,7 @@ PROMISED = {
         "contributions": ("stdout", r"mlp_out +\+"),
     },
     "04-features": {
-        "\nsae": ("text/html", r"features for color.*changes [3-9]\d%"),
+        "\nsae": ("text/html", r"features for color.*changes (?:[3-9]\d|100)%"),
         "page.name": ("stdout", r"color: \w+ \(AUC"),
         "sae.figures[0]": ("image/svg+xml", "<svg"),
         "random_changed": ("text/html", "verdict"),

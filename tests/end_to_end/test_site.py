@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,16 @@ def pages(site: Path) -> dict[Path, Page]:
     return pages_of(site)
 
 
-def test_every_page_has_a_place_in_the_navigation() -> None:
-    named = set(re.findall(r"[\w/.-]+\.md", NAV))
+def test_every_page_has_one_place_in_the_navigation() -> None:
+    named = Counter(re.findall(r"[\w/.-]+\.md", NAV))
     without = [page for page in map(in_docs, DOCS) if page not in named]
     assert not without, "add them to `nav` in mkdocs.yml"
+    assert [page for page, places in named.items() if places > 1] == []
+
+
+def test_the_navigation_is_in_every_page(site: Path, pages: dict[Path, Page]) -> None:
+    listed = set(pages[site / "sae.html"].listed)
+    assert {page.removesuffix(".md") + ".html" for page in map(in_docs, DOCS)} <= listed
 
 
 def test_the_navigation_shows_each_page_once() -> None:

@@ -23,6 +23,7 @@ from vlmlens.covers import Cover, covered
 from vlmlens.errors import DataError, EditError, SiteNotFound
 from vlmlens.registry import Registry
 from vlmlens.view.live.answer import answer, choice_logs
+from vlmlens.view.live.commands import look_commands
 from vlmlens.view.live.jobs import Stopped
 from vlmlens.view.live.kinds import answered
 from vlmlens.view.live.model import LiveModel
@@ -240,10 +241,10 @@ def test_where_no_command_says_the_same_there_is_none(
         run: Any = SimpleNamespace(samples=[sample])
         other = LiveModel(model.spec, model.registry)
         other.show([run], tells_paths=True)
-        from vlmlens.view.live.commands import look_commands
-
         told = look_commands(other, LiveQuestion("?", sample=(0, 0)))
         assert told == {"shell": None, "python": None}
+    region = LiveQuestion("?", sample=(0, 0), edits=("llm.block.1/image.region(main) = zero",))
+    assert look_commands(model, region) == {"shell": None, "python": None}
     with_comma = LiveQuestion("?", sample=(0, 0), choices=("a, b", "c"))
     told = look_commands(model, with_comma)
     assert told["shell"] is None
@@ -251,8 +252,6 @@ def test_where_no_command_says_the_same_there_is_none(
 
 
 def test_others_are_not_told_where_files_are(model: LiveModel, scenes: list[Sample]) -> None:
-    from vlmlens.view.live.commands import look_commands
-
     question = LiveQuestion("?", sample=(0, 0))
     assert str(Path(str(scenes[0].images[0])).parent) in str(look_commands(model, question))
     hidden = LiveModel(model.spec, model.registry)

@@ -95,7 +95,7 @@ def test_predictions_are_scikit_learns(asked: Any) -> None:
     for y, held_out in zip(labels, found.held_out, strict=True):
         expected = planted.scikit_learns(y)
         assert abs((held_out == y).mean() - (expected == y).mean()) <= 0.002
-        assert (held_out != expected).mean() <= 0.006
+        assert (held_out != expected).mean() <= 0.002
 
 
 def test_what_components_miss_is_not_missed() -> None:
@@ -198,7 +198,7 @@ def test_the_objective_is_at_its_minimum() -> None:
         own = LogisticRegression(C=planted.c, tol=1e-8, solver="newton-cg").fit(z, y)
         best = np.vstack([own.coef_.T, own.intercept_])[..., None]
         least = problem.point(jobs.of([job]), best).value[0]
-        assert there.value[job] == pytest.approx(least, rel=1e-5)
+        assert there.value[job] == pytest.approx(least, rel=2e-6)
     start = problem.start(jobs)
     chance = np.bincount(planted.y) / SAMPLES
     slope = z.T @ (chance - np.eye(8)[planted.y])
@@ -206,7 +206,7 @@ def test_the_objective_is_at_its_minimum() -> None:
 
 
 def test_the_spectrum_saves_passes() -> None:
-    """Blocks of features save some; without any, ten times as many passes do not suffice."""
+    """Blocks of features save some."""
     planted = spread(2.0, 2, "all", 1.0)
     problem, jobs = problem_of(planted)
     parts, _ = problem_of(planted, side=40)

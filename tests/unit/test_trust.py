@@ -309,15 +309,15 @@ def test_commands_that_are_shown_do_only_what_they_say(
     from vlmlens.cli._results import next_steps
     from vlmlens.report.files import write_result
     from vlmlens.results import Result
-    from vlmlens.runner.run_report import _command
+    from vlmlens.runner.run_report import command_of
 
     run = edited(made(tmp_path / "a", picture), adapter="none", data="x; touch RAN #")
     write_result(Result("norms; touch RAN #", "Norms"), run.path / "results")
-    for line in (*next_steps(run), _command(run)):
+    for line in (*next_steps(run), command_of(run)):
         assert "touch" not in shlex.split(line, comments=True)[:1] + [
             word for word in shlex.split(line) if word == "touch"
         ]
-    assert "vlmlens analyze 'x; touch RAN #'" in _command(run)
+    assert "vlmlens analyze 'x; touch RAN #'" in command_of(run)
 
 
 def test_an_export_keeps_the_paths_of_pictures(tmp_path: Path, state: Path, picture: Path) -> None:

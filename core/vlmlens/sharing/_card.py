@@ -34,9 +34,13 @@ def card_of(run: SentRun, repo: str, files: Mapping[str, int], choice: Choice) -
     """
     results = list(run.results.values())
     model = run.spec.model or run.spec.adapter
+    found = [_grid(run.overview), *_findings(run.overview.findings, _FINDINGS)]
+    found = [part for part in found if part]
     sections = {
-        "What was found": [_grid(run.overview), *_findings(run.overview.findings, _FINDINGS)],
-        "Each analysis": [line for result in results for line in _analysis(result)],
+        "What was found": found,
+        "Each analysis" if found else "What was found": [
+            line for result in results for line in _analysis(result)
+        ],
         "Read this before you trust it": _listed(_warnings(run, results)),
         "Model, data and versions": _facts(run),
         "How to look at it, and how to reproduce it": _commands(run, repo),

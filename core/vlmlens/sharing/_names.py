@@ -57,10 +57,13 @@ def left_out(folder: Path, sent: Collection[str]) -> dict[str, str]:
         if path.name not in {*_SILENT, *tops, "results"} and not is_temporary(path.name):
             found[path.name] = _reason(path.name)
     results = folder / "results"
+    others: dict[str, list[str]] = {}
     for path in sorted(results.iterdir()) if results.is_dir() else ():
-        name = f"results/{path.name}"
-        if not (name in sent or is_temporary(path.name)):
-            found[name] = "no result, or a file of an analysis beside its result"
+        if f"results/{path.name}" not in sent and not is_temporary(path.name):
+            others.setdefault(path.name.partition(".")[0], []).append(path.name)
+    for start, names in others.items():
+        name = names[0] if len(names) == 1 else f"{start}.* ({len(names)} files)"
+        found[f"results/{name}"] = "no result, or a file of an analysis beside its result"
     return found
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from vlmlens.abc.analysis import AnalysisContext
 from vlmlens.compose.looking import ANALYSIS as LOOK
 from vlmlens.compose.plan import compose
 from vlmlens.report._figure import draw_figures
@@ -97,7 +98,10 @@ KINDS: Mapping[str, Answering] = {name: partial(show, name) for name in VIEWS}
 
 
 def _result(model: LiveModel, view: View, sample: Sample, folder: Path, step: Step) -> Result:
-    """Run the analysis in a folder of its own, with the model that is loaded already."""
+    """Run the analysis with the model that is loaded already, in a folder of its own.
+
+    A run would also write figures for papers and a report, which take most of its time.
+    """
     spec = model.spec.model_copy(
         update={
             "analysis": {view.analysis: dict(view.options)},
@@ -106,10 +110,24 @@ def _result(model: LiveModel, view: View, sample: Sample, folder: Path, step: St
             "out": str(folder),
         }
     )
-    told = Told(step)
+    told, load = Told(step), cache(model.load)
+    load()
     plan = compose(spec, model.registry, observer=told, data=[sample])
-    run = execute(replace(plan, load=model.load), observer=told)
-    return run.results[view.analysis]
+    run = execute(replace(plan, load=load), observer=told, extract_only=True)
+    (analysis,) = plan.analyses.values()
+    warnings: list[str] = []
+    with run.store() as store:
+        context = AnalysisContext(
+            samples=run.samples,
+            store=store,
+            model=load,
+            batch_size=spec.samples_at_once,
+            seed=spec.seed,
+            progress=step,
+            warn=warnings.append,
+        )
+        result = analysis.run(context)
+    return replace(result, warnings=list(dict.fromkeys([*result.warnings, *warnings])))
 
 
 class Told:

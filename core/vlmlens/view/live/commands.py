@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ _OF_MODEL = (
     "trust_remote_code", "tuned", "merge_tuned",
 )  # fmt: skip
 _NONE: Commands = {"shell": None, "python": None}
+_REGION = re.compile(r"image\.(region|rest)\b")
+"""Rows that a sample of a run names, and a picture alone does not."""
 
 
 def look_commands(model: LiveModel, question: LiveQuestion) -> Commands:
@@ -30,9 +33,9 @@ def look_commands(model: LiveModel, question: LiveQuestion) -> Commands:
     A look takes one picture of a file. A question without one, or with several, has no command.
     """
     picture = picture_of(model, question)
-    if picture is None or model.spec.autocast or model.spec.options.adapter:
-        return dict(_NONE)
     edits = [*model.spec.edits, *checked(question.edits, model.runs)]
+    if picture is None or not _can_be_said(model, edits):
+        return dict(_NONE)
     return {
         "shell": _shell(model, question, picture, edits),
         "python": _python(model, question, picture, edits),
@@ -51,9 +54,9 @@ def run_commands(
     A command cannot cover a part of the picture; Python can.
     """
     picture = picture_of(model, question)
-    if picture is None or model.spec.autocast or model.spec.options.adapter:
-        return dict(_NONE)
     edits = [*model.spec.edits, *checked(question.edits, model.runs)]
+    if picture is None or not _can_be_said(model, edits):
+        return dict(_NONE)
     shell = None
     if not question.covers:
         words = ["vlmlens", "run", "--data", picture, "--prompt", question.text]
@@ -77,6 +80,12 @@ def run_commands(
     lines.append(f"run = vlmlens.run(data=[sample], {named})")
     lines.append(f"for finding in run.results[{analysis!r}].findings:\n    print(finding.text)\n")
     return {"shell": shell, "python": "\n".join(["import vlmlens", *lines])}
+
+
+def _can_be_said(model: LiveModel, edits: Sequence[str]) -> bool:
+    """Whether the options of a look say all that is known of the model and its edits."""
+    unsaid = model.spec.autocast or model.spec.options.adapter
+    return not unsaid and not any(map(_REGION.search, edits))
 
 
 def picture_of(model: LiveModel, question: LiveQuestion) -> str | None:

@@ -109,8 +109,9 @@ def _of_sae(run: ShownRun, path: Path) -> Iterator[Direction]:
 
 def _name_of(page: Path) -> str:
     _check_plain(page)
-    name = _object(json.loads(page.read_bytes())).get("name")
-    return f" ({name})" if name else ""
+    known = _object(json.loads(page.read_bytes()))
+    said = str(known.get("name") or known.get("why") or "")
+    return f" ({said})" if said else ""
 
 
 def _check_plain(path: Path) -> None:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from vlmlens.compose.image_reading import decoded
 from vlmlens.errors import DataError
+from vlmlens.images import open_content
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,9 +47,7 @@ class Upload:
 
     def picture(self) -> Image:
         """The picture."""
-        from PIL import Image as PILImage
-
-        return PILImage.open(BytesIO(self.png), formats=["PNG"])
+        return open_content(BytesIO(self.png))
 
 
 class Uploads:

@@ -110,7 +110,7 @@ async def look(request: Request) -> Response:
     before = _seen(worker, job)
     end = time.monotonic() + _wait(request)
     while job.state not in ENDED and not worker.ending and time.monotonic() < end:
-        if _seen(worker, job) != before:
+        if _seen(worker, job) != before or await request.is_disconnected():
             break
         await asyncio.sleep(_LOOK)
         job.touch()

@@ -29,13 +29,13 @@ from vlmlens_plugins.analysis.probe.large.spectrum import Spectrum
 from vlmlens_plugins.analysis.probe.large.sums import Floats
 
 _MEMORY = 8
-_PASSES = 150
+_PASSES = 200
 _SUFFICIENT = 1e-4
 _ROUNDING = 2e-7
 _NOTHING = 1e-8
 _SHORTEST = 1e-6
 _SHARE = 1e-3
-_NEAR = 100
+_NEAR = 1000
 """A descent that was cut off has converged where it ended so many times the tolerance away."""
 _FLATTEST = 1e-5
 _SMOOTHING = 0.5

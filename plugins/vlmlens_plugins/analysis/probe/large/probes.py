@@ -35,7 +35,7 @@ from vlmlens_plugins.analysis.probe.targets import Target
 Array = npt.NDArray[Any]
 
 INNER = 3
-TOLERANCE = 1e-6
+TOLERANCE = 1e-7
 ROUGH = 2e-4
 _SUMS = 64 * 2**20
 """Bytes of the sums of rows times labels, or of weights, that are in memory at a time."""
