@@ -76,7 +76,6 @@ def test_a_distribution_has_its_own_files_and_no_tests() -> None:
     for folder in projects():
         wheel = [e.distribution_path for e in WheelBuilder(str(folder)).recurse_included_files()]
         assert len(wheel) > 3
-        assert {Path(name).suffix for name in wheel} >= {".py", ".typed"}
         assert [name for name in wheel if "tests" in Path(name).parts] == []
         if folder == ROOT:
             assert {"vlmlens/view/static/view.js", "vlmlens/sharing/_push.py"} <= {*wheel}
