@@ -148,6 +148,21 @@ def test_what_files_say_beside_the_pixels_is_not_sent(
     assert {name for keys in said for name in keys if not name.startswith("jfif")} == set()
 
 
+def test_folders_of_relative_paths_in_settings_are_not_sent(tmp_path: Path, hub: FakeHub) -> None:
+    (tmp_path / "clients" / "acme").mkdir(parents=True)
+    (tmp_path / "clients" / "acme" / "x.jsonl").touch()
+    said = found(title="demo on clients/acme/x.jsonl: 2 images", findings=[Finding("and/or x.jsonl")])
+    run = made_run(tmp_path / "run", painted(tmp_path / "p"), said, notes=["./clients/acme/x.jsonl"])
+    settings = (run.path / "spec.yaml").read_text()
+    named = re.sub("(?m)^data: .*$", "data: table:clients/acme/x.jsonl", settings)
+    write_text(run.path / "spec.yaml", named)
+    vlmlens.push(run.path, "me/x")
+    assert b"data: table:x.jsonl\n" in hub.files("me/x")["spec.yaml"]
+    assert b"demo on x.jsonl: 2 images" in hub.files("me/x")["results/toy.json"]
+    assert b"and/or x.jsonl" in hub.files("me/x")["results/toy.json"]
+    assert not hub.holds(b"acme")
+
+
 def test_what_was_taken_out_and_left_out_is_said(
     planted: tuple[Run, list[Path]], hub: FakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,11 +241,14 @@ def test_ordinary_texts_of_data_stay_as_they_are(text: str) -> None:
         ("key a-long-secret-value!", "key ***!"),
         ("secret=abcdef", "secret=***"),
         ("https://example.org/a/b", "https://example.org/a/b"),
+        ("mine/of/me/x.png, mine/of/meadow", "me/x.png, mine/of/meadow"),
+        ("https://a.org/mine/of/me", "https://a.org/mine/of/me"),
         ("/data/photographs/of/x", "x"),
     ],
 )
 def test_messages_lose_paths_and_credentials(text: str, shown: str) -> None:
-    assert Screen(["/data/photos"], ["a-long-secret-value"]).words(text) == shown
+    screen = Screen(["/data/photos"], ["a-long-secret-value"], ["mine/of/me/"])
+    assert screen.words(text) == shown
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
