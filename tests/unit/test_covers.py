@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from vlmlens import Sample
+from vlmlens.compose.looking import notes_on, questions
 from vlmlens.covers import Cover, covered
 from vlmlens.errors import DataError
+from vlmlens.spec.model import make_spec
 
 
 def picture(width: int = 20, height: int = 10) -> Image.Image:
@@ -81,3 +83,16 @@ def test_what_cannot_be_covered_is_said() -> None:
         covered(Sample("s", "?"), [Cover(0, 0, 1, 1)])
     sample = Sample("s", "?")
     assert covered(sample, []) is sample
+
+
+def test_a_look_says_that_its_picture_is_covered() -> None:
+    own, other = picture(), picture(24)
+    covers, spec = [Cover(0, 0, 0.5, 1), Cover(0.5, 0, 1, 0.25)], make_spec({"model": "some"})
+    asked = questions([own], ["Which color?"], covers=covers)
+    said = ["A part of the picture is covered: 0,0,0.5,1 and 0.5,0,1,0.25."]
+    assert notes_on(spec, asked) == said
+    assert notes_on(spec, questions([own], ["Which color?"])) == []
+    first, second = questions([own], ["Which color?"], covers=covers, against=other)
+    assert notes_on(spec, [first]) == said
+    assert notes_on(spec, [second]) == []
+    assert [each.attributes["role"] for each in (first, second)] == ["clean", "corrupted"]

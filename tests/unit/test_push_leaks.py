@@ -151,8 +151,12 @@ def test_what_files_say_beside_the_pixels_is_not_sent(
 def test_folders_of_relative_paths_in_settings_are_not_sent(tmp_path: Path, hub: FakeHub) -> None:
     (tmp_path / "clients" / "acme").mkdir(parents=True)
     (tmp_path / "clients" / "acme" / "x.jsonl").touch()
-    said = found(title="demo on clients/acme/x.jsonl: 2 images", findings=[Finding("and/or x.jsonl")])
-    run = made_run(tmp_path / "run", painted(tmp_path / "p"), said, notes=["./clients/acme/x.jsonl"])
+    said = found(
+        title="demo on clients/acme/x.jsonl: 2 images", findings=[Finding("and/or x.jsonl")]
+    )
+    run = made_run(
+        tmp_path / "run", painted(tmp_path / "p"), said, notes=["./clients/acme/x.jsonl"]
+    )
     settings = (run.path / "spec.yaml").read_text()
     named = re.sub("(?m)^data: .*$", "data: table:clients/acme/x.jsonl", settings)
     write_text(run.path / "spec.yaml", named)

@@ -34,6 +34,10 @@ _DEMO = (
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
+COVERED = "covered"
+"""The attribute that says which parts of a sample's picture are hidden."""
+
+
 def questions(
     pictures: Sequence[Picture],
     texts: Sequence[str],
@@ -70,9 +74,9 @@ def questions(
     for name, picture in zip(_names(shown), shown, strict=True):
         for number, text in enumerate(asked, 1):
             label = f"{name}#{number}" if several else name
-            own = covered(
-                _showing(Sample(label, text, choices=options, group=name), picture), covers
-            )
+            whole = _showing(Sample(label, text, choices=options, group=name), picture)
+            said = {COVERED: " and ".join(map(str, covers))} if covers else {}
+            own = replace(covered(whole, covers), attributes=said)
             compared = against is not None or against_question is not None
             found += _pair(own, against, against_question, rules) if compared else [own]
     return found
@@ -88,9 +92,13 @@ def checked(text: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...
     return asked, _choices(choices)
 
 
-def notes_on(spec: RunSpec) -> list[str]:
-    """What to know of the model before it is asked."""
-    return [_DEMO] if spec.adapter == "auto" and spec.model is None else []
+def notes_on(spec: RunSpec, samples: Sequence[Sample] = ()) -> list[str]:
+    """What to know of the model and of the pictures before it is asked."""
+    demo = [_DEMO] if spec.adapter == "auto" and spec.model is None else []
+    hidden = dict.fromkeys(
+        each.attributes[COVERED] for each in samples if COVERED in each.attributes
+    )
+    return [*demo, *(f"A part of the picture is covered: {each}." for each in hidden)]
 
 
 def _pair(
@@ -104,7 +112,8 @@ def _pair(
         )
     clean, corrupted = ROLES
     if against is not None:
-        other = _showing(replace(own, id=f"{own.id} (against)"), _checked(against, rules))
+        whole = replace(own, id=f"{own.id} (against)", attributes={})
+        other = _showing(whole, _checked(against, rules))
         if own.video == other.video and (own.video is not None or same_pixels(own, other)):
             raise DataError(
                 f"The picture to compare to shows the same as {own.id!r}, so nothing differs.",
@@ -121,7 +130,7 @@ def _pair(
                 hint="Give another question to --against-question.",
             )
     return [
-        replace(one, attributes={"pair": own.id, "role": role})
+        replace(one, attributes={**one.attributes, "pair": own.id, "role": role})
         for one, role in ((own, clean), (other, corrupted))
     ]
 

@@ -56,9 +56,10 @@ class Screen:
         self._folders = re.compile(
             rf"(?:file://)?(?<![\w.])(?:{inner})(?:/+|(?![\w.-]))" if inner else r"(?!)"
         )
-        parts = [os.path.split(each.rstrip("/")) for each in relative]
         before = "|".join(
-            rf"{re.escape(folder)}/+(?={re.escape(name)}(?![\w-]))" for folder, name in parts if folder
+            rf"{re.escape(folder)}/+(?={re.escape(name)}(?![\w-]))"
+            for folder, _, name in (each.rstrip("/").rpartition("/") for each in relative)
+            if folder
         )
         self._relative = re.compile(rf"(?<![\w./-])(?:\./)?(?:{before})" if before else r"(?!)")
         self._secrets = sorted({each for each in secrets if each}, key=len, reverse=True)
