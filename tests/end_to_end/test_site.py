@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -67,26 +66,6 @@ def test_every_page_has_one_place_in_the_navigation() -> None:
 def test_the_navigation_is_in_every_page(site: Path, pages: dict[Path, Page]) -> None:
     listed = set(pages[site / "sae.html"].listed)
     assert {page.removesuffix(".md") + ".html" for page in map(in_docs, DOCS)} <= listed
-
-
-def test_the_navigation_shows_each_page_once() -> None:
-    """An index page among others would be behind the title of their section."""
-    named = re.findall(r"[\w/.-]+\.md", NAV)
-    assert len(named) == len(set(named))
-    assert hidden(yaml.safe_load(NAV)) == []
-    wrong = [{"First": ["a.md", {"Books": "books/index.md"}]}, {"Last": [{"In": ["b/index.md"]}]}]
-    assert hidden(wrong) == ["books/index.md"]
-
-
-def hidden(nav: list[Any], *, top: bool = True) -> list[str]:
-    found = []
-    for entry in nav:
-        inside = [*entry.values()][0] if isinstance(entry, dict) else entry
-        if isinstance(inside, list):
-            found += hidden(inside, top=False)
-        elif inside.endswith("index.md") and len(nav) > 1 and not top:
-            found.append(inside)
-    return found
 
 
 def in_docs(page: Path) -> str:
