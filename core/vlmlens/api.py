@@ -221,9 +221,7 @@ def look(
     )
     spec = spec_of({**settings, "analysis": {ANALYSIS: {"samples": len(samples), "grid": grid}}})
     with watched(observer, progress) as told:
-        plan = compose(
-            spec, Registry.default(), observer=told, notes=notes_on(spec, samples), data=samples
-        )
+        plan = compose(spec, Registry.default(), observer=told, notes=notes_on(spec), data=samples)
         return Look(_carried_out(plan, mode=mode, observer=told))
 
 

@@ -139,9 +139,7 @@ def _executed(flags: SpecFlags, samples: list[Sample], output: Output, resume: b
     spec = given.spec()
     mode: RunMode = "new" if resume is None else "resume" if resume else "fresh"
     with output.observer() as observer:
-        plan = compose(
-            spec, installed(), observer=observer, notes=notes_on(spec, samples), data=samples
-        )
+        plan = compose(spec, installed(), observer=observer, notes=notes_on(spec), data=samples)
         return execute(plan, mode=mode, observer=observer)
 
 

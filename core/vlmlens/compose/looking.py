@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vlmlens.covers import Cover, covered
+from vlmlens.covers import COVERED, Cover, covered
 from vlmlens.errors import DataError, ImageError
 from vlmlens.images import ImageRules
 from vlmlens.pairs import ROLES, same_pixels
@@ -32,10 +32,6 @@ _DEMO = (
     "name another adapter and its model."
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-
-
-COVERED = "covered"
-"""The attribute that says which parts of a sample's picture are hidden."""
 
 
 def questions(
@@ -92,13 +88,9 @@ def checked(text: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...
     return asked, _choices(choices)
 
 
-def notes_on(spec: RunSpec, samples: Sequence[Sample] = ()) -> list[str]:
-    """What to know of the model and of the pictures before it is asked."""
-    demo = [_DEMO] if spec.adapter == "auto" and spec.model is None else []
-    hidden = dict.fromkeys(
-        each.attributes[COVERED] for each in samples if COVERED in each.attributes
-    )
-    return [*demo, *(f"A part of the picture is covered: {each}." for each in hidden)]
+def notes_on(spec: RunSpec) -> list[str]:
+    """What to know of the model before it is asked."""
+    return [_DEMO] if spec.adapter == "auto" and spec.model is None else []
 
 
 def _pair(
