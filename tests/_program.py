@@ -150,8 +150,11 @@ sys.exit(status)
 def worker_python() -> str:
     """A stand-in for `sys.executable` that starts worker processes as forks of the warm process.
 
-    It has the worker's standard streams, ends as it ends, and takes it along when it is killed.
+    It has the worker's standard streams, ends as it ends, and takes it along when it is killed. A
+    program that is run with `VLMLENS_TEST_PYTHON` takes its value for `sys.executable`.
     """
+    if not hasattr(os, "pidfd_open"):  # other systems than Linux have none
+        return sys.executable
     request = {
         "args": [], "code": None, "module": "vlmlens.runner.worker_process", "out": [],
         "before": os.environ.get("PYTHONPATH", ""), "strict": False, "sees_cwd": False,

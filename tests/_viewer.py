@@ -54,7 +54,7 @@ class Server:
         return {"cookie": f"vlmlens-{self.port}={TOKEN}", **same}
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, **changed: str | None
+        self, method: str, path: str, body: bytes | None = None, /, **changed: str | None
     ) -> Answered:
         """A request as the app's own pages make it; `changed` headers are replaced or left out."""
         given = {name.replace("_", "-"): value for name, value in changed.items()}

@@ -116,6 +116,7 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = ["vlmlens", *request["args"]]
+    sys.executable = request["env"].get("VLMLENS_TEST_PYTHON", sys.executable)
     paths = request["env"].get("PYTHONPATH", "").split(os.pathsep)
     known = set(request["before"].split(os.pathsep))
     sys.path[:0] = [path for path in paths if path and path not in known]

@@ -58,11 +58,10 @@ def scenes() -> list[Sample]:
 
 @pytest.fixture
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes of this test need not import torch, where the system can wait for them."""
+    """Worker processes of this test need not import torch."""
     from tests._program import worker_python
 
-    if hasattr(os, "pidfd_open"):
-        monkeypatch.setattr(sys, "executable", worker_python())
+    monkeypatch.setattr(sys, "executable", worker_python())
 
 
 @pytest.fixture

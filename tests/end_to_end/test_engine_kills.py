@@ -44,7 +44,9 @@ def kill(*pids: int) -> None:
 
 
 def resumed(out: Path, right: dict[str, list[bytes]], *engine: object) -> None:
-    ended = _program.vlmlens(*COMMAND, "--out", out, "--resume", *engine)
+    """Nobody is killed here: workers of this machine need not import torch."""
+    env = {"VLMLENS_TEST_PYTHON": _program.worker_python()}
+    ended = _program.vlmlens(*COMMAND, "--out", out, "--resume", *engine, **env)
     assert ended.returncode == 0, ended.stderr
     assert faults(out, right, SITES) == []
 

@@ -71,7 +71,7 @@ def softmax(logs: Any) -> np.ndarray:
     return values / values.sum()
 
 
-def logits_of(vlm: ModelAdapter, sample: Sample) -> np.ndarray:
+def logits_of(vlm: ModelAdapter, sample: Sample) -> Any:
     """Computed apart from the module: the logits of the first token of each choice."""
     found = vlm.forward(vlm.encode([sample]), logits="last").logits
     assert found is not None
@@ -132,7 +132,12 @@ def test_the_unedited_answer_is_computed_once(
 
     asked: list[Sample] = []
     own = module.ask
-    monkeypatch.setattr(module, "ask", lambda vlm, sample: asked.append(sample) or own(vlm, sample))
+
+    def counted(vlm: ModelAdapter, sample: Sample) -> dict[str, Any]:
+        asked.append(sample)
+        return own(vlm, sample)
+
+    monkeypatch.setattr(module, "ask", counted)
     for strength in (0.5, 0.6):
         edit = f"llm.block.3/image = scale({strength})"
         question = LiveQuestion("Shape of the main object:", sample=(0, 1), edits=(edit,))

@@ -275,10 +275,21 @@ def test_a_probe_of_all_rows_is_for_raw_features() -> None:
         assert agreed >= least
 
 
-def test_devices_and_orders_of_classes_are_kept() -> None:
-    """A rare class is learned as a frequent one is; intercepts begin at the shares."""
+def test_intercepts_begin_at_the_shares_of_the_classes() -> None:
     planted = spread(1.0, 5, "all", 1.0, True)
     problem, jobs = problem_of(planted)
     start = problem.start(jobs)[-1, :, 0]
     shares = np.bincount(planted.y) / SAMPLES
     np.testing.assert_allclose(torch.softmax(torch.from_numpy(start), 0), shares, atol=1e-3)
+
+
+def test_odd_columns_are_what_they_are_in_memory() -> None:
+    """One feature, constant ones, copies of one, and values near the ends of float32."""
+    y, x = planted(3)
+    copies = np.repeat(x[:, 1:2], 4, 1)
+    constant = np.full((N, 3), 2.5, np.float32)
+    for odd in (x[:, 1:2], constant, copies, x[:, :6] * np.float32(1e30), x[:, :6] * 1e-30):
+        options = ProbeOptions(C=[0.1])
+        whole, large = both(y, odd.astype(np.float32), unlike_splits()["folds"], options)
+        assert (whole.held_out != large.held_out).mean() <= 0.01
+        assert large.unfinished == 0

@@ -109,6 +109,7 @@ def test_addresses_hold_the_token_and_are_shown_nowhere_else() -> None:
     assert access.address("/live?a=b") == "http://[::1]:8000/live?a=b&token=0123456789abcdef"
     assert "0123456789abcdef" not in repr(access)
     once = access.address_once("/").rpartition("token=")[2]
+    assert not access.may_enter("\u00fc\ud800")
     assert once not in repr(access)
     assert access.may_enter(once)
     assert not access.may_enter(once), "it works once"

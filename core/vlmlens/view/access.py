@@ -83,13 +83,13 @@ class Access:
 
     def is_token(self, given: str) -> bool:
         """Whether a text is the token, in a time that does not depend on it."""
-        return hmac.compare_digest(given.encode(), self.token.encode())
+        return _is_same(given, self.token)
 
     def may_enter(self, given: str) -> bool:
         """Whether a text from an address is the token, or a code that was not used yet."""
         if self.is_token(given):
             return True
-        found = next((code for code in self.codes if hmac.compare_digest(given, code)), None)
+        found = next((code for code in self.codes if _is_same(given, code)), None)
         self.codes.discard(found or "")
         return found is not None
 
@@ -159,6 +159,10 @@ class Guard:
             self._access.cookie, self._access.token, httponly=True, samesite="strict", path="/"
         )
         return answer
+
+
+def _is_same(given: str, secret: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 def _is_same_origin(method: str, headers: Mapping[str, str]) -> bool:

@@ -150,11 +150,12 @@ class DemoDataset(Dataset):
         tint = self.options.tint if self.source == "shortcut" else None
         if tint is not None:
             self._probes("label", "background@color")
-        samples = []
+        samples: list[Sample] = []
         for i in range(self.options.scenes):
-            asked = _asked(i, self.options.seed, tint)
+            which = (i, self.options.seed, tint)
+            asked = _asked(*which)
             image = _drawn(asked.scene, folder / _file(asked.scene))
-            samples += _free(asked, image, prompts) if prompts else _samples(asked, image)
+            samples += _free(asked, image, prompts) if prompts else _samples(*which, image)
         return samples
 
     def _pairs(self, prompts: Sequence[str]) -> list[Sample]:
@@ -285,8 +286,10 @@ def _of_chart(chart: Chart, image: str, question: ChartQuestion, number: int | N
     )
 
 
-def _samples(asked: _Asked, image: str) -> list[Sample]:
-    return [
+@lru_cache(maxsize=1024)
+def _samples(index: int, seed: int, tint: Tint | None, image: str) -> tuple[Sample, ...]:
+    asked = _asked(index, seed, tint)
+    return tuple(
         Sample(
             id=f"{asked.scene.id}/{question.task}",
             prompt=question.prompt,
@@ -298,7 +301,7 @@ def _samples(asked: _Asked, image: str) -> list[Sample]:
             attributes={**asked.attributes, **_places(asked.scene, question)},
         )
         for question in asked.questions
-    ]
+    )
 
 
 def _captioned(asked: _Asked, caption: captions.Caption, image: str) -> Sample:

@@ -37,7 +37,9 @@ _SHORTEST = 1e-6
 _SHARE = 1e-3
 _NEAR = 1000
 """A descent that was cut off has converged where it ended so many times the tolerance away."""
-_FLATTEST = 1e-5
+_FLATTEST = 1e-4
+"""The least curvature, as a share of the largest: outputs that grow together change nothing."""
+_LEVEL = 1e-12
 _SMOOTHING = 0.5
 _BLOCK = 8_000_000
 """Numbers of a block of rows."""
@@ -200,7 +202,8 @@ class Problem:
     def preconditioned(self, jobs: Jobs, here: Point, slope: Floats) -> Floats:
         """The first guess of the inverse Hessian, times a gradient."""
         flat, axes = np.linalg.eigh(here.curvature.transpose(2, 0, 1))
-        heavy = np.maximum(flat.T, _FLATTEST) * jobs.train.sum(1)[jobs.sets]
+        least = np.maximum(_FLATTEST * flat.max(1), _LEVEL)
+        heavy = np.maximum(flat.T, least) * jobs.train.sum(1)[jobs.sets]
         turned, means = _turned(slope, axes), jobs.means[jobs.sets].T[:, None]
         centred = turned[:-1] - means * turned[-1]
         turned[:-1] = self.spectrum.divided(centred, heavy, 1 / jobs.c)
