@@ -152,17 +152,19 @@ def test_folders_of_relative_paths_in_settings_are_not_sent(tmp_path: Path, hub:
     (tmp_path / "clients" / "acme").mkdir(parents=True)
     (tmp_path / "clients" / "acme" / "x.jsonl").touch()
     said = found(
-        title="demo on clients/acme/x.jsonl: 2 images", findings=[Finding("and/or x.jsonl")]
+        title="clients/acme/tiny on clients/acme/x.jsonl", findings=[Finding("and/or x.jsonl")]
     )
     run = made_run(
         tmp_path / "run", painted(tmp_path / "p"), said, notes=["./clients/acme/x.jsonl"]
     )
     settings = (run.path / "spec.yaml").read_text()
     named = re.sub("(?m)^data: .*$", "data: table:clients/acme/x.jsonl", settings)
+    named = re.sub("(?m)^model: .*$", "model: clients/acme/tiny", named)
+    (tmp_path / "clients" / "acme" / "tiny").mkdir()
     write_text(run.path / "spec.yaml", named)
     vlmlens.push(run.path, "me/x")
     assert b"data: table:x.jsonl\n" in hub.files("me/x")["spec.yaml"]
-    assert b"demo on x.jsonl: 2 images" in hub.files("me/x")["results/toy.json"]
+    assert b"tiny on x.jsonl" in hub.files("me/x")["results/toy.json"]
     assert b"and/or x.jsonl" in hub.files("me/x")["results/toy.json"]
     assert not hub.holds(b"acme")
 

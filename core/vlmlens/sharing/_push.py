@@ -143,8 +143,11 @@ def _prepared(
 def _relative(run: Run) -> set[str]:
     """What settings name by a path from the working folder, which may name clients or users."""
     spec, there = run.spec, Path(run.info.get("working_folder") or ".")
-    named = {text for text in (spec.data, spec.tuned, spec.adapter, spec.extractor) if text}
-    named |= {text.partition(":")[2] for text in named} | {text.partition(":")[0] for text in named}
+    settings = (spec.data, spec.model, spec.tuned, spec.adapter, spec.extractor, *spec.analysis)
+    named = {text for text in settings if text}
+    if spec.model and Path(spec.model).is_relative_to(there):
+        named.add(str(Path(spec.model).relative_to(there)))
+    named |= {part for text in named for part in text.partition(":")}
     return {text for text in named if "/" in text.strip("/") and _is_file(there / text)}
 
 
