@@ -157,6 +157,7 @@ def test_what_is_no_run_is_refused_and_not_kept(
     with pytest.raises(HubError) as told:
         vlmlens.pull("me/x")
     assert said in str(told.value)
+    assert ".pulling" not in told.value.message, "it is no longer there"
     assert list(Path().iterdir()) == []
 
 
