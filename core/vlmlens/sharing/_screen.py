@@ -41,15 +41,27 @@ class Screen:
         folders: Folders of this machine whose names are taken out, beside the user's home, cache
             and working folder.
         secrets: Texts that must not leave this machine.
+        relative: Paths that settings name from the working folder; their last part stays.
     """
 
-    def __init__(self, folders: Iterable[str] = (), secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        folders: Iterable[str] = (),
+        secrets: Iterable[str] = (),
+        relative: Iterable[str] = (),
+    ) -> None:
         known = {os.path.normpath(each) for each in (*folders, *_own_folders()) if each}
         named = sorted((each for each in known if each.count("/") > 0), key=len, reverse=True)
         inner = "|".join(re.escape(each) for each in named if each.strip("/"))
         self._folders = re.compile(
             rf"(?:file://)?(?<![\w.])(?:{inner})(?:/+|(?![\w.-]))" if inner else r"(?!)"
         )
+        before = "|".join(
+            rf"{re.escape(folder)}/+(?={re.escape(name)}(?![\w-]))"
+            for folder, _, name in (each.rstrip("/").rpartition("/") for each in relative)
+            if folder
+        )
+        self._relative = re.compile(rf"(?<![\w./-])(?:\./)?(?:{before})" if before else r"(?!)")
         self._secrets = sorted({each for each in secrets if each}, key=len, reverse=True)
         self.found: Counter[str] = Counter()
         """How many texts held a "credential", "path" or "picture"."""
@@ -97,7 +109,7 @@ class Screen:
             self.found["picture"] += shown != before
         if "/" in shown:
             before = shown
-            shown = path.sub("", self._folders.sub("", shown))
+            shown = path.sub("", self._relative.sub("", self._folders.sub("", shown)))
             self.found["path"] += shown != before
         return shown
 
