@@ -163,7 +163,7 @@ class Table(AsHtml):
     @property
     def about(self) -> tuple[str, ...]:
         """`keys`, or what stands for them."""
-        return tuple(self.keys) or tuple(name for name in _KEYS if name in self.columns)
+        return tuple(name for name in self.keys or _KEYS if name in self.columns)
 
     def rows(self) -> list[tuple[Cell, ...]]:
         """The table row by row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -11,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tests._demo_run import demo_run
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 SECONDS = 120.0
+WIDTH = 128
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +35,9 @@ pytestmark = [
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address that `vlmlens view` prints for the demo run; at the end it is told to stop."""
     run = demo_run(tmp_path_factory.mktemp("view"))
+    about = {"vlmlens direction 1": json.dumps({"site": "llm.block.0", "rows": "last"})}
+    vector = np.linspace(-1, 1, WIDTH, dtype=np.float32)
+    save_file({"direction": vector}, run / "results" / "planted.safetensors", about)
     command = [sys.executable, "-m", "vlmlens", "view", str(run), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -172,3 +179,36 @@ def test_a_closer_look_is_drawn(address: str, page: Page) -> None:
         assert part(page, "view-state").inner_text() == ""
         assert part(page, "view").locator("svg, table").count() > 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_a_slider_moves_its_edit_and_what_is_shown_is_told_to_be_old(
+    address: str, page: Page
+) -> None:
+    page.goto(address)
+    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
+    until(page, lambda: page.locator("#answer").is_visible())
+    page.locator('[data-view="lens"]').click()
+    until(page, lambda: part(page, "view").locator("figure").count() > 0)
+    assert page.locator(".outdated").count() == 0
+
+    page.locator(".changes summary").click()
+    until(page, lambda: part(page, "steer").is_visible())
+    for strength in ("4", "6"):
+        part(page, "strength").fill(strength)
+        if strength == "4":
+            part(page, "steer").click()
+        until(page, lambda s=strength: f", {s})" in page.inner_text('[data-command="shell"]'))
+        assert part(page, "edits").locator("li").count() == 1
+        assert page.locator(".outdated").get_attribute("id") == "views"
+    part(page, "edits").get_by_role("button").click()
+    until(page, lambda: page.locator(".outdated").count() == 0)
+
+    part(page, "blocks").press("Enter")
+    part(page, "edit").fill("llm.block.0/image = zero")
+    part(page, "edit").press("Enter")
+    assert part(page, "edits").locator("li").count() == 2
+    part(page, "choices").fill("red, or so\ngreen")
+    assert page.locator(".outdated").count() == 2
+    part(page, "choices").press("Enter")
+    until(page, lambda: page.locator("#answer.outdated").count() == 0)
+    assert "choices=['red, or so', 'green']" in page.inner_text('[data-command="python"]')

@@ -312,3 +312,14 @@ def test_few_pictures_are_kept(model: LiveModel) -> None:
         made.get(names[0])
     made.get(names[-1])
     assert len(set(names)) == 40
+
+
+@pytest.mark.parametrize("choices", [("red", "green"), ()])
+@pytest.mark.parametrize("kind", ["answer", "occlusion"])
+def test_an_edit_that_leaves_no_numbers_is_told(
+    model: LiveModel, kind: str, choices: tuple[str, ...]
+) -> None:
+    edits = ("llm.block.1/image = scale(1e308)",)
+    question = LiveQuestion("Color?", sample=(0, 0), choices=choices, edits=edits)
+    with pytest.raises(EditError, match="no probabilities"):
+        answered(model, Asked(kind, question), nothing)

@@ -36,10 +36,17 @@ def write_run_report(run: Run) -> Path:
 
 def lead_of(run: Run) -> list[str]:
     """What to know before reading: the run in one line, the model's class, the day."""
-    started = run.info.get("started")
-    day = f"{datetime.fromisoformat(started):%d %B %Y}".lstrip("0") if started else ""
-    parts = [headline(run), run.info.get("model", {}).get("class"), day]
-    return [part for part in parts if part]
+    info = run.info
+    parts = [headline(run), info.get("model", {}).get("class"), _day(info.get("started"))]
+    return [str(part) for part in parts if part]
+
+
+def _day(time: str | None) -> str:
+    """The day of a time as run.json has it; as it is where it is no time."""
+    try:
+        return f"{datetime.fromisoformat(time):%d %B %Y}".lstrip("0") if time else ""
+    except ValueError:
+        return time or ""
 
 
 def facts_of(run: Run) -> Facts:

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmlens.errors import RunError
+
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("state", "started", "finished", "vlmlens", "python", "working_folder"), str),
+    **dict.fromkeys(("samples", "images"), int),
+    **dict.fromkeys(("columns", "warnings", "notes", "made"), list),
+    **dict.fromkeys(("model", "summary", "signed", "suggested", "seeds", "drawn", "edited"), dict),
+}
+"""What entries of run.json hold, if they are there."""
+
+
+def read_run_record(path: Path) -> dict[str, Any]:
+    """The JSON object in run.json.
+
+    Raises:
+        RunError: The file is damaged, or an entry is of another kind than vlmlens writes.
+    """
+    found = {name: value for name, value in read_record(path).items() if value is not None}
+    for name, kind in _KINDS.items():
+        value = found.get(name, kind())
+        listed = value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or not all(isinstance(each, str) for each in listed):
+            raise damaged(path, f"{name!r} holds {str(value)[:40]!r}")
+    seconds = found.get("summary", {}).get("seconds", {})
+    if not isinstance(seconds, dict) or not all(map(_is_number, seconds.values())):
+        raise damaged(path, "the seconds in 'summary' are no numbers by name")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def read_record(path: Path) -> dict[str, Any]:

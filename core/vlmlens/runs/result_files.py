@@ -44,10 +44,34 @@ def read_results(
 
 def _read(path: Path, read: Callable[[Path], Result]) -> Result:
     try:
-        return read(path)
+        return _checked(read(path))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(
             f"{path} holds no result ({type(error).__name__}: {error}).",
             subject=str(path),
             hint="Remove the file and run the analysis again.",
         ) from error
+
+
+def _checked(found: Result) -> Result:
+    """A result whose words are texts and whose numbers are numbers.
+
+    Raises:
+        TypeError, ValueError: They are not.
+    """
+    texts: list[object] = [found.analysis, found.title, *found.notes, *found.warnings]
+    numbers: list[object] = []
+    for finding in found.findings:
+        texts += [finding.text, finding.subject, finding.scope, *finding.samples, *finding.values]
+        dict(finding.values)
+    for cell in found.overview:
+        texts += [cell.subject, cell.question, cell.text, cell.beside]
+        numbers += [cell.value, *cell.curve]
+    texts += [text for table in found.tables for text in (table.name, table.title)]
+    texts += [text for figure in found.figures for text in (figure.name, figure.title)]
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise TypeError(f"{str(wrong[0])[:40]!r} is no text")
+    if wrong := [each for each in numbers if not isinstance(each, int | float | None)]:
+        raise TypeError(f"{str(wrong[0])[:40]!r} is no number")
+    found.analysis.encode()
+    return found

@@ -39,7 +39,7 @@ from vlmlens.runs.activations import Activations
 from vlmlens.runs.generated_texts import GeneratedTexts
 from vlmlens.runs.lock import FILE as LOCK
 from vlmlens.runs.own_files import OWN, remove_own
-from vlmlens.runs.records import damaged, each_record, read_record, read_records
+from vlmlens.runs.records import damaged, each_record, read_records, read_run_record
 from vlmlens.runs.result_files import read_results, read_whole
 from vlmlens.runs.run_stores import RunStores
 from vlmlens.runs.sample_file import FILE, read_table, write_table
@@ -124,7 +124,7 @@ class Run(AsHtml):
         Raises:
             RunError: It is damaged.
         """
-        return read_record(self.path / "run.json")
+        return read_run_record(self.path / "run.json")
 
     def update(self, **values: Any) -> None:
         """Change entries of run.json."""

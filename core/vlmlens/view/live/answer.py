@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmlens.errors import CompositionError, MissingAnnotation
+from vlmlens.passes.finite import check_finite
 from vlmlens.sites import Axis
 from vlmlens.tokens import TokenKind
 from vlmlens.view.live.commands import look_commands
@@ -65,6 +66,7 @@ def ask(vlm: ModelAdapter, sample: Sample) -> Said:
     """
     if sample.choices:
         logs = choice_logs(vlm, sample)
+        check_finite(logs)
         shares = np.exp(logs - np.logaddexp.reduce(logs))
         order = np.argsort(-shares, kind="stable")
         ranked = [(sample.choices[i], float(shares[i])) for i in order]
@@ -135,6 +137,7 @@ def _known(model: LiveModel, vlm: ModelAdapter, sample: Sample) -> Said:
 
 
 def _said(text: str, ranked: Sequence[tuple[str, float]]) -> Said:
+    check_finite([share for _, share in ranked])
     choices = [{"text": each, "probability": share} for each, share in ranked]
     return {"text": text, "choices": choices}
 

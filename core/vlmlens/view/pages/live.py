@@ -139,14 +139,15 @@ def _picture(start: _Start) -> Markup:
 
 def _form(start: _Start) -> Markup:
     question = tag("textarea", Markup("\n"), start.text, rows=2, data_role="text", required=True)
+    between = "\n" if any("," in choice for choice in start.choices) else ", "
     choices = tag(
-        "input", type="text", value=", ".join(start.choices), data_role="choices",
+        "textarea", Markup("\n"), between.join(start.choices), rows=1, data_role="choices",
         placeholder="none: the model writes",
     )  # fmt: skip
     return tag(
         "form",
         tag("label", tag("span", "Question"), question),
-        tag("label", tag("span", "Choices, with commas"), choices),
+        tag("label", tag("span", "Choices, with commas or one a line"), choices),
         tag(
             "div",
             tag("button", "Ask", type="submit", class_="first"),

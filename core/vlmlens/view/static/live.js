@@ -5,7 +5,9 @@ const PAUSE = 350;
 const EVEN = [8, 8];
 
 async function asked(path, options = {}) {
-  const answer = await fetch(path, { credentials: "same-origin", ...options });
+  const answer = await fetch(path, { credentials: "same-origin", ...options }).catch(() => {
+    throw new Error("The viewer does not answer. Is `vlmlens view` still running?");
+  });
   const told = await answer.json().catch(() => ({ message: `The app answered with ${answer.status}.` }));
   if (!answer.ok) throw new Error([told.message, told.hint].filter(Boolean).join(" "));
   return told;
@@ -61,8 +63,13 @@ class Job {
       return null;
     }
     this.id = job;
+    this.say("asking");
     for (;;) {
-      const told = await asked(`/live/jobs/${job}?wait=${MOST_WAIT}`);
+      const told = await asked(`/live/jobs/${job}?wait=${MOST_WAIT}`).catch((error) => {
+        if (turn !== this.turn) return null;
+        this.id = null;
+        throw error;
+      });
       if (turn !== this.turn) return null;
       if (told.state === "done") {
         this.id = null;
@@ -101,6 +108,7 @@ class Live {
     this.root = root;
     this.covered = new Set();
     this.edits = [];
+    this.shown = {};
     this.grid = EVEN;
     this.rectangles = evenly(...EVEN);
     this.at = 0;
@@ -112,26 +120,37 @@ class Live {
       event.preventDefault();
       this.ask();
     });
-    this.part("text").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      this.ask();
-    });
+    for (const role of ["text", "choices"]) {
+      this.on(role, "input", () => this.outdate());
+      this.on(role, "keydown", (event) => {
+        if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+        event.preventDefault();
+        this.ask();
+      });
+    }
     this.on("cancel", "click", () => {
       this.answering.cancel();
       this.viewing.cancel();
     });
     this.on("uncover", "click", () => this.cover([...this.covered], false));
     this.on("file", "change", (event) => this.upload(event.target.files[0]));
+    for (const [field, button] of [["edit", "add"], ["blocks", "cut"]]) {
+      this.on(field, "keydown", (event) => {
+        if (event.key !== "Enter" || event.isComposing) return;
+        event.preventDefault();
+        this.part(button).click();
+      });
+    }
     this.on("add", "click", () => this.add(this.part("edit").value.trim()));
     this.on("cut", "click", () => this.add(
       `llm.block.${this.part("blocks").value.trim() || "*"}.attn / ${this.part("rows").value} <- ${this.part("read").value} = cut`,
     ));
-    this.on("strength", "input", (event) => { this.part("strength-is").value = event.target.value; });
-    this.on("steer", "click", () => {
-      const chosen = this.directions[Number(this.part("direction").value)];
-      this.add(chosen.edit.replace("{strength}", this.part("strength").value));
+    this.steered = new Map();
+    this.on("strength", "input", (event) => {
+      this.part("strength-is").value = event.target.value;
+      if (this.steered.has(this.direction)) this.steer();
     });
+    this.on("steer", "click", () => this.steer());
     for (const button of document.querySelectorAll("[data-view]")) {
       button.addEventListener("click", () => this.look(button));
     }
@@ -164,7 +183,8 @@ class Live {
   }
 
   question() {
-    const choices = this.part("choices").value.split(",").map((each) => each.trim()).filter(Boolean);
+    const written = this.part("choices").value.trim(), sign = written.includes("\n") ? "\n" : ",";
+    const choices = written.split(sign).map((each) => each.trim()).filter(Boolean);
     return {
       text: this.part("text").value,
       ...this.picture,
@@ -174,15 +194,28 @@ class Live {
     };
   }
 
+  // What is shown is about another question than the one that is written now.
+  outdate() {
+    const now = JSON.stringify(this.question());
+    for (const [id, asked] of Object.entries(this.shown)) {
+      document.getElementById(id).classList.toggle("outdated", Boolean(asked) && asked !== now);
+    }
+  }
+
   async ask() {
     clearTimeout(this.soon);
+    this.outdate();
     if (!this.part("text").value.trim()) {
       this.state("state", "Write a question first.");
       return;
     }
     try {
-      const found = await this.answering.run("answer", this.question());
-      if (found) this.show(found);
+      const asked = this.question();
+      const found = await this.answering.run("answer", asked);
+      if (!found) return;
+      this.shown.answer = JSON.stringify(asked);
+      this.show(found);
+      this.outdate();
     } catch (error) {
       this.state("state", error.message);
     }
@@ -244,9 +277,13 @@ class Live {
     }
     const place = this.part("view");
     place.replaceChildren();
+    this.shown.views = null;
     try {
-      const found = await this.viewing.run(button.dataset.view, this.question());
+      const asked = this.question();
+      const found = await this.viewing.run(button.dataset.view, asked);
       if (!found) return;
+      this.shown.views = JSON.stringify(asked);
+      this.outdate();
       place.innerHTML = found.html; // drawn and escaped by the report's components
       place.prepend(...found.said.map((line) => element("p", line)));
       wire(place);
@@ -277,6 +314,7 @@ class Live {
       made.push(patch);
     }
     this.patches.replaceChildren(...made);
+    this.part("uncover").disabled = true;
     this.patches.hidden = this.image.hidden;
   }
 
@@ -287,6 +325,7 @@ class Live {
       this.patches.children[i].setAttribute("aria-pressed", String(on));
     }
     this.part("uncover").disabled = !this.covered.size;
+    this.outdate();
     this.askSoon();
   }
 
@@ -360,6 +399,7 @@ class Live {
       this.rectangles = evenly(...EVEN);
       this.drawPatches();
       this.state("state", "");
+      this.outdate();
       if (this.part("text").value.trim()) this.ask();
     } catch (error) {
       this.state("state", error.message);
@@ -388,6 +428,24 @@ class Live {
     this.ask();
   }
 
+  get direction() {
+    return this.directions[Number(this.part("direction").value)].edit;
+  }
+
+  // One edit for each direction: the slider changes the one that is there.
+  steer() {
+    const made = this.direction.replace("{strength}", this.part("strength").value);
+    const at = this.edits.indexOf(this.steered.get(this.direction));
+    this.steered.set(this.direction, made);
+    if (at < 0) {
+      this.add(made);
+      return;
+    }
+    this.edits[at] = made;
+    this.drawEdits();
+    this.askSoon();
+  }
+
   drawEdits() {
     const lines = this.edits.map((edit, i) => {
       const line = element("li"), remove = element("button", "Remove");
@@ -395,6 +453,7 @@ class Live {
       remove.setAttribute("aria-label", `Remove ${edit}`);
       remove.addEventListener("click", () => {
         this.edits.splice(i, 1);
+        for (const [direction, made] of this.steered) if (made === edit) this.steered.delete(direction);
         this.drawEdits();
         this.ask();
       });

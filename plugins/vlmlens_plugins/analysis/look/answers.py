@@ -12,6 +12,7 @@ from scipy.special import expit, log_softmax
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
+from vlmlens.passes.finite import check_finite
 from vlmlens.samples import Sample
 from vlmlens_plugins.analysis._altered import Question, ask
 from vlmlens_plugins.analysis._sweeps import Item
@@ -48,6 +49,7 @@ class Written(ModelWork):
         assert logits is not None  # noqa: S101
         told: list[dict[str, JSON]] = []
         for one, logs in zip(made, logits.double().log_softmax(-1), strict=True):
+            check_finite([float(logs.max())])
             best = logs.topk(min(_KEPT, len(logs))).indices.tolist()
             first = one.token_ids[0] if one.token_ids else best[0]
             order = [first, *(token for token in best if token != first)]
@@ -147,6 +149,7 @@ def answers(
 
 
 def _chosen(context: AnalysisContext, sample: Sample, logs: Any) -> Answer:
+    check_finite(logs)
     order = np.argsort(-logs, kind="stable")
     ranked = tuple(sample.choices[i] for i in order)
     options = tuple(zip(ranked, log_softmax(logs)[order].tolist(), strict=True))
