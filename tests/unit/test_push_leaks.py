@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
@@ -275,6 +277,19 @@ def test_pictures_in_base64_are_seen(kind: str, form: str, tmp_path: Path) -> No
     assert shown.startswith(f"before {NO_PICTURE}")
     assert text[40:80] not in shown
     assert len(shown) < 60
+
+
+@pytest.mark.parametrize("ways", [[], [json.dumps], [json.dumps] * 2, [html.escape], [quote]])
+def test_secrets_are_seen_however_they_are_written(ways: list[Callable[[str], str]]) -> None:
+    secret = 'grün "of" <the>\\n\nservice'
+    text = f"before {secret} after"
+    for way in ways:
+        text = way(text)
+    screen = Screen(secrets=[secret])
+    assert screen.holds(text.encode())
+    assert "service" not in screen.data(text)
+    assert "before" in screen.data(text)
+    assert not screen.holds(text.replace("of", "off").encode())
 
 
 def test_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

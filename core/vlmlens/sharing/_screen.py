@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vlmlens._clean import SECRET_WORD, redacted, without_tokens
 from vlmlens._files import cache_folder, state_folder
@@ -62,7 +65,8 @@ class Screen:
             if folder
         )
         self._relative = re.compile(rf"(?<![\w./-])(?:\./)?(?:{before})" if before else r"(?!)")
-        self._secrets = sorted({each for each in secrets if each}, key=len, reverse=True)
+        written = {form for each in secrets if each for form in _forms(each)}
+        self._secrets = sorted(written, key=len, reverse=True)
         self.found: Counter[str] = Counter()
         """How many texts held a "credential", "path" or "picture"."""
 
@@ -126,6 +130,16 @@ def secrets_here(token: str | None) -> list[str]:
         if (SECRET_WORD.search(name) or _SECRET_NAME.search(name)) and not os.path.isabs(value)  # noqa: PTH117 - a text
     ]
     return [each for each in (token or "", *named) if len(each) >= _SHORTEST_SECRET]
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as JSON, JSON in JSON, HTML and an address write it, too."""
+    found = {secret, html.escape(secret), quote(secret, safe="")}
+    for _ in range(2):
+        found |= {
+            json.dumps(each, ensure_ascii=way)[1:-1] for each in found for way in (True, False)
+        }
+    return found
 
 
 def _own_folders() -> list[str]:
