@@ -74,6 +74,9 @@ def test_a_distribution_has_its_own_files_and_no_tests() -> None:
     tops = {"core", "plugins", "templates", "constraints.txt", "constraints-dev.txt", "copier.yml"}
     assert {Path(name).parts[0] for name in sent} == {*tops, "README.md", "LICENSE", "CHANGELOG.md"}
     for folder in projects():
+        source = SdistBuilder(str(folder)).recurse_included_files()
+        inside = [Path(each.distribution_path).parts for each in source]
+        assert [parts for parts in inside if "tests" in parts and "templates" not in parts] == []
         wheel = [e.distribution_path for e in WheelBuilder(str(folder)).recurse_included_files()]
         assert len(wheel) > 3
         assert [name for name in wheel if "tests" in Path(name).parts] == []
