@@ -323,3 +323,10 @@ def test_an_edit_that_leaves_no_numbers_is_told(
     question = LiveQuestion("Color?", sample=(0, 0), choices=choices, edits=edits)
     with pytest.raises(EditError, match="no probabilities"):
         answered(model, Asked(kind, question), nothing)
+
+
+def test_attention_is_that_of_the_copied_code_which_knows_no_regions(model: LiveModel) -> None:
+    question = LiveQuestion("Is it there?", sample=(0, 0))
+    assert "regions" in model.sample_of_run(0, 0).attributes
+    said = answered(model, Asked("attention", question), nothing)["said"]
+    assert "region" not in " ".join(said)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from tests.unit._view_pages import EVIL, client_of, make_run, page_of
 
 from vlmlens import Sample
 from vlmlens.results import Finding, Glance, Result, Table
 from vlmlens.runs.run import Run
+from vlmlens.view.live.uploads import body_of
 
 PAGES = ("/runs/0", "/runs/0/samples", "/runs/0/analyses/said", "/beside")
 
@@ -92,3 +97,38 @@ def test_rows_are_told_apart_by_columns_that_there_are(run: Run) -> None:
     client = client_of(run, run)
     for page in PAGES:
         assert page_of(client, page)
+
+
+def test_a_run_that_is_removed_while_it_is_open_is_told(run: Run) -> None:
+    client = client_of(run)
+    assert page_of(client, "/runs/0")
+    shutil.rmtree(run.path)
+    for page in PAGES[:3]:
+        found = client.get(page, headers={"accept": "text/html"})
+        assert found.status_code == 422, page
+        assert "open it where it is now" in found.text or "open the run where it is" in found.text
+
+
+def test_runs_without_a_sample_in_common_are_told(run: Run, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", [Sample("t", "?")], list(run.results.values()))
+    change(other.path / "results" / "said.json", ["tables", 0, "columns", "sample"], ["t", "u"])
+    assert "have no sample in common" in page_of(client_of(run, other), "/beside")
+
+
+def test_a_table_of_very_many_columns_makes_no_endless_menu(tmp_path: Path) -> None:
+    columns = {"sample": ["s"], **{f"c{number}": [number] for number in range(5_000)}}
+    result = Result("said", "Said", tables=[Table("wide", "Wide", columns)])
+    page = page_of(client_of(make_run(tmp_path / "run", [Sample("s", "?")], [result])),
+                   "/runs/0/samples")  # fmt: skip
+    assert "said/wide/c1999" in page
+    assert "said/wide/c2000" not in page
+
+
+def test_an_upload_that_breaks_off_is_no_failure_of_the_app() -> None:
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    with pytest.raises(HTTPException) as found:
+        asyncio.run(body_of(request, 100))
+    assert found.value.status_code == 400

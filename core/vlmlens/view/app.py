@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
@@ -56,7 +57,12 @@ def make_app(viewer: Viewer, access: Access) -> Guard:
             Route("/live", live.show),
             *live_jobs.ROUTES,
         ],
-        exception_handlers={VlmlensError: _explained, HTTPException: _refused, 500: _unexpected},
+        exception_handlers={
+            VlmlensError: _explained,
+            OSError: _gone,
+            HTTPException: _refused,
+            500: _unexpected,
+        },
     )
     app.state.viewer = viewer
     app.state.comparisons = beside.Comparisons()
@@ -79,6 +85,14 @@ def _explained(request: Request, error: Exception) -> Response:
 def _refused(request: Request, error: Exception) -> Response:
     known = cast("HTTPException", error)
     return _told(request, known.status_code, known.detail, None, known.headers)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    """A file that was moved, removed or closed to this user after its run was opened."""
+    known = cast("OSError", error)
+    name = PurePath(str(known.filename or "a file")).name
+    said = "If the run was moved or removed, stop `vlmlens view` and open it where it is now."
+    return _told(request, 422, f"{name} cannot be read: {known.strerror or known}.", said)
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

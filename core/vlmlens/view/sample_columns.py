@@ -27,6 +27,9 @@ Kind = Literal["number", "choice", "text"]
 _KNOWN = ("sample", "task", "label")
 _MOST_PARTS = 12
 _MOST_CHOICES = 60
+_MOST_COLUMNS = 2_000
+"""That are offered as filters; a menu of many more would be of no use."""
+
 _PEEKED = 64
 _ANSWERS = ("answer", "answer_image")
 _RIGHT = ("right", "correct")
@@ -218,10 +221,10 @@ class SampleTables:
 
     @cached_property
     def columns(self) -> Mapping[str, SampleColumn]:
-        """The columns that samples can be filtered by, by name."""
+        """The columns that samples can be filtered by, by name; not all of a great many."""
         count = len(self._samples)
         found = (column for table in self.tables for column in table.columns(count))
-        return {column.name: column for column in found}
+        return {column.name: column for column in islice(found, _MOST_COLUMNS)}
 
     @cached_property
     def right(self) -> Sequence[SampleColumn]:

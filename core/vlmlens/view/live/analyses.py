@@ -18,7 +18,7 @@ from vlmlens.report._pictures import Pictures
 from vlmlens.report._sections import analysis as drawn
 from vlmlens.runner.execution import execute
 from vlmlens.sample_table import SampleTable
-from vlmlens.view.live.commands import Commands, look_commands, run_commands
+from vlmlens.view.live.commands import Commands, look_commands, names_regions, run_commands
 from vlmlens.view.live.edits import opened
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def show(name: str, model: LiveModel, question: LiveQuestion, step: Step) -> dic
     """Run an analysis on a question, with its covers and edits, and draw what it found."""
     view, vlm = VIEWS[name], model.load()
     sample = model.sample(question, changed=True)
+    if not names_regions([*model.spec.edits, *question.edits]):
+        sample = replace(sample, attributes={})  # the question may be about another region
     if view.analysis != LOOK:
         sample = replace(sample, choices=())
     with (

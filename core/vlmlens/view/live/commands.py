@@ -27,6 +27,11 @@ _REGION = re.compile(r"image\.(region|rest)\b")
 """Rows that a sample of a run names, and a picture alone does not."""
 
 
+def names_regions(edits: Sequence[str]) -> bool:
+    """Whether edits change rows that only a sample of a run names: its regions."""
+    return any(_REGION.search(edit) for edit in edits)
+
+
 def look_commands(model: LiveModel, question: LiveQuestion) -> Commands:
     """The look that asks the same question of the same model; None where there is none.
 
@@ -85,7 +90,7 @@ def run_commands(
 def _can_be_said(model: LiveModel, edits: Sequence[str]) -> bool:
     """Whether the options of a look say all that is known of the model and its edits."""
     unsaid = model.spec.autocast or model.spec.options.adapter
-    return not unsaid and not any(map(_REGION.search, edits))
+    return not unsaid and not names_regions(edits)
 
 
 def picture_of(model: LiveModel, question: LiveQuestion) -> str | None:

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from vlmlens.compose.image_reading import decoded
 from vlmlens.errors import DataError
@@ -106,7 +107,7 @@ async def body_of(request: Request, most: int) -> bytes:
         most: The most bytes.
 
     Raises:
-        HTTPException: 413: it is longer; 400: its length is no number.
+        HTTPException: 413: it is longer; 400: its length is no number, or it ends too early.
     """
     said = request.headers.get("content-length")
     if said is not None and not said.isdecimal():
@@ -114,10 +115,13 @@ async def body_of(request: Request, most: int) -> bytes:
     if said is not None and int(said) > most:
         raise _too_long(most)
     parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > most:
-            raise _too_long(most)
+    try:
+        async for part in request.stream():
+            parts += part
+            if len(parts) > most:
+                raise _too_long(most)
+    except ClientDisconnect:
+        raise HTTPException(400, "The request ended before its end.") from None
     return bytes(parts)
 
 

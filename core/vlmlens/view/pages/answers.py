@@ -121,5 +121,7 @@ def _compared(
         f"{what}: {len(changed):,} of {plural(len(shared), 'sample')} are answered differently by "
         f"{first[1]} and {second[1]}."
     )
+    if not shared:
+        said = f"{what}: {first[1]} and {second[1]} have no sample in common."
     table = Table("answers", f"Answered differently: {what}", columns)
     return Differing(said, table, {names[0]: first[0], names[1]: second[0]})
