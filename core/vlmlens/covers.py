@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from vlmlens.samples import Sample
 
+COVERED = "covered"
+"""The attribute that says which parts of a sample's picture are hidden."""
+
 _EXAMPLE = "Give four fractions of the picture's width and height: 0.25,0,0.5,0.5."
 
 

@@ -155,10 +155,14 @@ def upright_size(image: Image) -> tuple[int, int]:
 def rgb(image: Image, rules: ImageRules = DEFAULT) -> Image:
     """An image as a model sees it: upright, on a background, with 8 bits per channel, resized.
 
+    What its file says beside the pixels (comments, a colour profile, the place) is left out, so
+    that no copy of it says that.
+
     Raises:
         UnclearPixels: The range of its pixels is not known.
     """
     shown = _upright(image, rules)
+    shown.info = {}
     if rules.size is None or rules.size == shown.size:
         return shown
     from PIL import Image as PILImage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import dedent
 from typing import Any
 
 import griffe
@@ -23,5 +24,10 @@ def shown(text: str) -> str:
     >>> shown("Twice.\n\n>>> 2 * 3\n6")
     'Twice.\n\n```python\n>>> 2 * 3\n6\n```'
     """
-    fenced = re.sub(r"(?m)^>>> (?:.|\n(?!\n))*", r"```python\n\g<0>\n```", text)
+    flat = re.sub(r"(?m)^Examples?:\n((?: {4}.*(?:\n|\Z)|\n)+)", _flat, text)
+    fenced = re.sub(r"(?m)^>>> (?:.|\n(?!\n))*", r"```python\n\g<0>\n```", flat)
     return re.sub(r"(?m)^::\n\n|:(?=:$)", "", fenced)
+
+
+def _flat(section: re.Match[str]) -> str:
+    return "\n" + dedent(section[1])

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from vlmlens import Sample
+from vlmlens.compose.looking import questions
 from vlmlens.covers import Cover, covered
 from vlmlens.errors import DataError
+from vlmlens_plugins.analysis.look.report import covered as said_covered
 
 
 def picture(width: int = 20, height: int = 10) -> Image.Image:
@@ -83,3 +85,17 @@ def test_what_cannot_be_covered_is_said() -> None:
         covered(Sample("s", "?"), [Cover(0, 0, 1, 1)])
     sample = Sample("s", "?")
     assert covered(sample, []) is sample
+
+
+def test_a_look_says_which_parts_of_its_picture_are_covered() -> None:
+    own, other = picture(), picture(24)
+    covers = [Cover(0, 0, 0.5, 1), Cover(0.5, 0, 1, 0.25)]
+    texts = ["Which color?", "Which shape?"]
+    assert said_covered(questions([own], texts, covers=covers)) == ["0,0,0.5,1 and 0.5,0,1,0.25"]
+    assert said_covered(questions([own], texts)) == []
+    first, second = questions([own], texts[:1], covers=covers, against=other)
+    assert [said_covered([each]) for each in (first, second)] == [
+        ["0,0,0.5,1 and 0.5,0,1,0.25"],
+        [],
+    ]
+    assert [each.attributes["role"] for each in (first, second)] == ["clean", "corrupted"]

@@ -306,11 +306,14 @@ def test_a_model_that_compares_choices() -> None:
 
 def test_from_python_and_in_a_notebook(in_tmp: Path, scenes: list[Sample]) -> None:
     sample = scenes[COLOR]
-    look = vlmlens.look(str(sample.images[0]), sample.prompt, grid=3, out="look", device="cpu")
+    covers = [(0, 0, 0.1, 0.1)]
+    picture, asked = str(sample.images[0]), sample.prompt
+    look = vlmlens.look(picture, asked, covers=covers, grid=3, out="look", device="cpu")
     assert look.answer == sample.label
     assert len(look.findings) == 5
     assert look.page == Path("look/report.html")
     assert "drawn scenes" in str(look.run.info["notes"])
+    assert "A part of the picture is covered (0,0,0.1,0.1)" in look.page.read_text("utf-8")
     html = look._repr_html_()
     assert html is not None
     assert look.findings[0].text.split('"')[0] in html

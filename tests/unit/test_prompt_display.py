@@ -180,7 +180,7 @@ def test_a_picture_that_is_gone_is_said(tmp_path: Path) -> None:
 def test_pictures_without_places_are_shown_alone() -> None:
     shown = page(replace(encoded().layout(0), patches=None))
     assert shown.find(".//image") is not None
-    assert shown.findtext(".//figcaption") == "image 0: its rows stand for no places in it"
+    assert shown.findtext(".//figcaption") == "image 0: no patches are known for its rows"
     alone = page(tiny_model().encode([Sample("none", "Hello?")]).layout(0))
     assert alone.find(".//svg") is None
 

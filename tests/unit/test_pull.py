@@ -16,6 +16,7 @@ import vlmlens
 from vlmlens.cli._app import app
 from vlmlens.errors import HubError, RunExists, StoreLocked, UntrustedRun
 from vlmlens.report.files import to_json
+from vlmlens.runner.run_report import write_run_report
 from vlmlens.runs.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=")  # the hub's client, of httpx
@@ -157,7 +158,22 @@ def test_what_is_no_run_is_refused_and_not_kept(
     with pytest.raises(HubError) as told:
         vlmlens.pull("me/x")
     assert said in str(told.value)
+    assert ".pulling" not in told.value.message, "it is no longer there"
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(("part", "depth"), [("options", 60), ("options", 900), ("values", 900)])
+def test_results_that_are_nested_deeply_are_refused(hub: FakeHub, part: str, depth: int) -> None:
+    result = json.loads(hub.files("me/x")["results/toy.json"])
+    place = result if part == "options" else result["findings"][0]
+    for inner, refused in ((30, False), (depth, True)):
+        place[part] = {"a": json.loads("[" * inner + "]" * inner)}
+        hostile(hub, results___toy__json=json.dumps(result).encode())
+        if refused:
+            with pytest.raises(HubError, match=r"results/toy\.json holds no result .*50 deep"):
+                vlmlens.pull("me/x", f"at-{inner}")
+        else:
+            write_run_report(vlmlens.pull("me/x", f"at-{inner}"))
 
 
 def test_pictures_named_elsewhere_are_not_opened(hub: FakeHub, tmp_path: Path) -> None:

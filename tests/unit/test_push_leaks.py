@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
-from collections.abc import Iterator
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
@@ -120,6 +124,53 @@ def test_pictures_are_sent_if_asked_for(planted: tuple[Run, list[Path]], hub: Fa
     assert not any(name.startswith("columns/parts") for name in hub.files("me/x"))
 
 
+@pytest.mark.parametrize("side", [24, 200])  # small ones are PNG in the report, others JPEG
+def test_what_files_say_beside_the_pixels_is_not_sent(
+    side: int, tmp_path: Path, hub: FakeHub
+) -> None:
+    from PIL import Image, PngImagePlugin
+
+    pictures = painted(tmp_path / "p")
+    told, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    told.add_text("comment", "of-the-author")
+    exif[0x010E] = "of-the-camera"
+    for path in pictures:
+        with Image.open(path) as opened:
+            shown = opened.resize((side, side))
+        shown.save(path, pnginfo=told, exif=exif, icc_profile=b"of-the-screen")
+        with Image.open(path) as opened:
+            assert {"comment", "exif", "icc_profile"} <= opened.info.keys()
+    run = made_run(tmp_path / "run", pictures)
+    vlmlens.push(run, "me/x", images=True)
+    files = hub.files("me/x")
+    page = re.findall(rb"data:image/\w+;base64,([A-Za-z0-9+/=]+)", files["report.html"])
+    sent = [content for name, content in files.items() if name.endswith(".png")]
+    said = [Image.open(io.BytesIO(each)).info.keys() for each in (*sent, *map(b64decode, page))]
+    assert len(said) >= 4
+    assert {name for keys in said for name in keys if not name.startswith("jfif")} == set()
+
+
+def test_folders_of_relative_paths_in_settings_are_not_sent(tmp_path: Path, hub: FakeHub) -> None:
+    (tmp_path / "clients" / "acme").mkdir(parents=True)
+    (tmp_path / "clients" / "acme" / "x.jsonl").touch()
+    said = found(
+        title="clients/acme/tiny on clients/acme/x.jsonl", findings=[Finding("and/or x.jsonl")]
+    )
+    run = made_run(
+        tmp_path / "run", painted(tmp_path / "p"), said, notes=["./clients/acme/x.jsonl"]
+    )
+    settings = (run.path / "spec.yaml").read_text()
+    named = re.sub("(?m)^data: .*$", "data: table:clients/acme/x.jsonl", settings)
+    named = re.sub("(?m)^model: .*$", "model: clients/acme/tiny", named)
+    (tmp_path / "clients" / "acme" / "tiny").mkdir()
+    write_text(run.path / "spec.yaml", named)
+    vlmlens.push(run.path, "me/x")
+    assert b"data: table:x.jsonl\n" in hub.files("me/x")["spec.yaml"]
+    assert b"tiny on x.jsonl" in hub.files("me/x")["results/toy.json"]
+    assert b"and/or x.jsonl" in hub.files("me/x")["results/toy.json"]
+    assert not hub.holds(b"acme")
+
+
 def test_what_was_taken_out_and_left_out_is_said(
     planted: tuple[Run, list[Path]], hub: FakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,11 +249,14 @@ def test_ordinary_texts_of_data_stay_as_they_are(text: str) -> None:
         ("key a-long-secret-value!", "key ***!"),
         ("secret=abcdef", "secret=***"),
         ("https://example.org/a/b", "https://example.org/a/b"),
+        ("mine/of/me/x.png, mine/of/meadow", "me/x.png, mine/of/meadow"),
+        ("https://a.org/mine/of/me", "https://a.org/mine/of/me"),
         ("/data/photographs/of/x", "x"),
     ],
 )
 def test_messages_lose_paths_and_credentials(text: str, shown: str) -> None:
-    assert Screen(["/data/photos"], ["a-long-secret-value"]).words(text) == shown
+    screen = Screen(["/data/photos"], ["a-long-secret-value"], ["mine/of/me/"])
+    assert screen.words(text) == shown
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
@@ -223,6 +277,19 @@ def test_pictures_in_base64_are_seen(kind: str, form: str, tmp_path: Path) -> No
     assert shown.startswith(f"before {NO_PICTURE}")
     assert text[40:80] not in shown
     assert len(shown) < 60
+
+
+@pytest.mark.parametrize("ways", [[], [json.dumps], [json.dumps] * 2, [html.escape], [quote]])
+def test_secrets_are_seen_however_they_are_written(ways: list[Callable[[str], str]]) -> None:
+    secret = 'grün "of" <the>\\n\nservice'
+    text = f"before {secret} after"
+    for way in ways:
+        text = way(text)
+    screen = Screen(secrets=[secret])
+    assert screen.holds(text.encode())
+    assert "service" not in screen.data(text)
+    assert "before" in screen.data(text)
+    assert not screen.holds(text.replace("of", "off").encode())
 
 
 def test_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

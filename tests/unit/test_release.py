@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from scripts.release.versions import (
     ROOT,
     files,
@@ -65,6 +67,21 @@ def test_what_is_out_of_step_is_told(copy: Path, file: str, was: str, is_now: st
     assert told.startswith(file)
     set_version(version(copy), copy)
     assert (copy / file).read_text(encoding="utf-8") == text
+
+
+def test_a_distribution_has_its_own_files_and_no_tests() -> None:
+    sent = [each.distribution_path for each in SdistBuilder(str(ROOT)).recurse_included_files()]
+    tops = {"core", "plugins", "templates", "constraints.txt", "constraints-dev.txt", "copier.yml"}
+    assert {Path(name).parts[0] for name in sent} == {*tops, "README.md", "LICENSE", "CHANGELOG.md"}
+    for folder in projects():
+        source = SdistBuilder(str(folder)).recurse_included_files()
+        inside = [Path(each.distribution_path).parts for each in source]
+        assert [parts for parts in inside if "tests" in parts and "templates" not in parts] == []
+        wheel = [e.distribution_path for e in WheelBuilder(str(folder)).recurse_included_files()]
+        assert len(wheel) > 3
+        assert [name for name in wheel if "tests" in Path(name).parts] == []
+        if folder == ROOT:
+            assert {"vlmlens/view/static/view.js", "vlmlens/sharing/_push.py"} <= {*wheel}
 
 
 @pytest.mark.parametrize("number", ["1", "v1.0.0", "1.0", "1.0.0-rc1", "01.0.0", ""])

@@ -73,6 +73,9 @@ def test_examples_in_docstrings_become_code() -> None:
     assert shown("Twice.\n\n>>> 2 * 3\n6\n\nMore.") == (
         "Twice.\n\n```python\n>>> 2 * 3\n6\n```\n\nMore."
     )
+    assert shown("Pairs.\n\nExample:\n    >>> 1\n    1\n\nMore.") == (
+        "Pairs.\n\n\n```python\n>>> 1\n1\n```\n\nMore."
+    )
     assert shown("The kit.\n\n::\n\n    code") == "The kit.\n\n    code"
     assert shown("Set some::\n\n    code") == "Set some:\n\n    code"
     assert shown("a::b and\n    >>> x") == "a::b and\n    >>> x"

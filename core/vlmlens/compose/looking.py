@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vlmlens.covers import Cover, covered
+from vlmlens.covers import COVERED, Cover, covered
 from vlmlens.errors import DataError, ImageError
 from vlmlens.images import ImageRules
 from vlmlens.pairs import ROLES, same_pixels
@@ -70,9 +70,9 @@ def questions(
     for name, picture in zip(_names(shown), shown, strict=True):
         for number, text in enumerate(asked, 1):
             label = f"{name}#{number}" if several else name
-            own = covered(
-                _showing(Sample(label, text, choices=options, group=name), picture), covers
-            )
+            whole = _showing(Sample(label, text, choices=options, group=name), picture)
+            said = {COVERED: " and ".join(map(str, covers))} if covers else {}
+            own = replace(covered(whole, covers), attributes=said)
             compared = against is not None or against_question is not None
             found += _pair(own, against, against_question, rules) if compared else [own]
     return found
@@ -104,7 +104,8 @@ def _pair(
         )
     clean, corrupted = ROLES
     if against is not None:
-        other = _showing(replace(own, id=f"{own.id} (against)"), _checked(against, rules))
+        whole = replace(own, id=f"{own.id} (against)", attributes={})
+        other = _showing(whole, _checked(against, rules))
         if own.video == other.video and (own.video is not None or same_pixels(own, other)):
             raise DataError(
                 f"The picture to compare to shows the same as {own.id!r}, so nothing differs.",
@@ -121,7 +122,7 @@ def _pair(
                 hint="Give another question to --against-question.",
             )
     return [
-        replace(one, attributes={"pair": own.id, "role": role})
+        replace(one, attributes={**one.attributes, "pair": own.id, "role": role})
         for one, role in ((own, clean), (other, corrupted))
     ]
 

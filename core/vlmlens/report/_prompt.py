@@ -141,7 +141,7 @@ def _pictures(layout: TokenLayout, sample: Sample | None) -> Iterator[Markup]:
         return
     for number in range(min(len(sample.images), _VIEWS)):
         picture = _Picture.of(sample, number)
-        caption = f"image {number}: its rows stand for no places in it"
+        caption = f"image {number}: no patches are known for its rows"
         yield _figure(_framed(picture, Markup(""), np.zeros((0, 4))), caption, picture)
 
 

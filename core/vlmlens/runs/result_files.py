@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from vlmlens.errors import RunError
+from vlmlens.errors import RunError, SpecError
 from vlmlens.results import Result
+from vlmlens.spec.nesting import check_nesting
 
 
 def read_whole(path: Path) -> Result:
@@ -74,4 +75,8 @@ def _checked(found: Result) -> Result:
     if wrong := [each for each in numbers if not isinstance(each, int | float | None)]:
         raise TypeError(f"{str(wrong[0])[:40]!r} is no number")
     found.analysis.encode()
+    try:
+        check_nesting([found.options, *(each.values for each in found.findings)], "it")
+    except SpecError as error:
+        raise ValueError(error.message) from error
     return found

@@ -281,9 +281,9 @@ def _settle(folder: Path, source: dict[str, str], repo: str) -> None:
         _check_samples(run)
     except (VlmlensError, ValueError, KeyError, TypeError, AttributeError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        why = error.message if isinstance(error, VlmlensError) else str(error)
+        why = error.message if isinstance(error, VlmlensError) else f"{error}".rstrip(".") + "."
         raise HubError(
-            f"{repo!r} holds no run that can be read: {why}",
+            f"{repo!r} holds no run that can be read: {why.replace(f'{folder}{os.sep}', '')}",
             subject=repo,
             hint="Ask whoever sent it, or give an earlier commit with --revision.",
         ) from error

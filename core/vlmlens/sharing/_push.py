@@ -126,6 +126,7 @@ def _prepared(
     screen = Screen(
         [*filter(None, places), *_folders([data, run.spec.model or ""]), *_folders(images)],
         secrets_here(_hub.token_here()),
+        _relative(run),
     )
     name = screen.words(run.path.absolute().name) or "run"
     copy = copied(run, folder / name, screen, choice, told)
@@ -137,6 +138,24 @@ def _prepared(
     lacking = left_out(run.path, files)
     sizes = {name: path.stat().st_size for name, path in files.items()}
     return Pushed(repo, not public, sizes, card, lacking), files
+
+
+def _relative(run: Run) -> set[str]:
+    """What settings name by a path from the working folder, which may name clients or users."""
+    spec, there = run.spec, Path(run.info.get("working_folder") or ".")
+    settings = (spec.data, spec.model, spec.tuned, spec.adapter, spec.extractor, *spec.analysis)
+    named = {text for text in settings if text}
+    if spec.model and Path(spec.model).is_relative_to(there):
+        named.add(str(Path(spec.model).relative_to(there)))
+    named |= {part for text in named for part in text.partition(":")}
+    return {text for text in named if "/" in text.strip("/") and _is_file(there / text)}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _folders(paths: Iterable[str]) -> set[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vlmlens._clean import SECRET_WORD, redacted, without_tokens
 from vlmlens._files import cache_folder, state_folder
@@ -41,16 +44,29 @@ class Screen:
         folders: Folders of this machine whose names are taken out, beside the user's home, cache
             and working folder.
         secrets: Texts that must not leave this machine.
+        relative: Paths that settings name from the working folder; their last part stays.
     """
 
-    def __init__(self, folders: Iterable[str] = (), secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        folders: Iterable[str] = (),
+        secrets: Iterable[str] = (),
+        relative: Iterable[str] = (),
+    ) -> None:
         known = {os.path.normpath(each) for each in (*folders, *_own_folders()) if each}
         named = sorted((each for each in known if each.count("/") > 0), key=len, reverse=True)
         inner = "|".join(re.escape(each) for each in named if each.strip("/"))
         self._folders = re.compile(
             rf"(?:file://)?(?<![\w.])(?:{inner})(?:/+|(?![\w.-]))" if inner else r"(?!)"
         )
-        self._secrets = sorted({each for each in secrets if each}, key=len, reverse=True)
+        before = "|".join(
+            rf"{re.escape(folder)}/+(?={re.escape(name)}(?![\w-]))"
+            for folder, _, name in (each.rstrip("/").rpartition("/") for each in relative)
+            if folder
+        )
+        self._relative = re.compile(rf"(?<![\w./-])(?:\./)?(?:{before})" if before else r"(?!)")
+        written = {form for each in secrets if each for form in _forms(each)}
+        self._secrets = sorted(written, key=len, reverse=True)
         self.found: Counter[str] = Counter()
         """How many texts held a "credential", "path" or "picture"."""
 
@@ -97,7 +113,7 @@ class Screen:
             self.found["picture"] += shown != before
         if "/" in shown:
             before = shown
-            shown = path.sub("", self._folders.sub("", shown))
+            shown = path.sub("", self._relative.sub("", self._folders.sub("", shown)))
             self.found["path"] += shown != before
         return shown
 
@@ -114,6 +130,16 @@ def secrets_here(token: str | None) -> list[str]:
         if (SECRET_WORD.search(name) or _SECRET_NAME.search(name)) and not os.path.isabs(value)  # noqa: PTH117 - a text
     ]
     return [each for each in (token or "", *named) if len(each) >= _SHORTEST_SECRET]
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as JSON, JSON in JSON, HTML and an address write it, too."""
+    found = {secret, html.escape(secret), quote(secret, safe="")}
+    for _ in range(2):
+        found |= {
+            json.dumps(each, ensure_ascii=way)[1:-1] for each in found for way in (True, False)
+        }
+    return found
 
 
 def _own_folders() -> list[str]:

@@ -75,6 +75,8 @@ class Look(Analysis):
         left = len(asked(context.samples)) - len(self._asked(context.samples))
         if left:
             told.warn(f"{left} more questions are not looked at (analysis.look.samples).")
+        for part in report.covered([own for own, _ in self._asked(context.samples)]):
+            told.warn(f"A part of the picture is covered ({part}): all lines are about the rest.")
         found = self._looked(told)
         return Result(
             analysis="look",

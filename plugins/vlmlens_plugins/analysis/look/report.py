@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vlmlens.covers import COVERED
 from vlmlens.results import Cell, Figure, Finding, Table
+from vlmlens.samples import Sample
 from vlmlens_plugins.analysis.look import figures as drawn
 from vlmlens_plugins.analysis.look import tables as listed
 from vlmlens_plugins.analysis.look.against import KEY_ROWS
@@ -40,6 +42,12 @@ def tables(found: Sequence[Looked]) -> list[Table]:
 def figures(found: Sequence[Looked]) -> list[Figure]:
     """The map over the picture, the lens, heads and layers."""
     return drawn.figures(found)
+
+
+def covered(samples: Sequence[Sample]) -> list[str]:
+    """Which parts of the pictures were hidden before they were looked at, each once."""
+    said = (each.attributes.get(COVERED) for each in samples)
+    return list(dict.fromkeys(str(part) for part in said if part))
 
 
 def notes(found: Sequence[Looked]) -> list[str]:

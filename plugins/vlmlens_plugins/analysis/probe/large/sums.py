@@ -20,7 +20,7 @@ Labels = Callable[[Ints], Floats]
 """float64 `[k, columns]` for samples of those numbers: what rows are multiplied with."""
 
 _FLAT = 1e-7
-_PRODUCTS = 272 * 2**20
+_PRODUCTS = 144 * 2**20
 """Bytes of products that are added up in memory at a time."""
 _NUMBERS = 4_000_000
 """Numbers that blocks of rows have beside the rows, such as labels or outputs, at a time."""
