@@ -138,3 +138,10 @@ def test_an_upload_that_breaks_off_is_no_failure_of_the_app() -> None:
     with pytest.raises(HTTPException) as found:
         asyncio.run(body_of(request, 100))
     assert found.value.status_code == 400
+
+
+def test_runs_of_one_name_are_told_apart(run: Run, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other" / "run", [Sample("t", "?")])
+    shown = page_of(client_of(run, other), "/runs/0")
+    assert '<p class="group">run (0)</p>' in shown
+    assert ">run (1)</a>" in shown

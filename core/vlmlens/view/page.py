@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlmlens.report._markup import Markup, join, tag
 from vlmlens.report._text import one_line
 from vlmlens.view.addresses import of_analysis
+from vlmlens.view.shown_run import names_of
 from vlmlens.view.viewer import viewer_of
 
 if TYPE_CHECKING:
@@ -92,12 +93,15 @@ def _brand() -> Markup:
 def _navigation(request: Request, run: ShownRun | None) -> Markup:
     """Links to the pages of a run, and to what is about all runs."""
     here = request.url.path
-    groups = [*([] if run is None else _of_run(run)), *_of_all(request, run)]
+    runs = viewer_of(request).runs
+    names = dict(zip((each.number for each in runs), names_of(runs), strict=True))
+    own = [] if run is None else _of_run(run, names.get(run.number, run.name))
+    groups = [*own, *_of_all(request, run, names)]
     drawn = [_drawn(group, here) for group in groups if group[1]]
     return tag("nav", _brand(), *drawn, id="pages", aria_label="Pages")
 
 
-def _of_run(run: ShownRun) -> list[Group]:
+def _of_run(run: ShownRun, called: str) -> list[Group]:
     own = [(run.address, "Overview"), (f"{run.address}/samples", "Samples")]
     kinds = {figure.kind for result in run.results.values() for figure in result.figures}
     if "features" in kinds:
@@ -106,7 +110,7 @@ def _of_run(run: ShownRun) -> list[Group]:
         (of_analysis(run, name), short_title(name, result.title))
         for name, result in run.results.items()
     ]
-    return [(run.name, own), ("Analyses", made)]
+    return [(called, own), ("Analyses", made)]
 
 
 def short_title(name: str, title: str) -> str:
@@ -120,11 +124,11 @@ def short_title(name: str, title: str) -> str:
     return f"{short} ({label})" if label and label not in short else short
 
 
-def _of_all(request: Request, run: ShownRun | None) -> list[Group]:
+def _of_all(request: Request, run: ShownRun | None, names: Mapping[int, str]) -> list[Group]:
     viewer = viewer_of(request)
     several = len(viewer.runs) > 1
     beside = [("/beside", "Side by side")] if several else []
-    others = [(each.address, each.name) for each in viewer.runs if each is not run]
+    others = [(each.address, names[each.number]) for each in viewer.runs if each is not run]
     live = [("/live", "Live")] if viewer.live is not None else []
     return [("Runs" if run is None else "Other runs", [*others, *beside]), ("Model", live)]
 

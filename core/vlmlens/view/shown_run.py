@@ -140,6 +140,15 @@ class ShownRun:
         return tuple(_stat(self.run.path / name) for name in ("run.json", "samples.jsonl"))
 
 
+def names_of(runs: Sequence[ShownRun]) -> list[str]:
+    """What the runs are called, each differently."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.number})"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
 def _stat(path: Path) -> tuple[str, int, int]:
     try:
         found = path.stat()

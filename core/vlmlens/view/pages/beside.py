@@ -24,6 +24,7 @@ from vlmlens.view.commands import copied
 from vlmlens.view.page import page, section
 from vlmlens.view.pages.answers import Differing, differing
 from vlmlens.view.pages.tables import draw_sliced, slice_of
+from vlmlens.view.shown_run import names_of
 from vlmlens.view.viewer import viewer_of
 
 if TYPE_CHECKING:
@@ -120,15 +121,6 @@ def _chosen(request: Request) -> list[ShownRun]:
 
 def _address(runs: Sequence[ShownRun], part: str = "") -> str:
     return f"/beside{part}?runs={','.join(str(run.number) for run in runs)}"
-
-
-def names_of(runs: Sequence[ShownRun]) -> list[str]:
-    """What the runs are called, each differently."""
-    names = [run.name for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} ({run.number})"
-        for name, run in zip(names, runs, strict=True)
-    ]
 
 
 def _choice(request: Request, runs: Sequence[ShownRun]) -> Markup:
