@@ -107,6 +107,9 @@ def test_directions_of_a_run_can_be_used_as_edits(run: Any) -> None:
     assert "red" in found["name"]
     (edit,) = checked([found["edit"].replace("{strength}", "2.5")], [run])
     assert WrittenEdit.parse(edit).positional[1] == "2.5"
+    named, again = directions([run, shown(run.run.path, 1)])
+    assert named["name"] == f"{found['name']}, run (0)"
+    assert again["name"] == f"{found['name']}, run (1)"
 
 
 def test_features_of_a_run_are_listed(run: Any) -> None:

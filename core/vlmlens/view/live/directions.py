@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmlens.passes.edits import quoted
 from vlmlens.runs.trust import is_inside
+from vlmlens.view.shown_run import names_of
 
 if TYPE_CHECKING:
     from vlmlens.view.shown_run import ShownRun
@@ -36,7 +37,14 @@ def directions(runs: Sequence[ShownRun]) -> list[Direction]:
         Of each "name", "site" (a column's site and rows) and "edit", in which {strength} stands
         for a number: of a direction a multiple of it, of a feature one of its largest code.
     """
-    return list(islice((each for run in runs for each in _of_run(run)), _MOST))
+    called = names_of(runs) if len(runs) > 1 else [""] * len(runs)
+    named = zip(runs, called, strict=True)
+    found = (
+        {**each, "name": f"{each['name']}, {name}" if name else each["name"]}
+        for run, name in named
+        for each in _of_run(run)
+    )
+    return list(islice(found, _MOST))
 
 
 def _of_run(run: ShownRun) -> Iterator[Direction]:
