@@ -177,7 +177,8 @@ def test_without_a_run_and_with_other_errors_nothing_is_said(folder: Path, tmp_p
 def test_further_interrupts_wait_until_things_are_in_order(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, put_in_order = signal.getsignal(signal.SIGINT), []
+    before, put_in_order = signal.default_int_handler, []
+    started = signal.signal(signal.SIGINT, before)  # who starts tests may ignore interrupts
 
     def interrupted_twice() -> None:
         try:
@@ -194,6 +195,7 @@ def test_further_interrupts_wait_until_things_are_in_order(
     with pytest.raises(KeyboardInterrupt), resumable(folder, "Do it again."):
         interrupted_twice()
     assert put_in_order == [True]
+    signal.signal(signal.SIGINT, started)
 
 
 def test_handlers_of_others_and_other_threads_are_left_alone(folder: Path) -> None:
