@@ -121,6 +121,7 @@ def test_a_sample_is_found_and_left_by_keyboard_alone(show: Open, score: np.ndar
     for key in ("ArrowDown", "ArrowDown", "j", "k", "Enter"):
         page.keyboard.press(key)
     page.locator(".one-sample").wait_for()
+    page.wait_for_load_state()
     assert f"/samples/{numbers[1]}?" in page.url
     page.keyboard.press("ArrowRight")
     page.wait_for_url(f"**/samples/{numbers[2]}?*")

@@ -75,14 +75,17 @@
     }
   }
 
+  let described = Promise.resolve(); // a condition waits until the sign fits the column
+
   async function describe(column) {
-    const values = document.getElementById("values");
+    const values = document.getElementById("values"), sign = control("sign").value;
     values.replaceChildren();
     if (!column) return;
     const known = await ask("column", new URLSearchParams({ name: column }));
+    if (control("column").value !== column) return;
     values.append(...known.values.map((value) => Object.assign(made("option", value), { value })));
     const isNumber = known.kind === "number";
-    control("sign").value = isNumber ? ">=" : "=";
+    if (control("sign").value === sign) control("sign").value = isNumber ? ">=" : "=";
     control("value").placeholder = isNumber && known.low !== null ? `${show(known.low)} to ${show(known.high)}` : "";
   }
 
@@ -90,7 +93,8 @@
     return Number(number.toPrecision(3)).toString();
   }
 
-  function add() {
+  async function add() {
+    await described;
     const column = control("column").value, value = control("value").value;
     if (!column || value === "") return control(column ? "value" : "column").focus();
     control("value").value = "";
@@ -112,8 +116,9 @@
   });
   controls.addEventListener("change", (event) => {
     const { role, column } = event.target.dataset;
-    if (role === "column") describe(event.target.value).catch((error) => (said.textContent = error.message));
-    else if (role === "right") update(withWhere(query(), column, "=", event.target.value));
+    if (role === "column") {
+      described = describe(event.target.value).catch((error) => { said.textContent = error.message; });
+    } else if (role === "right") update(withWhere(query(), column, "=", event.target.value));
     else if (!["q", "sign", "value"].includes(role)) update();
   });
   controls.addEventListener("click", (event) => {
