@@ -113,7 +113,7 @@ def opened(browser: Browser, access: Access, **options: Any) -> Iterator[tuple[P
     size = {"width": 1280, "height": 800}
     context: BrowserContext = browser.new_context(**{"viewport": size, **options})
     page = context.new_page()
-    page.set_default_timeout(8_000)
+    page.set_default_timeout(30_000)
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: said.append(request.url))
@@ -207,6 +207,8 @@ def test_nothing_in_data_runs(browser: Browser, access: Access) -> None:
 def test_a_cell_leads_to_its_finding_and_its_table_to_other_rows(
     browser: Browser, access: Access
 ) -> None:
+    from playwright.sync_api import expect
+
     with opened(browser, access) as (page, root):
         page.goto(f"{root}/runs/0")
         row = page.locator(".overview tbody tr", has_text="color")
@@ -227,7 +229,7 @@ def test_a_cell_leads_to_its_finding_and_its_table_to_other_rows(
         head = table.locator("th[aria-sort]")
         assert head.get_attribute("aria-sort") == "ascending"
         table.get_by_role("button", name="score").click()
-        page.wait_for_function("document.querySelector('#table-0 td').textContent === '123.3'")
+        expect(first.locator("td").first).to_have_text("123.3", timeout=30_000)
         assert head.get_attribute("aria-sort") == "descending"
         table.get_by_label("rows with").fill("Word 12")
         count.get_by_text(re.compile("1 to 50 of 9")).wait_for()
