@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import runpy
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from tests._browser import needs_browser
 from tests.unit import _report_scatter as scatter
 from tests.unit import _report_sheets as sheets
 
@@ -29,28 +29,13 @@ if TYPE_CHECKING:
 UNIT = Path(__file__).parents[1] / "unit"
 EXAMPLES = runpy.run_path(str(UNIT / "test_report_examples.py"))
 HTML_TESTS = runpy.run_path(str(UNIT / "test_report_html.py"))
-BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 MARK = "document.documentElement.dataset.pwned='yes'"
 EVIL = f"""'"></title></style></svg><script>{MARK}</script><img src=x onerror="{MARK}">"""
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 SAMPLES = EXAMPLES["samples"](4)
 
-pytestmark = pytest.mark.skipif(
-    BINARY is None, reason=f"none of {', '.join(BINARIES)} is installed"
-)
+pytestmark = needs_browser
 Open = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=BINARY, args=flags)
-        yield made
-        made.close()
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.end_to_end.test_report_browser import BINARY, browser
+from tests._browser import needs_browser
 from tests.end_to_end.test_site import site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
 
-__all__ = ["browser", "site"]  # fixtures
+__all__ = ["site"]  # a fixture
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
+pytestmark = needs_browser
 
 
 class Quiet(SimpleHTTPRequestHandler):

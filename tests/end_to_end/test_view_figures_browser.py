@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import runpy
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
+from tests._browser import needs_browser
 from tests.unit import _view_figures as planted
 from tests.unit._view_pages import make_run
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from vlmlens.runs.run import Run
 
 UNIT = Path(__file__).parents[1] / "unit"
-BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 MARK = "document.documentElement.dataset.pwned='yes'"
 EVIL = (
     f"""'"></title></style></svg><script>{MARK}</script><img src=x onerror="{MARK}">{"x" * 150}"""
@@ -47,9 +45,7 @@ PAGES = [
     "/beside?runs=0,1", "/beside?runs=0,1&tests=1", "/runs/0/analyses/nothing",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.skipif(
-    BINARY is None, reason=f"none of {', '.join(BINARIES)} is installed"
-)
+pytestmark = needs_browser
 
 
 @contextmanager
@@ -92,17 +88,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 def access(runs: list[Run]) -> Iterator[Access]:
     with served(*runs) as known:
         yield known
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=BINARY, args=flags)
-        yield made
-        made.close()
 
 
 @contextmanager

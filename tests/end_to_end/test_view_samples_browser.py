@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +13,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from tests._browser import needs_browser
 from tests.unit._view_pages import make_run, planted, planted_results
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 MARK = "document.documentElement.dataset.pwned='yes'"
 EVIL = f"""'"></title></style></svg></option><script>{MARK}</script><img src=x onerror="{MARK}">"""
 
-pytestmark = pytest.mark.skipif(
-    BINARY is None, reason=f"none of {', '.join(BINARIES)} is installed"
-)
+pytestmark = needs_browser
 Open = Callable[..., "Page"]
 
 
@@ -54,17 +50,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found[0]
         process.send_signal(signal.SIGINT)
         process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=BINARY, args=flags)
-        yield made
-        made.close()
 
 
 @pytest.fixture

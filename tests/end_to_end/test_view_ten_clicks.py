@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,20 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests._browser import needs_browser
 from tests._demo_run import demo_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BINARY = next(filter(None, map(shutil.which, BINARIES)), None)
 SECONDS = 120.0
 WIDTH = 128
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BINARY is None, reason=f"none of {', '.join(BINARIES)} is installed"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +42,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found[0]
         process.send_signal(signal.SIGINT)
         process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=BINARY, args=flags)
-        yield made
-        made.close()
 
 
 @pytest.fixture
