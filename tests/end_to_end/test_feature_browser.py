@@ -20,7 +20,7 @@ SAMPLES = runpy.run_path(str(UNIT / "test_report_examples.py"))["samples"](3)
 FIGURE = examples.features(SAMPLES)
 
 pytestmark = report.pytestmark
-browser, show = report.browser, report.show
+show = report.show
 
 
 def source() -> str:
