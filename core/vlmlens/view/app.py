@@ -26,7 +26,7 @@ from vlmlens.view.pages import (
     sample,
     samples,
 )
-from vlmlens.view.viewer import Viewer
+from vlmlens.view.viewer import Viewer, viewer_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -71,7 +71,7 @@ def make_app(viewer: Viewer, access: Access) -> Guard:
 
 def home(request: Request) -> Response:
     """The first page: the only run's overview, all runs side by side, or the live page."""
-    viewer = cast("Viewer", request.app.state.viewer)
+    viewer = viewer_of(request)
     if not viewer.runs:
         return RedirectResponse("/live", 303)
     return RedirectResponse("/runs/0" if len(viewer.runs) == 1 else "/beside", 303)

@@ -14,15 +14,13 @@ from vlmlens.report import html
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_STYLES = ("view.css", "samples.css", "live.css")
-_OWN = (*_STYLES, "view.js", "samples.js", "features_search.js", "live.js")
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 
 
 def static(request: Request) -> Response:
     """A style sheet or script by its name."""
     name = request.path_params["name"]
-    content = _content(name)
+    content = _known().get(name)
     if content is None:
         raise HTTPException(404, "There is no such file.")
     return Response(content, media_type=_KINDS[name.rsplit(".", 1)[1]])
@@ -31,13 +29,8 @@ def static(request: Request) -> Response:
 @cache
 def _known() -> dict[str, str]:
     folder = resources.files("vlmlens.view").joinpath("static")
-    own = {name: folder.joinpath(name) for name in _OWN}
     return {
         "report.css": html.style_sheet(),
         "report.js": html.scripts(),
-        **{name: file.read_text(encoding="utf-8") for name, file in own.items() if file.is_file()},
+        **{file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()},
     }
-
-
-def _content(name: str) -> str | None:
-    return _known().get(name)

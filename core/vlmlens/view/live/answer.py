@@ -10,7 +10,6 @@ import numpy as np
 from vlmlens.errors import CompositionError, MissingAnnotation
 from vlmlens.passes.finite import check_finite
 from vlmlens.sites import Axis
-from vlmlens.tokens import TokenKind
 from vlmlens.view.live.commands import look_commands
 from vlmlens.view.live.edits import opened
 
@@ -155,15 +154,7 @@ def _last_logs(vlm: ModelAdapter, batch: Any) -> Any:
 
 def _continued(vlm: ModelAdapter, sample: Sample, choices: Sequence[str]) -> list[float]:
     """The summed log-probability of each choice behind the prompt."""
+    from vlmlens.passes.answer_loss import answer_log_probabilities
+
     batch = vlm.encode([sample] * len(choices), answers=list(choices))
-    logits = vlm.forward(batch, logits="all").logits
-    assert logits is not None  # noqa: S101
-    flat, found = logits.flatten(0, 1), []
-    for layout in batch.layouts[Axis.LLM].samples:
-        where = layout.positions(TokenKind.ANSWER)
-        assert layout.token_ids is not None  # noqa: S101
-        logs = flat[layout.rows[where - 1]].double().log_softmax(-1).cpu()
-        found.append(
-            sum(float(row[t]) for row, t in zip(logs, layout.token_ids[where], strict=True))
-        )
-    return found
+    return [float(each.double().sum()) for each in answer_log_probabilities(vlm, batch)]

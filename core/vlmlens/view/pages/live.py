@@ -14,6 +14,7 @@ from vlmlens.report._markup import Markup, tag
 from vlmlens.report._text import one_line
 from vlmlens.view.commands import copied
 from vlmlens.view.page import page
+from vlmlens.view.queries import whole_number
 from vlmlens.view.viewer import viewer_of
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _start(request: Request, viewer: Viewer) -> _Start:
         return _Start(text or "", wanted, known, data, "uploaded picture")
     if not viewer.runs:
         return _Start(text or "", wanted)
-    run, number = _number(given.get("run")), _number(given.get("sample"))
+    run, number = (whole_number(request, name) or 0 for name in ("run", "sample"))
     if run >= len(viewer.runs) or number >= len(viewer.runs[run].samples):
         raise HTTPException(404, f"There is no sample {number} in run {run}.")
     shown = viewer.runs[run]
@@ -100,14 +101,6 @@ def _start(request: Request, viewer: Viewer) -> _Start:
         one_line(sample.id),
         shown,
     )
-
-
-def _number(given: str | None) -> int:
-    if given is None:
-        return 0
-    if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise HTTPException(422, f"{one_line(given)[:40]!r} is no number of a run or sample.")
-    return int(given)
 
 
 def _picture(start: _Start) -> Markup:
