@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from vlmlens.view.live.model import LiveModel
     from vlmlens.view.shown_run import ShownRun
 
-_OF_MODEL = (
-    "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "autocast",
-    "quantization", "trust_remote_code", "tuned", "merge_tuned", "edits", "batch_size", "seed",
-)  # fmt: skip
 _CHOOSES = ("adapter", "model")
 
 
@@ -212,7 +208,10 @@ def may_load(run: Run) -> bool:
 
 def model_settings(spec: RunSpec) -> RunSpec:
     """A spec that says which model, and nothing else."""
-    named = {name: getattr(spec, name) for name in _OF_MODEL}
+    from vlmlens.view.live.commands import SETTINGS
+
+    kept = (*SETTINGS, "autocast", "edits", "batch_size", "seed")
+    named = {name: getattr(spec, name) for name in kept}
     return RunSpec(**named, options={"adapter": spec.options.adapter})
 
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 Commands = dict[str, "str | None"]
 
-_OF_MODEL = (
+SETTINGS = (
     "adapter", "model", "revision", "device", "device_map", "dtype", "attention", "quantization",
     "trust_remote_code", "tuned", "merge_tuned",
 )  # fmt: skip
+"""What a command says of a model, beside its edits."""
+
 _NONE: Commands = {"shell": None, "python": None}
 _REGION = re.compile(r"image\.(region|rest)\b")
 """Rows that a sample of a run names, and a picture alone does not."""
@@ -115,7 +117,7 @@ def shown_path(path: str) -> str:
 def settings_of(model: LiveModel) -> Mapping[str, Any]:
     """The settings of the model that differ from the defaults."""
     usual = type(model.spec)()
-    named = {name: getattr(model.given, name) for name in _OF_MODEL}
+    named = {name: getattr(model.given, name) for name in SETTINGS}
     return {name: value for name, value in named.items() if value != getattr(usual, name)}
 
 
