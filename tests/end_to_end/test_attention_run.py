@@ -32,7 +32,7 @@ def weightless(tmp_path: Path) -> Path:
 
 def test_a_run(in_tmp: Path) -> None:
     """Default analyses that read activations are left out; the others run."""
-    options = ("--set", "options.extractor.heads=[0,3]", "--limit", "60", "--out", "run")
+    options = ("--set", "options.extractor.heads=[0,3]", "--limit", "20", "--out", "run")
     regions = ("--set", "options.extractor.regions=[image,text,special]")
     done = _program.vlmlens("run", *ATTENTION, "--attention", "eager", *options, *regions)
     assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def test_a_run(in_tmp: Path) -> None:
     assert "blind-test" in run.results
     assert list(run.activations) == [f"llm.block.{i}.attn/last" for i in range(6)]
     for name in run.activations:
-        weights = run.activations[name].reshape(60, 2, 3)
+        weights = run.activations[name].reshape(20, 2, 3)
         close(weights.sum(-1), 1)
     assert run.spec.options.extractor["heads"] == [0, 3]
 

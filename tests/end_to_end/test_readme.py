@@ -32,7 +32,7 @@ def test_a_whole_run_takes_less_than_ten_lines_of_python() -> None:
 
 SHORT = """
 import functools, vlmlens
-vlmlens.run = functools.partial(vlmlens.run, limit=300)
+vlmlens.run = functools.partial(vlmlens.run, limit=100)
 """
 """The whole run is README's first command; here its lines in Python are tried."""
 
