@@ -17,7 +17,7 @@ import pytest
 from coverage import Coverage
 from hypothesis import is_hypothesis_test
 
-TICK = 0.02
+TICK = 0.01
 """Seconds of processor time after which it is decided whether to trace on."""
 TICKS_OFF = 4
 """For how many of them nothing is traced after one that found nothing."""
