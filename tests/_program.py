@@ -196,12 +196,16 @@ def _request(
 
 
 @cache
-def _server() -> Path:
-    """The socket of this session's warm process."""
+def _server(*imported: str) -> Path:
+    """The socket of this session's warm process.
+
+    Args:
+        imported: What it has imported, where that is not what `tests._warm` names.
+    """
     folder = Path(tempfile.mkdtemp(prefix="vlmlens-warm-"))
     place = folder / "socket"
     warm = subprocess.Popen(
-        [sys.executable, "-W", "error", str(ROOT / "tests" / "_warm.py"), str(place)],
+        [sys.executable, "-W", "error", str(ROOT / "tests" / "_warm.py"), str(place), *imported],
         stdin=subprocess.DEVNULL,
     )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
