@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 from tests._browser import needs_browser
 from tests._demo_run import demo_run
+
+from tests import _program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -33,15 +34,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     about = {"vlmlens direction 1": json.dumps({"site": "llm.block.0", "rows": "last"})}
     vector = np.linspace(-1, 1, WIDTH, dtype=np.float32)
     save_file({"direction": vector}, run / "results" / "planted.safetensors", about)
-    command = [sys.executable, "-m", "vlmlens", "view", str(run), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        printed = process.stdout.readline()
+    with _program.started("view", run, "--no-open", cwd=run.parent) as program:
+        program.until(lambda: "\n" in program.said()[0])
+        printed = program.said()[0]
         found = re.search(r"http://\S+", printed)
         assert found, printed
         yield found[0]
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+        os.kill(program.pid, signal.SIGINT)
+        program.wait(20)
 
 
 @pytest.fixture
