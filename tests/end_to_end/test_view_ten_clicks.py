@@ -95,6 +95,13 @@ def until(page: Page, holds: Callable[[], bool]) -> None:
         page.wait_for_timeout(50)
 
 
+def open_live(page: Page, address: str) -> None:
+    """Open the live page of the first sample, with the token, and wait for its answer."""
+    assert page.context.request.get(address).ok
+    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
+    until(page, lambda: page.locator("#answer").is_visible())
+
+
 def part(page: Page, role: str) -> Locator:
     return page.locator(f'[data-role="{role}"]')
 
@@ -126,9 +133,7 @@ def test_what_is_seen_and_ignored_is_found_and_an_answer_flips(address: str, pag
 
 
 def test_patches_answer_to_keys_and_edits_can_be_taken_back(address: str, page: Page) -> None:
-    page.goto(address)
-    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
-    until(page, lambda: page.locator("#answer").is_visible())
+    open_live(page, address)
     assert "Cover patches" in part(page, "difference").inner_text()
 
     page.locator('[data-patch="0"]').focus()
@@ -154,9 +159,7 @@ def test_patches_answer_to_keys_and_edits_can_be_taken_back(address: str, page: 
 
 
 def test_a_closer_look_is_drawn(address: str, page: Page) -> None:
-    page.goto(address)
-    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
-    until(page, lambda: page.locator("#answer").is_visible())
+    open_live(page, address)
     for kind in ("lens", "attention", "occlusion"):
         page.locator(f'[data-view="{kind}"]').click()
         until(page, lambda: part(page, "view").locator("figure").count() > 0)
@@ -168,9 +171,7 @@ def test_a_closer_look_is_drawn(address: str, page: Page) -> None:
 def test_a_slider_moves_its_edit_and_what_is_shown_is_told_to_be_old(
     address: str, page: Page
 ) -> None:
-    page.goto(address)
-    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
-    until(page, lambda: page.locator("#answer").is_visible())
+    open_live(page, address)
     page.locator('[data-view="lens"]').click()
     until(page, lambda: part(page, "view").locator("figure").count() > 0)
     assert page.locator(".outdated").count() == 0
