@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
+from tests._program import kernel_python
 
 ROOT = Path(__file__).parents[1]
-_ARGUMENTS = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+_ARGUMENTS = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
 _OWN = ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
 
 
@@ -31,7 +31,8 @@ def kernel(folder: Path) -> Iterator[AsyncKernelManager]:
     with tempfile.TemporaryDirectory(prefix="vlmlens-") as short:  # paths of sockets are limited
         connection = str(Path(short, "kernel.json"))
         manager = AsyncKernelManager(connection_file=connection, transport="ipc")
-        manager._kernel_spec = KernelSpec(argv=_ARGUMENTS, display_name="here", language="python")
+        argv = [kernel_python(), *_ARGUMENTS]
+        manager._kernel_spec = KernelSpec(argv=argv, display_name="here", language="python")
         run_sync(manager.start_kernel)(cwd=str(folder), env={**os.environ, **places})
         try:
             yield manager

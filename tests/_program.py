@@ -129,39 +129,69 @@ def started(
     return Started({**request, "sees_cwd": False, "ignored": [int(each) for each in ignored]})
 
 
-WORKER = """#!{python} -IS
+STAND_IN = """#!{python} -IS
 import json, os, signal, socket, sys
-if sys.argv[1:] != ["-P", "-m", "vlmlens.runner.worker_process"]:
+begin = {begin}
+if sys.argv[1:][:len(begin)] != begin:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 request = {{**{request}, "env": dict(os.environ), "cwd": os.getcwd()}}
+request["args"] = sys.argv[1 + len(begin):]
+for name in {unset}:
+    request["env"].pop(name, None)
 asking = socket.socket(socket.AF_UNIX)
 asking.connect({server!r})
 socket.send_fds(asking, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
 for stream in (0, 1, 2):
     os.close(stream)
-_, status = [int(line) for line in asking.makefile()]
+told = asking.makefile()
+program = int(told.readline())
+for number in {passed_on}:
+    signal.signal(number, lambda number, _: os.kill(program, number))
+status = int(told.readline())
 if status < 0:
     os.kill(os.getpid(), -status)
 sys.exit(status)
 """
 
 
-@cache
 def worker_python() -> str:
     """A stand-in for `sys.executable` that starts worker processes as forks of the warm process.
 
-    It has the worker's standard streams, ends as it ends, and takes it along when it is killed. A
-    program that is run with `VLMLENS_TEST_PYTHON` takes its value for `sys.executable`.
+    A program that is run with `VLMLENS_TEST_PYTHON` takes its value for `sys.executable`.
+    """
+    return _stand_in("-P", "-m", "vlmlens.runner.worker_process")
+
+
+def kernel_python() -> str:
+    """A stand-in that starts Jupyter kernels so. An interruption reaches the kernel."""
+    passed_on, unset = (int(signal.SIGINT),), ("JPY_PARENT_PID",)  # its parent is another process
+    return _stand_in("-m", "ipykernel_launcher", passed_on=passed_on, unset=unset)
+
+
+@cache
+def _stand_in(*begin: str, passed_on: tuple[int, ...] = (), unset: tuple[str, ...] = ()) -> str:
+    """A stand-in for `sys.executable` that forks the warm process for one module.
+
+    The program has the stand-in's standard streams, which ends as it ends, and takes it along when
+    it is killed.
+
+    Args:
+        begin: The command line's beginning, up to the module; else it is the interpreter.
+        passed_on: Signals that the program gets instead of it.
+        unset: Variables that the program does not get.
     """
     if not hasattr(os, "pidfd_open"):  # other systems than Linux have none
         return sys.executable
     request = {
-        "args": [], "code": None, "module": "vlmlens.runner.worker_process", "out": [],
-        "before": os.environ.get("PYTHONPATH", ""), "strict": False, "sees_cwd": False,
-        "ignored": [],
+        "code": None, "module": begin[-1], "out": [], "before": os.environ.get("PYTHONPATH", ""),
+        "strict": False, "sees_cwd": False, "ignored": [],
     }  # fmt: skip
-    path = _server().parent / "python"
-    path.write_text(WORKER.format(python=sys.executable, request=request, server=str(_server())))
+    path = _server().parent / f"python-{begin[-1]}"
+    text = STAND_IN.format(
+        python=sys.executable, begin=list(begin), request=request, server=str(_server()),
+        passed_on=passed_on, unset=unset,
+    )  # fmt: skip
+    path.write_text(text)
     path.chmod(0o700)
     return str(path)
 
@@ -196,12 +226,16 @@ def _request(
 
 
 @cache
-def _server() -> Path:
-    """The socket of this session's warm process."""
+def _server(*imported: str) -> Path:
+    """The socket of this session's warm process.
+
+    Args:
+        imported: What it has imported, where that is not what `tests._warm` names.
+    """
     folder = Path(tempfile.mkdtemp(prefix="vlmlens-warm-"))
     place = folder / "socket"
     warm = subprocess.Popen(
-        [sys.executable, "-W", "error", str(ROOT / "tests" / "_warm.py"), str(place)],
+        [sys.executable, "-W", "error", str(ROOT / "tests" / "_warm.py"), str(place), *imported],
         stdin=subprocess.DEVNULL,
     )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -1,7 +1,8 @@
 """The process behind `tests._program`: it imports what is slow once, and forks for each request.
 
-Nothing of vlmlens is imported before the fork. The child leaves the loop, so that the program in it
-runs and ends as if it had been started by itself.
+Nothing of vlmlens is imported before the fork, unless the command line names other modules to
+import. The child leaves the loop, so that the program in it runs and ends as if it had been started
+by itself.
 """
 
 from __future__ import annotations
@@ -202,12 +203,14 @@ if __name__ == "__main__":
     statuses: list[int] = []
     # Before all others, and so called after them.
     atexit.register(leave_libraries, libraries, statuses)
-    for name in SLOW:
+    named = sys.argv[2:]
+    for name in named or SLOW:
         importlib.import_module(name)
     libraries += (n for n in sys.modules if n.partition(".")[0] not in sys.stdlib_module_names)
     libraries.remove("__main__")
     # A table of regular expressions that is made when the first model is loaded.
-    sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("llava")
+    if not named:
+        sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("llava")
     gc.freeze()  # collections in the programs need not look at all this
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.bind(f"{sys.argv[1]}-begun")

@@ -3,26 +3,27 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from vlmlens.testing import StorageTests
+from tests._store_processes import WarmStorageTests
+
 from vlmlens_plugins.storage.manifests import LMDB, MEMORY, SAFETENSORS, SQLITE, ZARR
 
 
-class TestLmdb(StorageTests):
+class TestLmdb(WarmStorageTests):
     manifest = LMDB
 
 
-class TestLmdbSmallMap(StorageTests):
+class TestLmdbSmallMap(WarmStorageTests):
     """Every check again, with a memory map that has to grow, and no waiting for the disk."""
 
     manifest = LMDB
     options = MappingProxyType({"map_size": 1 << 16, "sync": False})
 
 
-class TestSafetensors(StorageTests):
+class TestSafetensors(WarmStorageTests):
     manifest = SAFETENSORS
 
 
-class TestSafetensorsObjects(StorageTests):
+class TestSafetensorsObjects(WarmStorageTests):
     """Through fsspec, as in an object store; its memory ends with the process."""
 
     manifest = replace(SAFETENSORS, offers=SAFETENSORS.offers - {"durable"})
@@ -31,15 +32,15 @@ class TestSafetensorsObjects(StorageTests):
         return f"safetensors+memory://{folder}/x"
 
 
-class TestSqlite(StorageTests):
+class TestSqlite(WarmStorageTests):
     manifest = SQLITE
 
 
-class TestZarr(StorageTests):
+class TestZarr(WarmStorageTests):
     manifest = ZARR
 
 
-class TestZarrObjects(StorageTests):
+class TestZarrObjects(WarmStorageTests):
     """Through fsspec, as in an object store; its memory ends with the process."""
 
     manifest = replace(ZARR, offers=ZARR.offers - {"durable"})
@@ -48,5 +49,5 @@ class TestZarrObjects(StorageTests):
         return f"zarr+memory://{folder}/x"
 
 
-class TestMemory(StorageTests):
+class TestMemory(WarmStorageTests):
     manifest = MEMORY

@@ -131,20 +131,13 @@ def lowest_row(page: Page) -> float:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_the_overview_is_on_the_first_screen(show: Open, width: int, height: int) -> None:
+def test_the_first_screen_has_the_overview_and_contents_that_stay_and_lead_to_every_section(
+    show: Open, width: int, height: int
+) -> None:
     page = show(report(), width=width, height=height)
     assert page.locator(".overview tbody tr").count() == 6
     assert lowest_row(page) <= height
     assert page.evaluate("scrollY") == 0
-    later = without_policy(report()).replace("<h1>", '<h1 style="height: 500px">')
-    assert lowest_row(show(later, width=width, height=height)) > height
-
-
-@pytest.mark.parametrize(("width", "height"), SIZES)
-def test_the_contents_stay_in_view_and_lead_to_every_section(
-    show: Open, width: int, height: int
-) -> None:
-    page = show(report(), width=width, height=height)
     links = page.locator("nav a")
     assert links.count() == page.locator("section").count()
     for link in links.all():
@@ -155,12 +148,8 @@ def test_the_contents_stay_in_view_and_lead_to_every_section(
         assert place is not None
         assert page.locator("nav").bounding_box()["height"] <= place["y"] + 1  # type: ignore[index]
         assert place["y"] < height
-
-
-def test_the_pages_own_script_runs_under_its_policy(show: Open) -> None:
-    page = show(report())
-    assert page.evaluate("document.documentElement.className") == "js"
-    use_everything(page)
+    later = without_policy(report()).replace("<h1>", '<h1 style="height: 500px">')
+    assert lowest_row(show(later, width=width, height=height)) > height
 
 
 def test_markup_in_data_does_not_run_even_without_the_policy(show: Open) -> None:
@@ -361,9 +350,12 @@ def test_it_is_readable_without_scripts(show: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_as_wide_as_the_screen(show: Open, width: int) -> None:
+def test_all_can_be_used_under_the_policy_and_the_page_stays_as_wide_as_the_screen(
+    show: Open, width: int
+) -> None:
     wide = "document.documentElement.scrollWidth"
     page = show(report(), width=width)
+    assert page.evaluate("document.documentElement.className") == "js"
     use_everything(page)
     assert page.evaluate(wide) == width
     broken = without_policy(report()).replace("<h1>", '<h1 style="width: 3000px">')

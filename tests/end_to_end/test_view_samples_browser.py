@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 from tests._browser import needs_browser
 from tests.unit._view_pages import make_run, planted, planted_results
+
+from tests import _program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -42,14 +43,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     table = replace(results[1].tables[0], title=EVIL)
     results[1] = replace(results[1], title=EVIL, tables=[table])
     run = make_run(folder / "run", samples, results)
-    command = [sys.executable, "-m", "vlmlens", "view", str(run.path), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
+    with _program.started("view", run.path, "--no-open", cwd=folder) as program:
+        program.until(lambda: "\n" in program.said()[0])
+        found = re.search(r"http://\S+", program.said()[0])
         assert found
         yield found[0]
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+        os.kill(program.pid, signal.SIGINT)
+        program.wait(20)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def show(browser: Browser, address: str) -> Iterator[Open]:
         if quiet:
             page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(address)
+        assert context.request.get(address).ok  # the context holds the token then
         page.goto(f"{address.partition('/?')[0]}{path}")
         return page
 
@@ -148,14 +148,16 @@ def test_the_first_slices_need_no_scripts(show: Open) -> None:
     assert "What color has thing 100?" in page.locator("main").inner_text()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pages_fit_and_nothing_in_the_data_runs(show: Open, width: int) -> None:
-    page = show("/runs/0/samples?where=blind-test/answers/right=wrong", width=width)
+def test_pages_fit_and_nothing_in_the_data_runs(show: Open) -> None:
+    """On a phone, too: no script of the pages asks how wide the screen is."""
+    page = show("/runs/0/samples?where=blind-test/answers/right=wrong")
     for number in (None, 0, 1, 11, 13):
         if number is not None:
             page.goto(re.sub(r"/samples.*", f"/samples/{number}", page.url))
         page.wait_for_load_state("networkidle")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert not page.evaluate("'pwned' in document.documentElement.dataset")
 
 

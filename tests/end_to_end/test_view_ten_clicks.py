@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 from tests._browser import needs_browser
 from tests._demo_run import demo_run
+
+from tests import _program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -33,15 +34,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     about = {"vlmlens direction 1": json.dumps({"site": "llm.block.0", "rows": "last"})}
     vector = np.linspace(-1, 1, WIDTH, dtype=np.float32)
     save_file({"direction": vector}, run / "results" / "planted.safetensors", about)
-    command = [sys.executable, "-m", "vlmlens", "view", str(run), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        printed = process.stdout.readline()
+    with _program.started("view", run, "--no-open", cwd=run.parent) as program:
+        program.until(lambda: "\n" in program.said()[0])
+        printed = program.said()[0]
         found = re.search(r"http://\S+", printed)
         assert found, printed
         yield found[0]
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+        os.kill(program.pid, signal.SIGINT)
+        program.wait(20)
 
 
 @pytest.fixture
@@ -95,6 +95,13 @@ def until(page: Page, holds: Callable[[], bool]) -> None:
         page.wait_for_timeout(50)
 
 
+def open_live(page: Page, address: str) -> None:
+    """Open the live page of the first sample, with the token, and wait for its answer."""
+    assert page.context.request.get(address).ok
+    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
+    until(page, lambda: page.locator("#answer").is_visible())
+
+
 def part(page: Page, role: str) -> Locator:
     return page.locator(f'[data-role="{role}"]')
 
@@ -126,9 +133,7 @@ def test_what_is_seen_and_ignored_is_found_and_an_answer_flips(address: str, pag
 
 
 def test_patches_answer_to_keys_and_edits_can_be_taken_back(address: str, page: Page) -> None:
-    page.goto(address)
-    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
-    until(page, lambda: page.locator("#answer").is_visible())
+    open_live(page, address)
     assert "Cover patches" in part(page, "difference").inner_text()
 
     page.locator('[data-patch="0"]').focus()
@@ -154,9 +159,7 @@ def test_patches_answer_to_keys_and_edits_can_be_taken_back(address: str, page: 
 
 
 def test_a_closer_look_is_drawn(address: str, page: Page) -> None:
-    page.goto(address)
-    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
-    until(page, lambda: page.locator("#answer").is_visible())
+    open_live(page, address)
     for kind in ("lens", "attention", "occlusion"):
         page.locator(f'[data-view="{kind}"]').click()
         until(page, lambda: part(page, "view").locator("figure").count() > 0)
@@ -168,9 +171,7 @@ def test_a_closer_look_is_drawn(address: str, page: Page) -> None:
 def test_a_slider_moves_its_edit_and_what_is_shown_is_told_to_be_old(
     address: str, page: Page
 ) -> None:
-    page.goto(address)
-    page.goto(address.split("/?", maxsplit=1)[0] + "/live?run=0&sample=0")
-    until(page, lambda: page.locator("#answer").is_visible())
+    open_live(page, address)
     page.locator('[data-view="lens"]').click()
     until(page, lambda: part(page, "view").locator("figure").count() > 0)
     assert page.locator(".outdated").count() == 0

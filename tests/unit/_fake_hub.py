@@ -100,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
     timeout = 20
+    disable_nagle_algorithm = True
+    wbufsize = -1  # headers and content go together: else a client waits 40 ms for the second
 
     def log_message(self, *args: Any) -> None:
         """Nothing is printed."""

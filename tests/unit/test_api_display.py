@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.unit._activation_reading import mean_of
 from tests.unit._report_features import features
 from tests.unit.test_contract import public, stable_modules
 
@@ -266,10 +267,6 @@ def test_a_pickled_sample_is_still_frozen() -> None:
     again = pickle.loads(pickle.dumps(Sample("a", "x", attributes={"k": 1})))
     with pytest.raises(TypeError):
         again.attributes["k"] = 2
-
-
-def mean_of(activations: Any, i: int) -> tuple[float, str]:
-    return float(activations["llm.block.0/last"][i].mean()), activations._run.samples[i].id
 
 
 def test_activations_are_read_by_spawned_workers(run: Run) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from tests.unit._vlmlens_database import SCHEMA, probe_reads
 
+from tests import _program
 from vlmlens.abc.storage import DTYPES
 from vlmlens.errors import StoreCorrupt, StoreError, StoreLocked
 from vlmlens.samples import Sample
@@ -35,7 +36,7 @@ def path(tmp_path):
     return tmp_path / "x.db"
 
 
-def in_process(code, *arguments, **environment):
+def in_process(code, *arguments):
     head = """
         import os, resource, sys
         from vlmlens.errors import *
@@ -44,16 +45,7 @@ def in_process(code, *arguments, **environment):
         def open_store(path, mode="a", **options):
             return SqliteStore.open(str(path), mode=mode, options=SqliteOptions(**options))
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(head) + textwrap.dedent(code)]
-        + [str(argument) for argument in arguments],
-        env=kept | environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = _program.python(textwrap.dedent(head) + textwrap.dedent(code), *map(str, arguments))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -396,8 +388,11 @@ class TestSpace:
 
 
 def test_listing_imports_no_torch():
-    code = "import sys\nassert 'torch' not in sys.modules\n"
-    in_process(code)
+    code = """
+import sys, vlmlens.testing._stores, vlmlens_plugins.storage.sqlite
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
