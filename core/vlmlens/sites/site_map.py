@@ -109,11 +109,20 @@ class SiteMap(AsHtml):
         >>> [site.path for site in tree.resolve("llm.block.*.mlp")]
         ['model.layers.0.mlp']
         """
+        sites = self.matching(pattern)
+        if not sites:
+            raise self._not_found(pattern)
+        return sites
+
+    def matching(self, pattern: str) -> list[Site]:
+        """As `resolve`, but empty if nothing matches; then no names are compared for a hint.
+
+        Raises:
+            SiteSyntaxError: The pattern does not parse.
+        """
         text, call = split_call(pattern)
         text, is_input = split_input(text)
         sites = self._of_expression(text) if text.startswith(PREFIX) else self._named(text)
-        if not sites:
-            raise self._not_found(pattern)
         if is_input:
             sites = [input_of(site) for site in sites]
         if call is not None:
