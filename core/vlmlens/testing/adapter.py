@@ -19,7 +19,7 @@ from vlmlens.testing._adapter_suite import (
     halved,
     replaced,
 )
-from vlmlens.testing._checks import expect, expect_error, skip
+from vlmlens.testing._checks import CheckFailed, expect, expect_error, skip
 from vlmlens.testing._name_checks import check_texts
 from vlmlens.testing._painting import changed_on_axes, painted_is_changed, still
 from vlmlens.testing._tuning_checks import TuningChecks
@@ -66,8 +66,9 @@ class AdapterTests(TuningChecks, VirtualChecks):
         del folder
         names = list(self.vlm.sites.canonical)
         for wanted in ("vision.block.0", "projector", "llm.block.0")[0 if self.images else 2 :]:
-            if self.offers("readout") or wanted == "vision.block.0":
-                expect(wanted in names, self._missing_site(wanted))
+            needed = self.offers("readout") or wanted == "vision.block.0"
+            if needed and wanted not in names:
+                raise CheckFailed(self._missing_site(wanted))
         batch = self.vlm.encode(self.samples)
         trace = self.vlm.trace(batch, names, logits="all" if self.offers("readout") else "none")
         for name in names:

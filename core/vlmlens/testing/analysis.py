@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["AnalysisTests", "Planted"]
 
 _SAID = frozenset({Verdict.ENCODED, Verdict.USES_IMAGE, Verdict.DIFFERS})
-_CHECKED_UNITS = 6
+_CHECKED_UNITS = 4
 _WITHOUT_MODEL = frozenset({"labels", "choices", "images", "activations"})
 
 
