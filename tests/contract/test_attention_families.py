@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -85,19 +85,36 @@ def readable(suite: Any, vlm: Any) -> list[str]:
     return patterns
 
 
-def own_attentions(vlm: Any, batch: Any, path: str) -> torch.Tensor:
-    """What transformers gives for one attention module with `output_attentions=True`.
+def own_attentions(vlm: Any, batch: Any, paths: Iterable[str]) -> dict[str, torch.Tensor]:
+    """What transformers gives for attention modules with `output_attentions=True`, by path.
 
     Where the tower is no model of transformers (Molmo's, GLaMM's), its attention module is called
     again as the pass calls it.
     """
+    of_owner: dict[str, list[torch.Tensor]] = {}
+    found = {}
+    for path in paths:
+        owner = owner_of(vlm, path)
+        if owner not in of_owner:
+            of_owner[owner] = recorded(vlm, batch, owner)
+        names = recordable(vlm.module.get_submodule(owner), path)
+        if len(of_owner[owner]) == len(names):
+            found[path] = of_owner[owner][names.index(path.removeprefix(f"{owner}."))]
+        else:
+            found[path] = called_again(vlm, batch, path)
+    return found
+
+
+def owner_of(vlm: Any, path: str) -> str:
+    """The innermost model of transformers that a module is in."""
     owner = path
     while not isinstance(vlm.module.get_submodule(owner), transformers.PreTrainedModel):
         owner = owner.rpartition(".")[0]
-    given = recorded(vlm, batch, owner)
-    names = recordable(vlm.module.get_submodule(owner), path)
-    if len(given) == len(names):
-        return given[names.index(path.removeprefix(f"{owner}."))]
+    return owner
+
+
+def called_again(vlm: Any, batch: Any, path: str) -> torch.Tensor:
+    """What an attention module gives when it is called as the pass calls it."""
     with torch.inference_mode():
         args, kwargs = first_call(vlm.module, path, lambda: vlm.forward(batch)) or ((), {})
         weights: torch.Tensor = vlm.module.get_submodule(path)(*args, **kwargs)[1]
@@ -159,7 +176,7 @@ def test_columns_equal_output_attentions(suite: Any, eager: Any) -> None:
     for number, sample in enumerate(suite.samples):
         batch = eager.encode([sample])
         alone = extractor.extract(batch)
-        truths = {site.path: own_attentions(eager, batch, site.path) for site, _ in pairs}
+        truths = own_attentions(eager, batch, dict.fromkeys(site.path for site, _ in pairs))
         for site, name in pairs:
             layout = batch.layouts[site.axis]
             weights = truths[site.path]

@@ -241,8 +241,8 @@ class Shown(TinyLlava):
 class MistakenSites(SiteMap):
     mistake = ""
 
-    def resolve(self, pattern: str) -> list[Site]:
-        found = super().resolve(pattern)
+    def matching(self, pattern: str) -> list[Site]:
+        found = super().matching(pattern)
         if ".heads" in pattern and self.mistake == "output":
             return [replace(site, side="out") for site in found]
         if pattern.endswith("attn_out") and self.mistake == "norm":

@@ -272,11 +272,11 @@ class GlammAdapter(OwnClass, RasterAdapter):
 class _Sites(SiteMap):
     """GLaMM's sites. Modules with one row per object or box are on no axis of a batch."""
 
-    def resolve(self, pattern: str) -> list[Site]:
-        """See `SiteMap.resolve`."""
+    def matching(self, pattern: str) -> list[Site]:
+        """See `SiteMap.matching`."""
         return [
             replace(site, axis=Axis.SAMPLE) if _inside(site.path, WITHOUT_AXIS) else site
-            for site in super().resolve(pattern)
+            for site in super().matching(pattern)
         ]
 
 

@@ -102,8 +102,9 @@ def run_here(
     *,
     warn: Warn,
     progress: Callable[[int, int], None],
+    known: dict[bytes, JSON] | None = None,
 ) -> list[JSON]:
-    """The results of units, computed in this process and not kept.
+    """The results of units, computed in this process and not stored.
 
     Args:
         vlm: The loaded model.
@@ -112,11 +113,13 @@ def run_here(
         size: The most units of a batch.
         warn: Called the first two times that batches are halved.
         progress: Called with (units done, all units).
+        known: Results of this model that are known, by key. New ones are added.
     """
+    known = {} if known is None else known
     keys = keys_of(work, units, {})
-    batches = cut(units, keys, size)
+    batches = left_over(cut(units, keys, size), keys, known)
     results = run_batches(vlm, work, ([units[i] for i in batch] for batch in batches), warn)
-    gathered = Gathered(keys, {}, keep=lambda new: None, progress=progress)
+    gathered = Gathered(keys, known, keep=lambda new: None, progress=progress)
     for numbers, found in zip(batches, results, strict=True):
         gathered.take(numbers, found)
     return gathered.all()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmlens._display import brief, count
-from vlmlens.errors import CompositionError, SiteNotFound
+from vlmlens.errors import CompositionError
 from vlmlens.passes.activation import scale_of
 from vlmlens.passes.frozen import Frozen
 from vlmlens.passes.modes import differentiable
@@ -139,10 +139,7 @@ class _Reader:
         return replace(branch, name=f"{branch.name}:in", side="in", scale="")
 
     def _site(self, name: str) -> Site | None:
-        try:
-            found = self.vlm.sites.resolve(name)
-        except SiteNotFound:
-            return None
+        found = self.vlm.sites.matching(name)
         site: Site | None = found[0] if len(found) == 1 else None
         return site
 

@@ -109,11 +109,20 @@ class SiteMap(AsHtml):
         >>> [site.path for site in tree.resolve("llm.block.*.mlp")]
         ['model.layers.0.mlp']
         """
+        sites = self.matching(pattern)
+        if not sites:
+            raise self._not_found(pattern)
+        return sites
+
+    def matching(self, pattern: str) -> list[Site]:
+        """As `resolve`, but empty if nothing matches; then no names are compared for a hint.
+
+        Raises:
+            SiteSyntaxError: The pattern does not parse.
+        """
         text, call = split_call(pattern)
         text, is_input = split_input(text)
         sites = self._of_expression(text) if text.startswith(PREFIX) else self._named(text)
-        if not sites:
-            raise self._not_found(pattern)
         if is_input:
             sites = [input_of(site) for site in sites]
         if call is not None:
@@ -133,13 +142,6 @@ class SiteMap(AsHtml):
         found = [head for site in owners for head in heads_of(site, which, self._anatomy)]
         if not found and owners and not which:
             found = self._match(parse_pattern(text))  # a module that is called "heads"
-        if not found and owners:
-            raise SiteNotFound(
-                f"The heads of {owners[0].name!r} ({owners[0].path}) are not known: "
-                f"{why_without(owners[0], self._anatomy)}.",
-                subject=text,
-                hint="Write `.heads` after an attention module: llm.block.3.attn.heads.",
-            )
         return found
 
     def attentions(self, pattern: str) -> list[tuple[Site, int | None]]:
@@ -159,7 +161,7 @@ class SiteMap(AsHtml):
             return [(site, None) for site in sites]
         found: list[tuple[Site, int | None]] = []
         for site in sites:
-            self._named(f"{site.name}.heads[{which}]")  # says which heads there are
+            self.resolve(f"{site.name}.heads[{which}]")  # says which heads there are
             count = self._anatomy.heads[site.path].count
             found += [(site, number) for number in head_numbers(which, count)]
         return found
@@ -353,9 +355,19 @@ class SiteMap(AsHtml):
         return text, []
 
     def _not_found(self, pattern: str) -> SiteNotFound:
+        text = split_input(split_call(pattern)[0])[0]
+        outer, which = split_heads(text)
+        owners = [] if which is None or text.startswith(PREFIX) else self.matching(outer)
+        if owners:
+            return SiteNotFound(
+                f"The heads of {owners[0].name!r} ({owners[0].path}) are not known: "
+                f"{why_without(owners[0], self._anatomy)}.",
+                subject=text,
+                hint="Write `.heads` after an attention module: llm.block.3.attn.heads.",
+            )
         close = nearest(pattern.removeprefix(PREFIX), [*self.canonical, *self._modules])
         listed = ", ".join(close) if close else ", ".join(list(self.canonical)[:5])
-        branch = split_input(split_call(pattern)[0])[0].rpartition(".")[2] in OUTPUTS
+        branch = text.rpartition(".")[2] in OUTPUTS
         why = " Its blocks do not add their parts, or this is not known." if branch else ""
         return SiteNotFound(
             f"No site of this model matches {pattern!r}.{why}",

@@ -197,7 +197,7 @@ class EditChecks(InnerChecks):
         if self._gated(site):
             return []
         named = [f"{site.path}.{name}" for name in VALUES]
-        return [found.name for name in named for found in self._sites_of(name)][:1]
+        return [found.name for name in named for found in self.vlm.sites.matching(name)][:1]
 
     def _gated(self, site: Site) -> bool:
         """Whether the query projection makes a gate for what heads give, too (Qwen3.5)."""
@@ -244,7 +244,7 @@ class EditChecks(InnerChecks):
             (f"{blocks[-1]}.attn.heads[1]", "all"),
         ]
         for name, rows in places:
-            for site in self._sites_of(name):
+            for site in self.vlm.sites.matching(name):
                 layouts = batch.layouts[site.axis].samples
                 with suppress(SelectorError):
                     _ = [Selector.parse(rows).positions(layout) for layout in layouts]

@@ -99,7 +99,7 @@ class GradientChecks(EditChecks):
             expect(far <= _SUMS, f"{what} is {far:.1e} away from the logits that the model gives")
         expect(len(set(found.names)) == len(found.names), "two components have the same name")
         for block in self._blocks():
-            for joined in self._sites_of(f"{block.name}.attn.heads"):
+            for joined in self.vlm.sites.matching(f"{block.name}.attn.heads"):
                 heads = self.vlm.sites.heads(joined)
                 assert heads is not None
                 own = [f"{joined.name}[{head}]" for head in range(heads.count)]
@@ -159,9 +159,11 @@ class GradientChecks(EditChecks):
     def _sloped(self) -> list[Site]:
         """Sites on every axis, before and inside blocks, at which gradients are checked."""
         first = (self._blocks() or self._last_blocks())[0].name
-        heads = next(iter(self._sites_of(f"{first.rpartition('.')[0]}.*.attn.heads")), None)
+        heads = next(
+            iter(self.vlm.sites.matching(f"{first.rpartition('.')[0]}.*.attn.heads")), None
+        )
         names = ["vision.block.0", "projector", f"{first}:in", "llm.norm"]
-        found = [site for name in names for site in self._sites_of(name)[:1]]
+        found = [site for name in names for site in self.vlm.sites.matching(name)[:1]]
         return [*found, *([heads] if heads is not None else [])]
 
     def _exact_model(self) -> ModelAdapter:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmlens.errors import SiteNotFound
 from vlmlens.sites import Site
 from vlmlens.testing._adapter_suite import distance
 from vlmlens.testing._checks import expect, skip
@@ -32,11 +31,11 @@ class InnerChecks(NameChecks):
         del folder
         for block in self._ends_of_stacks():
             parts = [f"{block.name}:in", f"{block.name}.attn_out", f"{block.name}.mlp_out"]
-            try:
-                cross = self._sites_of(f"{block.name}.{_CROSS}")
-                sites = [site for part in parts for site in self.vlm.sites.resolve(part)]
-            except SiteNotFound:
+            cross = self.vlm.sites.matching(f"{block.name}.{_CROSS}")
+            of_parts = [self.vlm.sites.matching(part) for part in parts]
+            if not all(of_parts):
                 continue
+            sites = [site for found in of_parts for site in found]
             found = self._read([*sites, *cross, block])
             whole = found.pop(block.name)
             far = distance(whole, sum(part.reshape(whole.shape) for part in found.values()))
@@ -77,7 +76,7 @@ class InnerChecks(NameChecks):
         tried = 0
         for attention, heads in self._attentions():
             named = [f"{attention.path}.{name}" for name in VALUES]
-            values = [site for name in named for site in self._sites_of(name)][:1]
+            values = [site for name in named for site in self.vlm.sites.matching(name)][:1]
             if not values:
                 continue
             (joined,) = self.vlm.sites.resolve(f"{attention.name}.heads")
@@ -113,17 +112,11 @@ class InnerChecks(NameChecks):
         """The attention of the last block of each stack, where its heads are known."""
         found = []
         for block in self._ends_of_stacks()[1::2]:
-            for site in self._sites_of(f"{block.name}.attn"):
+            for site in self.vlm.sites.matching(f"{block.name}.attn"):
                 heads = self.vlm.sites.heads(site)
                 if heads is not None:
                     found.append((site, heads))
         return found
-
-    def _sites_of(self, pattern: str) -> list[Site]:
-        try:
-            return self.vlm.sites.resolve(pattern)
-        except SiteNotFound:
-            return []
 
     def _with_heads(self, attention: Site, heads: Heads, kept: Sequence[int]) -> torch.Tensor:
         """An attention's output with all heads but some set to 0."""

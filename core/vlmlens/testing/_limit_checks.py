@@ -36,7 +36,7 @@ class LimitChecks(GradientChecks):
         """What the model cannot do: a word for it, and where it was seen."""
         for block in self._all_blocks():
             for word, inside in _INSIDE.items():
-                if not self._sites_of(f"{block.name}.{inside}"):
+                if not self.vlm.sites.matching(f"{block.name}.{inside}"):
                     yield word, f"there is no {block.name}.{inside}"
         for block in self._uncuttable():
             yield "edges", f"no edges can be cut in {block.name}"
@@ -59,7 +59,9 @@ class LimitChecks(GradientChecks):
             if block.axis not in (Axis.LLM, Axis.ENCODER):
                 continue
             enough = min(map(len, layouts[block.axis].samples)) > ROWS
-            if enough and not any(map(self._takes_cuts, self._sites_of(f"{block.name}.attn"))):
+            if enough and not any(
+                map(self._takes_cuts, self.vlm.sites.matching(f"{block.name}.attn"))
+            ):
                 yield block
 
     def _axes_without_places(self) -> Iterator[Axis]:

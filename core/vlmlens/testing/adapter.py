@@ -19,9 +19,9 @@ from vlmlens.testing._adapter_suite import (
     halved,
     replaced,
 )
-from vlmlens.testing._checks import expect, expect_error, skip
+from vlmlens.testing._checks import CheckFailed, expect, expect_error, skip
 from vlmlens.testing._name_checks import check_texts
-from vlmlens.testing._painting import changed_tokens, paint_cells, painted_is_changed, still
+from vlmlens.testing._painting import changed_on_axes, painted_is_changed, still
 from vlmlens.testing._tuning_checks import TuningChecks
 from vlmlens.testing._virtual_checks import VirtualChecks
 from vlmlens.testing.tiny import picture
@@ -66,8 +66,9 @@ class AdapterTests(TuningChecks, VirtualChecks):
         del folder
         names = list(self.vlm.sites.canonical)
         for wanted in ("vision.block.0", "projector", "llm.block.0")[0 if self.images else 2 :]:
-            if self.offers("readout") or wanted == "vision.block.0":
-                expect(wanted in names, self._missing_site(wanted))
+            needed = self.offers("readout") or wanted == "vision.block.0"
+            if needed and wanted not in names:
+                raise CheckFailed(self._missing_site(wanted))
         batch = self.vlm.encode(self.samples)
         trace = self.vlm.trace(batch, names, logits="all" if self.offers("readout") else "none")
         for name in names:
@@ -215,17 +216,13 @@ class AdapterTests(TuningChecks, VirtualChecks):
         fine = vlm.encode(self.samples[:1]).layouts[Axis.VISION].samples[0].patches
         has = {Axis.VISION: fine is not None}
         known = [axis for axis in PROBES if has.get(axis, self.offers("patch-grid"))]
-        axes = [axis for axis in known if self._probe_site(vlm, axis)]
-        if not axes:
+        sites = {axis: site for axis in known if (site := self._probe_site(vlm, axis))}
+        if not sites:
             raise skip("no axis has a patch grid")
         for width, height in SIZES:
-            plain = picture(width, height)
-            for axis in axes:
-                site = self._probe_site(vlm, axis)
-                grid, cells = paint_cells(vlm, plain, axis)
-                painted = [image for _, image in cells]
-                found = changed_tokens(vlm, plain, painted, site, axis)
-                for (cell, _), changed in zip(cells, found, strict=True):
+            found = changed_on_axes(vlm, picture(width, height), sites)
+            for axis, (grid, painted) in found.items():
+                for cell, changed in painted:
                     problem = painted_is_changed(grid, cell, changed)
                     expect(not problem, f"{width} x {height}, {axis.value} axis: {problem}")
 

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from vlmlens.abc import Batch, ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import SelectorError, SiteNotFound
+from vlmlens.errors import SelectorError
 from vlmlens.passes.gradients import logit_difference
 from vlmlens.passes.others import rows_of
 from vlmlens.passes.residual import Part, residual_parts
@@ -127,10 +127,7 @@ def _places(batch: Batch) -> torch.Tensor:
 
 def _attentions(vlm: ModelAdapter) -> list[Site]:
     """What the attention of each block adds, where that is known."""
-    try:
-        return vlm.sites.resolve("llm.block.*.attn_out")
-    except SiteNotFound:
-        return []
+    return vlm.sites.matching("llm.block.*.attn_out")
 
 
 def _read_by(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vlmlens.abc import AnalysisContext, ModelAdapter, WorkUnit
-from vlmlens.errors import CompositionError, SiteNotFound
+from vlmlens.errors import CompositionError
 from vlmlens_plugins.analysis._attribution.node_work import (
     Floats,
     NodeOptions,
@@ -60,10 +60,7 @@ def nodes_of(vlm: ModelAdapter, rows: Sequence[str], kinds: Sequence[Kind] = KIN
     for block in vlm.sites.resolve("llm.block.*"):
         for kind in kinds:
             name = ".".join(filter(None, (block.name, _SITES[kind])))
-            try:
-                sites += [site.name for site in vlm.sites.resolve(name)]
-            except SiteNotFound:
-                continue
+            sites += [site.name for site in vlm.sites.matching(name)]
     if not sites:
         raise CompositionError(
             f"The language model's blocks have none of {', '.join(kinds)} whose place is known.",

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import SelectorError, SiteNotFound, SiteSilent
+from vlmlens.errors import SelectorError, SiteSilent
 from vlmlens.passes.attending import Attention, attended
 from vlmlens.passes.batch import Batch
 from vlmlens.passes.tracing import hooked
@@ -135,11 +135,11 @@ class _Where:
 
 
 def _where(vlm: ModelAdapter, batch: Batch, depths: Sequence[float]) -> _Where:
-    blocks = {stack: _resolved(vlm, f"{stack}.block.*") for stack in _STACKS}
+    blocks = {stack: vlm.sites.matching(f"{stack}.block.*") for stack in _STACKS}
     seeing = [stack for stack in _STACKS if blocks[stack] and _has_image(batch, blocks[stack][0])]
     own = "llm" in seeing
     attentions = [
-        site for site in _resolved(vlm, "llm.block.*.attn") if own and vlm.sites.heads(site)
+        site for site in vlm.sites.matching("llm.block.*.attn") if own and vlm.sites.heads(site)
     ]
     lens = [site.name for site in blocks["llm"]] if own and vlm.readout() is not None else []
     states = {
@@ -149,13 +149,6 @@ def _where(vlm: ModelAdapter, batch: Batch, depths: Sequence[float]) -> _Where:
     wanted = {*lens, *states["image"], *states["last"]}
     every = [site for stack in reversed(_STACKS) for site in blocks[stack]]
     return _Where(lens, states, attentions, [site for site in every if site.name in wanted])
-
-
-def _resolved(vlm: ModelAdapter, pattern: str) -> list[Site]:
-    try:
-        return vlm.sites.resolve(pattern)
-    except SiteNotFound:
-        return []
 
 
 def _has_image(batch: Batch, site: Site) -> bool:

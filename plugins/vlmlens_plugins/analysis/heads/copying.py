@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from vlmlens.abc import ModelAdapter, Readout
-from vlmlens.errors import SiteNotFound
 from vlmlens.sites import Site
 
 Map = Callable[[torch.Tensor], torch.Tensor]
@@ -74,10 +73,7 @@ def _added_at(vlm: ModelAdapter, attention: Site) -> str | None:
 
     None: it is not known.
     """
-    try:
-        found = vlm.sites.resolve(f"{attention.name.removesuffix('.attn')}.attn_out")
-    except SiteNotFound:
-        return None
+    found = vlm.sites.matching(f"{attention.name.removesuffix('.attn')}.attn_out")
     return found[0].path if len(found) == 1 else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from string import ascii_lowercase
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -37,23 +38,7 @@ class PatchingChecks(AnalysisTests):
 
     def planted(self, signal: Signal) -> Planted:
         """See `AnalysisTests.planted`."""
-        vlm = tiny_model(blind=signal == "confounded")
-        asked = [
-            Sample(
-                f"s{i}",
-                "Which letter is that?" if signal == "present" else f"{f'{letter} ' * 6}?",
-                (_picture(0 if signal == "absent" else i),),
-                choices=tuple(ascii_lowercase),
-                task="planted",
-            )
-            for i, letter in enumerate(ascii_lowercase)
-        ]
-        labelled = [
-            replace(sample, label=label)
-            for sample, label in zip(asked, answered(vlm, asked), strict=True)
-        ]
-        samples = _paired(labelled)
-        return Planted(samples, columns_of(vlm, samples), lambda: vlm)
+        return _planted(signal)
 
     def claims(self, result: Result) -> bool:
         """See `AnalysisTests.claims`."""
@@ -62,6 +47,28 @@ class PatchingChecks(AnalysisTests):
             one.verdict is Verdict.DIFFERS and float(one.values["effect"] or 0) > 0
             for one in of_image
         )
+
+
+@cache
+def _planted(signal: Signal) -> Planted:
+    """Once for all analyses that look for it; see `PatchingChecks`."""
+    vlm = tiny_model(blind=signal == "confounded")
+    asked = [
+        Sample(
+            f"s{i}",
+            "Which letter is that?" if signal == "present" else f"{f'{letter} ' * 6}?",
+            (_picture(0 if signal == "absent" else i),),
+            choices=tuple(ascii_lowercase),
+            task="planted",
+        )
+        for i, letter in enumerate(ascii_lowercase)
+    ]
+    labelled = [
+        replace(sample, label=label)
+        for sample, label in zip(asked, answered(vlm, asked), strict=True)
+    ]
+    samples = _paired(labelled)
+    return Planted(samples, columns_of(vlm, samples), lambda: vlm)
 
 
 def _paired(samples: Sequence[Sample]) -> list[Sample]:

@@ -181,10 +181,7 @@ def _sites(vlm: ModelAdapter, patterns: Sequence[str] | None) -> Iterator[Site]:
         return
     named = (_STACK.fullmatch(name) for name in vlm.sites.canonical)
     for stack in dict.fromkeys(match["stack"] for match in named if match):
-        try:
-            yield from vlm.sites.resolve(f"{stack}.block.*.attn")
-        except SiteNotFound:
-            continue
+        yield from vlm.sites.matching(f"{stack}.block.*.attn")
 
 
 def _text(vlm: ModelAdapter, token: int) -> str:
