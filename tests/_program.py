@@ -139,7 +139,12 @@ asking.connect({server!r})
 socket.send_fds(asking, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
 for stream in (0, 1, 2):
     os.close(stream)
-_, status = [int(line) for line in asking.makefile()]
+answer = asking.makefile()
+place = {server!r} + f"-{{os.getpid()}}"
+with open(place + "-begun", "w") as file:
+    file.write(answer.readline())
+os.rename(place + "-begun", place)
+status = int(answer.readline())
 if status < 0:
     os.kill(os.getpid(), -status)
 sys.exit(status)
@@ -164,6 +169,18 @@ def worker_python() -> str:
     path.write_text(WORKER.format(python=sys.executable, request=request, server=str(_server())))
     path.chmod(0o700)
     return str(path)
+
+
+def itself(stand_in: int) -> int:
+    """The process id of the worker that a process of `worker_python` stands for.
+
+    To kill that one is to kill a worker, as users' systems do; the stand-in then ends likewise. A
+    process that stands for no other, or not yet, is the worker itself.
+    """
+    try:
+        return int(Path(f"{_server()}-{stand_in}").read_text())
+    except FileNotFoundError:
+        return stand_in
 
 
 def _run(
