@@ -129,11 +129,20 @@ def started(
     return Started({**request, "sees_cwd": False, "ignored": [int(each) for each in ignored]})
 
 
+WARM = [
+    ["-P", "-m", "vlmlens.runner.worker_process"],
+    ["-m", "scripts.check_checkpoints", "work"],
+    ["-m", "scripts.gpu_check.child"],
+]
+"""Of which worker processes forks of the warm process take the place."""
+
 WORKER = """#!{python} -IS
 import json, os, signal, socket, sys
-if sys.argv[1:] != ["-P", "-m", "vlmlens.runner.worker_process"]:
+if sys.argv[1:] not in {warm}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-request = {{**{request}, "env": dict(os.environ), "cwd": os.getcwd()}}
+_, module, *args = sys.argv[1 + ("-P" in sys.argv):]
+known = {{"module": module, "args": args, "sees_cwd": "-P" not in sys.argv}}
+request = {{**{request}, **known, "env": dict(os.environ), "cwd": os.getcwd()}}
 asking = socket.socket(socket.AF_UNIX)
 asking.connect({server!r})
 socket.send_fds(asking, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
@@ -160,13 +169,11 @@ def worker_python() -> str:
     """
     if not hasattr(os, "pidfd_open"):  # other systems than Linux have none
         return sys.executable
-    request = {
-        "args": [], "code": None, "module": "vlmlens.runner.worker_process", "out": [],
-        "before": os.environ.get("PYTHONPATH", ""), "strict": False, "sees_cwd": False,
-        "ignored": [],
-    }  # fmt: skip
+    before = os.environ.get("PYTHONPATH", "")
+    request = {"code": None, "out": [], "before": before, "strict": False, "ignored": []}
+    values = {"python": sys.executable, "warm": WARM, "request": request, "server": str(_server())}
     path = _server().parent / "python"
-    path.write_text(WORKER.format(python=sys.executable, request=request, server=str(_server())))
+    path.write_text(WORKER.format(**values))
     path.chmod(0o700)
     return str(path)
 

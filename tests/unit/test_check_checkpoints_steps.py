@@ -299,7 +299,8 @@ def test_a_killed_command_goes_on_where_it_was(models: Path, tmp_path: Path) -> 
     ]  # fmt: skip
     state = out / "state" / LLAVA.replace("/", "--")
     first, last = state / "similarity.json", state / "question.json"
-    with _program.started(*arguments, code=code, cwd=ROOT) as begun:
+    warm = {"VLMLENS_TEST_PYTHON": _program.worker_python()}
+    with _program.started(*arguments, code=code, cwd=ROOT, **warm) as begun:
         begun.until(first.exists)
         os.kill(begun.pid, signal.SIGKILL)
         assert begun.wait() == -signal.SIGKILL
