@@ -14,10 +14,12 @@ import pytest
 from benchmarks.attacks.engine_kills import done, faults, stored, workers_of
 from tests._engines import SITES, plan, same
 from tests._object_store import ObjectStore
+from typer.testing import CliRunner
 
 from tests import _program
 from vlmlens import Run
 from vlmlens.abc.engine import Work, Worker
+from vlmlens.cli._app import app
 from vlmlens.errors import StoreCorrupt, StoreError
 from vlmlens.runner.execution import execute
 from vlmlens.runner.merge import merge
@@ -163,8 +165,8 @@ def test_what_a_run_can_do(tmp_path: Path, whole: Run, s3: ObjectStore) -> None:
     assert before.items() <= s3.objects("used.leases/").items()
     same(Run(out), whole)
     for command in (("verify", out), ("export", out, tmp_path / "x.npz"), ("show", out)):
-        ended = _program.vlmlens(*command)
-        assert ended.returncode == 0, ended.stderr
+        ended = CliRunner().invoke(app, [*map(str, command)])
+        assert ended.exit_code == 0, ended.output
     assert merge(Run(out)) == len(before) + len(rest.ran)
     same(Run(out), whole)
     assert s3.objects("used.leases/") == {}
