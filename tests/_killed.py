@@ -40,7 +40,7 @@ def killed_at(number: int, work: Any) -> bool:
 
         for name in ("unlink", "remove", "rename", "replace", "rmdir", "mkdir"):
             setattr(os, name, counted(getattr(os, name)))
-        Path.iterdir = lambda folder, real=Path.iterdir: iter(sorted(real(folder)))  # type: ignore[method-assign]
+        Path.iterdir = lambda folder, real=Path.iterdir: iter(sorted(real(folder)))  # type: ignore[assignment, method-assign, misc]
         try:
             work()
         except BaseException:
@@ -84,7 +84,7 @@ def _serve() -> None:
     gc.freeze()
     for line in sys.stdin:
         number, run = json.loads(line)
-        print(json.dumps(killed_at(number, lambda run=run: merge(Run(Path(run))))), flush=True)  # type: ignore[misc]
+        print(json.dumps(killed_at(number, lambda run=run: merge(Run(Path(run))))), flush=True)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,9 @@ WORKER = """#!{python} -IS
 import json, os, signal, socket, sys
 if sys.argv[1:] not in {warm}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+place = {server!r} + f"-{{os.getpid()}}"
+if os.path.exists(place):  # of an earlier process with this number
+    os.unlink(place)
 _, module, *args = sys.argv[1 + ("-P" in sys.argv):]
 known = {{"module": module, "args": args, "sees_cwd": "-P" not in sys.argv}}
 request = {{**{request}, **known, "env": dict(os.environ), "cwd": os.getcwd()}}
@@ -149,7 +152,6 @@ socket.send_fds(asking, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
 for stream in (0, 1, 2):
     os.close(stream)
 answer = asking.makefile()
-place = {server!r} + f"-{{os.getpid()}}"
 with open(place + "-begun", "w") as file:
     file.write(answer.readline())
 os.rename(place + "-begun", place)
@@ -170,7 +172,13 @@ def worker_python() -> str:
     if not hasattr(os, "pidfd_open"):  # other systems than Linux have none
         return sys.executable
     before = os.environ.get("PYTHONPATH", "")
-    request = {"code": None, "out": [], "before": before, "strict": False, "ignored": []}
+    request: dict[str, object] = {
+        "code": None,
+        "out": [],
+        "before": before,
+        "strict": False,
+        "ignored": [],
+    }
     values = {"python": sys.executable, "warm": WARM, "request": request, "server": str(_server())}
     path = _server().parent / "python"
     path.write_text(WORKER.format(**values))
