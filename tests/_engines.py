@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,17 @@ def spec(out: Path | None, **values: Any) -> Any:
 
 
 def plan(out: Path | None, **values: Any) -> Plan:
-    return compose(spec(out, **values), Registry.default(), analyse=False)
+    """A plan; where there is no run yet, the same settings are composed once."""
+    asked = spec(out, **values)
+    if out is not None and out.exists():  # it takes what the run knows
+        return compose(asked, Registry.default(), analyse=False)
+    made, place = _composed(json.dumps(values, sort_keys=True)), {"out": asked.out}
+    return replace(made, spec=made.spec.model_copy(update=place), asked=asked)
+
+
+@cache
+def _composed(values: str) -> Plan:
+    return compose(spec(None, **json.loads(values)), Registry.default(), analyse=False)
 
 
 def engine(name: str = "processes", **options: Any) -> Engine:

@@ -129,13 +129,24 @@ def started(
     return Started({**request, "sees_cwd": False, "ignored": [int(each) for each in ignored]})
 
 
+WORKERS = (
+    ("-P", "-m", "vlmlens.runner.worker_process"),
+    ("-m", "scripts.check_checkpoints", "work"),
+    ("-m", "scripts.gpu_check.child"),
+)
+"""How the command lines of worker processes begin."""
+
 STAND_IN = """#!{python} -IS
 import json, os, signal, socket, sys
-begin = {begin}
-if sys.argv[1:][:len(begin)] != begin:
-    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-request = {{**{request}, "env": dict(os.environ), "cwd": os.getcwd()}}
-request["args"] = sys.argv[1 + len(begin):]
+args = sys.argv[1:]
+if not any(tuple(args[:len(begin)]) == begin for begin in {begins}):
+    os.execv({python!r}, [{python!r}, *args])
+place = {server!r} + f"-{{os.getpid()}}"
+if os.path.exists(place):  # of an earlier process with this number
+    os.unlink(place)
+_, module, *rest = args["-P" in args:]
+known = {{"module": module, "args": rest, "sees_cwd": "-P" not in args}}
+request = {{**{request}, **known, "env": dict(os.environ), "cwd": os.getcwd()}}
 for name in {unset}:
     request["env"].pop(name, None)
 asking = socket.socket(socket.AF_UNIX)
@@ -147,6 +158,9 @@ told = asking.makefile()
 program = int(told.readline())
 for number in {passed_on}:
     signal.signal(number, lambda number, _: os.kill(program, number))
+with open(place + "-begun", "w") as file:
+    file.write(str(program))
+os.rename(place + "-begun", place)
 status = int(told.readline())
 if status < 0:
     os.kill(os.getpid(), -status)
@@ -159,41 +173,55 @@ def worker_python() -> str:
 
     A program that is run with `VLMLENS_TEST_PYTHON` takes its value for `sys.executable`.
     """
-    return _stand_in("-P", "-m", "vlmlens.runner.worker_process")
+    return _stand_in(*WORKERS)
 
 
 def kernel_python() -> str:
     """A stand-in that starts Jupyter kernels so. An interruption reaches the kernel."""
     passed_on, unset = (int(signal.SIGINT),), ("JPY_PARENT_PID",)  # its parent is another process
-    return _stand_in("-m", "ipykernel_launcher", passed_on=passed_on, unset=unset)
+    return _stand_in(("-m", "ipykernel_launcher"), passed_on=passed_on, unset=unset)
 
 
 @cache
-def _stand_in(*begin: str, passed_on: tuple[int, ...] = (), unset: tuple[str, ...] = ()) -> str:
-    """A stand-in for `sys.executable` that forks the warm process for one module.
+def _stand_in(
+    *begins: tuple[str, ...], passed_on: tuple[int, ...] = (), unset: tuple[str, ...] = ()
+) -> str:
+    """A stand-in for `sys.executable` that forks the warm process for some modules.
 
     The program has the stand-in's standard streams, which ends as it ends, and takes it along when
     it is killed.
 
     Args:
-        begin: The command line's beginning, up to the module; else it is the interpreter.
+        begins: How command lines begin that do so; for others it is the interpreter.
         passed_on: Signals that the program gets instead of it.
         unset: Variables that the program does not get.
     """
     if not hasattr(os, "pidfd_open"):  # other systems than Linux have none
         return sys.executable
     request = {
-        "code": None, "module": begin[-1], "out": [], "before": os.environ.get("PYTHONPATH", ""),
-        "strict": False, "sees_cwd": False, "ignored": [],
+        "code": None, "out": [], "before": os.environ.get("PYTHONPATH", ""), "strict": False,
+        "ignored": [],
     }  # fmt: skip
-    path = _server().parent / f"python-{begin[-1]}"
+    path = _server().parent / f"python-{begins[0][-1]}"
     text = STAND_IN.format(
-        python=sys.executable, begin=list(begin), request=request, server=str(_server()),
+        python=sys.executable, begins=begins, request=request, server=str(_server()),
         passed_on=passed_on, unset=unset,
     )  # fmt: skip
     path.write_text(text)
     path.chmod(0o700)
     return str(path)
+
+
+def itself(stand_in: int) -> int:
+    """The process id of the worker that a process of `worker_python` stands for.
+
+    To kill that one is to kill a worker, as users' systems do; the stand-in then ends likewise. A
+    process that stands for no other, or not yet, is the worker itself.
+    """
+    try:
+        return int(Path(f"{_server()}-{stand_in}").read_text())
+    except FileNotFoundError:
+        return stand_in
 
 
 def _run(

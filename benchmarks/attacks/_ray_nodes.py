@@ -105,9 +105,9 @@ def main() -> None:
 
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Ray prints
-    common = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    common = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_log_monitor": False}
     head = {"node_ip_address": "127.0.0.2", "include_dashboard": False, "_system_config": _CONFIG}
-    cluster = Cluster(initialize_head=True, head_node_args={**common, **head})
+    cluster = Cluster(initialize_head=True, head_node_args={**common, **head, "no_monitor": True})
     cluster.add_node(node_ip_address="127.0.0.3", **common)
     print(cluster.address, file=said, flush=True)
     for number, _ in enumerate(sys.stdin):

@@ -17,7 +17,10 @@ from benchmarks.attacks.engine_kills import done, faults, stored, workers_of
 from tests import _program
 
 SITES = ("llm.block.1/last", "llm.block.2/all")
-COMMAND = ["extract", "--limit", "600", "--batch-size", "4", *(f"--sites={s}" for s in SITES)]
+DATA = ["--limit", "400", "--set", "options.dataset.scenes=80"]
+COMMAND = ["extract", *DATA, "--batch-size", "4", *(f"--sites={s}" for s in SITES)]
+
+WARM = {"VLMLENS_TEST_PYTHON": _program.worker_python()}
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,7 @@ def kill(*pids: int) -> None:
 
 
 def resumed(out: Path, right: dict[str, list[bytes]], *engine: object) -> None:
-    """Nobody is killed here: workers of this machine need not import torch."""
-    env = {"VLMLENS_TEST_PYTHON": _program.worker_python()}
-    ended = _program.vlmlens(*COMMAND, "--out", out, "--resume", *engine, **env)
+    ended = _program.vlmlens(*COMMAND, "--out", out, "--resume", *engine, **WARM)
     assert ended.returncode == 0, ended.stderr
     assert faults(out, right, SITES) == []
 
@@ -55,12 +56,12 @@ def resumed(out: Path, right: dict[str, list[bytes]], *engine: object) -> None:
 def test_processes_killed(tmp_path: Path, right: dict[str, list[bytes]]) -> None:
     """One worker, then all, then the driver."""
     out = tmp_path / "run"
-    started = _program.started(*COMMAND, "--out", out, "--workers", 2, cwd=tmp_path)
+    started = _program.started(*COMMAND, "--out", out, "--workers", 2, cwd=tmp_path, **WARM)
     with started as driver:
         driver.until(lambda: done(out) >= 2)
-        kill(workers_of(driver.pid)[0])
+        kill(_program.itself(workers_of(driver.pid)[0]))
         driver.until(lambda: done(out) >= 5)
-        kill(*workers_of(driver.pid))
+        kill(*map(_program.itself, workers_of(driver.pid)))
         driver.until(lambda: done(out) >= 8)
         said = driver.said()[1]
         kill(driver.pid)
@@ -79,14 +80,12 @@ def test_ray_killed(tmp_path: Path, right: dict[str, list[bytes]], nodes: Nodes)
     with started as driver:
         driver.until(lambda: done(out) >= 2)
         kill(nodes.actors()[0])
+        driver.until(lambda: "was lost; another one does its part" in driver.said()[1])
         driver.until(lambda: done(out) >= 5)
         kill(nodes.raylets()[0])
         driver.until(lambda: done(out) >= 8)
-        said = driver.said()[1]
         kill(driver.pid)
         assert driver.wait(60) == -signal.SIGKILL
-    assert "was lost; another one does its part" in said
     finished = done(out)
-    nodes.add()
     resumed(out, right, *engine, "--workers", 1)
     assert finished < done(out)

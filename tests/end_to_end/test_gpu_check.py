@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from scripts.gpu_check.measuring import Syncs, apart, finite, typical
 from scripts.gpu_check.place import ROOT
 from scripts.gpu_check.setting import Setting
 from scripts.gpu_check.shapes import SHAPES
-from tests._program import started
+from tests._program import python, started, worker_python
 
 from vlmlens.abc.pending import columns_on_host
 
@@ -51,7 +49,10 @@ def tried(check: Check, setting: Setting) -> tuple[str, str, dict[str, Any]]:
 def forked(order: dict[str, Any]) -> int:
     code = (
         f"import json, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from scripts.gpu_check.killed import run; run(json.loads(sys.argv[-1]))"
+        "from scripts.gpu_check import killed\n"
+        "from vlmlens.extraction import write_buffer\n"
+        "write_buffer._ROWS, killed._WRITTEN = 1, 0.1  # rows are stored at once, not after 2 s\n"
+        "killed.run(json.loads(sys.argv[-1]))"
     )
     with started(json.dumps(order), cwd=ROOT, code=code) as program:
         return program.wait()
@@ -60,13 +61,13 @@ def forked(order: dict[str, Any]) -> int:
 def test_the_reduced_form_passes_and_tells_each_check_in_a_line(folder: Path) -> None:
     out = folder / "out.jsonl"
     numbers = [str(check.number) for check in CHECKS if check.number != KILLING]
-    ended = subprocess.run(
-        [sys.executable, "-m", "scripts.gpu_check", "--device", "cpu", "--shape", "tiny",
-         "--only", ",".join(numbers), "--folder", str(folder), "--out", str(out),
-         "--limits", "20"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    asked = [
+        "--device", "cpu", "--shape", "tiny", "--only", ",".join(numbers),
+        "--folder", str(folder), "--out", str(out), "--limits", "20",
+    ]  # fmt: skip
+    code = "import sys; from scripts.gpu_check.__main__ import main; sys.exit(main())"
+    warm = {"VLMLENS_TEST_PYTHON": worker_python(), "OMP_NUM_THREADS": "1"}
+    ended = python(code, *asked, cwd=ROOT, strict=False, **warm)
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert ended.returncode == 0, [ended.stderr, lines]
     assert [str(line["number"]) for line in lines] == numbers

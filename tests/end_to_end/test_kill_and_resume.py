@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import _program
+from tests import _often, _program
 from vlmlens import Run
 
-SAMPLES = 1200
-COMMAND = ["extract", "--limit", str(SAMPLES), "--batch-size", "4", "-q"]
+SAMPLES = 400
+DATA = ["--limit", str(SAMPLES), "--set", f"options.dataset.scenes={SAMPLES // 5}"]
+COMMAND = ["extract", *DATA, "--batch-size", "4", "-q"]
 
 
 def stored(run: Path) -> int:
@@ -27,7 +28,8 @@ def stored(run: Path) -> int:
 
 def kill_after(run: Path, rows: int) -> int:
     mode = ["--resume"] if run.exists() else []
-    with _program.started(*COMMAND, "--out", run, *mode, cwd=run.parent) as program:
+    command = (*COMMAND, "--out", run, *mode)
+    with _program.started(*command, cwd=run.parent, code=_often.CODE) as program:
         program.until(lambda: stored(run) >= rows)
         os.kill(program.pid, signal.SIGKILL)
         assert program.wait(60) == -signal.SIGKILL, program.said()

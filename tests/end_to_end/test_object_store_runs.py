@@ -14,10 +14,12 @@ import pytest
 from benchmarks.attacks.engine_kills import done, faults, stored, workers_of
 from tests._engines import SITES, plan, same
 from tests._object_store import ObjectStore
+from typer.testing import CliRunner
 
 from tests import _program
 from vlmlens import Run
 from vlmlens.abc.engine import Work, Worker
+from vlmlens.cli._app import app
 from vlmlens.errors import StoreCorrupt, StoreError
 from vlmlens.runner.execution import execute
 from vlmlens.runner.merge import merge
@@ -163,8 +165,8 @@ def test_what_a_run_can_do(tmp_path: Path, whole: Run, s3: ObjectStore) -> None:
     assert before.items() <= s3.objects("used.leases/").items()
     same(Run(out), whole)
     for command in (("verify", out), ("export", out, tmp_path / "x.npz"), ("show", out)):
-        ended = _program.vlmlens(*command)
-        assert ended.returncode == 0, ended.stderr
+        ended = CliRunner().invoke(app, [*map(str, command)])
+        assert ended.exit_code == 0, ended.output
     assert merge(Run(out)) == len(before) + len(rest.ran)
     same(Run(out), whole)
     assert s3.objects("used.leases/") == {}
@@ -198,7 +200,8 @@ def test_a_store_that_stays_away(tmp_path: Path, s3: ObjectStore) -> None:
 
 @pytest.mark.slow
 def test_workers_killed(tmp_path: Path, s3: ObjectStore) -> None:
-    command = ["extract", "--limit", 200, "--batch-size", 4, *(f"--sites={s}" for s in SITES)]
+    data = ["--limit", 200, "--set", "options.dataset.scenes=40"]
+    command = ["extract", *data, "--batch-size", 4, *(f"--sites={s}" for s in SITES)]
     ended = _program.vlmlens(*command, "--out", tmp_path / "whole")
     assert ended.returncode == 0, ended.stderr
     right = stored(tmp_path / "whole", SITES)
@@ -206,9 +209,10 @@ def test_workers_killed(tmp_path: Path, s3: ObjectStore) -> None:
     kinds = ("busy", "lost", "cut", "slow")
     s3.fault = lambda environ: dice.choice(kinds) if dice.random() < 0.1 else None
     more: list[Any] = ["--out", out, "--storage", f"{PLACE}killed"]
-    with _program.started(*command, *more, "--workers", 2, cwd=tmp_path) as driver:
+    warm = {"VLMLENS_TEST_PYTHON": _program.worker_python()}
+    with _program.started(*command, *more, "--workers", 2, cwd=tmp_path, **warm) as driver:
         driver.until(lambda: done(out) >= 2)
-        os.kill(workers_of(driver.pid)[0], signal.SIGKILL)
+        os.kill(_program.itself(workers_of(driver.pid)[0]), signal.SIGKILL)
         assert driver.wait(120) == 0, driver.said()
     s3.fault = lambda environ: None
     assert faults(out, right, SITES) == []

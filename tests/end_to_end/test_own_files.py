@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests._killed import killed_at, merges
 
 from tests import _program
 from vlmlens import Run
@@ -260,39 +261,6 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
 # --------------------------------------------------------------------- merge
 
 
-def killed_at(number: int, work: Any) -> bool:
-    """Do the work in a forked process that ends at the n-th change of a name; whether it did.
-
-    A fork of a process with threads may use no library that has threads of its own, like torch:
-    the work is of files and LMDB alone. Folders list their files in the same order everywhere.
-    """
-    child = os.fork()
-    if child == 0:
-        left = [number]
-
-        def counted(real: Any) -> Any:
-            def call(*args: Any, **named: Any) -> Any:
-                if left[0] == 0:
-                    os._exit(9)
-                left[0] -= 1
-                return real(*args, **named)
-
-            return call
-
-        for name in ("unlink", "remove", "rename", "replace", "rmdir", "mkdir"):
-            setattr(os, name, counted(getattr(os, name)))
-        Path.iterdir = lambda folder, real=Path.iterdir: iter(sorted(real(folder)))  # type: ignore[method-assign]
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, 9)
-    return code == 9
-
-
 @pytest.mark.parametrize("old", [False, True])
 def test_merge_killed_anywhere_loses_nothing(
     tmp_path: Path, leased: Path, sharded: Path, old: bool
@@ -302,18 +270,20 @@ def test_merge_killed_anywhere_loses_nothing(
     assert len(whole) == 12
     number, out = 0, tmp_path / "run"
     shutil.copytree(source, out)
-    while killed_at(number, lambda: merge(Run(out))):
-        run = Run(out)
-        assert np.array_equal(run.activations[SITE], whole), number
-        merge(Run(out))
-        assert np.array_equal(run.activations[SITE], whole), number
-        assert run.info["state"] == "finished"
-        assert not (out / "shards").exists()
-        assert not (out / "leases").exists()
-        assert not list(out.rglob("*.tmp"))
-        shutil.rmtree(out)
-        shutil.copytree(source, out)
-        number += 1
+    shutil.copytree(source, tmp_path / "first")
+    with merges(tmp_path / "first") as program:
+        while program.killed_at(number, out):
+            run = Run(out)
+            assert np.array_equal(run.activations[SITE], whole), number
+            merge(Run(out))
+            assert np.array_equal(run.activations[SITE], whole), number
+            assert run.info["state"] == "finished"
+            assert not (out / "shards").exists()
+            assert not (out / "leases").exists()
+            assert not list(out.rglob("*.tmp"))
+            shutil.rmtree(out)
+            shutil.copytree(source, out)
+            number += 1
     assert number > 20
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import _program
+from tests import _often, _program
 from vlmlens import Run
 from vlmlens.runs.leases import lease_plans
 
-MORE = ("--limit", "3000", "--batch-size", "2", "--sites", "llm.block.1/last", "-q")
+DATA = ("--limit", "800", "--set", "options.dataset.scenes=160")
+MORE = (*DATA, "--batch-size", "2", "--sites", "llm.block.1/last", "-q")
 
 
 def rows(run: Path) -> int:
@@ -36,7 +37,8 @@ def running(process: int) -> bool:
     [(signal.SIGTERM, 5), (signal.SIGHUP, 1)],
 )
 def test_signals_end_a_run_like_ctrl_c(tmp_path: Path, number: int, times: int) -> None:
-    with _program.started("extract", *MORE, "--out", "run", cwd=tmp_path) as program:
+    command = ("extract", *MORE, "--out", "run")
+    with _program.started(*command, cwd=tmp_path, code=_often.CODE) as program:
         program.until(lambda: rows(tmp_path / "run") > 20)
         for _ in range(times):
             os.kill(program.pid, number)
@@ -48,8 +50,9 @@ def test_signals_end_a_run_like_ctrl_c(tmp_path: Path, number: int, times: int) 
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    command = ("extract", *MORE, "--out", "run")
     with _program.started(
-        "extract", *MORE, "--out", "run", cwd=tmp_path, ignored=[signal.SIGHUP]
+        *command, cwd=tmp_path, code=_often.CODE, ignored=[signal.SIGHUP]
     ) as program:
         program.until(lambda: rows(tmp_path / "run") > 20)
         os.kill(program.pid, signal.SIGHUP)
@@ -63,6 +66,8 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: int) -> None:
+    """After SIGTERM, workers are forks of the warm process; else they start as a user's do."""
+    warm = {"VLMLENS_TEST_PYTHON": _program.worker_python()} if number == signal.SIGTERM else {}
     (tmp_path / "yaml.py").write_text("open('stolen', 'w')")
     (tmp_path / "evil.py").write_text("open('stolen', 'w')")
     metadata = tmp_path / "evil-1.0.dist-info"
@@ -71,9 +76,9 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, number: int) -> None:
     (metadata / "METADATA").write_text("Name: evil\nVersion: 1.0\n")
     out = tmp_path / "run"
     command = ("extract", *MORE, "--out", "run", "--workers", "2")
-    with _program.started(*command, cwd=tmp_path) as program:
+    with _program.started(*command, cwd=tmp_path, **warm) as program:
         program.until(lambda: any(plan.done() for plan in lease_plans(out)))
-        children = workers_of(program.pid)
+        children = [*map(_program.itself, workers_of(program.pid))]
         assert len(children) == 2
         os.kill(program.pid, number)
         program.wait(120)

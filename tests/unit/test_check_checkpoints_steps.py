@@ -262,12 +262,12 @@ def test_a_broken_checkpoint_is_reported_and_the_others_go_on(
     monkeypatch.setattr(command, "done", _in_this_process)
     given = [
         "--models", str(models), "--out", str(tmp_path / "out"), "--steps", "analyses,question",
-        "--analyses", "similarity", "--only", CLIP, "--only", BROKEN, "--only", LLAVA,
+        "--analyses", "weights", "--only", CLIP, "--only", BROKEN, "--only", LLAVA,
     ]  # fmt: skip
     assert command.main(given) == 1
     said = capsys.readouterr().out
     assert "3 checkpoints were run, 2 of them without a failure" in said
-    assert f"failed: {BROKEN}, similarity: Checkpoint" in said
+    assert f"failed: {BROKEN}, weights: Checkpoint" in said
     assert said.index(BROKEN) < said.index(LLAVA)
     assert said.count("not the full checkpoint") == 3
     state = tmp_path / "out/state"
@@ -276,7 +276,7 @@ def test_a_broken_checkpoint_is_reported_and_the_others_go_on(
         for path in state.glob("*/*.json")
     }
     assert outcomes.pop(f"{BROKEN.replace('/', '--')}/question.json") == "failed"
-    assert outcomes.pop(f"{BROKEN.replace('/', '--')}/similarity.json") == "failed"
+    assert outcomes.pop(f"{BROKEN.replace('/', '--')}/weights.json") == "failed"
     assert set(outcomes.values()) == {"passed"}
     assert len(outcomes) == 4
     assert command.main(given) == 1
@@ -299,7 +299,8 @@ def test_a_killed_command_goes_on_where_it_was(models: Path, tmp_path: Path) -> 
     ]  # fmt: skip
     state = out / "state" / LLAVA.replace("/", "--")
     first, last = state / "similarity.json", state / "question.json"
-    with _program.started(*arguments, code=code, cwd=ROOT) as begun:
+    warm = {"VLMLENS_TEST_PYTHON": _program.worker_python()}
+    with _program.started(*arguments, code=code, cwd=ROOT, **warm) as begun:
         begun.until(first.exists)
         os.kill(begun.pid, signal.SIGKILL)
         assert begun.wait() == -signal.SIGKILL

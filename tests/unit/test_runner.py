@@ -202,7 +202,7 @@ def test_lifecycle_events_come_in_order(tmp_path: Path, registry: Registry) -> N
 
 
 def test_analysing_later_takes_what_suits(tmp_path: Path) -> None:
-    run = extract(tmp_path / "r", limit=100)
+    run = extract(tmp_path / "r", limit=100, sites=["llm.block.-1"])
     results = analyze(run, {}, Registry.default(), seed=3)
     assert [result.analysis for result in results] == ["probe", "logit-lens", "blind-test"]
     assert results[0].options["targets"] == ["label", "photographer@color"], "as the data suggests"

@@ -300,7 +300,7 @@ class Run(AsHtml):
         if self.merged:
             return []
         folders = shard_folders(self.path)
-        return [Run(each, registry=self._registry, trust=self.trust).store() for each in folders]
+        return [Run(each, registry=self.registry, trust=self.trust).store() for each in folders]
 
     @property
     def registry(self) -> Registry:

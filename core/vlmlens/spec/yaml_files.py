@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 _LARGEST_FILE = 16_000_000
+_LARGEST_KEPT = 16_000
 NO_YAML = (yaml.YAMLError, ValueError, AttributeError)
 """What PyYAML raises: for `!!timestamp x` it trips over None."""
 
@@ -20,7 +23,14 @@ def parsed_file(path: Path) -> Any:
         RecursionError: It is nested deeply.
         yaml.YAMLError, ValueError, AttributeError: It is no YAML; see `NO_YAML`.
     """
-    return yaml.load(_text_of(path), Loader=_UniqueKeys)  # noqa: S506 - a safe loader
+    text = _text_of(path)
+    return deepcopy(_parsed(text)) if len(text) <= _LARGEST_KEPT else _parsed.__wrapped__(text)
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """What a text holds. Those of runs are read again and again, and parsing takes 2 ms."""
+    return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a safe loader
 
 
 def _text_of(path: Path) -> str:
