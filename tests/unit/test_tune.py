@@ -17,18 +17,14 @@ from vlmlens.errors import CompositionError, SpecError
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
 from vlmlens.tuned.record import FOLDER
+from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 
 QUICK = {"tests": 20, "draws": 200, "batch_size": 5}
 
 
 def scenes(task: str, number: int) -> list[Sample]:
-    from vlmlens.compose.plan import compose
-    from vlmlens.registry import Registry
-    from vlmlens.spec.model import make_spec
-
-    spec = make_spec({"data": "demo:scenes"})
-    every = compose(spec, Registry.default(), analyse=False).samples
-    return [one for one in every if one.task == task][:number]
+    every = DemoDataset("scenes", DemoOptions(scenes=number)).samples([])
+    return [one for one in every if one.task == task]
 
 
 @pytest.fixture(scope="module")
