@@ -33,8 +33,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return vlmlens.tune(
         "projector",
         data=scenes("surface", 320),
-        epochs=6,
-        rate=4e-3,
+        epochs=4,
+        rate=8e-3,
         samples=200,
         tuning={**QUICK, "tests": 40, "control": False},
         device="cpu",
@@ -101,7 +101,7 @@ def test_what_is_kept_of_a_training(tuned: Run) -> None:
     assert (about["kind"], about["component"], about["samples"]) == ("weights", "projector", 160)
     assert not list((tuned.path / "results").glob("*checkpoint*"))
     curve = next(one for one in tuned.results["tune"].tables if one.name == "curve")
-    assert list(curve.columns["epoch"]) == list(range(7))
+    assert list(curve.columns["epoch"]) == list(range(5))
     assert sum(map(bool, curve.columns["best"])) == 1
 
 
