@@ -91,7 +91,9 @@ class ImageRules:
 
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON-ready data."""
-        usual = asdict(ImageRules())
+        if self == DEFAULT:  # of each sample; `asdict` takes long
+            return {}
+        usual = asdict(DEFAULT)
         return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 Span = tuple[int, int]
 """Where characters begin and end in a text."""
@@ -28,13 +29,19 @@ def word_spans(text: str, word: str) -> list[Span]:
     >>> word_spans("Is the red one reddish or RED?", "red")
     [(7, 10), (26, 29)]
     """
+    pattern = _whole(word)
+    return [match.span() for match in pattern.finditer(text)] if pattern else []
+
+
+@lru_cache(maxsize=4096)
+def _whole(word: str) -> re.Pattern[str] | None:
+    """The pattern of a word, or several; None where there is none."""
     words = word.split()
     if not words:
-        return []
+        return None
     before = rf"(?<!{_LETTER})" if re.match(_LETTER, words[0]) else ""
     after = rf"(?!{_LETTER})" if re.match(_LETTER, words[-1][-1]) else ""
-    pattern = before + r"\s+".join(map(re.escape, words)) + after
-    return [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
+    return re.compile(before + r"\s+".join(map(re.escape, words)) + after, re.IGNORECASE)
 
 
 def marked_options(text: str) -> dict[str, Span]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vlmlens.abc import AnalysisContext, LoadRequest, ModelAdapter
 from vlmlens.passes.batch import Batch, ForwardOutput
+from vlmlens.passes.tracing import hooked
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -133,6 +135,16 @@ def test_with_few_samples_nothing_is_called_lost(vlm: ModelAdapter) -> None:
 # ------------------------------------------------------------------------------- alignment
 
 
+def projected(vlm: ModelAdapter, batch: Batch) -> np.ndarray:
+    """All rows after the projector; what comes later does not run."""
+    found: list[torch.Tensor] = []
+    sites = vlm.sites.resolve("projector")
+    keep = hooked(vlm.module, sites, lambda _, given: found.append(given), stop=True)
+    with torch.inference_mode(), keep:
+        vlm.forward(batch)
+    return found[0].flatten(0, -2).numpy()
+
+
 def learned(vlm: ModelAdapter, scenes: int) -> np.ndarray:
     """The directions in which mean rows after the projector differ between colors.
 
@@ -142,9 +154,9 @@ def learned(vlm: ModelAdapter, scenes: int) -> np.ndarray:
     inside, pooled, labels = [], [], []
     for start in range(0, scenes, 25):
         own = samples[start : start + 25]
-        trace = vlm.trace(vlm.encode(own), ["projector"])
-        rows = trace["projector"].flatten(0, -2).numpy()
-        layouts = trace.batch.layouts[Axis.PROJECTOR].samples
+        batch = vlm.encode(own)
+        rows = projected(vlm, batch)
+        layouts = batch.layouts[Axis.PROJECTOR].samples
         for sample, layout in zip(own, layouts, strict=True):
             inside.append(rows[Selector.parse("image.region(main)").rows(layout)])
             pooled.append(rows[layout.rows].mean(0))

@@ -222,8 +222,11 @@ def test_a_training_is_kept_and_the_model_is_as_before(
     for damaged in ({"component": "llm"}, [], {**known, "after": None}, short):
         kept[0].write_text(json.dumps(damaged), encoding="utf-8")
         assert trained._read(kept[0], tested) is None
+    parts = divided_of(samples, analysis.options, context.seed)
+    trainings = Trainings(context, analysis.options, "surface", parts)
+    assert trainings._file("projector", 0, shuffled=True) == kept[0]
     with pytest.raises(AssertionError, match="trained again"):
-        analysis.run(context)
+        trainings.trained("projector", 0, shuffled=True, progress=lambda done, total: None)
 
 
 def test_other_labels_are_another_training(vlm: ModelAdapter, tmp_path: Path) -> None:

@@ -103,8 +103,27 @@ def induction_pairs(count: int = 6) -> list[Sample]:
 
 
 @pytest.fixture(scope="module")
-def induction() -> Result:
-    return analysed(induction_model(), induction_pairs())[0]
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """What the analysis finds in the hand-built model, and the file in which it saves it."""
+    folder, samples = tmp_path_factory.mktemp("circuit"), induction_pairs()
+    analysis = Circuit(CircuitOptions.model_validate({"draws": 100}))
+    analysis.check(samples, ())
+    vlm = induction_model()
+    analysis.check_model(vlm, samples, ())
+    result = analysis.run(context(vlm, samples, folder=folder))
+    (file,) = folder.iterdir()
+    return result, file
+
+
+@pytest.fixture(scope="module")
+def induction(searched: tuple[Result, Path]) -> Result:
+    return searched[0]
+
+
+@pytest.fixture(scope="module")
+def saved(searched: tuple[Result, Path]) -> Path:
+    """Read only."""
+    return searched[1]
 
 
 def test_the_circuit_of_induction_is_its_two_heads(induction: Result) -> None:
@@ -356,29 +375,18 @@ def test_edges_that_attribution_ranks_high_carry_more(colours: Result) -> None:
 # ---------------------------------------------------------------------- files
 
 
-def saved(vlm: ModelAdapter, folder: Path) -> str:
-    samples = induction_pairs()
-    analysis = Circuit(CircuitOptions.model_validate({"draws": 100}))
-    analysis.run(context(vlm, samples, folder=folder))
-    (file,) = folder.iterdir()
-    assert file.name == "circuit.all-samples.json"
-    return str(file)
-
-
-def test_a_saved_circuit_is_measured_on_other_pairs(tmp_path: Path) -> None:
-    vlm = induction_model()
-    file = saved(vlm, tmp_path)
-    result, told = analysed(vlm, induction_pairs(8)[12:], circuit=file)
+def test_a_saved_circuit_is_measured_on_other_pairs(saved: Path) -> None:
+    assert saved.name == "circuit.all-samples.json"
+    result, told = analysed(induction_model(), induction_pairs(8)[12:], circuit=str(saved))
     assert kept(result) == [f"{PREVIOUS}/text", f"{INDUCTION}/text"]
     assert result.table("circuit").columns["pairs"] == [2]
     assert result.table("circuit").columns["keeps"] == pytest.approx([1.0], abs=1e-6)
     assert not any("found" in message for message in told)
-    assert read_results(tmp_path) == []
+    assert read_results(saved.parent) == []
 
 
-def test_a_saved_circuit_is_not_measured_on_the_pairs_it_was_found_on(tmp_path: Path) -> None:
-    vlm, samples = induction_model(), induction_pairs()
-    file = saved(vlm, tmp_path)
+def test_a_saved_circuit_is_not_measured_on_the_pairs_it_was_found_on(saved: Path) -> None:
+    vlm, samples, file = induction_model(), induction_pairs(), str(saved)
     result, told = analysed(vlm, samples, circuit=file)
     assert "all samples: 3 pairs are left out: the circuit was found on them." in told
     assert result.table("circuit").columns["pairs"] == [3]
@@ -403,10 +411,10 @@ def test_a_saved_circuit_is_not_measured_on_the_pairs_it_was_found_on(tmp_path: 
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(
-    change: dict[str, Any], tmp_path: Path
+    change: dict[str, Any], saved: Path, tmp_path: Path
 ) -> None:
-    file = Path(saved(induction_model(), tmp_path))
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    file = tmp_path / saved.name
+    file.write_text(json.dumps({**json.loads(saved.read_text()), **change}))
     with pytest.raises(DataError, match="no circuit that the analysis"):
         open_circuit(str(file))
 
@@ -421,21 +429,21 @@ def test_tasks_whose_names_have_no_letters_get_files_of_their_own(tmp_path: Path
 
 
 def test_wrong_files_and_options_are_refused_before_the_model(
-    vlm: ModelAdapter, samples: Sequence[Sample], tmp_path: Path
+    vlm: ModelAdapter, samples: Sequence[Sample], saved: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataNotFound, match="no file"):
         analysed(vlm, samples, circuit="nowhere.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(DataError, match="no circuit"):
         open_circuit(str(tmp_path / "list.json"))
-    file = saved(induction_model(), tmp_path / "circuits")
     with pytest.raises(SpecError, match="keep is given together with a circuit"):
-        analysed(vlm, samples, circuit=file, keep=0.5)
-    data = json.loads(Path(file).read_text())
+        analysed(vlm, samples, circuit=str(saved), keep=0.5)
+    data = json.loads(saved.read_text())
     data["nodes"].append({"site": "llm.block.77.mlp_out", "rows": "text"})
-    Path(file).write_text(json.dumps(data))
+    file = tmp_path / saved.name
+    file.write_text(json.dumps(data))
     with pytest.raises(CompositionError, match=r"no node 'llm\.block\.77\.mlp_out/text'"):
-        analysed(vlm, samples, circuit=file)
+        analysed(vlm, samples, circuit=str(file))
 
 
 # ---------------------------------------------------------------------- rows, halves, limits

@@ -26,6 +26,17 @@ from vlmlens.testing._rounding import ROUNDING, close
 from vlmlens.testing.model import TinyLlava, request, tiny_model
 from vlmlens_plugins.extract.activations import ActivationExtractor
 
+FEW_KERNELS = {
+    "compile_threads": 1,
+    "cpp_cache_precompile_headers": False,
+    "cpp.vec_isa_ok": True,
+}
+"""Settings of inductor: what it does first for many kernels takes longer than a block's few.
+
+No pool of processes, no header compiled beforehand, and no trial of each instruction set that the
+processor says it has.
+"""
+
 COLUMNS = ["vision.block.*/image.mean", "llm.block.*/last", "llm.block.0/all"]
 INSIDE = ["llm.block.1.mlp/last", "llm.block.1/last", "vision.block.0.self_attn/all"]
 
@@ -223,7 +234,9 @@ def test_a_compiled_run(tmp_path: Path) -> None:
     for compile_ in (False, True):
         out = str(tmp_path / str(compile_))
         spec = make_spec({**settings, "sites": sites, "out": out, "compile": compile_})
-        runs.append(execute(compose(spec, Registry.default(), analyse=False), extract_only=True))
+        with torch._inductor.config.patch(FEW_KERNELS):
+            planned = compose(spec, Registry.default(), analyse=False)
+            runs.append(execute(planned, extract_only=True))
     torch._dynamo.reset()
     for name in runs[0].activations:
         one, other = (np.asarray(run.activations[name]) for run in runs)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
 from vlmlens.errors import MissingAnnotation
 from vlmlens.samples import Sample
@@ -51,6 +52,19 @@ def test_shuffling_mixed_groups_keeps_the_counts_and_breaks_the_relation() -> No
     within = np.mean([[draw[groups == g].var() for g in range(50)] for draw in draws[:20]])
     alone = np.mean([[rng.permutation(y)[groups == g].var() for g in range(50)] for _ in range(20)])
     assert within < 0.7 * alone
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize("group", [1, 3])
+def test_folds_are_scikit_learns(classes: int, group: int) -> None:
+    rng = np.random.default_rng(classes)
+    for seed in range(4):
+        y = rng.integers(0, classes, 150)
+        groups = rng.permutation(150) // group
+        right = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        fold = inner_folds(y, groups, 5, seed)
+        for i, (_, test) in enumerate(right.split(y, y, groups)):
+            assert np.flatnonzero(fold == i).tolist() == test.tolist()
 
 
 def test_folds_never_split_a_group_and_are_stratified() -> None:

@@ -18,6 +18,7 @@ from vlmlens.testing import Planted
 from vlmlens.testing.analysis import _stored
 from vlmlens_plugins.analysis.sae import SaeAnalysis
 from vlmlens_plugins.analysis.sae.options import SaeOptions
+from vlmlens_plugins.sae import train
 
 ONE, OTHER = "llm.block.1/text", "llm.block.2/text"
 COUNT, ROWS, WIDTH = 24, 6, 8
@@ -25,7 +26,7 @@ SAMPLES = [
     Sample(f"s{i}", "What?", group=f"g{i}", label="ab"[i % 2], task="t") for i in range(COUNT)
 ]
 FEW = {
-    "column": ONE, "model": "off", "width": 16, "k": 2, "rows": 64 * 620, "batch": 64, "seeds": 1,
+    "column": ONE, "model": "off", "width": 16, "k": 2, "rows": 64 * 80, "batch": 64, "seeds": 1,
     "pages": 2, "effects": 0, "draws": 100, "permutations": 99,
 }  # fmt: skip
 
@@ -74,10 +75,11 @@ def weights(folder: Path) -> bytes:
 
 
 def test_an_interrupted_training_goes_on_and_stands_in_no_one_s_way(
-    analyse: Callable[..., Result], tmp_path: Path
+    analyse: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(train.__kwdefaults__, "every", 50)
     with suppress(KeyboardInterrupt):
-        analyse(stop=510, into="b")
+        analyse(stop=60, into="b")
     (kept,) = (tmp_path / "b").glob("*.training.safetensors")
     before = kept.read_bytes()
     told = analyse(into="b", rows=640, lr=0.01)

@@ -17,18 +17,14 @@ from vlmlens.errors import CompositionError, SpecError
 from vlmlens.results import Verdict
 from vlmlens.samples import Sample
 from vlmlens.tuned.record import FOLDER
+from vlmlens_plugins.demo.dataset import DemoDataset, DemoOptions
 
 QUICK = {"tests": 20, "draws": 200, "batch_size": 5}
 
 
 def scenes(task: str, number: int) -> list[Sample]:
-    from vlmlens.compose.plan import compose
-    from vlmlens.registry import Registry
-    from vlmlens.spec.model import make_spec
-
-    spec = make_spec({"data": "demo:scenes"})
-    every = compose(spec, Registry.default(), analyse=False).samples
-    return [one for one in every if one.task == task][:number]
+    every = DemoDataset("scenes", DemoOptions(scenes=number)).samples([])
+    return [one for one in every if one.task == task]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +33,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return vlmlens.tune(
         "projector",
         data=scenes("surface", 320),
-        epochs=6,
-        rate=4e-3,
+        epochs=4,
+        rate=8e-3,
         samples=200,
         tuning={**QUICK, "tests": 40, "control": False},
         device="cpu",
@@ -105,7 +101,7 @@ def test_what_is_kept_of_a_training(tuned: Run) -> None:
     assert (about["kind"], about["component"], about["samples"]) == ("weights", "projector", 160)
     assert not list((tuned.path / "results").glob("*checkpoint*"))
     curve = next(one for one in tuned.results["tune"].tables if one.name == "curve")
-    assert list(curve.columns["epoch"]) == list(range(7))
+    assert list(curve.columns["epoch"]) == list(range(5))
     assert sum(map(bool, curve.columns["best"])) == 1
 
 

@@ -210,7 +210,7 @@ class _Training:
     def _step(self, batches: Sequence[Numbers]) -> float:
         """One step of the optimizer; the sum of its samples' losses before it."""
         with torch.random.fork_rng(devices=self._random_devices()), differentiable():
-            torch.manual_seed(self._generator("step", self.steps).initial_seed())
+            self._seed(self._generator("step", self.steps).initial_seed())
             lost = self._whatever_fits(batches, self._gradients)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip or math.inf)
         if not math.isfinite(lost) or not bool(norm.isfinite()):
@@ -267,6 +267,13 @@ class _Training:
     def _generator(self, what: str, number: int) -> torch.Generator:
         seed = hashlib.sha256(f"{what}/{self._recipe.seed}/{number}".encode()).digest()[:7]
         return torch.Generator().manual_seed(int.from_bytes(seed))
+
+    def _seed(self, seed: int) -> None:
+        """On a processor no accelerator is seeded: those not yet used would note each seed."""
+        if self._device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _random_devices(self) -> list[torch.device]:
         return [self._device] if self._device.type == "cuda" else []

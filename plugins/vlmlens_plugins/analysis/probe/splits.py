@@ -14,6 +14,7 @@ from vlmlens.errors import MissingAnnotation
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 _TRIES = 20
 _QUANTILES = 5
 _MANY = 20_000
@@ -192,7 +193,7 @@ def _dealt(strata: Ints, groups: Ints | None, folds: int, seed: int) -> Ints:
     are dealt out instead, class by class (the most frequent one of each) and from large to small.
     """
     if groups is None or int(groups.max()) < _MANY:
-        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        kind = StratifiedKFold if groups is None else _GroupFolds
         splitter = kind(folds, shuffle=True, random_state=seed)
         fold = np.empty(len(strata), np.int64)
         for i, (_, test) in enumerate(splitter.split(np.zeros(len(strata)), strata, groups)):
@@ -207,6 +208,25 @@ def _dealt(strata: Ints, groups: Ints | None, folds: int, seed: int) -> Ints:
     of_group = np.empty(int(names.max()) + 1, np.int64)
     of_group[names[order]] = np.arange(len(order)) % folds
     return of_group[groups]
+
+
+class _GroupFolds(StratifiedGroupKFold):  # type: ignore[misc]
+    """The folds of scikit-learn, several times as fast: a group's folds are tried all at once."""
+
+    def _find_best_fold(
+        self, y_counts_per_fold: Floats, y_cnt: Ints, group_y_counts: Floats
+    ) -> int:
+        every = np.arange(len(y_counts_per_fold))
+        tried = np.repeat(y_counts_per_fold[None], len(every), axis=0)
+        tried[every, every] += group_y_counts
+        uneven = (tried / y_cnt).std(axis=1).mean(axis=1).tolist()
+        samples = y_counts_per_fold.sum(axis=1).tolist()
+        best = 0
+        for i in range(1, len(every)):
+            near = abs(uneven[i] - uneven[best]) <= 1e-8 + 1e-5 * uneven[best]  # `np.isclose`
+            if uneven[i] < uneven[best] or (near and samples[i] < samples[best]):
+                best = i
+        return best
 
 
 def _strata(y: npt.NDArray[np.generic]) -> Ints:
