@@ -32,6 +32,7 @@ class Tracing:
         self._found = 0
         self._ticks_off = 0
         self._measuring = False
+        self._deciding = False
 
     def pause(self) -> None:
         """Trace nothing until something is measured."""
@@ -45,9 +46,9 @@ class Tracing:
             yield
             return
         self._measuring = True
+        self._start()
         before = signal.signal(signal.SIGPROF, self._decide)
         signal.setitimer(signal.ITIMER_PROF, TICK, TICK)
-        self._start()
         try:
             yield
         finally:
@@ -57,6 +58,15 @@ class Tracing:
             self._measuring = False
 
     def _decide(self, *_: object) -> None:
+        if self._deciding:  # the tick before takes long
+            return
+        self._deciding = True
+        try:
+            self._trace_on_or_not()
+        finally:
+            self._deciding = False
+
+    def _trace_on_or_not(self) -> None:
         if self._ticks_off:
             self._ticks_off -= 1
             if not self._ticks_off:
