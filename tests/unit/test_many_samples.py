@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
 import os
 import pickle
@@ -9,7 +11,7 @@ import sqlite3
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -130,19 +132,24 @@ def test_missing_columns_of_each_sample() -> None:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Counter[str]]:
-    """How often each file of a folder is opened, by whatever means."""
+    """How often each file of a folder is opened.
+
+    An audit hook would stay to the end of the process, and disturb the tracing of coverage there.
+    """
     counts: Counter[str] = Counter()
-    active = [True]
 
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if active and event == "open" and str(arguments[0]).startswith(str(folder)):
-            counts[Path(str(arguments[0])).name] += 1
+    def heard(opens: Callable[..., Any]) -> Callable[..., Any]:
+        def hear(file: Any, *args: Any, **named: Any) -> Any:
+            if str(file).startswith(str(folder)):
+                counts[Path(file).name] += 1
+            return opens(file, *args, **named)
 
-    sys.addaudithook(hear)
-    try:
+        return hear
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (builtins, io, os):
+            patch.setattr(module, "open", heard(module.open))
         yield counts
-    finally:
-        active.clear()
 
 
 def pictures(folder: Path, count: int = 12) -> Path:
@@ -187,7 +194,7 @@ def test_each_image_is_read_once_in_all(tmp_path: Path) -> None:
     probed = (
         3  # samples that are encoded to see whether the model takes them, and how long they are
     )
-    assert sum(counts[f"{i}.png"] - 1 for i in range(12)) <= probed + 2 * 6
+    assert 0 < sum(counts[f"{i}.png"] - 1 for i in range(12)) <= probed + 2 * 6
     assert made.samples.seen is not None
     records = run.sample_records()
     assert {(each["pixels"], each["side"]) for each in records} == {(64 * 64, 64)}
