@@ -35,9 +35,13 @@ class Tracing:
         self._deciding = False
 
     def pause(self) -> None:
-        """Trace nothing until something is measured."""
-        self._coverage = Coverage.current() or self._coverage
-        self._stop()
+        """Trace nothing until something is measured.
+
+        In a worker of the tests two are on: the one that pytest-cov reports was started last.
+        """
+        while running := Coverage.current():
+            self._coverage = self._coverage or running
+            running.stop()
 
     @contextmanager
     def measured(self, item: pytest.Item) -> Iterator[None]:
