@@ -1,4 +1,7 @@
-"""Results as data: findings, tables and figures. Renderers turn them into text, JSON and HTML."""
+"""Results as data: findings, tables and figures. Renderers turn them into text, JSON and HTML.
+
+Over 400 lines: a result is one tree of these classes, and who writes an analysis reads them all.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -88,3 +89,11 @@ def test_the_order_of_rooms_is_that_of_the_contract() -> None:
     (shown,) = re.findall(r"^```\n(cli > .*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     page = [set(re.findall(r"\w+", layer)) for layer in shown.split(">")]
     assert page == [layer for layer in layers if layer]
+
+
+@pytest.mark.parametrize("package", [CORE, ROOT / "plugins" / "vlmlens_plugins"])
+def test_a_long_module_says_why_it_is_long(package: Path) -> None:
+    for path in package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 400:
+            assert "\nOver 400 lines: " in (ast.get_docstring(ast.parse(text)) or ""), path

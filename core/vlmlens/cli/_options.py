@@ -1,4 +1,7 @@
-"""Flags that several commands share."""
+"""Flags that several commands share.
+
+Over 400 lines: the one list of shared flags, each with its help.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Composing a run: choosing its parts, reading its samples, checking what needs no weights."""
+"""Composing a run: choosing its parts, reading its samples, checking what needs no weights.
+
+Over 400 lines: `compose` is the order of all steps before weights are loaded; what a step does is
+in the modules beside it.
+"""
 
 from __future__ import annotations
 

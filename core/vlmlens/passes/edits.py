@@ -2,6 +2,9 @@
 
 An edit replaces rows of one site during a pass: `llm.block.12/image = zero`. The operation changes
 the rows of one sample at a time, so that batching never changes what it does.
+
+Over 400 lines: the classes and their written form stay together, since each field is a part of the
+form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Executing a plan: load, extract, analyse, report. A run can be resumed at every batch."""
+"""Executing a plan: load, extract, analyse, report. A run can be resumed at every batch.
+
+Over 400 lines: the order of all steps of a run and of a later analysis; what a step does is in the
+modules beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""RunSpec: everything that determines a run, as data; read from YAML, flags and `--set`."""
+"""RunSpec: everything that determines a run, as data; read from YAML, flags and `--set`.
+
+Over 400 lines: each field of a run with its meaning, and what must hold between fields.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@
                         begin, their size, their CRC-32
 `vlmlens_seal`          per table, the number of rows and the sum of their CRC-32
 ======================  ========================================================================
+
+Over 400 lines: what writes these tables and what reads them stay together.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@
 
 A commit's record is written last: rows that no commit names are no rows. A writer removes the seal
 before its first change, and makes a new one when it closes the store.
+
+Over 400 lines: what writes this layout and what reads it stay together.
 """
 
 from __future__ import annotations
