@@ -1,8 +1,8 @@
 """Coverage is measured where something new runs.
 
 Tracing slows a test by a third, and most of its lines have run before. So tracing goes on while new
-lines are found; while none are, it looks in for a fifth of the time. Outside tests and fixtures it
-is off: pytest's own steps are most of a short test. What is reported is a lower bound.
+lines are found; while none are, it is on half of the time. Outside tests and fixtures it is off:
+pytest's own steps are most of a short test. What is reported is a lower bound.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis import is_hypothesis_test
 
 TICK = 0.01
 """Seconds of processor time after which it is decided whether to trace on."""
-TICKS_OFF = 4
+TICKS_OFF = 1
 """For how many of them nothing is traced after one that found nothing."""
 
 
