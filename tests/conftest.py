@@ -6,15 +6,16 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from tests._coverage import Tracing
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 _OWN_CACHE = tempfile.mkdtemp(prefix="vlmlens-tests-")
 atexit.register(shutil.rmtree, _OWN_CACHE, ignore_errors=True)
@@ -70,7 +71,53 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-_TRACING = Tracing()
+TRACED = 0.5
+"""Seconds of processor time in which coverage is measured in a test or a fixture.
+
+Mostly, later lines are the same again, and tracing costs a quarter.
+"""
+
+
+class _Tracing:
+    """The tracer of coverage. It is off but in what `measured` holds: pytest's own steps cost more
+    than most tests while it is on."""
+
+    tracer: Any = None
+
+    def pause(self) -> None:
+        """Keep a tracer that is on, and turn it off."""
+        self.tracer = sys.gettrace() or self.tracer
+        sys.settrace(None)
+
+    @contextmanager
+    def measured(self, item: pytest.Item) -> Iterator[None]:
+        """Leave it on for `TRACED` seconds, if the test is measured."""
+        if self.tracer is None or sys.gettrace() is not None or not _is_measured(item):
+            yield
+            return
+        before = signal.signal(signal.SIGPROF, lambda *_: sys.settrace(None))
+        signal.setitimer(signal.ITIMER_PROF, TRACED)
+        sys.settrace(self.tracer)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+
+def _is_measured(item: pytest.Item) -> bool:
+    """Whether coverage is measured in a test, its fixtures included.
+
+    It is in `unit` and `contract` only: there neither where a test is slow, nor where random
+    examples run the same lines hundreds of times.
+    """
+    random = item.name.startswith("test_random_") or is_hypothesis_test(getattr(item, "obj", None))
+    unmeasured = random or any(map(item.get_closest_marker, ("slow", "no_cover")))
+    return bool({"unit", "contract"} & set(item.path.parts)) and not unmeasured
+
+
+_TRACING = _Tracing()
 
 
 @pytest.hookimpl(trylast=True)
