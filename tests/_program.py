@@ -56,14 +56,14 @@ class Started:
     """
 
     def __init__(self, request: dict[str, object]) -> None:
-        self._folder = Path(tempfile.mkdtemp(dir=_server().parent))
+        self._folder = Path(tempfile.mkdtemp(dir=warm_server().parent))
         self._out = [self._folder / "out", self._folder / "err"]
         for path in self._out:
             path.touch()
         request["out"] = [str(path) for path in self._out]
         self._asking = socket.socket(socket.AF_UNIX)
         self._asking.settimeout(STARTS_WITHIN)
-        self._asking.connect(str(_server()))
+        self._asking.connect(str(warm_server()))
         self._line = self._asking.makefile("rw")
         print(json.dumps(request), file=self._line, flush=True)
         self.pid = int(self._line.readline())
@@ -125,7 +125,7 @@ def started(
         ignored: Signals that whoever starts it ignores.
         env: Variables beside those of this process.
     """
-    request = _request([str(arg) for arg in args], code, cwd, True, env)
+    request = request_for([str(arg) for arg in args], code, cwd, True, env)
     return Started({**request, "sees_cwd": False, "ignored": [int(each) for each in ignored]})
 
 
@@ -202,9 +202,9 @@ def _stand_in(
         "code": None, "out": [], "before": os.environ.get("PYTHONPATH", ""), "strict": False,
         "ignored": [],
     }  # fmt: skip
-    path = _server().parent / f"python-{begins[0][-1]}"
+    path = warm_server().parent / f"python-{begins[0][-1]}"
     text = STAND_IN.format(
-        python=sys.executable, begins=begins, request=request, server=str(_server()),
+        python=sys.executable, begins=begins, request=request, server=str(warm_server()),
         passed_on=passed_on, unset=unset,
     )  # fmt: skip
     path.write_text(text)
@@ -219,7 +219,7 @@ def itself(stand_in: int) -> int:
     process that stands for no other, or not yet, is the worker itself.
     """
     try:
-        return int(Path(f"{_server()}-{stand_in}").read_text())
+        return int(Path(f"{warm_server()}-{stand_in}").read_text())
     except FileNotFoundError:
         return stand_in
 
@@ -227,14 +227,15 @@ def itself(stand_in: int) -> int:
 def _run(
     args: list[str], code: str | None, cwd: Path | None, strict: bool, env: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    with Started(_request(args, code, cwd, strict, env)) as program:
+    with Started(request_for(args, code, cwd, strict, env)) as program:
         status = program.wait()
         return subprocess.CompletedProcess(args, status, *program.said())
 
 
-def _request(
+def request_for(
     args: list[str], code: str | None, cwd: Path | None, strict: bool, env: dict[str, str]
 ) -> dict[str, object]:
+    """What the warm process is asked: the arguments of `python`, its standard output left open."""
     changed = [
         name
         for name, value in env.items()
@@ -254,7 +255,7 @@ def _request(
 
 
 @cache
-def _server(*imported: str) -> Path:
+def warm_server(*imported: str) -> Path:
     """The socket of this session's warm process.
 
     Args:

@@ -50,14 +50,14 @@ class Forked:
     """What the kit needs of a `subprocess.Popen`, its standard streams included."""
 
     def __init__(self, module: str, arguments: tuple[str, ...]) -> None:
-        request = _program._request(list(arguments), None, None, False, {})
+        request = _program.request_for(list(arguments), None, None, False, {})
         request |= {"module": module, "out": [], "sees_cwd": False}
         (theirs, given), (said, output) = os.pipe(), os.pipe()
         self.stdin = os.fdopen(given, "w")
         self.stdout = os.fdopen(said)
         self.returncode: int | None = None
         self._asking = socket.socket(socket.AF_UNIX)
-        self._asking.connect(str(_program._server(*IMPORTED)))
+        self._asking.connect(str(_program.warm_server(*IMPORTED)))
         line = json.dumps(request).encode() + b"\n"
         socket.send_fds(self._asking, [line], [theirs, output, 2])
         os.close(theirs)

@@ -141,8 +141,8 @@ def become(request: dict[str, Any]) -> None:
 
 
 class Ending:
-    """Ends the process when it is taken apart itself: where builtins are, of what programs see the
-    last. To take apart what is below them would copy it first (0.05 s).
+    """Ends the process when it is deleted itself, with the builtins: the last of what a program can
+    see. What Python would delete after them is left, since it would be copied first (0.05 s).
 
     Args:
         status: The exit status.

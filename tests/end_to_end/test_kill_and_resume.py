@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import _often, _program
+from tests import _program, _small_writes
 from vlmlens import Run
 
 SAMPLES = 400
@@ -29,7 +29,7 @@ def stored(run: Path) -> int:
 def kill_after(run: Path, rows: int) -> int:
     mode = ["--resume"] if run.exists() else []
     command = (*COMMAND, "--out", run, *mode)
-    with _program.started(*command, cwd=run.parent, code=_often.CODE) as program:
+    with _program.started(*command, cwd=run.parent, code=_small_writes.CODE) as program:
         program.until(lambda: stored(run) >= rows)
         os.kill(program.pid, signal.SIGKILL)
         assert program.wait(60) == -signal.SIGKILL, program.said()

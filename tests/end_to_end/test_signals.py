@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import _often, _program
+from tests import _program, _small_writes
 from vlmlens import Run
 from vlmlens.runs.leases import lease_plans
 
@@ -38,7 +38,7 @@ def running(process: int) -> bool:
 )
 def test_signals_end_a_run_like_ctrl_c(tmp_path: Path, number: int, times: int) -> None:
     command = ("extract", *MORE, "--out", "run")
-    with _program.started(*command, cwd=tmp_path, code=_often.CODE) as program:
+    with _program.started(*command, cwd=tmp_path, code=_small_writes.CODE) as program:
         program.until(lambda: rows(tmp_path / "run") > 20)
         for _ in range(times):
             os.kill(program.pid, number)
@@ -52,7 +52,7 @@ def test_signals_end_a_run_like_ctrl_c(tmp_path: Path, number: int, times: int) 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     command = ("extract", *MORE, "--out", "run")
     with _program.started(
-        *command, cwd=tmp_path, code=_often.CODE, ignored=[signal.SIGHUP]
+        *command, cwd=tmp_path, code=_small_writes.CODE, ignored=[signal.SIGHUP]
     ) as program:
         program.until(lambda: rows(tmp_path / "run") > 20)
         os.kill(program.pid, signal.SIGHUP)

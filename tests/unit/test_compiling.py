@@ -29,12 +29,10 @@ from vlmlens_plugins.extract.activations import ActivationExtractor
 FEW_KERNELS = {
     "compile_threads": 1,
     "cpp_cache_precompile_headers": False,
-    "cpp.vec_isa_ok": True,
 }
 """Settings of inductor: what it does first for many kernels takes longer than a block's few.
 
-No pool of processes, no header compiled beforehand, and no trial of each instruction set that the
-processor says it has.
+No pool of processes, and no header compiled beforehand.
 """
 
 COLUMNS = ["vision.block.*/image.mean", "llm.block.*/last", "llm.block.0/all"]

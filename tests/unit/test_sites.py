@@ -167,6 +167,7 @@ def test_where_nothing_is_near_some_canonical_names_are_listed() -> None:
 
 @pytest.mark.parametrize("pattern", ["llm.-1", "*.-1", "llm.block.-13", "llm.block.20-30", "x#1"])
 def test_well_formed_patterns_that_match_nothing(pattern: str) -> None:
+    assert site_map().matching(pattern) == []
     with pytest.raises(SiteNotFound):
         site_map().resolve(pattern)
 
@@ -183,6 +184,8 @@ def test_what_is_no_pattern(pattern: str) -> None:
     with pytest.raises(SiteSyntaxError, match="is not a site") as caught:
         site_map().resolve(pattern)
     assert caught.value.hint
+    with pytest.raises(SiteSyntaxError, match="is not a site"):
+        site_map().matching(pattern)
 
 
 PIECE = st.one_of(

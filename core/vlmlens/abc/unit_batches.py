@@ -113,7 +113,7 @@ def run_here(
         size: The most units of a batch.
         warn: Called the first two times that batches are halved.
         progress: Called with (units done, all units).
-        known: Results of this model that are known, by key. New ones are added.
+        known: What this model gave before, by key of the unit. New results are added.
     """
     known = {} if known is None else known
     keys = keys_of(work, units, {})

@@ -115,7 +115,10 @@ class SiteMap(AsHtml):
         return sites
 
     def matching(self, pattern: str) -> list[Site]:
-        """As `resolve`, but empty if nothing matches; then no names are compared for a hint.
+        """The sites that a pattern names, as `resolve` gives them; an empty list if there are none.
+
+        To ask whether there are any, this is faster than to catch `SiteNotFound`, whose hint
+        compares the pattern with all names.
 
         Raises:
             SiteSyntaxError: The pattern does not parse.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vlmlens.abc import Batch, ModelAdapter
-from vlmlens.errors import CompositionError, SiteNotFound, VlmlensError
+from vlmlens.errors import CompositionError, VlmlensError
 from vlmlens.passes.attending import Attention, attended
 from vlmlens.sites import Axis, Site
 from vlmlens.tokens import TokenKind
@@ -54,10 +54,7 @@ def attention_sites(vlm: ModelAdapter) -> list[Site]:
     Raises:
         CompositionError: There is none.
     """
-    try:
-        found = [s for s in vlm.sites.resolve(_ATTENTIONS) if vlm.sites.heads(s) is not None]
-    except SiteNotFound:
-        found = []
+    found = [s for s in vlm.sites.matching(_ATTENTIONS) if vlm.sites.heads(s) is not None]
     if not found:
         raise CompositionError(
             "No attention with heads is known in the blocks of this model's language model.",

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from vlmlens.abc import ModelAdapter, ModelWork, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import SiteNotFound
 from vlmlens.passes.tracing import hooked
 from vlmlens.sites import Site
 from vlmlens.tokens import TokenKind, TokenLayout
@@ -90,10 +89,10 @@ def stage_sites(vlm: ModelAdapter, options: StageOptions) -> dict[str, list[Site
         vlm: The model, or its skeleton.
         options: Depths.
     """
-    handed = next(filter(None, (_resolved(vlm, name) for name in _HANDED_OVER)), [])
-    blocks = _at(_resolved(vlm, "llm.block.*"), options.depths)
+    handed = next(filter(None, (vlm.sites.matching(name) for name in _HANDED_OVER)), [])
+    blocks = _at(vlm.sites.matching("llm.block.*"), options.depths)
     found = {
-        TOWER: _at(_resolved(vlm, "vision.block.*"), options.tower_depths),
+        TOWER: _at(vlm.sites.matching("vision.block.*"), options.tower_depths),
         PROJECTOR: handed[-1:],
         IMAGE_ROWS: blocks,
         LAST_ROW: blocks,
@@ -114,10 +113,3 @@ def _at(blocks: Sequence[Site], depths: Sequence[float]) -> list[Site]:
     last = len(blocks) - 1
     numbers = {min(max(round(depth * len(blocks)) - 1, 0), last) for depth in depths}
     return [blocks[number] for number in sorted(numbers)] if blocks else []
-
-
-def _resolved(vlm: ModelAdapter, pattern: str) -> list[Site]:
-    try:
-        return vlm.sites.resolve(pattern)
-    except SiteNotFound:
-        return []

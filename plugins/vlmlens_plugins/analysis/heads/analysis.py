@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from vlmlens.abc import Analysis, AnalysisContext, ModelAdapter, Options, WorkUnit
 from vlmlens.abc.model_work import JSON
-from vlmlens.errors import CompositionError, DataError, EditError, SelectorError, SiteNotFound
+from vlmlens.errors import CompositionError, DataError, EditError, SelectorError
 from vlmlens.results import Result
 from vlmlens.samples import Sample
 from vlmlens.sites import Axis
@@ -203,10 +203,7 @@ def _heads(vlm: ModelAdapter) -> list[Head]:
     Raises:
         CompositionError: There are none.
     """
-    try:
-        sites = attentions(vlm)
-    except SiteNotFound:
-        sites = []
+    sites = attentions(vlm)
     if not sites:
         raise CompositionError(
             "The analysis heads reads attention in the blocks of a language model, and no heads "

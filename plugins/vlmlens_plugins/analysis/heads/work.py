@@ -22,12 +22,8 @@ ATTENTIONS = "llm.block.*.attn"
 
 
 def attentions(vlm: ModelAdapter) -> list[Site]:
-    """The self-attention modules of the language model whose heads are known, in order.
-
-    Raises:
-        SiteNotFound: There is none.
-    """
-    return [site for site in vlm.sites.resolve(ATTENTIONS) if vlm.sites.heads(site) is not None]
+    """The self-attention modules of the language model whose heads are known, in order."""
+    return [site for site in vlm.sites.matching(ATTENTIONS) if vlm.sites.heads(site) is not None]
 
 
 class SequenceScores(ModelWork):

@@ -52,13 +52,9 @@ def places(vlm: ModelAdapter, patterns: Sequence[str] | None, window: int) -> li
     Raises:
         SiteNotFound: A pattern matches nothing.
     """
-    found: dict[str, Site] = {}
-    for pattern in patterns or DEFAULT_SITES:
-        try:
-            found |= {site.name: site for site in vlm.sites.resolve(pattern)}
-        except SiteNotFound:
-            if patterns is not None:
-                raise
+    sites_of = vlm.sites.matching if patterns is None else vlm.sites.resolve
+    wanted = patterns or DEFAULT_SITES
+    found = {site.name: site for pattern in wanted for site in sites_of(pattern)}
     if not found:
         raise SiteNotFound(
             f"The model has none of the sites {', '.join(DEFAULT_SITES)}.",
